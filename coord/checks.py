@@ -1,0 +1,76 @@
+"""Checks of what callers give: each names the argument, the value and what is allowed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from coord.errors import BadArgument
+
+MAX_ROLE_BYTES = 120
+"""RethinkDB refuses primary keys above 127 bytes; a few are kept for ourselves."""
+MAX_INFO_BYTES = 16_384
+MIN_TTL, MAX_TTL = 0.1, 31 * 86_400.0
+
+
+def role(value: object, argument: str = "role") -> str:
+    """A role: a string of 1 to 120 bytes in UTF-8, any characters but NUL and lone surrogates."""
+    allowed = f"a role is a string of 1 to {MAX_ROLE_BYTES} bytes in UTF-8, without NUL"
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise BadArgument(argument, value, allowed)
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise BadArgument(argument, value, allowed) from None
+    if size > MAX_ROLE_BYTES:
+        raise BadArgument(argument, value, f"{allowed} (this one has {size:,})")
+    return value
+
+
+def number(value: object, argument: str, *, low: float, high: float = math.inf, above: bool = False) -> float:
+    """A finite int or float from `low` to `high`; `above` leaves out `low` itself. A bool is not a number here."""
+    span = f"{'above' if above else 'from'} {low:g}" + (f" to {high:g}" if math.isfinite(high) else "")
+    allowed = f"a finite number of seconds {span}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise BadArgument(argument, value, allowed)
+    try:
+        given = float(value)
+    except OverflowError:
+        raise BadArgument(argument, value, allowed) from None
+    if not math.isfinite(given) or given < low or given > high or (above and given == low):
+        raise BadArgument(argument, value, allowed)
+    return given
+
+
+def ttl(value: object, argument: str = "ttl") -> float:
+    """A lease's length in seconds: 0.1 to 31 days."""
+    return number(value, argument, low=MIN_TTL, high=MAX_TTL)
+
+
+def info(value: object, argument: str = "info") -> dict[str, Any]:
+    """What a candidate tells about itself: a mapping that JSON can hold, at most 16 KiB. A copy is returned."""
+    if value is None:
+        return {}
+    allowed = f"a dict with string keys that JSON can hold, at most {MAX_INFO_BYTES:,} bytes"
+    if not isinstance(value, Mapping):
+        raise BadArgument(argument, value, allowed)
+    try:
+        text = json.dumps(dict(value), allow_nan=False)
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as err:
+        raise BadArgument(argument, value, f"{allowed} ({err})") from None
+    if len(text) > MAX_INFO_BYTES:
+        raise BadArgument(argument, value, f"{allowed} (this one has {len(text):,})")
+    if not all(isinstance(key, str) for key in value):
+        raise BadArgument(argument, value, allowed)
+    copied: dict[str, Any] = json.loads(text)
+    return copied
+
+
+def callback(value: object, argument: str) -> Any:
+    """Something that can be called."""
+    if not callable(value):
+        raise BadArgument(argument, value, "a function, plain or async")
+    return value

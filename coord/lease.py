@@ -1,0 +1,81 @@
+"""The values that everything else speaks in: the lease of a role, what a candidate saw of it, why a term ended."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+MAX_TOKEN = 2**53
+"""No token goes above this: beyond it a JSON number, and so RethinkDB, is no longer exact."""
+
+
+class Sight(NamedTuple):
+    """What tells one state of a lease from every other: no two writes to a role ever leave the same triple.
+
+    `beat` is counted by the holder, one up for each request that it *sends*, so that even a write that was shown and
+    then lost in a failover is not mistaken for the one that replaced it (`docs/design-notes.md`, "Beats").
+    """
+
+    holder: str | None
+    token: int
+    beat: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The stored record of a role, as it stood when it was read.
+
+    `remaining` is in seconds, by the store's own clock at that moment: 0 or less once the lease has run out, and 0 for
+    a vacant one. `renewed_at` is wall time (seconds since 1970) for people to read; nothing is decided by it.
+    """
+
+    role: str
+    holder: str | None = None
+    token: int = 0
+    beat: int = 0
+    ttl: float = 0.0
+    renewed_at: float = 0.0
+    remaining: float = 0.0
+    info: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
+
+    @property
+    def sight(self) -> Sight:
+        return Sight(self.holder, self.token, self.beat)
+
+    @property
+    def vacant(self) -> bool:
+        return self.holder is None
+
+    def older_than(self, other: Lease) -> bool:
+        """Whether `other` must have been written after this, going by the two alone (a feed may repeat itself)."""
+        if self.token != other.token:
+            return self.token < other.token
+        if self.holder == other.holder:
+            return self.beat < other.beat
+        return other.holder is None and self.holder is not None
+
+
+class LossReason(str, enum.Enum):
+    """Why a term ended. Given to `on_lost`, to the log and to `LeadershipLost`."""
+
+    EXPIRED = "expired"
+    """The deadline passed with no renewal that was answered in time, though the store could be reached."""
+    TAKEN = "taken"
+    """The store says that the lease is no longer ours."""
+    RELEASED = "released"
+    """We were asked to stop standing, and gave the role back."""
+    STORE_UNREACHABLE = "store_unreachable"
+    """The deadline passed while the store did not answer."""
+    STEPPED_DOWN = "stepped_down"
+    """We were asked to hand the role over."""
+    CALLBACK_FAILED = "callback_failed"
+    """An `on_elected` callback raised."""
+    FORKED = "forked"
+    """This process is a fork of the one that leads."""
+    SUSPENDED = "suspended"
+    """The machine slept past the deadline."""
+
+    def __str__(self) -> str:
+        return self.value

@@ -1,0 +1,89 @@
+"""What a candidate asks of a store, and what can come back: plain values, so that the core needs no store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+from coord.lease import Lease, Sight
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Take the role, atomically (rule 1): `token = max(token, floor) + 1`, `holder`, `beat`, `ttl` and `info` are set.
+
+    Applied when the row is `expected` (or nothing is expected: a first claim) **and** the lease is vacant, or held by
+    this very candidate, or `takeover` (the candidate saw `expected` for the row's whole ttl on its own clock), or
+    `skew` is a number and the lease ran out more than that many seconds ago by the store's clock (rule 4).
+    """
+
+    role: str
+    holder: str
+    beat: int
+    ttl: float
+    expected: Sight | None = None
+    takeover: bool = False
+    skew: float | None = None
+    floor: int = 0
+    info: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Prolong (rule 2): only where `holder` and `token` are mine and `beat` is new; never shortens, never revives."""
+
+    role: str
+    holder: str
+    token: int
+    beat: int
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Give back (rule 3): only where `holder` and `token` are mine; the row keeps its token.
+
+    With `linger` above 0 the holder stays in the row for that many seconds more and cannot renew: the role is to rest
+    for so long before it passes on.
+    """
+
+    role: str
+    holder: str
+    token: int
+    beat: int
+    linger: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Read the row of a role, up to date."""
+
+    role: str
+
+
+Operation = Union[Claim, Renew, Release, Look]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The store's own word: whether the operation changed the row, and the row as it stands after it."""
+
+    applied: bool
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """No answer. `unknown`: it was sent, and may have been applied or may yet be, at any later time (rule 8).
+
+    `permanent`: the store was reached and refuses (rights, set-up); it will not mend by itself. `detail` is for
+    people, and holds no secrets.
+    """
+
+    unknown: bool
+    detail: str = ""
+    permanent: bool = False
+
+
+Result = Union[Answer, Failure]

@@ -1,0 +1,1 @@
+"""The stores. `protocol.py` says what one must do; `coordinator.py` alone picks one, by its URL."""

@@ -1,0 +1,80 @@
+"""Leases in this process's memory: for tests, for `memory://`, and as the oracle that the other stores are held to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from dataclasses import replace
+
+from coord import clock
+from coord.lease import Lease
+from coord.operations import Answer, Claim, Failure, Release, Renew, Result
+from coord.stores import rules
+
+
+class MemoryStore:
+    """All coordinators that are given the same instance share its leases. Single-threaded, as one loop drives it.
+
+    `now` is the store's own clock, in seconds.
+    """
+
+    max_clock_skew: float | None = 0.0
+    url = "memory://"
+
+    def __init__(self, now: Callable[[], float] = clock.total_seconds) -> None:
+        self._now = now
+        self._rows: dict[str, tuple[Lease, float]] = {}
+        self._watchers: list[tuple[frozenset[str], asyncio.Queue[Lease]]] = []
+
+    async def open(self, timeout: float) -> None:
+        """Always open."""
+
+    async def claim(self, claim: Claim, timeout: float) -> Result:
+        row = self._row(claim.role)
+        return self._swap(row, rules.claim(row, claim, self._now()))
+
+    async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
+        rows = [(self._row(one.role), one) for one in renewals]
+        return [self._swap(row, rules.renew(row, one, self._now())) for row, one in rows]
+
+    async def release(self, release: Release, timeout: float) -> Result:
+        row = self._row(release.role)
+        return self._swap(row, rules.release(row, release, self._now()))
+
+    async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
+        wanted = self._rows if roles is None else [role for role in roles if role in self._rows]
+        return [self._row(role) for role in wanted]
+
+    async def watch(self, roles: Collection[str]) -> AsyncIterator[Lease]:
+        queue: asyncio.Queue[Lease] = asyncio.Queue()
+        entry = (frozenset(roles), queue)
+        self._watchers.append(entry)
+        try:
+            for lease in await self.read(roles, 0):
+                yield lease
+            while True:
+                yield await queue.get()
+        finally:
+            self._watchers.remove(entry)
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+    def abandon(self) -> None:
+        """A fork has a copy of the memory: what it says about others is worth nothing there."""
+        self._rows, self._watchers = {}, []
+
+    def _row(self, role: str) -> Lease:
+        if role not in self._rows:
+            return Lease(role)
+        lease, runs_out = self._rows[role]
+        return lease if lease.vacant else replace(lease, remaining=runs_out - self._now())
+
+    def _swap(self, row: Lease, after: Lease | None) -> Answer | Failure:
+        if after is None:
+            return Answer(False, row)
+        self._rows[row.role] = (after, self._now() + after.remaining)
+        for roles, queue in self._watchers:
+            if row.role in roles:
+                queue.put_nowait(after)
+        return Answer(True, after)

@@ -1,0 +1,58 @@
+"""What a store must do: four small atomic operations on one row a role, a read, and a feed of hints.
+
+A store is driven from one asyncio loop. Swaps (`claim`, `renew`, `release`) never raise for trouble: they answer with
+a `Failure` that says whether the request may have been applied (rule 8 in `coord/election.py`). Reads raise
+`StoreUnavailable` or `StoreRefused`. Every call is bounded by its `timeout` (seconds), connecting included, and a swap
+that was given up must not leave a connection behind on which its late answer could be taken for another's.
+
+`coord.testing.StoreContract` is the suite that a store must pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import Protocol, runtime_checkable
+
+from coord.lease import Lease
+from coord.operations import Claim, Release, Renew, Result
+
+
+@runtime_checkable
+class Store(Protocol):
+    """One place where leases are kept. All times are in seconds."""
+
+    @property
+    def url(self) -> str:
+        """The URL it was made from, with any password taken out."""
+
+    @property
+    def max_clock_skew(self) -> float | None:
+        """How far the store's clock may be off, for takeover by that clock; None switches it off (rule 4)."""
+
+    async def open(self, timeout: float) -> None:
+        """Reach the store and see that it is usable. Raises `StoreUnavailable`, `NotSetUp` or `AccessDenied`."""
+
+    async def claim(self, claim: Claim, timeout: float) -> Result:
+        """One query. Applied or not, the answer carries the row as it stands after it."""
+
+    async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
+        """One query for all of them (each for another role); the results are in the order of the requests."""
+
+    async def release(self, release: Release, timeout: float) -> Result:
+        """One query."""
+
+    async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
+        """The rows of these roles that exist (None: of every role), as last committed, in any order. One query."""
+
+    def watch(self, roles: Collection[str]) -> AsyncIterator[Lease]:
+        """Rows of these roles: first all that exist, then each as it changes, as soon as possible.
+
+        Only a hint: may lose, repeat or anticipate writes. Ends by raising `StoreUnavailable`; never ends otherwise
+        until it is closed (`aclose`).
+        """
+
+    async def close(self) -> None:
+        """Let go of everything. Never raises, and takes no longer than a second."""
+
+    def abandon(self) -> None:
+        """In a forked child: forget every connection without touching it (rule 9)."""

@@ -1,0 +1,49 @@
+"""What a swap does to a row, for the stores that compute it in Python. `stores/rethinkdb/` says the same in ReQL."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from coord.lease import Lease
+from coord.operations import Claim, Release, Renew
+
+
+def claim(row: Lease, asked: Claim, wall: float) -> Lease | None:
+    """The row after the claim, or None when it does not apply. `row.remaining` is by the store's clock, now."""
+    if asked.expected is not None and row.sight != asked.expected:
+        return None
+    run_out = asked.skew is not None and row.remaining < -asked.skew
+    if not (row.vacant or row.holder == asked.holder or asked.takeover or run_out):
+        return None
+    return Lease(
+        role=asked.role,
+        holder=asked.holder,
+        token=max(row.token, asked.floor) + 1,
+        beat=asked.beat,
+        ttl=asked.ttl,
+        renewed_at=wall,
+        remaining=asked.ttl,
+        info=asked.info,
+    )
+
+
+def renew(row: Lease, asked: Renew, wall: float) -> Lease | None:
+    """The row after the renewal, or None.
+
+    Neither `remaining` nor `ttl` gets less within a term: the holder may still count on what it was promised before,
+    and a challenger waits for the row's ttl.
+    """
+    if row.holder != asked.holder or row.token != asked.token or asked.beat <= row.beat:
+        return None
+    ttl = max(row.ttl, asked.ttl)
+    remaining = max(row.remaining, asked.ttl)
+    return replace(row, beat=asked.beat, ttl=ttl, remaining=remaining, renewed_at=max(row.renewed_at, wall))
+
+
+def release(row: Lease, asked: Release, wall: float) -> Lease | None:
+    """The row after the release, or None. The token stays; with `linger` the holder does too, for that long."""
+    if row.holder != asked.holder or row.token != asked.token or asked.beat <= row.beat:
+        return None
+    if asked.linger > 0:
+        return replace(row, beat=asked.beat, ttl=asked.linger, remaining=asked.linger, renewed_at=wall)
+    return replace(row, holder=None, beat=asked.beat, remaining=0.0, renewed_at=wall)
