@@ -1,0 +1,94 @@
+"""coord: exactly one leader per role, and proof of it. Start with `leader_only`, `connect` and README.md."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from coord.async_coordinator import AsyncCoordinator
+    from coord.async_leadership import AsyncLeadership
+    from coord.coordinator import Coordinator, connect
+    from coord.decorators import leader_only
+    from coord.errors import (
+        AccessDenied,
+        AcquireTimeout,
+        BadArgument,
+        CoordError,
+        LeadershipLost,
+        NotLeader,
+        NotSetUp,
+        StaleToken,
+        StoreRefused,
+        StoreUnavailable,
+    )
+    from coord.fencing import Fence
+    from coord.leadership import Leadership
+    from coord.lease import Lease, LossReason
+    from coord.term import Term, current_term
+    from coord.timing import Timing
+
+_WHERE = {
+    "AccessDenied": "errors",
+    "AcquireTimeout": "errors",
+    "AsyncCoordinator": "async_coordinator",
+    "AsyncLeadership": "async_leadership",
+    "BadArgument": "errors",
+    "CoordError": "errors",
+    "Coordinator": "coordinator",
+    "Fence": "fencing",
+    "Leadership": "leadership",
+    "LeadershipLost": "errors",
+    "Lease": "lease",
+    "LossReason": "lease",
+    "NotLeader": "errors",
+    "NotSetUp": "errors",
+    "StaleToken": "errors",
+    "StoreRefused": "errors",
+    "StoreUnavailable": "errors",
+    "Term": "term",
+    "Timing": "timing",
+    "connect": "coordinator",
+    "current_term": "term",
+    "leader_only": "decorators",
+}
+__all__ = [
+    "AccessDenied",
+    "AcquireTimeout",
+    "AsyncCoordinator",
+    "AsyncLeadership",
+    "BadArgument",
+    "CoordError",
+    "Coordinator",
+    "Fence",
+    "Leadership",
+    "LeadershipLost",
+    "Lease",
+    "LossReason",
+    "NotLeader",
+    "NotSetUp",
+    "StaleToken",
+    "StoreRefused",
+    "StoreUnavailable",
+    "Term",
+    "Timing",
+    "connect",
+    "current_term",
+    "leader_only",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Names are imported when they are first used (PEP 562): `import coord` costs what is used of it."""
+    if name not in _WHERE:
+        raise AttributeError(f"module 'coord' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(f"coord.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -221,7 +221,8 @@ class Election:
         if self.phase is Phase.RELEASING:
             linger = max(0.0, self._linger_until - now.total)
             return self._send(Release(self.role, self.candidate, self.token, self._beat, linger), timeout)
-        return self._send(Renew(self.role, self.candidate, self.token, self._beat, self.timing.ttl), timeout)
+        told = None if self.seen is None or self.info == self.seen.info else self.info
+        return self._send(Renew(self.role, self.candidate, self.token, self._beat, self.timing.ttl, told), timeout)
 
     def _step_waiting(self, now: Instant) -> Action:
         if not self.standing and not (self._uncertain or self._undrained):
@@ -309,6 +310,12 @@ class Election:
         self._expire(now)
         if self.phase is Phase.DRAINING:
             self._go(Cue.ABANDONED)
+
+    def forfeit(self, now: Instant) -> None:
+        """Somebody has already been told that the term is over: so it is, whatever a late renewal brought (rule 6)."""
+        self._expire(now)
+        if self.phase is Phase.LEADING:
+            self._lose(LossReason.EXPIRED, Cue.DEADLINE)
 
     # -- inside -------------------------------------------------------------------------------------------------
 

@@ -31,13 +31,17 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Prolong (rule 2): only where `holder` and `token` are mine and `beat` is new; never shortens, never revives."""
+    """Prolong (rule 2): only where `holder` and `token` are mine and `beat` is new; never shortens, never revives.
+
+    `info` replaces what the row says about the holder, when it is given.
+    """
 
     role: str
     holder: str
     token: int
     beat: int
     ttl: float
+    info: Mapping[str, Any] | None = field(default=None, hash=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import replace
 
@@ -13,7 +15,7 @@ from coord.stores import rules
 
 
 class MemoryStore:
-    """All coordinators that are given the same instance share its leases. Single-threaded, as one loop drives it.
+    """All coordinators that are given the same instance share its leases, from whatever threads and loops.
 
     `now` is the store's own clock, in seconds.
     """
@@ -24,38 +26,50 @@ class MemoryStore:
     def __init__(self, now: Callable[[], float] = clock.total_seconds) -> None:
         self._now = now
         self._rows: dict[str, tuple[Lease, float]] = {}
-        self._watchers: list[tuple[frozenset[str], asyncio.Queue[Lease]]] = []
+        self._watchers: list[tuple[frozenset[str], Callable[[Lease], None]]] = []
+        self._lock = threading.RLock()
 
     async def open(self, timeout: float) -> None:
         """Always open."""
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
-        row = self._row(claim.role)
-        return self._swap(row, rules.claim(row, claim, self._now()))
+        with self._lock:
+            row = self._row(claim.role)
+            return self._swap(row, rules.claim(row, claim, self._now()))
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
-        rows = [(self._row(one.role), one) for one in renewals]
-        return [self._swap(row, rules.renew(row, one, self._now())) for row, one in rows]
+        with self._lock:
+            rows = [(self._row(one.role), one) for one in renewals]
+            return [self._swap(row, rules.renew(row, one, self._now())) for row, one in rows]
 
     async def release(self, release: Release, timeout: float) -> Result:
-        row = self._row(release.role)
-        return self._swap(row, rules.release(row, release, self._now()))
+        with self._lock:
+            row = self._row(release.role)
+            return self._swap(row, rules.release(row, release, self._now()))
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
-        wanted = self._rows if roles is None else [role for role in roles if role in self._rows]
-        return [self._row(role) for role in wanted]
+        with self._lock:
+            return [self._row(role) for role in (self._rows if roles is None else roles) if role in self._rows]
 
     async def watch(self, roles: Collection[str]) -> AsyncIterator[Lease]:
         queue: asyncio.Queue[Lease] = asyncio.Queue()
-        entry = (frozenset(roles), queue)
-        self._watchers.append(entry)
+        loop = asyncio.get_running_loop()
+
+        def tell(lease: Lease) -> None:
+            with contextlib.suppress(RuntimeError):  # that loop has closed without closing its feed
+                loop.call_soon_threadsafe(queue.put_nowait, lease)
+
+        entry = (frozenset(roles), tell)
+        with self._lock:
+            self._watchers.append(entry)
         try:
             for lease in await self.read(roles, 0):
                 yield lease
             while True:
                 yield await queue.get()
         finally:
-            self._watchers.remove(entry)
+            with self._lock:
+                self._watchers.remove(entry)
 
     async def close(self) -> None:
         """Nothing to let go of."""
@@ -63,6 +77,7 @@ class MemoryStore:
     def abandon(self) -> None:
         """A fork has a copy of the memory: what it says about others is worth nothing there."""
         self._rows, self._watchers = {}, []
+        self._lock = threading.RLock()
 
     def _row(self, role: str) -> Lease:
         if role not in self._rows:
@@ -74,7 +89,7 @@ class MemoryStore:
         if after is None:
             return Answer(False, row)
         self._rows[row.role] = (after, self._now() + after.remaining)
-        for roles, queue in self._watchers:
+        for roles, tell in self._watchers:
             if row.role in roles:
-                queue.put_nowait(after)
+                tell(after)
         return Answer(True, after)

@@ -37,7 +37,9 @@ def renew(row: Lease, asked: Renew, wall: float) -> Lease | None:
         return None
     ttl = max(row.ttl, asked.ttl)
     remaining = max(row.remaining, asked.ttl)
-    return replace(row, beat=asked.beat, ttl=ttl, remaining=remaining, renewed_at=max(row.renewed_at, wall))
+    info = row.info if asked.info is None else asked.info
+    renewed_at = max(row.renewed_at, wall)
+    return replace(row, beat=asked.beat, ttl=ttl, remaining=remaining, renewed_at=renewed_at, info=info)
 
 
 def release(row: Lease, asked: Release, wall: float) -> Lease | None:

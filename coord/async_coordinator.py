@@ -1,0 +1,200 @@
+"""`AsyncCoordinator`: a connection to a store on the running loop, and everything that can be done with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+from coord import checks, clock, forking, urls
+from coord.async_leadership import AsyncLeadership
+from coord.backoff import Backoff
+from coord.errors import StoreRefused, StoreUnavailable
+from coord.follow import changes_of_leader
+from coord.lease import Lease
+from coord.operations import Answer, Claim, Failure, Look, Operation, Release, Renew, Result
+from coord.renewals import Renewals
+from coord.standing import Standing, Surroundings
+from coord.stores.protocol import Store
+from coord.timing import Instant
+from coord.unique import UniqueServices
+from coord.watcher import Watcher
+
+T = TypeVar("T")
+SUSPEND_CHECK = 0.5
+"""Seconds between looks at whether the machine slept, while somebody stands for something."""
+
+
+class AsyncCoordinator:
+    """Everything about roles on one store. Makes no connection until something is asked.
+
+    url: `sqlite:///path`, `rethinkdb://[user[:password]@]host[:port][,host…]/database`, `memory://`; without one,
+        `COORD_URL`, else a SQLite file in the user's state directory. A bad one raises `BadArgument` at once.
+    timeout: seconds that a lookup may take, retries included, before it raises `StoreUnavailable`.
+    store: a store of your own instead of a URL (`coord.stores.protocol.Store`).
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        timeout: float = 5.0,
+        store: Store | None = None,
+        now: Callable[[], Instant] = clock.system_now,
+    ) -> None:
+        self._timeout = checks.number(timeout, "timeout", low=0, above=True)
+        self.store: Store = store if store is not None else urls.make_store(urls.resolve(url))
+        self.now = now
+        self.trouble = ""
+        """What kept the store from answering last, for messages to people; "" when it answered."""
+        self._begin()
+        forking.watch(self)
+
+    def _begin(self) -> None:
+        self._standings: set[Standing] = set()
+        self._renewals = Renewals(self.store.renew)
+        self._watcher = Watcher(lambda: self.store)
+        self._unique = UniqueServices(self)
+        self._suspend_watch: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.url}>"
+
+    @property
+    def url(self) -> str:
+        """Where it is, without secrets."""
+        return self.store.url
+
+    @property
+    def max_clock_skew(self) -> float | None:
+        return self.store.max_clock_skew
+
+    async def __aenter__(self) -> AsyncCoordinator:
+        await self.check()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def check(self, timeout: float | None = None) -> None:
+        """See that the store can be reached and used. Raises `StoreUnavailable`, `NotSetUp` or `AccessDenied`."""
+        await self.store.open(self._timeout if timeout is None else timeout)
+
+    async def close(self) -> None:
+        """Stop every leadership (drain, release), then let go of the store."""
+        leaving = [standing for standing in self._standings if not standing.task.done()]
+        for standing in leaving:
+            standing.stand_down()
+        if leaving:
+            longest = max(one.drain_timeout + 2 * one.election.timing.attempt_timeout for one in leaving)
+            await asyncio.wait({one.task for one in leaving}, timeout=longest)
+        await self._unique.close()
+        if self._suspend_watch is not None:
+            self._suspend_watch.cancel()
+        await self._watcher.close()
+        await self.store.close()
+
+    # -- leadership ----------------------------------------------------------------------------------------------
+
+    def leadership(self, role: str, **settings: Any) -> AsyncLeadership:
+        """A candidate for `role`, not started. The settings are `AsyncLeadership`'s."""
+        return AsyncLeadership(self, role, **settings)
+
+    async def unique_service(self, role: str, candidate: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+        """The one service of that role, after claiming or keeping it for `candidate` when one is given.
+
+        `candidate` is a dict with at least `ttl` (seconds); the rest is what others see, and is kept as given. It
+        claims a free role, or renews the hold of an earlier call, in one query; call it again within the ttl, for
+        instance on each pass of a loop. Either way the answer is the record of who has the role (the fields of its
+        candidate with `role`, `ttl`, `holder`, `token`, `last_heartbeat`, and `mine`), or None when nobody has.
+        Raises `StoreUnavailable` or `StoreRefused`; then the role may or may not have been had (rule 8).
+        """
+        return await self._unique.call(checks.role(role), candidate)
+
+    async def leader(self, role: str) -> Lease | None:
+        """Who leads `role` by the store's clock: holder, token, info, remaining seconds. None for nobody. One query."""
+        rows = await self.read([checks.role(role)])
+        return next((row for row in rows if not row.vacant and row.remaining > 0), None)
+
+    async def leaders(self) -> list[Lease]:
+        """All the roles that somebody leads, by name."""
+        rows = await self.read(None)
+        return sorted((row for row in rows if not row.vacant and row.remaining > 0), key=lambda row: row.role)
+
+    def watch_leader(self, role: str) -> AsyncIterator[Lease | None]:
+        """Who leads now, then each change, as it happens; None for nobody. Goes on through outages of the store."""
+        return changes_of_leader(self, checks.role(role))
+
+    # -- what leaderships and lookups need -------------------------------------------------------------------------
+
+    async def ask(self, operation: Operation, timeout: float) -> Result:
+        """Put one operation to the store, bounded by `timeout` seconds. Never raises for a store's trouble."""
+        if isinstance(operation, Renew):
+            result = await self._renewals.renew(operation, timeout)
+        else:
+            try:
+                # A store bounds itself; the second bound is for one that does not.
+                result = await asyncio.wait_for(self._put(operation, timeout), timeout + 0.1)
+            except asyncio.TimeoutError:
+                result = Failure(unknown=True, detail="no answer in time")
+        self.trouble = result.detail if isinstance(result, Failure) else ""
+        return result
+
+    async def _put(self, operation: Operation, timeout: float) -> Result:
+        if isinstance(operation, Claim):
+            return await self.store.claim(operation, timeout)
+        if isinstance(operation, Release):
+            return await self.store.release(operation, timeout)
+        assert isinstance(operation, Look)
+        try:
+            rows = await self.store.read([operation.role], timeout)
+        except (StoreUnavailable, StoreRefused) as err:
+            return Failure(unknown=False, detail=str(err), permanent=isinstance(err, StoreRefused))
+        return Answer(False, rows[0] if rows else Lease(operation.role))
+
+    def follow(self, role: str, listener: Callable[[Lease], None]) -> Callable[[], None]:
+        """Hear the feed's hints about `role`; returns what ends that."""
+        return self._watcher.add(role, listener)
+
+    async def read(self, roles: list[str] | None) -> list[Lease]:
+        """The rows, retried within the coordinator's timeout."""
+        return await self._retried(lambda timeout: self.store.read(roles, timeout))
+
+    async def _retried(self, ask: Callable[[float], Awaitable[T]]) -> T:
+        loop, backoff = asyncio.get_running_loop(), Backoff(0.02, 1.0)
+        until = loop.time() + self._timeout
+        while True:
+            try:
+                return await ask(max(until - loop.time(), 0.001))
+            except StoreUnavailable:
+                pause = backoff.next()
+                if loop.time() + pause >= until:
+                    raise
+                await asyncio.sleep(pause)
+
+    def _stand(self, begin: Callable[[Surroundings], Standing]) -> Standing:
+        standing = begin(self)
+        self._standings.add(standing)
+        standing.task.add_done_callback(lambda _: self._standings.discard(standing))
+        if self._suspend_watch is None or self._suspend_watch.done():
+            self._suspend_watch = asyncio.get_running_loop().create_task(self._watch_suspend(), name="coord suspend")
+        return standing
+
+    async def _watch_suspend(self) -> None:
+        """Timers stand still while the machine sleeps: when it has slept, let all look at the clock at once."""
+        before = self.now()
+        while self._standings:
+            await asyncio.sleep(SUSPEND_CHECK)
+            after = self.now()
+            if (after.total - before.total) - (after.awake - before.awake) > 0.1:
+                for standing in tuple(self._standings):
+                    standing.wake()
+            before = after
+
+    def after_fork(self) -> None:
+        """In a forked child: nothing of this is ours (rule 9)."""
+        for standing in self._standings:
+            if standing.term is not None:
+                standing.term._forked()
+        self.store.abandon()
+        self._begin()

@@ -1,0 +1,248 @@
+"""`AsyncLeadership`: what people hold of a candidate, on asyncio. `standing.py` runs the loop behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from coord import checks, forking
+from coord.callbacks import Callbacks, Dispatcher, TaskDispatcher, inside
+from coord.election import Phase
+from coord.errors import AcquireTimeout, NotLeader, StoreRefused
+from coord.lease import LossReason
+from coord.standing import Standing
+from coord.term import Term
+from coord.timing import Timing
+from coord.work import run_async_under, run_under
+
+if TYPE_CHECKING:
+    from coord.async_coordinator import AsyncCoordinator
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class AsyncLeadership:
+    """Stands for a role for as long as it is started, through every outage, and holds the term when it is elected.
+
+    Made by `coordinator.leadership(role, ...)`. All durations are in seconds. Bad ones raise `BadArgument` at once.
+
+    ttl, renew_every, attempt_timeout, margin: see `coord.Timing`.
+    info: what others see of this candidate in `leader(role)`; a dict that JSON can hold.
+    on_elected(term), on_lost(term, reason), on_new_leader(lease): a function, plain or async, or a list of them. They
+        run in order in a task of their own; `on_lost` exactly once for each `on_elected`. What raises is logged; when
+        it is an `on_elected`, the term is given up (`LossReason.CALLBACK_FAILED`) and the candidate rests for a ttl.
+    drain_timeout: how long `stop` and `step_down` wait for the work of the term to end before they leave the lease
+        to run out by itself (the ttl).
+    """
+
+    def __init__(
+        self,
+        coordinator: AsyncCoordinator,
+        role: str,
+        *,
+        ttl: float = 30.0,
+        renew_every: float | None = None,
+        attempt_timeout: float | None = None,
+        margin: float | None = None,
+        info: Mapping[str, Any] | None = None,
+        on_elected: object = None,
+        on_lost: object = None,
+        on_new_leader: object = None,
+        drain_timeout: float | None = None,
+        dispatcher: Dispatcher | None = None,
+    ) -> None:
+        self.role = checks.role(role)
+        self.timing = Timing.of(ttl, renew_every, attempt_timeout, margin)
+        self.info = checks.info(info)
+        self.drain_timeout = (
+            self.timing.ttl if drain_timeout is None else checks.number(drain_timeout, "drain_timeout", low=0)
+        )
+        self.callbacks = Callbacks(
+            Callbacks.listed(on_elected, "on_elected"),
+            Callbacks.listed(on_lost, "on_lost"),
+            Callbacks.listed(on_new_leader, "on_new_leader"),
+        )
+        self._coordinator = coordinator
+        self._dispatcher = dispatcher or TaskDispatcher()
+        self._standing: Standing | None = None
+        self._epoch = forking.epoch
+
+    def __repr__(self) -> str:
+        term = self.held
+        return f"<{type(self).__name__} of {self.role!r}, {f'token {term.token}' if term else 'not leading'}>"
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this candidate leads, by the clock: no I/O, and true nowhere for longer than the lease allows."""
+        return self.held is not None
+
+    @property
+    def term(self) -> Term:
+        """The term that is held. Raises `NotLeader` when none is."""
+        term = self.held
+        if term is None:
+            raise NotLeader(self.role)
+        return term
+
+    @property
+    def started(self) -> bool:
+        """Whether it stands for the role."""
+        standing = self._standing
+        return standing is not None and self._epoch == forking.epoch and not standing.task.done()
+
+    @property
+    def held(self) -> Term | None:
+        """The term that is held, or None."""
+        standing = self._standing
+        term = None if standing is None else standing.term
+        return term if term is not None and term.held else None
+
+    # -- callbacks as decorators -------------------------------------------------------------------------------
+
+    def on_elected(self, function: Function) -> Function:
+        """Adds a callback; usable as a decorator."""
+        self.callbacks.elected.append(checks.callback(function, "on_elected"))
+        return function
+
+    def on_lost(self, function: Function) -> Function:
+        """Adds a callback; usable as a decorator."""
+        self.callbacks.lost.append(checks.callback(function, "on_lost"))
+        return function
+
+    def on_new_leader(self, function: Function) -> Function:
+        """Adds a callback; usable as a decorator."""
+        self.callbacks.new_leader.append(checks.callback(function, "on_new_leader"))
+        return function
+
+    # -- standing ----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Stand for the role from now on. Does not wait for anything; does nothing when it stands already."""
+        if self.started:
+            return
+        if self._epoch != forking.epoch:
+            self._dispatcher.forget()
+            self._epoch = forking.epoch
+        self._standing = self._coordinator._stand(
+            lambda around: Standing(
+                around, self.role, self.timing, self.info, self.callbacks, self._dispatcher, self.drain_timeout
+            )
+        )
+
+    async def stop(self, *, linger: float = 0.0) -> None:
+        """Stand no more: tell `on_lost`, wait for the work to end (`drain_timeout`), then release the lease.
+
+        `linger`: seconds that the role rests before anybody gets it. Work that does not end in time keeps its lease
+        until that runs out.
+        """
+        standing = self._standing
+        if standing is None or not self.started:
+            return
+        standing.stand_down(linger)
+        if inside.get() is not self._dispatcher:  # a callback that stops its own leadership does not wait for itself
+            await asyncio.wait({standing.task}, timeout=self.drain_timeout + 2 * self.timing.attempt_timeout)
+
+    async def step_down(self, rest: float | None = None) -> None:
+        """Hand the role to another: `on_lost`, drain, release. Stands again after `rest` seconds (one ttl)."""
+        rest = self.timing.ttl if rest is None else checks.number(rest, "rest", low=0)
+        standing = self._standing
+        if standing is None or not self.started:
+            return
+        standing.give_up(LossReason.STEPPED_DOWN, rest)
+        if inside.get() is not self._dispatcher:
+            await standing.until(lambda: standing.election.phase not in (Phase.DRAINING, Phase.RELEASING))
+
+    async def __aenter__(self) -> AsyncLeadership:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Wait until this candidate leads, at most `timeout` seconds (None: without end). Whether it leads.
+
+        It must have been started; once it is stopped, nobody waits any longer.
+        """
+        if timeout is not None:
+            checks.number(timeout, "timeout", low=0)
+        if (standing := self._standing) is not None and not self.is_leader:
+            await _within(timeout, standing, lambda: self.is_leader)
+        return self.is_leader
+
+    async def acquire(self, blocking: bool = True, timeout: float | None = None) -> Term | None:
+        """Start, and wait until this candidate leads: its term.
+
+        `blocking=False` waits for the outcome of one claim only, and answers None when another leads. Raises
+        `AcquireTimeout` after `timeout` seconds, and `StoreRefused` (`NotSetUp`, `AccessDenied`) when waiting will
+        not help. A candidate that was started by a call that failed is stopped again.
+        """
+        if timeout is not None:
+            checks.number(timeout, "timeout", low=0)
+        fresh = not self.started
+        await self.start()
+        assert self._standing is not None
+        standing = self._standing
+        try:
+            await _within(
+                timeout,
+                standing,
+                lambda: self.is_leader or standing.refusal is not None or (standing.answered and not blocking),
+            )
+            if (term := self.held) is not None:
+                fresh = False
+                return term
+            if standing.refusal is not None:
+                await self._refused(standing.refusal)
+            if blocking:
+                raise AcquireTimeout(self.role, timeout or 0.0, self._coordinator.trouble)
+            return None
+        finally:
+            if fresh:
+                await self.stop()
+
+    async def first_outcome(self) -> Term | None:
+        """Start, wait for the outcome of the first claim, and go on standing: the term, or None when another leads.
+
+        Raises `StoreRefused` when the store will go on refusing; the candidate stands all the same, for when it mends.
+        """
+        await self.start()
+        assert self._standing is not None
+        standing = self._standing
+        await standing.until(lambda: self.is_leader or standing.answered)
+        if self.held is None and standing.refusal is not None:
+            await self._refused(standing.refusal)
+        return self.held
+
+    async def _refused(self, refusal: str) -> NoReturn:
+        await self._coordinator.check()  # raises what fits better, when it still is so
+        raise StoreRefused(refusal)
+
+    async def release(self) -> None:
+        """The other end of `acquire`: the same as `stop()`."""
+        await self.stop()
+
+    async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Wait for the role, call `function` under it, release, and return what it returned.
+
+        A coroutine function is cancelled when the term is lost, and `LeadershipLost` is raised. A plain function
+        blocks the loop; it learns of a loss from `coord.current_term()`.
+        """
+        checks.callback(function, "function")
+        term = await self.acquire()
+        assert term is not None  # acquire(blocking=True) raises otherwise
+        try:
+            if inspect.iscoroutinefunction(function):
+                return await run_async_under(term, function, *args, **kwargs)
+            return run_under(term, function, *args, **kwargs)
+        finally:
+            await self.stop()
+
+
+async def _within(timeout: float | None, standing: Standing, predicate: Callable[[], bool]) -> None:
+    try:
+        await asyncio.wait_for(standing.until(predicate), timeout)
+    except asyncio.TimeoutError:
+        pass

@@ -1,0 +1,26 @@
+"""How long to hold back after a failure: random, growing, bounded (tenacity's "full jitter")."""
+
+from __future__ import annotations
+
+
+class Backoff:
+    """`next()` gives the seconds to wait; `reset()` after a success.
+
+    Random from the first step on, so that a thousand candidates that lost their store together do not come back
+    together (the AWS Architecture Blog's "Exponential Backoff And Jitter", as tenacity implements it).
+    """
+
+    def __init__(self, first: float, most: float) -> None:
+        self._first, self._most = first, most
+        self._failures = 0
+
+    def reset(self) -> None:
+        self._failures = 0
+
+    def next(self) -> float:
+        from tenacity import RetryCallState, Retrying, wait_random_exponential  # 40 ms: not part of `import coord`
+
+        self._failures += 1
+        state = RetryCallState(Retrying(), None, (), {})
+        state.attempt_number = self._failures
+        return float(wait_random_exponential(multiplier=self._first, max=self._most)(state))

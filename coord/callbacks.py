@@ -1,0 +1,116 @@
+"""The callbacks of a leadership: kept in order, called in order, never on what renews."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import contextvars
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from coord import checks
+
+Job = Callable[[], Coroutine[Any, Any, None]]
+
+inside: contextvars.ContextVar[object] = contextvars.ContextVar("coord_callback_of", default=None)
+"""The dispatcher whose callback is running here: a callback that stops its own leadership must not wait for itself."""
+
+
+@dataclass
+class Callbacks:
+    """What is to be called, by kind."""
+
+    elected: list[Callable[..., Any]] = field(default_factory=list)
+    lost: list[Callable[..., Any]] = field(default_factory=list)
+    new_leader: list[Callable[..., Any]] = field(default_factory=list)
+
+    @staticmethod
+    def listed(given: object, argument: str) -> list[Callable[..., Any]]:
+        """One function, several, or None, as a list."""
+        several = given if isinstance(given, (list, tuple)) else [] if given is None else [given]
+        return [checks.callback(one, argument) for one in several]
+
+
+class Dispatcher(Protocol):
+    """Runs jobs one after the other, somewhere else."""
+
+    def put(self, job: Job) -> None:
+        """Run it after all that was put before. A job awaits nothing but `settle`."""
+
+    async def settle(self, outcome: Awaitable[Any]) -> None:
+        """Finish what an async callback returned."""
+
+    def forget(self) -> None:
+        """In a forked child: what was put, and what ran, belongs to the parent."""
+
+
+class TaskDispatcher:
+    """One task on the running loop, alive while there is something to do. Plain functions must not block there."""
+
+    def __init__(self) -> None:
+        self._jobs: collections.deque[Job] = collections.deque()
+        self._task: asyncio.Task[None] | None = None
+
+    def put(self, job: Job) -> None:
+        self._jobs.append(job)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._work(), name="coord callbacks")
+
+    async def _work(self) -> None:
+        inside.set(self)
+        while self._jobs:
+            await self._jobs.popleft()()
+
+    async def settle(self, outcome: Awaitable[Any]) -> None:
+        await outcome
+
+    def forget(self) -> None:
+        self._jobs.clear()
+        self._task = None
+
+
+class ThreadDispatcher:
+    """A thread of its own, alive while there is something to do: ten thousand quiet roles cost none.
+
+    Async functions run there too, in a loop made for the call.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._jobs: collections.deque[Job] = collections.deque()
+        self._lock = threading.Lock()
+        self._running = False
+
+    def put(self, job: Job) -> None:
+        with self._lock:
+            self._jobs.append(job)
+            if self._running:
+                return
+            self._running = True
+        threading.Thread(target=self._work, name=self._name, daemon=True).start()
+
+    def _work(self) -> None:
+        inside.set(self)
+        while True:
+            with self._lock:
+                if not self._jobs:
+                    self._running = False
+                    return
+                job = self._jobs.popleft()
+            with contextlib.suppress(StopIteration):
+                job().send(None)  # it awaits nothing but `settle`, which does not suspend: no loop is needed
+
+    async def settle(self, outcome: Awaitable[Any]) -> None:
+        asyncio.run(_finish(outcome))
+
+    def forget(self) -> None:
+        self._jobs.clear()
+        self._lock = threading.Lock()
+        self._running = False
+
+
+async def _finish(outcome: Awaitable[Any]) -> None:
+    await outcome

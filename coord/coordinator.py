@@ -1,0 +1,180 @@
+"""`connect` and `Coordinator`: a store and everything that can be done with it, for threaded programs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import queue
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from coord import checks, events, forking, leaving, urls
+from coord.async_coordinator import AsyncCoordinator
+from coord.engine import Engine
+from coord.errors import BadArgument, CoordError
+from coord.leadership import Leadership
+from coord.lease import Lease
+from coord.stores.protocol import Store
+
+EXIT_DRAIN = 5.0
+"""Seconds that the end of a process waits for work to end; what does not end keeps its lease until it runs out."""
+
+
+class Coordinator:
+    """Everything about roles on one store, from plain threads. One background thread, whatever the number of roles.
+
+    Takes what `AsyncCoordinator` takes. Makes no connection until something is asked; `coord.connect` checks at once.
+    """
+
+    def __init__(self, url: str | None = None, *, timeout: float = 5.0, store: Store | None = None) -> None:
+        self.inner = AsyncCoordinator(url, timeout=timeout, store=store)
+        self.engine = Engine("coord")
+        self._shared: dict[str, Leadership] = {}
+        self._lock = threading.Lock()
+        forking.watch(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.url}>"
+
+    @property
+    def url(self) -> str:
+        """Where it is, without secrets."""
+        return self.inner.url
+
+    def __enter__(self) -> Coordinator:
+        self.check()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def check(self, timeout: float | None = None) -> None:
+        """See that the store can be reached and used. Raises `StoreUnavailable`, `NotSetUp` or `AccessDenied`."""
+        self.engine.call(functools.partial(self.inner.check, timeout))
+
+    def close(self) -> None:
+        """Stop every leadership (drain, release), then let go of the store and of the background thread."""
+        with self._lock:
+            self._shared.clear()
+        if self.engine.running:
+            self.engine.call(self.inner.close)
+            self.engine.stop()
+
+    def leave(self) -> None:
+        """What the end of the process does: `close`, but in a few seconds, and raising nothing."""
+        for standing in tuple(self.inner._standings):
+            standing.drain_timeout = min(standing.drain_timeout, EXIT_DRAIN)
+        with contextlib.suppress(Exception):
+            self.close()
+
+    def leadership(self, role: str, **settings: Any) -> Leadership:
+        """A candidate for `role`, not started. The settings are `AsyncLeadership`'s."""
+        return Leadership(self, checks.role(role), **settings)
+
+    def shared_leadership(self, role: str, ttl: float) -> Leadership:
+        """The one candidate by which this whole process stands for `role` (`@leader_only`), started or not."""
+        with self._lock:
+            lead = self._shared.get(role)
+            if lead is None:
+                lead = self._shared[role] = self.leadership(role, ttl=ttl)
+        if lead.timing.ttl != ttl:
+            raise BadArgument(
+                "ttl", ttl, f"this process already stands for {role!r} with a ttl of {lead.timing.ttl:g} s"
+            )
+        return lead
+
+    def unique_service(self, role: str, candidate: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+        """The one service of that role, after claiming or keeping it for `candidate` when one is given.
+
+        `candidate` is a dict with at least `ttl` (seconds); the rest is what others see, and is kept as given. It
+        claims a free role, or renews the hold of an earlier call, in one query; call it again within the ttl, for
+        instance on each pass of a loop. Either way the answer is the record of who has the role (the fields of its
+        candidate with `role`, `ttl`, `holder`, `token`, `last_heartbeat`, and `mine`), or None when nobody has.
+        Raises `StoreUnavailable` or `StoreRefused`; then the role may or may not have been had (rule 8).
+        """
+        if candidate is not None:
+            leaving.release_at_exit(self)
+        return self.engine.call(functools.partial(self.inner.unique_service, role, candidate))
+
+    def leader(self, role: str) -> Lease | None:
+        """Who leads `role` by the store's clock: holder, token, info, remaining seconds. None for nobody. One query."""
+        return self.engine.call(functools.partial(self.inner.leader, role))
+
+    def leaders(self) -> list[Lease]:
+        """All the roles that somebody leads, by name."""
+        return self.engine.call(self.inner.leaders)
+
+    def watch_leader(self, role: str) -> Iterator[Lease | None]:
+        """Who leads now, then each change, as it happens; None for nobody. Goes on through outages of the store."""
+        checks.role(role)
+        return self._changes(role)
+
+    def _changes(self, role: str) -> Iterator[Lease | None]:
+        changes: queue.SimpleQueue[Lease | CoordError | None] = queue.SimpleQueue()
+
+        async def pump() -> None:
+            try:
+                async for lease in self.inner.watch_leader(role):
+                    changes.put(lease)
+            except CoordError as err:
+                changes.put(err)
+
+        task = asyncio.run_coroutine_threadsafe(pump(), self.engine.loop())
+        try:
+            while True:
+                change = changes.get()
+                if isinstance(change, CoordError):
+                    raise change
+                yield change
+        finally:
+            task.cancel()
+
+    def after_fork(self) -> None:
+        """In a forked child: the thread is not here, and nothing is ours (rule 9)."""
+        self.engine = Engine("coord")
+        self._shared = {}
+        self._lock = threading.Lock()
+
+
+def connect(url: str | None = None, *, timeout: float = 5.0) -> Coordinator:
+    """A coordinator whose store has been reached and found usable.
+
+    Raises `BadArgument` for a bad URL, `StoreUnavailable` when nobody answers within `timeout` seconds, `NotSetUp`
+    (which names the command that sets it up) and `AccessDenied`. `Coordinator(url)` does the same without checking.
+    """
+    coordinator = Coordinator(url, timeout=timeout)
+    try:
+        coordinator.check()
+    except BaseException:
+        coordinator.close()
+        raise
+    return coordinator
+
+
+class _Default:
+    def __init__(self) -> None:
+        self.coordinator: Coordinator | None = None
+        self.lock = threading.Lock()
+        forking.watch(self)
+
+    def after_fork(self) -> None:
+        self.lock = threading.Lock()
+
+
+_default = _Default()
+
+
+def default() -> Coordinator:
+    """The coordinator of this process for `COORD_URL`, else the embedded SQLite file; made when first asked for."""
+    with _default.lock:
+        if _default.coordinator is None:
+            _default.coordinator = Coordinator()
+            events.debug("coordinator.default", url=_default.coordinator.url)
+        return _default.coordinator
+
+
+def resolve_url(url: str | None = None) -> str:
+    """The full URL, secrets included: what a child process must be given to reach the same store."""
+    return urls.resolve(url)

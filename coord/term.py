@@ -1,0 +1,136 @@
+"""A term as its holder sees it: the token to fence with, and whether it still stands."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable
+
+from coord import clock, forking
+from coord.errors import LeadershipLost
+from coord.flag import Flag
+from coord.lease import LossReason
+from coord.timing import Instant
+
+
+class Term:
+    """One unbroken hold of a role, under one fencing token.
+
+    `held` and `check()` read the machine's clock and nothing else (rule 6): no thread has to run, and no store has to
+    answer, for a term to be over. Once over, it never comes back.
+    """
+
+    def __init__(
+        self, role: str, holder: str, token: int, deadline: float, now: Callable[[], Instant] = clock.system_now
+    ) -> None:
+        self.role = role
+        self.holder = holder
+        self.token = token
+        self.lost = Flag()
+        """Set once the term is over: `lost.wait(seconds)` in a thread, `await term.lost` in a coroutine."""
+        self._deadline = deadline
+        self._reason: LossReason | None = None
+        self._over = False
+        self._now = now
+        self._epoch = forking.epoch
+        self._lock = threading.Lock()
+        self._jobs = 0
+        self._idle: Callable[[], None] | None = None
+
+    def __repr__(self) -> str:
+        state = f"{self.remaining:.1f} s left" if self.held else f"over: {self.reason or 'expired'}"
+        return f"<Term {self.role!r} token {self.token}, {state}>"
+
+    @property
+    def deadline(self) -> float:
+        """Until when it stands, unless renewed: seconds on the clock that counts suspend (CLOCK_BOOTTIME)."""
+        return self._deadline
+
+    @property
+    def held(self) -> bool:
+        """Whether the term stands, by the clock."""
+        if self._over or self._epoch != forking.epoch:
+            return False
+        return self._now().total < self._deadline or not self._pass()
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until it ends if nothing renews it; 0 once it is over."""
+        return max(0.0, self._deadline - self._now().total) if self.held else 0.0
+
+    @property
+    def reason(self) -> LossReason | None:
+        """Why it ended; None while it stands."""
+        if self._reason is None and not self.held:
+            return LossReason.FORKED if self._epoch != forking.epoch else LossReason.EXPIRED
+        return self._reason
+
+    def check(self) -> None:
+        """Raises `LeadershipLost` when the term is over. Cheap: call it before every step that matters.
+
+        A check is not a fence: the process may be frozen between it and the write. Send the token along
+        (`coord.fencing`, and rule 10 in docs/guarantees.md).
+        """
+        if not self.held:
+            raise LeadershipLost(self.role, self.token, self.reason)
+
+    # -- for the shells -----------------------------------------------------------------------------------------
+
+    def _pass(self) -> bool:
+        """Somebody saw the deadline behind us: from here on it is, whatever a renewal brings."""
+        with self._lock:
+            if self._now().total >= self._deadline:
+                self._over = True
+            return self._over
+
+    def _extend(self, deadline: float) -> bool:
+        """A renewal was answered. False when somebody has already been told that the term is over."""
+        with self._lock:
+            if self._over or self._now().total >= self._deadline:
+                self._over = True
+                return False
+            self._deadline = max(self._deadline, deadline)
+            return True
+
+    def _end(self, reason: LossReason) -> None:
+        with self._lock:
+            self._over = True
+            self._reason = self._reason or reason
+        self.lost.set()
+
+    def _enter(self) -> None:
+        """A job starts under this term; raises `LeadershipLost` when it is over."""
+        self.check()
+        with self._lock:
+            self._jobs += 1
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._jobs -= 1
+            tell = self._idle if self._jobs == 0 else None
+        if tell is not None:
+            tell()
+
+    def _when_idle(self, tell: Callable[[], None]) -> None:
+        """Call `tell` once no job runs under this term (at once, when none does)."""
+        with self._lock:
+            self._idle = tell
+            idle = self._jobs == 0
+        if idle:
+            tell()
+
+    def _forked(self) -> None:
+        self._lock = threading.Lock()
+        self.lost = Flag()
+        self._end(LossReason.FORKED)
+
+
+_current: contextvars.ContextVar[Term | None] = contextvars.ContextVar("coord_term", default=None)
+
+
+def current_term() -> Term | None:
+    """The term that the calling code runs under: inside `@leader_only`, `Leadership.run` and `on_elected`.
+
+    None elsewhere. A thread that the job starts does not inherit it: hand the term over.
+    """
+    return _current.get()
