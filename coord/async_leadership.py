@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -242,7 +243,5 @@ class AsyncLeadership:
 
 
 async def _within(timeout: float | None, standing: Standing, predicate: Callable[[], bool]) -> None:
-    try:
+    with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(standing.until(predicate), timeout)
-    except asyncio.TimeoutError:
-        pass

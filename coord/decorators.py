@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar, cast
 
-from coord import checks, coordinator as coordinators, events, leaving
+from coord import checks, events, leaving
+from coord import coordinator as coordinators
 from coord.coordinator import Coordinator
 from coord.errors import BadArgument, NotLeader
 from coord.leadership import Leadership

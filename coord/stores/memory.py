@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import replace
 
@@ -17,14 +18,14 @@ from coord.stores import rules
 class MemoryStore:
     """All coordinators that are given the same instance share its leases, from whatever threads and loops.
 
-    `now` is the store's own clock, in seconds.
+    `now` is the store's own clock, in seconds; `wall` is what people read.
     """
 
     max_clock_skew: float | None = 0.0
     url = "memory://"
 
-    def __init__(self, now: Callable[[], float] = clock.total_seconds) -> None:
-        self._now = now
+    def __init__(self, now: Callable[[], float] = clock.total_seconds, wall: Callable[[], float] = time.time) -> None:
+        self._now, self._wall = now, wall
         self._rows: dict[str, tuple[Lease, float]] = {}
         self._watchers: list[tuple[frozenset[str], Callable[[Lease], None]]] = []
         self._lock = threading.RLock()
@@ -35,17 +36,17 @@ class MemoryStore:
     async def claim(self, claim: Claim, timeout: float) -> Result:
         with self._lock:
             row = self._row(claim.role)
-            return self._swap(row, rules.claim(row, claim, self._now()))
+            return self._swap(row, rules.claim(row, claim, self._wall()))
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
         with self._lock:
             rows = [(self._row(one.role), one) for one in renewals]
-            return [self._swap(row, rules.renew(row, one, self._now())) for row, one in rows]
+            return [self._swap(row, rules.renew(row, one, self._wall())) for row, one in rows]
 
     async def release(self, release: Release, timeout: float) -> Result:
         with self._lock:
             row = self._row(release.role)
-            return self._swap(row, rules.release(row, release, self._now()))
+            return self._swap(row, rules.release(row, release, self._wall()))
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         with self._lock:
