@@ -1,0 +1,5 @@
+"""`python -m coord.cli` is `coord`."""
+
+from coord.cli import main
+
+main()

@@ -1,0 +1,39 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def url(command: Command) -> Command:
+    """--url, as `url`: None when it is not given."""
+    return click.option("--url", metavar="URL", help="The store: sqlite:///path or rethinkdb://host/database.")(command)
+
+
+def as_json(command: Command) -> Command:
+    """--json, as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
+
+
+def parse_info(_ctx: click.Context, _param: click.Parameter, given: Iterable[str]) -> dict[str, Any]:
+    """Callback of --info: each is a JSON object, or KEY=VALUE with a string for a value. Later ones win."""
+    info: dict[str, Any] = {}
+    for text in given:
+        if text.lstrip().startswith("{"):
+            try:
+                one = json.loads(text)
+            except ValueError as err:
+                raise click.BadParameter(f"{text!r} is not a JSON object: {err}") from None
+            info |= one
+            continue
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise click.BadParameter(f"{text!r} is neither KEY=VALUE nor a JSON object")
+        info[key] = value
+    return info

@@ -1,0 +1,115 @@
+"""`coord run`: its options, and the order in which things must be begun."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+import click
+
+from coord import checks
+from coord.cli import exit_codes, options
+from coord.errors import BadArgument
+from coord.timing import Timing
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False}, epilog=exit_codes.HELP
+)
+@click.argument("role")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("--ttl", type=float, default=30.0, show_default=True, help="Seconds that a lease runs after a renewal.")
+@click.option("--no-wait", is_flag=True, help="Do not stand by: exit with 75 when somebody else leads.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="Stand by no longer than this; then exit with 76.")
+@click.option(
+    "--grace",
+    type=float,
+    metavar="SECONDS",
+    help="When renewals fail, send SIGTERM this long before the deadline, where SIGKILL follows.  [default: ttl / 6]",
+)
+@click.option(
+    "--info",
+    multiple=True,
+    callback=options.parse_info,
+    metavar="JSON|KEY=VALUE",
+    help="What others see of this candidate, besides its host and pid. May be repeated.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Log what the candidate does to stderr.")
+@options.url
+def run(
+    role: str,
+    command: tuple[str, ...],
+    ttl: float,
+    no_wait: bool,
+    timeout: float | None,
+    grace: float | None,
+    info: dict[str, Any],
+    verbose: bool,
+    url: str | None,
+) -> None:
+    """Run COMMAND for as long as this process leads ROLE; until then, stand by.
+
+    COMMAND finds COORD_ROLE, COORD_TOKEN (the fencing token of the term) and COORD_URL in its environment. Signals
+    (INT, TERM, HUP, QUIT, USR1, USR2, WINCH, CONT) are passed on to it, and its exit status is that of coord run.
+
+    When leadership is lost, COMMAND and all of its process group are ended before anybody else can lead: SIGTERM, then
+    SIGKILL. A second process, the guardian, sees to that even when coord run itself is killed, stopped or hangs. What
+    leaves the group (a daemon) is not followed. When COMMAND ends, what is left of its group is ended too, and the
+    role is given back.
+
+    Put -- before a COMMAND that begins with a dash.
+    """
+    checks.role(role)
+    timing = Timing.of(ttl)
+    if timeout is not None:
+        checks.number(timeout, "timeout", low=0)
+    if no_wait and timeout is not None:
+        raise click.UsageError("--no-wait and --timeout exclude each other")
+    grace = _grace(grace, timing)
+    about = checks.info({"host": os.uname().nodename, "pid": os.getpid(), **info})
+    _check_command(command[0])
+    nohup = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+
+    from coord.cli.guarded import Guarded
+
+    guarded = Guarded(command, grace, nohup)  # forks: so before anything that may start a thread
+
+    from coord.cli.runner import Job, Runner
+    from coord.coordinator import Coordinator, resolve_url
+
+    _log(verbose)
+    job = Job(role, timing.ttl, timing.margin, grace, not no_wait, timeout, about)
+    sys.exit(Runner(job, guarded, Coordinator(url), resolve_url(url)).run())
+
+
+def _grace(given: float | None, timing: Timing) -> float:
+    """No longer than leaves a healthy leader's renewals, each up to one attempt late, in time."""
+    if given is None:
+        return timing.ttl / 6
+    most = timing.ttl - timing.margin - timing.renew_every - timing.attempt_timeout
+    if checks.number(given, "grace", low=0) > most:
+        raise BadArgument(
+            "grace", given, f"at a ttl of {timing.ttl:g} s, from 0 to {most:.3g} s leave time for renewals"
+        )
+    return given
+
+
+def _check_command(name: str) -> None:
+    from coord.cli.spawn import trouble
+
+    found = trouble(name)
+    if found is not None:
+        status, text = found
+        click.echo(f"coord run: {text}", err=True)
+        sys.exit(status)
+
+
+def _log(verbose: bool) -> None:
+    import logging
+
+    if verbose:
+        logging.basicConfig(level=logging.INFO, format="coord run: %(message)s")
+    else:
+        logging.getLogger("coord").addHandler(logging.NullHandler())  # we say what matters ourselves

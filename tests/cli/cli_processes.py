@@ -1,0 +1,85 @@
+"""Real processes for the tests of the command line, and what they left in the journal."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+WORKER = [sys.executable, "-S", "-E", str(HERE / "worker.py")]
+
+
+def boottime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def eventually(what: Callable[[], Any], within: float = 15.0) -> Any:
+    """The first true answer of `what`, asked again and again."""
+    until = time.monotonic() + within
+    while True:
+        answer = what()
+        if answer:
+            return answer
+        assert time.monotonic() < until, f"not within {within} s"
+        time.sleep(0.005)
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """One process's entries in the journal: from when to when it is known to have run."""
+
+    token: str
+    pid: int
+    name: str
+    first: float
+    last: float
+
+
+class Journal:
+    """What workers wrote."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def stretches(self) -> list[Stretch]:
+        """In order of first sight."""
+        found: dict[int, Stretch] = {}
+        text = self.path.read_text() if self.path.exists() else ""
+        for line in text.splitlines():
+            token, pid, moment, name = line.split()
+            first = found[int(pid)].first if int(pid) in found else float(moment)
+            found[int(pid)] = Stretch(token, int(pid), name, first, float(moment))
+        return list(found.values())
+
+    def of(self, token: int, name: str = "worker") -> Stretch | None:
+        return next((one for one in self.stretches() if one.token == str(token) and one.name == name), None)
+
+    def wait_for(self, token: int, name: str = "worker") -> Stretch:
+        found = eventually(lambda: self.of(token, name))
+        assert isinstance(found, Stretch)
+        return found
+
+    def check_no_overlap(self) -> None:
+        """Nothing of one term ran after anything of a later term had begun."""
+        stretches = self.stretches()
+        for one in stretches:
+            for other in stretches:
+                if int(one.token) < int(other.token):
+                    assert one.last < other.first, f"{one} still ran when {other} had begun"
+
+
+Start = Callable[..., "subprocess.Popen[str]"]

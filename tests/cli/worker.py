@@ -1,0 +1,30 @@
+"""A COMMAND for the tests: writes down that it runs, every few milliseconds, with the clock that counts suspend.
+
+worker.py JOURNAL [--ignore-term] [--grandchild] [--for SECONDS] [--exit STATUS]
+"""
+
+import os
+import signal
+import sys
+import time
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    if "--ignore-term" in arguments:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    journal = os.open(arguments[0], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    name = "worker"
+    if "--grandchild" in arguments and os.fork() == 0:
+        name = "grandchild"
+    token = os.environ.get("COORD_TOKEN", "-")
+    until = time.monotonic() + float(arguments[arguments.index("--for") + 1]) if "--for" in arguments else float("inf")
+    while time.monotonic() < until:
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        os.write(journal, f"{token} {os.getpid()} {now:.6f} {name}\n".encode())
+        time.sleep(0.005)
+    if "--exit" in arguments:
+        sys.exit(int(arguments[arguments.index("--exit") + 1]))
+
+
+main()
