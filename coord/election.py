@@ -30,7 +30,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Union
 
-from coord.lease import MAX_TOKEN, Lease, LossReason
+from coord.lease import MAX_TOKEN, Lease, LossReason, Sight
 from coord.operations import Answer, Claim, Failure, Look, Operation, Release, Renew, Result
 from coord.timing import Instant, Timing
 
@@ -237,12 +237,14 @@ class Election:
         if now.total < self._rest_until:
             return Wait(self._rest_until - now.total)
         if self.seen is None:
-            return self._claim()
+            return self._claim(None)
         observed = self._seen_at.awake + self.seen.ttl + self.patience - now.awake
         wait = min(observed, self._store_due + self.patience - now.total)
         if self.seen.vacant or self.seen.holder == self.candidate or self._prompted or wait <= 0:
-            self._prompted = False
-            return self._claim(takeover=now.awake >= self._seen_at.awake + self.seen.ttl)
+            takeover = now.awake >= self._seen_at.awake + self.seen.ttl
+            # One that was asked to try now knows less than it may be told: like a first claim, it expects nothing.
+            prompted, self._prompted = self._prompted, False
+            return self._claim(None if prompted and not takeover else self.seen.sight, takeover)
         return Wait(wait)
 
     def reply(self, send: Send, result: Result, sent_at: Instant, now: Instant, retry_in: float = 0.0) -> None:
@@ -279,7 +281,8 @@ class Election:
             self._prompted = True  # the store shall say whether that is so
 
     def prompt(self) -> None:
-        """Ask the store at the next step, without waiting for the time when it would be due."""
+        """Ask the store at the next step, without waiting for the time when it would be due: renew, or try to claim
+        (what is vacant or has run out; a lease that stands is not taken by asking)."""
         self._prompted = True
 
     def give_up(self, now: Instant, reason: LossReason, *, rest: float = 0.0, linger: float = 0.0) -> None:
@@ -332,14 +335,14 @@ class Election:
         self.in_flight = Send(operation, timeout)
         return self.in_flight
 
-    def _claim(self, takeover: bool = False) -> Send:
+    def _claim(self, expected: Sight | None, takeover: bool = False) -> Send:
         self._beat += 1
         claim = Claim(
             self.role,
             self.candidate,
             self._beat,
             self.timing.ttl,
-            expected=None if self.seen is None else self.seen.sight,
+            expected=expected,
             takeover=takeover,
             skew=self.max_clock_skew,
             floor=self.floor,

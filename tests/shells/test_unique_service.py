@@ -1,0 +1,190 @@
+"""`unique_service` and the lookups, on every store."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+
+import coord
+from coord import AsyncCoordinator, Coordinator, Lease
+
+Two = tuple[Coordinator, Coordinator]
+
+
+def test_claim_keep_lookup(two: Two) -> None:
+    a, b = two
+    candidate = {"ttl": 5, "node": "a", "port": 1, "tags": ["x", {"y": None}]}
+    before = {**candidate}
+    got = a.unique_service("sync", candidate)
+    assert candidate == before
+    assert got is not None
+    assert {key: got[key] for key in ("node", "port", "tags", "role", "ttl", "token", "mine")} == {
+        "node": "a",
+        "port": 1,
+        "tags": ["x", {"y": None}],
+        "role": "sync",
+        "ttl": 5,
+        "token": 1,
+        "mine": True,
+    }
+    assert abs((datetime.now(timezone.utc) - got["last_heartbeat"]).total_seconds()) < 60
+    theirs = b.unique_service("sync", {"ttl": 5, "node": "b"})
+    assert theirs is not None
+    assert (theirs["node"], theirs["token"], theirs["mine"]) == ("a", 1, False)
+    kept = a.unique_service("sync", {**candidate, "port": 2})
+    assert kept is not None
+    assert (kept["token"], kept["port"], kept["mine"]) == (1, 2, True)
+    looked = b.unique_service("sync")
+    assert looked is not None
+    assert looked["port"] == 2
+    assert b.unique_service("nobody") is None
+
+
+def test_two_that_are_configured_alike_are_rivals(two: Two) -> None:
+    alike = {"ttl": 5, "id": "same", "host": "h", "pid": 1}
+    first, second = (c.unique_service("r", alike) for c in two)
+    assert first is not None
+    assert second is not None
+    assert (first["mine"], second["mine"]) == (True, False)
+    assert first["holder"] == second["holder"]
+
+
+def test_the_role_passes_on_when_its_holder_falls_silent(two: Two) -> None:
+    assert two[0].unique_service("r", {"ttl": 0.5, "node": "a"})
+    until = time.monotonic() + 5
+    while True:
+        got = two[1].unique_service("r", {"ttl": 0.5, "node": "b"})
+        if got and got["mine"]:
+            break
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert got["token"] == 2
+    late = two[0].unique_service("r", {"ttl": 0.5, "node": "a"})
+    assert late is not None
+    assert (late["mine"], late["node"]) == (False, "b")
+
+
+def test_it_shares_leases_and_tokens_with_leadership(two: Two) -> None:
+    with two[0].leadership("r", ttl=3, info={"node": "loop"}) as lead:
+        assert lead.wait(5)
+        got = two[1].unique_service("r", {"ttl": 3, "node": "call"})
+        assert got is not None
+        assert (got["node"], got["token"], got["mine"]) == ("loop", 1, False)
+    got = two[1].unique_service("r", {"ttl": 3, "node": "call"})
+    assert got is not None
+    assert (got["token"], got["mine"]) == (2, True)
+    two[1].close()  # gives it back
+    assert two[0].leader("r") is None
+
+
+@pytest.mark.parametrize(
+    ("candidate", "said"),
+    [
+        ({}, "at least ttl"),
+        ({"ttl": 0}, r"candidate\['ttl'\]"),
+        ({"ttl": "5"}, r"candidate\['ttl'\]"),
+        ({"ttl": True}, r"candidate\['ttl'\]"),
+        ({"ttl": 5, "when": datetime(2026, 1, 1)}, "JSON"),  # noqa: DTZ001
+        ("me", "candidate"),
+    ],
+)
+def test_bad_candidates(candidate: Any, said: str) -> None:
+    with pytest.raises(coord.BadArgument, match=said):
+        Coordinator("memory://").unique_service("r", candidate)
+
+
+def test_leader_and_leaders(two: Two) -> None:
+    assert two[0].leader("r") is None
+    leads = [two[0].leadership(role, ttl=5, info={"n": n}) for n, role in enumerate(["b", "a", "c"])]
+    for lead in leads:
+        assert lead.acquire(timeout=5)
+    held = two[1].leader("a")
+    assert held is not None
+    assert (held.role, held.token, held.info) == ("a", 1, {"n": 1})
+    assert held.holder == leads[1].term.holder
+    assert 3 < held.remaining <= 5
+    assert [lease.role for lease in two[1].leaders()] == ["a", "b", "c"]
+
+
+def test_watch_leader_reports_changes_and_nobody(two: Two) -> None:
+    seen: list[int | None] = []
+    ready = threading.Event()
+
+    def watch() -> None:
+        for lease in two[1].watch_leader("r"):
+            seen.append(None if lease is None else lease.token)
+            ready.set()
+            if len(seen) == 6:
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    assert ready.wait(5)
+
+    def expect(*tokens: int | None) -> None:
+        until = time.monotonic() + 5
+        while tuple(seen) != tokens and time.monotonic() < until:
+            time.sleep(0.005)
+        assert tuple(seen) == tokens
+
+    lead = two[0].leadership("r", ttl=1)
+    with lead:
+        assert lead.wait(5)
+        expect(None, 1)
+        time.sleep(1.2)  # renewals are no news
+        expect(None, 1)
+        lead.stop()
+        expect(None, 1, None)
+    assert two[0].unique_service("r", {"ttl": 0.5})
+    expect(None, 1, None, 2)
+    expect(None, 1, None, 2, None)  # it ran out, and nobody wrote anything
+    assert two[0].unique_service("r", {"ttl": 5})
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_watch_leader_async(url: str) -> None:
+    async def main() -> None:
+        async with AsyncCoordinator(url) as c, c.leadership("r", ttl=3) as lead:
+            assert await lead.wait(5)
+            changes = c.watch_leader("r")
+            first = await _next(changes)
+            assert isinstance(first, Lease)
+            assert first.token == 1
+            await lead.stop()
+            assert await _next(changes) is None
+            await changes.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(main())
+
+
+async def _next(changes: Any) -> Any:
+    return await asyncio.wait_for(changes.__anext__(), 5)
+
+
+def test_names_of_the_issue_async(url: str) -> None:
+    async def main() -> None:
+        async with coord.AsyncCoordinator(url) as c:
+            async with c.leadership("scheduler", ttl=3) as lead:
+                assert await lead.wait(5)
+                assert (await c.leader("scheduler")) is not None
+            assert await lead_once(c.leadership("scheduler", ttl=3).run) == 2
+            got = await c.unique_service("scheduler", candidate={"ttl": 15, "node": "a"})
+            assert got is not None
+            assert got["token"] == 3
+
+    async def job() -> int:
+        term = coord.current_term()
+        assert term is not None
+        return term.token
+
+    async def lead_once(run: Callable[..., Any]) -> Any:
+        return await run(job)
+
+    asyncio.run(main())
