@@ -375,7 +375,10 @@ class Election:
             self._renew_at = sent_at.total + self.timing.renew_every
             self._go(Cue.RENEWED)
         elif (answer.lease.holder, answer.lease.token) != (self.candidate, self.token):
-            self._lose(LossReason.TAKEN, Cue.TAKEN)
+            if self.phase is Phase.LEADING:
+                self._lose(LossReason.TAKEN, Cue.TAKEN)
+            else:
+                self._go(Cue.TAKEN)  # the loss was told when the role was given up
         else:
             self._go(Cue.FAILED)
 
