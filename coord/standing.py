@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import inspect
 import random
 import uuid
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from coord import events
+from coord.announcer import Announcer
 from coord.backoff import Backoff
 from coord.callbacks import Callbacks, Dispatcher
 from coord.election import HOLDING, Done, Elected, Election, Event, Lost, Phase, Send, Wait
 from coord.flag import Flag
 from coord.lease import Lease, LossReason
 from coord.operations import Failure, Operation, Result
-from coord.term import Term, _current
+from coord.term import Term
 from coord.timing import Instant, Timing
 
 
@@ -57,7 +57,7 @@ class Standing:
         self.term: Term | None = None
         self.answered = False
         self.refusal: str | None = None
-        self._around, self._callbacks, self._dispatcher = around, callbacks, dispatcher
+        self._around, self._announcer = around, Announcer(role, callbacks, dispatcher)
         self.drain_timeout = drain_timeout
         self._backoff = Backoff(0.05, min(5.0, timing.ttl / 3))
         self._wake: asyncio.Future[None] | None = None
@@ -187,7 +187,7 @@ class Standing:
             term = Term(role, self.candidate, event.lease.token, event.deadline, self._around.now)
             self.term = term
             events.info("leadership.elected", role=role, token=term.token)
-            self._dispatcher.put(functools.partial(self._call_elected, term))
+            self._announcer.elected(term, functools.partial(self._on_loop, self._callback_failed, term))
         elif isinstance(event, Lost):
             lost = self.term
             assert lost is not None  # the core says Lost only after Elected
@@ -199,18 +199,12 @@ class Standing:
             drain = self._loop.create_task(self._drain(lost), name=f"coord drain {role}")
             self._drains.add(drain)
             drain.add_done_callback(self._drains.discard)
-        elif self._callbacks.new_leader:
-            self._dispatcher.put(functools.partial(self._call_new_leader, event.lease))
+        else:
+            self._announcer.new_leader(event.lease)
 
     async def _drain(self, term: Term) -> None:
         """Wait for `on_lost` and for every job under the term, then let the core go on (rule 3)."""
-        ended = Flag()
-
-        async def last_job() -> None:
-            await self._call(self._callbacks.lost, term, term, term.reason)
-            term._when_idle(ended.set)
-
-        self._dispatcher.put(last_job)
+        ended = self._announcer.lost(term)
         try:
             await asyncio.wait_for(_happened(ended), self.drain_timeout)
         except asyncio.TimeoutError:
@@ -221,39 +215,13 @@ class Standing:
         self.election.drained(self._around.now())
         self._changed()
 
-    async def _call_elected(self, term: Term) -> None:
-        error = await self._call(self._callbacks.elected, term, term, stop_at_error=True)
-        if error is not None and term.held:
-            with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
-                self._loop.call_soon_threadsafe(self._callback_failed, term)
-
-    async def _call_new_leader(self, lease: Lease) -> None:
-        await self._call(self._callbacks.new_leader, None, lease)
+    def _on_loop(self, function: Callable[[Term], None], term: Term) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
+            self._loop.call_soon_threadsafe(function, term)
 
     def _callback_failed(self, term: Term) -> None:
         if self.term is term:
             self.give_up(LossReason.CALLBACK_FAILED, self.election.timing.ttl)
-
-    async def _call(
-        self, functions: list[Callable[..., Any]], term: Term | None, *args: Any, stop_at_error: bool = False
-    ) -> BaseException | None:
-        """Call them in order; what one raises is logged. The first error, if any."""
-        first: BaseException | None = None
-        reset = _current.set(term)
-        for function in tuple(functions):
-            try:
-                outcome = function(*args)
-                if inspect.isawaitable(outcome):
-                    await self._dispatcher.settle(outcome)
-            except (Exception, SystemExit) as err:
-                name = getattr(function, "__qualname__", repr(function))
-                token = None if term is None else term.token
-                events.failure("callback.failed", err, role=self.election.role, token=token, callback=name)
-                first = first or err
-                if stop_at_error:
-                    break
-        _current.reset(reset)
-        return first
 
     async def _cancelled(self) -> None:
         """The loop is being shut down around us: nothing can be drained any more, but a lease can still go back."""

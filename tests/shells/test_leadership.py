@@ -108,9 +108,7 @@ def test_an_error_in_on_lost_or_on_new_leader_harms_nothing(one: Coordinator, ca
         raise ValueError("no")
 
     told: list[str] = []
-    lead = one.leadership(
-        "r", ttl=1, on_lost=[broken, lambda term, why: told.append(str(why))], on_new_leader=broken
-    )
+    lead = one.leadership("r", ttl=1, on_lost=[broken, lambda term, why: told.append(str(why))], on_new_leader=broken)
     with caplog.at_level(logging.CRITICAL, "coord"), lead:
         assert lead.wait(5)
         lead.step_down(rest=0)
@@ -220,7 +218,7 @@ def test_starting_twice_and_stopping_twice_is_fine_and_restart_is_a_new_candidat
 
 
 def test_roles_of_any_text(one: Coordinator) -> None:
-    for role in ["ünï çödé/☃", 'quo"te\'s', "a/b//c", "%s{x}", " ", "x" * 120, "📦" * 30]:
+    for role in ["ünï çödé/☃", "quo\"te's", "a/b//c", "%s{x}", " ", "x" * 120, "📦" * 30]:
         with one.leadership(role, ttl=2) as lead:
             assert lead.wait(5), role
             held = one.leader(role)

@@ -77,7 +77,9 @@ def test_a_leader_that_cannot_renew_stops_believing_before_its_lease_runs_out(mo
         began = time.monotonic()
         while lead.is_leader:
             time.sleep(0.002)
-        assert time.monotonic() - began < 0.76 + 0.3  # ttl - margin, counted from before the last renewal, and some load
+        assert (
+            time.monotonic() - began < 0.76 + 0.3
+        )  # ttl - margin, counted from before the last renewal, and some load
         assert term.lost.wait(1)
         assert term.reason is LossReason.STORE_UNREACHABLE
         store.mood = "well"

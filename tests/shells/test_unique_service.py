@@ -90,7 +90,7 @@ def test_it_shares_leases_and_tokens_with_leadership(two: Two) -> None:
         ({"ttl": 0}, r"candidate\['ttl'\]"),
         ({"ttl": "5"}, r"candidate\['ttl'\]"),
         ({"ttl": True}, r"candidate\['ttl'\]"),
-        ({"ttl": 5, "when": datetime(2026, 1, 1)}, "JSON"),  # noqa: DTZ001
+        ({"ttl": 5, "when": datetime(2026, 1, 1)}, "JSON"),
         ("me", "candidate"),
     ],
 )
