@@ -1,0 +1,138 @@
+"""A thread that notices other connections' commits: it asks SQLite for one number, many times a second.
+
+`PRAGMA data_version` changes when another connection has committed, of this process or of any (sqlite.org/pragma.html),
+and reads no page of the file. Only then are the watched rows read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+import time
+from collections.abc import Collection
+
+from coord.errors import CoordError, StoreUnavailable
+from coord.lease import Lease, Sight
+from coord.stores.sqlite import schema
+from coord.stores.sqlite.handle import Handle
+from coord.stores.sqlite.machine import StoreClock
+from coord.stores.sqlite.trouble import Busy, Moved, sort
+
+POLL = 0.005
+"""Seconds between looks."""
+REST = 9
+"""It rests so many times as long as its last look took of the processor: a tenth of a core at most."""
+REST_AT_MOST = 0.25
+BUSY_FOR = 2.0
+"""Seconds after which a file that is busy all the time is an error."""
+CHECK_PLACE = 1.0
+"""Seconds between looks at whether the file is still the one at the path."""
+
+
+class Feed:
+    """Rows of `roles`: all at first, then each whose sight has changed. Several changes of a row may come as one.
+
+    `stopped` is a plain flag, without a lock, so that a forked child may set it too.
+    """
+
+    def __init__(
+        self, handle: Handle, clock: StoreClock, roles: Collection[str], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.stopped = False
+        self._handle, self._clock, self._roles, self._loop = handle, clock, tuple(roles), loop
+        self._arrived = asyncio.Event()
+        self._pending: dict[str, Lease] = {}
+        self._error: str | None = None
+        self._known: dict[str, Sight] = {}
+        self._version = (0, 0)
+        self._checked = time.monotonic()
+
+    def start(self) -> None:
+        try:
+            threading.Thread(target=self._run, name="coord sqlite feed", daemon=True).start()
+        except RuntimeError as err:
+            raise StoreUnavailable(f"no thread could be started for {self._handle.path}: {err}") from None
+
+    async def take(self) -> list[Lease]:
+        """What has come since the last time, at least one row. Raises `StoreUnavailable`."""
+        while not self._pending:
+            if self._error is not None:
+                raise StoreUnavailable(self._error)
+            self._arrived.clear()
+            await self._arrived.wait()
+        rows = list(self._pending.values())
+        self._pending.clear()
+        return rows
+
+    def fail(self, detail: str) -> None:
+        """On the loop: end, and have `take` raise."""
+        self.stopped, self._error = True, detail
+        self._arrived.set()
+
+    # -- on the thread ------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        busy_since: float | None = None
+        while not self._over():
+            begun, used = time.monotonic(), time.thread_time()
+            try:
+                with self._handle:
+                    rows = self._look()
+            except Busy as err:
+                rows, busy_since = [], begun if busy_since is None else busy_since
+                if begun - busy_since > BUSY_FOR:
+                    self._tell([], str(err))
+                    break
+            except Exception as err:  # whatever it is, the listener must hear that nothing more comes
+                self._tell([], str(err) if isinstance(err, CoordError) else type(err).__name__)
+                break
+            else:
+                busy_since = None
+            if rows:
+                self._tell(rows, None)
+            time.sleep(max(POLL, min(REST * (time.thread_time() - used), REST_AT_MOST)))
+        with contextlib.suppress(CoordError), self._handle:  # a child that may not touch SQLite
+            self._handle.drop()
+
+    def _over(self) -> bool:
+        return self.stopped or self._loop.is_closed()
+
+    def _look(self) -> list[Lease]:
+        handle = self._handle
+        try:
+            conn = handle.connection()
+            if (now := time.monotonic()) - self._checked > CHECK_PLACE:
+                self._checked = now
+                handle.check_place()
+            # The number first: a commit that comes in between is read now and, at worst, looked for once more.
+            version = (handle.opened, conn.execute("PRAGMA data_version").fetchone()[0])
+            if version == self._version:
+                return []
+            rows = list(schema.select(conn, self._roles))
+        except Moved:
+            handle.drop()
+            raise
+        except sqlite3.Error as err:
+            raise sort(err, handle.path) from err
+        self._version = version
+        store_now, fresh = self._clock.total(), []
+        for row in rows:
+            sight = Sight(row[1], row[2], row[3])
+            if self._known.get(row[0]) != sight:
+                self._known[row[0]] = sight
+                fresh.append(schema.lease(row, store_now, self._clock.boot))
+        return fresh
+
+    def _tell(self, rows: list[Lease], error: str | None) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._hear, rows, error)
+        except RuntimeError:
+            self.stopped = True  # the loop is closed
+
+    def _hear(self, rows: list[Lease], error: str | None) -> None:
+        self._pending.update((lease.role, lease) for lease in rows)
+        if error is not None:
+            self.fail(error)
+        self._arrived.set()

@@ -1,0 +1,128 @@
+"""The table: how it is made, how a row becomes a `Lease`, and how it is written."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Iterable, Iterator
+
+from coord.errors import StoreRefused
+from coord.lease import Lease
+
+VERSION = 1
+CHUNK = 500
+"""Roles to one SELECT. SQLite before 3.32 takes 999 parameters."""
+
+# A person with a shell on the file cannot break fencing by a slip: tokens do not fall, and rows stay (rule 3).
+# Neither trigger costs a renewal anything: it does not set the token.
+TABLE = (
+    """CREATE TABLE IF NOT EXISTS coord_leases (
+        role TEXT NOT NULL PRIMARY KEY,
+        holder TEXT,
+        token INTEGER NOT NULL CHECK (token BETWEEN 0 AND 9007199254740992),
+        beat INTEGER NOT NULL,
+        ttl REAL NOT NULL,
+        renewed_at REAL NOT NULL, -- wall time, for people
+        runs_out REAL NOT NULL, -- on the machine's clock, within boot_id
+        boot_id TEXT NOT NULL,
+        info TEXT NOT NULL -- JSON
+    )""",
+    """CREATE TRIGGER IF NOT EXISTS coord_token_never_falls BEFORE UPDATE OF token ON coord_leases
+        WHEN new.token < old.token BEGIN SELECT RAISE(ABORT, 'coord: a fencing token never falls'); END""",
+    """CREATE TRIGGER IF NOT EXISTS coord_rows_stay BEFORE DELETE ON coord_leases
+        BEGIN SELECT RAISE(ABORT, 'coord: a lease keeps its token, so its row stays'); END""",
+)
+SELECT = "SELECT role, holder, token, beat, ttl, renewed_at, runs_out, boot_id, info FROM coord_leases"
+PUT = """INSERT INTO coord_leases (holder, token, beat, ttl, renewed_at, runs_out, boot_id, info, role)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (role) DO UPDATE SET
+    holder = excluded.holder, token = excluded.token, beat = excluded.beat, ttl = excluded.ttl,
+    renewed_at = excluded.renewed_at, runs_out = excluded.runs_out, boot_id = excluded.boot_id, info = excluded.info"""
+CHANGE = """UPDATE coord_leases SET holder = ?, beat = ?, ttl = ?, renewed_at = ?, runs_out = ?, boot_id = ?
+    WHERE role = ?"""
+
+Row = tuple[str, "str | None", int, int, float, float, float, str, str]
+
+
+def connect(path: str) -> sqlite3.Connection:
+    """A connection to a database that has the table. Raises `sqlite3.Error`, or `StoreRefused`.
+
+    Safe when many do it at once on a fresh file; some of them then find it busy, and are to try again. There is no
+    busy_timeout: waiting is the worker's, who must be able to stop waiting (and who may then be in a fork).
+    """
+    # The thread check is off because a fork closes from the thread that forks (forks.py).
+    conn = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    try:
+        check_owner(conn, path)
+        switch_to_wal(conn, path)
+        # An acknowledged token must survive a power cut: NORMAL would not sync each commit (sqlite.org/pragma.html).
+        conn.execute("PRAGMA synchronous=FULL")
+        conn.execute("PRAGMA fullfsync=ON")  # on macOS fsync does not reach the disk; elsewhere this does nothing
+        if version(conn) == 0:
+            conn.execute("BEGIN IMMEDIATE")
+            for statement in TABLE:
+                conn.execute(statement)
+            conn.execute(f"PRAGMA user_version={VERSION}")
+            conn.execute("COMMIT")
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
+def switch_to_wal(conn: sqlite3.Connection, path: str) -> None:
+    if (mode := conn.execute("PRAGMA journal_mode=WAL").fetchone()[0]) != "wal":
+        raise StoreRefused(f"{path}: SQLite cannot keep a write-ahead log there (journal_mode is {mode})")
+
+
+def version(conn: sqlite3.Connection) -> int:
+    return int(conn.execute("PRAGMA user_version").fetchone()[0])
+
+
+def check_owner(conn: sqlite3.Connection, path: str) -> None:
+    """Refuse another program's file before anything in it is changed, and one that a newer coord has changed."""
+    # One statement, so that both are of one moment: another process may be making the table.
+    found, tables, ours = conn.execute(
+        "SELECT (SELECT user_version FROM pragma_user_version), count(*), total(name = 'coord_leases') "
+        "FROM sqlite_master WHERE type = 'table'"
+    ).fetchone()
+    if tables and not ours:
+        raise StoreRefused(f"{path}: is another program's database; give coord a file of its own")
+    if found > VERSION:
+        raise StoreRefused(f"{path}: was written by a newer coord (schema {found}, this one knows {VERSION}); upgrade")
+
+
+def select(conn: sqlite3.Connection, roles: Iterable[str] | None) -> Iterator[Row]:
+    """The rows of these roles (None: of all)."""
+    if roles is None:
+        yield from conn.execute(SELECT)
+        return
+    wanted = list(roles)
+    for start in range(0, len(wanted), CHUNK):
+        some = wanted[start : start + CHUNK]
+        marks = ",".join("?" * len(some))
+        yield from conn.execute(f"{SELECT} WHERE role IN ({marks})", some)
+
+
+def lease(row: Row, now: float, boot: str) -> Lease:
+    """The row as it stands at `now` of the boot `boot`. Raises `StoreRefused` for one that coord did not write."""
+    role, holder, token, beat, ttl, renewed_at, runs_out, row_boot, info = row
+    try:
+        left = runs_out - now if row_boot == boot else -math.inf  # another boot: the machine started anew since
+        told = json.loads(info) if info != "{}" else {}
+    except (TypeError, ValueError):
+        raise StoreRefused(f"the row of {role!r} is damaged") from None
+    remaining = 0.0 if holder is None else left
+    return Lease(role, holder, token, beat, ttl, renewed_at, remaining, told)
+
+
+def put_values(after: Lease, now: float, boot: str) -> tuple[object, ...]:
+    """For `PUT`: the whole row."""
+    told = json.dumps(dict(after.info), separators=(",", ":"), ensure_ascii=False)
+    runs_out = now + after.remaining
+    return after.holder, after.token, after.beat, after.ttl, after.renewed_at, runs_out, boot, told, after.role
+
+
+def change_values(after: Lease, now: float, boot: str) -> tuple[object, ...]:
+    """For `CHANGE`: what a renewal or a release changes."""
+    return after.holder, after.beat, after.ttl, after.renewed_at, now + after.remaining, boot, after.role

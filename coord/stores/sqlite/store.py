@@ -1,0 +1,176 @@
+"""`SQLiteStore`: the face that the rest of coord sees. It waits; a thread of its own works (worker.py)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from typing import TypeVar
+from urllib.parse import quote
+
+from coord.errors import BadArgument, StoreRefused, StoreUnavailable
+from coord.lease import Lease
+from coord.operations import Claim, Failure, Release, Renew, Result
+from coord.stores import rules
+from coord.stores.sqlite import forks, place, schema, swaps
+from coord.stores.sqlite.feed import Feed
+from coord.stores.sqlite.handle import Handle
+from coord.stores.sqlite.machine import StoreClock, machine_clock
+from coord.stores.sqlite.trouble import CommitUnknown
+from coord.stores.sqlite.worker import Job, Stage, Worker
+
+T = TypeVar("T")
+CLOSE_WITHIN = 0.9
+"""Seconds that `close` waits for the file to be closed."""
+
+
+class TooLate(StoreUnavailable):
+    """The thread did not answer in time."""
+
+    def __init__(self, path: str, seconds: float, stage: Stage) -> None:
+        self.stage = stage
+        super().__init__(f"{path}: no answer within {seconds:g} s ({stage.value})")
+
+
+class SQLiteStore:
+    """Leases in one file, for all processes of one machine. Nothing is touched before the first use.
+
+    path: of the file; it and its directories are made when they are missing (0o600, 0o700). A relative one is taken
+        from where the process is now. ":memory:" raises `BadArgument`: every connection would see a file of its own
+        (use `memory://name`).
+    url: what `url` is to say, when it was made from one.
+    clock: for tests.
+    mounts: for tests: the list of mounts, by which a network file system is refused.
+
+    While a process uses a store, nothing else in it may open and close that file: POSIX would drop SQLite's locks
+    (sqlite.org/howtocorrupt.html, 2.2).
+    """
+
+    def __init__(
+        self, path: str, *, url: str | None = None, clock: StoreClock | None = None, mounts: str = place.MOUNTS
+    ) -> None:
+        if not isinstance(path, str) or not path or "\0" in path or path == ":memory:":
+            raise BadArgument("path", path, "the path of a file (for one process's memory there is memory://name)")
+        self.path = os.path.abspath(path)
+        self.url = url if url is not None else "sqlite://" + quote(self.path)
+        self._clock = machine_clock() if clock is None else clock
+        self.max_clock_skew: float | None = self._clock.skew
+        self._mounts = mounts
+        self._worker: Worker | None = None
+        self._feeds: set[Feed] = set()
+        self._pid = os.getpid()
+
+    def __del__(self) -> None:
+        worker = getattr(self, "_worker", None)
+        if worker is not None and self._pid == os.getpid():
+            worker.stop()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.url}>"
+
+    async def open(self, timeout: float) -> None:
+        """Raises `StoreUnavailable`, `AccessDenied` or `StoreRefused`, naming the path."""
+        await self._ask(lambda _, handle: schema.check_owner(handle.connection(), self.path), timeout)
+
+    async def claim(self, claim: Claim, timeout: float) -> Result:
+        return (await self._swap([claim], rules.claim, timeout, whole=True))[0]
+
+    async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
+        return await self._swap(renewals, rules.renew, timeout) if renewals else []
+
+    async def release(self, release: Release, timeout: float) -> Result:
+        return (await self._swap([release], rules.release, timeout))[0]
+
+    async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
+        wanted = None if roles is None else tuple(roles)
+        return await self._ask(lambda _, handle: swaps.read(handle, self._clock, wanted), timeout)
+
+    async def watch(self, roles: Collection[str]) -> AsyncIterator[Lease]:
+        self._after_fork()
+        feed = Feed(self._handle(), self._clock, roles, asyncio.get_running_loop())
+        feed.start()
+        self._feeds.add(feed)
+        try:
+            while True:
+                for lease in await feed.take():
+                    yield lease
+        finally:
+            feed.stopped = True
+            self._feeds.discard(feed)
+
+    async def close(self) -> None:
+        """Let go of thread and file. A store that is used again opens it anew."""
+        self._after_fork()
+        for feed in tuple(self._feeds):
+            feed.fail("the store was closed")
+        if self._worker is None:
+            return
+        with contextlib.suppress(StoreUnavailable, StoreRefused):  # a stuck thread closes it when it comes back
+            await self._ask(lambda _, handle: handle.drop(), CLOSE_WITHIN)
+        if self._worker is not None:
+            worker, self._worker = self._worker, None
+            for job in worker.stop():
+                job.give_up()
+
+    def abandon(self) -> None:
+        """In a forked child. The connections were closed before the fork; if one was not, forks.py keeps it."""
+        if self._worker is not None:
+            forks.keep(self._worker)
+        for feed in self._feeds:
+            feed.stopped = True
+            forks.keep(feed)
+        self._worker, self._feeds, self._pid = None, set(), os.getpid()
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _after_fork(self) -> None:
+        if self._pid != os.getpid():
+            self.abandon()
+
+    def _handle(self) -> Handle:
+        return Handle(self.path, self._mounts)
+
+    async def _swap(
+        self, asked: Sequence[swaps.A], rule: swaps.Rule[swaps.A], timeout: float, *, whole: bool = False
+    ) -> Sequence[Result]:
+        try:
+            return await self._ask(
+                lambda job, handle: swaps.swap(job, handle, self._clock, asked, rule, whole=whole), timeout
+            )
+        except StoreUnavailable as err:
+            unknown = isinstance(err, CommitUnknown) or (isinstance(err, TooLate) and err.stage is Stage.COMMITTING)
+            failure = Failure(unknown=unknown, detail=str(err))
+        except StoreRefused as err:
+            failure = Failure(unknown=False, detail=str(err), permanent=True)
+        return [failure] * len(asked)
+
+    async def _ask(self, work: Callable[[Job[T], Handle], T], timeout: float) -> T:
+        """Have the thread do it. A caller who is cancelled, or waits no more, leaves nothing behind that may commit."""
+        self._after_fork()
+        if self._worker is None:
+            self._worker = Worker(self._handle())
+        worker = self._worker
+        job = Job(work, timeout, asyncio.get_running_loop())
+        worker.put(job)
+        try:
+            await asyncio.wait({job.finished}, timeout=max(0.0, timeout))
+        except BaseException:
+            job.give_up()
+            raise
+        stage = job.give_up()
+        if stage is Stage.DONE:
+            return job.result()
+        if stage is not Stage.QUEUED:
+            self._replace(worker)
+        raise TooLate(self.path, timeout, stage)
+
+    def _replace(self, worker: Worker) -> None:
+        """The thread is stuck: the next call gets another, and so do those that wait behind the stuck one."""
+        if self._worker is not worker:
+            return
+        self._worker = None
+        if rest := worker.stop():
+            self._worker = Worker(self._handle())
+            for job in rest:
+                self._worker.put(job)

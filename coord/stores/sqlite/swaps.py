@@ -1,0 +1,60 @@
+"""The work itself: compare-and-swap of rows in one transaction, and reading them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Protocol, TypeVar
+
+from coord.lease import Lease
+from coord.operations import Answer
+from coord.stores.sqlite import schema
+from coord.stores.sqlite.handle import Handle
+from coord.stores.sqlite.machine import StoreClock
+from coord.stores.sqlite.worker import Job
+
+
+class Asked(Protocol):
+    @property
+    def role(self) -> str: ...
+
+
+A = TypeVar("A", bound=Asked)
+Rule = Callable[[Lease, A, float], "Lease | None"]
+
+
+def swap(
+    job: Job[Any], handle: Handle, clock: StoreClock, asked: Sequence[A], rule: Rule[A], *, whole: bool
+) -> list[Answer]:
+    """Put each request to the rule, in one transaction. `whole`: write all of the row, not what a renewal changes."""
+    conn = handle.connection()
+    conn.execute("BEGIN IMMEDIATE")
+    # Read only now: while we waited for the lock, time went on and others wrote.
+    now, wall, boot = clock.total(), clock.wall(), clock.boot
+    rows = {row[0]: schema.lease(row, now, boot) for row in schema.select(conn, [one.role for one in asked])}
+    answers: list[Answer] = []
+    changed: dict[str, Lease] = {}
+    for one in asked:
+        row = rows.get(one.role) or Lease(one.role)
+        after = rule(row, one, wall)
+        if after is None:
+            answers.append(Answer(False, row))
+        else:
+            rows[one.role] = changed[one.role] = after
+            answers.append(Answer(True, after))
+    if not changed:
+        conn.execute("ROLLBACK")
+        return answers
+    values = schema.put_values if whole else schema.change_values
+    statement = schema.PUT if whole else schema.CHANGE
+    conn.executemany(statement, [values(after, now, boot) for after in changed.values()])
+    job.commit(handle)
+    return answers
+
+
+def read(handle: Handle, clock: StoreClock, roles: Collection[str] | None) -> list[Lease]:
+    """The rows as last committed."""
+    handle.connection()
+    handle.check_place()
+    rows = list(schema.select(handle.connection(), roles))
+    now = clock.total()
+    return [schema.lease(row, now, clock.boot) for row in rows]
