@@ -15,9 +15,37 @@ from coord.errors import BadArgument
 from coord.timing import Timing
 
 
-@click.command(
-    context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False}, epilog=exit_codes.HELP
-)
+class _RunCommand(click.Command):
+    """Options stand before or after ROLE; what follows COMMAND is COMMAND's own, with and without a `--` before it."""
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return ["ROLE", "[OPTIONS]", "--", "COMMAND..."]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        takes_value = {
+            name: not (param.is_flag or param.is_eager)
+            for param in self.get_params(ctx)
+            if isinstance(param, click.Option)
+            for name in param.opts
+        }
+        ours: list[str] = []
+        role: list[str] = []
+        rest = list(args)
+        while rest and rest[0] != "--":
+            if rest[0].startswith("-") and rest[0] != "-":
+                count = 2 if takes_value.get(rest[0]) else 1
+                ours += rest[:count]
+                del rest[:count]
+            elif not role:
+                role = [rest.pop(0)]
+            else:
+                break
+        if rest[:1] == ["--"]:
+            del rest[0]
+        return super().parse_args(ctx, [*ours, "--", *role, *rest])
+
+
+@click.command(cls=_RunCommand, epilog=exit_codes.HELP)
 @click.argument("role")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--ttl", type=float, default=30.0, show_default=True, help="Seconds that a lease runs after a renewal.")
@@ -56,10 +84,9 @@ def run(
 
     When leadership is lost, COMMAND and all of its process group are ended before anybody else can lead: SIGTERM, then
     SIGKILL. A second process, the guardian, sees to that even when coord run itself is killed, stopped or hangs. What
-    leaves the group (a daemon) is not followed. When COMMAND ends, what is left of its group is ended too, and the
+    leaves the group (a daemon) is not followed. Ctrl-Z stops coord run as well: continued too
+    late, it has lost the role. When COMMAND ends, what is left of its group is ended too, and the
     role is given back.
-
-    Put -- before a COMMAND that begins with a dash.
     """
     checks.role(role)
     timing = Timing.of(ttl)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_processes import ROOT, Journal, Start
+
+from tests.cli.processes import ROOT, Journal, Runs, Start
 
 
 @pytest.fixture
@@ -47,3 +48,8 @@ def start() -> Iterator[Start]:
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return f"sqlite://{tmp_path / 'leases.db'}"
+
+
+@pytest.fixture
+def runs(start: Start, url: str, journal: Journal) -> Runs:
+    return Runs(start, url, journal)

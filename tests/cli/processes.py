@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,3 +84,44 @@ class Journal:
 
 
 Start = Callable[..., "subprocess.Popen[str]"]
+
+
+class Runs:
+    """`coord run` on one store, with workers that write one journal."""
+
+    def __init__(self, start: Start, url: str, journal: Journal) -> None:
+        self.start, self.url, self.journal = start, url, journal
+
+    def run(self, *words: str, role: str = "job", **options: Any) -> subprocess.Popen[str]:
+        """`coord run job --url URL` and what is given."""
+        return self.start("-m", "coord.cli", "run", role, "--url", self.url, *words, **options)
+
+    def worker(self, *coord_words: str, flags: Sequence[str] = (), **options: Any) -> subprocess.Popen[str]:
+        """The same, with a worker for COMMAND."""
+        return self.run(*coord_words, "--", *WORKER, str(self.journal.path), *flags, **options)
+
+    def answer(self, *words: str, within: float = 20.0) -> tuple[int, str, str]:
+        """Run `coord` to its end: status, stdout, stderr."""
+        process = self.start("-m", "coord.cli", *words)
+        out, err = process.communicate(timeout=within)
+        return process.returncode, out, err
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process."""
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(word) for word in text.split()]
+
+
+def guardian_of(runner: int) -> int:
+    """The guardian of a `coord run`, once it is there."""
+    (pid,) = eventually(lambda: children(runner))
+    assert isinstance(pid, int)
+    return pid
+
+
+def blocked(url: str) -> sqlite3.Connection:
+    """SQLite's exclusive lock, until it is closed."""
+    connection = sqlite3.connect(url.removeprefix("sqlite://"), isolation_level=None, timeout=10)
+    connection.execute("BEGIN EXCLUSIVE")
+    return connection

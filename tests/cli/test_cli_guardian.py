@@ -10,7 +10,8 @@ import time
 from typing import Any
 
 import pytest
-from cli_processes import HERE, WORKER, Journal, Start, boottime, eventually, lives
+
+from tests.cli.processes import HERE, WORKER, Journal, Start, boottime, eventually, lives
 
 SHORT = 0.15
 
