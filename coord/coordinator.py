@@ -61,6 +61,7 @@ class Coordinator:
         if self.engine.running:
             self.engine.call(self.inner.close)
             self.engine.stop()
+        leaving.forget(self)
 
     def leave(self) -> None:
         """What the end of the process does: `close`, but in a few seconds, and raising nothing."""

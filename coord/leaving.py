@@ -6,7 +6,6 @@ import atexit
 import signal
 import sys
 import threading
-import weakref
 from types import FrameType
 from typing import NoReturn, Protocol
 
@@ -18,7 +17,7 @@ class Leaver(Protocol):
         """Release what is held, within a few seconds. Raises nothing."""
 
 
-_leavers: weakref.WeakSet[Leaver] = weakref.WeakSet()
+_leavers: set[Leaver] = set()  # held: a leadership that nobody refers to any more still leads
 _registered_in: int | None = None
 
 
@@ -40,6 +39,11 @@ def release_at_exit(leaver: Leaver) -> None:
             util.Finalize(None, _leave_all, exitpriority=0)
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminated)
+
+
+def forget(leaver: Leaver) -> None:
+    """It was closed, and holds nothing."""
+    _leavers.discard(leaver)
 
 
 def _terminated(number: int, _frame: FrameType | None) -> NoReturn:

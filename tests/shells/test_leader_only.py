@@ -171,6 +171,7 @@ def test_a_coroutine_runs_and_is_cancelled_when_its_term_is_lost(one: Coordinato
         await asyncio.to_thread(lead.step_down, 0)
         with pytest.raises(coord.LeadershipLost, match="stepped_down"):
             await task
+        assert await asyncio.to_thread(lead.wait, 5)
         outer = asyncio.ensure_future(endless())
         await asyncio.sleep(0.3)
         outer.cancel()
