@@ -33,6 +33,7 @@ def swap(
     rows = {row[0]: schema.lease(row, now, boot) for row in schema.select(conn, [one.role for one in asked])}
     answers: list[Answer] = []
     changed: dict[str, Lease] = {}
+    told: set[str] = set()  # those whose info is another now
     for one in asked:
         row = rows.get(one.role) or Lease(one.role)
         after = rule(row, one, wall)
@@ -40,13 +41,16 @@ def swap(
             answers.append(Answer(False, row))
         else:
             rows[one.role] = changed[one.role] = after
+            if whole or after.info is not row.info:
+                told.add(one.role)
             answers.append(Answer(True, after))
     if not changed:
         conn.execute("ROLLBACK")
         return answers
-    values = schema.put_values if whole else schema.change_values
-    statement = schema.PUT if whole else schema.CHANGE
-    conn.executemany(statement, [values(after, now, boot) for after in changed.values()])
+    put = [schema.put_values(changed[role], now, boot) for role in told]
+    change = [schema.change_values(after, now, boot) for role, after in changed.items() if role not in told]
+    conn.executemany(schema.PUT, put)
+    conn.executemany(schema.CHANGE, change)
     job.commit(handle)
     return answers
 
