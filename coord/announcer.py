@@ -16,6 +16,8 @@ from coord.term import Term, _current
 class Announcer:
     """Each method returns at once; what it announces is called after all that was announced before."""
 
+    __slots__ = ("_callbacks", "_dispatcher", "_role")
+
     def __init__(self, role: str, callbacks: Callbacks, dispatcher: Dispatcher) -> None:
         self._role, self._callbacks, self._dispatcher = role, callbacks, dispatcher
 

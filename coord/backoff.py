@@ -10,6 +10,8 @@ class Backoff:
     together (the AWS Architecture Blog's "Exponential Backoff And Jitter", as tenacity implements it).
     """
 
+    __slots__ = ("_failures", "_first", "_most")
+
     def __init__(self, first: float, most: float) -> None:
         self._first, self._most = first, most
         self._failures = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import contextvars
 import threading
@@ -19,7 +18,7 @@ inside: contextvars.ContextVar[object] = contextvars.ContextVar("coord_callback_
 """The dispatcher whose callback is running here: a callback that stops its own leadership must not wait for itself."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Callbacks:
     """What is to be called, by kind."""
 
@@ -50,8 +49,10 @@ class Dispatcher(Protocol):
 class TaskDispatcher:
     """One task on the running loop, alive while there is something to do. Plain functions must not block there."""
 
+    __slots__ = ("_jobs", "_task")
+
     def __init__(self) -> None:
-        self._jobs: collections.deque[Job] = collections.deque()
+        self._jobs: list[Job] = []  # seldom more than two: a deque would take ten times the memory
         self._task: asyncio.Task[None] | None = None
 
     def put(self, job: Job) -> None:
@@ -62,7 +63,7 @@ class TaskDispatcher:
     async def _work(self) -> None:
         inside.set(self)
         while self._jobs:
-            await self._jobs.popleft()()
+            await self._jobs.pop(0)()
 
     async def settle(self, outcome: Awaitable[Any]) -> None:
         await outcome
@@ -78,9 +79,11 @@ class ThreadDispatcher:
     Async functions run there too, in a loop made for the call.
     """
 
+    __slots__ = ("_jobs", "_lock", "_name", "_running")
+
     def __init__(self, name: str) -> None:
         self._name = name
-        self._jobs: collections.deque[Job] = collections.deque()
+        self._jobs: list[Job] = []
         self._lock = threading.Lock()
         self._running = False
 
@@ -99,7 +102,7 @@ class ThreadDispatcher:
                 if not self._jobs:
                     self._running = False
                     return
-                job = self._jobs.popleft()
+                job = self._jobs.pop(0)
             with contextlib.suppress(StopIteration):
                 job().send(None)  # it awaits nothing but `settle`, which does not suspend: no loop is needed
 

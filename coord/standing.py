@@ -62,9 +62,9 @@ class Standing:
         self._backoff = Backoff(0.05, min(5.0, timing.ttl / 3))
         self._wake: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._turn: asyncio.Future[None] = self._loop.create_future()
+        self._turn: asyncio.Future[None] | None = None  # there while somebody waits in `until`
         self._unfollow: Callable[[], None] | None = None
-        self._drains: set[asyncio.Task[None]] = set()
+        self._drains: list[asyncio.Task[None]] = []
         self.task = self._loop.create_task(self._run(), name=f"coord {role}")
         self.task.add_done_callback(lambda _: self._tell())
 
@@ -73,6 +73,8 @@ class Standing:
     async def until(self, predicate: Callable[[], bool]) -> None:
         """Wait until it holds, or until this incarnation is done."""
         while not predicate() and not self.task.done():
+            if self._turn is None:
+                self._turn = self._loop.create_future()
             await asyncio.shield(self._turn)
 
     def give_up(self, reason: LossReason, rest: float) -> None:
@@ -168,8 +170,9 @@ class Standing:
         self._tell()
 
     def _tell(self) -> None:
-        self._turn.set_result(None)
-        self._turn = self._loop.create_future()
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn.set_result(None)
 
     # -- telling -------------------------------------------------------------------------------------------------
 
@@ -197,8 +200,8 @@ class Standing:
                 "leadership.lost", role=role, token=event.token, reason=str(event.reason)
             )
             drain = self._loop.create_task(self._drain(lost), name=f"coord drain {role}")
-            self._drains.add(drain)
-            drain.add_done_callback(self._drains.discard)
+            self._drains.append(drain)
+            drain.add_done_callback(self._drains.remove)
         else:
             self._announcer.new_leader(event.lease)
 

@@ -20,6 +20,22 @@ class Term:
     answer, for a term to be over. Once over, it never comes back.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_deadline",
+        "_epoch",
+        "_idle",
+        "_jobs",
+        "_lock",
+        "_now",
+        "_over",
+        "_reason",
+        "holder",
+        "lost",
+        "role",
+        "token",
+    )
+
     def __init__(
         self, role: str, holder: str, token: int, deadline: float, now: Callable[[], Instant] = clock.system_now
     ) -> None:
