@@ -1,0 +1,88 @@
+"""What the operations of a history mean when they come one after the other: the lease of a role, a fenced resource."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from coord.lease import Sight
+from coord.testing.history import Operation
+
+EMPTY = Sight(None, 0, 0)
+
+
+def sight(row: Any) -> Sight:
+    """A row of a history ([holder, token, beat], or None for a role without one) as a value."""
+    return EMPTY if row is None else Sight(*row)
+
+
+class LeaseRegister:
+    """The row of one role. Time is not in it: whether a lease had run out is for the judge of exclusion to say.
+
+    `edited`: the history has writes by hand (`put`), after which anything that was thought spent may act again.
+    """
+
+    initial = EMPTY
+
+    def __init__(self, edited: bool = False) -> None:
+        self._edited = edited
+
+    def after(self, state: Sight, operation: Operation) -> Iterable[Sight]:
+        args, result = operation.args, operation.result
+        if operation.action == "put":
+            return [sight(args["row"])]
+        if operation.action == "read":
+            return [state] if operation.outcome == "ok" and sight(result["row"]) == state else []
+        changed, must = self._changed(state, operation)
+        if operation.outcome == "unknown":
+            return [] if changed is None else [changed]
+        if result["applied"]:
+            return [changed] if changed is not None and sight(result["row"]) == changed else []
+        return [] if must or sight(result["row"]) != state else [state]
+
+    def _changed(self, state: Sight, operation: Operation) -> tuple[Sight | None, bool]:
+        """What it may make of the row, and whether it must (a claim may depend on the store's clock)."""
+        args = operation.args
+        if operation.action == "claim":
+            expected = args.get("expected")
+            if expected is not None and sight(expected) != state:
+                return None, False
+            must = state.holder in (None, args["holder"]) or bool(args.get("takeover"))
+            if not must and args.get("skew") is None:
+                return None, False
+            return Sight(args["holder"], max(state.token, args.get("floor", 0)) + 1, args["beat"]), must
+        mine = (state.holder, state.token) == (args["holder"], args["token"])
+        if not mine or args["beat"] <= state.beat:
+            return None, False
+        keeps = operation.action == "renew" or args.get("linger", 0) > 0
+        return Sight(state.holder if keeps else None, state.token, args["beat"]), True
+
+    def spent(self, state: Sight, operation: Operation) -> bool:
+        args = operation.args
+        if operation.action == "read":
+            return True
+        if self._edited or operation.action == "put":
+            return False
+        if operation.action == "claim":
+            expected = args.get("expected")
+            return expected is not None and (sight(expected).token, sight(expected).beat) < (state.token, state.beat)
+        if args["token"] == state.token:
+            return bool(state.holder != args["holder"] or args["beat"] <= state.beat)
+        return bool(args["token"] < state.token)
+
+
+class FencedResource:
+    """Something that keeps the newest token it has seen, and must refuse older ones and nothing else."""
+
+    initial = 0
+
+    def after(self, state: int, operation: Operation) -> Iterable[int]:
+        token = int(operation.args["token"])
+        if operation.outcome == "unknown":
+            return [token] if token >= state else []
+        if operation.result["accepted"]:
+            return [token] if token >= state else []
+        return [state] if token < state else []
+
+    def spent(self, state: int, operation: Operation) -> bool:
+        return int(operation.args["token"]) <= state
