@@ -1,0 +1,32 @@
+"""The stores that need nothing else to run, held to the contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coord.stores.memory import MemoryStore
+from coord.stores.protocol import Store
+from coord.stores.sqlite import SQLiteStore
+from coord.testing import StoreContract
+
+
+class TestMemory(StoreContract):
+    manual_clock = True  # its renewed_at is its own clock
+
+    @pytest.fixture(autouse=True)
+    def _store(self) -> None:
+        self.store = MemoryStore()
+
+    def make_store(self) -> Store:
+        return self.store
+
+
+class TestSQLite(StoreContract):
+    @pytest.fixture(autouse=True)
+    def _path(self, tmp_path: Path) -> None:
+        self.path = str(tmp_path / "new" / "coord.db")
+
+    def make_store(self) -> Store:
+        return SQLiteStore(self.path)
