@@ -103,12 +103,13 @@ def run(
 
     guarded = Guarded(command, grace, nohup)  # forks: so before anything that may start a thread
 
-    from coord.cli.runner import Job, Runner
+    from coord.cli.job import Job
+    from coord.cli.runner import Runner
     from coord.coordinator import Coordinator, resolve_url
 
     _log(verbose)
-    job = Job(role, timing.ttl, timing.margin, grace, not no_wait, timeout, about)
-    sys.exit(Runner(job, guarded, Coordinator(url), resolve_url(url)).run())
+    job = Job(role, timing.ttl, timing.margin, grace, not no_wait, timeout, about, resolve_url(url))
+    sys.exit(Runner(job, guarded, Coordinator(url)).run())
 
 
 def _grace(given: float | None, timing: Timing) -> float:

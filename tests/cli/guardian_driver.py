@@ -19,8 +19,8 @@ def main() -> None:
     tell(guardian=guarded.guardian)
     buffer = b""
     while guarded.finished is None and not guarded.gone:
-        ready, _, _ = select.select([0, guarded], [], [])
-        if guarded in ready:
+        ready, _, _ = select.select([0, guarded.fileno()], [], [])
+        if guarded.fileno() in ready:
             guarded.hear()
             if guarded.child is not None and not told_child:
                 told_child = True
