@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
 import random
 import uuid
 from collections.abc import Callable
@@ -48,8 +49,9 @@ class Standing:
         dispatcher: Dispatcher,
         drain_timeout: float,
     ) -> None:
-        # Spreads candidates over a moment when a lease runs out; keeps no secret.
-        patience = random.uniform(0, min(0.2, timing.ttl / 20))  # noqa: S311
+        # Spreads candidates over the moment after a lease has run out: few are early, so that of two hundred the first
+        # has told the others before many of them ask, and yet one alone is not late. It keeps no secret.
+        patience = min(0.1, timing.ttl / 10) * math.sqrt(random.random())  # noqa: S311
         self.candidate = uuid.uuid4().hex
         self.election = Election(
             role, self.candidate, timing, info=info, max_clock_skew=around.max_clock_skew, patience=patience
