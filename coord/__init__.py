@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from coord.async_coordinator import AsyncCoordinator
     from coord.async_leadership import AsyncLeadership
+    from coord.async_registry import AsyncServiceRegistry
     from coord.coordinator import Coordinator, connect
     from coord.decorators import leader_only
     from coord.errors import (
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
         StoreUnavailable,
     )
     from coord.fencing import Fence
+    from coord.heartbeat import AsyncHeartbeat, Heartbeat
     from coord.leadership import Leadership
     from coord.lease import Lease, LossReason
+    from coord.registry import ServiceRegistry
+    from coord.service_changes import ServiceChange
     from coord.term import Term, current_term
     from coord.timing import Timing
 
@@ -33,17 +37,22 @@ _WHERE = {
     "AccessDenied": "errors",
     "AcquireTimeout": "errors",
     "AsyncCoordinator": "async_coordinator",
+    "AsyncHeartbeat": "heartbeat",
     "AsyncLeadership": "async_leadership",
+    "AsyncServiceRegistry": "async_registry",
     "BadArgument": "errors",
     "CoordError": "errors",
     "Coordinator": "coordinator",
     "Fence": "fencing",
+    "Heartbeat": "heartbeat",
     "Leadership": "leadership",
     "LeadershipLost": "errors",
     "Lease": "lease",
     "LossReason": "lease",
     "NotLeader": "errors",
     "NotSetUp": "errors",
+    "ServiceChange": "service_changes",
+    "ServiceRegistry": "registry",
     "StaleToken": "errors",
     "StoreRefused": "errors",
     "StoreUnavailable": "errors",
@@ -57,17 +66,22 @@ __all__ = [
     "AccessDenied",
     "AcquireTimeout",
     "AsyncCoordinator",
+    "AsyncHeartbeat",
     "AsyncLeadership",
+    "AsyncServiceRegistry",
     "BadArgument",
     "CoordError",
     "Coordinator",
     "Fence",
+    "Heartbeat",
     "Leadership",
     "LeadershipLost",
     "Lease",
     "LossReason",
     "NotLeader",
     "NotSetUp",
+    "ServiceChange",
+    "ServiceRegistry",
     "StaleToken",
     "StoreRefused",
     "StoreUnavailable",

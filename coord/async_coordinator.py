@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from coord import checks, clock, forking, urls
 from coord.async_leadership import AsyncLeadership
@@ -19,6 +20,10 @@ from coord.stores.protocol import Store
 from coord.timing import Instant
 from coord.unique import UniqueServices
 from coord.watcher import Watcher
+
+if TYPE_CHECKING:
+    from coord.async_registry import AsyncServiceRegistry
+    from coord.records.protocol import Records
 
 T = TypeVar("T")
 SUSPEND_CHECK = 0.5
@@ -51,6 +56,8 @@ class AsyncCoordinator:
         forking.watch(self)
 
     def _begin(self) -> None:
+        self.closing: set[Callable[[], Awaitable[None]]] = set()
+        """What is to be done before the store is let go of: heartbeats end, publications are taken back."""
         self._standings: set[Standing] = set()
         self._renewals = Renewals(self.store.renew)
         self._watcher = Watcher(lambda: self.store)
@@ -81,7 +88,9 @@ class AsyncCoordinator:
         await self.store.open(self._timeout if timeout is None else timeout)
 
     async def close(self) -> None:
-        """Stop every leadership (drain, release), then let go of the store."""
+        """Stop every leadership (drain, release) and heartbeat, then let go of the store."""
+        for end in tuple(self.closing):
+            await end()
         leaving = [standing for standing in self._standings if not standing.task.done()]
         for standing in leaving:
             standing.stand_down()
@@ -124,6 +133,17 @@ class AsyncCoordinator:
     def watch_leader(self, role: str) -> AsyncIterator[Lease | None]:
         """Who leads now, then each change, as it happens; None for nobody. Goes on through outages of the store."""
         return changes_of_leader(self, checks.role(role))
+
+    @functools.cached_property
+    def services(self) -> AsyncServiceRegistry:
+        """The service registry of the table `services`; `AsyncServiceRegistry(coordinator, table)` for another."""
+        from coord.async_registry import AsyncServiceRegistry
+
+        return AsyncServiceRegistry(self)
+
+    def records(self, table: str) -> Records:
+        """What keeps the service records of that table, for a registry."""
+        return urls.make_records(self.store, table)
 
     # -- what leaderships and lookups need -------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ import contextlib
 import functools
 import queue
 import threading
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from coord import checks, events, forking, leaving, urls
 from coord.async_coordinator import AsyncCoordinator
@@ -17,6 +17,9 @@ from coord.errors import BadArgument, CoordError
 from coord.leadership import Leadership
 from coord.lease import Lease
 from coord.stores.protocol import Store
+
+if TYPE_CHECKING:
+    from coord.registry import ServiceRegistry
 
 EXIT_DRAIN = 5.0
 """Seconds that the end of a process waits for work to end; what does not end keeps its lease until it runs out."""
@@ -31,6 +34,8 @@ class Coordinator:
     def __init__(self, url: str | None = None, *, timeout: float = 5.0, store: Store | None = None) -> None:
         self.inner = AsyncCoordinator(url, timeout=timeout, store=store)
         self.engine = Engine("coord")
+        self.closing: set[Callable[[], None]] = set()
+        """What is to be done before the store is let go of: heartbeats end."""
         self._shared: dict[str, Leadership] = {}
         self._lock = threading.Lock()
         forking.watch(self)
@@ -55,7 +60,9 @@ class Coordinator:
         self.engine.call(functools.partial(self.inner.check, timeout))
 
     def close(self) -> None:
-        """Stop every leadership (drain, release), then let go of the store and of the background thread."""
+        """Stop every leadership (drain, release) and heartbeat, then let go of the store and of the thread."""
+        for end in tuple(self.closing):
+            end()
         with self._lock:
             self._shared.clear()
         if self.engine.running:
@@ -107,6 +114,13 @@ class Coordinator:
         """All the roles that somebody leads, by name."""
         return self.engine.call(self.inner.leaders)
 
+    @functools.cached_property
+    def services(self) -> ServiceRegistry:
+        """The service registry of the table `services`; `ServiceRegistry(coordinator, table)` for another."""
+        from coord.registry import ServiceRegistry
+
+        return ServiceRegistry(self)
+
     def watch_leader(self, role: str) -> Iterator[Lease | None]:
         """Who leads now, then each change, as it happens; None for nobody. Goes on through outages of the store."""
         checks.role(role)
@@ -135,6 +149,7 @@ class Coordinator:
     def after_fork(self) -> None:
         """In a forked child: the thread is not here, and nothing is ours (rule 9)."""
         self.engine = Engine("coord")
+        self.closing = set()
         self._shared = {}
         self._lock = threading.Lock()
 

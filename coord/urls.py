@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from urllib.parse import unquote, urlsplit
 
 from coord.errors import BadArgument
+from coord.records.protocol import Records
 from coord.stores.protocol import Store
 
 ALLOWED = "sqlite:///absolute/path, sqlite:relative/path, rethinkdb://host[:port][,host…]/database, memory:// or memory://name"
 
 _shared: dict[str, Store] = {}
+_records: weakref.WeakKeyDictionary[Store, dict[str, Records]] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
@@ -42,6 +45,32 @@ def make_store(url: str) -> Store:
 
         return RethinkDBStore(parse_url(url))
     raise BadArgument("url", f"{scheme}:…" if rest else "…", ALLOWED)
+
+
+def make_records(store: Store, table: str) -> Records:
+    """The keeper of the service records in `table` of that store, which may bring its own (`records(table)`)."""
+    if (own := getattr(store, "records", None)) is not None:
+        keeper: Records = own(table)
+        return keeper
+    kind = type(store).__name__  # each class is imported only where it is used
+    if kind == "SQLiteStore":
+        from coord.records.sqlite import SQLiteRecords
+        from coord.stores.sqlite import SQLiteStore
+
+        assert isinstance(store, SQLiteStore)
+        return SQLiteRecords(store, table)
+    if kind == "RethinkDBStore":
+        from coord.records.rethinkdb import RethinkDBRecords
+        from coord.stores.rethinkdb import RethinkDBStore
+
+        assert isinstance(store, RethinkDBStore)
+        return RethinkDBRecords(store, table)
+    if kind == "MemoryStore":
+        from coord.records.memory import MemoryRecords
+
+        with _lock:
+            return _records.setdefault(store, {}).setdefault(table, MemoryRecords())
+    raise BadArgument("store", kind, "a store that keeps service records: it has a method records(table)")
 
 
 def _memory(name: str) -> Store:
