@@ -12,8 +12,11 @@ def claim(row: Lease, asked: Claim, wall: float) -> Lease | None:
     """The row after the claim, or None when it does not apply. `row.remaining` is by the store's clock, now."""
     if asked.expected is not None and row.sight != asked.expected:
         return None
+    # A first claim that comes late, or twice, must leave alone what a later one of the same candidate holds by now: a
+    # feed may have shown its write long before, and somebody be counting from there (docs/design-notes.md, "Beats").
+    mine = asked.expected is not None and row.holder == asked.holder
     run_out = asked.skew is not None and row.remaining < -asked.skew
-    if not (row.vacant or row.holder == asked.holder or asked.takeover or run_out):
+    if not (row.vacant or mine or asked.takeover or run_out):
         return None
     return Lease(
         role=asked.role,
