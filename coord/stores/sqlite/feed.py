@@ -110,7 +110,7 @@ class Feed:
             version = (handle.opened, conn.execute("PRAGMA data_version").fetchone()[0])
             if version == self._version:
                 return []
-            rows = list(schema.select(conn, self._roles))
+            rows = schema.select(conn, self._roles)
         except Moved:
             handle.drop()
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from coord.errors import StoreRefused
 from coord.lease import Lease
@@ -92,16 +92,16 @@ def check_owner(conn: sqlite3.Connection, path: str) -> None:
         raise StoreRefused(f"{path}: was written by a newer coord (schema {found}, this one knows {VERSION}); upgrade")
 
 
-def select(conn: sqlite3.Connection, roles: Iterable[str] | None) -> Iterator[Row]:
-    """The rows of these roles (None: of all)."""
+def select(conn: sqlite3.Connection, roles: Iterable[str] | None) -> list[Row]:
+    """The rows of these roles (None: of all). A list: a cursor that is left open keeps a read transaction open."""
     if roles is None:
-        yield from conn.execute(SELECT)
-        return
-    wanted = list(roles)
+        return conn.execute(SELECT).fetchall()
+    wanted, rows = list(roles), []
     for start in range(0, len(wanted), CHUNK):
         some = wanted[start : start + CHUNK]
         marks = ",".join("?" * len(some))
-        yield from conn.execute(f"{SELECT} WHERE role IN ({marks})", some)
+        rows += conn.execute(f"{SELECT} WHERE role IN ({marks})", some).fetchall()
+    return rows
 
 
 def lease(row: Row, now: float, boot: str) -> Lease:

@@ -59,6 +59,6 @@ def read(handle: Handle, clock: StoreClock, roles: Collection[str] | None) -> li
     """The rows as last committed."""
     handle.connection()
     handle.check_place()
-    rows = list(schema.select(handle.connection(), roles))
+    rows = schema.select(handle.connection(), roles)
     now = clock.total()
     return [schema.lease(row, now, clock.boot) for row in rows]

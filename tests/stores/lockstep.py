@@ -1,0 +1,141 @@
+"""Two stores, the same operations, the same answers. `MemoryStore` is the oracle; a test gives the store to be held."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Awaitable
+from typing import ClassVar, TypeVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from coord.lease import Lease, Sight
+from coord.operations import Answer, Claim, Release, Renew, Result
+from coord.stores.memory import MemoryStore
+from coord.stores.protocol import Store
+
+T = TypeVar("T")
+ROLES, HOLDERS = ("one", "two", "% three 🦑"), ("a", "b", "c")
+roles, holders, numbers = st.sampled_from(ROLES), st.sampled_from(HOLDERS), st.integers(0, 6)
+ttls = st.sampled_from((0.1, 1.0, 2.5, 30.0))
+infos = st.dictionaries(st.text(max_size=3), st.none() | st.integers(-9, 9) | st.text(max_size=3), max_size=2)
+_serial = itertools.count()
+
+
+class ManualClock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Lockstep(RuleBasedStateMachine):
+    """Subclass it, set `tested` and `loop` before it runs, and `clock` where the tested store runs by it.
+
+    Without a `clock` time stands still for the oracle, nothing runs out, and `remaining` is not compared.
+    """
+
+    tested: ClassVar[Store]
+    loop: ClassVar[asyncio.AbstractEventLoop]
+    clock: ClassVar[ManualClock | None] = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        # The tested store is one for all examples; each has roles of its own in it.
+        self.tail = f" {os.getpid()}-{next(_serial)}"
+        self.oracle = MemoryStore(self.clock or ManualClock())
+        self.seen: dict[str, Sight] = {}
+
+    def wait(self, asked: Awaitable[T]) -> T:
+        return self.loop.run_until_complete(asyncio.wait_for(asked, 30))
+
+    def view(self, lease: Lease) -> tuple[object, ...]:
+        remaining = lease.remaining if self.clock is not None else None
+        return lease.role, lease.sight, lease.ttl, remaining, dict(lease.info)
+
+    def compare(self, asked: object, tested: Result, oracle: Result) -> None:
+        assert isinstance(oracle, Answer)
+        assert isinstance(tested, Answer), f"{asked}: {tested}"
+        assert tested.applied == oracle.applied, f"{asked}: {tested} but {oracle}"
+        assert self.view(tested.lease) == self.view(oracle.lease), f"{asked}"
+        self.seen[oracle.lease.role] = oracle.lease.sight
+
+    def row(self, role: str) -> Lease:
+        return self.oracle._row(role)
+
+    @rule(
+        name=roles,
+        holder=holders,
+        beat=numbers,
+        ttl=ttls,
+        expects=st.sampled_from(("nothing", "what is there", "what was seen", "something wrong")),
+        takeover=st.booleans(),
+        skew=st.sampled_from((None, 0.0, 0.5, 3.0)),
+        floor=st.sampled_from((0, 0, 1, 5, 9)),
+        info=infos,
+    )
+    def claim(
+        self,
+        name: str,
+        holder: str,
+        beat: int,
+        ttl: float,
+        expects: str,
+        takeover: bool,
+        skew: float | None,
+        floor: int,
+        info: dict[str, object],
+    ) -> None:
+        role = name + self.tail
+        there = self.row(role).sight
+        expected = {
+            "nothing": None,
+            "what is there": there,
+            "what was seen": self.seen.get(role),
+            "something wrong": there._replace(beat=there.beat + 1),
+        }[expects]
+        asked = Claim(role, holder, beat, ttl, expected, takeover, skew, floor, info)
+        self.compare(asked, self.wait(self.tested.claim(asked, 10)), self.wait(self.oracle.claim(asked, 10)))
+
+    @rule(
+        batch=st.lists(
+            st.tuples(roles, st.none() | holders, st.integers(-1, 1), st.integers(-1, 2), ttls),
+            unique_by=lambda one: one[0],
+        )
+    )
+    def renew(self, batch: list[tuple[str, str | None, int, int, float]]) -> None:
+        asked = []
+        for name, other, off, ahead, ttl in batch:
+            row = self.row(name + self.tail)
+            off = off if other else 0  # most of them should be right
+            asked.append(Renew(row.role, other or row.holder or "a", row.token + off, row.beat + ahead, ttl))
+        tested, oracle = self.wait(self.tested.renew(asked, 10)), self.wait(self.oracle.renew(asked, 10))
+        assert len(tested) == len(asked)
+        for one, first, second in zip(asked, tested, oracle, strict=True):
+            self.compare(one, first, second)
+
+    @rule(
+        name=roles,
+        other=st.none() | holders,
+        off=st.sampled_from((0, 0, 0, 1, -1)),
+        ahead=st.integers(0, 2),
+        linger=st.sampled_from((0.0, 0.0, 1.0)),
+    )
+    def release(self, name: str, other: str | None, off: int, ahead: int, linger: float) -> None:
+        row = self.row(name + self.tail)
+        asked = Release(row.role, other or row.holder or "a", row.token + off, row.beat + ahead, linger)
+        self.compare(asked, self.wait(self.tested.release(asked, 10)), self.wait(self.oracle.release(asked, 10)))
+
+    @rule(seconds=st.sampled_from((0.1, 0.5, 1.0, 2.5, 3.0, 31.0)))
+    def time_passes(self, seconds: float) -> None:
+        if self.clock is not None:
+            self.clock.now += seconds
+
+    @invariant()
+    def the_rows_are_the_same(self) -> None:
+        wanted = [name + self.tail for name in ROLES]
+        tested, oracle = self.wait(self.tested.read(wanted, 10)), self.wait(self.oracle.read(wanted, 10))
+        assert sorted(map(repr, map(self.view, tested))) == sorted(map(repr, map(self.view, oracle)))
