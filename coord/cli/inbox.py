@@ -45,7 +45,8 @@ class Inbox:
     def wait(self, seconds: float | None) -> None:
         """Until something comes, at most so long. The guardian's reports are then taken in."""
         reports = self._guarded.fileno()
-        ready, _, _ = select.select([self._woken, reports], [], [], None if seconds is None else max(seconds, 0.0))
+        awaited = [self._woken] if self._guarded.gone else [self._woken, reports]  # at its end it is always readable
+        ready, _, _ = select.select(awaited, [], [], None if seconds is None else max(seconds, 0.0))
         if self._woken in ready:
             self._signals += [number for number in os.read(self._woken, 4096) if number != _HEARD]
         if reports in ready:

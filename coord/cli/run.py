@@ -84,9 +84,8 @@ def run(
 
     When leadership is lost, COMMAND and all of its process group are ended before anybody else can lead: SIGTERM, then
     SIGKILL. A second process, the guardian, sees to that even when coord run itself is killed, stopped or hangs. What
-    leaves the group (a daemon) is not followed. Ctrl-Z stops coord run as well: continued too
-    late, it has lost the role. When COMMAND ends, what is left of its group is ended too, and the
-    role is given back.
+    leaves the group (a daemon) is not followed. Ctrl-Z stops coord run as well: continued too late, it has lost the
+    role. When COMMAND ends, what is left of its group is ended too, and the role is given back.
     """
     checks.role(role)
     timing = Timing.of(ttl)
@@ -109,7 +108,9 @@ def run(
 
     _log(verbose)
     job = Job(role, timing.ttl, timing.margin, grace, not no_wait, timeout, about, resolve_url(url))
-    sys.exit(Runner(job, guarded, Coordinator(url)).run())
+    status = Runner(job, guarded, Coordinator(url)).run()
+    sys.stdout.flush()
+    os._exit(status)  # all is done: what a store's thread may still be stuck in must not hold us up
 
 
 def _grace(given: float | None, timing: Timing) -> float:

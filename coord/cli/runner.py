@@ -30,7 +30,7 @@ ENDING_A_STANDBY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT
 TAKEN_GRACE = 0.2
 """Seconds between SIGTERM and SIGKILL when somebody else holds the role already."""
 FAREWELL = 3.0
-"""Seconds that a standby's goodbye to the store may take: nothing depends on it."""
+"""Seconds that the goodbye to the store may take: a lease that is not given back runs out. A leader tries ttl / 3."""
 
 
 class Runner:
@@ -53,11 +53,13 @@ class Runner:
         status = self._stand_by(standby)
         if status is not None:
             self._ended.set()
-            in_thread(lambda: self._leave(leadership)).join(FAREWELL)
+            self._leave(leadership, FAREWELL)
             return status
-        assert standby.term is not None
-        status = self._work(standby.term)
-        self._leave(leadership)
+        term = standby.term
+        assert term is not None
+        status = self._work(term)
+        if not self._leave(leadership, max(FAREWELL, self.job.ttl / 3)):
+            say(f"{self.job.role!r} could not be given back; it is free once the lease runs out ({self.job.ttl:g} s)")
         return status
 
     def _stand_by(self, standby: Standby) -> int | None:
@@ -153,12 +155,25 @@ class Runner:
         """`on_lost`: the term's work goes on until COMMAND has ended; only then is the lease released (rule 3)."""
         self._ended.wait()
 
-    def _leave(self, leadership: Leadership) -> None:
-        """Stop standing; give the role back, if we have it."""
-        self.guarded.close()
-        self.guarded.bury()
-        for step in (leadership.release, self.coordinator.close):
+    def _leave(self, leadership: Leadership, within: float) -> bool:
+        """Stop standing; give the role back, if we have it. Whether that was done `within` seconds, uninterrupted."""
+        left = threading.Event()
+
+        def leave() -> None:
             try:
-                step()
+                leadership.release()
+                self.coordinator.close()
             except CoordError as err:
                 say(str(err))
+            left.set()
+            self.inbox.wake()
+
+        in_thread(leave)
+        until = clock.total_seconds() + within
+        while not left.is_set() and clock.total_seconds() < until:
+            self.inbox.wait(until - clock.total_seconds())
+            if any(number in ENDING_A_STANDBY for number in self.inbox.signals()):
+                break
+        self.guarded.close()
+        self.guarded.bury()
+        return left.is_set()

@@ -1,0 +1,73 @@
+"""`coord init` makes a store ready, `coord doctor` checks one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+
+import click
+
+from coord.cli import exit_codes, options
+from coord.cli.findings import Finding
+
+
+@click.command()
+@options.url
+def init(url: str | None) -> None:
+    """Make the store ready: the tables of a RethinkDB database, or a SQLite file with its schema.
+
+    May be run again: what is there already is left as it is.
+    """
+    from coord.coordinator import Coordinator, resolve_url
+
+    full = resolve_url(url)
+    if full.startswith("rethinkdb:"):
+        from coord.cli import rethinkdb_setup
+
+        for line in rethinkdb_setup.set_up(full):
+            click.echo(line)
+        return
+    coordinator = Coordinator(full)
+    try:
+        coordinator.check()
+    finally:
+        coordinator.close()
+    click.echo(f"{coordinator.url} is ready")
+
+
+@click.command()
+@options.as_json
+@options.url
+def doctor(as_json: bool, url: str | None) -> None:
+    """Check the store, and say what to mend. Exit status 1 when an error was found."""
+    from coord import urls
+    from coord.coordinator import resolve_url
+
+    full = resolve_url(url)
+    if full.startswith("rethinkdb:"):
+        from coord.cli import rethinkdb_setup
+
+        findings = list(rethinkdb_setup.check(full))
+    else:
+        store = urls.make_store(full)
+        path = getattr(store, "path", None)
+        if path is None:
+            findings = [Finding("ok", "memory", "this store lives and dies with its process")]
+        else:
+            from coord.cli import sqlite_checkup
+
+            findings = list(sqlite_checkup.check(path))
+    _show(findings, as_json)
+    sys.exit(exit_codes.FAILED if any(finding.level == "error" for finding in findings) else 0)
+
+
+def _show(findings: Iterable[Finding], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings]))
+        return
+    from coord.cli import tables
+
+    rows = [(one.level, one.what, one.detail, one.mend) for one in findings]
+    tables.show(("", "what", "found", "what to do"), rows)

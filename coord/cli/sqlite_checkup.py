@@ -1,0 +1,114 @@
+"""What `coord doctor` looks at for a SQLite file. Changes nothing that a first use would not change."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator
+
+from coord import clock
+from coord.cli.findings import Finding
+from coord.errors import CoordError
+from coord.stores.sqlite import place, schema
+
+BUSY = 1.0
+"""Seconds that somebody else may hold the file for before that is an error."""
+
+
+def check(path: str) -> Iterator[Finding]:
+    """The findings, in the order in which they matter."""
+    yield from _clocks()
+    if not os.path.exists(path):
+        yield Finding("warning", "file", f"{path} is not there yet", "coord init, or any first use, makes it")
+        return
+    try:
+        place.prepare(path)
+    except CoordError as err:
+        yield Finding("error", "file", str(err), "give --url or COORD_URL another path, or this user the rights to it")
+        return
+    yield _mode(path)
+    try:
+        yield from _database(path)
+    except CoordError as err:
+        yield Finding("error", "database", str(err), "give coord a file of its own")
+    except sqlite3.Error as err:
+        yield Finding("error", "database", f"{path}: {err}", "restore it from a copy, or stop all users and delete it")
+
+
+def _clocks() -> Iterator[Finding]:
+    boot = clock.boot_id()
+    if boot:
+        yield Finding("ok", "boot id", boot)
+    else:
+        yield Finding(
+            "warning",
+            "boot id",
+            "this system has none: leases run out by the wall clock",
+            "do not set the clock forward by hand while leaders run",
+        )
+    if clock.COUNTS_SUSPEND:
+        yield Finding("ok", "clock", "the leader's clock counts suspend")
+    else:
+        yield Finding(
+            "warning",
+            "clock",
+            "no clock here counts suspend: after a sleep a leader finds out at its next renewal",
+            "let the machine not sleep while it leads",
+        )
+
+
+def _mode(path: str) -> Finding:
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    if mode & 0o022:
+        mend = f"chmod 600 {path}, unless these users share it on purpose"
+        return Finding("warning", "file", f"{path}: others may write it (mode {mode:03o})", mend)
+    return Finding("ok", "file", f"{path} (mode {mode:03o}, {place.file_system(os.path.realpath(path)) or 'unknown'})")
+
+
+def _database(path: str) -> Iterator[Finding]:
+    connection = _connect(path)
+    if connection is None:
+        mend = f"see who holds it: fuser {path}"
+        yield Finding("error", "lock", f"{path} has been locked by another process for {BUSY:g} s", mend)
+        return
+    try:
+        (journal,) = connection.execute("PRAGMA journal_mode").fetchone()
+        yield Finding("ok" if journal == "wal" else "error", "journal", journal)
+        (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
+        durable = synchronous >= 2
+        yield Finding("ok" if durable else "error", "synchronous", "full" if durable else f"level {synchronous}")
+        (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        mend = "stop all users, and restore the file from a copy, or delete it"
+        yield Finding("ok", "content", "sound") if sound == "ok" else Finding("error", "content", sound, mend)
+        yield _write(connection, path)
+    finally:
+        connection.close()
+
+
+def _connect(path: str) -> sqlite3.Connection | None:
+    """As the store connects; None when somebody holds the file all the while."""
+    until = time.monotonic() + BUSY
+    while True:
+        try:
+            return schema.connect(path)
+        except sqlite3.OperationalError as err:
+            if "locked" not in str(err) and "busy" not in str(err):
+                raise
+            if time.monotonic() > until:
+                return None
+            time.sleep(0.02)
+
+
+def _write(connection: sqlite3.Connection, path: str) -> Finding:
+    """Whether a transaction that writes can be had, and how long that takes."""
+    connection.execute(f"PRAGMA busy_timeout={int(BUSY * 1000)}")
+    begun = time.perf_counter()
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(f"PRAGMA user_version={schema.VERSION}")  # the same as before, but written
+        connection.execute("COMMIT")
+    except sqlite3.OperationalError as err:
+        return Finding("error", "write", f"{path}: {err}", f"see who holds it: fuser {path}")
+    return Finding("ok", "write", f"{(time.perf_counter() - begun) * 1000:.1f} ms for a durable transaction")
