@@ -38,7 +38,8 @@ class Workers:
     def __init__(self, url: str, ttl: float, processes: int, each: int = 1) -> None:
         command = [sys.executable, "-c", WORKER, url, str(ttl), str(each)]
         self.all = [
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(processes)
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for _ in range(processes)
         ]
         ready = 0
         self.leader: subprocess.Popen[str] | None = None

@@ -41,11 +41,11 @@ def write(sections: dict[str, list[Row]], plots: list[str], seconds: float) -> N
     lines = [
         "# Benchmarks",
         "",
-        "Written by `python -m tests.benchmarks`. Medians of one run, each figure beside what it is measured against in",
+        "Written by `python -m tests.benchmarks`. Medians of one run, each beside what it is measured against in",
         "the same run. Compare the ratios, not the milliseconds.",
         "",
-        f"Run on {time.strftime('%Y-%m-%d')}, {platform.system()} {platform.machine()}, Python {platform.python_version()}, "
-        f"in {seconds:,.0f} s.",
+        f"Run on {time.strftime('%Y-%m-%d')}, {platform.system()} {platform.machine()}, "
+        f"Python {platform.python_version()}, in {seconds:,.0f} s.",
     ]
     for title, rows in sections.items():
         lines += ["", f"## {title}", "", "| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
