@@ -47,7 +47,8 @@ class LeaseRegister:
             expected = args.get("expected")
             if expected is not None and sight(expected) != state:
                 return None, False
-            must = state.holder in (None, args["holder"]) or bool(args.get("takeover"))
+            mine = expected is not None and state.holder == args["holder"]
+            must = state.holder is None or mine or bool(args.get("takeover"))
             if not must and args.get("skew") is None:
                 return None, False
             return Sight(args["holder"], max(state.token, args.get("floor", 0)) + 1, args["beat"]), must

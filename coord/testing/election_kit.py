@@ -1,0 +1,191 @@
+"""Elections under a test's control: an in-process coordinator, a rival who takes and leaves roles, a manual clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from coord import checks
+from coord import coordinator as coordinators
+from coord.callbacks import inside
+from coord.coordinator import Coordinator
+from coord.election import HOLDING, Cue, Phase
+from coord.errors import BadArgument
+from coord.lease import LossReason
+from coord.operations import Answer, Claim, Release
+from coord.standing import Standing
+from coord.stores.memory import MemoryStore
+from coord.testing.faulty_store import FaultyStore
+from coord.testing.manual_clock import ManualClock
+
+RIVAL = "somebody else"
+DEADLINES = (LossReason.EXPIRED, LossReason.STORE_UNREACHABLE, LossReason.SUSPENDED)
+HANDOVERS = (LossReason.STEPPED_DOWN, LossReason.CALLBACK_FAILED, LossReason.RELEASED)
+WAIT = 5.0
+"""Real seconds that a helper waits for what it brought about before it raises AssertionError."""
+
+
+class ElectionKit:
+    """What the fixture `coord_election` gives.
+
+    coordinator   a `coord.Coordinator` on memory; while `as_default()` lasts it is what `@leader_only` uses
+    clock         a `ManualClock` that leases run by: nothing expires until the test says so
+    store         the `FaultyStore` under it
+    """
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.memory = MemoryStore(now=self.clock.total)
+        self.store = FaultyStore(self.memory)
+        self.coordinator = Coordinator(store=self.store)
+        self.coordinator.inner.now = self.clock.now
+        self.clock.when_moved(self._look_at_the_clock)
+        self._beat = 0
+
+    @contextmanager
+    def as_default(self) -> Iterator[ElectionKit]:
+        """Be the default coordinator of this process for a while; closes at the end."""
+        with coordinators._default.lock:
+            before, coordinators._default.coordinator = coordinators._default.coordinator, self.coordinator
+        try:
+            yield self
+        finally:
+            with coordinators._default.lock:
+                coordinators._default.coordinator = before
+            self.store.heal()
+            self.coordinator.close()
+
+    def occupy(self, role: str, info: Mapping[str, Any] | None = None) -> int:
+        """Somebody else leads `role` from now on, until `vacate` or `win`. Returns their token.
+
+        A candidate of this process that led it has lost it when this returns (`LossReason.TAKEN`).
+        """
+        return int(self._on_loop(self._occupy(checks.role(role), checks.info(info), LossReason.TAKEN, inside.get())))
+
+    def vacate(self, role: str) -> None:
+        """Somebody else leads no more; whoever stands may have it."""
+        self._on_loop(self._vacate(checks.role(role)))
+
+    def lose(self, role: str, reason: LossReason = LossReason.TAKEN) -> None:
+        """Let this process lose `role`, for that reason. Somebody else leads it afterwards, until `win`.
+
+        `on_lost` has been called when this returns, unless it is called from a callback of the same leadership.
+        Raises `AssertionError` when this process does not lead the role. `FORKED` cannot be had: fork.
+        """
+        if reason not in (LossReason.TAKEN, *DEADLINES, *HANDOVERS):
+            raise BadArgument("reason", reason, "any LossReason but FORKED")
+        if not self._on_loop(self._leading(checks.role(role))):
+            raise AssertionError(f"no candidate of this process leads {role!r}: there is nothing to lose")
+        self._on_loop(self._occupy(role, {}, reason, inside.get()))
+
+    def win(self, role: str) -> None:
+        """Let the candidate of this process lead `role`: somebody else gives way, and no rest is waited out.
+
+        Where nobody stands yet, the next who does will be elected. Raises `AssertionError` when a candidate that
+        stands does not get the role, for instance because the work of its last term has not ended.
+        """
+        self._on_loop(self._vacate(checks.role(role)))
+        self._on_loop(self._win(role))
+
+    def advance(self, seconds: float, step: float = 0.25) -> None:
+        """Let time pass in small steps, in which leaders renew. `clock.advance` makes one jump of it instead."""
+        checks.number(seconds, "seconds", low=0)
+        checks.number(step, "step", low=0, above=True)
+        while seconds > 0:
+            self.clock.advance(min(step, seconds))
+            seconds -= step
+            self._on_loop(_settle())
+
+    # -- on the coordinator's loop -----------------------------------------------------------------------------
+
+    def _on_loop(self, work: Any) -> Any:
+        async def bounded() -> Any:
+            return await asyncio.wait_for(work, WAIT)
+
+        try:
+            return self.coordinator.engine.call(bounded)
+        except (TimeoutError, asyncio.TimeoutError):
+            raise AssertionError(f"it did not come about within {WAIT:g} s") from None
+
+    def _standings(self, role: str) -> list[Standing]:
+        return [one for one in self.coordinator.inner._standings if one.election.role == role and not one.task.done()]
+
+    async def _leading(self, role: str) -> bool:
+        return any(one.election.phase is Phase.LEADING for one in self._standings(role))
+
+    async def _occupy(self, role: str, info: Mapping[str, Any], reason: LossReason, caller: object) -> int:
+        self._beat += 1
+        claim = Claim(role, RIVAL, self._beat, checks.MAX_TTL, takeover=True, info=info)
+        answer = await self.memory.claim(claim, WAIT)
+        assert isinstance(answer, Answer)  # memory does not fail
+        for standing in self._standings(role):
+            if standing.election.phase in HOLDING:
+                await self._dethrone(standing, reason, caller)
+        return answer.lease.token
+
+    async def _dethrone(self, standing: Standing, reason: LossReason, caller: object) -> None:
+        election, term, now = standing.election, standing.term, self.clock.now()
+        if reason is LossReason.TAKEN:
+            self._hurry(standing)  # the next renewal is answered with the rival's row
+        elif reason in HANDOVERS:
+            standing.give_up(reason, election.timing.ttl)
+        elif election.phase is Phase.LEADING:
+            election._lose(reason, Cue.DEADLINE)
+            standing._changed()
+        if now.total < election.deadline:
+            await standing.until(lambda: election.phase not in HOLDING or term is None or term.lost.is_set())
+        called = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        dispatcher = standing._announcer._dispatcher
+
+        async def after_on_lost() -> None:
+            loop.call_soon_threadsafe(called.set)
+
+        if caller is not dispatcher:  # a callback does not wait for the one that comes after it
+            dispatcher.put(after_on_lost)
+            await called.wait()
+
+    async def _vacate(self, role: str) -> None:
+        for row in await self.memory.read([role], WAIT):
+            if row.holder == RIVAL:
+                self._beat += 1
+                await self.memory.release(Release(role, RIVAL, row.token, self._beat), WAIT)
+
+    async def _win(self, role: str) -> None:
+        standing = self._standings(role)
+        for one in standing:
+            one.election._rest_until = one.election._retry_at = float("-inf")
+            self._hurry(one)
+        if standing and not self._led(role):
+            elected = {asyncio.ensure_future(one.until(lambda: self._led(role))) for one in standing}
+            try:
+                await asyncio.wait(elected, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in elected:
+                    task.cancel()
+                await asyncio.gather(*elected, return_exceptions=True)
+
+    def _led(self, role: str) -> bool:
+        return any(one.term is not None and one.term.held for one in self._standings(role))
+
+    @staticmethod
+    def _hurry(standing: Standing) -> None:
+        standing.election.prompt()
+        standing.wake()
+
+    def _look_at_the_clock(self) -> None:
+        if self.coordinator.engine.running:
+            self._on_loop(self._wake_all())
+
+    async def _wake_all(self) -> None:
+        for standing in tuple(self.coordinator.inner._standings):
+            standing.wake()
+        await _settle()
+
+
+async def _settle() -> None:
+    """Let what can happen without waiting happen: a few turns of the loop are enough for a store in memory."""
+    for _ in range(25):
+        await asyncio.sleep(0)
