@@ -136,6 +136,7 @@ class ElectionKit:
             standing._changed()
         if now.total < election.deadline:
             await standing.until(lambda: election.phase not in HOLDING or term is None or term.lost.is_set())
+        await _settle()  # the loss is on its way to the dispatcher: what is put there now comes after it
         called = asyncio.Event()
         loop = asyncio.get_running_loop()
         dispatcher = standing._announcer._dispatcher
