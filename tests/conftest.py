@@ -1,0 +1,117 @@
+"""Real RethinkDB servers for the tests that need them, and what is said when there are none.
+
+Tests marked `rethinkdb` or `cluster` are skipped where no server can be had, and the end of the run says so in one
+line. With COORD_REQUIRE_RETHINKDB=1 the run fails then. COORD_TEST_RETHINKDB may name a running server
+(`rethinkdb://host:port`); tests that kill, freeze or secure a server want the binary all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import rethinkdb_server as servers
+
+EXTERNAL, REQUIRE = "COORD_TEST_RETHINKDB", "COORD_REQUIRE_RETHINKDB"
+_skipped: list[str] = []
+NEEDS_BINARY = {"rethinkdb_cluster", "own_server"}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    fixtures = set(getattr(item, "fixturenames", ()))
+    if not ({"rethinkdb", "cluster"} & {mark.name for mark in item.iter_markers()}):
+        return
+    if servers.available() or (os.environ.get(EXTERNAL) and not fixtures & NEEDS_BINARY):
+        return
+    _skipped.append(item.nodeid)
+    pytest.skip("no RethinkDB server")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _skipped and os.environ.get(REQUIRE) == "1" and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _skipped:
+        required = os.environ.get(REQUIRE) == "1"
+        consequence = f"; {REQUIRE}=1 makes this a failure" if required else ""
+        terminalreporter.write_line(
+            f"RETHINKDB NOT TESTED: {len(_skipped)} tests skipped, since no `{servers.BINARY}` is on PATH and {EXTERNAL} "
+            f"names no server that would do{consequence}",
+            red=required,
+            yellow=not required,
+            bold=True,
+        )
+
+
+class External:
+    """A server that somebody else runs."""
+
+    def __init__(self, url: str) -> None:
+        self._base = url.partition("?")[0].rstrip("/")
+
+    def url(self, database: str = "coord", options: str = "") -> str:
+        return f"{self._base}/{database}{options}"
+
+
+@pytest.fixture(scope="session")
+def rethinkdb_server() -> Iterator[servers.Server | External]:
+    """A server that all tests share: not to be killed, nor are its databases to be counted. Use `.url(database)`."""
+    if given := os.environ.get(EXTERNAL):
+        yield External(given)
+        return
+    with servers.Server() as server:
+        yield server
+
+
+@pytest.fixture
+def own_server() -> Iterator[servers.Server]:
+    """A running server of this test's own, to be killed, frozen and restarted at will."""
+    with servers.Server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rethinkdb_cluster() -> Iterator[servers.Cluster]:
+    """Three nodes. Whoever stops one starts it again."""
+    with servers.Cluster(3) as cluster:
+        yield cluster
+
+
+def new_database() -> str:
+    return f"coord_test_{uuid.uuid4().hex[:12]}"
+
+
+def _set_up_and_drop(server: servers.Server | External) -> Iterator[str]:
+    from coord.stores.rethinkdb.connection import Pool
+    from coord.stores.rethinkdb.driver import reql
+    from coord.stores.rethinkdb.setup import set_up
+    from coord.stores.rethinkdb.url import parse_url
+
+    url = server.url(new_database())
+    asyncio.run(set_up(url))
+    yield url
+
+    async def drop() -> None:
+        pool = Pool(parse_url(url))
+        await pool.run(reql().db_drop(pool.url.database), 10)
+        await pool.close()
+
+    asyncio.run(drop())
+
+
+@pytest.fixture
+def rethinkdb_url(rethinkdb_server: servers.Server | External) -> Iterator[str]:
+    """A database of this test's own, set up."""
+    yield from _set_up_and_drop(rethinkdb_server)
+
+
+@pytest.fixture(scope="module")
+def rethinkdb_module_url(rethinkdb_server: servers.Server | External) -> Iterator[str]:
+    """A database that the tests of a module share, set up."""
+    yield from _set_up_and_drop(rethinkdb_server)

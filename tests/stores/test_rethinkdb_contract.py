@@ -1,0 +1,48 @@
+"""RethinkDB held to the contract of all stores, and in lockstep with the memory store."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from coord.stores.protocol import Store
+from coord.stores.rethinkdb import RethinkDBStore, parse_url
+from coord.testing import StoreContract
+from tests.stores.lockstep import Lockstep
+
+pytestmark = pytest.mark.rethinkdb
+
+
+class TestRethinkDBContract(StoreContract):
+    @pytest.fixture(autouse=True)
+    def _url(self, rethinkdb_module_url: str) -> None:
+        self.store_url = rethinkdb_module_url
+
+    def make_store(self) -> Store:
+        return RethinkDBStore(parse_url(self.store_url))
+
+
+def test_rethinkdb_answers_as_memory_does(rethinkdb_url: str) -> None:
+    """Its clock cannot be set: what `remaining` decides is left out here, and tested by itself."""
+
+    class RethinkDB(Lockstep):
+        loop = asyncio.new_event_loop()
+        tested = RethinkDBStore(parse_url(rethinkdb_url))
+
+    try:
+        run_state_machine_as_test(
+            RethinkDB,
+            settings=settings(
+                max_examples=25,
+                stateful_step_count=20,
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    finally:
+        RethinkDB.loop.run_until_complete(RethinkDB.tested.close())
+        RethinkDB.loop.close()
