@@ -1,0 +1,16 @@
+"""Chaos: real workers that stand for one role, really killed, stopped and cut off, and a judge of what they did.
+
+`python -m tests.chaos --store sqlite|rethinkdb|cluster --seconds N` runs for as long as one likes; `test_chaos.py` runs
+it briefly, and shows that the judge is not blind.
+
+worker.py    a candidate: coord's public API, and writes under its term to a fenced and an unfenced resource
+resource.py  the two resources, in a process of their own that keeps a journal of what it accepted, in order
+recorder.py  what a worker knows, as a history for `coord.testing.history`, in a file that outlives kill -9
+proxy.py     the network between a worker and a RethinkDB server: blackholes, stalls, delays, resets
+stages.py    the stores that the workers share, and what can be done to them
+faults.py    the kinds of fault, and how each is injected and healed
+crew.py      the workers as processes: started, killed, started again; who leads
+run.py       one run from start to end
+figures.py   what came of it, in numbers
+report.py    the numbers for people
+"""

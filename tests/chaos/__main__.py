@@ -1,0 +1,70 @@
+"""`python -m tests.chaos --store sqlite|rethinkdb|cluster --seconds N [--seed S] [--out FILE.json]`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+from tests.chaos import figures, report
+from tests.chaos.run import Plan, Run
+from tests.chaos.stages import STAGES
+
+
+async def _watched(run: Run, store: str, seconds: float) -> None:
+    console, running = Console(stderr=True), asyncio.create_task(run.run())
+    if not console.is_terminal:
+        while not (await asyncio.wait({running}, timeout=10))[0]:
+            print(report.line(run.state(), seconds), file=sys.stderr, flush=True)
+        return await running
+    with Live(console=console, refresh_per_second=4) as live:
+        while not (await asyncio.wait({running}, timeout=0.25))[0]:
+            live.update(report.display(run.state(), store, seconds))
+    return await running
+
+
+def main() -> int:
+    """Exit status 0 when every promise was kept, 1 when not."""
+    parser = argparse.ArgumentParser("python -m tests.chaos", description="Chaos with real processes.")
+    parser.add_argument("--store", choices=sorted(STAGES), default="sqlite")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--ttl", type=float, default=2.0, help="seconds")
+    parser.add_argument("--kinds", default=None, help="kinds of fault, with commas between; all that the store knows")
+    parser.add_argument("--calm", type=float, default=3.0, help="the longest between two faults, in ttls")
+    parser.add_argument("--break", dest="broken", choices=["", "deadline", "fence"], default="", help="try the judge")
+    parser.add_argument("--out", type=Path, default=None, help="figures as JSON; beside it the same as Markdown")
+    parser.add_argument("--keep", type=Path, default=None, help="a directory for histories and logs")
+    given = parser.parse_args()
+    seed = random.randrange(2**31) if given.seed is None else given.seed
+    kinds = None if given.kinds is None else tuple(given.kinds.split(","))
+    plan = Plan(given.seconds, seed, given.workers, given.ttl, kinds, (min(0.5, given.calm), given.calm), given.broken)
+    with tempfile.TemporaryDirectory(prefix="coord-chaos-") as temporary:
+        directory = Path(temporary)
+        if given.keep is not None:
+            given.keep.mkdir(parents=True, exist_ok=True)
+            directory = Path(tempfile.mkdtemp(prefix=f"{given.store}-{seed}-", dir=given.keep))
+        run = Run(plan, directory, STAGES[given.store])
+        asyncio.run(_watched(run, given.store, given.seconds))
+        result = figures.figures(run, given.store)
+        (directory / "faults.json").write_text(json.dumps([fault.as_dict() for fault in run.faults], indent=1))
+        (directory / "notes.json").write_text(json.dumps(run.crew.notes, indent=0))
+    result["good"] = figures.good(result)
+    page = report.markdown(result)
+    if given.out is not None:
+        given.out.write_text(json.dumps(result, indent=2) + "\n")
+        given.out.with_suffix(".md").write_text(page)
+    print(page)
+    return 0 if result["good"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""The workers of a run, as processes: started, killed, stopped, started again; what they say; who leads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.worker import Settings
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Member:
+    """One place among the workers; each process that fills it has a name of its own."""
+
+    def __init__(self, crew: Crew, index: int) -> None:
+        self.crew, self.index = crew, index
+        self.process: asyncio.subprocess.Process | None = None
+        self.name = ""
+        self.busy = False
+        """A fault is at work on it."""
+        self._incarnation = 0
+        self._listener: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    async def start(self) -> None:
+        self._incarnation += 1
+        self.name = f"w{self.index}.{self._incarnation}"
+        crew = self.crew
+        settings = Settings(
+            process=self.name,
+            url=crew.url_of(self.index),
+            ttl=crew.ttl,
+            history=str(crew.directory / f"history-{self.name}.jsonl"),
+            resource=str(crew.directory / "resource.sock"),
+            seed=crew.chance.randrange(2**31),
+            broken=crew.broken,
+        )
+        with (crew.directory / f"stderr-{self.name}.txt").open("wb") as errors:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "tests.chaos.worker",
+                settings.argument(),
+                cwd=ROOT,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors,
+            )
+        self._listener = asyncio.create_task(self._listen(self.process))
+
+    async def _listen(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        while line := await process.stdout.readline():
+            with contextlib.suppress(ValueError):  # half a line, of one that was killed
+                self.crew.heard(json.loads(line))
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    async def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        self.send(signal.SIGKILL)
+        await self.gone()
+
+    async def gone(self) -> None:
+        assert self.process is not None and self._listener is not None
+        await self.process.wait()
+        await self._listener
+
+    def tell(self, line: str) -> None:
+        assert self.process is not None and self.process.stdin is not None
+        self.process.stdin.write(line.encode() + b"\n")
+
+    async def stop(self) -> None:
+        """In good order; with force after a while."""
+        assert self.process is not None and self.process.stdin is not None
+        if self.process.returncode is None:
+            self.process.stdin.close()
+        try:
+            await asyncio.wait_for(self.gone(), 10 + 3 * self.crew.ttl)
+        except asyncio.TimeoutError:
+            self.crew.heard({"note": "did not stop", "process": self.name, "at": 0.0})
+            await self.kill()
+
+
+class Crew:
+    def __init__(
+        self, directory: Path, size: int, ttl: float, url_of: Callable[[int], str], chance: random.Random, broken: str
+    ) -> None:
+        self.directory, self.ttl, self.url_of, self.chance, self.broken = directory, ttl, url_of, chance, broken
+        self.members = [Member(self, index) for index in range(size)]
+        self.notes: list[dict[str, Any]] = []
+        self.elections = 0
+        self._leading: tuple[str, int] = ("", 0)
+
+    def heard(self, note: dict[str, Any]) -> None:
+        self.notes.append(note)
+        if note["note"] == "elected":
+            self.elections += 1
+            if note["token"] > self._leading[1]:
+                self._leading = (note["process"], note["token"])
+
+    @property
+    def leader(self) -> Member | None:
+        """Who was elected last, if that process is still there."""
+        return next((one for one in self.members if one.name == self._leading[0]), None)
+
+    @property
+    def token(self) -> int:
+        return self._leading[1]
+
+    def free(self) -> list[Member]:
+        """Those that no fault is at work on."""
+        return [one for one in self.members if not one.busy]
+
+    async def start(self) -> None:
+        for one in self.members:
+            await one.start()
+
+    async def stop(self) -> None:
+        for one in self.members:
+            if one.process is not None and one.process.returncode is None:
+                one.send(signal.SIGCONT)
+        await asyncio.gather(*(one.stop() for one in self.members))

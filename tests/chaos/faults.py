@@ -1,0 +1,212 @@
+"""The kinds of fault. Each is a coroutine that injects, holds and heals, and says whom it hit and from when to when."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.chaos.crew import Crew, Member
+from tests.chaos.recorder import now
+from tests.chaos.stages import Stage
+
+
+class NotNow(Exception):
+    """This kind finds nothing to hit at the moment."""
+
+
+@dataclass
+class Fault:
+    """`hit`: the processes that it was aimed at; `everybody`: it was the store, for all of them."""
+
+    kind: str
+    begin: float = 0.0
+    end: float = 0.0
+    hit: list[str] = field(default_factory=list)
+    everybody: bool = False
+    detail: str = ""
+    members: list[Member] = field(default_factory=list)
+
+    def take(self, *members: Member) -> None:
+        """It begins, on these."""
+        for one in members:
+            one.busy = True
+            self.members.append(one)
+            self.hit.append(one.name)
+        self.begin = now()
+
+    def as_dict(self) -> dict[str, Any]:
+        names = ("kind", "begin", "end", "hit", "everybody", "detail")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass
+class Scene:
+    """What faults are injected into."""
+
+    crew: Crew
+    stage: Stage
+    ttl: float
+    chance: random.Random
+    store_busy: bool = False
+
+    def between(self, low: float, high: float) -> float:
+        """A duration between two shares of the ttl."""
+        return self.chance.uniform(low, high) * self.ttl
+
+    def victim(self, leader: float = 0.75) -> Member:
+        """The leader, mostly."""
+        free, first = self.crew.free(), self.crew.leader
+        if first is not None and first in free and self.chance.random() < leader:
+            return first
+        if len(free) <= 1:
+            raise NotNow
+        return self.chance.choice(free)
+
+
+async def kill(scene: Scene, fault: Fault) -> None:
+    one = scene.victim()
+    fault.take(one)
+    await one.kill()
+    await asyncio.sleep(scene.between(0.1, 1.0))
+    await one.start()
+
+
+async def _freeze(fault: Fault, one: Member, seconds: float) -> None:
+    fault.take(one)
+    fault.detail = f"{seconds:.2f} s"
+    one.send(signal.SIGSTOP)
+    await asyncio.sleep(seconds)
+    one.send(signal.SIGCONT)
+
+
+async def stop(scene: Scene, fault: Fault) -> None:
+    """Beyond the ttl, and beyond a takeover."""
+    await _freeze(fault, scene.victim(0.9), scene.between(1.4, 2.4) + 0.5)
+
+
+async def pause(scene: Scene, fault: Fault) -> None:
+    """Shorter than the margin."""
+    await _freeze(fault, scene.victim(), scene.between(0.02, 0.2))
+
+
+async def step_down(scene: Scene, fault: Fault) -> None:
+    one = scene.victim(1.0)
+    fault.take(one)
+    one.tell("step_down")
+    await asyncio.sleep(scene.between(0.5, 1.0))
+
+
+async def file_locked(scene: Scene, fault: Fault) -> None:
+    """Somebody else holds the write lock of the file."""
+    seconds = scene.between(0.05, 2.0)
+    release = await scene.stage.lock()
+    fault.everybody, fault.begin, fault.detail = True, now(), f"{seconds:.2f} s"
+    await asyncio.sleep(seconds)
+    release()
+
+
+def network(mode: str, low: float, high: float) -> Callable[[Scene, Fault], Awaitable[None]]:
+    """A worker, mostly the leader, or at times everybody, is cut off or hampered, for so many ttls.
+
+    On a cluster at times only on the way to one node.
+    """
+
+    async def hamper(scene: Scene, fault: Fault) -> None:
+        members = [scene.victim()] if scene.chance.random() < 0.8 else scene.crew.free()
+        fault.take(*members)
+        fault.everybody = len(members) == len(scene.crew.members)
+        seconds = scene.between(low, high)
+        node = scene.chance.randrange(8)  # one of them, or all when there is none with that number
+        proxies = [
+            proxy
+            for one in members
+            for number, proxy in enumerate(scene.stage.proxies_of(one.index))
+            if number == node or node >= len(scene.stage.proxies_of(one.index)) or len(scene.stage.nodes) == 1
+        ]
+        fault.detail = f"{seconds:.2f} s, {len(members)} workers, {len(proxies)} ways"
+        for proxy in proxies:
+            proxy.set(mode, delay=scene.between(0.03, 0.3))
+        await asyncio.sleep(seconds)
+        for proxy in proxies:
+            proxy.set("pass")
+
+    return hamper
+
+
+def server(how: str, which: str, low: float, high: float) -> Callable[[Scene, Fault], Awaitable[None]]:
+    """A server is killed and started again, or stopped and continued, after so many ttls."""
+
+    async def trouble(scene: Scene, fault: Fault) -> None:
+        stage = scene.stage
+        number = await stage.primary() if which == "primary" else scene.chance.randrange(len(stage.nodes))
+        if number is None:
+            raise NotNow
+        seconds = scene.between(low, high)
+        fault.everybody, fault.begin = True, now()
+        fault.detail = f"node {number}, {seconds:.2f} s"
+        if how == "kill":
+            await stage.kill(number)
+            await asyncio.sleep(seconds)
+            await stage.restart(number)
+        else:
+            stage.freeze(number)
+            await asyncio.sleep(seconds)
+            stage.thaw(number)
+
+    return trouble
+
+
+@dataclass(frozen=True)
+class Kind:
+    """`from_end`: failover is counted from when the fault was healed; before that nobody could lead."""
+
+    inject: Callable[[Scene, Fault], Awaitable[None]]
+    weight: float = 1.0
+    on_store: bool = False
+    from_end: bool = False
+
+
+KINDS: dict[str, Kind] = {
+    "kill": Kind(kill, 2.0),
+    "stop": Kind(stop, 2.0),
+    "pause": Kind(pause),
+    "step down": Kind(step_down, 0.7),
+    "file locked": Kind(file_locked, on_store=True, from_end=True),
+    "blackhole": Kind(network("blackhole", 0.2, 2.5), 1.5),
+    "stall": Kind(network("stall", 0.2, 2.5), 1.5),
+    "delay": Kind(network("delay", 0.5, 3.0)),
+    "reset": Kind(network("reset", 0.2, 2.0), 1.5),
+    "refuse": Kind(network("refuse", 0.2, 2.0), 0.7),
+    "server killed": Kind(server("kill", "any", 0.0, 2.0), on_store=True, from_end=True),
+    "server stopped": Kind(server("stop", "any", 0.1, 2.5), on_store=True, from_end=True),
+    "primary killed": Kind(server("kill", "primary", 1.0, 6.0), 1.5, on_store=True),
+    "primary stopped": Kind(server("stop", "primary", 0.3, 9.0), 1.0, on_store=True),
+    "node killed": Kind(server("kill", "any", 0.5, 4.0), 0.7, on_store=True),
+    "node stopped": Kind(server("stop", "any", 0.3, 9.0), 0.7, on_store=True),
+}
+
+
+async def inject(scene: Scene, kind: str) -> Fault:
+    """One fault from start to end. Raises `NotNow`."""
+    how, fault = KINDS[kind], Fault(kind)
+    if how.on_store and scene.store_busy:
+        raise NotNow
+    scene.store_busy = scene.store_busy or how.on_store
+    try:
+        await how.inject(scene, fault)
+    finally:
+        if how.on_store:
+            scene.store_busy = False
+        for one in fault.members:
+            one.busy = False
+    fault.end = now()
+    return fault
+
+
+def pick(scene: Scene) -> str:
+    kinds = list(scene.stage.kinds)
+    return scene.chance.choices(kinds, [KINDS[kind].weight for kind in kinds])[0]

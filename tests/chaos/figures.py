@@ -1,0 +1,223 @@
+"""What came of a run, in numbers, and what the judges say."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coord.testing.history import Event, History
+from coord.testing.judges import beliefs, judge
+from coord.testing.linearizability import Undecided
+from tests.chaos.faults import KINDS, Fault
+from tests.chaos.resource import journal
+from tests.chaos.run import Run
+from tests.chaos.worker import ROLE
+
+WANTED = ("released", "stepped_down")
+
+
+@dataclass
+class Reign:
+    """A term as looks and writes show it: from the first sign of it to the last."""
+
+    token: int
+    process: str
+    first: float
+    last: float
+
+
+def read_history(directory: Path) -> History:
+    """All workers' events. A last line that its writer did not live to finish is left out."""
+    paths = sorted(directory.glob("history-*.jsonl"))
+    for path in paths:
+        text = path.read_bytes()
+        if text and not text.endswith(b"\n"):
+            path.write_bytes(text[: text.rfind(b"\n") + 1])
+    return History.read(*paths)
+
+
+def violations(history: History) -> list[str]:
+    """What the judges find.
+
+    A first claim that was not answered may take effect at any later time, and many of these make the search for an
+    order explode. Where no answer ever shows its holder, it can be left out: leaving out what need not have happened
+    takes explanations away and adds none, so a history that is good without is good. A bad one is judged whole.
+    """
+    shown = {
+        event.value["row"][0] for event in history.events if event.kind == "ok" and event.value.get("row") is not None
+    }
+    ended = {(event.process, event.op): event.kind for event in history.events if event.kind != "invoke"}
+
+    def needless(event: Event) -> bool:
+        key = (event.process, event.op)
+        return event.action == "claim" and ended.get(key, "unknown") == "unknown" and key in unseen
+
+    unseen = {
+        (event.process, event.op)
+        for event in history.events
+        if event.kind == "invoke" and event.action == "claim" and event.value["holder"] not in shown
+    }
+    try:
+        found = judge(History([event for event in history.events if not needless(event)]))
+        if found:
+            found = judge(history)
+    except Undecided as err:
+        return [f"undecided: {err}"]
+    return [str(one) for one in found]
+
+
+def reigns(history: History) -> list[Reign]:
+    """By token."""
+    found: dict[int, Reign] = {}
+    for one in beliefs(history.operations(), history.events[-1].at if history.events else 0.0):
+        if one.role == ROLE:
+            found.setdefault(one.token, Reign(one.token, one.process, one.begin, one.end))
+    return [found[token] for token in sorted(found)]
+
+
+def stale(entries: list[dict[str, Any]]) -> tuple[int, int]:
+    """Of the writes to one resource: how many came with an older token than one accepted before; of these, accepted."""
+    newest = attempted = accepted = 0
+    for entry in entries:
+        if entry["token"] < newest:
+            attempted += 1
+            accepted += bool(entry["accepted"])
+        elif entry["accepted"]:
+            newest = entry["token"]
+    return attempted, accepted
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """Median, 99th percentile (the nearest rank) and worst, in seconds."""
+    ordered = sorted(values)
+    if not ordered:
+        return {"count": 0}
+    rank = max(0, -(-99 * len(ordered) // 100) - 1)
+    return {
+        "count": len(ordered),
+        "median": round(statistics.median(ordered), 3),
+        "p99": round(ordered[rank], 3),
+        "worst": round(ordered[-1], 3),
+    }
+
+
+def failovers(faults: list[Fault], terms: list[Reign]) -> dict[str, dict[str, Any]]:
+    """For each kind of fault that hit the leader: how long until the next term showed.
+
+    `led through`: the leader kept its term. `mixed`: another fault was at work meanwhile, so the time says nothing.
+    `missed`: it was aimed at somebody else.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for fault in faults:
+        mine = found.setdefault(fault.kind, {"times": [], "led through": 0, "mixed": 0, "missed": 0})
+        before = [term for term in terms if term.first <= fault.begin]
+        leader = before[-1] if before else None
+        if leader is None or not (fault.everybody or leader.process in fault.hit):
+            mine["missed"] += 1
+            continue
+        after = next((term for term in terms if term.token > leader.token), None)
+        if after is None or (leader.last >= fault.end and after.first > fault.end):
+            mine["led through"] += 1
+            continue
+        other = [
+            one
+            for one in faults
+            if one is not fault and one.begin < after.first and one.end > min(fault.begin, leader.last)
+        ]
+        if other or leader.last < fault.begin - 0.5:
+            mine["mixed"] += 1
+            continue
+        from_end = KINDS[fault.kind].from_end and after.first >= fault.end
+        mine["times"].append(after.first - (fault.end if from_end else fault.begin))
+    for mine in found.values():
+        mine.update(spread(mine.pop("times")))
+    return dict(sorted(found.items()))
+
+
+def false_demotions(run: Run) -> dict[str, Any]:
+    """Terms lost with no fault near: none from its begin until two ttls and two seconds after its end."""
+    grace = 2 * run.plan.ttl + 2.0
+    near = sorted((fault.begin, fault.end + grace) for fault in run.faults)
+    quiet, at = 0.0, run.began
+    for begin, end in near:
+        quiet += max(0.0, begin - at)
+        at = max(at, end)
+    quiet += max(0.0, run.ended - at)
+    lost = [
+        note
+        for note in run.crew.notes
+        if note["note"] == "lost"
+        and note["reason"] not in WANTED
+        and run.began <= note["at"] <= run.ended
+        and not any(begin <= note["at"] <= end for begin, end in near)
+    ]
+    return {
+        "count": len(lost),
+        "quiet_seconds": round(quiet, 1),
+        "per_hour": round(3600 * len(lost) / quiet, 2) if quiet > 0 else None,
+        "reasons": dict(Counter(note["reason"] for note in lost)),
+    }
+
+
+def unpaired(notes: list[dict[str, Any]]) -> list[str]:
+    """Where `on_lost` did not come exactly once for each `on_elected`, in order. The last term of a killed one is open."""
+    wrong: list[str] = []
+    open_term: dict[str, int] = {}
+    for note in notes:
+        who = note["process"]
+        if note["note"] == "elected":
+            if who in open_term:
+                wrong.append(f"{who}: elected under {note['token']} before {open_term[who]} was lost")
+            open_term[who] = note["token"]
+        elif note["note"] == "lost" and open_term.pop(who, None) != note["token"]:
+            wrong.append(f"{who}: lost {note['token']}, which it did not have")
+        elif note["note"] == "stopped" and who in open_term:
+            wrong.append(f"{who}: stopped, and {open_term[who]} was never lost")
+    return wrong
+
+
+def figures(run: Run, store: str) -> dict[str, Any]:
+    """Everything worth keeping, as JSON has it."""
+    history = read_history(run.directory)
+    operations, writes = history.operations(), journal(run.directory / "resource.db")
+    outcomes: dict[str, Counter[str]] = {}
+    for one in operations:
+        outcomes.setdefault(one.action, Counter())[one.outcome] += 1
+    attempted, accepted = stale([entry for entry in writes if entry["name"] == "fenced"])
+    overlaps, _ = stale([entry for entry in writes if entry["name"] == "unfenced"])
+    terms = reigns(history)
+    stderr = [path for path in sorted(run.directory.glob("stderr-*.txt")) if b"Traceback" in path.read_bytes()]
+    return {
+        "store": store,
+        "seed": run.plan.seed,
+        "workers": run.plan.workers,
+        "ttl": run.plan.ttl,
+        "seconds": round(run.ended - run.began, 1),
+        "stage": run.stage.facts,
+        "operations": {action: dict(counts) for action, counts in sorted(outcomes.items())},
+        "faults": dict(sorted(run.counted.items())),
+        "elections": len(terms),
+        "losses": dict(Counter(note["reason"] for note in run.crew.notes if note["note"] == "lost")),
+        "fenced_writes": sum(entry["name"] == "fenced" for entry in writes),
+        "overlaps_unfenced": overlaps,
+        "stale_attempted": attempted,
+        "stale_refused": attempted - accepted,
+        "stale_accepted": accepted,
+        "failover": failovers(run.faults, terms),
+        "false_demotions": false_demotions(run),
+        "recovered_in": None if run.recovered_in is None else round(run.recovered_in, 3),
+        "longest_lag": round(run.lag, 3),
+        "callbacks_unpaired": unpaired(run.crew.notes),
+        "did_not_stop": [note["process"] for note in run.crew.notes if note["note"] == "did not stop"],
+        "tracebacks": [path.name for path in stderr],
+        "violations": violations(history),
+    }
+
+
+def good(result: dict[str, Any]) -> bool:
+    """Whether every promise was kept."""
+    bad = ("stale_accepted", "violations", "callbacks_unpaired", "did_not_stop", "tracebacks")
+    return not any(result[name] for name in bad) and result["recovered_in"] is not None

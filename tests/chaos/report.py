@@ -1,0 +1,93 @@
+"""A run for people: the display while it goes on, and the page at its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+
+def display(state: dict[str, Any], store: str, seconds: float) -> Group:
+    """What is seen while a run goes on."""
+    table = Table(title=f"chaos on {store}: {state['seconds']:.0f} of {seconds:.0f} s", title_justify="left")
+    table.add_column("fault")
+    table.add_column("times", justify="right")
+    for kind, count in sorted(state["faults"].items()):
+        table.add_row(kind, str(count))
+    now = ", ".join(state["active"]) or "calm"
+    return Group(table, Text(f"{now}; {state['leader']} leads under {state['token']}, {state['elections']} elections"))
+
+
+def line(state: dict[str, Any], seconds: float) -> str:
+    """The same where there is no terminal."""
+    return (
+        f"{state['seconds']:6.0f}/{seconds:.0f} s  {sum(state['faults'].values())} faults, "
+        f"{state['elections']} elections, {state['leader']} leads under {state['token']}"
+    )
+
+
+def _table(head: list[str], rows: list[list[Any]]) -> list[str]:
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    return [*lines, *("| " + " | ".join("" if cell is None else str(cell) for cell in row) + " |" for row in rows), ""]
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The page."""
+    demotions, kept = result["false_demotions"], result["good"]
+    lines = [
+        f"# Chaos on {result['store']}: {result['seconds']:g} s, {result['workers']} workers, ttl {result['ttl']:g} s, "
+        f"seed {result['seed']}",
+        "",
+        f"**{'Every promise was kept.' if kept else 'A PROMISE WAS BROKEN.'}**",
+        "",
+    ]
+    lines += [f"- {name}: {value}" for name, value in result["stage"].items()]
+    lines += ["" if result["stage"] else "", *_table(
+        ["what", "count"],
+        [
+            ["elections", result["elections"]],
+            ["faults", sum(result["faults"].values())],
+            ["writes to the fenced resource", result["fenced_writes"]],
+            ["of these stale, attempted", result["stale_attempted"]],
+            ["stale, refused", result["stale_refused"]],
+            ["stale, accepted", result["stale_accepted"]],
+            ["overlaps at the unfenced resource", result["overlaps_unfenced"]],
+            ["violations that the judges found", len(result["violations"])],
+            ["on_elected and on_lost unpaired", len(result["callbacks_unpaired"])],
+            ["demotions with no fault near", f"{demotions['count']} in {demotions['quiet_seconds']:g} quiet s"],
+            ["the same, an hour", demotions["per_hour"]],
+            ["led again after the last fault, s", result["recovered_in"]],
+            ["the longest that the run itself came late, s", result["longest_lag"]],
+        ],
+    )]  # fmt: skip
+    lines += [
+        "## Failover",
+        "",
+        "Seconds from the fault (for a store that was down: from its return) to the next term.",
+        "",
+    ]
+    lines += _table(
+        ["fault", "injected", "failovers", "median", "p99", "worst", "led through", "mixed", "not at the leader"],
+        [
+            [kind, result["faults"].get(kind), one["count"], one.get("median"), one.get("p99"), one.get("worst"),
+             one["led through"], one["mixed"], one["missed"]]
+            for kind, one in result["failover"].items()
+        ],
+    )  # fmt: skip
+    lines += ["## Operations", ""]
+    lines += _table(
+        ["operation", "ok", "fail", "unknown"],
+        [
+            [name, one.get("ok", 0), one.get("fail", 0), one.get("unknown", 0)]
+            for name, one in result["operations"].items()
+        ],
+    )
+    lines += ["## Losses", ""] + _table(
+        ["reason", "count"], [[name, n] for name, n in sorted(result["losses"].items())]
+    )
+    for name in ("violations", "callbacks_unpaired", "did_not_stop", "tracebacks"):
+        if result[name]:
+            lines += [f"## {name}", "", "```", *map(str, result[name]), "```", ""]
+    return "\n".join(lines)

@@ -1,0 +1,153 @@
+"""One run from start to end: the crew on its stage, faults one after the other and at times two at once, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.chaos import faults
+from tests.chaos.crew import ROOT, Crew
+from tests.chaos.faults import Fault, NotNow, Scene
+from tests.chaos.recorder import now
+from tests.chaos.stages import Stage
+
+
+@dataclass
+class Plan:
+    """`kinds`: the kinds of fault, or None for all that the stage knows; each comes at least once, in random order."""
+
+    seconds: float
+    seed: int
+    workers: int = 4
+    ttl: float = 2.0
+    kinds: tuple[str, ...] | None = None
+    calm: tuple[float, float] = (0.5, 3.0)
+    """Between faults, in ttls."""
+    broken: str = ""
+    """"deadline": workers that believe on; "fence": a resource that refuses nothing."""
+
+
+class Run:
+    def __init__(self, plan: Plan, directory: Path, make_stage: Callable[[Path, int, random.Random], Stage]) -> None:
+        self.plan, self.directory = plan, directory
+        self.chance = random.Random(plan.seed)
+        self.stage = make_stage(directory, plan.workers, self.chance)
+        if plan.kinds is not None:
+            self.stage.kinds = plan.kinds
+        self.crew = Crew(
+            directory, plan.workers, plan.ttl, self.stage.url_of, self.chance, "deadline" * (plan.broken == "deadline")
+        )
+        self.faults: list[Fault] = []
+        self.active: list[str] = []
+        self.counted: Counter[str] = Counter()
+        self.began = self.ended = 0.0
+        self.lag = 0.0
+        """The longest that this very process came late: how busy the machine was, in seconds."""
+        self.recovered_in: float | None = None
+        """Seconds from the last heal until somebody leads; None for never."""
+        self._resource: asyncio.subprocess.Process | None = None
+
+    async def run(self) -> None:
+        lag = asyncio.create_task(self._watch_lag())
+        try:
+            await self._start_resource()
+            await self.stage.start()
+            await self.crew.start()
+            await self._until_led(60.0)
+            self.began = now()
+            await self._make_trouble()
+            healed, before = now(), self._leads_now()
+            limit = 30.0 + 5 * self.plan.ttl
+            self.recovered_in = 0.0 if before else None
+            while self.recovered_in is None and now() - healed < limit:
+                await asyncio.sleep(0.02)
+                if self._leads_now():
+                    self.recovered_in = now() - healed
+            self.ended = now()
+            await self.crew.stop()
+        finally:
+            lag.cancel()
+            for one in self.crew.members:
+                if one.process is not None and one.process.returncode is None:
+                    with contextlib.suppress(ProcessLookupError):
+                        await one.kill()
+            if self._resource is not None and self._resource.returncode is None:
+                self._resource.kill()
+                await self._resource.wait()
+            await self.stage.close()
+
+    def _leads_now(self) -> bool:
+        """Whether the last that was heard is that somebody leads, who is still there."""
+        leader = self.crew.leader
+        if leader is None:
+            return False
+        return not any(
+            note["note"] == "lost" and note["token"] == self.crew.token for note in reversed(self.crew.notes[-200:])
+        )
+
+    async def _until_led(self, limit: float) -> None:
+        until = now() + limit
+        while not self._leads_now():
+            if now() > until:
+                raise RuntimeError(f"nobody led within {limit:g} s of the start: see {self.directory}")
+            await asyncio.sleep(0.02)
+
+    async def _start_resource(self) -> None:
+        command = [sys.executable, "-m", "tests.chaos.resource", "resource.sock", "resource.db"]
+        command[3:] = [str(self.directory / name) for name in command[3:]]
+        if self.plan.broken == "fence":
+            command.append("--blind")
+        self._resource = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+        assert self._resource.stdout is not None
+        if await self._resource.stdout.readline() != b"ready\n":
+            raise RuntimeError("the resource did not start")
+
+    async def _make_trouble(self) -> None:
+        scene = Scene(self.crew, self.stage, self.plan.ttl, self.chance)
+        until = self.began + self.plan.seconds
+        first = list(self.stage.kinds)
+        self.chance.shuffle(first)
+        while now() < until:
+            await asyncio.sleep(
+                min(scene.between(*self.plan.calm) + (10.0 if self.chance.random() < 0.05 else 0.0), until - now())
+            )
+            if now() >= until:
+                break
+            at_once = 2 if not first and self.chance.random() < 0.25 else 1
+            kinds = [first.pop() if first else faults.pick(scene) for _ in range(at_once)]
+            await asyncio.gather(*(self._one(scene, kind) for kind in kinds))
+
+    async def _one(self, scene: Scene, kind: str) -> None:
+        self.active.append(kind)
+        try:
+            self.faults.append(await faults.inject(scene, kind))
+            self.counted[kind] += 1
+        except NotNow:
+            pass
+        finally:
+            self.active.remove(kind)
+
+    async def _watch_lag(self) -> None:
+        while True:
+            before = now()
+            await asyncio.sleep(0.05)
+            self.lag = max(self.lag, now() - before - 0.05)
+
+    def state(self) -> dict[str, Any]:
+        """For the display."""
+        leader = self.crew.leader
+        return {
+            "seconds": now() - self.began if self.began else 0.0,
+            "leader": "nobody" if leader is None else leader.name,
+            "token": self.crew.token,
+            "elections": self.crew.elections,
+            "faults": dict(self.counted),
+            "active": list(self.active),
+        }

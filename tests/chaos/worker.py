@@ -1,0 +1,122 @@
+"""One candidate as a process: stands for the role, and as long as it leads writes to the resources under its token.
+
+`python -m tests.chaos.worker SETTINGS` with the settings as JSON. What it notices goes to standard output, one JSON
+object a line; what it does goes to its history. A line "step_down" on standard input makes it hand over; SIGTERM or the
+end of standard input stops it in good order.
+
+`broken` is for the tests of the judge: "deadline" believes in a term for seconds after its deadline.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from coord import Coordinator, LossReason, Term, urls
+from tests.chaos.lifeline import die_with_parent
+from tests.chaos.recorder import Recorder, RecordingStore, now
+from tests.chaos.resource import ResourceClient
+
+ROLE = "job"
+BELIEVES_ON = 4.0
+"""Seconds for which a broken worker goes on believing."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    process: str
+    url: str
+    ttl: float
+    history: str
+    resource: str
+    seed: int
+    broken: str = ""
+
+    def argument(self) -> str:
+        return json.dumps(asdict(self))
+
+
+class Worker:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.recorder = Recorder(Path(settings.history), settings.process)
+        self.resource = ResourceClient(settings.resource)
+        self.random = random.Random(settings.seed)
+        self.stopped = threading.Event()
+        store = RecordingStore(urls.make_store(settings.url), self.recorder)
+        self.coordinator = Coordinator(store=store)
+        self.lead = self.coordinator.leadership(ROLE, ttl=settings.ttl, info={"name": settings.process})
+        self.lead.on_elected(self._elected)
+        self.lead.on_lost(self._lost)
+
+    def note(self, what: str, **more: Any) -> None:
+        line = json.dumps({"at": now(), "process": self.settings.process, "note": what, **more}) + "\n"
+        os.write(1, line.encode())
+
+    def _elected(self, term: Term) -> None:
+        self.note("elected", token=term.token)
+
+    def _lost(self, term: Term, reason: LossReason) -> None:
+        self.note("lost", token=term.token, reason=str(reason))
+
+    def run(self) -> None:
+        threading.Thread(target=self._obey, daemon=True).start()
+        self.lead.start()
+        self.note("started")
+        while not self.stopped.is_set():
+            token = self.recorder.look(self.lead)
+            if token is None:
+                time.sleep(0.02)
+                continue
+            # Between the check and the act: here a frozen process wakes up with an old belief (rule 10).
+            time.sleep(self.random.uniform(0.01, 0.05))
+            for name in self.random.sample(("unfenced", "fenced"), 2):
+                self._write(name, token)
+        self.coordinator.close()
+        self.note("stopped")
+
+    def _write(self, name: str, token: int) -> None:
+        key = self.recorder.invoke("write" if name == "fenced" else "unfenced write", name, token=token)
+        try:
+            accepted = self.resource.write(name, token, self.settings.process)
+        except OSError as err:
+            self.recorder.end("unknown", key, detail=type(err).__name__)
+            time.sleep(0.05)
+            return
+        self.recorder.end("ok", key, accepted=accepted)
+
+    def _obey(self) -> None:
+        for line in sys.stdin:
+            if line.strip() == "step_down":
+                try:
+                    self.lead.step_down()
+                except Exception as err:
+                    self.note("trouble", detail=repr(err))
+        self.stopped.set()
+
+
+def _believe_on() -> None:
+    """Break rule 6: a deadline that has passed means nothing for a few seconds."""
+    Term.held = property(lambda term: time.clock_gettime(time.CLOCK_BOOTTIME) < term._deadline + BELIEVES_ON)  # type: ignore[method-assign, assignment]
+
+
+def main() -> None:
+    die_with_parent()
+    settings = Settings(**json.loads(sys.argv[1]))
+    if settings.broken == "deadline":
+        _believe_on()
+    worker = Worker(settings)
+    signal.signal(signal.SIGTERM, lambda *_: worker.stopped.set())
+    worker.run()
+
+
+if __name__ == "__main__":
+    main()
