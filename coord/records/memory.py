@@ -130,14 +130,15 @@ class MemoryRecords:
                 self._watchers.remove(entry)
 
     def _write(self, record: Mapping[str, Any], row: Record | None) -> Record:
-        stored = {"first_heartbeat": self._time(), **record, **_first(row)}
-        self._put(stored, stored["ttl"])
+        now = self._time()
+        stored = {"first_heartbeat": now, **record, **_first(row)}
+        self._put(stored, stored["ttl"], now)
         if row is None or values.MARK in row:
             self._tell(stored)
         return copy.deepcopy(self._rows[stored["id"]])
 
-    def _put(self, record: Record, remaining: float) -> None:
-        beat = self._time(remaining - record["ttl"])
+    def _put(self, record: Record, remaining: float, now: datetime | None = None) -> None:
+        beat = now or self._time(remaining - record["ttl"])
         self.write({**record, "last_heartbeat": beat})
         self._runs_out[record["id"]] = (beat, self._now() + remaining)
 

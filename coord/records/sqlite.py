@@ -24,10 +24,10 @@ Work = Callable[[sqlite3.Connection], T]
 POLL = 0.25
 """Seconds between looks at who of a role is there; one search of an index each."""
 
-# ttl, load and the times have no type here: what somebody wrote by hand is read as it is, and judged.
+# role, ttl, load and the times have no type here: what somebody wrote by hand is read as it is, and judged.
 TABLE = """CREATE TABLE IF NOT EXISTS "{table}" (
     id TEXT NOT NULL PRIMARY KEY, -- JSON: a string or an integer
-    role TEXT,
+    role,
     load,
     ttl, -- seconds
     last_heartbeat, -- wall time, seconds since 1970, for people

@@ -1,0 +1,63 @@
+"""Registries on every store; and the ancestor, on the same table."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coord import Coordinator, ServiceRegistry
+from tests.registry import raw
+
+_names = itertools.count()
+
+
+@pytest.fixture
+def clean_url(rethinkdb_module_url: str) -> str:
+    """The module's database, with nothing in its tables."""
+    coordinator = Coordinator(rethinkdb_module_url)
+    registry = coordinator.services
+    raw.run(registry, registry.inner.records._table.delete())  # type: ignore[attr-defined]
+    coordinator.close()
+    return rethinkdb_module_url
+
+
+@pytest.fixture(params=["memory", "sqlite", pytest.param("rethinkdb", marks=pytest.mark.rethinkdb)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "memory":
+        return f"memory://registry-{next(_names)}"
+    if request.param == "sqlite":
+        return f"sqlite://{tmp_path}/coord.db"
+    found: str = request.getfixturevalue("clean_url")
+    return found
+
+
+@pytest.fixture
+def two(url: str) -> Iterator[tuple[ServiceRegistry, ServiceRegistry]]:
+    """Two registries on one store, as two processes would have."""
+    with ServiceRegistry(url) as first, ServiceRegistry(url) as second:
+        yield first, second
+
+
+@pytest.fixture
+def one(two: tuple[ServiceRegistry, ServiceRegistry]) -> ServiceRegistry:
+    return two[0]
+
+
+def doublethink() -> Any:
+    """The ancestor itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import doublethink as found
+    return found
+
+
+def ancestor(url: str, table: str = "services") -> Any:
+    """The ancestor's registry on the same database."""
+    module = doublethink()
+    address, _, database = url.removeprefix("rethinkdb://").partition("/")
+    return module.ServiceRegistry(module.Rethinker([address], db=database), table)
