@@ -61,7 +61,9 @@ class SharingContract(Bench):
         async def body(at: Hand) -> None:
             other = await at.another()
             for beat, info in enumerate(INFOS, 1):
-                same(dict(applied(await at.claim("a", beat, info=info)).info), info, "info in the answer")
+                same(
+                    dict(applied(await at.claim("a", beat, takeover=True, info=info)).info), info, "info in the answer"
+                )
                 same(dict((await other.row()).info), info, "info as another reads it")
                 same(dict(refused(await other.claim("b", 1)).info), info, "info in a loser's answer")
 
@@ -85,7 +87,7 @@ class SharingContract(Bench):
             other = await at.another()
             for beat in range(1, 30):
                 writer, reader = (at, other) if beat % 2 else (other, at)
-                applied(await writer.claim("a", beat))
+                applied(await writer.claim("a", beat, takeover=True))
                 same((await reader.row()).sight, Sight("a", beat, beat), "as read at once after the answer")
 
         self.run(body)

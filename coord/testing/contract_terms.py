@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 from coord.lease import Lease, Sight
 from coord.operations import Renew
@@ -22,6 +23,24 @@ class TermContract(Bench):
             expect(row.renewed_at >= first.renewed_at, "renewed_at does not fall")
             read = await at.row()
             same((read.sight, dict(read.info)), (row.sight, {"kept": [1]}), "the row as read")
+
+        self.run(body)
+
+    def test_renew_may_replace_the_info(self) -> None:
+        async def body(at: Hand) -> None:
+            roles = [at.fresh_role() for _ in range(3)]
+            for role in roles:
+                applied(await at.claim("a", 1, role=role, info={"old": 1}))
+            news: list[dict[str, Any] | None] = [{"new": "ü"}, None, {}]
+            asked = [Renew(role, "a", 1, 2, 30.0, info) for role, info in zip(roles, news, strict=True)]
+            results = await at.renew_all([*asked, Renew(at.role, "a", 1, 2, 30.0, {"of": "an absent role"})])
+            rows = await at.read(*roles)
+            for role, wanted, result in zip(roles, ({"new": "ü"}, {"old": 1}, {}), results[:3], strict=True):
+                same(dict(applied(result).info), wanted, "info in the answer")
+                same((rows[role].sight, dict(rows[role].info)), (Sight("a", 1, 2), wanted), "the row as read")
+            refused(results[3])
+            (result,) = await at.renew_all([Renew(roles[0], "b", 1, 3, 30.0, {"not": "mine"})])
+            same(dict(refused(result).info), {"new": "ü"}, "a refused renewal leaves the info")
 
         self.run(body)
 

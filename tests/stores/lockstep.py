@@ -102,16 +102,16 @@ class Lockstep(RuleBasedStateMachine):
 
     @rule(
         batch=st.lists(
-            st.tuples(roles, st.none() | holders, st.integers(-1, 1), st.integers(-1, 2), ttls),
+            st.tuples(roles, st.none() | holders, st.integers(-1, 1), st.integers(-1, 2), ttls, st.none() | infos),
             unique_by=lambda one: one[0],
         )
     )
-    def renew(self, batch: list[tuple[str, str | None, int, int, float]]) -> None:
+    def renew(self, batch: list[tuple[str, str | None, int, int, float, dict[str, object] | None]]) -> None:
         asked = []
-        for name, other, off, ahead, ttl in batch:
+        for name, other, off, ahead, ttl, info in batch:
             row = self.row(name + self.tail)
             off = off if other else 0  # most of them should be right
-            asked.append(Renew(row.role, other or row.holder or "a", row.token + off, row.beat + ahead, ttl))
+            asked.append(Renew(row.role, other or row.holder or "a", row.token + off, row.beat + ahead, ttl, info))
         tested, oracle = self.wait(self.tested.renew(asked, 10)), self.wait(self.oracle.renew(asked, 10))
         assert len(tested) == len(asked)
         for one, first, second in zip(asked, tested, oracle, strict=True):

@@ -13,8 +13,6 @@ from coord.testing import StoreContract
 
 
 class TestMemory(StoreContract):
-    manual_clock = True  # its renewed_at is its own clock
-
     @pytest.fixture(autouse=True)
     def _store(self) -> None:
         self.store = MemoryStore()

@@ -205,9 +205,9 @@ def test_after_a_reboot_every_lease_has_run_out(tmp_path: Path) -> None:
     path = str(tmp_path / "coord.db")
     claim_once(SQLiteStore(path, clock=StoreClock(total=lambda: 5000.0, boot="one")))
     later = StoreClock(total=lambda: 3.0, boot="two")  # the new boot's clock starts again from nothing
-    same_boot = claim_once(SQLiteStore(path, clock=StoreClock(total=lambda: 5001.0, boot="one")), skew=0.0, floor=5)
+    same_boot = claim_once(SQLiteStore(path, clock=StoreClock(total=lambda: 5001.0, boot="one")), skew=0.0)
     assert isinstance(same_boot, Answer)
-    assert same_boot.applied  # by the holder itself
+    assert (same_boot.applied, same_boot.lease.remaining) == (False, 29.0)
 
     async def main() -> None:
         store = SQLiteStore(path, clock=later)

@@ -101,7 +101,7 @@ def test_kill_in_the_midst_of_commits_leaves_a_good_file(path: str) -> None:
         async def main():
             store = SQLiteStore(sys.argv[1])
             for beat in range(1, 100000):
-                result = await store.claim(Claim("r", "a", beat, 30.0, info={"x": "y" * 3000}), 10)
+                result = await store.claim(Claim("r", "a", beat, 30.0, takeover=True, info={"x": "y" * 3000}), 10)
                 print(result.lease.token, flush=True)
         asyncio.run(main())
     """
@@ -198,7 +198,7 @@ def test_many_forks_while_the_store_is_busy(path: str) -> None:
             beat = 0
             while not stop:
                 beat += 1
-                result = await store.claim(Claim(name, "parent", beat, 30.0, info={"x": "y" * 500}), 10)
+                result = await store.claim(Claim(name, "parent", beat, 30.0, takeover=True, info={"x": "y" * 500}), 10)
                 assert isinstance(result, Answer), result
         async def hear():
             async for _ in store.watch(["a", "b"]):
