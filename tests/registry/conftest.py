@@ -61,3 +61,12 @@ def ancestor(url: str, table: str = "services") -> Any:
     module = doublethink()
     address, _, database = url.removeprefix("rethinkdb://").partition("/")
     return module.ServiceRegistry(module.Rethinker([address], db=database), table)
+
+
+def set_up(url: str) -> None:
+    """What `coord init` does."""
+    import asyncio
+
+    from coord.stores.rethinkdb.setup import set_up as go
+
+    asyncio.run(go(url))

@@ -49,6 +49,29 @@ def write(
         run(registry, records._table.insert(row, conflict="replace"))
 
 
+def write_many(registry: ServiceRegistry, role: str, count: int) -> None:
+    """Healthy records of a role, in one go."""
+    records = registry.inner.records
+    names = [(f"{role}:{number}", number) for number in range(count)]
+    if isinstance(records, MemoryRecords):
+        for name, load in names:
+            write(registry, name, role, load=load, ttl=6000, host="h", pid=1)
+    elif isinstance(records, SQLiteRecords):
+        clock = records._clock
+        body = json.dumps({"host": "h", "pid": 1})
+        rows = [
+            (json.dumps(name), role, load, 6000, clock.wall(), clock.total(), clock.boot, body) for name, load in names
+        ]
+        statement = PUT.format(table=records._table)
+        registry.coordinator.engine.call(
+            lambda: records._write(lambda conn: conn.executemany(statement, rows).rowcount, 30)
+        )
+    else:
+        assert isinstance(records, RethinkDBRecords)
+        row = {"role": role, "ttl": 6000, "last_heartbeat": records._r.now(), "host": "h", "pid": 1}
+        run(registry, records._table.insert([{**row, "id": name, "load": load} for name, load in names]))
+
+
 def keys(registry: ServiceRegistry) -> set[object]:
     """The ids of all that is in the table, readable or not."""
     records = registry.inner.records
