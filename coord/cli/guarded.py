@@ -84,7 +84,6 @@ class Guarded:
     def force(self, wait: float = 1.0) -> bool:
         """Kill what there is, without the guardian's help. Whether the group is known to have ended."""
         child = self.child
-        self._kill_group(child)
         if not self.gone:
             os.kill(self.guardian, signal.SIGKILL)  # not reaped before `bury`, so the id is still its own
         until = time.monotonic() + wait

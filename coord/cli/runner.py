@@ -22,7 +22,6 @@ from coord.lease import LossReason
 
 if TYPE_CHECKING:
     from coord.coordinator import Coordinator
-    from coord.leadership import Leadership
     from coord.term import Term
 
 ENDING_A_STANDBY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -53,12 +52,12 @@ class Runner:
         status = self._stand_by(standby)
         if status is not None:
             self._ended.set()
-            self._leave(leadership, FAREWELL)
+            self._leave(FAREWELL)
             return status
         term = standby.term
         assert term is not None
         status = self._work(term)
-        if not self._leave(leadership, max(FAREWELL, self.job.ttl / 3)):
+        if not self._leave(max(FAREWELL, self.job.ttl / 3)):
             say(f"{self.job.role!r} could not be given back; it is free once the lease runs out ({self.job.ttl:g} s)")
         return status
 
@@ -155,14 +154,13 @@ class Runner:
         """`on_lost`: the term's work goes on until COMMAND has ended; only then is the lease released (rule 3)."""
         self._ended.wait()
 
-    def _leave(self, leadership: Leadership, within: float) -> bool:
+    def _leave(self, within: float) -> bool:
         """Stop standing; give the role back, if we have it. Whether that was done `within` seconds, uninterrupted."""
         left = threading.Event()
 
         def leave() -> None:
             try:
-                leadership.release()
-                self.coordinator.close()
+                self.coordinator.close()  # which releases
             except CoordError as err:
                 say(str(err))
             left.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import Iterable
@@ -14,8 +15,9 @@ from coord.cli.findings import Finding
 
 
 @click.command()
+@click.option("--replicas", type=click.IntRange(min=1), metavar="N", help="RethinkDB: of each new table. [default: 3]")
 @options.url
-def init(url: str | None) -> None:
+def init(replicas: int | None, url: str | None) -> None:
     """Make the store ready: the tables of a RethinkDB database, or a SQLite file with its schema.
 
     May be run again: what is there already is left as it is.
@@ -24,11 +26,13 @@ def init(url: str | None) -> None:
 
     full = resolve_url(url)
     if full.startswith("rethinkdb:"):
-        from coord.cli import rethinkdb_setup
+        from coord.stores.rethinkdb.setup import set_up
 
-        for line in rethinkdb_setup.set_up(full):
+        report = asyncio.run(set_up(full, replicas=replicas))
+        for line in (*report.done, *report.notes):
             click.echo(line)
-        return
+    elif replicas is not None:
+        raise click.UsageError("--replicas is for RethinkDB")
     coordinator = Coordinator(full)
     try:
         coordinator.check()

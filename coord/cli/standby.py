@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING
 
 from coord.cli import exit_codes
@@ -68,6 +69,8 @@ class Standby:
             by = self._leader()
         except CoordError as err:
             by = str(err)
+        except CancelledError:
+            return  # the coordinator was closed meanwhile: we stand by no more
         if not self.answered:
             say(f"standing by for {self.job.role!r}: {by}")
 
