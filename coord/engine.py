@@ -67,5 +67,6 @@ class Engine:
                 task.cancel()
             loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
             loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(asyncio.sleep(0))  # transports that were aborted close their sockets only now
         finally:
             loop.close()

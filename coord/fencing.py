@@ -116,7 +116,8 @@ def rethinkdb_write(
     def newer_wins(_id: Any, old: Any, new: Any) -> Any:
         # `old.merge(new)` where the token is not older; the document as it was otherwise. A missing or foreign token
         # counts as 0.
-        seen = old[field].coerce_to("number").default(0)
+        present = old[field].default(0)
+        seen = (present.type_of() == "NUMBER").branch(present, 0)
         return (seen <= token).branch(old.merge(new), old)
 
     return table.insert({"id": key, **fenced}, conflict=newer_wins, return_changes="always", durability="hard")
