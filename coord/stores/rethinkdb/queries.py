@@ -38,7 +38,7 @@ class Queries:
         def decide(row: Any) -> Any:
             may = r.or_(
                 row["holder"].eq(None),
-                row["holder"].eq(asked.holder),
+                r.and_(row["holder"].eq(asked.holder), row["beat"].lt(asked.beat)),
                 asked.takeover,
                 False if asked.skew is None else row["remaining"].lt(-asked.skew),
             )
@@ -87,27 +87,26 @@ class Queries:
         }
 
         def renewed(old: Any, asked: Any) -> Any:
-            def after(row: Any) -> Any:
-                mine = r.and_(
-                    row["holder"].eq(asked["holder"]),
-                    row["token"].eq(asked["token"]),
-                    row["beat"].lt(asked["beat"]),
-                )
-                changed = {
-                    "beat": asked["beat"],
-                    "ttl": r.expr([row["ttl"], asked["ttl"]]).max(),
-                    "renewed_at": r.branch(old["renewed_at"].gt(r.now()), old["renewed_at"], r.now()),
-                    "info": r.literal(
-                        r.branch(asked.has_fields("info"), r.json(asked["info"]), old["info"].default({}))
-                    ),
-                }
-                return r.branch(mine, old.merge(changed), old)
-
-            return self._view(old).do(after)
+            # Not by way of `view`, which would take three quarters of the time of a batch.
+            mine = r.and_(
+                old["holder"].default(None).eq(asked["holder"]),
+                old["token"].default(None).eq(asked["token"]),
+                self._held(old),
+                old["beat"].lt(asked["beat"]),
+            )
+            changed = {
+                "beat": asked["beat"],
+                "ttl": r.branch(old["ttl"].gt(asked["ttl"]), old["ttl"], asked["ttl"]),
+                "renewed_at": r.branch(old["renewed_at"].gt(r.now()), old["renewed_at"], r.now()),
+                "info": r.literal(r.branch(asked.has_fields("info"), r.json(asked["info"]), old["info"].default({}))),
+            }
+            return r.branch(mine, old.merge(changed), old)
 
         def all_of(asked: Any) -> Any:
             written = self.table.get_all(*(one.role for one in renewals)).replace(
-                lambda old: renewed(old, asked[r.expr(_KEY) + old["id"]]), return_changes="always", durability="hard"
+                lambda old: asked[r.expr(_KEY) + old["id"]].do(lambda mine: renewed(old, mine)),
+                return_changes="always",
+                durability="hard",
             )
             return self._outcome(written)
 
@@ -118,7 +117,7 @@ class Queries:
     def read(self, roles: Collection[str] | None) -> Any:
         """Rows as `view` shows them, as last committed by a majority."""
         rows = self.up_to_date if roles is None else self.up_to_date.get_all(*roles)
-        return rows.map(lambda row: self._view(row))  # the driver counts a function's parameters
+        return rows.map(lambda row: self._view(row))  # noqa: PLW0108 # the driver counts a function's parameters
 
     def watch(self, roles: Collection[str]) -> Any:
         """The same rows as they change. Heartbeats are in it: a sight of one is what a takeover is counted from."""
@@ -145,9 +144,11 @@ class Queries:
 
         def row(change: Any) -> Any:
             new = change["new_val"].default(None)
+            changed = change["old_val"].default(None).ne(new)
             return {
-                "row": r.branch(new.eq(None), None, self._view(new)),
-                "changed": change["old_val"].default(None).ne(new),
+                # What we have written needs no looking into; it is nearly all that there is in a batch of renewals.
+                "row": r.branch(changed, self._plain(new), new.eq(None), None, self._view(new)),
+                "changed": changed,
                 "error": change["error"].default(""),
             }
 
@@ -159,41 +160,51 @@ class Queries:
             }
         )
 
+    def _plain(self, row: Any) -> Any:
+        """What `view` makes of a row that a swap has just written."""
+        left = row["renewed_at"].to_epoch_time() + row["ttl"] - self.r.now().to_epoch_time()
+        timed = {"renewed_at": row["renewed_at"].to_epoch_time(), "remaining": left}
+        return row.pluck("id", "holder", "token", "beat", "ttl", "info").merge(timed)
+
     def _view(self, row: Any, timed: bool = True) -> Any:
         """The row with every field of its right type, whatever is stored. `timed`: with what is left of it."""
         r = self.r
 
-        def kind(name: str) -> Any:
-            return row[name].default(None).type_of()
+        held = self._held(row)
 
         def count(name: str) -> Any:
-            return r.branch(r.and_(kind(name).eq("NUMBER"), row[name].gt(0)), row[name].floor(), 0)
+            return r.branch(r.and_(self._kind(row, name).eq("NUMBER"), row[name].gt(0)), row[name].floor(), 0)
 
-        ttl = r.branch(r.and_(kind("ttl").eq("NUMBER"), row["ttl"].gt(0), row["ttl"].le(MAX_TTL)), row["ttl"], 0)
-        renewed_at = r.branch(kind("renewed_at").eq("PTYPE<TIME>"), row["renewed_at"].to_epoch_time(), 0)
-        held = r.and_(
-            kind("holder").eq("STRING"),
-            row["holder"].ne(""),
-            kind("token").eq("NUMBER"),
-            kind("beat").eq("NUMBER"),
-            kind("renewed_at").eq("PTYPE<TIME>"),
-            ttl.gt(0),
-        )
+        renewed_at = r.branch(self._kind(row, "renewed_at").eq("PTYPE<TIME>"), row["renewed_at"].to_epoch_time(), 0)
         fields: dict[str, Any] = {
             "id": row["id"],
             "holder": r.branch(held, row["holder"], None),
             "token": r.expr([count("token"), MAX_TOKEN]).min(),
             "beat": count("beat"),
-            "ttl": ttl,
+            "ttl": r.branch(self._has_ttl(row), row["ttl"], 0),
         }
         if timed:
             left = row["renewed_at"].to_epoch_time() + row["ttl"] - r.now().to_epoch_time()
             fields |= {
                 "renewed_at": renewed_at,
                 "remaining": r.branch(held, left, 0),
-                "info": r.branch(kind("info").eq("OBJECT"), row["info"], {}),
+                "info": r.branch(self._kind(row, "info").eq("OBJECT"), row["info"], {}),
             }
         return r.expr(fields)
+
+    def _held(self, row: Any) -> Any:
+        """Whether the row is a whole one with a holder in it. All others are vacant."""
+        kinds = {"holder": "STRING", "token": "NUMBER", "beat": "NUMBER", "renewed_at": "PTYPE<TIME>"}
+        right = (self._kind(row, name).eq(kind) for name, kind in kinds.items())
+        return self.r.and_(*right, self._has_ttl(row), row["holder"].ne(""))
+
+    def _has_ttl(self, row: Any) -> Any:
+        is_number = self._kind(row, "ttl").eq("NUMBER")
+        return self.r.and_(is_number, row["ttl"].gt(0), row["ttl"].le(MAX_TTL))
+
+    @staticmethod
+    def _kind(row: Any, name: str) -> Any:
+        return row[name].default(None).type_of()
 
 
 def _text(value: Mapping[str, Any]) -> str:
@@ -212,5 +223,5 @@ def lease(row: dict[str, Any]) -> Lease:
         ttl=float(row["ttl"]),
         renewed_at=float(row.get("renewed_at", 0.0)),
         remaining=float(row.get("remaining", row["ttl"])) if held else 0.0,
-        info=row.get("info", {}),
+        info=row["info"] if isinstance(row.get("info"), dict) else {},
     )
