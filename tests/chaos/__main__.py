@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import random
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -19,15 +20,24 @@ from tests.chaos.stages import STAGES
 
 
 async def _watched(run: Run, store: str, seconds: float) -> None:
-    console, running = Console(stderr=True), asyncio.create_task(run.run())
+    running = asyncio.create_task(run.run())
+    try:
+        await _shown(run, running, store, seconds)
+        await running
+    finally:  # interrupted: let it end what it started, before anything else is cancelled
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def _shown(run: Run, running: asyncio.Task[None], store: str, seconds: float) -> None:
+    console = Console(stderr=True)
     if not console.is_terminal:
         while not (await asyncio.wait({running}, timeout=10))[0]:
             print(report.line(run.state(), seconds), file=sys.stderr, flush=True)
-        return await running
+        return
     with Live(console=console, refresh_per_second=4) as live:
         while not (await asyncio.wait({running}, timeout=0.25))[0]:
             live.update(report.display(run.state(), store, seconds))
-    return await running
 
 
 def main() -> int:
@@ -44,6 +54,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=None, help="figures as JSON; beside it the same as Markdown")
     parser.add_argument("--keep", type=Path, default=None, help="a directory for histories and logs")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: all processes are ended
     seed = random.randrange(2**31) if given.seed is None else given.seed
     kinds = None if given.kinds is None else tuple(given.kinds.split(","))
     plan = Plan(given.seconds, seed, given.workers, given.ttl, kinds, (min(0.5, given.calm), given.calm), given.broken)

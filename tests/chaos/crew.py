@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -16,6 +17,16 @@ from typing import Any
 from tests.chaos.worker import Settings
 
 ROOT = Path(__file__).parent.parent.parent
+
+
+def snapshot(directory: Path) -> Path:
+    """A copy of the code for a run's processes: they all run the same, whatever is edited meanwhile."""
+    code = directory / "code"
+    unwanted = shutil.ignore_patterns("__pycache__")
+    for part in ("coord", "tests/chaos"):
+        shutil.copytree(ROOT / part, code / part, ignore=unwanted)
+    (code / "tests" / "__init__.py").touch()
+    return code
 
 
 class Member:
@@ -54,7 +65,7 @@ class Member:
                 "-m",
                 "tests.chaos.worker",
                 settings.argument(),
-                cwd=ROOT,
+                cwd=self.crew.code,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
@@ -76,17 +87,20 @@ class Member:
         await self.gone()
 
     async def gone(self) -> None:
-        assert self.process is not None and self._listener is not None
+        assert self.process is not None
+        assert self._listener is not None
         await self.process.wait()
         await self._listener
 
     def tell(self, line: str) -> None:
-        assert self.process is not None and self.process.stdin is not None
+        assert self.process is not None
+        assert self.process.stdin is not None
         self.process.stdin.write(line.encode() + b"\n")
 
     async def stop(self) -> None:
         """In good order; with force after a while."""
-        assert self.process is not None and self.process.stdin is not None
+        assert self.process is not None
+        assert self.process.stdin is not None
         if self.process.returncode is None:
             self.process.stdin.close()
         try:
@@ -101,6 +115,7 @@ class Crew:
         self, directory: Path, size: int, ttl: float, url_of: Callable[[int], str], chance: random.Random, broken: str
     ) -> None:
         self.directory, self.ttl, self.url_of, self.chance, self.broken = directory, ttl, url_of, chance, broken
+        self.code = snapshot(directory)
         self.members = [Member(self, index) for index in range(size)]
         self.notes: list[dict[str, Any]] = []
         self.elections = 0

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.chaos.crew import Crew, Member
 from tests.chaos.recorder import now
-from tests.chaos.stages import Stage
+from tests.chaos.stages import APART, Stage
 
 
 class NotNow(Exception):
@@ -85,7 +85,7 @@ async def _freeze(fault: Fault, one: Member, seconds: float) -> None:
 
 async def stop(scene: Scene, fault: Fault) -> None:
     """Beyond the ttl, and beyond a takeover."""
-    await _freeze(fault, scene.victim(0.9), scene.between(1.4, 2.4) + 0.5)
+    await _freeze(fault, scene.victim(0.95), scene.between(1.4, 2.4) + 0.5)
 
 
 async def pause(scene: Scene, fault: Fault) -> None:
@@ -160,6 +160,14 @@ def server(how: str, which: str, low: float, high: float) -> Callable[[Scene, Fa
     return trouble
 
 
+async def clock_stepped(scene: Scene, fault: Fault) -> None:
+    """A server's wall clock jumps, anywhere within what `max_clock_skew` allows, and stays there."""
+    number, seconds = scene.chance.randrange(len(scene.stage.nodes)), scene.chance.uniform(-APART, APART) / 2
+    fault.everybody, fault.begin, fault.detail = True, now(), f"node {number} to {seconds:+.1f} s"
+    scene.stage.step_clock(number, seconds)
+    await asyncio.sleep(scene.between(0.5, 1.0))
+
+
 @dataclass(frozen=True)
 class Kind:
     """`from_end`: failover is counted from when the fault was healed; before that nobody could lead."""
@@ -187,6 +195,7 @@ KINDS: dict[str, Kind] = {
     "primary stopped": Kind(server("stop", "primary", 0.3, 9.0), 1.0, on_store=True),
     "node killed": Kind(server("kill", "any", 0.5, 4.0), 0.7, on_store=True),
     "node stopped": Kind(server("stop", "any", 0.3, 9.0), 0.7, on_store=True),
+    "clock stepped": Kind(clock_stepped, on_store=True),
 }
 
 

@@ -163,7 +163,7 @@ def false_demotions(run: Run) -> dict[str, Any]:
 
 
 def unpaired(notes: list[dict[str, Any]]) -> list[str]:
-    """Where `on_lost` did not come exactly once for each `on_elected`, in order. The last term of a killed one is open."""
+    """Where `on_lost` did not come exactly once for each `on_elected`. The last term of a killed process is open."""
     wrong: list[str] = []
     open_term: dict[str, int] = {}
     for note in notes:

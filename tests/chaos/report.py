@@ -44,7 +44,7 @@ def markdown(result: dict[str, Any]) -> str:
         "",
     ]
     lines += [f"- {name}: {value}" for name, value in result["stage"].items()]
-    lines += ["" if result["stage"] else "", *_table(
+    lines += ["", *_table(
         ["what", "count"],
         [
             ["elections", result["elections"]],
@@ -84,9 +84,11 @@ def markdown(result: dict[str, Any]) -> str:
             for name, one in result["operations"].items()
         ],
     )
-    lines += ["## Losses", ""] + _table(
-        ["reason", "count"], [[name, n] for name, n in sorted(result["losses"].items())]
-    )
+    lines += [
+        "## Losses",
+        "",
+        *_table(["reason", "count"], [[name, n] for name, n in sorted(result["losses"].items())]),
+    ]
     for name in ("violations", "callbacks_unpaired", "did_not_stop", "tracebacks"):
         if result[name]:
             lines += [f"## {name}", "", "```", *map(str, result[name]), "```", ""]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos import faults
-from tests.chaos.crew import ROOT, Crew
+from tests.chaos.crew import Crew
 from tests.chaos.faults import Fault, NotNow, Scene
 from tests.chaos.recorder import now
 from tests.chaos.stages import Stage
@@ -21,7 +21,7 @@ from tests.chaos.stages import Stage
 
 @dataclass
 class Plan:
-    """`kinds`: the kinds of fault, or None for all that the stage knows; each comes at least once, in random order."""
+    """`kinds`: the kinds of fault, first in this order and then by chance; None for all, first in random order."""
 
     seconds: float
     seed: int
@@ -104,7 +104,9 @@ class Run:
         command[3:] = [str(self.directory / name) for name in command[3:]]
         if self.plan.broken == "fence":
             command.append("--blind")
-        self._resource = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+        self._resource = await asyncio.create_subprocess_exec(
+            *command, cwd=self.crew.code, stdout=asyncio.subprocess.PIPE
+        )
         assert self._resource.stdout is not None
         if await self._resource.stdout.readline() != b"ready\n":
             raise RuntimeError("the resource did not start")
@@ -112,25 +114,35 @@ class Run:
     async def _make_trouble(self) -> None:
         scene = Scene(self.crew, self.stage, self.plan.ttl, self.chance)
         until = self.began + self.plan.seconds
-        first = list(self.stage.kinds)
-        self.chance.shuffle(first)
+        first = list(dict.fromkeys(self.stage.kinds)) if self.plan.kinds is None else list(self.plan.kinds)
+        if self.plan.kinds is None:
+            self.chance.shuffle(first)
         while now() < until:
             await asyncio.sleep(
-                min(scene.between(*self.plan.calm) + (10.0 if self.chance.random() < 0.05 else 0.0), until - now())
+                min(
+                    scene.between(*self.plan.calm)
+                    + (self.chance.uniform(6, 15) if self.chance.random() < 0.08 else 0.0),
+                    until - now(),
+                )
             )
             if now() >= until:
                 break
             at_once = 2 if not first and self.chance.random() < 0.25 else 1
-            kinds = [first.pop() if first else faults.pick(scene) for _ in range(at_once)]
-            await asyncio.gather(*(self._one(scene, kind) for kind in kinds))
+            kinds = [first[0] if first else faults.pick(scene) for _ in range(at_once)]
+            done = await asyncio.gather(*(self._one(scene, kind) for kind in kinds))
+            if first and done[0]:
+                del first[0]
 
-    async def _one(self, scene: Scene, kind: str) -> None:
+    async def _one(self, scene: Scene, kind: str) -> bool:
+        """Whether it found something to hit."""
         self.active.append(kind)
         try:
             self.faults.append(await faults.inject(scene, kind))
             self.counted[kind] += 1
         except NotNow:
-            pass
+            return False
+        else:
+            return True
         finally:
             self.active.remove(kind)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +16,14 @@ from coord.stores.rethinkdb.connection import Pool
 from coord.stores.rethinkdb.driver import reql
 from coord.stores.rethinkdb.errors import Trouble
 from coord.stores.rethinkdb.setup import set_up
+from tests.chaos.clocks import ShiftedClock, environment, shifted_clocks
 from tests.chaos.proxy import Proxy
 from tests.servers.rethinkdb_server import Cluster, Server
 
 WORKER_KINDS = ("kill", "stop", "pause", "step down")
 NETWORK_KINDS = ("blackhole", "stall", "delay", "reset", "refuse")
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 APART = 30.0
-
-
-def faked(seconds: float) -> dict[str, str]:
-    """What makes a process believe in another wall time. The clocks that durations are measured by stay true."""
-    return {
-        "LD_PRELOAD": str(FAKETIME),
-        "FAKETIME": f"{seconds:+g}s",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "DONT_FAKE_MONOTONIC": "1",
-    }
-
-
-@contextlib.contextmanager
-def environment(more: dict[str, str]) -> Iterator[None]:
-    """Processes that are started in here get these variables, too."""
-    before = {name: os.environ.get(name) for name in more}
-    os.environ.update(more)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+"""Seconds that the wall clocks of servers may be apart."""
 
 
 async def ask(url: str, term: Any, timeout: float) -> Any:
@@ -96,6 +71,9 @@ class Stage:
     async def restart(self, number: int) -> None:
         raise NotImplementedError
 
+    def step_clock(self, number: int, seconds: float) -> None:
+        raise NotImplementedError
+
     def freeze(self, number: int) -> None:
         raise NotImplementedError
 
@@ -125,14 +103,15 @@ class SQLiteStage(Stage):
 
 
 class RethinkDBStage(Stage):
-    """Servers of its own, and between each worker and each of them a proxy of its own."""
+    """Servers of its own, and between each worker and each of them a proxy of its own.
 
-    options = ""
+    The wall clocks of the servers are up to `APART` seconds apart, and coord is told no more than that bound.
+    """
 
     def __init__(self, directory: Path, workers: int, chance: random.Random) -> None:
         super().__init__(directory, workers, chance)
         self.nodes: list[Server] = self.make_nodes()
-        self.environments: list[dict[str, str]] = [{} for _ in self.nodes]
+        self.clocks: list[ShiftedClock] = []
         self._proxies: list[list[Proxy]] = []
 
     def make_nodes(self) -> list[Server]:
@@ -143,6 +122,9 @@ class RethinkDBStage(Stage):
         return f"rethinkdb://{','.join(node.address for node in self.nodes)}/coord"
 
     async def start(self) -> None:
+        self.clocks = shifted_clocks(self.directory, len(self.nodes))
+        for clock, seconds in zip(self.clocks, (0.0, APART / 2, -APART / 2), strict=False):
+            clock.set(seconds)
         for number in range(len(self.nodes)):
             await self.restart(number)
         await self._joined()
@@ -151,6 +133,7 @@ class RethinkDBStage(Stage):
         for mine in self._proxies:
             for proxy in mine:
                 await proxy.start()
+        await self._read_clocks("wall clocks of the servers off by, at the start, s")
 
     async def close(self) -> None:
         every = [proxy for mine in self._proxies for proxy in mine]
@@ -163,7 +146,7 @@ class RethinkDBStage(Stage):
 
     def url_of(self, worker: int) -> str:
         hosts = ",".join(f"127.0.0.1:{proxy.port}" for proxy in self._proxies[worker])
-        return f"rethinkdb://{hosts}/coord{self.options}"
+        return f"rethinkdb://{hosts}/coord?max_clock_skew={APART + 2:g}"
 
     def proxies_of(self, worker: int) -> list[Proxy]:
         return self._proxies[worker]
@@ -172,7 +155,9 @@ class RethinkDBStage(Stage):
         self.nodes[number].kill()
 
     async def restart(self, number: int) -> None:
-        with environment(self.environments[number]):  # no await in here: nothing else is started meanwhile
+        with environment(
+            self.clocks[number].environment if self.clocks else {}
+        ):  # no await in here: nothing else is started meanwhile
             self.nodes[number].start(wait=False)
         await asyncio.to_thread(self.nodes[number].wait_until_up)
 
@@ -184,6 +169,15 @@ class RethinkDBStage(Stage):
 
     async def _ask(self, term: Any, timeout: float) -> Any:
         return await ask(self.direct, term, timeout)
+
+    async def _read_clocks(self, name: str) -> None:
+        asked = [await ask(node.url(), reql().now().to_epoch_time(), 5.0) - time.time() for node in self.nodes]
+        self.facts[name] = [round(one, 1) for one in asked]
+
+    def step_clock(self, number: int, seconds: float) -> None:
+        """Only ever to somewhere within `APART` of any other, now or before."""
+        if self.clocks:
+            self.clocks[number].set(seconds)
 
     async def _joined(self) -> None:
         """Wait until the nodes know each other."""
@@ -206,30 +200,25 @@ class RethinkDBStage(Stage):
 
 
 class OneNode(RethinkDBStage):
-    kinds = (*WORKER_KINDS, *NETWORK_KINDS, "server killed", "server stopped")
+    kinds = (*WORKER_KINDS, *NETWORK_KINDS, "server killed", "server stopped", "clock stepped")
 
     def make_nodes(self) -> list[Server]:
         return [Server(name="one")]
 
 
 class ThreeNodes(RethinkDBStage):
-    """The wall clocks of the nodes are `APART` seconds apart, where libfaketime is there; coord is told that bound."""
-
-    kinds = (*WORKER_KINDS, *NETWORK_KINDS, "primary killed", "primary stopped", "node killed", "node stopped")
-    options = f"?max_clock_skew={APART + 2:g}"
+    kinds = (
+        *WORKER_KINDS,
+        *NETWORK_KINDS,
+        "primary killed",
+        "primary stopped",
+        "node killed",
+        "node stopped",
+        "clock stepped",
+    )
 
     def make_nodes(self) -> list[Server]:
         return Cluster(3).nodes
-
-    async def start(self) -> None:
-        if FAKETIME.exists():
-            self.environments[1] = faked(APART / 2)
-            self.environments[2] = faked(-APART / 2)
-        await super().start()
-        clocks = []
-        for node in self.nodes:
-            clocks.append(await ask(node.url(), reql().now().to_epoch_time(), 5.0) - time.time())
-        self.facts["wall clocks of the nodes are off by, s"] = [round(clock, 1) for clock in clocks]
 
 
 STAGES: dict[str, Callable[[Path, int, random.Random], Stage]] = {

@@ -77,7 +77,7 @@ class Worker:
                 time.sleep(0.02)
                 continue
             # Between the check and the act: here a frozen process wakes up with an old belief (rule 10).
-            time.sleep(self.random.uniform(0.01, 0.05))
+            time.sleep(self.random.uniform(0.03, 0.08))
             for name in self.random.sample(("unfenced", "fenced"), 2):
                 self._write(name, token)
         self.coordinator.close()

@@ -1,0 +1,225 @@
+"""Short runs of chaos on each store, and proof that the judge of them sees what it should see."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coord.testing.history import Event, History
+from tests.chaos import figures
+from tests.chaos.crew import ROOT
+from tests.chaos.faults import Fault
+from tests.chaos.figures import Reign
+from tests.cli.processes import lives
+from tests.servers import rethinkdb_server as servers
+
+pytestmark = pytest.mark.timeout(180)
+
+
+class Chaos:
+    """`python -m tests.chaos`, under way."""
+
+    def __init__(self, directory: Path, name: str, store: str, seconds: float, *more: str) -> None:
+        self._out = directory / f"{name}.json"
+        self._log = directory / f"{name}.log"
+        command = [sys.executable, "-m", "tests.chaos", "--store", store, "--seconds", str(seconds), *more]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen([*command, "--out", str(self._out)], cwd=ROOT, stdout=log, stderr=log)
+        self._result: dict[str, Any] | None = None
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def result(self) -> dict[str, Any]:
+        """Its figures, once it has ended."""
+        if self._result is None:
+            status = self._process.wait(150)
+            assert self._out.exists(), self.log
+            self._result = json.loads(self._out.read_text())
+            assert status == (0 if self._result["good"] else 1), self.log
+        return self._result
+
+    def end(self) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()  # it ends what it started
+            self._process.wait(30)
+
+
+def kept(chaos: Chaos) -> dict[str, Any]:
+    """The figures of a run in which every promise was kept, and which was put to the test."""
+    result = chaos.result()
+    assert result["good"], chaos.log
+    assert result["violations"] == []
+    assert result["stale_accepted"] == 0
+    assert result["fenced_writes"] > 20
+    assert result["operations"]["renew"]["ok"] >= 3
+    hit = sum(one["count"] + one["mixed"] for one in result["failover"].values())
+    assert result["elections"] >= 1 + hit / 3, chaos.log
+    return result
+
+
+def seen_overlaps(chaos: Chaos) -> None:
+    """Where leaders were stopped between check and act, an old leader wrote; at the fenced resource it was refused."""
+    result = chaos.result()
+    assert result["faults"]["stop"] >= 1
+    assert result["overlaps_unfenced"] > 0, chaos.log
+    assert result["stale_refused"] > 0, chaos.log
+
+
+@pytest.fixture(scope="module")
+def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Three runs at once: they mostly sleep."""
+    directory = tmp_path_factory.mktemp("chaos")
+    brief = ("--ttl", "1", "--calm", "0.6")
+    runs = {
+        "sound": Chaos(directory, "sound", "sqlite", 13, *brief, "--kinds", "stop,kill,file locked,stop,pause"),
+        "fence": Chaos(
+            directory, "fence", "sqlite", 9, *brief, "--kinds", "stop", "--workers", "3", "--break", "fence"
+        ),
+        "deadline": Chaos(
+            directory, "deadline", "sqlite", 9, *brief, "--kinds", "stop", "--workers", "3", "--break", "deadline"
+        ),
+    }
+    yield runs
+    for run in runs.values():
+        run.end()
+
+
+def test_sqlite_keeps_every_promise(on_sqlite: dict[str, Chaos]) -> None:
+    kept(on_sqlite["sound"])
+    seen_overlaps(on_sqlite["sound"])
+
+
+def test_a_resource_that_fences_nothing_is_caught(on_sqlite: dict[str, Chaos]) -> None:
+    result = on_sqlite["fence"].result()
+    assert not result["good"]
+    assert result["stale_accepted"] > 0, on_sqlite["fence"].log
+    assert any(one.startswith("fencing:") for one in result["violations"])
+    assert not any(one.startswith("exclusion:") for one in result["violations"])
+
+
+def test_a_term_that_ignores_its_deadline_is_caught(on_sqlite: dict[str, Chaos]) -> None:
+    result = on_sqlite["deadline"].result()
+    assert not result["good"]
+    assert any(one.startswith("exclusion:") for one in result["violations"]), on_sqlite["deadline"].log
+    assert result["stale_accepted"] == 0  # the fence holds all the same
+    assert not any(one.startswith("fencing:") for one in result["violations"])
+
+
+@pytest.mark.rethinkdb
+def test_one_rethinkdb_node_keeps_every_promise(tmp_path: Path) -> None:
+    if not servers.available():
+        pytest.skip("a server that may be killed is needed")
+    kinds = "stop,kill,blackhole,reset,server killed,server stopped,stop,clock stepped"
+    chaos = Chaos(tmp_path, "rethinkdb", "rethinkdb", 16, "--ttl", "1.2", "--calm", "0.4", "--kinds", kinds)
+    try:
+        kept(chaos)
+        seen_overlaps(chaos)
+    finally:
+        chaos.end()
+
+
+@pytest.mark.cluster
+def test_three_rethinkdb_nodes_keep_every_promise(tmp_path: Path) -> None:
+    if not servers.available():
+        pytest.skip("servers that may be killed are needed")
+    kinds = "stop,primary killed,clock stepped,stop,stall,primary stopped"
+    chaos = Chaos(tmp_path, "cluster", "cluster", 20, "--ttl", "1.5", "--calm", "0.5", "--kinds", kinds)
+    try:
+        result = kept(chaos)
+        seen_overlaps(chaos)
+        assert result["faults"]["primary killed"] >= 1
+    finally:
+        chaos.end()
+
+
+def test_a_run_that_is_ended_leaves_no_process_behind(tmp_path: Path) -> None:
+    chaos = Chaos(tmp_path, "ended", "sqlite", 60, "--kinds", "stop", "--calm", "0.1", "--workers", "2")
+    children = Path(f"/proc/{chaos._process.pid}/task/{chaos._process.pid}/children")
+    until = time.monotonic() + 30
+    while len(pids := children.read_text().split()) < 3 and time.monotonic() < until:
+        time.sleep(0.02)
+    assert len(pids) == 3
+    chaos.end()
+    assert not any(lives(int(pid)) for pid in pids)
+
+
+# -- the figures alone ---------------------------------------------------------------------------------------------
+
+
+def test_stale_writes_are_counted_in_the_order_of_the_resource() -> None:
+    journal = [{"token": token, "accepted": accepted} for token, accepted in [(1, 1), (2, 1), (1, 0), (2, 1), (1, 1)]]
+    assert figures.stale(journal) == (2, 1)
+
+
+def test_callbacks_that_do_not_pair_are_named() -> None:
+    def note(what: str, token: int = 0) -> dict[str, Any]:
+        return {"process": "w", "note": what, "token": token}
+
+    assert figures.unpaired([note("elected", 1), note("lost", 1), note("elected", 2), note("lost", 2)]) == []
+    assert figures.unpaired([note("elected", 1)]) == []
+    for wrong in (
+        [note("elected", 1), note("elected", 2)],
+        [note("lost", 1)],
+        [note("elected", 1), note("lost", 1), note("lost", 1)],
+        [note("elected", 1), note("stopped")],
+    ):
+        assert len(figures.unpaired(wrong)) == 1
+
+
+def test_failovers_are_told_from_faults_that_missed_or_mixed() -> None:
+    terms = [Reign(1, "a", 0.0, 10.0), Reign(2, "b", 12.0, 20.0), Reign(3, "c", 25.0, 40.0)]
+    found = figures.failovers(
+        [
+            Fault("kill", 10.0, 11.0, ["a"]),
+            Fault("pause", 15.0, 15.1, ["b"]),
+            Fault("stop", 15.5, 18.0, ["a"]),
+            Fault("server killed", 20.0, 24.0, everybody=True),
+            Fault("kill", 21.0, 22.0, ["b"]),
+        ],
+        terms,
+    )
+    assert (found["kill"]["count"], found["kill"]["median"], found["kill"]["mixed"]) == (1, 2.0, 1)
+    assert found["pause"]["led through"] == 1
+    assert found["stop"]["missed"] == 1
+    assert found["server killed"]["mixed"] == 1
+    alone = figures.failovers([Fault("server killed", 20.0, 24.0, everybody=True)], terms)
+    assert alone["server killed"]["worst"] == 1.0
+
+
+def test_spread_takes_the_nearest_rank() -> None:
+    assert figures.spread([float(n) for n in range(1, 201)]) == {
+        "count": 200,
+        "median": 100.5,
+        "p99": 198.0,
+        "worst": 200.0,
+    }
+    assert figures.spread([]) == {"count": 0}
+
+
+def claim(process: str, holder: str, op: int, at: float, expected: Any = None) -> Event:
+    value = {"holder": holder, "beat": 1, "expected": expected, "takeover": True, "skew": 0.0, "floor": 0}
+    return Event("invoke", at, process, op, "claim", "job", value)
+
+
+def applied(process: str, op: int, at: float, row: list[Any]) -> Event:
+    return Event("ok", at, process, op, "claim", "job", {"applied": True, "row": row})
+
+
+def test_many_first_claims_without_an_answer_do_not_blind_the_judge() -> None:
+    lost = [claim(f"lost{n}", f"lost{n}", 1, n / 100) for n in range(40)]
+    good = [claim("a", "a", 1, 1.0), applied("a", 1, 1.1, ["a", 1, 1]),
+            claim("b", "b", 1, 2.0, ["a", 1, 1]), applied("b", 1, 2.1, ["b", 2, 1])]  # fmt: skip
+    assert figures.violations(History([*lost, *good])) == []
+    # One of them did take effect, unseen by anybody: only the whole history explains the token.
+    gap = [claim("lost", "lost", 1, 0.5), *good[:2],
+           claim("b", "b", 1, 2.0), applied("b", 1, 2.1, ["b", 3, 1])]  # fmt: skip
+    assert figures.violations(History(gap)) == []
+    assert len(figures.violations(History(gap[1:]))) == 1
