@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Sequence
 
 import click
 
 from coord.cli import exit_codes, options
-from coord.cli.findings import Finding
+from coord.cli.findings import Finding, Found
 
 
 @click.command()
@@ -46,32 +45,33 @@ def init(replicas: int | None, url: str | None) -> None:
 @options.url
 def doctor(as_json: bool, url: str | None) -> None:
     """Check the store, and say what to mend. Exit status 1 when an error was found."""
-    from coord import urls
     from coord.coordinator import resolve_url
 
-    full = resolve_url(url)
-    if full.startswith("rethinkdb:"):
-        from coord.cli import rethinkdb_setup
-
-        findings = list(rethinkdb_setup.check(full))
-    else:
-        store = urls.make_store(full)
-        path = getattr(store, "path", None)
-        if path is None:
-            findings = [Finding("ok", "memory", "this store lives and dies with its process")]
-        else:
-            from coord.cli import sqlite_checkup
-
-            findings = list(sqlite_checkup.check(path))
+    findings = asyncio.run(_findings(resolve_url(url)))
     _show(findings, as_json)
     sys.exit(exit_codes.FAILED if any(finding.level == "error" for finding in findings) else 0)
 
 
-def _show(findings: Iterable[Finding], as_json: bool) -> None:
+async def _findings(url: str) -> Sequence[Found]:
+    if url.startswith("rethinkdb:"):
+        from coord.stores.rethinkdb.checkup import check
+
+        return await check(url)
+    from coord import urls
+
+    path = getattr(urls.make_store(url), "path", None)
+    if path is None:
+        return [Finding("ok", "memory", "this store lives and dies with its process")]
+    from coord.cli import sqlite_checkup
+
+    return list(sqlite_checkup.check(path))
+
+
+def _show(findings: Sequence[Found], as_json: bool) -> None:
+    rows = [(one.level, one.what, one.detail, one.advice) for one in findings]
     if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in findings]))
+        click.echo(json.dumps([dict(zip(("level", "what", "detail", "advice"), row, strict=True)) for row in rows]))
         return
     from coord.cli import tables
 
-    rows = [(one.level, one.what, one.detail, one.mend) for one in findings]
     tables.show(("", "what", "found", "what to do"), rows)

@@ -21,7 +21,7 @@ def check(path: str) -> Iterator[Finding]:
     """The findings, in the order in which they matter."""
     yield from _clocks()
     if not os.path.exists(path):
-        yield Finding("warning", "file", f"{path} is not there yet", "coord init, or any first use, makes it")
+        yield Finding("warn", "file", f"{path} is not there yet", "coord init, or any first use, makes it")
         return
     try:
         place.prepare(path)
@@ -43,7 +43,7 @@ def _clocks() -> Iterator[Finding]:
         yield Finding("ok", "boot id", boot)
     else:
         yield Finding(
-            "warning",
+            "warn",
             "boot id",
             "this system has none: leases run out by the wall clock",
             "do not set the clock forward by hand while leaders run",
@@ -52,7 +52,7 @@ def _clocks() -> Iterator[Finding]:
         yield Finding("ok", "clock", "the leader's clock counts suspend")
     else:
         yield Finding(
-            "warning",
+            "warn",
             "clock",
             "no clock here counts suspend: after a sleep a leader finds out at its next renewal",
             "let the machine not sleep while it leads",
@@ -62,16 +62,16 @@ def _clocks() -> Iterator[Finding]:
 def _mode(path: str) -> Finding:
     mode = stat.S_IMODE(os.stat(path).st_mode)
     if mode & 0o022:
-        mend = f"chmod 600 {path}, unless these users share it on purpose"
-        return Finding("warning", "file", f"{path}: others may write it (mode {mode:03o})", mend)
+        advice = f"chmod 600 {path}, unless these users share it on purpose"
+        return Finding("warn", "file", f"{path}: others may write it (mode {mode:03o})", advice)
     return Finding("ok", "file", f"{path} (mode {mode:03o}, {place.file_system(os.path.realpath(path)) or 'unknown'})")
 
 
 def _database(path: str) -> Iterator[Finding]:
     connection = _connect(path)
     if connection is None:
-        mend = f"see who holds it: fuser {path}"
-        yield Finding("error", "lock", f"{path} has been locked by another process for {BUSY:g} s", mend)
+        advice = f"see who holds it: fuser {path}"
+        yield Finding("error", "lock", f"{path} has been locked by another process for {BUSY:g} s", advice)
         return
     try:
         (journal,) = connection.execute("PRAGMA journal_mode").fetchone()
@@ -80,8 +80,8 @@ def _database(path: str) -> Iterator[Finding]:
         durable = synchronous >= 2
         yield Finding("ok" if durable else "error", "synchronous", "full" if durable else f"level {synchronous}")
         (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        mend = "stop all users, and restore the file from a copy, or delete it"
-        yield Finding("ok", "content", "sound") if sound == "ok" else Finding("error", "content", sound, mend)
+        advice = "stop all users, and restore the file from a copy, or delete it"
+        yield Finding("ok", "content", "sound") if sound == "ok" else Finding("error", "content", sound, advice)
         yield _write(connection, path)
     finally:
         connection.close()

@@ -66,7 +66,7 @@ def test_doctor_on_a_healthy_file(runs: Runs) -> None:
 
 def test_doctor_makes_nothing(runs: Runs) -> None:
     status, found = findings(runs)
-    assert (status, found["file"]["level"]) == (0, "warning")
+    assert (status, found["file"]["level"]) == (0, "warn")
     assert not Path(runs.url.removeprefix("sqlite://")).exists()
 
 
@@ -91,7 +91,7 @@ def test_doctor_finds_what_is_wrong(runs: Runs, spoilt: str) -> None:
     assert status == 1
     errors = [one for one in found.values() if one["level"] == "error"]
     assert len(errors) == 1
-    assert errors[0]["mend"]
+    assert errors[0]["advice"]
     assert path in errors[0]["detail"]
 
 

@@ -99,9 +99,9 @@ def test_a_short_outage_of_the_store_does_no_harm(runs: Runs) -> None:
     first = runs.worker("--ttl", "6")
     runs.journal.wait_for(1)
     lock = blocked(runs.url)
-    time.sleep(3)  # longer than the time between renewals, shorter than deadline - grace
+    time.sleep(2.4)  # longer than the time between renewals, shorter than deadline - grace
     lock.close()
-    time.sleep(2.5)
+    time.sleep(2)
     assert first.poll() is None
     assert len(runs.journal.stretches()) == 1
 

@@ -1,0 +1,49 @@
+"""The commands on a real RethinkDB server."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from typing import Any
+
+import pytest
+
+from tests.cli.processes import Journal, Runs, Start, boottime
+
+pytestmark = pytest.mark.rethinkdb
+
+
+@pytest.fixture
+def on_rethinkdb(start: Start, rethinkdb_url: str, journal: Journal) -> Runs:
+    return Runs(start, rethinkdb_url, journal)
+
+
+def test_init_and_doctor(rethinkdb_server: Any, runs: Runs) -> None:
+    url = rethinkdb_server.url(f"cli_{uuid.uuid4().hex[:8]}")
+    status, _, err = runs.answer("run", "job", "--url", url, "--", "true")
+    assert status == 78
+    assert "coord init" in err
+    status, out, _ = runs.answer("doctor", "--url", url, "--json")
+    assert status == 1
+    assert any(one["level"] == "error" and "coord init" in one["advice"] for one in json.loads(out))
+    status, out, err = runs.answer("init", "--url", url)
+    assert (status, err) == (0, "")
+    assert out.splitlines()[0].startswith("created the database")
+    assert len(runs.answer("init", "--url", url)[1].splitlines()) == 1
+    assert runs.answer("doctor", "--url", url)[0] == 0
+
+
+def test_run_and_takeover(on_rethinkdb: Runs) -> None:
+    runs = on_rethinkdb
+    first = runs.worker("--ttl", "2", flags=["--ignore-term", "--grandchild"])
+    runs.journal.wait_for(1, "grandchild")
+    runs.worker("--ttl", "2")
+    time.sleep(0.8)
+    killed = boottime()
+    first.kill()
+    taken = runs.journal.wait_for(2)
+    runs.journal.check_no_overlap()
+    assert taken.first - killed < 4
+    status, out, _ = runs.answer("status", "--url", runs.url, "--json")
+    assert (status, [(one["role"], one["token"]) for one in json.loads(out)]) == (0, [("job", 2)])
