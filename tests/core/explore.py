@@ -2,8 +2,8 @@
 
 Two states are one when nothing that will ever be decided can tell them apart: times are taken relative to each clock's
 now and cut off where they no longer matter, tokens are counted from the lowest, beats by their order among those of
-their writer. All states of one tick are gone through before the next, so that the first visit to a state is also the one
-with the longest future.
+their writer. All states of one tick are gone through before the next, so that the first visit to a state is also the
+one with the longest future.
 
 What costs nothing: any delay of anything, of a candidate, a request, an answer; a request or an answer that is lost
 (it is never delivered, and the sender gives up). What is counted against the bounds: see `Bounds`.
@@ -11,6 +11,7 @@ What costs nothing: any delay of anything, of a candidate, a request, an answer;
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,9 +29,15 @@ FAR = 99  # stands for "so long ago, or so far ahead, that it makes no differenc
 
 @dataclass(frozen=True)
 class Bounds:
-    """How far to go. `delays`: how often a tick passes with somebody's request or answer still under way (a loss is a
-    delay that outlasts the sender's patience). `faults`: a request that is applied after its sender gave up, an early failure, a duplicate, a
-    crash, a step of the store's clock, a suspend. `whispers`: what a feed shows. `orders`: give up, stand down, abandon.
+    """How far to go.
+
+    delays    how often a tick passes with somebody's request or answer still under way (a loss is a delay that outlasts
+              the sender's patience)
+    faults    a request applied after its sender gave up, an early failure, a duplicate, a crash, a step of the store's
+              clock, a suspend
+    whispers  what a feed shows: the row as it is, as it was, or with a write that may yet be lost; or `prompt`
+    orders    give up, stand down, abandon
+    prompt    candidates act, drain and time out as soon as they can; the net still takes what time it likes
     """
 
     candidates: int = 2
@@ -40,12 +47,12 @@ class Bounds:
     whispers: int = 1
     orders: int = 1
     states: int = 1_000_000
-    kinds: frozenset[str] = frozenset({"late", "early", "twice", "crash", "clock", "sleep", "true", "old", "ahead"})
+    kinds: frozenset[str] = frozenset(
+        {"late", "early", "twice", "crash", "clock", "sleep", "true", "old", "ahead", "ask"}
+    )
     rests: tuple[float, ...] = (0,)
     lingers: tuple[float, ...] = (0,)
-    prompt: bool = (
-        False  # candidates act, drain and give up as soon as they can; the net still takes what time it likes
-    )
+    prompt: bool = False
 
 
 @dataclass
@@ -157,6 +164,8 @@ def _candidate_moves(world: World, bounds: Bounds, slot: int, mine: Candidate) -
             found.append(("whisper", slot, "true"))
         if "old" in kinds and world.older.sight != election.seen.sight:
             found.append(("whisper", slot, "old"))
+        if "ask" in kinds and not election._prompted:
+            found.append(("prompt", slot))
         if "ahead" in kinds:
             for index, packet in enumerate(packets):
                 if packet.answer is None and packet.slot != slot and not isinstance(packet.send.operation, Look):
@@ -179,6 +188,8 @@ def after(world: World, move: Move) -> World:
         new.orders += 1
     elif name in ("crash", "duplicate", "step_clock"):
         new.faults += 1
+    elif name == "prompt":
+        new.whispers += 1
     elif name == "pass_time":
         new.tick += 1
         if new.count_delays:
@@ -321,6 +332,16 @@ def _packet(packet: Packet, world: World, names: _Names) -> tuple[Any, ...]:
 
 def explore(setup: Setup, bounds: Bounds, *, seconds: float = 600.0) -> Report:
     """Go through all of it; stop at the first violation, whose trace is the way there."""
+    collects = gc.isenabled()
+    gc.disable()  # worlds hold no cycles, and there are very many of them
+    try:
+        return _explore(setup, bounds, seconds)
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _explore(setup: Setup, bounds: Bounds, seconds: float) -> Report:
     started = time.perf_counter()
     report = Report()
     first = World(setup, bounds.candidates)
@@ -343,7 +364,7 @@ def explore(setup: Setup, bounds: Bounds, *, seconds: float = 600.0) -> Report:
                     name = hash(key(new))
                     if name in seen:
                         continue
-                    if name % 32 == 0:
+                    if name % 32 == 0 and not setup.leaders_only:
                         _come_to_rest(new)
                 except Violation as violation:
                     report.violation = violation

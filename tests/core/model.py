@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from coord.election import HOLDING, Elected, Election, Lost, Phase, Send, Wait
-from coord.lease import Lease, LossReason
+from coord.lease import Lease, LossReason, Sight
 from coord.operations import Answer, Claim, Failure, Look, Release, Renew
 from coord.stores import rules
 from coord.timing import Instant, Timing
@@ -25,6 +25,7 @@ class Violation(AssertionError):
 
     def __init__(self, rule: str, detail: str = "") -> None:
         self.rule = rule
+        self.events = 0  # how many it took, where a story tells
         super().__init__(f"{rule}: {detail}" if detail else rule)
 
 
@@ -66,16 +67,8 @@ class Candidate:
     """One seat: the incarnation that sits on it, its clocks, and what we, not it, know of its term."""
 
     __slots__ = (
-        "election",
-        "ended",
-        "epoch",
-        "incarnation",
-        "now",
-        "open",
-        "promise",
-        "remembers",
-        "sent_at",
-        "working",
+        *("election", "now", "incarnation", "open", "ended", "working", "promise"),
+        *("epoch", "remembers", "sent_at", "sight", "sight_at", "unsure"),
     )
 
     def __init__(self, election: Election, now: Instant, incarnation: int = 0) -> None:
@@ -87,6 +80,9 @@ class Candidate:
         self.epoch = 0  # the store's epoch when the claim of that term was applied
         self.remembers = 0  # the highest token that any answer showed it
         self.sent_at = now
+        self.sight: Sight | None = None  # what it last saw, and since when on its awake clock
+        self.sight_at = now.awake
+        self.unsure = False  # a claim's outcome is unknown, and nothing has been read since
 
     def copied(self) -> Candidate:
         new = Candidate.__new__(Candidate)
@@ -154,7 +150,7 @@ class World:
         mine = self._own(slot)
         action = self._told(mine, mine.election.step, mine.now)
         if mine.open and not mine.leads:
-            raise Violation("a term that has ended is not told", f"candidate {slot}, token {mine.open}")
+            self._violated("a term that has ended is not told", f"candidate {slot}, token {mine.open}")
         if isinstance(action, Send):
             self._sent(slot, mine, action)
         return action
@@ -168,6 +164,13 @@ class World:
                 raise Violation("a claim is sent before the work has ended", f"candidate {slot}")
             if isinstance(operation, Claim) and not mine.election.standing:
                 raise Violation("a candidate that does not stand claims", f"candidate {slot}")
+            if isinstance(operation, Claim) and mine.unsure:
+                raise Violation("a claim follows an unknown one without a look", f"candidate {slot}")
+            seen = mine.election.seen
+            if isinstance(operation, Claim) and operation.takeover and seen is not None:
+                waited = mine.now.awake - mine.sight_at
+                if operation.expected != mine.sight or waited < seen.ttl:
+                    raise Violation("a takeover that is not due", f"after {waited} of {seen.ttl}")
             if isinstance(operation, Release) and mine.working:
                 raise Violation("a lease is released before the work has ended", f"candidate {slot}")
             if isinstance(operation, Renew) and mine.election.deadline <= mine.now.total:
@@ -189,6 +192,7 @@ class World:
                 mine.epoch = packet.epoch
             elif answer.applied and isinstance(operation, Renew):
                 mine.promise = max(mine.promise, packet.sent_at.total + timing.ttl - timing.margin)
+            mine.unsure = False
         self._told(mine, mine.election.reply, packet.send, answer, packet.sent_at, mine.now, retry_in)
         mine.remembers = max(mine.remembers, answer.lease.token)
 
@@ -199,6 +203,7 @@ class World:
         assert send is not None
         if not stays:
             self.packets = tuple(p for p in self.packets if p.send is not send or p.copy)
+        mine.unsure = mine.unsure or (unknown and isinstance(send.operation, Claim))
         self._told(mine, mine.election.reply, send, Failure(unknown), mine.sent_at, mine.now, retry_in)
 
     def drain(self, slot: int) -> None:
@@ -306,6 +311,8 @@ class World:
         result = method(*arguments)
         if before[0] in HOLDING and (election.phase, election.token) == before[:2] and election.deadline < before[2]:
             self._violated("a deadline moves back", f"{before[2]} -> {election.deadline}")
+        if election.seen is not None and election.seen.sight != mine.sight:
+            mine.sight, mine.sight_at = election.seen.sight, mine.now.awake
         if election._events:
             for event in election.take_events():
                 self._heard(mine, event)

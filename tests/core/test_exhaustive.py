@@ -19,19 +19,22 @@ FINE = Setup()
 # The same bound with fewer, larger ticks: (4 - 2) / 1 = 2 and 4 / 2 = 2. The store's clock may be off by a tick.
 COARSE = Setup(Timing(ttl=4, renew_every=1, attempt_timeout=0.5, margin=2), rates=(1, 2), store_rate=2, skew=2)
 THREE = replace(COARSE, rates=(1, 2, 2))
+FEED = Bounds().kinds - {"ask"}
+ASK = frozenset({"ask", "late", "twice", "crash"})
 BARE = Bounds(faults=0, whispers=0, orders=0)
 
 PROFILES = {
-    "a fault and a feed, fine clocks": (FINE, Bounds(ticks=9, delays=1, faults=1, whispers=1, orders=0, prompt=True)),
-    "a fault and a delay": (COARSE, Bounds(ticks=10, delays=1, faults=1, whispers=0, orders=0, prompt=True)),
-    "a fault, a feed, an order": (COARSE, Bounds(ticks=2, delays=0, faults=1, whispers=1, orders=1, prompt=True)),
+    "a fault and a feed, fine clocks": (FINE, Bounds(ticks=6, delays=1, orders=0, kinds=FEED, prompt=True)),
+    "a fault and a delay": (COARSE, Bounds(ticks=6, delays=1, whispers=0, orders=0, prompt=True)),
+    "a fault and an order": (COARSE, Bounds(ticks=3, delays=0, whispers=0, prompt=True)),
+    "a fault, and asked to try": (COARSE, Bounds(ticks=6, delays=0, orders=0, kinds=ASK, prompt=True)),
     "release, rest and linger": (
         COARSE,
-        Bounds(ticks=10, delays=1, faults=0, whispers=0, orders=1, prompt=True, rests=(0, 4), lingers=(0, 4)),
+        Bounds(ticks=8, delays=1, faults=0, whispers=0, prompt=True, rests=(0, 4), lingers=(0, 4)),
     ),
     "any delay, nobody paused": (COARSE, replace(BARE, ticks=3, prompt=True)),
     "any delay, anybody paused": (COARSE, replace(BARE, ticks=2)),
-    "three candidates": (THREE, Bounds(candidates=3, ticks=4, delays=0, faults=1, whispers=0, orders=0, prompt=True)),
+    "three candidates": (THREE, Bounds(candidates=3, ticks=4, delays=0, whispers=0, orders=0, prompt=True)),
 }
 LONG = {
     "two faults": (FINE, Bounds(ticks=12, delays=1, faults=2, whispers=0, orders=0, prompt=True)),
@@ -52,6 +55,7 @@ def told(name: str, setup: Setup, bounds: Bounds, report: Report) -> None:
         pytest.fail(f"{name}: {report.violation} after {report.trace[-1]}")
 
 
+@pytest.mark.timeout(300)  # some 15 s alone on a core; others may be at work beside it
 def test_every_interleaving() -> None:
     states = 0
     for name, (setup, bounds) in PROFILES.items():
