@@ -231,5 +231,7 @@ class AsyncServiceRegistry:
         return await self.publishing.publish_lease(checks.role(role))
 
     def after_fork(self) -> None:
-        """In a forked child: it has registered nothing (rule 9)."""
+        """In a forked child: it has registered and published nothing (rule 9)."""
         self._begin()
+        if self.publishing is not None:
+            self.publishing.published.clear()

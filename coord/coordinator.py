@@ -7,13 +7,13 @@ import contextlib
 import functools
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from coord import checks, events, forking, leaving, urls
 from coord.async_coordinator import AsyncCoordinator
 from coord.engine import Engine
-from coord.errors import BadArgument, CoordError
+from coord.errors import BadArgument
 from coord.leadership import Leadership
 from coord.lease import Lease
 from coord.stores.protocol import Store
@@ -21,6 +21,7 @@ from coord.stores.protocol import Store
 if TYPE_CHECKING:
     from coord.registry import ServiceRegistry
 
+T = TypeVar("T")
 EXIT_DRAIN = 5.0
 """Seconds that the end of a process waits for work to end; what does not end keeps its lease until it runs out."""
 
@@ -124,25 +125,30 @@ class Coordinator:
     def watch_leader(self, role: str) -> Iterator[Lease | None]:
         """Who leads now, then each change, as it happens; None for nobody. Goes on through outages of the store."""
         checks.role(role)
-        return self._changes(role)
+        return self.iterate(lambda: self.inner.watch_leader(role))
 
-    def _changes(self, role: str) -> Iterator[Lease | None]:
-        changes: queue.SimpleQueue[Lease | CoordError | None] = queue.SimpleQueue()
+    def iterate(self, begin: Callable[[], AsyncIterator[T]]) -> Iterator[T]:
+        """What an async iterator of this coordinator brings, for the calling thread; ends when this is closed."""
+        brought: queue.SimpleQueue[tuple[T] | BaseException] = queue.SimpleQueue()
 
         async def pump() -> None:
             try:
-                async for lease in self.inner.watch_leader(role):
-                    changes.put(lease)
-            except CoordError as err:
-                changes.put(err)
+                async for item in begin():
+                    brought.put((item,))
+            except BaseException as err:
+                brought.put(err)
+                raise
+            brought.put(StopIteration())
 
         task = asyncio.run_coroutine_threadsafe(pump(), self.engine.loop())
         try:
             while True:
-                change = changes.get()
-                if isinstance(change, CoordError):
-                    raise change
-                yield change
+                item = brought.get()
+                if isinstance(item, (StopIteration, asyncio.CancelledError)):
+                    return
+                if isinstance(item, BaseException):
+                    raise item
+                yield item[0]
         finally:
             task.cancel()
 

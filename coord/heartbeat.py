@@ -4,77 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from coord import checks, events, forking, leaving
-from coord.backoff import Backoff
-from coord.errors import BadArgument, StoreRefused, StoreUnavailable
-from coord.records import values
+from coord import events, forking, leaving
+from coord.errors import StoreRefused, StoreUnavailable
 from coord.records.protocol import Record
+from coord.rhythm import Rhythm
 
 if TYPE_CHECKING:
     from coord.async_registry import AsyncServiceRegistry
     from coord.registry import ServiceRegistry
-
-
-class _Rhythm:
-    """What to say and when: the part that needs no waiting."""
-
-    def __init__(self, status: object, load: object, every: float | None) -> None:
-        if not isinstance(status, Mapping) and not callable(status):
-            raise BadArgument(
-                "status", status, "a dict with at least role, ttl and load, or a function that returns one"
-            )
-        self.status, self.load = status, load
-        self.every = None if every is None else checks.number(every, "every", low=0, above=True)
-        self.id: str | int = uuid.uuid4().hex
-        if isinstance(status, Mapping):
-            given = {"load": 0, **status} if load is not None else status
-            self.id = values.status(given).get("id", str(uuid.uuid4()))
-        self.record: Record | None = None
-        self._until = 0.0
-        self._failing = False
-        self._backoff = Backoff(0.25, 5.0)
-
-    @property
-    def healthy(self) -> bool:
-        return time.monotonic() < self._until
-
-    def complete(self, status: object, load: object) -> Record:
-        """The record to send."""
-        if not isinstance(status, Mapping):
-            raise BadArgument("status()", status, "a dict with at least role, ttl and load")
-        said = dict(status)
-        if load is not None:
-            said["load"] = load
-        if said.get("id") is None:
-            said["id"] = self.id
-        return said
-
-    def stored(self, record: Record, asked_at: float) -> float:
-        """It was stored: seconds to the next."""
-        self.id, self.record, self._until = record["id"], record, asked_at + record["ttl"]
-        if self._failing:
-            events.info("heartbeat.recovered", id=self.id, role=record["role"])
-        self._failing = False
-        self._backoff.reset()
-        return float(self.every or record["ttl"] / 3)
-
-    def failed(self, err: Exception) -> float:
-        """It was not: seconds to the next attempt. One warning for each outage."""
-        if not self._failing:
-            if isinstance(err, (StoreUnavailable, StoreRefused)):
-                events.warning("heartbeat.failed", id=self.id, because=str(err))
-            else:
-                events.failure("heartbeat.failed", err, id=self.id)
-        self._failing = True
-        usual = self.every or (self.record["ttl"] / 3 if self.record is not None else 5.0)
-        return float(min(self._backoff.next(), usual))
 
 
 class Heartbeat:
@@ -101,7 +45,8 @@ class Heartbeat:
         every: float | None = None,
     ) -> None:
         self._registry = registry
-        self._rhythm = _Rhythm(status, load, every)
+        self._new_rhythm = functools.partial(Rhythm, status, load, every)
+        self._rhythm = self._new_rhythm()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._epoch = forking.epoch
@@ -128,7 +73,8 @@ class Heartbeat:
         """
         if self._thread is not None and self._epoch == forking.epoch:
             return
-        self._epoch = forking.epoch
+        if self._epoch != forking.epoch:  # another process, so another service: an id that was made is not shared
+            self._epoch, self._rhythm = forking.epoch, self._new_rhythm()
         coordinator = self._registry.coordinator
         pause = 0.0
         try:
@@ -151,7 +97,7 @@ class Heartbeat:
             return
         self._stopping.set()
         thread.join(self._registry.coordinator.inner._timeout + 1)
-        if self._rhythm.record is not None or self._rhythm._failing:
+        if self._rhythm.record is not None or self._rhythm.failing:
             try:
                 self._registry.unregister(self.id)
             except (StoreUnavailable, StoreRefused) as err:
@@ -194,7 +140,8 @@ class AsyncHeartbeat:
         every: float | None = None,
     ) -> None:
         self._registry = registry
-        self._rhythm = _Rhythm(status, load, every)
+        self._new_rhythm = functools.partial(Rhythm, status, load, every)
+        self._rhythm = self._new_rhythm()
         self._task: asyncio.Task[None] | None = None
         self._epoch = forking.epoch
 
@@ -217,7 +164,8 @@ class AsyncHeartbeat:
         """Heartbeat once, then from the background; see `Heartbeat.start`."""
         if self._task is not None and self._epoch == forking.epoch:
             return
-        self._epoch = forking.epoch
+        if self._epoch != forking.epoch:  # another process, so another service: an id that was made is not shared
+            self._epoch, self._rhythm = forking.epoch, self._new_rhythm()
         try:
             pause = await self._beat()
         except StoreUnavailable as err:
@@ -233,7 +181,7 @@ class AsyncHeartbeat:
             return
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        if self._rhythm.record is not None or self._rhythm._failing:
+        if self._rhythm.record is not None or self._rhythm.failing:
             try:
                 await self._registry.unregister(self.id)
             except (StoreUnavailable, StoreRefused) as err:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import queue
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from coord import checks, leaving
 from coord.async_registry import AsyncServiceRegistry, BadRecord
-from coord.errors import CoordError
 from coord.records.protocol import Record
 from coord.service_changes import ServiceChange
 
@@ -118,24 +115,4 @@ class ServiceRegistry:
         Goes on through outages of the store; what happened in one is told after it.
         """
         checks.role(role)
-        return self._changes(role)
-
-    def _changes(self, role: str) -> Iterator[ServiceChange]:
-        arrived: queue.SimpleQueue[ServiceChange | CoordError] = queue.SimpleQueue()
-
-        async def pump() -> None:
-            try:
-                async for change in self.inner.watch_services(role):
-                    arrived.put(change)
-            except CoordError as err:
-                arrived.put(err)
-
-        task = asyncio.run_coroutine_threadsafe(pump(), self.coordinator.engine.loop())
-        try:
-            while True:
-                change = arrived.get()
-                if isinstance(change, CoordError):
-                    raise change
-                yield change
-        finally:
-            task.cancel()
+        return self.coordinator.iterate(lambda: self.inner.watch_services(role))

@@ -15,9 +15,9 @@ FILES = sorted((ROOT / "coord").rglob("*.py"))
 LAYERS = [
     {"errors", "lease", "checks", "timing", "operations", "clock", "flag", "forking"},  # values and the machine
     {"election", "stores", "records", "events", "backoff", "term", "callbacks", "fencing", "work", "renewals"},
-    {"announcer", "watcher", "standing", "follow", "choosing"},
-    {"async_leadership", "unique", "engine", "leaving", "leadership", "async_registry", "registry", "heartbeat"},
-    {"urls", "async_coordinator", "coordinator", "decorators"},
+    {"announcer", "watcher", "standing", "follow", "choosing", "publishing", "rhythm", "service_changes"},
+    {"async_leadership", "unique", "engine", "leaving", "leadership", "heartbeat"},
+    {"urls", "async_coordinator", "coordinator", "decorators", "async_registry", "registry"},
     {"cli", "testing"},
 ]
 PURE = {"asyncio", "threading", "time", "random", "logging", "os", "socket", "sqlite3", "structlog", "tenacity"}

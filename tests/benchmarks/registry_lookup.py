@@ -1,4 +1,6 @@
-"""What a lookup costs with 100 records in one role, and with 10,000 in 100 roles: `python -m tests.benchmarks.registry_lookup`.
+"""What a lookup costs with 100 records in one role, and with 10,000 in 100 roles.
+
+Run it: `python -m tests.benchmarks.registry_lookup`.
 
 Both sizes are measured in turns within one run, so that what else the machine does meets both; the figure is the ratio
 of the two medians.

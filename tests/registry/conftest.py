@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import warnings
 from collections.abc import Iterator
@@ -65,8 +66,6 @@ def ancestor(url: str, table: str = "services") -> Any:
 
 def set_up(url: str) -> None:
     """What `coord init` does."""
-    import asyncio
-
     from coord.stores.rethinkdb.setup import set_up as go
 
     asyncio.run(go(url))

@@ -24,7 +24,7 @@ def write(
     age: object = 0.0,
     **fields: Any,
 ) -> None:
-    """`age` is how many seconds ago `last_heartbeat` was, by the store's clock; what is no number is put there itself."""
+    """`age`: how many seconds ago `last_heartbeat` was, by the store's clock; what is no float is put there itself."""
     records = registry.inner.records
     row = {"id": key, "role": role, "load": load, "ttl": ttl, **fields}
     row = {name: value for name, value in row.items() if value is not LEFT_OUT}

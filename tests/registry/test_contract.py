@@ -61,7 +61,8 @@ def test_what_is_said_is_kept_as_given(two: Two) -> None:
     for _ in range(14):
         nested = [nested]
     extra = {
-        "host": "elsewhere", "pid": 7, "text": "Ünï\u2028 'quoted' \"", "none": None, "yes": True, "big": 2**52, "float": 0.1,
+        "host": "elsewhere", "pid": 7, "text": "Ünï\u2028 'quoted' \"", "none": None, "yes": True,
+        "big": 2**52, "float": 0.1,
         "list": [1, [2, {"a": []}]], "pair": (1, 2), "bytes": b"\0\xff", "nested": nested, "empty": {},
         "when": datetime(2021, 3, 4, 5, 6, 7, 123456, timezone(-timedelta(hours=3, minutes=30))),
     }  # fmt: skip
@@ -96,7 +97,7 @@ def test_what_is_said_is_kept_as_given(two: Two) -> None:
         ({"id": 1.5}, "id"),
         ({"id": "\0"}, "id"),
         ({"first_heartbeat": "yesterday"}, "first_heartbeat"),
-        ({"naive": datetime(2020, 1, 1)}, "naive"),  # noqa: DTZ001
+        ({"naive": datetime(2020, 1, 1)}, "naive"),
         ({"odd": object()}, "odd"),
         ({"odd": {1: 2}}, "odd"),
         ({"odd": {"$reql_type$": "TIME"}}, "odd"),
@@ -314,12 +315,12 @@ def test_joins_leaves_and_expiries_are_told(two: Two) -> None:
             if change.service["id"] == "last":
                 return
 
-    thread = threading.Thread(target=follow)
+    thread = threading.Thread(target=follow, daemon=True)  # a failed test must not wait for it
     thread.start()
 
     def expect(kind: str, name: str) -> None:
-        with news:
-            met = news.wait_for(lambda: any((one.kind, one.service["id"]) == (kind, name) for one in told), 10)
+        with news:  # well before it would look without a reason (service_changes.LONGEST_PAUSE)
+            met = news.wait_for(lambda: any((one.kind, one.service["id"]) == (kind, name) for one in told), 3)
         assert met, (kind, name, told)
 
     expect("joined", "first")

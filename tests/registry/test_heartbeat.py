@@ -105,19 +105,19 @@ def flaky(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_an_outage_is_survived_and_told_once(flaky: Any, caplog: pytest.LogCaptureFixture) -> None:
     registry, records = flaky
     records.down = True
-    with caplog.at_level(logging.INFO, logger="coord"):
-        with Heartbeat(registry, {"id": "a", "role": "worker", "ttl": 0.6, "load": 1}) as heartbeat:
-            assert heartbeat.record is None
-            assert not heartbeat.healthy
-            until(lambda: records.asked >= 4)
-            records.down = False
-            until(lambda: heartbeat.healthy)
-            records.down = True
-            until(lambda: not heartbeat.healthy)
-            registry.unregister("a")
-            records.down = False
-            until(lambda: heartbeat.healthy)
-            assert registry.healthy_service("worker") is not None
+    caplog.set_level(logging.INFO, logger="coord")
+    with Heartbeat(registry, {"id": "a", "role": "worker", "ttl": 0.6, "load": 1}) as heartbeat:
+        assert heartbeat.record is None
+        assert not heartbeat.healthy
+        until(lambda: records.asked >= 4)
+        records.down = False
+        until(lambda: heartbeat.healthy)
+        records.down = True
+        until(lambda: not heartbeat.healthy)
+        registry.unregister("a")
+        records.down = False
+        until(lambda: heartbeat.healthy)
+        assert registry.healthy_service("worker") is not None
     assert registry.healthy_services() == []
     events = [record.getMessage().split()[0] for record in caplog.records]
     assert events.count("heartbeat.failed") == 2
@@ -146,7 +146,11 @@ def test_a_status_that_cannot_be_had_costs_a_heartbeat_only(flaky: Any, caplog: 
 
 def test_what_is_wrong_at_once_is_raised_at_once() -> None:
     with ServiceRegistry("memory://") as registry:
-        for status, named in [("x", "status"), ({"role": "r"}, "status_info"), ({"role": "r", "ttl": 0, "load": 1}, "ttl")]:
+        for status, named in [
+            ("x", "status"),
+            ({"role": "r"}, "status_info"),
+            ({"role": "r", "ttl": 0, "load": 1}, "ttl"),
+        ]:
             with pytest.raises(BadArgument, match=named):
                 Heartbeat(registry, status)  # type: ignore[arg-type]
         with pytest.raises(BadArgument, match="every"):
@@ -182,3 +186,42 @@ def test_the_end_of_the_process_unregisters(how: str, tmp_path: Any) -> None:
             assert process.wait(20) == (143 if how == "wait" else 0)
         assert registry.healthy_services("worker") == []
         assert raw.keys(registry) == set()
+
+
+FORKS = """
+import os, sys
+from coord import Heartbeat, ServiceRegistry
+registry = ServiceRegistry(sys.argv[1])
+with Heartbeat(registry, {"role": "worker", "ttl": 60, "load": 1}) as heartbeat:
+    parents = heartbeat.id
+    if os.fork() == 0:
+        heartbeat.stop()  # the parent's, so nothing
+        with Heartbeat(registry, {"role": "worker", "ttl": 60, "load": 1}), heartbeat:
+            assert heartbeat.id != parents
+            print(len(registry.healthy_services("worker")), flush=True)
+        sys.exit()
+    os.wait()
+    print(len(registry.healthy_services("worker")), flush=True)
+"""
+
+
+def test_a_forked_child_leaves_its_parents_service_alone(tmp_path: Any) -> None:
+    url = f"sqlite://{tmp_path}/coord.db"
+    done = subprocess.run([sys.executable, "-c", FORKS, url], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "3\n1\n"), done.stderr
+
+
+def test_closing_ends_a_watch() -> None:
+    registry = ServiceRegistry("memory://")
+    ended = threading.Event()
+
+    def follow() -> None:
+        for _ in registry.watch_services("worker"):
+            pass
+        ended.set()
+
+    threading.Thread(target=follow, daemon=True).start()
+    registry.heartbeat({"role": "worker", "ttl": 60, "load": 1})
+    time.sleep(0.1)
+    registry.close()
+    assert ended.wait(10)

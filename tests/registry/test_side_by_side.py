@@ -62,6 +62,16 @@ def test_each_keeps_unregisters_and_purges_the_others(old: Any, new: ServiceRegi
     assert new.purge_stale_services() == {"deleted": 1}
 
 
+def test_what_refuses_duplicates_is_seen_by_no_old_client_and_purged_by_it(old: Any, new: ServiceRegistry) -> None:
+    new.heartbeat({"id": "a", "role": "worker", "ttl": 0.2, "load": 1})
+    new.coordinator.engine.call(lambda: new.inner.records.remove("a", "a nonce", 5))
+    assert raw.keys(new) == {"a"}
+    assert list(old.healthy_services()) == list(old.healthy_services("worker")) == []
+    assert old.unique_service("a") is None
+    time.sleep(0.5)
+    assert old.purge_stale_services()["deleted"] == 1
+
+
 def test_old_clients_find_a_published_leader(old: Any, new: ServiceRegistry) -> None:
     mine = new.unique_service("sync", {"id": "n1:1", "node": "n1", "port": 1, "url": "http://n1", "ttl": 30})
     assert mine is not None
