@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -36,6 +35,8 @@ class AsyncLeadership:
         it is an `on_elected`, the term is given up (`LossReason.CALLBACK_FAILED`) and the candidate rests for a ttl.
     drain_timeout: how long `stop` and `step_down` wait for the work of the term to end before they leave the lease
         to run out by itself (the ttl).
+    at_most: seconds that the work of a term may go without `term.progress()` before the role is lost
+        (`LossReason.NO_PROGRESS`), counted from the start of the term, or of `run`'s function. None: for ever.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class AsyncLeadership:
         on_lost: object = None,
         on_new_leader: object = None,
         drain_timeout: float | None = None,
+        at_most: float | None = None,
         dispatcher: Dispatcher | None = None,
     ) -> None:
         self.role = checks.role(role)
@@ -60,11 +62,8 @@ class AsyncLeadership:
         self.drain_timeout = (
             self.timing.ttl if drain_timeout is None else checks.number(drain_timeout, "drain_timeout", low=0)
         )
-        self.callbacks = Callbacks(
-            Callbacks.listed(on_elected, "on_elected"),
-            Callbacks.listed(on_lost, "on_lost"),
-            Callbacks.listed(on_new_leader, "on_new_leader"),
-        )
+        self.at_most = checks.at_most(at_most)
+        self.callbacks = Callbacks.of(on_elected, on_lost, on_new_leader)
         self._coordinator = coordinator
         self._dispatcher = dispatcher or TaskDispatcher()
         self._standing: Standing | None = None
@@ -128,7 +127,14 @@ class AsyncLeadership:
             self._epoch = forking.epoch
         self._standing = self._coordinator._stand(
             lambda around: Standing(
-                around, self.role, self.timing, self.info, self.callbacks, self._dispatcher, self.drain_timeout
+                around,
+                self.role,
+                self.timing,
+                self.info,
+                self.callbacks,
+                self._dispatcher,
+                self.drain_timeout,
+                self.at_most,
             )
         )
 
@@ -170,7 +176,7 @@ class AsyncLeadership:
         if timeout is not None:
             checks.number(timeout, "timeout", low=0)
         if (standing := self._standing) is not None and not self.is_leader:
-            await _within(timeout, standing, lambda: self.is_leader)
+            await standing.until(lambda: self.is_leader, timeout)
         return self.is_leader
 
     async def acquire(self, blocking: bool = True, timeout: float | None = None) -> Term | None:
@@ -187,10 +193,8 @@ class AsyncLeadership:
         assert self._standing is not None
         standing = self._standing
         try:
-            await _within(
-                timeout,
-                standing,
-                lambda: self.is_leader or standing.refusal is not None or (standing.answered and not blocking),
+            await standing.until(
+                lambda: self.is_leader or standing.refusal is not None or (standing.answered and not blocking), timeout
             )
             if (term := self.held) is not None:
                 fresh = False
@@ -235,13 +239,9 @@ class AsyncLeadership:
         term = await self.acquire()
         assert term is not None  # acquire(blocking=True) raises otherwise
         try:
+            term.progress()
             if inspect.iscoroutinefunction(function):
-                return await run_async_under(term, function, *args, **kwargs)
-            return run_under(term, function, *args, **kwargs)
+                return await run_async_under(term, None, function, *args, **kwargs)
+            return run_under(term, None, function, *args, **kwargs)
         finally:
             await self.stop()
-
-
-async def _within(timeout: float | None, standing: Standing, predicate: Callable[[], bool]) -> None:
-    with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(standing.until(predicate), timeout)

@@ -26,6 +26,13 @@ class Callbacks:
     lost: list[Callable[..., Any]] = field(default_factory=list)
     new_leader: list[Callable[..., Any]] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, elected: object, lost: object, new_leader: object) -> Callbacks:
+        """From what was given for each: a function, several, or None."""
+        return cls(
+            cls.listed(elected, "on_elected"), cls.listed(lost, "on_lost"), cls.listed(new_leader, "on_new_leader")
+        )
+
     @staticmethod
     def listed(given: object, argument: str) -> list[Callable[..., Any]]:
         """One function, several, or None, as a list."""

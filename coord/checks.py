@@ -49,6 +49,11 @@ def ttl(value: object, argument: str = "ttl") -> float:
     return number(value, argument, low=MIN_TTL, high=MAX_TTL)
 
 
+def at_most(value: object) -> float | None:
+    """How long a job may stand still, in seconds; None: for ever."""
+    return None if value is None else number(value, "at_most", low=0, above=True)
+
+
 def info(value: object, argument: str = "info") -> dict[str, Any]:
     """What a candidate tells about itself: a mapping that JSON can hold, at most 16 KiB. A copy is returned."""
     if value is None:

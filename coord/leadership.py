@@ -134,6 +134,7 @@ class Leadership:
         term = self.acquire()
         assert term is not None  # acquire(blocking=True) raises otherwise
         try:
-            return run_under(term, function, *args, **kwargs)
+            term.progress()
+            return run_under(term, None, function, *args, **kwargs)
         finally:
             self.stop()

@@ -76,6 +76,8 @@ class LossReason(str, enum.Enum):
     """This process is a fork of the one that leads."""
     SUSPENDED = "suspended"
     """The machine slept past the deadline."""
+    NO_PROGRESS = "no_progress"
+    """The job showed no progress for its `at_most`. It may still run, so the lease is left to run out."""
 
     def __str__(self) -> str:
         return self.value

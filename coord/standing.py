@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import math
 import random
 import uuid
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from coord import events
+from coord import events, observing
 from coord.announcer import Announcer
 from coord.backoff import Backoff
 from coord.callbacks import Callbacks, Dispatcher
-from coord.election import HOLDING, Done, Elected, Election, Event, Lost, Phase, Send, Wait
-from coord.flag import Flag
+from coord.election import HOLDING, Done, Election, Phase, Send, Wait
 from coord.lease import Lease, LossReason
-from coord.operations import Failure, Operation, Result
+from coord.operations import Answer, Failure, Operation, Release, Renew, Result
+from coord.tenure import Tenure
 from coord.term import Term
 from coord.timing import Instant, Timing
+
+
+SILENT_AFTER = 3
+"""Tries without an answer after which whoever waits for the outcome of the first claim is told that there is none."""
 
 
 class Surroundings(Protocol):
@@ -48,6 +51,7 @@ class Standing:
         callbacks: Callbacks,
         dispatcher: Dispatcher,
         drain_timeout: float,
+        at_most: float | None = None,
     ) -> None:
         # Spreads candidates over the moment after a lease has run out: few are early, so that of two hundred the first
         # has told the others before many of them ask, and yet one alone is not late. It keeps no secret.
@@ -56,28 +60,46 @@ class Standing:
         self.election = Election(
             role, self.candidate, timing, info=info, max_clock_skew=around.max_clock_skew, patience=patience
         )
-        self.term: Term | None = None
         self.answered = False
+        self._failures = 0
         self.refusal: str | None = None
         self._around, self._announcer = around, Announcer(role, callbacks, dispatcher)
-        self.drain_timeout = drain_timeout
+        self.tenure = Tenure(self.election, self._announcer, around.now, self._changed, drain_timeout, at_most)
+        self.renewed_at = -math.inf
+        """When the last claim or renewal that was applied was sent, on the awake clock."""
         self._backoff = Backoff(0.05, min(5.0, timing.ttl / 3))
         self._wake: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._turn: asyncio.Future[None] | None = None  # there while somebody waits in `until`
         self._unfollow: Callable[[], None] | None = None
-        self._drains: list[asyncio.Task[None]] = []
         self.task = self._loop.create_task(self._run(), name=f"coord {role}")
         self.task.add_done_callback(lambda _: self._tell())
 
+    @property
+    def term(self) -> Term | None:
+        """The last one, whether it stands or not."""
+        return self.tenure.term
+
     # -- what is asked of it, on its loop ------------------------------------------------------------------------
 
-    async def until(self, predicate: Callable[[], bool]) -> None:
-        """Wait until it holds, or until this incarnation is done."""
+    async def until(self, predicate: Callable[[], bool], timeout: float | None = None) -> None:
+        """Wait until it holds, until this incarnation is done, or for `timeout` seconds."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._until(predicate), timeout)
+
+    async def _until(self, predicate: Callable[[], bool]) -> None:
         while not predicate() and not self.task.done():
             if self._turn is None:
                 self._turn = self._loop.create_future()
             await asyncio.shield(self._turn)
+
+    @property
+    def drain_timeout(self) -> float:
+        return self.tenure.drain_timeout
+
+    @drain_timeout.setter
+    def drain_timeout(self, seconds: float) -> None:
+        self.tenure.drain_timeout = seconds
 
     def give_up(self, reason: LossReason, rest: float) -> None:
         """Hand the role over, and stand again after `rest` seconds."""
@@ -99,9 +121,10 @@ class Standing:
     async def _run(self) -> None:
         try:
             while True:
+                self.tenure.check_progress()
                 began = self._around.now()
                 action = self.election.step(began)
-                self._publish()
+                self.tenure.publish()
                 if isinstance(action, Send):
                     self._answer(action, await self._ask(action), began)
                 elif isinstance(action, Wait):
@@ -133,10 +156,20 @@ class Standing:
         else:
             self._backoff.reset()
             self.refusal = None
-        self.election.reply(send, result, began, self._around.now(), retry_in)
-        self.answered = True
-        self._publish()
+        now = self._around.now()
+        if isinstance(result, Answer) and result.applied and not isinstance(send.operation, Release):
+            self.renewed_at = began.awake
+            if observing.observer is not None and isinstance(send.operation, Renew) and self.term is not None:
+                observing.observer.renewed(self.term, now.awake - began.awake, self.term.deadline - now.total)
+        self.election.reply(send, result, began, now, retry_in)
+        self.answered = self.answered or self._tried(result)
+        self.tenure.publish()
         self._tell()
+
+    def _tried(self, result: Result) -> bool:
+        """Whether the first try has come to something: an answer, a refusal, or a store that stays silent."""
+        self._failures = self._failures + 1 if isinstance(result, Failure) else 0
+        return not isinstance(result, Failure) or result.permanent or self._failures >= SILENT_AFTER
 
     async def _sleep(self, seconds: float) -> None:
         if seconds <= 0:
@@ -162,12 +195,12 @@ class Standing:
     def _hinted(self, lease: Lease) -> None:
         before = self.election.seen
         self.election.hint(lease, self._around.now())
-        self._publish()
+        self.tenure.publish()
         if before is None or lease.vacant or lease.holder != before.holder:
             self.wake()
 
     def _changed(self) -> None:
-        self._publish()
+        self.tenure.publish()
         self.wake()
         self._tell()
 
@@ -175,58 +208,6 @@ class Standing:
         turn, self._turn = self._turn, None
         if turn is not None:
             turn.set_result(None)
-
-    # -- telling -------------------------------------------------------------------------------------------------
-
-    def _publish(self) -> None:
-        term, election = self.term, self.election
-        renewed = election.phase is Phase.LEADING and term is not None and term._deadline < election.deadline
-        if renewed and term is not None and term.token == election.token and not term._extend(election.deadline):
-            election.forfeit(self._around.now())
-        for event in self.election.take_events():
-            self._tell_of(event)
-
-    def _tell_of(self, event: Event) -> None:
-        role = self.election.role
-        if isinstance(event, Elected):
-            term = Term(role, self.candidate, event.lease.token, event.deadline, self._around.now)
-            self.term = term
-            events.info("leadership.elected", role=role, token=term.token)
-            self._announcer.elected(term, functools.partial(self._on_loop, self._callback_failed, term))
-        elif isinstance(event, Lost):
-            lost = self.term
-            assert lost is not None  # the core says Lost only after Elected
-            lost._end(event.reason)
-            wanted = event.reason in (LossReason.RELEASED, LossReason.STEPPED_DOWN)
-            (events.info if wanted else events.warning)(
-                "leadership.lost", role=role, token=event.token, reason=str(event.reason)
-            )
-            drain = self._loop.create_task(self._drain(lost), name=f"coord drain {role}")
-            self._drains.append(drain)
-            drain.add_done_callback(self._drains.remove)
-        else:
-            self._announcer.new_leader(event.lease)
-
-    async def _drain(self, term: Term) -> None:
-        """Wait for `on_lost` and for every job under the term, then let the core go on (rule 3)."""
-        ended = self._announcer.lost(term)
-        try:
-            await asyncio.wait_for(_happened(ended), self.drain_timeout)
-        except asyncio.TimeoutError:
-            events.warning("leadership.not_drained", role=term.role, token=term.token, seconds=self.drain_timeout)
-            self.election.abandon(self._around.now())
-            self._changed()
-            await ended
-        self.election.drained(self._around.now())
-        self._changed()
-
-    def _on_loop(self, function: Callable[[Term], None], term: Term) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
-            self._loop.call_soon_threadsafe(function, term)
-
-    def _callback_failed(self, term: Term) -> None:
-        if self.term is term:
-            self.give_up(LossReason.CALLBACK_FAILED, self.election.timing.ttl)
 
     async def _cancelled(self) -> None:
         """The loop is being shut down around us: nothing can be drained any more, but a lease can still go back."""
@@ -241,7 +222,3 @@ class Standing:
         action = self.election.step(self._around.now())
         if isinstance(action, Send):
             await self._ask(action)
-
-
-async def _happened(flag: Flag) -> None:
-    await flag

@@ -10,6 +10,7 @@ from coord import clock, forking
 from coord.errors import LeadershipLost
 from coord.flag import Flag
 from coord.lease import LossReason
+from coord.progress import Progress, Watched
 from coord.timing import Instant
 
 
@@ -29,7 +30,9 @@ class Term:
         "_lock",
         "_now",
         "_over",
+        "_progress",
         "_reason",
+        "_sooner",
         "holder",
         "lost",
         "role",
@@ -52,6 +55,8 @@ class Term:
         self._lock = threading.Lock()
         self._jobs = 0
         self._idle: Callable[[], None] | None = None
+        self._progress: Progress | None = None
+        self._sooner: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
         state = f"{self.remaining:.1f} s left" if self.held else f"over: {self.reason or 'expired'}"
@@ -67,7 +72,9 @@ class Term:
         """Whether the term stands, by the clock."""
         if self._over or self._epoch != forking.epoch:
             return False
-        return self._now().total < self._deadline or not self._pass()
+        now, progress = self._now(), self._progress
+        passed = now.total >= self._deadline or (progress is not None and now.awake >= progress.due)
+        return not (passed and self._pass())
 
     @property
     def remaining(self) -> float:
@@ -90,42 +97,103 @@ class Term:
         if not self.held:
             raise LeadershipLost(self.role, self.token, self.reason)
 
+    def progress(self) -> None:
+        """Say that the job goes forward: from here it has its `at_most` seconds anew. Raises what `check()` raises.
+
+        It speaks for the call of `@leader_only` that it is made in; from anywhere else (a thread that the job
+        started, a callback) for all that is watched under this term. Without an `at_most` it only checks.
+        """
+        self.check()
+        if self._progress is None:
+            return
+        with self._lock:
+            late = self._overdue()
+            if not late:
+                self._progress.moved(self._now().awake)
+        if late:
+            self.check()
+
     # -- for the shells -----------------------------------------------------------------------------------------
+
+    def _overdue(self) -> bool:
+        """Under the lock: whether it is over, by the clock. Once seen, it is so whatever comes later (rule 6)."""
+        if self._over:
+            return True
+        now = self._now()
+        late = now.total - self._deadline
+        stalled = -1.0 if self._progress is None else now.awake - self._progress.due
+        if stalled >= max(late, 0.0):
+            self._reason = LossReason.NO_PROGRESS
+        self._over = late >= 0 or stalled >= 0
+        return self._over
 
     def _pass(self) -> bool:
         """Somebody saw the deadline behind us: from here on it is, whatever a renewal brings."""
         with self._lock:
-            if self._now().total >= self._deadline:
-                self._over = True
-            return self._over
+            return self._overdue()
 
     def _extend(self, deadline: float) -> bool:
         """A renewal was answered. False when somebody has already been told that the term is over."""
         with self._lock:
-            if self._over or self._now().total >= self._deadline:
-                self._over = True
+            if self._overdue():
                 return False
             self._deadline = max(self._deadline, deadline)
             return True
 
     def _end(self, reason: LossReason) -> None:
         with self._lock:
+            if reason is not LossReason.FORKED:
+                self._overdue()  # a job that stood still ended it before anybody looked
             self._over = True
             self._reason = self._reason or reason
         self.lost.set()
 
-    def _enter(self) -> None:
-        """A job starts under this term; raises `LeadershipLost` when it is over."""
+    def _enter(self, at_most: float | None = None) -> Watched | None:
+        """A job starts under this term, watched when `at_most`; raises `LeadershipLost` when it is over."""
         self.check()
         with self._lock:
             self._jobs += 1
+        return None if at_most is None else self._watch(at_most)
 
-    def _leave(self) -> None:
+    def _leave(self, job: Watched | None = None) -> None:
         with self._lock:
+            if job is not None and self._progress is not None:
+                self._overdue()  # the job may have moved too late, with nobody looking
+                self._progress.end(job)
             self._jobs -= 1
             tell = self._idle if self._jobs == 0 else None
         if tell is not None:
             tell()
+
+    def _watch(self, at_most: float) -> Watched:
+        """From now on something must go forward every `at_most` seconds, or the term is over."""
+        with self._lock:
+            progress = self._progress = self._progress or Progress()
+            job = progress.begin(at_most, self._now().awake)
+            sooner = self._sooner if progress.due < progress.armed else None
+        if sooner is not None:
+            sooner()
+        return job
+
+    @property
+    def _stalled(self) -> bool:
+        """Whether it is over for want of progress."""
+        if self._progress is None:
+            return False
+        with self._lock:
+            return self._overdue() and self._reason is LossReason.NO_PROGRESS
+
+    def _stalls_in(self) -> float | None:
+        """For the watchdog, which looks again then: seconds until it is over for want of progress, 0 when it is; None
+        while nothing is watched."""
+        with self._lock:
+            progress = self._progress
+            if progress is None or (self._overdue() and self._reason is not LossReason.NO_PROGRESS):
+                return None
+            progress.armed = progress.due
+            if self._over:
+                return 0.0
+            return None if progress.due == float("inf") else progress.due - self._now().awake
 
     def _when_idle(self, tell: Callable[[], None]) -> None:
         """Call `tell` once no job runs under this term (at once, when none does)."""

@@ -1,0 +1,135 @@
+"""The terms of one candidate, one after the other: who is told of their begin and end, and when their work is over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import Callable
+
+from coord import events, observing
+from coord.announcer import Announcer
+from coord.election import Elected, Election, Event, Lost, Phase
+from coord.flag import Flag
+from coord.lease import LossReason
+from coord.term import Term
+from coord.timing import Instant
+from coord.watchdog import Watchdog
+
+
+class Tenure:
+    """Turns what the core says into terms, log events and callbacks. Lives on one loop; `term` is read from anywhere.
+
+    at_most: seconds that the work of a term may stand still (`Term.progress`), from its election on; None: without
+        end. Calls of `@leader_only` bring an `at_most` of their own.
+    """
+
+    def __init__(
+        self,
+        election: Election,
+        announcer: Announcer,
+        now: Callable[[], Instant],
+        changed: Callable[[], None],
+        drain_timeout: float,
+        at_most: float | None,
+    ) -> None:
+        self.term: Term | None = None
+        self.drain_timeout, self._at_most = drain_timeout, at_most
+        self._election, self._announcer, self._now, self._changed = election, announcer, now, changed
+        self._loop = asyncio.get_running_loop()
+        self._watchdog: Watchdog | None = None
+        self._drains: list[asyncio.Task[None]] = []
+
+    def publish(self) -> None:
+        """Tell what the core has decided since the last time."""
+        self.check_progress()
+        term, election = self.term, self._election
+        renewed = election.phase is Phase.LEADING and term is not None and term._deadline < election.deadline
+        if renewed and term is not None and term.token == election.token and not term._extend(election.deadline):
+            self.check_progress()
+            election.forfeit(self._now())
+        for event in election.take_events():
+            self._tell_of(event)
+
+    def check_progress(self) -> None:
+        """A term whose job stands still is lost. It is not renewed from here on, nor released: the job still runs, so
+        the lease runs out by itself (rule 3). Others come first: we rest until they have had their chance."""
+        term, election = self.term, self._election
+        if term is None or term._progress is None or election.phase is not Phase.LEADING:
+            return
+        if term.token == election.token and term._stalled:
+            now, timing = self._now(), election.timing
+            election.give_up(now, LossReason.NO_PROGRESS, rest=timing.ttl + timing.renew_every)
+            election.abandon(now)
+
+    def _tell_of(self, event: Event) -> None:
+        role = self._election.role
+        if isinstance(event, Elected):
+            term = self._begin(event)
+            events.info("leadership.elected", role=role, token=term.token)
+            if observing.observer is not None:
+                observing.observer.elected(term)
+            self._announcer.elected(term, functools.partial(self._on_loop, self._callback_failed, term))
+        elif isinstance(event, Lost):
+            lost = self.term
+            assert lost is not None  # the core says Lost only after Elected
+            lost._end(event.reason)
+            reason = lost.reason or event.reason
+            wanted = reason in (LossReason.RELEASED, LossReason.STEPPED_DOWN)
+            (events.info if wanted else events.warning)(
+                "leadership.lost", role=role, token=event.token, reason=str(reason)
+            )
+            if observing.observer is not None:
+                observing.observer.lost(lost, reason)
+            drain = self._loop.create_task(self._drain(lost), name=f"coord drain {role}")
+            self._drains.append(drain)
+            drain.add_done_callback(self._drains.remove)
+        else:
+            self._announcer.new_leader(event.lease)
+
+    def _begin(self, elected: Elected) -> Term:
+        term = Term(self._election.role, self._election.candidate, elected.lease.token, elected.deadline, self._now)
+        term._sooner = self._watch_soon
+        if self._at_most is not None:
+            term._watch(self._at_most)
+        self.term = term
+        return term
+
+    def _watch_soon(self) -> None:
+        """Something that runs under the term is to be looked at earlier than planned; said on any thread."""
+        self._on_loop(self._watch)
+
+    def _watch(self) -> None:
+        if self.term is not None:
+            self._watchdog = self._watchdog or Watchdog(self._loop, self._stalled)
+            self._watchdog.watch(self.term)
+
+    def _stalled(self) -> None:
+        self.check_progress()
+        self._changed()
+
+    async def _drain(self, term: Term) -> None:
+        """Wait for `on_lost` and for every job under the term, then let the core go on (rule 3)."""
+        ended = self._announcer.lost(term)
+        try:
+            await asyncio.wait_for(_happened(ended), self.drain_timeout)
+        except asyncio.TimeoutError:
+            events.warning("leadership.not_drained", role=term.role, token=term.token, seconds=self.drain_timeout)
+            self._election.abandon(self._now())
+            self._changed()
+            await ended
+        self._election.drained(self._now())
+        self._changed()
+
+    def _on_loop(self, function: Callable[..., None], *args: Term) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
+            self._loop.call_soon_threadsafe(function, *args)
+
+    def _callback_failed(self, term: Term) -> None:
+        if self.term is term:
+            self._election.give_up(self._now(), LossReason.CALLBACK_FAILED, rest=self._election.timing.ttl)
+            self._changed()
+
+
+async def _happened(flag: Flag) -> None:
+    await flag
