@@ -41,8 +41,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         required = os.environ.get(REQUIRE) == "1"
         consequence = f"; {REQUIRE}=1 makes this a failure" if required else ""
         terminalreporter.write_line(
-            f"RETHINKDB NOT TESTED: {len(_skipped)} tests skipped, since no `{servers.BINARY}` is on PATH and {EXTERNAL} "
-            f"names no server that would do{consequence}",
+            f"RETHINKDB NOT TESTED: {len(_skipped)} tests skipped, since no `{servers.BINARY}` is on PATH "
+            f"and {EXTERNAL} names no server that would do{consequence}",
             red=required,
             yellow=not required,
             bold=True,

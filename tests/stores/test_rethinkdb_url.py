@@ -53,10 +53,13 @@ def test_passwords_from_elsewhere(tmp_path: Path) -> None:
 
 
 BAD = [
-    "rethinkdb:db", "RETHINKDB:/db", "http://db", "rethinkdb://", "rethinkdb://a,,b", "rethinkdb://a,/x", "rethinkdb://@db",
+    "rethinkdb:db", "RETHINKDB:/db", "http://db", "rethinkdb://", "rethinkdb://a,,b", "rethinkdb://a,/x",
+    "rethinkdb://@db",
     "rethinkdb://a:0", "rethinkdb://a:65536", "rethinkdb://a:", "rethinkdb://a:x", "rethinkdb://a:٣", "rethinkdb://::1/x",
-    "rethinkdb://[::1", "rethinkdb://[zz]", "rethinkdb://a b", "rethinkdb://a/x/y", "rethinkdb://a/x.y", "rethinkdb://a/x y",
-    "rethinkdb://a/%zz", "rethinkdb://a/%ff", "rethinkdb://a#f", "rethinkdb://ü:pw@a", "rethinkdb://a?tls=2", "rethinkdb://a?tls",
+    "rethinkdb://[::1", "rethinkdb://[zz]", "rethinkdb://a b", "rethinkdb://a/x/y", "rethinkdb://a/x.y",
+    "rethinkdb://a/x y",
+    "rethinkdb://a/%zz", "rethinkdb://a/%ff", "rethinkdb://a#f", "rethinkdb://ü:pw@a", "rethinkdb://a?tls=2",
+    "rethinkdb://a?tls",
     "rethinkdb://a?tls=1&tls=1", "rethinkdb://a?x=1", "rethinkdb://a?ca_certs=/nowhere", "rethinkdb://a?max_clock_skew=-1",
     "rethinkdb://a?max_clock_skew=nan", "rethinkdb://a?max_clock_skew=1e999", "rethinkdb://a?max_clock_skew=x", "rethinkdb://a?table=a.b",
     "rethinkdb://a?password_file=/nowhere", "rethinkdb://a?timeout=5",

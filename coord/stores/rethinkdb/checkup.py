@@ -81,7 +81,7 @@ class _Checkup:
         host = pool.url.hosts[0]
         what = f"connection to {host}"
         try:
-            await pool.read(self.r.expr(1), self.timeout)
+            await pool.run(self.r.expr(1), self.timeout)
             before = time.time()
             theirs = await pool.run(self.r.now().to_epoch_time(), self.timeout)
             after = time.time()

@@ -89,7 +89,7 @@ def from_row(first_error: str) -> Trouble:
     if any(sign in lowered for sign in ("lost contact", "not available", "unavailable", "timed out", "may or may not")):
         return lost("the server lost contact with the table while it wrote")
     detail = "the server would not write the row (a write hook, or a row that cannot be changed)"
-    return Trouble(detail, unknown=False)
+    return Trouble(detail, unknown=False, refused=StoreRefused)
 
 
 def _not_done(said: str, url: RethinkURL) -> Trouble:

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from coord import checks
-from coord.errors import StoreUnavailable
+from coord.errors import NotSetUp, StoreUnavailable
 from coord.stores.rethinkdb import driver
 from coord.stores.rethinkdb.connection import Pool
 from coord.stores.rethinkdb.errors import Trouble
@@ -36,6 +37,7 @@ SERVICES = "services"
 """The table of the service registry, which doublethink uses by the same name."""
 STALE = 20.0
 MOST_REPLICAS = 3
+ATTEMPTS = 8
 _POLL = 0.05
 
 
@@ -78,13 +80,25 @@ class _SetUp:
 
     async def run(self) -> Report:
         async with self._lock():
-            if await self._create(self.r.db_create(self.url.database)):
-                self.report.done.append(f"created the database {self.url.database}")
-            replicas = self._replicas or min(MOST_REPLICAS, await self.ask(self.system.table("server_status").count()))
-            for name in dict.fromkeys((self.url.table, SERVICES)):
-                await self._table(name, replicas)
-            await self._index()
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    await self._mend()
+                except Trouble as trouble:
+                    # Somebody else's twin came up or went away meanwhile, or a table is not ready just yet.
+                    if attempt == ATTEMPTS or not (trouble.elsewhere or trouble.refused is NotSetUp):
+                        raise
+                    await asyncio.sleep(random.uniform(0.1, 0.3))  # noqa: S311 # so that two who collide do not again
+                else:
+                    break
         return self.report
+
+    async def _mend(self) -> None:
+        if await self._create(self.r.db_create(self.url.database)):
+            self.report.done.append(f"created the database {self.url.database}")
+        replicas = self._replicas or min(MOST_REPLICAS, await self.ask(self.system.table("server_status").count()))
+        for name in dict.fromkeys((self.url.table, SERVICES)):
+            await self._table(name, replicas)
+        await self._index()
 
     async def ask(self, term: Any) -> Any:
         """One query, within what is left of the time."""

@@ -2,8 +2,9 @@
 
 Twins cannot be addressed by their name, so each but the first by id is renamed to `<name>_twin_<id>`; from then on the
 name means one table again, and the renamed can be looked into. An empty one is dropped, by its id. If the first is
-empty and one twin is not, that twin gets the name. If two hold records, nothing is decided for anybody: the renamed
-table stays, and `NotSetUp` says so.
+empty and one twin is not, that twin gets the name. If two hold records, people must decide, and `NotSetUp` says so: a
+table that has the name and records keeps both, otherwise nothing has the name until they did, for an empty table of
+leases would count its tokens from 1 again.
 """
 
 from __future__ import annotations
@@ -56,14 +57,16 @@ async def merge_twins(asker: Asker, name: str) -> list[str]:
         if named:
             await asker.ask(tables.get(named[0]).update({"name": twin_name(name, named[0])}))
             empty.add(named[0])
-        await asker.ask(tables.get(full.pop(0)).update({"name": name}))
+        if len(full) == 1:
+            await asker.ask(tables.get(full.pop()).update({"name": name}))
     for one in sorted(empty):
         await asker.ask(tables.get(one).delete())
     if full:
         left = ", ".join(twin_name(name, one) for one in full)
         raise NotSetUp(
             f"there were tables of one name {name!r} in {asker.url.redacted}, and more than one holds records: "
-            f"these were renamed to {left}; move what is wanted of them into {name}, then drop them"
+            f"look at {left}, move what is wanted of it into one table called {name} "
+            f"(of leases, the higher token), drop the rest"
         )
     return sorted(empty)
 
