@@ -22,7 +22,7 @@ from coord.testing.manual_clock import ManualClock
 
 RIVAL = "somebody else"
 DEADLINES = (LossReason.EXPIRED, LossReason.STORE_UNREACHABLE, LossReason.SUSPENDED)
-HANDOVERS = (LossReason.STEPPED_DOWN, LossReason.CALLBACK_FAILED, LossReason.RELEASED)
+HANDOVERS = (LossReason.STEPPED_DOWN, LossReason.CALLBACK_FAILED, LossReason.RELEASED, LossReason.NO_PROGRESS)
 WAIT = 5.0
 """Real seconds that a helper waits for what it brought about before it raises AssertionError."""
 

@@ -35,10 +35,11 @@ class Claimant:
         self.coordinator: Any = None
         self.lead: Any = None
         self.generation = 0
+        self.wire = Wire(scene.server, self.machine)
         self.machine.spawn(self._begin)
 
     async def _begin(self) -> None:
-        store = RecordingStore(Wire(self.scene.server, self.machine), self.scene.history, self.name)
+        store = RecordingStore(self.wire, self.scene.history, self.name)
         self.coordinator = AsyncCoordinator(store=store, now=self.machine.now)
         await self._stand()
 
@@ -214,6 +215,7 @@ class Scene:
             one.machine.thaw()
             one.fail_elected = False
             one.drain = 0.0
+            one.wire.cut = False
             if not one.alive or not one.standing:
                 self.replace(index)
         self.world.run(300, until=lambda: self.server.under_way == 0)

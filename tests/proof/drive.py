@@ -54,8 +54,8 @@ def drive(seed: int, steps: int = 25, edits: bool = True) -> Scene:
 def happen(scene: Scene, rnd: random.Random, edits: bool) -> None:
     index = rnd.randrange(len(scene.claimants))
     one = scene.claimants[index]
-    what = rnd.randrange(12)
-    if what == 0:
+    what = rnd.randrange(14)
+    if what in (0, 13):
         scene.server.weather = weather(rnd)
     elif what == 1:
         one.machine.pause(rnd.choice(LONG))
@@ -79,6 +79,8 @@ def happen(scene: Scene, rnd: random.Random, edits: bool) -> None:
         scene.server.edit(rnd.choice([None, *scene.server.past]))
     elif what == 10:
         one.fail_elected = rnd.random() < 0.3
+    elif what in (11, 12):
+        one.wire.cut = not one.wire.cut
 
 
 def leave(one: Claimant, stop: bool) -> None:
@@ -92,7 +94,8 @@ def weather(rnd: random.Random) -> Weather:
     return Weather(
         *(rnd.choice((0.0, 0.0, often)) for _ in range(4)),
         reset=rnd.random(),
-        delay=rnd.choice((0.003, 0.1, 3.0, 20.0)),
+        delay=rnd.choice((0.003, 0.003, 0.1, 3.0, 20.0)),
+        answer_delay=rnd.choice((0.003, 0.1, 3.3)),
         feed_lost=rnd.choice((0.0, 0.3, 1.0)),
         feed_repeated=rnd.random() / 2,
         feed_ahead=rnd.choice((0.0, 0.5)),

@@ -61,6 +61,7 @@ class ConcurrentClaimants(RuleBasedStateMachine):
         answer_lost=CHANCE,
         reset=CHANCE,
         delay=st.sampled_from([0.003, 0.1, 3.0, 20.0]),
+        answer_delay=st.sampled_from([0.003, 0.1, 3.3]),
     )
     def the_store_fails(self, **what: float) -> None:
         """Errors of each class: not done, permanent, unknown and not done, unknown and done, early, late or never."""
@@ -75,6 +76,11 @@ class ConcurrentClaimants(RuleBasedStateMachine):
     def feeds_fail(self, **what: float) -> None:
         server = self.one(0)[1].server
         server.weather = dataclasses.replace(server.weather, **what)
+
+    @rule(who=WHO)
+    def a_process_is_cut_off_or_reached_again(self, who: int) -> None:
+        index, scene = self.one(who)
+        scene.claimants[index].wire.cut = not scene.claimants[index].wire.cut
 
     @rule()
     def every_feed_dies(self) -> None:

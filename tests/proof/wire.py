@@ -34,6 +34,7 @@ class Weather:
     answer_lost: float = 0.0
     reset: float = 0.0  # of those that are lost: told at once, instead of by a timeout
     delay: float = 0.003
+    answer_delay: float = 0.003
     feed_lost: float = 0.0
     feed_repeated: float = 0.0
     feed_ahead: float = 0.0
@@ -127,6 +128,7 @@ class Wire:
     def __init__(self, server: Server, machine: Machine) -> None:
         self.server, self.machine = server, machine
         self.max_clock_skew = server.max_clock_skew
+        self.cut = False  # off from the store, while others reach it
 
     async def open(self, timeout: float) -> None:
         """Always open."""
@@ -155,7 +157,7 @@ class Wire:
     async def watch(self, roles: Collection[str]) -> AsyncIterator[Lease]:
         weather = self.server.weather
         await asyncio.sleep(weather.delay)
-        if self.server.random.random() < max(weather.not_done, weather.lost, weather.feed_dies):
+        if self.cut or self.server.random.random() < max(weather.not_done, weather.lost, weather.feed_dies):
             raise StoreUnavailable("no feed")
         feed = Feed(self.server, self.machine)
         self.server.feeds.append(feed)
@@ -163,7 +165,8 @@ class Wire:
             if self.server.row.sight.token:
                 feed.send(self.server.row)
             while (row := await feed.queue.get()) is not None:
-                yield row
+                if not self.cut:
+                    yield row
             raise StoreUnavailable("the feed died")
         finally:
             if feed in self.server.feeds:
@@ -190,15 +193,17 @@ class Wire:
                 answer.set_result(result)
 
         def send_back(result: T | Failure) -> None:
-            world.after(weather.delay * (0.5 + chance()), lambda: self.machine.do(lambda: back(result)))
+            world.after(weather.answer_delay * (0.5 + chance()), lambda: self.machine.do(lambda: back(result)))
 
         def arrive() -> None:
             server.under_way -= 1
             result = server.perform(work())
-            if chance() >= weather.answer_lost:
+            if chance() >= weather.answer_lost and not self.cut:
                 send_back(result)
 
-        if chance() < weather.not_done:
+        if self.cut:
+            pass
+        elif chance() < weather.not_done:
             send_back(Failure(unknown=False, detail="not done"))
         elif chance() < weather.permanent:
             send_back(Failure(unknown=False, detail="refused", permanent=True))
