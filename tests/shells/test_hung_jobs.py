@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import coord
-from coord import AsyncCoordinator, Coordinator, LossReason, Term, leader_only
+from coord import AsyncCoordinator, Coordinator, LossReason, Term, clock, leader_only
 from coord.operations import Renew, Result
 from coord.stores.memory import MemoryStore
 from coord.timing import Instant
@@ -256,6 +256,35 @@ def test_a_late_loop_does_not_renew_first_and_look_afterwards() -> None:
     asyncio.run(main())
 
 
+def test_no_renewal_is_sent_for_a_job_that_stands_still_though_no_timer_has_said_so() -> None:
+    ahead = 0.0
+
+    async def main() -> None:
+        nonlocal ahead
+        store = Counting()
+        async with AsyncCoordinator(store=store, now=lambda: clock.system_now().after(ahead)) as c:
+            lead = c.leadership("r", ttl=6, renew_every=0.3, at_most=3)
+            await lead.start()
+            assert await lead.wait(2)
+            term = lead.term
+            ahead, before = 3.1, len(store.renewals)  # the timers do not know
+            assert not term.held
+            await asyncio.wait_for(_lost(term), 2)
+            assert (term.reason, len(store.renewals)) == (LossReason.NO_PROGRESS, before)
+
+    asyncio.run(main())
+
+
+def test_it_is_told_soon_though_the_next_renewal_is_far_away(one: Coordinator) -> None:
+    hanging = Hanging()
+    thread = threading.Thread(target=leader_only("job", coordinator=one, ttl=60, at_most=0.2)(hanging))
+    thread.start()
+    assert hanging.began.wait(5)
+    assert hanging.terms[0].lost.wait(3)
+    hanging.go_on.set()
+    thread.join(5)
+
+
 async def _lost(term: Term) -> None:
     await term.lost
 
@@ -282,6 +311,7 @@ def test_a_sleeping_machine_is_no_hung_job() -> None:
     term._enter(5.0)
     at = Instant(1.0, 60.0)
     assert term.held
+    assert term._extend(100.5)
     at = Instant(2.0, 101.0)
     assert term.reason is LossReason.EXPIRED
 
