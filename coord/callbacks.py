@@ -100,7 +100,10 @@ class ThreadDispatcher:
             if self._running:
                 return
             self._running = True
-        threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        try:
+            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        except RuntimeError:  # the interpreter is ending, and starts no more threads (3.12.0 and 3.12.1)
+            contextvars.copy_context().run(self._work)
 
     def _work(self) -> None:
         inside.set(self)
