@@ -20,7 +20,10 @@ from tests.chaos.stages import STAGES
 
 
 async def _watched(run: Run, store: str, seconds: float) -> None:
-    running = asyncio.create_task(run.run())
+    running, me = asyncio.create_task(run.run()), asyncio.current_task()
+    assert me is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, me.cancel)
     try:
         await _shown(run, running, store, seconds)
         await running
@@ -41,7 +44,7 @@ async def _shown(run: Run, running: asyncio.Task[None], store: str, seconds: flo
 
 
 def main() -> int:
-    """Exit status 0 when every promise was kept, 1 when not."""
+    """Exit status 0 when every promise was kept, 1 when not, 130 when it was interrupted."""
     parser = argparse.ArgumentParser("python -m tests.chaos", description="Chaos with real processes.")
     parser.add_argument("--store", choices=sorted(STAGES), default="sqlite")
     parser.add_argument("--seconds", type=float, default=60.0)
@@ -49,12 +52,11 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--ttl", type=float, default=2.0, help="seconds")
     parser.add_argument("--kinds", default=None, help="kinds of fault, with commas between; all that the store knows")
-    parser.add_argument("--calm", type=float, default=3.0, help="the longest between two faults, in ttls")
+    parser.add_argument("--calm", type=float, default=2.0, help="the longest between two faults, in ttls")
     parser.add_argument("--break", dest="broken", choices=["", "deadline", "fence"], default="", help="try the judge")
     parser.add_argument("--out", type=Path, default=None, help="figures as JSON; beside it the same as Markdown")
     parser.add_argument("--keep", type=Path, default=None, help="a directory for histories and logs")
     given = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: all processes are ended
     seed = random.randrange(2**31) if given.seed is None else given.seed
     kinds = None if given.kinds is None else tuple(given.kinds.split(","))
     plan = Plan(given.seconds, seed, given.workers, given.ttl, kinds, (min(0.5, given.calm), given.calm), given.broken)
@@ -64,7 +66,11 @@ def main() -> int:
             given.keep.mkdir(parents=True, exist_ok=True)
             directory = Path(tempfile.mkdtemp(prefix=f"{given.store}-{seed}-", dir=given.keep))
         run = Run(plan, directory, STAGES[given.store])
-        asyncio.run(_watched(run, given.store, given.seconds))
+        try:
+            asyncio.run(_watched(run, given.store, given.seconds))
+        except asyncio.CancelledError:
+            print("interrupted", file=sys.stderr)
+            return 130
         result = figures.figures(run, given.store)
         (directory / "faults.json").write_text(json.dumps([fault.as_dict() for fault in run.faults], indent=1))
         (directory / "notes.json").write_text(json.dumps(run.crew.notes, indent=0))

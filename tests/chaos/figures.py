@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coord.testing.history import Event, History
+from coord.testing.history import History
 from coord.testing.judges import beliefs, judge
 from coord.testing.linearizability import Undecided
 from tests.chaos.faults import KINDS, Fault
@@ -43,30 +43,30 @@ def violations(history: History) -> list[str]:
     """What the judges find.
 
     A first claim that was not answered may take effect at any later time, and many of these make the search for an
-    order explode. Where no answer ever shows its holder, it can be left out: leaving out what need not have happened
-    takes explanations away and adds none, so a history that is good without is good. A bad one is judged whole.
+    order explode. Those that no answer ever shows to have taken effect are left out at first: it takes explanations
+    away and adds none, so a history that is good without them is good. One that is not is judged whole.
     """
-    shown = {
-        event.value["row"][0] for event in history.events if event.kind == "ok" and event.value.get("row") is not None
-    }
-    ended = {(event.process, event.op): event.kind for event in history.events if event.kind != "invoke"}
-
-    def needless(event: Event) -> bool:
-        key = (event.process, event.op)
-        return event.action == "claim" and ended.get(key, "unknown") == "unknown" and key in unseen
-
-    unseen = {
+    shown = {tuple(event.value["row"][::2]) for event in history.events if event.value.get("row") is not None}
+    answered = {(event.process, event.op) for event in history.events if event.kind in ("ok", "fail")}
+    needless = {
         (event.process, event.op)
         for event in history.events
-        if event.kind == "invoke" and event.action == "claim" and event.value["holder"] not in shown
+        if event.kind == "invoke"
+        and event.action == "claim"
+        and event.value["expected"] is None
+        and (event.process, event.op) not in answered
+        and (event.value["holder"], event.value["beat"]) not in shown
     }
-    try:
-        found = judge(History([event for event in history.events if not needless(event)]))
-        if found:
-            found = judge(history)
-    except Undecided as err:
-        return [f"undecided: {err}"]
-    return [str(one) for one in found]
+    found: list[str] = []
+    for left_out in (needless, set[tuple[str, int]]()) if needless else (needless,):
+        try:
+            kept = [event for event in history.events if (event.process, event.op) not in left_out]
+            found = [str(one) for one in judge(History(kept))]
+        except Undecided as err:
+            found.append(f"undecided: {err}")
+        if not found:
+            break
+    return found
 
 
 def reigns(history: History) -> list[Reign]:
@@ -107,6 +107,8 @@ def spread(values: list[float]) -> dict[str, Any]:
 def failovers(faults: list[Fault], terms: list[Reign]) -> dict[str, dict[str, Any]]:
     """For each kind of fault that hit the leader: how long until the next term showed.
 
+    Counted from the fault; from its end where nobody could have led before (and somebody did only after it).
+
     `led through`: the leader kept its term. `mixed`: another fault was at work meanwhile, so the time says nothing.
     `missed`: it was aimed at somebody else.
     """
@@ -130,7 +132,8 @@ def failovers(faults: list[Fault], terms: list[Reign]) -> dict[str, dict[str, An
         if other or leader.last < fault.begin - 0.5:
             mine["mixed"] += 1
             continue
-        from_end = KINDS[fault.kind].from_end and after.first >= fault.end
+        nobody_could = KINDS[fault.kind].from_end or (fault.everybody and fault.hit)
+        from_end = nobody_could and after.first >= fault.end
         mine["times"].append(after.first - (fault.end if from_end else fault.begin))
     for mine in found.values():
         mine.update(spread(mine.pop("times")))

@@ -65,7 +65,7 @@ def markdown(result: dict[str, Any]) -> str:
     lines += [
         "## Failover",
         "",
-        "Seconds from the fault (for a store that was down: from its return) to the next term.",
+        "Seconds from the fault (where it cut everybody off: from its end) to the next term.",
         "",
     ]
     lines += _table(
