@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from coord import metrics
     from coord.async_coordinator import AsyncCoordinator
     from coord.async_leadership import AsyncLeadership
     from coord.async_registry import AsyncServiceRegistry
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         StoreUnavailable,
     )
     from coord.fencing import Fence
+    from coord.health_check import Health, HealthStatus, health
     from coord.heartbeat import AsyncHeartbeat, Heartbeat
     from coord.leadership import Leadership
     from coord.lease import Lease, LossReason
@@ -44,6 +46,8 @@ _WHERE = {
     "CoordError": "errors",
     "Coordinator": "coordinator",
     "Fence": "fencing",
+    "Health": "health_check",
+    "HealthStatus": "health_check",
     "Heartbeat": "heartbeat",
     "Leadership": "leadership",
     "LeadershipLost": "errors",
@@ -60,6 +64,7 @@ _WHERE = {
     "Timing": "timing",
     "connect": "coordinator",
     "current_term": "term",
+    "health": "health_check",
     "leader_only": "decorators",
 }
 __all__ = [
@@ -73,6 +78,8 @@ __all__ = [
     "CoordError",
     "Coordinator",
     "Fence",
+    "Health",
+    "HealthStatus",
     "Heartbeat",
     "Leadership",
     "LeadershipLost",
@@ -89,16 +96,20 @@ __all__ = [
     "Timing",
     "connect",
     "current_term",
+    "health",
     "leader_only",
+    "metrics",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Names are imported when they are first used (PEP 562): `import coord` costs what is used of it."""
-    if name not in _WHERE:
+    if name not in _WHERE and name != "metrics":
         raise AttributeError(f"module 'coord' has no attribute {name!r}")
     import importlib
 
+    if name == "metrics":
+        return importlib.import_module("coord.metrics")
     value = getattr(importlib.import_module(f"coord.{_WHERE[name]}"), name)
     globals()[name] = value
     return value

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from coord import events
 from coord.callbacks import Callbacks, Dispatcher
 from coord.flag import Flag
 from coord.lease import Lease
 from coord.term import Term, _current
+from coord.timing import Instant
+
+
+class Running(NamedTuple):
+    """A callback that has not returned: since when (awake clock), under which term, whether it is an `on_elected`."""
+
+    name: str
+    since: float
+    term: Term | None
+    elected: bool
 
 
 class Announcer:
     """Each method returns at once; what it announces is called after all that was announced before."""
 
-    __slots__ = ("_callbacks", "_dispatcher", "_role")
+    __slots__ = ("_callbacks", "_dispatcher", "_now", "_role", "running")
 
-    def __init__(self, role: str, callbacks: Callbacks, dispatcher: Dispatcher) -> None:
-        self._role, self._callbacks, self._dispatcher = role, callbacks, dispatcher
+    def __init__(self, role: str, callbacks: Callbacks, dispatcher: Dispatcher, now: Callable[[], Instant]) -> None:
+        self._role, self._callbacks, self._dispatcher, self._now = role, callbacks, dispatcher, now
+        self.running: Running | None = None
 
     def elected(self, term: Term, failed: Callable[[], None]) -> None:
         """`on_elected`, up to the first that raises; then `failed()`, on the dispatcher's thread."""
@@ -57,16 +68,22 @@ class Announcer:
         failed = False
         reset = _current.set(term)
         for function in tuple(functions):
+            self.running = Running(_name(function), self._now().awake, term, functions is self._callbacks.elected)
             try:
                 outcome = function(*args)
                 if inspect.isawaitable(outcome):
                     await self._dispatcher.settle(outcome)
             except (Exception, SystemExit) as err:
-                name = getattr(function, "__qualname__", repr(function))
                 token = None if term is None else term.token
-                events.failure("callback.failed", err, role=self._role, token=token, callback=name)
+                events.failure("callback.failed", err, role=self._role, token=token, callback=_name(function))
                 failed = True
                 if stop_at_error:
                     break
+            finally:
+                self.running = None
         _current.reset(reset)
         return failed
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", None) or repr(function)

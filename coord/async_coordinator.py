@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,6 +31,18 @@ SUSPEND_CHECK = 0.5
 """Seconds between looks at whether the machine slept, while somebody stands for something."""
 
 
+_living: weakref.WeakSet[AsyncCoordinator] = weakref.WeakSet()
+
+
+def living() -> list[AsyncCoordinator]:
+    """All that this process has, those inside of sync ones included."""
+    while True:
+        try:
+            return list(_living)
+        except RuntimeError:  # another thread made one meanwhile
+            continue
+
+
 class AsyncCoordinator:
     """Everything about roles on one store. Makes no connection until something is asked.
 
@@ -54,6 +67,7 @@ class AsyncCoordinator:
         """What kept the store from answering last, for messages to people; "" when it answered."""
         self._begin()
         forking.watch(self)
+        _living.add(self)
 
     def _begin(self) -> None:
         self.closing: set[Callable[[], Awaitable[None]]] = set()
@@ -63,6 +77,8 @@ class AsyncCoordinator:
         self._watcher = Watcher(lambda: self.store)
         self._unique = UniqueServices(self)
         self._suspend_watch: asyncio.Task[None] | None = None
+        self.ticked: float | None = None
+        """When the loop turned last, on the awake clock, to half a second; None while nobody stands for anything."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
@@ -89,8 +105,7 @@ class AsyncCoordinator:
 
     async def close(self) -> None:
         """Stop every leadership (drain, release) and heartbeat, then let go of the store."""
-        for end in tuple(self.closing):
-            await end()
+        await asyncio.gather(*(end() for end in tuple(self.closing)))
         leaving = [standing for standing in self._standings if not standing.task.done()]
         for standing in leaving:
             standing.stand_down()
@@ -197,6 +212,7 @@ class AsyncCoordinator:
         self._standings.add(standing)
         standing.task.add_done_callback(lambda _: self._standings.discard(standing))
         if self._suspend_watch is None or self._suspend_watch.done():
+            self.ticked = self.now().awake
             self._suspend_watch = asyncio.get_running_loop().create_task(self._watch_suspend(), name="coord suspend")
         return standing
 
@@ -206,10 +222,12 @@ class AsyncCoordinator:
         while self._standings:
             await asyncio.sleep(SUSPEND_CHECK)
             after = self.now()
+            self.ticked = after.awake
             if (after.total - before.total) - (after.awake - before.awake) > 0.1:
                 for standing in tuple(self._standings):
                     standing.wake()
             before = after
+        self.ticked = None
 
     def after_fork(self) -> None:
         """In a forked child: nothing of this is ours (rule 9)."""

@@ -63,9 +63,9 @@ class Standing:
         self.answered = False
         self._failures = 0
         self.refusal: str | None = None
-        self._around, self._announcer = around, Announcer(role, callbacks, dispatcher)
+        self._around, self._announcer = around, Announcer(role, callbacks, dispatcher, around.now)
         self.tenure = Tenure(self.election, self._announcer, around.now, self._changed, drain_timeout, at_most)
-        self.renewed_at = -math.inf
+        self.renewed_at: float | None = None
         """When the last claim or renewal that was applied was sent, on the awake clock."""
         self._backoff = Backoff(0.05, min(5.0, timing.ttl / 3))
         self._wake: asyncio.Future[None] | None = None

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable
 
 from coord import events, observing
-from coord.announcer import Announcer
+from coord.announcer import Announcer, Running
 from coord.election import Elected, Election, Event, Lost, Phase
 from coord.flag import Flag
 from coord.lease import LossReason
@@ -39,6 +39,18 @@ class Tenure:
         self._loop = asyncio.get_running_loop()
         self._watchdog: Watchdog | None = None
         self._drains: list[asyncio.Task[None]] = []
+        self.undrained: Term | None = None
+        """The lost term whose work has not ended within `drain_timeout`, until it does."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether work or an `on_lost` of a lost term still runs."""
+        return bool(self._drains)
+
+    @property
+    def running(self) -> Running | None:
+        """The callback that runs now."""
+        return self._announcer.running
 
     def publish(self) -> None:
         """Tell what the core has decided since the last time."""
@@ -117,7 +129,9 @@ class Tenure:
             events.warning("leadership.not_drained", role=term.role, token=term.token, seconds=self.drain_timeout)
             self._election.abandon(self._now())
             self._changed()
+            self.undrained = term
             await ended
+            self.undrained = None
         self._election.drained(self._now())
         self._changed()
 

@@ -14,11 +14,11 @@ FILES = sorted((ROOT / "coord").rglob("*.py"))
 
 LAYERS = [
     {"errors", "lease", "checks", "timing", "operations", "clock", "flag", "forking"},  # values and the machine
-    {"election", "stores", "records", "events", "backoff", "term", "callbacks", "fencing", "work", "renewals"},
-    {"announcer", "watcher", "standing", "follow", "choosing", "publishing", "rhythm", "service_changes"},
+    {"election", "stores", "records", "events", "backoff", "term", "callbacks", "fencing", "work", "renewals", "progress"},
+    {"announcer", "watcher", "observing", "watchdog", "tenure", "standing", "follow", "choosing", "publishing", "rhythm", "service_changes"},
     {"async_leadership", "unique", "engine", "leaving", "leadership", "heartbeat"},
     {"urls", "async_coordinator", "coordinator", "decorators", "async_registry", "registry"},
-    {"cli", "testing"},
+    {"health_check", "metrics", "cli", "testing"},
 ]
 PURE = {"asyncio", "threading", "time", "random", "logging", "os", "socket", "sqlite3", "structlog", "tenacity"}
 

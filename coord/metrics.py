@@ -1,0 +1,118 @@
+"""Prometheus figures of this process's elections, through the official client: `coord.metrics.enable()`.
+
+Needs the extra `coord[prometheus]`. Nothing is imported, kept or counted before that call.
+
+| metric | type | labels | |
+| --- | --- | --- | --- |
+| `coord_is_leader` | gauge | role | 1 while this process leads, by the clock at the scrape; else 0 |
+| `coord_fencing_token` | gauge | role | the token of the last term that this process held |
+| `coord_elections_total` | counter | role | terms begun |
+| `coord_losses_total` | counter | role, reason | terms ended, by `coord.LossReason` |
+| `coord_renewal_seconds` | histogram | | from sending a renewal until its answer |
+| `coord_renewal_left_seconds` | histogram | | what was left of the term when that answer came |
+
+The histograms have no role: ten thousand roles would make a quarter of a million series of them.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import TYPE_CHECKING
+
+from coord import observing
+from coord.errors import CoordError
+from coord.lease import LossReason
+from coord.term import Term
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+LEFT = (0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 20, 30, 60, 120)
+
+
+class PrometheusObserver:
+    """What the metrics are, in one registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        from prometheus_client import Counter, Gauge, Histogram
+
+        self.registry = registry
+        role = ["role"]
+        self._leads = Gauge(
+            "coord_is_leader",
+            "Whether this process leads the role",
+            role,
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self._token = Gauge(
+            "coord_fencing_token", "Token of the last term held", role, registry=registry, multiprocess_mode="max"
+        )
+        self._elections = Counter("coord_elections", "Terms begun", role, registry=registry)
+        self._losses = Counter("coord_losses", "Terms ended", ["role", "reason"], registry=registry)
+        self._latency = Histogram(
+            "coord_renewal_seconds", "From sending a renewal until its answer", buckets=LATENCIES, registry=registry
+        )
+        self._left = Histogram(
+            "coord_renewal_left_seconds",
+            "Left of the term when a renewal was answered",
+            buckets=LEFT,
+            registry=registry,
+        )
+        self._terms: weakref.WeakValueDictionary[str, Term] = weakref.WeakValueDictionary()
+
+    def elected(self, term: Term) -> None:
+        self._elections.labels(term.role).inc()
+        self._show(term)
+
+    def lost(self, term: Term, reason: LossReason) -> None:
+        self._losses.labels(term.role, str(reason)).inc()
+        if self._terms.get(term.role) in (term, None):
+            self._leads.labels(term.role).set(0)
+
+    def renewed(self, term: Term, latency: float, left: float) -> None:
+        self._latency.observe(latency)
+        self._left.observe(left)
+        if self._terms.get(term.role) is not term:
+            self._show(term)  # it was held before we were switched on
+
+    def _show(self, term: Term) -> None:
+        gauge = self._leads.labels(term.role)
+        self._token.labels(term.role).set(term.token)
+        self._terms[term.role] = term
+        gauge.set(1)
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:  # the client's files of many processes hold numbers only
+            terms, role = self._terms, term.role
+            gauge.set_function(lambda: float((held := terms.get(role)) is not None and held.held))
+
+    def withdraw(self) -> None:
+        """Take the metrics out of their registry."""
+        for metric in (self._leads, self._token, self._elections, self._losses, self._latency, self._left):
+            self.registry.unregister(metric)
+
+
+def enable(registry: CollectorRegistry | None = None) -> None:
+    """Count from now on, in `registry` (the client's default one). A second call for the same one does nothing.
+
+    One registry at a time: another one takes the place of the first. Raises `CoordError` when the client is not
+    installed.
+    """
+    try:
+        import prometheus_client
+    except ImportError:
+        raise CoordError("coord.metrics needs the Prometheus client: pip install 'coord[prometheus]'") from None
+    registry = prometheus_client.REGISTRY if registry is None else registry
+    present = observing.observer
+    if isinstance(present, PrometheusObserver) and present.registry is registry:
+        return
+    disable()
+    observing.observer = PrometheusObserver(registry)
+
+
+def disable() -> None:
+    """Count no more, and take the metrics out of their registry."""
+    present, observing.observer = observing.observer, None
+    if isinstance(present, PrometheusObserver):
+        present.withdraw()
