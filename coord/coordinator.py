@@ -7,7 +7,7 @@ import contextlib
 import functools
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from coord import checks, events, forking, leaving, urls
@@ -19,6 +19,7 @@ from coord.lease import Lease
 from coord.stores.protocol import Store
 
 if TYPE_CHECKING:
+    from coord.heartbeat import Heartbeat
     from coord.registry import ServiceRegistry
 
 T = TypeVar("T")
@@ -35,8 +36,8 @@ class Coordinator:
     def __init__(self, url: str | None = None, *, timeout: float = 5.0, store: Store | None = None) -> None:
         self.inner = AsyncCoordinator(url, timeout=timeout, store=store)
         self.engine = Engine("coord")
-        self.closing: set[Callable[[], None]] = set()
-        """What is to be done before the store is let go of: heartbeats end."""
+        self.closing: set[Heartbeat] = set()
+        """What ends before the store is let go of."""
         self._shared: dict[str, Leadership] = {}
         self._lock = threading.Lock()
         forking.watch(self)
@@ -62,8 +63,13 @@ class Coordinator:
 
     def close(self) -> None:
         """Stop every leadership (drain, release) and heartbeat, then let go of the store and of the thread."""
-        for end in tuple(self.closing):
-            end()
+        heartbeats = tuple(self.closing)
+        for one in heartbeats:
+            one.halt()
+        for one in heartbeats:
+            one.join()
+        if heartbeats:
+            self.engine.call(lambda: _together(one.farewell() for one in heartbeats))
         with self._lock:
             self._shared.clear()
         if self.engine.running:
@@ -158,6 +164,10 @@ class Coordinator:
         self.closing = set()
         self._shared = {}
         self._lock = threading.Lock()
+
+
+async def _together(steps: Iterable[Awaitable[None]]) -> None:
+    await asyncio.gather(*steps)
 
 
 def connect(url: str | None = None, *, timeout: float = 5.0) -> Coordinator:

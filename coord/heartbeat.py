@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from coord import events, forking, leaving
-from coord.errors import StoreRefused, StoreUnavailable
+from coord import forking, leaving
+from coord.errors import StoreUnavailable
 from coord.records.protocol import Record
 from coord.rhythm import Rhythm
 
@@ -76,32 +76,41 @@ class Heartbeat:
         if self._epoch != forking.epoch:  # another process, so another service: an id that was made is not shared
             self._epoch, self._rhythm = forking.epoch, self._new_rhythm()
         coordinator = self._registry.coordinator
-        pause = 0.0
+        self._stopping = threading.Event()
         try:
             pause = self._beat()
         except StoreUnavailable as err:
             pause = self._rhythm.failed(err)
-        self._stopping = threading.Event()
         self._thread = threading.Thread(
             target=self._run, args=(pause, self._stopping), name="coord heartbeat", daemon=True
         )
-        coordinator.closing.add(self.stop)
+        coordinator.closing.add(self)
         leaving.release_at_exit(coordinator)
         self._thread.start()
 
     def stop(self) -> None:
         """No more heartbeats, and unregister. A store that does not answer is logged: the record runs out by itself."""
-        thread, self._thread = self._thread, None
-        self._registry.coordinator.closing.discard(self.stop)
-        if thread is None or self._epoch != forking.epoch:
-            return
+        if self._thread is not None and self._epoch == forking.epoch:
+            self.halt()
+            self.join()
+            self._registry.coordinator.engine.call(self.farewell)
+
+    # The three steps of `stop`, so that a coordinator that closes takes each for all heartbeats at once.
+
+    def halt(self) -> None:
+        """Begin no more heartbeats. Does not wait."""
         self._stopping.set()
-        thread.join(self._registry.coordinator.inner._timeout + 1)
-        if self._rhythm.record is not None or self._rhythm.failing:
-            try:
-                self._registry.unregister(self.id)
-            except (StoreUnavailable, StoreRefused) as err:
-                events.warning("heartbeat.not_unregistered", id=self.id, because=str(err))
+
+    def join(self) -> None:
+        """Wait for one that is under way, a second at most."""
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(1.0)
+
+    async def farewell(self) -> None:
+        """On the coordinator's loop: unregister."""
+        self._thread = None
+        self._registry.coordinator.closing.discard(self)
+        await self._rhythm.farewell(self._registry.inner.unregister)
 
     def __enter__(self) -> Heartbeat:
         self.start()
@@ -114,6 +123,8 @@ class Heartbeat:
         rhythm = self._rhythm
         status = rhythm.status() if callable(rhythm.status) else rhythm.status
         said = rhythm.complete(status, rhythm.load() if callable(rhythm.load) else rhythm.load)
+        if self._stopping.is_set():  # while the functions took their time
+            return 0.0
         asked_at = time.monotonic()
         return rhythm.stored(self._registry.heartbeat(said), asked_at)
 
@@ -181,11 +192,7 @@ class AsyncHeartbeat:
             return
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        if self._rhythm.record is not None or self._rhythm.failing:
-            try:
-                await self._registry.unregister(self.id)
-            except (StoreUnavailable, StoreRefused) as err:
-                events.warning("heartbeat.not_unregistered", id=self.id, because=str(err))
+        await self._rhythm.farewell(self._registry.unregister)
 
     async def __aenter__(self) -> AsyncHeartbeat:
         await self.start()

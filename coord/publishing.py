@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import socket
@@ -54,8 +55,12 @@ class Publishing:
         """Delete what was published here."""
         self._coordinator.closing.discard(self.take_back)
         published, self.published = self.published, {}
-        for role, token in published.items():
-            await self._try(functools.partial(self._records.withdraw, role, token), role)
+        await asyncio.gather(
+            *(
+                self._try(functools.partial(self._records.withdraw, role, token), role)
+                for role, token in published.items()
+            )
+        )
 
     async def _publish(self, leader: Mapping[str, Any], remaining: float) -> bool:
         record = {name: value for name, value in leader.items() if name not in ("mine", "id", "last_heartbeat")}

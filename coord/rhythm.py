@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from coord import checks, events
 from coord.backoff import Backoff
 from coord.errors import BadArgument, StoreRefused, StoreUnavailable
 from coord.records import values
 from coord.records.protocol import Record
+
+FAREWELL = 3.0
+"""Seconds that the end of a heartbeat waits for a store that does not answer; then the record runs out by itself."""
 
 
 class Rhythm:
@@ -66,3 +70,13 @@ class Rhythm:
         self.failing = True
         usual = self.every or (self.record["ttl"] / 3 if self.record is not None else 5.0)
         return float(min(self._backoff.next(), usual))
+
+    async def farewell(self, unregister: Callable[[str | int], Awaitable[None]]) -> None:
+        """Unregister what may be registered, within `FAREWELL` seconds."""
+        self._until = 0.0
+        if self.record is None and not self.failing:
+            return
+        try:
+            await asyncio.wait_for(unregister(self.id), FAREWELL)
+        except (StoreUnavailable, StoreRefused, asyncio.TimeoutError) as err:
+            events.warning("heartbeat.not_unregistered", id=self.id, because=str(err) or "no answer in time")

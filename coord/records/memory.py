@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from coord import clock
+from coord import clock, forking
 from coord.records import values
 from coord.records.protocol import Record, Seen
 
@@ -30,6 +30,7 @@ class MemoryRecords:
         self._runs_out: dict[str | int, tuple[datetime, float]] = {}
         self._watchers: list[tuple[str, Callable[[], None]]] = []
         self._lock = threading.RLock()
+        forking.watch(self)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Put a row there as it is, as anybody may do in the tables of the other stores."""
@@ -128,6 +129,11 @@ class MemoryRecords:
         finally:
             with self._lock:
                 self._watchers.remove(entry)
+
+    def after_fork(self) -> None:
+        """A fork has a copy of the memory: what it says about others is worth nothing there."""
+        self._rows, self._roles, self._runs_out, self._watchers = {}, {}, {}, []
+        self._lock = threading.RLock()
 
     def _write(self, record: Mapping[str, Any], row: Record | None) -> Record:
         now = self._time()

@@ -10,6 +10,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import datetime, timezone
+from itertools import islice
 from typing import Any, TypeVar
 
 from coord.records import codec, values
@@ -46,7 +47,7 @@ BY_LOAD = "typeof(load) NOT IN ('integer', 'real'), load"
 
 
 class SQLiteRecords:
-    """The records of one table of a `SQLiteStore`; on its thread, over its connection. The table makes itself."""
+    """The records of one table of a `SQLiteStore`; on its thread, over its connection. The table is made on the way."""
 
     def __init__(self, store: SQLiteStore, table: str) -> None:
         self._store, self._table = store, f"coord_records_{table}"
@@ -83,12 +84,11 @@ class SQLiteRecords:
         return await self._read(lambda conn: next(self._select(conn, where, role=role), None), timeout)
 
     async def sample(self, role: str, count: int, timeout: float) -> list[Record]:
-        where = f"role = :role AND {HEALTHY} ORDER BY random() LIMIT :count"
-        return await self._read(lambda conn: list(self._select(conn, where, role=role, count=count)), timeout)
+        where = f"role = :role AND {HEALTHY} ORDER BY random()"
+        return await self._read(lambda conn: list(islice(self._select(conn, where, role=role), count)), timeout)
 
     async def healthy(self, role: str | None, timeout: float, *, key: str | None = None) -> list[Record]:
-        where = f"{HEALTHY} AND json_valid(body)"
-        where += "" if role is None else " AND role = :role"
+        where = HEALTHY + ("" if role is None else " AND role = :role")
         where += "" if key is None else " AND id = :id"
         given = {"role": role, "id": None if key is None else codec.dump(key)}
         return await self._read(lambda conn: list(self._select(conn, where, **given)), timeout)

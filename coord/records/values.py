@@ -24,11 +24,14 @@ MARK = "unregistered"
 def status(given: object) -> Record:
     """A copy of `status_info` that is fit to be stored, `host` and `pid` filled in. Raises `BadArgument`."""
     allowed = "a dict with string keys and at least role, ttl and load"
-    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
-        raise BadArgument("status_info", given, allowed)
+    if not isinstance(given, Mapping):
+        raise BadArgument("status_info", type(given).__name__, allowed)
+    # Errors name fields and not the whole of it: a service may say where it is with a password in it.
+    if not all(isinstance(name, str) for name in given):
+        raise BadArgument("status_info", [name for name in given if not isinstance(name, str)], allowed)
     for field in ("role", "ttl", "load"):
         if field not in given:
-            raise BadArgument("status_info", given, f"{allowed}; {field} is missing")
+            raise BadArgument("status_info", list(given), f"{allowed}; {field} is missing")
     record = {name: plain(value, f"status_info[{name!r}]") for name, value in given.items()}
     checks.role(record["role"], "status_info['role']")
     checks.number(record["ttl"], "status_info['ttl']", low=0, above=True)
@@ -84,7 +87,7 @@ def plain(value: object, argument: str, depth: int = 0) -> Any:
         return [plain(item, argument, depth + 1) for item in value]
     if isinstance(value, Mapping):
         if not all(isinstance(name, str) and not name.startswith("$reql_") for name in value):
-            raise BadArgument(argument, value, "a dict with string keys that do not begin with $reql_")
+            raise BadArgument(argument, list(value), "a dict with string keys that do not begin with $reql_")
         return {name: plain(item, argument, depth + 1) for name, item in value.items()}
     raise BadArgument(argument, value, "None, a bool, number, string, bytes, datetime with a time zone, list or dict")
 

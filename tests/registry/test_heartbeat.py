@@ -13,7 +13,15 @@ from typing import Any
 
 import pytest
 
-from coord import AsyncHeartbeat, AsyncServiceRegistry, BadArgument, Heartbeat, ServiceRegistry, StoreUnavailable
+from coord import (
+    AsyncHeartbeat,
+    AsyncServiceRegistry,
+    BadArgument,
+    Heartbeat,
+    ServiceRegistry,
+    StoreUnavailable,
+    rhythm,
+)
 from tests.registry import raw
 
 Two = tuple[ServiceRegistry, ServiceRegistry]
@@ -186,6 +194,24 @@ def test_the_end_of_the_process_unregisters(how: str, tmp_path: Any) -> None:
             assert process.wait(20) == (143 if how == "wait" else 0)
         assert registry.healthy_services("worker") == []
         assert raw.keys(registry) == set()
+
+
+def test_closing_does_not_wait_long_for_a_store_that_is_gone(flaky: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rhythm, "FAREWELL", 0.4)
+    registry, records = flaky
+    heartbeats = [Heartbeat(registry, {"role": "worker", "ttl": 60, "load": 1}) for _ in range(5)]
+    for one in heartbeats:
+        one.start()
+
+    async def hang(*_: Any) -> bool:
+        await asyncio.sleep(60)
+        return True
+
+    records.remove = hang
+    began = time.monotonic()
+    registry.close()
+    assert time.monotonic() - began < 1.6, "all at once, not one after the other"
+    assert not any(one.healthy for one in heartbeats)
 
 
 FORKS = """
