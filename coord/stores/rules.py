@@ -12,8 +12,8 @@ def claim(row: Lease, asked: Claim, wall: float) -> Lease | None:
     """The row after the claim, or None when it does not apply. `row.remaining` is by the store's clock, now."""
     if asked.expected is not None and row.sight != asked.expected:
         return None
-    # As in the other swaps, only a new beat: a first claim that comes late, or twice, must leave alone what its candidate
-    # holds by now. A feed may have shown its write long before, and a challenger be counting from there.
+    # As in the other swaps, only with a new beat: a first claim that comes late, or twice, must leave alone what its
+    # candidate holds by now. A feed may have shown its write long before, and a challenger be counting from there.
     mine = row.holder == asked.holder and asked.beat > row.beat
     run_out = asked.skew is not None and row.remaining < -asked.skew
     if not (row.vacant or mine or asked.takeover or run_out):
