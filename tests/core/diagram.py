@@ -10,8 +10,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "election.md"
 
 MEANS = {
     Phase.UNSEEN: "Stands for the role and has not yet seen its row. Its first claim is also its first look.",
-    Phase.FOLLOWING: "Has seen the row, and waits until the role may be claimed; or, when it stands no more, until it may stop.",
-    Phase.LEADING: "Holds the lease and believes it, while its clock is before the deadline. The only phase that leads.",
+    Phase.FOLLOWING: "Has seen the row, and waits until the role may be claimed, or until it may stop.",
+    Phase.LEADING: "Holds the lease and believes it, until the deadline. The only phase that leads.",
     Phase.DRAINING: "Gives the role up: believes nothing, renews while the work ends.",
     Phase.RELEASING: "The work has ended; the lease is being given back.",
     Phase.STOPPED: "Stands no more. There is no way on from here.",
@@ -22,8 +22,8 @@ HEAD = """\
 
 *Written by `python -m tests.core.diagram` from `TRANSITIONS` in `coord/election.py`; a test fails when it is stale.*
 
-One candidate for one role is in one of {phases} phases. A pair of phase and cue that is not in the table cannot happen: it
-raises `ImpossibleCue`, and would be a defect of coord.
+One candidate for one role is in one of {phases} phases. A pair of phase and cue that is not in the table cannot happen:
+it raises `ImpossibleCue`, and would be a defect of coord.
 """
 
 

@@ -98,7 +98,7 @@ class Candidate:
 
 
 class World:
-    """See the module. `row.remaining` is worked out when the row is read: the lease runs out at `runs_out` of `clock`."""
+    """See the module. `row.remaining` is worked out when the row is read: it runs out at `runs_out` of `clock`."""
 
     def __init__(self, setup: Setup, candidates: int | None = None) -> None:
         self.setup = setup
@@ -272,7 +272,7 @@ class World:
                 raise Violation("a write leaves the same sight behind", f"{after.sight}")
             if isinstance(operation, Renew) and (after.remaining < row.remaining or after.ttl < row.ttl):
                 raise Violation("a renewal shortens the lease", f"{row.remaining} -> {after.remaining}")
-            if not isinstance(operation, Claim) and row.holder != operation.holder:
+            if isinstance(operation, (Renew, Release)) and row.holder != operation.holder:
                 raise Violation("somebody else's lease is changed", f"{row.sight} -> {after.sight}")
         if isinstance(operation, Claim):
             slot, incarnation = operation.holder.split(".")
@@ -366,7 +366,7 @@ class World:
             elif mine.working:
                 world.drain(slot)
             elif isinstance(action, Wait):
-                world.pass_time(action.seconds)
+                world.pass_time(action.seconds / min(self.setup.rates))
         return False
 
     def settle(self, slot: int) -> None:

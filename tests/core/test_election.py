@@ -1,0 +1,403 @@
+"""The rules of the core, one by one, as short stories of a single candidate."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from coord.election import (
+    HOLDING,
+    TRANSITIONS,
+    Cue,
+    Done,
+    Elected,
+    Election,
+    ImpossibleCue,
+    Lost,
+    Phase,
+    Saw,
+    Send,
+    Wait,
+)
+from coord.lease import MAX_TOKEN, Lease, LossReason, Sight
+from coord.operations import Answer, Claim, Failure, Look, Release, Renew
+from coord.timing import Instant, Timing
+
+TTL, MARGIN = 30.0, 3.0
+
+
+def at(seconds: float, asleep: float = 0.0) -> Instant:
+    """That many seconds after the start, of which some were slept through."""
+    return Instant(seconds - asleep, seconds)
+
+
+def candidate(**more: Any) -> Election:
+    return Election("r", "me", Timing.of(TTL, margin=MARGIN), **more)
+
+
+def lease(holder: str | None, token: int, beat: int, **more: Any) -> Lease:
+    return Lease("r", holder, token, beat, **{"ttl": TTL, "remaining": TTL, **more})
+
+
+def sent(election: Election, now: float, asleep: float = 0.0) -> Send:
+    action = election.step(at(now, asleep))
+    assert isinstance(action, Send), action
+    return action
+
+
+def waits(election: Election, now: float, asleep: float = 0.0) -> float:
+    action = election.step(at(now, asleep))
+    assert isinstance(action, Wait), action
+    return action.seconds
+
+
+def elected(token: int = 1, **more: Any) -> Election:
+    """A candidate that asked at 0, was answered at 1, and leads until 27."""
+    election = candidate(**more)
+    send = sent(election, 0)
+    election.reply(send, Answer(True, lease("me", token, send.operation.beat)), at(0), at(1))  # type: ignore[union-attr]
+    assert [type(event) for event in election.take_events()] == [Saw, Elected]
+    return election
+
+
+def following(seen: Lease, now: float = 0, **more: Any) -> Election:
+    election = candidate(**more)
+    election.reply(sent(election, now), Answer(False, seen), at(now), at(now))
+    election.take_events()
+    assert election.phase is Phase.FOLLOWING
+    return election
+
+
+def refused(election: Election, now: float, row: Lease) -> None:
+    election.reply(sent(election, now), Answer(False, row), at(now), at(now))
+
+
+# -- rule 1: a claim is one swap -----------------------------------------------------------------------------------
+
+
+def test_a_first_claim_expects_nothing_and_takes_nothing_over() -> None:
+    claim = sent(candidate(max_clock_skew=2.0), 0).operation
+    assert isinstance(claim, Claim)
+    assert (claim.expected, claim.takeover, claim.skew, claim.beat) == (None, False, 2.0, 1)
+
+
+def test_the_answer_to_a_lost_first_claim_is_the_first_sight() -> None:
+    election = following(lease("you", 7, 3), max_clock_skew=None)
+    assert election.floor == 7
+    assert waits(election, 0) == TTL
+
+
+def test_a_later_claim_expects_what_was_seen() -> None:
+    election = following(lease(None, 7, 3))
+    claim = sent(election, 1).operation
+    assert isinstance(claim, Claim)
+    assert claim.expected == Sight(None, 7, 3)
+    assert claim.floor == 7
+
+
+def test_a_claim_that_was_asked_for_takes_nothing_over() -> None:
+    election = following(lease("you", 7, 3), max_clock_skew=None)
+    election.prompt()
+    claim = sent(election, 1).operation
+    assert isinstance(claim, Claim)
+    assert not claim.takeover
+
+
+def test_the_floor_stays_below_the_highest_token() -> None:
+    assert following(lease("you", MAX_TOKEN, 1)).floor == MAX_TOKEN - 1
+
+
+# -- rule 2: renewals ----------------------------------------------------------------------------------------------
+
+
+def test_a_leader_renews_after_renew_every_counted_from_the_request() -> None:
+    election = elected()
+    assert waits(election, 4) == 6
+    assert sent(election, 10).operation == Renew("r", "me", 1, 2, TTL)
+
+
+def test_a_renewal_that_was_refused_ends_the_term() -> None:
+    election = elected()
+    refused(election, 10, lease("you", 2, 1))
+    assert Lost(1, LossReason.TAKEN) in election.take_events()
+    assert not election.leads(at(10))
+
+
+def test_no_renewal_is_sent_for_a_term_that_has_ended() -> None:
+    election = elected()
+    assert waits(election, 27) == math.inf  # not drained yet
+    assert election.take_events() == (Lost(1, LossReason.EXPIRED),)
+
+
+# -- rule 3: the work ends first -----------------------------------------------------------------------------------
+
+
+def test_a_lease_is_released_when_the_work_has_ended() -> None:
+    election = elected()
+    election.stand_down(at(2))
+    assert election.take_events() == (Lost(1, LossReason.RELEASED),)
+    assert not election.leads(at(2))
+    assert waits(election, 2) == 8  # it still renews
+    assert isinstance(sent(election, 10).operation, Renew)
+    election.drained(at(11))
+    election.reply(election.in_flight, Failure(unknown=True), at(10), at(12))  # type: ignore[arg-type]
+    release = sent(election, 12)
+    assert release.operation == Release("r", "me", 1, 3)
+    election.reply(release, Answer(True, lease(None, 1, 3)), at(12), at(12))
+    assert isinstance(election.step(at(12)), Done)
+    assert election.phase is Phase.STOPPED
+
+
+def test_work_that_will_not_end_lets_the_lease_run_out() -> None:
+    election = elected()
+    election.give_up(at(2), LossReason.STEPPED_DOWN)
+    election.abandon(at(3))
+    assert election.phase is Phase.FOLLOWING
+    assert waits(election, 3) == math.inf
+    election.drained(at(50))
+    assert isinstance(sent(election, 50).operation, Claim)
+
+
+def test_nothing_is_claimed_before_the_work_has_ended() -> None:
+    election = elected()
+    refused(election, 10, lease(None, 2, 9))
+    assert waits(election, 10) == math.inf
+    election.drained(at(20))
+    assert isinstance(sent(election, 20).operation, Claim)
+
+
+def test_a_loss_is_told_once_though_the_lease_be_taken_while_the_work_drains() -> None:
+    election = elected()
+    election.give_up(at(2), LossReason.STEPPED_DOWN)
+    refused(election, 10, lease("you", 2, 1))
+    assert [event for event in election.take_events() if isinstance(event, Lost)] == [Lost(1, LossReason.STEPPED_DOWN)]
+    assert election.phase is Phase.FOLLOWING
+
+
+def test_who_stepped_down_rests() -> None:
+    election = elected()
+    election.give_up(at(2), LossReason.STEPPED_DOWN, rest=20)
+    election.drained(at(2))
+    election.reply(sent(election, 2), Answer(True, lease(None, 1, 2)), at(2), at(2))
+    assert waits(election, 3) == 19
+    assert isinstance(sent(election, 22).operation, Claim)
+
+
+def test_a_lease_may_linger() -> None:
+    election = elected()
+    election.give_up(at(2), LossReason.STEPPED_DOWN, linger=8)
+    election.drained(at(4))
+    assert sent(election, 4).operation == Release("r", "me", 1, 2, linger=6)
+
+
+def test_a_claim_that_came_through_when_nobody_wants_it_is_given_back_unbelieved() -> None:
+    election = candidate()
+    claim = sent(election, 0)
+    election.stand_down(at(1))
+    election.reply(claim, Answer(True, lease("me", 1, 1)), at(0), at(2))
+    assert election.phase is Phase.RELEASING
+    assert not election.leads(at(2))
+    assert isinstance(sent(election, 2).operation, Release)
+    assert [type(event) for event in election.take_events()] == [Saw]
+
+
+# -- rule 4: takeover ----------------------------------------------------------------------------------------------
+
+
+def test_takeover_is_due_when_one_sight_was_seen_for_the_rows_whole_ttl() -> None:
+    election = following(lease("you", 7, 3, ttl=12.0), max_clock_skew=None, patience=0.5)
+    assert waits(election, 11.9) == pytest.approx(0.6)
+    claim = sent(election, 12.5).operation
+    assert isinstance(claim, Claim)
+    assert claim.takeover
+    assert claim.expected == Sight("you", 7, 3)
+
+
+def test_the_count_starts_when_the_sight_is_received_not_when_it_was_asked_for() -> None:
+    election = candidate(max_clock_skew=None)
+    election.reply(sent(election, 0), Answer(False, lease("you", 7, 3)), at(0), at(4))
+    assert waits(election, 4) == TTL
+
+
+def test_a_new_beat_starts_the_count_again() -> None:
+    election = following(lease("you", 7, 3), max_clock_skew=None)
+    election.hint(lease("you", 7, 4), at(29))
+    assert waits(election, 31) == 28
+
+
+def test_the_same_sight_again_does_not_start_it_again_nor_does_an_older_one() -> None:
+    election = following(lease("you", 7, 3), max_clock_skew=None)
+    election.hint(lease("you", 7, 3), at(10))
+    election.hint(lease("you", 7, 2), at(11))
+    election.hint(lease("them", 6, 9), at(12))
+    assert waits(election, 12) == TTL - 12
+
+
+def test_the_stores_clock_tells_when_to_ask_and_the_store_decides() -> None:
+    election = following(lease("you", 7, 3, remaining=2.0), max_clock_skew=1.0)
+    claim = sent(election, 3).operation
+    assert isinstance(claim, Claim)
+    assert (claim.takeover, claim.skew) == (False, 1.0)
+
+
+# -- rules 5 and 6: the deadline -----------------------------------------------------------------------------------
+
+
+def test_a_leader_counts_from_before_it_asked() -> None:
+    election = elected()  # asked at 0, answered at 1
+    assert election.deadline == TTL - MARGIN
+    assert election.leads(at(26.9))
+    assert not election.leads(at(27))
+
+
+def test_an_answer_that_comes_after_its_own_deadline_makes_no_leader() -> None:
+    election = candidate()
+    claim = sent(election, 0)
+    election.reply(claim, Answer(True, lease("me", 1, 1)), at(0), at(27))
+    assert election.phase is Phase.FOLLOWING
+    assert isinstance(sent(election, 27).operation, Claim)  # anew, for a new token
+
+
+def test_the_deadline_never_moves_back() -> None:
+    election = elected()
+    renewal = sent(election, 10)
+    election.reply(renewal, Answer(True, lease("me", 1, 2)), at(-5), at(11))
+    assert election.deadline == 27
+
+
+def test_a_passed_deadline_is_final() -> None:
+    election = elected()
+    sent(election, 26)
+    election.reply(election.in_flight, Answer(True, lease("me", 1, 2)), at(26), at(27))  # type: ignore[arg-type]
+    assert not election.leads(at(27))
+    assert election.take_events() == (Lost(1, LossReason.EXPIRED),)
+    assert election.phase is Phase.FOLLOWING
+
+
+def test_no_request_of_a_leader_outlasts_its_deadline() -> None:
+    assert sent(elected(), 25).timeout == 2
+
+
+def test_somebody_was_told_that_the_term_is_over_and_so_it_is() -> None:
+    election = elected()
+    election.forfeit(at(5))
+    assert election.take_events() == (Lost(1, LossReason.EXPIRED),)
+    assert not election.leads(at(5))
+
+
+# -- rule 7: two clocks --------------------------------------------------------------------------------------------
+
+
+def test_a_leader_that_slept_past_its_deadline_has_lost() -> None:
+    election = elected()
+    assert election.leads(at(26, asleep=20))
+    assert not election.leads(at(28, asleep=20))
+    election.step(at(28, asleep=20))
+    assert election.take_events() == (Lost(1, LossReason.SUSPENDED),)
+
+
+def test_a_challenger_that_slept_has_not_waited() -> None:
+    election = following(lease("you", 7, 3), max_clock_skew=None)
+    assert waits(election, 100, asleep=95) == TTL - 5
+
+
+# -- rule 8: unknown outcomes --------------------------------------------------------------------------------------
+
+
+def test_after_an_unknown_claim_comes_a_look_and_a_row_of_mine_is_claimed_anew() -> None:
+    election = candidate()
+    election.reply(sent(election, 0), Failure(unknown=True), at(0), at(5), retry_in=1)
+    assert waits(election, 5) == 1
+    look = sent(election, 6)
+    assert look.operation == Look("r")
+    election.reply(look, Answer(False, lease("me", 1, 1)), at(6), at(6))
+    assert not election.leads(at(6))
+    claim = sent(election, 6).operation
+    assert isinstance(claim, Claim)
+    assert claim.expected == Sight("me", 1, 1)
+    assert claim.beat == 2
+
+
+def test_after_a_claim_that_failed_for_certain_comes_another() -> None:
+    election = candidate()
+    election.reply(sent(election, 0), Failure(unknown=False), at(0), at(1))
+    assert isinstance(sent(election, 1).operation, Claim)
+
+
+def test_a_late_answer_is_ignored() -> None:
+    election = candidate()
+    claim = sent(election, 0)
+    election.reply(claim, Failure(unknown=True), at(0), at(5))
+    election.reply(claim, Answer(True, lease("me", 1, 1)), at(0), at(6))
+    assert election.phase is Phase.UNSEEN
+
+
+def test_a_feed_that_says_that_i_hold_the_lease_is_not_believed() -> None:
+    election = following(lease("you", 7, 3))
+    election.hint(lease("me", 8, 1), at(1))
+    assert not election.leads(at(1))
+    assert isinstance(sent(election, 1).operation, Claim)
+
+
+def test_a_feed_that_shows_a_newer_token_makes_a_leader_ask() -> None:
+    election = elected()
+    election.hint(lease("you", 2, 1), at(2))
+    assert election.leads(at(2))
+    assert isinstance(sent(election, 2).operation, Renew)
+
+
+def test_who_stands_no_more_looks_once_after_an_unknown_claim_and_gives_back_what_it_finds() -> None:
+    election = candidate()
+    claim = sent(election, 0)
+    election.stand_down(at(1))
+    election.reply(claim, Failure(unknown=True), at(0), at(5))
+    election.reply(sent(election, 5), Answer(False, lease("me", 1, 1)), at(5), at(5))
+    assert isinstance(sent(election, 5).operation, Release)
+    other = candidate()
+    other.reply(sent(other, 0), Failure(unknown=True), at(0), at(5))
+    other.stand_down(at(5))
+    other.reply(sent(other, 5), Failure(unknown=False), at(5), at(6))
+    assert isinstance(other.step(at(6)), Done)
+
+
+# -- rule 9: beats -------------------------------------------------------------------------------------------------
+
+
+def test_every_attempt_has_a_beat_of_its_own() -> None:
+    election = elected()
+    beats = []
+    for now in (10.0, 13.0, 16.0):
+        renewal = sent(election, now)
+        beats.append(renewal.operation.beat)  # type: ignore[union-attr]
+        election.reply(renewal, Failure(unknown=True), at(now), at(now + 2))
+    assert beats == [2, 3, 4]
+
+
+def test_the_second_attempt_is_in_time_whatever_the_shell_asks() -> None:
+    election = elected()
+    election.reply(sent(election, 10), Failure(unknown=True), at(10), at(15), retry_in=60)
+    assert waits(election, 15) == pytest.approx(1.5)
+
+
+# -- the table -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_what_is_not_in_the_table_cannot_happen(phase: Phase) -> None:
+    for cue in set(Cue) - set(TRANSITIONS[phase]):
+        election = candidate()
+        election.phase = phase
+        with pytest.raises(ImpossibleCue, match=f"{cue.name} while {phase.name}"):
+            election._go(cue)
+        assert election.phase is phase
+
+
+def test_only_leading_leads() -> None:
+    election = candidate()
+    election.deadline = math.inf
+    for phase in Phase:
+        election.phase = phase
+        assert election.leads(at(0)) is (phase is Phase.LEADING)
+    assert Phase.LEADING in HOLDING
