@@ -1,0 +1,54 @@
+"""FastAPI under several uvicorn workers: all serve, one does the periodic job. Another takes over when it ends.
+
+Needs: pip install fastapi uvicorn
+Run it: uvicorn --app-dir examples fastapi_workers:app --workers 3
+        curl localhost:8000/ ; curl localhost:8000/healthz
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI, Response
+
+import coord
+
+
+async def report_for_ever() -> None:
+    term = coord.current_term()
+    while True:
+        term.progress()  # checks that we lead, and says that the job goes forward
+        print(f"worker {os.getpid()} reports under token {term.token}", flush=True)
+        await asyncio.sleep(0.3)
+
+
+async def whenever_elected(lead: coord.AsyncLeadership) -> None:
+    while True:
+        with contextlib.suppress(coord.LeadershipLost):  # the job was cancelled: stand again
+            await lead.run(report_for_ever)
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async with coord.AsyncCoordinator() as coordinator:  # COORD_URL, else a SQLite file in the state directory
+        app.state.lead = coordinator.leadership("report", ttl=3, at_most=30)
+        job = asyncio.create_task(whenever_elected(app.state.lead))
+        yield
+        job.cancel()
+        await asyncio.gather(job, return_exceptions=True)
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.get("/")
+async def index() -> dict[str, object]:
+    return {"pid": os.getpid(), "leads": app.state.lead.is_leader}
+
+
+@app.get("/healthz")
+async def healthz(response: Response) -> dict[str, object]:
+    health = coord.health()
+    response.status_code = 200 if health.healthy else 503
+    return health.as_dict()

@@ -1,0 +1,60 @@
+"""A paused old leader is refused by a RethinkDB document: the write and the check of its token are one atomic query.
+
+Run it: python examples/fenced_rethinkdb.py rethinkdb://localhost:28015/coord     (POSIX; after `coord init` there)
+The same story on SQLite is in fenced_writes.py.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from rethinkdb import RethinkDB
+
+import coord
+from coord.fencing import rethinkdb_verify, rethinkdb_write
+
+r = RethinkDB()
+
+
+@contextlib.contextmanager
+def connected(url: str) -> Iterator[Any]:
+    place = urlsplit(url)
+    connection = r.connect(place.hostname, place.port or 28015, place.path.strip("/"))
+    yield connection
+    connection.close(noreply_wait=False)
+
+
+def worker(url: str, name: str) -> None:
+    with coord.connect(url) as c, c.leadership("fenced-writer", ttl=1) as lead, connected(url) as connection:
+        lead.wait()
+        term = lead.term
+        print(f"{name} leads", flush=True)
+        if name == "first":
+            os.kill(os.getpid(), signal.SIGSTOP)  # a long pause, after it has seen that it leads
+        query = rethinkdb_write(r.table("fenced_reports"), "daily", {"written_by": name}, term)
+        try:
+            rethinkdb_verify(query.run(connection), term)
+            print(f"{name} has written", flush=True)
+        except coord.StaleToken:
+            print(f"{name} is refused", flush=True)
+
+
+def main(url: str) -> None:
+    with connected(url) as connection:
+        if "fenced_reports" not in r.table_list().run(connection):
+            r.table_create("fenced_reports").run(connection)
+        first = subprocess.Popen([sys.executable, __file__, url, "first"])
+        os.waitpid(first.pid, os.WUNTRACED)  # until it has stopped itself
+        subprocess.run([sys.executable, __file__, url, "second"], check=True)
+        first.send_signal(signal.SIGCONT)
+        first.wait()
+        print("the report was written by", r.table("fenced_reports").get("daily")["written_by"].run(connection))
+
+
+if __name__ == "__main__":
+    worker(*sys.argv[1:3]) if len(sys.argv) > 2 else main(sys.argv[1])

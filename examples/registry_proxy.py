@@ -1,0 +1,59 @@
+"""The service registry behind a small proxy: backends come and go, requests go to one that is healthy and idle.
+
+Run it: python examples/registry_proxy.py backend        (in as many terminals as you like)
+        python examples/registry_proxy.py proxy          (says on which port it listens; then curl that)
+"""
+
+import sys
+import urllib.error
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import coord
+
+
+class Handler(BaseHTTPRequestHandler):
+    services: coord.ServiceRegistry
+
+    def answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+class Backend(Handler):
+    def do_GET(self) -> None:
+        self.answer(200, f"backend {self.server.server_port}\n".encode())
+
+
+class Proxy(Handler):
+    def do_GET(self) -> None:
+        for _ in range(3):  # one that was killed stays in the registry until its ttl is over: try another
+            found = self.services.healthy_service("web", choose="spread")
+            if found is None:
+                break
+            try:
+                with urllib.request.urlopen(f"http://{found['host']}:{found['port']}{self.path}", timeout=5) as reply:
+                    return self.answer(reply.status, reply.read())
+            except urllib.error.URLError:
+                continue
+        return self.answer(503, b"no backend is healthy\n")
+
+
+def main(part: str, url: str | None = None) -> None:
+    with coord.connect(url) as c:
+        Handler.services = c.services
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Backend if part == "backend" else Proxy)
+        print(f"{part} on port {server.server_port}", flush=True)
+        if part == "proxy":
+            server.serve_forever()
+        status = {"role": "web", "ttl": 2, "load": 0, "host": "127.0.0.1", "port": server.server_port}
+        with coord.Heartbeat(c.services, status):
+            server.serve_forever()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,58 @@
+"""A sharded worker: many roles, and each process holds its fair share of them. Start more, and they share anew.
+
+Run it in several terminals: python examples/sharded_worker.py
+Each shard has one owner at a time and a fencing token of its own; all renewals of a process are one query.
+"""
+
+import math
+import random
+import sys
+import time
+
+import coord
+
+SHARDS = [f"shard-{number}" for number in range(12)]
+
+
+class Worker:
+    def __init__(self, coordinator: coord.Coordinator) -> None:
+        self.coordinator = coordinator
+        self.mine: dict[str, coord.Leadership] = {}
+
+    def balance(self, workers: int) -> None:
+        """One step towards a fair share: give back what is too much, or claim some of what is free."""
+        for shard in [shard for shard, lead in self.mine.items() if not lead.is_leader]:
+            self.mine.pop(shard).stop()
+        missing = math.ceil(len(SHARDS) / workers) - len(self.mine)
+        for shard in list(self.mine)[: max(0, -missing)]:
+            self.mine.pop(shard).stop()
+        if missing > 0:
+            taken = {lease.role for lease in self.coordinator.leaders()}
+            free = [shard for shard in SHARDS if shard not in taken]
+            for shard in random.sample(free, min(missing, len(free))):
+                lead = self.coordinator.leadership(shard, ttl=3)
+                if lead.acquire(blocking=False) is not None:
+                    self.mine[shard] = lead
+
+    def work(self) -> None:
+        for lead in self.mine.values():
+            if (term := lead.held) is not None:
+                _ = term.token  # do the shard's work here, and send this with each write
+
+
+def main(url: str | None, seconds: float) -> None:
+    until, said = time.monotonic() + seconds, None
+    with coord.connect(url) as coordinator:
+        worker, services = Worker(coordinator), coordinator.services
+        with coord.Heartbeat(services, {"role": "sharded-worker", "ttl": 3, "load": 0}):
+            while time.monotonic() < until:
+                worker.balance(max(1, len(services.healthy_services("sharded-worker"))))
+                worker.work()
+                if said != len(worker.mine):
+                    said = len(worker.mine)
+                    print(f"holds {said} of {len(SHARDS)}", flush=True)
+                time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else None, float(sys.argv[2]) if len(sys.argv) > 2 else 1e6)
