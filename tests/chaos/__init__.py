@@ -7,9 +7,11 @@ worker.py    a candidate: coord's public API, and writes under its term to a fen
 resource.py  the two resources, in a process of their own that keeps a journal of what it accepted, in order
 recorder.py  what a worker knows, as a history for `coord.testing.history`, in a file that outlives kill -9
 proxy.py     the network between a worker and a RethinkDB server: blackholes, stalls, delays, resets
+clocks.py    servers whose wall clocks are off and jump (shift_clock.c is preloaded into them)
 stages.py    the stores that the workers share, and what can be done to them
 faults.py    the kinds of fault, and how each is injected and healed
 crew.py      the workers as processes: started, killed, started again; who leads
+lifeline.py  no process outlives its run
 run.py       one run from start to end
 figures.py   what came of it, in numbers
 report.py    the numbers for people
