@@ -41,10 +41,13 @@ class Pool:
         self._wires: set[Wire] = set()
 
     async def run(self, term: Any, timeout: float, **options: Any) -> Any:
-        """The answer to one query, sent at most once; `timeout` seconds with connecting and all. Raises `Trouble`."""
+        """The answer to one query, sent at most once; `timeout` seconds with connecting and all. Raises `Trouble`.
+
+        `term` is the driver's, or a query that is ready to be sent.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
-        message = driver.start(term, options)
+        message = term if isinstance(term, bytes) else driver.start(term, options)
         wire = await self._connected(until)
         try:
             return await asyncio.wait_for(wire.ask(self.url, message), max(until - loop.time(), 0.001))

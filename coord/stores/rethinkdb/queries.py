@@ -1,20 +1,23 @@
 """The queries on the table of leases: `stores/rules.py`, said in ReQL, so that one query reads, decides and writes.
 
 A lease runs out at `renewed_at + ttl` by `r.now()`, which is one constant within a query: the wall clock of the server
-that got it. A row that was written by hand may hold anything; `view` is total, and what it cannot use is a vacant lease
-that keeps its token. Rows are compared as `view` shows them, to the servers as to us.
+that got it. A claim has two forms. The quick one takes the row as coord writes it. Where a row written by hand makes it
+fail, or be refused, it has changed nothing, and the careful one is put instead: it looks at the type of every field.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
+from functools import cached_property
 from typing import Any
 
 from coord.checks import MAX_TTL
-from coord.lease import MAX_TOKEN, Lease
+from coord.lease import MAX_TOKEN
 from coord.operations import Claim, Release, Renew
 from coord.stores.rethinkdb import driver, errors
+from coord.stores.rethinkdb.rows import FIELDS
+from coord.stores.rethinkdb.templates import Template
 from coord.stores.rethinkdb.url import RethinkURL
 
 _KEY = "role "
@@ -22,175 +25,174 @@ _KEY = "role "
 
 
 class Queries:
-    """Terms, ready to be run. Nothing here talks to a server."""
+    """Queries, ready to be sent. Nothing here talks to a server.
+
+    A swap answers with {written: the server's report with the rows, now: its clock}.
+    """
 
     def __init__(self, url: RethinkURL) -> None:
         self.r = driver.reql()
         self.table = self.r.db(url.database).table(url.table)
         self.up_to_date = self.r.db(url.database).table(url.table, read_mode="majority")
 
-    # -- swaps: each answers with {changed, errors, first_error, rows: [{row, changed, error}]} --------------------
-
-    def claim(self, asked: Claim) -> Any:
+    def claim(self, asked: Claim, *, careful: bool = False) -> bytes:
         """rules.claim"""
-        r = self.r
+        expected = None if asked.expected is None else asked.expected._asdict()
+        parameters = {**_fields(asked), "expected": expected, "info": dict(asked.info)}
+        return (self._careful_claim if careful else self._quick_claim).fill(parameters)
 
-        def decide(row: Any) -> Any:
-            may = r.or_(
-                row["holder"].eq(None),
-                r.and_(row["holder"].eq(asked.holder), row["beat"].lt(asked.beat)),
-                asked.takeover,
-                False if asked.skew is None else row["remaining"].lt(-asked.skew),
-            )
-            if asked.expected is not None:
-                seen = asked.expected
-                may = r.and_(row["holder"].eq(seen.holder), row["token"].eq(seen.token), row["beat"].eq(seen.beat), may)
-            return may
-
-        def after(_old: Any, row: Any) -> Any:
-            return {
-                "id": asked.role,
-                "holder": asked.holder,
-                "token": r.branch(
-                    row["token"].lt(MAX_TOKEN),
-                    r.expr([row["token"], asked.floor]).max() + 1,
-                    r.error(f"{errors.REFUSAL}the token is at its end"),
-                ),
-                "beat": asked.beat,
-                "ttl": asked.ttl,
-                "renewed_at": r.now(),
-                "info": r.json(_text(asked.info)),
-            }
-
-        return self._swap(asked.role, decide, after)
-
-    def release(self, asked: Release) -> Any:
+    def release(self, asked: Release) -> bytes:
         """rules.release"""
+        return self._release.fill(_fields(asked))
 
-        def after(old: Any, _row: Any) -> Any:
-            left = {"ttl": asked.linger} if asked.linger > 0 else {"holder": None}
-            return old.merge({**left, "beat": asked.beat, "renewed_at": self.r.now()})
-
-        def decide(row: Any) -> Any:
-            return self.r.and_(row["holder"].eq(asked.holder), row["token"].eq(asked.token), row["beat"].lt(asked.beat))
-
-        return self._swap(asked.role, decide, after)
-
-    def renew(self, renewals: Sequence[Renew]) -> Any:
+    def renew(self, renewals: Sequence[Renew]) -> bytes:
         """rules.renew, for all of them at once. Rows that do not exist are not in the answer."""
-        r = self.r
-        asked_for = {
-            _KEY + one.role: {"holder": one.holder, "token": one.token, "beat": one.beat, "ttl": one.ttl}
-            # A text within the text: what the server cannot read of one row's info must not fail the others.
-            | ({} if one.info is None else {"info": _text(one.info)})
-            for one in renewals
-        }
-
-        def renewed(old: Any, asked: Any) -> Any:
-            # Not by way of `view`, which would take three quarters of the time of a batch.
-            mine = r.and_(
-                old["holder"].default(None).eq(asked["holder"]),
-                old["token"].default(None).eq(asked["token"]),
-                self._held(old),
-                old["beat"].lt(asked["beat"]),
-            )
-            changed = {
-                "beat": asked["beat"],
-                "ttl": r.branch(old["ttl"].gt(asked["ttl"]), old["ttl"], asked["ttl"]),
-                "renewed_at": r.branch(old["renewed_at"].gt(r.now()), old["renewed_at"], r.now()),
-                "info": r.literal(r.branch(asked.has_fields("info"), r.json(asked["info"]), old["info"].default({}))),
-            }
-            return r.branch(mine, old.merge(changed), old)
-
-        def all_of(asked: Any) -> Any:
-            written = self.table.get_all(*(one.role for one in renewals)).replace(
-                lambda old: asked[r.expr(_KEY) + old["id"]].do(lambda mine: renewed(old, mine)),
-                return_changes="always",
-                durability="hard",
-            )
-            return self._outcome(written)
-
-        return r.json(_text(asked_for)).do(all_of)
-
-    # -- reads ---------------------------------------------------------------------------------------------------
+        if len(renewals) == 1:
+            return self._one_renewal.fill(_renewal(renewals[0]))
+        asked = {_KEY + one.role: _renewal(one) for one in renewals}
+        return self._renewals.fill({"roles": [one.role for one in renewals], "asked": asked})
 
     def read(self, roles: Collection[str] | None) -> Any:
-        """Rows as `view` shows them, as last committed by a majority."""
+        """Rows as last committed by a majority, each with the server's clock."""
         rows = self.up_to_date if roles is None else self.up_to_date.get_all(*roles)
-        return rows.map(lambda row: self._view(row))  # noqa: PLW0108 # the driver counts a function's parameters
+        return rows.map(lambda row: {"row": row, "now": self.r.now().to_epoch_time()})
 
     def watch(self, roles: Collection[str]) -> Any:
         """The same rows as they change. Heartbeats are in it: a sight of one is what a takeover is counted from."""
-        hints = self.table.get_all(*roles).map(lambda row: self._view(row, timed=False))
-        return hints.changes(include_initial=True, squash=False)
+        return self.table.get_all(*roles).pluck(*FIELDS).changes(include_initial=True, squash=False)
 
     # -- what they are made of -----------------------------------------------------------------------------------
 
-    def _swap(self, role: str, decide: Any, after: Any) -> Any:
-        """Replace the row of `role`, existing or not, by `after` where `decide`; both see it as `view` shows it."""
+    @cached_property
+    def _quick_claim(self) -> Template:
+        return Template(lambda asked: self._swap(asked, self._may_claim, self._claimed, lambda row: row))
+
+    @cached_property
+    def _careful_claim(self) -> Template:
+        return Template(lambda asked: self._swap(asked, self._may_claim, self._claimed, self._view))
+
+    @cached_property
+    def _release(self) -> Template:
+        return Template(lambda asked: self._swap(asked, self._mine, self._released, lambda row: row))
+
+    def _swap(self, asked: Any, may: Any, after: Any, view: Any) -> Any:
+        """Replace the row of `asked["role"]`, existing or not, by `after` where it `may` be."""
         r = self.r
-        blank = {"id": role, "holder": None, "token": 0, "beat": 0, "ttl": 0, "remaining": 0}
+        blank = {"holder": None, "token": 0, "beat": 0, "ttl": 0, "renewed_at": r.epoch_time(0)}
+
+        def decide(old: Any, row: Any) -> Any:
+            return r.branch(may(asked, row), after(asked, old, row), old)
 
         def replaced(old: Any) -> Any:
-            row = r.branch(old.eq(None), r.expr(blank), self._view(old))
-            return row.do(lambda seen: r.branch(decide(seen), after(old, seen), old))
+            row = r.branch(old.eq(None), r.expr(blank), view(old))
+            return row.do(lambda seen: decide(old, seen))
 
-        written = self.table.get(role).replace(replaced, return_changes="always", durability="hard")
-        return self._outcome(written)
+        return self._timed(self.table.get(asked["role"]).replace(replaced, return_changes="always", durability="hard"))
 
-    def _outcome(self, written: Any) -> Any:
-        """The rows after the write and, in the same query, by the same clock, how long they have left."""
+    def _timed(self, written: Any) -> Any:
+        return written.do(lambda report: {"written": report, "now": self.r.now().to_epoch_time()})
+
+    def _may_claim(self, asked: Any, row: Any) -> Any:
         r = self.r
+        expected = asked["expected"]
+        as_expected = r.or_(
+            expected.eq(None),
+            r.and_(
+                row["holder"].eq(expected["holder"]),
+                row["token"].eq(expected["token"]),
+                row["beat"].eq(expected["beat"]),
+            ),
+        )
+        left = row["renewed_at"].to_epoch_time() + row["ttl"] - r.now().to_epoch_time()
+        free = r.or_(
+            row["holder"].eq(None),
+            r.and_(row["holder"].eq(asked["holder"]), row["beat"].lt(asked["beat"])),
+            asked["takeover"],
+            r.and_(asked["skew"].ne(None), left.lt(asked["skew"].mul(-1))),
+        )
+        return r.and_(as_expected, free)
 
-        def row(change: Any) -> Any:
-            new = change["new_val"].default(None)
-            changed = change["old_val"].default(None).ne(new)
-            return {
-                # What we have written needs no looking into; it is nearly all that there is in a batch of renewals.
-                "row": r.branch(changed, self._plain(new), new.eq(None), None, self._view(new)),
-                "changed": changed,
-                "error": change["error"].default(""),
-            }
+    def _claimed(self, asked: Any, _old: Any, row: Any) -> Any:
+        r = self.r
+        token = r.branch(
+            row["token"].lt(MAX_TOKEN),
+            r.branch(row["token"].gt(asked["floor"]), row["token"].floor(), asked["floor"]).add(1),
+            r.error(f"{errors.REFUSAL}the token is at its end"),
+        )
+        return {
+            "id": asked["role"],
+            "holder": asked["holder"],
+            "token": token,
+            "beat": asked["beat"],
+            "ttl": asked["ttl"],
+            "renewed_at": r.now(),
+            "info": asked["info"],
+        }
 
-        return written.do(
-            lambda result: {
-                "errors": result["errors"],
-                "first_error": result["first_error"].default(""),
-                "rows": result["changes"].default([]).map(row),
-            }
+    def _mine(self, asked: Any, row: Any) -> Any:
+        return self.r.and_(
+            row["holder"].default(None).eq(asked["holder"]),
+            row["token"].default(None).eq(asked["token"]),
+            self._held(row),
+            row["beat"].lt(asked["beat"]),
         )
 
-    def _plain(self, row: Any) -> Any:
-        """What `view` makes of a row that a swap has just written."""
-        left = row["renewed_at"].to_epoch_time() + row["ttl"] - self.r.now().to_epoch_time()
-        timed = {"renewed_at": row["renewed_at"].to_epoch_time(), "remaining": left}
-        return row.pluck("id", "holder", "token", "beat", "ttl", "info").merge(timed)
-
-    def _view(self, row: Any, timed: bool = True) -> Any:
-        """The row with every field of its right type, whatever is stored. `timed`: with what is left of it."""
+    def _released(self, asked: Any, old: Any, _row: Any) -> Any:
         r = self.r
+        left = r.branch(asked["linger"].gt(0), {"ttl": asked["linger"]}, {"holder": None})
+        return old.merge(left, {"beat": asked["beat"], "renewed_at": r.now()})
 
-        held = self._held(row)
+    @cached_property
+    def _one_renewal(self) -> Template:
+        def one(asked: Any) -> Any:
+            written = self.table.get(asked["role"]).replace(
+                lambda old: self.r.branch(old.eq(None), old, self._renewed(old, asked)),
+                return_changes="always",
+                durability="hard",
+            )
+            return self._timed(written)
+
+        return Template(one)
+
+    @cached_property
+    def _renewals(self) -> Template:
+        def all_of(asked: Any) -> Any:
+            written = self.table.get_all(self.r.args(asked["roles"])).replace(
+                lambda old: asked["asked"][self.r.expr(_KEY) + old["id"]].do(lambda mine: self._renewed(old, mine)),
+                return_changes="always",
+                durability="hard",
+            )
+            return self._timed(written)
+
+        return Template(all_of)
+
+    def _renewed(self, old: Any, asked: Any) -> Any:
+        r = self.r
+        changed = {
+            "beat": asked["beat"],
+            "ttl": r.branch(old["ttl"].gt(asked["ttl"]), old["ttl"], asked["ttl"]),
+            "renewed_at": r.branch(old["renewed_at"].gt(r.now()), old["renewed_at"], r.now()),
+            "info": r.literal(r.branch(asked.has_fields("info"), r.json(asked["info"]), old["info"].default({}))),
+        }
+        return r.branch(self._mine(asked, old), old.merge(changed), old)
+
+    def _view(self, row: Any) -> Any:
+        """What `rows.lease` makes of a row, said to the server."""
+        r = self.r
 
         def count(name: str) -> Any:
             return r.branch(r.and_(self._kind(row, name).eq("NUMBER"), row[name].gt(0)), row[name].floor(), 0)
 
-        renewed_at = r.branch(self._kind(row, "renewed_at").eq("PTYPE<TIME>"), row["renewed_at"].to_epoch_time(), 0)
-        fields: dict[str, Any] = {
-            "id": row["id"],
-            "holder": r.branch(held, row["holder"], None),
-            "token": r.expr([count("token"), MAX_TOKEN]).min(),
-            "beat": count("beat"),
-            "ttl": r.branch(self._has_ttl(row), row["ttl"], 0),
-        }
-        if timed:
-            left = row["renewed_at"].to_epoch_time() + row["ttl"] - r.now().to_epoch_time()
-            fields |= {
-                "renewed_at": renewed_at,
-                "remaining": r.branch(held, left, 0),
-                "info": r.branch(self._kind(row, "info").eq("OBJECT"), row["info"], {}),
+        is_time = self._kind(row, "renewed_at").eq("PTYPE<TIME>")
+        return r.expr(
+            {
+                "holder": r.branch(self._held(row), row["holder"], None),
+                "token": r.expr([count("token"), MAX_TOKEN]).min(),
+                "beat": count("beat"),
+                "ttl": r.branch(self._has_ttl(row), row["ttl"], 0),
+                "renewed_at": r.branch(is_time, row["renewed_at"], r.epoch_time(0)),
             }
-        return r.expr(fields)
+        )
 
     def _held(self, row: Any) -> Any:
         """Whether the row is a whole one with a holder in it. All others are vacant."""
@@ -207,21 +209,11 @@ class Queries:
         return row[name].default(None).type_of()
 
 
-def _text(value: Mapping[str, Any]) -> str:
-    """For `r.json`: deeper than the driver lets us nest, and quicker to make than terms."""
-    return json.dumps(dict(value), allow_nan=False)
+def _fields(asked: Claim | Release) -> dict[str, Any]:
+    return {name: getattr(asked, name) for name in asked.__slots__}
 
 
-def lease(row: dict[str, Any]) -> Lease:
-    """The lease that a `view` shows. A feed has no clock: there a held lease has its whole ttl left."""
-    held = row["holder"] is not None
-    return Lease(
-        role=row["id"],
-        holder=row["holder"],
-        token=int(row["token"]),
-        beat=int(row["beat"]),
-        ttl=float(row["ttl"]),
-        renewed_at=float(row.get("renewed_at", 0.0)),
-        remaining=float(row.get("remaining", row["ttl"])) if held else 0.0,
-        info=row["info"] if isinstance(row.get("info"), dict) else {},
-    )
+def _renewal(asked: Renew) -> dict[str, Any]:
+    fields = {name: getattr(asked, name) for name in ("role", "holder", "token", "beat", "ttl")}
+    # A text of its own: what the server cannot read of one row's info must not fail the others.
+    return fields if asked.info is None else {**fields, "info": json.dumps(dict(asked.info), allow_nan=False)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,8 @@ from coord.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.stores.rethinkdb import errors
 from coord.stores.rethinkdb.connection import Pool
 from coord.stores.rethinkdb.errors import Trouble, not_set_up
-from coord.stores.rethinkdb.queries import Queries, lease
+from coord.stores.rethinkdb.queries import Queries
+from coord.stores.rethinkdb.rows import lease, sound
 from coord.stores.rethinkdb.url import RethinkURL, parse_url
 
 MANY = 500
@@ -68,10 +69,22 @@ class RethinkDBStore:
             raise NotSetUp(not_set_up(what, self._url))
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
-        return await self._swap(claim.role, lambda: self._queries.claim(claim), timeout)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout
+        try:
+            outcome = await self._pool.run(self._queries.claim(claim), timeout)
+            if _misread(outcome["written"]):
+                query = self._queries.claim(claim, careful=True)
+                outcome = await self._pool.run(query, max(until - loop.time(), 0.001))
+        except (Trouble, StoreRefused) as err:
+            return _failure(err)
+        return _swapped(claim.role, outcome)
 
     async def release(self, release: Release, timeout: float) -> Result:
-        return await self._swap(release.role, lambda: self._queries.release(release), timeout)
+        try:
+            return _swapped(release.role, await self._pool.run(self._queries.release(release), timeout))
+        except (Trouble, StoreRefused) as err:
+            return _failure(err)
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
         parts = [renewals[begin : begin + MANY] for begin in range(0, len(renewals), MANY)]
@@ -83,20 +96,13 @@ class RethinkDBStore:
             outcome = await self._pool.run(self._queries.renew(renewals), timeout)
         except (Trouble, StoreRefused) as err:
             return [_failure(err)] * len(renewals)
-        rows = {one["row"]["id"]: _result(one["row"]["id"], one) for one in outcome["rows"] if one["row"]}
-        if outcome["errors"] and not any(one["error"] for one in outcome["rows"]):
+        written, now = outcome["written"], outcome["now"]
+        changes = written.get("changes", [])
+        if written["errors"] and not any(change.get("error") for change in changes):
             # Some row could not be written, and the server does not say which: no answer is trusted.
-            return [errors.from_row(outcome["first_error"]).failure()] * len(renewals)
+            return [errors.from_row(written["first_error"]).failure()] * len(renewals)
+        rows = {row["id"]: _result(row["id"], change, now) for change in changes if (row := _row(change))}
         return [rows.get(one.role, Answer(False, Lease(one.role))) for one in renewals]
-
-    async def _swap(self, role: str, term: Callable[[], Any], timeout: float) -> Result:
-        try:
-            outcome = await self._pool.run(term(), timeout)
-        except (Trouble, StoreRefused) as err:
-            return _failure(err)
-        if outcome["errors"]:
-            return errors.from_row(outcome["first_error"]).failure()
-        return _result(role, outcome["rows"][0])
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         wanted = None if roles is None else sorted(set(roles))
@@ -106,7 +112,7 @@ class RethinkDBStore:
             rows = await self._pool.read(self._queries.read(wanted), timeout)
         except Trouble as trouble:
             raise trouble.error() from None
-        return [lease(row) for row in rows if isinstance(row["id"], str)]
+        return [lease(one["row"], one["now"]) for one in rows if isinstance(one["row"]["id"], str)]
 
     async def watch(self, roles: Collection[str]) -> AsyncIterator[Lease]:
         try:
@@ -116,7 +122,7 @@ class RethinkDBStore:
                     if change.get("error"):
                         raise errors.lost("the server lost part of the feed")
                     row = change.get("new_val")
-                    yield lease(row) if row else Lease(change["old_val"]["id"])
+                    yield lease(row, None) if row else Lease(change["old_val"]["id"])
             finally:
                 await feed.aclose()
         except Trouble as trouble:
@@ -141,8 +147,29 @@ def _failure(err: Trouble | StoreRefused) -> Failure:
     return err.failure() if isinstance(err, Trouble) else Failure(unknown=False, detail=str(err), permanent=True)
 
 
-def _result(role: str, one: dict[str, Any]) -> Result:
-    if one["error"]:
-        return errors.from_row(one["error"]).failure()
-    row = one["row"]
-    return Answer(one["changed"], lease(row) if row else Lease(role))
+def _misread(written: Mapping[str, Any]) -> bool:
+    """Whether a quick claim stumbled over a row that somebody wrote by hand. Then nothing was changed."""
+    if written["errors"]:
+        error = str(written.get("first_error", ""))
+        return not (error.startswith(errors.REFUSAL) or errors.from_row(error).unknown)  # never a blind second claim
+    row = written["changes"][0]["new_val"]
+    return bool(written["unchanged"]) and row is not None and not sound(row)
+
+
+def _swapped(role: str, outcome: Mapping[str, Any]) -> Result:
+    written = outcome["written"]
+    if written["errors"]:
+        return errors.from_row(written["first_error"]).failure()
+    return _result(role, written["changes"][0], outcome["now"])
+
+
+def _row(change: Mapping[str, Any]) -> dict[str, Any] | None:
+    row: dict[str, Any] | None = change.get("new_val") or change.get("old_val")
+    return row
+
+
+def _result(role: str, change: Mapping[str, Any], now: float) -> Result:
+    if change.get("error"):
+        return errors.from_row(change["error"]).failure()
+    row = change.get("new_val")
+    return Answer(change.get("old_val") != row, lease(row, now) if row else Lease(role))
