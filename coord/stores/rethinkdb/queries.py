@@ -23,6 +23,9 @@ from coord.stores.rethinkdb.url import RethinkURL
 _KEY = "role "
 """Before the roles that are keys of an object, where `$reql_type$` would mean something."""
 
+_FAR = 100_000_000_000
+"""A time after all others, in seconds since 1970."""
+
 
 class Queries:
     """Queries, ready to be sent. Nothing here talks to a server.
@@ -130,12 +133,20 @@ class Queries:
         }
 
     def _mine(self, asked: Any, row: Any) -> Any:
-        return self.r.and_(
-            row["holder"].default(None).eq(asked["holder"]),
-            row["token"].default(None).eq(asked["token"]),
-            self._held(row),
+        """Whether the row is whole, and held as `asked` says. Quicker than `_held`: the server orders values by type
+        first, so what lies between two numbers is a number."""
+        r = self.r
+        at = row["renewed_at"]
+        return r.and_(
+            row["holder"].eq(asked["holder"]),
+            row["token"].eq(asked["token"]),
+            row["beat"].ge(0),
             row["beat"].lt(asked["beat"]),
-        )
+            row["ttl"].gt(0),
+            row["ttl"].le(MAX_TTL),
+            at.ge(r.epoch_time(0)),
+            at.le(r.epoch_time(_FAR)),
+        ).default(False)
 
     def _released(self, asked: Any, old: Any, _row: Any) -> Any:
         r = self.r
