@@ -53,13 +53,15 @@ def main() -> int:
     parser.add_argument("--ttl", type=float, default=2.0, help="seconds")
     parser.add_argument("--kinds", default=None, help="kinds of fault, with commas between; all that the store knows")
     parser.add_argument("--calm", type=float, default=2.0, help="the longest between two faults, in ttls")
+    parser.add_argument("--quiet", type=float, default=0.08, help="the chance of a long quiet time between two faults")
     parser.add_argument("--break", dest="broken", choices=["", "deadline", "fence"], default="", help="try the judge")
     parser.add_argument("--out", type=Path, default=None, help="figures as JSON; beside it the same as Markdown")
     parser.add_argument("--keep", type=Path, default=None, help="a directory for histories and logs")
     given = parser.parse_args()
     seed = random.randrange(2**31) if given.seed is None else given.seed
     kinds = None if given.kinds is None else tuple(given.kinds.split(","))
-    plan = Plan(given.seconds, seed, given.workers, given.ttl, kinds, (min(0.5, given.calm), given.calm), given.broken)
+    calm = (min(0.5, given.calm), given.calm)
+    plan = Plan(given.seconds, seed, given.workers, given.ttl, kinds, calm, given.quiet, given.broken)
     with tempfile.TemporaryDirectory(prefix="coord-chaos-") as temporary:
         directory = Path(temporary)
         if given.keep is not None:

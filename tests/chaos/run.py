@@ -30,6 +30,8 @@ class Plan:
     kinds: tuple[str, ...] | None = None
     calm: tuple[float, float] = (0.5, 3.0)
     """Between faults, in ttls."""
+    quiet: float = 0.08
+    """The chance of 6 to 15 s more between faults, in which a demotion would be a false one."""
     broken: str = ""
     """"deadline": workers that believe on; "fence": a resource that refuses nothing."""
 
@@ -121,7 +123,7 @@ class Run:
             await asyncio.sleep(
                 min(
                     scene.between(*self.plan.calm)
-                    + (self.chance.uniform(6, 15) if self.chance.random() < 0.08 else 0.0),
+                    + (self.chance.uniform(6, 15) if self.chance.random() < self.plan.quiet else 0.0),
                     until - now(),
                 )
             )

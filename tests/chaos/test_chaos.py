@@ -28,7 +28,18 @@ class Chaos:
     def __init__(self, directory: Path, name: str, store: str, seconds: float, *more: str) -> None:
         self._out = directory / f"{name}.json"
         self._log = directory / f"{name}.log"
-        command = [sys.executable, "-m", "tests.chaos", "--store", store, "--seconds", str(seconds), *more]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.chaos",
+            "--store",
+            store,
+            "--seconds",
+            str(seconds),
+            "--quiet",
+            "0",
+            *more,
+        ]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen([*command, "--out", str(self._out)], cwd=ROOT, stdout=log, stderr=log)
         self._result: dict[str, Any] | None = None
