@@ -47,7 +47,8 @@ def doctor(as_json: bool, url: str | None) -> None:
     """Check the store, and say what to mend. Exit status 1 when an error was found."""
     from coord.coordinator import resolve_url
 
-    findings = asyncio.run(_findings(resolve_url(url)))
+    full = resolve_url(url)
+    findings = [*asyncio.run(_findings(full)), *_records(full)]
     _show(findings, as_json)
     sys.exit(exit_codes.FAILED if any(finding.level == "error" for finding in findings) else 0)
 
@@ -65,6 +66,25 @@ async def _findings(url: str) -> Sequence[Found]:
     from coord.cli import sqlite_checkup
 
     return list(sqlite_checkup.check(path))
+
+
+def _records(url: str) -> list[Found]:
+    """Service records that no lookup uses, since somebody wrote them wrongly."""
+    from coord.coordinator import Coordinator
+    from coord.errors import CoordError
+
+    coordinator = Coordinator(url)
+    try:
+        bad = coordinator.services.bad_records()
+    except CoordError:
+        return []  # what keeps us from looking has been found above
+    finally:
+        coordinator.close()
+    advice = "mend or delete it; until then lookups and purges leave it out"
+    return [
+        Finding("warn", f"service record {str(one.record.get('id'))[:60]!r}", "; ".join(one.problems), advice)
+        for one in bad
+    ]
 
 
 def _show(findings: Sequence[Found], as_json: bool) -> None:
