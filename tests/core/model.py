@@ -185,7 +185,8 @@ class World:
         self.packets = self.packets[:index] + self.packets[index + 1 :]
         mine, answer = self._own(packet.slot), packet.answer
         assert answer is not None
-        if mine.election.in_flight is packet.send:
+        awaited = mine.election.in_flight is packet.send
+        if awaited:
             operation, timing = packet.send.operation, self.setup.timing
             if answer.applied and isinstance(operation, Claim):
                 mine.promise = packet.sent_at.total + timing.ttl - timing.margin
@@ -194,7 +195,8 @@ class World:
                 mine.promise = max(mine.promise, packet.sent_at.total + timing.ttl - timing.margin)
             mine.unsure = False
         self._told(mine, mine.election.reply, packet.send, answer, packet.sent_at, mine.now, retry_in)
-        mine.remembers = max(mine.remembers, answer.lease.token)
+        if awaited:
+            mine.remembers = max(mine.remembers, answer.lease.token)
 
     def fail(self, slot: int, unknown: bool, stays: bool = False, retry_in: float = 0) -> None:
         """The sender gives its request up. `stays`: the request (or its answer) goes on travelling, and may arrive."""

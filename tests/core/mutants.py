@@ -102,10 +102,18 @@ MUTANTS = [
     ),
     Mutant("a late answer that revives a term", 6, faults.LateAnswerRevives, _net(), FINE),
     Mutant(
-        "a leader's clock that stands still in suspend", 7, faults.LeaderIgnoresSuspend, _net("sleep", faults=2), FINE
+        "a leader's clock that stands still in suspend",
+        7,
+        faults.LeaderIgnoresSuspend,
+        _net("sleep", faults=2, delays=0),
+        FINE,
     ),
     Mutant(
-        "a challenger's clock that counts suspend", 7, faults.ChallengerCountsSuspend, _net("sleep", faults=2), FINE
+        "a challenger's clock that counts suspend",
+        7,
+        faults.ChallengerCountsSuspend,
+        _net("sleep", faults=2, delays=0),
+        FINE,
     ),
     Mutant(
         "a row adopted from a feed", 8, faults.AdoptsFromFeed, _net("ahead", "true", faults=0, whispers=2, delays=3)
@@ -139,8 +147,8 @@ def page() -> str:
         "*Written by `python -m tests.core.mutants`. Each row is a fault put into the core, or into what a swap does;",
         "the numbers are of the rules at the head of `coord/election.py`. `tests/core/test_mutants.py` sees each of",
         "them caught, and the same check pass without it. The last column tells whether two candidates lead at once",
-        "when only that is looked for, within the same bounds and 200,000 states: where it is empty, another rule still",
-        "stood in the way.*",
+        "when only that is looked for, within the same bounds and 200,000 states: where it is empty, another rule",
+        "still stood in the way.*",
         "",
         "| rule | fault | caught by | as | after | and in the end |",
         "| --- | --- | --- | --- | --- | --- |",
