@@ -21,7 +21,6 @@ from coord.tenure import Tenure
 from coord.term import Term
 from coord.timing import Instant, Timing
 
-
 SILENT_AFTER = 3
 """Tries without an answer after which whoever waits for the outcome of the first claim is told that there is none."""
 

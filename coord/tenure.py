@@ -24,6 +24,20 @@ class Tenure:
         end. Calls of `@leader_only` bring an `at_most` of their own.
     """
 
+    __slots__ = (
+        "_announcer",
+        "_at_most",
+        "_changed",
+        "_drains",
+        "_election",
+        "_loop",
+        "_now",
+        "_watchdog",
+        "drain_timeout",
+        "term",
+        "undrained",
+    )
+
     def __init__(
         self,
         election: Election,

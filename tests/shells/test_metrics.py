@@ -95,7 +95,8 @@ def test_off_again_and_into_another_registry(registry: CollectorRegistry) -> Non
 
 def test_off_nothing_is_imported() -> None:
     code = (
-        "import coord, sys; c = coord.Coordinator('memory://'); lead = c.leadership('r', ttl=5); lead.acquire(timeout=5); "
+        "import coord, sys; c = coord.Coordinator('memory://'); lead = c.leadership('r', ttl=5); "
+        "lead.acquire(timeout=5); "
         "c.close(); assert 'prometheus_client' not in sys.modules and 'coord.metrics' not in sys.modules"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=30)
