@@ -13,6 +13,7 @@ from coord.async_leadership import AsyncLeadership
 from coord.backoff import Backoff
 from coord.errors import StoreRefused, StoreUnavailable
 from coord.follow import changes_of_leader
+from coord.known import Known
 from coord.lease import Lease
 from coord.operations import Answer, Claim, Failure, Look, Operation, Release, Renew, Result
 from coord.renewals import Renewals
@@ -74,7 +75,8 @@ class AsyncCoordinator:
         """What is to be done before the store is let go of: heartbeats end, publications are taken back."""
         self._standings: set[Standing] = set()
         self._renewals = Renewals(self.store.renew)
-        self._watcher = Watcher(lambda: self.store)
+        self.known = Known()
+        self._watcher = Watcher(lambda: self.store, self.known.forget)
         self._unique = UniqueServices(self)
         self._suspend_watch: asyncio.Task[None] | None = None
         self.ticked: float | None = None
@@ -136,7 +138,12 @@ class AsyncCoordinator:
         return await self._unique.call(checks.role(role), candidate)
 
     async def leader(self, role: str) -> Lease | None:
-        """Who leads `role` by the store's clock: holder, token, info, remaining seconds. None for nobody. One query."""
+        """Who leads `role` by the store's clock: holder, token, info, remaining seconds. None for nobody.
+
+        One query; none while the role is being watched (`watch_leader`): then the answer is what the feed last showed.
+        """
+        if self.known.has(role):
+            return self.known.leader(role)
         rows = await self.read([checks.role(role)])
         return next((row for row in rows if not row.vacant and row.remaining > 0), None)
 

@@ -114,8 +114,12 @@ class Coordinator:
         return self.engine.call(functools.partial(self.inner.unique_service, role, candidate))
 
     def leader(self, role: str) -> Lease | None:
-        """Who leads `role` by the store's clock: holder, token, info, remaining seconds. None for nobody. One query."""
-        return self.engine.call(functools.partial(self.inner.leader, role))
+        """Who leads `role` by the store's clock: holder, token, info, remaining seconds. None for nobody.
+
+        One query; none while the role is being watched (`watch_leader`): then the answer is what the feed last showed.
+        """
+        known = self.inner.known
+        return known.leader(role) if known.has(role) else self.engine.call(functools.partial(self.inner.leader, role))
 
     def leaders(self) -> list[Lease]:
         """All the roles that somebody leads, by name."""

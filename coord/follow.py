@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
+from coord.known import Known
 from coord.lease import Lease
 
 
 class Source(Protocol):
     """What it needs of a coordinator."""
+
+    known: Known
 
     def follow(self, role: str, listener: Callable[[Lease], None]) -> Callable[[], None]: ...
 
@@ -25,9 +28,16 @@ async def changes_of_leader(source: Source, role: str) -> AsyncIterator[Lease | 
     """
     hints: asyncio.Queue[Lease] = asyncio.Queue()
     loop = asyncio.get_running_loop()
-    stop = source.follow(role, hints.put_nowait)
+
+    def hinted(lease: Lease) -> None:
+        source.known.saw(lease)
+        hints.put_nowait(lease)
+
+    source.known.watch(role)
+    stop = source.follow(role, hinted)
     try:
         present = await source.leader(role)
+        source.known.saw(present or Lease(role))
         yield present
         told = _who(present)
         runs_out = None if present is None else loop.time() + present.remaining
@@ -48,6 +58,7 @@ async def changes_of_leader(source: Source, role: str) -> AsyncIterator[Lease | 
                 yield lease if stands else None
     finally:
         stop()
+        source.known.unwatch(role)
 
 
 def _who(lease: Lease | None) -> tuple[str | None, int] | None:

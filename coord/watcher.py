@@ -20,13 +20,13 @@ SETTLE = 0.005
 
 
 class Watcher:
-    """Shares a store's feed among listeners; opens it anew after a failure, or when a role is added to it.
+    """Shares a store's feed among listeners; opens it anew after a failure (`broken` is told), or to add a role to it.
 
     The first rows of a new feed are the present ones, so that nothing which happened in a gap stays unknown.
     """
 
-    def __init__(self, store: Callable[[], Store]) -> None:
-        self._store = store
+    def __init__(self, store: Callable[[], Store], broken: Callable[[], None]) -> None:
+        self._store, self._broken = store, broken
         self._listeners: dict[str, list[Listener]] = {}
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -75,6 +75,7 @@ class Watcher:
                     task.cancel()
                 await asyncio.gather(feed, changed, return_exceptions=True)
             if feed.done() and not feed.cancelled() and (error := feed.exception()) is not None:
+                self._broken()
                 events.debug("feed.broken", error=type(error).__name__)
                 await asyncio.sleep(backoff.next())
 

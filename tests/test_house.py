@@ -29,6 +29,7 @@ LAYERS = [
     },
     {
         "announcer",
+        "known",
         "watcher",
         "observing",
         "watchdog",

@@ -188,3 +188,38 @@ def test_names_of_the_issue_async(url: str) -> None:
         return await run(job)
 
     asyncio.run(main())
+
+
+def test_the_leader_of_a_watched_role_is_known_without_asking(url: str) -> None:
+    async def main() -> None:
+        async with AsyncCoordinator(url) as c, AsyncCoordinator(url) as other, other.leadership("r", ttl=1) as lead:
+            assert await lead.wait(5)
+            asked = 0
+            read = c.store.read
+
+            async def counted(*args: Any) -> Any:
+                nonlocal asked
+                asked += 1
+                return await read(*args)
+
+            c.store.read = counted  # type: ignore[method-assign]
+            changes = c.watch_leader("r")
+            assert (await _next(changes)).token == 1
+            await asyncio.sleep(0.2)  # the memory store's feed itself begins with a read
+            before = asked
+            for _ in range(30):  # longer than the ttl: renewals arrive, and nobody asks
+                held = await c.leader("r")
+                assert held is not None
+                assert (held.token, held.holder) == (1, lead.term.holder)
+                assert 0 < held.remaining <= 1
+                await asyncio.sleep(0.05)
+            assert asked == before
+            await lead.stop()
+            assert await _next(changes) is None
+            assert await c.leader("r") is None
+            assert asked == before
+            await changes.aclose()  # type: ignore[attr-defined]
+            assert await c.leader("r") is None
+            assert asked == before + 1
+
+    asyncio.run(main())
