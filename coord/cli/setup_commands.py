@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -74,6 +75,9 @@ def _records(url: str) -> list[Found]:
     from coord.errors import CoordError
 
     coordinator = Coordinator(url)
+    path = getattr(coordinator.inner.store, "path", None)
+    if path is not None and not os.path.exists(path):
+        return []  # looking would make the file
     try:
         bad = coordinator.services.bad_records()
     except CoordError:

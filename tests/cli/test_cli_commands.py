@@ -129,3 +129,16 @@ def test_bad_urls(runs: Runs, command: str) -> None:
     assert (status, out) == (2, "")
     assert err.startswith("coord: url: ")
     assert "secret" not in err
+
+
+def test_doctor_lists_bad_service_records(runs: Runs) -> None:
+    with coord.connect(runs.url) as c:
+        kept = c.services.heartbeat({"role": "proxy", "ttl": 60, "load": 1})
+    with sqlite3.connect(runs.url.removeprefix("sqlite://")) as db:
+        db.execute("UPDATE services SET ttl = 'soon'")
+    db.close()
+    status, found = findings(runs)
+    assert status == 0
+    record = found[f"service record {kept['id']!r}"]
+    assert record["level"] == "warn"
+    assert "ttl" in record["detail"]
