@@ -135,7 +135,7 @@ def test_doctor_lists_bad_service_records(runs: Runs) -> None:
     with coord.connect(runs.url) as c:
         kept = c.services.heartbeat({"role": "proxy", "ttl": 60, "load": 1})
     with sqlite3.connect(runs.url.removeprefix("sqlite://")) as db:
-        db.execute("UPDATE services SET ttl = 'soon'")
+        db.execute("UPDATE coord_records_services SET ttl = 'soon'")
     db.close()
     status, found = findings(runs)
     assert status == 0
