@@ -113,8 +113,8 @@ def _busy(mine: Candidate) -> bool:
         return True
     if election.phase is Phase.STOPPED:
         return False
-    if election.in_flight is not None:
-        return election.phase in HOLDING and mine.now.total >= election.deadline
+    if election.in_flight is not None and (election.phase not in HOLDING or mine.now.total < election.deadline):
+        return False
     trial = mine.copied().election
     return not isinstance(trial.step(mine.now), Wait) or trial.phase is not election.phase
 
