@@ -84,7 +84,7 @@ def test_a_leader_a_standby_and_nobody(c: Coordinator, store: Moody) -> None:
 def test_a_job_without_progress_is_wedged_until_it_returns(c: Coordinator) -> None:
     go_on, inside = threading.Event(), threading.Event()
 
-    @leader_only("a", coordinator=c, ttl=1.2, at_most=0.4)
+    @leader_only("a", coordinator=c, ttl=1.2, at_most=0.4, otherwise="wait")
     def job() -> None:
         inside.set()
         go_on.wait(20)
