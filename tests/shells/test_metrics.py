@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -107,3 +109,20 @@ def test_without_the_client_the_message_says_what_to_install(monkeypatch: pytest
     with pytest.raises(coord.CoordError, match=r"coord\[prometheus\]"):
         coord.metrics.enable()
     assert observing.observer is None
+
+
+def test_in_the_clients_multiprocess_mode_it_is_set_at_each_change(tmp_path: Path) -> None:
+    code = (
+        "import coord\n"
+        "from prometheus_client import CollectorRegistry, multiprocess\n"
+        "coord.metrics.enable()\n"
+        "c = coord.Coordinator('memory://'); lead = c.leadership('r', ttl=5)\n"
+        "registry = CollectorRegistry(); multiprocess.MultiProcessCollector(registry)\n"
+        "lead.acquire(timeout=5)\n"
+        "assert registry.get_sample_value('coord_is_leader', {'role': 'r'}) == 1\n"
+        "c.close()\n"
+        "assert registry.get_sample_value('coord_is_leader', {'role': 'r'}) == 0\n"
+        "assert registry.get_sample_value('coord_elections_total', {'role': 'r'}) == 1\n"
+    )
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30, env=environment)
