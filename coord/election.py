@@ -185,6 +185,7 @@ class Election:
     _uncertain: bool = False
     _prompted: bool = False
     _undrained: bool = False
+    _told: Mapping[str, Any] | None = None
     _events: tuple[Event, ...] = ()
 
     # -- what the shell asks ------------------------------------------------------------------------------------
@@ -221,7 +222,7 @@ class Election:
         if self.phase is Phase.RELEASING:
             linger = max(0.0, self._linger_until - now.total)
             return self._send(Release(self.role, self.candidate, self.token, self._beat, linger), timeout)
-        told = None if self.seen is None or self.info == self.seen.info else self.info
+        told = None if self.info == self._told else self.info
         return self._send(Renew(self.role, self.candidate, self.token, self._beat, self.timing.ttl, told), timeout)
 
     def _step_waiting(self, now: Instant) -> Action:
@@ -264,6 +265,8 @@ class Election:
         if isinstance(operation, Claim):
             self._claim_answered(result, sent_at, now)
         elif isinstance(operation, Renew):
+            if result.applied and operation.info is not None:
+                self._told = operation.info
             self._renew_answered(result, sent_at, now)
         elif isinstance(operation, Release):
             self._see(result.lease, now)
@@ -357,6 +360,7 @@ class Election:
             self._go(Cue.SEEN)
             return
         self.token, self.deadline, self._asked_at = answer.lease.token, deadline, sent_at
+        self._told = answer.lease.info
         self._renew_at = sent_at.total + self.timing.renew_every
         if self.standing:
             self._go(Cue.WON)

@@ -191,6 +191,25 @@ def raw_batch_rate(url: str, host: str, port: int, roles: int) -> float:
     return roles / statistics.median(taken)
 
 
+def raw_sqlite_rate(directory: Path, roles: int) -> float:
+    """Renewals a second of one raw transaction that reads and updates as many rows."""
+    db = sqlite3.connect(directory / "raw-batch.db", isolation_level=None)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=FULL")
+    db.execute("CREATE TABLE l (role TEXT PRIMARY KEY, holder TEXT, token INT, beat INT, ttl REAL, runs_out REAL)")
+    db.executemany("INSERT INTO l VALUES (?, 'me', 1, 1, 15, 0)", [(f"role-{number}",) for number in range(roles)])
+    taken = []
+    for beat in range(2, 12):
+        began = time.perf_counter()
+        db.execute("BEGIN IMMEDIATE")
+        mine = [row[0] for row in db.execute("SELECT role, holder, token, beat FROM l") if row[1] == "me"]
+        db.executemany("UPDATE l SET beat = ?, runs_out = ? WHERE role = ?", [(beat, began, role) for role in mine])
+        db.execute("COMMIT")
+        taken.append(time.perf_counter() - began)
+    db.close()
+    return roles / statistics.median(taken)
+
+
 def sqlite_rows(directory: Path, times: int) -> list[Row]:
     return asyncio.run(_sqlite(directory, times))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -17,7 +18,7 @@ from coord.stores.rethinkdb.queries import Queries
 from coord.stores.rethinkdb.rows import lease, sound
 from coord.stores.rethinkdb.url import RethinkURL, parse_url
 
-MANY = 500
+MANY = 1_000
 """Renewals that are put into one query; more are sent as several at once, each as atomic per row as one."""
 
 
@@ -92,8 +93,14 @@ class RethinkDBStore:
         return [result for part in done for result in part]
 
     async def _renew(self, renewals: Sequence[Renew], timeout: float) -> list[Result]:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout
         try:
-            outcome = await self._pool.run(self._queries.renew(renewals), timeout)
+            if (batch := self._queries.renew_all(renewals)) is not None:
+                written = await self._pool.run(batch, timeout)
+                if written["replaced"] == len(renewals):
+                    return [Answer(True, _as_renewed(one)) for one in renewals]
+            outcome = await self._pool.run(self._queries.renew(renewals), max(until - loop.time(), 0.001))
         except (Trouble, StoreRefused) as err:
             return [_failure(err)] * len(renewals)
         written, now = outcome["written"], outcome["now"]
@@ -102,7 +109,8 @@ class RethinkDBStore:
             # Some row could not be written, and the server does not say which: no answer is trusted.
             return [errors.from_row(written["first_error"]).failure()] * len(renewals)
         rows = {row["id"]: _result(row["id"], change, now) for change in changes if (row := _row(change))}
-        return [rows.get(one.role, Answer(False, Lease(one.role))) for one in renewals]
+        answers = [rows.get(one.role, Answer(False, Lease(one.role))) for one in renewals]
+        return answers if batch is None else [_batched(*each) for each in zip(renewals, answers, strict=True)]
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         wanted = None if roles is None else sorted(set(roles))
@@ -145,6 +153,18 @@ SETTINGS = {"write_acks": "majority", "durability": "hard"}
 
 def _failure(err: Trouble | StoreRefused) -> Failure:
     return err.failure() if isinstance(err, Trouble) else Failure(unknown=False, detail=str(err), permanent=True)
+
+
+def _as_renewed(one: Renew) -> Lease:
+    """The row of a renewal that found all as it was left; what the row says about its holder stays there."""
+    return Lease(one.role, one.holder, one.token, one.beat, one.ttl, time.time(), one.ttl)
+
+
+def _batched(asked: Renew, result: Result) -> Result:
+    """After a batch, a row that bears the beat of this very request has been renewed by it: beats are unique."""
+    if isinstance(result, Answer) and result.lease.sight == (asked.holder, asked.token, asked.beat):
+        return Answer(True, result.lease)
+    return result
 
 
 def _misread(written: Mapping[str, Any]) -> bool:

@@ -1,0 +1,112 @@
+"""Renewals in bulk: one light query where all is as it was left, and every row's own answer where it is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from coord.operations import Claim, Release, Renew
+from coord.stores.rethinkdb import RethinkDBStore
+from tests.stores.rethinkdb_kit import answered, ask, db, opened, r, run
+
+pytestmark = pytest.mark.rethinkdb
+ROLES = [f"role {number}" for number in range(12)]
+
+
+async def held(store: RethinkDBStore) -> list[Renew]:
+    for role in ROLES:
+        assert answered(await store.claim(Claim(role, f"holder of {role}", 1, 30.0, info={"of": role}), 5)).applied
+    return [Renew(role, f"holder of {role}", 1, 2, 30.0) for role in ROLES]
+
+
+class Counted:
+    """How many queries a store has put."""
+
+    def __init__(self, store: RethinkDBStore) -> None:
+        self.count = 0
+        self._run = store._pool.run
+        store._pool.run = self.run  # type: ignore[method-assign]
+
+    async def run(self, *args: Any, **options: Any) -> Any:
+        self.count += 1
+        return await self._run(*args, **options)
+
+
+def test_all_as_left_is_one_query_and_renews_each(rethinkdb_url: str) -> None:
+    async def body() -> None:
+        async with opened(rethinkdb_url) as store:
+            renewals = await held(store)
+            counted = Counted(store)
+            results = [answered(one) for one in await store.renew(renewals, 5)]
+            assert counted.count == 1
+            assert all(one.applied for one in results)
+            rows = {one.role: one for one in await store.read(ROLES, 5)}
+            for asked, result in zip(renewals, results, strict=True):
+                row = rows[asked.role]
+                assert row.sight == result.lease.sight == (asked.holder, 1, 2)
+                assert row.info == {"of": asked.role}
+                assert 29 < row.remaining <= 30
+                assert result.lease.remaining <= 30
+
+    run(body)
+
+
+def test_each_has_its_own_answer_where_some_are_not_as_left(rethinkdb_url: str) -> None:
+    async def body() -> None:
+        async with opened(rethinkdb_url) as store:
+            renewals = await held(store)
+            taken, vacant, gone, stepped, longer, told, again = range(7)
+            lease = (await store.read([ROLES[taken]], 5))[0]
+            claim = Claim(ROLES[taken], "another", 1, 30.0, expected=lease.sight, takeover=True)
+            assert answered(await store.claim(claim, 5)).applied
+            release = Release(ROLES[vacant], f"holder of {ROLES[vacant]}", 1, 5)
+            assert answered(await store.release(release, 5)).applied
+            table = db(rethinkdb_url).table("coord_leases")
+            future = r.now() + 100
+            await store._pool.run(table.get(ROLES[gone]).delete(), 5)
+            await store._pool.run(table.get(ROLES[stepped]).update({"renewed_at": future}), 5)
+            renewals[longer] = replace(renewals[longer], ttl=60.0)
+            renewals[told] = replace(renewals[told], info={"new": True})
+            renewals[again] = replace(renewals[again], beat=1)
+            results = [answered(one) for one in await store.renew(renewals, 5)]
+            refused = {taken, vacant, gone, again}
+            assert {number for number, one in enumerate(results) if not one.applied} == refused
+            assert results[taken].lease.holder == "another"
+            assert results[vacant].lease.vacant
+            assert results[gone].lease.token == 0
+            rows = {one.role: one for one in await store.read(ROLES, 5)}
+            assert rows[ROLES[stepped]].remaining > 100  # the clock stepped back: nothing is shortened
+            assert (rows[ROLES[longer]].ttl, rows[ROLES[told]].info) == (60.0, {"new": True})
+            assert all(rows[role].beat == 2 for number, role in enumerate(ROLES) if number not in refused)
+
+    run(body)
+
+
+def test_a_batch_and_its_second_look_together_tell_what_was_renewed(rethinkdb_url: str) -> None:
+    """Without info in any, the light query comes first, and renews all but one; the second must not deny that."""
+
+    async def body() -> None:
+        async with opened(rethinkdb_url) as store:
+            renewals = await held(store)
+            ask_for = replace(renewals[3], token=7)
+            counted = Counted(store)
+            results = [answered(one) for one in await store.renew([*renewals[:3], ask_for, *renewals[4:]], 5)]
+            assert counted.count == 2
+            assert [one.applied for one in results] == [number != 3 for number in range(len(ROLES))]
+            assert results[3].lease.token == 1
+
+    run(body)
+    assert len(ask(rethinkdb_url, db(rethinkdb_url).table("coord_leases").coerce_to("array"))[0]) == len(ROLES)
+
+
+def test_a_role_that_is_called_like_a_type_marker(rethinkdb_url: str) -> None:
+    async def body() -> None:
+        async with opened(rethinkdb_url) as store:
+            renewals = await held(store)
+            assert answered(await store.claim(Claim("$reql_type$", "me", 1, 30.0), 5)).applied
+            results = await store.renew([*renewals, Renew("$reql_type$", "me", 1, 2, 30.0)], 5)
+            assert all(answered(one).applied for one in results)
+
+    run(body)
