@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from coord.records.protocol import Records
 
 T = TypeVar("T")
+CLAIMS_AT_ONCE = 128
+"""Swaps other than renewals that are under way together. Ten thousand claims at once would all wait past their time."""
 SUSPEND_CHECK = 0.5
 """Seconds between looks at whether the machine slept, while somebody stands for something."""
 
@@ -75,6 +77,7 @@ class AsyncCoordinator:
         """What is to be done before the store is let go of: heartbeats end, publications are taken back."""
         self._standings: set[Standing] = set()
         self._renewals = Renewals(self.store.renew)
+        self._slots = asyncio.Semaphore(CLAIMS_AT_ONCE)
         self.known = Known()
         self._watcher = Watcher(lambda: self.store, self.known.forget)
         self._unique = UniqueServices(self)
@@ -174,11 +177,12 @@ class AsyncCoordinator:
         if isinstance(operation, Renew):
             result = await self._renewals.renew(operation, timeout)
         else:
-            try:
-                # A store bounds itself; the second bound is for one that does not.
-                result = await asyncio.wait_for(self._put(operation, timeout), timeout + 0.1)
-            except asyncio.TimeoutError:
-                result = Failure(unknown=True, detail="no answer in time")
+            async with self._slots:
+                try:
+                    # A store bounds itself; the second bound is for one that does not.
+                    result = await asyncio.wait_for(self._put(operation, timeout), timeout + 0.1)
+                except asyncio.TimeoutError:
+                    result = Failure(unknown=True, detail="no answer in time")
         self.trouble = result.detail if isinstance(result, Failure) else ""
         return result
 
