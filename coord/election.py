@@ -48,7 +48,7 @@ class Cue(enum.Enum):
     SEEN = "an answer showed the row"
     FAILED = "no answer"
     WON = "a claim was applied"
-    WON_UNWANTED = "a claim was applied after standing had ended"
+    WON_UNWANTED = "a claim was applied that is not wanted any more"
     RENEWED = "a renewal was applied"
     TAKEN = "the store says that the lease is not ours"
     DEADLINE = "the deadline passed"
@@ -362,7 +362,7 @@ class Election:
         self.token, self.deadline, self._asked_at = answer.lease.token, deadline, sent_at
         self._told = answer.lease.info
         self._renew_at = sent_at.total + self.timing.renew_every
-        if self.standing:
+        if self.standing and now.total >= self._rest_until:
             self._go(Cue.WON)
             self._emit(Elected(answer.lease, deadline))
         else:

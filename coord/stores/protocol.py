@@ -47,8 +47,9 @@ class Store(Protocol):
     def watch(self, roles: Collection[str]) -> AsyncIterator[Lease]:
         """Rows of these roles: first all that exist, then each as it changes, as soon as possible.
 
-        Only a hint: may lose, repeat or anticipate writes. Ends by raising `StoreUnavailable`; never ends otherwise
-        until it is closed (`aclose`).
+        Only a hint: may lose, repeat or anticipate writes. But what it shows of a row is of one write, ttl included: a
+        challenger may count a takeover from it. A feed that shows renewals too spares challengers their queries.
+        Ends by raising `StoreUnavailable`; never ends otherwise until it is closed (`aclose`).
         """
 
     async def close(self) -> None:
