@@ -15,7 +15,8 @@ class Claim:
 
     Applied when the row is `expected` (or nothing is expected: a first claim) **and** the lease is vacant, or held by
     this very candidate with an older beat, or `takeover` (the candidate saw `expected` for the row's whole ttl on its
-    own clock), or `skew` is a number and the lease ran out more than that many seconds ago by the store's clock (rule 4).
+    own clock), or `skew` is a number and the lease ran out more than that many seconds ago by the store's clock
+    (rule 4).
     """
 
     role: str
