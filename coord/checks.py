@@ -15,18 +15,23 @@ MAX_INFO_BYTES = 16_384
 MIN_TTL, MAX_TTL = 0.1, 31 * 86_400.0
 
 
-def role(value: object, argument: str = "role") -> str:
-    """A role: a string of 1 to 120 bytes in UTF-8, any characters but NUL and lone surrogates."""
-    allowed = f"a role is a string of 1 to {MAX_ROLE_BYTES} bytes in UTF-8, without NUL"
+def name(value: object, argument: str, most: int, allowed: str) -> str:
+    """A string of 1 to `most` bytes in UTF-8, any characters but NUL and lone surrogates."""
     if not isinstance(value, str) or not value or "\0" in value:
         raise BadArgument(argument, value, allowed)
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
         raise BadArgument(argument, value, allowed) from None
-    if size > MAX_ROLE_BYTES:
+    if size > most:
         raise BadArgument(argument, value, f"{allowed} (this one has {size:,})")
     return value
+
+
+def role(value: object, argument: str = "role") -> str:
+    """A role: a string of 1 to 120 bytes in UTF-8, any characters but NUL and lone surrogates."""
+    allowed = f"a role is a string of 1 to {MAX_ROLE_BYTES} bytes in UTF-8, without NUL"
+    return name(value, argument, MAX_ROLE_BYTES, allowed)
 
 
 def number(value: object, argument: str, *, low: float, high: float = math.inf, above: bool = False) -> float:

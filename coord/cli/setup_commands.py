@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import click
 
 from coord.cli import exit_codes, options
-from coord.cli.findings import Finding, Found
+from coord.stores.findings import Finding
 
 
 @click.command()
@@ -54,7 +54,7 @@ def doctor(as_json: bool, url: str | None) -> None:
     sys.exit(exit_codes.FAILED if any(finding.level == "error" for finding in findings) else 0)
 
 
-async def _findings(url: str) -> Sequence[Found]:
+async def _findings(url: str) -> Sequence[Finding]:
     if url.startswith("rethinkdb:"):
         from coord.stores.rethinkdb.checkup import check
 
@@ -69,7 +69,7 @@ async def _findings(url: str) -> Sequence[Found]:
     return list(sqlite_checkup.check(path))
 
 
-def _records(url: str) -> list[Found]:
+def _records(url: str) -> list[Finding]:
     """Service records that no lookup uses, since somebody wrote them wrongly."""
     from coord.coordinator import Coordinator
     from coord.errors import CoordError
@@ -91,7 +91,7 @@ def _records(url: str) -> list[Found]:
     ]
 
 
-def _show(findings: Sequence[Found], as_json: bool) -> None:
+def _show(findings: Sequence[Finding], as_json: bool) -> None:
     rows = [(one.level, one.what, one.detail, one.advice) for one in findings]
     if as_json:
         click.echo(json.dumps([dict(zip(("level", "what", "detail", "advice"), row, strict=True)) for row in rows]))

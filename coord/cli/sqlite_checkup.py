@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 
 from coord import clock
-from coord.cli.findings import Finding
 from coord.errors import CoordError
+from coord.stores.findings import Finding
 from coord.stores.sqlite import place, schema
 
 BUSY = 1.0

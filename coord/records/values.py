@@ -58,15 +58,7 @@ def key(value: object, argument: str = "id") -> str | int:
     allowed = f"an id is a string of 1 to {MAX_ID_BYTES} bytes in UTF-8, without NUL, or an int below 2^53"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
         return value
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise BadArgument(argument, value, allowed)
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError:
-        raise BadArgument(argument, value, allowed) from None
-    if size > MAX_ID_BYTES:
-        raise BadArgument(argument, value, f"{allowed} (this one has {size:,})")
-    return value
+    return checks.name(value, argument, MAX_ID_BYTES, allowed)
 
 
 def plain(value: object, argument: str, depth: int = 0) -> Any:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from coord.errors import AccessDenied, StoreRefused
+from coord.stores.findings import Finding, Level
 from coord.stores.rethinkdb import driver
 from coord.stores.rethinkdb.connection import Pool
 from coord.stores.rethinkdb.errors import Trouble
@@ -16,19 +17,8 @@ from coord.stores.rethinkdb.setup import MOST_REPLICAS, SERVICES
 from coord.stores.rethinkdb.store import SETTINGS
 from coord.stores.rethinkdb.url import Address, RethinkURL, parse_url
 
-Level = Literal["ok", "warn", "error"]
 OLDEST = (2, 4)
 """The oldest server that coord was tried on."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at. `advice` is "" where nothing is to be done."""
-
-    level: Level
-    what: str
-    detail: str
-    advice: str = ""
 
 
 async def check(url: RethinkURL | str, timeout: float = 10.0) -> list[Finding]:
