@@ -15,7 +15,7 @@ from typing import Any
 from coord.checks import MAX_TTL
 from coord.lease import MAX_TOKEN
 from coord.operations import Claim, Release, Renew
-from coord.stores.rethinkdb import driver, errors
+from coord.stores.rethinkdb import careful, driver, errors
 from coord.stores.rethinkdb.rows import FIELDS
 from coord.stores.rethinkdb.templates import Template
 from coord.stores.rethinkdb.url import RethinkURL
@@ -85,7 +85,7 @@ class Queries:
 
     @cached_property
     def _careful_claim(self) -> Template:
-        return Template(lambda asked: self._swap(asked, self._may_claim, self._claimed, self._view))
+        return Template(lambda asked: self._swap(asked, self._may_claim, self._claimed, careful.view))
 
     @cached_property
     def _release(self) -> Template:
@@ -146,7 +146,7 @@ class Queries:
         }
 
     def _mine(self, asked: Any, row: Any) -> Any:
-        """Whether the row is whole, and held as `asked` says. Quicker than `_held`: the server orders values by type
+        """Whether the row is whole, and held as `asked` says. Quicker than by types: the server orders values by type
         first, so what lies between two numbers is a number."""
         r = self.r
         at = row["renewed_at"]
@@ -220,38 +220,6 @@ class Queries:
             "info": r.literal(r.branch(asked.has_fields("info"), r.json(asked["info"]), old["info"].default({}))),
         }
         return r.branch(self._mine(asked, old), old.merge(changed), old)
-
-    def _view(self, row: Any) -> Any:
-        """What `rows.lease` makes of a row, said to the server."""
-        r = self.r
-
-        def count(name: str) -> Any:
-            return r.branch(r.and_(self._kind(row, name).eq("NUMBER"), row[name].gt(0)), row[name].floor(), 0)
-
-        is_time = self._kind(row, "renewed_at").eq("PTYPE<TIME>")
-        return r.expr(
-            {
-                "holder": r.branch(self._held(row), row["holder"], None),
-                "token": r.expr([count("token"), MAX_TOKEN]).min(),
-                "beat": count("beat"),
-                "ttl": r.branch(self._has_ttl(row), row["ttl"], 0),
-                "renewed_at": r.branch(is_time, row["renewed_at"], r.epoch_time(0)),
-            }
-        )
-
-    def _held(self, row: Any) -> Any:
-        """Whether the row is a whole one with a holder in it. All others are vacant."""
-        kinds = {"holder": "STRING", "token": "NUMBER", "beat": "NUMBER", "renewed_at": "PTYPE<TIME>"}
-        right = (self._kind(row, name).eq(kind) for name, kind in kinds.items())
-        return self.r.and_(*right, self._has_ttl(row), row["holder"].ne(""))
-
-    def _has_ttl(self, row: Any) -> Any:
-        is_number = self._kind(row, "ttl").eq("NUMBER")
-        return self.r.and_(is_number, row["ttl"].gt(0), row["ttl"].le(MAX_TTL))
-
-    @staticmethod
-    def _kind(row: Any, name: str) -> Any:
-        return row[name].default(None).type_of()
 
 
 def _fields(asked: Claim | Release) -> dict[str, Any]:
