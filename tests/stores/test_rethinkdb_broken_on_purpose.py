@@ -1,0 +1,102 @@
+"""Rules of the RethinkDB store broken on purpose: each shows what the rule is for, and is caught."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from coord.operations import Claim
+from coord.stores.rethinkdb.connection import Pool
+from coord.stores.rethinkdb.templates import Template
+from coord.stores.rethinkdb.wire import Wire
+from tests.servers.rethinkdb_server import Server
+from tests.stores.rethinkdb_kit import answered, ask, db, opened, r, run
+
+pytestmark = pytest.mark.rethinkdb
+ROLES = [f"role {number}" for number in range(40)]
+
+
+@pytest.fixture
+def server(own_server: Server) -> Server:
+    from coord.stores.rethinkdb.setup import set_up
+
+    asyncio.run(set_up(own_server.url()))
+    return own_server
+
+
+def tokens_lost(server: Server) -> int:
+    """Claim, be told that it is done, kill the server at once: how many of the tokens are gone?"""
+
+    async def claim_all() -> None:
+        async with opened(server.url()) as store:
+            for _ in range(3):
+                claims = [Claim(role, "somebody", next(beats), 30.0) for role in ROLES]
+                for result in await asyncio.gather(*(store.claim(claim, 20) for claim in claims)):
+                    assert answered(result).applied
+            server.kill()
+
+    async def read() -> dict[str, int]:
+        async with opened(server.url()) as store:
+            return {one.role: one.token for one in await store.read(ROLES, 20)}
+
+    beats = itertools.count(1)
+    run(claim_all)
+    server.start()
+    kept = run(read)
+    return sum(kept.get(role, 0) < 3 for role in ROLES)
+
+
+def test_hard_durability_keeps_what_was_acknowledged(server: Server) -> None:
+    assert tokens_lost(server) == 0
+
+
+def test_soft_durability_loses_tokens(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutant: a soft table, and queries that do not ask for better. `open` and `coord doctor` refuse that table."""
+    table = db(server.url()).table("coord_leases")
+    ask(server.url(), table.config().update({"durability": "soft"}), table.wait(wait_for="all_replicas_ready"))
+    fill = Template.fill
+
+    def soft(template: Template, parameters: Mapping[str, Any]) -> bytes:
+        return fill(template, parameters).replace(b'"hard"', b'"soft"')
+
+    monkeypatch.setattr(Template, "fill", soft)
+    assert tokens_lost(server) > 0
+
+
+def answers_after_a_timeout(server: Server) -> list[Any]:
+    """Ask for `late`, give it up while the server stands still, ask for `next`: what comes as the answer?"""
+
+    async def body() -> list[Any]:
+        async with opened(server.url()) as store:
+            pool = store._pool
+            await store.open(5)
+            server.freeze()
+            with pytest.raises(Exception, match="did not answer"):
+                await pool.run(r.expr("late"), 0.2)
+            asyncio.get_running_loop().call_later(0.2, server.thaw)
+            return [await pool.run(r.expr("next"), 10)]
+
+    return run(body)
+
+
+def test_a_connection_is_not_used_after_a_timeout(server: Server) -> None:
+    assert answers_after_a_timeout(server) == ["next"]
+
+
+def test_a_connection_that_is_used_after_a_timeout_gives_wrong_answers(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mutant: as with the driver, the connection stays in use, and an answer is for whoever waits."""
+    monkeypatch.setattr(Pool, "_discard", lambda pool, wire: None)
+    begin = Wire.__init__
+
+    def one_number(wire: Wire, *args: Any) -> None:
+        begin(wire, *args)
+        wire._numbers = itertools.repeat(1)  # type: ignore[assignment]
+
+    monkeypatch.setattr(Wire, "__init__", one_number)
+    assert answers_after_a_timeout(server) == ["late"]
