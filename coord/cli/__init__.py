@@ -17,6 +17,8 @@ COMMANDS = {
     "run": ("coord.cli.run", "Run a command for as long as this machine leads a role."),
     "leader": ("coord.cli.lookup", "Who leads a role."),
     "status": ("coord.cli.lookup", "All the roles that somebody leads."),
+    "watch": ("coord.cli.watching", "Each change of a role's leader, as it happens."),
+    "services": ("coord.cli.watching", "The healthy services."),
     "init": ("coord.cli.setup_commands", "Make the store ready: tables, schema."),
     "doctor": ("coord.cli.setup_commands", "Check the store, and say what to mend."),
 }

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def leader(role: str, as_json: bool, url: str | None) -> None:
     """Print who leads ROLE. Exit status 1 when nobody does."""
     checks.role(role)
-    with _opened(url) as coordinator:
+    with opened(url) as coordinator:
         lease = coordinator.leader(role)
     if as_json:
         click.echo(json.dumps(None if lease is None else as_dict(lease)))
@@ -41,7 +41,7 @@ def leader(role: str, as_json: bool, url: str | None) -> None:
 @options.url
 def status(as_json: bool, url: str | None) -> None:
     """Print all the roles that somebody leads."""
-    with _opened(url) as coordinator:
+    with opened(url) as coordinator:
         leases = coordinator.leaders()
         where = coordinator.url
     if as_json:
@@ -77,7 +77,8 @@ def _info(lease: Lease) -> str:
 
 
 @contextlib.contextmanager
-def _opened(url: str | None) -> Iterator[Coordinator]:
+def opened(url: str | None) -> Iterator[Coordinator]:
+    """A coordinator, closed at the end."""
     from coord.coordinator import Coordinator
 
     coordinator = Coordinator(url)

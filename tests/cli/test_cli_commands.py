@@ -25,7 +25,7 @@ def test_version_and_help(runs: Runs) -> None:
     assert status == 0
     for code in ("2", "69", "70", "75", "76", "77", "78", "126", "127", "128+n"):
         assert any(line.split()[:1] == [code] for line in out.splitlines()), f"{code} is not documented"
-    for command in ("run", "leader", "status", "init", "doctor"):
+    for command in ("run", "leader", "status", "watch", "services", "init", "doctor"):
         assert runs.answer(command, "--help")[0] == 0
 
 
