@@ -36,7 +36,7 @@ def role(value: object, argument: str = "role") -> str:
 
 def number(value: object, argument: str, *, low: float, high: float = math.inf, above: bool = False) -> float:
     """A finite int or float from `low` to `high`; `above` leaves out `low` itself. A bool is not a number here."""
-    span = f"{'above' if above else 'from'} {low:g}" + (f" to {high:g}" if math.isfinite(high) else "")
+    span = f"{'above' if above else 'from'} {low:g}" + (f" to {high:,.10g}" if math.isfinite(high) else "")
     allowed = f"a finite number of seconds {span}"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise BadArgument(argument, value, allowed)
