@@ -8,7 +8,7 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from coord import checks, clock, forking, urls
+from coord import checks, clock, forking, leaving, urls
 from coord.async_leadership import AsyncLeadership
 from coord.backoff import Backoff
 from coord.errors import StoreRefused, StoreUnavailable
@@ -111,12 +111,12 @@ class AsyncCoordinator:
     async def close(self) -> None:
         """Stop every leadership (drain, release) and heartbeat, then let go of the store."""
         await asyncio.gather(*(end() for end in tuple(self.closing)))
-        leaving = [standing for standing in self._standings if not standing.task.done()]
-        for standing in leaving:
+        standing_yet = [standing for standing in self._standings if not standing.task.done()]
+        for standing in standing_yet:
             standing.stand_down()
-        if leaving:
-            longest = max(one.drain_timeout + 2 * one.election.timing.attempt_timeout for one in leaving)
-            await asyncio.wait({one.task for one in leaving}, timeout=longest)
+        if standing_yet:
+            longest = max(one.drain_timeout + 2 * one.election.timing.attempt_timeout for one in standing_yet)
+            await asyncio.wait({one.task for one in standing_yet}, timeout=longest)
         await self._unique.close()
         if self._suspend_watch is not None:
             self._suspend_watch.cancel()
@@ -219,6 +219,7 @@ class AsyncCoordinator:
                 await asyncio.sleep(pause)
 
     def _stand(self, begin: Callable[[Surroundings], Standing]) -> Standing:
+        leaving.end_on_sigterm()  # `async with` and the cancelled loop release; SIGTERM alone would skip both
         standing = begin(self)
         self._standings.add(standing)
         standing.task.add_done_callback(lambda _: self._standings.discard(standing))

@@ -37,6 +37,11 @@ def release_at_exit(leaver: Leaver) -> None:
             from multiprocessing import util
 
             util.Finalize(None, _leave_all, exitpriority=0)
+    end_on_sigterm()
+
+
+def end_on_sigterm() -> None:
+    """Turn SIGTERM into `SystemExit(143)`, where we may and nobody else has."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminated)
 
