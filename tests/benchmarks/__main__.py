@@ -63,20 +63,16 @@ def on_rethinkdb(quick: bool) -> Sections:
 
 @click.command()
 @click.option("--quick", is_flag=True, help="Fewer rounds: to see that it runs, not to publish.")
-@click.option("--plot/--no-plot", default=True, help="Growth over roles and candidates takes some minutes.")
-def main(quick: bool, plot: bool) -> None:
+def main(quick: bool) -> None:
     began = time.monotonic()
     sections: Sections = {}
-    plots: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         sections |= {"Start-up and memory reads": [*startup.rows(directory), *lookups.rows(directory)]}
         sections |= on_sqlite(directory, quick)
         if rethinkdb_server.available():
             sections |= on_rethinkdb(quick)
-            if plot:
-                plots = growth.plots(quick)
-    report.write(sections, plots, time.monotonic() - began)
+    report.write(sections, time.monotonic() - began)
     click.echo(report.PAGE.read_text(encoding="utf-8"))
 
 

@@ -1,17 +1,14 @@
-"""How cost grows: the herd after an expiry, standbys in one process, and plots over roles and candidates."""
+"""How cost grows: the herd after an expiry, and standbys in one process."""
 
 from __future__ import annotations
 
 import asyncio
-import statistics
 import time
 from collections import Counter
 from typing import Any
 
 from coord import Coordinator
-from tests.benchmarks import handover, roles
-from tests.benchmarks.report import PAGE, Row
-from tests.servers import rethinkdb_server
+from tests.benchmarks.report import Row
 
 
 class Counted:
@@ -84,48 +81,3 @@ def standbys(url: str, ttl: float, count: int) -> list[Row]:
     return [
         Row(f"{count:,} standbys of one role in one process: queries a ttl", a_ttl, "", bound="≤ 1", met=a_ttl <= 1)
     ]
-
-
-def plots(quick: bool) -> list[str]:
-    """Two pictures beside the page; needs matplotlib."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    from coord.stores.rethinkdb.setup import set_up
-
-    counts = [10, 100, 1000] if quick else [10, 100, 1000, 10_000]
-    candidates = [2, 20] if quick else [2, 20, 200]
-    queries, cpu, memory, handovers = [], [], [], []
-    with rethinkdb_server.Server() as server:
-        url = server.url("growth")
-        asyncio.run(set_up(url))
-        for count in counts:
-            held = roles.Held(url, count, 15)
-            share = held.hold(15)
-            queries.append(len(held.batches) / 15)
-            cpu.append(share * 100)
-            memory.append(held.bytes_each / 1000)
-            held.coordinator.close()
-        for count in candidates:
-            handovers.append(statistics.median(handover.crowded_handover(url, 10 if quick else 40, count)))
-    figure, axes = pyplot.subplots(2, 2, figsize=(9, 6))
-    for axis, values, label in (
-        (axes[0][0], queries, "renewal queries a second"),
-        (axes[0][1], cpu, "CPU, % of a core"),
-        (axes[1][0], memory, "memory a role, kB"),
-    ):
-        axis.plot(counts, values, marker="o")
-        axis.set_xscale("log")
-        axis.set_ylim(bottom=0)
-        axis.set_xlabel("roles held, ttl 15 s")
-        axis.set_ylabel(label)
-    axes[1][1].plot(candidates, handovers, marker="o")
-    axes[1][1].set_xscale("log")
-    axes[1][1].set_ylim(bottom=0)
-    axes[1][1].set_xlabel("candidates")
-    axes[1][1].set_ylabel("graceful handover, ms")
-    figure.tight_layout()
-    figure.savefig(PAGE.parent / "benchmarks.png", dpi=110)
-    return ["benchmarks.png"]

@@ -95,19 +95,6 @@ def handover(url: str, times: int, candidates: int = 2) -> list[float]:
     return taken
 
 
-def crowded_handover(url: str, times: int, candidates: int) -> list[float]:
-    """The same with so many candidates, in up to four processes."""
-    processes = min(4, candidates)
-    workers = Workers(url, 15, processes, each=candidates // processes)
-    time.sleep(1.0)
-    taken = []
-    for _ in range(times):
-        taken.append(workers.hand_over() * 1000)
-        time.sleep(0.25)
-    workers.end()
-    return taken
-
-
 def failover(url: str, ttl: float, times: int, waiting: int = 1) -> list[float]:
     """Milliseconds beyond the ttl. `waiting` candidates in up to four processes stand by."""
     late = []

@@ -36,7 +36,7 @@ class Row:
 HEAD = ["what", "coord", "against", "that", "ratio", "aim", "met"]
 
 
-def write(sections: dict[str, list[Row]], plots: list[str], seconds: float) -> None:
+def write(sections: dict[str, list[Row]], seconds: float) -> None:
     """The page. Figures of one machine: compare the ratios, not the milliseconds."""
     lines = [
         "# Benchmarks",
@@ -50,6 +50,4 @@ def write(sections: dict[str, list[Row]], plots: list[str], seconds: float) -> N
     for title, rows in sections.items():
         lines += ["", f"## {title}", "", "| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
         lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
-    for plot in plots:
-        lines += ["", f"![{plot}]({plot})"]
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
