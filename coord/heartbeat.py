@@ -21,7 +21,28 @@ if TYPE_CHECKING:
     from coord.registry import ServiceRegistry
 
 
-class Heartbeat:
+class _Known:
+    """What both kinds of heartbeat know of their record."""
+
+    _rhythm: Rhythm
+
+    @property
+    def id(self) -> str | int:
+        """The id of the record."""
+        return self._rhythm.id
+
+    @property
+    def record(self) -> Record | None:
+        """The record as last stored; None before the first time."""
+        return self._rhythm.record
+
+    @property
+    def healthy(self) -> bool:
+        """Whether others see the service as healthy, as far as is known here: without I/O."""
+        return self._rhythm.healthy
+
+
+class Heartbeat(_Known):
     """Registers a service, heartbeats it every ttl / 3 from a thread of its own, and unregisters it at the end.
 
     Use it as a context manager, or by `start` and `stop`; what is still running when the process ends is unregistered
@@ -50,21 +71,6 @@ class Heartbeat:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._epoch = forking.epoch
-
-    @property
-    def id(self) -> str | int:
-        """The id of the record."""
-        return self._rhythm.id
-
-    @property
-    def record(self) -> Record | None:
-        """The record as last stored; None before the first time."""
-        return self._rhythm.record
-
-    @property
-    def healthy(self) -> bool:
-        """Whether others see the service as healthy, as far as is known here: without I/O."""
-        return self._rhythm.healthy
 
     def start(self) -> None:
         """Heartbeat once, then from the background. Does nothing when it runs already.
@@ -136,7 +142,7 @@ class Heartbeat:
                 pause = self._rhythm.failed(err)
 
 
-class AsyncHeartbeat:
+class AsyncHeartbeat(_Known):
     """The same on the running loop: `async with AsyncHeartbeat(registry, status): ...`.
 
     The functions may be async; plain ones run on the loop, so they must be quick.
@@ -155,21 +161,6 @@ class AsyncHeartbeat:
         self._rhythm = self._new_rhythm()
         self._task: asyncio.Task[None] | None = None
         self._epoch = forking.epoch
-
-    @property
-    def id(self) -> str | int:
-        """The id of the record."""
-        return self._rhythm.id
-
-    @property
-    def record(self) -> Record | None:
-        """The record as last stored; None before the first time."""
-        return self._rhythm.record
-
-    @property
-    def healthy(self) -> bool:
-        """Whether others see the service as healthy, as far as is known here: without I/O."""
-        return self._rhythm.healthy
 
     async def start(self) -> None:
         """Heartbeat once, then from the background; see `Heartbeat.start`."""

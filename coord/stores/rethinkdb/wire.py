@@ -23,7 +23,7 @@ from coord.stores.rethinkdb.errors import Trouble
 from coord.stores.rethinkdb.url import Address, RethinkURL
 
 _HEADER = struct.Struct("<QL")
-_CONTINUE, _STOP, _SERVER_INFO = b"[2]", b"[3]", b"[5]"
+_CONTINUE = b"[2]"
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """Seconds, seconds and times: a feed, which only listens, learns within half a minute that its machine is gone."""
 
@@ -81,10 +81,6 @@ class Wire:
         if response["t"] in (errors.ATOM, errors.SERVER_INFO):
             return response["r"][0]
         raise errors.from_response(response, url)
-
-    async def server_name(self, url: RethinkURL) -> str:
-        """The name of the server at the other end."""
-        return str((await self.ask(url, _SERVER_INFO))["name"])
 
     async def feed(self, url: RethinkURL, message: bytes) -> AsyncGenerator[Any, None]:
         """Items of a changefeed, as they come. Raises `Trouble` when it breaks off."""
