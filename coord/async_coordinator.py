@@ -10,28 +10,28 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from coord import checks, clock, forking, leaving, urls
 from coord.async_leadership import AsyncLeadership
-from coord.backoff import Backoff
 from coord.errors import StoreRefused, StoreUnavailable
 from coord.follow import changes_of_leader
 from coord.known import Known
 from coord.lease import Lease
 from coord.operations import Answer, Claim, Failure, Look, Operation, Release, Renew, Result
 from coord.renewals import Renewals
+from coord.retrying import retried
 from coord.standing import Standing, Surroundings
 from coord.stores.protocol import Store
+from coord.suspend import SuspendWatch
 from coord.timing import Instant
 from coord.unique import UniqueServices
 from coord.watcher import Watcher
 
 if TYPE_CHECKING:
     from coord.async_registry import AsyncServiceRegistry
+    from coord.board.protocol import Board
     from coord.records.protocol import Records
 
 T = TypeVar("T")
 CLAIMS_AT_ONCE = 128
 """Swaps other than renewals that are under way together. Ten thousand claims at once would all wait past their time."""
-SUSPEND_CHECK = 0.5
-"""Seconds between looks at whether the machine slept, while somebody stands for something."""
 
 
 _living: weakref.WeakSet[AsyncCoordinator] = weakref.WeakSet()
@@ -81,9 +81,7 @@ class AsyncCoordinator:
         self.known = Known()
         self._watcher = Watcher(lambda: self.store, self.known.forget)
         self._unique = UniqueServices(self)
-        self._suspend_watch: asyncio.Task[None] | None = None
-        self.ticked: float | None = None
-        """When the loop turned last, on the awake clock, to half a second; None while nobody stands for anything."""
+        self._suspend_watch = SuspendWatch(self._standings, self.now)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
@@ -92,6 +90,11 @@ class AsyncCoordinator:
     def url(self) -> str:
         """Where it is, without secrets."""
         return self.store.url
+
+    @property
+    def ticked(self) -> float | None:
+        """When the loop turned last, on the awake clock, to half a second; None while nobody stands for anything."""
+        return self._suspend_watch.ticked
 
     @property
     def max_clock_skew(self) -> float | None:
@@ -118,8 +121,7 @@ class AsyncCoordinator:
             longest = max(one.drain_timeout + 2 * one.election.timing.attempt_timeout for one in standing_yet)
             await asyncio.wait({one.task for one in standing_yet}, timeout=longest)
         await self._unique.close()
-        if self._suspend_watch is not None:
-            self._suspend_watch.cancel()
+        self._suspend_watch.end()
         await self._watcher.close()
         await self.store.close()
 
@@ -166,6 +168,14 @@ class AsyncCoordinator:
 
         return AsyncServiceRegistry(self)
 
+    @functools.cached_property
+    def board(self) -> Board:
+        """The board beside the leases (`coord.board.protocol`); `BadArgument` where the store has none.
+
+        Nothing on it ever decides who leads.
+        """
+        return urls.make_board(self.store)
+
     def records(self, table: str) -> Records:
         """What keeps the service records of that table, for a registry."""
         return urls.make_records(self.store, table)
@@ -207,39 +217,15 @@ class AsyncCoordinator:
         return await self._retried(lambda timeout: self.store.read(roles, timeout))
 
     async def _retried(self, ask: Callable[[float], Awaitable[T]]) -> T:
-        loop, backoff = asyncio.get_running_loop(), Backoff(0.02, 1.0)
-        until = loop.time() + self._timeout
-        while True:
-            try:
-                return await ask(max(until - loop.time(), 0.001))
-            except StoreUnavailable:
-                pause = backoff.next()
-                if loop.time() + pause >= until:
-                    raise
-                await asyncio.sleep(pause)
+        return await retried(ask, self._timeout)
 
     def _stand(self, begin: Callable[[Surroundings], Standing]) -> Standing:
         leaving.end_on_sigterm()  # `async with` and the cancelled loop release; SIGTERM alone would skip both
         standing = begin(self)
         self._standings.add(standing)
         standing.task.add_done_callback(lambda _: self._standings.discard(standing))
-        if self._suspend_watch is None or self._suspend_watch.done():
-            self.ticked = self.now().awake
-            self._suspend_watch = asyncio.get_running_loop().create_task(self._watch_suspend(), name="coord suspend")
+        self._suspend_watch.begin()
         return standing
-
-    async def _watch_suspend(self) -> None:
-        """Timers stand still while the machine sleeps: when it has slept, let all look at the clock at once."""
-        before = self.now()
-        while self._standings:
-            await asyncio.sleep(SUSPEND_CHECK)
-            after = self.now()
-            self.ticked = after.awake
-            if (after.total - before.total) - (after.awake - before.awake) > 0.1:
-                for standing in tuple(self._standings):
-                    standing.wake()
-            before = after
-        self.ticked = None
 
     def after_fork(self) -> None:
         """In a forked child: nothing of this is ours (rule 9)."""

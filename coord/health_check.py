@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from coord import checks
-from coord.async_coordinator import SUSPEND_CHECK, AsyncCoordinator, living
+from coord.async_coordinator import AsyncCoordinator, living
 from coord.coordinator import Coordinator
 from coord.election import Phase
 from coord.errors import BadArgument
 from coord.standing import Standing
+from coord.suspend import SUSPEND_CHECK
 from coord.timing import Instant
 
 

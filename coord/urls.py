@@ -7,6 +7,7 @@ import threading
 import weakref
 from urllib.parse import unquote, urlsplit
 
+from coord.board.protocol import Board
 from coord.errors import BadArgument
 from coord.records.protocol import Records
 from coord.stores.protocol import Store
@@ -15,6 +16,7 @@ ALLOWED = "sqlite:///absolute/path, sqlite:relative/path, rethinkdb://host[:port
 
 _shared: dict[str, Store] = {}
 _records: weakref.WeakKeyDictionary[Store, dict[str, Records]] = weakref.WeakKeyDictionary()
+_boards: weakref.WeakKeyDictionary[Store, Board] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
@@ -71,6 +73,34 @@ def make_records(store: Store, table: str) -> Records:
         with _lock:
             return _records.setdefault(store, {}).setdefault(table, MemoryRecords())
     raise BadArgument("store", kind, "a store that keeps service records: it has a method records(table)")
+
+
+def make_board(store: Store) -> Board:
+    """The board of that store, which may bring its own (`board()`). Raises `BadArgument` where there is none."""
+    if (own := getattr(store, "board", None)) is not None:
+        board: Board = own()
+        return board
+    kinds = [kind.__name__ for kind in type(store).__mro__]
+    if "SQLiteStore" in kinds:
+        from coord.board.sqlite import SQLiteBoard
+        from coord.stores.sqlite import SQLiteStore
+
+        assert isinstance(store, SQLiteStore)
+        return SQLiteBoard(store)
+    if "RethinkDBStore" in kinds:
+        from coord.board.rethinkdb import RethinkDBBoard
+        from coord.stores.rethinkdb import RethinkDBStore
+
+        assert isinstance(store, RethinkDBStore)
+        return RethinkDBBoard(store)
+    if "MemoryStore" in kinds:
+        from coord.board.memory import MemoryBoard
+        from coord.stores.memory import MemoryStore
+
+        assert isinstance(store, MemoryStore)
+        with _lock:
+            return _boards.setdefault(store, MemoryBoard(store._now, store._wall))
+    raise BadArgument("store", kinds[0], "a store that has a board: it has a method board()")
 
 
 def _memory(name: str) -> Store:

@@ -13,11 +13,22 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "coord").rglob("*.py"))
 
 LAYERS = [
-    {"errors", "lease", "checks", "timing", "operations", "clock", "flag", "forking"},  # values and the machine
+    {
+        "errors",
+        "lease",
+        "checks",
+        "timing",
+        "operations",
+        "notice",
+        "clock",
+        "flag",
+        "forking",
+    },  # values and the machine
     {
         "election",
         "stores",
         "records",
+        "board",
         "events",
         "backoff",
         "term",
@@ -26,6 +37,7 @@ LAYERS = [
         "work",
         "renewals",
         "progress",
+        "retrying",
     },
     {
         "announcer",
@@ -41,7 +53,7 @@ LAYERS = [
         "rhythm",
         "service_changes",
     },
-    {"async_leadership", "unique", "engine", "leaving", "leadership", "heartbeat"},
+    {"async_leadership", "suspend", "unique", "engine", "leaving", "leadership", "heartbeat"},
     {"urls", "async_coordinator", "coordinator", "decorators", "async_registry", "registry"},
     {"health_check", "metrics", "cli", "testing"},
 ]

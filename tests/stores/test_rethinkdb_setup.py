@@ -22,6 +22,7 @@ from tests.conftest import External, new_database
 from tests.servers.rethinkdb_server import Server
 from tests.stores.rethinkdb_kit import answered, ask, db, failed, opened, r, run
 
+TABLES = ("coord_leases", "coord_board", "services")
 pytestmark = pytest.mark.rethinkdb
 config = r.db("rethinkdb").table("table_config")
 
@@ -50,7 +51,7 @@ def tables(url: str) -> dict[str, dict[str, object]]:
 def make_ready(url: str) -> Report:
     report = run(lambda: set_up(url))
     made = tables(url)
-    assert set(made) >= {"coord_leases", "services"}
+    assert set(made) >= {"coord_board", "coord_leases", "services"}
     leases = made["coord_leases"]
     assert (leases["write_acks"], leases["durability"], made["services"]["indexes"]) == ("majority", "hard", ["role"])
     assert ask(url, r.db_list().contains(f"{db_name(url)}__coord_setup")) == [False]
@@ -64,7 +65,7 @@ def make_ready(url: str) -> Report:
 
 
 def test_fresh_and_again(fresh_url: str) -> None:
-    assert len(make_ready(fresh_url).done) == 4
+    assert len(make_ready(fresh_url).done) == 5
     assert make_ready(fresh_url).done == []
 
 
@@ -81,7 +82,7 @@ def eight_at_once(url: str, code: str = PROCESS) -> None:
 
 def test_eight_processes_on_a_fresh_database(fresh_url: str) -> None:
     eight_at_once(fresh_url)
-    assert set(tables(fresh_url)) == {"coord_leases", "services"}
+    assert set(tables(fresh_url)) == {"coord_board", "coord_leases", "services"}
     assert make_ready(fresh_url).done == []
 
 
@@ -92,7 +93,7 @@ def test_eight_processes_without_the_lock(fresh_url: str) -> None:
         "import set_up, _SetUp; from contextlib import nullcontext; _SetUp._lock = lambda self: nullcontext();",
     )
     eight_at_once(fresh_url, unlocked)
-    assert set(tables(fresh_url)) == {"coord_leases", "services"}
+    assert set(tables(fresh_url)) == {"coord_board", "coord_leases", "services"}
     make_ready(fresh_url)
 
 
@@ -271,7 +272,7 @@ def test_a_user_with_rights_on_the_tables_alone(rethinkdb_url: str) -> None:
     run(denied)
     ask(
         rethinkdb_url,
-        *(db(rethinkdb_url).table(t).grant(user, {"read": True, "write": True}) for t in ("coord_leases", "services")),
+        *(db(rethinkdb_url).table(t).grant(user, {"read": True, "write": True}) for t in TABLES),
     )
 
     async def all_of_it() -> None:
@@ -291,7 +292,7 @@ def test_a_user_with_rights_on_the_tables_alone(rethinkdb_url: str) -> None:
     found = findings(url)
     assert {one.level for one in found} == {"ok", "warn"}
     assert {one.what for one in found if one.level == "warn"} == {
-        "servers", "settings of coord_leases", "settings of services"
+        "servers", *(f"settings of {table}" for table in TABLES)
     }  # fmt: skip
     assert secret not in repr(found)
     with pytest.raises(AccessDenied, match="wrong user or password") as caught:

@@ -56,7 +56,7 @@ class _Checkup:
             self.pool = reached[0][0]
             async for one in self._servers():
                 yield one
-            for name in dict.fromkeys((self.url.table, SERVICES)):
+            for name in dict.fromkeys((self.url.table, SERVICES, self.url.board)):
                 async for one in self._table(name):
                     yield one
         finally:

@@ -51,11 +51,12 @@ class Report:
 
 
 async def set_up(url: RethinkURL | str, timeout: float = 60.0, *, replicas: int | None = None) -> Report:
-    """Make the database, the table of leases and the table of services with its index, or mend them. Idempotent.
+    """Make the database, the tables of leases and of the board, and that of services with its index, or mend them.
 
     `replicas`: of each new table; without it three, or as many as there are servers if they are fewer. A table of
-    leases that has fewer gets them. Any number of processes may do this at once; each returns when all is ready.
-    `timeout` is in seconds. Raises `StoreUnavailable`, `AccessDenied` or `NotSetUp` (twins that both hold records).
+    leases that has fewer gets them. Idempotent. Any number of processes may do this at once; each returns when all is
+    ready. `timeout` is in seconds. Raises `StoreUnavailable`, `AccessDenied` or `NotSetUp` (twins that both hold
+    records).
     """
     parsed = parse_url(url) if isinstance(url, str) else url
     deadline = time.monotonic() + checks.number(timeout, "timeout", low=0, above=True)
@@ -96,7 +97,7 @@ class _SetUp:
         if await self._create(self.r.db_create(self.url.database)):
             self.report.done.append(f"created the database {self.url.database}")
         replicas = self._replicas or min(MOST_REPLICAS, await self.ask(self.system.table("server_status").count()))
-        for name in dict.fromkeys((self.url.table, SERVICES)):
+        for name in dict.fromkeys((self.url.table, SERVICES, self.url.board)):
             await self._table(name, replicas)
         await self._index()
 

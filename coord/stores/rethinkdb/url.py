@@ -18,6 +18,7 @@ DEFAULT_PORT = 28015
 DEFAULT_SKEW = 60.0
 """Seconds that the servers' wall clocks may be off: generous, since `r.now()` is whichever node parsed the query."""
 LEASES = "coord_leases"
+BOARD = "coord_board"
 PASSWORD_VARIABLE = "COORD_RETHINKDB_PASSWORD"  # noqa: S105 (the name of a variable)
 
 FORM = "rethinkdb://[user[:password]@]host[:port][,host[:port]…][/database][?option=value&…]"
@@ -52,6 +53,11 @@ class RethinkURL:
     ca_certs: str | None = None
     max_clock_skew: float | None = DEFAULT_SKEW
     table: str = LEASES
+
+    @property
+    def board(self) -> str:
+        """The table of the board: each table of leases has its own."""
+        return BOARD if self.table == LEASES else f"{self.table}_board"
 
     @property
     def redacted(self) -> str:

@@ -12,6 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Collection
+from typing import Generic, TypeVar
 
 from coord.errors import CoordError, StoreUnavailable
 from coord.lease import Lease, Sight
@@ -20,6 +21,7 @@ from coord.stores.sqlite.handle import Handle
 from coord.stores.sqlite.machine import StoreClock
 from coord.stores.sqlite.trouble import Busy, Moved, sort
 
+T = TypeVar("T")
 POLL = 0.005
 """Seconds between looks."""
 REST = 9
@@ -31,23 +33,24 @@ CHECK_PLACE = 1.0
 """Seconds between looks at whether the file is still the one at the path."""
 
 
-class Feed:
-    """Rows of `roles`: all at first, then each whose sight has changed. Several changes of a row may come as one.
+class Feed(Generic[T]):
+    """What `fresh` finds in the file, whenever somebody has committed. Several changes of a row may come as one.
 
     `stopped` is a plain flag, without a lock, so that a forked child may set it too.
     """
 
-    def __init__(
-        self, handle: Handle, clock: StoreClock, roles: Collection[str], loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, handle: Handle, clock: StoreClock) -> None:
         self.stopped = False
-        self._handle, self._clock, self._roles, self._loop = handle, clock, tuple(roles), loop
+        self._handle, self._clock, self._loop = handle, clock, asyncio.get_running_loop()
         self._arrived = asyncio.Event()
-        self._pending: dict[str, Lease] = {}
+        self._pending: dict[str, T] = {}
         self._error: str | None = None
-        self._known: dict[str, Sight] = {}
         self._version = (0, 0)
         self._checked = time.monotonic()
+
+    def fresh(self, conn: sqlite3.Connection) -> dict[str, T]:
+        """On the thread: the rows that are not as they were told last, by their keys; at first, all of them."""
+        raise NotImplementedError
 
     def start(self) -> None:
         try:
@@ -55,7 +58,7 @@ class Feed:
         except RuntimeError as err:
             raise StoreUnavailable(f"no thread could be started for {self._handle.path}: {err}") from None
 
-    async def take(self) -> list[Lease]:
+    async def take(self) -> list[T]:
         """What has come since the last time, at least one row. Raises `StoreUnavailable`."""
         while not self._pending:
             if self._error is not None:
@@ -81,12 +84,12 @@ class Feed:
                 with self._handle:
                     rows = self._look()
             except Busy as err:
-                rows, busy_since = [], begun if busy_since is None else busy_since
+                rows, busy_since = {}, begun if busy_since is None else busy_since
                 if begun - busy_since > BUSY_FOR:
-                    self._tell([], str(err))
+                    self._tell({}, str(err))
                     break
             except Exception as err:  # whatever it is, the listener must hear that nothing more comes
-                self._tell([], str(err) if isinstance(err, CoordError) else type(err).__name__)
+                self._tell({}, str(err) if isinstance(err, CoordError) else type(err).__name__)
                 break
             else:
                 busy_since = None
@@ -99,7 +102,7 @@ class Feed:
     def _over(self) -> bool:
         return self.stopped or self._loop.is_closed()
 
-    def _look(self) -> list[Lease]:
+    def _look(self) -> dict[str, T]:
         handle = self._handle
         try:
             conn = handle.connection()
@@ -109,30 +112,43 @@ class Feed:
             # The number first: a commit that comes in between is read now and, at worst, looked for once more.
             version = (handle.opened, conn.execute("PRAGMA data_version").fetchone()[0])
             if version == self._version:
-                return []
-            rows = schema.select(conn, self._roles)
+                return {}
+            rows = self.fresh(conn)
         except Moved:
             handle.drop()
             raise
         except sqlite3.Error as err:
             raise sort(err, handle.path) from err
         self._version = version
-        store_now, fresh = self._clock.total(), []
-        for row in rows:
-            sight = Sight(row[1], row[2], row[3])
-            if self._known.get(row[0]) != sight:
-                self._known[row[0]] = sight
-                fresh.append(schema.lease(row, store_now, self._clock.boot))
-        return fresh
+        return rows
 
-    def _tell(self, rows: list[Lease], error: str | None) -> None:
+    def _tell(self, rows: dict[str, T], error: str | None) -> None:
         try:
             self._loop.call_soon_threadsafe(self._hear, rows, error)
         except RuntimeError:
             self.stopped = True  # the loop is closed
 
-    def _hear(self, rows: list[Lease], error: str | None) -> None:
-        self._pending.update((lease.role, lease) for lease in rows)
+    def _hear(self, rows: dict[str, T], error: str | None) -> None:
+        self._pending.update(rows)
         if error is not None:
             self.fail(error)
         self._arrived.set()
+
+
+class LeaseFeed(Feed[Lease]):
+    """Rows of `roles`: all at first, then each whose sight has changed."""
+
+    def __init__(self, handle: Handle, clock: StoreClock, roles: Collection[str]) -> None:
+        super().__init__(handle, clock)
+        self._roles = tuple(roles)
+        self._known: dict[str, Sight] = {}
+
+    def fresh(self, conn: sqlite3.Connection) -> dict[str, Lease]:
+        rows = schema.select(conn, self._roles)
+        store_now, fresh = self._clock.total(), {}
+        for row in rows:
+            sight = Sight(row[1], row[2], row[3])
+            if self._known.get(row[0]) != sight:
+                self._known[row[0]] = sight
+                fresh[row[0]] = schema.lease(row, store_now, self._clock.boot)
+        return fresh

@@ -33,6 +33,22 @@ TABLE = (
     """CREATE TRIGGER IF NOT EXISTS coord_rows_stay BEFORE DELETE ON coord_leases
         BEGIN SELECT RAISE(ABORT, 'coord: a lease keeps its token, so its row stays'); END""",
 )
+# Not in VERSION: an older coord works on beside it, and a newer one adds it to a file that has none.
+BOARD = (
+    """CREATE TABLE IF NOT EXISTS coord_board (
+        key TEXT NOT NULL PRIMARY KEY,
+        role TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        body TEXT NOT NULL, -- JSON
+        ttl REAL NOT NULL,
+        loud INTEGER NOT NULL,
+        posted_at REAL NOT NULL, -- wall time, for people
+        runs_out REAL NOT NULL, -- on the machine's clock, within boot_id
+        boot_id TEXT NOT NULL
+    )""",
+    "CREATE INDEX IF NOT EXISTS coord_board_role ON coord_board (role)",
+    "CREATE INDEX IF NOT EXISTS coord_board_loud ON coord_board (key) WHERE loud",
+)
 SELECT = "SELECT role, holder, token, beat, ttl, renewed_at, runs_out, boot_id, info FROM coord_leases"
 PUT = """INSERT INTO coord_leases (holder, token, beat, ttl, renewed_at, runs_out, boot_id, info, role)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (role) DO UPDATE SET
@@ -58,9 +74,9 @@ def connect(path: str) -> sqlite3.Connection:
         # An acknowledged token must survive a power cut: NORMAL would not sync each commit (sqlite.org/pragma.html).
         conn.execute("PRAGMA synchronous=FULL")
         conn.execute("PRAGMA fullfsync=ON")  # on macOS fsync does not reach the disk; elsewhere this does nothing
-        if version(conn) == 0:
+        if version(conn) == 0 or not has_board(conn):
             conn.execute("BEGIN IMMEDIATE")
-            for statement in TABLE:
+            for statement in (*TABLE, *BOARD):
                 conn.execute(statement)
             conn.execute(f"PRAGMA user_version={VERSION}")
             conn.execute("COMMIT")
@@ -77,6 +93,12 @@ def switch_to_wal(conn: sqlite3.Connection, path: str) -> None:
 
 def version(conn: sqlite3.Connection) -> int:
     return int(conn.execute("PRAGMA user_version").fetchone()[0])
+
+
+def has_board(conn: sqlite3.Connection) -> bool:
+    """Whether the last thing that is made for the board is there."""
+    found = conn.execute("SELECT count(*) FROM sqlite_master WHERE name = 'coord_board_loud'")
+    return bool(found.fetchone()[0])
 
 
 def check_owner(conn: sqlite3.Connection, path: str) -> None:

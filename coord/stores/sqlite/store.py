@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from coord.errors import BadArgument, StoreRefused, StoreUnavailable
@@ -14,7 +14,7 @@ from coord.lease import Lease
 from coord.operations import Claim, Failure, Release, Renew, Result
 from coord.stores import rules
 from coord.stores.sqlite import forks, place, schema, swaps
-from coord.stores.sqlite.feed import Feed
+from coord.stores.sqlite.feed import Feed, LeaseFeed
 from coord.stores.sqlite.handle import Handle
 from coord.stores.sqlite.machine import StoreClock, machine_clock
 from coord.stores.sqlite.trouble import CommitUnknown
@@ -58,7 +58,7 @@ class SQLiteStore:
         self.max_clock_skew: float | None = self._clock.skew
         self._mounts = mounts
         self._worker: Worker | None = None
-        self._feeds: set[Feed] = set()
+        self._feeds: set[Feed[Any]] = set()
         self._pid = os.getpid()
 
     def __del__(self) -> None:
@@ -86,15 +86,18 @@ class SQLiteStore:
         wanted = None if roles is None else tuple(roles)
         return await self._ask(lambda _, handle: swaps.read(handle, self._clock, wanted), timeout)
 
-    async def watch(self, roles: Collection[str]) -> AsyncIterator[Lease]:
+    def watch(self, roles: Collection[str]) -> AsyncIterator[Lease]:
+        return self._hear(lambda: LeaseFeed(self._handle(), self._clock, roles))
+
+    async def _hear(self, make: Callable[[], Feed[T]]) -> AsyncIterator[T]:
         self._after_fork()
-        feed = Feed(self._handle(), self._clock, roles, asyncio.get_running_loop())
+        feed = make()
         feed.start()
         self._feeds.add(feed)
         try:
             while True:
-                for lease in await feed.take():
-                    yield lease
+                for row in await feed.take():
+                    yield row
         finally:
             feed.stopped = True
             self._feeds.discard(feed)

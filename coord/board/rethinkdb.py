@@ -1,0 +1,131 @@
+"""The board in RethinkDB: the table `coord_board`, where notices run out at `posted_at + ttl` by `r.now()`.
+
+Writes are soft: what a crash of the server takes with it is posted again, or runs out unread. Rows that anybody wrote
+may hold anything: every condition here is total.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from coord.board import rows
+from coord.errors import CoordError, StoreUnavailable
+from coord.notice import Notice
+from coord.stores.rethinkdb import driver, errors
+from coord.stores.rethinkdb.errors import Trouble
+from coord.stores.rethinkdb.store import RethinkDBStore
+from coord.stores.rethinkdb.templates import Template
+
+
+class RethinkDBBoard:
+    """The board of the database that a `RethinkDBStore` is for; over its connection."""
+
+    def __init__(self, store: RethinkDBStore) -> None:
+        self._pool, self._url = store._pool, store._url
+
+    @cached_property
+    def _r(self) -> Any:
+        return driver.reql()
+
+    @property
+    def _table(self) -> Any:
+        return self._r.db(self._url.database).table(self._url.board)
+
+    @cached_property
+    def _insertion(self) -> Template:
+        now = {"posted_at": self._r.now()}
+        return Template(
+            lambda asked: self._table.insert(
+                asked["notices"].map(lambda one: one.merge(now)), conflict="replace", durability="soft"
+            )
+        )
+
+    async def post(self, notices: Sequence[Notice], timeout: float) -> None:
+        if notices:
+            asked = {"notices": [_row(one) for one in notices]}
+            await self._written(self._insertion.fill(asked), timeout)
+
+    async def withdraw(self, keys: Collection[str], timeout: float) -> None:
+        if keys:
+            await self._written(self._table.get_all(*sorted(keys)).delete(durability="soft"), timeout)
+
+    async def read(self, roles: Collection[str] | None, timeout: float) -> list[Notice]:
+        if roles is not None and not roles:
+            return []
+        r, found = self._r, self._table.filter(lambda row: self._left(row).gt(0))
+        if roles is not None:
+            wanted = sorted(set(roles))
+            found = found.filter(lambda row: r.expr(wanted).contains(row["role"].default(None)))
+        query = found.map(lambda row: {"row": row, "left": self._left(row)})
+        try:
+            answer = await self._pool.read(query, timeout)
+        except Trouble as trouble:
+            raise trouble.error() from None
+        return [one for each in answer if (one := _notice(each["row"], each["left"])) is not None]
+
+    async def watch(self) -> AsyncIterator[Notice]:
+        # `r.now()` is when the feed began, all along: of the rows that were there, it leaves out what had run out.
+        loud = self._table.filter(lambda row: self._r.and_(row["loud"].default(False).eq(True), self._left(row).gt(0)))
+        changes = loud.changes(include_initial=True, squash=False)
+        told = changes.map(lambda one: one.merge({"left": self._left(one["new_val"].default({}))}))
+        try:
+            feed = self._pool.feed(told)
+            try:
+                async for change in feed:
+                    if change.get("error"):
+                        raise errors.lost("the server lost part of the feed")
+                    if (row := change.get("new_val")) and (one := _notice(row, change["left"])) is not None:
+                        yield one
+            finally:
+                await feed.aclose()
+        except Trouble as trouble:
+            if trouble.refused is not None:
+                raise trouble.error() from None
+            raise StoreUnavailable(f"the feed broke off: {trouble.detail}") from None
+        except (CoordError, asyncio.CancelledError):
+            raise
+        except Exception as err:
+            raise StoreUnavailable(f"the feed broke off ({type(err).__name__})") from None
+
+    async def purge(self, timeout: float) -> int:
+        # Judged again where it is deleted: it may have been posted anew since it was found.
+        def gone(row: Any) -> Any:
+            return self._left(row).le(0)
+
+        deleted = self._table.filter(gone).replace(lambda row: self._r.branch(gone(row), None, row), durability="soft")
+        return int((await self._written(deleted, timeout))["deleted"])
+
+    # -- inside ------------------------------------------------------------------------------------------------
+
+    def _left(self, row: Any) -> Any:
+        """Seconds until it runs out; 0 for what is no notice."""
+        r = self._r
+        kinds = r.and_(
+            row["ttl"].default(None).type_of().eq("NUMBER"),
+            row["posted_at"].default(None).type_of().eq("PTYPE<TIME>"),
+        )
+        return r.branch(kinds, row["ttl"] - (r.now() - row["posted_at"]), 0)
+
+    async def _written(self, query: Any, timeout: float) -> Mapping[str, Any]:
+        try:
+            report: Mapping[str, Any] = await self._pool.run(query, timeout)
+        except Trouble as trouble:
+            raise trouble.error() from None
+        if report["errors"]:
+            raise errors.from_row(report["first_error"]).error()
+        return report
+
+
+def _row(one: Notice) -> dict[str, Any]:
+    fields = {"role": one.role, "kind": one.kind, "ttl": one.ttl, "loud": one.loud}
+    return {"id": one.key, **fields, "body": rows.dump(one.body)}
+
+
+def _notice(row: Mapping[str, Any], left: float) -> Notice | None:
+    at = row.get("posted_at")
+    posted_at = at.get("epoch_time") if isinstance(at, Mapping) else None
+    key, role, kind, body, ttl, loud = (row.get(name) for name in ("id", "role", "kind", "body", "ttl", "loud"))
+    return rows.notice(key, role, kind, body, ttl, loud, posted_at, left)

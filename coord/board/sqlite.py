@@ -1,0 +1,121 @@
+"""The board in a SQLite file, in the table `coord_board` beside the leases; it runs out by the same clock as they."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from typing import Any, TypeVar
+
+from coord.board.rows import dump, is_number, notice
+from coord.notice import Notice
+from coord.stores.sqlite.feed import Feed
+from coord.stores.sqlite.handle import Handle
+from coord.stores.sqlite.machine import StoreClock
+from coord.stores.sqlite.schema import CHUNK
+from coord.stores.sqlite.store import SQLiteStore
+from coord.stores.sqlite.worker import Job
+
+T = TypeVar("T")
+
+SELECT = "SELECT key, role, kind, body, ttl, loud, posted_at, runs_out, boot_id FROM coord_board"
+PUT = """INSERT OR REPLACE INTO coord_board (key, role, kind, body, ttl, loud, posted_at, runs_out, boot_id)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+# A row of another boot was written before the machine started anew.
+PURGE = "DELETE FROM coord_board WHERE boot_id <> ? OR runs_out <= ?"
+SWEEP = """DELETE FROM coord_board WHERE key IN
+    (SELECT key FROM coord_board WHERE boot_id <> ? OR runs_out <= ? LIMIT 100)"""
+
+
+class SQLiteBoard:
+    """The board of a `SQLiteStore`: on its thread, over its connection."""
+
+    def __init__(self, store: SQLiteStore) -> None:
+        self._store, self._clock = store, store._clock
+
+    async def post(self, notices: Sequence[Notice], timeout: float) -> None:
+        def work(conn: sqlite3.Connection) -> None:
+            now, wall, boot = self._clock.total(), self._clock.wall(), self._clock.boot
+            conn.execute(SWEEP, (boot, now))
+            conn.executemany(
+                PUT,
+                [
+                    (one.key, one.role, one.kind, text, one.ttl, one.loud, wall, now + one.ttl, boot)
+                    for one, text in zip(notices, bodies, strict=True)
+                ],
+            )
+
+        bodies = [dump(one.body) for one in notices]
+        if notices:
+            await self._write(work, timeout)
+
+    async def withdraw(self, keys: Collection[str], timeout: float) -> None:
+        def work(conn: sqlite3.Connection) -> None:
+            conn.executemany("DELETE FROM coord_board WHERE key = ?", given)
+
+        if given := [(key,) for key in keys]:
+            await self._write(work, timeout)
+
+    async def read(self, roles: Collection[str] | None, timeout: float) -> list[Notice]:
+        wanted = None if roles is None else sorted(set(roles))
+
+        def work(_: Job[list[Notice]], handle: Handle) -> list[Notice]:
+            conn = handle.connection()
+            handle.check_place()
+            rows = _select(conn, wanted)
+            return _standing(rows, self._clock)
+
+        return [] if wanted == [] else await self._store._ask(work, timeout)
+
+    def watch(self) -> AsyncIterator[Notice]:
+        return self._store._hear(lambda: LoudFeed(self._store._handle(), self._clock))
+
+    async def purge(self, timeout: float) -> int:
+        def work(conn: sqlite3.Connection) -> int:
+            return conn.execute(PURGE, (self._clock.boot, self._clock.total())).rowcount
+
+        return await self._write(work, timeout)
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T], timeout: float) -> T:
+        def write(job: Job[T], handle: Handle) -> T:
+            conn = handle.connection()
+            conn.execute("BEGIN IMMEDIATE")
+            result = work(conn)
+            job.commit(handle)
+            return result
+
+        return await self._store._ask(write, timeout)
+
+
+class LoudFeed(Feed[Notice]):
+    """Loud notices that have not run out: all at first, then each that was posted, anew too."""
+
+    def __init__(self, handle: Handle, clock: StoreClock) -> None:
+        super().__init__(handle, clock)
+        self._known: dict[str, tuple[Any, ...]] = {}
+
+    def fresh(self, conn: sqlite3.Connection) -> dict[str, Notice]:
+        rows = {row[0]: row for row in conn.execute(f"{SELECT} WHERE loud").fetchall()}
+        posted = [row for key, row in rows.items() if self._known.get(key) != row]
+        self._known = rows
+        return {one.key: one for one in _standing(posted, self._clock)}
+
+
+def _select(conn: sqlite3.Connection, roles: Sequence[str] | None) -> list[tuple[Any, ...]]:
+    if roles is None:
+        return conn.execute(SELECT).fetchall()
+    rows: list[tuple[Any, ...]] = []
+    for start in range(0, len(roles), CHUNK):
+        some = roles[start : start + CHUNK]
+        rows += conn.execute(f"{SELECT} WHERE role IN ({','.join('?' * len(some))})", some).fetchall()
+    return rows
+
+
+def _standing(rows: Sequence[tuple[Any, ...]], clock: StoreClock) -> list[Notice]:
+    """The notices of those rows that have not run out."""
+    now = clock.total()
+    found = (
+        notice(key, role, kind, body, ttl, loud, posted_at, runs_out - now)
+        for key, role, kind, body, ttl, loud, posted_at, runs_out, boot in rows
+        if boot == clock.boot and is_number(runs_out) and runs_out > now
+    )
+    return [one for one in found if one is not None]
