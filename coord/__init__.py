@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from coord.heartbeat import AsyncHeartbeat, Heartbeat
     from coord.leadership import Leadership
     from coord.lease import Lease, LossReason
+    from coord.past import PastTerm
     from coord.registry import ServiceRegistry
     from coord.service_changes import ServiceChange
     from coord.term import Term, current_term
@@ -55,6 +56,7 @@ _WHERE = {
     "LossReason": "lease",
     "NotLeader": "errors",
     "NotSetUp": "errors",
+    "PastTerm": "past",
     "ServiceChange": "service_changes",
     "ServiceRegistry": "registry",
     "StaleToken": "errors",
@@ -87,6 +89,7 @@ __all__ = [
     "LossReason",
     "NotLeader",
     "NotSetUp",
+    "PastTerm",
     "ServiceChange",
     "ServiceRegistry",
     "StaleToken",

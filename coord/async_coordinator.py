@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import functools
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from coord import checks, clock, forking, leaving, urls
 from coord.async_leadership import AsyncLeadership
+from coord.async_lookups import AsyncLookups
 from coord.errors import StoreRefused, StoreUnavailable
-from coord.follow import changes_of_leader
 from coord.known import Known
 from coord.lease import Lease
 from coord.operations import Answer, Claim, Failure, Look, Operation, Release, Renew, Result
 from coord.renewals import Renewals
-from coord.retrying import retried
 from coord.standing import Standing, Surroundings
 from coord.stores.protocol import Store
 from coord.suspend import SuspendWatch
@@ -46,7 +45,7 @@ def living() -> list[AsyncCoordinator]:
             continue
 
 
-class AsyncCoordinator:
+class AsyncCoordinator(AsyncLookups):
     """Everything about roles on one store. Makes no connection until something is asked.
 
     url: `sqlite:///path`, `rethinkdb://[user[:password]@]host[:port][,host…]/database`, `memory://`; without one,
@@ -142,25 +141,6 @@ class AsyncCoordinator:
         """
         return await self._unique.call(checks.role(role), candidate)
 
-    async def leader(self, role: str) -> Lease | None:
-        """Who leads `role` by the store's clock: holder, token, info, remaining seconds. None for nobody.
-
-        One query; none while the role is being watched (`watch_leader`): then the answer is what the feed last showed.
-        """
-        if self.known.has(role):
-            return self.known.leader(role)
-        rows = await self.read([checks.role(role)])
-        return next((row for row in rows if not row.vacant and row.remaining > 0), None)
-
-    async def leaders(self) -> list[Lease]:
-        """All the roles that somebody leads, by name."""
-        rows = await self.read(None)
-        return sorted((row for row in rows if not row.vacant and row.remaining > 0), key=lambda row: row.role)
-
-    def watch_leader(self, role: str) -> AsyncIterator[Lease | None]:
-        """Who leads now, then each change, as it happens; None for nobody. Goes on through outages of the store."""
-        return changes_of_leader(self, checks.role(role))
-
     @functools.cached_property
     def services(self) -> AsyncServiceRegistry:
         """The service registry of the table `services`; `AsyncServiceRegistry(coordinator, table)` for another."""
@@ -207,17 +187,6 @@ class AsyncCoordinator:
         except (StoreUnavailable, StoreRefused) as err:
             return Failure(unknown=False, detail=str(err), permanent=isinstance(err, StoreRefused))
         return Answer(False, rows[0] if rows else Lease(operation.role))
-
-    def follow(self, role: str, listener: Callable[[Lease], None]) -> Callable[[], None]:
-        """Hear the feed's hints about `role`; returns what ends that."""
-        return self._watcher.add(role, listener)
-
-    async def read(self, roles: list[str] | None) -> list[Lease]:
-        """The rows, retried within the coordinator's timeout."""
-        return await self._retried(lambda timeout: self.store.read(roles, timeout))
-
-    async def _retried(self, ask: Callable[[float], Awaitable[T]]) -> T:
-        return await retried(ask, self._timeout)
 
     def _stand(self, begin: Callable[[Surroundings], Standing]) -> Standing:
         leaving.end_on_sigterm()  # `async with` and the cancelled loop release; SIGTERM alone would skip both

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import queue
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from coord import checks, events, forking, leaving, urls
@@ -15,7 +14,7 @@ from coord.async_coordinator import AsyncCoordinator
 from coord.engine import Engine
 from coord.errors import BadArgument
 from coord.leadership import Leadership
-from coord.lease import Lease
+from coord.lookups import Lookups
 from coord.stores.protocol import Store
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ EXIT_DRAIN = 5.0
 """Seconds that the end of a process waits for work to end; what does not end keeps its lease until it runs out."""
 
 
-class Coordinator:
+class Coordinator(Lookups):
     """Everything about roles on one store, from plain threads. One background thread, whatever the number of roles.
 
     Takes what `AsyncCoordinator` takes. Makes no connection until something is asked; `coord.connect` checks at once.
@@ -44,6 +43,10 @@ class Coordinator:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
+
+    @property
+    def _asked(self) -> AsyncCoordinator:
+        return self.inner
 
     @property
     def url(self) -> str:
@@ -113,54 +116,12 @@ class Coordinator:
             leaving.release_at_exit(self)
         return self.engine.call(functools.partial(self.inner.unique_service, role, candidate))
 
-    def leader(self, role: str) -> Lease | None:
-        """Who leads `role` by the store's clock: holder, token, info, remaining seconds. None for nobody.
-
-        One query; none while the role is being watched (`watch_leader`): then the answer is what the feed last showed.
-        """
-        known = self.inner.known
-        return known.leader(role) if known.has(role) else self.engine.call(functools.partial(self.inner.leader, role))
-
-    def leaders(self) -> list[Lease]:
-        """All the roles that somebody leads, by name."""
-        return self.engine.call(self.inner.leaders)
-
     @functools.cached_property
     def services(self) -> ServiceRegistry:
         """The service registry of the table `services`; `ServiceRegistry(coordinator, table)` for another."""
         from coord.registry import ServiceRegistry
 
         return ServiceRegistry(self)
-
-    def watch_leader(self, role: str) -> Iterator[Lease | None]:
-        """Who leads now, then each change, as it happens; None for nobody. Goes on through outages of the store."""
-        checks.role(role)
-        return self.iterate(lambda: self.inner.watch_leader(role))
-
-    def iterate(self, begin: Callable[[], AsyncIterator[T]]) -> Iterator[T]:
-        """What an async iterator of this coordinator brings, for the calling thread; ends when this is closed."""
-        brought: queue.SimpleQueue[tuple[T] | BaseException] = queue.SimpleQueue()
-
-        async def pump() -> None:
-            try:
-                async for item in begin():
-                    brought.put((item,))
-            except BaseException as err:
-                brought.put(err)
-                raise
-            brought.put(StopIteration())
-
-        task = asyncio.run_coroutine_threadsafe(pump(), self.engine.loop())
-        try:
-            while True:
-                item = brought.get()
-                if isinstance(item, (StopIteration, asyncio.CancelledError)):
-                    return
-                if isinstance(item, BaseException):
-                    raise item
-                yield item[0]
-        finally:
-            task.cancel()
 
     def after_fork(self) -> None:
         """In a forked child: the thread is not here, and nothing is ours (rule 9)."""

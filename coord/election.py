@@ -180,6 +180,9 @@ class Election:
     _rest_until: float = -NEVER
     _renew_at: float = NEVER
     _linger_until: float = -NEVER
+    _hand_to: str | None = None
+    _asked_by: str = ""
+    _last: tuple[int, str] | None = None
     _beat: int = 0
     _failing: bool = False
     _uncertain: bool = False
@@ -220,8 +223,7 @@ class Election:
         timeout = min(self.timing.attempt_timeout, self.deadline - now.total)
         self._beat += 1
         if self.phase is Phase.RELEASING:
-            linger = max(0.0, self._linger_until - now.total)
-            return self._send(Release(self.role, self.candidate, self.token, self._beat, linger), timeout)
+            return self._send(self._release(now), timeout)
         told = None if self.info == self._told else self.info
         return self._send(Renew(self.role, self.candidate, self.token, self._beat, self.timing.ttl, told), timeout)
 
@@ -288,15 +290,27 @@ class Election:
         (what is vacant or has run out; a lease that stands is not taken by asking)."""
         self._prompted = True
 
-    def give_up(self, now: Instant, reason: LossReason, *, rest: float = 0.0, linger: float = 0.0) -> None:
+    def give_up(
+        self,
+        now: Instant,
+        reason: LossReason,
+        *,
+        rest: float = 0.0,
+        linger: float = 0.0,
+        to: str | None = None,
+        by: str = "",
+    ) -> None:
         """Hand the role over, if it is held, and stand again after `rest` seconds (`stand_down` ends that too).
 
         `linger`: let the lease rest so many seconds from now before anyone gets it.
+        to: the candidate that is to have it; the others get it when that one has not claimed for `renew_every` seconds.
+        by: who asked, for the history.
         """
         self._expire(now)
         self._rest_until = max(self._rest_until, now.total + max(rest, linger))
         if self.phase is Phase.LEADING:
             self._linger_until = now.total + linger
+            self._hand_to, self._asked_by = None if to == self.candidate else to, by
             self._lose(reason, Cue.GIVE_UP)
 
     def stand_down(self, now: Instant, reason: LossReason = LossReason.RELEASED, *, linger: float = 0.0) -> None:
@@ -338,6 +352,18 @@ class Election:
         self.in_flight = Send(operation, timeout)
         return self.in_flight
 
+    def _release(self, now: Instant) -> Release:
+        linger = max(0.0, self._linger_until - now.total)
+        last, by, to = self._last, "", None
+        if last is not None and last[0] == self.token:
+            by, to = self._asked_by, self._hand_to
+        else:
+            last = None  # a lease that nobody wanted: no term of ours came of it
+        if to is not None:
+            linger = max(linger, self.timing.renew_every)
+        reason = LossReason.RELEASED.value if last is None else last[1]
+        return Release(self.role, self.candidate, self.token, self._beat, linger, to, reason, by)
+
     def _claim(self, expected: Sight | None, takeover: bool = False) -> Send:
         self._beat += 1
         claim = Claim(
@@ -349,6 +375,7 @@ class Election:
             takeover=takeover,
             skew=self.max_clock_skew,
             floor=self.floor,
+            lost=self._last,
             info=self.info,
         )
         return self._send(claim, self.timing.attempt_timeout)
@@ -419,7 +446,10 @@ class Election:
         left = NEVER if self.max_clock_skew is None else max(lease.remaining + self.max_clock_skew, 0.0)
         self._store_due = now.total + (max(left, pause) if before and lease.sight == before.sight else left)
         known = before is not None and (before.holder, before.token) == (lease.holder, lease.token)
-        if not lease.vacant and not known:
+        if lease.reserved:
+            if lease.holder == self.candidate:
+                self._rest_until = -NEVER  # handed over to us, whatever we rested from
+        elif not lease.vacant and not known:
             self._emit(Saw(lease))
 
     def _expire(self, now: Instant) -> None:
@@ -434,5 +464,6 @@ class Election:
 
     def _lose(self, reason: LossReason, cue: Cue) -> None:
         self._undrained = True
+        self._last = (self.token, reason.value)
         self._go(cue)
         self._emit(Lost(self.token, reason))

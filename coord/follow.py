@@ -49,7 +49,7 @@ async def changes_of_leader(source: Source, role: str) -> AsyncIterator[Lease | 
                 lease = None
             if lease is not None and present is not None and lease.older_than(present):
                 continue
-            stands = lease is not None and not lease.vacant and lease.remaining > 0
+            stands = lease is not None and lease.led
             runs_out = loop.time() + lease.remaining if lease is not None and stands else None
             present = lease or present
             now = _who(lease if stands else None)

@@ -48,7 +48,7 @@ class Known:
     def leader(self, role: str) -> Lease | None:
         """Who leads, or None for nobody; only where `has` says so."""
         lease, runs_out = self._leases.get(role, _UNKNOWN)
-        if lease is None or lease.vacant:
+        if lease is None or not lease.led:
             return None
         left = runs_out - time.monotonic()
         return replace(lease, remaining=left) if left > 0 else None

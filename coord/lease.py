@@ -28,7 +28,8 @@ class Lease:
     """The stored record of a role, as it stood when it was read.
 
     `remaining` is in seconds, by the store's own clock at that moment: 0 or less once the lease has run out, and 0 for
-    a vacant one. `renewed_at` is wall time (seconds since 1970) for people to read; nothing is decided by it.
+    a vacant one. `renewed_at`, and `since`, when the term began (0: unknown), are wall time (seconds since 1970) for
+    people to read; nothing is decided by them.
     """
 
     role: str
@@ -39,6 +40,7 @@ class Lease:
     renewed_at: float = 0.0
     remaining: float = 0.0
     info: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
+    since: float = field(default=0.0, compare=False)
 
     @property
     def sight(self) -> Sight:
@@ -48,13 +50,24 @@ class Lease:
     def vacant(self) -> bool:
         return self.holder is None
 
+    @property
+    def reserved(self) -> bool:
+        """Whether it waits for the candidate that it was handed over to (`Release.to`), who does not lead yet."""
+        return self.holder is not None and self.beat == 0
+
+    @property
+    def led(self) -> bool:
+        """Whether somebody leads, by the store's clock when it was read."""
+        return self.holder is not None and self.beat > 0 and self.remaining > 0
+
     def older_than(self, other: Lease) -> bool:
         """Whether `other` must have been written after this, going by the two alone (a feed may repeat itself)."""
         if self.token != other.token:
             return self.token < other.token
         if self.holder == other.holder:
             return self.beat < other.beat
-        return other.holder is None and self.holder is not None
+        # Within a term: its holder's writes, then perhaps the one it was handed over to, then nobody.
+        return self.holder is not None and (other.holder is None or (other.reserved and not self.reserved))
 
 
 class LossReason(str, enum.Enum):

@@ -16,7 +16,7 @@ class Claim:
     Applied when the row is `expected` (or nothing is expected: a first claim) **and** the lease is vacant, or held by
     this very candidate with an older beat, or `takeover` (the candidate saw `expected` for the row's whole ttl on its
     own clock), or `skew` is a number and the lease ran out more than that many seconds ago by the store's clock
-    (rule 4).
+    (rule 4). `lost` is this candidate's last term and why it ended, for the history (`coord/past.py`).
     """
 
     role: str
@@ -28,6 +28,7 @@ class Claim:
     skew: float | None = None
     floor: int = 0
     info: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
+    lost: tuple[int, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,10 @@ class Release:
 
     With `linger` above 0 the holder stays in the row for that many seconds more and cannot renew: the role is to rest
     for so long before it passes on.
+
+    With `to`, another candidate's id, it is that one who stands in the row for the `linger` seconds, with beat 0: it
+    may claim at once, for the row names it (rule 8), and the others only when that time is over. `reason` and `by`
+    (who asked) go into the history.
     """
 
     role: str
@@ -58,6 +63,9 @@ class Release:
     token: int
     beat: int
     linger: float = 0.0
+    to: str | None = None
+    reason: str = "released"
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

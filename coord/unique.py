@@ -42,7 +42,7 @@ class UniqueServices:
         key = (role, str(info.get("id", "")))
         async with self._locks.setdefault(key, asyncio.Lock()):
             lease = await self._claim_or_keep(key, role, timing, info)
-        return self._record(lease) if not lease.vacant and lease.remaining > 0 else None
+        return self._record(lease) if lease.led else None
 
     async def _claim_or_keep(self, key: tuple[str, str], role: str, timing: Timing, info: dict[str, Any]) -> Lease:
         coordinator = self._coordinator

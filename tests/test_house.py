@@ -20,6 +20,7 @@ LAYERS = [
         "timing",
         "operations",
         "notice",
+        "past",
         "clock",
         "flag",
         "forking",
@@ -54,7 +55,16 @@ LAYERS = [
         "service_changes",
     },
     {"async_leadership", "suspend", "unique", "engine", "leaving", "leadership", "heartbeat"},
-    {"urls", "async_coordinator", "coordinator", "decorators", "async_registry", "registry"},
+    {
+        "urls",
+        "async_lookups",
+        "lookups",
+        "async_coordinator",
+        "coordinator",
+        "decorators",
+        "async_registry",
+        "registry",
+    },
     {"health_check", "metrics", "cli", "testing"},
 ]
 PURE = {"asyncio", "threading", "time", "random", "logging", "os", "socket", "sqlite3", "structlog", "tenacity"}

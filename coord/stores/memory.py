@@ -10,8 +10,10 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import replace
 
 from coord import clock
+from coord import past as history
 from coord.lease import Lease
 from coord.operations import Answer, Claim, Failure, Release, Renew, Result
+from coord.past import PastTerm
 from coord.stores import rules
 
 
@@ -27,6 +29,7 @@ class MemoryStore:
     def __init__(self, now: Callable[[], float] = clock.total_seconds, wall: Callable[[], float] = time.time) -> None:
         self._now, self._wall = now, wall
         self._rows: dict[str, tuple[Lease, float]] = {}
+        self._past: dict[str, list[history.Entry]] = {}
         self._watchers: list[tuple[frozenset[str], Callable[[Lease], None]]] = []
         self._lock = threading.RLock()
 
@@ -35,8 +38,8 @@ class MemoryStore:
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
         with self._lock:
-            row = self._row(claim.role)
-            return self._swap(row, rules.claim(row, claim, self._wall()))
+            row, wall = self._row(claim.role), self._wall()
+            return self._swap(row, self._remembered(row, claim, rules.claim(row, claim, wall), wall))
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
         with self._lock:
@@ -45,12 +48,17 @@ class MemoryStore:
 
     async def release(self, release: Release, timeout: float) -> Result:
         with self._lock:
-            row = self._row(release.role)
-            return self._swap(row, rules.release(row, release, self._wall()))
+            row, wall = self._row(release.role), self._wall()
+            return self._swap(row, self._remembered(row, release, rules.release(row, release, wall), wall))
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         with self._lock:
             return [self._row(role) for role in (self._rows if roles is None else roles) if role in self._rows]
+
+    async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
+        with self._lock:
+            wanted = self._past if roles is None else [role for role in roles if role in self._past]
+            return [term for role in wanted for term in history.terms(role, self._past[role])]
 
     async def watch(self, roles: Collection[str]) -> AsyncIterator[Lease]:
         queue: asyncio.Queue[Lease] = asyncio.Queue()
@@ -77,7 +85,7 @@ class MemoryStore:
 
     def abandon(self) -> None:
         """A fork has a copy of the memory: what it says about others is worth nothing there."""
-        self._rows, self._watchers = {}, []
+        self._rows, self._past, self._watchers = {}, {}, []
         self._lock = threading.RLock()
 
     def _row(self, role: str) -> Lease:
@@ -85,6 +93,11 @@ class MemoryStore:
             return Lease(role)
         lease, runs_out = self._rows[role]
         return lease if lease.vacant else replace(lease, remaining=runs_out - self._now())
+
+    def _remembered(self, row: Lease, asked: Claim | Release, after: Lease | None, wall: float) -> Lease | None:
+        if after is not None:
+            self._past[row.role] = history.after(self._past.get(row.role, []), row, asked, after, wall)
+        return after
 
     def _swap(self, row: Lease, after: Lease | None) -> Answer | Failure:
         if after is None:

@@ -15,6 +15,7 @@ from typing import Protocol, runtime_checkable
 
 from coord.lease import Lease
 from coord.operations import Claim, Release, Renew, Result
+from coord.past import PastTerm
 
 
 @runtime_checkable
@@ -43,6 +44,12 @@ class Store(Protocol):
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         """The rows of these roles that exist (None: of every role), as last committed, in any order. One query."""
+
+    async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
+        """The terms that these roles' rows remember (None: of every role), newest first within a role. One query.
+
+        They were written by the swaps themselves: see `coord/past.py`.
+        """
 
     def watch(self, roles: Collection[str]) -> AsyncIterator[Lease]:
         """Rows of these roles: first all that exist, then each as it changes, as soon as possible.

@@ -26,6 +26,7 @@ def claim(row: Lease, asked: Claim, wall: float) -> Lease | None:
         ttl=asked.ttl,
         renewed_at=wall,
         remaining=asked.ttl,
+        since=wall,
         info=asked.info,
     )
 
@@ -46,9 +47,14 @@ def renew(row: Lease, asked: Renew, wall: float) -> Lease | None:
 
 
 def release(row: Lease, asked: Release, wall: float) -> Lease | None:
-    """The row after the release, or None. The token stays; with `linger` the holder does too, for that long."""
+    """The row after the release, or None. The token stays; with `linger` the holder does too, for that long,
+    or the one it is handed over to."""
     if row.holder != asked.holder or row.token != asked.token or asked.beat <= row.beat:
         return None
+    if asked.to is not None and asked.linger > 0:
+        # Beat 0 is nobody's: this sight was never there, and what `to` sends next is newer.
+        handed = replace(row, holder=asked.to, beat=0, ttl=asked.linger, remaining=asked.linger)
+        return replace(handed, renewed_at=wall, since=0.0, info={})
     if asked.linger > 0:
         return replace(row, beat=asked.beat, ttl=asked.linger, remaining=asked.linger, renewed_at=wall)
-    return replace(row, holder=None, beat=asked.beat, remaining=0.0, renewed_at=wall)
+    return replace(row, holder=None, beat=asked.beat, remaining=0.0, renewed_at=wall, since=0.0)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from coord.testing.contract_claims import ClaimContract
+from coord.testing.contract_past import PastContract
 from coord.testing.contract_sharing import SharingContract
 from coord.testing.contract_terms import TermContract
 from coord.testing.contract_watch import WatchContract
 
 
-class StoreContract(ClaimContract, TermContract, SharingContract, WatchContract):
+class StoreContract(ClaimContract, TermContract, PastContract, SharingContract, WatchContract):
     """Every sentence of `coord.stores.protocol` and rules 1 to 4, as tests. Run it with pytest:
 
         class TestMyStore(StoreContract):

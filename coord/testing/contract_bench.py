@@ -11,6 +11,7 @@ from typing import Any
 
 from coord.lease import Lease, Sight
 from coord.operations import Answer, Claim, Release, Renew, Result
+from coord.past import PastTerm
 from coord.stores.protocol import Store
 
 
@@ -102,8 +103,9 @@ class Hand:
         skew: float | None = None,
         floor: int = 0,
         info: Mapping[str, Any] | None = None,
+        lost: tuple[int, str] | None = None,
     ) -> Result:
-        asked = Claim(role or self.role, holder, beat, ttl, expected, takeover, skew, floor, info or {})
+        asked = Claim(role or self.role, holder, beat, ttl, expected, takeover, skew, floor, info or {}, lost)
         return await self.store.claim(asked, self._bench.timeout)
 
     async def renew(self, holder: str, token: int, beat: int, *, ttl: float = 30.0) -> Result:
@@ -112,8 +114,23 @@ class Hand:
     async def renew_all(self, renewals: Sequence[Renew]) -> Sequence[Result]:
         return await self.store.renew(renewals, self._bench.timeout)
 
-    async def release(self, holder: str, token: int, beat: int, *, linger: float = 0.0) -> Result:
-        return await self.store.release(Release(self.role, holder, token, beat, linger), self._bench.timeout)
+    async def release(
+        self,
+        holder: str,
+        token: int,
+        beat: int,
+        *,
+        linger: float = 0.0,
+        to: str | None = None,
+        reason: str = "released",
+        by: str = "",
+    ) -> Result:
+        asked = Release(self.role, holder, token, beat, linger, to, reason, by)
+        return await self.store.release(asked, self._bench.timeout)
+
+    async def history(self) -> list[PastTerm]:
+        """What the row remembers."""
+        return await self.store.past([self.role], self._bench.timeout)
 
     async def read(self, *roles: str) -> dict[str, Lease]:
         """The rows of these roles, without any of this hand's own."""

@@ -13,6 +13,7 @@ from typing import Literal, TypeVar, cast
 from coord.errors import AccessDenied, StoreUnavailable
 from coord.lease import Lease
 from coord.operations import Claim, Failure, Release, Renew, Result
+from coord.past import PastTerm
 from coord.stores.protocol import Store
 
 T = TypeVar("T")
@@ -138,6 +139,9 @@ class FaultyStore:
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         return await self._raising("read", lambda: self.inner.read(roles, timeout), timeout)
+
+    async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
+        return await self._raising("read", lambda: self.inner.past(roles, timeout), timeout)
 
     async def watch(self, roles: Collection[str]) -> AsyncIterator[Lease]:
         await self._raising("watch", _nothing, math.inf)

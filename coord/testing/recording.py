@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from coord.lease import Lease
 from coord.operations import Claim, Failure, Release, Renew, Result
+from coord.past import PastTerm
 from coord.stores.protocol import Store
 from coord.term import Term
 from coord.testing.history import History
@@ -37,6 +38,10 @@ class RecordingStore:
 
     async def release(self, release: Release, timeout: float) -> Result:
         return (await self._record([release], self._one(self.inner.release(release, timeout))))[0]
+
+    async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
+        """Not recorded: nothing is decided by it."""
+        return await self.inner.past(roles, timeout)
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         keys = {role: self.history.invoke(self.process, "read", role) for role in roles or ()}

@@ -27,7 +27,8 @@ class _Names:
         tokens = [world.row.token, world.older.token]
         for slot, mine in enumerate(world.candidates):
             election = mine.election
-            beats.add((100 * mine.incarnation + slot, election._beat))
+            writer = 100 * mine.incarnation + slot
+            beats.update(((writer, election._beat), (writer, 0)))  # 0: what a handover leaves
             if election.seen is not None:
                 leases.append(election.seen)
                 tokens.append(election.seen.token)
@@ -72,7 +73,8 @@ class _Names:
             expected = () if operation.expected is None else self.sight(*operation.expected)
             return (1, writer, beat, expected, operation.takeover, operation.floor - self.base)
         if isinstance(operation, Release):
-            return (2, writer, beat, operation.token - self.base + FAR, operation.linger)
+            to = 0 if operation.to is None else self.writer(operation.to, 0) + 1
+            return (2, writer, beat, operation.token - self.base + FAR, operation.linger, to)
         return (3, writer, beat, operation.token - self.base + FAR)
 
 
@@ -120,6 +122,7 @@ def _seat(mine: Candidate, names: _Names) -> tuple[Any, ...]:
         max(e._retry_at - total, 0),
         max(e._rest_until - total, 0),
         max(e._linger_until - total, 0),
+        names.writer(e._hand_to, 0) + 1 if holding and e._hand_to is not None else 0,
         ()
         if flying is None
         else (names.operation(flying.operation), min(total - mine.sent_at.total, 64), flying.timeout),

@@ -32,7 +32,7 @@ class Bounds:
     faults    a request applied after its sender gave up, an early failure, a duplicate, a crash, a step of the store's
               clock, a suspend
     whispers  what a feed shows: the row as it is, as it was, or with a write that may yet be lost; or `prompt`
-    orders    give up, stand down, abandon
+    orders    give up, stand down, abandon; and, with `transfers`, hand over to another
     prompt    candidates act, drain and time out as soon as they can; the net still takes what time it likes
     """
 
@@ -49,6 +49,7 @@ class Bounds:
     rests: tuple[float, ...] = (0,)
     lingers: tuple[float, ...] = (0,)
     prompt: bool = False
+    transfers: bool = False
 
 
 @dataclass
@@ -151,6 +152,9 @@ def _candidate_moves(world: World, bounds: Bounds, slot: int, mine: Candidate) -
             found.append(("stand_down", slot, linger))
             if phase is Phase.LEADING:
                 found += [("give_up", slot, rest, linger) for rest in bounds.rests]
+        if phase is Phase.LEADING and bounds.transfers:
+            others = [other for other in range(len(world.candidates)) if other != slot]
+            found += [("transfer", slot, other, rest) for other in others for rest in bounds.rests]
     if orders and phase is Phase.DRAINING and mine.working:
         found.append(("abandon", slot))
     if faults and "crash" in kinds and phase is not Phase.UNSEEN:
@@ -180,7 +184,7 @@ def after(world: World, move: Move) -> World:
         if lease is not None:
             new.whisper(move[1], lease)
         return new
-    if name in ("give_up", "stand_down", "abandon"):
+    if name in ("give_up", "stand_down", "abandon", "transfer"):
         new.orders += 1
     elif name in ("crash", "duplicate", "step_clock"):
         new.faults += 1

@@ -222,6 +222,11 @@ class World:
         election, now = mine.election, mine.now
         self._told(mine, lambda: election.give_up(now, LossReason.STEPPED_DOWN, rest=rest, linger=linger))
 
+    def transfer(self, slot: int, to: int, rest: float = 0) -> None:
+        mine, other = self._own(slot), self.candidates[to].election.candidate
+        election, now = mine.election, mine.now
+        self._told(mine, lambda: election.give_up(now, LossReason.STEPPED_DOWN, rest=rest, to=other, by="us"))
+
     def stand_down(self, slot: int, linger: float = 0) -> None:
         mine = self._own(slot)
         election, now = mine.election, mine.now

@@ -189,7 +189,7 @@ def test_a_lease_may_linger() -> None:
     election = elected()
     election.give_up(at(2), LossReason.STEPPED_DOWN, linger=8)
     election.drained(at(4))
-    assert sent(election, 4).operation == Release("r", "me", 1, 2, linger=6)
+    assert sent(election, 4).operation == Release("r", "me", 1, 2, linger=6, reason="stepped_down")
 
 
 def test_a_claim_that_came_through_when_nobody_wants_it_is_given_back_unbelieved() -> None:

@@ -32,11 +32,23 @@ PROFILES = {
         COARSE,
         Bounds(ticks=8, delays=1, faults=0, whispers=0, prompt=True, rests=(0, 4), lingers=(0, 4)),
     ),
+    "handed over, with a fault": (
+        COARSE,
+        Bounds(ticks=5, delays=0, whispers=0, prompt=True, transfers=True, kinds=frozenset({"late", "twice", "crash"})),
+    ),
+    "handed over, and a feed": (
+        COARSE,
+        Bounds(ticks=6, delays=1, faults=0, prompt=True, transfers=True, rests=(0, 4), kinds=FEED),
+    ),
     "any delay, nobody paused": (COARSE, replace(BARE, ticks=3, prompt=True)),
     "any delay, anybody paused": (COARSE, replace(BARE, ticks=2)),
     "three candidates": (THREE, Bounds(candidates=3, ticks=4, delays=0, whispers=0, orders=0, prompt=True)),
 }
 LONG = {
+    "handed over, two faults": (
+        COARSE,
+        Bounds(ticks=8, delays=1, faults=2, whispers=1, orders=2, prompt=True, transfers=True),
+    ),
     "two faults": (FINE, Bounds(ticks=12, delays=1, faults=2, whispers=0, orders=0, prompt=True)),
     "a fault, a feed, an order": (FINE, Bounds(ticks=12, delays=1, faults=1, whispers=1, orders=1, prompt=True)),
     "any delay, nobody paused": (COARSE, replace(BARE, ticks=7, prompt=True)),

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from coord.lease import Lease, Sight
 from coord.operations import Answer, Claim, Release, Renew, Result
+from coord.past import PastTerm
 from coord.stores.memory import MemoryStore
 from coord.stores.protocol import Store
 
@@ -76,6 +77,7 @@ class Lockstep(RuleBasedStateMachine):
         skew=st.sampled_from((None, 0.0, 0.5, 3.0)),
         floor=st.sampled_from((0, 0, 1, 5, 9)),
         info=infos,
+        lost=st.none() | st.tuples(numbers, st.just("suspended")),
     )
     def claim(
         self,
@@ -88,6 +90,7 @@ class Lockstep(RuleBasedStateMachine):
         skew: float | None,
         floor: int,
         info: dict[str, object],
+        lost: tuple[int, str] | None,
     ) -> None:
         role = name + self.tail
         there = self.row(role).sight
@@ -97,7 +100,7 @@ class Lockstep(RuleBasedStateMachine):
             "what was seen": self.seen.get(role),
             "something wrong": there._replace(beat=there.beat + 1),
         }[expects]
-        asked = Claim(role, holder, beat, ttl, expected, takeover, skew, floor, info)
+        asked = Claim(role, holder, beat, ttl, expected, takeover, skew, floor, info, lost)
         self.compare(asked, self.wait(self.tested.claim(asked, 10)), self.wait(self.oracle.claim(asked, 10)))
 
     @rule(
@@ -123,10 +126,14 @@ class Lockstep(RuleBasedStateMachine):
         off=st.sampled_from((0, 0, 0, 1, -1)),
         ahead=st.integers(0, 2),
         linger=st.sampled_from((0.0, 0.0, 1.0)),
+        to=st.none() | holders,
+        by=st.sampled_from(("", "ann")),
     )
-    def release(self, name: str, other: str | None, off: int, ahead: int, linger: float) -> None:
+    def release(
+        self, name: str, other: str | None, off: int, ahead: int, linger: float, to: str | None, by: str
+    ) -> None:
         row = self.row(name + self.tail)
-        asked = Release(row.role, other or row.holder or "a", row.token + off, row.beat + ahead, linger)
+        asked = Release(row.role, other or row.holder or "a", row.token + off, row.beat + ahead, linger, to, by=by)
         self.compare(asked, self.wait(self.tested.release(asked, 10)), self.wait(self.oracle.release(asked, 10)))
 
     @rule(seconds=st.sampled_from((0.1, 0.5, 1.0, 2.5, 3.0, 31.0)))
@@ -139,3 +146,15 @@ class Lockstep(RuleBasedStateMachine):
         wanted = [name + self.tail for name in ROLES]
         tested, oracle = self.wait(self.tested.read(wanted, 10)), self.wait(self.oracle.read(wanted, 10))
         assert sorted(map(repr, map(self.view, tested))) == sorted(map(repr, map(self.view, oracle)))
+
+    @invariant()
+    def they_remember_the_same(self) -> None:
+        wanted = [name + self.tail for name in ROLES]
+        tested, oracle = self.wait(self.tested.past(wanted, 10)), self.wait(self.oracle.past(wanted, 10))
+        assert sorted(map(self.told, tested)) == sorted(map(self.told, oracle))
+
+    @staticmethod
+    def told(term: PastTerm) -> tuple[object, ...]:
+        """Without the times: each store has its own wall clock."""
+        over = term.until is not None
+        return term.role, -term.token, term.holder, over, term.reason, term.by, repr(sorted(term.info.items()))

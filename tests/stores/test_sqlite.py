@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from coord.errors import AccessDenied, BadArgument, StoreRefused
+from coord.lease import Lease
 from coord.operations import Answer, Claim, Failure
+from coord.past import PastTerm
 from coord.stores.protocol import Store
-from coord.stores.sqlite import SQLiteStore, StoreClock, default_path, machine, place
+from coord.stores.sqlite import SQLiteStore, StoreClock, default_path, machine, place, schema
 
 
 def claim_once(store: SQLiteStore, role: str = "r", **more: object) -> object:
@@ -117,11 +119,41 @@ def test_without_the_right_to_write(readonly: str) -> None:
         assert (done.stdout, done.stderr) == ("denied True\n", "")
 
 
+VERSION_1 = """CREATE TABLE coord_leases (role TEXT NOT NULL PRIMARY KEY, holder TEXT,
+    token INTEGER NOT NULL CHECK (token BETWEEN 0 AND 9007199254740992), beat INTEGER NOT NULL, ttl REAL NOT NULL,
+    renewed_at REAL NOT NULL, runs_out REAL NOT NULL, boot_id TEXT NOT NULL, info TEXT NOT NULL)"""
+
+
+def test_a_file_of_an_earlier_coord_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = str(tmp_path / "coord.db")
+    with sqlite3.connect(path) as conn:
+        conn.execute(VERSION_1)
+        conn.execute("INSERT INTO coord_leases VALUES ('r', NULL, 41, 7, 30.0, 0.0, 0.0, '', '{}')")
+        conn.execute("PRAGMA user_version=1")
+    conn.close()
+
+    async def main() -> tuple[Lease, list[PastTerm]]:
+        one, other = SQLiteStore(path), SQLiteStore(path)
+        await asyncio.gather(one.open(5), other.open(5))
+        result = await one.claim(Claim("r", "a", 8, 30.0), 5)
+        assert isinstance(result, Answer)
+        past = await other.past(None, 5)
+        await asyncio.gather(one.close(), other.close())
+        return result.lease, past
+
+    lease, past = asyncio.run(main())
+    assert (lease.token, lease.holder) == (42, "a")
+    assert [(one.token, one.until) for one in past] == [(42, None)]
+    with sqlite3.connect(path) as conn:
+        assert schema.version(conn) == schema.VERSION
+    conn.close()
+
+
 def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
     path = str(tmp_path / "coord.db")
     claim_once(SQLiteStore(path))
     with sqlite3.connect(path) as conn:
-        conn.execute("PRAGMA user_version=2")
+        conn.execute(f"PRAGMA user_version={schema.VERSION + 1}")
     conn.close()
     error = open_error(SQLiteStore(path))
     assert path in str(error)

@@ -6,7 +6,7 @@ from typing import Any
 
 from coord.checks import MAX_TTL
 from coord.lease import MAX_TOKEN
-from coord.stores.rethinkdb import driver
+from coord.stores.rethinkdb import driver, history
 
 
 def view(row: Any) -> Any:
@@ -20,6 +20,7 @@ def view(row: Any) -> Any:
             "beat": _count(row, "beat"),
             "ttl": r.branch(_has_ttl(row), row["ttl"], 0),
             "renewed_at": r.branch(is_time, row["renewed_at"], r.epoch_time(0)),
+            "history": history.entries(row),
         }
     )
 

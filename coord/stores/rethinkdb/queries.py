@@ -13,9 +13,9 @@ from functools import cached_property
 from typing import Any
 
 from coord.checks import MAX_TTL
-from coord.lease import MAX_TOKEN
 from coord.operations import Claim, Release, Renew
-from coord.stores.rethinkdb import careful, driver, errors
+from coord.past import brief
+from coord.stores.rethinkdb import careful, claims, driver, history
 from coord.stores.rethinkdb.rows import FIELDS
 from coord.stores.rethinkdb.templates import Template
 from coord.stores.rethinkdb.url import RethinkURL
@@ -43,7 +43,8 @@ class Queries:
     def claim(self, asked: Claim, *, careful: bool = False) -> bytes:
         """rules.claim"""
         expected = None if asked.expected is None else asked.expected._asdict()
-        parameters = {**_fields(asked), "expected": expected, "info": dict(asked.info)}
+        info = dict(asked.info)
+        parameters = {**_fields(asked), "expected": expected, "info": info, "brief": brief(info)}
         return (self._careful_claim if careful else self._quick_claim).fill(parameters)
 
     def release(self, asked: Release) -> bytes:
@@ -71,7 +72,12 @@ class Queries:
     def read(self, roles: Collection[str] | None) -> Any:
         """Rows as last committed by a majority, each with the server's clock."""
         rows = self.up_to_date if roles is None else self.up_to_date.get_all(*roles)
-        return rows.map(lambda row: {"row": row, "now": self.r.now().to_epoch_time()})
+        return rows.without("history").map(lambda row: {"row": row, "now": self.r.now().to_epoch_time()})
+
+    def history(self, roles: Collection[str] | None) -> Any:
+        """The terms that rows remember, by role."""
+        rows = self.up_to_date if roles is None else self.up_to_date.get_all(*roles)
+        return rows.pluck("id", "history")
 
     def watch(self, roles: Collection[str]) -> Any:
         """The same rows as they change. Heartbeats are in it: a sight of one is what a takeover is counted from."""
@@ -81,11 +87,11 @@ class Queries:
 
     @cached_property
     def _quick_claim(self) -> Template:
-        return Template(lambda asked: self._swap(asked, self._may_claim, self._claimed, lambda row: row))
+        return Template(lambda asked: self._swap(asked, claims.may_be_had, claims.taken, lambda row: row))
 
     @cached_property
     def _careful_claim(self) -> Template:
-        return Template(lambda asked: self._swap(asked, self._may_claim, self._claimed, careful.view))
+        return Template(lambda asked: self._swap(asked, claims.may_be_had, claims.taken, careful.view))
 
     @cached_property
     def _release(self) -> Template:
@@ -94,7 +100,7 @@ class Queries:
     def _swap(self, asked: Any, may: Any, after: Any, view: Any) -> Any:
         """Replace the row of `asked["role"]`, existing or not, by `after` where it `may` be."""
         r = self.r
-        blank = {"holder": None, "token": 0, "beat": 0, "ttl": 0, "renewed_at": r.epoch_time(0)}
+        blank = {"holder": None, "token": 0, "beat": 0, "ttl": 0, "renewed_at": r.epoch_time(0), "history": []}
 
         def decide(old: Any, row: Any) -> Any:
             return r.branch(may(asked, row), after(asked, old, row), old)
@@ -107,43 +113,6 @@ class Queries:
 
     def _timed(self, written: Any) -> Any:
         return written.do(lambda report: {"written": report, "now": self.r.now().to_epoch_time()})
-
-    def _may_claim(self, asked: Any, row: Any) -> Any:
-        r = self.r
-        expected = asked["expected"]
-        as_expected = r.or_(
-            expected.eq(None),
-            r.and_(
-                row["holder"].eq(expected["holder"]),
-                row["token"].eq(expected["token"]),
-                row["beat"].eq(expected["beat"]),
-            ),
-        )
-        left = row["renewed_at"].to_epoch_time() + row["ttl"] - r.now().to_epoch_time()
-        free = r.or_(
-            row["holder"].eq(None),
-            r.and_(row["holder"].eq(asked["holder"]), row["beat"].lt(asked["beat"])),
-            asked["takeover"],
-            r.and_(asked["skew"].ne(None), left.lt(asked["skew"].mul(-1))),
-        )
-        return r.and_(as_expected, free)
-
-    def _claimed(self, asked: Any, _old: Any, row: Any) -> Any:
-        r = self.r
-        token = r.branch(
-            row["token"].lt(MAX_TOKEN),
-            r.branch(row["token"].gt(asked["floor"]), row["token"].floor(), asked["floor"]).add(1),
-            r.error(f"{errors.REFUSAL}the token is at its end"),
-        )
-        return {
-            "id": asked["role"],
-            "holder": asked["holder"],
-            "token": token,
-            "beat": asked["beat"],
-            "ttl": asked["ttl"],
-            "renewed_at": r.now(),
-            "info": asked["info"],
-        }
 
     def _mine(self, asked: Any, row: Any) -> Any:
         """Whether the row is whole, and held as `asked` says. Quicker than by types: the server orders values by type
@@ -163,8 +132,18 @@ class Queries:
 
     def _released(self, asked: Any, old: Any, _row: Any) -> Any:
         r = self.r
-        left = r.branch(asked["linger"].gt(0), {"ttl": asked["linger"]}, {"holder": None})
-        return old.merge(left, {"beat": asked["beat"], "renewed_at": r.now()})
+        lingers = asked["linger"].gt(0)
+        told = {"beat": asked["beat"], "renewed_at": r.now(), "history": history.after_release(asked, old)}
+        handed = {"holder": asked["to"], "beat": 0, "ttl": asked["linger"], "since": 0}
+        return old.merge(told).do(
+            lambda left: r.branch(
+                r.and_(lingers, asked["to"].ne(None)),
+                left.merge(handed, {"info": r.literal({})}),
+                lingers,
+                left.merge({"ttl": asked["linger"]}),
+                left.merge({"holder": None, "since": 0}),
+            )
+        )
 
     @cached_property
     def _one_renewal(self) -> Template:

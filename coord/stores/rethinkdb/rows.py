@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 from coord.checks import MAX_TTL
 from coord.lease import MAX_TOKEN, Lease
 
-FIELDS = ("id", "holder", "token", "beat", "ttl", "renewed_at")
+FIELDS = ("id", "holder", "token", "beat", "ttl", "renewed_at", "since")
 
 
 def lease(row: Mapping[str, Any], now: float | None) -> Lease:
@@ -27,7 +27,7 @@ def lease(row: Mapping[str, Any], now: float | None) -> Lease:
     held = whole and isinstance(holder, str) and holder != ""
     seconds = float(ttl) if _number(ttl) and 0 < ttl <= MAX_TTL else 0.0
     left = seconds if now is None else (renewed_at or 0.0) + seconds - now
-    info = row.get("info")
+    info, since = row.get("info"), row.get("since")
     return Lease(
         role=str(row["id"]),
         holder=holder if held else None,
@@ -37,6 +37,7 @@ def lease(row: Mapping[str, Any], now: float | None) -> Lease:
         renewed_at=renewed_at or 0.0,
         remaining=left if held else 0.0,
         info=info if isinstance(info, dict) else {},
+        since=float(since) if _number(since) else 0.0,
     )
 
 

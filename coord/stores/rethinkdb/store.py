@@ -11,6 +11,7 @@ from typing import Any
 from coord.errors import AccessDenied, CoordError, NotSetUp, StoreRefused, StoreUnavailable
 from coord.lease import Lease
 from coord.operations import Answer, Claim, Failure, Release, Renew, Result
+from coord.past import PastTerm, terms
 from coord.stores.rethinkdb import errors
 from coord.stores.rethinkdb.connection import Pool
 from coord.stores.rethinkdb.errors import Trouble, not_set_up
@@ -80,6 +81,16 @@ class RethinkDBStore:
         except (Trouble, StoreRefused) as err:
             return _failure(err)
         return _swapped(claim.role, outcome)
+
+    async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
+        wanted = None if roles is None else tuple(roles)
+        if wanted == ():
+            return []
+        try:
+            rows = await self._pool.read(self._queries.history(wanted), timeout)
+        except Trouble as trouble:
+            raise trouble.error() from None
+        return [term for row in rows for term in terms(str(row["id"]), row.get("history"))]
 
     async def release(self, release: Release, timeout: float) -> Result:
         try:

@@ -6,11 +6,12 @@ import json
 import math
 import sqlite3
 from collections.abc import Iterable
+from typing import Any
 
 from coord.errors import StoreRefused
 from coord.lease import Lease
 
-VERSION = 1
+VERSION = 2
 CHUNK = 500
 """Roles to one SELECT. SQLite before 3.32 takes 999 parameters."""
 
@@ -26,7 +27,9 @@ TABLE = (
         renewed_at REAL NOT NULL, -- wall time, for people
         runs_out REAL NOT NULL, -- on the machine's clock, within boot_id
         boot_id TEXT NOT NULL,
-        info TEXT NOT NULL -- JSON
+        info TEXT NOT NULL, -- JSON
+        since REAL NOT NULL DEFAULT 0, -- wall time, for people
+        history TEXT NOT NULL DEFAULT '[]' -- JSON: coord/past.py
     )""",
     """CREATE TRIGGER IF NOT EXISTS coord_token_never_falls BEFORE UPDATE OF token ON coord_leases
         WHEN new.token < old.token BEGIN SELECT RAISE(ABORT, 'coord: a fencing token never falls'); END""",
@@ -49,15 +52,26 @@ BOARD = (
     "CREATE INDEX IF NOT EXISTS coord_board_role ON coord_board (role)",
     "CREATE INDEX IF NOT EXISTS coord_board_loud ON coord_board (key) WHERE loud",
 )
-SELECT = "SELECT role, holder, token, beat, ttl, renewed_at, runs_out, boot_id, info FROM coord_leases"
-PUT = """INSERT INTO coord_leases (holder, token, beat, ttl, renewed_at, runs_out, boot_id, info, role)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (role) DO UPDATE SET
+# What a file of an earlier version lacks, by that version.
+UPGRADES = {
+    1: (
+        "ALTER TABLE coord_leases ADD COLUMN since REAL NOT NULL DEFAULT 0",
+        "ALTER TABLE coord_leases ADD COLUMN history TEXT NOT NULL DEFAULT '[]'",
+    ),
+}
+SELECT = "SELECT role, holder, token, beat, ttl, renewed_at, runs_out, boot_id, info, since FROM coord_leases"
+PUT = """INSERT INTO coord_leases (holder, token, beat, ttl, renewed_at, runs_out, boot_id, info, since, history, role)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (role) DO UPDATE SET
     holder = excluded.holder, token = excluded.token, beat = excluded.beat, ttl = excluded.ttl,
-    renewed_at = excluded.renewed_at, runs_out = excluded.runs_out, boot_id = excluded.boot_id, info = excluded.info"""
+    renewed_at = excluded.renewed_at, runs_out = excluded.runs_out, boot_id = excluded.boot_id, info = excluded.info,
+    since = excluded.since, history = excluded.history"""
 CHANGE = """UPDATE coord_leases SET holder = ?, beat = ?, ttl = ?, renewed_at = ?, runs_out = ?, boot_id = ?
     WHERE role = ?"""
 
-Row = tuple[str, "str | None", int, int, float, float, float, str, str]
+TELL = "UPDATE coord_leases SET info = ? WHERE role = ?"
+PAST = "SELECT role, history FROM coord_leases"
+
+Row = tuple[str, "str | None", int, int, float, float, float, str, str, float]
 
 
 def connect(path: str) -> sqlite3.Connection:
@@ -74,9 +88,12 @@ def connect(path: str) -> sqlite3.Connection:
         # An acknowledged token must survive a power cut: NORMAL would not sync each commit (sqlite.org/pragma.html).
         conn.execute("PRAGMA synchronous=FULL")
         conn.execute("PRAGMA fullfsync=ON")  # on macOS fsync does not reach the disk; elsewhere this does nothing
-        if version(conn) == 0 or not has_board(conn):
+        found = version(conn)
+        if found < VERSION or not has_board(conn):
             conn.execute("BEGIN IMMEDIATE")
-            for statement in (*TABLE, *BOARD):
+            found = version(conn)  # once more, under the lock: another process may have done it meanwhile
+            lacks = [line for old in range(found, VERSION) for line in UPGRADES[old]] if found else []
+            for statement in (*TABLE, *BOARD, *lacks):
                 conn.execute(statement)
             conn.execute(f"PRAGMA user_version={VERSION}")
             conn.execute("COMMIT")
@@ -116,35 +133,56 @@ def check_owner(conn: sqlite3.Connection, path: str) -> None:
 
 def select(conn: sqlite3.Connection, roles: Iterable[str] | None) -> list[Row]:
     """The rows of these roles (None: of all). A list: a cursor that is left open keeps a read transaction open."""
+    return _rows(conn, SELECT, roles)
+
+
+def _rows(conn: sqlite3.Connection, query: str, roles: Iterable[str] | None) -> list[Any]:
     if roles is None:
-        return conn.execute(SELECT).fetchall()
+        return conn.execute(query).fetchall()
     wanted, rows = list(roles), []
     for start in range(0, len(wanted), CHUNK):
         some = wanted[start : start + CHUNK]
         marks = ",".join("?" * len(some))
-        rows += conn.execute(f"{SELECT} WHERE role IN ({marks})", some).fetchall()
+        rows += conn.execute(f"{query} WHERE role IN ({marks})", some).fetchall()
     return rows
 
 
 def lease(row: Row, now: float, boot: str) -> Lease:
     """The row as it stands at `now` of the boot `boot`. Raises `StoreRefused` for one that coord did not write."""
-    role, holder, token, beat, ttl, renewed_at, runs_out, row_boot, info = row
+    role, holder, token, beat, ttl, renewed_at, runs_out, row_boot, info, since = row
     try:
         left = runs_out - now if row_boot == boot else -math.inf  # another boot: the machine started anew since
         told = json.loads(info) if info != "{}" else {}
     except (TypeError, ValueError):
         raise StoreRefused(f"the row of {role!r} is damaged") from None
     remaining = 0.0 if holder is None else left
-    return Lease(role, holder, token, beat, ttl, renewed_at, remaining, told)
+    return Lease(role, holder, token, beat, ttl, renewed_at, remaining, told, since)
 
 
-def put_values(after: Lease, now: float, boot: str) -> tuple[object, ...]:
+def put_values(after: Lease, now: float, boot: str, history: object) -> tuple[object, ...]:
     """For `PUT`: the whole row."""
-    told = json.dumps(dict(after.info), separators=(",", ":"), ensure_ascii=False)
-    runs_out = now + after.remaining
-    return after.holder, after.token, after.beat, after.ttl, after.renewed_at, runs_out, boot, told, after.role
+    seen = (after.holder, after.token, after.beat, after.ttl, after.renewed_at, now + after.remaining, boot)
+    return *seen, text(dict(after.info)), after.since, text(history), after.role
 
 
 def change_values(after: Lease, now: float, boot: str) -> tuple[object, ...]:
-    """For `CHANGE`: what a renewal or a release changes."""
+    """For `CHANGE`: what a renewal changes."""
     return after.holder, after.beat, after.ttl, after.renewed_at, now + after.remaining, boot, after.role
+
+
+def past(conn: sqlite3.Connection, roles: Iterable[str] | None) -> list[tuple[str, list[Any]]]:
+    """What the rows of these roles (None: of all) say of their terms. Nothing where it cannot be read."""
+    return [(role, entries(said)) for role, said in _rows(conn, PAST, roles)]
+
+
+def entries(said: str) -> list[Any]:
+    """The terms in a row's `history`. It is for people: what somebody damaged there is empty, and stops nobody."""
+    try:
+        found = json.loads(said)
+    except (TypeError, ValueError):
+        return []
+    return found if isinstance(found, list) else []
+
+
+def text(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from coord import past as remembered
 from coord.errors import BadArgument, StoreRefused, StoreUnavailable
 from coord.lease import Lease
 from coord.operations import Claim, Failure, Release, Renew, Result
+from coord.past import PastTerm
 from coord.stores import rules
 from coord.stores.sqlite import forks, place, schema, swaps
 from coord.stores.sqlite.feed import Feed, LeaseFeed
@@ -74,17 +76,21 @@ class SQLiteStore:
         await self._ask(lambda _, handle: schema.check_owner(handle.connection(), self.path), timeout)
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
-        return (await self._swap([claim], rules.claim, timeout, whole=True))[0]
+        return (await self._swap([claim], rules.claim, timeout, remembered.after))[0]
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
         return await self._swap(renewals, rules.renew, timeout) if renewals else []
 
     async def release(self, release: Release, timeout: float) -> Result:
-        return (await self._swap([release], rules.release, timeout))[0]
+        return (await self._swap([release], rules.release, timeout, remembered.after))[0]
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         wanted = None if roles is None else tuple(roles)
         return await self._ask(lambda _, handle: swaps.read(handle, self._clock, wanted), timeout)
+
+    async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
+        wanted = None if roles is None else tuple(roles)
+        return await self._ask(lambda _, handle: swaps.history(handle, wanted), timeout)
 
     def watch(self, roles: Collection[str]) -> AsyncIterator[Lease]:
         return self._hear(lambda: LeaseFeed(self._handle(), self._clock, roles))
@@ -135,11 +141,15 @@ class SQLiteStore:
         return Handle(self.path, self._mounts)
 
     async def _swap(
-        self, asked: Sequence[swaps.A], rule: swaps.Rule[swaps.A], timeout: float, *, whole: bool = False
+        self,
+        asked: Sequence[swaps.A],
+        rule: swaps.Rule[swaps.A],
+        timeout: float,
+        remember: swaps.Remember[swaps.A] | None = None,
     ) -> Sequence[Result]:
         try:
             return await self._ask(
-                lambda job, handle: swaps.swap(job, handle, self._clock, asked, rule, whole=whole), timeout
+                lambda job, handle: swaps.swap(job, handle, self._clock, asked, rule, remember), timeout
             )
         except StoreUnavailable as err:
             unknown = isinstance(err, CommitUnknown) or (isinstance(err, TooLate) and err.stage is Stage.COMMITTING)

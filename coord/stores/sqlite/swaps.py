@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from coord.lease import Lease
 from coord.operations import Answer
+from coord.past import Entry, PastTerm, terms
 from coord.stores.sqlite import schema
 from coord.stores.sqlite.handle import Handle
 from coord.stores.sqlite.machine import StoreClock
@@ -20,17 +21,26 @@ class Asked(Protocol):
 
 A = TypeVar("A", bound=Asked)
 Rule = Callable[[Lease, A, float], "Lease | None"]
+Remember = Callable[[Sequence[Entry], Lease, A, Lease, float], "list[Entry]"]
 
 
 def swap(
-    job: Job[Any], handle: Handle, clock: StoreClock, asked: Sequence[A], rule: Rule[A], *, whole: bool
+    job: Job[Any],
+    handle: Handle,
+    clock: StoreClock,
+    asked: Sequence[A],
+    rule: Rule[A],
+    remember: Remember[A] | None = None,
 ) -> list[Answer]:
-    """Put each request to the rule, in one transaction. `whole`: write all of the row, not what a renewal changes."""
+    """Put each request to the rule, in one transaction. `remember`: what becomes of a role's history, where that and
+    all of the row are to be written, not only what a renewal changes."""
     conn = handle.connection()
     conn.execute("BEGIN IMMEDIATE")
     # Read only now: while we waited for the lock, time went on and others wrote.
     now, wall, boot = clock.total(), clock.wall(), clock.boot
-    rows = {row[0]: schema.lease(row, now, boot) for row in schema.select(conn, [one.role for one in asked])}
+    roles = [one.role for one in asked]
+    rows = {row[0]: schema.lease(row, now, boot) for row in schema.select(conn, roles)}
+    past = dict(schema.past(conn, roles)) if remember is not None else {}
     answers: list[Answer] = []
     changed: dict[str, Lease] = {}
     told: set[str] = set()  # those whose info is another now
@@ -39,18 +49,22 @@ def swap(
         after = rule(row, one, wall)
         if after is None:
             answers.append(Answer(False, row))
-        else:
-            rows[one.role] = changed[one.role] = after
-            if whole or after.info is not row.info:
-                told.add(one.role)
-            answers.append(Answer(True, after))
+            continue
+        if remember is not None:
+            past[one.role] = remember(past.get(one.role, []), row, one, after, wall)
+        elif after.info is not row.info:
+            told.add(one.role)
+        rows[one.role] = changed[one.role] = after
+        answers.append(Answer(True, after))
     if not changed:
         conn.execute("ROLLBACK")
         return answers
-    put = [schema.put_values(changed[role], now, boot) for role in told]
-    change = [schema.change_values(after, now, boot) for role, after in changed.items() if role not in told]
-    conn.executemany(schema.PUT, put)
-    conn.executemany(schema.CHANGE, change)
+    if remember is not None:
+        values = [schema.put_values(after, now, boot, past[role]) for role, after in changed.items()]
+        conn.executemany(schema.PUT, values)
+    else:
+        conn.executemany(schema.CHANGE, [schema.change_values(after, now, boot) for after in changed.values()])
+        conn.executemany(schema.TELL, [(schema.text(dict(changed[role].info)), role) for role in told])
     job.commit(handle)
     return answers
 
@@ -62,3 +76,10 @@ def read(handle: Handle, clock: StoreClock, roles: Collection[str] | None) -> li
     rows = schema.select(handle.connection(), roles)
     now = clock.total()
     return [schema.lease(row, now, clock.boot) for row in rows]
+
+
+def history(handle: Handle, roles: Collection[str] | None) -> list[PastTerm]:
+    """The terms of the roles, as last committed."""
+    handle.connection()
+    handle.check_place()
+    return [term for role, entries in schema.past(handle.connection(), roles) for term in terms(role, entries)]

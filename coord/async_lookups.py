@@ -1,0 +1,68 @@
+"""What can be asked about roles without standing for one: who leads, who led, and what changes. Nothing here writes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+
+from coord import checks
+from coord.follow import changes_of_leader
+from coord.known import Known
+from coord.lease import Lease
+from coord.past import PastTerm
+from coord.retrying import retried
+from coord.stores.protocol import Store
+from coord.watcher import Watcher
+
+T = TypeVar("T")
+
+
+class AsyncLookups:
+    """The questions, over a store that whoever inherits this brings along. Each is one query, retried within the
+    coordinator's timeout; then it raises `StoreUnavailable`, or at once `StoreRefused`."""
+
+    store: Store
+    known: Known
+    _watcher: Watcher
+    _timeout: float
+
+    async def leader(self, role: str) -> Lease | None:
+        """Who leads `role` by the store's clock: holder, token, info, remaining seconds. None for nobody.
+
+        One query; none while the role is being watched (`watch_leader`): then the answer is what the feed last showed.
+        """
+        if self.known.has(role):
+            return self.known.leader(role)
+        rows = await self.read([checks.role(role)])
+        return next((row for row in rows if row.led), None)
+
+    async def leaders(self) -> list[Lease]:
+        """All the roles that somebody leads, by name."""
+        rows = await self.read(None)
+        return sorted((row for row in rows if row.led), key=lambda row: row.role)
+
+    async def history(self, role: str | None = None) -> list[PastTerm]:
+        """The last terms of `role` (None: of every role), newest first: who led, when, under which token, why it ended.
+
+        The store keeps some of them for each role (`coord.past.KEPT`), written by the swaps that began and ended them.
+        """
+        roles = None if role is None else [checks.role(role)]
+        past = await self._retried(lambda timeout: self.store.past(roles, timeout))
+        return sorted(past, key=lambda term: (term.role, -term.token))
+
+    def watch_leader(self, role: str) -> AsyncIterator[Lease | None]:
+        """Who leads now, then each change, as it happens; None for nobody. Goes on through outages of the store."""
+        return changes_of_leader(self, checks.role(role))
+
+    # -- what they stand on --------------------------------------------------------------------------------------
+
+    def follow(self, role: str, listener: Callable[[Lease], None]) -> Callable[[], None]:
+        """Hear the feed's hints about `role`; returns what ends that."""
+        return self._watcher.add(role, listener)
+
+    async def read(self, roles: list[str] | None) -> list[Lease]:
+        """The rows, retried within the coordinator's timeout."""
+        return await self._retried(lambda timeout: self.store.read(roles, timeout))
+
+    async def _retried(self, ask: Callable[[float], Awaitable[T]]) -> T:
+        return await retried(ask, self._timeout)

@@ -1,0 +1,104 @@
+"""The terms of a role, as its store remembers them: who led, when, under which token, why it ended, who asked.
+
+The last `KEPT` terms of a role stand in its own row and are written by the very swaps that change the lease: a claim
+closes what it replaces and opens its own, a release closes its own. So a term is in the history when, and only when,
+its claim was applied. A holder that loses its lease cannot write, so the next claim closes the term for it, as
+`expired`; where it is the same candidate that claims again, it says why it had lost (`Claim.lost`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeGuard
+
+from coord.lease import Lease, LossReason
+from coord.operations import Claim, Release
+
+KEPT = 16
+"""Terms of a role that its row remembers, the one that lasts included."""
+BRIEF = 256
+"""Characters of JSON up to which the info of a holder is kept with its term; a longer one is left out."""
+
+Entry = dict[str, Any]
+"""A term as it is stored: token, holder, info, since, until, reason, by."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastTerm:
+    """One term. `since` and `until` are wall time, in seconds since 1970, for people; `until` is None while it lasts.
+
+    `reason` is a `LossReason`, as text, or "" while the term lasts. `expired` may mean anything that kept the holder
+    from renewing: it alone knew, and told it to its log. `by` says who asked for the end, where somebody did.
+    """
+
+    role: str
+    token: int
+    holder: str
+    since: float
+    until: float | None = None
+    reason: str = ""
+    by: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
+
+
+def brief(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a holder's info: all of it, or nothing where it is long."""
+    return dict(info) if len(json.dumps(dict(info), separators=(",", ":"), ensure_ascii=False)) <= BRIEF else {}
+
+
+def after_claim(entries: Sequence[Entry], row: Lease, asked: Claim, token: int, wall: float) -> list[Entry]:
+    """The entries of a role once `asked` was applied to `row` at `wall`, with the new `token`."""
+    ended = LossReason.EXPIRED.value
+    if asked.lost is not None and (row.holder, row.token) == (asked.holder, asked.lost[0]):
+        ended = asked.lost[1]
+    before = _closed(entries, min(wall, row.renewed_at + row.ttl), ended)
+    opened = {"token": token, "holder": asked.holder, "info": brief(asked.info), "since": wall}
+    return [*before, {**opened, "until": None, "reason": "", "by": ""}][-KEPT:]
+
+
+def after_release(entries: Sequence[Entry], asked: Release, wall: float) -> list[Entry]:
+    """The entries once the lease was given back at `wall`."""
+    return _closed(entries, wall, asked.reason, asked.by)
+
+
+def _closed(entries: Sequence[Entry], until: float, reason: str, by: str = "") -> list[Entry]:
+    if not entries or entries[-1]["until"] is not None:
+        return list(entries)
+    return [*entries[:-1], {**entries[-1], "until": until, "reason": reason, "by": by}]
+
+
+def after(entries: Sequence[Entry], row: Lease, asked: Claim | Release, now: Lease, wall: float) -> list[Entry]:
+    """The entries once `asked` has made `now` of `row`, at `wall`."""
+    if isinstance(asked, Claim):
+        return after_claim(entries, row, asked, now.token, wall)
+    return after_release(entries, asked, wall)
+
+
+def terms(role: str, entries: object) -> list[PastTerm]:
+    """What a stored list says, newest first. Total: what somebody wrote there by hand is passed over."""
+    found = entries if isinstance(entries, list) else []
+    seen = [_term(role, one) for one in found if isinstance(one, Mapping)]
+    return [one for one in reversed(seen) if one is not None]
+
+
+def _term(role: str, entry: Mapping[str, Any]) -> PastTerm | None:
+    token, holder, since, until = (entry.get(name) for name in ("token", "holder", "since", "until"))
+    info = entry.get("info")
+    if not isinstance(holder, str) or not _number(token) or not _number(since):
+        return None
+    return PastTerm(
+        role=role,
+        token=int(token),
+        holder=holder,
+        since=float(since),
+        until=float(until) if _number(until) else None,
+        reason=str(entry.get("reason") or ""),
+        by=str(entry.get("by") or ""),
+        info=info if isinstance(info, dict) else {},
+    )
+
+
+def _number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value and abs(value) < 1e15
