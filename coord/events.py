@@ -7,6 +7,7 @@ They go to structlog when the application has configured it, else through the st
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any
 
 _standard = logging.getLogger("coord")
@@ -14,13 +15,16 @@ _standard = logging.getLogger("coord")
 
 def emit(level: int, event: str, *, error: BaseException | None = None, **fields: Any) -> None:
     """One event. `error` adds its traceback."""
-    import structlog  # 25 ms: not part of `import coord`
-
-    if structlog.is_configured():
+    # Importing structlog takes 50 ms, which the first election of a process must not wait for: it is imported where
+    # something is to be written, and an application that has configured it has imported it.
+    configured = sys.modules.get("structlog")
+    if configured is not None and configured.is_configured():
         if error is not None:
             fields["exc_info"] = error
-        structlog.get_logger("coord").log(level, event, **fields)
+        configured.get_logger("coord").log(level, event, **fields)
     elif _standard.isEnabledFor(level):
+        import structlog
+
         text = structlog.processors.KeyValueRenderer()(_standard, "log", dict(fields))
         _standard.log(level, "%s %s", event, text, exc_info=error, extra={"coord": fields})
 
