@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from coord.async_coordinator import AsyncCoordinator
     from coord.async_leadership import AsyncLeadership
     from coord.async_registry import AsyncServiceRegistry
+    from coord.candidate import Candidate
     from coord.coordinator import Coordinator, connect
     from coord.decorators import leader_only
     from coord.errors import (
@@ -44,6 +45,7 @@ _WHERE = {
     "AsyncLeadership": "async_leadership",
     "AsyncServiceRegistry": "async_registry",
     "BadArgument": "errors",
+    "Candidate": "candidate",
     "CoordError": "errors",
     "Coordinator": "coordinator",
     "Fence": "fencing",
@@ -77,6 +79,7 @@ __all__ = [
     "AsyncLeadership",
     "AsyncServiceRegistry",
     "BadArgument",
+    "Candidate",
     "CoordError",
     "Coordinator",
     "Fence",

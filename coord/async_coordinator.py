@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from coord import checks, clock, forking, leaving, urls
 from coord.async_leadership import AsyncLeadership
 from coord.async_lookups import AsyncLookups
+from coord.candidate import Candidate
 from coord.errors import StoreRefused, StoreUnavailable
 from coord.known import Known
 from coord.lease import Lease
@@ -21,11 +22,11 @@ from coord.stores.protocol import Store
 from coord.suspend import SuspendWatch
 from coord.timing import Instant
 from coord.unique import UniqueServices
+from coord.waiting import Waiting
 from coord.watcher import Watcher
 
 if TYPE_CHECKING:
     from coord.async_registry import AsyncServiceRegistry
-    from coord.board.protocol import Board
     from coord.records.protocol import Records
 
 T = TypeVar("T")
@@ -80,6 +81,7 @@ class AsyncCoordinator(AsyncLookups):
         self.known = Known()
         self._watcher = Watcher(lambda: self.store, self.known.forget)
         self._unique = UniqueServices(self)
+        self._waiting = Waiting(lambda: self.board)
         self._suspend_watch = SuspendWatch(self._standings, self.now)
 
     def __repr__(self) -> str:
@@ -119,6 +121,7 @@ class AsyncCoordinator(AsyncLookups):
         if standing_yet:
             longest = max(one.drain_timeout + 2 * one.election.timing.attempt_timeout for one in standing_yet)
             await asyncio.wait({one.task for one in standing_yet}, timeout=longest)
+        await self._waiting.close()
         await self._unique.close()
         self._suspend_watch.end()
         await self._watcher.close()
@@ -147,14 +150,6 @@ class AsyncCoordinator(AsyncLookups):
         from coord.async_registry import AsyncServiceRegistry
 
         return AsyncServiceRegistry(self)
-
-    @functools.cached_property
-    def board(self) -> Board:
-        """The board beside the leases (`coord.board.protocol`); `BadArgument` where the store has none.
-
-        Nothing on it ever decides who leads.
-        """
-        return urls.make_board(self.store)
 
     def records(self, table: str) -> Records:
         """What keeps the service records of that table, for a registry."""
@@ -187,6 +182,10 @@ class AsyncCoordinator(AsyncLookups):
         except (StoreUnavailable, StoreRefused) as err:
             return Failure(unknown=False, detail=str(err), permanent=isinstance(err, StoreRefused))
         return Answer(False, rows[0] if rows else Lease(operation.role))
+
+    def list_waiting(self, candidate: Candidate, ttl: float) -> Callable[[], None]:
+        """Show it on the board, if there is one; returns what ends that."""
+        return self._waiting.add(candidate, ttl)
 
     def _stand(self, begin: Callable[[Surroundings], Standing]) -> Standing:
         leaving.end_on_sigterm()  # `async with` and the cancelled loop release; SIGTERM alone would skip both

@@ -37,6 +37,7 @@ class AsyncLeadership:
         to run out by itself (the ttl).
     at_most: seconds that the work of a term may go without `term.progress()` before the role is lost
         (`LossReason.NO_PROGRESS`), counted from the start of the term, or of `run`'s function. None: for ever.
+    priority: -1000 to 1000, shown in `candidates()` while it waits; above 0, the leader hears of it at once.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class AsyncLeadership:
         on_new_leader: object = None,
         drain_timeout: float | None = None,
         at_most: float | None = None,
+        priority: int = 0,
         dispatcher: Dispatcher | None = None,
     ) -> None:
         self.role = checks.role(role)
@@ -63,6 +65,7 @@ class AsyncLeadership:
             self.timing.ttl if drain_timeout is None else checks.number(drain_timeout, "drain_timeout", low=0)
         )
         self.at_most = checks.at_most(at_most)
+        self.priority = checks.priority(priority)
         self.callbacks = Callbacks.of(on_elected, on_lost, on_new_leader)
         self._coordinator = coordinator
         self._dispatcher = dispatcher or TaskDispatcher()
@@ -91,6 +94,11 @@ class AsyncLeadership:
         """Whether it stands for the role."""
         standing = self._standing
         return standing is not None and self._epoch == forking.epoch and not standing.task.done()
+
+    @property
+    def candidate(self) -> str | None:
+        """The id of the running incarnation, by which the lease and `candidates()` name it; None when it is stopped."""
+        return self._standing.candidate if self._standing is not None and self.started else None
 
     @property
     def held(self) -> Term | None:
@@ -125,17 +133,9 @@ class AsyncLeadership:
         if self._epoch != forking.epoch:
             self._dispatcher.forget()
             self._epoch = forking.epoch
+        given = (self.callbacks, self._dispatcher, self.drain_timeout, self.at_most, self.priority)
         self._standing = self._coordinator._stand(
-            lambda around: Standing(
-                around,
-                self.role,
-                self.timing,
-                self.info,
-                self.callbacks,
-                self._dispatcher,
-                self.drain_timeout,
-                self.at_most,
-            )
+            lambda around: Standing(around, self.role, self.timing, self.info, *given)
         )
 
     async def stop(self, *, linger: float = 0.0) -> None:

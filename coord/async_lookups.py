@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
-from coord import checks
+from coord import checks, urls
+from coord.board.protocol import Board
+from coord.candidate import Candidate, ordered
 from coord.follow import changes_of_leader
 from coord.known import Known
 from coord.lease import Lease
@@ -50,11 +53,28 @@ class AsyncLookups:
         past = await self._retried(lambda timeout: self.store.past(roles, timeout))
         return sorted(past, key=lambda term: (term.role, -term.token))
 
+    async def candidates(self, role: str | None = None) -> list[Candidate]:
+        """Who waits for `role` (None: for any role): the highest priority first, then who has waited longest.
+
+        For people: it may be a ttl old, and nothing is decided by it. One query. Raises `NotSetUp` where an older coord
+        set up the database.
+        """
+        roles = None if role is None else [checks.role(role)]
+        return ordered(await self._retried(lambda timeout: self.board.read(roles, timeout)))
+
     def watch_leader(self, role: str) -> AsyncIterator[Lease | None]:
         """Who leads now, then each change, as it happens; None for nobody. Goes on through outages of the store."""
         return changes_of_leader(self, checks.role(role))
 
     # -- what they stand on --------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def board(self) -> Board:
+        """The board beside the leases (`coord.board.protocol`); `BadArgument` where the store has none.
+
+        Nothing on it ever decides who leads.
+        """
+        return urls.make_board(self.store)
 
     def follow(self, role: str, listener: Callable[[Lease], None]) -> Callable[[], None]:
         """Hear the feed's hints about `role`; returns what ends that."""

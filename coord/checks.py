@@ -59,6 +59,13 @@ def at_most(value: object) -> float | None:
     return None if value is None else number(value, "at_most", low=0, above=True)
 
 
+def priority(value: object) -> int:
+    """How much a candidate is wanted: an int from -1000 to 1000."""
+    if isinstance(value, bool) or not isinstance(value, int) or not -1000 <= value <= 1000:
+        raise BadArgument("priority", value, "an int from -1000 to 1000")
+    return value
+
+
 def info(value: object, argument: str = "info") -> dict[str, Any]:
     """What a candidate tells about itself: a mapping that JSON can hold, at most 16 KiB. A copy is returned."""
     if value is None:

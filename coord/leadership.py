@@ -56,6 +56,11 @@ class Leadership:
         return self.inner.term
 
     @property
+    def candidate(self) -> str | None:
+        """The id of the running incarnation, by which the lease and `candidates()` name it; None when it is stopped."""
+        return self.inner.candidate
+
+    @property
     def held(self) -> Term | None:
         """The term that is held, or None."""
         return self.inner.held

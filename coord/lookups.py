@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from coord import checks
 from coord.async_lookups import AsyncLookups
+from coord.candidate import Candidate
 from coord.engine import Engine
 from coord.lease import Lease
 from coord.past import PastTerm
@@ -44,6 +45,14 @@ class Lookups:
         The store keeps some of them for each role (`coord.past.KEPT`), written by the swaps that began and ended them.
         """
         return self.engine.call(functools.partial(self._asked.history, role))
+
+    def candidates(self, role: str | None = None) -> list[Candidate]:
+        """Who waits for `role` (None: for any role): the highest priority first, then who has waited longest.
+
+        For people: it may be a ttl old, and nothing is decided by it. One query. Raises `NotSetUp` where an older coord
+        set up the database.
+        """
+        return self.engine.call(functools.partial(self._asked.candidates, role))
 
     def watch_leader(self, role: str) -> Iterator[Lease | None]:
         """Who leads now, then each change, as it happens; None for nobody. Goes on through outages of the store."""

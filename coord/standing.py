@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import random
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from coord import events, observing
 from coord.announcer import Announcer
 from coord.backoff import Backoff
 from coord.callbacks import Callbacks, Dispatcher
+from coord.candidate import Candidate
 from coord.election import HOLDING, Done, Election, Phase, Send, Wait
 from coord.lease import Lease, LossReason
 from coord.operations import Answer, Failure, Operation, Release, Renew, Result
@@ -37,6 +39,8 @@ class Surroundings(Protocol):
 
     def follow(self, role: str, listener: Callable[[Lease], None]) -> Callable[[], None]: ...
 
+    def list_waiting(self, candidate: Candidate, ttl: float) -> Callable[[], None]: ...
+
 
 class Standing:
     """From `start` until it is done. Lives on one loop; only `term` is read from other threads."""
@@ -51,6 +55,7 @@ class Standing:
         dispatcher: Dispatcher,
         drain_timeout: float,
         at_most: float | None = None,
+        priority: int = 0,
     ) -> None:
         # Spreads candidates over the moment after a lease has run out: few are early, so that of two hundred the first
         # has told the others before many of them ask, and yet one alone is not late. It keeps no secret.
@@ -70,7 +75,9 @@ class Standing:
         self._wake: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._turn: asyncio.Future[None] | None = None  # there while somebody waits in `until`
+        self._priority = priority
         self._unfollow: Callable[[], None] | None = None
+        self._unlist: Callable[[], None] | None = None
         self.task = self._loop.create_task(self._run(), name=f"coord {role}")
         self.task.add_done_callback(lambda _: self._tell())
 
@@ -135,8 +142,7 @@ class Standing:
             await self._cancelled()
             raise
         finally:
-            if self._unfollow is not None:
-                self._unfollow()
+            self._listen_no_more()
             if self.term is not None:
                 self.term._end(LossReason.RELEASED)
 
@@ -183,13 +189,21 @@ class Standing:
                 timer.cancel()
 
     def _listen(self) -> None:
-        """A candidate that waits hears of releases through the feed; one that leads needs no feed."""
+        """A candidate that waits hears of releases through the feed, and is listed; one that leads needs neither."""
         waits = self.election.phase is Phase.FOLLOWING and self.election.standing
         if waits and self._unfollow is None:
-            self._unfollow = self._around.follow(self.election.role, self._hinted)
-        elif self.election.phase is Phase.LEADING and self._unfollow is not None:
-            self._unfollow()
-            self._unfollow = None
+            role, info = self.election.role, self.election.info
+            self._unfollow = self._around.follow(role, self._hinted)
+            candidate = Candidate(role, self.candidate, info, self._priority, time.time())
+            self._unlist = self._around.list_waiting(candidate, self.election.timing.ttl)
+        elif self.election.phase is Phase.LEADING:
+            self._listen_no_more()
+
+    def _listen_no_more(self) -> None:
+        for end in (self._unfollow, self._unlist):
+            if end is not None:
+                end()
+        self._unfollow = self._unlist = None
 
     def _hinted(self, lease: Lease) -> None:
         before = self.election.seen

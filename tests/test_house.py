@@ -30,6 +30,7 @@ LAYERS = [
         "stores",
         "records",
         "board",
+        "candidate",
         "events",
         "backoff",
         "term",
@@ -42,6 +43,7 @@ LAYERS = [
     },
     {
         "announcer",
+        "waiting",
         "known",
         "watcher",
         "observing",

@@ -20,6 +20,9 @@ class Counted:
         for name in ("claim", "renew", "release", "read"):
             setattr(store, name, self._counted(name, getattr(store, name)))
         coordinator.inner._renewals._ask = store.renew
+        board: Any = coordinator.inner.board
+        for name in ("post", "withdraw"):
+            setattr(board, name, self._counted(name, getattr(board, name)))
 
     def _counted(self, name: str, call: Any) -> Any:
         async def counted(*args: Any) -> Any:
@@ -72,10 +75,10 @@ def standbys(url: str, ttl: float, count: int) -> list[Row]:
     assert leader.leadership("stood-by", ttl=ttl).acquire(timeout=10)
     counted = Counted(crowd)
     crowd.engine.call(lambda: _started(crowd, ["stood-by"] * count, ttl))
-    time.sleep(ttl)
+    time.sleep(2 * ttl)  # by then they are listed together, in one query
     began = time.monotonic()
     time.sleep(3 * ttl)
-    a_ttl = sum(counted.since(began).values()) / 3
+    a_ttl = sum(counted.since(began, began + 3 * ttl).values()) / 3
     crowd.close()
     leader.close()
     return [

@@ -27,7 +27,8 @@ def test_a_file_of_an_older_coord(tmp_path: Path) -> None:
         for statement in schema.TABLE:
             old.execute(statement)
         old.execute(
-            "INSERT INTO coord_leases VALUES ('r', NULL, 7, 1, 30.0, 0.0, 0.0, 'boot', '{}')",
+            "INSERT INTO coord_leases (role, token, beat, ttl, renewed_at, runs_out, boot_id, info) "
+            "VALUES ('r', 7, 1, 30.0, 0.0, 0.0, 'boot', '{}')"
         )
         old.execute(f"PRAGMA user_version={schema.VERSION}")
     old.close()
@@ -42,7 +43,7 @@ def test_a_file_of_an_older_coord(tmp_path: Path) -> None:
 
     asyncio.run(main())
     with sqlite3.connect(path) as new:
-        assert schema.version(new) == schema.VERSION  # an older coord can go on beside it
+        assert schema.version(new) == schema.VERSION  # the board is in no version: an older coord can go on
     new.close()
 
 
