@@ -16,8 +16,13 @@ from coord.stores.findings import Finding
 
 @click.command()
 @click.option("--replicas", type=click.IntRange(min=1), metavar="N", help="RethinkDB: of each new table. [default: 3]")
+@click.option(
+    "--guard/--no-guard",
+    default=None,
+    help="RethinkDB: have the server refuse deletes and falling tokens in the table of leases. [default: as it is]",
+)
 @options.url
-def init(replicas: int | None, url: str | None) -> None:
+def init(replicas: int | None, guard: bool | None, url: str | None) -> None:
     """Make the store ready: the tables of a RethinkDB database, or a SQLite file with its schema.
 
     May be run again: what is there already is left as it is.
@@ -28,17 +33,28 @@ def init(replicas: int | None, url: str | None) -> None:
     if full.startswith("rethinkdb:"):
         from coord.stores.rethinkdb.setup import set_up
 
-        report = asyncio.run(set_up(full, replicas=replicas))
+        report = asyncio.run(set_up(full, replicas=replicas, guard=guard))
         for line in (*report.done, *report.notes):
             click.echo(line)
     elif replicas is not None:
         raise click.UsageError("--replicas is for RethinkDB")
+    elif guard is not None:
+        _guard_elsewhere(full, guard)
     coordinator = Coordinator(full)
     try:
         coordinator.check()
     finally:
         coordinator.close()
     click.echo(f"{coordinator.url} is ready")
+
+
+def _guard_elsewhere(url: str, guard: bool) -> None:
+    """What SQLite's triggers do without being asked."""
+    if not url.startswith("sqlite:"):
+        raise click.UsageError("--guard is for RethinkDB")
+    if not guard:
+        raise click.UsageError("the guard of a SQLite file is always on")
+    click.echo("the guard of a SQLite file is always on: it refuses deletes and falling tokens")
 
 
 @click.command()

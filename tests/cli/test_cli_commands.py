@@ -43,6 +43,15 @@ def test_init_makes_the_file_and_may_be_repeated(runs: Runs) -> None:
     connection.close()
 
 
+def test_the_guard_of_a_file_is_always_on(runs: Runs) -> None:
+    status, out, _ = runs.answer("init", "--guard", "--url", runs.url)
+    assert (status, "always on" in out) == (0, True)
+    status, _, err = runs.answer("init", "--no-guard", "--url", runs.url)
+    assert (status, "always on" in err) == (2, True)
+    status, _, err = runs.answer("init", "--guard", "--url", "memory://")
+    assert (status, "for RethinkDB" in err) == (2, True)
+
+
 def test_init_where_nothing_can_be_made(runs: Runs, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     status, out, err = runs.answer("init", "--url", f"sqlite://{tmp_path}/file/leases.db")

@@ -34,6 +34,15 @@ def test_init_and_doctor(rethinkdb_server: Any, runs: Runs) -> None:
     assert runs.answer("doctor", "--url", url)[0] == 0
 
 
+def test_the_guard_is_put_on_and_taken_off(on_rethinkdb: Runs) -> None:
+    runs = on_rethinkdb
+    status, out, _ = runs.answer("init", "--guard", "--url", runs.url)
+    assert (status, out.splitlines()[0][:20]) == (0, "guarded coord_leases")
+    assert "is guarded" in runs.answer("doctor", "--url", runs.url, "--json")[1]
+    status, out, _ = runs.answer("init", "--no-guard", "--url", runs.url)
+    assert (status, out.splitlines()[0]) == (0, "took the guard off coord_leases")
+
+
 def test_run_and_takeover(on_rethinkdb: Runs) -> None:
     runs = on_rethinkdb
     first = runs.worker("--ttl", "2", flags=["--ignore-term", "--grandchild"])

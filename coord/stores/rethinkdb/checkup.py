@@ -10,7 +10,7 @@ from typing import Any
 
 from coord.errors import AccessDenied, StoreRefused
 from coord.stores.findings import Finding, Level
-from coord.stores.rethinkdb import driver
+from coord.stores.rethinkdb import driver, guard
 from coord.stores.rethinkdb.connection import Pool
 from coord.stores.rethinkdb.errors import Trouble
 from coord.stores.rethinkdb.setup import MOST_REPLICAS, SERVICES
@@ -140,6 +140,16 @@ class _Checkup:
             yield Finding("error", what, f"{', '.join(wrong)}: a killed server loses tokens", self.init)
         elif not wrong:
             yield Finding("ok", what, "acknowledges when a majority has it on disk")
+        if name == self.url.table:
+            yield self._hook(what, config)
+
+    def _hook(self, what: str, config: dict[str, Any]) -> Finding:
+        hook = guard.hook_of(config)
+        if hook == "other":
+            return Finding("warn", what, "has a write hook that is not coord's", "see that it lets coord's writes pass")
+        if hook is None:
+            return Finding("ok", what, "has no guard against deletes and falling tokens (coord init --guard)")
+        return Finding("ok", what, "is guarded: the server refuses deletes and falling tokens")
 
     async def _replicas(self, what: str, table: Any) -> AsyncIterator[Finding]:
         status = await self._or_nothing(table.status())

@@ -26,7 +26,7 @@ from typing import Any
 
 from coord import checks
 from coord.errors import NotSetUp, StoreUnavailable
-from coord.stores.rethinkdb import driver
+from coord.stores.rethinkdb import driver, guard
 from coord.stores.rethinkdb.connection import Pool
 from coord.stores.rethinkdb.errors import Trouble
 from coord.stores.rethinkdb.store import SETTINGS
@@ -50,18 +50,21 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
 
-async def set_up(url: RethinkURL | str, timeout: float = 60.0, *, replicas: int | None = None) -> Report:
+async def set_up(
+    url: RethinkURL | str, timeout: float = 60.0, *, replicas: int | None = None, guard: bool | None = None
+) -> Report:
     """Make the database, the tables of leases and of the board, and that of services with its index, or mend them.
 
     `replicas`: of each new table; without it three, or as many as there are servers if they are fewer. A table of
-    leases that has fewer gets them. Idempotent. Any number of processes may do this at once; each returns when all is
-    ready. `timeout` is in seconds. Raises `StoreUnavailable`, `AccessDenied` or `NotSetUp` (twins that both hold
-    records).
+    leases that has fewer gets them. `guard`: have the server refuse deletes and falling tokens in the table of leases
+    (`guard.py`), or no longer; None leaves that as it is. Idempotent. Any number of processes may do this at once; each
+    returns when all is ready. `timeout` is in seconds. Raises `StoreUnavailable`, `AccessDenied` or `NotSetUp` (twins
+    that both hold records; a write hook of somebody else's in the guard's place).
     """
     parsed = parse_url(url) if isinstance(url, str) else url
     deadline = time.monotonic() + checks.number(timeout, "timeout", low=0, above=True)
     pool = Pool(parsed, in_order=True)
-    work = _SetUp(pool, deadline, replicas)
+    work = _SetUp(pool, deadline, replicas, guard)
     try:
         return await asyncio.wait_for(work.run(), timeout)
     except asyncio.TimeoutError:
@@ -73,9 +76,9 @@ async def set_up(url: RethinkURL | str, timeout: float = 60.0, *, replicas: int 
 
 
 class _SetUp:
-    def __init__(self, pool: Pool, deadline: float, replicas: int | None) -> None:
+    def __init__(self, pool: Pool, deadline: float, replicas: int | None, guard: bool | None) -> None:
         self.pool, self.url, self.r = pool, pool.url, driver.reql()
-        self._deadline, self._replicas = deadline, replicas
+        self._deadline, self._replicas, self._guard = deadline, replicas, guard
         self.system = self.r.db("rethinkdb")
         self.report = Report(self.url.database)
 
@@ -120,6 +123,7 @@ class _SetUp:
         await self.ask(table.wait(wait_for="ready_for_writes", timeout=int(self._left())))
         if leases:
             await self._settings(table, replicas)
+            await self._guarded(table)
         await self._all_replicas(table, name)
 
     async def _settings(self, table: Any, replicas: int) -> None:
@@ -133,6 +137,19 @@ class _SetUp:
         if fewest < replicas:
             await self.ask(table.reconfigure(shards=1, replicas=replicas))
             self.report.done.append(f"raised the replicas of {self.url.table} from {fewest} to {replicas}")
+
+    async def _guarded(self, table: Any) -> None:
+        if self._guard is None:
+            return
+        hook = guard.hook_of(await self.ask(table.config()))
+        if hook == "other":
+            raise NotSetUp(f"the table {self.url.table} has a write hook that is not coord's: it was left as it is")
+        if self._guard and hook is None:
+            await self.ask(guard.guarded(table))
+            self.report.done.append(f"guarded {self.url.table}: the server refuses deletes and falling tokens")
+        elif not self._guard and hook is not None:
+            await self.ask(guard.unguarded(table))
+            self.report.done.append(f"took the guard off {self.url.table}")
 
     async def _all_replicas(self, table: Any, name: str) -> None:
         """A server that is down must not keep the others from being used."""
