@@ -88,8 +88,10 @@ class _SetUp:
                 try:
                     await self._mend()
                 except Trouble as trouble:
-                    # Somebody else's twin came up or went away meanwhile, or a table is not ready just yet.
-                    if attempt == ATTEMPTS or not (trouble.elsewhere or trouble.refused is NotSetUp):
+                    # Somebody else's twin came up or went away meanwhile, or a table is not ready just yet, or somebody
+                    # made or renamed one between our look and our change.
+                    again = trouble.elsewhere or trouble.refused is NotSetUp or "already exists" in trouble.detail
+                    if attempt == ATTEMPTS or not again:
                         raise
                     await asyncio.sleep(random.uniform(0.1, 0.3))  # noqa: S311 # so that two who collide do not again
                 else:
