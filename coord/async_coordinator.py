@@ -121,8 +121,8 @@ class AsyncCoordinator(AsyncLookups):
         if standing_yet:
             longest = max(one.drain_timeout + 2 * one.election.timing.attempt_timeout for one in standing_yet)
             await asyncio.wait({one.task for one in standing_yet}, timeout=longest)
-        await self._waiting.close()
         await self._unique.close()
+        await self._waiting.close()
         self._suspend_watch.end()
         await self._watcher.close()
         await self.store.close()

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
 
+import coord
 from coord import urls
-from coord.errors import NotSetUp
+from coord.errors import AccessDenied, NotSetUp
 from coord.notice import Notice
 from coord.operations import Claim
 from coord.stores.rethinkdb.checkup import check
 from coord.stores.rethinkdb.setup import set_up
 from coord.stores.sqlite import schema
-from tests.stores.rethinkdb_kit import answered, ask, db, opened, run
+from tests.stores.rethinkdb_kit import answered, ask, db, opened, r, run
 
 NOTICE = Notice("k", "r", "request", {}, 60.0, True)
 
@@ -76,6 +79,32 @@ def test_a_database_of_an_older_coord(rethinkdb_url: str) -> None:
             assert [one.key for one in await board.read(["r"], 10)] == ["k"]
 
     run(with_it)
+
+
+@pytest.mark.rethinkdb
+@pytest.mark.parametrize("lacks", ["the table", "the right"])
+def test_leaderships_without_a_board(rethinkdb_url: str, lacks: str, caplog: pytest.LogCaptureFixture) -> None:
+    url = rethinkdb_url
+    if lacks == "the table":
+        ask(url, db(url).table_drop("coord_board"))
+    else:
+        ask(url, r.db("rethinkdb").table("users").insert({"id": "old", "password": "geheim"}, conflict="replace"))
+        ask(url, db(url).table("coord_leases").grant("old", {"read": True, "write": True}))
+        url = url.replace("://", "://old:geheim@")
+    with caplog.at_level(logging.WARNING, "coord"), coord.connect(url) as first, coord.connect(url) as second:
+        leads, waits = first.leadership("r", ttl=1), second.leadership("r", ttl=1, priority=1)
+        assert leads.acquire(timeout=10)
+        waits.start()
+        time.sleep(2.5)  # in which it is posted twice, in vain
+        with pytest.raises(NotSetUp if lacks == "the table" else AccessDenied):
+            second.candidates("r")
+        leads.stop()
+        assert waits.wait(10)
+        waits.stop()
+    said = [record.getMessage() for record in caplog.records]
+    assert [one.split()[0] for one in said] == ["board.not_posted"]
+    assert ("coord init" if lacks == "the table" else "permission") in said[0]
+    assert "geheim" not in said[0]
 
 
 @pytest.mark.rethinkdb
