@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -10,7 +11,7 @@ from typing import NoReturn
 import click
 
 import coord
-from coord.cli import exit_codes
+from coord.cli import exit_codes, foreign
 from coord.errors import CoordError
 
 COMMANDS = {
@@ -18,7 +19,7 @@ COMMANDS = {
     "leader": ("coord.cli.lookup", "Who leads a role."),
     "status": ("coord.cli.lookup", "All the roles that somebody leads."),
     "watch": ("coord.cli.watching", "Each change of a role's leader, as it happens."),
-    "services": ("coord.cli.watching", "The healthy services."),
+    "services": ("coord.cli.services", "The healthy services."),
     "init": ("coord.cli.setup_commands", "Make the store ready: tables, schema."),
     "doctor": ("coord.cli.setup_commands", "Check the store, and say what to mend."),
 }
@@ -53,10 +54,12 @@ def commands() -> None:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit. What coord raises on purpose becomes one line on stderr, and its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what it cannot show must not end us
     try:
         commands.main(args=None if argv is None else list(argv), prog_name="coord")
     except CoordError as err:
-        text = " ".join(str(err).split())
-        print(f"coord: {text}", file=sys.stderr)
+        print(f"coord: {foreign.sentence(str(err))}", file=sys.stderr)
         sys.exit(exit_codes.of(err))
     sys.exit(0)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from coord.cli import foreign
+
 
 @dataclass(frozen=True)
 class Job:
@@ -25,4 +27,4 @@ class Job:
 
 def say(text: str) -> None:
     """One line on stderr."""
-    print(f"coord run: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    print(f"coord run: {foreign.sentence(text)}", file=sys.stderr, flush=True)

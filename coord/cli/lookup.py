@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coord import checks
-from coord.cli import exit_codes, options
+from coord.cli import exit_codes, foreign, options
 from coord.lease import Lease
 
 if TYPE_CHECKING:
@@ -28,11 +27,12 @@ def leader(role: str, as_json: bool, url: str | None) -> None:
     with opened(url) as coordinator:
         lease = coordinator.leader(role)
     if as_json:
-        click.echo(json.dumps(None if lease is None else as_dict(lease)))
+        click.echo(foreign.dump(None if lease is None else as_dict(lease)))
     elif lease is None:
-        click.echo(f"nobody leads {role!r}", err=True)
+        click.echo(f"nobody leads {foreign.quoted(role)}", err=True)
     else:
-        click.echo(f"{lease.holder}  token {lease.token}  {lease.remaining:.1f} s left  {json.dumps(dict(lease.info))}")
+        left = f"token {lease.token}  {lease.remaining:.1f} s left"
+        click.echo(f"{foreign.plain(lease.holder)}  {left}  {foreign.pairs(lease.info)}")
     sys.exit(exit_codes.FAILED if lease is None else 0)
 
 
@@ -45,7 +45,7 @@ def status(as_json: bool, url: str | None) -> None:
         leases = coordinator.leaders()
         where = coordinator.url
     if as_json:
-        click.echo(json.dumps([as_dict(lease) for lease in leases]))
+        click.echo(foreign.dump([as_dict(lease) for lease in leases]))
         return
     if not leases:
         click.echo(f"nobody leads anything on {where}")
@@ -53,27 +53,24 @@ def status(as_json: bool, url: str | None) -> None:
     from coord.cli import tables
 
     rows = [
-        (lease.role, lease.holder or "", str(lease.token), f"{lease.remaining:.1f} s of {lease.ttl:g}", _info(lease))
+        (lease.role, lease.holder, lease.token, f"{lease.remaining:.1f} s of {lease.ttl:g}", foreign.pairs(lease.info))
         for lease in leases
     ]
     tables.show(("role", "holder", "token", "left", "info"), rows)
 
 
 def as_dict(lease: Lease) -> dict[str, Any]:
-    """A lease for JSON: seconds, and `renewed_at` in seconds since 1970."""
+    """A lease for JSON: seconds; `renewed_at`, and `since` when the term began (0: unknown), in seconds since 1970."""
     return {
         "role": lease.role,
         "holder": lease.holder,
         "token": lease.token,
         "ttl": lease.ttl,
-        "remaining": round(lease.remaining, 3),
+        "remaining": round(max(0.0, lease.remaining), 3),
         "renewed_at": lease.renewed_at,
-        "info": dict(lease.info),
+        "since": lease.since,
+        "info": lease.info,
     }
-
-
-def _info(lease: Lease) -> str:
-    return "  ".join(f"{key}={value}" for key, value in lease.info.items())
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from coord import checks
-from coord.cli import exit_codes, options
+from coord.cli import exit_codes, foreign, options
 from coord.errors import BadArgument
 from coord.timing import Timing
 
@@ -139,6 +139,13 @@ def _log(verbose: bool) -> None:
     import logging
 
     if verbose:
-        logging.basicConfig(level=logging.INFO, format="coord run: %(message)s")
+
+        class OneLine(logging.Formatter):
+            def format(self, record: logging.LogRecord) -> str:
+                return f"coord run: {foreign.sentence(super().format(record))}"
+
+        handler = logging.StreamHandler()
+        handler.setFormatter(OneLine())
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
     else:
         logging.getLogger("coord").addHandler(logging.NullHandler())  # we say what matters ourselves

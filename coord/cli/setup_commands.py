@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 from collections.abc import Sequence
 
 import click
 
-from coord.cli import exit_codes, options
+from coord.cli import exit_codes, foreign, options
 from coord.stores.findings import Finding
 
 
@@ -110,8 +109,8 @@ def _records(url: str) -> list[Finding]:
 def _show(findings: Sequence[Finding], as_json: bool) -> None:
     rows = [(one.level, one.what, one.detail, one.advice) for one in findings]
     if as_json:
-        click.echo(json.dumps([dict(zip(("level", "what", "detail", "advice"), row, strict=True)) for row in rows]))
+        click.echo(foreign.dump([dict(zip(("level", "what", "detail", "advice"), row, strict=True)) for row in rows]))
         return
     from coord.cli import tables
 
-    tables.show(("", "what", "found", "what to do"), rows)
+    tables.show(("", "what", "found", "what to do"), rows, foreign.LONGEST)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING
 
-from coord.cli import exit_codes
+from coord.cli import exit_codes, foreign
 from coord.cli.inbox import in_thread
 from coord.cli.job import Job, say
 from coord.errors import AcquireTimeout, CoordError
@@ -81,7 +81,4 @@ class Standby:
 
 def who(lease: Lease) -> str:
     """A leader's name for people: where it says that it runs, or else its id."""
-    host, pid = lease.info.get("host"), lease.info.get("pid")
-    if not host:
-        return f"candidate {lease.holder}"
-    return f"pid {pid} on {host}" if pid else str(host)
+    return foreign.who(lease.holder, lease.info)
