@@ -37,6 +37,7 @@ class AsyncLeadership:
         to run out by itself (the ttl).
     at_most: seconds that the work of a term may go without `term.progress()` before the role is lost
         (`LossReason.NO_PROGRESS`), counted from the start of the term, or of `run`'s function. None: for ever.
+    token_floor: 0 to 2**53 - 1; its tokens are above it (after a restore `coord init --token-floor` does it for all).
     priority: -1000 to 1000, shown in `candidates()` while it waits; above 0, the leader hears of it at once.
     """
 
@@ -55,16 +56,17 @@ class AsyncLeadership:
         on_new_leader: object = None,
         drain_timeout: float | None = None,
         at_most: float | None = None,
+        token_floor: int = 0,
         priority: int = 0,
         dispatcher: Dispatcher | None = None,
     ) -> None:
         self.role = checks.role(role)
         self.timing = Timing.of(ttl, renew_every, attempt_timeout, margin)
         self.info = checks.info(info)
-        self.drain_timeout = (
-            self.timing.ttl if drain_timeout is None else checks.number(drain_timeout, "drain_timeout", low=0)
-        )
+        drain_timeout = self.timing.ttl if drain_timeout is None else drain_timeout
+        self.drain_timeout = checks.number(drain_timeout, "drain_timeout", low=0)
         self.at_most = checks.at_most(at_most)
+        self.token_floor = checks.token_floor(token_floor)
         self.priority = checks.priority(priority)
         self.callbacks = Callbacks.of(on_elected, on_lost, on_new_leader)
         self._coordinator = coordinator
@@ -137,6 +139,7 @@ class AsyncLeadership:
         self._standing = self._coordinator._stand(
             lambda around: Standing(around, self.role, self.timing, self.info, *given)
         )
+        self._standing.election.floor = self.token_floor  # before its first turn
 
     async def stop(self, *, linger: float = 0.0) -> None:
         """Stand no more: tell `on_lost`, wait for the work to end (`drain_timeout`), then release the lease.

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from coord.errors import BadArgument
+from coord.lease import MAX_TOKEN
 
 MAX_ROLE_BYTES = 120
 """RethinkDB refuses primary keys above 127 bytes; a few are kept for ourselves."""
@@ -63,6 +64,13 @@ def priority(value: object) -> int:
     """How much a candidate is wanted: an int from -1000 to 1000."""
     if isinstance(value, bool) or not isinstance(value, int) or not -1000 <= value <= 1000:
         raise BadArgument("priority", value, "an int from -1000 to 1000")
+    return value
+
+
+def token_floor(value: object) -> int:
+    """A token that the next ones are to be above: an int from 0 to 2**53 - 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MAX_TOKEN:
+        raise BadArgument("token_floor", value, f"an int from 0 to {MAX_TOKEN - 1}")
     return value
 
 

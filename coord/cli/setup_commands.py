@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import click
 
+from coord import checks
 from coord.cli import exit_codes, foreign, options
 from coord.stores.findings import Finding
 
@@ -20,12 +21,23 @@ from coord.stores.findings import Finding
     default=None,
     help="RethinkDB: have the server refuse deletes and falling tokens in the table of leases. [default: as it is]",
 )
+@click.option("--token-floor", type=int, metavar="N", help="After a restore: lift every fencing token below N to N.")
+@click.option("--role", "roles", multiple=True, help="With --token-floor: a role that the backup may lack. Repeatable.")
 @options.url
-def init(replicas: int | None, guard: bool | None, url: str | None) -> None:
+def init(
+    replicas: int | None, guard: bool | None, token_floor: int | None, roles: tuple[str, ...], url: str | None
+) -> None:
     """Make the store ready: the tables of a RethinkDB database, or a SQLite file with its schema.
 
-    May be run again: what is there already is left as it is.
+    May be run again: what is there already is left as it is. After restoring a backup, --token-floor makes sure that
+    no fencing token is handed out a second time; N is any number above all that were.
     """
+    if token_floor is not None:
+        checks.token_floor(token_floor)
+    elif roles:
+        raise click.UsageError("--role goes with --token-floor")
+    for role in roles:
+        checks.role(role)
     from coord.coordinator import Coordinator, resolve_url
 
     full = resolve_url(url)
@@ -44,6 +56,9 @@ def init(replicas: int | None, guard: bool | None, url: str | None) -> None:
         coordinator.check()
     finally:
         coordinator.close()
+    if token_floor is not None:
+        lifted, made = asyncio.run(_raise_tokens(full, token_floor, roles))
+        click.echo(f"no token is below {token_floor}: {lifted} lifted, {made} roles made")
     click.echo(f"{coordinator.url} is ready")
 
 
@@ -54,6 +69,23 @@ def _guard_elsewhere(url: str, guard: bool) -> None:
     if not guard:
         raise click.UsageError("the guard of a SQLite file is always on")
     click.echo("the guard of a SQLite file is always on: it refuses deletes and falling tokens")
+
+
+async def _raise_tokens(url: str, token_floor: int, roles: Sequence[str]) -> tuple[int, int]:
+    if url.startswith("rethinkdb:"):
+        from coord.stores.rethinkdb.floor import raise_tokens
+
+        return await raise_tokens(url, token_floor, roles)
+    from coord import urls
+    from coord.stores.sqlite import SQLiteStore, floor
+
+    store = urls.make_store(url)
+    if not isinstance(store, SQLiteStore):
+        raise click.UsageError("--token-floor is for a store that can be restored: SQLite or RethinkDB")
+    try:
+        return await floor.raise_tokens(store, token_floor, roles)
+    finally:
+        await store.close()
 
 
 @click.command()
