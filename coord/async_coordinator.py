@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from coord import checks, clock, forking, leaving, urls
 from coord.async_leadership import AsyncLeadership
-from coord.async_lookups import AsyncLookups
+from coord.async_orders import AsyncOrders
 from coord.candidate import Candidate
 from coord.errors import StoreRefused, StoreUnavailable
 from coord.known import Known
 from coord.lease import Lease
+from coord.notice import Notice
 from coord.operations import Answer, Claim, Failure, Look, Operation, Release, Renew, Result
 from coord.renewals import Renewals
-from coord.standing import Standing, Surroundings
+from coord.standing import Standing
 from coord.stores.protocol import Store
+from coord.surroundings import Surroundings
 from coord.suspend import SuspendWatch
 from coord.timing import Instant
 from coord.unique import UniqueServices
 from coord.waiting import Waiting
 from coord.watcher import Watcher
+from coord.wishes import Wishes
 
 if TYPE_CHECKING:
     from coord.async_registry import AsyncServiceRegistry
@@ -46,7 +49,7 @@ def living() -> list[AsyncCoordinator]:
             continue
 
 
-class AsyncCoordinator(AsyncLookups):
+class AsyncCoordinator(AsyncOrders):
     """Everything about roles on one store. Makes no connection until something is asked.
 
     url: `sqlite:///path`, `rethinkdb://[user[:password]@]host[:port][,host…]/database`, `memory://`; without one,
@@ -82,6 +85,7 @@ class AsyncCoordinator(AsyncLookups):
         self._watcher = Watcher(lambda: self.store, self.known.forget)
         self._unique = UniqueServices(self)
         self._waiting = Waiting(lambda: self.board)
+        self._wishes = Wishes(lambda: self.board, self._wished)
         self._suspend_watch = SuspendWatch(self._standings, self.now)
 
     def __repr__(self) -> str:
@@ -122,7 +126,7 @@ class AsyncCoordinator(AsyncLookups):
             longest = max(one.drain_timeout + 2 * one.election.timing.attempt_timeout for one in standing_yet)
             await asyncio.wait({one.task for one in standing_yet}, timeout=longest)
         await self._unique.close()
-        await self._waiting.close()
+        await asyncio.gather(self._waiting.close(), self._wishes.close())
         self._suspend_watch.end()
         await self._watcher.close()
         await self.store.close()
@@ -187,13 +191,32 @@ class AsyncCoordinator(AsyncLookups):
         """Show it on the board, if there is one; returns what ends that."""
         return self._waiting.add(candidate, ttl)
 
+    def posted(self, role: str) -> list[Notice]:
+        """What was posted loudly about the role, as far as this process has heard."""
+        return self._wishes.about(role)
+
+    def heeded(self, role: str, key: str) -> None:
+        """The notice `key` was acted upon: it is taken off the board."""
+        self._wishes.heeded(role, key)
+
+    def _wished(self, role: str) -> None:
+        for standing in tuple(self._standings):
+            if standing.election.role == role:
+                standing.heed()
+
     def _stand(self, begin: Callable[[Surroundings], Standing]) -> Standing:
         leaving.end_on_sigterm()  # `async with` and the cancelled loop release; SIGTERM alone would skip both
         standing = begin(self)
         self._standings.add(standing)
-        standing.task.add_done_callback(lambda _: self._standings.discard(standing))
+        standing.task.add_done_callback(lambda _: self._stands_no_more(standing))
         self._suspend_watch.begin()
+        self._wishes.begin()
         return standing
+
+    def _stands_no_more(self, standing: Standing) -> None:
+        self._standings.discard(standing)
+        if not self._standings:
+            self._wishes.end()
 
     def after_fork(self) -> None:
         """In a forked child: nothing of this is ours (rule 9)."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from coord import checks, forking
-from coord.callbacks import Callbacks, Dispatcher, TaskDispatcher, inside
+from coord.callbacks import Callbacks, Dispatcher, TakesCallbacks, TaskDispatcher, inside
 from coord.election import Phase
 from coord.errors import AcquireTimeout, NotLeader, StoreRefused
 from coord.lease import LossReason
@@ -20,10 +20,8 @@ from coord.work import run_async_under, run_under
 if TYPE_CHECKING:
     from coord.async_coordinator import AsyncCoordinator
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 
-
-class AsyncLeadership:
+class AsyncLeadership(TakesCallbacks):
     """Stands for a role for as long as it is started, through every outage, and holds the term when it is elected.
 
     Made by `coordinator.leadership(role, ...)`. All durations are in seconds. Bad ones raise `BadArgument` at once.
@@ -38,7 +36,10 @@ class AsyncLeadership:
     at_most: seconds that the work of a term may go without `term.progress()` before the role is lost
         (`LossReason.NO_PROGRESS`), counted from the start of the term, or of `run`'s function. None: for ever.
     token_floor: 0 to 2**53 - 1; its tokens are above it (after a restore `coord init --token-floor` does it for all).
-    priority: -1000 to 1000, shown in `candidates()` while it waits; above 0, the leader hears of it at once.
+    priority: -1000 to 1000, shown in `candidates()` while it waits. One that is above 0 and above the leader's gets the
+        role, by the way of `transfer`, as soon as the leader's term has lasted `min_tenure`.
+    min_tenure: seconds for which a term of this candidate lasts before it gives way to one of a higher priority: so
+        often, at most, does the role move for that (3 ttls, after which a candidate that has died is listed no more).
     """
 
     def __init__(
@@ -58,16 +59,17 @@ class AsyncLeadership:
         at_most: float | None = None,
         token_floor: int = 0,
         priority: int = 0,
+        min_tenure: float | None = None,
         dispatcher: Dispatcher | None = None,
     ) -> None:
         self.role = checks.role(role)
         self.timing = Timing.of(ttl, renew_every, attempt_timeout, margin)
         self.info = checks.info(info)
-        drain_timeout = self.timing.ttl if drain_timeout is None else drain_timeout
-        self.drain_timeout = checks.number(drain_timeout, "drain_timeout", low=0)
+        self.drain_timeout = checks.drain_timeout(drain_timeout, self.timing.ttl)
         self.at_most = checks.at_most(at_most)
         self.token_floor = checks.token_floor(token_floor)
         self.priority = checks.priority(priority)
+        self.min_tenure = checks.min_tenure(min_tenure, self.timing.ttl)
         self.callbacks = Callbacks.of(on_elected, on_lost, on_new_leader)
         self._coordinator = coordinator
         self._dispatcher = dispatcher or TaskDispatcher()
@@ -109,23 +111,6 @@ class AsyncLeadership:
         term = None if standing is None else standing.term
         return term if term is not None and term.held else None
 
-    # -- callbacks as decorators -------------------------------------------------------------------------------
-
-    def on_elected(self, function: Function) -> Function:
-        """Adds a callback; usable as a decorator."""
-        self.callbacks.elected.append(checks.callback(function, "on_elected"))
-        return function
-
-    def on_lost(self, function: Function) -> Function:
-        """Adds a callback; usable as a decorator."""
-        self.callbacks.lost.append(checks.callback(function, "on_lost"))
-        return function
-
-    def on_new_leader(self, function: Function) -> Function:
-        """Adds a callback; usable as a decorator."""
-        self.callbacks.new_leader.append(checks.callback(function, "on_new_leader"))
-        return function
-
     # -- standing ----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -135,10 +120,9 @@ class AsyncLeadership:
         if self._epoch != forking.epoch:
             self._dispatcher.forget()
             self._epoch = forking.epoch
-        given = (self.callbacks, self._dispatcher, self.drain_timeout, self.at_most, self.priority)
-        self._standing = self._coordinator._stand(
-            lambda around: Standing(around, self.role, self.timing, self.info, *given)
-        )
+        seen = (self.role, self.timing, self.info, self.callbacks, self._dispatcher)
+        held = (self.drain_timeout, self.at_most, self.priority, self.min_tenure)
+        self._standing = self._coordinator._stand(lambda around: Standing(around, *seen, *held))
         self._standing.election.floor = self.token_floor  # before its first turn
 
     async def stop(self, *, linger: float = 0.0) -> None:
@@ -154,13 +138,29 @@ class AsyncLeadership:
         if inside.get() is not self._dispatcher:  # a callback that stops its own leadership does not wait for itself
             await asyncio.wait({standing.task}, timeout=self.drain_timeout + 2 * self.timing.attempt_timeout)
 
-    async def step_down(self, rest: float | None = None) -> None:
-        """Hand the role to another: `on_lost`, drain, release. Stands again after `rest` seconds (one ttl)."""
-        rest = self.timing.ttl if rest is None else checks.number(rest, "rest", low=0)
+    async def step_down(self, cooldown: float | None = None) -> None:
+        """Hand the role to another: `on_lost`, drain, release. Stands again after `cooldown` seconds (one ttl)."""
+        rest = self.timing.ttl if cooldown is None else checks.number(cooldown, "cooldown", low=0)
+        await self._give_up(rest)
+
+    async def transfer(self, to: str) -> None:
+        """Hand the role to a certain candidate: `on_lost`, drain, then a release that leaves the role to it alone for a
+        while (`renew_every`). If it does not come, anybody gets it, this candidate too, which goes on standing.
+
+        to: a candidate that waits (`coordinator.candidates(role)`): its id, the first four or more characters of it, or
+            the `name` in its info. Raises `BadArgument` for any other, `NotLeader`, and what `candidates` raises.
+        """
+        term = self.term
+        candidate = await self._coordinator.waiting_candidate(self.role, to)
+        if self.held is not term:
+            raise NotLeader(self.role)
+        await self._give_up(0.0, candidate.candidate)
+
+    async def _give_up(self, rest: float, to: str | None = None) -> None:
         standing = self._standing
         if standing is None or not self.started:
             return
-        standing.give_up(LossReason.STEPPED_DOWN, rest)
+        standing.give_up(LossReason.STEPPED_DOWN, rest, to)
         if inside.get() is not self._dispatcher:
             await standing.until(lambda: standing.election.phase not in (Phase.DRAINING, Phase.RELEASING))
 

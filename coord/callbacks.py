@@ -8,10 +8,11 @@ import contextvars
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from coord import checks
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 Job = Callable[[], Coroutine[Any, Any, None]]
 
 inside: contextvars.ContextVar[object] = contextvars.ContextVar("coord_callback_of", default=None)
@@ -38,6 +39,29 @@ class Callbacks:
         """One function, several, or None, as a list."""
         several = given if isinstance(given, (list, tuple)) else [] if given is None else [given]
         return [checks.callback(one, argument) for one in several]
+
+
+class TakesCallbacks:
+    """Callbacks that are added by decorators."""
+
+    __slots__ = ()
+
+    callbacks: Callbacks
+
+    def on_elected(self, function: Function) -> Function:
+        """Adds a callback; usable as a decorator."""
+        self.callbacks.elected.append(checks.callback(function, "on_elected"))
+        return function
+
+    def on_lost(self, function: Function) -> Function:
+        """Adds a callback; usable as a decorator."""
+        self.callbacks.lost.append(checks.callback(function, "on_lost"))
+        return function
+
+    def on_new_leader(self, function: Function) -> Function:
+        """Adds a callback; usable as a decorator."""
+        self.callbacks.new_leader.append(checks.callback(function, "on_new_leader"))
+        return function
 
 
 class Dispatcher(Protocol):

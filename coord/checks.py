@@ -74,6 +74,16 @@ def token_floor(value: object) -> int:
     return value
 
 
+def drain_timeout(value: object, ttl: float) -> float:
+    """How long the end of a term waits for its work, in seconds; None: a ttl."""
+    return ttl if value is None else number(value, "drain_timeout", low=0)
+
+
+def min_tenure(value: object, ttl: float) -> float:
+    """How long a term lasts at least before a preferred candidate gets it, in seconds; None: three ttls."""
+    return 3 * ttl if value is None else number(value, "min_tenure", low=0)
+
+
 def info(value: object, argument: str = "info") -> dict[str, Any]:
     """What a candidate tells about itself: a mapping that JSON can hold, at most 16 KiB. A copy is returned."""
     if value is None:

@@ -14,8 +14,8 @@ from coord.async_coordinator import AsyncCoordinator
 from coord.engine import Engine
 from coord.errors import BadArgument
 from coord.leadership import Leadership
-from coord.lookups import Lookups
 from coord.stores.protocol import Store
+from coord.sync_orders import Orders
 
 if TYPE_CHECKING:
     from coord.heartbeat import Heartbeat
@@ -26,7 +26,7 @@ EXIT_DRAIN = 5.0
 """Seconds that the end of a process waits for work to end; what does not end keeps its lease until it runs out."""
 
 
-class Coordinator(Lookups):
+class Coordinator(Orders):
     """Everything about roles on one store, from plain threads. One background thread, whatever the number of roles.
 
     Takes what `AsyncCoordinator` takes. Makes no connection until something is asked; `coord.connect` checks at once.

@@ -96,9 +96,18 @@ class Leadership:
         if self.started:
             self.coordinator.engine.call(functools.partial(self.inner.stop, linger=linger))
 
-    def step_down(self, rest: float | None = None) -> None:
-        """Hand the role to another: `on_lost`, drain, release. Stands again after `rest` seconds (one ttl)."""
-        self.coordinator.engine.call(functools.partial(self.inner.step_down, rest))
+    def step_down(self, cooldown: float | None = None) -> None:
+        """Hand the role to another: `on_lost`, drain, release. Stands again after `cooldown` seconds (one ttl)."""
+        self.coordinator.engine.call(functools.partial(self.inner.step_down, cooldown))
+
+    def transfer(self, to: str) -> None:
+        """Hand the role to a certain candidate: `on_lost`, drain, then a release that leaves the role to it alone for a
+        while (`renew_every`). If it does not come, anybody gets it, this candidate too, which goes on standing.
+
+        to: a candidate that waits (`coordinator.candidates(role)`): its id, the first four or more characters of it, or
+            the `name` in its info. Raises `BadArgument` for any other, `NotLeader`, and what `candidates` raises.
+        """
+        self.coordinator.engine.call(functools.partial(self.inner.transfer, to))
 
     def __enter__(self) -> Leadership:
         self.start()

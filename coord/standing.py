@@ -9,7 +9,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from coord import events, observing
 from coord.announcer import Announcer
@@ -18,28 +18,15 @@ from coord.callbacks import Callbacks, Dispatcher
 from coord.candidate import Candidate
 from coord.election import HOLDING, Done, Election, Phase, Send, Wait
 from coord.lease import Lease, LossReason
-from coord.operations import Answer, Failure, Operation, Release, Renew, Result
+from coord.operations import Answer, Claim, Failure, Release, Renew, Result
+from coord.surroundings import Surroundings
 from coord.tenure import Tenure
 from coord.term import Term
 from coord.timing import Instant, Timing
+from coord.yielding import heed
 
 SILENT_AFTER = 3
 """Tries without an answer after which whoever waits for the outcome of the first claim is told that there is none."""
-
-
-class Surroundings(Protocol):
-    """What a standing candidate needs of its coordinator."""
-
-    @property
-    def max_clock_skew(self) -> float | None: ...
-
-    def now(self) -> Instant: ...
-
-    async def ask(self, operation: Operation, timeout: float) -> Result: ...
-
-    def follow(self, role: str, listener: Callable[[Lease], None]) -> Callable[[], None]: ...
-
-    def list_waiting(self, candidate: Candidate, ttl: float) -> Callable[[], None]: ...
 
 
 class Standing:
@@ -56,6 +43,7 @@ class Standing:
         drain_timeout: float,
         at_most: float | None = None,
         priority: int = 0,
+        min_tenure: float = 0.0,
     ) -> None:
         # Spreads candidates over the moment after a lease has run out: few are early, so that of two hundred the first
         # has told the others before many of them ask, and yet one alone is not late. It keeps no secret.
@@ -75,7 +63,8 @@ class Standing:
         self._wake: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._turn: asyncio.Future[None] | None = None  # there while somebody waits in `until`
-        self._priority = priority
+        self._priority, self._min_tenure = priority, min_tenure
+        self._heed_later: asyncio.TimerHandle | None = None
         self._unfollow: Callable[[], None] | None = None
         self._unlist: Callable[[], None] | None = None
         self.task = self._loop.create_task(self._run(), name=f"coord {role}")
@@ -107,10 +96,29 @@ class Standing:
     def drain_timeout(self, seconds: float) -> None:
         self.tenure.drain_timeout = seconds
 
-    def give_up(self, reason: LossReason, rest: float) -> None:
-        """Hand the role over, and stand again after `rest` seconds."""
-        self.election.give_up(self._around.now(), reason, rest=rest)
+    def give_up(self, reason: LossReason, rest: float, to: str | None = None, by: str = "") -> None:
+        """Hand the role over, to the candidate `to` or to anybody, and stand again after `rest` seconds."""
+        self.election.give_up(self._around.now(), reason, rest=rest, to=to, by=by)
         self._changed()
+
+    def heed(self) -> None:
+        """Look at what was posted about the role, and give way if that is to be (`coord/yielding.py`)."""
+        election = self.election
+        if self._heed_later is not None:
+            self._heed_later.cancel()
+            self._heed_later = None
+        if election.phase is not Phase.LEADING or not (notices := self._around.posted(election.role)):
+            return
+        tenure = self._around.now().awake - self.tenure.began
+        answer = heed(notices, election.token, self.candidate, self._priority, tenure, self._min_tenure)
+        if isinstance(answer, float):
+            self._heed_later = self._loop.call_later(answer + 0.01, self.heed)
+        elif answer is not None:
+            if answer.key:
+                self._around.heeded(election.role, answer.key)
+            events.info("leadership.gives_way", role=election.role, token=election.token, to=answer.to, by=answer.by)
+            rest = election.timing.ttl if answer.rest is None else answer.rest
+            self.give_up(LossReason.STEPPED_DOWN, rest, answer.to, answer.by)
 
     def stand_down(self, linger: float = 0.0) -> None:
         """Hand the role over, and be done."""
@@ -143,6 +151,8 @@ class Standing:
             raise
         finally:
             self._listen_no_more()
+            if self._heed_later is not None:
+                self._heed_later.cancel()
             if self.term is not None:
                 self.term._end(LossReason.RELEASED)
 
@@ -170,6 +180,8 @@ class Standing:
         self.answered = self.answered or self._tried(result)
         self.tenure.publish()
         self._tell()
+        if isinstance(send.operation, Claim):
+            self.heed()
 
     def _tried(self, result: Result) -> bool:
         """Whether the first try has come to something: an answer, a refusal, or a store that stays silent."""

@@ -33,6 +33,7 @@ class Tenure:
         "_loop",
         "_now",
         "_watchdog",
+        "began",
         "drain_timeout",
         "term",
         "undrained",
@@ -52,6 +53,8 @@ class Tenure:
         self._election, self._announcer, self._now, self._changed = election, announcer, now, changed
         self._loop = asyncio.get_running_loop()
         self._watchdog: Watchdog | None = None
+        self.began = 0.0
+        """When the last term began, on the awake clock."""
         self._drains: list[asyncio.Task[None]] = []
         self.undrained: Term | None = None
         """The lost term whose work has not ended within `drain_timeout`, until it does."""
@@ -118,7 +121,7 @@ class Tenure:
         term._sooner = self._watch_soon
         if self._at_most is not None:
             term._watch(self._at_most)
-        self.term = term
+        self.term, self.began = term, self._now().awake
         return term
 
     def _watch_soon(self) -> None:

@@ -129,6 +129,11 @@ class Claimants(RuleBasedStateMachine):
     def sleeps(self, slot: int, seconds: float) -> None:
         self.world.pass_time(seconds, asleep=(self.seat(slot),))
 
+    @rule(slot=seats, to=seats, rest=st.sampled_from((0.0, 4.0)))
+    def hands_over(self, slot: int, to: int, rest: float) -> None:
+        if self.world.candidates[self.seat(slot)].election.standing:
+            self.world.transfer(self.seat(slot), self.seat(to), rest)
+
     @rule(slot=seats)
     def crashes(self, slot: int) -> None:
         self.world.crash(self.seat(slot))

@@ -192,6 +192,71 @@ def test_a_lease_may_linger() -> None:
     assert sent(election, 4).operation == Release("r", "me", 1, 2, linger=6, reason="stepped_down")
 
 
+def handing_over(to: str = "you") -> Election:
+    election = elected()
+    election.give_up(at(2), LossReason.STEPPED_DOWN, to=to, by="ann")
+    election.drained(at(4))
+    return election
+
+
+def test_a_role_is_handed_to_the_candidate_that_was_named_and_not_before_the_work_has_ended() -> None:
+    election = elected()
+    election.give_up(at(2), LossReason.STEPPED_DOWN, to="you", by="ann")
+    assert waits(election, 3) > 0
+    election.drained(at(4))
+    release = sent(election, 4).operation
+    assert release == Release("r", "me", 1, 2, linger=10.0, to="you", reason="stepped_down", by="ann")
+
+
+def test_who_hands_over_stands_again_and_takes_back_what_nobody_came_for() -> None:
+    election = handing_over()
+    election.reply(sent(election, 4), Answer(True, lease("you", 1, 0, ttl=10.0, remaining=10.0)), at(4), at(5))
+    assert not any(isinstance(event, Saw) and event.lease.token == 1 for event in election.take_events()[2:])
+    assert waits(election, 6) > 0
+    claim = sent(election, 15).operation
+    assert isinstance(claim, Claim)
+    assert claim.expected == Sight("you", 1, 0)
+
+
+def test_a_role_is_not_handed_to_oneself() -> None:
+    release = sent(handing_over(to="me"), 4).operation
+    assert isinstance(release, Release)
+    assert release.to is None
+
+
+def test_the_next_loss_is_not_handed_to_the_one_named_before() -> None:
+    election = handing_over()
+    election.reply(sent(election, 4), Answer(True, lease("you", 1, 0, ttl=10.0)), at(4), at(5))
+    claim = sent(election, 15)
+    election.reply(claim, Answer(True, lease("me", 2, claim.operation.beat)), at(15), at(16))  # type: ignore[union-attr]
+    election.stand_down(at(17))
+    election.drained(at(17))
+    release = sent(election, 17).operation
+    assert isinstance(release, Release)
+    assert (release.to, release.by, release.reason) == (None, "", "released")
+
+
+def test_who_is_named_claims_at_once_under_a_new_token_and_whatever_it_rested_from() -> None:
+    election = following(lease("you", 7, 3))
+    election.give_up(at(1), LossReason.STEPPED_DOWN, rest=500)
+    election.hint(lease("me", 7, 0, ttl=10.0), at(3))
+    claim = sent(election, 3).operation
+    assert isinstance(claim, Claim)
+    assert claim.expected == Sight("me", 7, 0)
+    assert not claim.takeover
+    assert not election.leads(at(3))
+
+
+def test_a_claim_says_why_the_last_term_ended() -> None:
+    election = elected()
+    refused(election, 10, lease("you", 2, 1))
+    election.drained(at(11))
+    election.hint(lease(None, 2, 2), at(12))
+    claim = sent(election, 12).operation
+    assert isinstance(claim, Claim)
+    assert claim.lost == (1, "taken")
+
+
 def test_a_claim_that_came_through_when_nobody_wants_it_is_given_back_unbelieved() -> None:
     election = candidate()
     claim = sent(election, 0)

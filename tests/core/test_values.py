@@ -10,6 +10,7 @@ import pytest
 
 from coord import checks
 from coord.errors import BadArgument
+from coord.lease import Lease
 from coord.timing import Timing, default_margin
 
 
@@ -75,3 +76,14 @@ def test_info_that_holds_itself() -> None:
     loop["a"] = loop
     with pytest.raises(BadArgument, match=r"^info: "):
         checks.info(loop)
+
+
+def test_within_a_term_a_handover_comes_after_its_holder_and_before_nobody() -> None:
+    held, handed, gone = Lease("r", "a", 7, 9), Lease("r", "b", 7, 0), Lease("r", None, 7, 1)
+    for older, newer in ((held, handed), (handed, gone), (held, gone)):
+        assert older.older_than(newer)
+        assert not newer.older_than(older)
+    assert handed.older_than(Lease("r", "b", 8, 1))
+    assert handed.reserved
+    assert not Lease("r", "b", 7, 0, remaining=5.0).led
+    assert Lease("r", "b", 8, 1, remaining=5.0).led

@@ -111,7 +111,7 @@ def test_an_error_in_on_lost_or_on_new_leader_harms_nothing(one: Coordinator, ca
     lead = one.leadership("r", ttl=1, on_lost=[broken, lambda term, why: told.append(str(why))], on_new_leader=broken)
     with caplog.at_level(logging.CRITICAL, "coord"), lead:
         assert lead.wait(5)
-        lead.step_down(rest=0)
+        lead.step_down(cooldown=0)
         assert eventually(lambda: told == ["stepped_down"])
         assert lead.wait(5)
         assert lead.term.token == 2

@@ -47,7 +47,7 @@ def test_elections_losses_tokens_and_renewals_are_counted(registry: CollectorReg
             assert value(registry, "coord_is_leader", role="a") == 1
             assert value(registry, "coord_fencing_token", role="a") == 1
             assert value(registry, "coord_elections_total", role="a") == 1
-            lead.step_down(rest=0)
+            lead.step_down(cooldown=0)
             assert lead.wait(5)
             assert value(registry, "coord_fencing_token", role="a") == 2
         assert value(registry, "coord_is_leader", role="a") == 0

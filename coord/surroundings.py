@@ -1,0 +1,38 @@
+"""What a standing candidate needs of its coordinator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from coord.candidate import Candidate
+from coord.lease import Lease
+from coord.notice import Notice
+from coord.operations import Operation, Result
+from coord.timing import Instant
+
+
+class Surroundings(Protocol):
+    """A store to ask, feeds to hear, a board to be listed on, and the clocks."""
+
+    @property
+    def max_clock_skew(self) -> float | None:
+        """How far the store's clock may be off, in seconds; None: it is not to be gone by."""
+
+    def now(self) -> Instant:
+        """The clocks."""
+
+    async def ask(self, operation: Operation, timeout: float) -> Result:
+        """Put one operation to the store, bounded by `timeout` seconds. Never raises for a store's trouble."""
+
+    def follow(self, role: str, listener: Callable[[Lease], None]) -> Callable[[], None]:
+        """Hear the feed's hints about `role`; returns what ends that."""
+
+    def list_waiting(self, candidate: Candidate, ttl: float) -> Callable[[], None]:
+        """Show it on the board, if there is one; returns what ends that."""
+
+    def posted(self, role: str) -> list[Notice]:
+        """What was posted loudly about the role, as far as this process has heard."""
+
+    def heeded(self, role: str, key: str) -> None:
+        """The notice `key` was acted upon: it is taken off the board."""
