@@ -1,1 +1,1 @@
-"""Benchmarks: ratios in one run. `python -m tests.benchmarks` runs them and writes docs/benchmarks.md and its plot."""
+"""Benchmarks: `python -m tests.benchmarks` runs all and writes docs/benchmarks.md; each can be run alone."""

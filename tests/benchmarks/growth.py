@@ -1,86 +1,203 @@
-"""How cost grows: the herd after an expiry, and standbys in one process."""
+"""How cost grows with the number of roles that one process holds: queries, CPU, memory. Each point a fresh process.
+
+A process that has held more before keeps what it freed, and then shows too little; so no two points share one.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections import Counter
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from coord import Coordinator
-from tests.benchmarks.report import Row
+from tests.benchmarks.alone import alone
+from tests.benchmarks.counting import TRANSACTION, ServerTotal
+from tests.benchmarks.figures import Aim, Figure, Reference, said
+from tests.benchmarks.page import Section, Table
+from tests.benchmarks.plots import Panel, Picture
+from tests.benchmarks.setting import Setting, spawn
+
+MANY = {"RethinkDB": 10_000, "SQLite": 1_000}
+"""Held for ten ttls, to see whether a term is lost."""
 
 
-class Counted:
-    """Counts the queries of a coordinator by name, and when they were made."""
+@dataclass
+class Point:
+    """What a holder said of itself, and what the server counted meanwhile, in queries a second."""
 
-    def __init__(self, coordinator: Coordinator) -> None:
-        self.calls: list[tuple[float, str]] = []
-        store: Any = coordinator.inner.store
-        for name in ("claim", "renew", "release", "read"):
-            setattr(store, name, self._counted(name, getattr(store, name)))
-        coordinator.inner._renewals._ask = store.renew
-        board: Any = coordinator.inner.board
-        for name in ("post", "withdraw"):
-            setattr(board, name, self._counted(name, getattr(board, name)))
+    said: dict[str, Any]
+    by_server: float | None
 
-    def _counted(self, name: str, call: Any) -> Any:
-        async def counted(*args: Any) -> Any:
-            self.calls.append((time.monotonic(), name))
-            return await call(*args)
+    @property
+    def roles(self) -> int:
+        return int(self.said["roles"])
 
-        return counted
+    @property
+    def queries(self) -> float:
+        """A second, on any table, feeds left out."""
+        return float(sum(rate for what, rate in self.said["queries"].items() if not what.startswith("feed")))
 
-    def since(self, moment: float, until: float = float("inf")) -> Counter[str]:
-        return Counter(name for at, name in self.calls if moment <= at < until)
+    @property
+    def cpu(self) -> float:
+        """In percent of a core."""
+        return float(self.said["cpu"]) * 100
+
+    def kilobytes(self, kind: str) -> float:
+        """Beyond the process with one role, in all."""
+        return float(self.said["above_base"][kind]) / 1000
+
+    @property
+    def each(self) -> float:
+        """Resident kilobytes a role."""
+        return self.kilobytes("rss") / max(1, self.roles - 1)
 
 
-def herd(url: str, ttl: float, waiting: int) -> list[Row]:
-    """200 candidates in one process when a foreign lease runs out: queries in the second after it does."""
-    from coord.operations import Claim
+class Holder:
+    """A running point."""
 
-    holder = Coordinator(url)
-    holder.engine.call(lambda: holder.inner.store.claim(Claim("herd", "somebody", 1, ttl), 5))
-    out = time.monotonic() + ttl
-    crowd = Coordinator(url)
-    counted = Counted(crowd)
-    leads = crowd.engine.call(lambda: _started(crowd, ["herd"] * waiting, ttl))
-    time.sleep(max(0.0, out + 1.0 - time.monotonic()))
-    made = counted.since(out - 0.05, out + 1.0)
-    elected = sum(lead.is_leader for lead in leads)
-    asked = made["claim"] + made["read"]
-    crowd.close()
-    holder.close()
-    return [
-        Row(
-            f"{waiting} waiting, the second after expiry: claims and reads",
-            asked,
-            "",
-            bound="≤ 3 a role",
-            met=asked <= 3,
+    def __init__(self, where: Setting, store: str, roles: int, ttl: float, seconds: float) -> None:
+        url = where.stores(f"held_{roles}")[store]
+        server = where.server if store == "RethinkDB" else None
+        self._total = None if server is None else ServerTotal(server.host, server.port)
+        self._process = spawn("holder", url, roles, ttl, seconds)
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def steady(self) -> None:
+        """Wait until it measures."""
+        assert self._line() == "steady", "the holder broke off: see its error above"
+        self._before = self._total.read() if self._total else 0
+
+    def result(self) -> Point:
+        assert self._line() == "measured", "the holder broke off: see its error above"
+        after = self._total.read() if self._total else 0
+        said = json.loads(self._line())
+        self._process.wait(30)
+        by_server = None
+        if self._total:
+            by_server = (after - self._before) / said["seconds"]
+            self._total.close()
+        return Point(said, by_server)
+
+    def end(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+def side_by_side(where: Setting, wanted: dict[str, int], ttl: float, seconds: float) -> dict[str, Point]:
+    """One point on each store at the same time: both mostly wait, and a process's CPU time is its own."""
+    holders: dict[str, Holder] = {}
+    try:
+        for store, roles in wanted.items():  # one after the other: electing many is work
+            holders[store] = Holder(where, store, roles, ttl, seconds)
+            holders[store].steady()
+        return {store: holder.result() for store, holder in holders.items()}
+    finally:
+        for holder in holders.values():
+            holder.end()
+
+
+def measure(
+    where: Setting, sizes: dict[str, Sequence[int]], ttl: float, many: dict[str, int]
+) -> dict[str, list[Point]]:
+    """The points of each store. Those of `many` are held for ten ttls, all others for three renewals."""
+    points: dict[str, list[Point]] = {store: [] for store in sizes}
+    rounds: list[tuple[dict[str, int], float]] = []
+    plain = {store: [size for size in some if size != many.get(store)] for store, some in sizes.items()}
+    for turn in range(max(map(len, plain.values()))):
+        rounds.append(({store: some[turn] for store, some in plain.items() if turn < len(some)}, ttl))
+    rounds.append((many, 10 * ttl))
+    for wanted, seconds in rounds:
+        for store, point in side_by_side(where, wanted, ttl, seconds).items():
+            points[store].append(point)
+    return {store: sorted(some, key=lambda point: point.roles) for store, some in points.items()}
+
+
+def figures(store: str, point: Point) -> list[Figure]:
+    said = point.said
+    name = f"{store}, {point.roles:,} roles, ttl {said['ttl']:g} s"
+    kept = [Figure(f"{name}: terms lost in {said['seconds']:.0f} s", said["lost"], "", (Aim("=", 0),))]
+    if said["busy"]:
+        rate = said["renewals"] / said["busy"]
+        kept.append(Figure(f"{name}: renewals a second while a batch is under way", rate, "/s", (Aim("≥", 15_000),)))
+    server = None if point.by_server is None else Reference("the server's own count", point.by_server)
+    kept += [
+        Figure(f"{name}: CPU of the process, of a core", point.cpu, "%", (Aim("<", 25),)),
+        Figure(f"{name}: resident memory a role", point.each, "kB", (Aim("≤", 6),)),
+        Figure(f"{name}: queries a second", point.queries, "", (), server),
+        Figure(f"{name}: all elected within", said["elected_in"], "s"),
+    ]
+    return kept
+
+
+HEAD = ["roles", "queries/s", "by table", "server's count/s", "CPU, % of a core", "RSS, MB", "USS, MB"]
+
+
+def row(point: Point) -> list[str]:
+    tables = ", ".join(f"{what} {rate:.2g}" for what, rate in sorted(point.said["queries"].items()))
+    memory = [f"{point.kilobytes(kind) / 1000:.2f}" for kind in ("rss", "uss")]
+    server = "" if point.by_server is None else f"{point.by_server:.2f}"
+    by_table = "" if tables.startswith(TRANSACTION) else tables
+    cells = [f"{point.roles:,}", f"{point.queries:.2f}", by_table, server, f"{point.cpu:.2f}", *memory]
+    return [*cells, said(point.each, "kB")]
+
+
+def section(points: dict[str, list[Point]], ttl: float, many: dict[str, int]) -> Section:
+    def series(value: Any) -> dict[str, list[tuple[float, float]]]:
+        return {
+            store: [(point.roles, value(point)) for point in some if value(point) > 0] for store, some in points.items()
+        }
+
+    picture = Picture(
+        "growth",
+        "Queries a second, CPU and memory of one process over the number of roles it holds",
+        (
+            Panel("queries", "roles held", "a second", series(lambda point: point.queries)),
+            Panel("CPU", "roles held", "% of a core", series(lambda point: point.cpu)),
+            Panel("memory beyond one role", "roles held", "MB", series(lambda point: point.kilobytes("rss") / 1000)),
         ),
-        Row(f"{waiting} waiting: leaders after it", elected, "", bound="1", met=elected == 1),
+    )
+    note = (
+        f"One process holds all these roles at a ttl of {ttl:g} s (renewals every {ttl / 3:g} s). Each point is a "
+        "fresh process, measured once all are held, over three renewal periods or more. Queries are counted at "
+        "the pool, by table, and by the server itself (`queries_total`); on SQLite a query is a transaction of the "
+        "worker. CPU is the process's time by the wall's. Memory is what the process has beyond itself with the "
+        "coordinator open and one role held, garbage collected. The points of both stores run side by side."
+    )
+    tables = [
+        Table([f"{store}: {HEAD[0]}", *HEAD[1:], "RSS a role"], [row(point) for point in some])
+        for store, some in points.items()
     ]
+    return Section(
+        "How cost grows with the roles held",
+        [
+            figure
+            for store, some in points.items()
+            for point in some
+            if point.roles == many[store]
+            for figure in figures(store, point)
+        ],
+        note,
+        (picture,),
+        tables,
+    )
 
 
-async def _started(coordinator: Coordinator, names: list[str], ttl: float) -> list[Any]:
-    leads = [coordinator.inner.leadership(name, ttl=ttl) for name in names]
-    await asyncio.gather(*(lead.start() for lead in leads))
-    return leads
+def sections(where: Setting) -> list[Section]:
+    ttl = 3.0 if where.quick else 15.0
+    many = {"SQLite": 100, "RethinkDB": 100} if where.quick else dict(MANY)
+    sizes: dict[str, Sequence[int]] = {"SQLite": (10, 30), "RethinkDB": (10, 30)}
+    if not where.quick:
+        sizes = {"SQLite": (10, 30, 100, 300, 3_000), "RethinkDB": (10, 30, 100, 300, 1_000, 3_000)}
+    if where.server is None:
+        del many["RethinkDB"], sizes["RethinkDB"]
+    return [section(measure(where, sizes, ttl, many), ttl, many)]
 
 
-def standbys(url: str, ttl: float, count: int) -> list[Row]:
-    """Queries a ttl of `count` standbys of one role in one process, while another leads."""
-    leader, crowd = Coordinator(url), Coordinator(url)
-    assert leader.leadership("stood-by", ttl=ttl).acquire(timeout=10)
-    counted = Counted(crowd)
-    crowd.engine.call(lambda: _started(crowd, ["stood-by"] * count, ttl))
-    time.sleep(2 * ttl)  # by then they are listed together, in one query
-    began = time.monotonic()
-    time.sleep(3 * ttl)
-    a_ttl = sum(counted.since(began, began + 3 * ttl).values()) / 3
-    crowd.close()
-    leader.close()
-    return [
-        Row(f"{count:,} standbys of one role in one process: queries a ttl", a_ttl, "", bound="≤ 1", met=a_ttl <= 1)
-    ]
+if __name__ == "__main__":
+    alone(sections)

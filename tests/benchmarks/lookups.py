@@ -1,44 +1,78 @@
-"""What is answered from memory."""
+"""What is answered from memory, and what asks the store."""
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
+import timeit
 from collections.abc import Callable
-from pathlib import Path
 
-from coord import Coordinator
-from tests.benchmarks.report import Row
-
-
-def _microseconds(call: Callable[[], object], times: int = 200_000) -> float:
-    best = float("inf")
-    for _ in range(5):
-        began = time.perf_counter()
-        for _ in range(times // 5):
-            call()
-        best = min(best, (time.perf_counter() - began) / (times // 5) * 1e6)
-    return best
+from coord import Coordinator, clock
+from tests.benchmarks.alone import alone
+from tests.benchmarks.counting import Counted
+from tests.benchmarks.figures import Aim, Figure
+from tests.benchmarks.page import Section
+from tests.benchmarks.setting import Setting
 
 
-def rows(directory: Path) -> list[Row]:
-    coordinator = Coordinator(f"sqlite://{directory}/lookups.db")
-    lead = coordinator.leadership("bench")
-    assert lead.acquire(timeout=10)
-    term = lead.term
-    watched = threading.Event()
+def microseconds(call: Callable[[], object], calls: int = 20_000, rounds: int = 15) -> float:
+    """The median of rounds, the call of a function included."""
+    return statistics.median(timeit.repeat(call, number=calls, repeat=rounds)) / calls * 1e6
 
-    def watch() -> None:
-        for _ in coordinator.watch_leader("bench"):
-            watched.set()
 
-    threading.Thread(target=watch, daemon=True).start()
-    watched.wait(5)
-    time.sleep(0.2)
-    figures = [
-        ("is_leader", _microseconds(lambda: lead.is_leader), 2),
-        ("term.check()", _microseconds(term.check), 2),
-        ("leader(role) of a watched role", _microseconds(lambda: coordinator.leader("bench")), 5),
+def plain(store: str, url: str, counted: Counted, times: int = 20) -> list[Figure]:
+    """A lookup of a role that is not being watched."""
+    with Coordinator(url) as coordinator:
+        coordinator.leadership("bench").acquire(timeout=10)
+        coordinator.leader("bench")
+        time.sleep(0.1)
+        began, taken = clock.total_seconds(), []
+        for _ in range(times):
+            before = time.perf_counter()
+            assert coordinator.leader("bench") is not None
+            taken.append((time.perf_counter() - before) * 1e6)
+        asked = sum(counted.between(began, clock.total_seconds()).values()) / times
+    name = f"{store}: leader(role), not watched"
+    return [
+        Figure(f"{name}: queries", asked, "", (Aim("=", 1),)),
+        Figure(f"{name}: median of {times}", statistics.median(taken), "µs"),
     ]
-    coordinator.close()
-    return [Row(name, took, "µs", bound=f"< {bound} µs", met=took < bound) for name, took, bound in figures]
+
+
+def from_memory(url: str) -> list[Figure]:
+    with Coordinator(url) as coordinator:
+        lead = coordinator.leadership("bench")
+        assert lead.acquire(timeout=10)
+        term, watched = lead.term, threading.Event()
+
+        def watch() -> None:
+            for _ in coordinator.watch_leader("bench"):
+                watched.set()
+
+        threading.Thread(target=watch, daemon=True).start()
+        assert watched.wait(5)
+        assert coordinator.inner.known.has("bench"), "the lookup would ask the store"
+        return [
+            Figure("is_leader", microseconds(lambda: lead.is_leader), "µs", (Aim("<", 2),)),
+            Figure("term.check()", microseconds(term.check), "µs", (Aim("<", 2),)),
+            Figure(
+                "leader(role) of a watched role",
+                microseconds(lambda: coordinator.leader("bench")),
+                "µs",
+                (Aim("<", 5),),
+            ),
+        ]
+
+
+def sections(where: Setting) -> list[Section]:
+    counted = Counted()
+    try:
+        asking = [row for store, url in where.stores("plain").items() for row in plain(store, url, counted)]
+    finally:
+        counted.end()
+    return [Section("Lookups", [*from_memory(where.sqlite("lookups")), *asking])]
+
+
+if __name__ == "__main__":
+    alone(sections)

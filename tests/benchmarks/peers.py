@@ -1,32 +1,33 @@
-"""Graceful handover of a peer in the same run: kazoo on ZooKeeper, where both are installed."""
+"""A ZooKeeper of our own, for handover by kazoo in the same run, where both are installed."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
-import signal
 import socket
-import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from coord import clock
+JAR = "/usr/share/java/zookeeper.jar"
+CLASSES = "/etc/zookeeper/conf:/usr/share/java/*"
+UP_WITHIN = 30.0
 
-JARS = ("/usr/share/java/zookeeper.jar", "/usr/share/zookeeper/lib")
+
+def available() -> bool:
+    return importlib.util.find_spec("kazoo") is not None and os.path.exists(JAR) and shutil.which("java") is not None
 
 
-def kazoo_handover(times: int) -> tuple[str, float] | None:
-    """Median milliseconds from `lock.release()` in one session to `acquire` in the other; None where not installed."""
-    try:
-        from kazoo.client import KazooClient
-    except ImportError:
-        return None
-    if not os.path.exists(JARS[0]) or shutil.which("java") is None:
-        return None
-    import threading
-
+@contextmanager
+def zookeeper(wanted: bool) -> Iterator[str | None]:
+    """`zookeeper://host:port` of a server that lives as long; None where it is not wanted or not to be had."""
+    if not wanted or not available():
+        yield None
+        return
     with tempfile.TemporaryDirectory() as name:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -35,37 +36,24 @@ def kazoo_handover(times: int) -> tuple[str, float] | None:
         config.write_text(
             f"tickTime=2000\ndataDir={name}\nclientPort={port}\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n"
         )
-        classpath = "/etc/zookeeper/conf:/usr/share/java/*"
         server = subprocess.Popen(
-            ["java", "-cp", classpath, "org.apache.zookeeper.server.ZooKeeperServerMain", str(config)],
+            ["java", "-cp", CLASSES, "org.apache.zookeeper.server.ZooKeeperServerMain", str(config)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         try:
-            clients = [KazooClient(f"127.0.0.1:{port}") for _ in range(2)]
-            for client in clients:
-                client.start(timeout=30)
-            locks = [client.Lock("/bench") for client in clients]
-            locks[0].acquire()
-            holder, taken = 0, []
-            for _ in range(times):
-                got: list[float] = []
-
-                def wait(other: int = 1 - holder, got: list[float] = got) -> None:
-                    locks[other].acquire()
-                    got.append(clock.total_seconds())
-
-                thread = threading.Thread(target=wait)
-                thread.start()
-                time.sleep(0.05)
-                began = clock.total_seconds()
-                locks[holder].release()
-                thread.join()
-                taken.append((got[0] - began) * 1000)
-                holder = 1 - holder
-            for client in clients:
-                client.stop()
-            return "kazoo on ZooKeeper", statistics.median(taken)
+            _wait_until_up(port)
+            yield f"zookeeper://127.0.0.1:{port}"
         finally:
-            server.send_signal(signal.SIGKILL)
+            server.kill()
             server.wait()
+
+
+def _wait_until_up(port: int) -> None:
+    until = time.monotonic() + UP_WITHIN
+    while time.monotonic() < until:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise TimeoutError(f"ZooKeeper does not listen after {UP_WITHIN:g} s")

@@ -9,14 +9,15 @@ of the two medians.
 from __future__ import annotations
 
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 from coord import ServiceRegistry
+from tests.benchmarks.alone import alone
+from tests.benchmarks.figures import Figure, Reference
+from tests.benchmarks.page import Section
+from tests.benchmarks.setting import Setting
 from tests.registry import raw
 
 LOOKUPS: dict[str, Callable[[ServiceRegistry], Any]] = {
@@ -47,29 +48,19 @@ def measure(few: ServiceRegistry, many: ServiceRegistry, rounds: int = 40) -> di
     return found
 
 
-def main() -> None:
-    from tests.registry.conftest import set_up
-    from tests.servers.rethinkdb_server import Server, available
-
-    with ExitStack() as stack:
-        place = stack.enter_context(tempfile.TemporaryDirectory())
-        urls = {
-            "memory": ("memory://few", "memory://many"),
-            "sqlite": (f"sqlite://{place}/few.db", f"sqlite://{place}/many.db"),
-        }
-        if available():
-            server = stack.enter_context(Server())
-            urls["rethinkdb"] = (server.url("few"), server.url("many"))
-            for url in urls["rethinkdb"]:
-                set_up(url)
-        for store, (url_of_few, url_of_many) in urls.items():
-            with ServiceRegistry(url_of_few) as few, ServiceRegistry(url_of_many) as many:
-                fill(few, 1)
-                fill(many, 100)
-                for name, (small, large) in measure(few, many).items():
-                    line = f"{store:10} {name:24} {small * 1e3:7.2f} ms {large * 1e3:7.2f} ms   x {large / small:.2f}\n"
-                    sys.stdout.write(line)
+def sections(where: Setting) -> list[Section]:
+    few, many = where.stores("few"), where.stores("many")
+    figures = []
+    for store in few:
+        with ServiceRegistry(few[store]) as small, ServiceRegistry(many[store]) as large:
+            fill(small, 1)
+            fill(large, 10 if where.quick else 100)
+            for name, took in measure(small, large, 10 if where.quick else 40).items():
+                reference = Reference("100 records", took[0] * 1e3)
+                what = f"{store}: {name} among {1_000 if where.quick else 10_000:,} records"
+                figures.append(Figure(what, took[1] * 1e3, "ms", (), reference))
+    return [Section("Service registry", figures, "Both sizes in turns, 100 records to a role.")]
 
 
 if __name__ == "__main__":
-    main()
+    alone(sections)

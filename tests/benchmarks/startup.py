@@ -2,63 +2,60 @@
 
 from __future__ import annotations
 
-import statistics
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from tests.benchmarks.report import Row
+from tests.benchmarks.alone import alone
+from tests.benchmarks.figures import Aim, Figure, Reference
+from tests.benchmarks.page import Section
+from tests.benchmarks.setting import ROOT, Setting
+from tests.benchmarks.turns import medians, seconds
+
+USED = "import coord; coord.leader_only; coord.connect"
+"""The names are loaded when they are first used."""
 
 
-def _seconds(*command: str, times: int = 15) -> float:
-    taken = []
-    for _ in range(times):
-        began = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
+def python(code: str) -> float:
+    """Milliseconds of an interpreter from its start to its end."""
+    return seconds(lambda: subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)) * 1000
 
 
-def _child_starts(directory: Path) -> float:
-    """Seconds from starting `coord run` to the first instruction of its command."""
-    taken = []
-    for number in range(9):
-        url = f"sqlite://{directory}/run-{number}.db"
-        began = time.clock_gettime(time.CLOCK_MONOTONIC)
-        done = subprocess.run(
-            [sys.executable, "-m", "coord.cli", "run", "bench", "--url", url, "--", "cat", "/proc/uptime"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        up = float(done.stdout.split()[0])
-        taken.append(up - began - (time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)))
-    return statistics.median(taken)
+def first_run(directory: Path) -> float:
+    """Milliseconds from starting `coord run` on a file that is not there to where its command tells the time."""
+    url = f"sqlite://{directory}/first-run-{os.urandom(4).hex()}.db"
+    command = [sys.executable, "-m", "coord.cli", "run", "bench", "--url", url, "--", "date", "+%s.%N"]
+    began = time.time()
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    return (float(done.stdout) - began) * 1000
 
 
-def rows(directory: Path) -> list[Row]:
-    bare = _seconds(sys.executable, "-c", "pass") * 1000
-    lazy = _seconds(sys.executable, "-c", "import coord") * 1000
-    used = _seconds(sys.executable, "-c", "import coord; coord.leader_only; coord.connect") * 1000
-    child = _child_starts(directory) * 1000
-    against = "a bare interpreter"
+def sections(where: Setting) -> list[Section]:
+    codes = {"bare": "pass", "imported": "import coord", "used": USED}
+    works = {name: lambda code=code: python(code) for name, code in codes.items()}
+    works["run"] = lambda: first_run(where.directory)
+    took = medians(works, 3 if where.quick else 15, warm_up=1)
+    bare = Reference("a bare interpreter", took["bare"])
+    aim = (Aim("≤", 60, "difference"),)
     return [
-        Row("import coord", lazy, "ms", against, bare, "≤ 60 ms more", lazy - bare <= 60),
-        Row(
-            "import coord, and use leader_only and connect",
-            used,
-            "ms",
-            against,
-            bare,
-            "≤ 60 ms more",
-            used - bare <= 60,
-        ),
-        Row(
-            "first coord run on a fresh SQLite file, until its command runs (± 10 ms)",
-            child,
-            "ms",
-            bound="< 250 ms",
-            met=child < 250,
-        ),
+        Section(
+            "Start-up",
+            [
+                Figure("import coord", took["imported"], "ms", aim, bare),
+                Figure(f"`{USED}`", took["used"], "ms", aim, bare),
+                Figure(
+                    "first coord run on a fresh SQLite file, until its command runs",
+                    took["run"],
+                    "ms",
+                    (Aim("<", 250),),
+                ),
+            ],
+            "All in turns, each process from its start; an interpreter's time is until its end.",
+        )
     ]
+
+
+if __name__ == "__main__":
+    alone(sections)

@@ -13,21 +13,30 @@ from typing import Any
 from coord import clock, urls
 from coord.operations import Answer, Claim, Release, Renew, Result
 from coord.stores.protocol import Store
-from tests.benchmarks.report import Row
+from tests.benchmarks.alone import alone
+from tests.benchmarks.figures import Aim, Figure, Reference
+from tests.benchmarks.page import Section
+from tests.benchmarks.setting import Setting
+from tests.benchmarks.turns import medians, seconds
 
 BOUND = 1.15
+WARM_UP = 20
 
 
 async def _alternate(
     times: int, ours: Callable[[int], Awaitable[Any]], other: Callable[[int], Awaitable[Any]]
 ) -> tuple[float, float]:
-    """Medians in microseconds, the two taking turns so that the disk's moods hit both."""
+    """Medians in microseconds, in turns, and each first as often as second, so that the disk's moods hit both alike.
+
+    On one loop: the other way would be to start a loop for each sample.
+    """
     taken: tuple[list[float], list[float]] = ([], [])
-    for number in range(times + 20):
-        for work, kept in zip((ours, other), taken, strict=True):
+    for number in range(times + WARM_UP):
+        pair = list(zip((ours, other), taken, strict=True))
+        for work, kept in pair if number % 2 == 0 else reversed(pair):
             began = time.perf_counter()
             await work(number)
-            if number >= 20:
+            if number >= WARM_UP:
                 kept.append((time.perf_counter() - began) * 1e6)
     return statistics.median(taken[0]), statistics.median(taken[1])
 
@@ -91,12 +100,11 @@ class RawSQLite:
         self.db.execute("COMMIT")
 
 
-def row(what: str, ours: float, against: str, other: float, bound: float) -> Row:
-    met = ours <= bound * other
-    return Row(what, ours, "µs", against, other, f"≤ {bound:.2f}", met)
+def figure(what: str, pair: tuple[float, float], against: str, bound: float = BOUND) -> Figure:
+    return Figure(what, pair[0], "µs", (Aim("≤", bound, "ratio"),), Reference(against, pair[1]))
 
 
-async def _sqlite(directory: Path, times: int) -> list[Row]:
+async def _sqlite(directory: Path, times: int) -> list[Figure]:
     store = urls.make_store(f"sqlite://{directory}/ours.db")
     await store.open(5)
     ours, raw = Ours(store), RawSQLite(directory / "raw.db")
@@ -105,12 +113,12 @@ async def _sqlite(directory: Path, times: int) -> list[Row]:
     await store.close()
     raw.db.close()
     return [
-        row("SQLite: claim", claim[0], "the same transaction through sqlite3", claim[1], BOUND),
-        row("SQLite: renewal", renew[0], "the same transaction through sqlite3", renew[1], BOUND),
+        figure("SQLite: claim", claim, "the same transaction through sqlite3"),
+        figure("SQLite: renewal", renew, "the same transaction through sqlite3"),
     ]
 
 
-async def _rethinkdb(url: str, host: str, port: int, times: int) -> list[Row]:
+async def _rethinkdb(url: str, host: str, port: int, times: int) -> list[Figure]:
     from rethinkdb import RethinkDB
 
     store = urls.make_store(url)
@@ -139,80 +147,43 @@ async def _rethinkdb(url: str, host: str, port: int, times: int) -> list[Row]:
     connection.close(noreply_wait=False)
     await store.close()
     return [
-        row("RethinkDB: claim", claim[0], "one conditional update, raw driver", claim[1], BOUND),
-        row("RethinkDB: renewal", renew[0], "one conditional update, raw driver", renew[1], BOUND),
+        figure("RethinkDB: claim", claim, "one conditional update, raw driver"),
+        figure("RethinkDB: renewal", renew, "one conditional update, raw driver"),
     ]
 
 
-def _ancestor(url: str, host: str, port: int, times: int) -> list[Row]:
-    import doublethink
-
+def _ancestor(url: str, host: str, port: int, times: int) -> list[Figure]:
+    """None where the ancestor is not installed: it cannot be on Python 3.12 and later."""
+    try:
+        import doublethink
+    except ImportError:
+        return []
     from coord import Coordinator
 
     name = url.partition("?")[0].rsplit("/", 1)[1]
     registry = doublethink.ServiceRegistry(doublethink.Rethinker(servers=[f"{host}:{port}"], db=name), table="ancestor")
-    registry.unique_service("bench", candidate={"ttl": 60, "node": "a"})
-    coordinator = Coordinator(url)
-    ours, theirs = [], []
-    for _ in range(times):
-        began = time.perf_counter()
-        coordinator.unique_service("bench-unique", {"ttl": 60, "node": "a"})
-        ours.append((time.perf_counter() - began) * 1e6)
-        began = time.perf_counter()
-        registry.unique_service("bench", candidate={"ttl": 60, "node": "a"})
-        theirs.append((time.perf_counter() - began) * 1e6)
-    coordinator.close()
-    return [
-        row("RethinkDB: unique_service", statistics.median(ours), "doublethink's", statistics.median(theirs), 1 / 6),
-    ]
+    with Coordinator(url) as coordinator:
+        works = {
+            "ours": lambda: seconds(lambda: coordinator.unique_service("bench-unique", {"ttl": 60, "node": "a"})) * 1e6,
+            "theirs": lambda: (
+                seconds(lambda: registry.unique_service("bench", candidate={"ttl": 60, "node": "a"})) * 1e6
+            ),
+        }
+        took = medians(works, times, warm_up=3)
+    pair = (took["ours"], took["theirs"])
+    return [figure("RethinkDB: unique_service, of a role that one has", pair, "doublethink's", 1 / 6)]
 
 
-def raw_batch_rate(url: str, host: str, port: int, roles: int) -> float:
-    """Renewals a second of the raw batch query on rows like ours."""
-    from rethinkdb import RethinkDB
-
-    r = RethinkDB()
-    connection = r.connect(host=host, port=port)
-    name = url.partition("?")[0].rsplit("/", 1)[1]
-    if "raw_batch" not in r.db(name).table_list().run(connection):
-        r.db(name).table_create("raw_batch").run(connection)
-    table = r.db(name).table("raw_batch")
-    table.wait().run(connection)
-    keys = [f"role-{number}" for number in range(roles)]
-    rows = [{"id": key, "holder": "me", "token": 1, "beat": 1, "ttl": 15, "info": {}} for key in keys]
-    table.insert(rows, conflict="replace").run(connection)
-    taken = []
-    for beat in range(2, 7):
-        began = time.perf_counter()
-        change = {"beat": beat, "renewed_at": r.now()}
-        table.get_all(*keys).update(lambda old, c=change: r.branch(old["holder"] == "me", c, {})).run(connection)
-        taken.append(time.perf_counter() - began)
-    connection.close()
-    return roles / statistics.median(taken)
+def sections(where: Setting) -> list[Section]:
+    times = 40 if where.quick else 1000
+    figures = asyncio.run(_sqlite(where.directory, times))
+    if where.server is not None:
+        url = where.rethinkdb("swaps")
+        figures += asyncio.run(_rethinkdb(url, where.server.host, where.server.port, times))
+        figures += _ancestor(url, where.server.host, where.server.port, max(10, times // 5))
+    note = f"Medians of {times} in turns, first and second as often, after {WARM_UP} that are not counted."
+    return [Section("One swap", figures, note)]
 
 
-def raw_sqlite_rate(directory: Path, roles: int) -> float:
-    """Renewals a second of one raw transaction that reads and updates as many rows."""
-    db = sqlite3.connect(directory / "raw-batch.db", isolation_level=None)
-    db.execute("PRAGMA journal_mode=WAL")
-    db.execute("PRAGMA synchronous=FULL")
-    db.execute("CREATE TABLE l (role TEXT PRIMARY KEY, holder TEXT, token INT, beat INT, ttl REAL, runs_out REAL)")
-    db.executemany("INSERT INTO l VALUES (?, 'me', 1, 1, 15, 0)", [(f"role-{number}",) for number in range(roles)])
-    taken = []
-    for beat in range(2, 12):
-        began = time.perf_counter()
-        db.execute("BEGIN IMMEDIATE")
-        mine = [row[0] for row in db.execute("SELECT role, holder, token, beat FROM l") if row[1] == "me"]
-        db.executemany("UPDATE l SET beat = ?, runs_out = ? WHERE role = ?", [(beat, began, role) for role in mine])
-        db.execute("COMMIT")
-        taken.append(time.perf_counter() - began)
-    db.close()
-    return roles / statistics.median(taken)
-
-
-def sqlite_rows(directory: Path, times: int) -> list[Row]:
-    return asyncio.run(_sqlite(directory, times))
-
-
-def rethinkdb_rows(url: str, host: str, port: int, times: int) -> list[Row]:
-    return asyncio.run(_rethinkdb(url, host, port, times)) + _ancestor(url, host, port, max(50, times // 5))
+if __name__ == "__main__":
+    alone(sections)

@@ -1,0 +1,143 @@
+"""How many renewals a second the one background thread puts, beside the store's own batch of as many, in turns.
+
+Ours is `store.renew` with all of them, on the coordinator's thread: from the requests to an answer for each. The raw
+one is one update (one transaction) of as many rows like ours through the driver. What is not in here is the time for
+which renewals wait for company on purpose; how fast batches go while roles are held stands with the growth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import Any
+
+from coord import Coordinator
+from coord.operations import Answer, Claim, Renew
+from tests.benchmarks.alone import alone
+from tests.benchmarks.figures import Aim, Figure, Reference
+from tests.benchmarks.page import Section
+from tests.benchmarks.setting import Setting
+from tests.benchmarks.turns import medians, seconds
+
+TTL = 600.0
+TIMEOUT = 60.0
+
+
+class Ours:
+    """A coordinator whose store has these leases."""
+
+    def __init__(self, url: str, roles: int) -> None:
+        self._coordinator = Coordinator(url)
+        self._roles = [f"role-{number}" for number in range(roles)]
+        self._beat = 1
+        self._coordinator.engine.call(self._claim)
+
+    def renew_all(self) -> float:
+        """Seconds that it took."""
+        self._beat += 1
+        renewals = [Renew(role, f"holder of {role}", 1, self._beat, TTL) for role in self._roles]
+        began = time.perf_counter()
+        results = self._coordinator.engine.call(lambda: self._coordinator.inner.store.renew(renewals, TIMEOUT))
+        took = time.perf_counter() - began
+        self._check(results)
+        return took
+
+    async def _claim(self) -> None:
+        claims = (Claim(role, f"holder of {role}", 1, TTL) for role in self._roles)
+        self._check(await asyncio.gather(*(self._coordinator.inner.ask(claim, TIMEOUT) for claim in claims)))
+
+    @staticmethod
+    def _check(results: Sequence[Any]) -> None:
+        wrong = [result for result in results if not (isinstance(result, Answer) and result.applied)]
+        assert not wrong, wrong[0]
+
+    def close(self) -> None:
+        self._coordinator.close()
+
+
+def raw_rethinkdb(where: Setting, url: str, roles: int) -> tuple[Callable[[], None], Callable[[], None]]:
+    """What renews rows like ours, and what closes it."""
+    from rethinkdb import RethinkDB
+
+    assert where.server is not None
+    r = RethinkDB()
+    connection = r.connect(host=where.server.host, port=where.server.port)
+    database = r.db(url.rsplit("/", 1)[1])
+    database.table_create("raw_batch").run(connection)
+    table = database.table("raw_batch")
+    table.wait().run(connection)
+    keys = [f"role-{number}" for number in range(roles)]
+    like_ours = {"token": 1, "beat": 1, "ttl": TTL, "info": {}, "renewed_at": r.now()}
+    table.insert([{"id": key, "holder": f"holder of {key}", **like_ours} for key in keys]).run(connection)
+    beat = 1
+
+    def renew() -> None:
+        nonlocal beat
+        beat += 1
+        change = {"beat": beat, "renewed_at": r.now(), "ttl": TTL}
+        mine = lambda old: (old["token"] == 1) & (old["beat"] < beat)  # noqa: E731
+        written = table.get_all(*keys).update(lambda old: r.branch(mine(old), change, {})).run(connection)
+        assert written["replaced"] == roles, written
+
+    return renew, lambda: connection.close(noreply_wait=False)
+
+
+def raw_sqlite(path: str, roles: int) -> tuple[Callable[[], None], Callable[[], None]]:
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=FULL")
+    db.execute(
+        "CREATE TABLE l (role TEXT NOT NULL PRIMARY KEY, holder TEXT, token INT, beat INT, ttl REAL, renewed_at REAL, "
+        "runs_out REAL, boot_id TEXT, info TEXT)"
+    )
+    names = [f"role-{number}" for number in range(roles)]
+    db.executemany("INSERT INTO l VALUES (?, 'me', 1, 1, 15, 0, 0, 'boot', '{}')", [(name,) for name in names])
+    beat = 1
+
+    def renew() -> None:
+        nonlocal beat
+        beat += 1
+        db.execute("BEGIN IMMEDIATE")
+        rows = []
+        for begin in range(0, roles, 500):  # as many parameters as any SQLite takes
+            some = names[begin : begin + 500]
+            rows += db.execute(f"SELECT * FROM l WHERE role IN ({','.join('?' * len(some))})", some).fetchall()
+        now = time.time()
+        values = [("me", beat, TTL, now, now + TTL, "boot", row[0]) for row in rows if row[1] == "me" and row[2] == 1]
+        db.executemany(
+            "UPDATE l SET holder = ?, beat = ?, ttl = ?, renewed_at = ?, runs_out = ?, boot_id = ? WHERE role = ?",
+            values,
+        )
+        db.execute("COMMIT")
+        assert len(values) == roles
+
+    return renew, db.close
+
+
+def figure(store: str, url: str, roles: int, rounds: int, raw: tuple[Callable[[], None], Callable[[], None]]) -> Figure:
+    renew, close = raw
+    with closing(Ours(url, roles)) as ours:
+        works = {"ours": ours.renew_all, "raw": lambda: seconds(renew)}
+        taken = medians(works, rounds, warm_up=1)
+    close()
+    aims = (Aim("≥", 15_000), Aim("≥", 0.7, "ratio"))
+    what = f"{store}: {roles:,} renewals at once, a second (median of {rounds})"
+    return Figure(what, roles / taken["ours"], "/s", aims, Reference("raw batch of as many", roles / taken["raw"]))
+
+
+def sections(where: Setting) -> list[Section]:
+    few, rounds = (200, 2) if where.quick else (1_000, 11)
+    figures = []
+    if where.server is not None:
+        url, many = where.rethinkdb("batches"), 200 if where.quick else 10_000
+        figures.append(figure("RethinkDB", url, many, rounds, raw_rethinkdb(where, url, many)))
+    raw = raw_sqlite(str(where.directory / "raw_batches.db"), few)
+    figures.append(figure("SQLite", where.sqlite("batches"), few, rounds, raw))
+    return [Section("Renewals in bulk", figures, (__doc__ or "").partition("\n\n")[2].strip().replace("\n", " "))]
+
+
+if __name__ == "__main__":
+    alone(sections)

@@ -1,0 +1,129 @@
+"""Candidates for one role, each a process of its own, forked from one that has all modules loaded but no connection.
+
+`python -m tests.benchmarks.candidates URL ROLE TTL COUNT [count]`. Each line that comes out is of one candidate:
+`<event> <number> <pid> <seconds> [what]`, seconds by `clock.total_seconds` (one machine, one clock for all processes).
+Events: `elected`, `stopping` (just before it stops standing), `follows` (it has learnt of a leader) and, with `count`,
+`asked` for each query. SIGUSR1 makes the leader hand over. A line `more` on the standard input forks another candidate;
+its end ends them all. `zookeeper://host:port` contends for a lock of kazoo's instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from typing import Any, NoReturn
+
+import coord
+from coord import Coordinator, clock
+from tests.benchmarks import counting
+
+REST = 0.15
+"""Seconds after which one that handed over stands again."""
+
+
+def tell(event: str, number: int, at: float, what: str = "") -> None:
+    """One write, so that lines of several processes do not mix."""
+    os.write(1, f"{event} {number} {os.getpid()} {at:.6f} {what}\n".encode())
+
+
+def stand(number: int, url: str, role: str, ttl: float, count: bool) -> NoReturn:
+    if count:
+        counting.watch(lambda what, at: tell("asked", number, at, what.replace(" ", "_")))
+    coordinator = Coordinator(url)
+    lead = coordinator.leadership(
+        role,
+        ttl=ttl,
+        on_elected=lambda _: tell("elected", number, clock.total_seconds()),
+        on_new_leader=lambda _: tell("follows", number, clock.total_seconds()),
+    )
+    lead.start()
+    while True:
+        signal.sigwait({signal.SIGUSR1})
+        tell("stopping", number, clock.total_seconds())
+        lead.stop()
+        time.sleep(REST)
+        lead.start()
+
+
+def contend(number: int, url: str) -> NoReturn:
+    from kazoo.client import KazooClient
+
+    client = KazooClient(url.partition("://")[2])
+    client.start(timeout=30)
+    lock = client.Lock("/bench")
+    while True:
+        tell("follows", number, clock.total_seconds())
+        lock.acquire()
+        tell("elected", number, clock.total_seconds())
+        signal.sigwait({signal.SIGUSR1})
+        tell("stopping", number, clock.total_seconds())
+        lock.release()
+        time.sleep(REST)
+
+
+def load(url: str) -> None:
+    """Import what a candidate will use, so that it is there before the fork."""
+    _ = coord.Leadership, coord.connect
+    if url.startswith("rethinkdb://"):
+        from coord.stores.rethinkdb import driver, queries  # noqa: F401
+
+        driver.reql()
+    elif url.startswith("zookeeper://"):
+        import kazoo.client
+        import kazoo.recipe.lock  # noqa: F401
+    else:
+        from coord.stores import sqlite  # noqa: F401
+
+
+class Nursery:
+    """The process that forks them."""
+
+    def __init__(self, url: str, role: str, ttl: float, count: bool) -> None:
+        self._arguments: Any = (url, role, ttl, count)
+        self._forked: list[int] = []
+
+    def fork(self) -> None:
+        number = len(self._forked)
+        pid = os.fork()
+        if pid == 0:
+            os.close(0)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            try:
+                url, role, ttl, count = self._arguments
+                if url.startswith("zookeeper://"):
+                    contend(number, url)
+                stand(number, url, role, ttl, count)
+            finally:
+                os._exit(1)
+        self._forked.append(pid)
+
+    def end(self) -> None:
+        for pid in self._forked:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue  # killed before: that is what failover is measured by
+
+
+def main(url: str, role: str, ttl: str, count: str, *options: str) -> None:
+    logging.getLogger("coord").setLevel(100)
+    logging.getLogger("kazoo").setLevel(100)
+    load(url)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead leave no zombies, whose pids would still take a signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    nursery = Nursery(url, role, float(ttl), "count" in options)
+    try:
+        for _ in range(int(count)):
+            nursery.fork()
+        for line in iter(sys.stdin.readline, ""):
+            if line.strip() == "more":
+                nursery.fork()
+    finally:
+        nursery.end()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

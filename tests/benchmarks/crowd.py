@@ -1,0 +1,151 @@
+"""A crowd of candidates seen from outside: who leads, how a handover went, how a failover went. See `candidates`."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections import Counter
+from types import TracebackType
+from typing import NamedTuple
+
+from coord import Coordinator, clock
+from tests.benchmarks.setting import spawn
+
+WITHIN = 60.0
+"""Seconds in which somebody must be elected."""
+
+
+class Event(NamedTuple):
+    name: str
+    number: int
+    pid: int
+    at: float
+    what: str = ""
+
+
+class Failover(NamedTuple):
+    """`late`: seconds from the lease's end to another's `on_elected`; `asked`: queries of all in the second after."""
+
+    late: float
+    asked: Counter[str]
+
+
+class Crowd:
+    """`size` candidates for one role, one process each. Leave it (`with`) to end them."""
+
+    def __init__(self, url: str, role: str, size: int, ttl: float = 15.0, *, count: bool = False) -> None:
+        self.role, self.size, self.ttl = role, size, ttl
+        self._process = spawn("candidates", url, role, ttl, size, *(["count"] if count else []), stdin=subprocess.PIPE)
+        assert self._process.stdout is not None
+        self._output = self._process.stdout
+        os.set_blocking(self._output.fileno(), False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._output, selectors.EVENT_READ)
+        self._rest = b""
+        self._events: list[Event] = []
+        self._look = None if url.startswith("zookeeper://") else Coordinator(url)
+        try:
+            self.leader = self._wait_for("elected", 0.0)
+            self._settle()
+        except BaseException:
+            self.end()
+            raise
+
+    def __enter__(self) -> Crowd:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+        self._output.close()
+        self._selector.close()
+        if self._look is not None:
+            self._look.close()
+
+    # -- what it says --------------------------------------------------------------------------------------------
+
+    def _read(self, seconds: float) -> None:
+        """Take in what has been said, waiting so long for something."""
+        if not self._selector.select(seconds):
+            return
+        data = os.read(self._output.fileno(), 1 << 20)
+        if not data:
+            raise RuntimeError("the candidates have ended: see their error above")
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            name, number, pid, at, *what = line.decode().split()
+            self._events.append(Event(name, int(number), int(pid), float(at), *what))
+
+    def _find(self, name: str, since: float, pid: int | None = None) -> Event | None:
+        found = (one for one in self._events if one.name == name and one.at >= since and pid in (None, one.pid))
+        return min(found, key=lambda one: one.at, default=None)
+
+    def _wait_for(self, name: str, since: float, pid: int | None = None) -> Event:
+        until = time.monotonic() + WITHIN
+        while (found := self._find(name, since, pid)) is None:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"{self.role}: nobody was {name} within {WITHIN:g} s")
+            self._read(left)
+        return found
+
+    def _settle(self) -> None:
+        """All the others know of the leader, and have had time to open their feeds."""
+        until = time.monotonic() + WITHIN
+        while len({one.pid for one in self._events if one.name == "follows"} - {self.leader.pid}) < self.size - 1:
+            if time.monotonic() > until:
+                raise TimeoutError(f"{self.role}: not all candidates learnt of the leader within {WITHIN:g} s")
+            self._read(1.0)
+        time.sleep(0.3 + self.size / 200)
+
+    def _forget(self) -> None:
+        self._read(0.0)
+        self._events.clear()
+
+    # -- what is measured ----------------------------------------------------------------------------------------
+
+    def hand_over(self) -> float:
+        """Seconds from the leader's `stop` to another's `on_elected`."""
+        self._forget()
+        os.kill(self.leader.pid, signal.SIGUSR1)
+        stopping = self._wait_for("stopping", 0.0, self.leader.pid)
+        self.leader = self._wait_for("elected", stopping.at)
+        time.sleep(0.2 + self.size / 400)  # the last leader stands again, and the others' claims are over
+        return self.leader.at - stopping.at
+
+    def kill_leader(self) -> float:
+        """`kill -9`. Returns when the lease runs out (`clock.total_seconds`): a ttl after its last renewal."""
+        assert self._look is not None
+        self._forget()
+        os.kill(self.leader.pid, signal.SIGKILL)
+        time.sleep(0.02)  # what it sent is answered
+        lease = self._look.leader(self.role)
+        assert lease is not None, "the leader had lost its lease before it was killed"
+        return clock.total_seconds() + lease.remaining
+
+    def failover(self, runs_out: float) -> Failover:
+        """What came after `kill_leader`. Takes until one second after the lease ran out, then forks a new candidate."""
+        killed = self.leader.pid
+        self.leader = self._wait_for("elected", 0.0)
+        assert self.leader.pid != killed
+        counting_ends = runs_out + 1.0
+        time.sleep(max(0.0, counting_ends - clock.total_seconds()))
+        self._read(0.0)
+        asked = Counter(
+            one.what for one in self._events if one.name == "asked" and runs_out - 0.05 <= one.at < counting_ends
+        )
+        elected = sum(one.name == "elected" for one in self._events)
+        assert elected == 1, f"{elected} were elected after one kill"
+        assert self._process.stdin is not None
+        self._process.stdin.write("more\n")
+        self._process.stdin.flush()
+        return Failover(self.leader.at - runs_out, asked)

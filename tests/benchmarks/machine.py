@@ -1,0 +1,41 @@
+"""What a run was made on: figures mean little without it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+import statistics
+import subprocess
+import time
+from pathlib import Path
+
+from tests.benchmarks.setting import Setting
+
+
+def sync_time(directory: Path, times: int = 100) -> float:
+    """Median seconds that the disk takes to append 4 kB and have it safe: what each swap on it costs at least."""
+    taken, path = [], directory / "sync"
+    with path.open("wb", buffering=0) as file:
+        for _ in range(times):
+            began = time.perf_counter()
+            file.write(b"\0" * 4096)
+            os.fsync(file.fileno())
+            taken.append(time.perf_counter() - began)
+    path.unlink()
+    return statistics.median(taken)
+
+
+def description(where: Setting) -> list[str]:
+    """Lines of Markdown."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    stores = f"SQLite {sqlite3.sqlite_version}"
+    if where.server is not None:
+        said = subprocess.run(["rethinkdb", "--version"], capture_output=True, text=True, check=True).stdout
+        stores += f", RethinkDB {said.split()[1].partition('~')[0]} (one node on loopback)"
+    load = os.getloadavg()[0]
+    return [
+        f"- machine: {cores} cores, {platform.system()} {platform.machine()}, load {load:.1f} at the start; its disk "
+        f"takes {sync_time(where.directory) * 1000:.2f} ms to have 4 kB safe (median of 100 appends with fsync)",
+        f"- Python {platform.python_version()}, {stores}",
+    ]

@@ -1,0 +1,54 @@
+"""What waiting costs the store: queries a ttl of one standby, and of a thousand of one role in one process."""
+
+from __future__ import annotations
+
+import json
+
+from coord import Coordinator
+from tests.benchmarks.alone import alone
+from tests.benchmarks.figures import Aim, Figure
+from tests.benchmarks.page import Section
+from tests.benchmarks.setting import Setting, spawn
+
+TTLS = 4
+
+
+def measure(url: str, numbers: list[int], ttl: float, ttls: int = TTLS) -> dict[int, dict[str, float]]:
+    """Queries a ttl by table, of so many standbys in one process each; all side by side, each for a role of its own."""
+    with Coordinator(url) as leader:
+        for number in numbers:
+            assert leader.leadership(f"stood-by-{number}", ttl=ttl).acquire(timeout=10)
+        children = {number: spawn("stander", url, f"stood-by-{number}", number, ttl, ttls) for number in numbers}
+        found = {}
+        for number, child in children.items():
+            said, _ = child.communicate(timeout=60 + 10 * ttl)
+            found[number] = {what: count / ttls for what, count in json.loads(said).items()}
+        return found
+
+
+def figures(store: str, found: dict[int, dict[str, float]]) -> list[Figure]:
+    rows = []
+    for number, asked in found.items():
+        who = "one standby" if number == 1 else f"{number:,} standbys of one role in one process"
+        rows.append(Figure(f"{store}: {who}: queries a ttl", sum(asked.values()), "", (Aim("≤", 1),)))
+        rows += [Figure(f"{store}: {who}: of these, {what}", count) for what, count in sorted(asked.items())]
+    return rows
+
+
+def sections(where: Setting) -> list[Section]:
+    ttl, many = (1.5, 50) if where.quick else (5.0, 1_000)
+    figures_of_all = [
+        figure
+        for store, url in where.stores("standbys").items()
+        for figure in figures(store, measure(url, [1, many], ttl))
+    ]
+    note = (
+        f"While another process leads, at a ttl of {ttl:g} s, over {TTLS} ttls from two ttls after all have learnt who "
+        "leads. A changefeed is opened once and then costs no query (its opening would be counted); a look of SQLite's "
+        "feed at `PRAGMA data_version` takes no lock and is not counted."
+    )
+    return [Section("Standing by", figures_of_all, note)]
+
+
+if __name__ == "__main__":
+    alone(sections)

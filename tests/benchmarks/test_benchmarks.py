@@ -1,0 +1,129 @@
+"""The benchmarks still run, at tiny size, and measure what they say; the judgement of aims is right."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from coord import clock
+from tests.benchmarks import growth, memory, page, plots, standbys, turns
+from tests.benchmarks.counting import Counted
+from tests.benchmarks.crowd import Crowd
+from tests.benchmarks.figures import Aim, Figure, Reference
+from tests.benchmarks.setting import Setting
+from tests.servers.rethinkdb_server import Server
+
+STORES = ["SQLite", pytest.param("RethinkDB", marks=pytest.mark.rethinkdb)]
+
+
+@pytest.fixture
+def where(tmp_path: Path, store: str, request: pytest.FixtureRequest) -> Setting:
+    server = request.getfixturevalue("rethinkdb_server") if store == "RethinkDB" else None
+    if server is not None and not isinstance(server, Server):
+        pytest.skip("the benchmarks want a server of their own")
+    return Setting(tmp_path, server, quick=True)
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_point_of_growth(where: Setting, store: str) -> None:
+    (point,) = growth.side_by_side(where, {store: 20}, 1.5, 1.5).values()
+    assert point.roles == 20
+    assert point.said["lost"] == 0
+    assert point.said["renewals"] >= 2 * 20
+    assert 0 < point.said["busy"] < 1.5
+    assert point.cpu > 0
+    assert point.queries > 0
+    if store == "RethinkDB":
+        assert set(point.said["queries"]) == {"coord_leases"}
+        assert point.by_server == pytest.approx(point.queries, rel=0.5)
+    section = growth.section({store: [point]}, 1.5, {store: 20})
+    assert "20 roles" in "\n".join(section.lines())
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_succession_is_told_apart_by_candidate(where: Setting, store: str) -> None:
+    with Crowd(where.stores("crowd")[store], "role", 3, 1.5, count=True) as crowd:
+        first = crowd.leader
+        assert 0 < crowd.hand_over() < 10
+        assert crowd.leader.pid != first.pid
+        runs_out = crowd.kill_leader()
+        assert 0 < runs_out - clock.total_seconds() <= 1.5
+        failover = crowd.failover(runs_out)
+        assert -0.1 < failover.late < 10
+        assert failover.asked.total() >= 1
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_standbys_are_counted(where: Setting, store: str) -> None:
+    found = standbys.measure(where.stores("standbys")[store], [1, 5], 0.6, ttls=2)
+    assert found.keys() == {1, 5}
+    assert all(sum(asked.values()) <= 2.5 for asked in found.values())
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_queries_are_counted_until_the_end(where: Setting, store: str) -> None:
+    from coord import Coordinator
+
+    counted = Counted()
+    try:
+        with Coordinator(where.stores("counted")[store]) as coordinator:
+            began = clock.total_seconds()
+            coordinator.leader("nobody's")
+            assert counted.between(began, clock.total_seconds()).total() == 1
+            counted.end()
+            coordinator.leader("nobody's")
+            assert counted.between(began, clock.total_seconds()).total() == 1
+    finally:
+        counted.end()
+
+
+def test_memory_grows_with_what_is_held() -> None:
+    before = memory.now()
+    held = bytearray(20_000_000)
+    grown = memory.now().above(before)
+    assert 15_000_000 < grown.rss < 30_000_000
+    assert 15_000_000 < grown.uss < 30_000_000
+    assert held
+
+
+def test_turns_change_who_goes_first() -> None:
+    order: list[str] = []
+    took = turns.medians({"a": lambda: order.append("a") or 1.0, "b": lambda: order.append("b") or 3.0}, 2, warm_up=1)
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert took == {"a": 1.0, "b": 3.0}
+    assert turns.seconds(lambda: time.sleep(0.01)) >= 0.01
+
+
+@pytest.mark.parametrize(
+    ("aim", "value", "met"),
+    [
+        (Aim("≤", 5), 5, True),
+        (Aim("≤", 5), 5.1, False),
+        (Aim("<", 5), 5, False),
+        (Aim("≥", 5), 4.9, False),
+        (Aim("=", 0), 0, True),
+        (Aim("=", 0), 1, False),
+        (Aim("≤", 1.25, "ratio"), 5, True),
+        (Aim("≤", 1.2, "ratio"), 5, False),
+        (Aim("≤", 1, "difference"), 5, True),
+        (Aim("≤", 0.9, "difference"), 5, False),
+    ],
+)
+def test_aims_are_judged_by_what_was_measured(aim: Aim, value: float, met: bool) -> None:
+    figure = Figure("it", value, "ms", (aim,), Reference("that", 4))
+    assert figure.met is met
+    assert figure.cells()[-1] == ("yes" if met else "**no**")
+    section = page.Section("All", (figure, Figure("another", 1, "ms", (Aim("≤", 2),)), Figure("no aim", 3)))
+    assert page.verdict([section]).startswith(f"{2 if met else 1} of 2 aims are met.")
+
+
+def test_pictures_are_small_and_the_same_for_the_same_points(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    panel = plots.Panel("queries", "roles", "a second", {"SQLite": [(10, 1), (100, 2)], "RethinkDB": [(10, 1.5)]})
+    picture = plots.Picture("growth", "how it grows", (panel, panel))
+    first = plots.draw(picture, tmp_path).read_bytes()
+    assert plots.draw(picture, tmp_path).read_bytes() == first
+    assert len(first) < 60_000
+    assert b">SQLite<" in first
