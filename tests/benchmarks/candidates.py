@@ -1,6 +1,7 @@
-"""Candidates for one role, each a process of its own, forked from one that has all modules loaded but no connection.
+"""Candidates for one role in processes that are forked from one which has all modules loaded but no connection.
 
-`python -m tests.benchmarks.candidates URL ROLE TTL COUNT [count]`. Each line that comes out is of one candidate:
+`python -m tests.benchmarks.candidates URL ROLE TTL PROCESSES EACH [count]`, EACH candidates to a process, which share a
+coordinator. Each line that comes out is of one candidate:
 `<event> <number> <pid> <seconds> [what]`, seconds by `clock.total_seconds` (one machine, one clock for all processes).
 Events: `elected`, `stopping` (just before it stops standing), `follows` (it has learnt of a leader) and, with `count`,
 `asked` for each query. SIGUSR1 makes the leader hand over. A line `more` on the standard input forks another candidate;
@@ -29,23 +30,31 @@ def tell(event: str, number: int, at: float, what: str = "") -> None:
     os.write(1, f"{event} {number} {os.getpid()} {at:.6f} {what}\n".encode())
 
 
-def stand(number: int, url: str, role: str, ttl: float, count: bool) -> NoReturn:
-    if count:
-        counting.watch(lambda what, at: tell("asked", number, at, what.replace(" ", "_")))
-    coordinator = Coordinator(url)
-    lead = coordinator.leadership(
+def candidate(coordinator: Coordinator, number: int, role: str, ttl: float) -> coord.Leadership:
+    return coordinator.leadership(
         role,
         ttl=ttl,
         on_elected=lambda _: tell("elected", number, clock.total_seconds()),
         on_new_leader=lambda _: tell("follows", number, clock.total_seconds()),
     )
-    lead.start()
+
+
+def stand(numbers: range, url: str, role: str, ttl: float, count: bool) -> NoReturn:
+    if count:
+        counting.watch(lambda what, at: tell("asked", numbers[0], at, what.replace(" ", "_")))
+    coordinator = Coordinator(url)
+    leads = {number: candidate(coordinator, number, role, ttl) for number in numbers}
+    for lead in leads.values():
+        lead.start()
     while True:
         signal.sigwait({signal.SIGUSR1})
-        tell("stopping", number, clock.total_seconds())
-        lead.stop()
-        time.sleep(REST)
-        lead.start()
+        for number, lead in leads.items():
+            if lead.is_leader:
+                tell("stopping", number, clock.total_seconds())
+                lead.stop()
+                time.sleep(REST)
+                lead.start()
+                break
 
 
 def contend(number: int, url: str) -> NoReturn:
@@ -81,12 +90,13 @@ def load(url: str) -> None:
 class Nursery:
     """The process that forks them."""
 
-    def __init__(self, url: str, role: str, ttl: float, count: bool) -> None:
+    def __init__(self, url: str, role: str, ttl: float, each: int, count: bool) -> None:
         self._arguments: Any = (url, role, ttl, count)
+        self._each = each
         self._forked: list[int] = []
 
     def fork(self) -> None:
-        number = len(self._forked)
+        number = len(self._forked) * self._each
         pid = os.fork()
         if pid == 0:
             os.close(0)
@@ -95,7 +105,7 @@ class Nursery:
                 url, role, ttl, count = self._arguments
                 if url.startswith("zookeeper://"):
                     contend(number, url)
-                stand(number, url, role, ttl, count)
+                stand(range(number, number + self._each), url, role, ttl, count)
             finally:
                 os._exit(1)
         self._forked.append(pid)
@@ -108,15 +118,15 @@ class Nursery:
                 continue  # killed before: that is what failover is measured by
 
 
-def main(url: str, role: str, ttl: str, count: str, *options: str) -> None:
+def main(url: str, role: str, ttl: str, processes: str, each: str, *options: str) -> None:
     logging.getLogger("coord").setLevel(100)
     logging.getLogger("kazoo").setLevel(100)
     load(url)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead leave no zombies, whose pids would still take a signal
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    nursery = Nursery(url, role, float(ttl), "count" in options)
+    nursery = Nursery(url, role, float(ttl), int(each), "count" in options)
     try:
-        for _ in range(int(count)):
+        for _ in range(int(processes)):
             nursery.fork()
         for line in iter(sys.stdin.readline, ""):
             if line.strip() == "more":

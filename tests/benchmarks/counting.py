@@ -1,4 +1,4 @@
-"""What a process asks of its store: at RethinkDB's pool by table, at SQLite's worker by transaction.
+"""What a process asks of its store, by table: at RethinkDB's pool, and transactions at SQLite's worker.
 
 Call `watch` before the first coordinator is made. Changefeeds are told apart ("feed of …"): they are asked for once and
 then only listened to. SQLite's feed reads `PRAGMA data_version` and takes no lock; it is not counted.
@@ -16,7 +16,13 @@ from coord import clock
 
 TABLE = re.compile(rb'\[15,\[\[14,\["[^"]*"\]\],"([^"]+)"')
 """`r.db(…).table(name)` as it is sent: TABLE is term 15, DB is 14."""
-TRANSACTION = "transaction"
+LEASES = "coord_leases"
+OF_MODULE = {
+    "coord.stores.sqlite.store": LEASES,
+    "coord.board.sqlite": "coord_board",
+    "coord.records.sqlite": "services",
+}
+"""A transaction on SQLite is a function of the module that keeps the table."""
 
 Told = Callable[[str, float], None]
 
@@ -80,7 +86,8 @@ def _watch_sqlite(told: Told) -> Callable[[], None]:
     put = Worker.put
 
     def counted_put(self: Worker, job: Any) -> None:
-        told(TRANSACTION, clock.total_seconds())
+        module = job._work.__module__
+        told(OF_MODULE.get(module, module), clock.total_seconds())
         put(self, job)
 
     def set_put(put: Any) -> None:

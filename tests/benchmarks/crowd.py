@@ -34,11 +34,15 @@ class Failover(NamedTuple):
 
 
 class Crowd:
-    """`size` candidates for one role, one process each. Leave it (`with`) to end them."""
+    """`size` candidates for one role, `each` to a process. Leave it (`with`) to end them."""
 
-    def __init__(self, url: str, role: str, size: int, ttl: float = 15.0, *, count: bool = False) -> None:
-        self.role, self.size, self.ttl = role, size, ttl
-        self._process = spawn("candidates", url, role, ttl, size, *(["count"] if count else []), stdin=subprocess.PIPE)
+    def __init__(
+        self, url: str, role: str, size: int, ttl: float = 15.0, *, each: int = 1, count: bool = False
+    ) -> None:
+        self.role, self.size, self._each = role, size, each
+        self._process = spawn(
+            "candidates", url, role, ttl, size // each, each, *(["count"] if count else []), stdin=subprocess.PIPE
+        )
         assert self._process.stdout is not None
         self._output = self._process.stdout
         os.set_blocking(self._output.fileno(), False)
@@ -85,13 +89,13 @@ class Crowd:
             name, number, pid, at, *what = line.decode().split()
             self._events.append(Event(name, int(number), int(pid), float(at), *what))
 
-    def _find(self, name: str, since: float, pid: int | None = None) -> Event | None:
-        found = (one for one in self._events if one.name == name and one.at >= since and pid in (None, one.pid))
+    def _find(self, name: str, since: float) -> Event | None:
+        found = (one for one in self._events if one.name == name and one.at >= since)
         return min(found, key=lambda one: one.at, default=None)
 
-    def _wait_for(self, name: str, since: float, pid: int | None = None) -> Event:
+    def _wait_for(self, name: str, since: float) -> Event:
         until = time.monotonic() + WITHIN
-        while (found := self._find(name, since, pid)) is None:
+        while (found := self._find(name, since)) is None:
             left = until - time.monotonic()
             if left <= 0:
                 raise TimeoutError(f"{self.role}: nobody was {name} within {WITHIN:g} s")
@@ -101,7 +105,7 @@ class Crowd:
     def _settle(self) -> None:
         """All the others know of the leader, and have had time to open their feeds."""
         until = time.monotonic() + WITHIN
-        while len({one.pid for one in self._events if one.name == "follows"} - {self.leader.pid}) < self.size - 1:
+        while len({one.number for one in self._events if one.name == "follows"} - {self.leader.number}) < self.size - 1:
             if time.monotonic() > until:
                 raise TimeoutError(f"{self.role}: not all candidates learnt of the leader within {WITHIN:g} s")
             self._read(1.0)
@@ -117,13 +121,14 @@ class Crowd:
         """Seconds from the leader's `stop` to another's `on_elected`."""
         self._forget()
         os.kill(self.leader.pid, signal.SIGUSR1)
-        stopping = self._wait_for("stopping", 0.0, self.leader.pid)
+        stopping = self._wait_for("stopping", 0.0)
+        assert stopping.number == self.leader.number
         self.leader = self._wait_for("elected", stopping.at)
         time.sleep(0.2 + self.size / 400)  # the last leader stands again, and the others' claims are over
         return self.leader.at - stopping.at
 
     def kill_leader(self) -> float:
-        """`kill -9`. Returns when the lease runs out (`clock.total_seconds`): a ttl after its last renewal."""
+        """`kill -9`, of its whole process. Returns when (`clock.total_seconds`) the lease runs out by the store."""
         assert self._look is not None
         self._forget()
         os.kill(self.leader.pid, signal.SIGKILL)

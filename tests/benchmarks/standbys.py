@@ -36,7 +36,7 @@ def figures(store: str, found: dict[int, dict[str, float]]) -> list[Figure]:
 
 
 def sections(where: Setting) -> list[Section]:
-    ttl, many = (1.5, 50) if where.quick else (5.0, 1_000)
+    ttl, many = (1.5, 50) if where.quick else (3.0, 1_000)
     figures_of_all = [
         figure
         for store, url in where.stores("standbys").items()
