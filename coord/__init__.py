@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         StoreUnavailable,
     )
     from coord.fencing import Fence
+    from coord.follow_all import LeaderChange
     from coord.health_check import Health, HealthStatus, health
     from coord.heartbeat import AsyncHeartbeat, Heartbeat
     from coord.leadership import Leadership
@@ -52,6 +53,7 @@ _WHERE = {
     "Health": "health_check",
     "HealthStatus": "health_check",
     "Heartbeat": "heartbeat",
+    "LeaderChange": "follow_all",
     "Leadership": "leadership",
     "LeadershipLost": "errors",
     "Lease": "lease",
@@ -86,6 +88,7 @@ __all__ = [
     "Health",
     "HealthStatus",
     "Heartbeat",
+    "LeaderChange",
     "Leadership",
     "LeadershipLost",
     "Lease",

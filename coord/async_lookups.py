@@ -10,6 +10,7 @@ from coord import checks, urls
 from coord.board.protocol import Board
 from coord.candidate import Candidate, ordered
 from coord.follow import changes_of_leader
+from coord.follow_all import LeaderChange, changes_of_leaders
 from coord.known import Known
 from coord.lease import Lease
 from coord.past import PastTerm
@@ -65,6 +66,13 @@ class AsyncLookups:
     def watch_leader(self, role: str) -> AsyncIterator[Lease | None]:
         """Who leads now, then each change, as it happens; None for nobody. Goes on through outages of the store."""
         return changes_of_leader(self, checks.role(role))
+
+    def watch_leaders(self) -> AsyncIterator[LeaderChange]:
+        """Each role that somebody leads now, then each change of any role's leader, as it happens; through outages.
+
+        Roles that appear later are among them. A change has the fields `role` and `leader`, which is None for nobody.
+        """
+        return changes_of_leaders(self)
 
     # -- what they stand on --------------------------------------------------------------------------------------
 

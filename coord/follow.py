@@ -8,6 +8,7 @@ from typing import Protocol
 
 from coord.known import Known
 from coord.lease import Lease
+from coord.story import Story
 
 
 class Source(Protocol):
@@ -17,7 +18,7 @@ class Source(Protocol):
 
     def follow(self, role: str, listener: Callable[[Lease], None]) -> Callable[[], None]: ...
 
-    async def leader(self, role: str) -> Lease | None: ...
+    async def read(self, roles: list[str] | None) -> list[Lease]: ...
 
 
 async def changes_of_leader(source: Source, role: str) -> AsyncIterator[Lease | None]:
@@ -27,39 +28,31 @@ async def changes_of_leader(source: Source, role: str) -> AsyncIterator[Lease | 
     anticipate a write that fails, so this tells people and caches; it decides nothing.
     """
     hints: asyncio.Queue[Lease] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
+    loop, story, begun = asyncio.get_running_loop(), Story(), False
 
     def hinted(lease: Lease) -> None:
-        source.known.saw(lease)
+        if begun:
+            source.known.saw(lease)
         hints.put_nowait(lease)
 
     source.known.watch(role)
     stop = source.follow(role, hinted)
     try:
-        present = await source.leader(role)
-        source.known.saw(present or Lease(role))
-        yield present
-        told = _who(present)
-        runs_out = None if present is None else loop.time() + present.remaining
+        rows = await source.read([role])
+        present = rows[0] if rows else Lease(role)
+        source.known.saw(present)
+        begun = True
+        story.saw(present, loop.time())
+        yield story.leader(loop.time())
         while True:
-            left = None if runs_out is None else max(0.0, runs_out - loop.time())
+            now = loop.time()
+            left = story.runs_out - now if story.leader(now) is not None else None
             try:
-                lease: Lease | None = await asyncio.wait_for(hints.get(), left)
+                changed = story.saw(await asyncio.wait_for(hints.get(), left), loop.time())
             except asyncio.TimeoutError:
-                lease = None
-            if lease is not None and present is not None and lease.older_than(present):
-                continue
-            stands = lease is not None and lease.led
-            runs_out = loop.time() + lease.remaining if lease is not None and stands else None
-            present = lease or present
-            now = _who(lease if stands else None)
-            if now != told:
-                told = now
-                yield lease if stands else None
+                changed = story.changed(loop.time())
+            if changed:
+                yield story.leader(loop.time())
     finally:
         stop()
         source.known.unwatch(role)
-
-
-def _who(lease: Lease | None) -> tuple[str | None, int] | None:
-    return None if lease is None else (lease.holder, lease.token)

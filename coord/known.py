@@ -20,6 +20,8 @@ class Known:
     def __init__(self) -> None:
         self._watched: dict[str, int] = {}
         self._leases: dict[str, tuple[Lease, float]] = {}
+        self._before: dict[str, tuple[Lease, float]] = {}
+        """What was known until the feed broke: it still tells when those very writes run out."""
 
     def watch(self, role: str) -> None:
         self._watched[role] = self._watched.get(role, 0) + 1
@@ -29,16 +31,21 @@ class Known:
         if self._watched[role] == 0:
             del self._watched[role]
             self._leases.pop(role, None)
+            self._before.pop(role, None)
 
     def saw(self, lease: Lease) -> None:
         """The feed, or a read, showed this."""
         if lease.role in self._watched:
-            before = self._leases.get(lease.role)
+            runs_out = time.monotonic() + lease.remaining
+            before = self._leases.get(lease.role) or self._before.get(lease.role)
+            if before is not None and lease.sight == before[0].sight:
+                runs_out = min(runs_out, before[1])  # a feed without a clock gives every row its whole ttl
             if before is None or not lease.older_than(before[0]):
-                self._leases[lease.role] = (lease, time.monotonic() + lease.remaining)
+                self._leases[lease.role] = (lease, runs_out)
 
     def forget(self) -> None:
         """The feed broke: nothing is known any more."""
+        self._before |= self._leases
         self._leases.clear()
 
     def has(self, role: str) -> bool:
@@ -48,7 +55,7 @@ class Known:
     def leader(self, role: str) -> Lease | None:
         """Who leads, or None for nobody; only where `has` says so."""
         lease, runs_out = self._leases.get(role, _UNKNOWN)
-        if lease is None or not lease.led:
+        if lease is None or lease.vacant or lease.reserved:
             return None
         left = runs_out - time.monotonic()
         return replace(lease, remaining=left) if left > 0 else None

@@ -12,6 +12,7 @@ from coord import checks
 from coord.async_lookups import AsyncLookups
 from coord.candidate import Candidate
 from coord.engine import Engine
+from coord.follow_all import LeaderChange
 from coord.lease import Lease
 from coord.past import PastTerm
 
@@ -58,6 +59,13 @@ class Lookups:
         """Who leads now, then each change, as it happens; None for nobody. Goes on through outages of the store."""
         checks.role(role)
         return self.iterate(lambda: self._asked.watch_leader(role))
+
+    def watch_leaders(self) -> Iterator[LeaderChange]:
+        """Each role that somebody leads now, then each change of any role's leader, as it happens; through outages.
+
+        Roles that appear later are among them. A change has the fields `role` and `leader`, which is None for nobody.
+        """
+        return self.iterate(self._asked.watch_leaders)
 
     def iterate(self, begin: Callable[[], AsyncIterator[T]]) -> Iterator[T]:
         """What an async iterator of this coordinator brings, for the calling thread; ends when this is closed."""

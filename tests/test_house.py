@@ -41,6 +41,7 @@ LAYERS = [
         "renewals",
         "progress",
         "retrying",
+        "story",
     },
     {
         "announcer",
@@ -55,6 +56,7 @@ LAYERS = [
         "wishes",
         "yielding",
         "follow",
+        "follow_all",
         "choosing",
         "publishing",
         "rhythm",

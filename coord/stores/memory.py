@@ -30,7 +30,7 @@ class MemoryStore:
         self._now, self._wall = now, wall
         self._rows: dict[str, tuple[Lease, float]] = {}
         self._past: dict[str, list[history.Entry]] = {}
-        self._watchers: list[tuple[frozenset[str], Callable[[Lease], None]]] = []
+        self._watchers: list[tuple[frozenset[str] | None, Callable[[Lease], None]]] = []
         self._lock = threading.RLock()
 
     async def open(self, timeout: float) -> None:
@@ -60,7 +60,7 @@ class MemoryStore:
             wanted = self._past if roles is None else [role for role in roles if role in self._past]
             return [term for role in wanted for term in history.terms(role, self._past[role])]
 
-    async def watch(self, roles: Collection[str]) -> AsyncIterator[Lease]:
+    async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
         queue: asyncio.Queue[Lease] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
@@ -68,7 +68,7 @@ class MemoryStore:
             with contextlib.suppress(RuntimeError):  # that loop has closed without closing its feed
                 loop.call_soon_threadsafe(queue.put_nowait, lease)
 
-        entry = (frozenset(roles), tell)
+        entry = (None if roles is None else frozenset(roles), tell)
         with self._lock:
             self._watchers.append(entry)
         try:
@@ -104,6 +104,6 @@ class MemoryStore:
             return Answer(False, row)
         self._rows[row.role] = (after, self._now() + after.remaining)
         for roles, tell in self._watchers:
-            if row.role in roles:
+            if roles is None or row.role in roles:
                 tell(after)
         return Answer(True, after)

@@ -51,8 +51,9 @@ class Store(Protocol):
         They were written by the swaps themselves: see `coord/past.py`.
         """
 
-    def watch(self, roles: Collection[str]) -> AsyncIterator[Lease]:
-        """Rows of these roles: first all that exist, then each as it changes, as soon as possible.
+    def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
+        """Rows of these roles (None: of every role, those that appear later, too): first all that exist, then each as
+        it changes, as soon as possible.
 
         Only a hint: may lose, repeat or anticipate writes. But what it shows of a row is of one write, ttl included: a
         challenger may count a takeover from it. A feed that shows renewals too spares challengers their queries.

@@ -148,12 +148,12 @@ class Hand:
         await asyncio.sleep(ttl + self._bench.slack)
 
     @contextlib.asynccontextmanager
-    async def feed(self, *roles: str) -> AsyncIterator[asyncio.Queue[Lease]]:
-        """What `watch` yields, as a queue. The feed must close within two seconds."""
+    async def feed(self, *roles: str, every: bool = False) -> AsyncIterator[asyncio.Queue[Lease]]:
+        """What `watch` yields, as a queue; `every` for all roles. The feed must close within two seconds."""
         queue: asyncio.Queue[Lease] = asyncio.Queue()
 
         async def pump() -> None:
-            watching = self.store.watch(roles or (self.role,))
+            watching = self.store.watch(None if every else roles or (self.role,))
             try:
                 async for lease in watching:
                     queue.put_nowait(lease)

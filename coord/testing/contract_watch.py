@@ -84,6 +84,24 @@ class WatchContract(Bench):
 
         self.run(body)
 
+    def test_every_role_those_that_appear_later_too(self) -> None:
+        async def body(at: Hand) -> None:
+            there, later = at.fresh_role(), at.fresh_role()
+            applied(await at.claim("a", 4, role=there))
+            other = await at.another()
+            at.role, other.role = there, later
+            async with at.feed(every=True) as queue:
+                await heard(queue, lambda lease: lease.role == there and lease.beat == 4, "a row that was there")
+                applied(await other.claim("b", 1))
+                await heard(queue, lambda lease: lease.role == later and lease.holder == "b", "a role that came later")
+                applied(await other.release("b", 1, 2))
+                await heard(queue, lambda lease: lease.role == later and lease.vacant, "its release")
+                applied(await at.renew("a", 1, 5))
+                applied(await at.release("a", 1, 6))
+                await heard(queue, lambda lease: lease.role == there and lease.vacant, "the other's release")
+
+        self.run(body)
+
     def test_two_feeds_and_the_end_of_one(self) -> None:
         async def body(at: Hand) -> None:
             async with at.feed() as queue:

@@ -143,7 +143,7 @@ class FaultyStore:
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
         return await self._raising("read", lambda: self.inner.past(roles, timeout), timeout)
 
-    async def watch(self, roles: Collection[str]) -> AsyncIterator[Lease]:
+    async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
         await self._raising("watch", _nothing, math.inf)
         loop, queue = asyncio.get_running_loop(), asyncio.Queue[Lease | StoreUnavailable]()
         self._feeds.append((loop, queue))
@@ -170,7 +170,7 @@ class FaultyStore:
 
     # -- inside ------------------------------------------------------------------------------------------------
 
-    async def _pump(self, roles: Collection[str], queue: asyncio.Queue[Lease | StoreUnavailable]) -> None:
+    async def _pump(self, roles: Collection[str] | None, queue: asyncio.Queue[Lease | StoreUnavailable]) -> None:
         try:
             async for lease in self.inner.watch(roles):
                 if self._lose > 0:

@@ -51,7 +51,7 @@ class RecordingStore:
             self.history.ok(key, row=list(found.get(role, Lease(role)).sight))
         return rows
 
-    def watch(self, roles: Collection[str]) -> AsyncIterator[Lease]:
+    def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
         return self.inner.watch(roles)
 
     async def close(self) -> None:

@@ -135,7 +135,7 @@ class RecordingStore:
             self._recorder.end("ok", key, row=_row(found.get(role, Lease(role))))
         return rows
 
-    def watch(self, roles: Collection[str]) -> AsyncIterator[Lease]:
+    def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
         return self._store.watch(roles)
 
     async def close(self) -> None:

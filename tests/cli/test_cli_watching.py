@@ -59,3 +59,26 @@ def test_services(runs: Runs) -> None:
     status, out, _ = runs.answer("services", "--url", runs.url, "--json")
     assert {one["id"] for one in json.loads(out)} == {"busy", "idle", "evil\x1b[31m"}
     assert runs.answer("services", "nobody", "--url", runs.url)[1].startswith("no healthy services")
+
+
+def test_watch_every_role(runs: Runs) -> None:
+    with coord.connect(runs.url) as c:
+        assert c.unique_service("there", {"ttl": 30})
+        watching = runs.start("-m", "coord.cli", "watch", "--url", runs.url, stdout=subprocess.PIPE)
+        as_json = runs.start("-m", "coord.cli", "watch", "--url", runs.url, "--json", stdout=subprocess.PIPE)
+        assert watching.stdout is not None
+        assert as_json.stdout is not None
+        assert "  there  token 1  " in watching.stdout.readline()
+        assert json.loads(as_json.stdout.readline())["role"] == "there"
+        lead = c.leadership("later", ttl=5, info={"node": "a"})
+        assert lead.acquire(timeout=10)
+        assert watching.stdout.readline().rstrip().endswith("node=a")
+        said = json.loads(as_json.stdout.readline())
+        assert (said["role"], said["leader"]["token"], said["leader"]["info"]) == ("later", 1, {"node": "a"})
+        lead.stop()
+        assert watching.stdout.readline().rstrip().endswith("nobody leads 'later'")
+        said = json.loads(as_json.stdout.readline())
+        assert (said["role"], said["leader"]) == ("later", None)
+        for process in (watching, as_json):
+            process.kill()
+            process.communicate()

@@ -57,7 +57,7 @@ class Moody(MemoryStore):
             raise coord.StoreUnavailable("down")
         return await super().read(roles, timeout)
 
-    async def watch(self, roles: Collection[str]) -> AsyncIterator[Lease]:
+    async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
         if self.mood != "well":
             raise coord.StoreUnavailable("down")
         async for lease in super().watch(roles):

@@ -79,9 +79,10 @@ class Queries:
         rows = self.up_to_date if roles is None else self.up_to_date.get_all(*roles)
         return rows.pluck("id", "history")
 
-    def watch(self, roles: Collection[str]) -> Any:
+    def watch(self, roles: Collection[str] | None) -> Any:
         """The same rows as they change. Heartbeats are in it: a sight of one is what a takeover is counted from."""
-        return self.table.get_all(*roles).pluck(*FIELDS).changes(include_initial=True, squash=False)
+        rows = self.table if roles is None else self.table.get_all(*roles)
+        return rows.pluck(*FIELDS).changes(include_initial=True, squash=False)
 
     # -- what they are made of -----------------------------------------------------------------------------------
 

@@ -133,15 +133,17 @@ class RethinkDBStore:
             raise trouble.error() from None
         return [lease(one["row"], one["now"]) for one in rows if isinstance(one["row"]["id"], str)]
 
-    async def watch(self, roles: Collection[str]) -> AsyncIterator[Lease]:
+    async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
         try:
-            feed = self._pool.feed(self._queries.watch(sorted(set(roles))))
+            feed = self._pool.feed(self._queries.watch(None if roles is None else sorted(set(roles))))
             try:
                 async for change in feed:
                     if change.get("error"):
                         raise errors.lost("the server lost part of the feed")
                     row = change.get("new_val")
-                    yield lease(row, None) if row else Lease(change["old_val"]["id"])
+                    role = (row or change["old_val"])["id"]
+                    if isinstance(role, str):  # in a feed of the whole table there may be any key
+                        yield lease(row, None) if row else Lease(role)
             finally:
                 await feed.aclose()
         except Trouble as trouble:

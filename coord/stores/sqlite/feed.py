@@ -136,11 +136,11 @@ class Feed(Generic[T]):
 
 
 class LeaseFeed(Feed[Lease]):
-    """Rows of `roles`: all at first, then each whose sight has changed."""
+    """Rows of `roles` (None: of every role): all at first, then each whose sight has changed."""
 
-    def __init__(self, handle: Handle, clock: StoreClock, roles: Collection[str]) -> None:
+    def __init__(self, handle: Handle, clock: StoreClock, roles: Collection[str] | None) -> None:
         super().__init__(handle, clock)
-        self._roles = tuple(roles)
+        self._roles = None if roles is None else tuple(roles)
         self._known: dict[str, Sight] = {}
 
     def fresh(self, conn: sqlite3.Connection) -> dict[str, Lease]:

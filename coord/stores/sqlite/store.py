@@ -92,7 +92,7 @@ class SQLiteStore:
         wanted = None if roles is None else tuple(roles)
         return await self._ask(lambda _, handle: swaps.history(handle, wanted), timeout)
 
-    def watch(self, roles: Collection[str]) -> AsyncIterator[Lease]:
+    def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
         return self._hear(lambda: LeaseFeed(self._handle(), self._clock, roles))
 
     async def _hear(self, make: Callable[[], Feed[T]]) -> AsyncIterator[T]:
