@@ -20,7 +20,7 @@ from coord.notice import Notice
 from coord.stores.memory import MemoryStore
 from coord.stores.sqlite import SQLiteStore, StoreClock
 
-WITHIN = 10.0
+WITHIN = 30.0
 """Seconds to wait for what should come at once; a loaded machine may take its time."""
 _names = itertools.count()
 
