@@ -10,7 +10,8 @@ The rules, by the numbers of `docs/guarantees.md`:
     lease that is vacant or run out by the store's clock; otherwise its answer is the first sight.
 2.  A renewal names its holder and token; it is never sent for a term that has ended.
 3.  The work ends first (`drained`), then the lease is released. Work that will not end lets the lease run out. Nor
-    is a new claim sent before the work of the last term has ended.
+    is a new claim sent before the work of the last term has ended. A release may hand the role to one candidate:
+    the row then names it, with beat 0, and it claims as under rule 8; the others wait as for any lease.
 4.  Takeover is due when the same (holder, token, beat) was seen for the row's whole ttl on this candidate's `awake`
     clock, counted from when the first sight of it was *received*; or when the store's clock says so (the store
     judges that, in the claim).

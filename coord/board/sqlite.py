@@ -89,6 +89,10 @@ class SQLiteBoard:
 class LoudFeed(Feed[Notice]):
     """Loud notices that have not run out: all at first, then each that was posted, anew too."""
 
+    poll = (
+        0.1  # every leader listens, always, and for what people do: it need not look as often as who waits for a role
+    )
+
     def __init__(self, handle: Handle, clock: StoreClock) -> None:
         super().__init__(handle, clock)
         self._known: dict[str, tuple[Any, ...]] = {}

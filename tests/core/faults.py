@@ -116,6 +116,17 @@ class AdoptsItsRow(Election):
             self._emit(Elected(lease, self.deadline))
 
 
+class AdoptsHandover(Election):
+    """The row that it was handed over in is taken for a won claim: it leads under the token of the last term."""
+
+    def _see(self, lease: Lease, now: Instant) -> None:
+        super()._see(lease, now)
+        if self.phase is Phase.FOLLOWING and lease.reserved and lease.holder == self.candidate:
+            self.token, self.deadline = lease.token, now.total + lease.ttl
+            self.in_flight, self.phase, self._renew_at = None, Phase.LEADING, now.total
+            self._emit(Elected(lease, self.deadline))
+
+
 class RetriesBlindly(Election):
     def _failed(self, operation: Any, failure: Failure, now: Instant, retry_in: float) -> None:
         super()._failed(operation, failure, now, retry_in)

@@ -119,6 +119,12 @@ MUTANTS = [
         "a row adopted from a feed", 8, faults.AdoptsFromFeed, _net("ahead", "true", faults=0, whispers=2, delays=3)
     ),
     Mutant("a row adopted for saying that the holder is me", 8, faults.AdoptsItsRow, _net()),
+    Mutant(
+        "a handed-over row adopted without a claim",
+        8,
+        faults.AdoptsHandover,
+        _net("true", faults=0, whispers=1, orders=1, transfers=True),
+    ),
     Mutant("a claim after an unknown one, without a look", 8, faults.RetriesBlindly, _net()),
     Mutant(
         "a beat taken from the row, not counted for each attempt",

@@ -36,8 +36,10 @@ CHECK_PLACE = 1.0
 class Feed(Generic[T]):
     """What `fresh` finds in the file, whenever somebody has committed. Several changes of a row may come as one.
 
-    `stopped` is a plain flag, without a lock, so that a forked child may set it too.
+    `stopped` is a plain flag, without a lock, so that a forked child may set it too. `poll` is in seconds.
     """
+
+    poll = POLL
 
     def __init__(self, handle: Handle, clock: StoreClock) -> None:
         self.stopped = False
@@ -95,7 +97,7 @@ class Feed(Generic[T]):
                 busy_since = None
             if rows:
                 self._tell(rows, None)
-            time.sleep(max(POLL, min(REST * (time.thread_time() - used), REST_AT_MOST)))
+            time.sleep(max(self.poll, min(REST * (time.thread_time() - used), REST_AT_MOST)))
         with contextlib.suppress(CoordError), self._handle:  # a child that may not touch SQLite
             self._handle.drop()
 
