@@ -331,6 +331,8 @@ class Election:
         self._expire(now)
         if self.phase is Phase.DRAINING:
             self._go(Cue.ABANDONED)
+            if self._last != (self.token, LossReason.NO_PROGRESS.value):
+                self._last = (self.token, LossReason.EXPIRED.value)  # for the history: that is how the lease ends
 
     def forfeit(self, now: Instant) -> None:
         """Somebody has already been told that the term is over: so it is, whatever a late renewal brought (rule 6)."""

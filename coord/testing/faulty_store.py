@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequ
 from dataclasses import dataclass
 from typing import Literal, TypeVar, cast
 
+from coord import urls
+from coord.board.protocol import Board
 from coord.errors import AccessDenied, StoreUnavailable
 from coord.lease import Lease
 from coord.operations import Claim, Failure, Release, Renew, Result
@@ -158,6 +160,10 @@ class FaultyStore:
             self._feeds.remove((loop, queue))
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
+
+    def board(self) -> Board:
+        """The inner store's. It fails by no instruction: nothing is decided by it."""
+        return urls.make_board(self.inner)
 
     async def close(self) -> None:
         for task in tuple(self._under_way):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import Any, Protocol
 
+from coord import urls
+from coord.board.protocol import Board
 from coord.lease import Lease
 from coord.operations import Claim, Failure, Release, Renew, Result
 from coord.past import PastTerm
@@ -38,6 +40,10 @@ class RecordingStore:
 
     async def release(self, release: Release, timeout: float) -> Result:
         return (await self._record([release], self._one(self.inner.release(release, timeout))))[0]
+
+    def board(self) -> Board:
+        """Not recorded, either."""
+        return urls.make_board(self.inner)
 
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
         """Not recorded: nothing is decided by it."""

@@ -466,3 +466,13 @@ def test_only_leading_leads() -> None:
         election.phase = phase
         assert election.leads(at(0)) is (phase is Phase.LEADING)
     assert Phase.LEADING in HOLDING
+
+
+def test_a_lease_that_is_left_to_run_out_is_remembered_so() -> None:
+    election = elected()
+    election.give_up(at(2), LossReason.STEPPED_DOWN, to="you")
+    election.abandon(at(3))
+    election.drained(at(4))
+    claim = sent(election, 40).operation
+    assert isinstance(claim, Claim)
+    assert claim.lost == (1, "expired")
