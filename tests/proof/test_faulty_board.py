@@ -22,7 +22,7 @@ def test_a_role_is_handed_over_on_a_wrapped_store(wrap: Callable[[Store], Store]
             a, b = first.leadership("r", ttl=1), second.leadership("r", ttl=1)
             await a.acquire(timeout=5)
             await b.start()
-            while not await first.candidates("r"):
+            while not await first.candidates("r"):  # noqa: ASYNC110 # a board tells of loud notices only
                 await asyncio.sleep(0.01)
             await a.transfer(str(b.candidate))
             assert await b.wait(5)
