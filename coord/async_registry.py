@@ -192,14 +192,18 @@ class AsyncServiceRegistry:
 
     # -- keeping order -----------------------------------------------------------------------------------------
 
+    async def stale_services(self, ttls_until_deletion: float = 2) -> list[Record]:
+        """The records that `purge_stale_services` would delete; not the marks that it takes away with them."""
+        ttls = _ttls(ttls_until_deletion)
+        seen = await self.coordinator._retried(lambda timeout: self.records.roster(None, timeout))
+        return [one for one, left in seen if values.MARK not in one and left < one["ttl"] * (1 - ttls)]
+
     async def purge_stale_services(self, ttls_until_deletion: float = 2) -> dict[str, int]:
         """Delete the records that were silent for more than so many of their own ttls (1 or more). Never a leadership.
 
         Returns `{"deleted": how many}`.
         """
-        if not values.is_number(ttls_until_deletion) or ttls_until_deletion < 1:
-            raise BadArgument("ttls_until_deletion", ttls_until_deletion, "a finite number from 1: a younger one lives")
-        ttls = float(ttls_until_deletion)
+        ttls = _ttls(ttls_until_deletion)
         return {"deleted": await self.coordinator._retried(lambda timeout: self.records.purge(ttls, timeout))}
 
     async def bad_records(self) -> list[BadRecord]:
@@ -235,3 +239,9 @@ class AsyncServiceRegistry:
         self._begin()
         if self.publishing is not None:
             self.publishing.published.clear()
+
+
+def _ttls(given: object) -> float:
+    if not values.is_number(given) or given < 1:
+        raise BadArgument("ttls_until_deletion", given, "a finite number from 1: a younger one lives")
+    return float(given)

@@ -81,6 +81,10 @@ class ServiceRegistry:
     available_service = healthy_service
     available_services = healthy_services
 
+    def stale_services(self, ttls_until_deletion: float = 2) -> list[Record]:
+        """The records that `purge_stale_services` would delete; not the marks that it takes away with them."""
+        return self.coordinator.engine.call(functools.partial(self.inner.stale_services, ttls_until_deletion))
+
     def purge_stale_services(self, ttls_until_deletion: float = 2) -> dict[str, int]:
         """Delete the records that were silent for more than so many of their own ttls (1 or more). Never a leadership.
 

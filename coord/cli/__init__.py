@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 import coord
 from coord.cli import exit_codes, foreign
@@ -17,11 +19,18 @@ from coord.errors import CoordError
 COMMANDS = {
     "run": ("coord.cli.run", "Run a command for as long as this machine leads a role."),
     "leader": ("coord.cli.lookup", "Who leads a role."),
-    "status": ("coord.cli.lookup", "All the roles that somebody leads."),
+    "status": ("coord.cli.status", "All roles: who leads, since when, who waits."),
+    "top": ("coord.cli.top", "All roles, live."),
     "watch": ("coord.cli.watching", "Each change of a role's leader, as it happens."),
+    "history": ("coord.cli.past_terms", "Who led a role, when, and why it ended."),
+    "candidates": ("coord.cli.queue", "Who waits for a role."),
+    "step-down": ("coord.cli.asking", "Ask the leader of a role to give it up."),
+    "transfer": ("coord.cli.asking", "Ask the leader of a role to hand it to another."),
     "services": ("coord.cli.services", "The healthy services."),
+    "purge": ("coord.cli.purging", "Delete what has run out: services, notices."),
     "init": ("coord.cli.setup_commands", "Make the store ready: tables, schema."),
     "doctor": ("coord.cli.setup_commands", "Check the store, and say what to mend."),
+    "completion": ("coord.cli.completion", "The script for completion with Tab."),
 }
 
 
@@ -34,7 +43,7 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        found = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        found = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name.replace("-", "_"))
         assert isinstance(found, click.Command)
         return found
 
@@ -53,13 +62,31 @@ def commands() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit. What coord raises on purpose becomes one line on stderr, and its exit status."""
+    """Run the command line and exit. What goes wrong on purpose is one line on stderr, and an exit status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what it cannot show must not end us
     try:
-        commands.main(args=None if argv is None else list(argv), prog_name="coord")
+        status = commands.main(args=None if argv is None else list(argv), prog_name="coord", standalone_mode=False)
+        sys.stdout.flush()
     except CoordError as err:
-        print(f"coord: {foreign.sentence(str(err))}", file=sys.stderr)
-        sys.exit(exit_codes.of(err))
-    sys.exit(0)
+        status = _say(str(err), exit_codes.of(err))
+    except NoArgsIsHelpError as err:
+        err.show()
+        status = err.exit_code
+    except click.UsageError as err:
+        path = "coord" if err.ctx is None else err.ctx.command_path
+        status = _say(f"{err.format_message()} ({path} --help tells more)", err.exit_code)
+    except click.ClickException as err:
+        status = _say(err.format_message(), err.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        status = exit_codes.INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more at its end
+        status = exit_codes.NOBODY_READS
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _say(text: str, status: int) -> int:
+    print(f"coord: {foreign.sentence(text)}", file=sys.stderr)
+    return status

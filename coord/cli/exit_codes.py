@@ -18,6 +18,10 @@ REFUSED = 78
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 SIGNALLED = 128
+INTERRUPTED = 130
+"""128 + SIGINT."""
+NOBODY_READS = 141
+"""128 + SIGPIPE."""
 
 HELP = """\b
 Exit status:
@@ -33,6 +37,19 @@ Exit status:
   127  COMMAND is not to be found
 128+n  signal n came while standing by
 """
+_ALL_HAVE = {
+    0: "done",
+    USAGE: "usage: an option, a role or a URL that will not do",
+    UNAVAILABLE: "the store cannot be reached",
+    REFUSED: "the store refuses: not set up, or access denied",
+    INTERRUPTED: "interrupted (Ctrl-C)",
+}
+
+
+def help_of(more: dict[int, str] | None = None) -> str:
+    """The statuses of a command, for the end of its help: those that all have, with `more` or with other words."""
+    statuses = {**_ALL_HAVE, **(more or {})}
+    return "\n".join(["\b", "Exit status:", *(f"  {number:>3}  {statuses[number]}" for number in sorted(statuses))])
 
 
 def of(error: CoordError) -> int:

@@ -1,4 +1,4 @@
-"""`coord leader` and `coord status`: who leads."""
+"""`coord leader`: who leads a role."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from coord.coordinator import Coordinator
 
 
-@click.command()
-@click.argument("role")
+@click.command(epilog=exit_codes.help_of({exit_codes.FAILED: "nobody leads"}))
+@options.role
 @options.as_json
 @options.url
 def leader(role: str, as_json: bool, url: str | None) -> None:
-    """Print who leads ROLE. Exit status 1 when nobody does."""
+    """Print who leads ROLE."""
     checks.role(role)
     with opened(url) as coordinator:
         lease = coordinator.leader(role)
@@ -34,29 +34,6 @@ def leader(role: str, as_json: bool, url: str | None) -> None:
         left = f"token {lease.token}  {lease.remaining:.1f} s left"
         click.echo(f"{foreign.plain(lease.holder)}  {left}  {foreign.pairs(lease.info)}")
     sys.exit(exit_codes.FAILED if lease is None else 0)
-
-
-@click.command()
-@options.as_json
-@options.url
-def status(as_json: bool, url: str | None) -> None:
-    """Print all the roles that somebody leads."""
-    with opened(url) as coordinator:
-        leases = coordinator.leaders()
-        where = coordinator.url
-    if as_json:
-        click.echo(foreign.dump([as_dict(lease) for lease in leases]))
-        return
-    if not leases:
-        click.echo(f"nobody leads anything on {where}")
-        return
-    from coord.cli import tables
-
-    rows = [
-        (lease.role, lease.holder, lease.token, f"{lease.remaining:.1f} s of {lease.ttl:g}", foreign.pairs(lease.info))
-        for lease in leases
-    ]
-    tables.show(("role", "holder", "token", "left", "info"), rows)
 
 
 def as_dict(lease: Lease) -> dict[str, Any]:

@@ -7,8 +7,30 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def role(command: Command) -> Command:
+    """ROLE, as `role`."""
+    return click.argument("role", shell_complete=_roles)(command)
+
+
+def any_role(command: Command) -> Command:
+    """[ROLE], as `role`: None when it is not given."""
+    return click.argument("role", required=False, shell_complete=_roles)(command)
+
+
+def yes(command: Command) -> Command:
+    """--yes, as `yes`."""
+    return click.option("-y", "--yes", is_flag=True, help="Do not ask first.")(command)
+
+
+def _roles(ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
+    from coord.cli.completing import roles
+
+    return roles(ctx, begun)
 
 
 def url(command: Command) -> Command:

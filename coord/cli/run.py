@@ -46,7 +46,7 @@ class _RunCommand(click.Command):
 
 
 @click.command(cls=_RunCommand, epilog=exit_codes.HELP)
-@click.argument("role")
+@options.role
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--ttl", type=float, default=30.0, show_default=True, help="Seconds that a lease runs after a renewal.")
 @click.option("--no-wait", is_flag=True, help="Do not stand by: exit with 75 when somebody else leads.")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from coord.cli import foreign, options
+from coord.cli import exit_codes, foreign, options
 from coord.cli.lookup import opened
 
 SHOWN = ("role", "id", "load", "host", "last_heartbeat")
 
 
-@click.command()
+@click.command(epilog=exit_codes.help_of())
 @click.argument("role", required=False)
 @options.as_json
 @options.url

@@ -14,7 +14,7 @@ from coord.cli import exit_codes, foreign, options
 from coord.stores.findings import Finding
 
 
-@click.command()
+@click.command(epilog=exit_codes.help_of())
 @click.option("--replicas", type=click.IntRange(min=1), metavar="N", help="RethinkDB: of each new table. [default: 3]")
 @click.option(
     "--guard/--no-guard",
@@ -88,11 +88,11 @@ async def _raise_tokens(url: str, token_floor: int, roles: Sequence[str]) -> tup
         await store.close()
 
 
-@click.command()
+@click.command(epilog=exit_codes.help_of({exit_codes.FAILED: "something must be mended"}))
 @options.as_json
 @options.url
 def doctor(as_json: bool, url: str | None) -> None:
-    """Check the store, and say what to mend. Exit status 1 when an error was found."""
+    """Check the store, and say what to mend."""
     from coord.coordinator import resolve_url
 
     full = resolve_url(url)

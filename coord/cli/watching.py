@@ -7,13 +7,13 @@ import time
 import click
 
 from coord import checks
-from coord.cli import foreign, options
+from coord.cli import exit_codes, foreign, options
 from coord.cli.lookup import as_dict, opened
 from coord.lease import Lease
 
 
-@click.command()
-@click.argument("role", required=False)
+@click.command(epilog=exit_codes.help_of())
+@options.any_role
 @options.as_json
 @options.url
 def watch(role: str | None, as_json: bool, url: str | None) -> None:

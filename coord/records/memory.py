@@ -73,7 +73,7 @@ class MemoryRecords:
         seen = self._judged(role)
         return [one.record for one in seen if one.remaining > 0 and key in (None, one.record["id"])]
 
-    async def roster(self, role: str, timeout: float) -> list[Seen]:
+    async def roster(self, role: str | None, timeout: float) -> list[Seen]:
         return self._judged(role)
 
     async def purge(self, ttls: float, timeout: float) -> int:

@@ -52,8 +52,8 @@ class Records(Protocol):
     async def healthy(self, role: str | None, timeout: float, *, key: str | None = None) -> list[Record]:
         """All the healthy records, of a role or of every role, in any order; with `key` only that id's."""
 
-    async def roster(self, role: str, timeout: float) -> list[Seen]:
-        """The records of a role that can be judged, healthy or not."""
+    async def roster(self, role: str | None, timeout: float) -> list[Seen]:
+        """The records of a role, or of every role, that can be judged, healthy or not."""
 
     async def purge(self, ttls: float, timeout: float) -> int:
         """Delete the records that have been silent for more than `ttls` of their own ttls; how many."""

@@ -120,11 +120,11 @@ class RethinkDBRecords(Terms):
     async def healthy(self, role: str | None, timeout: float, *, key: str | None = None) -> list[Record]:
         return list(await self._look(self._healthy(role, key), timeout))
 
-    async def roster(self, role: str, timeout: float) -> list[Seen]:
-        rows_of_role = self._table.get_all(role, index=INDEX)
-        judged = rows_of_role.filter(lambda row: self._can_be_judged(row))  # noqa: PLW0108 # the driver counts self in
-        rows = await self._look(judged.map(lambda row: {"row": row, "left": self._remaining(row)}), timeout)
-        return [Seen(one["row"], one["left"]) for one in rows]
+    async def roster(self, role: str | None, timeout: float) -> list[Seen]:
+        rows = self._table if role is None else self._table.get_all(role, index=INDEX)
+        judged = rows.filter(lambda row: self._can_be_judged(row))  # noqa: PLW0108 # the driver counts self in
+        seen = await self._look(judged.map(lambda row: {"row": row, "left": self._remaining(row)}), timeout)
+        return [Seen(one["row"], one["left"]) for one in seen]
 
     async def bad(self, timeout: float) -> list[Record]:
         r = self._r

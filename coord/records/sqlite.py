@@ -88,17 +88,17 @@ class SQLiteRecords:
         return await self._read(lambda conn: list(islice(self._select(conn, where, role=role), count)), timeout)
 
     async def healthy(self, role: str | None, timeout: float, *, key: str | None = None) -> list[Record]:
-        where = HEALTHY + ("" if role is None else " AND role = :role")
-        where += "" if key is None else " AND id = :id"
+        where = HEALTHY + ("" if role is None else " AND role = :role") + ("" if key is None else " AND id = :id")
         given = {"role": role, "id": None if key is None else codec.dump(key)}
         return await self._read(lambda conn: list(self._select(conn, where, **given)), timeout)
 
-    async def roster(self, role: str, timeout: float) -> list[Seen]:
+    async def roster(self, role: str | None, timeout: float) -> list[Seen]:
         def work(conn: sqlite3.Connection) -> list[Seen]:
-            now, boot = self._clock.total(), self._clock.boot
-            rows = self._sql(conn, f"{SELECT} WHERE role = ? AND {JUDGED}", role)
+            now, wall, boot = self._clock.total(), self._clock.wall(), self._clock.boot
+            given = [] if role is None else [role]
+            rows = self._sql(conn, f"{SELECT} WHERE {JUDGED}{' AND role = ?' if given else ''}", *given)
             return [
-                Seen(record, row[3] - (now - row[5]) if row[6] == boot else -row[3])
+                Seen(record, row[3] - (now - row[5] if row[6] == boot else values.wall_silence(row[3], row[4], wall)))
                 for row in rows
                 if (record := _record(row)) is not None and values.MARK not in record
             ]

@@ -53,6 +53,11 @@ def status(given: object) -> Record:
     return record
 
 
+def wall_silence(ttl: float, last_heartbeat: object, wall: float) -> float:
+    """Seconds for which a service of before the machine's start was silent, by the wall clock; it is down anyhow."""
+    return max(2 * ttl, wall - last_heartbeat) if is_number(last_heartbeat) else 2 * ttl
+
+
 def key(value: object, argument: str = "id") -> str | int:
     """The id of a record: a string of 1 to 127 bytes in UTF-8 without NUL, or an int."""
     allowed = f"an id is a string of 1 to {MAX_ID_BYTES} bytes in UTF-8, without NUL, or an int below 2^53"

@@ -122,7 +122,7 @@ def test_leader_and_status(runs: Runs) -> None:
     assert 0 < row["remaining"] <= 30
     assert row["info"] == {"host": os.uname().nodename, "pid": leader.pid, "zone": "[b]"}
     _, out, _ = runs.answer("status", "--url", runs.url)
-    assert out.splitlines()[0].split() == ["role", "holder", "token", "left", "info"]
+    assert out.splitlines()[0].split() == ["role", "leader", "token", "since", "left", "waiting", "info"]
     assert "zone=[b]" in out.splitlines()[1]
 
 

@@ -190,8 +190,10 @@ def test_purging(one: ServiceRegistry) -> None:
     for name, age in [("live", 1.0), ("down", 61.0), ("nearly", 115.0), ("gone", 125.0), ("long gone", 9e5)]:
         raw.write(one, name, "worker", age=age)
     raw.write(one, "of a long ttl", "worker", age=500.0, ttl=400)
+    assert {record["id"] for record in one.stale_services()} == {"gone", "long gone"}
     assert one.purge_stale_services() == {"deleted": 2}
     assert raw.keys(one) == {"live", "down", "nearly", "of a long ttl"}
+    assert {record["id"] for record in one.stale_services(1)} == {"down", "nearly", "of a long ttl"}
     assert one.purge_stale_services(1) == {"deleted": 3}
     assert raw.keys(one) == {"live"}
     assert one.purge_stale_services(ttls_until_deletion=1) == {"deleted": 0}
@@ -224,6 +226,7 @@ def test_bad_records_are_left_out_and_listed(one: ServiceRegistry) -> None:
         "from the future", "good", "without load", "string load",
     }  # fmt: skip
     assert (one.healthy_service("worker") or {})["id"] == "from the future"
+    assert [record["id"] for record in one.stale_services()] == ["stale"]
     assert one.healthy_service("worker", choose="spread") is not None
     assert one.purge_stale_services() == {"deleted": 1}
     listed = {bad.record["id"]: bad.problems for bad in one.bad_records()}

@@ -1,0 +1,131 @@
+"""`coord top`: all roles at a glance, live."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import click
+
+from coord.cli import exit_codes, foreign, options
+from coord.errors import CoordError
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group
+
+    from coord.async_coordinator import AsyncCoordinator
+    from coord.cli.overview import Overview
+
+EVERY = 1.0
+"""Seconds between looks when nothing changes."""
+AT_ONCE = 0.05
+"""Seconds between a change and the look for it: many come together."""
+
+
+@click.command(epilog=exit_codes.help_of({0: "done, or ended with Ctrl-C"}))
+@click.option("--all", "every", is_flag=True, help="Vacant roles, too.")
+@click.option("--once", is_flag=True, help="Print one table and end; so it does without a terminal.")
+@options.as_json
+@options.url
+def top(every: bool, once: bool, as_json: bool, url: str | None) -> None:
+    """Show all roles as coord status does, on the whole screen: each change at once, the time left every second.
+
+    Goes on through outages of the store. Ctrl-C ends it.
+    """
+    if once or as_json or not sys.stdout.isatty():
+        from coord.cli.status import show
+
+        show(every=every, as_json=as_json, url=url)
+        return
+    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+        asyncio.run(_live(url, every))
+
+
+async def _live(url: str | None, every: bool) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    from coord.async_coordinator import AsyncCoordinator
+
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # the screen is put back on the way
+    console = Console(highlight=False)
+    async with AsyncCoordinator(url) as coordinator:
+        screen = _Screen(coordinator, every, console)
+        first = await screen.look()
+        with Live(first, console=console, screen=True, auto_refresh=False) as live:
+            async for shown in screen.changes():
+                live.update(shown, refresh=True)
+
+
+class _Screen:
+    """What is shown, and when it is looked at again."""
+
+    def __init__(self, coordinator: AsyncCoordinator, every: bool, console: Console) -> None:
+        self._coordinator, self._every, self._console = coordinator, every, console
+        self._seen: Overview | None = None
+        self._trouble = ""
+        self._changed = asyncio.Event()
+
+    async def look(self) -> Group:
+        """Ask the store, and lay out what it says."""
+        from coord.cli import overview
+
+        # Histories are read when a leader has changed, not every second: they are the bulk of it.
+        lost = None if self._seen is None or self._changed.is_set() else self._seen.lost
+        self._changed.clear()
+        try:
+            self._seen = await overview.look(self._coordinator, every=self._every, lost=lost)
+            self._trouble = ""
+        except CoordError as err:
+            if self._seen is None:
+                raise
+            self._trouble = str(err)
+            self._changed.set()
+        return self._laid_out()
+
+    async def changes(self) -> AsyncIterator[Group]:
+        """What is to be shown next, for ever."""
+        hearing = asyncio.ensure_future(self._hear())
+        try:
+            while True:
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), EVERY)
+                    await asyncio.sleep(EVERY if self._trouble else AT_ONCE)
+                yield await self.look()
+        finally:
+            hearing.cancel()
+            await asyncio.gather(hearing, return_exceptions=True)
+
+    async def _hear(self) -> None:
+        while True:
+            with contextlib.suppress(CoordError):
+                async for _ in self._coordinator.watch_leaders():
+                    self._changed.set()
+            await asyncio.sleep(EVERY)
+
+    def _laid_out(self) -> Group:
+        from rich.console import Group
+        from rich.text import Text
+
+        from coord.cli import overview, tables
+
+        seen = self._seen
+        assert seen is not None
+        room = max(1, self._console.size.height - 4)
+        led = sum(lease.led for lease in seen.leases)
+        head = f"{self._coordinator.url}  {time.strftime('%H:%M:%S')}  {led} led"
+        rows = seen.rows()
+        more = f"{len(rows) - room} more: coord status" if len(rows) > room else ""
+        told = self._trouble or seen.note or more
+        return Group(
+            Text(foreign.plain(head), no_wrap=True, overflow="ellipsis", style="bold"),
+            Text(foreign.sentence(told), no_wrap=True, overflow="ellipsis", style="red" if self._trouble else ""),
+            tables.made(overview.COLUMNS, rows[:room]),
+        )
