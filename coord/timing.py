@@ -32,10 +32,10 @@ def default_margin(ttl: float) -> float:
 class Timing:
     """How long things take, in seconds.
 
-    ttl             a lease runs this long after a renewal (30)
-    renew_every     a leader renews this often (ttl / 3)
-    attempt_timeout one request to the store may take this long (ttl / 6)
-    margin          a leader stops believing this long before its lease runs out (max(ttl / 10, 1), at most ttl / 4)
+    ttl: a lease runs this long after a renewal (30)
+    renew_every: a leader renews this often (ttl / 3)
+    attempt_timeout: one request to the store may take this long (ttl / 6)
+    margin: a leader stops believing this long before its lease runs out (max(ttl / 10, 1), at most ttl / 4)
 
     `renew_every + 2 * attempt_timeout + margin <= ttl`: one renewal may fail, and a second still be in time. Make one
     with `Timing.of`, which checks; errors are `BadArgument` and print the numbers. The rule is client-go's

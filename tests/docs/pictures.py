@@ -1,0 +1,104 @@
+"""Writes docs/pictures/*.svg from real runs of the command line: `python -m tests.docs.pictures [NAME…]`."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.docs.terminal import Terminal, words
+
+PICTURES = Path(__file__).parent.parent.parent / "docs" / "pictures"
+HELLO = "coord run hello --ttl 3 -- sh -c 'echo \"I lead, token $COORD_TOKEN\"; exec sleep 60'"
+
+
+def takeover(home: Path) -> list[Terminal]:
+    """The leader is killed as hard as can be; who stood by takes over once the lease has run out."""
+    first, second = Terminal(home, "first terminal"), Terminal(home, "second terminal")
+    try:
+        first.type(HELLO).until("token 1")
+        second.type(HELLO)
+        second.until("standing by")
+        first.signal(signal.SIGKILL).note("(kill -9 from elsewhere)")
+        second.until("token 2")
+        return [first, second]
+    finally:
+        second.close()
+
+
+def status(home: Path) -> list[Terminal]:
+    """Two roles are led."""
+    leaders = [Terminal(home, name) for name in ("nightly", "reports")]
+    try:
+        for one in leaders:
+            one.type(f"coord run {one.title} --info zone=b -- sh -c 'echo on; exec sleep 60'").until("on\n")
+        return [Terminal(home, "who leads").run("coord status").run("coord leader nightly").run("coord leader other")]
+    finally:
+        for one in leaders:
+            one.close()
+
+
+def doctor(home: Path) -> list[Terminal]:
+    """A new store is made, and is well."""
+    return [Terminal(home, "coord init, coord doctor").run("coord init").run("coord doctor")]
+
+
+SCENES: dict[str, Callable[[Path], list[Terminal]]] = {"takeover": takeover, "status": status, "doctor": doctor}
+
+
+def taken(name: str) -> str:
+    """A picture of that scene, as it is now."""
+    home = Path(tempfile.mkdtemp(prefix="coord-picture-"))
+    try:
+        return below_each_other([one.picture() for one in SCENES[name](home)])
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def below_each_other(pictures: list[str]) -> str:
+    """One picture of several terminals."""
+    if len(pictures) == 1:
+        return pictures[0]
+    placed, width, height = [], 0.0, 0.0
+    for number, one in enumerate(pictures):
+        box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', one)
+        assert box is not None
+        own = one.replace("coord-", f"coord{number}-").replace(
+            "<svg ", f'<svg y="{height}" width="{box[1]}" height="{box[2]}" ', 1
+        )
+        placed.append(own)
+        width, height = max(width, float(box[1])), height + float(box[2]) + 12
+    return f'<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">\n{"".join(placed)}</svg>\n'
+
+
+def lasting(svg: str) -> list[str]:
+    """What a picture shows, without what differs from run to run: ids, times, numbers, names of machines."""
+    shown = "\n".join(words(svg))
+    for pattern, name in (
+        (rf"\b{re.escape(os.uname().nodename)}\b", "HOST"),
+        (r"\(mode \d+, \w+\)", "FILE"),
+        (r"host=\S+|\"host\": ?\"[^\"]*\"", "HOST"),
+        (r"\b[0-9a-f]{8}-[0-9a-f-]{27}\b|\b[0-9a-f]{32}\b", "ID"),
+        (r"\d+:\d\d:\d\d", "TIME"),
+        (r"\d+\.\d+( [a-zµ]+)?", "NUMBER"),
+        (r"(pid\"?[=: ] ?)\d+", r"\1PID"),
+        (r"\s+", " "),
+    ):
+        shown = re.sub(pattern, name, shown)
+    return shown.split(" ")
+
+
+def main(names: list[str]) -> None:
+    PICTURES.mkdir(exist_ok=True)
+    for name in names or SCENES:
+        (PICTURES / f"{name}.svg").write_text(taken(name), encoding="utf-8")
+        print(f"{PICTURES / name}.svg")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

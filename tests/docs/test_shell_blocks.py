@@ -1,0 +1,138 @@
+"""Every shell block in README.md and docs/ runs: in a directory of its own, on a store of its own.
+
+A `console` block must print what it shows, up to blanks, with `…` for whatever differs from run to run. Addresses of
+RethinkDB (`rethinkdb://…/database`, `db1:28015`) stand for a real server. What lasts is made short (`SHORTER`), and a
+virtual environment that a block makes is the one of the tests: `.ci/run` makes real ones, by the same lines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import ROOT, Block, blocks
+
+SHORTER = {"sleep 60": "sleep 0.2", "-m pytest": "-m pytest --version"}
+URL, ADDRESS = re.compile(r"rethinkdb://[^/\s'\"]+/\w+"), re.compile(r"\bdb1:28015\b")
+LANGUAGES = {"python", "sh", "bash", "console", "text", "mermaid"}
+COMMANDS = ("coord", "python", "python3", "pip", "rethinkdb-dump", "rethinkdb-restore", "git")
+SHELL = blocks({"sh", "bash", "console"})
+VENV = """#!/bin/sh
+[ "$1 $2" = "-m venv" ] || exec {python} "$@"
+mkdir -p "$3/bin"
+for name in coord python; do printf '#!/bin/sh\\nexec %s "$@"\\n' "$name" > "$3/bin/$name"; done
+printf '#!/bin/sh\\n[ "$1" = install ] || exit 1\\n' > "$3/bin/pip"
+chmod +x "$3"/bin/*
+"""
+
+
+def needs_rethinkdb(block: Block) -> bool:
+    return bool(URL.search(block.code) or ADDRESS.search(block.code))
+
+
+def parameters(with_rethinkdb: bool) -> list[object]:
+    return [pytest.param(one, id=one.where) for one in SHELL if needs_rethinkdb(one) is with_rethinkdb]
+
+
+def run(script: str, home: Path) -> tuple[int, str]:
+    """Its status, and what it printed on both streams."""
+    tools = home / ".tools"
+    tools.mkdir()
+    for name, text in (
+        ("python3", VENV.format(python=sys.executable)),
+        ("python", f'#!/bin/sh\nexec {sys.executable} "$@"\n'),
+        ("coord", f'#!/bin/sh\nexec {sys.executable} -m coord.cli "$@"\n'),
+    ):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    path = os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "HOME": str(home)}
+    environment |= {"XDG_STATE_HOME": str(home / "state"), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("COORD_URL", None)
+    process = subprocess.Popen(
+        ["bash", "-c", script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, env=environment, cwd=home, start_new_session=True,
+    )  # fmt: skip
+    try:
+        said, _ = process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return process.returncode, said
+
+
+def steps(console: str) -> list[tuple[str, str]]:
+    """Each command of a console block, and what it is said to print."""
+    found: list[tuple[str, str]] = []
+    for line in console.splitlines():
+        if line.startswith("$ "):
+            found.append((line[2:], ""))
+        else:
+            command, shown = found[-1]
+            found[-1] = (command, f"{shown}{line}\n")
+    return found
+
+
+def shows(shown: str, printed: str) -> bool:
+    """Whether that is what was printed, up to blanks and `…`."""
+    wanted = ".*".join(re.escape(" ".join(part.split())).replace(r"\ ", r"\s*") for part in shown.split("…"))
+    return re.fullmatch(rf"\s*{wanted}\s*", " ".join(printed.split()), re.DOTALL) is not None
+
+
+def check(block: Block, home: Path) -> None:
+    code = block.code
+    for long, short in SHORTER.items():
+        code = code.replace(long, short)
+    if block.language != "console":
+        status, said = run(f"set -euo pipefail\n{code}", home)
+        assert status == 0, said
+        return
+    commands = steps(code)
+    status, said = run("\n".join(f"{command}\necho; echo -END-" for command, _ in commands), home)
+    printed = said.split("-END-\n")
+    assert len(printed) == len(commands) + 1, said
+    for (command, shown), out in zip(commands, printed, strict=False):
+        assert not shown or shows(shown, out), f"$ {command}\nprints\n{out}\nand not\n{shown}"
+
+
+@pytest.mark.parametrize("block", parameters(with_rethinkdb=False))
+def test_it_runs(block: Block, tmp_path: Path) -> None:
+    check(block, tmp_path)
+
+
+@pytest.mark.rethinkdb
+@pytest.mark.parametrize("block", parameters(with_rethinkdb=True))
+def test_it_runs_on_rethinkdb(block: Block, tmp_path: Path, rethinkdb_url: str) -> None:
+    server, database = re.fullmatch(r"rethinkdb://(?:[^@/]*@)?([^/]+)/(\w+)", rethinkdb_url).groups()  # type: ignore[union-attr]
+    code = ADDRESS.sub(server, URL.sub(rethinkdb_url, block.code)).replace("-e coord", f"-e {database}")
+    check(Block(block.language, code, block.where), tmp_path)
+
+
+def test_what_is_not_run_is_no_command() -> None:
+    for block in blocks():
+        assert block.language in LANGUAGES, f"{block.where}: {block.language!r}"
+        if block.language == "text":
+            first = [line.split()[0] for line in block.code.splitlines() if line.strip()]
+            assert not set(first) & set(COMMANDS), f"{block.where}: run it (sh, console), or say why it cannot be"
+
+
+def test_a_wrong_block_is_found(tmp_path: Path) -> None:
+    check(Block("console", "$ echo one two\none … \n$ echo b\n", "here"), tmp_path)
+    for number, (language, code) in enumerate((("sh", "false\ntrue\n"), ("console", "$ echo one\ntwo\n"))):
+        home = tmp_path / str(number)
+        home.mkdir()
+        with pytest.raises(AssertionError):
+            check(Block(language, code, "here"), home)
+
+
+def test_there_are_blocks() -> None:
+    assert len(SHELL) >= 8
+    assert any(needs_rethinkdb(one) for one in SHELL)
