@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +57,7 @@ class Holder:
     """A running point."""
 
     def __init__(self, where: Setting, store: str, roles: int, ttl: float, seconds: float) -> None:
-        url = where.stores(f"held_{roles}")[store]
+        url = where.url(store, f"held_{roles}")
         server = where.server if store == "RethinkDB" else None
         self._total = None if server is None else ServerTotal(server.host, server.port)
         self._process = spawn("holder", url, roles, ttl, seconds)
@@ -91,15 +92,17 @@ class Holder:
 
 def side_by_side(where: Setting, wanted: dict[str, int], ttl: float, seconds: float) -> dict[str, Point]:
     """One point on each store at the same time: both mostly wait, and a process's CPU time is its own."""
-    holders: dict[str, Holder] = {}
-    try:
-        for store, roles in wanted.items():  # one after the other: electing many is work
-            holders[store] = Holder(where, store, roles, ttl, seconds)
-            holders[store].steady()
-        return {store: holder.result() for store, holder in holders.items()}
-    finally:
-        for holder in holders.values():
+
+    def one(store: str) -> Point:
+        holder = Holder(where, store, wanted[store], ttl, seconds)
+        try:
+            holder.steady()
+            return holder.result()
+        finally:
             holder.end()
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(wanted, pool.map(one, wanted), strict=True))
 
 
 def measure(

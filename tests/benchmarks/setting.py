@@ -38,10 +38,13 @@ class Setting:
         asyncio.run(set_up(url))
         return url
 
+    def url(self, store: str, name: str) -> str:
+        return self.rethinkdb(name) if store == "RethinkDB" else self.sqlite(name)
+
     def stores(self, name: str) -> dict[str, str]:
         """A fresh URL on each store that is here."""
-        urls = {"SQLite": self.sqlite(name)}
-        return urls | ({"RethinkDB": self.rethinkdb(name)} if self.server is not None else {})
+        here = ["SQLite", *(["RethinkDB"] if self.server is not None else [])]
+        return {store: self.url(store, name) for store in here}
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def hand_over(url: str, results: Sequence[Result], times: int, zookeeper: str | 
             peer = None
             if zookeeper is not None and result.size == 2:
                 peer = stack.enter_context(Crowd(zookeeper, "lock", 2))
-            for _ in range(times if result.size > 2 else 3 * times):
+            for _ in range(times if result.size > 2 else 4 * times):
                 result.handovers.append(ours.hand_over() * 1000)
                 if peer is not None:
                     theirs.append(peer.hand_over() * 1000)
@@ -94,8 +94,8 @@ def measure(url: str, most: int, quick: bool, zookeeper: str | None = None) -> t
     groups.append([Result(15, each=3) if quick else Result(250, each=50)])
     theirs = []
     for group in groups:
-        theirs += hand_over(url, group, 4 if quick else 20, zookeeper)
-        fail_over(url, group, 2 if quick else 7 if len(group) > 1 else 4)
+        theirs += hand_over(url, group, 4 if quick else 15, zookeeper)
+        fail_over(url, group, 2 if quick else 7 if len(group) > 1 else 3)
     return [result for group in groups for result in group], theirs
 
 
