@@ -7,7 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 from click.exceptions import NoArgsIsHelpError
@@ -34,6 +34,10 @@ COMMANDS = {
 }
 
 
+class _NobodyReads(Exception):
+    """Whoever read our output has gone."""
+
+
 class _Lazy(click.Group):
     """Knows its commands by name and summary; `coord run` must not wait for what the others need."""
 
@@ -46,6 +50,12 @@ class _Lazy(click.Group):
         found = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name.replace("-", "_"))
         assert isinstance(found, click.Command)
         return found
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # click would end us with 1, which means something else here
+            raise _NobodyReads from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -81,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         status = _say(err.format_message(), err.exit_code)
     except (click.Abort, KeyboardInterrupt):
         status = exit_codes.INTERRUPTED
-    except BrokenPipeError:
+    except (_NobodyReads, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more at its end
         status = exit_codes.NOBODY_READS
     sys.exit(status if isinstance(status, int) else 0)

@@ -21,7 +21,7 @@ WITHIN = 1.0
 """Seconds that the store may take."""
 MOST = 500
 """Words that are offered."""
-_ONE_WORD = re.compile(r"[\w@%+=:,./-]+")
+_ONE_WORD = re.compile(r"[\w@%+:,./][\w@%+=:,./-]*")
 """A shell takes it for one word as it stands. Others are left to whoever types them: shells quote in many ways."""
 
 
@@ -32,7 +32,7 @@ def roles(ctx: click.Context, begun: str) -> list[CompletionItem]:
 
 def candidates(ctx: click.Context, begun: str) -> list[CompletionItem]:
     """The candidates that wait for the role on the command line, or for any."""
-    role = ctx.params.get("role")
+    role = ctx.params.get("role") or next(iter(ctx.args), None)  # click stops at an option that has no value yet
     return _offered(
         ctx, begun, lambda c: {one.candidate: foreign.who(one.candidate, one.info) for one in c.candidates(role)}
     )

@@ -42,8 +42,12 @@ def top(every: bool, once: bool, as_json: bool, url: str | None) -> None:
 
         show(every=every, as_json=as_json, url=url)
         return
-    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+    try:
         asyncio.run(_live(url, every))
+    except KeyboardInterrupt:
+        return
+    except asyncio.CancelledError:
+        sys.exit(exit_codes.SIGNALLED + signal.SIGTERM)
 
 
 async def _live(url: str | None, every: bool) -> None:

@@ -1,0 +1,76 @@
+"""`coord top` on a terminal of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+import coord
+from tests.cli.processes import Runs, lives
+from tests.cli.test_cli_terminal import Terminal
+
+COORD = (sys.executable, "-m", "coord.cli")
+LEAVES = "\x1b[?1049l"
+"""What puts a terminal's screen back as it was."""
+
+
+@pytest.fixture
+def terminals() -> Iterator[list[Terminal]]:
+    made: list[Terminal] = []
+    yield made
+    for one in made:
+        if lives(one.pid):
+            os.kill(one.pid, signal.SIGKILL)
+            os.waitpid(one.pid, 0)
+        os.close(one.fd)
+
+
+def top(terminals: list[Terminal], url: str, *more: str) -> Terminal:
+    terminal = Terminal("/usr/bin/env", "TERM=xterm", "COLUMNS=200", "LINES=40", *COORD, "top", "--url", url, *more)
+    terminals.append(terminal)
+    return terminal
+
+
+def test_changes_show_and_ctrl_c_ends_it(terminals: list[Terminal], runs: Runs) -> None:
+    with coord.connect(runs.url) as c:
+        assert c.unique_service("there", {"ttl": 60, "node": "\x1b[31mred"})
+        terminal = top(terminals, runs.url)
+        assert "\x1b[31mred" not in terminal.read_until("there")
+        terminal.read_until("\\x1b[31mred")
+        assert c.unique_service("later", {"ttl": 60})
+        terminal.read_until("later")
+        terminal.type("\x03")
+        terminal.read_until(LEAVES)
+    assert terminal.status() == 0
+
+
+def test_sigterm_puts_the_screen_back(terminals: list[Terminal], runs: Runs) -> None:
+    with coord.connect(runs.url) as c:
+        assert c.unique_service("there", {"ttl": 60})
+        terminal = top(terminals, runs.url)
+        terminal.read_until("there")
+        os.kill(terminal.pid, signal.SIGTERM)
+        terminal.read_until(LEAVES)
+    assert terminal.status() == 143
+
+
+def test_a_store_that_cannot_be_reached(terminals: list[Terminal]) -> None:
+    terminal = top(terminals, "rethinkdb://127.0.0.1:1/db")
+    terminal.read_until("coord: ")
+    assert terminal.status() == 69
+
+
+def test_once_and_without_a_terminal(runs: Runs) -> None:
+    with coord.connect(runs.url) as c:
+        assert c.unique_service("there", {"ttl": 60})
+        for more in ((), ("--once",), ("--all",)):
+            status, out, err = runs.answer("top", "--url", runs.url, *more)
+            assert (status, err) == (0, "")
+            assert "there" in out
+        (row,) = json.loads(runs.answer("top", "--url", runs.url, "--json")[1])
+        assert row["role"] == "there"
