@@ -43,12 +43,33 @@ def status(home: Path) -> list[Terminal]:
             one.close()
 
 
+def handover(home: Path) -> list[Terminal]:
+    """An operator moves a role to a candidate that waits, and sees it in the history."""
+    machines = [Terminal(home, name) for name in "ab"]
+    try:
+        for one, sign in zip(machines, ("on\n", "standing by"), strict=True):
+            one.type(f"coord run press --info name={one.title} -- sh -c 'echo on; exec sleep 60'").until(sign)
+        waits = Terminal(home, "looks until somebody is listed")
+        while "name=b" not in waits.text:
+            waits.run("coord candidates press")
+        operator = Terminal(home, "an operator").run("coord candidates press")
+        return [operator.run("coord transfer press --to b --yes").run("coord history press")]
+    finally:
+        for one in machines:
+            one.close()
+
+
 def doctor(home: Path) -> list[Terminal]:
     """A new store is made, and is well."""
     return [Terminal(home, "coord init, coord doctor").run("coord init").run("coord doctor")]
 
 
-SCENES: dict[str, Callable[[Path], list[Terminal]]] = {"takeover": takeover, "status": status, "doctor": doctor}
+SCENES: dict[str, Callable[[Path], list[Terminal]]] = {
+    "takeover": takeover,
+    "status": status,
+    "handover": handover,
+    "doctor": doctor,
+}
 
 
 def taken(name: str) -> str:
@@ -81,6 +102,7 @@ def lasting(svg: str) -> list[str]:
     shown = "\n".join(words(svg))
     for pattern, name in (
         (rf"\b{re.escape(os.uname().nodename)}\b", "HOST"),
+        (r"\w+@(HOST|\S+)", "WHO"),
         (r"\(mode \d+, \w+\)", "FILE"),
         (r"host=\S+|\"host\": ?\"[^\"]*\"", "HOST"),
         (r"\b[0-9a-f]{8}-[0-9a-f-]{27}\b|\b[0-9a-f]{32}\b", "ID"),

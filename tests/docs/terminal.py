@@ -21,7 +21,9 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-WIDTH = 96
+WIDTH = 240
+"""Columns of the pty: no table is folded, whatever the machine is called."""
+NARROWEST = 80
 # Rich's own format fetches a font from elsewhere; whoever looks at the picture has a monospaced one.
 FORMAT = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace("Fira Code,", "")
 FORMAT = re.sub(r"font-family: Fira Code", "font-family: monospace", FORMAT)
@@ -115,7 +117,8 @@ class Terminal:
     def picture(self) -> str:
         """As SVG."""
         lines = Text.from_ansi(self.ansi.rstrip("\n"))
-        console = Console(record=True, width=WIDTH, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115
+        width = max(NARROWEST, *(len(line) for line in lines.plain.splitlines()))
+        console = Console(record=True, width=width, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115
         with console.file:
             console.print(lines, soft_wrap=False)
             return console.export_svg(title=self.title, theme=MONOKAI, code_format=FORMAT, unique_id="coord")

@@ -56,17 +56,19 @@ def run(script: str, home: Path) -> tuple[int, str]:
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "HOME": str(home)}
     environment |= {"XDG_STATE_HOME": str(home / "state"), "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("COORD_URL", None)
-    process = subprocess.Popen(
-        ["bash", "-c", script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, env=environment, cwd=home, start_new_session=True,
-    )  # fmt: skip
-    try:
-        said, _ = process.communicate(timeout=60)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    return process.returncode, said
+    with (home / ".said").open("w+b") as output:  # a file: what a block leaves in the background may keep it open
+        process = subprocess.Popen(
+            ["bash", "-c", script], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            env=environment, cwd=home, start_new_session=True,
+        )  # fmt: skip
+        try:
+            status = process.wait(60)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        output.seek(0)
+        return status, output.read().decode()
 
 
 def steps(console: str) -> list[tuple[str, str]]:
