@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from coord import events
-from coord.callbacks import Callbacks, Dispatcher
+from coord.callbacks import Callbacks, Dispatcher, Functions
 from coord.flag import Flag
 from coord.lease import Lease
 from coord.term import Term, _current
@@ -34,6 +34,8 @@ class Announcer:
 
     def elected(self, term: Term, failed: Callable[[], None]) -> None:
         """`on_elected`, up to the first that raises; then `failed()`, on the dispatcher's thread."""
+        if not self._callbacks.elected:
+            return
 
         async def job() -> None:
             if await self._call(self._callbacks.elected, term, term, stop_at_error=True):
@@ -44,6 +46,9 @@ class Announcer:
     def lost(self, term: Term) -> Flag:
         """`on_lost`. The flag is set when that is over, and with it every job that ran under the term."""
         ended = Flag()
+        if not self._callbacks.lost and self._dispatcher.idle:  # nobody to call: a handover does not wait for a thread
+            term._when_idle(ended.set)
+            return ended
 
         async def job() -> None:
             await self._call(self._callbacks.lost, term, term, term.reason)
@@ -61,13 +66,11 @@ class Announcer:
         if self._callbacks.new_leader:
             self._dispatcher.put(job)
 
-    async def _call(
-        self, functions: list[Callable[..., Any]], term: Term | None, *args: Any, stop_at_error: bool = False
-    ) -> bool:
+    async def _call(self, functions: Functions, term: Term | None, *args: Any, stop_at_error: bool = False) -> bool:
         """Call them in order. What one raises is logged. Whether one did."""
         failed = False
         reset = _current.set(term)
-        for function in tuple(functions):
+        for function in functions:
             self.running = Running(_name(function), self._now().awake, term, functions is self._callbacks.elected)
             try:
                 outcome = function(*args)

@@ -123,7 +123,7 @@ class AsyncCoordinator(AsyncOrders):
         for standing in standing_yet:
             standing.stand_down()
         if standing_yet:
-            longest = max(one.drain_timeout + 2 * one.election.timing.attempt_timeout for one in standing_yet)
+            longest = max(one.tenure.drain_timeout + 2 * one.election.timing.attempt_timeout for one in standing_yet)
             await asyncio.wait({one.task for one in standing_yet}, timeout=longest)
         await self._unique.close()
         await asyncio.gather(self._waiting.close(), self._wishes.close())
@@ -208,12 +208,12 @@ class AsyncCoordinator(AsyncOrders):
         leaving.end_on_sigterm()  # `async with` and the cancelled loop release; SIGTERM alone would skip both
         standing = begin(self)
         self._standings.add(standing)
-        standing.task.add_done_callback(lambda _: self._stands_no_more(standing))
         self._suspend_watch.begin()
         self._wishes.begin()
         return standing
 
-    def _stands_no_more(self, standing: Standing) -> None:
+    def stands_no_more(self, standing: Standing) -> None:
+        """It is done."""
         self._standings.discard(standing)
         if not self._standings:
             self._wishes.end()

@@ -42,6 +42,11 @@ class AsyncLeadership(TakesCallbacks):
         often, at most, does the role move for that (3 ttls, after which a candidate that has died is listed no more).
     """
 
+    __slots__ = (
+        *("at_most", "callbacks", "drain_timeout", "info", "min_tenure", "priority", "role", "timing"),
+        *("_coordinator", "_dispatcher", "_epoch", "_standing", "__weakref__"),
+    )
+
     def __init__(
         self,
         coordinator: AsyncCoordinator,

@@ -20,9 +20,14 @@ class Backoff:
         self._failures = 0
 
     def next(self) -> float:
-        from tenacity import RetryCallState, Retrying, wait_random_exponential  # 40 ms: not part of `import coord`
-
         self._failures += 1
-        state = RetryCallState(Retrying(), None, (), {})
-        state.attempt_number = self._failures
-        return float(wait_random_exponential(multiplier=self._first, max=self._most)(state))
+        return pause(self._failures, self._first, self._most)
+
+
+def pause(failures: int, first: float, most: float) -> float:
+    """Seconds to wait after so many failures in a row."""
+    from tenacity import RetryCallState, Retrying, wait_random_exponential  # 40 ms: not part of `import coord`
+
+    state = RetryCallState(Retrying(), None, (), {})
+    state.attempt_number = failures
+    return float(wait_random_exponential(multiplier=first, max=most)(state))

@@ -7,13 +7,14 @@ import contextlib
 import contextvars
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from coord import checks
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Job = Callable[[], Coroutine[Any, Any, None]]
+Functions = tuple[Callable[..., Any], ...]
 
 inside: contextvars.ContextVar[object] = contextvars.ContextVar("coord_callback_of", default=None)
 """The dispatcher whose callback is running here: a callback that stops its own leadership must not wait for itself."""
@@ -23,9 +24,9 @@ inside: contextvars.ContextVar[object] = contextvars.ContextVar("coord_callback_
 class Callbacks:
     """What is to be called, by kind."""
 
-    elected: list[Callable[..., Any]] = field(default_factory=list)
-    lost: list[Callable[..., Any]] = field(default_factory=list)
-    new_leader: list[Callable[..., Any]] = field(default_factory=list)
+    elected: Functions = ()
+    lost: Functions = ()
+    new_leader: Functions = ()
 
     @classmethod
     def of(cls, elected: object, lost: object, new_leader: object) -> Callbacks:
@@ -35,10 +36,10 @@ class Callbacks:
         )
 
     @staticmethod
-    def listed(given: object, argument: str) -> list[Callable[..., Any]]:
-        """One function, several, or None, as a list."""
+    def listed(given: object, argument: str) -> Functions:
+        """One function, several, or None, as a tuple."""
         several = given if isinstance(given, (list, tuple)) else [] if given is None else [given]
-        return [checks.callback(one, argument) for one in several]
+        return tuple([checks.callback(one, argument) for one in several])
 
 
 class TakesCallbacks:
@@ -50,22 +51,26 @@ class TakesCallbacks:
 
     def on_elected(self, function: Function) -> Function:
         """Adds a callback; usable as a decorator."""
-        self.callbacks.elected.append(checks.callback(function, "on_elected"))
+        self.callbacks.elected += (checks.callback(function, "on_elected"),)
         return function
 
     def on_lost(self, function: Function) -> Function:
         """Adds a callback; usable as a decorator."""
-        self.callbacks.lost.append(checks.callback(function, "on_lost"))
+        self.callbacks.lost += (checks.callback(function, "on_lost"),)
         return function
 
     def on_new_leader(self, function: Function) -> Function:
         """Adds a callback; usable as a decorator."""
-        self.callbacks.new_leader.append(checks.callback(function, "on_new_leader"))
+        self.callbacks.new_leader += (checks.callback(function, "on_new_leader"),)
         return function
 
 
 class Dispatcher(Protocol):
     """Runs jobs one after the other, somewhere else."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that was put has been done."""
 
     def put(self, job: Job) -> None:
         """Run it after all that was put before. A job awaits nothing but `settle`."""
@@ -83,24 +88,30 @@ class TaskDispatcher:
     __slots__ = ("_jobs", "_task")
 
     def __init__(self) -> None:
-        self._jobs: list[Job] = []  # seldom more than two: a deque would take ten times the memory
+        self._jobs: tuple[Job, ...] = ()  # seldom more than two: a deque would take ten times the memory
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def idle(self) -> bool:
+        return self._task is None
+
     def put(self, job: Job) -> None:
-        self._jobs.append(job)
+        self._jobs += (job,)
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._work(), name="coord callbacks")
 
     async def _work(self) -> None:
         inside.set(self)
         while self._jobs:
-            await self._jobs.pop(0)()
+            job, self._jobs = self._jobs[0], self._jobs[1:]
+            await job()
+        self._task = None  # ten thousand quiet roles keep no tasks that are done
 
     async def settle(self, outcome: Awaitable[Any]) -> None:
         await outcome
 
     def forget(self) -> None:
-        self._jobs.clear()
+        self._jobs = ()
         self._task = None
 
 
@@ -114,13 +125,17 @@ class ThreadDispatcher:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._jobs: list[Job] = []
+        self._jobs: tuple[Job, ...] = ()
         self._lock = threading.Lock()
         self._running = False
 
+    @property
+    def idle(self) -> bool:
+        return not self._running
+
     def put(self, job: Job) -> None:
         with self._lock:
-            self._jobs.append(job)
+            self._jobs += (job,)
             if self._running:
                 return
             self._running = True
@@ -136,7 +151,7 @@ class ThreadDispatcher:
                 if not self._jobs:
                     self._running = False
                     return
-                job = self._jobs.pop(0)
+                job, self._jobs = self._jobs[0], self._jobs[1:]
             with contextlib.suppress(StopIteration):
                 job().send(None)  # it awaits nothing but `settle`, which does not suspend: no loop is needed
 
@@ -144,7 +159,7 @@ class ThreadDispatcher:
         asyncio.run(_finish(outcome))
 
     def forget(self) -> None:
-        self._jobs.clear()
+        self._jobs = ()
         self._lock = threading.Lock()
         self._running = False
 

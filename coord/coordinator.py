@@ -83,7 +83,7 @@ class Coordinator(Orders):
     def leave(self) -> None:
         """What the end of the process does: `close`, but in a few seconds, and raising nothing."""
         for standing in tuple(self.inner._standings):
-            standing.drain_timeout = min(standing.drain_timeout, EXIT_DRAIN)
+            standing.tenure.drain_timeout = min(standing.tenure.drain_timeout, EXIT_DRAIN)
         with contextlib.suppress(Exception):
             self.close()
 

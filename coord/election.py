@@ -155,7 +155,7 @@ Event = Union[Elected, Lost, Saw]
 NEVER = float("inf")
 
 
-@dataclass
+@dataclass(slots=True)
 class Election:
     """A candidate. `candidate` is its id, new for every incarnation; `patience` (seconds) is its own small delay
     before it takes what has run out, drawn by the shell so that many candidates do not all ask at once."""
@@ -174,9 +174,9 @@ class Election:
     deadline: float = -NEVER
     seen: Lease | None = None
     in_flight: Send | None = None
-    _seen_at: Instant = Instant(0.0, 0.0)
+    _seen_at: float = 0.0  # on the awake clock, as is `_asked_at`
     _store_due: float = NEVER
-    _asked_at: Instant = Instant(0.0, 0.0)
+    _asked_at: float = 0.0
     _retry_at: float = -NEVER
     _rest_until: float = -NEVER
     _renew_at: float = NEVER
@@ -242,10 +242,10 @@ class Election:
             return Wait(self._rest_until - now.total)
         if self.seen is None:
             return self._claim(None)
-        observed = self._seen_at.awake + self.seen.ttl + self.patience - now.awake
+        observed = self._seen_at + self.seen.ttl + self.patience - now.awake
         wait = min(observed, self._store_due + self.patience - now.total)
         if self.seen.vacant or self.seen.holder == self.candidate or self._prompted or wait <= 0:
-            takeover = now.awake >= self._seen_at.awake + self.seen.ttl
+            takeover = now.awake >= self._seen_at + self.seen.ttl
             # One that was asked to try now knows less than it may be told: like a first claim, it expects nothing.
             prompted, self._prompted = self._prompted, False
             return self._claim(None if prompted and not takeover else self.seen.sight, takeover)
@@ -389,8 +389,8 @@ class Election:
         if not answer.applied or now.total >= deadline:
             self._go(Cue.SEEN)
             return
-        self.token, self.deadline, self._asked_at = answer.lease.token, deadline, sent_at
-        self._told = answer.lease.info
+        self.token, self.deadline, self._asked_at = answer.lease.token, deadline, sent_at.awake
+        self._told = self.info if answer.lease.info == self.info else answer.lease.info
         self._renew_at = sent_at.total + self.timing.renew_every
         if self.standing and now.total >= self._rest_until:
             self._go(Cue.WON)
@@ -405,7 +405,7 @@ class Election:
         if answer.applied:
             deadline = sent_at.total + self.timing.ttl - self.timing.margin
             if deadline > self.deadline:
-                self.deadline, self._asked_at = deadline, sent_at
+                self.deadline, self._asked_at = deadline, sent_at.awake
             self._renew_at = sent_at.total + self.timing.renew_every
             self._go(Cue.RENEWED)
         elif (answer.lease.holder, answer.lease.token) != (self.candidate, self.token):
@@ -440,7 +440,7 @@ class Election:
     def _see(self, lease: Lease, now: Instant) -> None:
         before = self.seen
         if before is None or lease.sight != before.sight:
-            self._seen_at = now
+            self._seen_at = now.awake
         self.seen = lease
         self.floor = min(max(self.floor, lease.token), MAX_TOKEN - 1)
         # When to ask, going by the store's clock; the store decides. Never at once again, or a clock that stands
@@ -459,7 +459,7 @@ class Election:
         if self.phase not in HOLDING or now.total < self.deadline:
             return
         if self.phase is Phase.LEADING:
-            asleep = now.awake < self._asked_at.awake + self.timing.ttl - self.timing.margin
+            asleep = now.awake < self._asked_at + self.timing.ttl - self.timing.margin
             late = LossReason.STORE_UNREACHABLE if self._failing or self.in_flight else LossReason.EXPIRED
             self._lose(LossReason.SUSPENDED if asleep else late, Cue.DEADLINE)
         else:

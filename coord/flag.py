@@ -9,14 +9,17 @@ from typing import Any
 
 
 class Flag:
-    """`wait(timeout)` in a thread, `await flag` in a coroutine, `is_set()` anywhere. Set once, never cleared."""
+    """`wait(timeout)` in a thread, `await flag` in a coroutine, `is_set()` anywhere. Set once, never cleared.
+
+    `lock`: one that its owner has anyway, and does not hold when it calls; without one it has its own.
+    """
 
     __slots__ = ("_actions", "_lock", "_set")
 
-    def __init__(self) -> None:
+    def __init__(self, lock: threading.Lock | None = None) -> None:
         self._set = False
-        self._lock = threading.Lock()
-        self._actions: list[Callable[[], None]] = []
+        self._lock = lock or threading.Lock()
+        self._actions: tuple[Callable[[], None], ...] = ()
 
     def __bool__(self) -> bool:
         return self._set
@@ -34,7 +37,7 @@ class Flag:
             if self._set:
                 return
             self._set = True
-            actions, self._actions = self._actions, []
+            actions, self._actions = self._actions, ()
         for action in actions:
             action()
 
@@ -42,7 +45,7 @@ class Flag:
         """Call `action` once it has happened (at once when it has), on whatever thread set it. Returns an undo."""
         with self._lock:
             if not self._set:
-                self._actions.append(action)
+                self._actions += (action,)
                 return lambda: self._forget(action)
         action()
         return lambda: None
@@ -79,5 +82,4 @@ class Flag:
 
     def _forget(self, action: Callable[[], None]) -> None:
         with self._lock:
-            if action in self._actions:
-                self._actions.remove(action)
+            self._actions = tuple(one for one in self._actions if one is not action)

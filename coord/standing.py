@@ -13,7 +13,7 @@ from typing import Any
 
 from coord import events, observing
 from coord.announcer import Announcer
-from coord.backoff import Backoff
+from coord.backoff import pause
 from coord.callbacks import Callbacks, Dispatcher
 from coord.candidate import Candidate
 from coord.election import HOLDING, Done, Election, Phase, Send, Wait
@@ -31,6 +31,12 @@ SILENT_AFTER = 3
 
 class Standing:
     """From `start` until it is done. Lives on one loop; only `term` is read from other threads."""
+
+    __slots__ = (
+        *("answered", "candidate", "election", "refusal", "renewed_at", "task", "tenure", "_announcer", "_around"),
+        *("_failures", "_heed_later", "_loop", "_min_tenure", "_priority", "_timer", "_turn", "_unfollow", "_unlist"),
+        *("_wake", "__weakref__"),
+    )
 
     def __init__(
         self,
@@ -59,8 +65,8 @@ class Standing:
         self.tenure = Tenure(self.election, self._announcer, around.now, self._changed, drain_timeout, at_most)
         self.renewed_at: float | None = None
         """When the last claim or renewal that was applied was sent, on the awake clock."""
-        self._backoff = Backoff(0.05, min(5.0, timing.ttl / 3))
         self._wake: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._turn: asyncio.Future[None] | None = None  # there while somebody waits in `until`
         self._priority, self._min_tenure = priority, min_tenure
@@ -68,7 +74,7 @@ class Standing:
         self._unfollow: Callable[[], None] | None = None
         self._unlist: Callable[[], None] | None = None
         self.task = self._loop.create_task(self._run(), name=f"coord {role}")
-        self.task.add_done_callback(lambda _: self._tell())
+        self.task.add_done_callback(self._done)
 
     @property
     def term(self) -> Term | None:
@@ -87,14 +93,6 @@ class Standing:
             if self._turn is None:
                 self._turn = self._loop.create_future()
             await asyncio.shield(self._turn)
-
-    @property
-    def drain_timeout(self) -> float:
-        return self.tenure.drain_timeout
-
-    @drain_timeout.setter
-    def drain_timeout(self, seconds: float) -> None:
-        self.tenure.drain_timeout = seconds
 
     def give_up(self, reason: LossReason, rest: float, to: str | None = None, by: str = "") -> None:
         """Hand the role over, to the candidate `to` or to anybody, and stand again after `rest` seconds."""
@@ -127,8 +125,12 @@ class Standing:
 
     def wake(self) -> None:
         """Look at the clock again (after the machine slept)."""
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+        sleeping, timer = self._wake, self._timer
+        self._wake = self._timer = None
+        if timer is not None:
+            timer.cancel()
+        if sleeping is not None and not sleeping.done():
+            sleeping.set_result(None)
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -143,7 +145,8 @@ class Standing:
                     self._answer(action, await self._ask(action), began)
                 elif isinstance(action, Wait):
                     self._listen()
-                    await self._sleep(action.seconds)
+                    if action.seconds > 0:
+                        await self._asleep(action.seconds)
                 elif isinstance(action, Done):
                     return
         except asyncio.CancelledError:
@@ -151,6 +154,7 @@ class Standing:
             raise
         finally:
             self._listen_no_more()
+            self.wake()  # takes the timer away
             if self._heed_later is not None:
                 self._heed_later.cancel()
             if self.term is not None:
@@ -166,10 +170,10 @@ class Standing:
     def _answer(self, send: Send, result: Result, began: Instant) -> None:
         retry_in = 0.0
         if isinstance(result, Failure):
-            retry_in = self.election.timing.ttl / 3 if result.permanent else self._backoff.next()
+            third = self.election.timing.ttl / 3
+            retry_in = third if result.permanent else pause(self._failures + 1, 0.05, min(5.0, third))
             self.refusal = result.detail if result.permanent else None
         else:
-            self._backoff.reset()
             self.refusal = None
         now = self._around.now()
         if isinstance(result, Answer) and result.applied and not isinstance(send.operation, Release):
@@ -188,17 +192,12 @@ class Standing:
         self._failures = self._failures + 1 if isinstance(result, Failure) else 0
         return not isinstance(result, Failure) or result.permanent or self._failures >= SILENT_AFTER
 
-    async def _sleep(self, seconds: float) -> None:
-        if seconds <= 0:
-            return
+    def _asleep(self, seconds: float) -> asyncio.Future[None]:
+        """Done when `wake` is called, by a timer after so many seconds. No coroutine: ten thousand of them sleep."""
         self._wake = self._loop.create_future()
-        timer = None if seconds == float("inf") else self._loop.call_later(seconds, self.wake)
-        try:
-            await self._wake
-        finally:
-            self._wake = None
-            if timer is not None:
-                timer.cancel()
+        if seconds < math.inf:
+            self._timer = self._loop.call_later(seconds, self.wake)
+        return self._wake
 
     def _listen(self) -> None:
         """A candidate that waits hears of releases through the feed, and is listed; one that leads needs neither."""
@@ -227,6 +226,10 @@ class Standing:
     def _changed(self) -> None:
         self.tenure.publish()
         self.wake()
+        self._tell()
+
+    def _done(self, _task: asyncio.Task[None]) -> None:
+        self._around.stands_no_more(self)
         self._tell()
 
     def _tell(self) -> None:

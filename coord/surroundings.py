@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from coord.candidate import Candidate
 from coord.lease import Lease
@@ -30,6 +30,9 @@ class Surroundings(Protocol):
 
     def list_waiting(self, candidate: Candidate, ttl: float) -> Callable[[], None]:
         """Show it on the board, if there is one; returns what ends that."""
+
+    def stands_no_more(self, standing: Any) -> None:
+        """The candidate `standing` is done."""
 
     def posted(self, role: str) -> list[Notice]:
         """What was posted loudly about the role, as far as this process has heard."""

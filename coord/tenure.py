@@ -28,7 +28,7 @@ class Tenure:
         "_announcer",
         "_at_most",
         "_changed",
-        "_drains",
+        "_drain",
         "_election",
         "_loop",
         "_now",
@@ -55,14 +55,14 @@ class Tenure:
         self._watchdog: Watchdog | None = None
         self.began = 0.0
         """When the last term began, on the awake clock."""
-        self._drains: list[asyncio.Task[None]] = []
+        self._drain: asyncio.Task[None] | None = None
         self.undrained: Term | None = None
         """The lost term whose work has not ended within `drain_timeout`, until it does."""
 
     @property
     def draining(self) -> bool:
         """Whether work or an `on_lost` of a lost term still runs."""
-        return bool(self._drains)
+        return self._drain is not None and not self._drain.done()
 
     @property
     def running(self) -> Running | None:
@@ -110,9 +110,11 @@ class Tenure:
             )
             if observing.observer is not None:
                 observing.observer.lost(lost, reason)
-            drain = self._loop.create_task(self._drain(lost), name=f"coord drain {role}")
-            self._drains.append(drain)
-            drain.add_done_callback(self._drains.remove)
+            ended = self._announcer.lost(lost)
+            if ended:
+                self._loop.call_soon(self._drained)
+            else:
+                self._drain = self._loop.create_task(self._until_drained(lost, ended), name=f"coord drain {role}")
         else:
             self._announcer.new_leader(event.lease)
 
@@ -137,9 +139,8 @@ class Tenure:
         self.check_progress()
         self._changed()
 
-    async def _drain(self, term: Term) -> None:
+    async def _until_drained(self, term: Term, ended: Flag) -> None:
         """Wait for `on_lost` and for every job under the term, then let the core go on (rule 3)."""
-        ended = self._announcer.lost(term)
         try:
             await asyncio.wait_for(_happened(ended), self.drain_timeout)
         except asyncio.TimeoutError:
@@ -149,6 +150,10 @@ class Tenure:
             self.undrained = term
             await ended
             self.undrained = None
+        self._drain = None
+        self._drained()
+
+    def _drained(self) -> None:
         self._election.drained(self._now())
         self._changed()
 

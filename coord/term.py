@@ -45,14 +45,14 @@ class Term:
         self.role = role
         self.holder = holder
         self.token = token
-        self.lost = Flag()
+        self._lock = threading.Lock()
+        self.lost = Flag(self._lock)
         """Set once the term is over: `lost.wait(seconds)` in a thread, `await term.lost` in a coroutine."""
         self._deadline = deadline
         self._reason: LossReason | None = None
         self._over = False
         self._now = now
         self._epoch = forking.epoch
-        self._lock = threading.Lock()
         self._jobs = 0
         self._idle: Callable[[], None] | None = None
         self._progress: Progress | None = None
@@ -205,7 +205,7 @@ class Term:
 
     def _forked(self) -> None:
         self._lock = threading.Lock()
-        self.lost = Flag()
+        self.lost = Flag(self._lock)
         self._end(LossReason.FORKED)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from coord import checks
@@ -69,4 +70,7 @@ class Timing:
                 f"renew_every + 2 * attempt_timeout + margin must fit into it: "
                 f"{renew:g} + 2 * {attempt:g} + {spare:g} = {needed:g} s",
             )
-        return cls(ttl, renew, attempt, spare)
+        return _shared(ttl, renew, attempt, spare)
+
+
+_shared = lru_cache(maxsize=64)(Timing)  # ten thousand roles of one kind have one

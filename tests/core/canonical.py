@@ -106,7 +106,7 @@ def _seat(mine: Candidate, names: _Names) -> tuple[Any, ...]:
     holding = e.phase in HOLDING
     waited = due = 0.0
     if seen is not None and not holding:
-        waited = min(max(mine.now.awake - e._seen_at.awake, 0), seen.ttl + e.patience)
+        waited = min(max(mine.now.awake - e._seen_at, 0), seen.ttl + e.patience)
         due = min(max(e._store_due - total + e.patience, 0), FAR)
     return (
         PHASES[e.phase],

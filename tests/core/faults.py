@@ -85,7 +85,7 @@ class CountsFromRequest(Election):
         before = self._seen_at
         super().reply(send, result, sent_at, now, retry_in)
         if self._seen_at != before:
-            self._seen_at = sent_at
+            self._seen_at = sent_at.awake
 
 
 class BeatsDoNotReset(Election):

@@ -8,7 +8,7 @@ the same words. Times are exact: integers in the explorer, binary fractions else
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 from coord.election import HOLDING, Elected, Election, Lost, Phase, Send, Wait
@@ -63,6 +63,18 @@ class Packet(NamedTuple):
     copy: bool = False
 
 
+_FIELDS = tuple(each.name for each in fields(Election))
+
+
+def _copied(election: Election) -> Election:
+    new = object.__new__(type(election))
+    for name in _FIELDS:
+        setattr(new, name, getattr(election, name))
+    if more := getattr(election, "__dict__", None):  # what a mutant keeps besides
+        new.__dict__.update(more)
+    return new
+
+
 class Candidate:
     """One seat: the incarnation that sits on it, its clocks, and what we, not it, know of its term."""
 
@@ -88,8 +100,7 @@ class Candidate:
         new = Candidate.__new__(Candidate)
         for name in Candidate.__slots__:
             setattr(new, name, getattr(self, name))
-        new.election = election = object.__new__(type(self.election))
-        election.__dict__.update(self.election.__dict__)
+        new.election = _copied(self.election)
         return new
 
     @property
