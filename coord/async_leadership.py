@@ -43,7 +43,7 @@ class AsyncLeadership(TakesCallbacks):
     """
 
     __slots__ = (
-        *("at_most", "callbacks", "drain_timeout", "info", "min_tenure", "priority", "role", "timing"),
+        *("at_most", "callbacks", "drain_timeout", "info", "min_tenure", "priority", "role", "timing", "token_floor"),
         *("_coordinator", "_dispatcher", "_epoch", "_standing", "__weakref__"),
     )
 
@@ -112,11 +112,8 @@ class AsyncLeadership(TakesCallbacks):
     @property
     def held(self) -> Term | None:
         """The term that is held, or None."""
-        standing = self._standing
-        term = None if standing is None else standing.term
+        term = None if self._standing is None else self._standing.term
         return term if term is not None and term.held else None
-
-    # -- standing ----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Stand for the role from now on. Does not wait for anything; does nothing when it stands already."""
@@ -181,8 +178,7 @@ class AsyncLeadership(TakesCallbacks):
 
         It must have been started; once it is stopped, nobody waits any longer.
         """
-        if timeout is not None:
-            checks.number(timeout, "timeout", low=0)
+        checks.timeout(timeout)
         if (standing := self._standing) is not None and not self.is_leader:
             await standing.until(lambda: self.is_leader, timeout)
         return self.is_leader
@@ -194,8 +190,7 @@ class AsyncLeadership(TakesCallbacks):
         `AcquireTimeout` after `timeout` seconds, and `StoreRefused` (`NotSetUp`, `AccessDenied`) when waiting will
         not help. A candidate that was started by a call that failed is stopped again.
         """
-        if timeout is not None:
-            checks.number(timeout, "timeout", low=0)
+        checks.timeout(timeout)
         fresh = not self.started
         await self.start()
         assert self._standing is not None

@@ -55,6 +55,11 @@ def ttl(value: object, argument: str = "ttl") -> float:
     return number(value, argument, low=MIN_TTL, high=MAX_TTL)
 
 
+def timeout(value: object) -> float | None:
+    """How long to wait, in seconds; None: without end."""
+    return None if value is None else number(value, "timeout", low=0)
+
+
 def at_most(value: object) -> float | None:
     """How long a job may stand still, in seconds; None: for ever."""
     return None if value is None else number(value, "at_most", low=0, above=True)

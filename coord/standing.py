@@ -33,9 +33,19 @@ class Standing:
     """From `start` until it is done. Lives on one loop; only `term` is read from other threads."""
 
     __slots__ = (
-        *("answered", "candidate", "election", "refusal", "renewed_at", "task", "tenure", "_announcer", "_around"),
-        *("_failures", "_heed_later", "_loop", "_min_tenure", "_priority", "_timer", "_turn", "_unfollow", "_unlist"),
-        *("_wake", "__weakref__"),
+        *("answered", "candidate", "election", "refusal", "renewed_at", "task", "tenure"),
+        *(
+            "_around",
+            "_ends",
+            "_failures",
+            "_heed_later",
+            "_loop",
+            "_min_tenure",
+            "_priority",
+            "_timer",
+            "_turn",
+            "_wake",
+        ),
     )
 
     def __init__(
@@ -58,11 +68,10 @@ class Standing:
         self.election = Election(
             role, self.candidate, timing, info=info, max_clock_skew=around.max_clock_skew, patience=patience
         )
-        self.answered = False
-        self._failures = 0
+        self.answered, self._failures = False, 0
         self.refusal: str | None = None
-        self._around, self._announcer = around, Announcer(role, callbacks, dispatcher, around.now)
-        self.tenure = Tenure(self.election, self._announcer, around.now, self._changed, drain_timeout, at_most)
+        self._around, announcer = around, Announcer(role, callbacks, dispatcher, around.now)
+        self.tenure = Tenure(self.election, announcer, around.now, self._changed, drain_timeout, at_most)
         self.renewed_at: float | None = None
         """When the last claim or renewal that was applied was sent, on the awake clock."""
         self._wake: asyncio.Future[None] | None = None
@@ -71,8 +80,7 @@ class Standing:
         self._turn: asyncio.Future[None] | None = None  # there while somebody waits in `until`
         self._priority, self._min_tenure = priority, min_tenure
         self._heed_later: asyncio.TimerHandle | None = None
-        self._unfollow: Callable[[], None] | None = None
-        self._unlist: Callable[[], None] | None = None
+        self._ends: tuple[Callable[[], None], ...] = ()  # what ends listening
         self.task = self._loop.create_task(self._run(), name=f"coord {role}")
         self.task.add_done_callback(self._done)
 
@@ -202,19 +210,18 @@ class Standing:
     def _listen(self) -> None:
         """A candidate that waits hears of releases through the feed, and is listed; one that leads needs neither."""
         waits = self.election.phase is Phase.FOLLOWING and self.election.standing
-        if waits and self._unfollow is None:
+        if waits and not self._ends:
             role, info = self.election.role, self.election.info
-            self._unfollow = self._around.follow(role, self._hinted)
             candidate = Candidate(role, self.candidate, info, self._priority, time.time())
-            self._unlist = self._around.list_waiting(candidate, self.election.timing.ttl)
+            unlist = self._around.list_waiting(candidate, self.election.timing.ttl)
+            self._ends = (self._around.follow(role, self._hinted), unlist)
         elif self.election.phase is Phase.LEADING:
             self._listen_no_more()
 
     def _listen_no_more(self) -> None:
-        for end in (self._unfollow, self._unlist):
-            if end is not None:
-                end()
-        self._unfollow = self._unlist = None
+        ends, self._ends = self._ends, ()
+        for end in ends:
+            end()
 
     def _hinted(self, lease: Lease) -> None:
         before = self.election.seen

@@ -139,7 +139,7 @@ class ElectionKit:
         await _settle()  # the loss is on its way to the dispatcher: what is put there now comes after it
         called = asyncio.Event()
         loop = asyncio.get_running_loop()
-        dispatcher = standing._announcer._dispatcher
+        dispatcher = standing.tenure._announcer._dispatcher
 
         async def after_on_lost() -> None:
             loop.call_soon_threadsafe(called.set)
