@@ -33,19 +33,8 @@ class Standing:
     """From `start` until it is done. Lives on one loop; only `term` is read from other threads."""
 
     __slots__ = (
-        *("answered", "candidate", "election", "refusal", "renewed_at", "task", "tenure"),
-        *(
-            "_around",
-            "_ends",
-            "_failures",
-            "_heed_later",
-            "_loop",
-            "_min_tenure",
-            "_priority",
-            "_timer",
-            "_turn",
-            "_wake",
-        ),
+        *("answered", "candidate", "election", "refusal", "renewed_at", "task", "tenure", "_around", "_ends"),
+        *("_failures", "_heed_later", "_loop", "_min_tenure", "_priority", "_timer", "_turn", "_wake"),
     )
 
     def __init__(
