@@ -43,7 +43,12 @@ def renew(row: Lease, asked: Renew, wall: float) -> Lease | None:
     remaining = max(row.remaining, asked.ttl)
     info = row.info if asked.info is None else asked.info
     renewed_at = max(row.renewed_at, wall)
-    return replace(row, beat=asked.beat, ttl=ttl, remaining=remaining, renewed_at=renewed_at, info=info)
+    return Lease(row.role, row.holder, row.token, asked.beat, ttl, renewed_at, remaining, info, row.since)
+
+
+def as_left(asked: Renew, wall: float) -> Lease:
+    """The row after a renewal that found all as its holder had left it, but for what it says of the holder."""
+    return Lease(asked.role, asked.holder, asked.token, asked.beat, asked.ttl, wall, asked.ttl)
 
 
 def release(row: Lease, asked: Release, wall: float) -> Lease | None:

@@ -12,6 +12,7 @@ from coord.errors import AccessDenied, CoordError, NotSetUp, StoreRefused, Store
 from coord.lease import Lease
 from coord.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.past import PastTerm, terms
+from coord.stores import rules
 from coord.stores.rethinkdb import errors
 from coord.stores.rethinkdb.connection import Pool
 from coord.stores.rethinkdb.errors import Trouble, not_set_up
@@ -110,7 +111,8 @@ class RethinkDBStore:
             if (batch := self._queries.renew_all(renewals)) is not None:
                 written = await self._pool.run(batch, timeout)
                 if written["replaced"] == len(renewals):
-                    return [Answer(True, _as_renewed(one)) for one in renewals]
+                    wall = time.time()
+                    return [Answer(True, rules.as_left(one, wall)) for one in renewals]
             outcome = await self._pool.run(self._queries.renew(renewals), max(until - loop.time(), 0.001))
         except (Trouble, StoreRefused) as err:
             return [_failure(err)] * len(renewals)
@@ -166,11 +168,6 @@ SETTINGS = {"write_acks": "majority", "durability": "hard"}
 
 def _failure(err: Trouble | StoreRefused) -> Failure:
     return err.failure() if isinstance(err, Trouble) else Failure(unknown=False, detail=str(err), permanent=True)
-
-
-def _as_renewed(one: Renew) -> Lease:
-    """The row of a renewal that found all as it was left; what the row says about its holder stays there."""
-    return Lease(one.role, one.holder, one.token, one.beat, one.ttl, time.time(), one.ttl)
 
 
 def _batched(asked: Renew, result: Result) -> Result:

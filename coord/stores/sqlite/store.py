@@ -15,7 +15,7 @@ from coord.lease import Lease
 from coord.operations import Claim, Failure, Release, Renew, Result
 from coord.past import PastTerm
 from coord.stores import rules
-from coord.stores.sqlite import forks, place, schema, swaps
+from coord.stores.sqlite import batch, forks, place, schema, swaps
 from coord.stores.sqlite.feed import Feed, LeaseFeed
 from coord.stores.sqlite.handle import Handle
 from coord.stores.sqlite.machine import StoreClock, machine_clock
@@ -23,6 +23,7 @@ from coord.stores.sqlite.trouble import CommitUnknown
 from coord.stores.sqlite.worker import Job, Stage, Worker
 
 T = TypeVar("T")
+C = TypeVar("C", Claim, Release)
 CLOSE_WITHIN = 0.9
 """Seconds that `close` waits for the file to be closed."""
 
@@ -76,13 +77,17 @@ class SQLiteStore:
         await self._ask(lambda _, handle: schema.check_owner(handle.connection(), self.path), timeout)
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
-        return (await self._swap([claim], rules.claim, timeout, remembered.after))[0]
+        return await self._swap_one(claim, rules.claim, timeout)
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
-        return await self._swap(renewals, rules.renew, timeout) if renewals else []
+        if not renewals:
+            return []
+        return await self._swap(
+            lambda job, handle: batch.renew(job, handle, self._clock, renewals), timeout, len(renewals)
+        )
 
     async def release(self, release: Release, timeout: float) -> Result:
-        return (await self._swap([release], rules.release, timeout, remembered.after))[0]
+        return await self._swap_one(release, rules.release, timeout)
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         wanted = None if roles is None else tuple(roles)
@@ -140,23 +145,24 @@ class SQLiteStore:
     def _handle(self) -> Handle:
         return Handle(self.path, self._mounts)
 
+    async def _swap_one(self, asked: C, rule: swaps.Rule[C], timeout: float) -> Result:
+        (result,) = await self._swap(
+            lambda job, handle: swaps.swap(job, handle, self._clock, [asked], rule, remembered.after), timeout, 1
+        )
+        return result
+
     async def _swap(
-        self,
-        asked: Sequence[swaps.A],
-        rule: swaps.Rule[swaps.A],
-        timeout: float,
-        remember: swaps.Remember[swaps.A] | None = None,
+        self, work: Callable[[Job[Sequence[Result]], Handle], Sequence[Result]], timeout: float, count: int
     ) -> Sequence[Result]:
+        """What came of so many swaps in one transaction."""
         try:
-            return await self._ask(
-                lambda job, handle: swaps.swap(job, handle, self._clock, asked, rule, remember), timeout
-            )
+            return await self._ask(work, timeout)
         except StoreUnavailable as err:
             unknown = isinstance(err, CommitUnknown) or (isinstance(err, TooLate) and err.stage is Stage.COMMITTING)
             failure = Failure(unknown=unknown, detail=str(err))
         except StoreRefused as err:
             failure = Failure(unknown=False, detail=str(err), permanent=True)
-        return [failure] * len(asked)
+        return [failure] * count
 
     async def _ask(self, work: Callable[[Job[T], Handle], T], timeout: float) -> T:
         """Have the thread do it. A caller who is cancelled, or waits no more, leaves nothing behind that may commit."""
@@ -164,13 +170,17 @@ class SQLiteStore:
         if self._worker is None:
             self._worker = Worker(self._handle())
         worker = self._worker
-        job = Job(work, timeout, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        job = Job(work, timeout, loop)
         worker.put(job)
+        late = loop.call_later(max(0.0, timeout), job.wake)
         try:
-            await asyncio.wait({job.finished}, timeout=max(0.0, timeout))
+            await job.finished
         except BaseException:
             job.give_up()
             raise
+        finally:
+            late.cancel()
         stage = job.give_up()
         if stage is Stage.DONE:
             return job.result()

@@ -64,7 +64,8 @@ def swap(
         conn.executemany(schema.PUT, values)
     else:
         conn.executemany(schema.CHANGE, [schema.change_values(after, now, boot) for after in changed.values()])
-        conn.executemany(schema.TELL, [(schema.text(dict(changed[role].info)), role) for role in told])
+        if told:
+            conn.executemany(schema.TELL, [(schema.text(dict(changed[role].info)), role) for role in told])
     job.commit(handle)
     return answers
 

@@ -56,6 +56,11 @@ class Job(Generic[T]):
             self._given_up = True
             return self._stage
 
+    def wake(self) -> None:
+        """On the loop: whoever waits looks at what has become of it."""
+        if not self.finished.done():
+            self.finished.set_result(None)
+
     def result(self) -> T:
         """What came of it, once it is done."""
         if self._error is not None:
@@ -83,12 +88,17 @@ class Job(Generic[T]):
             self._finish(value, None)
 
     def _attempts(self, handle: Handle) -> T:
+        busy: Busy | None = None
         while True:
-            self._enter(Stage.RUNNING)
+            try:
+                self._enter(Stage.RUNNING)
+            except GivenUp:
+                raise busy or GivenUp("no time was left") from None  # slept too long: what he waited for
             try:
                 with handle:
                     return self._attempt(handle)
-            except Busy:
+            except Busy as err:
+                busy = err
                 pause = random.uniform(*PAUSE)  # noqa: S311 # no secret
                 if time.monotonic() + pause >= self.deadline:
                     raise
@@ -122,11 +132,7 @@ class Job(Generic[T]):
         with self._lock:
             self._value, self._error, self._stage = value, error, Stage.DONE
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            self._loop.call_soon_threadsafe(self._deliver)
-
-    def _deliver(self) -> None:
-        if not self.finished.done():
-            self.finished.set_result(None)
+            self._loop.call_soon_threadsafe(self.wake)
 
 
 class Worker:
