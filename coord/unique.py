@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,8 @@ class UniqueServices:
             if isinstance(result, Failure):
                 raise (StoreRefused if result.permanent else StoreUnavailable)(result.detail)
             if not isinstance(action.operation, Look):  # a look follows a claim that was never answered (rule 8)
-                return result.lease
+                # What the row says of its holder is not in every answer to a renewal that was applied, but it is this.
+                return replace(result.lease, info=info) if result.applied else result.lease
 
     async def close(self) -> None:
         """Give back what is held."""

@@ -37,7 +37,10 @@ class Store(Protocol):
         """One query. Applied or not, the answer carries the row as it stands after it."""
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
-        """One query for all of them (each for another role); the results are in the order of the requests."""
+        """One query for all of them (each for another role); the results are in the order of the requests.
+
+        What the row says of its holder (`info`, `since`) may be missing in the answer to one that was applied.
+        """
 
     async def release(self, release: Release, timeout: float) -> Result:
         """One query."""

@@ -8,11 +8,26 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis import strategies as st
+from hypothesis.stateful import rule, run_state_machine_as_test
 
+from coord.lease import Lease
 from coord.operations import Answer, Renew, Result
 from coord.stores.sqlite import SQLiteStore, StoreClock, batch
-from tests.stores.lockstep import Lockstep, ManualClock
+from tests.stores.lockstep import Lockstep, ManualClock, roles
+
+SLIPS = ("none", "none", "beat", "token", "holder", "shorter", "longer")
+
+
+def slipped(asked: Renew, slip: str, row: Lease) -> Renew:
+    return {
+        "none": asked,
+        "beat": replace(asked, beat=row.beat),
+        "token": replace(asked, token=row.token - 1),
+        "holder": replace(asked, holder="nobody"),
+        "shorter": replace(asked, ttl=row.ttl / 2),
+        "longer": replace(asked, ttl=row.ttl * 2),
+    }[slip]
 
 
 def in_lockstep(machine: type[Lockstep], path: Path, examples: int) -> None:
@@ -52,5 +67,16 @@ def test_so_it_does_where_each_renewal_is_tried_as_a_batch(tmp_path: Path, monke
                 assert isinstance(oracle, Answer)
                 tested = Answer(tested.applied, replace(tested.lease, info=oracle.lease.info))
             super().compare(asked, tested, oracle)
+
+        @rule(names=st.sets(roles, min_size=1), slip=st.sampled_from(SLIPS), ahead=st.integers(1, 3))
+        def renew_as_left(self, names: set[str], slip: str, ahead: int) -> None:
+            """Like `renew`, but what is there: all of it, or all but one thing of one row."""
+            rows = [row for name in sorted(names) if (row := self.row(name + self.tail)).holder]
+            asked = [Renew(row.role, row.holder or "", row.token, row.beat + ahead, row.ttl) for row in rows]
+            if asked:
+                asked[0] = slipped(asked[0], slip, rows[0])
+            tested, oracle = self.wait(self.tested.renew(asked, 10)), self.wait(self.oracle.renew(asked, 10))
+            for one, first, second in zip(asked, tested, oracle, strict=True):
+                self.compare(one, first, second)
 
     in_lockstep(SQLite, tmp_path, 80)

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from coord.operations import Answer, Claim, Release, Renew, Result
-from coord.stores.sqlite import SQLiteStore, batch, swaps
+from coord.stores.sqlite import SQLiteStore, StoreClock, batch, swaps
+from tests.stores.lockstep import ManualClock
 
 
 def run(path: Path, body: Callable[[SQLiteStore], Awaitable[None]]) -> None:
@@ -82,6 +83,24 @@ def test_each_has_its_own_answer_where_some_are_not_as_left(
         rows = {row.role: row for row in await store.read(None, 5)}
         assert rows["role 3"].ttl == 60.0
         assert all(rows[f"role {number}"].beat == 2 for number in range(20) if number not in refused)
+
+    run(tmp_path, body)
+
+
+def test_a_clock_that_steps_back_shortens_nothing(tmp_path: Path) -> None:
+    total, wall = ManualClock(), ManualClock()
+
+    async def body(store: SQLiteStore) -> None:
+        store._clock = StoreClock(total=total, wall=wall, boot="manual")
+        renewals = await held(store, 20)
+        for clock in (total, wall):
+            clock.now -= 10
+            results = await store.renew(renewals, 5)
+            assert all(answered(one).applied for one in results)
+            rows = await store.read(None, 5)
+            assert {(row.remaining + total.now, row.renewed_at) for row in rows} == {(1030.0, 1000.0)}
+            clock.now += 10
+            renewals = [replace(one, beat=one.beat + 1) for one in renewals]
 
     run(tmp_path, body)
 
