@@ -167,7 +167,7 @@ class AsyncServiceRegistry:
         """A healthy service of that role, or None.
 
         choose: "least", the lowest load; "spread", the better of two at random, so that a crowd that looks at the
-        same moment does not land on one.
+            same moment does not land on one.
         """
         checks.role(role)
         choosing.check(choose)

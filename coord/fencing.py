@@ -69,10 +69,14 @@ def sql_write(
 ) -> None:
     """Update one row, unless it has seen a newer token: one `UPDATE … WHERE … AND fencing_token <= token`.
 
-    connection: any DB-API connection (sqlite3, psycopg, …) in which the caller commits; `placeholder` is its
-    parameter mark ("?" or "%s"). key: the columns that name the row; changes: the columns to set. The row must be
-    there, with a number (or NULL) in the integer column `field`. Raises `StaleToken`, or `CoordError` when there is
-    no such row.
+    connection: any DB-API connection (sqlite3, psycopg, …) in which the caller commits.
+    key: the columns that name the row, which must be there.
+    changes: the columns to set.
+    term: whose token the write carries; without one, `current_term()`'s.
+    field: the column that holds the token, an integer or NULL.
+    placeholder: the connection's parameter mark, "?" or "%s".
+
+    Raises `StaleToken`, or `CoordError` when there is no such row.
     """
     token = token_of(term)
     for what, names in (("table", [table]), ("key", key), ("changes", changes), ("field", [field])):
@@ -105,8 +109,9 @@ def rethinkdb_write(
 ) -> Any:
     """A ReQL term that updates the document `key`, or inserts it, unless it has seen a newer token; one atomic query.
 
-    table: `r.table("…")` of the caller's own driver, in whatever mode (blocking, asyncio): run the result on a
-    connection, and give what comes back to `rethinkdb_verify`, which raises `StaleToken`.
+    table: `r.table("…")` of the caller's own driver, in whatever mode (blocking, asyncio).
+
+    Run the result on a connection, and give what comes back to `rethinkdb_verify`, which raises `StaleToken`.
     """
     token = token_of(term)
     if field in changes:

@@ -70,7 +70,7 @@ class ServiceRegistry:
         """A healthy service of that role, or None.
 
         choose: "least", the lowest load; "spread", the better of two at random, so that a crowd that looks at the
-        same moment does not land on one.
+            same moment does not land on one.
         """
         return self.coordinator.engine.call(functools.partial(self.inner.healthy_service, role, choose=choose))
 

@@ -56,6 +56,7 @@ class Timing:
         attempt_timeout: float | None = None,
         margin: float | None = None,
     ) -> Timing:
+        """The durations, in seconds, with the defaults for those that are not given. Raises `BadArgument`."""
         ttl = checks.ttl(ttl)
         renew = ttl / 3 if renew_every is None else checks.number(renew_every, "renew_every", low=0, above=True)
         attempt = (

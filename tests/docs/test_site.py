@@ -1,0 +1,41 @@
+"""The site builds without a warning, and fetches nothing from elsewhere. `.ci/run` builds it too, always."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import ROOT
+
+pytest.importorskip("mkdocstrings", reason="the site needs the extra coord[docs]; .ci/run has it")
+
+
+def test_it_builds(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "-f",
+        str(ROOT / ".ci/mkdocs.yml"),
+        "-d",
+        str(tmp_path),
+    ]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    leading = (tmp_path / "reference/leading/index.html").read_text(encoding="utf-8")
+    for name in ("Leadership.on_elected", "AsyncLeadership.transfer", "LossReason.SUSPENDED", "Timing.of"):
+        assert f'id="coord.{name}"' in leading
+    assert "<li><code>drain_timeout</code>: how long" in re.sub(r"<li>\s*<p>", "<li>", leading)
+    for page in tmp_path.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        fetched = re.findall(r"<(?:link|script|img|iframe)[^>]+(?:src|href)=\"?(https?:[^\" >]+)", text)
+        assert fetched == [], page
+    assert (tmp_path / "source/examples/fenced_writes.py").is_file()
