@@ -187,9 +187,9 @@ class AsyncCoordinator(AsyncOrders):
             return Failure(unknown=False, detail=str(err), permanent=isinstance(err, StoreRefused))
         return Answer(False, rows[0] if rows else Lease(operation.role))
 
-    def list_waiting(self, candidate: Candidate, ttl: float) -> Callable[[], None]:
-        """Show it on the board, if there is one; returns what ends that."""
-        return self._waiting.add(candidate, ttl)
+    def list_waiting(self, candidate: Candidate, ttl: float, heard: Callable[[int], None]) -> Callable[[], None]:
+        """Show it on the board, if there is one; `heard` is told how many wait. Returns what ends that."""
+        return self._waiting.add(candidate, ttl, heard)
 
     def posted(self, role: str) -> list[Notice]:
         """What was posted loudly about the role, as far as this process has heard."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +31,12 @@ class Candidate:
             "priority": self.priority,
             "since": round(self.since, 3),
         }
-        return Notice(self.candidate, self.role, CANDIDATE, body, ttl, self.priority > 0)
+        return Notice(self.key, self.role, CANDIDATE, body, ttl, self.priority > 0)
+
+    @property
+    def key(self) -> str:
+        """Of its notice: those of one role stand together."""
+        return place(self.role) + self.candidate
 
     @classmethod
     def of(cls, notice: Notice) -> Candidate | None:
@@ -42,6 +48,11 @@ class Candidate:
         if not isinstance(priority, int) or isinstance(priority, bool) or not isinstance(since, (int, float)):
             return None
         return cls(notice.role, who, info, priority, float(since))
+
+
+def place(role: str) -> str:
+    """What the keys of all candidates for a role begin with. A digest: with the role in it a key could be too long."""
+    return f"{hashlib.blake2b(role.encode(), digest_size=10).hexdigest()} "
 
 
 def ordered(notices: Iterable[Notice]) -> list[Candidate]:

@@ -157,8 +157,9 @@ NEVER = float("inf")
 
 @dataclass(slots=True)
 class Election:
-    """A candidate. `candidate` is its id, new for every incarnation; `patience` (seconds) is its own small delay
-    before it takes what has run out, drawn by the shell so that many candidates do not all ask at once."""
+    """A candidate. `candidate` is its id, new for every incarnation; `patience` and `courtesy` (seconds) are its
+    own small delays before it takes what has run out, and what was given back: drawn by the shell, so that many
+    candidates do not all ask at once. They may be changed at any time."""
 
     role: str
     candidate: str
@@ -166,6 +167,7 @@ class Election:
     info: Mapping[str, Any] = field(default_factory=dict)
     max_clock_skew: float | None = 0.0
     patience: float = 0.0
+    courtesy: float = 0.0
     floor: int = 0
 
     phase: Phase = Phase.UNSEEN
@@ -242,9 +244,12 @@ class Election:
             return Wait(self._rest_until - now.total)
         if self.seen is None:
             return self._claim(None)
-        observed = self._seen_at + self.seen.ttl + self.patience - now.awake
-        wait = min(observed, self._store_due + self.patience - now.total)
-        if self.seen.vacant or self.seen.holder == self.candidate or self._prompted or wait <= 0:
+        if self.seen.vacant:
+            wait = self._seen_at + self.courtesy - now.awake
+        else:
+            observed = self._seen_at + self.seen.ttl + self.patience - now.awake
+            wait = min(observed, self._store_due + self.patience - now.total)
+        if self.seen.holder == self.candidate or self._prompted or wait <= 0:
             takeover = now.awake >= self._seen_at + self.seen.ttl
             # One that was asked to try now knows less than it may be told: like a first claim, it expects nothing.
             prompted, self._prompted = self._prompted, False

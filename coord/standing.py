@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from coord import events, observing
+from coord import events, observing, patience
 from coord.announcer import Announcer
 from coord.backoff import pause
 from coord.callbacks import Callbacks, Dispatcher
@@ -50,13 +50,9 @@ class Standing:
         priority: int = 0,
         min_tenure: float = 0.0,
     ) -> None:
-        # Spreads candidates over the moment after a lease has run out: few are early, so that of two hundred the first
-        # has told the others before many of them ask, and yet one alone is not late. It keeps no secret.
-        patience = min(0.1, timing.ttl / 10) * math.sqrt(random.random())  # noqa: S311
         self.candidate = uuid.uuid4().hex
-        self.election = Election(
-            role, self.candidate, timing, info=info, max_clock_skew=around.max_clock_skew, patience=patience
-        )
+        self.election = Election(role, self.candidate, timing, info=info, max_clock_skew=around.max_clock_skew)
+        self._draw(None)
         self.answered, self._failures = False, 0
         self.refusal: str | None = None
         self._around, announcer = around, Announcer(role, callbacks, dispatcher, around.now)
@@ -202,10 +198,16 @@ class Standing:
         if waits and not self._ends:
             role, info = self.election.role, self.election.info
             candidate = Candidate(role, self.candidate, info, self._priority, time.time())
-            unlist = self._around.list_waiting(candidate, self.election.timing.ttl)
+            unlist = self._around.list_waiting(candidate, self.election.timing.ttl, self._draw)
             self._ends = (self._around.follow(role, self._hinted), unlist)
         elif self.election.phase is Phase.LEADING:
             self._listen_no_more()
+
+    def _draw(self, waiting: int | None) -> None:
+        """So many wait for the role: how long this one lets others go first. The chance keeps no secret."""
+        ttl, chance = self.election.timing.ttl, random.random()  # noqa: S311
+        self.election.patience = patience.at_takeover(ttl, chance, waiting)
+        self.election.courtesy = patience.at_release(ttl, chance, waiting)
 
     def _listen_no_more(self) -> None:
         ends, self._ends = self._ends, ()

@@ -28,8 +28,8 @@ class Surroundings(Protocol):
     def follow(self, role: str, listener: Callable[[Lease], None]) -> Callable[[], None]:
         """Hear the feed's hints about `role`; returns what ends that."""
 
-    def list_waiting(self, candidate: Candidate, ttl: float) -> Callable[[], None]:
-        """Show it on the board, if there is one; returns what ends that."""
+    def list_waiting(self, candidate: Candidate, ttl: float, heard: Callable[[int], None]) -> Callable[[], None]:
+        """Show it on the board, if there is one; `heard` is told how many wait. Returns what ends that."""
 
     def stands_no_more(self, standing: Any) -> None:
         """The candidate `standing` is done."""

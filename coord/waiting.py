@@ -36,6 +36,7 @@ class _Listed:
     candidate: Candidate
     ttl: float
     due: float
+    heard: Callable[[int], None]
     posted: bool = False
     """Whether it may be on the board, and is to be taken away."""
 
@@ -56,24 +57,24 @@ class Waiting:
         self._phase = random.random()  # noqa: S311 # no secret
         self._failing = self._told = False
 
-    def add(self, candidate: Candidate, ttl: float) -> Callable[[], None]:
-        """List it, soon. Returns what ends that."""
+    def add(self, candidate: Candidate, ttl: float, heard: Callable[[int], None]) -> Callable[[], None]:
+        """List it, soon; `heard` is told, now and then, how many wait for its role. Returns what ends that."""
         try:
             self._board()
         except BadArgument:  # a store of somebody else's, without one
             return lambda: None
         loop = asyncio.get_running_loop()
-        one = _Listed(candidate, ttl, loop.time() + min(SOON, ttl / 10))
-        one.posted = candidate.candidate in self._gone
-        self._gone.discard(candidate.candidate)
-        self._listed[candidate.candidate] = one
+        one = _Listed(candidate, ttl, loop.time() + min(SOON, ttl / 10), heard)
+        one.posted = candidate.key in self._gone
+        self._gone.discard(candidate.key)
+        self._listed[candidate.key] = one
         self._look_at(one.due)
         if self._task is None or self._task.done():
             self._task = loop.create_task(self._run(), name="coord waiting")
         return lambda: self._remove(one)
 
     def _remove(self, one: _Listed) -> None:
-        key = one.candidate.candidate
+        key = one.candidate.key
         if self._listed.get(key) is not one:
             return
         del self._listed[key]
@@ -127,7 +128,10 @@ class Waiting:
             if gone:
                 await board.withdraw(gone, timeout)
                 self._gone -= gone
-            await self._post(board, [one.candidate.notice(STANDS_FOR * one.ttl) for one in due], timeout)
+            waiting = await self._post(board, [one.candidate.notice(STANDS_FOR * one.ttl) for one in due], timeout)
+            for one in self._listed.values():
+                if (number := waiting.get(one.candidate.role)) is not None:
+                    one.heard(number)
         except Exception as err:  # whatever a store does, candidates go on
             self._failed(err, gone)
         else:
@@ -147,9 +151,11 @@ class Waiting:
             events.warning("board.not_posted", because=str(err) or type(err).__name__)
 
     @staticmethod
-    async def _post(board: Board, notices: Sequence[Notice], timeout: float) -> None:
+    async def _post(board: Board, notices: Sequence[Notice], timeout: float) -> dict[str, int]:
+        waiting: dict[str, int] = {}
         for begin in range(0, len(notices), MANY):
-            await board.post(notices[begin : begin + MANY], timeout)
+            waiting.update(await board.post(notices[begin : begin + MANY], timeout))
+        return waiting
 
     def _next(self, ttl: float, now: float) -> float:
         """When those of this ttl are posted anew: the first such moment that is half a ttl away."""

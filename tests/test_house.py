@@ -31,6 +31,7 @@ LAYERS = [
         "records",
         "board",
         "candidate",
+        "patience",
         "orders",
         "events",
         "backoff",

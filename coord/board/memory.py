@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import replace
 
 from coord import clock, forking
+from coord.board.protocol import COUNTED, counted_roles
 from coord.board.rows import dump
-from coord.notice import Notice
+from coord.notice import CANDIDATE, Notice
 
 
 class MemoryBoard:
@@ -28,7 +29,7 @@ class MemoryBoard:
         self._lock = threading.RLock()
         forking.watch(self)
 
-    async def post(self, notices: Sequence[Notice], timeout: float) -> None:
+    async def post(self, notices: Sequence[Notice], timeout: float) -> dict[str, int]:
         with self._lock:
             for key in [key for key, (_, runs_out) in self._rows.items() if runs_out <= self._now()]:
                 del self._rows[key]
@@ -39,6 +40,8 @@ class MemoryBoard:
                 if one.loud:
                     for tell in self._watchers:
                         tell(posted)
+            waiting = [one.role for one, _ in self._rows.values() if one.kind == CANDIDATE]
+            return {role: min(waiting.count(role), COUNTED) for role in counted_roles(notices)}
 
     async def withdraw(self, keys: Collection[str], timeout: float) -> None:
         with self._lock:

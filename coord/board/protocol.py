@@ -10,17 +10,28 @@ All methods are bounded by `timeout` (seconds), connecting included, and raise `
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Protocol
 
-from coord.notice import Notice
+from coord.notice import CANDIDATE, Notice
+
+COUNTED, ROLES = 256, 64
+
+
+def counted_roles(notices: Sequence[Notice]) -> list[str]:
+    """The roles whose candidates a post of these counts."""
+    return sorted({one.role for one in notices if one.kind == CANDIDATE})[:ROLES]
 
 
 class Board(Protocol):
     """The board of one store. A notice runs out by the store's own clock, and from then on is not there."""
 
-    async def post(self, notices: Sequence[Notice], timeout: float) -> None:
-        """Write these, each in place of what has its key. May take away a few that have run out, on the way."""
+    async def post(self, notices: Sequence[Notice], timeout: float) -> Mapping[str, int]:
+        """Write these, each in place of what has its key. May take away a few that have run out, on the way.
+
+        By role, how many candidates for it are on the board then (some may have run out; no more than `COUNTED` are
+        counted), for up to `ROLES` of the roles of which candidates were posted.
+        """
 
     async def withdraw(self, keys: Collection[str], timeout: float) -> None:
         """Take away the notices with these keys, those that are there."""

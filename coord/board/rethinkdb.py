@@ -12,12 +12,17 @@ from functools import cached_property
 from typing import Any
 
 from coord.board import rows
+from coord.board.protocol import COUNTED, counted_roles
+from coord.candidate import place
 from coord.errors import CoordError, StoreUnavailable
 from coord.notice import Notice
 from coord.stores.rethinkdb import driver, errors
 from coord.stores.rethinkdb.errors import Trouble
 from coord.stores.rethinkdb.store import RethinkDBStore
 from coord.stores.rethinkdb.templates import Template
+
+_LAST = "\uffff"
+"""After every key that begins as a role's candidates do."""
 
 
 class RethinkDBBoard:
@@ -37,16 +42,25 @@ class RethinkDBBoard:
     @cached_property
     def _insertion(self) -> Template:
         now = {"posted_at": self._r.now()}
-        return Template(
-            lambda asked: self._table.insert(
+
+        def waiting(begin: Any) -> Any:
+            return self._table.between(begin, begin + _LAST).limit(COUNTED).count()
+
+        def insertion(asked: Any) -> Any:
+            posted = self._table.insert(
                 asked["notices"].map(lambda one: one.merge(now)), conflict="replace", durability="soft"
             )
-        )
+            return posted.do(lambda report: report.merge({"waiting": asked["places"].map(waiting)}))
 
-    async def post(self, notices: Sequence[Notice], timeout: float) -> None:
-        if notices:
-            asked = {"notices": [_row(one) for one in notices]}
-            await self._written(self._insertion.fill(asked), timeout)
+        return Template(insertion)
+
+    async def post(self, notices: Sequence[Notice], timeout: float) -> dict[str, int]:
+        if not notices:
+            return {}
+        roles = counted_roles(notices)
+        asked = {"notices": [_row(one) for one in notices], "places": [place(role) for role in roles]}
+        report = await self._written(self._insertion.fill(asked), timeout)
+        return dict(zip(roles, report["waiting"], strict=True))
 
     async def withdraw(self, keys: Collection[str], timeout: float) -> None:
         if keys:

@@ -6,8 +6,9 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any, TypeVar
 
+from coord.board.protocol import COUNTED, counted_roles
 from coord.board.rows import dump, is_number, notice
-from coord.notice import Notice
+from coord.notice import CANDIDATE, Notice
 from coord.stores.sqlite.feed import Feed
 from coord.stores.sqlite.handle import Handle
 from coord.stores.sqlite.machine import StoreClock
@@ -20,6 +21,7 @@ T = TypeVar("T")
 SELECT = "SELECT key, role, kind, body, ttl, loud, posted_at, runs_out, boot_id FROM coord_board"
 PUT = """INSERT OR REPLACE INTO coord_board (key, role, kind, body, ttl, loud, posted_at, runs_out, boot_id)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+COUNT = "SELECT count(*) FROM (SELECT 1 FROM coord_board WHERE role = ? AND kind = ? LIMIT ?)"
 # A row of another boot was written before the machine started anew.
 PURGE = "DELETE FROM coord_board WHERE boot_id <> ? OR runs_out <= ?"
 SWEEP = """DELETE FROM coord_board WHERE key IN
@@ -32,8 +34,8 @@ class SQLiteBoard:
     def __init__(self, store: SQLiteStore) -> None:
         self._store, self._clock = store, store._clock
 
-    async def post(self, notices: Sequence[Notice], timeout: float) -> None:
-        def work(conn: sqlite3.Connection) -> None:
+    async def post(self, notices: Sequence[Notice], timeout: float) -> dict[str, int]:
+        def work(conn: sqlite3.Connection) -> dict[str, int]:
             now, wall, boot = self._clock.total(), self._clock.wall(), self._clock.boot
             conn.execute(SWEEP, (boot, now))
             conn.executemany(
@@ -43,10 +45,10 @@ class SQLiteBoard:
                     for one, text in zip(notices, bodies, strict=True)
                 ],
             )
+            return {role: conn.execute(COUNT, (role, CANDIDATE, COUNTED)).fetchone()[0] for role in roles}
 
-        bodies = [dump(one.body) for one in notices]
-        if notices:
-            await self._write(work, timeout)
+        bodies, roles = [dump(one.body) for one in notices], counted_roles(notices)
+        return await self._write(work, timeout) if notices else {}
 
     async def withdraw(self, keys: Collection[str], timeout: float) -> None:
         def work(conn: sqlite3.Connection) -> None:

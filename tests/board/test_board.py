@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from coord import urls
-from coord.board.protocol import Board
+from coord.board.protocol import COUNTED, ROLES, Board
+from coord.candidate import Candidate
 from coord.errors import BadArgument
 from coord.notice import Notice
 from coord.stores.memory import MemoryStore
@@ -198,6 +199,24 @@ def test_it_runs_out_and_is_purged(url: str) -> None:
         assert await other.purge(WITHIN) >= 1
         assert await board.purge(WITHIN) == 0
         assert keys(await board.read(None, WITHIN)) == ["long", "next"]
+
+    run(url, body)
+
+
+def test_a_post_tells_how_many_wait_for_the_roles_in_it(url: str) -> None:
+    async def body(desk: Desk) -> None:
+        board, other = desk.board(), desk.board()
+        first, many = Candidate("r", "one"), [Candidate("s", f"c{n:03}") for n in range(COUNTED + 10)]
+        assert await board.post([], WITHIN) == {}
+        assert await board.post([Notice("o", "r", "request", {}, 60.0)], WITHIN) == {}
+        assert await board.post([first.notice(60)], WITHIN) == {"r": 1}
+        assert await other.post([Candidate("r", "two").notice(60)], WITHIN) == {"r": 2}
+        assert await other.post([first.notice(60), *(one.notice(60) for one in many[:3])], WITHIN) == {"r": 2, "s": 3}
+        assert await board.post([one.notice(60) for one in many], WITHIN) == {"s": COUNTED}
+        await other.withdraw([first.key], WITHIN)
+        assert await board.post([Candidate("r", "two").notice(60)], WITHIN) == {"r": 1}
+        crowd = [Candidate(f"role {n}", "x").notice(60) for n in range(ROLES + 5)]
+        assert len(await board.post(crowd, WITHIN)) == ROLES
 
     run(url, body)
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 import coord
-from coord import AsyncCoordinator, BadArgument, Candidate, StoreRefused, StoreUnavailable
+from coord import AsyncCoordinator, BadArgument, Candidate, StoreRefused, StoreUnavailable, patience
 from coord.board.memory import MemoryBoard
 from coord.candidate import ordered
 from coord.notice import Notice
 from coord.stores.memory import MemoryStore
-from coord.testing import FaultyStore
 from coord.waiting import Waiting
 
 _names = itertools.count()
@@ -57,11 +57,11 @@ class Spied(MemoryBoard):
         self.withdrawals: list[set[str]] = []
         self.fault: Exception | None = None
 
-    async def post(self, notices: Any, timeout: float) -> None:
+    async def post(self, notices: Any, timeout: float) -> dict[str, int]:
         self.posts.append((time.monotonic(), list(notices)))
         if self.fault is not None:
             raise self.fault
-        await super().post(notices, timeout)
+        return await super().post(notices, timeout)
 
     async def withdraw(self, keys: Any, timeout: float) -> None:
         self.withdrawals.append(set(keys))
@@ -219,22 +219,24 @@ def test_the_first_post_does_not_wait_for_a_ttl() -> None:
 
 def test_one_goes_and_another_comes_at_the_same_moment() -> None:
     async def main() -> None:
-        board = Spied()
+        board, heard = Spied(), list[int]()
+        a, b = Candidate("r", "a"), Candidate("r", "b")
         waiting = Waiting(lambda: board)
-        end = waiting.add(Candidate("r", "a"), 5.0)
+        end = waiting.add(a, 5.0, heard.append)
         await asyncio.sleep(0.05)
         end()
-        waiting.add(Candidate("r", "b"), 1.0)
+        waiting.add(b, 1.0, heard.append)
         await soon(lambda: board.posts, "posted")
-        again = waiting.add(Candidate("r", "a"), 1.0)
+        again = waiting.add(a, 1.0, heard.append)
         await soon(lambda: len(board.posts) >= 2, "posted, too")
         again()
-        waiting.add(Candidate("r", "a"), 1.0)  # elected, and lost at once: not to be withdrawn
+        waiting.add(a, 1.0, heard.append)  # elected, and lost at once: not to be withdrawn
         await asyncio.sleep(0.5)
         assert board.withdrawals == []
-        assert {one.key for one in board._standing()} == {"a", "b"}
+        assert {one.key for one in board._standing()} == {a.key, b.key}
+        assert set(heard) == {1, 2}  # how many wait, told to all of them
         await waiting.close()
-        assert board.withdrawals == [{"a", "b"}]
+        assert board.withdrawals == [{a.key, b.key}]
 
     asyncio.run(main())
 
@@ -289,9 +291,14 @@ def test_a_board_that_hangs_delays_no_leadership() -> None:
     on_one(body)
 
 
+class Boardless(MemoryStore):
+    def board(self) -> NoReturn:
+        raise BadArgument("store", self, "a store with a board")
+
+
 def test_a_store_without_a_board() -> None:
     async def main() -> None:
-        store = FaultyStore(MemoryStore())
+        store = Boardless()
         async with AsyncCoordinator(store=store) as leader, AsyncCoordinator(store=store) as crowd:
             leads, waits = leader.leadership("r", ttl=5), crowd.leadership("r", ttl=5)
             assert await leads.acquire(timeout=10)
@@ -340,3 +347,25 @@ def test_when_candidates_of_one_ttl_are_posted_anew(ttl: float) -> None:
     moments = [waiting._next(ttl, 1_000.0 + n * ttl / 100) for n in range(300)]
     assert all(0.49 < (moment - 1_000.0) / ttl - n / 100 < 1.51 for n, moment in enumerate(moments))
     assert len({round(moment / ttl, 6) for moment in moments}) <= 4  # in a ttl all go at one moment
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 30, 200])
+def test_of_many_that_wait_few_ask_before_they_can_have_heard(number: int) -> None:
+    """What the draw is for: a first one soon, and few within the time that the word of it takes."""
+    word, chance = 0.006, random.Random(number)
+    for at, soon_enough in ((patience.at_takeover, 0.1), (patience.at_release, 0.06)):
+        first, asked = [], []
+        for _ in range(200):
+            drawn = sorted(at(30.0, chance.random(), number) for _ in range(number))
+            assert drawn[-1] <= 0.3
+            first.append(drawn[0])
+            asked.append(sum(one <= drawn[0] + word for one in drawn))
+        assert sum(first) / 200 < soon_enough
+        assert sum(asked) / 200 <= (3 if at is patience.at_takeover else 5)
+
+
+def test_who_is_alone_lets_nobody_go_first() -> None:
+    assert patience.at_takeover(30.0, 0.9, 1) == patience.at_release(30.0, 0.9, 1) == 0.0
+    assert patience.at_release(30.0, 0.9, None) == 0.0
+    assert 0 < patience.at_takeover(30.0, 0.9, None) < 0.1
+    assert patience.at_takeover(0.1, 1.0, 200) <= 0.011
