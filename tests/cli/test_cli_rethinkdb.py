@@ -9,9 +9,14 @@ from typing import Any
 
 import pytest
 
-from tests.cli.processes import Journal, Runs, Start, boottime
+import coord
+from coord.stores.rethinkdb import driver
+from tests.cli.processes import Journal, Runs, Start, boottime, eventually
+from tests.cli.test_cli_errors import Failing, check
+from tests.stores.rethinkdb_kit import ask
 
 pytestmark = pytest.mark.rethinkdb
+r = driver.reql()
 
 
 @pytest.fixture
@@ -56,3 +61,43 @@ def test_run_and_takeover(on_rethinkdb: Runs) -> None:
     assert taken.first - killed < 4
     status, out, _ = runs.answer("status", "--url", runs.url, "--json")
     assert (status, [(one["role"], one["token"]) for one in json.loads(out)]) == (0, [("job", 2)])
+
+
+def test_operators(on_rethinkdb: Runs) -> None:
+    runs = on_rethinkdb
+    watching = runs.start("-m", "coord.cli", "watch", "--json", "--url", runs.url)
+    runs.worker("--ttl", "3", "--info", "name=one")
+    runs.journal.wait_for(1)
+    runs.worker("--ttl", "3", "--info", "name=two")
+    with coord.connect(runs.url) as c:
+        eventually(lambda: c.candidates("job"))
+        c.services.heartbeat({"id": "stale", "role": "proxy", "ttl": 0.1, "load": 1})
+    (row,) = json.loads(runs.answer("status", "--url", runs.url, "--json")[1])
+    assert (row["token"], row["led"], row["waiting"]) == (1, True, 1)
+    status, out, err = runs.answer("transfer", "job", "--to", "two", "--yes", "--by", "ops", "--url", runs.url)
+    assert (status, err) == (0, "")
+    assert "leads now (token 2)" in out
+    runs.journal.wait_for(2)
+    runs.journal.check_no_overlap()
+    _, before = json.loads(runs.answer("history", "job", "--url", runs.url, "--json")[1])
+    assert (before["reason"], before["by"]) == ("stepped_down", "ops")
+    assert "two" in runs.answer("top", "--url", runs.url)[1]
+    status, out, _ = runs.answer("purge", "--yes", "--url", runs.url)
+    assert status == 0
+    assert "deleted 1 service record" in out
+    assert watching.stdout is not None
+    tokens = []
+    while 2 not in tokens:
+        said = json.loads(watching.stdout.readline())
+        assert said["role"] == "job"
+        tokens.append(said["leader"] and said["leader"]["token"])
+    assert tokens[0] == 1
+
+
+def test_no_rights(runs: Runs, rethinkdb_url: str) -> None:
+    user = {"id": f"u{uuid.uuid4().hex[:8]}", "password": "geheim"}
+    ask(rethinkdb_url, r.db("rethinkdb").table("users").insert(user))
+    url = rethinkdb_url.replace("://", f"://{user['id']}:geheim@")
+    check(Failing(runs).all(url), 78, "permission")
+    wrong = rethinkdb_url.replace("://", f"://{user['id']}:geheim2@")
+    check(Failing(runs).all(wrong), 78, "wrong user or password")
