@@ -31,9 +31,9 @@ class Overview:
     lost: dict[str, PastTerm] = field(default_factory=dict)
     note: str = ""
 
-    def rows(self) -> list[tuple[object, ...]]:
-        """The cells of COLUMNS."""
-        return [self._row(lease) for lease in self.leases]
+    def rows(self, most: int | None = None) -> list[tuple[object, ...]]:
+        """The cells of COLUMNS, at most so many rows."""
+        return [self._row(lease) for lease in self.leases[:most]]
 
     def as_json(self) -> list[dict[str, Any]]:
         return [

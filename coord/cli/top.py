@@ -125,11 +125,11 @@ class _Screen:
         room = max(1, self._console.size.height - 4)
         led = sum(lease.led for lease in seen.leases)
         head = f"{self._coordinator.url}  {time.strftime('%H:%M:%S')}  {led} led"
-        rows = seen.rows()
-        more = f"{len(rows) - room} more: coord status" if len(rows) > room else ""
+        hidden = len(seen.leases) - room
+        more = f"{hidden} more: coord status" if hidden > 0 else ""
         told = self._trouble or seen.note or more
         return Group(
             Text(foreign.plain(head), no_wrap=True, overflow="ellipsis", style="bold"),
             Text(foreign.sentence(told), no_wrap=True, overflow="ellipsis", style="red" if self._trouble else ""),
-            tables.made(overview.COLUMNS, rows[:room]),
+            tables.made(overview.COLUMNS, seen.rows(room)),
         )
