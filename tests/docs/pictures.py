@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.docs.terminal import Terminal, words
+from tests.docs.terminal import ID, Terminal, words
 
 PICTURES = Path(__file__).parent.parent.parent / "docs" / "pictures"
 HELLO = "coord run hello --ttl 3 -- sh -c 'echo \"I lead, token $COORD_TOKEN\"; exec sleep 60'"
@@ -89,7 +89,7 @@ def below_each_other(pictures: list[str]) -> str:
     for number, one in enumerate(pictures):
         box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', one)
         assert box is not None
-        own = one.replace("coord-", f"coord{number}-").replace(
+        own = one.replace(f"{ID}-", f"{ID}{number}-").replace(
             "<svg ", f'<svg y="{height}" width="{box[1]}" height="{box[2]}" ', 1
         )
         placed.append(own)

@@ -24,6 +24,8 @@ from rich.text import Text
 WIDTH = 240
 """Columns of the pty: no table is folded, whatever the machine is called."""
 NARROWEST = 80
+ID = "xterm7"
+"""Begins the names in a picture; not to be mistaken for anything that a command prints."""
 # Rich's own format fetches a font from elsewhere; whoever looks at the picture has a monospaced one.
 FORMAT = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace("Fira Code,", "")
 FORMAT = re.sub(r"font-family: Fira Code", "font-family: monospace", FORMAT)
@@ -121,7 +123,7 @@ class Terminal:
         console = Console(record=True, width=width, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115
         with console.file:
             console.print(lines, soft_wrap=False)
-            return console.export_svg(title=self.title, theme=MONOKAI, code_format=FORMAT, unique_id="coord")
+            return console.export_svg(title=self.title, theme=MONOKAI, code_format=FORMAT, unique_id=ID)
 
 
 def words(svg: str) -> list[str]:

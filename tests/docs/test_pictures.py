@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ def test_each_scene_has_its_picture_and_each_picture_a_place() -> None:
 @pytest.mark.parametrize("name", SCENES)
 def test_it_shows_what_is_printed_now(name: str, tmp_path: Path) -> None:
     shown = (PICTURES / f"{name}.svg").read_text(encoding="utf-8")
+    ElementTree.fromstring(shown)  # well formed
     used = re.findall(r"^\$ coord (\w+)", "\n".join(words(shown)), re.MULTILINE)
     assert used
     assert set(used) <= set(COMMANDS)

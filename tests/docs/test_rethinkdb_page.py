@@ -56,7 +56,7 @@ def test_the_configuration_file(tmp_path: Path) -> None:
         run(lambda: set_up(url))
         with coord.connect(url) as c:
             assert c.leadership("job", ttl=5).acquire(timeout=10)
-        with pytest.raises(coord.StoreUnavailable, match="TLS"):
+        with pytest.raises(coord.StoreUnavailable):
             coord.connect(server.url(), timeout=2)
 
 
