@@ -123,7 +123,7 @@ def test_a_user_with_rights_on_the_tables_alone_leads_all_the_same(rethinkdb_url
     with coord.connect(url) as c:
         with c.leadership("job", ttl=2) as lead:
             assert lead.wait(10)
-            lead.step_down(rest=0)
+            lead.step_down(cooldown=0)
             assert lead.wait(10)
             assert lead.term.token == 2
         assert c.leader("job") is None

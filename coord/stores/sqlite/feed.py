@@ -43,6 +43,10 @@ class Feed(Generic[T]):
 
     def __init__(self, handle: Handle, clock: StoreClock) -> None:
         self.stopped = False
+        self.ended = False
+        """Whether the thread has let go of the file."""
+        self._bell = threading.Lock()  # taken while nobody rings: the thread waits for it instead of sleeping
+        self._bell.acquire()
         self._handle, self._clock, self._loop = handle, clock, asyncio.get_running_loop()
         self._arrived = asyncio.Event()
         self._pending: dict[str, T] = {}
@@ -58,6 +62,7 @@ class Feed(Generic[T]):
         try:
             threading.Thread(target=self._run, name="coord sqlite feed", daemon=True).start()
         except RuntimeError as err:
+            self.ended = True
             raise StoreUnavailable(f"no thread could be started for {self._handle.path}: {err}") from None
 
     async def take(self) -> list[T]:
@@ -71,9 +76,16 @@ class Feed(Generic[T]):
         self._pending.clear()
         return rows
 
+    def stop(self) -> None:
+        """On the loop: end, now."""
+        self.stopped = True
+        with contextlib.suppress(RuntimeError):  # it was rung already
+            self._bell.release()
+
     def fail(self, detail: str) -> None:
         """On the loop: end, and have `take` raise."""
-        self.stopped, self._error = True, detail
+        self.stop()
+        self._error = detail
         self._arrived.set()
 
     # -- on the thread ------------------------------------------------------------------------------------------
@@ -97,9 +109,10 @@ class Feed(Generic[T]):
                 busy_since = None
             if rows:
                 self._tell(rows, None)
-            time.sleep(max(self.poll, min(REST * (time.thread_time() - used), REST_AT_MOST)))
+            self._bell.acquire(timeout=max(self.poll, min(REST * (time.thread_time() - used), REST_AT_MOST)))
         with contextlib.suppress(CoordError), self._handle:  # a child that may not touch SQLite
             self._handle.drop()
+        self.ended = True
 
     def _over(self) -> bool:
         return self.stopped or self._loop.is_closed()

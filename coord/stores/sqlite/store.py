@@ -104,20 +104,20 @@ class SQLiteStore:
         self._after_fork()
         feed = make()
         feed.start()
-        self._feeds.add(feed)
+        self._feeds = {feed, *(one for one in self._feeds if not one.ended)}
         try:
             while True:
                 for row in await feed.take():
                     yield row
         finally:
-            feed.stopped = True
-            self._feeds.discard(feed)
+            feed.stop()
 
     async def close(self) -> None:
         """Let go of thread and file. A store that is used again opens it anew."""
         self._after_fork()
-        for feed in tuple(self._feeds):
+        for feed in self._feeds:
             feed.fail("the store was closed")
+        await self._feeds_end()
         if self._worker is None:
             return
         with contextlib.suppress(StoreUnavailable, StoreRefused):  # a stuck thread closes it when it comes back
@@ -137,6 +137,14 @@ class SQLiteStore:
         self._worker, self._feeds, self._pid = None, set(), os.getpid()
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    async def _feeds_end(self) -> None:
+        """Who closes a store may then copy, move or replace its file."""
+        for _ in range(int(CLOSE_WITHIN / 2 / 0.002)):
+            self._feeds = {feed for feed in self._feeds if not feed.ended}
+            if not self._feeds:
+                return
+            await asyncio.sleep(0.002)
 
     def _after_fork(self) -> None:
         if self._pid != os.getpid():
