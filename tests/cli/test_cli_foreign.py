@@ -134,3 +134,11 @@ def test_a_terminal_that_knows_only_ascii(evil: Runs) -> None:
     out, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (0, "")
     assert out.isascii()
+
+
+def test_run_logs_one_line_each(runs: Runs) -> None:
+    status, out, err = runs.answer("run", f"job {ESCAPE}\n", "-v", "--url", runs.url, "--info", "x=\x1b", "--", "true")
+    assert (status, out) == (0, "")
+    lines = err.splitlines()
+    assert len(lines) > 1
+    assert all(line.startswith("coord run: ") and line.isprintable() for line in lines)

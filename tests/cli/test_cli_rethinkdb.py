@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import coord
-from coord.stores.rethinkdb import driver
+from coord.stores.rethinkdb import driver, parse_url
 from tests.cli.processes import Journal, Runs, Start, boottime, eventually
 from tests.cli.test_cli_errors import Failing, check
 from tests.stores.rethinkdb_kit import ask
@@ -101,3 +101,22 @@ def test_no_rights(runs: Runs, rethinkdb_url: str) -> None:
     check(Failing(runs).all(url), 78, "permission")
     wrong = rethinkdb_url.replace("://", f"://{user['id']}:geheim2@")
     check(Failing(runs).all(wrong), 78, "wrong user or password")
+
+
+def test_a_database_without_a_board(on_rethinkdb: Runs) -> None:
+    url = on_rethinkdb.url
+    ask(url, r.db(parse_url(url).database).table_drop("coord_board"))
+    with coord.connect(url) as c:
+        assert c.unique_service("job", {"ttl": 30})
+        status, out, err = on_rethinkdb.answer("status", "--url", url)
+        assert status == 0
+        assert "waiting" not in out
+        assert "job" in out
+        assert "who waits is not known" in err
+        assert "coord init" in err
+        (row,) = json.loads(on_rethinkdb.answer("status", "--json", "--url", url)[1])
+        assert row["waiting"] is None
+        status, out, err = on_rethinkdb.answer("purge", "--yes", "--url", url)
+        assert (status, out) == (0, "deleted 0 service records\n")
+        assert "coord init" in err
+        check(Failing(on_rethinkdb).all(url, ["candidates", "step-down", "transfer"]), 78, "coord init")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import time
 
@@ -82,3 +83,15 @@ def test_watch_every_role(runs: Runs) -> None:
         for process in (watching, as_json):
             process.kill()
             process.communicate()
+
+
+def test_ctrl_c_is_quiet(runs: Runs) -> None:
+    with coord.connect(runs.url) as c:
+        assert c.unique_service("there", {"ttl": 30})
+        for words in (("watch",), ("watch", "there")):
+            watching = runs.start("-m", "coord.cli", *words, "--url", runs.url)
+            assert watching.stdout is not None
+            watching.stdout.readline()
+            watching.send_signal(signal.SIGINT)
+            assert watching.communicate(timeout=20) == ("", "\n")  # below the ^C
+            assert watching.returncode == 130
