@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from coord.operations import Claim
 from coord.stores.rethinkdb.connection import Pool
-from coord.stores.rethinkdb.templates import Template
+from coord.stores.rethinkdb.templates import Form, Template
 from coord.stores.rethinkdb.wire import Wire
 from tests.servers.rethinkdb_server import Server
 from tests.stores.rethinkdb_kit import answered, ask, db, opened, r, run
@@ -58,12 +58,12 @@ def test_soft_durability_loses_tokens(server: Server, monkeypatch: pytest.Monkey
     """The mutant: a soft table, and queries that do not ask for better. `open` and `coord doctor` refuse that table."""
     table = db(server.url()).table("coord_leases")
     ask(server.url(), table.config().update({"durability": "soft"}), table.wait(wait_for="all_replicas_ready"))
-    fill = Template.fill
 
-    def soft(template: Template, parameters: Mapping[str, Any]) -> bytes:
-        return fill(template, parameters).replace(b'"hard"', b'"soft"')
+    def softly(fill: Callable[..., bytes]) -> Callable[..., bytes]:
+        return lambda form, parameters: fill(form, parameters).replace(b'"hard"', b'"soft"')
 
-    monkeypatch.setattr(Template, "fill", soft)
+    for kind in (Template, Form):
+        monkeypatch.setattr(kind, "fill", softly(kind.fill))
     assert tokens_lost(server) > 0
 
 

@@ -181,9 +181,9 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     messages: list[bytes] = []
     real = Wire._exchange
 
-    async def counted(self: Wire, number: int, message: bytes) -> dict[str, Any]:
+    async def counted(self: Wire, number: int, message: bytes, until: float | None = None) -> dict[str, Any]:
         messages.append(message)
-        return await real(self, number, message)
+        return await real(self, number, message, until)
 
     monkeypatch.setattr(Wire, "_exchange", counted)
     return messages

@@ -50,7 +50,7 @@ class Pool:
         message = term if isinstance(term, bytes) else driver.start(term, options)
         wire = await self._connected(until)
         try:
-            return await asyncio.wait_for(wire.ask(self.url, message), max(until - loop.time(), 0.001))
+            return await wire.ask(self.url, message, max(until - loop.time(), 0.001))
         except asyncio.TimeoutError:
             self._discard(wire)
             raise errors.lost(f"{wire.address} did not answer within {timeout:g} s") from None

@@ -8,16 +8,16 @@ fail, or be refused, it has changed nothing, and the careful one is put instead:
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from coord.checks import MAX_TTL
 from coord.operations import Claim, Release, Renew
-from coord.past import brief
 from coord.stores.rethinkdb import careful, claims, driver, history
+from coord.stores.rethinkdb.claims import Shape
 from coord.stores.rethinkdb.rows import FIELDS
-from coord.stores.rethinkdb.templates import Template
+from coord.stores.rethinkdb.templates import Form, Template
 from coord.stores.rethinkdb.url import RethinkURL
 
 _KEY = "role "
@@ -38,18 +38,26 @@ class Queries:
     def __init__(self, url: RethinkURL) -> None:
         self.r = driver.reql()
         self.table = self.r.db(url.database).table(url.table)
+        self._claims: dict[Shape, Form] = {}
         self.up_to_date = self.r.db(url.database).table(url.table, read_mode="majority")
 
     def claim(self, asked: Claim, *, careful: bool = False) -> bytes:
         """rules.claim"""
-        expected = None if asked.expected is None else asked.expected._asdict()
-        info = dict(asked.info)
-        parameters = {**_fields(asked), "expected": expected, "info": info, "brief": brief(info)}
-        return (self._careful_claim if careful else self._quick_claim).fill(parameters)
+        shape = Shape.of(asked, careful)
+        if shape not in self._claims:
+            self._claims[shape] = Form(lambda given: self._claim(given, shape))
+        return self._claims[shape].fill(claims.parameters(asked))
 
     def release(self, asked: Release) -> bytes:
         """rules.release"""
-        return self._release.fill(_fields(asked))
+        form = self._release
+        if asked.linger > 0:
+            form = self._lingering if asked.to is None else self._handover
+        return form.fill({name: getattr(asked, name) for name in asked.__slots__})
+
+    def renew_one(self, asked: Renew) -> bytes | None:
+        """rules.renew, as `renew_all` says it, for one: {written, now}."""
+        return None if asked.info is not None else self._quick_renewal.fill(_renewal(asked))
 
     def renew(self, renewals: Sequence[Renew]) -> bytes:
         """rules.renew, for all of them at once. Rows that do not exist are not in the answer."""
@@ -86,34 +94,51 @@ class Queries:
 
     # -- what they are made of -----------------------------------------------------------------------------------
 
-    @cached_property
-    def _quick_claim(self) -> Template:
-        return Template(lambda asked: self._swap(asked, claims.may_be_had, claims.taken, lambda row: row))
-
-    @cached_property
-    def _careful_claim(self) -> Template:
-        return Template(lambda asked: self._swap(asked, claims.may_be_had, claims.taken, careful.view))
-
-    @cached_property
-    def _release(self) -> Template:
-        return Template(lambda asked: self._swap(asked, self._mine, self._released, lambda row: row))
-
-    def _swap(self, asked: Any, may: Any, after: Any, view: Any) -> Any:
-        """Replace the row of `asked["role"]`, existing or not, by `after` where it `may` be."""
+    def _claim(self, asked: Mapping[str, Any], shape: Shape) -> Any:
         r = self.r
         blank = {"holder": None, "token": 0, "beat": 0, "ttl": 0, "renewed_at": r.epoch_time(0), "history": []}
 
-        def decide(old: Any, row: Any) -> Any:
-            return r.branch(may(asked, row), after(asked, old, row), old)
+        def replaced(old: Any) -> Any:
+            row = r.branch(old.eq(None), blank, careful.view(old)) if shape.careful else old.default(blank)
+            return row.do(
+                lambda row: r.branch(claims.may_be_had(asked, row, shape), claims.taken(asked, row, shape), old)
+            )
+
+        return self._swap(asked, replaced)
+
+    @cached_property
+    def _release(self) -> Form:
+        return Form(lambda asked: self._given_back(asked, self._left))
+
+    @cached_property
+    def _lingering(self) -> Form:
+        return Form(lambda asked: self._given_back(asked, self._lingers))
+
+    @cached_property
+    def _handover(self) -> Form:
+        return Form(lambda asked: self._given_back(asked, self._handed_over))
+
+    def _given_back(self, asked: Mapping[str, Any], after: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Any:
+        r = self.r
 
         def replaced(old: Any) -> Any:
-            row = r.branch(old.eq(None), r.expr(blank), view(old))
-            return row.do(lambda seen: decide(old, seen))
+            told = {"renewed_at": r.now(), "history": history.after_release(asked, old), **after(asked)}
+            return r.branch(self._mine(asked, old), old.merge(told), old)
 
-        return self._timed(self.table.get(asked["role"]).replace(replaced, return_changes="always", durability="hard"))
+        return self._swap(asked, replaced)
 
-    def _timed(self, written: Any) -> Any:
-        return written.do(lambda report: {"written": report, "now": self.r.now().to_epoch_time()})
+    def _swap(self, asked: Mapping[str, Any], replaced: Callable[[Any], Any]) -> Any:
+        """Put the row of `asked["role"]`, existing or not, through `replaced`."""
+        row = self.table.get(asked["role"])
+        written = row.replace(replaced, return_changes="always", durability="hard")
+        # The terms of a row are most of it, and no part of the answer.
+        unasked = {"old_val": True, "new_val": {"history": True}}
+        return self._timed(
+            written, lambda report: report.merge({"changes": report["changes"].default([]).without(unasked)})
+        )
+
+    def _timed(self, written: Any, told: Callable[[Any], Any] = lambda report: report) -> Any:
+        return written.do(lambda report: {"written": told(report), "now": self.r.now().to_epoch_time()})
 
     def _mine(self, asked: Any, row: Any) -> Any:
         """Whether the row is whole, and held as `asked` says. Quicker than by types: the server orders values by type
@@ -131,20 +156,23 @@ class Queries:
             at.le(r.epoch_time(_FAR)),
         ).default(False)
 
-    def _released(self, asked: Any, old: Any, _row: Any) -> Any:
-        r = self.r
-        lingers = asked["linger"].gt(0)
-        told = {"beat": asked["beat"], "renewed_at": r.now(), "history": history.after_release(asked, old)}
-        handed = {"holder": asked["to"], "beat": 0, "ttl": asked["linger"], "since": 0}
-        return old.merge(told).do(
-            lambda left: r.branch(
-                r.and_(lingers, asked["to"].ne(None)),
-                left.merge(handed, {"info": r.literal({})}),
-                lingers,
-                left.merge({"ttl": asked["linger"]}),
-                left.merge({"holder": None, "since": 0}),
-            )
-        )
+    def _handed_over(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        return {"holder": asked["to"], "beat": 0, "ttl": asked["linger"], "since": 0, "info": self.r.literal({})}
+
+    def _lingers(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        return {"beat": asked["beat"], "ttl": asked["linger"]}
+
+    def _left(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        return {"beat": asked["beat"], "holder": None, "since": 0}
+
+    @cached_property
+    def _quick_renewal(self) -> Form:
+        def one(asked: Mapping[str, Any]) -> Any:
+            as_asked = [asked["holder"], asked["token"], asked["ttl"], asked["beat"]]
+            row = self.table.get(asked["role"])
+            return self._timed(row.update(lambda old: self._as_left(old, as_asked), durability="hard"))
+
+        return Form(one)
 
     @cached_property
     def _one_renewal(self) -> Template:
@@ -174,22 +202,24 @@ class Queries:
     def _batch(self) -> Template:
         r = self.r
 
-        def renewed(old: Any, asked: Any) -> Any:
-            as_left = r.and_(
-                old["holder"].eq(asked[0]),
-                old["token"].eq(asked[1]),
-                old["ttl"].eq(asked[2]),
-                old["beat"].lt(asked[3]),
-                old["renewed_at"].le(r.now()),
-            )
-            return r.branch(as_left, {"beat": asked[3], "renewed_at": r.now()}, {})
-
         def all_of(asked: Any) -> Any:
             return self.table.get_all(r.args(asked["roles"])).update(
-                lambda old: asked["asked"][old["id"]].do(lambda mine: renewed(old, mine)), durability="hard"
+                lambda old: asked["asked"][old["id"]].do(lambda mine: self._as_left(old, mine)), durability="hard"
             )
 
         return Template(all_of)
+
+    def _as_left(self, old: Any, asked: Any) -> Any:
+        """What a renewal changes where the row is just as its holder left it. asked: holder, token, ttl, beat."""
+        r = self.r
+        as_left = r.and_(
+            old["holder"].eq(asked[0]),
+            old["token"].eq(asked[1]),
+            old["ttl"].eq(asked[2]),
+            old["beat"].lt(asked[3]),
+            old["renewed_at"].le(r.now()),
+        )
+        return r.branch(as_left, {"beat": asked[3], "renewed_at": r.now()}, {})
 
     def _renewed(self, old: Any, asked: Any) -> Any:
         r = self.r
@@ -200,10 +230,6 @@ class Queries:
             "info": r.literal(r.branch(asked.has_fields("info"), r.json(asked["info"]), old["info"].default({}))),
         }
         return r.branch(self._mine(asked, old), old.merge(changed), old)
-
-
-def _fields(asked: Claim | Release) -> dict[str, Any]:
-    return {name: getattr(asked, name) for name in asked.__slots__}
 
 
 def _renewal(asked: Renew) -> dict[str, Any]:

@@ -100,6 +100,8 @@ class RethinkDBStore:
             return _failure(err)
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
+        if len(renewals) <= MANY:
+            return await self._renew(renewals, timeout)
         parts = [renewals[begin : begin + MANY] for begin in range(0, len(renewals), MANY)]
         done = await asyncio.gather(*(self._renew(part, timeout) for part in parts))
         return [result for part in done for result in part]
@@ -108,6 +110,15 @@ class RethinkDBStore:
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
         try:
+            if len(renewals) == 1 and (quick := self._queries.renew_one(renewals[0])) is not None:
+                outcome = await self._pool.run(quick, timeout)
+                if outcome["written"]["replaced"]:
+                    return [Answer(True, rules.as_left(renewals[0], outcome["now"]))]
+                if (
+                    outcome["written"]["errors"]
+                    and (trouble := errors.from_row(outcome["written"]["first_error"])).unknown
+                ):
+                    return [trouble.failure()]
             if (batch := self._queries.renew_all(renewals)) is not None:
                 written = await self._pool.run(batch, timeout)
                 if written["replaced"] == len(renewals):
@@ -190,7 +201,9 @@ def _swapped(role: str, outcome: Mapping[str, Any]) -> Result:
     written = outcome["written"]
     if written["errors"]:
         return errors.from_row(written["first_error"]).failure()
-    return _result(role, written["changes"][0], outcome["now"])
+    row = written["changes"][0]["new_val"]
+    applied = written["replaced"] + written["inserted"] > 0
+    return Answer(applied, lease(row, outcome["now"]) if row else Lease(role))
 
 
 def _row(change: Mapping[str, Any]) -> dict[str, Any] | None:

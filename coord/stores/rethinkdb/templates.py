@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from coord.stores.rethinkdb import driver
 
 _MARK = "coord parameters"
+_encode = json.JSONEncoder(allow_nan=False).encode
 
 
 class Template:
@@ -26,3 +28,35 @@ class Template:
         """
         text = json.dumps(parameters, allow_nan=False)
         return self._before + json.dumps(text).encode() + self._after
+
+
+class Form:
+    """The same for a few plain parameters (texts, numbers, booleans, None), each put where it is used.
+
+    A server takes a query apart, and sends the function that writes to where the row is: of a small query that is a
+    third of the time, so a small one is worth a form of its own for each shape of a request.
+    """
+
+    def __init__(self, body: Callable[[Mapping[str, Any]], Any]) -> None:
+        text = driver.start(body(_Places()), {}).decode()
+        self._pieces = re.split(f'"{_MARK} ([a-z_]+)"', text)
+
+    def fill(self, parameters: Mapping[str, Any]) -> bytes:
+        """The query, ready to be sent."""
+        pieces = self._pieces.copy()
+        for at in range(1, len(pieces), 2):
+            value = parameters[pieces[at]]
+            assert value is None or isinstance(value, (str, int, float))  # a list or a dict would be read as a term
+            pieces[at] = _encode(value)
+        return "".join(pieces).encode()
+
+
+class _Places(Mapping[str, Any]):
+    def __getitem__(self, name: str) -> Any:
+        return driver.reql().expr(f"{_MARK} {name}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0

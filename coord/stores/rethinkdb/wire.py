@@ -69,13 +69,15 @@ class Wire:
     def closed(self) -> bool:
         return self._closed
 
-    async def ask(self, url: RethinkURL, message: bytes) -> Any:
-        """The whole answer to one query, a list for a sequence. Raises `Trouble`. To be bounded by the caller."""
+    async def ask(self, url: RethinkURL, message: bytes, timeout: float) -> Any:
+        """The whole answer to one query, a list for a sequence. Raises `Trouble`, and `TimeoutError` after `timeout`
+        seconds."""
+        until = asyncio.get_running_loop().time() + timeout
         number, items = next(self._numbers), []
-        response = await self._exchange(number, message)
+        response = await self._exchange(number, message, until)
         while response["t"] == errors.PARTIAL:
             items += response["r"]
-            response = await self._exchange(number, _CONTINUE)
+            response = await self._exchange(number, _CONTINUE, until)
         if response["t"] == errors.SEQUENCE:
             return items + response["r"]
         if response["t"] in (errors.ATOM, errors.SERVER_INFO):
@@ -110,15 +112,20 @@ class Wire:
             self._transport.abort()
             self._fail(errors.lost("the connection was closed"))
 
-    async def _exchange(self, number: int, message: bytes) -> dict[str, Any]:
+    async def _exchange(self, number: int, message: bytes, until: float | None = None) -> dict[str, Any]:
         if self._closed or self._transport.is_closing():
             raise errors.unreachable(f"the connection to {self.address} was lost")
-        future = self._waiting[number] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future = self._waiting[number] = loop.create_future()
         self._transport.write(_HEADER.pack(number, len(message)) + message)
+        # A timer of its own is a tenth of what `wait_for` costs, which makes a task.
+        timer = None if until is None else loop.call_at(until, _give_up, future)
         try:
             answer: dict[str, Any] = await future
             return answer
         finally:
+            if timer is not None:
+                timer.cancel()
             del self._waiting[number]
             if self.retired and not self._waiting:
                 self.close()
@@ -143,6 +150,11 @@ class Wire:
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(trouble)
+
+
+def _give_up(future: asyncio.Future[dict[str, Any]]) -> None:
+    if not future.done():
+        future.set_exception(asyncio.TimeoutError())
 
 
 @lru_cache(maxsize=8)
