@@ -175,6 +175,7 @@ class Authority:
         self.ca_certs = str(directory / f"{name}.pem")
         self._openssl(
             "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}",
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign",  # Python 3.13 looks for it
             "-keyout", self._file("key"), "-out", self.ca_certs,
         )  # fmt: skip
 
