@@ -21,19 +21,39 @@ class Source(Protocol):
     async def read(self, roles: list[str] | None) -> list[Lease]: ...
 
 
+Rows = asyncio.Queue[tuple[Lease, float]]
+"""Rows, each with the moment at which it came: whoever takes them may be slow, and a lease runs on from then."""
+
+
+async def taken(rows: Rows, within: float | None) -> tuple[Lease, float] | None:
+    """The next row; None when none comes `within` so many seconds (None: wait for ever).
+
+    Not `asyncio.wait_for`: before Python 3.12 it swallows a cancellation that comes together with a row.
+    """
+    if not rows.empty():
+        return rows.get_nowait()
+    getting = asyncio.ensure_future(rows.get())
+    try:
+        await asyncio.wait({getting}, timeout=within)
+    finally:
+        if not getting.done():
+            getting.cancel()
+    return getting.result() if getting.done() and not getting.cancelled() else None
+
+
 async def changes_of_leader(source: Source, role: str) -> AsyncIterator[Lease | None]:
     """Who leads now (None for nobody), then each change.
 
     A lease that runs out with nobody to take it is reported when it does, by the clock of this process. A feed may
     anticipate a write that fails, so this tells people and caches; it decides nothing.
     """
-    hints: asyncio.Queue[Lease] = asyncio.Queue()
+    hints = Rows()
     loop, story, begun = asyncio.get_running_loop(), Story(), False
 
     def hinted(lease: Lease) -> None:
         if begun:
             source.known.saw(lease)
-        hints.put_nowait(lease)
+        hints.put_nowait((lease, loop.time()))
 
     source.known.watch(role)
     stop = source.follow(role, hinted)
@@ -45,14 +65,10 @@ async def changes_of_leader(source: Source, role: str) -> AsyncIterator[Lease | 
         story.saw(present, loop.time())
         yield story.leader(loop.time())
         while True:
-            now = loop.time()
-            left = story.runs_out - now if story.leader(now) is not None else None
-            try:
-                changed = story.saw(await asyncio.wait_for(hints.get(), left), loop.time())
-            except asyncio.TimeoutError:
-                changed = story.changed(loop.time())
-            if changed:
-                yield story.leader(loop.time())
+            row = await taken(hints, max(0.0, story.runs_out - loop.time()) if story.leads else None)
+            now = loop.time() if row is None else row[1]
+            if story.changed(now) if row is None else story.saw(*row):
+                yield story.leader(now)
     finally:
         stop()
         source.known.unwatch(role)

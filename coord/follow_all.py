@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, cast
 from coord import events
 from coord.backoff import Backoff
 from coord.errors import CoordError
+from coord.follow import Rows, taken
 from coord.lease import Lease
 from coord.stores.protocol import Store
 from coord.story import Story
@@ -74,25 +75,24 @@ async def changes_of_leaders(source: Source) -> AsyncIterator[LeaderChange]:
     What was seen in an outage is told after it. As `changes_of_leader`, it tells people; it decides nothing.
     """
     loop, stories, backoff = asyncio.get_running_loop(), _Stories(), Backoff(0.05, 5.0)
-    rows: asyncio.Queue[Lease] = asyncio.Queue()
+    rows = Rows()
     for row in sorted(await source.read(None), key=lambda one: one.role):
-        rows.put_nowait(row)
+        rows.put_nowait((row, loop.time()))
     pump = loop.create_task(_pump(source.store, rows, backoff), name="coord watch_leaders")
     try:
         while True:
-            left = stories.left(loop.time())
-            with contextlib.suppress(asyncio.TimeoutError):
-                row = await asyncio.wait_for(rows.get(), left)
-                if (change := stories.saw(row, loop.time())) is not None:
+            if (came := await taken(rows, stories.left(loop.time()))) is not None:
+                if (change := stories.saw(*came)) is not None:
                     yield change
-            for change in stories.run_out(loop.time()):
-                yield change
+            else:
+                for change in stories.run_out(loop.time()):
+                    yield change
     finally:
         pump.cancel()
         await asyncio.gather(pump, return_exceptions=True)
 
 
-async def _pump(store: Store, rows: asyncio.Queue[Lease], backoff: Backoff) -> None:
+async def _pump(store: Store, rows: Rows, backoff: Backoff) -> None:
     """The feed's rows, again and again after a failure. The first rows of a feed are the present ones."""
     while True:
         feed = cast("AsyncGenerator[Lease, Any]", store.watch(None))
@@ -100,7 +100,7 @@ async def _pump(store: Store, rows: asyncio.Queue[Lease], backoff: Backoff) -> N
             async with contextlib.aclosing(feed):
                 async for row in feed:
                     backoff.reset()
-                    rows.put_nowait(row)
+                    rows.put_nowait((row, asyncio.get_running_loop().time()))
         except CoordError as err:
             events.debug("feed.broken", error=type(err).__name__)
         await asyncio.sleep(backoff.next())

@@ -16,8 +16,13 @@ class Story:
         self.runs_out = 0.0
         """When the lease runs out, on that clock, if nobody prolongs it."""
 
+    @property
+    def leads(self) -> bool:
+        """Whether somebody was said to lead, when it was last asked whether that has changed."""
+        return self._told is not None
+
     def saw(self, row: Lease, now: float) -> bool:
-        """Take it in; whether somebody else leads now, or nobody, than was told last."""
+        """Take in what came at `now`; whether somebody else led then, or nobody, than was told last."""
         if self._row is None or not row.older_than(self._row):
             runs_out = now + row.remaining
             if self._row is not None and row.sight == self._row.sight:

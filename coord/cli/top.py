@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -42,12 +42,28 @@ def top(every: bool, once: bool, as_json: bool, url: str | None) -> None:
 
         show(every=every, as_json=as_json, url=url)
         return
-    try:
-        asyncio.run(_live(url, every))
-    except KeyboardInterrupt:
-        return
-    except asyncio.CancelledError:
-        sys.exit(exit_codes.SIGNALLED + signal.SIGTERM)
+    number = asyncio.run(_until_signalled(url, every))
+    if number != signal.SIGINT:
+        sys.exit(exit_codes.SIGNALLED + number)
+
+
+async def _until_signalled(url: str | None, every: bool) -> int:
+    """Show it until a signal comes; which one that was. The screen is put back by then."""
+    came: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def signalled(number: int) -> None:
+        if not came.done():
+            came.set_result(number)
+
+    for one in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(one, signalled, one)
+    showing = asyncio.ensure_future(_live(url, every))
+    both: set[asyncio.Future[Any]] = {showing, came}
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    if showing.done():
+        showing.result()  # raises: it does not end by itself
+    await _end(showing)
+    return came.result()
 
 
 async def _live(url: str | None, every: bool) -> None:
@@ -56,9 +72,6 @@ async def _live(url: str | None, every: bool) -> None:
 
     from coord.async_coordinator import AsyncCoordinator
 
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # the screen is put back on the way
     console = Console(highlight=False)
     async with AsyncCoordinator(url) as coordinator:
         screen = _Screen(coordinator, every, console)
@@ -66,6 +79,13 @@ async def _live(url: str | None, every: bool) -> None:
         with Live(first, console=console, screen=True, auto_refresh=False) as live:
             async for shown in screen.changes():
                 live.update(shown, refresh=True)
+
+
+async def _end(task: asyncio.Future[None]) -> None:
+    """Cancel it, again if need be: before Python 3.12 `asyncio.wait_for` may swallow a cancellation."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.1)
 
 
 class _Screen:
@@ -99,13 +119,14 @@ class _Screen:
         hearing = asyncio.ensure_future(self._hear())
         try:
             while True:
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), EVERY)
+                changed = asyncio.ensure_future(self._changed.wait())
+                await asyncio.wait({changed}, timeout=EVERY)
+                changed.cancel()
+                if self._changed.is_set():
                     await asyncio.sleep(EVERY if self._trouble else AT_ONCE)
                 yield await self.look()
         finally:
-            hearing.cancel()
-            await asyncio.gather(hearing, return_exceptions=True)
+            await _end(hearing)
 
     async def _hear(self) -> None:
         while True:

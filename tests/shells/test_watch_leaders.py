@@ -101,6 +101,26 @@ def test_the_lease_of_the_dead_is_nobody_even_where_the_feed_has_no_clock() -> N
     asyncio.run(main())
 
 
+def test_who_is_slow_to_take_changes_hears_of_no_loss_that_was_none(url: str) -> None:
+    async def main() -> None:
+        async with AsyncCoordinator(url) as c, AsyncCoordinator(url) as other, other.leadership("r", ttl=1) as lead:
+            assert await lead.wait(5)
+            one, every = c.watch_leader("r"), c.watch_leaders()
+            assert (await _next(one)).token == 1
+            assert (await _next(every)).leader.token == 1
+            await asyncio.sleep(1.5)  # renewed meanwhile, and nobody takes a row
+            ahead = [asyncio.ensure_future(changes.__anext__()) for changes in (one, every)]
+            await asyncio.sleep(0.3)
+            assert not any(future.done() for future in ahead)
+            await lead.stop()
+            told, change = await asyncio.wait_for(asyncio.gather(*ahead), 5)
+            assert (told, change.leader) == (None, None)
+            for changes in (one, every):
+                await changes.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(main())
+
+
 def test_a_story() -> None:
     story = Story()
     assert not story.changed(0)
