@@ -9,6 +9,7 @@ import pytest
 
 from coord.operations import Claim, Release, Renew
 from coord.stores.rethinkdb import RethinkDBStore
+from coord.stores.rethinkdb.rows import FIELDS
 from tests.stores.rethinkdb_kit import answered, ask, db, opened, r, run
 
 pytestmark = pytest.mark.rethinkdb
@@ -49,6 +50,9 @@ def test_all_as_left_is_one_query_and_renews_each(rethinkdb_url: str) -> None:
                 assert row.info == {"of": asked.role}
                 assert 29 < row.remaining <= 30
                 assert result.lease.remaining <= 30
+            document = await store._pool.run(db(rethinkdb_url).table("coord_leases").get(ROLES[0]), 5)
+            assert set(document) == {"id", *FIELDS[1:], "info", "history"}  # nothing of the request is left in it
+            assert len(document["history"]) == 1
 
     run(body)
 
@@ -77,6 +81,7 @@ def test_each_has_its_own_answer_where_some_are_not_as_left(rethinkdb_url: str) 
             assert results[vacant].lease.vacant
             assert results[gone].lease.token == 0
             rows = {one.role: one for one in await store.read(ROLES, 5)}
+            assert ROLES[gone] not in rows  # a renewal makes no row
             assert rows[ROLES[stepped]].remaining > 100  # the clock stepped back: nothing is shortened
             assert (rows[ROLES[longer]].ttl, rows[ROLES[told]].info) == (60.0, {"new": True})
             assert all(rows[role].beat == 2 for number, role in enumerate(ROLES) if number not in refused)
@@ -99,6 +104,18 @@ def test_a_batch_and_its_second_look_together_tell_what_was_renewed(rethinkdb_ur
 
     run(body)
     assert len(ask(rethinkdb_url, db(rethinkdb_url).table("coord_leases").coerce_to("array"))[0]) == len(ROLES)
+
+
+def test_a_batch_makes_no_row_where_there_is_none(rethinkdb_url: str) -> None:
+    async def body() -> None:
+        async with opened(rethinkdb_url) as store:
+            renewals = await held(store)
+            await store._pool.run(db(rethinkdb_url).table("coord_leases").get(ROLES[5]).delete(), 5)
+            results = [answered(one) for one in await store.renew(renewals, 5)]
+            assert [one.applied for one in results] == [number != 5 for number in range(len(ROLES))]
+            assert sorted(row.role for row in await store.read(None, 5)) == sorted(set(ROLES) - {ROLES[5]})
+
+    run(body)
 
 
 def test_a_role_that_is_called_like_a_type_marker(rethinkdb_url: str) -> None:

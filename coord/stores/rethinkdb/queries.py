@@ -72,10 +72,9 @@ class Queries:
         What differs in anything (another holder, another ttl, a clock that stepped back) is left for `renew`, which
         knows by its beat what has been renewed here. None when these renewals cannot be put so.
         """
-        if len(renewals) < _BATCH or any(one.info is not None or one.role == "$reql_type$" for one in renewals):
+        if len(renewals) < _BATCH or any(one.info is not None for one in renewals):
             return None
-        asked = {one.role: (one.holder, one.token, one.ttl, one.beat) for one in renewals}
-        return self._batch.fill({"roles": list(asked), "asked": asked})
+        return self._batch.fill([(one.holder, one.token, one.ttl, one.beat, one.role) for one in renewals])
 
     def read(self, roles: Collection[str] | None) -> Any:
         """Rows as last committed by a majority, each with the server's clock."""
@@ -200,12 +199,17 @@ class Queries:
 
     @cached_property
     def _batch(self) -> Template:
-        r = self.r
+        """An insert, in which each row meets the one that is there and brings what is asked of it. It takes three
+        fifths of what an update of `get_all` takes: that reads rows twice, and hands all that is asked on to every few.
+        """
+
+        def met(_id: Any, old: Any, new: Any) -> Any:
+            return new["asked"].do(lambda mine: old.merge(self._as_left(old, mine)))
 
         def all_of(asked: Any) -> Any:
-            return self.table.get_all(r.args(asked["roles"])).update(
-                lambda old: asked["asked"][old["id"]].do(lambda mine: self._as_left(old, mine)), durability="hard"
-            )
+            # A row with `minval` in it cannot be written: where there is none to meet, none is made.
+            rows = asked.map(lambda one: {"id": one[4], "asked": one, "never": self.r.minval})
+            return self.table.insert(rows, conflict=met, durability="hard")
 
         return Template(all_of)
 

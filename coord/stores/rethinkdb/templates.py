@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from coord.stores.rethinkdb import driver
@@ -14,13 +14,13 @@ _encode = json.JSONEncoder(allow_nan=False).encode
 
 
 class Template:
-    """`body(parameters)` makes the term; `parameters` stands for an object that is given anew each time."""
+    """`body(parameters)` makes the term; `parameters` stands for what is given anew each time."""
 
     def __init__(self, body: Callable[[Any], Any]) -> None:
         term = driver.reql().json(_MARK).do(body)
         self._before, self._after = driver.start(term, {}).split(json.dumps(_MARK).encode())
 
-    def fill(self, parameters: Mapping[str, Any]) -> bytes:
+    def fill(self, parameters: Mapping[str, Any] | Sequence[Any]) -> bytes:
         """The query, ready to be sent.
 
         The parameters go as a JSON text within the JSON: `$reql_type$` in them means nothing until the server reads
