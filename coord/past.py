@@ -21,6 +21,8 @@ KEPT = 16
 BRIEF = 256
 """Characters of JSON up to which the info of a holder is kept with its term; a longer one is left out."""
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
 Entry = dict[str, Any]
 """A term as it is stored: token, holder, info, since, until, reason, by."""
 
@@ -45,7 +47,7 @@ class PastTerm:
 
 def brief(info: Mapping[str, Any]) -> dict[str, Any]:
     """What is kept of a holder's info: all of it, or nothing where it is long."""
-    return dict(info) if len(json.dumps(dict(info), separators=(",", ":"), ensure_ascii=False)) <= BRIEF else {}
+    return dict(info) if not info or len(_encode(dict(info))) <= BRIEF else {}
 
 
 def after_claim(entries: Sequence[Entry], row: Lease, asked: Claim, token: int, wall: float) -> list[Entry]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from coord.errors import StoreRefused
 from coord.lease import Lease
+from coord.stores.sqlite.history import History
 
 VERSION = 2
 CHUNK = 500
@@ -69,7 +70,10 @@ CHANGE = """UPDATE coord_leases SET holder = ?, beat = ?, ttl = ?, renewed_at = 
     WHERE role = ?"""
 
 TELL = "UPDATE coord_leases SET info = ? WHERE role = ?"
+WHOLE = SELECT.replace("since", "since, history")
 PAST = "SELECT role, history FROM coord_leases"
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 Row = tuple[str, "str | None", int, int, float, float, float, str, str, float]
 
@@ -159,10 +163,10 @@ def lease(row: Row, now: float, boot: str) -> Lease:
     return Lease(role, holder, token, beat, ttl, renewed_at, remaining, told, since)
 
 
-def put_values(after: Lease, now: float, boot: str, history: object) -> tuple[object, ...]:
+def put_values(after: Lease, now: float, boot: str, history: str) -> tuple[object, ...]:
     """For `PUT`: the whole row."""
     seen = (after.holder, after.token, after.beat, after.ttl, after.renewed_at, now + after.remaining, boot)
-    return *seen, text(dict(after.info)), after.since, text(history), after.role
+    return *seen, text(dict(after.info)), after.since, history, after.role
 
 
 def change_values(after: Lease, now: float, boot: str) -> tuple[object, ...]:
@@ -170,19 +174,15 @@ def change_values(after: Lease, now: float, boot: str) -> tuple[object, ...]:
     return after.holder, after.beat, after.ttl, after.renewed_at, now + after.remaining, boot, after.role
 
 
-def past(conn: sqlite3.Connection, roles: Iterable[str] | None) -> list[tuple[str, list[Any]]]:
-    """What the rows of these roles (None: of all) say of their terms. Nothing where it cannot be read."""
-    return [(role, entries(said)) for role, said in _rows(conn, PAST, roles)]
+def past(conn: sqlite3.Connection, roles: Iterable[str] | None) -> list[tuple[str, History]]:
+    """What the rows of these roles (None: of all) say of their terms."""
+    return [(role, History(said)) for role, said in _rows(conn, PAST, roles)]
 
 
-def entries(said: str) -> list[Any]:
-    """The terms in a row's `history`. It is for people: what somebody damaged there is empty, and stops nobody."""
-    try:
-        found = json.loads(said)
-    except (TypeError, ValueError):
-        return []
-    return found if isinstance(found, list) else []
+def select_whole(conn: sqlite3.Connection, roles: Iterable[str]) -> list[tuple[Row, History]]:
+    """Like `select`, each row with its history."""
+    return [(row[:-1], History(row[-1])) for row in _rows(conn, WHOLE, roles)]
 
 
 def text(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return _encode(value)

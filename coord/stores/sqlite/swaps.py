@@ -10,6 +10,7 @@ from coord.operations import Answer
 from coord.past import Entry, PastTerm, terms
 from coord.stores.sqlite import schema
 from coord.stores.sqlite.handle import Handle
+from coord.stores.sqlite.history import History
 from coord.stores.sqlite.machine import StoreClock
 from coord.stores.sqlite.worker import Job
 
@@ -39,11 +40,16 @@ def swap(
     # Read only now: while we waited for the lock, time went on and others wrote.
     now, wall, boot = clock.total(), clock.wall(), clock.boot
     roles = [one.role for one in asked]
-    rows = {row[0]: schema.lease(row, now, boot) for row in schema.select(conn, roles)}
-    past = dict(schema.past(conn, roles)) if remember is not None else {}
+    past: dict[str, History] = {}
+    told: dict[str, str] = {}  # those whose history, or info, is another now
+    if remember is None:
+        rows = {row[0]: schema.lease(row, now, boot) for row in schema.select(conn, roles)}
+    else:
+        whole = schema.select_whole(conn, roles)
+        rows = {row[0]: schema.lease(row, now, boot) for row, _ in whole}
+        past = {row[0]: history for row, history in whole}
     answers: list[Answer] = []
     changed: dict[str, Lease] = {}
-    told: set[str] = set()  # those whose info is another now
     for one in asked:
         row = rows.get(one.role) or Lease(one.role)
         after = rule(row, one, wall)
@@ -51,21 +57,22 @@ def swap(
             answers.append(Answer(False, row))
             continue
         if remember is not None:
-            past[one.role] = remember(past.get(one.role, []), row, one, after, wall)
+            history = past.get(one.role) or History()
+            told[one.role] = history.then(remember(history.last, row, one, after, wall))
         elif after.info is not row.info:
-            told.add(one.role)
+            told[one.role] = schema.text(dict(after.info))
         rows[one.role] = changed[one.role] = after
         answers.append(Answer(True, after))
     if not changed:
         conn.execute("ROLLBACK")
         return answers
     if remember is not None:
-        values = [schema.put_values(after, now, boot, past[role]) for role, after in changed.items()]
+        values = [schema.put_values(after, now, boot, told[role]) for role, after in changed.items()]
         conn.executemany(schema.PUT, values)
     else:
         conn.executemany(schema.CHANGE, [schema.change_values(after, now, boot) for after in changed.values()])
         if told:
-            conn.executemany(schema.TELL, [(schema.text(dict(changed[role].info)), role) for role in told])
+            conn.executemany(schema.TELL, [(info, role) for role, info in told.items()])
     job.commit(handle)
     return answers
 
@@ -83,4 +90,4 @@ def history(handle: Handle, roles: Collection[str] | None) -> list[PastTerm]:
     """The terms of the roles, as last committed."""
     handle.connection()
     handle.check_place()
-    return [term for role, entries in schema.past(handle.connection(), roles) for term in terms(role, entries)]
+    return [term for role, said in schema.past(handle.connection(), roles) for term in terms(role, said.all())]
