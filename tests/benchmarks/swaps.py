@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import queue
 import sqlite3
 import statistics
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from coord import clock, urls
+from coord import clock, past, urls
 from coord.operations import Answer, Claim, Release, Renew, Result
 from coord.stores.protocol import Store
 from tests.benchmarks.alone import alone
@@ -66,7 +69,9 @@ class Ours:
 
 
 class RawSQLite:
-    """The same transactions through `sqlite3`, in one thread, blocking."""
+    """The same transactions on rows of the same size through `sqlite3`, in one thread, blocking."""
+
+    HISTORY = json.dumps([past.Entry(token=1, holder="me", info={}, since=time.time(), until=1.0)] * past.KEPT)
 
     def __init__(self, path: Path) -> None:
         self.db = sqlite3.connect(path, isolation_level=None)
@@ -74,19 +79,20 @@ class RawSQLite:
         self.db.execute("PRAGMA synchronous=FULL")
         self.db.execute(
             "CREATE TABLE l (role TEXT PRIMARY KEY, holder TEXT, token INT, beat INT, ttl REAL, renewed_at REAL, "
-            "runs_out REAL, boot_id TEXT, info TEXT)"
+            "runs_out REAL, boot_id TEXT, info TEXT, history TEXT)"
         )
-        self.db.execute("INSERT INTO l VALUES ('bench', 'me', 1, 1, 30, 0, 0, 'b', '{}')")
+        self.db.execute("INSERT INTO l VALUES ('bench', 'me', 1, 1, 30, 0, 0, 'b', '{}', ?)", (self.HISTORY,))
 
-    def _row(self) -> Any:
+    def _row(self, columns: str = "role, holder, token, beat, ttl, renewed_at, runs_out, boot_id, info") -> Any:
         self.db.execute("BEGIN IMMEDIATE")
-        return self.db.execute("SELECT * FROM l WHERE role = ?", ("bench",)).fetchone()
+        return self.db.execute(f"SELECT {columns} FROM l WHERE role = ?", ("bench",)).fetchone()
 
     async def claim(self, number: int) -> None:
-        row = self._row()
-        values = ("me", row[2] + 1, number, 30.0, time.time(), clock.total_seconds() + 30, "b", "{}", "bench")
+        row = self._row("*")
+        values = ("me", row[2] + 1, number, 30.0, time.time(), clock.total_seconds() + 30, "b", "{}", row[9], "bench")
         self.db.execute(
-            "UPDATE l SET holder=?, token=?, beat=?, ttl=?, renewed_at=?, runs_out=?, boot_id=?, info=? WHERE role=?",
+            "UPDATE l SET holder=?, token=?, beat=?, ttl=?, renewed_at=?, runs_out=?, boot_id=?, info=?, history=? "
+            "WHERE role=?",
             values,
         )
         self.db.execute("COMMIT")
@@ -100,6 +106,29 @@ class RawSQLite:
         self.db.execute("COMMIT")
 
 
+class Handover:
+    """A thread that is handed something and hands it back: what any store costs at least that leaves the loop free."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[asyncio.Future[None] | None] = queue.SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while (future := self._queue.get()) is not None:
+            self._loop.call_soon_threadsafe(future.set_result, None)
+
+    async def there_and_back(self, _: int) -> None:
+        future = self._loop.create_future()
+        self._queue.put(future)
+        await future
+
+    def end(self) -> None:
+        self._queue.put(None)
+        self._thread.join()
+
+
 def figure(what: str, pair: tuple[float, float], against: str, bound: float = BOUND) -> Figure:
     return Figure(what, pair[0], "µs", (Aim("≤", bound, "ratio"),), Reference(against, pair[1]))
 
@@ -110,11 +139,15 @@ async def _sqlite(directory: Path, times: int) -> list[Figure]:
     ours, raw = Ours(store), RawSQLite(directory / "raw.db")
     claim = await _alternate(times, ours.claim, raw.claim)
     renew = await _alternate(times, ours.renew, raw.renew)
+    handover = Handover()
+    alone = await _alternate(times, handover.there_and_back, raw.renew)
+    handover.end()
     await store.close()
     raw.db.close()
     return [
         figure("SQLite: claim", claim, "the same transaction through sqlite3"),
         figure("SQLite: renewal", renew, "the same transaction through sqlite3"),
+        Figure("SQLite: of this, handing something to a thread and back", alone[0], "µs"),
     ]
 
 
