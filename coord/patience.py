@@ -21,7 +21,7 @@ def at_takeover(ttl: float, chance: float, waiting: int | None) -> float:
         return min(0.1, ttl / 10) * math.sqrt(chance)
     if waiting <= 1:
         return 0.0
-    return _drawn(min(max(0.03, 0.0015 * waiting), 0.3, ttl / 10), chance, waiting)
+    return _drawn(min(max(0.06, 0.0015 * waiting), 0.3, ttl / 10), chance, waiting)
 
 
 def at_release(ttl: float, chance: float, waiting: int | None) -> float:
