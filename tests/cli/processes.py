@@ -35,7 +35,7 @@ def lives(pid: int) -> bool:
     """Whether a process runs (a zombie does not)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second: it went between open and read
         return False
 
 
@@ -60,7 +60,7 @@ class Journal:
         """In order of first sight."""
         found: dict[int, Stretch] = {}
         text = self.path.read_text() if self.path.exists() else ""
-        for line in text.splitlines():
+        for line in text.rpartition("\n")[0].splitlines():  # the last line may be under way
             token, pid, moment, name = line.split()
             first = found[int(pid)].first if int(pid) in found else float(moment)
             found[int(pid)] = Stretch(token, int(pid), name, first, float(moment))

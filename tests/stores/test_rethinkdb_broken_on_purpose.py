@@ -18,6 +18,7 @@ from tests.stores.rethinkdb_kit import answered, ask, db, opened, r, run
 
 pytestmark = pytest.mark.rethinkdb
 ROLES = [f"role {number}" for number in range(40)]
+beats = itertools.count(1)
 
 
 @pytest.fixture
@@ -31,23 +32,25 @@ def server(own_server: Server) -> Server:
 def tokens_lost(server: Server) -> int:
     """Claim, be told that it is done, kill the server at once: how many of the tokens are gone?"""
 
-    async def claim_all() -> None:
+    async def claim_all() -> dict[str, int]:
+        told: dict[str, int] = {}
         async with opened(server.url()) as store:
             for _ in range(3):
-                claims = [Claim(role, "somebody", next(beats), 30.0) for role in ROLES]
+                claims = [Claim(role, "somebody", next(beats), 30.0, takeover=True) for role in ROLES]
                 for result in await asyncio.gather(*(store.claim(claim, 20) for claim in claims)):
                     assert answered(result).applied
+                    told[answered(result).lease.role] = answered(result).lease.token
             server.kill()
+        return told
 
     async def read() -> dict[str, int]:
         async with opened(server.url()) as store:
             return {one.role: one.token for one in await store.read(ROLES, 20)}
 
-    beats = itertools.count(1)
-    run(claim_all)
+    told = run(claim_all)
     server.start()
     kept = run(read)
-    return sum(kept.get(role, 0) < 3 for role in ROLES)
+    return sum(kept.get(role, 0) < told[role] for role in ROLES)
 
 
 def test_hard_durability_keeps_what_was_acknowledged(server: Server) -> None:
@@ -64,7 +67,8 @@ def test_soft_durability_loses_tokens(server: Server, monkeypatch: pytest.Monkey
 
     for kind in (Template, Form):
         monkeypatch.setattr(kind, "fill", softly(kind.fill))
-    assert tokens_lost(server) > 0
+    # Where the disk is quick, what was soft may have got there all the same.
+    assert any(tokens_lost(server) > 0 for _ in range(8))
 
 
 def answers_after_a_timeout(server: Server) -> list[Any]:
