@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from coord.checks import is_number
 from coord.notice import CANDIDATE, Notice
 
 
@@ -45,7 +46,7 @@ class Candidate:
         who, info, priority, since = (body.get(name) for name in ("candidate", "info", "priority", "since"))
         if notice.kind != CANDIDATE or not isinstance(who, str) or not isinstance(info, dict):
             return None
-        if not isinstance(priority, int) or isinstance(priority, bool) or not isinstance(since, (int, float)):
+        if not isinstance(priority, int) or isinstance(priority, bool) or not is_number(since):
             return None
         return cls(notice.role, who, info, priority, float(since))
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from coord.errors import BadArgument
 from coord.lease import MAX_TOKEN
@@ -48,6 +49,12 @@ def number(value: object, argument: str, *, low: float, high: float = math.inf, 
     if not math.isfinite(given) or given < low or given > high or (above and given == low):
         raise BadArgument(argument, value, allowed)
     return given
+
+
+def is_number(value: object, most: float = sys.float_info.max) -> TypeGuard[float]:
+    """Whether something that others wrote is an int or a float of at most `most` either way. A bool is not; nor is NaN,
+    nor an int that no float can hold (JSON knows such)."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -most <= value <= most
 
 
 def ttl(value: object, argument: str = "ttl") -> float:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from typing import Any, TypeGuard
 
+from coord.checks import is_number
+from coord.lease import MAX_TOKEN
 from coord.notice import REQUEST, Notice
 
 STANDS_FOR = 2.0
@@ -38,11 +39,11 @@ class Order:
     def of(cls, notice: Notice) -> Order | None:
         """The order that was posted; None for another kind of notice, or one that cannot be used."""
         token, to, by, cooldown = (notice.body.get(name) for name in ("token", "to", "by", "cooldown"))
-        if notice.kind != REQUEST or not _number(token) or not (to is None or (isinstance(to, str) and to)):
+        if (
+            notice.kind != REQUEST
+            or not is_number(token, MAX_TOKEN)
+            or not (to is None or (isinstance(to, str) and to))
+        ):
             return None
-        pause = float(cooldown) if _number(cooldown) and cooldown >= 0 else None
+        pause = float(cooldown) if is_number(cooldown, MAX_TOKEN) and cooldown >= 0 else None
         return cls(notice.role, int(token), to, by if isinstance(by, str) else "", pause, notice.key)
-
-
-def _number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value and abs(value) < 1e16

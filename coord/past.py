@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import Any
 
-from coord.lease import Lease, LossReason
+from coord.checks import is_number
+from coord.lease import MAX_TOKEN, Lease, LossReason
 from coord.operations import Claim, Release
 
 KEPT = 16
@@ -88,19 +89,15 @@ def terms(role: str, entries: object) -> list[PastTerm]:
 def _term(role: str, entry: Mapping[str, Any]) -> PastTerm | None:
     token, holder, since, until = (entry.get(name) for name in ("token", "holder", "since", "until"))
     info = entry.get("info")
-    if not isinstance(holder, str) or not _number(token) or not _number(since):
+    if not isinstance(holder, str) or not is_number(token, MAX_TOKEN) or not is_number(since):
         return None
     return PastTerm(
         role=role,
         token=int(token),
         holder=holder,
         since=float(since),
-        until=float(until) if _number(until) else None,
+        until=float(until) if is_number(until) else None,
         reason=str(entry.get("reason") or ""),
         by=str(entry.get("by") or ""),
         info=info if isinstance(info, dict) else {},
     )
-
-
-def _number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value and abs(value) < 1e15

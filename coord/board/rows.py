@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
-from typing import Any, TypeGuard
+from typing import Any
 
+from coord.checks import is_number
 from coord.notice import Notice
 
 
@@ -31,8 +31,3 @@ def notice(
         return None
     at = float(posted_at) if is_number(posted_at) else 0.0
     return Notice(key, role, kind, said, float(ttl), bool(loud), at, min(left, float(ttl)))
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """A finite int or float; a bool is none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from coord.board.protocol import COUNTED, counted_roles
-from coord.board.rows import dump, is_number, notice
+from coord.board.rows import dump, notice
+from coord.checks import is_number
 from coord.notice import CANDIDATE, Notice
 from coord.stores.sqlite.feed import Feed
 from coord.stores.sqlite.handle import Handle
