@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.recorder import now
 from tests.chaos.worker import Settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -96,6 +97,17 @@ class Member:
         assert self.process is not None
         assert self.process.stdin is not None
         self.process.stdin.write(line.encode() + b"\n")
+
+    async def ask(self, line: str, answers: tuple[str, ...], limit: float) -> str | None:
+        """Tell it that, and wait at most `limit` seconds for one of these notes."""
+        since, until = len(self.crew.notes), now() + limit
+        self.tell(line)
+        while now() < until:
+            for note in self.crew.notes[since:]:
+                if note["process"] == self.name and note["note"] in answers:
+                    return str(note["note"])
+            await asyncio.sleep(0.005)
+        return None
 
     async def stop(self) -> None:
         """In good order; with force after a while."""

@@ -88,6 +88,17 @@ async def stop(scene: Scene, fault: Fault) -> None:
     await _freeze(fault, scene.victim(0.95), scene.between(1.4, 2.4) + 0.5)
 
 
+async def stop_in_act(scene: Scene, fault: Fault) -> None:
+    """The same, and surely the leader, and surely between its check and its act: what fencing is there for."""
+    one, seconds = scene.victim(1.0), scene.between(1.4, 2.4) + 0.5
+    fault.take(one)
+    if await one.ask("freeze", ("frozen", "not leading"), 2.0) != "frozen":
+        raise NotNow
+    fault.begin, fault.detail = now(), f"{seconds:.2f} s"
+    await asyncio.sleep(seconds)
+    one.send(signal.SIGCONT)
+
+
 async def pause(scene: Scene, fault: Fault) -> None:
     """Shorter than the margin."""
     await _freeze(fault, scene.victim(), scene.between(0.02, 0.2))
@@ -181,6 +192,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "kill": Kind(kill, 2.0),
     "stop": Kind(stop, 2.0),
+    "stop in act": Kind(stop_in_act, 2.0),
     "pause": Kind(pause),
     "step down": Kind(step_down, 0.7),
     "file locked": Kind(file_locked, on_store=True, from_end=True),

@@ -119,15 +119,13 @@ class Run:
         first = list(dict.fromkeys(self.stage.kinds)) if self.plan.kinds is None else list(self.plan.kinds)
         if self.plan.kinds is None:
             self.chance.shuffle(first)
-        while now() < until:
+        latest = until + 2 * self.plan.seconds
+        while now() < (latest if first else until):  # each of the first comes to its turn, if that can be
             await asyncio.sleep(
-                min(
-                    scene.between(*self.plan.calm)
-                    + (self.chance.uniform(6, 15) if self.chance.random() < self.plan.quiet else 0.0),
-                    until - now(),
-                )
+                scene.between(*self.plan.calm)
+                + (self.chance.uniform(6, 15) if not first and self.chance.random() < self.plan.quiet else 0.0)
             )
-            if now() >= until:
+            if not first and now() >= until:
                 break
             at_once = 2 if not first and self.chance.random() < 0.25 else 1
             kinds = [first[0] if first else faults.pick(scene) for _ in range(at_once)]

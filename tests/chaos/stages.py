@@ -20,7 +20,7 @@ from tests.chaos.clocks import ShiftedClock, environment, shifted_clocks
 from tests.chaos.proxy import Proxy
 from tests.servers.rethinkdb_server import Cluster, Server
 
-WORKER_KINDS = ("kill", "stop", "pause", "step down")
+WORKER_KINDS = ("kill", "stop", "stop in act", "pause", "step down")
 NETWORK_KINDS = ("blackhole", "stall", "delay", "reset", "refuse")
 APART = 30.0
 """Seconds that the wall clocks of servers may be apart."""

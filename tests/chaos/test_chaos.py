@@ -79,7 +79,7 @@ def kept(chaos: Chaos) -> dict[str, Any]:
 def seen_overlaps(chaos: Chaos) -> None:
     """Where leaders were stopped between check and act, an old leader wrote; at the fenced resource it was refused."""
     result = chaos.result()
-    assert result["faults"]["stop"] >= 1
+    assert result["faults"]["stop in act"] >= 1
     assert result["overlaps_unfenced"] > 0, chaos.log
     assert result["stale_refused"] > 0, chaos.log
 
@@ -90,12 +90,12 @@ def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Any:
     directory = tmp_path_factory.mktemp("chaos")
     brief = ("--ttl", "1", "--calm", "0.6")
     runs = {
-        "sound": Chaos(directory, "sound", "sqlite", 13, *brief, "--kinds", "stop,kill,file locked,stop,pause"),
+        "sound": Chaos(directory, "sound", "sqlite", 13, *brief, "--kinds", "stop in act,kill,file locked,stop in act,pause"),
         "fence": Chaos(
-            directory, "fence", "sqlite", 9, *brief, "--kinds", "stop", "--workers", "3", "--break", "fence"
+            directory, "fence", "sqlite", 9, *brief, "--kinds", "stop in act", "--workers", "3", "--break", "fence"
         ),
         "deadline": Chaos(
-            directory, "deadline", "sqlite", 9, *brief, "--kinds", "stop", "--workers", "3", "--break", "deadline"
+            directory, "deadline", "sqlite", 9, *brief, "--kinds", "stop in act", "--workers", "3", "--break", "deadline"
         ),
     }
     yield runs
@@ -128,7 +128,7 @@ def test_a_term_that_ignores_its_deadline_is_caught(on_sqlite: dict[str, Chaos])
 def test_one_rethinkdb_node_keeps_every_promise(tmp_path: Path) -> None:
     if not servers.available():
         pytest.skip("a server that may be killed is needed")
-    kinds = "stop,kill,blackhole,reset,server killed,server stopped,stop,clock stepped"
+    kinds = "stop in act,kill,blackhole,reset,server killed,server stopped,stop in act,clock stepped"
     chaos = Chaos(tmp_path, "rethinkdb", "rethinkdb", 16, "--ttl", "1.2", "--calm", "0.4", "--kinds", kinds)
     try:
         kept(chaos)
@@ -141,7 +141,7 @@ def test_one_rethinkdb_node_keeps_every_promise(tmp_path: Path) -> None:
 def test_three_rethinkdb_nodes_keep_every_promise(tmp_path: Path) -> None:
     if not servers.available():
         pytest.skip("servers that may be killed are needed")
-    kinds = "stop,primary killed,clock stepped,stop,stall,primary stopped"
+    kinds = "stop in act,primary killed,clock stepped,stop in act,stall,primary stopped"
     chaos = Chaos(tmp_path, "cluster", "cluster", 20, "--ttl", "1.5", "--calm", "0.5", "--kinds", kinds)
     try:
         result = kept(chaos)

@@ -1,8 +1,9 @@
 """One candidate as a process: stands for the role, and as long as it leads writes to the resources under its token.
 
 `python -m tests.chaos.worker SETTINGS` with the settings as JSON. What it notices goes to standard output, one JSON
-object a line; what it does goes to its history. A line "step_down" on standard input makes it hand over; SIGTERM or the
-end of standard input stops it in good order.
+object a line; what it does goes to its history. A line "step_down" on standard input makes it hand over; "freeze" makes
+it stop itself between a check and an act, if it leads, and say "frozen" or "not leading" before; SIGTERM or the end of
+standard input stops it in good order.
 
 `broken` is for the tests of the judge: "deadline" believes in a term for seconds after its deadline.
 """
@@ -50,7 +51,7 @@ class Worker:
         self.recorder = Recorder(Path(settings.history), settings.process)
         self.resource = ResourceClient(settings.resource)
         self.random = random.Random(settings.seed)
-        self.stopped = threading.Event()
+        self.stopped, self.freeze = threading.Event(), threading.Event()
         store = RecordingStore(urls.make_store(settings.url), self.recorder)
         self.coordinator = Coordinator(store=store)
         self.lead = self.coordinator.leadership(ROLE, ttl=settings.ttl, info={"name": settings.process})
@@ -74,10 +75,17 @@ class Worker:
         while not self.stopped.is_set():
             token = self.recorder.look(self.lead)
             if token is None:
+                if self.freeze.is_set():
+                    self.freeze.clear()
+                    self.note("not leading")
                 time.sleep(0.02)
                 continue
             # Between the check and the act: here a frozen process wakes up with an old belief (rule 10).
             time.sleep(self.random.uniform(0.03, 0.08))
+            if self.freeze.is_set():
+                self.freeze.clear()
+                self.note("frozen")
+                os.kill(os.getpid(), signal.SIGSTOP)
             for name in self.random.sample(("unfenced", "fenced"), 2):
                 self._write(name, token)
         self.coordinator.close()
@@ -95,7 +103,9 @@ class Worker:
 
     def _obey(self) -> None:
         for line in sys.stdin:
-            if line.strip() == "step_down":
+            if line.strip() == "freeze":
+                self.freeze.set()
+            elif line.strip() == "step_down":
                 try:
                     self.lead.step_down()
                 except Exception as err:
