@@ -90,12 +90,24 @@ def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Any:
     directory = tmp_path_factory.mktemp("chaos")
     brief = ("--ttl", "1", "--calm", "0.6")
     runs = {
-        "sound": Chaos(directory, "sound", "sqlite", 13, *brief, "--kinds", "stop in act,kill,file locked,stop in act,pause"),
+        "sound": Chaos(
+            directory, "sound", "sqlite", 13, *brief, "--kinds", "stop in act,kill,file locked,stop in act,pause"
+        ),
         "fence": Chaos(
             directory, "fence", "sqlite", 9, *brief, "--kinds", "stop in act", "--workers", "3", "--break", "fence"
         ),
         "deadline": Chaos(
-            directory, "deadline", "sqlite", 9, *brief, "--kinds", "stop in act", "--workers", "3", "--break", "deadline"
+            directory,
+            "deadline",
+            "sqlite",
+            9,
+            *brief,
+            "--kinds",
+            "stop in act",
+            "--workers",
+            "3",
+            "--break",
+            "deadline",
         ),
     }
     yield runs
