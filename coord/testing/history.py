@@ -8,7 +8,7 @@ Actions that the judges (`coord.testing.judges`) understand, with the fields of 
 
 claim    holder, beat, expected ([holder, token, beat] or null), takeover, skew, floor -> applied, row
 renew    holder, token, beat -> applied, row
-release  holder, token, beat, linger -> applied, row
+release  holder, token, beat, linger, to (whom the role is handed to, if anybody) -> applied, row
 read     -> row
 put      row: somebody wrote the row by hand (null: deleted it)
 believe  token: from the invoke to the outcome `process` believes that it leads. No outcome: to the end of the history.

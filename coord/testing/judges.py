@@ -95,11 +95,14 @@ def exclusion(believed: list[Belief]) -> Iterator[Violation]:
 
 
 def tokens(operations: list[Operation], believed: list[Belief]) -> Iterator[Violation]:
-    """A token names one holder; later terms have higher tokens; the row's token is never seen to fall."""
+    """A token names one holder; later terms have higher tokens; the row's token is never seen to fall.
+
+    A row that was handed over (beat 0) still has the token of the term before: whom it names has yet to claim it.
+    """
     owner: dict[tuple[str, int], tuple[str, Operation]] = {}
     for one in operations:
         row = one.result.get("row") if one.action in SWAPS and one.outcome == "ok" else None
-        if row is None or sight(row).holder is None:
+        if row is None or sight(row).holder is None or sight(row).beat == 0:
             continue
         holder, token, _ = sight(row)
         assert holder is not None

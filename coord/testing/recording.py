@@ -93,7 +93,7 @@ def invoked(history: History, process: str, operation: Claim | Renew | Release) 
     else:
         given["token"] = operation.token
         if isinstance(operation, Release):
-            given["linger"] = operation.linger
+            given.update(linger=operation.linger, to=operation.to)
     return history.invoke(process, name, operation.role, **given)
 
 

@@ -55,6 +55,8 @@ class LeaseRegister:
         mine = (state.holder, state.token) == (args["holder"], args["token"])
         if not mine or args["beat"] <= state.beat:
             return None, False
+        if operation.action == "release" and args.get("to") is not None and args.get("linger", 0) > 0:
+            return Sight(args["to"], state.token, 0), True
         keeps = operation.action == "renew" or args.get("linger", 0) > 0
         return Sight(state.holder if keeps else None, state.token, args["beat"]), True
 
@@ -66,10 +68,22 @@ class LeaseRegister:
             return False
         if operation.action == "claim":
             expected = args.get("expected")
-            return expected is not None and (sight(expected).token, sight(expected).beat) < (state.token, state.beat)
-        if args["token"] == state.token:
-            return bool(state.holder != args["holder"] or args["beat"] <= state.beat)
-        return bool(args["token"] < state.token)
+            return expected is not None and _never_again(sight(expected), state)
+        if args["token"] != state.token:
+            return bool(args["token"] < state.token)
+        if state.holder != args["holder"]:
+            return state.holder is None  # it may yet be handed over to that one
+        return bool(args["beat"] <= state.beat)
+
+
+def _never_again(old: Sight, state: Sight) -> bool:
+    """Whether no swap can bring `old` about any more. Within a token a holder counts beats up; it may then hand over,
+    which begins at beat 0 for another; and once nobody has it, the next has another token."""
+    if old.token != state.token:
+        return old.token < state.token
+    if state.holder is None:
+        return old.beat < state.beat
+    return old.holder == state.holder and old.beat < state.beat
 
 
 class FencedResource:

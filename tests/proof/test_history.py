@@ -46,6 +46,10 @@ class Tale:
     def release(self, who: str, token: int, beat: int, row: Row, applied: bool = True) -> None:
         self.history.ok(self.does(who, "release", holder=who, token=token, beat=beat), applied=applied, row=row)
 
+    def hand_over(self, who: str, token: int, beat: int, to: str, row: Row) -> None:
+        key = self.does(who, "release", holder=who, token=token, beat=beat, linger=0.5, to=to)
+        self.history.ok(key, applied=True, row=row)
+
     def read(self, who: str, row: Row) -> None:
         self.history.ok(self.does(who, "read"), row=row)
 
@@ -172,6 +176,41 @@ def a_deletion_by_hand(t: Tale) -> None:
 
 
 @good
+def handed_over_and_claimed(t: Tale) -> None:
+    t.claim("a", None, ["a", 1, 1])
+    t.at(1).history.ok(t.does("a", "believe", token=1))
+    t.at(2).hand_over("a", 1, 2, "b", ["b", 1, 0])
+    t.claim("b", ["b", 1, 0], ["b", 2, 7])
+    t.at(3).history.ok(t.does("b", "believe", token=2))
+
+
+@good
+def handed_over_to_one_that_is_late(t: Tale) -> None:
+    t.claim("a", None, ["a", 1, 1])
+    t.hand_over("a", 1, 2, "b", ["b", 1, 0])
+    t.at(1).claim("c", ["b", 1, 0], ["c", 2, 1])
+    t.claim("b", ["b", 1, 0], ["c", 2, 1], applied=False)
+
+
+@good
+def handed_over_to_one_that_gives_it_back(t: Tale) -> None:
+    t.claim("a", None, ["a", 1, 1])
+    t.hand_over("a", 1, 5, "b", ["b", 1, 0])
+    t.release("b", 1, 3, [None, 1, 3])
+    t.claim("c", [None, 1, 3], ["c", 2, 1])
+
+
+@good
+def a_claim_of_what_a_feed_showed_too_early(t: Tale) -> None:
+    """The hand-over was shown before it was done; then a renewal got in first, and the claim last."""
+    t.claim("a", None, ["a", 1, 1])
+    t.history.unknown(t.ask_claim("b", 1, ["b", 1, 0]))
+    t.renew("a", 1, 2, ["a", 1, 2])
+    t.hand_over("a", 1, 3, "b", ["b", 1, 0])
+    t.at(9).read("c", ["b", 2, 1])
+
+
+@good
 def an_unknown_write_at_the_resource(t: Tale) -> None:
     t.history.unknown(t.does("b", "write", "file", token=2))
     t.write("a", 1, True)
@@ -293,6 +332,42 @@ def a_release_of_anothers_lease(t: Tale) -> None:
 def a_release_that_forgets_the_token(t: Tale) -> None:
     t.claim("a", None, ["a", 1, 1])
     t.release("a", 1, 2, NONE)
+
+
+@bad("tokens")
+def leads_in_a_row_that_was_handed_over(t: Tale) -> None:
+    t.claim("a", None, ["a", 1, 1])
+    t.history.ok(t.does("a", "believe", token=1))
+    t.at(1).hand_over("a", 1, 2, "b", ["b", 1, 0])
+    t.at(2).does("b", "believe", token=1)
+
+
+@bad("linearizability")
+def renews_a_row_that_was_handed_over(t: Tale) -> None:
+    t.claim("a", None, ["a", 1, 1])
+    t.hand_over("a", 1, 2, "b", ["b", 1, 0])
+    t.renew("a", 1, 3, ["a", 1, 3])
+
+
+@bad("linearizability")
+def hands_over_what_another_has(t: Tale) -> None:
+    t.claim("a", None, ["a", 1, 1])
+    t.hand_over("c", 1, 2, "b", ["b", 1, 0])
+
+
+@bad("linearizability")
+def hands_over_and_keeps_the_beat(t: Tale) -> None:
+    t.claim("a", None, ["a", 1, 1])
+    t.hand_over("a", 1, 2, "b", ["b", 1, 2])
+
+
+@bad("linearizability")
+def is_handed_over_twice(t: Tale) -> None:
+    t.claim("a", None, ["a", 1, 1])
+    t.history.unknown(t.does("a", "release", holder="a", token=1, beat=2, linger=0.5, to="b"))
+    t.read("c", ["b", 1, 0])
+    t.claim("b", ["b", 1, 0], ["b", 2, 1])
+    t.read("c", ["b", 2, 0])
 
 
 @bad("linearizability")
