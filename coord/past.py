@@ -51,22 +51,24 @@ def brief(info: Mapping[str, Any]) -> dict[str, Any]:
     return dict(info) if not info or len(_encode(dict(info))) <= BRIEF else {}
 
 
-def after_claim(entries: Sequence[Entry], row: Lease, asked: Claim, token: int, wall: float) -> list[Entry]:
-    """The entries of a role once `asked` was applied to `row` at `wall`, with the new `token`."""
-    ended = LossReason.EXPIRED.value
+def ended(row: Lease, asked: Claim | Release, wall: float) -> tuple[float, str, str]:
+    """The end of the term that lasts in `row` when `asked` is applied to it at `wall`: when, why, and who asked."""
+    if isinstance(asked, Release):
+        return wall, asked.reason, asked.by
+    reason = LossReason.EXPIRED.value
     if asked.lost is not None and (row.holder, row.token) == (asked.holder, asked.lost[0]):
-        ended = asked.lost[1]
-    before = _closed(entries, min(wall, row.renewed_at + row.ttl), ended)
+        reason = asked.lost[1]
+    return min(wall, row.renewed_at + row.ttl), reason, ""
+
+
+def begun(asked: Claim, token: int, wall: float) -> Entry:
+    """The term that begins when `asked` is applied at `wall`, with the new `token`."""
     opened = {"token": token, "holder": asked.holder, "info": brief(asked.info), "since": wall}
-    return [*before, {**opened, "until": None, "reason": "", "by": ""}][-KEPT:]
+    return {**opened, "until": None, "reason": "", "by": ""}
 
 
-def after_release(entries: Sequence[Entry], asked: Release, wall: float) -> list[Entry]:
-    """The entries once the lease was given back at `wall`."""
-    return _closed(entries, wall, asked.reason, asked.by)
-
-
-def _closed(entries: Sequence[Entry], until: float, reason: str, by: str = "") -> list[Entry]:
+def close(entries: Sequence[Entry], until: float, reason: str, by: str) -> list[Entry]:
+    """The entries once the term that lasts, if there is one, has ended."""
     if not entries or entries[-1]["until"] is not None:
         return list(entries)
     return [*entries[:-1], {**entries[-1], "until": until, "reason": reason, "by": by}]
@@ -74,9 +76,8 @@ def _closed(entries: Sequence[Entry], until: float, reason: str, by: str = "") -
 
 def after(entries: Sequence[Entry], row: Lease, asked: Claim | Release, now: Lease, wall: float) -> list[Entry]:
     """The entries once `asked` has made `now` of `row`, at `wall`."""
-    if isinstance(asked, Claim):
-        return after_claim(entries, row, asked, now.token, wall)
-    return after_release(entries, asked, wall)
+    entries = close(entries, *ended(row, asked, wall))
+    return [*entries, begun(asked, now.token, wall)][-KEPT:] if isinstance(asked, Claim) else entries
 
 
 def terms(role: str, entries: object) -> list[PastTerm]:

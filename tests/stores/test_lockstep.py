@@ -50,16 +50,17 @@ def in_lockstep(machine: type[Lockstep], path: Path, examples: int) -> None:
         machine.loop.close()
 
 
-def test_sqlite_answers_as_memory_does(tmp_path: Path) -> None:
+def test_sqlite_answers_as_memory_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "AVAILABLE", False)
+
     class SQLite(Lockstep):
         pass
 
     in_lockstep(SQLite, tmp_path, 120)
 
 
-def test_so_it_does_where_each_renewal_is_tried_as_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_so_it_does_where_renewals_are_written_without_being_read(tmp_path: Path) -> None:
     """What a row says of its holder is not compared in the answers, but is in the rows as they are read."""
-    monkeypatch.setattr(batch, "FEW", 0)
 
     class SQLite(Lockstep):
         def compare(self, asked: object, tested: Result, oracle: Result) -> None:

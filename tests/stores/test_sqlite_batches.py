@@ -40,12 +40,12 @@ async def held(store: SQLiteStore, count: int) -> list[Renew]:
     return [Renew(f"role {number}", f"holder {number}", 1, 2, 30.0) for number in range(count)]
 
 
-@pytest.mark.parametrize("count", [9, 16, 17, 65, 270])
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 16, 17, 65, 270])
 def test_all_as_left_is_renewed_without_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     async def body(store: SQLiteStore) -> None:
         renewals = await held(store, count)
         if batch.AVAILABLE:
-            monkeypatch.setattr(swaps, "swap", None)
+            monkeypatch.setattr(swaps, "renew", None)
         results = [answered(one) for one in await store.renew(renewals, 5)]
         rows = {row.role: row for row in await store.read(None, 5)}
         for number, (asked, result) in enumerate(zip(renewals, results, strict=True)):
@@ -87,12 +87,13 @@ def test_each_has_its_own_answer_where_some_are_not_as_left(
     run(tmp_path, body)
 
 
-def test_a_clock_that_steps_back_shortens_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [1, 20])
+def test_a_clock_that_steps_back_shortens_nothing(tmp_path: Path, count: int) -> None:
     total, wall = ManualClock(), ManualClock()
 
     async def body(store: SQLiteStore) -> None:
         store._clock = StoreClock(total=total, wall=wall, boot="manual")
-        renewals = await held(store, 20)
+        renewals = await held(store, count)
         for clock in (total, wall):
             clock.now -= 10
             results = await store.renew(renewals, 5)

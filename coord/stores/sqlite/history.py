@@ -1,37 +1,59 @@
-"""A role's terms as its row keeps them: a JSON list, a term to each line, so that a swap reads but the last of them."""
+"""A role's terms as its row keeps them: a JSON list, a term to each line, so that a swap touches but the last of them.
+
+Even that one is not parsed where its end is as coord writes it while a term lasts: parsing it and writing it anew would
+take as long as a claim's SQL.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
-from coord.past import KEPT, Entry
+from coord.past import KEPT, Entry, close
 
 _BETWEEN = ",\n"
+_LASTS = '"until":null,"reason":"","by":""}'
+"""How the line of a term ends that lasts (`past.begun`)."""
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 class History:
-    """What `said`, a row's `history`, says: `last` is its last term, as a list; or all, where it has but one line.
+    """What `said`, a row's `history`, says. It is for people: what somebody damaged there is nothing, and stops nobody.
 
-    It is for people: what somebody damaged there is nothing, and stops nobody.
+    `last` are the terms on its last line: one, or all where it has but one line.
     """
 
-    __slots__ = ("_before", "last")
+    __slots__ = ("_lines",)
 
     def __init__(self, said: object = "[]") -> None:
         # A text within JSON has no plain line break in it, so this stands only between two terms.
-        *self._before, last = said[1:-1].split(_BETWEEN) if isinstance(said, str) else [""]
-        self.last: list[Entry] = _parsed(last)
+        self._lines = said[1:-1].split(_BETWEEN) if isinstance(said, str) else [""]
 
-    def then(self, entries: Sequence[Entry]) -> str:
-        """The text once `entries` stand where `last` stood."""
-        return f"[{_BETWEEN.join([*self._before, *map(_encode, entries)][-KEPT:])}]"
+    @property
+    def last(self) -> list[Entry]:
+        return _parsed(self._lines[-1])
+
+    def close(self, until: float, reason: str, by: str) -> None:
+        """The term that lasts, if there is one, has ended."""
+        last = self._lines[-1]
+        if last.endswith(_LASTS) and "},{" not in last:  # one term, whatever is said in it
+            end = f'"until":{until!r},"reason":{_encode(reason)},"by":{_encode(by)}}}'
+            self._lines[-1] = last[: -len(_LASTS)] + end
+        else:
+            self._lines[-1:] = map(_encode, close(_parsed(last), until, reason, by))
+
+    def begin(self, entry: Entry) -> None:
+        """A new term (`past.begun`). Call `close` before."""
+        info = _encode(entry["info"]) if entry["info"] else "{}"
+        who = f'{{"token":{entry["token"]},"holder":{_encode(entry["holder"])},"info":{info}'
+        self._lines.append(f'{who},"since":{entry["since"]!r},{_LASTS}')
+
+    def text(self) -> str:
+        return f"[{_BETWEEN.join(self._lines[-KEPT:])}]"
 
     def all(self) -> list[Entry]:
         """All its terms, oldest first."""
-        return [*(one for line in self._before for one in _parsed(line)), *self.last]
+        return [one for line in self._lines for one in _parsed(line)]
 
 
 def _parsed(line: str) -> list[Any]:

@@ -70,7 +70,7 @@ CHANGE = """UPDATE coord_leases SET holder = ?, beat = ?, ttl = ?, renewed_at = 
     WHERE role = ?"""
 
 TELL = "UPDATE coord_leases SET info = ? WHERE role = ?"
-WHOLE = SELECT.replace("since", "since, history")
+WHOLE = SELECT.replace("since", "since, history") + " WHERE role = ?"
 PAST = "SELECT role, history FROM coord_leases"
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
@@ -179,9 +179,10 @@ def past(conn: sqlite3.Connection, roles: Iterable[str] | None) -> list[tuple[st
     return [(role, History(said)) for role, said in _rows(conn, PAST, roles)]
 
 
-def select_whole(conn: sqlite3.Connection, roles: Iterable[str]) -> list[tuple[Row, History]]:
-    """Like `select`, each row with its history."""
-    return [(row[:-1], History(row[-1])) for row in _rows(conn, WHOLE, roles)]
+def whole(conn: sqlite3.Connection, role: str, now: float, boot: str) -> tuple[Lease, History]:
+    """The role as it stands at `now` of the boot `boot`, with its history."""
+    row = conn.execute(WHOLE, (role,)).fetchone()
+    return (Lease(role), History()) if row is None else (lease(row[:-1], now, boot), History(row[-1]))
 
 
 def text(value: object) -> str:

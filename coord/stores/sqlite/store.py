@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from coord import past as remembered
 from coord.errors import BadArgument, StoreRefused, StoreUnavailable
 from coord.lease import Lease
 from coord.operations import Claim, Failure, Release, Renew, Result
@@ -155,7 +154,7 @@ class SQLiteStore:
 
     async def _swap_one(self, asked: C, rule: swaps.Rule[C], timeout: float) -> Result:
         (result,) = await self._swap(
-            lambda job, handle: swaps.swap(job, handle, self._clock, [asked], rule, remembered.after), timeout, 1
+            lambda job, handle: [swaps.swap(job, handle, self._clock, asked, rule)], timeout, 1
         )
         return result
 

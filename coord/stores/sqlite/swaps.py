@@ -3,76 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
+from coord import past
 from coord.lease import Lease
-from coord.operations import Answer
-from coord.past import Entry, PastTerm, terms
+from coord.operations import Answer, Claim, Release, Renew
+from coord.past import PastTerm, terms
+from coord.stores import rules
 from coord.stores.sqlite import schema
 from coord.stores.sqlite.handle import Handle
-from coord.stores.sqlite.history import History
 from coord.stores.sqlite.machine import StoreClock
 from coord.stores.sqlite.worker import Job
 
-
-class Asked(Protocol):
-    @property
-    def role(self) -> str: ...
+C = TypeVar("C", Claim, Release)
+Rule = Callable[[Lease, C, float], "Lease | None"]
 
 
-A = TypeVar("A", bound=Asked)
-Rule = Callable[[Lease, A, float], "Lease | None"]
-Remember = Callable[[Sequence[Entry], Lease, A, Lease, float], "list[Entry]"]
-
-
-def swap(
-    job: Job[Any],
-    handle: Handle,
-    clock: StoreClock,
-    asked: Sequence[A],
-    rule: Rule[A],
-    remember: Remember[A] | None = None,
-) -> list[Answer]:
-    """Put each request to the rule, in one transaction. `remember`: what becomes of a role's history, where that and
-    all of the row are to be written, not only what a renewal changes."""
+def swap(job: Job[Any], handle: Handle, clock: StoreClock, asked: C, rule: Rule[C]) -> Answer:
+    """What begins or ends a term: put the request to the rule, and write the whole row with its history."""
     conn = handle.connection()
     conn.execute("BEGIN IMMEDIATE")
     # Read only now: while we waited for the lock, time went on and others wrote.
     now, wall, boot = clock.total(), clock.wall(), clock.boot
-    roles = [one.role for one in asked]
-    past: dict[str, History] = {}
-    told: dict[str, str] = {}  # those whose history, or info, is another now
-    if remember is None:
-        rows = {row[0]: schema.lease(row, now, boot) for row in schema.select(conn, roles)}
-    else:
-        whole = schema.select_whole(conn, roles)
-        rows = {row[0]: schema.lease(row, now, boot) for row, _ in whole}
-        past = {row[0]: history for row, history in whole}
+    row, history = schema.whole(conn, asked.role, now, boot)
+    after = rule(row, asked, wall)
+    if after is None:
+        conn.execute("ROLLBACK")
+        return Answer(False, row)
+    history.close(*past.ended(row, asked, wall))
+    if isinstance(asked, Claim):
+        history.begin(past.begun(asked, after.token, wall))
+    conn.execute(schema.PUT, schema.put_values(after, now, boot, history.text()))
+    job.commit(handle)
+    return Answer(True, after)
+
+
+def renew(job: Job[Any], handle: Handle, clock: StoreClock, asked: Sequence[Renew]) -> list[Answer]:
+    """Put each renewal to its rule, and write what it changes."""
+    conn = handle.connection()
+    conn.execute("BEGIN IMMEDIATE")
+    now, wall, boot = clock.total(), clock.wall(), clock.boot
+    rows = {row[0]: schema.lease(row, now, boot) for row in schema.select(conn, [one.role for one in asked])}
     answers: list[Answer] = []
     changed: dict[str, Lease] = {}
+    told: dict[str, str] = {}  # those whose info is another now
     for one in asked:
         row = rows.get(one.role) or Lease(one.role)
-        after = rule(row, one, wall)
+        after = rules.renew(row, one, wall)
         if after is None:
             answers.append(Answer(False, row))
             continue
-        if remember is not None:
-            history = past.get(one.role) or History()
-            told[one.role] = history.then(remember(history.last, row, one, after, wall))
-        elif after.info is not row.info:
+        if after.info is not row.info:
             told[one.role] = schema.text(dict(after.info))
         rows[one.role] = changed[one.role] = after
         answers.append(Answer(True, after))
     if not changed:
         conn.execute("ROLLBACK")
         return answers
-    if remember is not None:
-        values = [schema.put_values(after, now, boot, told[role]) for role, after in changed.items()]
-        conn.executemany(schema.PUT, values)
-    else:
-        conn.executemany(schema.CHANGE, [schema.change_values(after, now, boot) for after in changed.values()])
-        if told:
-            conn.executemany(schema.TELL, [(info, role) for role, info in told.items()])
+    conn.executemany(schema.CHANGE, [schema.change_values(after, now, boot) for after in changed.values()])
+    if told:
+        conn.executemany(schema.TELL, [(info, role) for role, info in told.items()])
     job.commit(handle)
     return answers
 
