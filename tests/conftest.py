@@ -8,9 +8,11 @@ line. With COORD_REQUIRE_RETHINKDB=1 the run fails then. COORD_TEST_RETHINKDB ma
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +20,7 @@ from tests.servers import rethinkdb_server as servers
 
 EXTERNAL, REQUIRE = "COORD_TEST_RETHINKDB", "COORD_REQUIRE_RETHINKDB"
 _skipped: list[str] = []
+_names = itertools.count()
 NEEDS_BINARY = {"rethinkdb_cluster", "own_server"}
 
 
@@ -115,3 +118,20 @@ def rethinkdb_url(rethinkdb_server: servers.Server | External) -> Iterator[str]:
 def rethinkdb_module_url(rethinkdb_server: servers.Server | External) -> Iterator[str]:
     """A database that the tests of a module share, set up."""
     yield from _set_up_and_drop(rethinkdb_server)
+
+
+@pytest.fixture
+def database(rethinkdb_url: str) -> str:
+    """The RethinkDB database behind `url`: a new one for each test. A folder whose tests need less says so."""
+    return rethinkdb_url
+
+
+@pytest.fixture(params=["memory", "sqlite", pytest.param("rethinkdb", marks=pytest.mark.rethinkdb)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty store: a test that takes this runs on all of them."""
+    if request.param == "memory":
+        return f"memory://test-{next(_names)}"
+    if request.param == "sqlite":
+        return f"sqlite://{tmp_path}/coord.db"
+    found: str = request.getfixturevalue("database")
+    return found

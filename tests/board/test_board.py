@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,17 +22,6 @@ from coord.stores.sqlite import SQLiteStore, StoreClock
 
 WITHIN = 30.0
 """Seconds to wait for what should come at once; a loaded machine may take its time."""
-_names = itertools.count()
-
-
-@pytest.fixture(params=["memory", "sqlite", pytest.param("rethinkdb", marks=pytest.mark.rethinkdb)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "memory":
-        return f"memory://board-{next(_names)}"
-    if request.param == "sqlite":
-        return f"sqlite://{tmp_path}/coord.db"
-    found: str = request.getfixturevalue("rethinkdb_module_url")
-    return found
 
 
 class Desk:

@@ -19,33 +19,10 @@ from coord.candidate import ordered
 from coord.notice import Notice
 from coord.stores.memory import MemoryStore
 from coord.waiting import Waiting
+from tests.waits import eventually, soon
 
 _names = itertools.count()
-
-
-@pytest.fixture(params=["memory", "sqlite", pytest.param("rethinkdb", marks=pytest.mark.rethinkdb)])
-def url(request: pytest.FixtureRequest, tmp_path: Any) -> str:
-    if request.param == "memory":
-        return f"memory://waiting-{next(_names)}"
-    if request.param == "sqlite":
-        return f"sqlite://{tmp_path}/coord.db"
-    found: str = request.getfixturevalue("rethinkdb_module_url")
-    return found
-
-
-def eventually(true: Callable[[], Any], what: str, within: float = 30.0) -> Any:
-    until = time.monotonic() + within
-    while not (found := true()):
-        assert time.monotonic() < until, what
-        time.sleep(0.02)
-    return found
-
-
-async def soon(true: Callable[[], Any], what: str, within: float = 30.0) -> None:
-    until = time.monotonic() + within
-    while not true():
-        assert time.monotonic() < until, what
-        await asyncio.sleep(0.01)
+"""Each test has a role of its own: the database is shared."""
 
 
 class Spied(MemoryBoard):

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.processes import ROOT, Journal, Runs, Start
+from tests.cli.processes import ROOT, Journal, Runs, Start, lives
+from tests.cli.terminal import Terminal
 
 
 @pytest.fixture
@@ -53,3 +54,15 @@ def url(tmp_path: Path) -> str:
 @pytest.fixture
 def runs(start: Start, url: str, journal: Journal) -> Runs:
     return Runs(start, url, journal)
+
+
+@pytest.fixture
+def terminals() -> Iterator[list[Terminal]]:
+    """What a test puts here is ended after it."""
+    made: list[Terminal] = []
+    yield made
+    for one in made:
+        if lives(one.pid):
+            os.kill(one.pid, signal.SIGKILL)
+            os.waitpid(one.pid, 0)
+        os.close(one.fd)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.waits import eventually
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 WORKER = [sys.executable, "-S", "-E", str(HERE / "worker.py")]
@@ -18,17 +20,6 @@ WORKER = [sys.executable, "-S", "-E", str(HERE / "worker.py")]
 
 def boottime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def eventually(what: Callable[[], Any], within: float = 15.0) -> Any:
-    """The first true answer of `what`, asked again and again."""
-    until = time.monotonic() + within
-    while True:
-        answer = what()
-        if answer:
-            return answer
-        assert time.monotonic() < until, f"not within {within} s"
-        time.sleep(0.005)
 
 
 def lives(pid: int) -> bool:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.processes import HERE, WORKER, Journal, Start, boottime, eventually, lives
+from tests.cli.processes import HERE, WORKER, Journal, Start, boottime, lives
+from tests.waits import eventually
 
 SHORT = 0.15
 

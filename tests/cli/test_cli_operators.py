@@ -13,7 +13,8 @@ import pytest
 
 import coord
 from coord.cli.moments import lasting, moment
-from tests.cli.processes import Runs, eventually
+from tests.cli.processes import Runs
+from tests.waits import eventually
 
 ME = f"@{os.uname().nodename}"
 

@@ -11,9 +11,10 @@ import pytest
 
 import coord
 from coord.stores.rethinkdb import driver, parse_url
-from tests.cli.processes import Journal, Runs, Start, boottime, eventually
+from tests.cli.processes import Journal, Runs, Start, boottime
 from tests.cli.test_cli_errors import Failing, check
 from tests.stores.rethinkdb_kit import ask
+from tests.waits import eventually
 
 pytestmark = pytest.mark.rethinkdb
 r = driver.reql()

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.processes import ROOT, WORKER, Runs, blocked, boottime, children, eventually, guardian_of, lives
+from tests.cli.processes import ROOT, WORKER, Runs, blocked, boottime, children, guardian_of, lives
+from tests.waits import eventually
 
 
 def test_the_command_finds_role_token_and_url(runs: Runs) -> None:

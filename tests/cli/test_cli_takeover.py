@@ -7,7 +7,8 @@ import signal
 import sqlite3
 import time
 
-from tests.cli.processes import Runs, blocked, boottime, children, eventually, lives
+from tests.cli.processes import Runs, blocked, boottime, children, lives
+from tests.waits import eventually
 
 TTL = 1.5
 SLACK = 0.9

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
 
 import pytest
 from rich.console import Console, Group
@@ -18,24 +17,13 @@ import coord
 from coord import AsyncCoordinator
 from coord.stores.memory import MemoryStore
 from coord.testing import FaultyStore
-from tests.cli.processes import Runs, lives
-from tests.cli.test_cli_terminal import Terminal
+from tests.cli.processes import Runs
+from tests.cli.terminal import Terminal
 
 live = importlib.import_module("coord.cli.top")
 COORD = (sys.executable, "-m", "coord.cli")
 LEAVES = "\x1b[?1049l"
 """What puts a terminal's screen back as it was."""
-
-
-@pytest.fixture
-def terminals() -> Iterator[list[Terminal]]:
-    made: list[Terminal] = []
-    yield made
-    for one in made:
-        if lives(one.pid):
-            os.kill(one.pid, signal.SIGKILL)
-            os.waitpid(one.pid, 0)
-        os.close(one.fd)
 
 
 def top(terminals: list[Terminal], url: str, *more: str) -> Terminal:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,27 +12,15 @@ import pytest
 from coord import Coordinator, ServiceRegistry
 from tests.registry import raw
 
-_names = itertools.count()
-
 
 @pytest.fixture
-def clean_url(rethinkdb_module_url: str) -> str:
+def database(rethinkdb_module_url: str) -> str:
     """The module's database, with nothing in its tables."""
     coordinator = Coordinator(rethinkdb_module_url)
     registry = coordinator.services
     raw.run(registry, registry.inner.records._table.delete())  # type: ignore[attr-defined]
     coordinator.close()
     return rethinkdb_module_url
-
-
-@pytest.fixture(params=["memory", "sqlite", pytest.param("rethinkdb", marks=pytest.mark.rethinkdb)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "memory":
-        return f"memory://registry-{next(_names)}"
-    if request.param == "sqlite":
-        return f"sqlite://{tmp_path}/coord.db"
-    found: str = request.getfixturevalue("clean_url")
-    return found
 
 
 @pytest.fixture

@@ -24,13 +24,13 @@ Three = tuple[ServiceRegistry, ServiceRegistry, ServiceRegistry]
 
 
 @pytest.fixture
-def old(clean_url: str) -> Any:
-    return ancestor(clean_url)
+def old(database: str) -> Any:
+    return ancestor(database)
 
 
 @pytest.fixture
-def three(clean_url: str) -> Iterator[Three]:
-    with ServiceRegistry(clean_url) as a, ServiceRegistry(clean_url) as b, ServiceRegistry(clean_url) as c:
+def three(database: str) -> Iterator[Three]:
+    with ServiceRegistry(database) as a, ServiceRegistry(database) as b, ServiceRegistry(database) as c:
         yield a, b, c
 
 
@@ -87,8 +87,8 @@ class Paused:
         return self.wrapped.table(*args, **options)
 
 
-def test_2_of_the_ancestor_a_paused_holder_overwrites_and_two_lead(old: Any, clean_url: str) -> None:
-    other = ancestor(clean_url)
+def test_2_of_the_ancestor_a_paused_holder_overwrites_and_two_lead(old: Any, database: str) -> None:
+    other = ancestor(database)
     told: list[Any] = []
 
     def meanwhile() -> None:
@@ -228,7 +228,7 @@ def test_5_of_the_ancestor_a_row_without_ttl_wedges(old: Any) -> None:
         old.purge_stale_services()
 
 
-def test_5_malformed_rows_wedge_nothing(three: Three, clean_url: str) -> None:
+def test_5_malformed_rows_wedge_nothing(three: Three, database: str) -> None:
     registry = three[0]
     name = role()
     raw.write(registry, name, ttl=raw.LEFT_OUT, age=raw.LEFT_OUT)
@@ -236,9 +236,9 @@ def test_5_malformed_rows_wedge_nothing(three: Three, clean_url: str) -> None:
     registry.heartbeat({"id": "good", "role": "worker", "ttl": 60, "load": 1})
     assert [record["id"] for record in registry.healthy_services("worker")] == ["good"]
     assert registry.purge_stale_services() == {"deleted": 0}
-    with ServiceRegistry(clean_url, publish=True) as publishing:
+    with ServiceRegistry(database, publish=True) as publishing:
         assert (publishing.unique_service(name, {"id": "a", "ttl": 30}) or {})["mine"]
-        assert ancestor(clean_url).unique_service(name) is not None
+        assert ancestor(database).unique_service(name) is not None
     assert [bad.record["id"] for bad in registry.bad_records()] == ["x"]
 
 
@@ -360,7 +360,7 @@ class Lossy:
 def lossy(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[tuple[ServiceRegistry, Lossy]]:
     kinds = {"memory": lambda: "memory://", "sqlite": lambda: f"sqlite://{tmp_path}/coord.db"}
     kind = kinds.get(request.param)
-    with ServiceRegistry(kind() if kind else request.getfixturevalue("clean_url")) as registry:
+    with ServiceRegistry(kind() if kind else request.getfixturevalue("database")) as registry:
         registry.inner.records = keeper = Lossy(registry.inner.records)  # type: ignore[assignment]
         yield registry, keeper
 
@@ -483,12 +483,12 @@ def test_8_setting_up_is_a_step_of_its_own_and_many_may_take_it_at_once(own_serv
         assert sorted(raw.run(registry, raw.reql(registry).table_list())).count("services") == 1
 
 
-def test_8_a_missing_index_is_made_by_whoever_looks_first(three: Three, clean_url: str) -> None:
+def test_8_a_missing_index_is_made_by_whoever_looks_first(three: Three, database: str) -> None:
     registry = three[0]
     table = registry.inner.records._table  # type: ignore[attr-defined]
     registry.heartbeat({"id": "a", "role": "worker", "ttl": 60, "load": 1})
     raw.run(registry, table.index_drop("role"))
-    others = [ServiceRegistry(clean_url) for _ in range(8)]
+    others = [ServiceRegistry(database) for _ in range(8)]
     found: list[Any] = []
     threads = [threading.Thread(target=lambda one=one: found.append(one.healthy_services("worker"))) for one in others]
     for thread in threads:

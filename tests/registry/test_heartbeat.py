@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,15 +22,9 @@ from coord import (
     rhythm,
 )
 from tests.registry import raw
+from tests.waits import eventually
 
 Two = tuple[ServiceRegistry, ServiceRegistry]
-
-
-def until(met: Callable[[], Any], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_it_beats_registers_anew_and_unregisters(two: Two) -> None:
@@ -49,7 +42,7 @@ def test_it_beats_registers_anew_and_unregisters(two: Two) -> None:
         assert second["load"] >= 2, "a fresh load with each"
         assert second["first_heartbeat"] == first[0]["first_heartbeat"]
         there.unregister(heartbeat.id)
-        until(lambda: there.healthy_services("worker"))
+        eventually(lambda: there.healthy_services("worker"))
     assert raw.keys(here) == set()
     assert status == {"role": "worker", "ttl": 0.6, "port": 80}
     loads_taken = next(loads)
@@ -117,14 +110,14 @@ def test_an_outage_is_survived_and_told_once(flaky: Any, caplog: pytest.LogCaptu
     with Heartbeat(registry, {"id": "a", "role": "worker", "ttl": 0.6, "load": 1}) as heartbeat:
         assert heartbeat.record is None
         assert not heartbeat.healthy
-        until(lambda: records.asked >= 4)
+        eventually(lambda: records.asked >= 4)
         records.down = False
-        until(lambda: heartbeat.healthy)
+        eventually(lambda: heartbeat.healthy)
         records.down = True
-        until(lambda: not heartbeat.healthy)
+        eventually(lambda: not heartbeat.healthy)
         registry.unregister("a")
         records.down = False
-        until(lambda: heartbeat.healthy)
+        eventually(lambda: heartbeat.healthy)
         assert registry.healthy_service("worker") is not None
     assert registry.healthy_services() == []
     events = [record.getMessage().split()[0] for record in caplog.records]
@@ -145,9 +138,9 @@ def test_a_status_that_cannot_be_had_costs_a_heartbeat_only(flaky: Any, caplog: 
         known = heartbeat.id
         for bad in (RuntimeError("no load"), {"role": "worker"}, "no dict"):
             answers[0] = bad
-            until(lambda: not heartbeat.healthy)
+            eventually(lambda: not heartbeat.healthy)
             answers[0] = {"role": "worker", "ttl": 0.3, "load": 1}
-            until(lambda: heartbeat.healthy)
+            eventually(lambda: heartbeat.healthy)
         assert heartbeat.id == known
     assert "no load" in caplog.text
 

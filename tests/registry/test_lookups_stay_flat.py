@@ -17,7 +17,7 @@ def test_ten_thousand_records_cost_a_lookup_no_more_than_a_hundred(
 ) -> None:
     """The ratio of two medians of one run, taken in turns; where something disturbs it, it may try again."""
     if store == "rethinkdb":
-        url = request.getfixturevalue("clean_url")
+        url = request.getfixturevalue("database")
         few = many = ServiceRegistry(url)
         # On one server both sizes are in turn what the table holds: the same role, before and after.
         raw.write_many(few, "role 0", 100)

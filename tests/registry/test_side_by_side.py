@@ -17,13 +17,13 @@ pytestmark = pytest.mark.rethinkdb
 
 
 @pytest.fixture
-def old(clean_url: str) -> Any:
-    return ancestor(clean_url)
+def old(database: str) -> Any:
+    return ancestor(database)
 
 
 @pytest.fixture
-def new(clean_url: str) -> Any:
-    with ServiceRegistry(clean_url, publish=True) as registry:
+def new(database: str) -> Any:
+    with ServiceRegistry(database, publish=True) as registry:
         yield registry
 
 

@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from coord import Coordinator
-
-_names = itertools.count()
-
-
-@pytest.fixture(params=["memory", "sqlite", pytest.param("rethinkdb", marks=pytest.mark.rethinkdb)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "memory":
-        return f"memory://shells-{next(_names)}"
-    if request.param == "sqlite":
-        return f"sqlite://{tmp_path}/coord.db"
-    found: str = request.getfixturevalue("rethinkdb_url")
-    return found
 
 
 @pytest.fixture

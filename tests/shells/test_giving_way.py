@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from coord import BadArgument, Coordinator, LossReason, NotLeader
 from coord.leadership import Leadership
 from coord.term import Term
+from tests.waits import eventually
 
 Two = tuple[Coordinator, Coordinator]
-
-
-def eventually(predicate: Any, seconds: float = 5.0) -> bool:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if predicate():
-            return True
-        time.sleep(0.01)
-    return bool(predicate())
 
 
 def waiting(coordinator: Coordinator, lead: Leadership) -> str:
@@ -147,7 +138,7 @@ def test_a_role_that_nobody_comes_for_goes_to_somebody_else(two: Two, three: tup
     gone = str(c.candidate)
     two[0].engine.call(lambda: _silence(c))
     a.transfer(gone)
-    assert eventually(lambda: a.is_leader or b.is_leader, 8)
+    assert eventually(lambda: a.is_leader or b.is_leader)
     assert gone not in {term.holder for term in two[1].history("r")}
 
 

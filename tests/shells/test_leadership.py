@@ -11,17 +11,9 @@ import pytest
 
 import coord
 from coord import Coordinator, LossReason, Term
+from tests.waits import eventually
 
 Two = tuple[Coordinator, Coordinator]
-
-
-def eventually(predicate: Any, seconds: float = 5.0) -> bool:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if predicate():
-            return True
-        time.sleep(0.005)
-    return bool(predicate())
 
 
 def test_elected_and_lost_are_told_once_each_in_order_on_another_thread(one: Coordinator) -> None:

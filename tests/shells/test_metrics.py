@@ -29,7 +29,7 @@ def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None
 
 
 def eventually(registry: CollectorRegistry, name: str, least: float, **labels: str) -> float:
-    until = time.monotonic() + 5
+    until = time.monotonic() + 30
     while (found := value(registry, name, **labels) or 0.0) < least:
         assert time.monotonic() < until, (name, found)
         time.sleep(0.01)
