@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from coord.async_leadership import AsyncLeadership
     from coord.async_registry import AsyncServiceRegistry
     from coord.candidate import Candidate
-    from coord.coordinator import Coordinator, connect
+    from coord.connecting import connect
+    from coord.coordinator import Coordinator
     from coord.decorators import leader_only
     from coord.errors import (
         AccessDenied,
@@ -68,7 +69,7 @@ _WHERE = {
     "StoreUnavailable": "errors",
     "Term": "term",
     "Timing": "timing",
-    "connect": "coordinator",
+    "connect": "connecting",
     "current_term": "term",
     "health": "health_check",
     "leader_only": "decorators",

@@ -19,8 +19,6 @@ from coord.notice import Notice
 from coord.operations import Answer, Claim, Failure, Look, Operation, Release, Renew, Result
 from coord.renewals import Renewals
 from coord.standing import Standing
-from coord.stores.protocol import Store
-from coord.surroundings import Surroundings
 from coord.suspend import SuspendWatch
 from coord.timing import Instant
 from coord.unique import UniqueServices
@@ -31,6 +29,8 @@ from coord.wishes import Wishes
 if TYPE_CHECKING:
     from coord.async_registry import AsyncServiceRegistry
     from coord.records.protocol import Records
+    from coord.stores.protocol import Store
+    from coord.surroundings import Surroundings
 
 T = TypeVar("T")
 CLAIMS_AT_ONCE = 128

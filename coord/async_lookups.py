@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from coord import checks, urls
-from coord.board.protocol import Board
 from coord.candidate import Candidate, ordered
 from coord.follow import changes_of_leader
 from coord.follow_all import LeaderChange, changes_of_leaders
@@ -15,8 +14,11 @@ from coord.known import Known
 from coord.lease import Lease
 from coord.past import PastTerm
 from coord.retrying import retried
-from coord.stores.protocol import Store
 from coord.watcher import Watcher
+
+if TYPE_CHECKING:
+    from coord.board.protocol import Board
+    from coord.stores.protocol import Store
 
 T = TypeVar("T")
 

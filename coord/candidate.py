@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from coord.checks import is_number
+from coord.dataclass import dataclass
 from coord.notice import CANDIDATE, Notice
 
 
@@ -51,8 +52,15 @@ class Candidate:
         return cls(notice.role, who, info, priority, float(since))
 
 
+def fresh_id() -> str:
+    """An id for one incarnation of a candidate, that nobody else has. (The module `uuid` is slow to import.)"""
+    return os.urandom(16).hex()
+
+
 def place(role: str) -> str:
     """What the keys of all candidates for a role begin with. A digest: with the role in it a key could be too long."""
+    import hashlib  # slow to import, and one that leads at once has no place among those that wait
+
     return f"{hashlib.blake2b(role.encode(), digest_size=10).hexdigest()} "
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from functools import lru_cache
-from pathlib import Path
 
 from coord.timing import Instant
 
@@ -38,6 +37,7 @@ def total_seconds() -> float:
 def boot_id() -> str:
     """Names this boot of this machine: `total_seconds` compares only within one. "" where it is not to be had."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
     except OSError:
         return ""

@@ -1,4 +1,4 @@
-"""`connect` and `Coordinator`: a store and everything that can be done with it, for threaded programs."""
+"""`Coordinator`: a store and everything that can be done with it, for threaded programs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from coord.async_coordinator import AsyncCoordinator
 from coord.engine import Engine
 from coord.errors import BadArgument
 from coord.leadership import Leadership
-from coord.stores.protocol import Store
 from coord.sync_orders import Orders
 
 if TYPE_CHECKING:
     from coord.heartbeat import Heartbeat
     from coord.registry import ServiceRegistry
+    from coord.stores.protocol import Store
 
 T = TypeVar("T")
 EXIT_DRAIN = 5.0
@@ -133,21 +133,6 @@ class Coordinator(Orders):
 
 async def _together(steps: Iterable[Awaitable[None]]) -> None:
     await asyncio.gather(*steps)
-
-
-def connect(url: str | None = None, *, timeout: float = 5.0) -> Coordinator:
-    """A coordinator whose store has been reached and found usable.
-
-    Raises `BadArgument` for a bad URL, `StoreUnavailable` when nobody answers within `timeout` seconds, `NotSetUp`
-    (which names the command that sets it up) and `AccessDenied`. `Coordinator(url)` does the same without checking.
-    """
-    coordinator = Coordinator(url, timeout=timeout)
-    try:
-        coordinator.check()
-    except BaseException:
-        coordinator.close()
-        raise
-    return coordinator
 
 
 class _Default:

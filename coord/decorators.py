@@ -1,23 +1,24 @@
-"""`@leader_only`: a function that runs only where this process leads the role."""
+"""`@leader_only`: a function that runs only where this process leads the role.
+
+What it needs to run is imported when such a function is first called (`coord/guard.py`): a program that is only asked
+for its `--help` does not pay for asyncio. A coroutine function is called on a loop, which must not wait for imports:
+for that they are done at once.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
-import math
-import time
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from coord import checks, events, leaving
-from coord import coordinator as coordinators
-from coord.coordinator import Coordinator
-from coord.errors import AcquireTimeout, BadArgument, NotLeader
-from coord.leadership import Leadership
-from coord.term import Term
+from coord import checks
+from coord.errors import BadArgument
 from coord.timing import Timing
-from coord.work import run_async_under, run_under
+
+if TYPE_CHECKING:
+    from coord.coordinator import Coordinator
+    from coord.guard import Guard
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -67,108 +68,38 @@ def leader_only(
         checks.number(timeout, "timeout", low=0)
         if otherwise != "wait":
             raise BadArgument("timeout", timeout, 'timeout goes with otherwise="wait"')
-    if coordinator is not None and not isinstance(coordinator, Coordinator):
-        raise BadArgument("coordinator", coordinator, "a coord.Coordinator (coroutines, too, are guarded by one)")
-    guard = _Guard(role, coordinator, timing.ttl, otherwise, scope, at_least, checks.at_most(at_most), timeout)
+    if coordinator is not None:
+        _check_coordinator(coordinator)
+    at_most = checks.at_most(at_most)
+
+    @functools.lru_cache(maxsize=1)
+    def guard() -> Guard:
+        from coord.guard import Guard
+
+        return Guard(role, coordinator, timing.ttl, otherwise, scope, at_least, at_most, timeout)
 
     def decorate(function: Function) -> Function:
         checks.callback(function, "function")
         if inspect.iscoroutinefunction(function):
+            guard()
 
             @functools.wraps(function)
             async def awaited(*args: Any, **kwargs: Any) -> Any:
-                return await guard.call_async(function, *args, **kwargs)
+                return await guard().call_async(function, *args, **kwargs)
 
             return cast("Function", awaited)
 
         @functools.wraps(function)
         def called(*args: Any, **kwargs: Any) -> Any:
-            return guard.call(function, *args, **kwargs)
+            return guard().call(function, *args, **kwargs)
 
         return cast("Function", called)
 
     return decorate
 
 
-class _Guard:
-    def __init__(
-        self,
-        role: str,
-        coordinator: Coordinator | None,
-        ttl: float,
-        otherwise: str,
-        scope: str,
-        at_least: float,
-        at_most: float | None,
-        timeout: float | None,
-    ) -> None:
-        self._role, self._coordinator, self._ttl = role, coordinator, ttl
-        self._otherwise, self._per_call, self._at_least, self._timeout = otherwise, scope == "call", at_least, timeout
-        self._at_most = at_most
+def _check_coordinator(given: object) -> None:
+    from coord.coordinator import Coordinator
 
-    def _candidate(self) -> Leadership:
-        coordinator = self._coordinator or coordinators.default()
-        leaving.release_at_exit(coordinator)
-        if self._per_call:
-            return coordinator.leadership(self._role, ttl=self._ttl)
-        return coordinator.shared_leadership(self._role, self._ttl)
-
-    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        lead, began = self._candidate(), time.monotonic()
-        engine = lead.coordinator.engine
-        term = lead.held or engine.call(lambda: self._stand(lead))
-        if term is None:
-            return None
-        try:
-            return run_under(term, self._at_most, function, *args, **kwargs)
-        finally:
-            if self._per_call:
-                lead.stop(linger=self._rest(began))
-
-    async def call_async(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        lead, began = self._candidate(), time.monotonic()
-        engine = lead.coordinator.engine
-        # The candidate lives on coord's own thread, so that renewals do not depend on how busy this loop is.
-        term = lead.held or await engine.submit(self._stand(lead))
-        if term is None:
-            return None
-        try:
-            return await run_async_under(term, self._at_most, function, *args, **kwargs)
-        finally:
-            if self._per_call:
-                await asyncio.shield(engine.submit(lead.inner.stop(linger=self._rest(began))))
-
-    async def _stand(self, lead: Leadership) -> Term | None:
-        """The term to run under, or None to skip the call; on coord's loop."""
-        inner, timeout = lead.inner, self._timeout
-        if self._otherwise == "wait":
-            if self._per_call:
-                timeout = await self._until_free(lead, timeout)
-            return await inner.acquire(timeout=timeout)
-        if not (self._per_call and self._busy(lead)):
-            term = await (inner.acquire(blocking=False) if self._per_call else inner.first_outcome())
-            if term is not None:
-                return term
-        trouble = lead.coordinator.inner.trouble
-        if self._otherwise == "raise":
-            raise NotLeader(self._role, trouble)
-        events.info("leadership.skipped", role=self._role, **({"trouble": trouble} if trouble else {}))
-        return None
-
-    def _busy(self, lead: Leadership) -> bool:
-        """Whether a call that has lost its term still runs in this process: another would run beside it (rule 3)."""
-        standings = lead.coordinator.inner._standings
-        terms = (one.term for one in standings if one.election.role == self._role)
-        return any(term is not None and term._jobs and not term.held for term in terms)
-
-    async def _until_free(self, lead: Leadership, timeout: float | None) -> float | None:
-        """Wait for such a call to return; the part of `timeout` that is left then."""
-        until = math.inf if timeout is None else time.monotonic() + timeout
-        while self._busy(lead):
-            if time.monotonic() >= until:
-                raise AcquireTimeout(self._role, timeout or 0.0, "a call that lost the role has not returned")
-            await asyncio.sleep(0.05)
-        return None if timeout is None else max(0.0, until - time.monotonic())
-
-    def _rest(self, began: float) -> float:
-        return max(0.0, began + self._at_least - time.monotonic())
+    if not isinstance(given, Coordinator):
+        raise BadArgument("coordinator", given, "a coord.Coordinator (coroutines, too, are guarded by one)")

@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import heapq
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from coord import events
 from coord.backoff import Backoff
 from coord.errors import CoordError
 from coord.follow import Rows, taken
 from coord.lease import Lease
-from coord.stores.protocol import Store
 from coord.story import Story
+
+if TYPE_CHECKING:
+    from coord.stores.protocol import Store
 
 
 class LeaderChange(NamedTuple):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Union
 
+from coord.dataclass import dataclass
 from coord.lease import Lease, Sight
 
 

@@ -7,10 +7,9 @@ comes late does not hit the next leader.
 
 from __future__ import annotations
 
-import uuid
-from dataclasses import dataclass
-
+from coord.candidate import fresh_id
 from coord.checks import is_number
+from coord.dataclass import dataclass
 from coord.lease import MAX_TOKEN
 from coord.notice import REQUEST, Notice
 
@@ -33,7 +32,7 @@ class Order:
     def notice(self, ttl: float) -> Notice:
         """The order, to be posted; `ttl` is the lease's."""
         body = {"token": self.token, "to": self.to, "by": self.by, "cooldown": self.cooldown}
-        return Notice(self.key or f"order {uuid.uuid4().hex}", self.role, REQUEST, body, STANDS_FOR * ttl, loud=True)
+        return Notice(self.key or f"order {fresh_id()}", self.role, REQUEST, body, STANDS_FOR * ttl, loud=True)
 
     @classmethod
     def of(cls, notice: Notice) -> Order | None:

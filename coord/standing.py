@@ -7,23 +7,24 @@ import contextlib
 import math
 import random
 import time
-import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coord import events, observing, patience
 from coord.announcer import Announcer
 from coord.backoff import pause
 from coord.callbacks import Callbacks, Dispatcher
-from coord.candidate import Candidate
+from coord.candidate import Candidate, fresh_id
 from coord.election import HOLDING, Done, Election, Phase, Send, Wait
 from coord.lease import Lease, LossReason
 from coord.operations import Answer, Claim, Failure, Release, Renew, Result
-from coord.surroundings import Surroundings
 from coord.tenure import Tenure
 from coord.term import Term
 from coord.timing import Instant, Timing
 from coord.yielding import heed
+
+if TYPE_CHECKING:
+    from coord.surroundings import Surroundings
 
 SILENT_AFTER = 3
 """Tries without an answer after which whoever waits for the outcome of the first claim is told that there is none."""
@@ -50,7 +51,7 @@ class Standing:
         priority: int = 0,
         min_tenure: float = 0.0,
     ) -> None:
-        self.candidate = uuid.uuid4().hex
+        self.candidate = fresh_id()
         self.election = Election(role, self.candidate, timing, info=info, max_clock_skew=around.max_clock_skew)
         self._draw(None)
         self.answered, self._failures = False, 0
@@ -83,8 +84,7 @@ class Standing:
 
     async def _until(self, predicate: Callable[[], bool]) -> None:
         while not predicate() and not self.task.done():
-            if self._turn is None:
-                self._turn = self._loop.create_future()
+            self._turn = self._turn or self._loop.create_future()
             await asyncio.shield(self._turn)
 
     def give_up(self, reason: LossReason, rest: float, to: str | None = None, by: str = "") -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from coord import checks
+from coord.candidate import fresh_id
 from coord.election import HOLDING, Election, Send
 from coord.errors import BadArgument, StoreRefused, StoreUnavailable
 from coord.lease import Lease
@@ -49,7 +48,7 @@ class UniqueServices:
         coordinator = self._coordinator
         election = self._elections.get(key)
         if election is None:
-            election = Election(role, uuid.uuid4().hex, timing, max_clock_skew=coordinator.max_clock_skew)
+            election = Election(role, fresh_id(), timing, max_clock_skew=coordinator.max_clock_skew)
             self._elections[key] = election
         election.timing, election.info = timing, info
         while True:
@@ -78,6 +77,8 @@ class UniqueServices:
                 await self._coordinator.ask(action.operation, action.timeout)
 
     def _record(self, lease: Lease) -> dict[str, Any]:
+        from datetime import datetime, timezone  # not part of importing coord
+
         mine = any(
             one.candidate == lease.holder and one.leads(self._coordinator.now()) for one in self._elections.values()
         )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING
 
-from coord.board.protocol import Board
 from coord.errors import BadArgument
-from coord.records.protocol import Records
-from coord.stores.protocol import Store
+
+if TYPE_CHECKING:
+    from coord.board.protocol import Board
+    from coord.records.protocol import Records
+    from coord.stores.protocol import Store
 
 ALLOWED = "sqlite:///absolute/path, sqlite:relative/path, rethinkdb://host[:port][,host…]/database, memory:// or memory://name"
 
@@ -114,10 +116,16 @@ def _memory(name: str) -> Store:
 
 
 def _path(url: str, rest: str) -> str:
-    parts = urlsplit(url)
     if rest.startswith("//") and not rest.startswith("///"):
         raise BadArgument("url", url, f"a file has three slashes or none: {ALLOWED}")
-    path = os.path.expanduser(unquote(rest[2:] if rest.startswith("///") else rest))
-    if not path or path.endswith("/") or parts.query or parts.fragment:
+    path = rest[2:] if rest.startswith("///") else rest
+    before, _, fragment = path.partition("#")
+    query = before.partition("?")[2]
+    if "%" in path:
+        from urllib.parse import unquote  # slow to import, and few need it
+
+        path = unquote(path)
+    path = os.path.expanduser(path)
+    if not path or path.endswith("/") or query or fragment:
         raise BadArgument("url", url, f"the path of a file, without ? or # (percent-encode them): {ALLOWED}")
     return path

@@ -11,13 +11,16 @@ import contextlib
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from coord import events
-from coord.board.protocol import Board
 from coord.candidate import Candidate
+from coord.dataclass import dataclass
 from coord.errors import BadArgument, StoreRefused
 from coord.notice import Notice
+
+if TYPE_CHECKING:
+    from coord.board.protocol import Board
 
 SOON = 1.0
 """Seconds, at most, between what changes and the round that says so: many changes go in one query."""

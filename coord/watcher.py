@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Collection
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from coord import events
 from coord.backoff import Backoff
 from coord.errors import CoordError
 from coord.lease import Lease
-from coord.stores.protocol import Store
+
+if TYPE_CHECKING:
+    from coord.stores.protocol import Store
 
 Listener = Callable[[Lease], None]
 

@@ -14,6 +14,7 @@ FILES = sorted((ROOT / "coord").rglob("*.py"))
 
 LAYERS = [
     {
+        "dataclass",
         "errors",
         "lease",
         "checks",
@@ -72,6 +73,8 @@ LAYERS = [
         "lookups",
         "async_coordinator",
         "coordinator",
+        "connecting",
+        "guard",
         "decorators",
         "async_registry",
         "registry",
@@ -127,7 +130,7 @@ def test_the_core_is_pure() -> None:
 
 
 def test_shells_know_no_concrete_store() -> None:
-    for name in ("standing", "async_leadership", "leadership", "decorators", "unique", "watcher", "async_coordinator"):
+    for name in ("standing", "async_leadership", "leadership", "guard", "unique", "watcher", "async_coordinator"):
         used = imports(ROOT / "coord" / f"{name}.py")
         assert not any(one.startswith("coord.stores") and one != "coord.stores.protocol" for one in used), name
 
@@ -145,6 +148,14 @@ def test_the_driver_is_imported_only_for_its_own_urls(code: str) -> None:
     # structlog: nothing is written here, so the first election must not wait for 50 ms of imports.
     check = "; import sys; assert not {'rethinkdb', 'click', 'structlog'} & set(sys.modules), 'too much'"
     subprocess.run([sys.executable, "-W", "error", "-c", code + check], check=True, timeout=30)
+
+
+def test_what_a_program_names_at_its_top_costs_it_no_asyncio() -> None:
+    names = "import coord; job = coord.leader_only('r')(print); coord.connect; coord.Timing.of(9); coord.LossReason"
+    late = "import sys; assert not {'asyncio', 'sqlite3', 'urllib', 'logging'} & set(sys.modules), sorted(sys.modules)"
+    # A coroutine function is called on a loop, which must not wait for imports: they are done by then.
+    soon = "@coord.leader_only('r')\nasync def job(): pass\nassert 'coord.guard' in sys.modules"
+    subprocess.run([sys.executable, "-c", f"{names}; {late}\n{soon}"], check=True, timeout=30)
 
 
 def test_files_are_short() -> None:

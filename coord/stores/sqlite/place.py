@@ -6,7 +6,6 @@ import os
 import re
 import sys
 import threading
-from pathlib import Path
 
 from coord.errors import AccessDenied, StoreRefused
 from coord.stores.sqlite.trouble import sort_os
@@ -27,14 +26,28 @@ _making = threading.Lock()
 def default_path() -> str:
     """The user's own file: in $XDG_STATE_HOME or ~/.local/state; ~/Library/Application Support; %LOCALAPPDATA%."""
     if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
+        base = os.environ.get("LOCALAPPDATA") or os.path.join(_home(), "AppData", "Local")
     elif sys.platform == "darwin":
-        base = str(Path.home() / "Library" / "Application Support")
+        base = os.path.join(_home(), "Library", "Application Support")
     else:
         # The XDG base directory specification: a path that is not absolute is to be ignored.
         given = os.environ.get("XDG_STATE_HOME", "")
-        base = given if os.path.isabs(given) else str(Path.home() / ".local" / "state")
-    return str(Path(base) / "coord" / "coord.db")
+        base = given if os.path.isabs(given) else os.path.join(_home(), ".local", "state")
+    return os.path.join(base, "coord", "coord.db")
+
+
+def _home() -> str:
+    home = os.path.expanduser("~")
+    if home == "~":
+        raise RuntimeError("the home directory of this user is not known")
+    return home
+
+
+def url(path: str) -> str:
+    """The URL of an absolute path."""
+    from urllib.parse import quote  # not part of importing coord
+
+    return "sqlite://" + quote(path)
 
 
 def prepare(path: str, mounts: str = MOUNTS) -> None:
@@ -88,7 +101,8 @@ def refuse_network(path: str, mounts: str = MOUNTS) -> None:
 def file_system(path: str, mounts: str = MOUNTS) -> str:
     """The kind of file system that the absolute `path` lies on, by the longest mount point that leads to it, or ""."""
     try:
-        lines = Path(mounts).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        with open(mounts, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().splitlines()
     except OSError:
         return ""
     best, kind = "", ""

@@ -7,7 +7,6 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 from coord.errors import BadArgument, StoreRefused, StoreUnavailable
 from coord.lease import Lease
@@ -55,7 +54,7 @@ class SQLiteStore:
         if not isinstance(path, str) or not path or "\0" in path or path == ":memory:":
             raise BadArgument("path", path, "the path of a file (for one process's memory there is memory://name)")
         self.path = os.path.abspath(path)
-        self.url = url if url is not None else "sqlite://" + quote(self.path)
+        self.url = place.url(self.path) if url is None else url
         self._clock = machine_clock() if clock is None else clock
         self.max_clock_skew: float | None = self._clock.skew
         self._mounts = mounts
