@@ -3,68 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import signal
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from tests.chaos.crew import Crew, Member
+from tests.chaos import orders
+from tests.chaos.crew import Member
 from tests.chaos.recorder import now
-from tests.chaos.stages import APART, Stage
-
-
-class NotNow(Exception):
-    """This kind finds nothing to hit at the moment."""
-
-
-@dataclass
-class Fault:
-    """`hit`: the processes that it was aimed at; `everybody`: it was the store, for all of them."""
-
-    kind: str
-    begin: float = 0.0
-    end: float = 0.0
-    hit: list[str] = field(default_factory=list)
-    everybody: bool = False
-    detail: str = ""
-    members: list[Member] = field(default_factory=list)
-
-    def take(self, *members: Member) -> None:
-        """It begins, on these."""
-        for one in members:
-            one.busy = True
-            self.members.append(one)
-            self.hit.append(one.name)
-        self.begin = now()
-
-    def as_dict(self) -> dict[str, Any]:
-        names = ("kind", "begin", "end", "hit", "everybody", "detail")
-        return {name: getattr(self, name) for name in names}
-
-
-@dataclass
-class Scene:
-    """What faults are injected into."""
-
-    crew: Crew
-    stage: Stage
-    ttl: float
-    chance: random.Random
-    store_busy: bool = False
-
-    def between(self, low: float, high: float) -> float:
-        """A duration between two shares of the ttl."""
-        return self.chance.uniform(low, high) * self.ttl
-
-    def victim(self, leader: float = 0.75) -> Member:
-        """The leader, mostly."""
-        free, first = self.crew.free(), self.crew.leader
-        if first is not None and first in free and self.chance.random() < leader:
-            return first
-        if len(free) <= 1:
-            raise NotNow
-        return self.chance.choice(free)
+from tests.chaos.scene import Fault, NotNow, Scene
+from tests.chaos.stages import APART
 
 
 async def kill(scene: Scene, fault: Fault) -> None:
@@ -171,6 +118,23 @@ def server(how: str, which: str, low: float, high: float) -> Callable[[Scene, Fa
     return trouble
 
 
+async def node_cut_off(scene: Scene, fault: Fault) -> None:
+    """A node, often the primary, loses the others, and they it; all clients still reach all of them.
+
+    Either nothing passes and nobody is told, or every connection breaks and no new one comes about.
+    """
+    stage = scene.stage
+    number = scene.chance.randrange(len(stage.nodes))
+    if scene.chance.random() < 0.5 and (primary := await stage.primary()) is not None:
+        number = primary
+    seconds, silently = scene.between(0.5, 9.0), scene.chance.random() < 0.5
+    fault.everybody, fault.begin = True, now()
+    fault.detail = f"node {number}, {'silently, ' if silently else ''}{seconds:.2f} s"
+    stage.cut_off(number, silently)
+    await asyncio.sleep(seconds)
+    stage.join_again()
+
+
 async def clock_stepped(scene: Scene, fault: Fault) -> None:
     """A server's wall clock jumps, anywhere within what `max_clock_skew` allows, and stays there."""
     number, seconds = scene.chance.randrange(len(scene.stage.nodes)), scene.chance.uniform(-APART, APART) / 2
@@ -195,6 +159,8 @@ KINDS: dict[str, Kind] = {
     "stop in act": Kind(stop_in_act, 2.0),
     "pause": Kind(pause),
     "step down": Kind(step_down, 0.7),
+    "order to step down": Kind(orders.order_to_step_down, 0.7),
+    "transfer": Kind(orders.transfer, 1.5),
     "file locked": Kind(file_locked, on_store=True, from_end=True),
     "blackhole": Kind(network("blackhole", 0.2, 2.5), 1.5),
     "stall": Kind(network("stall", 0.2, 2.5), 1.5),
@@ -207,6 +173,7 @@ KINDS: dict[str, Kind] = {
     "primary stopped": Kind(server("stop", "primary", 0.3, 9.0), 1.0, on_store=True),
     "node killed": Kind(server("kill", "any", 0.5, 4.0), 0.7, on_store=True),
     "node stopped": Kind(server("stop", "any", 0.3, 9.0), 0.7, on_store=True),
+    "node cut off": Kind(node_cut_off, 1.5, on_store=True),
     "clock stepped": Kind(clock_stepped, on_store=True),
 }
 

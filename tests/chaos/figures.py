@@ -11,9 +11,11 @@ from typing import Any
 from coord.testing.history import History
 from coord.testing.judges import beliefs, judge
 from coord.testing.linearizability import Undecided
-from tests.chaos.faults import KINDS, Fault
+from tests.chaos import document
+from tests.chaos.faults import KINDS
 from tests.chaos.resource import journal
 from tests.chaos.run import Run
+from tests.chaos.scene import Fault
 from tests.chaos.worker import ROLE
 
 WANTED = ("released", "stepped_down")
@@ -140,6 +142,22 @@ def failovers(faults: list[Fault], terms: list[Reign]) -> dict[str, dict[str, An
     return dict(sorted(found.items()))
 
 
+def handovers(faults: list[Fault], terms: list[Reign]) -> dict[str, dict[str, int]]:
+    """Of the transfers, by how the named candidate was: who led next."""
+    found: dict[str, dict[str, int]] = {}
+    for fault in faults:
+        if not fault.to:
+            continue
+        mine = found.setdefault(fault.to_is, {"asked": 0, "it led": 0, "another led": 0, "came to nothing": 0})
+        mine["asked"] += 1
+        after = next((term for term in terms if term.token > fault.token), None)
+        if fault.missed or after is None:
+            mine["came to nothing"] += 1
+        else:
+            mine["it led" if after.process == fault.to else "another led"] += 1
+    return dict(sorted(found.items()))
+
+
 def false_demotions(run: Run) -> dict[str, Any]:
     """Terms lost with no fault near: none from its begin until two ttls and two seconds after its end."""
     grace = 2 * run.plan.ttl + 2.0
@@ -209,6 +227,8 @@ def figures(run: Run, store: str) -> dict[str, Any]:
         "stale_attempted": attempted,
         "stale_refused": attempted - accepted,
         "stale_accepted": accepted,
+        "document": document.met(operations) if store != "sqlite" else None,
+        "handovers": handovers(run.faults, terms),
         "failover": failovers(run.faults, terms),
         "false_demotions": false_demotions(run),
         "recovered_in": None if run.recovered_in is None else round(run.recovered_in, 3),
@@ -223,4 +243,5 @@ def figures(run: Run, store: str) -> dict[str, Any]:
 def good(result: dict[str, Any]) -> bool:
     """Whether every promise was kept."""
     bad = ("stale_accepted", "violations", "callbacks_unpaired", "did_not_stop", "tracebacks")
-    return not any(result[name] for name in bad) and result["recovered_in"] is not None
+    let_in = result["document"] is not None and result["document"]["stale_accepted"]
+    return not any(result[name] for name in bad) and not let_in and result["recovered_in"] is not None

@@ -64,7 +64,7 @@ class Proxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.mode == "refuse":
-            _break(writer)
+            break_off(writer)
             return
         link = Link(self, reader, writer)
         self._links.add(link)
@@ -92,7 +92,7 @@ class Link:
 
     def abort(self) -> None:
         for writer in self._writers:
-            _break(writer)
+            break_off(writer)
 
     async def _run(self) -> None:
         try:
@@ -130,7 +130,7 @@ class Link:
                 writer.write_eof()
 
 
-def _break(writer: asyncio.StreamWriter) -> None:
+def break_off(writer: asyncio.StreamWriter) -> None:
     """Close with RST instead of FIN."""
     sock = writer.get_extra_info("socket")
     with contextlib.suppress(OSError):

@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from coord import Leadership, Lease
+from coord import Leadership, Lease, PastTerm, urls
+from coord.board.protocol import Board
 from coord.operations import Answer, Claim, Release, Renew, Result
 from coord.stores.protocol import Store
 
@@ -117,6 +118,7 @@ class RecordingStore:
             token=release.token,
             beat=release.beat,
             linger=release.linger,
+            to=release.to,
         )
         result = await self._store.release(release, timeout)
         self._ended(key, result)
@@ -134,6 +136,14 @@ class RecordingStore:
         for role, key in keys:
             self._recorder.end("ok", key, row=_row(found.get(role, Lease(role))))
         return rows
+
+    def board(self) -> Board:
+        """Not recorded: nothing on it decides who leads."""
+        return urls.make_board(self._store)
+
+    async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
+        """Not recorded, either."""
+        return await self._store.past(roles, timeout)
 
     def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
         return self._store.watch(roles)

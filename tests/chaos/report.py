@@ -33,6 +33,17 @@ def _table(head: list[str], rows: list[list[Any]]) -> list[str]:
     return [*lines, *("| " + " | ".join("" if cell is None else str(cell) for cell in row) + " |" for row in rows), ""]
 
 
+def _document(met: dict[str, int] | None) -> list[tuple[str, int]]:
+    if met is None:
+        return []
+    return [
+        ("answered writes to the fenced document", met["writes"]),
+        ("of these stale, attempted", met["stale_attempted"]),
+        ("stale, refused", met["stale_refused"]),
+        ("stale, accepted", met["stale_accepted"]),
+    ]
+
+
 def markdown(result: dict[str, Any]) -> str:
     """The page."""
     demotions, kept = result["false_demotions"], result["good"]
@@ -54,6 +65,7 @@ def markdown(result: dict[str, Any]) -> str:
             ["stale, refused", result["stale_refused"]],
             ["stale, accepted", result["stale_accepted"]],
             ["overlaps at the unfenced resource", result["overlaps_unfenced"]],
+            *([name, value] for name, value in _document(result["document"])),
             ["violations that the judges found", len(result["violations"])],
             ["on_elected and on_lost unpaired", len(result["callbacks_unpaired"])],
             ["demotions with no fault near", f"{demotions['count']} in {demotions['quiet_seconds']:g} quiet s"],
@@ -76,6 +88,17 @@ def markdown(result: dict[str, Any]) -> str:
             for kind, one in result["failover"].items()
         ],
     )  # fmt: skip
+    if result["handovers"]:
+        lines += [
+            "## Handing over",
+            "",
+            "What came of a transfer to one candidate, by how that one was.",
+            "",
+            *_table(
+                ["the named one", "asked", "it led next", "another led next", "came to nothing"],
+                [[how, *one.values()] for how, one in result["handovers"].items()],
+            ),
+        ]
     lines += ["## Operations", ""]
     lines += _table(
         ["operation", "ok", "fail", "unknown"],

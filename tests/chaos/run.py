@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coord import AsyncCoordinator
 from tests.chaos import faults
 from tests.chaos.crew import Crew
-from tests.chaos.faults import Fault, NotNow, Scene
 from tests.chaos.recorder import now
+from tests.chaos.scene import Fault, NotNow, Scene
 from tests.chaos.stages import Stage
 
 
@@ -43,9 +44,7 @@ class Run:
         self.stage = make_stage(directory, plan.workers, self.chance)
         if plan.kinds is not None:
             self.stage.kinds = plan.kinds
-        self.crew = Crew(
-            directory, plan.workers, plan.ttl, self.stage.url_of, self.chance, "deadline" * (plan.broken == "deadline")
-        )
+        self.crew = Crew(directory, plan.workers, plan.ttl, self.stage.url_of, self.chance, plan.broken)
         self.faults: list[Fault] = []
         self.active: list[str] = []
         self.counted: Counter[str] = Counter()
@@ -114,7 +113,13 @@ class Run:
             raise RuntimeError("the resource did not start")
 
     async def _make_trouble(self) -> None:
-        scene = Scene(self.crew, self.stage, self.plan.ttl, self.chance)
+        async with contextlib.AsyncExitStack() as stack:
+            operators = [AsyncCoordinator(url, timeout=2.0) for url in self.stage.operators_urls]
+            for one in operators:
+                await stack.enter_async_context(one)
+            await self._inject(Scene(self.crew, self.stage, self.plan.ttl, self.chance, operators))
+
+    async def _inject(self, scene: Scene) -> None:
         until = self.began + self.plan.seconds
         first = list(dict.fromkeys(self.stage.kinds)) if self.plan.kinds is None else list(self.plan.kinds)
         if self.plan.kinds is None:
@@ -134,15 +139,16 @@ class Run:
                 del first[0]
 
     async def _one(self, scene: Scene, kind: str) -> bool:
-        """Whether it found something to hit."""
+        """Whether it found something to hit, and hit it."""
         self.active.append(kind)
         try:
-            self.faults.append(await faults.inject(scene, kind))
-            self.counted[kind] += 1
+            fault = await faults.inject(scene, kind)
         except NotNow:
             return False
         else:
-            return True
+            self.faults.append(fault)
+            self.counted[kind] += 1
+            return not fault.missed
         finally:
             self.active.remove(kind)
 

@@ -16,11 +16,13 @@ from coord.stores.rethinkdb.connection import Pool
 from coord.stores.rethinkdb.driver import reql
 from coord.stores.rethinkdb.errors import Trouble
 from coord.stores.rethinkdb.setup import set_up
+from tests.chaos import document
 from tests.chaos.clocks import ShiftedClock, environment, shifted_clocks
+from tests.chaos.links import ClusterProxy
 from tests.chaos.proxy import Proxy
-from tests.servers.rethinkdb_server import Cluster, Server
+from tests.servers.rethinkdb_server import Server, free_ports
 
-WORKER_KINDS = ("kill", "stop", "stop in act", "pause", "step down")
+WORKER_KINDS = ("kill", "stop", "stop in act", "pause", "step down", "order to step down", "transfer")
 NETWORK_KINDS = ("blackhole", "stall", "delay", "reset", "refuse")
 APART = 30.0
 """Seconds that the wall clocks of servers may be apart."""
@@ -56,6 +58,11 @@ class Stage:
     def url_of(self, worker: int) -> str:
         raise NotImplementedError
 
+    @property
+    def operators_urls(self) -> list[str]:
+        """One for each node, with nothing in the way."""
+        return [self.url_of(0)]
+
     def proxies_of(self, worker: int) -> list[Proxy]:
         return []
 
@@ -78,6 +85,12 @@ class Stage:
         raise NotImplementedError
 
     def thaw(self, number: int) -> None:
+        raise NotImplementedError
+
+    def cut_off(self, number: int, silently: bool) -> None:
+        raise NotImplementedError
+
+    def join_again(self) -> None:
         raise NotImplementedError
 
 
@@ -118,6 +131,10 @@ class RethinkDBStage(Stage):
         raise NotImplementedError
 
     @property
+    def operators_urls(self) -> list[str]:
+        return [node.url() for node in self.nodes]
+
+    @property
     def direct(self) -> str:
         return f"rethinkdb://{','.join(node.address for node in self.nodes)}/coord"
 
@@ -129,6 +146,8 @@ class RethinkDBStage(Stage):
             await self.restart(number)
         await self._joined()
         await set_up(self.direct, 60.0, replicas=len(self.nodes))
+        for term in document.set_up(reql(), len(self.nodes)):
+            await self._ask(term, 30.0)
         self._proxies = [[Proxy(node.host, node.port, self.chance) for node in self.nodes] for _ in range(self.workers)]
         for mine in self._proxies:
             for proxy in mine:
@@ -207,6 +226,8 @@ class OneNode(RethinkDBStage):
 
 
 class ThreeNodes(RethinkDBStage):
+    """Their own network, too, goes through proxies."""
+
     kinds = (
         *WORKER_KINDS,
         *NETWORK_KINDS,
@@ -214,11 +235,44 @@ class ThreeNodes(RethinkDBStage):
         "primary stopped",
         "node killed",
         "node stopped",
+        "node cut off",
         "clock stepped",
     )
 
     def make_nodes(self) -> list[Server]:
-        return Cluster(3).nodes
+        with free_ports(3) as ports:
+            self._ports = ports
+        nodes = [
+            Server("--canonical-address", f"127.0.0.1:{port}", name=f"node{number}", join=ports[:number])
+            for number, port in enumerate(ports)
+        ]
+        self._between = [
+            ClusterProxy(
+                number, node.cluster_port, ports[number], lambda: [one.pid if one.started else 0 for one in nodes]
+            )
+            for number, node in enumerate(nodes)
+        ]
+        return nodes
+
+    async def start(self) -> None:
+        for proxy in self._between:
+            await proxy.start()
+        await super().start()
+
+    async def close(self) -> None:
+        self.facts["connections among the nodes, all through proxies"] = sum(one.passed for one in self._between)
+        self.facts["pieces held back by cuts among the nodes"] = sum(one.held for one in self._between)
+        await super().close()
+        for proxy in self._between:
+            await proxy.close()
+
+    def cut_off(self, number: int, silently: bool) -> None:
+        for proxy in self._between:
+            proxy.separate(number, silently)
+
+    def join_again(self) -> None:
+        for proxy in self._between:
+            proxy.separate(None, True)
 
 
 STAGES: dict[str, Callable[[Path, int, random.Random], Stage]] = {

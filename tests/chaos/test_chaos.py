@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from coord.testing.history import Event, History
-from tests.chaos import figures
+from tests.chaos import document, figures
 from tests.chaos.crew import ROOT
-from tests.chaos.faults import Fault
 from tests.chaos.figures import Reign
+from tests.chaos.scene import Fault
 from tests.cli.processes import lives
 from tests.servers import rethinkdb_server as servers
 
@@ -91,7 +91,13 @@ def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Any:
     brief = ("--ttl", "1", "--calm", "0.6")
     runs = {
         "sound": Chaos(
-            directory, "sound", "sqlite", 13, *brief, "--kinds", "stop in act,kill,file locked,stop in act,pause"
+            directory,
+            "sound",
+            "sqlite",
+            13,
+            *brief,
+            "--kinds",
+            "stop in act,kill,transfer,file locked,order to step down,stop in act,pause",
         ),
         "fence": Chaos(
             directory, "fence", "sqlite", 9, *brief, "--kinds", "stop in act", "--workers", "3", "--break", "fence"
@@ -116,8 +122,11 @@ def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_sqlite_keeps_every_promise(on_sqlite: dict[str, Chaos]) -> None:
-    kept(on_sqlite["sound"])
+    result = kept(on_sqlite["sound"])
     seen_overlaps(on_sqlite["sound"])
+    assert result["faults"]["transfer"] >= 1
+    assert result["faults"]["order to step down"] >= 1
+    assert result["losses"]["stepped_down"] >= 1, on_sqlite["sound"].log
 
 
 def test_a_resource_that_fences_nothing_is_caught(on_sqlite: dict[str, Chaos]) -> None:
@@ -136,29 +145,53 @@ def test_a_term_that_ignores_its_deadline_is_caught(on_sqlite: dict[str, Chaos])
     assert not any(one.startswith("fencing:") for one in result["violations"])
 
 
-@pytest.mark.rethinkdb
-def test_one_rethinkdb_node_keeps_every_promise(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def on_rethinkdb(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Two runs at once."""
     if not servers.available():
         pytest.skip("a server that may be killed is needed")
-    kinds = "stop in act,kill,blackhole,reset,server killed,server stopped,stop in act,clock stepped"
-    chaos = Chaos(tmp_path, "rethinkdb", "rethinkdb", 16, "--ttl", "1.2", "--calm", "0.4", "--kinds", kinds)
-    try:
-        kept(chaos)
-        seen_overlaps(chaos)
-    finally:
-        chaos.end()
+    directory = tmp_path_factory.mktemp("chaos")
+    kinds = "stop in act,kill,transfer,blackhole,reset,server killed,server stopped,stop in act,clock stepped"
+    brief = ("--ttl", "1", "--calm", "0.6", "--kinds", "stop in act", "--workers", "3", "--break", "fence")
+    runs = {
+        "sound": Chaos(directory, "sound", "rethinkdb", 16, "--ttl", "1.2", "--calm", "0.4", "--kinds", kinds),
+        "fence": Chaos(directory, "fence", "rethinkdb", 9, *brief),
+    }
+    yield runs
+    for run in runs.values():
+        run.end()
+
+
+@pytest.mark.rethinkdb
+def test_one_rethinkdb_node_keeps_every_promise(on_rethinkdb: dict[str, Chaos]) -> None:
+    result = kept(on_rethinkdb["sound"])
+    seen_overlaps(on_rethinkdb["sound"])
+    assert result["faults"]["transfer"] >= 1
+    assert result["document"]["writes"] > 10
+    assert result["document"]["stale_refused"] > 0, on_rethinkdb["sound"].log
+
+
+@pytest.mark.rethinkdb
+def test_a_document_that_fences_nothing_is_caught(on_rethinkdb: dict[str, Chaos]) -> None:
+    result = on_rethinkdb["fence"].result()
+    assert not result["good"]
+    assert result["document"]["stale_accepted"] > 0, on_rethinkdb["fence"].log
+    assert any(one.startswith("fencing:") and "'document'" in one for one in result["violations"])
 
 
 @pytest.mark.cluster
 def test_three_rethinkdb_nodes_keep_every_promise(tmp_path: Path) -> None:
     if not servers.available():
         pytest.skip("servers that may be killed are needed")
-    kinds = "stop in act,primary killed,clock stepped,stop in act,stall,primary stopped"
+    kinds = "stop in act,primary killed,clock stepped,stop in act,node cut off"
     chaos = Chaos(tmp_path, "cluster", "cluster", 20, "--ttl", "1.5", "--calm", "0.5", "--kinds", kinds)
     try:
         result = kept(chaos)
         seen_overlaps(chaos)
         assert result["faults"]["primary killed"] >= 1
+        assert result["faults"]["node cut off"] >= 1
+        assert result["stage"]["connections among the nodes, all through proxies"] >= 3
+        assert result["document"]["writes"] > 10
     finally:
         chaos.end()
 
@@ -215,6 +248,30 @@ def test_failovers_are_told_from_faults_that_missed_or_mixed() -> None:
     assert found["server killed"]["mixed"] == 1
     alone = figures.failovers([Fault("server killed", 20.0, 24.0, everybody=True)], terms)
     assert alone["server killed"]["worst"] == 1.0
+
+
+def test_transfers_are_told_by_who_led_next() -> None:
+    terms = [Reign(1, "a", 0.0, 1.0), Reign(2, "b", 1.1, 3.0), Reign(3, "c", 3.5, 9.0)]
+    asked = [
+        Fault("transfer", to="b", to_is="alive", token=1),
+        Fault("transfer", to="a", to_is="killed", token=2),
+        Fault("transfer", to="b", to_is="alive", token=3, missed=True),
+        Fault("kill"),
+    ]
+    assert figures.handovers(asked, terms) == {
+        "alive": {"asked": 2, "it led": 1, "another led": 0, "came to nothing": 1},
+        "killed": {"asked": 1, "it led": 0, "another led": 1, "came to nothing": 0},
+    }
+
+
+def test_stale_writes_to_the_document_are_those_that_met_a_newer_token() -> None:
+    history = History()
+    for token, met, accepted in [(1, None, True), (2, 1, True), (1, 2, False), (2, 2, True), (1, 2, True)]:
+        key = history.invoke("w", "write", document.DOCUMENT, token=token)
+        history.ok(key, accepted=accepted, met=met)
+    found = document.met(history.operations())
+    assert found == {"writes": 5, "stale_attempted": 2, "stale_refused": 1, "stale_accepted": 1}
+    assert [one.startswith("fencing:") for one in figures.violations(history)] == [True]
 
 
 def test_spread_takes_the_nearest_rank() -> None:

@@ -1,11 +1,15 @@
 """One candidate as a process: stands for the role, and as long as it leads writes to the resources under its token.
 
 `python -m tests.chaos.worker SETTINGS` with the settings as JSON. What it notices goes to standard output, one JSON
-object a line; what it does goes to its history. A line "step_down" on standard input makes it hand over; "freeze" makes
-it stop itself between a check and an act, if it leads, and say "frozen" or "not leading" before; SIGTERM or the end of
-standard input stops it in good order.
+object a line; what it does goes to its history. A line "step_down" on standard input makes it hand over; "transfer
+NAME" does so to that candidate, and is answered by "handing over" or "not handing over"; "freeze" makes it stop itself
+between a check and an act, if it leads, and say "frozen" or "not leading" before; SIGTERM or the end of standard input
+stops it in good order.
 
-`broken` is for the tests of the judge: "deadline" believes in a term for seconds after its deadline.
+Where the store is RethinkDB, a thread of its own checks and writes to a document there in the same way (document.py).
+
+`broken` is for the tests of the judge: "deadline" believes in a term for seconds after its deadline; "fence" writes to
+the document whatever token is there.
 """
 
 from __future__ import annotations
@@ -21,7 +25,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from coord import Coordinator, LossReason, Term, urls
+from coord import CoordError, Coordinator, LossReason, Term, urls
+from tests.chaos.document import DOCUMENT, Document, NotWritten
 from tests.chaos.lifeline import die_with_parent
 from tests.chaos.recorder import Recorder, RecordingStore, now
 from tests.chaos.resource import ResourceClient
@@ -52,8 +57,11 @@ class Worker:
         self.resource = ResourceClient(settings.resource)
         self.random = random.Random(settings.seed)
         self.stopped, self.freeze = threading.Event(), threading.Event()
+        self.poised = threading.Event()
+        """The document's thread, too, stands between its check and its act, until both are frozen."""
         store = RecordingStore(urls.make_store(settings.url), self.recorder)
         self.coordinator = Coordinator(store=store)
+        self.keeps_document = settings.url.startswith("rethinkdb:")
         self.lead = self.coordinator.leadership(ROLE, ttl=settings.ttl, info={"name": settings.process})
         self.lead.on_elected(self._elected)
         self.lead.on_lost(self._lost)
@@ -70,6 +78,8 @@ class Worker:
 
     def run(self) -> None:
         threading.Thread(target=self._obey, daemon=True).start()
+        if self.keeps_document:
+            threading.Thread(target=self._keep_document, daemon=True).start()
         self.lead.start()
         self.note("started")
         while not self.stopped.is_set():
@@ -83,9 +93,12 @@ class Worker:
             # Between the check and the act: here a frozen process wakes up with an old belief (rule 10).
             time.sleep(self.random.uniform(0.03, 0.08))
             if self.freeze.is_set():
+                if self.keeps_document:
+                    self.poised.wait(0.2)
                 self.freeze.clear()
                 self.note("frozen")
                 os.kill(os.getpid(), signal.SIGSTOP)
+                self.poised.clear()
             for name in self.random.sample(("unfenced", "fenced"), 2):
                 self._write(name, token)
         self.coordinator.close()
@@ -101,6 +114,27 @@ class Worker:
             return
         self.recorder.end("ok", key, accepted=accepted)
 
+    def _keep_document(self) -> None:
+        """The same with the document: what hangs there, hangs here, and arrives late."""
+        document, chance = Document(self.settings.url, self.settings.broken == "fence"), random.Random()
+        while not self.stopped.is_set():
+            token = self.recorder.look(self.lead)
+            if token is None:
+                time.sleep(0.02)
+                continue
+            time.sleep(chance.uniform(0.03, 0.08))
+            if self.freeze.is_set():
+                self.poised.set()
+                time.sleep(0.3)
+            key = self.recorder.invoke("write", DOCUMENT, token=token)
+            try:
+                accepted, met = document.write(token, self.settings.process)
+            except NotWritten as err:
+                self.recorder.end("unknown" if err.unknown else "fail", key, detail=str(err))
+                time.sleep(0.05)
+            else:
+                self.recorder.end("ok", key, accepted=accepted, met=met)
+
     def _obey(self) -> None:
         for line in sys.stdin:
             if line.strip() == "freeze":
@@ -110,6 +144,12 @@ class Worker:
                     self.lead.step_down()
                 except Exception as err:
                     self.note("trouble", detail=repr(err))
+            elif line.startswith("transfer "):
+                try:
+                    self.lead.transfer(line.split()[1])
+                    self.note("handing over")
+                except CoordError as err:
+                    self.note("not handing over", detail=repr(err))
         self.stopped.set()
 
 

@@ -49,6 +49,10 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def started(self) -> bool:
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid

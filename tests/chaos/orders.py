@@ -1,0 +1,109 @@
+"""What is asked of the leader: to step down, and to hand the role to a certain candidate, alive or not.
+
+An operator asks through the store, by the board; a transfer is at times the leader's own doing. The one that is named
+was at times killed or stopped just before, while the board still lists it: then another has to get the role, later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+
+from coord import AsyncCoordinator, CoordError, Lease
+from tests.chaos.crew import Member
+from tests.chaos.recorder import now
+from tests.chaos.scene import Fault, NotNow, Scene
+from tests.chaos.worker import ROLE
+
+LISTED_WITHIN = 3.0
+ASKED_WITHIN = 3.0
+
+
+async def order_to_step_down(scene: Scene, fault: Fault) -> None:
+    leader = _leader(scene)
+    fault.take(leader)
+    cooldown = scene.chance.choice((None, scene.between(0.2, 1.0)))
+    await _ask(scene, fault, lambda operator: operator.request_step_down(ROLE, by="operator", cooldown=cooldown))
+    await _given_way(scene, fault, leader)
+    await asyncio.sleep(scene.between(0.5, 1.0))
+
+
+async def transfer(scene: Scene, fault: Fault) -> None:
+    leader = _leader(scene)
+    others = [one for one in scene.crew.free() if one is not leader]
+    if not others:
+        raise NotNow
+    to = scene.chance.choice(others)
+    fault.take(leader, to)
+    fault.to, fault.to_is = to.name, scene.chance.choice(("alive", "alive", "killed", "stopped"))
+    await _listed(scene, to)
+    if fault.to_is == "killed":
+        await to.kill()
+    elif fault.to_is == "stopped":
+        to.send(signal.SIGSTOP)
+    try:
+        fault.begin = now()
+        if scene.chance.random() < 0.7:
+            fault.detail = f"to {to.name} ({fault.to_is}), by an operator"
+            await _ask(scene, fault, lambda operator: operator.request_transfer(ROLE, to.name, by="operator"))
+        else:
+            fault.detail, fault.token = f"to {to.name} ({fault.to_is}), by the leader", scene.crew.token
+            answer = await leader.ask(f"transfer {to.name}", ("handing over", "not handing over"), ASKED_WITHIN)
+            fault.missed = answer != "handing over"
+        await _given_way(scene, fault, leader)
+        await asyncio.sleep(scene.between(0.5, 1.2))
+    finally:
+        if fault.to_is == "killed":
+            await to.start()
+        elif fault.to_is == "stopped":
+            to.send(signal.SIGCONT)
+
+
+def _leader(scene: Scene) -> Member:
+    leader = scene.crew.leader
+    if leader is None or leader.busy:
+        raise NotNow
+    return leader
+
+
+async def _listed(scene: Scene, to: Member) -> None:
+    """Wait until the board shows that it waits."""
+    until = now() + LISTED_WITHIN
+    while now() < until:
+        try:
+            if any(one.info.get("name") == to.name for one in await scene.operators[0].candidates(ROLE)):
+                return
+        except CoordError:
+            break
+        await asyncio.sleep(0.05)
+    raise NotNow
+
+
+async def _ask(scene: Scene, fault: Fault, asking: Callable[[AsyncCoordinator], Awaitable[Lease]]) -> None:
+    """Of one node after the other: where a clock is far ahead, it seems that nobody leads. What cannot be asked of any,
+    because of another fault, has missed."""
+    why = ""
+    for operator in scene.chance.sample(scene.operators, len(scene.operators)):
+        try:
+            fault.token = (await asking(operator)).token
+        except CoordError as err:
+            why = type(err).__name__
+        else:
+            return
+    fault.missed, fault.detail = True, f"{fault.detail}: {why}"
+
+
+async def _given_way(scene: Scene, fault: Fault, leader: Member) -> None:
+    """Wait until that term is over, for as long as an order stands."""
+    until = now() + 2 * scene.ttl
+    while not fault.missed and not _lost(scene, leader, fault.token):
+        fault.missed = now() > until
+        await asyncio.sleep(0.005)
+
+
+def _lost(scene: Scene, leader: Member, token: int) -> bool:
+    return any(
+        note["note"] == "lost" and note["process"] == leader.name and note["token"] >= token
+        for note in reversed(scene.crew.notes[-200:])
+    )
