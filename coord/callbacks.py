@@ -7,10 +7,10 @@ import contextlib
 import contextvars
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from coord import checks
-from coord.dataclass import dataclass
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Job = Callable[[], Coroutine[Any, Any, None]]

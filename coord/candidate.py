@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from coord.checks import is_number
-from coord.dataclass import dataclass
 from coord.notice import CANDIDATE, Notice
 
 

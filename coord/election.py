@@ -28,10 +28,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Union
 
-from coord.dataclass import dataclass
 from coord.lease import MAX_TOKEN, Lease, LossReason, Sight
 from coord.operations import Answer, Claim, Failure, Look, Operation, Release, Renew, Result
 from coord.timing import Instant, Timing

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
-
-from coord.dataclass import dataclass
 
 MAX_TOKEN = 2**53
 """No token goes above this: beyond it a JSON number, and so RethinkDB, is no longer exact."""
@@ -25,7 +23,7 @@ class Sight(NamedTuple):
     beat: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Lease:
     """The stored record of a role, as it stood when it was read.
 
@@ -43,6 +41,29 @@ class Lease:
     remaining: float = 0.0
     info: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
     since: float = field(default=0.0, compare=False)
+
+    def __init__(
+        self,
+        role: str,
+        holder: str | None = None,
+        token: int = 0,
+        beat: int = 0,
+        ttl: float = 0.0,
+        renewed_at: float = 0.0,
+        remaining: float = 0.0,
+        info: Mapping[str, Any] | None = None,
+        since: float = 0.0,
+    ) -> None:
+        # A third of the time of a frozen dataclass's own, of which a batch of renewals makes a thousand.
+        _set_role(self, role)
+        _set_holder(self, holder)
+        _set_token(self, token)
+        _set_beat(self, beat)
+        _set_ttl(self, ttl)
+        _set_renewed_at(self, renewed_at)
+        _set_remaining(self, remaining)
+        _set_info(self, {} if info is None else info)
+        _set_since(self, since)
 
     @property
     def sight(self) -> Sight:
@@ -70,6 +91,11 @@ class Lease:
             return self.beat < other.beat
         # Within a term: its holder's writes, then perhaps the one it was handed over to, then nobody.
         return self.holder is not None and (other.holder is None or (other.reserved and not self.reserved))
+
+
+_set_role, _set_holder, _set_token, _set_beat, _set_ttl, _set_renewed_at, _set_remaining, _set_info, _set_since = (
+    getattr(Lease, one.name).__set__ for one in fields(Lease)
+)
 
 
 class LossReason(str, enum.Enum):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
-
-from coord.dataclass import dataclass
 
 CANDIDATE = "candidate"
 """The kind of a notice by which a candidate that waits says so (`coord/candidate.py`)."""

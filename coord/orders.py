@@ -7,9 +7,10 @@ comes late does not hit the next leader.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from coord.candidate import fresh_id
 from coord.checks import is_number
-from coord.dataclass import dataclass
 from coord.lease import MAX_TOKEN
 from coord.notice import REQUEST, Notice
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from coord.checks import is_number
-from coord.dataclass import dataclass
 from coord.lease import MAX_TOKEN, Lease, LossReason
 from coord.operations import Claim, Release
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
 from typing import Literal, cast
 
 from coord import events
 from coord.backoff import Backoff
-from coord.dataclass import dataclass
 from coord.errors import CoordError, StoreUnavailable
 from coord.records.protocol import Record, Records
 

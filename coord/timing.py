@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 from coord import checks
-from coord.dataclass import dataclass
 from coord.errors import BadArgument
 
 

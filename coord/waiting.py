@@ -11,11 +11,11 @@ import contextlib
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coord import events
 from coord.candidate import Candidate
-from coord.dataclass import dataclass
 from coord.errors import BadArgument, StoreRefused
 from coord.notice import Notice
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from coord.candidate import ordered
-from coord.dataclass import dataclass
 from coord.notice import Notice
 from coord.orders import Order
 

@@ -14,7 +14,6 @@ FILES = sorted((ROOT / "coord").rglob("*.py"))
 
 LAYERS = [
     {
-        "dataclass",
         "errors",
         "lease",
         "checks",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from coord import clock
-from coord.dataclass import dataclass
 
 WALL = "wall"
 """Stands where a boot id would, in rows that were written by wall time."""
