@@ -23,6 +23,7 @@ BRIEF = 256
 """Characters of JSON up to which the info of a holder is kept with its term; a longer one is left out."""
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_EXPIRED = LossReason.EXPIRED.value
 
 Entry = dict[str, Any]
 """A term as it is stored: token, holder, info, since, until, reason, by."""
@@ -55,7 +56,7 @@ def ended(row: Lease, asked: Claim | Release, wall: float) -> tuple[float, str, 
     """The end of the term that lasts in `row` when `asked` is applied to it at `wall`: when, why, and who asked."""
     if isinstance(asked, Release):
         return wall, asked.reason, asked.by
-    reason = LossReason.EXPIRED.value
+    reason = _EXPIRED
     if asked.lost is not None and (row.holder, row.token) == (asked.holder, asked.lost[0]):
         reason = asked.lost[1]
     return min(wall, row.renewed_at + row.ttl), reason, ""

@@ -20,6 +20,7 @@ import pytest
 from coord.errors import StoreUnavailable
 from coord.operations import Answer, Claim, Failure, Renew
 from coord.stores.sqlite import SQLiteStore, worker
+from coord.stores.sqlite.bell import Bell
 from coord.stores.sqlite.handle import Handle
 from coord.stores.sqlite.worker import Job, Stage
 
@@ -366,7 +367,7 @@ def test_a_stuck_thread_does_not_keep_the_interpreter(path: str) -> None:
 
 def test_stages() -> None:
     loop = asyncio.new_event_loop()
-    job: Job[int] = Job(lambda job, handle: 7, 5.0, loop)
+    job: Job[int] = Job(lambda job, handle: 7, 5.0, Bell(loop))
     assert job.give_up() is Stage.QUEUED
     job.run(Handle("/nowhere"))
     assert job.give_up() is Stage.DONE

@@ -23,37 +23,44 @@ class History:
     `last` are the terms on its last line: one, or all where it has but one line.
     """
 
-    __slots__ = ("_lines",)
+    __slots__ = ("_before", "_last")
 
     def __init__(self, said: object = "[]") -> None:
         # A text within JSON has no plain line break in it, so this stands only between two terms.
-        self._lines = said[1:-1].split(_BETWEEN) if isinstance(said, str) else [""]
+        self._before, _, self._last = said[1:-1].rpartition(_BETWEEN) if isinstance(said, str) else ("", "", "")
 
     @property
     def last(self) -> list[Entry]:
-        return _parsed(self._lines[-1])
+        return _parsed(self._last)
 
     def close(self, until: float, reason: str, by: str) -> None:
         """The term that lasts, if there is one, has ended."""
-        last = self._lines[-1]
+        last = self._last
         if last.endswith(_LASTS) and "},{" not in last:  # one term, whatever is said in it
             end = f'"until":{until!r},"reason":{_encode(reason)},"by":{_encode(by)}}}'
-            self._lines[-1] = last[: -len(_LASTS)] + end
+            self._last = last[: -len(_LASTS)] + end
         else:
-            self._lines[-1:] = map(_encode, close(_parsed(last), until, reason, by))
+            self._last = _BETWEEN.join(map(_encode, close(_parsed(last), until, reason, by)))
 
     def begin(self, entry: Entry) -> None:
         """A new term (`past.begun`). Call `close` before."""
         info = _encode(entry["info"]) if entry["info"] else "{}"
         who = f'{{"token":{entry["token"]},"holder":{_encode(entry["holder"])},"info":{info}'
-        self._lines.append(f'{who},"since":{entry["since"]!r},{_LASTS}')
+        self._before = self._lines()
+        self._last = f'{who},"since":{entry["since"]!r},{_LASTS}'
+
+    def _lines(self) -> str:
+        return f"{self._before}{_BETWEEN}{self._last}" if self._before and self._last else self._before or self._last
 
     def text(self) -> str:
-        return f"[{_BETWEEN.join(self._lines[-KEPT:])}]"
+        lines = self._lines()
+        for _ in range(lines.count(_BETWEEN) + 1 - KEPT):
+            lines = lines.partition(_BETWEEN)[2]
+        return f"[{lines}]"
 
     def all(self) -> list[Entry]:
         """All its terms, oldest first."""
-        return [one for line in self._lines for one in _parsed(line)]
+        return [one for line in self._lines().split(_BETWEEN) for one in _parsed(line)]
 
 
 def _parsed(line: str) -> list[Any]:

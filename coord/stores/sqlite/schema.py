@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from coord.errors import StoreRefused
@@ -166,7 +166,7 @@ def lease(row: Row, now: float, boot: str) -> Lease:
 def put_values(after: Lease, now: float, boot: str, history: str) -> tuple[object, ...]:
     """For `PUT`: the whole row."""
     seen = (after.holder, after.token, after.beat, after.ttl, after.renewed_at, now + after.remaining, boot)
-    return *seen, text(dict(after.info)), after.since, history, after.role
+    return *seen, text(after.info), after.since, history, after.role
 
 
 def change_values(after: Lease, now: float, boot: str) -> tuple[object, ...]:
@@ -185,5 +185,5 @@ def whole(conn: sqlite3.Connection, role: str, now: float, boot: str) -> tuple[L
     return (Lease(role), History()) if row is None else (lease(row[:-1], now, boot), History(row[-1]))
 
 
-def text(value: object) -> str:
-    return _encode(value)
+def text(info: Mapping[str, Any]) -> str:
+    return _encode(dict(info)) if info else "{}"

@@ -14,6 +14,7 @@ from coord.operations import Claim, Failure, Release, Renew, Result
 from coord.past import PastTerm
 from coord.stores import rules
 from coord.stores.sqlite import batch, forks, place, schema, swaps
+from coord.stores.sqlite.bell import Bell
 from coord.stores.sqlite.feed import Feed, LeaseFeed
 from coord.stores.sqlite.handle import Handle
 from coord.stores.sqlite.machine import StoreClock, machine_clock
@@ -59,13 +60,19 @@ class SQLiteStore:
         self.max_clock_skew: float | None = self._clock.skew
         self._mounts = mounts
         self._worker: Worker | None = None
+        self._bell: Bell | None = None
         self._feeds: set[Feed[Any]] = set()
         self._pid = os.getpid()
 
     def __del__(self) -> None:
-        worker = getattr(self, "_worker", None)
+        worker, bell = getattr(self, "_worker", None), getattr(self, "_bell", None)
         if worker is not None and self._pid == os.getpid():
             worker.stop()
+        if bell is not None and self._pid == os.getpid():
+            try:
+                bell.loop.call_soon_threadsafe(bell.close)
+            except RuntimeError:  # the loop is closed
+                bell.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
@@ -124,6 +131,9 @@ class SQLiteStore:
             worker, self._worker = self._worker, None
             for job in worker.stop():
                 job.give_up()
+        if self._bell is not None and self._bell.loop is asyncio.get_running_loop():
+            self._bell.close()
+            self._bell = None
 
     def abandon(self) -> None:
         """In a forked child. The connections were closed before the fork; if one was not, forks.py keeps it."""
@@ -132,7 +142,9 @@ class SQLiteStore:
         for feed in self._feeds:
             feed.stopped = True
             forks.keep(feed)
-        self._worker, self._feeds, self._pid = None, set(), os.getpid()
+        if self._bell is not None:
+            self._bell.forget()
+        self._worker, self._bell, self._feeds, self._pid = None, None, set(), os.getpid()
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -150,6 +162,18 @@ class SQLiteStore:
 
     def _handle(self) -> Handle:
         return Handle(self.path, self._mounts)
+
+    def _bell_here(self) -> Bell:
+        """The bell of the running loop."""
+        loop, bell = asyncio.get_running_loop(), self._bell
+        if bell is not None and bell.loop is loop:
+            return bell
+        if bell is not None:
+            if not bell.loop.is_closed():
+                return Bell(loop, file=False)  # who drives a store from two loops at once
+            bell.close()
+        self._bell = Bell(loop)
+        return self._bell
 
     async def _swap_one(self, asked: C, rule: swaps.Rule[C], timeout: float) -> Result:
         (result,) = await self._swap(
@@ -176,10 +200,10 @@ class SQLiteStore:
         if self._worker is None:
             self._worker = Worker(self._handle())
         worker = self._worker
-        loop = asyncio.get_running_loop()
-        job = Job(work, timeout, loop)
+        bell = self._bell_here()
+        job = Job(work, timeout, bell)
         worker.put(job)
-        late = loop.call_later(max(0.0, timeout), job.wake)
+        late = bell.loop.call_later(max(0.0, timeout), job.wake)
         try:
             await job.finished
         except BaseException:

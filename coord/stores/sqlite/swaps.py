@@ -54,7 +54,7 @@ def renew(job: Job[Any], handle: Handle, clock: StoreClock, asked: Sequence[Rene
             answers.append(Answer(False, row))
             continue
         if after.info is not row.info:
-            told[one.role] = schema.text(dict(after.info))
+            told[one.role] = schema.text(after.info)
         rows[one.role] = changed[one.role] = after
         answers.append(Answer(True, after))
     if not changed:

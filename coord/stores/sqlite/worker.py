@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from coord.errors import StoreRefused, StoreUnavailable
+from coord.stores.sqlite.bell import Bell
 from coord.stores.sqlite.handle import Handle
 from coord.stores.sqlite.trouble import BUSY, Busy, CommitUnknown, GivenUp, code, sort
 
@@ -39,11 +40,11 @@ class Job(Generic[T]):
     Work may be tried several times; it changes nothing but by `commit`.
     """
 
-    def __init__(self, work: Callable[[Job[T], Handle], T], timeout: float, loop: asyncio.AbstractEventLoop) -> None:
-        self._work, self._loop = work, loop
+    def __init__(self, work: Callable[[Job[T], Handle], T], timeout: float, bell: Bell) -> None:
+        self._work, self._bell = work, bell
         # A little less than the caller waits, so that the answer "busy" still reaches him.
         self.deadline = time.monotonic() + timeout - min(0.02, timeout / 10)
-        self.finished: asyncio.Future[None] = loop.create_future()
+        self.finished: asyncio.Future[None] = bell.loop.create_future()
         self._lock = threading.Lock()
         self._stage = Stage.QUEUED
         self._given_up = False
@@ -131,8 +132,7 @@ class Job(Generic[T]):
     def _finish(self, value: T | None, error: BaseException | None) -> None:
         with self._lock:
             self._value, self._error, self._stage = value, error, Stage.DONE
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            self._loop.call_soon_threadsafe(self.wake)
+        self._bell.ring(self.wake)
 
 
 class Worker:
