@@ -10,7 +10,9 @@ recorder.py  what a worker knows, as a history for `coord.testing.history`, in a
 proxy.py     the network between a worker and a RethinkDB server: blackholes, stalls, delays, resets
 links.py     the network among the nodes of a cluster, which can lose one of them
 clocks.py    servers whose wall clocks are off and jump (shift_clock.c is preloaded into them)
-stages.py    the stores that the workers share, and what can be done to them
+stage.py     a store that the workers share, and what can be done to it: SQLite's file
+nodes.py     the same where there are RethinkDB servers, one or three
+stages.py    all of them by name
 scene.py     what faults are injected into, and what is known of one
 orders.py    what is asked of the leader: to step down, to hand over to one candidate
 faults.py    the kinds of fault, and how each is injected and healed

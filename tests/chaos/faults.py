@@ -11,7 +11,7 @@ from tests.chaos import orders
 from tests.chaos.crew import Member
 from tests.chaos.recorder import now
 from tests.chaos.scene import Fault, NotNow, Scene
-from tests.chaos.stages import APART
+from tests.chaos.stage import APART
 
 
 async def kill(scene: Scene, fault: Fault) -> None:

@@ -17,7 +17,7 @@ from tests.chaos import faults
 from tests.chaos.crew import Crew
 from tests.chaos.recorder import now
 from tests.chaos.scene import Fault, NotNow, Scene
-from tests.chaos.stages import Stage
+from tests.chaos.stage import Stage
 
 
 @dataclass

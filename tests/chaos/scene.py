@@ -10,7 +10,7 @@ from typing import Any
 from coord import AsyncCoordinator
 from tests.chaos.crew import Crew, Member
 from tests.chaos.recorder import now
-from tests.chaos.stages import Stage
+from tests.chaos.stage import Stage
 
 
 class NotNow(Exception):

@@ -1,0 +1,193 @@
+"""Stages with RethinkDB servers: one, or a cluster of three."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+from coord.stores.rethinkdb import parse_url
+from coord.stores.rethinkdb.connection import Pool
+from coord.stores.rethinkdb.driver import reql
+from coord.stores.rethinkdb.errors import Trouble
+from coord.stores.rethinkdb.setup import set_up
+from tests.chaos import document
+from tests.chaos.clocks import ShiftedClock, environment, shifted_clocks
+from tests.chaos.links import ClusterProxy
+from tests.chaos.proxy import Proxy
+from tests.chaos.stage import APART, WORKER_KINDS, Stage
+from tests.servers.rethinkdb_server import Server, free_ports
+
+NETWORK_KINDS = ("blackhole", "stall", "delay", "reset", "refuse")
+
+
+async def ask(url: str, term: Any, timeout: float) -> Any:
+    """One query, once. Raises `Trouble`."""
+    pool = Pool(parse_url(url))
+    try:
+        return await pool.run(term, timeout)
+    finally:
+        await pool.close()
+
+
+class RethinkDBStage(Stage):
+    """Servers of its own, and between each worker and each of them a proxy of its own.
+
+    The wall clocks of the servers are up to `APART` seconds apart, and coord is told no more than that bound.
+    """
+
+    def __init__(self, directory: Path, workers: int, chance: random.Random) -> None:
+        super().__init__(directory, workers, chance)
+        self.nodes: list[Server] = self.make_nodes()
+        self.clocks: list[ShiftedClock] = []
+        self._proxies: list[list[Proxy]] = []
+
+    def make_nodes(self) -> list[Server]:
+        raise NotImplementedError
+
+    @property
+    def operators_urls(self) -> list[str]:
+        return [node.url() for node in self.nodes]
+
+    @property
+    def direct(self) -> str:
+        return f"rethinkdb://{','.join(node.address for node in self.nodes)}/coord"
+
+    async def start(self) -> None:
+        self.clocks = shifted_clocks(self.directory, len(self.nodes))
+        for clock, seconds in zip(self.clocks, (0.0, APART / 2, -APART / 2), strict=False):
+            clock.set(seconds)
+        for number in range(len(self.nodes)):
+            await self.restart(number)
+        await self._joined()
+        await set_up(self.direct, 60.0, replicas=len(self.nodes))
+        for term in document.set_up(reql(), len(self.nodes)):
+            await self._ask(term, 30.0)
+        self._proxies = [[Proxy(node.host, node.port, self.chance) for node in self.nodes] for _ in range(self.workers)]
+        for mine in self._proxies:
+            for proxy in mine:
+                await proxy.start()
+        await self._read_clocks("wall clocks of the servers off by, at the start, s")
+
+    async def close(self) -> None:
+        every = [proxy for mine in self._proxies for proxy in mine]
+        self.facts["connections reset after the server had answered"] = sum(proxy.broken for proxy in every)
+        self.facts["pieces held back by blackholes and stalls"] = sum(proxy.held for proxy in every)
+        for proxy in every:
+            await proxy.close()
+        for node in self.nodes:
+            node.discard()
+
+    def url_of(self, worker: int) -> str:
+        hosts = ",".join(f"127.0.0.1:{proxy.port}" for proxy in self._proxies[worker])
+        return f"rethinkdb://{hosts}/coord?max_clock_skew={APART + 2:g}"
+
+    def proxies_of(self, worker: int) -> list[Proxy]:
+        return self._proxies[worker]
+
+    async def kill(self, number: int) -> None:
+        self.nodes[number].kill()
+
+    async def restart(self, number: int) -> None:
+        with environment(
+            self.clocks[number].environment if self.clocks else {}
+        ):  # no await in here: nothing else is started meanwhile
+            self.nodes[number].start(wait=False)
+        await asyncio.to_thread(self.nodes[number].wait_until_up)
+
+    def freeze(self, number: int) -> None:
+        self.nodes[number].freeze()
+
+    def thaw(self, number: int) -> None:
+        self.nodes[number].thaw()
+
+    async def _ask(self, term: Any, timeout: float) -> Any:
+        return await ask(self.direct, term, timeout)
+
+    async def _read_clocks(self, name: str) -> None:
+        asked = [await ask(node.url(), reql().now().to_epoch_time(), 5.0) - time.time() for node in self.nodes]
+        self.facts[name] = [round(one, 1) for one in asked]
+
+    def step_clock(self, number: int, seconds: float) -> None:
+        """Only ever to somewhere within `APART` of any other, now or before."""
+        if self.clocks:
+            self.clocks[number].set(seconds)
+
+    async def _joined(self) -> None:
+        """Wait until the nodes know each other."""
+        for _ in range(100):
+            with contextlib.suppress(Trouble):
+                if await self._ask(reql().db("rethinkdb").table("server_status").count(), 5.0) == len(self.nodes):
+                    return
+            await asyncio.sleep(0.1)
+        raise RuntimeError("the nodes did not find each other")
+
+    async def primary(self) -> int | None:
+        """Which node has the leases' primary replica, if anybody knows."""
+        status = reql().db("coord").table("coord_leases").status()
+        try:
+            found = (await self._ask(status, 3.0))["shards"][0]["primary_replicas"]
+        except Trouble:
+            return None
+        names = [node.name for node in self.nodes]
+        return names.index(found[0]) if found else None
+
+
+class OneNode(RethinkDBStage):
+    kinds = (*WORKER_KINDS, *NETWORK_KINDS, "server killed", "server stopped", "clock stepped")
+
+    def make_nodes(self) -> list[Server]:
+        return [Server(name="one")]
+
+
+class ThreeNodes(RethinkDBStage):
+    """Their own network, too, goes through proxies."""
+
+    kinds = (
+        *WORKER_KINDS,
+        *NETWORK_KINDS,
+        "primary killed",
+        "primary stopped",
+        "node killed",
+        "node stopped",
+        "node cut off",
+        "clock stepped",
+    )
+
+    def make_nodes(self) -> list[Server]:
+        with free_ports(3) as ports:
+            self._ports = ports
+        nodes = [
+            Server("--canonical-address", f"127.0.0.1:{port}", name=f"node{number}", join=ports[:number])
+            for number, port in enumerate(ports)
+        ]
+        self._between = [
+            ClusterProxy(
+                number, node.cluster_port, ports[number], lambda: [one.pid if one.started else 0 for one in nodes]
+            )
+            for number, node in enumerate(nodes)
+        ]
+        return nodes
+
+    async def start(self) -> None:
+        for proxy in self._between:
+            await proxy.start()
+        await super().start()
+
+    async def close(self) -> None:
+        self.facts["connections among the nodes, all through proxies"] = sum(one.passed for one in self._between)
+        self.facts["pieces held back by cuts among the nodes"] = sum(one.held for one in self._between)
+        await super().close()
+        for proxy in self._between:
+            await proxy.close()
+
+    def cut_off(self, number: int, silently: bool) -> None:
+        for proxy in self._between:
+            proxy.separate(number, silently)
+
+    def join_again(self) -> None:
+        for proxy in self._between:
+            proxy.separate(None, True)
