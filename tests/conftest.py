@@ -7,16 +7,15 @@ line. With COORD_REQUIRE_RETHINKDB=1 the run fails then. COORD_TEST_RETHINKDB ma
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.servers import rethinkdb_server as servers
+from tests.servers.databases import Databases
 
 EXTERNAL, REQUIRE = "COORD_TEST_RETHINKDB", "COORD_REQUIRE_RETHINKDB"
 _skipped: list[str] = []
@@ -86,38 +85,23 @@ def rethinkdb_cluster() -> Iterator[servers.Cluster]:
         yield cluster
 
 
-def new_database() -> str:
-    return f"coord_test_{uuid.uuid4().hex[:12]}"
-
-
-def _set_up_and_drop(server: servers.Server | External) -> Iterator[str]:
-    from coord.stores.rethinkdb.connection import Pool
-    from coord.stores.rethinkdb.driver import reql
-    from coord.stores.rethinkdb.setup import set_up
-    from coord.stores.rethinkdb.url import parse_url
-
-    url = server.url(new_database())
-    asyncio.run(set_up(url))
-    yield url
-
-    async def drop() -> None:
-        pool = Pool(parse_url(url))
-        await pool.run(reql().db_drop(pool.url.database), 10)
-        await pool.close()
-
-    asyncio.run(drop())
+@pytest.fixture(scope="session")
+def rethinkdb_databases(rethinkdb_server: servers.Server | External) -> Iterator[Databases]:
+    found = Databases(rethinkdb_server)
+    yield found
+    found.drop_all()
 
 
 @pytest.fixture
-def rethinkdb_url(rethinkdb_server: servers.Server | External) -> Iterator[str]:
+def rethinkdb_url(rethinkdb_databases: Databases) -> Iterator[str]:
     """A database of this test's own, set up."""
-    yield from _set_up_and_drop(rethinkdb_server)
+    yield from rethinkdb_databases.lent()
 
 
 @pytest.fixture(scope="module")
-def rethinkdb_module_url(rethinkdb_server: servers.Server | External) -> Iterator[str]:
+def rethinkdb_module_url(rethinkdb_databases: Databases) -> Iterator[str]:
     """A database that the tests of a module share, set up."""
-    yield from _set_up_and_drop(rethinkdb_server)
+    yield from rethinkdb_databases.lent()
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from coord.stores.rethinkdb.checkup import Finding, check
 from coord.stores.rethinkdb.connection import Pool
 from coord.stores.rethinkdb.setup import Report, set_up
 from coord.stores.rethinkdb.twins import twin_name
-from tests.conftest import External, new_database
+from tests.conftest import External
+from tests.servers.databases import new_database
 from tests.servers.rethinkdb_server import Server
 from tests.stores.rethinkdb_kit import answered, ask, db, failed, opened, r, run
 
