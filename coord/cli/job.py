@@ -21,6 +21,8 @@ class Job:
     wait: bool
     timeout: float | None
     info: Mapping[str, Any]
+    priority: int
+    min_tenure: float
     full_url: str
     """Secrets included: for COMMAND's environment, and nowhere else."""
 

@@ -64,6 +64,19 @@ class _RunCommand(click.Command):
     metavar="JSON|KEY=VALUE",
     help="What others see of this candidate, besides its host and pid. May be repeated.",
 )
+@click.option(
+    "--priority",
+    type=int,
+    default=0,
+    show_default=True,
+    help="One above 0 gets the role from a leader with a lower one: the machine that should have it, when it is there.",
+)
+@click.option(
+    "--min-tenure",
+    type=float,
+    metavar="SECONDS",
+    help="How long COMMAND runs, at least, before it is ended for one with a higher priority.  [default: 3 ttls]",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log what the candidate does to stderr.")
 @options.url
 def run(
@@ -74,6 +87,8 @@ def run(
     timeout: float | None,
     grace: float | None,
     info: dict[str, Any],
+    priority: int,
+    min_tenure: float | None,
     verbose: bool,
     url: str | None,
 ) -> None:
@@ -94,6 +109,7 @@ def run(
     if no_wait and timeout is not None:
         raise click.UsageError("--no-wait and --timeout exclude each other")
     grace = _grace(grace, timing)
+    wishes = checks.priority(priority), checks.min_tenure(min_tenure, timing.ttl)
     about = checks.info({"host": os.uname().nodename, "pid": os.getpid(), **info})
     _check_command(command[0])
     nohup = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
@@ -107,7 +123,7 @@ def run(
     from coord.coordinator import Coordinator, resolve_url
 
     _log(verbose)
-    job = Job(role, timing.ttl, timing.margin, grace, not no_wait, timeout, about, resolve_url(url))
+    job = Job(role, timing.ttl, timing.margin, grace, not no_wait, timeout, about, *wishes, resolve_url(url))
     status = Runner(job, guarded, Coordinator(url)).run()
     sys.stdout.flush()
     os._exit(status)  # all is done: what a store's thread may still be stuck in must not hold us up

@@ -46,7 +46,12 @@ class Runner:
     def run(self) -> int:
         """The exit status. A `CoordError` is raised only for settings that will not do; the rest is said on stderr."""
         leadership = self.coordinator.leadership(
-            self.job.role, ttl=self.job.ttl, info=self.job.info, on_lost=self._until_ended
+            self.job.role,
+            ttl=self.job.ttl,
+            info=self.job.info,
+            priority=self.job.priority,
+            min_tenure=self.job.min_tenure,
+            on_lost=self._until_ended,
         )
         standby = Standby(self.job, self.coordinator, leadership, self.inbox.wake)
         status = self._stand_by(standby)

@@ -45,15 +45,18 @@ def test_stdin_and_stdout_are_the_commands(runs: Runs) -> None:
 
 
 def test_starts_quickly(runs: Runs) -> None:
-    """Processor time, from the interpreter's start to its end: what it takes on an idle machine."""
-    runs.run("true").wait(20)  # the file is there, the bytecode too
-    took = []
-    for _ in range(5):
+    """Processor time, from start to end, by that of an interpreter which only imports what cannot be spared."""
+
+    def took(process: subprocess.Popen[str]) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert runs.run("true").wait(20) == 0
+        assert process.wait(20) == 0
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(took) < 0.25
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    runs.run("true").wait(20)  # the file is there, the bytecode too
+    rounds = [(took(runs.run("true")), took(runs.start("-c", "import asyncio, sqlite3, click"))) for _ in range(5)]
+    ours, bare = (min(column) for column in zip(*rounds, strict=True))
+    assert ours < 2 * bare, rounds  # it is one and a half; the driver alone, imported too, would make it more than two
 
 
 @pytest.mark.parametrize(
@@ -163,6 +166,8 @@ def test_options_of_the_command_are_its_own(runs: Runs) -> None:
         (["run", "job", "--ttl", "soon", "--", "true"], 2, "Invalid value for '--ttl'"),
         (["run", "job", "--grace", "8", "--ttl", "10", "--", "true"], 2, "from 0 to 4 s leave time for renewals"),
         (["run", "job", "--grace", "-1", "--", "true"], 2, "coord: grace: -1.0 will not do"),
+        (["run", "job", "--priority", "1001", "--", "true"], 2, "an int from -1000 to 1000"),
+        (["run", "job", "--min-tenure", "-1", "--", "true"], 2, "coord: min_tenure: -1.0 will not do"),
         (["run", "job", "--timeout", "-1", "--", "true"], 2, "coord: timeout: -1.0 will not do"),
         (["run", "job", "--timeout", "1", "--no-wait", "--", "true"], 2, "exclude each other"),
         (["run", "job", "--info", "zone", "--", "true"], 2, "neither KEY=VALUE nor a JSON object"),

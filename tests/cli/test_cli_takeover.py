@@ -26,6 +26,20 @@ def test_the_second_takes_over_when_the_first_ends(runs: Runs) -> None:
     assert second.poll() is None
 
 
+def test_the_preferred_one_gets_the_role_when_the_first_has_had_it_for_a_while(runs: Runs) -> None:
+    spare = runs.worker("--ttl", str(TTL), "--min-tenure", "1.2")
+    runs.journal.wait_for(1)
+    preferred = runs.worker("--ttl", str(TTL), "--priority", "10")
+    runs.journal.wait_for(2)
+    assert spare.wait(20) == 77
+    runs.journal.check_no_overlap()
+    first = runs.journal.wait_for(1)
+    assert first.last - first.first > 1
+    time.sleep(2 * TTL)
+    assert runs.worker("--ttl", str(TTL), "--no-wait").wait(20) == 75, "one that is not preferred gets nothing"
+    assert preferred.poll() is None
+
+
 def test_the_runner_killed(runs: Runs) -> None:
     first = runs.worker("--ttl", str(TTL), flags=STUBBORN)
     runs.journal.wait_for(1, "grandchild")
