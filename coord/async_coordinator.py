@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,6 +22,7 @@ from coord.renewals import Renewals
 from coord.standing import Standing
 from coord.suspend import SuspendWatch
 from coord.timing import Instant
+from coord.turns import Turns
 from coord.unique import UniqueServices
 from coord.waiting import Waiting
 from coord.watcher import Watcher
@@ -79,8 +81,9 @@ class AsyncCoordinator(AsyncOrders):
         self.closing: set[Callable[[], Awaitable[None]]] = set()
         """What is to be done before the store is let go of: heartbeats end, publications are taken back."""
         self._standings: set[Standing] = set()
-        self._renewals = Renewals(self.store.renew)
-        self._slots = asyncio.Semaphore(CLAIMS_AT_ONCE)
+        self._renewals = Renewals(self.store.renew, self._heard)
+        self._turns = Turns(CLAIMS_AT_ONCE)
+        self.context = contextvars.copy_context()
         self.known = Known()
         self._watcher = Watcher(lambda: self.store, self.known.forget)
         self._unique = UniqueServices(self)
@@ -161,19 +164,28 @@ class AsyncCoordinator(AsyncOrders):
 
     # -- what leaderships and lookups need -------------------------------------------------------------------------
 
-    async def ask(self, operation: Operation, timeout: float) -> Result:
+    def ask(self, operation: Operation, timeout: float) -> Awaitable[Result]:
         """Put one operation to the store, bounded by `timeout` seconds. Never raises for a store's trouble."""
         if isinstance(operation, Renew):
-            result = await self._renewals.renew(operation, timeout)
-        else:
-            async with self._slots:
-                try:
-                    # A store bounds itself; the second bound is for one that does not.
-                    result = await asyncio.wait_for(self._put(operation, timeout), timeout + 0.1)
-                except asyncio.TimeoutError:
-                    result = Failure(unknown=True, detail="no answer in time")
-        self.trouble = result.detail if isinstance(result, Failure) else ""
+            return self._renewals.renew(operation, timeout)  # no coroutine of its own: ten thousand wait at a time
+        return self._ask_alone(operation, timeout)
+
+    async def _ask_alone(self, operation: Operation, timeout: float) -> Result:
+        turn = self._turns.take()
+        try:
+            if turn is not None:
+                await turn
+            # A store bounds itself; the second bound is for one that does not.
+            result = await asyncio.wait_for(self._put(operation, timeout), timeout + 0.1)
+        except asyncio.TimeoutError:
+            result = Failure(unknown=True, detail="no answer in time")
+        finally:
+            self._turns.give_back(turn)
+        self._heard(result)
         return result
+
+    def _heard(self, result: Result) -> None:
+        self.trouble = result.detail if isinstance(result, Failure) else ""
 
     async def _put(self, operation: Operation, timeout: float) -> Result:
         if isinstance(operation, Claim):

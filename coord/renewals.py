@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
 
 from coord.operations import Failure, Renew, Result
@@ -13,29 +14,32 @@ MOST_AT_ONCE = 2_000
 MANY, PATIENCE = 8, 0.1
 """A batch that follows one of `MANY` or more waits for company, for this share of the time that its members have: ten
 thousand roles then cost tens of queries a second, not hundreds. A process with few roles never waits."""
+TOO_LATE = Failure(unknown=True, detail="no answer in time")
 
 
 class Renewals:
-    """Collects the renewals of one coordinator. `ask` is the store's `renew`."""
+    """Collects the renewals of one coordinator. `ask` is the store's `renew`; `heard` is told of one result of each
+    batch: of a failure, where there was one."""
 
-    def __init__(self, ask: Ask) -> None:
-        self._ask = ask
+    def __init__(self, ask: Ask, heard: Callable[[Result], None]) -> None:
+        self._ask, self._heard = ask, heard
         self._waiting: list[tuple[Renew, float, asyncio.Future[Result]]] = []
+        self._sent: list[tuple[Renew, float, asyncio.Future[Result]]] = []
+        self._late: asyncio.TimerHandle | None = None  # one for all: thousands wait, and hardly one is late
         self._task: asyncio.Task[None] | None = None
         self._before = 0
 
-    async def renew(self, renewal: Renew, timeout: float) -> Result:
+    def renew(self, renewal: Renew, timeout: float) -> asyncio.Future[Result]:
         """The result of this one, within `timeout` seconds whatever happens to the batch."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
-        self._waiting.append((renewal, loop.time() + timeout, future))
+        until = loop.time() + timeout
+        self._waiting.append((renewal, until, future))
         if self._task is None or self._task.done():
             self._task = loop.create_task(self._send(), name="coord renewals")
-        give_up = loop.call_later(timeout, _settle, future, Failure(unknown=True, detail="no answer in time"))
-        try:
-            return await future
-        finally:
-            give_up.cancel()
+        if self._late is None or until < self._late.when():
+            self._look_again(until)
+        return future
 
     async def _send(self) -> None:
         loop = asyncio.get_running_loop()
@@ -45,7 +49,7 @@ class Renewals:
                 await asyncio.sleep(max(0.0, min(hurry * PATIENCE, 0.25)))
             batch, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
             # The batch is given as long as its most patient member has; the others give up by themselves.
-            self._before = len(batch)
+            self._before, self._sent = len(batch), batch
             timeout = max(until for _, until, _ in batch) - loop.time()
             try:
                 results = await self._ask([renewal for renewal, _, _ in batch], max(timeout, 0.001))
@@ -54,14 +58,38 @@ class Renewals:
                 raise
             except Exception as err:  # whatever a store does, its renewals are merely unknown
                 self._fail(batch, type(err).__name__)
-                continue
-            for (_, _, future), result in zip(batch, results, strict=True):
-                _settle(future, result)
+            else:
+                told = results[0]
+                for (_, _, future), result in zip(batch, results, strict=True):
+                    _settle(future, result)
+                    if isinstance(result, Failure):
+                        told = result
+                self._heard(told)
+        self._sent = []
+        self._look_again(None)
 
-    @staticmethod
-    def _fail(batch: list[tuple[Renew, float, asyncio.Future[Result]]], detail: str) -> None:
+    def _fail(self, batch: list[tuple[Renew, float, asyncio.Future[Result]]], detail: str) -> None:
+        failure = Failure(unknown=True, detail=detail)
         for _, _, future in batch:
-            _settle(future, Failure(unknown=True, detail=detail))
+            _settle(future, failure)
+        self._heard(failure)
+
+    def _look_again(self, moment: float | None) -> None:
+        """At whether one is late."""
+        if self._late is not None:
+            self._late.cancel()
+        loop = asyncio.get_running_loop()
+        self._late = None if moment is None else loop.call_at(moment, self._give_up)
+
+    def _give_up(self) -> None:
+        now, self._late = asyncio.get_running_loop().time(), None
+        left = [(until, future) for _, until, future in itertools.chain(self._sent, self._waiting) if not future.done()]
+        for until, future in left:
+            if until <= now:
+                _settle(future, TOO_LATE)
+                self._heard(TOO_LATE)
+        if later := [until for until, _ in left if until > now]:
+            self._look_again(min(later))
 
 
 def _settle(future: asyncio.Future[Result], result: Result) -> None:

@@ -8,7 +8,7 @@ import math
 import random
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from coord import events, observing, patience
 from coord.announcer import Announcer
@@ -18,13 +18,11 @@ from coord.candidate import Candidate, fresh_id
 from coord.election import HOLDING, Done, Election, Phase, Send, Wait
 from coord.lease import Lease, LossReason
 from coord.operations import Answer, Claim, Failure, Release, Renew, Result
+from coord.surroundings import Surroundings
 from coord.tenure import Tenure
 from coord.term import Term
 from coord.timing import Instant, Timing
 from coord.yielding import heed
-
-if TYPE_CHECKING:
-    from coord.surroundings import Surroundings
 
 SILENT_AFTER = 3
 """Tries without an answer after which whoever waits for the outcome of the first claim is told that there is none."""
@@ -58,8 +56,7 @@ class Standing:
         self.refusal: str | None = None
         self._around, announcer = around, Announcer(role, callbacks, dispatcher, around.now)
         self.tenure = Tenure(self.election, announcer, around.now, self._changed, drain_timeout, at_most)
-        self.renewed_at: float | None = None
-        """When the last claim or renewal that was applied was sent, on the awake clock."""
+        self.renewed_at: float | None = None  # when what was applied last was sent, on the awake clock
         self._wake: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -68,7 +65,7 @@ class Standing:
         self._heed_later: asyncio.TimerHandle | None = None
         self._ends: tuple[Callable[[], None], ...] = ()  # what ends listening
         self.task = self._loop.create_task(self._run(), name=f"coord {role}")
-        self.task.add_done_callback(self._done)
+        self.task.add_done_callback(self._done, context=around.context)
 
     @property
     def term(self) -> Term | None:
@@ -135,7 +132,11 @@ class Standing:
                 action = self.election.step(began)
                 self.tenure.publish()
                 if isinstance(action, Send):
-                    self._answer(action, await self._ask(action), began)
+                    try:  # no coroutine of its own: ten thousand wait here at a time
+                        result = await self._around.ask(action.operation, action.timeout)
+                    except Exception as err:
+                        result = self._misbehaved(err)
+                    self._answer(action, result, began)
                 elif isinstance(action, Wait):
                     self._listen()
                     if action.seconds > 0:
@@ -153,21 +154,17 @@ class Standing:
             if self.term is not None:
                 self.term._end(LossReason.RELEASED)
 
-    async def _ask(self, send: Send) -> Result:
-        try:
-            return await self._around.ask(send.operation, send.timeout)
-        except Exception as err:  # the loop outlives whatever a store does; the outcome is then unknown
-            events.failure("store.misbehaved", err, role=self.election.role)
-            return Failure(unknown=True, detail=type(err).__name__)
+    def _misbehaved(self, err: Exception) -> Failure:
+        """The loop outlives whatever a store does; the outcome is then unknown."""
+        events.failure("store.misbehaved", err, role=self.election.role)
+        return Failure(unknown=True, detail=type(err).__name__)
 
     def _answer(self, send: Send, result: Result, began: Instant) -> None:
-        retry_in = 0.0
+        retry_in, self.refusal = 0.0, None
         if isinstance(result, Failure):
             third = self.election.timing.ttl / 3
             retry_in = third if result.permanent else pause(self._failures + 1, 0.05, min(5.0, third))
             self.refusal = result.detail if result.permanent else None
-        else:
-            self.refusal = None
         now = self._around.now()
         if isinstance(result, Answer) and result.applied and not isinstance(send.operation, Release):
             self.renewed_at = began.awake
@@ -189,7 +186,7 @@ class Standing:
         """Done when `wake` is called, by a timer after so many seconds. No coroutine: ten thousand of them sleep."""
         self._wake = self._loop.create_future()
         if seconds < math.inf:
-            self._timer = self._loop.call_later(seconds, self.wake)
+            self._timer = self._loop.call_later(seconds, self.wake, context=self._around.context)
         return self._wake
 
     def _listen(self) -> None:
@@ -247,4 +244,7 @@ class Standing:
         self.election.drained(self._around.now())
         action = self.election.step(self._around.now())
         if isinstance(action, Send):
-            await self._ask(action)
+            try:
+                await self._around.ask(action.operation, action.timeout)
+            except Exception as err:
+                self._misbehaved(err)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextvars
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from coord.candidate import Candidate
@@ -19,10 +20,14 @@ class Surroundings(Protocol):
     def max_clock_skew(self) -> float | None:
         """How far the store's clock may be off, in seconds; None: it is not to be gone by."""
 
+    @property
+    def context(self) -> contextvars.Context:
+        """What timers are run in: one for all candidates, where each would have a copy of its own."""
+
     def now(self) -> Instant:
         """The clocks."""
 
-    async def ask(self, operation: Operation, timeout: float) -> Result:
+    def ask(self, operation: Operation, timeout: float) -> Awaitable[Result]:
         """Put one operation to the store, bounded by `timeout` seconds. Never raises for a store's trouble."""
 
     def follow(self, role: str, listener: Callable[[Lease], None]) -> Callable[[], None]:

@@ -40,6 +40,7 @@ LAYERS = [
         "fencing",
         "work",
         "renewals",
+        "turns",
         "progress",
         "retrying",
         "story",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from coord.lease import Lease
 from coord.operations import Claim, Release, Renew
@@ -46,9 +48,10 @@ def renew(row: Lease, asked: Renew, wall: float) -> Lease | None:
     return Lease(row.role, row.holder, row.token, asked.beat, ttl, renewed_at, remaining, info, row.since)
 
 
-def as_left(asked: Renew, wall: float) -> Lease:
-    """The row after a renewal that found all as its holder had left it, but for what it says of the holder."""
-    return Lease(asked.role, asked.holder, asked.token, asked.beat, asked.ttl, wall, asked.ttl)
+def as_left(asked: Sequence[Renew], wall: float) -> list[Lease]:
+    """The rows after renewals that found all as their holders had left it, but for what they say of the holders."""
+    info: dict[str, Any] = {}  # one for all: candidates keep what they saw
+    return [Lease(one.role, one.holder, one.token, one.beat, one.ttl, wall, one.ttl, info) for one in asked]
 
 
 def release(row: Lease, asked: Release, wall: float) -> Lease | None:

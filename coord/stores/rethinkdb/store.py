@@ -113,7 +113,7 @@ class RethinkDBStore:
             if len(renewals) == 1 and (quick := self._queries.renew_one(renewals[0])) is not None:
                 outcome = await self._pool.run(quick, timeout)
                 if outcome["written"]["replaced"]:
-                    return [Answer(True, rules.as_left(renewals[0], outcome["now"]))]
+                    return [Answer(True, row) for row in rules.as_left(renewals, outcome["now"])]
                 if (
                     outcome["written"]["errors"]
                     and (trouble := errors.from_row(outcome["written"]["first_error"])).unknown
@@ -122,8 +122,7 @@ class RethinkDBStore:
             if (batch := self._queries.renew_all(renewals)) is not None:
                 written = await self._pool.run(batch, timeout)
                 if written["replaced"] == len(renewals):
-                    wall = time.time()
-                    return [Answer(True, rules.as_left(one, wall)) for one in renewals]
+                    return [Answer(True, row) for row in rules.as_left(renewals, time.time())]
             outcome = await self._pool.run(self._queries.renew(renewals), max(until - loop.time(), 0.001))
         except (Trouble, StoreRefused) as err:
             return [_failure(err)] * len(renewals)

@@ -40,7 +40,7 @@ def renew(job: Job[Any], handle: Handle, clock: StoreClock, asked: Sequence[Rene
         conn.execute("BEGIN IMMEDIATE")
         now, wall = clock.total(), clock.wall()
         if _renewed(conn, asked, now, wall, clock.boot) == len(asked):
-            answers = [Answer(True, rules.as_left(one, wall)) for one in asked]
+            answers = [Answer(True, row) for row in rules.as_left(asked, wall)]
             job.commit(handle)
             return answers
         conn.execute("ROLLBACK")

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 
 Wake = Callable[[], None]
@@ -24,7 +25,7 @@ class Bell:
     def __init__(self, loop: asyncio.AbstractEventLoop, *, file: bool = True) -> None:
         self.loop = loop
         self._lock = threading.Lock()
-        self._rung: list[Wake] = []
+        self._rung: deque[Wake] = deque()  # emptied without the lock: no swap, but one by one
         self._fd = -1
         if not file or not hasattr(os, "eventfd"):
             return
@@ -53,9 +54,8 @@ class Bell:
         self._wake()
 
     def _wake(self) -> None:
-        rung, self._rung = self._rung, []
-        for wake in rung:
-            wake()
+        while self._rung:
+            self._rung.popleft()()
 
     def close(self) -> None:
         """Let go of the file. What is rung from here on goes the longer way."""
