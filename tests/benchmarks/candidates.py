@@ -5,7 +5,8 @@ coordinator. Each line that comes out is of one candidate:
 `<event> <number> <pid> <seconds> [what]`, seconds by `clock.total_seconds` (one machine, one clock for all processes).
 Events: `elected`, `stopping` (just before it stops standing), `follows` (it has learnt of a leader) and, with `count`,
 `asked` for each query. SIGUSR1 makes the leader hand over. A line `more` on the standard input forks another candidate;
-its end ends them all. `zookeeper://host:port` contends for a lock of kazoo's instead.
+its end ends them all. `zookeeper://host:port` contends for a lock of kazoo's instead, `relay+rethinkdb://…` for a row
+through the raw driver (`relay`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, NoReturn
 
 import coord
 from coord import Coordinator, clock
-from tests.benchmarks import counting
+from tests.benchmarks import counting, relay
 
 REST = 0.15
 """Seconds after which one that handed over stands again."""
@@ -80,6 +81,8 @@ def load(url: str) -> None:
         from coord.stores.rethinkdb import driver, queries  # noqa: F401
 
         driver.reql()
+    elif url.startswith(relay.SCHEME):
+        import rethinkdb  # noqa: F401
     elif url.startswith("zookeeper://"):
         import kazoo.client
         import kazoo.recipe.lock  # noqa: F401
@@ -105,6 +108,8 @@ class Nursery:
                 url, role, ttl, count = self._arguments
                 if url.startswith("zookeeper://"):
                     contend(number, url)
+                if url.startswith(relay.SCHEME):
+                    relay.run(number, url, REST, tell)
                 stand(range(number, number + self._each), url, role, ttl, count)
             finally:
                 os._exit(1)

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from coord import Coordinator, clock
+from tests.benchmarks import relay
 from tests.benchmarks.setting import spawn
 
 WITHIN = 60.0
@@ -50,7 +51,7 @@ class Crowd:
         self._selector.register(self._output, selectors.EVENT_READ)
         self._rest = b""
         self._events: list[Event] = []
-        self._look = None if url.startswith("zookeeper://") else Coordinator(url)
+        self._look = None if url.startswith(("zookeeper://", relay.SCHEME)) else Coordinator(url)
         try:
             self.leader = self._wait_for("elected", 0.0)
             self._settle()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from tests.benchmarks import peers
+from tests.benchmarks import peers, relay
 from tests.benchmarks.alone import alone
 from tests.benchmarks.counting import LEASES
 from tests.benchmarks.crowd import Crowd, Failover
@@ -24,6 +24,10 @@ STAGGER = 0.4
 MOST = {"RethinkDB": 200, "SQLite": 100}
 """Processes. Each candidate on SQLite looks at the file many times a second, and on two cores two hundred processes
 measure the machine's scheduler: handovers then take seconds."""
+
+KAZOO = "kazoo on ZooKeeper"
+RAW = {"hard": "two hard writes with the feed between, raw driver", "soft": "the first of them soft"}
+"""Handovers that are nothing but that (`relay`), by the durability of the write that gives back."""
 
 
 @dataclass
@@ -51,19 +55,20 @@ class Result:
         return most
 
 
-def hand_over(url: str, results: Sequence[Result], times: int, zookeeper: str | None) -> list[float]:
-    """Fill in the handovers, crowd by crowd; those of two candidates take turns with kazoo's, which are returned."""
-    theirs: list[float] = []
+def hand_over(url: str, results: Sequence[Result], times: int, others: Mapping[str, str]) -> dict[str, list[float]]:
+    """Fill in the handovers, crowd by crowd; those of two candidates take turns with the `others`' (name: URL), which
+    are returned."""
+    theirs: dict[str, list[float]] = {name: [] for name in others}
     for result in results:
         with ExitStack() as stack:
             ours = stack.enter_context(Crowd(url, f"handover of {result.size}", result.size, each=result.each))
-            peer = None
-            if zookeeper is not None and result.size == 2:
-                peer = stack.enter_context(Crowd(zookeeper, "lock", 2))
+            crowds = {}
+            if result.size == 2:
+                crowds = {name: stack.enter_context(Crowd(other, "lock", 2)) for name, other in others.items()}
             for _ in range(times if result.size > 2 else 4 * times):
                 result.handovers.append(ours.hand_over() * 1000)
-                if peer is not None:
-                    theirs.append(peer.hand_over() * 1000)
+                for name, crowd in crowds.items():
+                    theirs[name].append(crowd.hand_over() * 1000)
     return theirs
 
 
@@ -84,24 +89,28 @@ def fail_over(url: str, results: Sequence[Result], times: int) -> None:
             time.sleep(0.5)
 
 
-def measure(url: str, most: int, quick: bool, zookeeper: str | None = None) -> tuple[list[Result], list[float]]:
-    """Results of up to `most` processes, then of five with many each, and kazoo's handovers.
+def measure(url: str, most: int, quick: bool, others: Mapping[str, str]) -> tuple[list[Result], dict[str, list[float]]]:
+    """Results of up to `most` processes, then of five with many each, and the others' handovers by name.
 
     Small crowds fail over side by side, large ones alone.
     """
     sizes = [[2, 5]] if quick else [[2, 5, 10, 30], [100], [200]]
     groups = [[Result(size) for size in group] for group in sizes if group[-1] <= most]
     groups.append([Result(15, each=3) if quick else Result(250, each=50)])
-    theirs = []
+    theirs: dict[str, list[float]] = {name: [] for name in others}
     for group in groups:
-        theirs += hand_over(url, group, 4 if quick else 15, zookeeper)
+        for name, taken in hand_over(url, group, 4 if quick else 15, others).items():
+            theirs[name] += taken
         fail_over(url, group, 2 if quick else 7 if len(group) > 1 else 3)
     return [result for group in groups for result in group], theirs
 
 
-def figures(store: str, results: Sequence[Result], peer: Reference | None) -> list[Figure]:
+def figures(store: str, results: Sequence[Result], theirs: Mapping[str, Sequence[float]]) -> list[Figure]:
     two, most, together = results[0], results[-2], results[-1]
-    aims = [Aim("≤", 3.0 if store == "RethinkDB" else 10.0), *([Aim("<", 1.0, "ratio")] if peer else [])]
+    aims, peer = [Aim("≤", 3.0 if store == "RethinkDB" else 10.0)], None
+    if KAZOO in theirs:
+        aims.append(Aim("<", 1.0, "ratio"))
+        peer = Reference(f"{KAZOO}, in turns", statistics.median(theirs[KAZOO]))
     found = [
         Figure(
             f"{store}: graceful handover, 2 candidates, median of {len(two.handovers)}",
@@ -111,6 +120,11 @@ def figures(store: str, results: Sequence[Result], peer: Reference | None) -> li
             peer,
         ),
         Figure(f"{store}: the longest of them", max(two.handovers), "ms"),
+    ]
+    found += [
+        Figure(f"{store}: {name}, in turns with them", statistics.median(taken), "ms")
+        for name, taken in theirs.items()
+        if name != KAZOO
     ]
     for result, bound in ((two, 100), (most, 300), (together, 300)):
         asked, waiting = result.asked(), f"{result.size - result.each} waiting"
@@ -167,12 +181,18 @@ def table(store: str, results: Sequence[Result]) -> Table:
 
 
 def sections(where: Setting) -> list[Section]:
-    found: dict[str, tuple[list[Result], Reference | None]] = {}
+    found: dict[str, tuple[list[Result], dict[str, list[float]]]] = {}
     for store, url in where.stores("succession").items():
-        with peers.zookeeper(store == "RethinkDB") as zookeeper:
-            results, theirs = measure(url, MOST[store], where.quick, zookeeper)
-        peer = Reference("kazoo on ZooKeeper, in turns", statistics.median(theirs)) if theirs else None
-        found[store] = (results, peer)
+        others, server = {}, where.server if store == "RethinkDB" else None
+        with peers.zookeeper(server is not None) as zookeeper:
+            if zookeeper is not None:
+                others[KAZOO] = zookeeper
+            if server is not None:
+                others |= {
+                    name: relay.url(server.host, server.port, f"relay_{durability}", durability)
+                    for durability, name in RAW.items()
+                }
+            found[store] = measure(url, MOST[store], where.quick, others)
     picture = Picture(
         "succession",
         "Median handover and failover over the number of candidates",
@@ -207,7 +227,7 @@ def sections(where: Setting) -> list[Section]:
     return [
         Section(
             "How handover and failover grow with the candidates",
-            [figure for store, (results, peer) in found.items() for figure in figures(store, results, peer)],
+            [figure for store, (results, theirs) in found.items() for figure in figures(store, results, theirs)],
             note,
             (picture,),
             [table(store, results) for store, (results, _) in found.items()],
