@@ -5,8 +5,13 @@
    The clock of candidate 0 may lose one tick in TTL ticks (which of the two is slow makes no difference). The store's
    clock may be off by up to SKEW. With -DSLEEP machines may sleep; with -DFENCE candidates write at a fenced resource.
 
+   A release may hand the role over: the row then names the other candidate, or one that is dead, with beat 0, and may be
+   taken over after HAND ticks. The one that is named may do nothing, like anybody; or it has stood down, and gives back
+   what it finds in its name. With -DHANDS every release of a leader hands over; with -DNO_HANDS there is none of this.
+
    Checked at every step: two candidates never believe at once; the row's token rises with every claim and never falls;
-   a fenced resource never gets an older token in after a newer one.
+   nobody but the one that was named gets a handed-over row before it has run out; a fenced resource never gets an older
+   token in after a newer one.
 
    What can make no difference any more is set to nothing, so that states that behave alike are one state.
 
@@ -17,9 +22,16 @@
 #endif
 #define MARGIN 1
 #define SKEW 2
+#ifndef HAND
+#define HAND 1       /* what a handed-over row is good for: it has its own, shorter, time to live */
+#endif
 #ifndef BEATS
 #define BEATS 3      /* requests that count a beat, for each candidate */
 #endif
+#ifndef BEATS_1
+#define BEATS_1 BEATS  /* the same for candidate 1 */
+#endif
+#define beats(i) ((i) -> BEATS_1 : BEATS)
 #ifndef TOKENS
 #define TOKENS 3     /* no claim is sent once the row's token is this high */
 #endif
@@ -29,15 +41,23 @@
 #else
 #define PROMISE (TTL - MARGIN)
 #endif
+#define DEAD 3       /* a candidate that was killed: nothing comes of its being named */
+#define handed(h, b) ((h) && !(b))   /* beat 0 is nobody's own */
+#define lasts(h, b) (handed(h, b) -> HAND : TTL)
 #ifdef M_SKEW_WITHOUT_MARGIN
-#define RUN_OUT(age) ((age) > TTL)
+#define RUN_OUT(age) ((age) > lasts(holder, beat))
 #else
-#define RUN_OUT(age) ((age) > TTL + SKEW)
+#define RUN_OUT(age) ((age) > lasts(holder, beat) + SKEW)
 #endif
 #define OLDEST (TTL + SKEW + 1)
 
-#if !defined(M_NO_CAS) && !defined(M_UNGUARDED_RENEWAL) && !defined(M_UNGUARDED_RELEASE) && !defined(M_SAME_TOKEN) && !defined(M_RELEASE_DELETES) && !defined(M_RENEWAL_WITHOUT_BEAT)
+#if !defined(M_NO_CAS) && !defined(M_UNGUARDED_RENEWAL) && !defined(M_UNGUARDED_RELEASE) && !defined(M_UNGUARDED_HANDOVER) && !defined(M_SAME_TOKEN) && !defined(M_RELEASE_DELETES) && !defined(M_RENEWAL_WITHOUT_BEAT)
 #define GUARDED
+#endif
+#ifdef M_HANDED_OVER_IS_VACANT
+#define FREE handed(holder, beat)
+#else
+#define FREE false
 #endif
 #ifdef M_SLEEPING_LEADER
 #define AWAKE(i) (!c[i].asleep)
@@ -62,7 +82,7 @@
 typedef Request {
 	byte kind;           /* 0: none */
 	bit expects;         /* a claim that names what it saw */
-	byte h, t, b;        /* what it saw; for renewals and releases t is the token */
+	byte h, t, b;        /* what it saw; for renewals and releases t is the token, and h whom it is handed to */
 	bit takeover;
 	byte beat
 }
@@ -79,8 +99,8 @@ typedef Candidate {
 }
 
 Candidate c[2];
-byte holder, token, beat;           /* the row; holder is 1 + the candidate's number, 0 for nobody */
-byte row_age;                       /* true ticks since it was last written by a claim or a renewal */
+byte holder, token, beat;           /* the row; holder is 1 + the candidate's number, 0 for nobody, or DEAD */
+byte row_age;                       /* true ticks since it was last written, by anything but a plain release */
 byte top;                           /* the highest token so far */
 byte fence;                         /* what the resource has seen */
 byte writing[2];                    /* a write that was checked, and is on its way */
@@ -113,7 +133,10 @@ inline serve(i, r) {
 #endif
 		mine = (r.expects && holder == i + 1);
 		if
-		:: same && (holder == 0 || mine || r.takeover || RUN_OUT(row_age + off)) ->
+		:: same && (holder == 0 || mine || r.takeover || RUN_OUT(row_age + off) || FREE) ->
+#ifndef M_UNGUARDED_HANDOVER
+			assert(!handed(holder, beat) || holder == i + 1 || holder == DEAD || row_age >= HAND);  /* kept for it */
+#endif
 			done = 1; holder = i + 1; beat = r.beat; row_age = 0;
 #ifndef M_SAME_TOKEN
 			token++;
@@ -139,7 +162,14 @@ inline serve(i, r) {
 		done = 1; holder = 0; beat = r.beat; row_age = 0;
 #else
 		if
-		:: holder == i + 1 && token == r.t && r.beat > beat -> done = 1; holder = 0; beat = r.beat; row_age = 0;
+#ifdef M_UNGUARDED_HANDOVER
+		:: r.h ->
+#else
+		:: r.h && holder == i + 1 && token == r.t && r.beat > beat ->
+#endif
+			done = 1; holder = r.h; beat = 0; row_age = 0
+		:: !r.h && holder == i + 1 && token == r.t && r.beat > beat ->
+			done = 1; holder = 0; beat = r.beat; row_age = 0;
 #ifdef M_RELEASE_DELETES
 			token = 0; beat = 0;
 #endif
@@ -170,7 +200,10 @@ inline send(i, k) { c[i].out.kind = k; c[i].sent = 0; if :: k != LOOK -> c[i].us
 
 inline claim(i, with, over) {
 	c[i].out.expects = with; c[i].out.takeover = over;
-	if :: with -> c[i].out.h = c[i].h; c[i].out.t = c[i].t; c[i].out.b = c[i].b :: else fi;
+#ifdef M_NAMED_CLAIMS_BLINDLY
+	if :: c[i].h == i + 1 && handed(c[i].h, c[i].b) -> c[i].out.expects = 0; c[i].out.takeover = 1 :: else fi;
+#endif
+	if :: c[i].out.expects -> c[i].out.h = c[i].h; c[i].out.t = c[i].t; c[i].out.b = c[i].b :: else fi;
 	send(i, CLAIM)
 }
 
@@ -185,6 +218,34 @@ inline lead(i) {
 
 inline over(i) { c[i].phase = FOLLOWS; c[i].token = 0; c[i].age = 0 }
 
+inline give_back(i, tt, whom) { c[i].out.t = tt; c[i].out.h = whom; send(i, RELEASE) }
+
+inline release(i) {
+	if
+#ifndef HANDS
+	:: give_back(i, c[i].token, 0)
+#endif
+#ifndef NO_HANDS
+	:: give_back(i, c[i].token, 2 - i)
+	:: give_back(i, c[i].token, DEAD)
+#endif
+	fi;
+#ifndef M_BELIEVES_WHILE_RELEASING
+	over(i)
+#endif
+}
+
+/* A feed shows this; it may be a write that is not done yet, and never will be. */
+inline hint(i, hh, tt, bb) {
+	see(i, hh, tt, bb);
+#ifdef M_HANDED_OVER_LEADS
+	if
+	:: hh == i + 1 && handed(hh, bb) -> forget(c[i].out); unanswered(i); c[i].phase = LEADS; c[i].token = tt; c[i].age = 0
+	:: else
+	fi
+#endif
+}
+
 inline take_answer(i) {
 	see(i, c[i].rh, c[i].rt, c[i].rb);
 	if
@@ -197,6 +258,9 @@ inline take_answer(i) {
 #endif
 	:: c[i].out.kind == RENEW && c[i].phase == LEADS && !c[i].applied && (c[i].rh != i + 1 || c[i].rt != c[i].token) ->
 		over(i)
+#ifdef M_BELIEVES_WHILE_RELEASING
+	:: c[i].out.kind == RELEASE && c[i].phase == LEADS -> over(i)
+#endif
 	:: c[i].out.kind == LOOK ->
 		c[i].phase = FOLLOWS;
 #ifdef M_ADOPT
@@ -218,7 +282,7 @@ inline give_up(i) {
 	fi;
 #ifdef M_BLIND_RETRY
 	if                                    /* the same swap again, against whatever is there now */
-	:: c[i].out.kind == CLAIM && c[i].used < BEATS && token < TOKENS ->
+	:: c[i].out.kind == CLAIM && c[i].used < beats(i) && token < TOKENS ->
 		c[i].phase = FOLLOWS; c[i].answered = 0; c[i].applied = 0; c[i].rh = 0; c[i].rt = 0; c[i].rb = 0; c[i].sent = 0;
 		c[i].out.expects = 0; c[i].out.h = 0; c[i].out.t = 0; c[i].out.b = 0;
 		c[i].used++; c[i].out.beat = c[i].used
@@ -243,7 +307,8 @@ inline tick(i) {
 		fi;
 		if :: timed(i) -> older(c[i].sent, PROMISE) :: else fi;
 		/* the clock that does not: a challenger's wait */
-		if :: !c[i].asleep && c[i].known && c[i].phase != LEADS && c[i].h == 2 - i -> older(c[i].seen, TTL) :: else fi
+		if :: !c[i].asleep && c[i].known && c[i].phase != LEADS && c[i].h && c[i].h != i + 1 ->
+			older(c[i].seen, lasts(c[i].h, c[i].b)) :: else fi
 	fi;
 #ifndef M_FLAG
 	if :: c[i].phase == LEADS && c[i].age >= PROMISE -> over(i) :: else fi
@@ -265,22 +330,26 @@ inline tidy(i) {
 	if :: holder == 0 -> row_age = 0 :: else fi
 }
 
-#define may_claim(i) (c[i].phase == FOLLOWS && !c[i].out.kind && c[i].used < BEATS && token < TOKENS)
+#define may_claim(i) (c[i].phase == FOLLOWS && !c[i].out.kind && c[i].used < beats(i) && token < TOKENS)
 
 active proctype everything() {
-	bit done, same, mine; byte off, i;
+	bit done, same, mine; byte off, was, i;
 	do
 	:: atomic {
 		if :: i = 0 :: i = 1 fi;
 		if
 		/* what a candidate does while its machine is awake */
 		:: !c[i].asleep && may_claim(i) && !c[i].known -> claim(i, 0, 0)
-		:: !c[i].asleep && may_claim(i) && c[i].known -> claim(i, 1, c[i].seen >= TTL)
+		:: !c[i].asleep && may_claim(i) && c[i].known -> claim(i, 1, c[i].seen >= lasts(c[i].h, c[i].b))
 		:: !c[i].asleep && c[i].phase == UNSURE && !c[i].out.kind -> send(i, LOOK)
-		:: !c[i].asleep && c[i].phase == LEADS && !c[i].out.kind && c[i].used < BEATS ->
+		:: !c[i].asleep && c[i].phase == LEADS && !c[i].out.kind && c[i].used < beats(i) ->
 			c[i].out.t = c[i].token; send(i, RENEW)
-		:: !c[i].asleep && c[i].phase == LEADS && !c[i].out.kind && c[i].used < BEATS ->
-			c[i].out.t = c[i].token; over(i); send(i, RELEASE)
+		:: !c[i].asleep && c[i].phase == LEADS && !c[i].out.kind && c[i].used < beats(i) -> release(i)
+#ifndef NO_HANDS
+		/* it has stood down meanwhile, and gives back what is in its name, without ever having believed it */
+		:: !c[i].asleep && c[i].answered && c[i].out.kind == LOOK && c[i].rh == i + 1 && c[i].used < beats(i) ->
+			was = c[i].rt; take_answer(i); give_back(i, was, 0); was = 0
+#endif
 		:: !c[i].asleep && c[i].answered -> take_answer(i)
 		:: !c[i].asleep && c[i].out.kind -> give_up(i)
 #ifdef FENCE
@@ -290,6 +359,13 @@ active proctype everything() {
 		:: c[i].out.kind && !c[i].answered ->
 			serve(i, c[i].out);
 			c[i].answered = 1; c[i].applied = done; c[i].rh = holder; c[i].rt = token; c[i].rb = beat; done = 0
+#ifndef NO_HANDS
+			;
+			if                            /* a hand-over may be delivered twice, and late */
+			:: c[i].out.kind == RELEASE && c[i].out.h && c[i].stray.kind == 0 -> copy(c[i].stray, c[i].out)
+			:: true
+			fi
+#endif
 		:: c[i].stray.kind -> serve(i, c[i].stray); done = 0; forget(c[i].stray)
 		:: writing[i] ->
 			if
@@ -302,9 +378,11 @@ active proctype everything() {
 			fi;
 			writing[i] = 0
 		/* a feed shows the row, or what has been sent and is not yet done */
-		:: !c[i].asleep && c[i].phase == FOLLOWS && token >= c[i].t && (holder || token) -> see(i, holder, token, beat)
+		:: !c[i].asleep && c[i].phase == FOLLOWS && token >= c[i].t && (holder || token) -> hint(i, holder, token, beat)
 		:: !c[i].asleep && c[i].phase == FOLLOWS && c[1-i].out.kind == RENEW && !c[1-i].answered &&
-		   holder == 2 - i && token == c[1-i].out.t && c[1-i].out.beat > beat -> see(i, holder, token, c[1-i].out.beat)
+		   holder == 2 - i && token == c[1-i].out.t && c[1-i].out.beat > beat -> hint(i, holder, token, c[1-i].out.beat)
+		:: !c[i].asleep && c[i].phase == FOLLOWS && c[1-i].out.kind == RELEASE && c[1-i].out.h && !c[1-i].answered &&
+		   holder == 2 - i && token == c[1-i].out.t && c[1-i].out.beat > beat -> hint(i, c[1-i].out.h, token, 0)
 #ifdef SLEEP
 		:: c[i].asleep = !c[i].asleep
 #endif

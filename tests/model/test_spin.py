@@ -16,8 +16,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_every_state_within_the_bounds_is_good(tmp_path: Path) -> None:
-    verdict = spin.check(("BEATS=2", "TOKENS=1", "TTL=3"), tmp_path)
+@pytest.mark.parametrize("flags", spin.SMALLEST, ids="-".join)
+def test_every_state_within_the_bounds_is_good(flags: tuple[str, ...], tmp_path: Path) -> None:
+    verdict = spin.check(flags, tmp_path)
     assert verdict.violation is None
     assert verdict.complete
     assert verdict.states > 10_000
