@@ -40,6 +40,8 @@ class Job(Generic[T]):
     Work may be tried several times; it changes nothing but by `commit`.
     """
 
+    __slots__ = ("_bell", "_error", "_given_up", "_lock", "_stage", "_value", "_work", "deadline", "finished")
+
     def __init__(self, work: Callable[[Job[T], Handle], T], timeout: float, bell: Bell) -> None:
         self._work, self._bell = work, bell
         # A little less than the caller waits, so that the answer "busy" still reaches him.
