@@ -8,15 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from coord import events
 from coord.backoff import Backoff
+from coord.board.protocol import Board
 from coord.errors import BadArgument, StoreRefused
 from coord.notice import Notice
-
-if TYPE_CHECKING:
-    from coord.board.protocol import Board
 
 SWEEP = 60.0
 """Seconds between looks for what has run out."""
