@@ -32,6 +32,11 @@ class Announcer:
         self._role, self._callbacks, self._dispatcher, self._now = role, callbacks, dispatcher, now
         self.running: Running | None = None
 
+    @property
+    def idle(self) -> bool:
+        """Whether all that was announced has been called."""
+        return self._dispatcher.idle
+
     def elected(self, term: Term, failed: Callable[[], None]) -> None:
         """`on_elected`, up to the first that raises; then `failed()`, on the dispatcher's thread."""
         if not self._callbacks.elected:

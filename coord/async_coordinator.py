@@ -10,8 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from coord import checks, clock, forking, leaving, urls
+from coord.asking import Prompting, Sent
 from coord.async_leadership import AsyncLeadership
 from coord.async_orders import AsyncOrders
+from coord.bounded import bounded
 from coord.candidate import Candidate
 from coord.errors import StoreRefused, StoreUnavailable
 from coord.known import Known
@@ -82,7 +84,7 @@ class AsyncCoordinator(AsyncOrders):
         """What is to be done before the store is let go of: heartbeats end, publications are taken back."""
         self._standings: set[Standing] = set()
         self._renewals = Renewals(self.store.renew, self._heard)
-        self._turns = Turns(CLAIMS_AT_ONCE)
+        self._turns, self._prompting = Turns(CLAIMS_AT_ONCE), Prompting(self._heard)
         self.context = contextvars.copy_context()
         self.known = Known()
         self._watcher = Watcher(lambda: self.store, self.known.forget)
@@ -176,7 +178,7 @@ class AsyncCoordinator(AsyncOrders):
             if turn is not None:
                 await turn
             # A store bounds itself; the second bound is for one that does not.
-            result = await asyncio.wait_for(self._put(operation, timeout), timeout + 0.1)
+            result = await bounded(self._put(operation, timeout), timeout + 0.1)
         except asyncio.TimeoutError:
             result = Failure(unknown=True, detail="no answer in time")
         finally:
@@ -186,6 +188,10 @@ class AsyncCoordinator(AsyncOrders):
 
     def _heard(self, result: Result) -> None:
         self.trouble = result.detail if isinstance(result, Failure) else ""
+
+    def begin(self, operation: Operation, timeout: float) -> Sent:
+        """Put it to the store in this very turn of the loop, to be awaited as `ask` is. None: that cannot be done."""
+        return self._prompting.begin(self.store, operation, timeout)
 
     async def _put(self, operation: Operation, timeout: float) -> Result:
         if isinstance(operation, Claim):

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from coord import checks
+from coord import checks, spare
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Job = Callable[[], Coroutine[Any, Any, None]]
@@ -116,7 +116,7 @@ class TaskDispatcher:
 
 
 class ThreadDispatcher:
-    """A thread of its own, alive while there is something to do: ten thousand quiet roles cost none.
+    """A thread, taken while there is something to do: ten thousand quiet roles share the one that is kept.
 
     Async functions run there too, in a loop made for the call.
     """
@@ -139,10 +139,7 @@ class ThreadDispatcher:
             if self._running:
                 return
             self._running = True
-        try:
-            threading.Thread(target=self._work, name=self._name, daemon=True).start()
-        except RuntimeError:  # the interpreter is ending, and starts no more threads (3.12.0 and 3.12.1)
-            contextvars.copy_context().run(self._work)
+        spare.run(self._work, self._name)
 
     def _work(self) -> None:
         inside.set(self)

@@ -34,10 +34,15 @@ class Engine:
                 self._thread.start()
             return self._loop
 
-    def call(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run a coroutine there and wait for it here. Interrupted (Ctrl-C), it is cancelled there."""
+    def call(self, work: Callable[[], Coroutine[Any, Any, T]], first: Callable[[], None] | None = None) -> T:
+        """Run a coroutine there and wait for it here. Interrupted (Ctrl-C), it is cancelled there.
+
+        first: what cannot wait for a task to begin; it raises nothing.
+        """
         if threading.current_thread() is self._thread:
             raise CoordError("a sync call from coord's own loop would wait for itself; use the async names there")
+        if first is not None:
+            self.loop().call_soon_threadsafe(first)
         future = asyncio.run_coroutine_threadsafe(work(), self.loop())
         try:
             return future.result()

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from coord import checks, leaving
+from coord import checks, leaving, spare
 from coord.async_leadership import AsyncLeadership
 from coord.callbacks import ThreadDispatcher
 from coord.errors import BadArgument
@@ -86,6 +86,8 @@ class Leadership:
         """Stand for the role from now on. Does not wait for anything; does nothing when it stands already."""
         leaving.release_at_exit(self.coordinator)
         self.coordinator.engine.call(self.inner.start)
+        if self.inner.callbacks.elected:
+            spare.ready()
 
     def stop(self, *, linger: float = 0.0) -> None:
         """Stand no more: tell `on_lost`, wait for the work to end (`drain_timeout`), then release the lease.
@@ -93,8 +95,10 @@ class Leadership:
         `linger`: seconds that the role rests before anybody gets it. Work that does not end in time keeps its lease
         until that runs out.
         """
-        if self.started:
-            self.coordinator.engine.call(functools.partial(self.inner.stop, linger=linger))
+        standing = self.inner._standing
+        if standing is not None and self.started:
+            stop = functools.partial(self.inner.stop, linger=linger)
+            self.coordinator.engine.call(stop, first=functools.partial(standing.stand_down, linger))
 
     def step_down(self, cooldown: float | None = None) -> None:
         """Hand the role to another: `on_lost`, drain, release. Stands again after `cooldown` seconds (one ttl)."""

@@ -26,7 +26,8 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _EXPIRED = LossReason.EXPIRED.value
 
 Entry = dict[str, Any]
-"""A term as it is stored: token, holder, info, since, until, reason, by."""
+"""A term as it is stored: token, holder, info, since, until, reason, by. Where a store would have to touch the entry
+before for it, this one may have `ended`, instead: [when the lease of that one runs out, reason]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +84,16 @@ def after(entries: Sequence[Entry], row: Lease, asked: Claim | Release, now: Lea
 
 def terms(role: str, entries: object) -> list[PastTerm]:
     """What a stored list says, newest first. Total: what somebody wrote there by hand is passed over."""
-    found = entries if isinstance(entries, list) else []
-    seen = [_term(role, one) for one in found if isinstance(one, Mapping)]
+    found = [one for one in entries if isinstance(one, Mapping)] if isinstance(entries, list) else []
+    seen = [_term(role, one, after) for one, after in zip(found, [*found[1:], None], strict=True)]
     return [one for one in reversed(seen) if one is not None]
 
 
-def _term(role: str, entry: Mapping[str, Any]) -> PastTerm | None:
+def _term(role: str, entry: Mapping[str, Any], after: Mapping[str, Any] | None) -> PastTerm | None:
     token, holder, since, until = (entry.get(name) for name in ("token", "holder", "since", "until"))
-    info = entry.get("info")
+    info, reason = entry.get("info"), entry.get("reason")
+    if not is_number(until) and after is not None:
+        until, reason = _ended(after)
     if not isinstance(holder, str) or not is_number(token, MAX_TOKEN) or not is_number(since):
         return None
     return PastTerm(
@@ -99,7 +102,15 @@ def _term(role: str, entry: Mapping[str, Any]) -> PastTerm | None:
         holder=holder,
         since=float(since),
         until=float(until) if is_number(until) else None,
-        reason=str(entry.get("reason") or ""),
+        reason=str(reason or ""),
         by=str(entry.get("by") or ""),
         info=info if isinstance(info, dict) else {},
     )
+
+
+def _ended(after: Mapping[str, Any]) -> tuple[float | None, str]:
+    """When and why a term had ended upon which the entry `after` follows: that may say so in its stead."""
+    said = after.get("ended")
+    at, reason = said if isinstance(said, list) and len(said) == 2 else (None, None)
+    moments = [float(moment) for moment in (at, after.get("since")) if is_number(moment)]
+    return min(moments, default=None), reason if isinstance(reason, str) else LossReason.EXPIRED.value

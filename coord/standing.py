@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from coord import events, observing, patience
+from coord import asking, events, observing, patience
 from coord.announcer import Announcer
-from coord.backoff import pause
+from coord.asking import Sent
 from coord.callbacks import Callbacks, Dispatcher
 from coord.candidate import Candidate, fresh_id
-from coord.election import HOLDING, Done, Election, Phase, Send, Wait
+from coord.election import HOLDING, Action, Done, Election, Phase, Send, Wait
 from coord.lease import Lease, LossReason
 from coord.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.surroundings import Surroundings
@@ -24,16 +24,13 @@ from coord.term import Term
 from coord.timing import Instant, Timing
 from coord.yielding import heed
 
-SILENT_AFTER = 3
-"""Tries without an answer after which whoever waits for the outcome of the first claim is told that there is none."""
-
 
 class Standing:
     """From `start` until it is done. Lives on one loop; only `term` is read from other threads."""
 
     __slots__ = (
         *("answered", "candidate", "election", "refusal", "renewed_at", "task", "tenure", "_around", "_ends"),
-        *("_failures", "_heed_later", "_loop", "_min_tenure", "_priority", "_timer", "_turn", "_wake"),
+        *("_ahead", "_failures", "_heed_later", "_loop", "_min_tenure", "_priority", "_timer", "_turn", "_wake"),
     )
 
     def __init__(
@@ -57,6 +54,7 @@ class Standing:
         self._around, announcer = around, Announcer(role, callbacks, dispatcher, around.now)
         self.tenure = Tenure(self.election, announcer, around.now, self._changed, drain_timeout, at_most)
         self.renewed_at: float | None = None  # when what was applied last was sent, on the awake clock
+        self._ahead: tuple[Action, Instant, Sent] | None = None  # sent before the task came to its turn
         self._wake: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -76,13 +74,14 @@ class Standing:
 
     async def until(self, predicate: Callable[[], bool], timeout: float | None = None) -> None:
         """Wait until it holds, until this incarnation is done, or for `timeout` seconds."""
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._until(predicate), timeout)
 
-    async def _until(self, predicate: Callable[[], bool]) -> None:
-        while not predicate() and not self.task.done():
-            self._turn = self._turn or self._loop.create_future()
-            await asyncio.shield(self._turn)
+        async def turned() -> None:
+            while not predicate() and not self.task.done():
+                self._turn = self._turn or self._loop.create_future()
+                await asyncio.shield(self._turn)
+
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(turned(), timeout)
 
     def give_up(self, reason: LossReason, rest: float, to: str | None = None, by: str = "") -> None:
         """Hand the role over, to the candidate `to` or to anybody, and stand again after `rest` seconds."""
@@ -115,8 +114,7 @@ class Standing:
 
     def wake(self) -> None:
         """Look at the clock again (after the machine slept)."""
-        sleeping, timer = self._wake, self._timer
-        self._wake = self._timer = None
+        sleeping, timer, self._wake, self._timer = self._wake, self._timer, None, None
         if timer is not None:
             timer.cancel()
         if sleeping is not None and not sleeping.done():
@@ -128,15 +126,15 @@ class Standing:
         try:
             while True:
                 self.tenure.check_progress()
-                began = self._around.now()
-                action = self.election.step(began)
-                self.tenure.publish()
+                ahead, self._ahead = self._ahead, None
+                action, began, sent = ahead or self._step()
                 if isinstance(action, Send):
                     try:  # no coroutine of its own: ten thousand wait here at a time
-                        result = await self._around.ask(action.operation, action.timeout)
+                        result = await (sent or self._around.ask(action.operation, action.timeout))
                     except Exception as err:
-                        result = self._misbehaved(err)
+                        result = asking.misbehaved(err, self.election.role)
                     self._answer(action, result, began)
+                    await self.tenure.let_call()
                 elif isinstance(action, Wait):
                     self._listen()
                     if action.seconds > 0:
@@ -144,6 +142,7 @@ class Standing:
                 elif isinstance(action, Done):
                     return
         except asyncio.CancelledError:
+            asking.drop(None if self._ahead is None else self._ahead[2])
             await self._cancelled()
             raise
         finally:
@@ -151,20 +150,25 @@ class Standing:
             self.wake()  # takes the timer away
             if self._heed_later is not None:
                 self._heed_later.cancel()
-            if self.term is not None:
-                self.term._end(LossReason.RELEASED)
+            self.tenure.end()
 
-    def _misbehaved(self, err: Exception) -> Failure:
-        """The loop outlives whatever a store does; the outcome is then unknown."""
-        events.failure("store.misbehaved", err, role=self.election.role)
-        return Failure(unknown=True, detail=type(err).__name__)
+    def _step(self) -> tuple[Action, Instant, Sent]:
+        began = self._around.now()
+        action = self.election.step(began)
+        self.tenure.publish()
+        return action, began, None
+
+    def _hurry(self) -> None:
+        """What is due is sent in this very turn of the loop, before the task has its own, where the store can."""
+        if self._wake is not None and not self._wake.done():
+            action, began, _ = self._step()
+            if isinstance(action, Send):
+                self._ahead = action, began, asking.begin(self._around, action)
+        self.wake()
 
     def _answer(self, send: Send, result: Result, began: Instant) -> None:
-        retry_in, self.refusal = 0.0, None
-        if isinstance(result, Failure):
-            third = self.election.timing.ttl / 3
-            retry_in = third if result.permanent else pause(self._failures + 1, 0.05, min(5.0, third))
-            self.refusal = result.detail if result.permanent else None
+        self.refusal = result.detail if isinstance(result, Failure) and result.permanent else None
+        retry_in = asking.retry_in(result, self._failures + 1, self.election.timing.ttl)
         now = self._around.now()
         if isinstance(result, Answer) and result.applied and not isinstance(send.operation, Release):
             self.renewed_at = began.awake
@@ -180,7 +184,7 @@ class Standing:
     def _tried(self, result: Result) -> bool:
         """Whether the first try has come to something: an answer, a refusal, or a store that stays silent."""
         self._failures = self._failures + 1 if isinstance(result, Failure) else 0
-        return not isinstance(result, Failure) or result.permanent or self._failures >= SILENT_AFTER
+        return not isinstance(result, Failure) or result.permanent or self._failures >= asking.SILENT_AFTER
 
     def _asleep(self, seconds: float) -> asyncio.Future[None]:
         """Done when `wake` is called, by a timer after so many seconds. No coroutine: ten thousand of them sleep."""
@@ -216,11 +220,11 @@ class Standing:
         self.election.hint(lease, self._around.now())
         self.tenure.publish()
         if before is None or lease.vacant or lease.holder != before.holder:
-            self.wake()
+            self._hurry()
 
     def _changed(self) -> None:
-        self.tenure.publish()
-        self.wake()
+        self.tenure.settle()
+        self._hurry()
         self._tell()
 
     def _done(self, _task: asyncio.Task[None]) -> None:
@@ -236,15 +240,11 @@ class Standing:
         """The loop is being shut down around us: nothing can be drained any more, but a lease can still go back."""
         held = self.election.phase in HOLDING
         self.election.stand_down(self._around.now())
-        if self.term is not None:
-            self.term._end(LossReason.RELEASED)
-        if not held:
-            return
-        self.election.in_flight = None
-        self.election.drained(self._around.now())
-        action = self.election.step(self._around.now())
-        if isinstance(action, Send):
-            try:
-                await self._around.ask(action.operation, action.timeout)
-            except Exception as err:
-                self._misbehaved(err)
+        self.tenure.end()
+        if held:
+            self.election.in_flight = None
+            self.election.drained(self._around.now())
+            action = self.election.step(self._around.now())
+            if isinstance(action, Send):
+                with contextlib.suppress(Exception):
+                    await self._around.ask(action.operation, action.timeout)

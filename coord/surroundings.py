@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from coord.candidate import Candidate
@@ -29,6 +29,9 @@ class Surroundings(Protocol):
 
     def ask(self, operation: Operation, timeout: float) -> Awaitable[Result]:
         """Put one operation to the store, bounded by `timeout` seconds. Never raises for a store's trouble."""
+
+    def begin(self, operation: Operation, timeout: float) -> Coroutine[Any, Any, Result] | None:
+        """Put it to the store in this very turn of the loop, to be awaited as `ask` is. None: that cannot be done."""
 
     def follow(self, role: str, listener: Callable[[Lease], None]) -> Callable[[], None]:
         """Hear the feed's hints about `role`; returns what ends that."""

@@ -9,12 +9,16 @@ from collections.abc import Callable
 
 from coord import events, observing
 from coord.announcer import Announcer, Running
+from coord.bounded import bounded
 from coord.election import Elected, Election, Event, Lost, Phase
 from coord.flag import Flag
 from coord.lease import LossReason
 from coord.term import Term
 from coord.timing import Instant
 from coord.watchdog import Watchdog
+
+AFTER_CALLBACKS = 0.001
+"""Seconds that a callback has for itself when it begins."""
 
 
 class Tenure:
@@ -29,7 +33,9 @@ class Tenure:
         "_at_most",
         "_changed",
         "_drain",
+        "_elected",
         "_election",
+        "_ended",
         "_loop",
         "_now",
         "_watchdog",
@@ -56,6 +62,8 @@ class Tenure:
         self.began = 0.0
         """When the last term began, on the awake clock."""
         self._drain: asyncio.Task[None] | None = None
+        self._elected = False  # just now
+        self._ended: asyncio.Handle | None = None  # there while nothing but a turn of the loop keeps the lease
         self.undrained: Term | None = None
         """The lost term whose work has not ended within `drain_timeout`, until it does."""
 
@@ -68,6 +76,12 @@ class Tenure:
     def running(self) -> Running | None:
         """The callback that runs now."""
         return self._announcer.running
+
+    async def let_call(self) -> None:
+        """Callbacks of an election go first: their thread cannot run while this one does what else comes of it."""
+        if self._elected and not self._announcer.idle:
+            await asyncio.sleep(AFTER_CALLBACKS)
+        self._elected = False
 
     def publish(self) -> None:
         """Tell what the core has decided since the last time."""
@@ -98,6 +112,7 @@ class Tenure:
             events.info("leadership.elected", role=role, token=term.token)
             if observing.observer is not None:
                 observing.observer.elected(term)
+            self._elected = True
             self._announcer.elected(term, functools.partial(self._on_loop, self._callback_failed, term))
         elif isinstance(event, Lost):
             lost = self.term
@@ -112,7 +127,7 @@ class Tenure:
                 observing.observer.lost(lost, reason)
             ended = self._announcer.lost(lost)
             if ended:
-                self._loop.call_soon(self._drained)
+                self._ended = self._loop.call_soon(self._drained)
             else:
                 self._drain = self._loop.create_task(self._until_drained(lost, ended), name=f"coord drain {role}")
         else:
@@ -142,7 +157,7 @@ class Tenure:
     async def _until_drained(self, term: Term, ended: Flag) -> None:
         """Wait for `on_lost` and for every job under the term, then let the core go on (rule 3)."""
         try:
-            await asyncio.wait_for(_happened(ended), self.drain_timeout)
+            await bounded(_happened(ended), self.drain_timeout)
         except asyncio.TimeoutError:
             events.warning("leadership.not_drained", role=term.role, token=term.token, seconds=self.drain_timeout)
             self._election.abandon(self._now())
@@ -153,7 +168,21 @@ class Tenure:
         self._drain = None
         self._drained()
 
+    def settle(self) -> None:
+        """Tell what the core has decided, and let it go on now where nothing is left to wait for."""
+        self.publish()
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended.cancel()
+            self._election.drained(self._now())
+
+    def end(self) -> None:
+        """Nobody is to believe in the last term any more, whatever is told of it later."""
+        if self.term is not None:
+            self.term._end(LossReason.RELEASED)
+
     def _drained(self) -> None:
+        self._ended = None
         self._election.drained(self._now())
         self._changed()
 

@@ -10,11 +10,11 @@ that was given up must not leave a connection behind on which its late answer co
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from coord.lease import Lease
-from coord.operations import Claim, Release, Renew, Result
+from coord.operations import Claim, Operation, Release, Renew, Result
 from coord.past import PastTerm
 
 
@@ -68,3 +68,12 @@ class Store(Protocol):
 
     def abandon(self) -> None:
         """In a forked child: forget every connection without touching it (rule 9)."""
+
+
+@runtime_checkable
+class Prompt(Protocol):
+    """What a store may be able to do besides: send before anybody awaits. A handover does not wait for tasks then."""
+
+    def begin(self, operation: Operation, timeout: float) -> Coroutine[Any, Any, Result] | None:
+        """Send a claim or a release in this very turn of the loop. What is returned must be awaited, and is as the
+        method of that name; None: that cannot be done now, and nothing was sent."""

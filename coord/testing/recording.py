@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 from coord import urls
 from coord.board.protocol import Board
 from coord.lease import Lease
-from coord.operations import Claim, Failure, Release, Renew, Result
+from coord.operations import Claim, Failure, Operation, Release, Renew, Result
 from coord.past import PastTerm
 from coord.stores.protocol import Store
 from coord.term import Term
@@ -40,6 +40,27 @@ class RecordingStore:
 
     async def release(self, release: Release, timeout: float) -> Result:
         return (await self._record([release], self._one(self.inner.release(release, timeout))))[0]
+
+    def begin(self, operation: Operation, timeout: float) -> Coroutine[Any, Any, Result] | None:
+        """Recorded before it is sent; as not done where the inner store cannot send at once."""
+        send = getattr(self.inner, "begin", None)
+        if send is None or not isinstance(operation, (Claim, Release)):
+            return None
+        key = invoked(self.history, self.process, operation)
+        sent = send(operation, timeout)
+        if sent is None:
+            self.history.fail(key, detail="not sent")
+            return None
+        return self._begun(key, sent)
+
+    async def _begun(self, key: tuple[str, int], sent: Coroutine[Any, Any, Result]) -> Result:
+        try:
+            result = await sent
+        except BaseException:
+            self.history.unknown(key)
+            raise
+        answered(self.history, key, result)
+        return result
 
     def board(self) -> Board:
         """Not recorded, either."""

@@ -57,7 +57,7 @@ def _watch_rethinkdb(told: Told) -> Callable[[], None]:
     from coord.stores.rethinkdb import driver
     from coord.stores.rethinkdb.connection import Pool
 
-    run, feed = Pool.run, Pool.feed
+    run, begin, feed = Pool.run, Pool.begin, Pool.feed
 
     def table(term: Any) -> str:
         message = term if isinstance(term, bytes) else driver.start(term, {})
@@ -68,16 +68,22 @@ def _watch_rethinkdb(told: Told) -> Callable[[], None]:
         told(table(term), clock.total_seconds())
         return await run(self, term, *args, **options)
 
+    def counted_begin(self: Pool, message: bytes, timeout: float) -> Any:
+        at, sent = clock.total_seconds(), begin(self, message, timeout)
+        if sent is not None:
+            told(table(message), at)
+        return sent
+
     async def counted_feed(self: Pool, term: Any, *args: Any, **options: Any) -> AsyncGenerator[Any, None]:
         told(f"feed of {table(term)}", clock.total_seconds())
         async for item in feed(self, term, *args, **options):
             yield item
 
-    def put(run: Any, feed: Any) -> None:
-        Pool.run, Pool.feed = run, feed  # type: ignore[method-assign]
+    def put(run: Any, begin: Any, feed: Any) -> None:
+        Pool.run, Pool.begin, Pool.feed = run, begin, feed  # type: ignore[method-assign]
 
-    put(counted_run, counted_feed)
-    return lambda: put(run, feed)
+    put(counted_run, counted_begin, counted_feed)
+    return lambda: put(run, begin, feed)
 
 
 def _watch_sqlite(told: Told) -> Callable[[], None]:

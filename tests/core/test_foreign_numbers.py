@@ -28,3 +28,25 @@ def test_what_is_no_number_is_passed_over(bad: object) -> None:
 
 def test_every_token_that_there_can_be_is_remembered() -> None:
     assert [term.token for term in terms("r", [{"token": MAX_TOKEN, "holder": "h", "since": 1.0}])] == [MAX_TOKEN]
+
+
+@pytest.mark.parametrize(
+    ("ended", "until", "reason"),
+    [
+        ([3.0, "taken"], 3.0, "taken"),
+        ([9.0, "expired"], 5.0, "expired"),  # its lease would have run on, had nobody else got the role
+        (None, 5.0, "expired"),
+        ([True, 7], 5.0, "expired"),
+        ([10**400, "taken"], 5.0, "taken"),
+        ([3.0], 5.0, "expired"),
+        ("nonsense", 5.0, "expired"),
+    ],
+)
+def test_the_end_of_a_term_may_stand_with_the_next(ended: object, until: float, reason: str) -> None:
+    first = {"token": 1, "holder": "a", "since": 1.0, "until": None, "reason": ""}
+    second = {"token": 2, "holder": "b", "since": 5.0, "until": None, "reason": "", "ended": ended}
+    later, earlier = terms("r", [first, second])
+    assert (earlier.until, earlier.reason) == (until, reason)
+    assert (later.until, later.reason) == (None, "")
+    closed = {**first, "until": 2.0, "reason": "released"}
+    assert terms("r", [closed, second])[1].until == 2.0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import os
 import shutil
 import socket
@@ -10,15 +12,19 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from coord import asking
 from coord.errors import StoreRefused, StoreUnavailable
-from coord.operations import Claim, Release, Renew
+from coord.lease import MAX_TOKEN, Sight
+from coord.operations import Claim, Look, Release, Renew
 from coord.stores.rethinkdb import RethinkDBStore, driver, errors, parse_url
 from coord.stores.rethinkdb.setup import set_up
+from coord.stores.rethinkdb.templates import Form
 from coord.stores.rethinkdb.wire import Wire
 from tests.servers.rethinkdb_server import Authority, Cluster, Server
 from tests.stores.rethinkdb_kit import answered, ask, db, failed, opened, r, run
@@ -173,6 +179,120 @@ def test_failover_between_hosts_that_do_not_answer(server: Server) -> None:
         run(body)
         wrong.shutdown(socket.SHUT_RDWR)
         talker.join(5)
+
+
+def test_answers_that_come_in_pieces_or_together(rethinkdb_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes of a connection come as they like: one by one, or many answers at once."""
+    whole, kept = Wire.data_received, bytearray()
+
+    def one_by_one(wire: Wire, data: bytes) -> None:
+        for byte in data:
+            whole(wire, bytes([byte]))
+
+    def together(wire: Wire, data: bytes) -> None:
+        kept.extend(data)
+        if len(kept) > 3_000:
+            whole(wire, bytes(kept))
+            kept.clear()
+
+    async def body() -> None:
+        async with opened(rethinkdb_url) as store:
+            monkeypatch.setattr(Wire, "data_received", one_by_one)
+            await store.open(5)
+            texts = [f"{number}" * 500 for number in range(10)]
+            asked = [store._pool.run(r.expr(text), 5) for text in texts]
+            monkeypatch.setattr(Wire, "data_received", together)
+            assert await asyncio.gather(*asked) == texts
+
+    run(body)
+
+
+def test_what_is_begun_is_sent_before_it_is_awaited(rethinkdb_url: str) -> None:
+    async def body() -> None:
+        async with opened(rethinkdb_url) as store:
+            assert store.begin(Claim("r", "a", 1, 30.0), 5) is None  # it is not connected
+            await store.open(5)
+            assert store.begin(Look("r"), 5) is None
+            sent = store.begin(Claim("r", "a", 1, 30.0), 5)
+            assert sent is not None
+            await asyncio.sleep(0.2)
+            assert [row.holder for row in await store.read(["r"], 5)] == ["a"]
+            assert answered(await sent).lease.token == 1
+            first = store._pool._shared
+            asking.drop(store.begin(Release("r", "a", 1, 2), 5))
+            assert store._pool._shared is None  # what may still come on that connection is for nobody
+            assert first is not None
+            assert first.closed
+            assert answered(await store.claim(Claim("r", "b", 1, 30.0), 5)).lease.token > 0
+
+    run(body)
+
+
+@pytest.mark.parametrize("history", [7, "text", [], [7], [None], {}, None, [{"until": "never"}]])
+def test_a_history_that_somebody_edited_hinders_no_handover(rethinkdb_url: str, history: object) -> None:
+    row = db(rethinkdb_url).table("coord_leases").get("r")
+
+    async def body() -> None:
+        async with opened(rethinkdb_url) as store:
+            assert answered(await store.claim(Claim("r", "a", 1, 30.0), 5)).applied
+            await store._pool.run(row.update({"history": history}), 5)
+            assert answered(await store.release(Release("r", "a", 1, 2), 5)).applied
+            await store._pool.run(row.update({"history": history}), 5)
+            assert answered(await store.claim(Claim("r", "b", 1, 30.0, expected=Sight(None, 1, 2)), 5)).lease.token == 2
+            await store._pool.run(row.update({"history": history}), 5)
+            assert answered(await store.claim(Claim("r", "b", 2, 30.0), 5)).lease.token == 3
+            assert [term.token for term in await store.past(None, 5)][:1] == [3]
+
+    run(body)
+
+
+@pytest.mark.parametrize("token", [2.5, -3, "7", None, MAX_TOKEN])
+def test_a_token_that_somebody_edited(rethinkdb_url: str, token: object) -> None:
+    row = db(rethinkdb_url).table("coord_leases").get("r")
+
+    async def body() -> None:
+        async with opened(rethinkdb_url) as store:
+            assert answered(await store.claim(Claim("r", "a", 1, 30.0), 5)).applied
+            assert answered(await store.release(Release("r", "a", 1, 2), 5)).applied
+            await store._pool.run(row.update({"token": token}), 5)
+            result = await store.claim(Claim("r", "b", 1, 30.0), 5)
+            if token == MAX_TOKEN:
+                assert "at its end" in failed(result).detail
+            else:
+                assert answered(result).lease.token == (3 if token == 2.5 else 1)
+
+    run(body)
+
+
+def test_what_will_be_urgent_is_built_at_leisure(rethinkdb_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        async with opened(rethinkdb_url) as store:
+            claim = Claim("r", "a", 1, 30.0, skew=60.0)
+            assert answered(await store.claim(claim, 5)).applied
+            await asyncio.sleep(0.5)
+            monkeypatch.setattr(driver, "start", None)  # nothing more is built
+            assert answered(await store.release(Release("r", "a", 1, 2), 5)).applied
+            again = replace(claim, beat=3, expected=Sight(None, 1, 2))
+            assert answered(await store.claim(again, 5)).lease.token == 2
+            taken = replace(claim, holder="b", expected=Sight("a", 2, 3), takeover=True)
+            assert answered(await store.claim(taken, 5)).lease.token == 3
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    "value", ["", 'a"b\\c\n', "ä\u2028😀", 0, -7, 2**53, 1.5, 1e-300, 1e21, 30.0, None, True, False]
+)
+def test_what_is_filled_into_a_query_is_as_the_driver_writes_it(value: Any) -> None:
+    form = Form(lambda given: r.expr([given["what"], "and", given["what"]]))
+    assert json.loads(form.fill({"what": value})) == json.loads(driver.start(r.expr([value, "and", value]), {}))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, [1], {}])
+def test_what_cannot_be_filled_into_a_query(value: Any) -> None:
+    form = Form(lambda given: r.expr([given["what"]]))
+    with pytest.raises((ValueError, AssertionError)):
+        form.fill({"what": value})
 
 
 @pytest.fixture

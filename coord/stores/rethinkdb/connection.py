@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any
 
 from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
@@ -49,8 +49,19 @@ class Pool:
         until = loop.time() + timeout
         message = term if isinstance(term, bytes) else driver.start(term, options)
         wire = await self._connected(until)
+        return await self._answer(wire, wire.ask(self.url, message, max(until - loop.time(), 0.001)), timeout)
+
+    def begin(self, message: bytes, timeout: float) -> Coroutine[Any, Any, Any] | None:
+        """Send a query in this very turn of the loop. What is returned must be awaited, as `run` is; None: there is no
+        connection yet, and nothing was sent."""
+        wire = self._shared
+        if wire is None or not wire.usable or self._loop is not asyncio.get_running_loop():
+            return None
+        return self._answer(wire, wire.begin(self.url, message, timeout), timeout)
+
+    async def _answer(self, wire: Wire, asked: Coroutine[Any, Any, Any], timeout: float) -> Any:
         try:
-            return await wire.ask(self.url, message, max(until - loop.time(), 0.001))
+            return await asked
         except asyncio.TimeoutError:
             self._discard(wire)
             raise errors.lost(f"{wire.address} did not answer within {timeout:g} s") from None

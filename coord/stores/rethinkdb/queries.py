@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from coord.checks import MAX_TTL
+from coord.lease import Sight
 from coord.operations import Claim, Release, Renew
-from coord.stores.rethinkdb import careful, claims, driver, history
+from coord.stores.rethinkdb import careful, claims, driver, history, releases
 from coord.stores.rethinkdb.claims import Shape
 from coord.stores.rethinkdb.rows import FIELDS
 from coord.stores.rethinkdb.templates import Form, Template
@@ -25,8 +26,6 @@ _KEY = "role "
 
 _BATCH = 8
 """Renewals from which on rows are not sent back: that saves more than a second query, now and then, costs."""
-_FAR = 100_000_000_000
-"""A time after all others, in seconds since 1970."""
 
 
 class Queries:
@@ -48,9 +47,20 @@ class Queries:
             self._claims[shape] = Form(lambda given: self._claim(given, shape))
         return self._claims[shape].fill(claims.parameters(asked))
 
-    def release(self, asked: Release) -> bytes:
+    def likely(self, asked: Claim) -> list[Callable[[], object]]:
+        """Each builds one of the queries that follow upon such a claim: its candidate gives the role back, or takes
+        it when another does, or fails to renew."""
+        follower = replace(asked, lost=None, takeover=False)
+        given_back, run_out = (Sight(holder, 1, asked.beat) for holder in (None, f"not {asked.holder}"))
+        return [
+            lambda: self._release,
+            lambda: self.claim(replace(follower, expected=given_back)),
+            lambda: self.claim(replace(follower, expected=run_out, takeover=True)),
+        ]
+
+    def release(self, asked: Release, *, careful: bool = False) -> bytes:
         """rules.release"""
-        form = self._release
+        form = self._careful_release if careful else self._release
         if asked.linger > 0:
             form = self._lingering if asked.to is None else self._handover
         return form.fill({name: getattr(asked, name) for name in asked.__slots__})
@@ -95,74 +105,66 @@ class Queries:
 
     def _claim(self, asked: Mapping[str, Any], shape: Shape) -> Any:
         r = self.r
-        blank = {"holder": None, "token": 0, "beat": 0, "ttl": 0, "renewed_at": r.epoch_time(0), "history": []}
+        blank = {"holder": None, "token": 0, "ttl": 0, "renewed_at": r.epoch_time(0), "history": []}
 
-        def replaced(old: Any) -> Any:
-            row = r.branch(old.eq(None), blank, careful.view(old)) if shape.careful else old.default(blank)
-            return row.do(
-                lambda row: r.branch(claims.may_be_had(asked, row, shape), claims.taken(asked, row, shape), old)
-            )
+        def replaced(old: Any, row: Any) -> Any:
+            return r.branch(claims.may_be_had(asked, row, shape), claims.taken(asked, row, shape), old)
 
-        return self._swap(asked, replaced)
+        def carefully(old: Any) -> Any:
+            return r.branch(old.eq(None), {**blank, "beat": 0}, careful.view(old)).do(lambda row: replaced(old, row))
+
+        def quickly(old: Any) -> Any:
+            if shape.expected:  # then there is one
+                return replaced(old, old)
+            return old.default(blank).do(lambda row: replaced(old, row))
+
+        return self._swap(asked, carefully if shape.careful else quickly)
 
     @cached_property
     def _release(self) -> Form:
-        return Form(lambda asked: self._given_back(asked, self._left))
+        def released(asked: Mapping[str, Any]) -> Any:
+            changed = {"renewed_at": self.r.now(), "history": history.closed(asked, self.r.row), **releases.left(asked)}
+            return self.r.branch(releases.mine(asked, self.r.row), changed, {})
+
+        def one(asked: Mapping[str, Any]) -> Any:
+            row = self.table.get(asked["role"])
+            return self._told(row.update(released(asked), return_changes="always", durability="hard"))
+
+        return Form(one)
+
+    @cached_property
+    def _careful_release(self) -> Form:
+        return Form(lambda asked: self._given_back(asked, releases.left))
 
     @cached_property
     def _lingering(self) -> Form:
-        return Form(lambda asked: self._given_back(asked, self._lingers))
+        return Form(lambda asked: self._given_back(asked, releases.lingers))
 
     @cached_property
     def _handover(self) -> Form:
-        return Form(lambda asked: self._given_back(asked, self._handed_over))
+        return Form(lambda asked: self._given_back(asked, releases.handed_over))
 
     def _given_back(self, asked: Mapping[str, Any], after: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Any:
         r = self.r
 
         def replaced(old: Any) -> Any:
             told = {"renewed_at": r.now(), "history": history.after_release(asked, old), **after(asked)}
-            return r.branch(self._mine(asked, old), old.merge(told), old)
+            return r.branch(releases.mine(asked, old), old.merge(told), old)
 
         return self._swap(asked, replaced)
 
     def _swap(self, asked: Mapping[str, Any], replaced: Callable[[Any], Any]) -> Any:
         """Put the row of `asked["role"]`, existing or not, through `replaced`."""
         row = self.table.get(asked["role"])
-        written = row.replace(replaced, return_changes="always", durability="hard")
+        return self._told(row.replace(replaced, return_changes="always", durability="hard"))
+
+    def _told(self, written: Any) -> Any:
         # The terms of a row are most of it, and no part of the answer.
-        unasked = {"old_val": True, "new_val": {"history": True}}
-        return self._timed(
-            written, lambda report: report.merge({"changes": report["changes"].default([]).without(unasked)})
-        )
+        unasked = {"changes": {"old_val": True, "new_val": {"history": True}}}
+        return self._timed(written, lambda report: report.without(unasked))
 
     def _timed(self, written: Any, told: Callable[[Any], Any] = lambda report: report) -> Any:
         return written.do(lambda report: {"written": told(report), "now": self.r.now().to_epoch_time()})
-
-    def _mine(self, asked: Any, row: Any) -> Any:
-        """Whether the row is whole, and held as `asked` says. Quicker than by types: the server orders values by type
-        first, so what lies between two numbers is a number."""
-        r = self.r
-        at = row["renewed_at"]
-        return r.and_(
-            row["holder"].eq(asked["holder"]),
-            row["token"].eq(asked["token"]),
-            row["beat"].ge(0),
-            row["beat"].lt(asked["beat"]),
-            row["ttl"].gt(0),
-            row["ttl"].le(MAX_TTL),
-            at.ge(r.epoch_time(0)),
-            at.le(r.epoch_time(_FAR)),
-        ).default(False)
-
-    def _handed_over(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        return {"holder": asked["to"], "beat": 0, "ttl": asked["linger"], "since": 0, "info": self.r.literal({})}
-
-    def _lingers(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        return {"beat": asked["beat"], "ttl": asked["linger"]}
-
-    def _left(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        return {"beat": asked["beat"], "holder": None, "since": 0}
 
     @cached_property
     def _quick_renewal(self) -> Form:
@@ -233,7 +235,7 @@ class Queries:
             "renewed_at": r.branch(old["renewed_at"].gt(r.now()), old["renewed_at"], r.now()),
             "info": r.literal(r.branch(asked.has_fields("info"), r.json(asked["info"]), old["info"].default({}))),
         }
-        return r.branch(self._mine(asked, old), old.merge(changed), old)
+        return r.branch(releases.mine(asked, old), old.merge(changed), old)
 
 
 def _renewal(asked: Renew) -> dict[str, Any]:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from coord.errors import AccessDenied, CoordError, NotSetUp, StoreRefused, StoreUnavailable
 from coord.lease import Lease
-from coord.operations import Answer, Claim, Failure, Release, Renew, Result
+from coord.operations import Answer, Claim, Failure, Operation, Release, Renew, Result
 from coord.past import PastTerm, terms
 from coord.stores import rules
-from coord.stores.rethinkdb import errors
+from coord.stores.rethinkdb import claims, errors
 from coord.stores.rethinkdb.connection import Pool
 from coord.stores.rethinkdb.errors import Trouble, not_set_up
 from coord.stores.rethinkdb.queries import Queries
-from coord.stores.rethinkdb.rows import lease, sound
+from coord.stores.rethinkdb.rows import lease
 from coord.stores.rethinkdb.url import RethinkURL, parse_url
 
 MANY = 1_000
 """Renewals that are put into one query; more are sent as several at once, each as atomic per row as one."""
+AT_LEISURE = 0.02
+"""Seconds after the first claim, and between, in which the queries that will be urgent are built: 2 ms for each."""
 
 
 class RethinkDBStore:
@@ -30,6 +32,7 @@ class RethinkDBStore:
     def __init__(self, url: RethinkURL | str) -> None:
         self._url = parse_url(url) if isinstance(url, str) else url
         self._pool = Pool(self._url)
+        self._prepared = False
 
     def __repr__(self) -> str:
         return f"<RethinkDBStore {self.url}>"
@@ -72,16 +75,47 @@ class RethinkDBStore:
             raise NotSetUp(not_set_up(what, self._url))
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
+        return await self._claimed(claim, timeout)
+
+    async def release(self, release: Release, timeout: float) -> Result:
+        return await self._released(release, timeout)
+
+    def begin(self, operation: Operation, timeout: float) -> Coroutine[Any, Any, Result] | None:
+        """protocol.Prompt"""
+        if isinstance(operation, Claim):
+            sent = self._pool.begin(self._queries.claim(operation), timeout)
+            return sent and self._claimed(operation, timeout, sent)
+        if isinstance(operation, Release):
+            sent = self._pool.begin(self._queries.release(operation), timeout)
+            return sent and self._released(operation, timeout, sent)
+        return None
+
+    async def _claimed(self, claim: Claim, timeout: float, sent: Coroutine[Any, Any, Any] | None = None) -> Result:
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
         try:
-            outcome = await self._pool.run(self._queries.claim(claim), timeout)
-            if _misread(outcome["written"]):
-                query = self._queries.claim(claim, careful=True)
-                outcome = await self._pool.run(query, max(until - loop.time(), 0.001))
+            outcome = await (sent or self._pool.run(self._queries.claim(claim), timeout))
+            if _misread(claim, outcome["written"]):
+                left = max(until - loop.time(), 0.001)
+                outcome = await self._pool.run(self._queries.claim(claim, careful=True), left)
         except (Trouble, StoreRefused) as err:
             return _failure(err)
+        if not self._prepared:
+            self._prepared = True
+            for number, build in enumerate(self._queries.likely(claim), 1):
+                loop.call_later(AT_LEISURE * number, build)
         return _swapped(claim.role, outcome)
+
+    async def _released(self, release: Release, timeout: float, sent: Coroutine[Any, Any, Any] | None = None) -> Result:
+        until = asyncio.get_running_loop().time() + timeout
+        try:
+            outcome = await (sent or self._pool.run(self._queries.release(release), timeout))
+            if _stumbled(outcome["written"]):
+                left = max(until - asyncio.get_running_loop().time(), 0.001)
+                outcome = await self._pool.run(self._queries.release(release, careful=True), left)
+        except (Trouble, StoreRefused) as err:
+            return _failure(err)
+        return _swapped(release.role, outcome)
 
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
         wanted = None if roles is None else tuple(roles)
@@ -92,12 +126,6 @@ class RethinkDBStore:
         except Trouble as trouble:
             raise trouble.error() from None
         return [term for row in rows for term in terms(str(row["id"]), row.get("history"))]
-
-    async def release(self, release: Release, timeout: float) -> Result:
-        try:
-            return _swapped(release.role, await self._pool.run(self._queries.release(release), timeout))
-        except (Trouble, StoreRefused) as err:
-            return _failure(err)
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
         if len(renewals) <= MANY:
@@ -187,13 +215,17 @@ def _batched(asked: Renew, result: Result) -> Result:
     return result
 
 
-def _misread(written: Mapping[str, Any]) -> bool:
-    """Whether a quick claim stumbled over a row that somebody wrote by hand. Then nothing was changed."""
+def _stumbled(written: Mapping[str, Any]) -> bool:
+    """Whether a quick swap met a row that somebody wrote by hand. Then nothing was changed."""
+    error = str(written.get("first_error", ""))
+    # Never a second swap where the first may have been done.
+    return bool(written["errors"]) and not (error.startswith(errors.REFUSAL) or errors.from_row(error).unknown)
+
+
+def _misread(claim: Claim, written: Mapping[str, Any]) -> bool:
     if written["errors"]:
-        error = str(written.get("first_error", ""))
-        return not (error.startswith(errors.REFUSAL) or errors.from_row(error).unknown)  # never a blind second claim
-    row = written["changes"][0]["new_val"]
-    return bool(written["unchanged"]) and row is not None and not sound(row)
+        return _stumbled(written)
+    return bool(written["unchanged"]) and claims.misread(claim, written["changes"][0]["new_val"])
 
 
 def _swapped(role: str, outcome: Mapping[str, Any]) -> Result:

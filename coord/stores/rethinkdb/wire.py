@@ -10,71 +10,90 @@ import asyncio
 import contextlib
 import itertools
 import json
-import socket
 import ssl
 import struct
-from collections.abc import AsyncGenerator
-from functools import lru_cache
-from typing import Any
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, cast
 
-from coord.errors import AccessDenied
-from coord.stores.rethinkdb import driver, errors
+from coord.stores.rethinkdb import errors, login
 from coord.stores.rethinkdb.errors import Trouble
 from coord.stores.rethinkdb.url import Address, RethinkURL
 
 _HEADER = struct.Struct("<QL")
+_Answer = asyncio.Future[dict[str, Any]]
 _CONTINUE = b"[2]"
-_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-"""Seconds, seconds and times: a feed, which only listens, learns within half a minute that its machine is gone."""
+_LONGEST_GREETING = 65_536
+"""Bytes without an end, from which on it is no RethinkDB that greets."""
 
 
-class Wire:
-    """An open connection. Make one with `Wire.open`; it belongs to the loop that it was opened on."""
+class Wire(asyncio.Protocol):
+    """An open connection. Make one with `Wire.open`; it belongs to the loop that it was opened on.
 
-    def __init__(self, reader: asyncio.StreamReader, transport: asyncio.Transport, address: Address) -> None:
+    It takes answers apart as they arrive. A stream that a task reads would cost each of them a turn of the loop more.
+    """
+
+    def __init__(self, address: Address) -> None:
         self.address = address
         self.retired = False
         """Set: it takes no new queries, and closes when the last of those under way has its answer or was given up."""
-        self._reader, self._transport = reader, transport
+        self._transport: asyncio.Transport | None = None
         self._numbers = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._waiting: dict[int, _Answer] = {}
+        self._came = bytearray()
+        """What came and is not a whole answer yet."""
+        self._greeting: asyncio.Future[bytes] | None = None
         self._closed = False
-        self._listener = asyncio.get_running_loop().create_task(self._listen(), name="coord rethinkdb connection")
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._keeper = asyncio.get_running_loop().create_task(self._keep(), name="coord rethinkdb connection")
 
     @classmethod
     async def open(cls, url: RethinkURL, address: Address) -> Wire:
         """Connect and log in. Takes as long as it takes: the caller bounds it. Raises `Trouble`."""
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(loop=loop)
-        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        wire = cls(address)
         try:
-            transport, _ = await loop.create_connection(
-                lambda: protocol, address.host, address.port, ssl=_trust(url.ca_certs) if url.tls else None
+            transport, _ = await asyncio.get_running_loop().create_connection(
+                lambda: wire, address.host, address.port, ssl=login.trust(url.ca_certs) if url.tls else None
             )
+            login.tune(transport.get_extra_info("socket"))
+            await login.log_in(wire._greet, url, address)
         except (OSError, ssl.CertificateError) as err:
-            raise errors.unreachable(f"cannot connect to {address}: {_why(err)}") from None
-        try:
-            _tune(transport.get_extra_info("socket"))
-            await _log_in(reader, transport, url, address)
-            return cls(reader, transport, address)
+            wire.close()
+            raise errors.unreachable(f"cannot connect to {address}: {login.why(err)}") from None
         except BaseException:
-            transport.abort()
+            wire.close()
             raise
+        return wire
 
     @property
     def usable(self) -> bool:
-        return not (self._closed or self.retired or self._transport.is_closing())
+        return not (self.retired or self._lost)
 
     @property
     def closed(self) -> bool:
         return self._closed
 
+    @property
+    def _lost(self) -> bool:
+        return self._closed or self._transport is None or self._transport.is_closing()
+
     async def ask(self, url: RethinkURL, message: bytes, timeout: float) -> Any:
         """The whole answer to one query, a list for a sequence. Raises `Trouble`, and `TimeoutError` after `timeout`
         seconds."""
         until = asyncio.get_running_loop().time() + timeout
-        number, items = next(self._numbers), []
-        response = await self._exchange(number, message, until)
+        number = next(self._numbers)
+        return await self._whole(url, number, await self._exchange(number, message, until), until)
+
+    def begin(self, url: RethinkURL, message: bytes, timeout: float) -> Coroutine[Any, Any, Any]:
+        """Send a query now; what is returned must be awaited, as `ask` is."""
+        until = asyncio.get_running_loop().time() + timeout
+        number = next(self._numbers)
+        return self._begun(url, number, self._put(number, message), until)
+
+    async def _begun(self, url: RethinkURL, number: int, answer: _Answer, until: float) -> Any:
+        return await self._whole(url, number, await self._awaited(number, answer, until), until)
+
+    async def _whole(self, url: RethinkURL, number: int, response: dict[str, Any], until: float) -> Any:
+        items: list[Any] = []
         while response["t"] == errors.PARTIAL:
             items += response["r"]
             response = await self._exchange(number, _CONTINUE, until)
@@ -91,6 +110,7 @@ class Wire:
         while response["t"] == errors.PARTIAL:
             for item in response["r"]:
                 yield item
+            await asyncio.sleep(0)  # whoever was woken by them goes first
             response = await self._exchange(number, _CONTINUE)
         if response["t"] == errors.SEQUENCE:
             raise errors.lost("the feed ended")
@@ -108,21 +128,99 @@ class Wire:
             return
         self._closed = True
         with contextlib.suppress(RuntimeError):  # its loop has been closed already
-            self._listener.cancel()
-            self._transport.abort()
+            self._end()
             self._fail(errors.lost("the connection was closed"))
 
-    async def _exchange(self, number: int, message: bytes, until: float | None = None) -> dict[str, Any]:
-        if self._closed or self._transport.is_closing():
-            raise errors.unreachable(f"the connection to {self.address} was lost")
-        loop = asyncio.get_running_loop()
-        future = self._waiting[number] = loop.create_future()
-        self._transport.write(_HEADER.pack(number, len(message)) + message)
-        # A timer of its own is a tenth of what `wait_for` costs, which makes a task.
-        timer = None if until is None else loop.call_at(until, _give_up, future)
+    # -- what asyncio tells it -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        came, at = self._came, 0
+        came += data
+        if self._greeting is not None:
+            self._greeted(self._greeting)
+            return
         try:
-            answer: dict[str, Any] = await future
-            return answer
+            while len(came) - at >= _HEADER.size:
+                number, length = _HEADER.unpack_from(came, at)
+                begin, end = at + _HEADER.size, at + _HEADER.size + length
+                if len(came) < end:
+                    break
+                future = self._waiting.get(number)
+                if future is not None and not future.done():
+                    future.set_result(json.loads(came[begin:end]))
+                at = end
+        except (ValueError, RecursionError):  # not the server's words
+            self._broken(None)
+        del came[:at]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._broken(exc)
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _broken(self, err: Exception | None) -> None:
+        self._closed = True
+        self._end()
+        if self._greeting is not None and not self._greeting.done():
+            self._greeting.set_exception(err or EOFError())
+        self._fail(errors.lost(f"the connection to {self.address} broke off"))
+
+    async def _keep(self) -> None:
+        """A loop that ends cancels its tasks: that is how a connection which everybody has forgotten gets closed."""
+        try:
+            await self._over
+        finally:
+            self.close()
+
+    def _write(self, data: bytes) -> None:
+        assert self._transport is not None  # it is connected
+        self._transport.write(data)
+
+    def _end(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+        if not self._over.done():
+            self._over.set_result(None)
+
+    async def _greet(self, request: bytes) -> bytes:
+        """The answer to one message of the log-in, up to the 0 that ends it."""
+        if self._closed:
+            raise EOFError
+        self._greeting = asyncio.get_running_loop().create_future()
+        try:
+            if request:
+                self._write(request)
+            self._greeted(self._greeting)  # two answers may have come as one
+            return await self._greeting
+        finally:
+            self._greeting = None
+
+    def _greeted(self, greeting: asyncio.Future[bytes]) -> None:
+        end = self._came.find(b"\0")
+        if end < 0 and len(self._came) > _LONGEST_GREETING:
+            self._broken(ValueError("no greeting"))
+        elif end >= 0 and not greeting.done():
+            greeting.set_result(bytes(self._came[:end]))
+            del self._came[: end + 1]
+
+    async def _exchange(self, number: int, message: bytes, until: float | None = None) -> dict[str, Any]:
+        return await self._awaited(number, self._put(number, message), until)
+
+    def _put(self, number: int, message: bytes) -> _Answer:
+        if self._lost:
+            raise errors.unreachable(f"the connection to {self.address} was lost")
+        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+        self._write(_HEADER.pack(number, len(message)) + message)
+        return answer
+
+    async def _awaited(self, number: int, answer: _Answer, until: float | None) -> dict[str, Any]:
+        # A timer of its own is a tenth of what `wait_for` costs, which makes a task.
+        timer = None if until is None else asyncio.get_running_loop().call_at(until, _give_up, answer)
+        try:
+            return await answer
         finally:
             if timer is not None:
                 timer.cancel()
@@ -130,78 +228,12 @@ class Wire:
             if self.retired and not self._waiting:
                 self.close()
 
-    async def _listen(self) -> None:
-        trouble = errors.lost(f"the connection to {self.address} broke off")
-        try:
-            while True:
-                number, length = _HEADER.unpack(await self._reader.readexactly(_HEADER.size))
-                body = await self._reader.readexactly(length)
-                future = self._waiting.get(number)
-                if future is not None and not future.done():
-                    future.set_result(json.loads(body))
-        except (OSError, EOFError, ValueError):
-            pass
-        finally:
-            self._closed = True
-            self._transport.abort()
-            self._fail(trouble)
-
     def _fail(self, trouble: Trouble) -> None:
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(trouble)
 
 
-def _give_up(future: asyncio.Future[dict[str, Any]]) -> None:
+def _give_up(future: _Answer) -> None:
     if not future.done():
         future.set_exception(asyncio.TimeoutError())
-
-
-@lru_cache(maxsize=8)
-def _trust(ca_certs: str | None) -> ssl.SSLContext:
-    """TLS 1.2 or later, with the certificate and the host name checked; without `ca_certs` by the system's roots."""
-    try:
-        return ssl.create_default_context(cafile=ca_certs)
-    except (OSError, ssl.SSLError) as err:
-        raise Trouble(f"ca_certs cannot be used: {_why(err)}", unknown=False, refused=AccessDenied) from None
-
-
-def _tune(sock: Any) -> None:
-    with contextlib.suppress(OSError, AttributeError):  # none of this is needed for right answers
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _KEEPALIVE.items():
-            if (option := getattr(socket, name, None)) is not None:
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-async def _log_in(
-    reader: asyncio.StreamReader, transport: asyncio.Transport, url: RethinkURL, address: Address
-) -> None:
-    handshake = driver.handshake(address.host, address.port, url.user, url.password)
-    from rethinkdb.errors import ReqlAuthError
-
-    answer: bytes | None = None
-    try:
-        while (request := handshake.next_message(answer)) is not None:
-            if request:
-                transport.write(request)
-            answer = (await reader.readuntil(b"\0"))[:-1]
-    except ReqlAuthError:
-        detail = f"{address} refuses the user {url.user!r}: wrong user or password"
-        raise Trouble(detail, unknown=False, refused=AccessDenied) from None
-    except (OSError, EOFError) as err:
-        hint = "" if url.tls else " (does it want TLS? then add tls=1)"
-        raise errors.unreachable(f"{address} broke off while logging in: {_why(err)}{hint}") from None
-    except Exception as err:  # whatever the driver makes of an answer that is not RethinkDB's
-        raise errors.unreachable(f"{address} does not answer like RethinkDB ({type(err).__name__})") from None
-
-
-def _why(err: BaseException) -> str:
-    if isinstance(err, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted ({err.verify_message})"
-    if isinstance(err, ssl.SSLError):
-        return f"TLS failed ({err.reason})"
-    if isinstance(err, OSError) and err.strerror:
-        return err.strerror
-    return type(err).__name__ if isinstance(err, EOFError) else str(err)[:120]
