@@ -7,6 +7,7 @@ was at times killed or stopped just before, while the board still lists it: then
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Awaitable, Callable
 
@@ -68,30 +69,30 @@ def _leader(scene: Scene) -> Member:
 
 
 async def _listed(scene: Scene, to: Member) -> None:
-    """Wait until the board shows that it waits."""
+    """Wait until the board shows that it waits, to somebody."""
     until = now() + LISTED_WITHIN
     while now() < until:
-        try:
-            if any(one.info.get("name") == to.name for one in await scene.operators[0].candidates(ROLE)):
-                return
-        except CoordError:
-            break
+        for operator in scene.operators:
+            with contextlib.suppress(CoordError):
+                if any(one.info.get("name") == to.name for one in await operator.candidates(ROLE)):
+                    return
         await asyncio.sleep(0.05)
     raise NotNow
 
 
 async def _ask(scene: Scene, fault: Fault, asking: Callable[[AsyncCoordinator], Awaitable[Lease]]) -> None:
-    """Of one node after the other: where a clock is far ahead, it seems that nobody leads. What cannot be asked of any,
-    because of another fault, has missed."""
-    why = ""
-    for operator in scene.chance.sample(scene.operators, len(scene.operators)):
-        try:
-            fault.token = (await asking(operator)).token
-        except CoordError as err:
-            why = type(err).__name__
-        else:
-            return
-    fault.missed, fault.detail = True, f"{fault.detail}: {why}"
+    """Of every node, for an order stands for two ttls by their clocks: where they are further apart, only the node that
+    the leader listens to hears of it in time. What cannot be asked of any, because of another fault, has missed."""
+    asked = await asyncio.gather(*(asking(operator) for operator in scene.operators), return_exceptions=True)
+    tokens = [one.token for one in asked if isinstance(one, Lease)]
+    failed = [one for one in asked if isinstance(one, BaseException)]
+    for err in failed:
+        if not isinstance(err, CoordError):
+            raise err
+    if tokens:
+        fault.token = min(tokens)
+    else:
+        fault.missed, fault.detail = True, f"{fault.detail}: {type(failed[0]).__name__}"
 
 
 async def _given_way(scene: Scene, fault: Fault, leader: Member) -> None:
