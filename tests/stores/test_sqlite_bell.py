@@ -12,6 +12,7 @@ import pytest
 
 from coord.operations import Answer, Claim
 from coord.stores.sqlite import SQLiteStore
+from coord.stores.sqlite.alarm import Alarm
 from coord.stores.sqlite.bell import Bell
 
 FILES = Path("/proc/self/fd")
@@ -153,3 +154,55 @@ def test_a_forked_child_has_a_bell_of_its_own(tmp_path: Path) -> None:
     assert loop.run_until_complete(claimed(store, "t"))
     loop.run_until_complete(store.close())
     loop.close()
+
+
+class Sleeper:
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        self.loop, self.until = loop, loop.time() + seconds
+        self.woken: list[float] = []
+
+    def wake(self) -> None:
+        self.woken.append(self.loop.time())
+
+
+def test_each_is_woken_in_its_own_time_by_one_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        alarm, set_for, call_at = Alarm(loop), [], loop.call_at
+        monkeypatch.setattr(loop, "call_at", lambda when, *args: (set_for.append(when), call_at(when, *args))[1])
+        sleepers = [Sleeper(loop, seconds) for seconds in (0.2, 0.1, 0.3, 0.1)]
+        gone = Sleeper(loop, 0.15)
+        for one in (*sleepers, gone):
+            alarm.add(one)
+        assert len(set_for) == 2  # the first, and the one that was earlier
+        alarm.remove(gone)
+        for _ in range(100):
+            if sleepers[2].woken:
+                break
+            monkeypatch.undo()
+            await asyncio.sleep(0.01)
+        assert gone.woken == []
+        for one in sleepers:
+            assert len(one.woken) == 1
+            assert 0 <= one.woken[0] - one.until < 0.1
+            alarm.remove(one)
+        assert alarm._timer is None
+        alarm.add(again := Sleeper(loop, -1.0))
+        await asyncio.sleep(0.01)
+        assert len(again.woken) == 1
+
+    asyncio.run(main())
+
+
+def test_calls_that_are_answered_set_no_timers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        store = SQLiteStore(str(tmp_path / "coord.db"))
+        assert await claimed(store, "first")
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "call_at", lambda *_: pytest.fail("a timer of its own"))
+        for number in range(5):
+            assert await claimed(store, f"r{number}")
+        monkeypatch.undo()
+        await store.close()
+
+    asyncio.run(main())

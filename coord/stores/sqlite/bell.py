@@ -13,6 +13,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from coord.stores.sqlite.alarm import Alarm
+
 Wake = Callable[[], None]
 
 
@@ -24,6 +26,7 @@ class Bell:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, file: bool = True) -> None:
         self.loop = loop
+        self.alarm = Alarm(loop)
         self._lock = threading.Lock()
         self._rung: deque[Wake] = deque()  # emptied without the lock: no swap, but one by one
         self._fd = -1

@@ -203,14 +203,14 @@ class SQLiteStore:
         bell = self._bell_here()
         job = Job(work, timeout, bell)
         worker.put(job)
-        late = bell.loop.call_later(max(0.0, timeout), job.wake)
+        bell.alarm.add(job)
         try:
             await job.finished
         except BaseException:
             job.give_up()
             raise
         finally:
-            late.cancel()
+            bell.alarm.remove(job)
         stage = job.give_up()
         if stage is Stage.DONE:
             return job.result()

@@ -40,12 +40,14 @@ class Job(Generic[T]):
     Work may be tried several times; it changes nothing but by `commit`.
     """
 
-    __slots__ = ("_bell", "_error", "_given_up", "_lock", "_stage", "_value", "_work", "deadline", "finished")
+    __slots__ = ("_bell", "_error", "_given_up", "_lock", "_stage", "_value", "_work", "deadline", "finished", "until")
 
     def __init__(self, work: Callable[[Job[T], Handle], T], timeout: float, bell: Bell) -> None:
         self._work, self._bell = work, bell
         # A little less than the caller waits, so that the answer "busy" still reaches him.
         self.deadline = time.monotonic() + timeout - min(0.02, timeout / 10)
+        self.until = bell.loop.time() + max(0.0, timeout)
+        """When its caller waits no more, by the loop's clock."""
         self.finished: asyncio.Future[None] = bell.loop.create_future()
         self._lock = threading.Lock()
         self._stage = Stage.QUEUED
