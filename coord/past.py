@@ -85,7 +85,7 @@ def after(entries: Sequence[Entry], row: Lease, asked: Claim | Release, now: Lea
 def terms(role: str, entries: object) -> list[PastTerm]:
     """What a stored list says, newest first. Total: what somebody wrote there by hand is passed over."""
     found = [one for one in entries if isinstance(one, Mapping)] if isinstance(entries, list) else []
-    seen = [_term(role, one, after) for one, after in zip(found, [*found[1:], None], strict=True)]
+    seen = [_term(role, one, after) for one, after in zip(found, [*found[1:], None], strict=False)]
     return [one for one in reversed(seen) if one is not None]
 
 

@@ -50,3 +50,7 @@ def test_the_end_of_a_term_may_stand_with_the_next(ended: object, until: float, 
     assert (later.until, later.reason) == (None, "")
     closed = {**first, "until": 2.0, "reason": "released"}
     assert terms("r", [closed, second])[1].until == 2.0
+
+
+def test_a_role_that_nobody_has_led() -> None:
+    assert terms("r", []) == terms("r", None) == []
