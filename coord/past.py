@@ -27,7 +27,8 @@ _EXPIRED = LossReason.EXPIRED.value
 
 Entry = dict[str, Any]
 """A term as it is stored: token, holder, info, since, until, reason, by. Where a store would have to touch the entry
-before for it, this one may have `ended`, instead: [when the lease of that one runs out, reason]."""
+before for it, this one may have `ended`, instead: [when the lease of that one runs out, reason]. It may be kept as a
+text, lines of JSON of which each says more of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,8 @@ def after(entries: Sequence[Entry], row: Lease, asked: Claim | Release, now: Lea
 
 def terms(role: str, entries: object) -> list[PastTerm]:
     """What a stored list says, newest first. Total: what somebody wrote there by hand is passed over."""
-    found = [one for one in entries if isinstance(one, Mapping)] if isinstance(entries, list) else []
+    listed = entries if isinstance(entries, list) else []
+    found = [entry for one in listed if (entry := one if isinstance(one, Mapping) else _told(one)) is not None]
     seen = [_term(role, one, after) for one, after in zip(found, [*found[1:], None], strict=False)]
     return [one for one in reversed(seen) if one is not None]
 
@@ -114,3 +116,16 @@ def _ended(after: Mapping[str, Any]) -> tuple[float | None, str]:
     at, reason = said if isinstance(said, list) and len(said) == 2 else (None, None)
     moments = [float(moment) for moment in (at, after.get("since")) if is_number(moment)]
     return min(moments, default=None), reason if isinstance(reason, str) else LossReason.EXPIRED.value
+
+
+def _told(text: object) -> dict[str, Any] | None:
+    """A term that is kept as lines of JSON, of which each says more of it."""
+    entry: dict[str, Any] = {}
+    for line in text.split("\n") if isinstance(text, str) else ():
+        try:
+            said = json.loads(line)
+        except (ValueError, RecursionError):
+            return None
+        if isinstance(said, dict):
+            entry = {**said, **entry}  # what was said first stands: a term ends once
+    return entry or None

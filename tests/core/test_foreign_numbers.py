@@ -52,5 +52,15 @@ def test_the_end_of_a_term_may_stand_with_the_next(ended: object, until: float, 
     assert terms("r", [closed, second])[1].until == 2.0
 
 
-def test_a_role_that_nobody_has_led() -> None:
+def test_a_term_that_is_kept_as_lines_of_json() -> None:
+    began = '{"token":1,"holder":"a","info":{"name":"A"},"since":1.5}'
+    ended = '{"until":2.5,"reason":"released","by":"me"}'
+    (one,) = terms("r", [f"{began}\n{ended}"])
+    assert (one.token, one.since, one.until, one.reason, one.by) == (1, 1.5, 2.5, "released", "me")
+    assert one.info == {"name": "A"}
+    (again,) = terms("r", [f'{began}\n{ended}\n{{"until":9.0,"reason":"expired"}}'])
+    assert again == one
+    assert terms("r", [began])[0].until is None
     assert terms("r", []) == terms("r", None) == []
+    for nonsense in ("", "{", "7", "[]", "null", f"{began}\n{{", "[" * 100_000):
+        assert terms("r", [nonsense]) == []

@@ -10,9 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from coord.lease import MAX_TOKEN, LossReason
+from coord.lease import MAX_TOKEN
 from coord.operations import Claim
-from coord.past import brief
 from coord.stores.rethinkdb import driver, errors, history
 from coord.stores.rethinkdb.rows import lease, sound
 
@@ -54,19 +53,16 @@ class Shape(NamedTuple):
 def parameters(claim: Claim) -> dict[str, Any]:
     """What is filled into the form of its shape."""
     values = {name: getattr(claim, name) for name in ("role", "holder", "beat", "ttl", "skew", "floor")}
-    values["ended"] = LossReason.EXPIRED.value
     if claim.lost is not None:
-        values["lost_token"], values["lost_reason"] = claim.lost
+        values["lost_token"] = claim.lost[0]
     if claim.expected is not None:
         values |= {f"expected_{name}": value for name, value in claim.expected._asdict().items()}
         values["token"] = min(max(claim.expected.token, claim.floor), MAX_TOKEN - 1) + 1
-        if claim.lost is not None and (claim.expected.holder, claim.expected.token) == (claim.holder, claim.lost[0]):
-            values["ended"] = claim.lost[1]
     if claim.info:
-        # As texts, so that `$reql_type$` in them means nothing, and nesting is no trouble.
+        # As a text, so that `$reql_type$` in it means nothing, and nesting is no trouble.
         info = dict(claim.info)
-        values["info"], values["brief"] = json.dumps(info, allow_nan=False), json.dumps(brief(info), allow_nan=False)
-    return values
+        values["info"] = json.dumps(info, allow_nan=False)
+    return {**values, **history.opening(claim)}
 
 
 def may_be_had(asked: Mapping[str, Any], row: Any, shape: Shape) -> Any:
@@ -110,15 +106,7 @@ def taken(asked: Mapping[str, Any], row: Any, shape: Shape) -> Any:
             "renewed_at": r.now(),
             "since": now,
             "info": r.json(asked["info"]) if shape.info else {},
-            "history": history.after_claim(
-                asked,
-                row,
-                token,
-                r.json(asked["brief"]) if shape.info else {},
-                quick=not shape.careful,
-                closed=shape.closed,
-                lost=shape.lost,
-            ),
+            "history": history.after_claim(asked, row, token, closed=shape.closed, lost=shape.lost),
         }
 
     if shape.expected and not shape.careful:

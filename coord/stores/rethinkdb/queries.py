@@ -63,7 +63,7 @@ class Queries:
         form = self._careful_release if careful else self._release
         if asked.linger > 0:
             form = self._lingering if asked.to is None else self._handover
-        return form.fill({name: getattr(asked, name) for name in asked.__slots__})
+        return form.fill({**{name: getattr(asked, name) for name in asked.__slots__}, **history.closing(asked)})
 
     def renew_one(self, asked: Renew) -> bytes | None:
         """rules.renew, as `renew_all` says it, for one: {written, now}."""
@@ -123,7 +123,11 @@ class Queries:
     @cached_property
     def _release(self) -> Form:
         def released(asked: Mapping[str, Any]) -> Any:
-            changed = {"renewed_at": self.r.now(), "history": history.closed(asked, self.r.row), **releases.left(asked)}
+            changed = {
+                "renewed_at": self.r.now(),
+                "history": history.after_release(asked, self.r.row),
+                **releases.left(asked),
+            }
             return self.r.branch(releases.mine(asked, self.r.row), changed, {})
 
         def one(asked: Mapping[str, Any]) -> Any:
@@ -148,7 +152,7 @@ class Queries:
         r = self.r
 
         def replaced(old: Any) -> Any:
-            told = {"renewed_at": r.now(), "history": history.after_release(asked, old), **after(asked)}
+            told = {"renewed_at": r.now(), "history": history.after_careful_release(asked, old), **after(asked)}
             return r.branch(releases.mine(asked, old), old.merge(told), old)
 
         return self._swap(asked, replaced)
