@@ -14,8 +14,10 @@ from coord.checks import is_number
 from coord.lease import MAX_TOKEN
 from coord.notice import REQUEST, Notice
 
-STANDS_FOR = 2.0
-"""An order stands for so many ttls of the lease."""
+STANDS_FOR, AT_LEAST = 2.0, 60.0
+"""An order stands for so many ttls of the lease, and so many seconds: a leader that lost its feed listens again within
+ten, and the clocks of two nodes, by which a notice runs out, may be half a minute apart. Nothing is lost by its standing
+longer: it is for one term."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,9 @@ class Order:
     def notice(self, ttl: float) -> Notice:
         """The order, to be posted; `ttl` is the lease's."""
         body = {"token": self.token, "to": self.to, "by": self.by, "cooldown": self.cooldown}
-        return Notice(self.key or f"order {fresh_id()}", self.role, REQUEST, body, STANDS_FOR * ttl, loud=True)
+        return Notice(
+            self.key or f"order {fresh_id()}", self.role, REQUEST, body, max(STANDS_FOR * ttl, AT_LEAST), loud=True
+        )
 
     @classmethod
     def of(cls, notice: Notice) -> Order | None:

@@ -111,6 +111,21 @@ def test_an_order_for_an_earlier_term_is_not_carried_out(two: Two) -> None:
         assert lead.term.token == 2
 
 
+def test_an_order_waits_for_a_leader_that_does_not_listen_for_a_while(two: Two) -> None:
+    wishes = two[0].inner._wishes
+    with two[0].leadership("r", ttl=0.6) as lead:
+        assert lead.wait(5)
+        assert eventually(lambda: wishes._task is not None)
+        two[0].engine.loop().call_soon_threadsafe(wishes.end)
+        two[1].request_step_down("r", by="patience", cooldown=0)
+        time.sleep(1.3)  # two ttls
+        two[0].engine.loop().call_soon_threadsafe(wishes.begin)
+        # Where the machine was so slow that the term had ended by itself, the order was for a term that is over.
+        assert eventually(lambda: (past := two[1].history("r"))[-1].until and past[-1].by in ("patience", ""))
+        first = two[1].history("r")[-1]
+        assert first.by == "patience" or first.reason != "stepped_down"
+
+
 def test_who_is_preferred_gets_the_role_and_not_before_the_term_has_lasted(two: Two) -> None:
     low = two[0].leadership("r", ttl=1, min_tenure=1.5, on_elected=lambda _: began.append(time.monotonic()))
     high = two[1].leadership("r", ttl=1, priority=5, min_tenure=0)
