@@ -16,8 +16,8 @@ from coord.notice import REQUEST, Notice
 
 STANDS_FOR, AT_LEAST = 2.0, 60.0
 """An order stands for so many ttls of the lease, and so many seconds: a leader that lost its feed listens again within
-ten, and the clocks of two nodes, by which a notice runs out, may be half a minute apart. Nothing is lost by its standing
-longer: it is for one term."""
+ten, and the clocks of two nodes, by which a notice runs out, may be half a minute apart. It is for one term, so its
+standing longer does no harm."""
 
 
 @dataclass(frozen=True, slots=True)
