@@ -27,11 +27,14 @@ class Renewals:
         self._sent: list[tuple[Renew, float, asyncio.Future[Result]]] = []
         self._late: asyncio.TimerHandle | None = None  # one for all: thousands wait, and hardly one is late
         self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._before = 0
 
     def renew(self, renewal: Renew, timeout: float) -> asyncio.Future[Result]:
         """The result of this one, within `timeout` seconds whatever happens to the batch."""
         loop = asyncio.get_running_loop()
+        if loop is not self._loop:  # what was left of the one before is over with it, timer and task included
+            self._loop, self._waiting, self._sent, self._late, self._task = loop, [], [], None, None
         future: asyncio.Future[Result] = loop.create_future()
         until = loop.time() + timeout
         self._waiting.append((renewal, until, future))
@@ -42,31 +45,38 @@ class Renewals:
         return future
 
     async def _send(self) -> None:
+        try:
+            while self._waiting:
+                await self._send_some()
+        except asyncio.CancelledError:
+            self._fail(self._sent + self._waiting, "the coordinator was closed")
+            self._waiting = []
+            raise
+        finally:
+            self._sent = []
+            self._look_again(None)
+
+    async def _send_some(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._waiting:
-            if self._before >= MANY:
-                hurry = min(until for _, until, _ in self._waiting) - loop.time()
-                await asyncio.sleep(max(0.0, min(hurry * PATIENCE, 0.25)))
-            batch, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
-            # The batch is given as long as its most patient member has; the others give up by themselves.
-            self._before, self._sent = len(batch), batch
-            timeout = max(until for _, until, _ in batch) - loop.time()
-            try:
-                results = await self._ask([renewal for renewal, _, _ in batch], max(timeout, 0.001))
-            except asyncio.CancelledError:
-                self._fail(batch + self._waiting, "the coordinator was closed")
-                raise
-            except Exception as err:  # whatever a store does, its renewals are merely unknown
-                self._fail(batch, type(err).__name__)
-            else:
-                told = results[0]
-                for (_, _, future), result in zip(batch, results, strict=True):
-                    _settle(future, result)
-                    if isinstance(result, Failure):
-                        told = result
-                self._heard(told)
-        self._sent = []
-        self._look_again(None)
+        if self._before >= MANY:
+            hurry = min(until for _, until, _ in self._waiting) - loop.time()
+            await asyncio.sleep(max(0.0, min(hurry * PATIENCE, 0.25)))
+        batch, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
+        # The batch is given as long as its most patient member has; the others give up by themselves.
+        self._before, self._sent = len(batch), batch
+        timeout = max(until for _, until, _ in batch) - loop.time()
+        try:
+            results = await self._ask([renewal for renewal, _, _ in batch], max(timeout, 0.001))
+            answered = list(zip(batch, results, strict=True))
+        except Exception as err:  # whatever a store does, its renewals are merely unknown
+            self._fail(batch, type(err).__name__)
+            return
+        told = answered[0][1]
+        for (_, _, future), result in answered:
+            _settle(future, result)
+            if isinstance(result, Failure):
+                told = result
+        self._heard(told)
 
     def _fail(self, batch: list[tuple[Renew, float, asyncio.Future[Result]]], detail: str) -> None:
         failure = Failure(unknown=True, detail=detail)
@@ -78,8 +88,7 @@ class Renewals:
         """At whether one is late."""
         if self._late is not None:
             self._late.cancel()
-        loop = asyncio.get_running_loop()
-        self._late = None if moment is None else loop.call_at(moment, self._give_up)
+        self._late = None if moment is None else asyncio.get_running_loop().call_at(moment, self._give_up)
 
     def _give_up(self) -> None:
         now, self._late = asyncio.get_running_loop().time(), None

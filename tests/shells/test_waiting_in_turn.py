@@ -9,7 +9,7 @@ import pytest
 
 from coord.lease import Lease
 from coord.operations import Answer, Failure, Renew, Result
-from coord.renewals import Renewals
+from coord.renewals import MANY, Renewals
 from coord.turns import Turns
 
 
@@ -130,3 +130,53 @@ def test_who_is_cancelled_leaves_the_others_alone() -> None:
         assert isinstance(store.heard[-1], Answer)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("answers", [[], [Answer(True, Lease("one"))]])
+def test_a_store_that_answers_for_too_few_keeps_nobody_waiting(answers: list[Result]) -> None:
+    async def main() -> None:
+        async def renew(renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
+            return answers if len(renewals) == 3 else [Answer(True, Lease(one.role)) for one in renewals]
+
+        heard: list[Result] = []
+        renewals = Renewals(renew, heard.append)
+        asked = [renewals.renew(Renew(role, "a", 1, 2, 30.0), 5.0) for role in ("one", "two", "three")]
+        await asyncio.sleep(0.01)
+        another = renewals.renew(Renew("four", "a", 1, 2, 30.0), 5.0)
+        for one in asked:
+            result = await asyncio.wait_for(one, 2)
+            assert isinstance(result, Failure)
+            assert result.unknown
+        assert isinstance(await another, Answer)
+        assert [isinstance(one, Failure) for one in heard] == [True, False]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("company", [False, True])
+def test_a_loop_that_ends_leaves_nothing_to_the_next(company: bool) -> None:
+    store = Answers()
+    left: list[asyncio.Future[Result]] = []
+
+    async def first() -> None:
+        if company:  # what follows waits for more
+            store.go.set()
+            await asyncio.gather(*(store.ask(f"r{number}", 5.0) for number in range(MANY)))
+        timeout = 5.0 if company else 0.1  # which makes it wait for long enough, or sets an early timer
+        left.append(store.ask("under way", timeout))
+        await asyncio.sleep(0)
+        left.append(store.ask("behind it", timeout))
+        await asyncio.sleep(0.005)
+
+    async def second() -> None:
+        store.go = asyncio.Event()
+        store.batches.clear()
+        began = asyncio.get_running_loop().time()
+        result = await asyncio.wait_for(store.ask("another", 0.3), 2)
+        assert isinstance(result, Failure)  # in its time, though the store hangs
+        assert 0.29 < asyncio.get_running_loop().time() - began < 1
+        assert store.batches == [1]
+
+    asyncio.run(first())
+    assert all(isinstance(one.result(), Failure) for one in left)
+    asyncio.run(second())
