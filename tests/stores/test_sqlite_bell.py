@@ -6,10 +6,14 @@ import asyncio
 import gc
 import os
 import threading
+import time
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from coord.errors import StoreUnavailable
 from coord.operations import Answer, Claim
 from coord.stores.sqlite import SQLiteStore
 from coord.stores.sqlite.alarm import Alarm
@@ -60,6 +64,65 @@ def test_each_ring_is_heard_on_the_loop(file: bool) -> None:
         bell.ring(hear)
         await asyncio.sleep(0.01)
         assert len(heard) == 2002  # nor what is rung afterwards
+
+    asyncio.run(main())
+
+
+class Between(deque[Callable[[], None]]):
+    """What was rung, where other things happen between two steps of the thread or of the loop."""
+
+    def __init__(self, before_append: Callable[[], object], when_empty: Callable[[], object]) -> None:
+        super().__init__()
+        self._before_append, self._when_empty = before_append, when_empty
+
+    def append(self, one: Callable[[], None]) -> None:
+        self._before_append()
+        super().append(one)
+
+    def __bool__(self) -> bool:
+        if len(self):
+            return True
+        self._when_empty()
+        return False
+
+
+@needs_eventfd
+def test_what_is_rung_while_the_loop_looks_is_not_lost() -> None:
+    async def main() -> None:
+        bell, heard = Bell(asyncio.get_running_loop()), asyncio.Event()
+        rings, go_on = threading.Event(), threading.Event()
+        bell._rung = Between(lambda: (rings.set(), go_on.wait(5)), lambda: None)
+        thread = threading.Thread(target=bell.ring, args=(heard.set,))
+        thread.start()
+        assert rings.wait(5)  # it has the list, and has put nothing into it yet
+        os.eventfd_write(bell._fd, 1)
+        bell._hear()
+        assert not heard.is_set()
+        go_on.set()
+        await asyncio.wait_for(heard.wait(), 5)
+        thread.join()
+        bell.close()
+
+    asyncio.run(main())
+
+
+@needs_eventfd
+def test_what_is_rung_when_the_loop_has_looked_is_not_lost() -> None:
+    async def main() -> None:
+        bell, heard = Bell(asyncio.get_running_loop()), asyncio.Event()
+        late = [heard.set]
+
+        def ring() -> None:
+            if late:
+                thread = threading.Thread(target=bell.ring, args=(late.pop(),))
+                thread.start()
+                thread.join()
+
+        bell._rung = Between(lambda: None, ring)
+        bell.ring(lambda: None)
+        await asyncio.wait_for(heard.wait(), 5)
+        assert not late
+        bell.close()
 
     asyncio.run(main())
 
@@ -117,6 +180,37 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
     assert eventfds() == before
 
 
+@needs_eventfd
+def test_no_file_stays_open_where_a_loop_ends_before_it_hears(tmp_path: Path) -> None:
+    gc.collect()
+    before = eventfds()
+    loop = asyncio.new_event_loop()
+    store = SQLiteStore(str(tmp_path / "coord.db"))
+    assert loop.run_until_complete(claimed(store, "r"))
+    del store  # which tells the loop to let go of the file
+    gc.collect()
+    loop.close()
+    del loop
+    gc.collect()
+    assert eventfds() == before
+
+
+@needs_eventfd
+def test_no_file_stays_open_when_the_thread_is_stuck(tmp_path: Path) -> None:
+    async def main() -> None:
+        gc.collect()
+        before, stuck = eventfds(), threading.Event()
+        store = SQLiteStore(str(tmp_path / "coord.db"))
+        assert await claimed(store, "r")
+        with pytest.raises(StoreUnavailable):
+            await store._ask(lambda _, __: stuck.wait(10), 0.1)
+        await store.close()
+        assert eventfds() == before
+        stuck.set()
+
+    asyncio.run(main())
+
+
 def test_one_loop_after_the_other_and_two_at_once(tmp_path: Path) -> None:
     store = SQLiteStore(str(tmp_path / "coord.db"))
     for role in ("r", "s"):
@@ -152,6 +246,29 @@ def test_a_forked_child_has_a_bell_of_its_own(tmp_path: Path) -> None:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert loop.run_until_complete(claimed(store, "t"))
+    loop.run_until_complete(store.close())
+    loop.close()
+
+
+@needs_eventfd
+def test_a_forked_child_that_goes_on_with_the_loop_of_its_parent_is_told(tmp_path: Path) -> None:
+    """As a daemon does that made its loop before it forked. The parent's own is not touched."""
+    store = SQLiteStore(str(tmp_path / "coord.db"))
+    loop = asyncio.new_event_loop()
+    assert loop.run_until_complete(claimed(store, "r"))
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            began = time.monotonic()
+            assert loop.run_until_complete(claimed(store, "s"))
+            status = 0 if time.monotonic() - began < 4 else 2  # 5: it has looked when its time was over
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    began = time.monotonic()
+    assert loop.run_until_complete(claimed(store, "t"))
+    assert time.monotonic() - began < 4
     loop.run_until_complete(store.close())
     loop.close()
 

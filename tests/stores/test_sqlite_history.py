@@ -64,7 +64,9 @@ def test_a_list_on_one_line(separators: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "said", ["", "[", "nonsense", "{}", '{"until": 1}', "[1, null]", "[{}]", "[[]]", b"[]", None, 5]
+    "said",
+    ["", "[", "nonsense", "{}", '{"until": 1}', "[1, null]", "[{}]", "[[]]", "[" * 100_000, b"[]", None, 5],
+    ids=lambda said: repr(said)[:20],
 )
 def test_what_is_no_list_of_terms_is_nothing(said: object) -> None:
     assert History(said).last == History(said).all() == []

@@ -37,7 +37,7 @@ class Bell:
             try:
                 loop.add_reader(self._fd, self._hear)
             except BaseException as err:
-                self.forget()
+                self._let_go()
                 if not isinstance(err, NotImplementedError):  # there are loops that wait for no files
                     raise
 
@@ -65,12 +65,24 @@ class Bell:
         with self._lock:
             if self._fd >= 0 and not self.loop.is_closed():
                 self.loop.remove_reader(self._fd)
-            self.forget()
+            self._let_go()
         if not self.loop.is_closed():
             self._wake()
 
     def forget(self) -> None:
         """In a forked child, where the lock may be held for ever: close its copy of the file, and no more."""
+        fd = self._let_go()
+        if fd >= 0 and not self.loop.is_closed():
+            # Who goes on with this loop, which the parent left, gets a file of the same number next: the loop must not
+            # take it for this one. Only now that it is closed here: the kernel's list may still be the parent's, too.
+            self.loop.remove_reader(fd)
+
+    def __del__(self) -> None:
+        self._let_go()  # its loop was closed, and nobody closed it before
+
+    def _let_go(self) -> int:
+        """The number that the file had, if there was one."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+        return fd

@@ -66,6 +66,6 @@ class History:
 def _parsed(line: str) -> list[Any]:
     try:
         found = json.loads(f"[{line}]")
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     return [one for one in found if isinstance(one, dict) and "until" in one]

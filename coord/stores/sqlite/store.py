@@ -123,10 +123,9 @@ class SQLiteStore:
         for feed in self._feeds:
             feed.fail("the store was closed")
         await self._feeds_end()
-        if self._worker is None:
-            return
-        with contextlib.suppress(StoreUnavailable, StoreRefused):  # a stuck thread closes it when it comes back
-            await self._ask(lambda _, handle: handle.drop(), CLOSE_WITHIN)
+        if self._worker is not None:
+            with contextlib.suppress(StoreUnavailable, StoreRefused):  # a stuck thread closes it when it comes back
+                await self._ask(lambda _, handle: handle.drop(), CLOSE_WITHIN)
         if self._worker is not None:
             worker, self._worker = self._worker, None
             for job in worker.stop():
