@@ -273,11 +273,20 @@ def test_a_shell_cannot_break_fencing_by_a_slip(tmp_path: Path) -> None:
     conn.close()
 
 
-def test_a_damaged_row_is_a_value_for_a_swap(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "info = '{', runs_out = 'soon'",
+        f"info = '{'[' * 100_000}'",
+        *(f"{column} = 'many'" for column in ("runs_out", "renewed_at", "ttl", "beat")),
+    ],
+    ids=lambda damage: damage[:20],
+)
+def test_a_damaged_row_is_a_value_for_a_swap(tmp_path: Path, damage: str) -> None:
     path = str(tmp_path / "coord.db")
     claim_once(SQLiteStore(path))
     conn = sqlite3.connect(path)
-    conn.execute("UPDATE coord_leases SET info = '{', runs_out = 'soon'")
+    conn.execute(f"UPDATE coord_leases SET {damage}")
     conn.commit()
     conn.close()
     result = claim_once(SQLiteStore(path))

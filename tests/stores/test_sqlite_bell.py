@@ -230,6 +230,23 @@ def test_one_loop_after_the_other_and_two_at_once(tmp_path: Path) -> None:
     assert done == [True]
 
 
+def test_a_second_loop_has_one_timer_for_all_calls_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, first = SQLiteStore(str(tmp_path / "coord.db")), asyncio.new_event_loop()
+    assert first.run_until_complete(claimed(store, "r"))
+
+    async def second() -> None:
+        assert await claimed(store, "s")
+        monkeypatch.setattr(asyncio.get_running_loop(), "call_at", lambda *_: pytest.fail("a timer of its own"))
+        for number in range(5):
+            assert await claimed(store, f"t{number}")
+        monkeypatch.undo()
+
+    asyncio.run(second())
+    assert first.run_until_complete(claimed(store, "u"))
+    first.run_until_complete(store.close())
+    first.close()
+
+
 @needs_eventfd
 def test_a_forked_child_has_a_bell_of_its_own(tmp_path: Path) -> None:
     store = SQLiteStore(str(tmp_path / "coord.db"))

@@ -157,7 +157,8 @@ def lease(row: Row, now: float, boot: str) -> Lease:
     try:
         left = runs_out - now if row_boot == boot else -math.inf  # another boot: the machine started anew since
         told = json.loads(info) if info != "{}" else {}
-    except (TypeError, ValueError):
+        _ = runs_out - renewed_at - ttl - beat  # the rules count with them, and SQLite keeps a text there, too
+    except (TypeError, ValueError, RecursionError):
         raise StoreRefused(f"the row of {role!r} is damaged") from None
     remaining = 0.0 if holder is None else left
     return Lease(role, holder, token, beat, ttl, renewed_at, remaining, told, since)

@@ -61,6 +61,7 @@ class SQLiteStore:
         self._mounts = mounts
         self._worker: Worker | None = None
         self._bell: Bell | None = None
+        self._second: Bell | None = None  # without a file
         self._feeds: set[Feed[Any]] = set()
         self._pid = os.getpid()
 
@@ -143,7 +144,8 @@ class SQLiteStore:
             forks.keep(feed)
         if self._bell is not None:
             self._bell.forget()
-        self._worker, self._bell, self._feeds, self._pid = None, None, set(), os.getpid()
+        self._worker, self._bell, self._second = None, None, None
+        self._feeds, self._pid = set(), os.getpid()
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -168,8 +170,11 @@ class SQLiteStore:
         if bell is not None and bell.loop is loop:
             return bell
         if bell is not None:
-            if not bell.loop.is_closed():
-                return Bell(loop, file=False)  # who drives a store from two loops at once
+            if not bell.loop.is_closed():  # who drives a store from two loops at once
+                second = self._second
+                if second is None or second.loop is not loop:
+                    second = self._second = Bell(loop, file=False)
+                return second
             bell.close()
         self._bell = Bell(loop)
         return self._bell
