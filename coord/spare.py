@@ -48,12 +48,13 @@ def _start(work: Work, name: str) -> None:
 
 def _live(work: Work, name: str) -> None:
     inbox: _Inbox = queue.SimpleQueue()
+    begun = forking.epoch
     while True:
         threading.current_thread().name = name
         contextvars.Context().run(work)  # what callbacks set is not seen by those of other roles
         del work
-        if any(epoch == forking.epoch for epoch, _ in tuple(_kept)):
-            return
+        if begun != forking.epoch or any(epoch == begun for epoch, _ in tuple(_kept)):
+            return  # in a child that the work forked, this is the only thread: were it kept, the child would never end
         threading.current_thread().name = "coord spare"
-        _kept.append((forking.epoch, inbox))
+        _kept.append((begun, inbox))
         work, name = inbox.get()

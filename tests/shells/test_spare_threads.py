@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import os
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from coord import spare
+from tests import waits
 
 said: contextvars.ContextVar[str] = contextvars.ContextVar("said", default="nothing")
 
@@ -78,3 +80,16 @@ def test_a_child_starts_a_thread_of_its_own() -> None:
     finally:
         os.close(reading)
         os.waitpid(pid, 0)
+
+
+def test_a_child_that_work_forked_ends_with_that_work() -> None:
+    """Its only thread is the one that works: were it kept for more, the child would stay for ever."""
+    forked: queue.SimpleQueue[int] = queue.SimpleQueue()
+    spare.run(lambda: forked.put(os.fork()), "forks")
+    pid = forked.get(timeout=5)
+    try:
+        assert waits.eventually(lambda: os.waitpid(pid, os.WNOHANG)[0], within=10) == pid
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
