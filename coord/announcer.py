@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -81,7 +83,9 @@ class Announcer:
                 outcome = function(*args)
                 if inspect.isawaitable(outcome):
                     await self._dispatcher.settle(outcome)
-            except (Exception, SystemExit) as err:
+            except (Exception, SystemExit, asyncio.CancelledError) as err:
+                if isinstance(err, asyncio.CancelledError) and _cancelled():
+                    raise
                 token = None if term is None else term.token
                 events.failure("callback.failed", err, role=self._role, token=token, callback=_name(function))
                 failed = True
@@ -91,6 +95,15 @@ class Announcer:
                 self.running = None
         _current.reset(reset)
         return failed
+
+
+def _cancelled() -> bool:
+    """Whether what calls is being cancelled itself, rather than something that a callback waited for."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # a thread's work, which nobody cancels
+        return False
+    return task is not None and (sys.version_info < (3, 11) or task.cancelling() > 0)  # 3.10 cannot tell
 
 
 def _name(function: Callable[..., Any]) -> str:
