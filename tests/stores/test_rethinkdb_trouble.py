@@ -246,6 +246,29 @@ def test_a_history_that_somebody_edited_hinders_no_handover(rethinkdb_url: str, 
     run(body)
 
 
+@pytest.mark.parametrize("release", [Release("r", "a", 1, 2, by="ann"), Release("r", "a", 1, 2, 5.0, "b", by="ann")])
+def test_a_term_that_an_older_coord_began_is_closed_by_its_release(rethinkdb_url: str, release: Release) -> None:
+    """It kept terms as objects. Left as it was, such a term was shown as one that lasts, and later as `expired`."""
+    began = {"token": 1, "holder": "a", "info": {"pid": 1}, "since": 1000.0, "until": None, "reason": "", "by": ""}
+    row = db(rethinkdb_url).table("coord_leases").get("r")
+
+    async def body() -> None:
+        async with opened(rethinkdb_url) as store:
+            assert answered(await store.claim(Claim("r", "a", 1, 30.0), 5)).applied
+            before = {**began, "token": 0, "until": 900.0, "reason": "taken"}
+            await store._pool.run(row.update({"history": [before, began]}), 5)
+            given_back = answered(await store.release(release, 5)).lease
+            (last, first) = await store.past(["r"], 5)
+            assert (first.until, first.reason) == (900.0, "taken")
+            assert (last.reason, last.by, last.info) == ("released", "ann", {"pid": 1})
+            assert last.until is not None
+            again = Claim("r", "b", 1, 30.0, expected=given_back.sight)
+            assert answered(await store.claim(again, 5)).applied
+            assert (await store.past(["r"], 5))[1] == last
+
+    run(body)
+
+
 @pytest.mark.parametrize("token", [2.5, -3, "7", None, MAX_TOKEN])
 def test_a_token_that_somebody_edited(rethinkdb_url: str, token: object) -> None:
     row = db(rethinkdb_url).table("coord_leases").get("r")

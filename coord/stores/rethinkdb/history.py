@@ -62,8 +62,17 @@ def after_careful_release(asked: Mapping[str, Any], old: Any) -> Any:
     r = driver.reql()
 
     def ended(past: Any) -> Any:
-        text = past.nth(-1).type_of().eq("STRING").default(False)
-        return r.branch(text, past.change_at(-1, past.nth(-1).add(*_ending(asked))), past)
+        last, ending = past.nth(-1), r.add(*_ending(asked))
+        lasts = last["until"].default(None).eq(None)  # as an object, as an older coord kept it
+        return r.branch(
+            past.is_empty(),
+            past,
+            last.type_of().eq("STRING"),
+            past.change_at(-1, last.add(ending)),
+            lasts,
+            past.change_at(-1, last.merge(r.json(ending))),
+            past,
+        )
 
     return entries(old).do(ended)
 
