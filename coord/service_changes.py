@@ -10,6 +10,7 @@ from typing import Literal, cast
 
 from coord import events
 from coord.backoff import Backoff
+from coord.bounded import bounded
 from coord.errors import CoordError, StoreUnavailable
 from coord.records.protocol import Record, Records
 
@@ -52,7 +53,7 @@ async def changes(records: Records, role: str, timeout: float) -> AsyncIterator[
                 known = alive
                 pause = min([pause, *(one.remaining for one in seen if one.remaining > 0)])
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(hint.wait(), max(pause, SHORTEST_PAUSE))
+                await bounded(hint.wait(), max(pause, SHORTEST_PAUSE))
     finally:
         feed.cancel()
         await asyncio.gather(feed, return_exceptions=True)

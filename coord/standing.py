@@ -13,6 +13,7 @@ from typing import Any
 from coord import asking, events, observing, patience
 from coord.announcer import Announcer
 from coord.asking import Sent
+from coord.bounded import bounded
 from coord.callbacks import Callbacks, Dispatcher
 from coord.candidate import Candidate, fresh_id
 from coord.election import HOLDING, Action, Done, Election, Phase, Send, Wait
@@ -81,7 +82,7 @@ class Standing:
                 await asyncio.shield(self._turn)
 
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(turned(), timeout)
+            await bounded(turned(), timeout)
 
     def give_up(self, reason: LossReason, rest: float, to: str | None = None, by: str = "") -> None:
         """Hand the role over, to the candidate `to` or to anybody, and stand again after `rest` seconds."""
@@ -197,10 +198,9 @@ class Standing:
         """A candidate that waits hears of releases through the feed, and is listed; one that leads needs neither."""
         waits = self.election.phase is Phase.FOLLOWING and self.election.standing
         if waits and not self._ends:
-            role, info = self.election.role, self.election.info
-            candidate = Candidate(role, self.candidate, info, self._priority, time.time())
+            candidate = Candidate(self.election.role, self.candidate, self.election.info, self._priority, time.time())
             unlist = self._around.list_waiting(candidate, self.election.timing.ttl, self._draw)
-            self._ends = (self._around.follow(role, self._hinted), unlist)
+            self._ends = (self._around.follow(candidate.role, self._hinted), unlist)
         elif self.election.phase is Phase.LEADING:
             self._listen_no_more()
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coord import events
+from coord.bounded import bounded
 from coord.candidate import Candidate
 from coord.errors import BadArgument, StoreRefused
 from coord.notice import Notice
@@ -112,7 +113,7 @@ class Waiting:
             self._sooner.clear()
             if (left := self._due - loop.time()) > 0:
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._sooner.wait(), left)
+                    await bounded(self._sooner.wait(), left)
                 continue
             self._due = math.inf
             await self._round()

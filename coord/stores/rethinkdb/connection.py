@@ -9,6 +9,7 @@ from typing import Any
 
 from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
 
+from coord.bounded import bounded
 from coord.stores.rethinkdb import driver, errors
 from coord.stores.rethinkdb.errors import Trouble
 from coord.stores.rethinkdb.url import Address, RethinkURL
@@ -94,7 +95,7 @@ class Pool:
         """A changefeed on a connection of its own. Raises `Trouble` when it breaks off."""
         self._on_this_loop()
         message = driver.start(term, {})
-        wire = await asyncio.wait_for(self._open_any(), CONNECT_TIMEOUT)
+        wire = await bounded(self._open_any(), CONNECT_TIMEOUT)
         try:
             async for item in wire.feed(self.url, message):
                 yield item
@@ -139,13 +140,13 @@ class Pool:
             self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody may be left
         left = max(until - asyncio.get_running_loop().time(), 0.001)
         try:
-            return await asyncio.wait_for(asyncio.shield(self._opening), left)
+            return await bounded(asyncio.shield(self._opening), left)
         except asyncio.TimeoutError:
             raise errors.unreachable(f"no connection to {self._names()} in time") from None
 
     async def _share(self) -> Wire:
         try:
-            self._shared = await asyncio.wait_for(self._open_any(), CONNECT_TIMEOUT)
+            self._shared = await bounded(self._open_any(), CONNECT_TIMEOUT)
         except asyncio.TimeoutError:
             raise errors.unreachable(f"no connection to {self._names()} in {CONNECT_TIMEOUT:g} s") from None
         return self._shared
