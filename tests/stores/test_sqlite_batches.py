@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from coord.operations import Answer, Claim, Release, Renew, Result
+from coord.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.stores.sqlite import SQLiteStore, StoreClock, batch, swaps
 from tests.stores.lockstep import ManualClock
 
@@ -83,6 +84,25 @@ def test_each_has_its_own_answer_where_some_are_not_as_left(
         rows = {row.role: row for row in await store.read(None, 5)}
         assert rows["role 3"].ttl == 60.0
         assert all(rows[f"role {number}"].beat == 2 for number in range(20) if number not in refused)
+
+    run(tmp_path, body)
+
+
+def test_a_damaged_row_stops_no_other(tmp_path: Path) -> None:
+    async def body(store: SQLiteStore) -> None:
+        renewals = await held(store, 3)
+        assert answered(await store.claim(Claim("role 0", "another", 1, 30.0, takeover=True), 5)).applied
+        await store.close()
+        conn = sqlite3.connect(store.path)
+        conn.execute("UPDATE coord_leases SET info = '{' WHERE role = 'role 1'")
+        conn.commit()
+        conn.close()
+        lost, damaged, kept = await store.renew(renewals, 5)
+        assert answered(lost).lease.holder == "another"
+        assert isinstance(damaged, Failure)
+        assert (damaged.permanent, damaged.unknown) == (True, False)
+        assert answered(kept).applied
+        assert [row.beat for row in await store.read(["role 2"], 5)] == [2]
 
     run(tmp_path, body)
 

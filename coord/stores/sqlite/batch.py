@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from coord.operations import Answer, Renew
+from coord.operations import Answer, Renew, Result
 from coord.stores import rules
 from coord.stores.sqlite import swaps
 from coord.stores.sqlite.handle import Handle
@@ -32,7 +32,7 @@ _MANY = """UPDATE coord_leases SET beat = asked.column4, renewed_at = ?, runs_ou
     AND ttl = asked.column5 AND renewed_at <= ? AND runs_out <= ? + ttl AND boot_id = ?"""
 
 
-def renew(job: Job[Any], handle: Handle, clock: StoreClock, asked: Sequence[Renew]) -> list[Answer]:
+def renew(job: Job[Any], handle: Handle, clock: StoreClock, asked: Sequence[Renew]) -> list[Result]:
     """rules.renew for each, in one transaction. Where the quick way changed them all, what the rows say of their
     holders is not in the answers; where it did not, it is undone, and each is asked for itself."""
     if AVAILABLE and all(one.info is None for one in asked):
@@ -40,7 +40,7 @@ def renew(job: Job[Any], handle: Handle, clock: StoreClock, asked: Sequence[Rene
         conn.execute("BEGIN IMMEDIATE")
         now, wall = clock.total(), clock.wall()
         if _renewed(conn, asked, now, wall, clock.boot) == len(asked):
-            answers = [Answer(True, row) for row in rules.as_left(asked, wall)]
+            answers: list[Result] = [Answer(True, row) for row in rules.as_left(asked, wall)]
             job.commit(handle)
             return answers
         conn.execute("ROLLBACK")

@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from coord import past
+from coord.errors import StoreRefused
 from coord.lease import Lease
-from coord.operations import Answer, Claim, Release, Renew
+from coord.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.past import PastTerm, terms
 from coord.stores import rules
 from coord.stores.sqlite import schema
@@ -38,17 +39,20 @@ def swap(job: Job[Any], handle: Handle, clock: StoreClock, asked: C, rule: Rule[
     return Answer(True, after)
 
 
-def renew(job: Job[Any], handle: Handle, clock: StoreClock, asked: Sequence[Renew]) -> list[Answer]:
-    """Put each renewal to its rule, and write what it changes."""
+def renew(job: Job[Any], handle: Handle, clock: StoreClock, asked: Sequence[Renew]) -> list[Result]:
+    """Put each renewal to its rule, and write what it changes. A damaged row is refused, and stops no other."""
     conn = handle.connection()
     conn.execute("BEGIN IMMEDIATE")
     now, wall, boot = clock.total(), clock.wall(), clock.boot
-    rows = {row[0]: schema.lease(row, now, boot) for row in schema.select(conn, [one.role for one in asked])}
-    answers: list[Answer] = []
+    rows = {row[0]: _found(row, now, boot) for row in schema.select(conn, [one.role for one in asked])}
+    answers: list[Result] = []
     changed: dict[str, Lease] = {}
     told: dict[str, str] = {}  # those whose info is another now
     for one in asked:
         row = rows.get(one.role) or Lease(one.role)
+        if isinstance(row, Failure):
+            answers.append(row)
+            continue
         after = rules.renew(row, one, wall)
         if after is None:
             answers.append(Answer(False, row))
@@ -65,6 +69,13 @@ def renew(job: Job[Any], handle: Handle, clock: StoreClock, asked: Sequence[Rene
         conn.executemany(schema.TELL, [(info, role) for role, info in told.items()])
     job.commit(handle)
     return answers
+
+
+def _found(row: schema.Row, now: float, boot: str) -> Lease | Failure:
+    try:
+        return schema.lease(row, now, boot)
+    except StoreRefused as err:
+        return Failure(unknown=False, detail=str(err), permanent=True)
 
 
 def read(handle: Handle, clock: StoreClock, roles: Collection[str] | None) -> list[Lease]:
