@@ -61,7 +61,11 @@ class Renewals:
         if self._before >= MANY:
             hurry = min(until for _, until, _ in self._waiting) - loop.time()
             await asyncio.sleep(max(0.0, min(hurry * PATIENCE, 0.25)))
-        batch, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
+        first, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
+        # Who gave up meanwhile may have asked anew, and a query has each role once; or the store may be closed by now.
+        batch = [one for one in first if not one[2].done()]
+        if not batch:
+            return
         # The batch is given as long as its most patient member has; the others give up by themselves.
         self._before, self._sent = len(batch), batch
         timeout = max(until for _, until, _ in batch) - loop.time()

@@ -115,6 +115,33 @@ def test_each_renewal_gives_up_in_its_own_time() -> None:
     asyncio.run(main())
 
 
+def test_what_nobody_waits_for_is_not_sent() -> None:
+    async def main() -> None:
+        store = Answers()
+        under_way = store.ask("one", 5.0)
+        await asyncio.sleep(0)
+        behind, cancelled = store.ask("two", 0.05), store.ask("three", 5.0)
+        cancelled.cancel()
+        assert isinstance(await behind, Failure)
+        again = store.ask("two", 5.0)
+        store.go.set()
+        assert isinstance(await under_way, Answer)
+        assert isinstance(await again, Answer)
+        assert store.batches == [1, 1]
+        store.go.clear()
+        last = store.ask("one", 5.0)
+        await asyncio.sleep(0)
+        store.ask("two", 5.0).cancel()
+        store.go.set()
+        assert isinstance(await last, Answer)
+        await asyncio.sleep(0.01)
+        assert store.batches == [1, 1, 1]
+        assert store.renewals._task is not None
+        assert store.renewals._task.done()
+
+    asyncio.run(main())
+
+
 def test_who_is_cancelled_leaves_the_others_alone() -> None:
     async def main() -> None:
         store = Answers()
