@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import threading
@@ -147,6 +148,37 @@ def test_a_loop_that_waits_for_no_files_is_told_otherwise(monkeypatch: pytest.Mo
         monkeypatch.setattr(loop, "add_reader", refuse)
         heard = asyncio.Event()
         Bell(loop).ring(heard.set)
+        await asyncio.wait_for(heard.wait(), 5)
+
+    asyncio.run(main())
+
+
+@needs_eventfd
+def test_where_no_file_may_be_opened_it_is_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        def refuse(*_: object) -> int:
+            raise OSError(errno.EMFILE, "too many open files")
+
+        monkeypatch.setattr(os, "eventfd", refuse)
+        bell, heard = Bell(asyncio.get_running_loop()), asyncio.Event()
+        bell.ring(heard.set)
+        await asyncio.wait_for(heard.wait(), 5)
+        bell.close()
+
+    asyncio.run(main())
+
+
+@needs_eventfd
+@pytest.mark.parametrize("end", ["close", "forget"])
+def test_somebody_else_has_closed_the_file(end: str) -> None:
+    """As daemons do with all they find. In a forked child, what comes after this one is still to be forgotten."""
+
+    async def main() -> None:
+        bell = Bell(asyncio.get_running_loop())
+        os.close(bell._fd)
+        getattr(bell, end)()
+        heard = asyncio.Event()
+        bell.ring(heard.set)
         await asyncio.wait_for(heard.wait(), 5)
 
     asyncio.run(main())

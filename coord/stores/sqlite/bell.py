@@ -84,5 +84,6 @@ class Bell:
         """The number that the file had, if there was one."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            with contextlib.suppress(OSError):  # daemons close all files that they find
+                os.close(fd)
         return fd
