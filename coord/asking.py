@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 from coord import events
 from coord.backoff import pause
+from coord.bounded import bounded
 from coord.election import Send
 from coord.operations import Failure, Operation, Result
 
@@ -38,11 +39,14 @@ class Prompting:
         if sent is None:
             return None
         self.under_way += 1
-        return self._answer(sent)
+        return self._answer(sent, timeout)
 
-    async def _answer(self, sent: Coroutine[Any, Any, Result]) -> Result:
+    async def _answer(self, sent: Coroutine[Any, Any, Result], timeout: float) -> Result:
         try:
-            result = await sent
+            # A store bounds itself; the second bound is for one that does not, as in `ask`.
+            result = await bounded(sent, timeout + 0.1)
+        except asyncio.TimeoutError:
+            result = Failure(unknown=True, detail="no answer in time")
         finally:
             self.under_way -= 1
         self._heard(result)

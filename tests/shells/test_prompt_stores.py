@@ -86,6 +86,28 @@ def test_one_that_cannot_is_asked_as_any_other(how: str) -> None:
     asyncio.run(body())
 
 
+def test_one_that_never_answers_is_given_up_as_any_other() -> None:
+    class Silent(Quick):
+        def begin(self, operation: Operation, timeout: float) -> Coroutine[Any, Any, Result] | None:
+            self.begun.append(operation)
+            return None if len(self.begun) > 1 else asyncio.sleep(3600, Failure(unknown=True))
+
+    async def body() -> None:
+        store = Silent()
+        async with AsyncCoordinator(store=store) as coordinator:
+            lead = coordinator.leadership("r", ttl=1)
+            await lead.acquire()
+            await asyncio.sleep(0.05)  # it waits for its next renewal
+            assert lead._standing is not None
+            lead._standing.stand_down()
+            assert [type(one) for one in store.begun] == [Release]
+            await asyncio.wait({lead._standing.task}, timeout=5)
+            assert not lead.started
+            assert coordinator._prompting.under_way == 0
+
+    asyncio.run(body())
+
+
 def test_a_loop_that_ends_gives_back_what_was_under_way() -> None:
     """The release is sent, and the task is cancelled before it comes to wait for the answer."""
 
