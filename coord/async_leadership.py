@@ -123,9 +123,8 @@ class AsyncLeadership(TakesCallbacks):
             self._dispatcher.forget()
             self._epoch = forking.epoch
         seen = (self.role, self.timing, self.info, self.callbacks, self._dispatcher)
-        held = (self.drain_timeout, self.at_most, self.priority, self.min_tenure)
+        held = (self.drain_timeout, self.at_most, self.priority, self.min_tenure, self.token_floor)
         self._standing = self._coordinator._stand(lambda around: Standing(around, *seen, *held))
-        self._standing.election.floor = self.token_floor  # before its first turn
 
     async def stop(self, *, linger: float = 0.0) -> None:
         """Stand no more: tell `on_lost`, wait for the work to end (`drain_timeout`), then release the lease.

@@ -46,9 +46,10 @@ class Standing:
         at_most: float | None = None,
         priority: int = 0,
         min_tenure: float = 0.0,
+        floor: int = 0,
     ) -> None:
         self.candidate = fresh_id()
-        self.election = Election(role, self.candidate, timing, info=info, max_clock_skew=around.max_clock_skew)
+        self.election = Election(role, self.candidate, timing, info, around.max_clock_skew, floor=floor)
         self._draw(None)
         self.answered, self._failures = False, 0
         self.refusal: str | None = None
@@ -91,10 +92,9 @@ class Standing:
 
     def heed(self) -> None:
         """Look at what was posted about the role, and give way if that is to be (`coord/yielding.py`)."""
-        election = self.election
-        if self._heed_later is not None:
-            self._heed_later.cancel()
-            self._heed_later = None
+        election, later, self._heed_later = self.election, self._heed_later, None
+        if later is not None:
+            later.cancel()
         if election.phase is not Phase.LEADING or not (notices := self._around.posted(election.role)):
             return
         tenure = self._around.now().awake - self.tenure.began

@@ -152,6 +152,20 @@ def test_a_candidate_of_its_own_floor(tmp_path: Path) -> None:
     assert token(url, "last", token_floor=2**53 - 1) == 2**53
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks begin in their own turn there")
+def test_a_floor_holds_from_the_first_claim_on() -> None:
+    """Where tasks are eager, that is sent while the candidate is being made."""
+
+    async def body() -> int:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+        async with coord.AsyncCoordinator("memory://") as coordinator:
+            term = await coordinator.leadership("job", token_floor=41).acquire(timeout=5)
+            assert term is not None
+            return term.token
+
+    assert asyncio.run(body()) == 42
+
+
 @pytest.mark.parametrize("bad", [-1, 2**53, True, 1.0, "7", None])
 def test_what_is_no_floor(tmp_path: Path, bad: object) -> None:
     store = SQLiteStore(str(tmp_path / "coord.db"))
