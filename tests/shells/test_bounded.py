@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
@@ -76,7 +76,7 @@ def test_nor_while_a_store_connects(what: str, monkeypatch: pytest.MonkeyPatch) 
         else:
             await pool._connected(asyncio.get_running_loop().time() + 5)
 
-    async def endless():  # type: ignore[no-untyped-def]
+    async def endless() -> AsyncIterator[None]:
         await asyncio.sleep(60)
         yield
 
