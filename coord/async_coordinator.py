@@ -166,17 +166,21 @@ class AsyncCoordinator(AsyncOrders):
 
     # -- what leaderships and lookups need -------------------------------------------------------------------------
 
-    def ask(self, operation: Operation, timeout: float) -> Awaitable[Result]:
-        """Put one operation to the store, bounded by `timeout` seconds. Never raises for a store's trouble."""
+    def ask(self, operation: Operation, timeout: float, going: Callable[[], None] = lambda: None) -> Awaitable[Result]:
+        """Put one operation to the store, bounded by `timeout` seconds. Never raises for a store's trouble.
+
+        It may have to wait for its turn before that, for longer than a ttl; `going` is called when it has come.
+        """
         if isinstance(operation, Renew):
             return self._renewals.renew(operation, timeout)  # no coroutine of its own: ten thousand wait at a time
-        return self._ask_alone(operation, timeout)
+        return self._ask_alone(operation, timeout, going)
 
-    async def _ask_alone(self, operation: Operation, timeout: float) -> Result:
+    async def _ask_alone(self, operation: Operation, timeout: float, going: Callable[[], None]) -> Result:
         turn = self._turns.take()
         try:
             if turn is not None:
                 await turn
+            going()
             # A store bounds itself; the second bound is for one that does not.
             result = await bounded(self._put(operation, timeout), timeout + 0.1)
         except asyncio.TimeoutError:

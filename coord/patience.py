@@ -10,9 +10,16 @@ as far as that is known (`coord/waiting.py`), for many on few machines also hear
 from __future__ import annotations
 
 import math
+import random
 
 ALONE = 4
 """So few do not wait for one another when a lease is given back."""
+
+
+def drawn(ttl: float, waiting: int | None) -> tuple[float, float]:
+    """One candidate's `at_takeover` and `at_release`."""
+    chance = random.random()  # noqa: S311 # it keeps no secret
+    return at_takeover(ttl, chance, waiting), at_release(ttl, chance, waiting)
 
 
 def at_takeover(ttl: float, chance: float, waiting: int | None) -> float:

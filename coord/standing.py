@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import random
 import time
 from collections.abc import Callable
 from typing import Any
 
 from coord import asking, events, observing, patience
 from coord.announcer import Announcer
-from coord.asking import Sent
 from coord.bounded import bounded
 from coord.callbacks import Callbacks, Dispatcher
 from coord.candidate import Candidate, fresh_id
@@ -22,7 +20,7 @@ from coord.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.surroundings import Surroundings
 from coord.tenure import Tenure
 from coord.term import Term
-from coord.timing import Instant, Timing
+from coord.timing import Timing
 from coord.yielding import heed
 
 
@@ -30,8 +28,9 @@ class Standing:
     """From `start` until it is done. Lives on one loop; only `term` is read from other threads."""
 
     __slots__ = (
-        *("answered", "candidate", "election", "refusal", "renewed_at", "task", "tenure", "_around", "_ends"),
-        *("_ahead", "_failures", "_heed_later", "_loop", "_min_tenure", "_priority", "_timer", "_turn", "_wake"),
+        *("answered", "candidate", "election", "refusal", "renewed_at", "task", "tenure"),
+        *("_ahead", "_around", "_asked", "_ends", "_failures", "_heed_later", "_loop", "_min_tenure", "_priority"),
+        *("_timer", "_turn", "_wake"),
     )
 
     def __init__(
@@ -56,7 +55,8 @@ class Standing:
         self._around, announcer = around, Announcer(role, callbacks, dispatcher, around.now)
         self.tenure = Tenure(self.election, announcer, around.now, self._changed, drain_timeout, at_most)
         self.renewed_at: float | None = None  # when what was applied last was sent, on the awake clock
-        self._ahead: tuple[Action, Instant, Sent] | None = None  # sent before the task came to its turn
+        self._ahead: tuple[Action, asking.Sent] | None = None  # sent before the task came to its turn
+        self._asked = around.now()  # when the last question left
         self._wake: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -128,13 +128,13 @@ class Standing:
             while True:
                 self.tenure.check_progress()
                 ahead, self._ahead = self._ahead, None
-                action, began, sent = ahead or self._step()
+                action, sent = ahead or (self._step(), None)
                 if isinstance(action, Send):
                     try:  # no coroutine of its own: ten thousand wait here at a time
-                        result = await (sent or self._around.ask(action.operation, action.timeout))
+                        result = await (sent or self._around.ask(action.operation, action.timeout, self._going))
                     except Exception as err:
                         result = asking.misbehaved(err, self.election.role)
-                    self._answer(action, result, began)
+                    self._answer(action, result)
                     await self.tenure.let_call()
                 elif isinstance(action, Wait):
                     self._listen()
@@ -143,7 +143,7 @@ class Standing:
                 elif isinstance(action, Done):
                     return
         except asyncio.CancelledError:
-            asking.drop(None if self._ahead is None else self._ahead[2])
+            asking.drop(None if self._ahead is None else self._ahead[1])
             await self._cancelled()
             raise
         finally:
@@ -153,24 +153,26 @@ class Standing:
                 self._heed_later.cancel()
             self.tenure.end()
 
-    def _step(self) -> tuple[Action, Instant, Sent]:
-        began = self._around.now()
-        action = self.election.step(began)
+    def _step(self) -> Action:
+        self._going()
+        action = self.election.step(self._asked)
         self.tenure.publish()
-        return action, began, None
+        return action
+
+    def _going(self) -> None:
+        # A deadline counts from when a claim leaves: thousands may wait in turn, for longer than a lease lasts.
+        self._asked = self._around.now()
 
     def _hurry(self) -> None:
         """What is due is sent in this very turn of the loop, before the task has its own, where the store can."""
-        if self._wake is not None and not self._wake.done():
-            action, began, _ = self._step()
-            if isinstance(action, Send):
-                self._ahead = action, began, asking.begin(self._around, action)
+        if self._wake is not None and not self._wake.done() and isinstance(action := self._step(), Send):
+            self._ahead = action, asking.begin(self._around, action)
         self.wake()
 
-    def _answer(self, send: Send, result: Result, began: Instant) -> None:
+    def _answer(self, send: Send, result: Result) -> None:
         self.refusal = result.detail if isinstance(result, Failure) and result.permanent else None
         retry_in = asking.retry_in(result, self._failures + 1, self.election.timing.ttl)
-        now = self._around.now()
+        began, now = self._asked, self._around.now()
         if isinstance(result, Answer) and result.applied and not isinstance(send.operation, Release):
             self.renewed_at = began.awake
             if observing.observer is not None and isinstance(send.operation, Renew) and self.term is not None:
@@ -205,10 +207,8 @@ class Standing:
             self._listen_no_more()
 
     def _draw(self, waiting: int | None) -> None:
-        """So many wait for the role: how long this one lets others go first. The chance keeps no secret."""
-        ttl, chance = self.election.timing.ttl, random.random()  # noqa: S311
-        self.election.patience = patience.at_takeover(ttl, chance, waiting)
-        self.election.courtesy = patience.at_release(ttl, chance, waiting)
+        """So many wait for the role: how long this one lets others go first."""
+        self.election.patience, self.election.courtesy = patience.drawn(self.election.timing.ttl, waiting)
 
     def _listen_no_more(self) -> None:
         ends, self._ends = self._ends, ()
@@ -244,7 +244,6 @@ class Standing:
         if held:
             self.election.in_flight = None
             self.election.drained(self._around.now())
-            action = self.election.step(self._around.now())
-            if isinstance(action, Send):
+            if isinstance(action := self.election.step(self._around.now()), Send):
                 with contextlib.suppress(Exception):
                     await self._around.ask(action.operation, action.timeout)

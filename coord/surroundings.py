@@ -27,8 +27,9 @@ class Surroundings(Protocol):
     def now(self) -> Instant:
         """The clocks."""
 
-    def ask(self, operation: Operation, timeout: float) -> Awaitable[Result]:
-        """Put one operation to the store, bounded by `timeout` seconds. Never raises for a store's trouble."""
+    def ask(self, operation: Operation, timeout: float, going: Callable[[], None] = ...) -> Awaitable[Result]:
+        """Put one operation to the store, bounded by `timeout` seconds. Never raises for a store's trouble. `going` is
+        called when it leaves, for it may have to wait before that."""
 
     def begin(self, operation: Operation, timeout: float) -> Coroutine[Any, Any, Result] | None:
         """Put it to the store in this very turn of the loop, to be awaited as `ask` is. None: that cannot be done."""

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 
 import pytest
 
+from coord import AsyncCoordinator, async_coordinator
 from coord.lease import Lease
-from coord.operations import Answer, Failure, Renew, Result
+from coord.operations import Answer, Claim, Failure, Renew, Result
 from coord.renewals import MANY, Renewals
+from coord.stores.memory import MemoryStore
 from coord.turns import Turns
+from tests.waits import soon
 
 
 def test_so_many_at_a_time_and_the_others_in_turn() -> None:
@@ -207,3 +210,25 @@ def test_a_loop_that_ends_leaves_nothing_to_the_next(company: bool) -> None:
     asyncio.run(first())
     assert all(isinstance(one.result(), Failure) for one in left)
     asyncio.run(second())
+
+
+def test_a_claim_that_waited_longer_than_its_lease_lasts_is_won_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deadline counts from when the claim left, not from when it began to wait."""
+    monkeypatch.setattr(async_coordinator, "CLAIMS_AT_ONCE", 2)
+    claims = 0
+
+    class Slow(MemoryStore):
+        async def claim(self, claim: Claim, timeout: float) -> Result:
+            nonlocal claims
+            claims += 1
+            await asyncio.sleep(0.1)
+            return await super().claim(claim, timeout)
+
+    async def main() -> None:
+        async with AsyncCoordinator(store=Slow()) as c:
+            leads = [c.leadership(f"role {number}", ttl=2) for number in range(60)]  # three seconds of claims
+            await asyncio.gather(*(lead.start() for lead in leads))
+            assert await soon(lambda: all(lead.is_leader for lead in leads))
+            assert claims < 80
+
+    asyncio.run(main())
