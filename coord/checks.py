@@ -105,15 +105,21 @@ def info(value: object, argument: str = "info") -> dict[str, Any]:
         raise BadArgument(argument, value, allowed)
     try:
         text = json.dumps(dict(value), allow_nan=False)
-        text.encode()
+        copied: dict[str, Any] = json.loads(text, object_hook=_storable)
+        json.dumps(copied, ensure_ascii=False).encode()  # a lone surrogate is no text that a store would take
     except (TypeError, ValueError, RecursionError) as err:
         raise BadArgument(argument, value, f"{allowed} ({err})") from None
     if len(text) > MAX_INFO_BYTES:
         raise BadArgument(argument, value, f"{allowed} (this one has {len(text):,})")
     if not all(isinstance(key, str) for key in value):
         raise BadArgument(argument, value, allowed)
-    copied: dict[str, Any] = json.loads(text)
     return copied
+
+
+def _storable(part: dict[str, Any]) -> dict[str, Any]:
+    if "$reql_type$" in part:
+        raise ValueError("$reql_type$ is a key of RethinkDB's own")
+    return part
 
 
 def callback(value: object, argument: str) -> Any:

@@ -55,8 +55,11 @@ def test_a_good_role() -> None:
         assert checks.role(good) == good
 
 
+NOT_STORABLE = [{"a": "\ud800"}, {"\udfff": 1}, {"a": [{"$reql_type$": "TIME"}]}]
+
+
 @pytest.mark.parametrize(
-    "bad", [{"a": object()}, {"a": math.nan}, {1: "a"}, {"a": "x" * 16_384}, [1], "text", {"a": {1, 2}}]
+    "bad", [{"a": object()}, {"a": math.nan}, {1: "a"}, {"a": "x" * 16_384}, [1], "text", {"a": {1, 2}}, *NOT_STORABLE]
 )
 def test_info_that_json_cannot_hold(bad: Any) -> None:
     with pytest.raises(BadArgument, match=r"^info: "):
