@@ -65,7 +65,9 @@ class RethinkDBStage(Stage):
         await self._joined()
         await set_up(self.direct, 60.0, replicas=len(self.nodes))
         for term in document.set_up(reql(), len(self.nodes)):
-            await self._ask(term, 30.0)
+            await ask(self.nodes[0].url(), term, 30.0)  # of one node: the others hear a little later of what it made
+        for node in self.nodes:
+            await self._knows(node, document.DATABASE)
         self._proxies = [[Proxy(node.host, node.port, self.chance) for node in self.nodes] for _ in range(self.workers)]
         for mine in self._proxies:
             for proxy in mine:
@@ -103,6 +105,12 @@ class RethinkDBStage(Stage):
 
     def thaw(self, number: int) -> None:
         self.nodes[number].thaw()
+
+    async def _knows(self, node: Server, database: str) -> None:
+        until = time.monotonic() + 30.0
+        while database not in await ask(node.url(), reql().db_list(), 5.0):
+            assert time.monotonic() < until, f"{node.address} has not heard of the database {database}"
+            await asyncio.sleep(0.05)
 
     async def _ask(self, term: Any, timeout: float) -> Any:
         return await ask(self.direct, term, timeout)
