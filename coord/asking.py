@@ -12,6 +12,7 @@ from coord.backoff import pause
 from coord.bounded import bounded
 from coord.election import Send
 from coord.operations import Failure, Operation, Result
+from coord.renewals import TOO_LATE
 
 if TYPE_CHECKING:
     from coord.surroundings import Surroundings
@@ -23,6 +24,14 @@ SILENT_AFTER = 3
 """Tries without an answer after which whoever waits for the outcome of the first claim is told that there is none."""
 BEGUN_AT_ONCE = 16
 """Requests of a coordinator that are under way together besides those which wait in turn."""
+
+
+async def in_time(work: Coroutine[Any, Any, Result], timeout: float) -> Result:
+    """What the store answers. A store bounds itself; this second bound is for one that does not."""
+    try:
+        return await bounded(work, timeout + 0.1)
+    except asyncio.TimeoutError:
+        return TOO_LATE
 
 
 class Prompting:
@@ -43,10 +52,7 @@ class Prompting:
 
     async def _answer(self, sent: Coroutine[Any, Any, Result], timeout: float) -> Result:
         try:
-            # A store bounds itself; the second bound is for one that does not, as in `ask`.
-            result = await bounded(sent, timeout + 0.1)
-        except asyncio.TimeoutError:
-            result = Failure(unknown=True, detail="no answer in time")
+            result = await in_time(sent, timeout)
         finally:
             self.under_way -= 1
         self._heard(result)

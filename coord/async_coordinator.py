@@ -10,10 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from coord import checks, clock, forking, leaving, urls
-from coord.asking import Prompting, Sent
+from coord.asking import Prompting, Sent, in_time
 from coord.async_leadership import AsyncLeadership
 from coord.async_orders import AsyncOrders
-from coord.bounded import bounded
 from coord.candidate import Candidate
 from coord.errors import StoreRefused, StoreUnavailable
 from coord.known import Known
@@ -181,10 +180,7 @@ class AsyncCoordinator(AsyncOrders):
             if turn is not None:
                 await turn
             going()
-            # A store bounds itself; the second bound is for one that does not.
-            result = await bounded(self._put(operation, timeout), timeout + 0.1)
-        except asyncio.TimeoutError:
-            result = Failure(unknown=True, detail="no answer in time")
+            result = await in_time(self._put(operation, timeout), timeout)
         finally:
             self._turns.give_back(turn)
         self._heard(result)
