@@ -7,16 +7,43 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from coord import checks
+from coord import asking, checks
 from coord.candidate import fresh_id
 from coord.election import HOLDING, Election, Send
 from coord.errors import BadArgument, StoreRefused, StoreUnavailable
 from coord.lease import Lease
-from coord.operations import Failure, Look
+from coord.operations import Failure, Look, Operation, Result
 from coord.timing import Timing
 
 if TYPE_CHECKING:
     from coord.async_coordinator import AsyncCoordinator
+
+_PLAIN = (str, int, float, bool, type(None))
+
+
+class _Contender:
+    """A candidate that `unique_service` was called for, with what it was called with last."""
+
+    __slots__ = ("election", "given", "info", "lock", "timing")
+
+    def __init__(self, role: str, given: Mapping[str, Any], max_clock_skew: float | None) -> None:
+        self.lock = asyncio.Lock()
+        self.look_at(given)
+        self.election = Election(role, fresh_id(), self.timing, max_clock_skew=max_clock_skew)
+
+    def look_at(self, given: Mapping[str, Any]) -> None:
+        """Check it, and keep it. Raises `BadArgument`."""
+        info = checks.info(given, "candidate")
+        if "ttl" not in info:
+            raise BadArgument("candidate", given, "a dict with at least ttl, in seconds")
+        copied, timing = dict(info), Timing.of(checks.ttl(info.pop("ttl"), "candidate['ttl']"))
+        self.given, self.info, self.timing = copied, info, timing
+
+    def knows(self, given: Mapping[str, Any]) -> bool:
+        """Whether it is what was given last, and plain. Checking it anew takes longer than the rest of a call."""
+        return self.given == given and all(
+            type(one) in _PLAIN and type(one) is type(given[key]) for key, one in self.given.items()
+        )
 
 
 class UniqueServices:
@@ -28,47 +55,67 @@ class UniqueServices:
 
     def __init__(self, coordinator: AsyncCoordinator) -> None:
         self._coordinator = coordinator
-        self._elections: dict[tuple[str, str], Election] = {}
-        self._locks: dict[tuple[str, str], asyncio.Lock] = {}
+        self._contenders: dict[tuple[str, str], _Contender] = {}
+        self._elections: dict[str, Election] = {}
+        """Theirs, by their ids."""
 
     async def call(self, role: str, candidate: Mapping[str, Any] | None) -> dict[str, Any] | None:
         if candidate is None:
             lease = await self._coordinator.leader(role)
             return None if lease is None else self._record(lease)
-        info = checks.info(candidate, "candidate")
-        if "ttl" not in info:
-            raise BadArgument("candidate", candidate, "a dict with at least ttl, in seconds")
-        timing = Timing.of(checks.ttl(info.pop("ttl"), "candidate['ttl']"))
-        key = (role, str(info.get("id", "")))
-        async with self._locks.setdefault(key, asyncio.Lock()):
-            lease = await self._claim_or_keep(key, role, timing, info)
+        contender = self._contender(role, candidate)
+        timing, info = contender.timing, contender.info  # of this call: another may come while it waits
+        async with contender.lock:
+            contender.election.timing, contender.election.info = timing, info
+            lease = await self._claim_or_keep(contender.election)
         return self._record(lease) if lease.led else None
 
-    async def _claim_or_keep(self, key: tuple[str, str], role: str, timing: Timing, info: dict[str, Any]) -> Lease:
-        coordinator = self._coordinator
-        election = self._elections.get(key)
-        if election is None:
-            election = Election(role, fresh_id(), timing, max_clock_skew=coordinator.max_clock_skew)
-            self._elections[key] = election
-        election.timing, election.info = timing, info
+    def _contender(self, role: str, candidate: Mapping[str, Any]) -> _Contender:
+        key = (role, str(candidate.get("id", "")) if isinstance(candidate, Mapping) else "")
+        contender = self._contenders.get(key)
+        if contender is None:
+            contender = _Contender(role, candidate, self._coordinator.max_clock_skew)
+            self._contenders[key] = contender
+            self._elections[contender.election.candidate] = contender.election
+        elif not contender.knows(candidate):
+            contender.look_at(candidate)
+        return contender
+
+    async def _claim_or_keep(self, election: Election) -> Lease:
         while True:
-            began = coordinator.now()
-            election.drained(began)  # the caller's loop is the work, and it is here, between two passes
+            # The caller's loop is the work, and it is here, between two passes.
+            election.drained(self._coordinator.now())
             election.prompt()
-            action = election.step(began)
-            election.take_events()
-            assert isinstance(action, Send)  # prompted, nothing in flight, never held back, always standing
-            result = await coordinator.ask(action.operation, action.timeout)
-            election.reply(action, result, began, coordinator.now())
+            operation, result = await self._ask(election)
             if isinstance(result, Failure):
                 raise (StoreRefused if result.permanent else StoreUnavailable)(result.detail)
-            if not isinstance(action.operation, Look):  # a look follows a claim that was never answered (rule 8)
+            if not isinstance(operation, Look):  # a look follows a claim that was never answered (rule 8)
                 # What the row says of its holder is not in every answer to a renewal that was applied, but it is this.
-                return replace(result.lease, info=info) if result.applied else result.lease
+                return replace(result.lease, info=election.info) if result.applied else result.lease
+
+    async def _ask(self, election: Election) -> tuple[Operation, Result]:
+        """Put to the store what is next. A caller that is cancelled leaves an outcome that is unknown."""
+        coordinator = self._coordinator
+        result: Result = Failure(unknown=True, detail="the call was cancelled")
+        began = coordinator.now()
+
+        def going() -> None:  # it may have waited in turn for longer than a lease lasts
+            nonlocal began
+            began = coordinator.now()
+
+        action = election.step(began)
+        assert isinstance(action, Send)  # prompted, nothing in flight, never held back, always standing
+        try:
+            sent = asking.begin(coordinator, action)
+            result = await (sent or coordinator.ask(action.operation, action.timeout, going))
+        finally:
+            election.reply(action, result, began, coordinator.now())
+            election.take_events()
+        return action.operation, result
 
     async def close(self) -> None:
         """Give back what is held."""
-        elections, self._elections = self._elections, {}
+        elections, self._elections, self._contenders = self._elections, {}, {}
         for election in elections.values():
             now = self._coordinator.now()
             election.stand_down(now)
@@ -79,9 +126,7 @@ class UniqueServices:
     def _record(self, lease: Lease) -> dict[str, Any]:
         from datetime import datetime, timezone  # not part of importing coord
 
-        mine = any(
-            one.candidate == lease.holder and one.leads(self._coordinator.now()) for one in self._elections.values()
-        )
+        holder = self._elections.get(lease.holder or "")
         return {
             **lease.info,
             "role": lease.role,
@@ -89,5 +134,5 @@ class UniqueServices:
             "holder": lease.holder,
             "token": lease.token,
             "last_heartbeat": datetime.fromtimestamp(lease.renewed_at, timezone.utc),
-            "mine": mine,
+            "mine": holder is not None and holder.leads(self._coordinator.now()),
         }

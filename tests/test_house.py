@@ -43,6 +43,7 @@ LAYERS = [
         "work",
         "renewals",
         "turns",
+        "alarm",
         "progress",
         "retrying",
         "story",

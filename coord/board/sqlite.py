@@ -80,8 +80,7 @@ class SQLiteBoard:
 
     async def _write(self, work: Callable[[sqlite3.Connection], T], timeout: float) -> T:
         def write(job: Job[T], handle: Handle) -> T:
-            conn = handle.connection()
-            conn.execute("BEGIN IMMEDIATE")
+            conn = handle.begin(synced=False)
             result = work(conn)
             job.commit(handle)
             return result

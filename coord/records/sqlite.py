@@ -178,8 +178,8 @@ class SQLiteRecords:
 
     async def _write(self, work: Work[T], timeout: float) -> T:
         def write(job: Job[T], handle: Handle) -> T:
-            conn = self._connection(job, handle)
-            conn.execute("BEGIN IMMEDIATE")
+            self._connection(job, handle)
+            conn = handle.begin(synced=False)
             result = work(conn)
             job.commit(handle)
             return result
@@ -193,7 +193,7 @@ class SQLiteRecords:
                 "SELECT count(*) FROM sqlite_master WHERE name IN (?, ?)", (self._table, f"{self._table}_role")
             )
             if found.fetchone()[0] != 2:
-                conn.execute("BEGIN IMMEDIATE")
+                handle.begin(synced=False)
                 self._sql(conn, TABLE)
                 self._sql(conn, INDEX)
                 job.commit(handle)

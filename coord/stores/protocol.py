@@ -75,5 +75,5 @@ class Prompt(Protocol):
     """What a store may be able to do besides: send before anybody awaits. A handover does not wait for tasks then."""
 
     def begin(self, operation: Operation, timeout: float) -> Coroutine[Any, Any, Result] | None:
-        """Send a claim or a release in this very turn of the loop. What is returned must be awaited, and is as the
-        method of that name; None: that cannot be done now, and nothing was sent."""
+        """Send a claim, a release or one renewal in this very turn of the loop. What is returned must be awaited, and
+        is its result, as of the method of that name; None: that cannot be done now, and nothing was sent."""

@@ -12,7 +12,12 @@ from typing import Any
 import pytest
 
 import coord
-from coord import AsyncCoordinator, Coordinator, Lease
+from coord import AsyncCoordinator, Coordinator, Lease, StoreUnavailable
+from coord.stores.memory import MemoryStore
+from coord.testing import Fault, FaultyStore
+from coord.testing.faulty_store import Name
+from coord.unique import _Contender
+from tests.waits import soon
 
 Two = tuple[Coordinator, Coordinator]
 
@@ -223,3 +228,77 @@ def test_the_leader_of_a_watched_role_is_known_without_asking(url: str) -> None:
             assert asked == before + 1
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("operation", ["claim", "renew", "read"])
+def test_a_call_that_was_cancelled_is_followed_by_others(operation: Name) -> None:
+    """As by `asyncio.wait_for` around it. Its outcome is unknown, so a claim is looked after (rule 8)."""
+
+    async def main() -> None:
+        store = FaultyStore(MemoryStore())
+        c = AsyncCoordinator(store=store)
+        candidate = {"ttl": 30, "node": "a"}
+        if operation == "renew":
+            assert await c.unique_service("r", candidate)
+        if operation == "read":  # the look that follows a claim without an answer
+            store.fail("claim", Fault.UNKNOWN_DONE)
+            with pytest.raises(StoreUnavailable):
+                await c.unique_service("r", candidate)
+        store.fail(operation, Fault.HANG)
+        call = asyncio.ensure_future(c.unique_service("r", candidate))
+        await soon(lambda: operation in store.calls[-1:])
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        got = await c.unique_service("r", candidate)
+        assert got is not None
+        assert got["mine"]
+        assert [
+            one["mine"] for one in (await c.unique_service("r", candidate), await c.unique_service("r")) if one
+        ] == [
+            True,
+            True,
+        ]
+        await c.close()
+        assert (await store.read(["r"], 5))[0].vacant
+
+    asyncio.run(main())
+
+
+def test_what_was_given_last_is_not_taken_for_what_is_given_now(url: str) -> None:
+    """It is checked only once where it is the same; whatever differs in anything is another."""
+
+    async def main() -> None:
+        async with AsyncCoordinator(url) as c:
+
+            async def told(candidate: dict[str, Any]) -> dict[str, Any]:
+                got = await c.unique_service("r", candidate)
+                assert got is not None
+                assert got["mine"]
+                return got
+
+            given: dict[str, Any] = {"ttl": 30, "up": 1, "tags": ["x"]}
+            assert (await told(given))["tags"] == ["x"]
+            given["tags"].append("y")  # the very object that was given before
+            assert (await told(given))["tags"] == ["x", "y"]
+            assert (await told({"ttl": 30, "up": 1}))["up"] == 1
+            assert (await told({"ttl": 30, "up": 1}))["up"] == 1
+            assert (await told({"ttl": 40, "up": 1}))["ttl"] == 40
+            for bad in ({"up": 1}, {"ttl": -1, "up": 1}, {"ttl": 40, "up": object()}, ["ttl"]):
+                with pytest.raises(coord.BadArgument):
+                    await c.unique_service("r", bad)  # type: ignore[arg-type]
+                kept = await told({"ttl": 40, "up": 1})
+                assert (kept["ttl"], kept["up"], "tags" in kept) == (40, 1, False)
+            assert (await told({"ttl": 40, "up": 2}))["up"] == 2
+
+    asyncio.run(main())
+
+
+def test_what_equals_but_is_no_plain_text_or_number_is_looked_at() -> None:
+    contender = _Contender("r", {"ttl": 30, "up": 1, "none": None}, 0.0)
+    assert contender.knows({"ttl": 30, "up": 1, "none": None})
+    assert not contender.knows({"ttl": 30, "up": True, "none": None})
+    assert not contender.knows({"ttl": 30.0, "up": 1, "none": None})
+    assert not contender.knows({"ttl": 30, "up": 1})
+    nested = _Contender("r", {"ttl": 30, "tags": []}, 0.0)
+    assert not nested.knows({"ttl": 30, "tags": []})

@@ -325,13 +325,13 @@ def test_what_cannot_be_filled_into_a_query(value: Any) -> None:
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Every query that goes over a connection."""
     messages: list[bytes] = []
-    real = Wire._exchange
+    real = Wire._put
 
-    async def counted(self: Wire, number: int, message: bytes, until: float | None = None) -> dict[str, Any]:
+    def counted(self: Wire, number: int, message: bytes, until: float) -> Any:
         messages.append(message)
-        return await real(self, number, message, until)
+        return real(self, number, message, until)
 
-    monkeypatch.setattr(Wire, "_exchange", counted)
+    monkeypatch.setattr(Wire, "_put", counted)
     return messages
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from coord.alarm import Alarm
 from coord.errors import StoreUnavailable
 from coord.operations import Answer, Claim
 from coord.stores.sqlite import SQLiteStore
-from coord.stores.sqlite.alarm import Alarm
 from coord.stores.sqlite.bell import Bell
 
 FILES = Path("/proc/self/fd")

@@ -175,7 +175,7 @@ class Queries:
         def one(asked: Mapping[str, Any]) -> Any:
             as_asked = [asked["holder"], asked["token"], asked["ttl"], asked["beat"]]
             row = self.table.get(asked["role"])
-            return self._timed(row.update(lambda old: self._as_left(old, as_asked), durability="hard"))
+            return self._timed(row.update(self._as_left(self.r.row, as_asked), durability="hard"))
 
         return Form(one)
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
 from functools import cached_property
 from typing import Any
 
 from coord.errors import AccessDenied, CoordError, NotSetUp, StoreRefused, StoreUnavailable
 from coord.lease import Lease
-from coord.operations import Answer, Claim, Failure, Operation, Release, Renew, Result
+from coord.operations import Answer, Claim, Operation, Release, Renew, Result
 from coord.past import PastTerm, terms
 from coord.stores import rules
-from coord.stores.rethinkdb import claims, errors
+from coord.stores.rethinkdb import answers, errors
 from coord.stores.rethinkdb.connection import Pool
 from coord.stores.rethinkdb.errors import Trouble, not_set_up
 from coord.stores.rethinkdb.queries import Queries
@@ -88,34 +88,41 @@ class RethinkDBStore:
         if isinstance(operation, Release):
             sent = self._pool.begin(self._queries.release(operation), timeout)
             return sent and self._released(operation, timeout, sent)
+        if isinstance(operation, Renew) and (quick := self._queries.renew_one(operation)) is not None:
+            sent = self._pool.begin(quick, timeout)
+            return sent and self._renewed(operation, timeout, sent)
         return None
+
+    async def _renewed(self, renewal: Renew, timeout: float, sent: Coroutine[Any, Any, Any]) -> Result:
+        (result,) = await self._renew([renewal], timeout, sent)
+        return result
 
     async def _claimed(self, claim: Claim, timeout: float, sent: Coroutine[Any, Any, Any] | None = None) -> Result:
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
         try:
             outcome = await (sent or self._pool.run(self._queries.claim(claim), timeout))
-            if _misread(claim, outcome["written"]):
+            if answers.misread(claim, outcome["written"]):
                 left = max(until - loop.time(), 0.001)
                 outcome = await self._pool.run(self._queries.claim(claim, careful=True), left)
         except (Trouble, StoreRefused) as err:
-            return _failure(err)
+            return answers.failure(err)
         if not self._prepared:
             self._prepared = True
             for number, build in enumerate(self._queries.likely(claim), 1):
                 loop.call_later(AT_LEISURE * number, build)
-        return _swapped(claim.role, outcome)
+        return answers.swapped(claim.role, outcome)
 
     async def _released(self, release: Release, timeout: float, sent: Coroutine[Any, Any, Any] | None = None) -> Result:
         until = asyncio.get_running_loop().time() + timeout
         try:
             outcome = await (sent or self._pool.run(self._queries.release(release), timeout))
-            if _stumbled(outcome["written"]):
+            if answers.stumbled(outcome["written"]):
                 left = max(until - asyncio.get_running_loop().time(), 0.001)
                 outcome = await self._pool.run(self._queries.release(release, careful=True), left)
         except (Trouble, StoreRefused) as err:
-            return _failure(err)
-        return _swapped(release.role, outcome)
+            return answers.failure(err)
+        return answers.swapped(release.role, outcome)
 
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
         wanted = None if roles is None else tuple(roles)
@@ -134,12 +141,15 @@ class RethinkDBStore:
         done = await asyncio.gather(*(self._renew(part, timeout) for part in parts))
         return [result for part in done for result in part]
 
-    async def _renew(self, renewals: Sequence[Renew], timeout: float) -> list[Result]:
+    async def _renew(
+        self, renewals: Sequence[Renew], timeout: float, sent: Coroutine[Any, Any, Any] | None = None
+    ) -> list[Result]:
+        """sent: of one renewal, the quick query for it, which is under way."""
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
         try:
-            if len(renewals) == 1 and (quick := self._queries.renew_one(renewals[0])) is not None:
-                outcome = await self._pool.run(quick, timeout)
+            if len(renewals) == 1 and (sent or (quick := self._queries.renew_one(renewals[0])) is not None):
+                outcome = await (sent or self._pool.run(quick, timeout))
                 if outcome["written"]["replaced"]:
                     return [Answer(True, row) for row in rules.as_left(renewals, outcome["now"])]
                 if (
@@ -153,15 +163,8 @@ class RethinkDBStore:
                     return [Answer(True, row) for row in rules.as_left(renewals, time.time())]
             outcome = await self._pool.run(self._queries.renew(renewals), max(until - loop.time(), 0.001))
         except (Trouble, StoreRefused) as err:
-            return [_failure(err)] * len(renewals)
-        written, now = outcome["written"], outcome["now"]
-        changes = written.get("changes", [])
-        if written["errors"] and not any(change.get("error") for change in changes):
-            # Some row could not be written, and the server does not say which: no answer is trusted.
-            return [errors.from_row(written["first_error"]).failure()] * len(renewals)
-        rows = {row["id"]: _result(row["id"], change, now) for change in changes if (row := _row(change))}
-        answers = [rows.get(one.role, Answer(False, Lease(one.role))) for one in renewals]
-        return answers if batch is None else [_batched(*each) for each in zip(renewals, answers, strict=True)]
+            return [answers.failure(err)] * len(renewals)
+        return answers.renewed(renewals, outcome, after_batch=batch is not None)
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         wanted = None if roles is None else sorted(set(roles))
@@ -202,48 +205,3 @@ class RethinkDBStore:
 
 SETTINGS = {"write_acks": "majority", "durability": "hard"}
 """Without these, a server that is killed takes tokens with it that it had acknowledged."""
-
-
-def _failure(err: Trouble | StoreRefused) -> Failure:
-    return err.failure() if isinstance(err, Trouble) else Failure(unknown=False, detail=str(err), permanent=True)
-
-
-def _batched(asked: Renew, result: Result) -> Result:
-    """After a batch, a row that bears the beat of this very request has been renewed by it: beats are unique."""
-    if isinstance(result, Answer) and result.lease.sight == (asked.holder, asked.token, asked.beat):
-        return Answer(True, result.lease)
-    return result
-
-
-def _stumbled(written: Mapping[str, Any]) -> bool:
-    """Whether a quick swap met a row that somebody wrote by hand. Then nothing was changed."""
-    error = str(written.get("first_error", ""))
-    # Never a second swap where the first may have been done.
-    return bool(written["errors"]) and not (error.startswith(errors.REFUSAL) or errors.from_row(error).unknown)
-
-
-def _misread(claim: Claim, written: Mapping[str, Any]) -> bool:
-    if written["errors"]:
-        return _stumbled(written)
-    return bool(written["unchanged"]) and claims.misread(claim, written["changes"][0]["new_val"])
-
-
-def _swapped(role: str, outcome: Mapping[str, Any]) -> Result:
-    written = outcome["written"]
-    if written["errors"]:
-        return errors.from_row(written["first_error"]).failure()
-    row = written["changes"][0]["new_val"]
-    applied = written["replaced"] + written["inserted"] > 0
-    return Answer(applied, lease(row, outcome["now"]) if row else Lease(role))
-
-
-def _row(change: Mapping[str, Any]) -> dict[str, Any] | None:
-    row: dict[str, Any] | None = change.get("new_val") or change.get("old_val")
-    return row
-
-
-def _result(role: str, change: Mapping[str, Any], now: float) -> Result:
-    if change.get("error"):
-        return errors.from_row(change["error"]).failure()
-    row = change.get("new_val")
-    return Answer(change.get("old_val") != row, lease(row, now) if row else Lease(role))

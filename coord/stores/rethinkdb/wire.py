@@ -10,17 +10,18 @@ import asyncio
 import contextlib
 import itertools
 import json
+import math
 import ssl
 import struct
 from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, cast
 
+from coord.alarm import Alarm
 from coord.stores.rethinkdb import errors, login
 from coord.stores.rethinkdb.errors import Trouble
 from coord.stores.rethinkdb.url import Address, RethinkURL
 
 _HEADER = struct.Struct("<QL")
-_Answer = asyncio.Future[dict[str, Any]]
 _CONTINUE = b"[2]"
 _LONGEST_GREETING = 65_536
 """Bytes without an end, from which on it is no RethinkDB that greets."""
@@ -38,13 +39,15 @@ class Wire(asyncio.Protocol):
         """Set: it takes no new queries, and closes when the last of those under way has its answer or was given up."""
         self._transport: asyncio.Transport | None = None
         self._numbers = itertools.count(1)
-        self._waiting: dict[int, _Answer] = {}
+        self._waiting: dict[int, _Question] = {}
         self._came = bytearray()
         """What came and is not a whole answer yet."""
         self._greeting: asyncio.Future[bytes] | None = None
         self._closed = False
-        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._keeper = asyncio.get_running_loop().create_task(self._keep(), name="coord rethinkdb connection")
+        self._loop = asyncio.get_running_loop()
+        self._alarm = Alarm(self._loop)
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._keeper = self._loop.create_task(self._keep(), name="coord rethinkdb connection")
 
     @classmethod
     async def open(cls, url: RethinkURL, address: Address) -> Wire:
@@ -79,24 +82,19 @@ class Wire(asyncio.Protocol):
     async def ask(self, url: RethinkURL, message: bytes, timeout: float) -> Any:
         """The whole answer to one query, a list for a sequence. Raises `Trouble`, and `TimeoutError` after `timeout`
         seconds."""
-        until = asyncio.get_running_loop().time() + timeout
-        number = next(self._numbers)
-        return await self._whole(url, number, await self._exchange(number, message, until), until)
+        return await self.begin(url, message, timeout)
 
     def begin(self, url: RethinkURL, message: bytes, timeout: float) -> Coroutine[Any, Any, Any]:
         """Send a query now; what is returned must be awaited, as `ask` is."""
-        until = asyncio.get_running_loop().time() + timeout
-        number = next(self._numbers)
-        return self._begun(url, number, self._put(number, message), until)
+        until = self._loop.time() + timeout
+        return self._whole(url, self._put(next(self._numbers), message, until), until)
 
-    async def _begun(self, url: RethinkURL, number: int, answer: _Answer, until: float) -> Any:
-        return await self._whole(url, number, await self._awaited(number, answer, until), until)
-
-    async def _whole(self, url: RethinkURL, number: int, response: dict[str, Any], until: float) -> Any:
+    async def _whole(self, url: RethinkURL, question: _Question, until: float) -> Any:
         items: list[Any] = []
+        response = await self._answer(question)
         while response["t"] == errors.PARTIAL:
             items += response["r"]
-            response = await self._exchange(number, _CONTINUE, until)
+            response = await self._exchange(question.number, _CONTINUE, until)
         if response["t"] == errors.SEQUENCE:
             return items + response["r"]
         if response["t"] in (errors.ATOM, errors.SERVER_INFO):
@@ -148,9 +146,9 @@ class Wire(asyncio.Protocol):
                 begin, end = at + _HEADER.size, at + _HEADER.size + length
                 if len(came) < end:
                     break
-                future = self._waiting.get(number)
-                if future is not None and not future.done():
-                    future.set_result(json.loads(came[begin:end]))
+                asked = self._waiting.get(number)
+                if asked is not None and not asked.answer.done():
+                    asked.answer.set_result(json.loads(str(came[begin:end], "utf-8")))
                 at = end
         except (ValueError, RecursionError):  # not the server's words
             self._broken(None)
@@ -207,33 +205,41 @@ class Wire(asyncio.Protocol):
             del self._came[: end + 1]
 
     async def _exchange(self, number: int, message: bytes, until: float | None = None) -> dict[str, Any]:
-        return await self._awaited(number, self._put(number, message), until)
+        return await self._answer(self._put(number, message, math.inf if until is None else until))
 
-    def _put(self, number: int, message: bytes) -> _Answer:
+    def _put(self, number: int, message: bytes, until: float) -> _Question:
         if self._lost:
             raise errors.unreachable(f"the connection to {self.address} was lost")
-        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+        question = self._waiting[number] = _Question(number, self._loop.create_future(), until)
         self._write(_HEADER.pack(number, len(message)) + message)
-        return answer
+        return question
 
-    async def _awaited(self, number: int, answer: _Answer, until: float | None) -> dict[str, Any]:
-        # A timer of its own is a tenth of what `wait_for` costs, which makes a task.
-        timer = None if until is None else asyncio.get_running_loop().call_at(until, _give_up, answer)
+    async def _answer(self, question: _Question) -> dict[str, Any]:
+        if question.until < math.inf:
+            self._alarm.add(question)
         try:
-            return await answer
+            return await question.answer
         finally:
-            if timer is not None:
-                timer.cancel()
-            del self._waiting[number]
+            self._alarm.remove(question)
+            del self._waiting[question.number]
             if self.retired and not self._waiting:
                 self.close()
 
     def _fail(self, trouble: Trouble) -> None:
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(trouble)
+        for question in self._waiting.values():
+            if not question.answer.done():
+                question.answer.set_exception(trouble)
 
 
-def _give_up(future: _Answer) -> None:
-    if not future.done():
-        future.set_exception(asyncio.TimeoutError())
+class _Question:
+    """Something that was sent, and is to be answered before `until`, by the loop's clock."""
+
+    __slots__ = ("answer", "number", "until")
+
+    def __init__(self, number: int, answer: asyncio.Future[dict[str, Any]], until: float) -> None:
+        self.number, self.answer, self.until = number, answer, until
+
+    def wake(self) -> None:
+        """Its time is over."""
+        if not self.answer.done():
+            self.answer.set_exception(asyncio.TimeoutError())

@@ -36,8 +36,7 @@ def renew(job: Job[Any], handle: Handle, clock: StoreClock, asked: Sequence[Rene
     """rules.renew for each, in one transaction. Where the quick way changed them all, what the rows say of their
     holders is not in the answers; where it did not, it is undone, and each is asked for itself."""
     if AVAILABLE and all(one.info is None for one in asked):
-        conn = handle.connection()
-        conn.execute("BEGIN IMMEDIATE")
+        conn = handle.begin(synced=False)
         now, wall = clock.total(), clock.wall()
         if _renewed(conn, asked, now, wall, clock.boot) == len(asked):
             answers: list[Result] = [Answer(True, row) for row in rules.as_left(asked, wall)]

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from coord.stores.sqlite.alarm import Alarm
+from coord.alarm import Alarm
 
 Wake = Callable[[], None]
 

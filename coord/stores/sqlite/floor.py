@@ -27,8 +27,7 @@ async def raise_tokens(
     floor, named = checks.token_floor(token_floor), [checks.role(role) for role in roles]
 
     def work(job: Job[Any], handle: Handle) -> tuple[int, int]:
-        conn = handle.connection()
-        conn.execute("BEGIN IMMEDIATE")
+        conn = handle.begin(synced=True)
         lifted = conn.execute(RAISE, (floor, floor)).rowcount
         made = conn.executemany(MAKE, [(role, floor) for role in named]).rowcount if named else 0
         job.commit(handle)

@@ -19,6 +19,7 @@ class Handle:
         self.opened = 0
         """How often it was opened: a feed sees by it that its connection is a new one."""
         self._conn: sqlite3.Connection | None = None
+        self._syncs = False
         self._file: tuple[int, int] = (0, 0)
 
     def __enter__(self) -> Handle:
@@ -35,12 +36,28 @@ class Handle:
         if self._conn is None:
             place.prepare(self.path, self._mounts)
             before = self._identity()
-            self._conn = schema.connect(self.path)
+            self._conn, self._syncs = schema.connect(self.path), True
             self._file = before
             self.opened += 1
             forks.opened(self)
             self.check_place()
         return self._conn
+
+    def begin(self, *, synced: bool) -> sqlite3.Connection:
+        """Begin a transaction that writes, and give the connection.
+
+        synced: whether its COMMIT waits until all is on the disk. A claim must: no token may be given twice, whatever
+            happens. What else is written need only outlive every process, which it does once it is in the system's
+            hands: who holds a lease goes down with the machine, and after a boot the lease has run out. Nor does a busy
+            disk then keep a leader from renewing. (sqlite.org/pragma.html#pragma_synchronous: in WAL mode NORMAL may
+            lose the last commits with the power, and nothing else; a later commit that is synced keeps them.)
+        """
+        conn = self.connection()
+        if synced is not self._syncs:
+            conn.execute("PRAGMA synchronous=FULL" if synced else "PRAGMA synchronous=NORMAL")
+            self._syncs = synced
+        conn.execute("BEGIN IMMEDIATE")
+        return conn
 
     def check_place(self) -> None:
         """Raise `Moved` if the file was deleted or replaced: others would elect a second leader in the new one."""

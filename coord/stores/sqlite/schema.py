@@ -89,7 +89,7 @@ def connect(path: str) -> sqlite3.Connection:
     try:
         check_owner(conn, path)
         switch_to_wal(conn, path)
-        # An acknowledged token must survive a power cut: NORMAL would not sync each commit (sqlite.org/pragma.html).
+        # The schema and every token must survive a power cut; for what need not, `Handle.begin` takes it back.
         conn.execute("PRAGMA synchronous=FULL")
         conn.execute("PRAGMA fullfsync=ON")  # on macOS fsync does not reach the disk; elsewhere this does nothing
         found = version(conn)

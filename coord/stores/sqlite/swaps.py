@@ -22,8 +22,7 @@ Rule = Callable[[Lease, C, float], "Lease | None"]
 
 def swap(job: Job[Any], handle: Handle, clock: StoreClock, asked: C, rule: Rule[C]) -> Answer:
     """What begins or ends a term: put the request to the rule, and write the whole row with its history."""
-    conn = handle.connection()
-    conn.execute("BEGIN IMMEDIATE")
+    conn = handle.begin(synced=isinstance(asked, Claim))
     # Read only now: while we waited for the lock, time went on and others wrote.
     now, wall, boot = clock.total(), clock.wall(), clock.boot
     row, history = schema.whole(conn, asked.role, now, boot)
@@ -41,8 +40,7 @@ def swap(job: Job[Any], handle: Handle, clock: StoreClock, asked: C, rule: Rule[
 
 def renew(job: Job[Any], handle: Handle, clock: StoreClock, asked: Sequence[Renew]) -> list[Result]:
     """Put each renewal to its rule, and write what it changes. A damaged row is refused, and stops no other."""
-    conn = handle.connection()
-    conn.execute("BEGIN IMMEDIATE")
+    conn = handle.begin(synced=False)
     now, wall, boot = clock.total(), clock.wall(), clock.boot
     rows = {row[0]: _found(row, now, boot) for row in schema.select(conn, [one.role for one in asked])}
     answers: list[Result] = []

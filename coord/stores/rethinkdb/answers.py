@@ -1,0 +1,70 @@
+"""What a server's report on a swap means, as a `Result`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from coord.errors import StoreRefused
+from coord.lease import Lease
+from coord.operations import Answer, Claim, Failure, Renew, Result
+from coord.stores.rethinkdb import claims, errors
+from coord.stores.rethinkdb.errors import Trouble
+from coord.stores.rethinkdb.rows import lease
+
+
+def failure(err: Trouble | StoreRefused) -> Failure:
+    return err.failure() if isinstance(err, Trouble) else Failure(unknown=False, detail=str(err), permanent=True)
+
+
+def stumbled(written: Mapping[str, Any]) -> bool:
+    """Whether a quick swap met a row that somebody wrote by hand. Then nothing was changed."""
+    error = str(written.get("first_error", ""))
+    # Never a second swap where the first may have been done.
+    return bool(written["errors"]) and not (error.startswith(errors.REFUSAL) or errors.from_row(error).unknown)
+
+
+def misread(claim: Claim, written: Mapping[str, Any]) -> bool:
+    if written["errors"]:
+        return stumbled(written)
+    return bool(written["unchanged"]) and claims.misread(claim, written["changes"][0]["new_val"])
+
+
+def swapped(role: str, outcome: Mapping[str, Any]) -> Result:
+    written = outcome["written"]
+    if written["errors"]:
+        return errors.from_row(written["first_error"]).failure()
+    row = written["changes"][0]["new_val"]
+    applied = written["replaced"] + written["inserted"] > 0
+    return Answer(applied, lease(row, outcome["now"]) if row else Lease(role))
+
+
+def renewed(renewals: Sequence[Renew], outcome: Mapping[str, Any], *, after_batch: bool) -> list[Result]:
+    """after_batch: the same renewals were tried as a batch just before, which may have applied some."""
+    written, now = outcome["written"], outcome["now"]
+    changes = written.get("changes", [])
+    if written["errors"] and not any(change.get("error") for change in changes):
+        # Some row could not be written, and the server does not say which: no answer is trusted.
+        return [errors.from_row(written["first_error"]).failure()] * len(renewals)
+    found = {row["id"]: _one(row["id"], change, now) for change in changes if (row := _row(change))}
+    results = [found.get(one.role, Answer(False, Lease(one.role))) for one in renewals]
+    return [_batched(*each) for each in zip(renewals, results, strict=True)] if after_batch else results
+
+
+def _batched(asked: Renew, result: Result) -> Result:
+    """After a batch, a row that bears the beat of this very request has been renewed by it: beats are unique."""
+    if isinstance(result, Answer) and result.lease.sight == (asked.holder, asked.token, asked.beat):
+        return Answer(True, result.lease)
+    return result
+
+
+def _row(change: Mapping[str, Any]) -> dict[str, Any] | None:
+    row: dict[str, Any] | None = change.get("new_val") or change.get("old_val")
+    return row
+
+
+def _one(role: str, change: Mapping[str, Any], now: float) -> Result:
+    if change.get("error"):
+        return errors.from_row(change["error"]).failure()
+    row = change.get("new_val")
+    return Answer(change.get("old_val") != row, lease(row, now) if row else Lease(role))
