@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Union
 
 from coord import events
 from coord.backoff import pause
-from coord.bounded import bounded
 from coord.election import Send
 from coord.operations import Failure, Operation, Result
-from coord.renewals import TOO_LATE
+from coord.putting import in_time
 
 if TYPE_CHECKING:
     from coord.surroundings import Surroundings
@@ -24,14 +23,6 @@ SILENT_AFTER = 3
 """Tries without an answer after which whoever waits for the outcome of the first claim is told that there is none."""
 BEGUN_AT_ONCE = 16
 """Requests of a coordinator that are under way together besides those which wait in turn."""
-
-
-async def in_time(work: Coroutine[Any, Any, Result], timeout: float) -> Result:
-    """What the store answers. A store bounds itself; this second bound is for one that does not."""
-    try:
-        return await bounded(work, timeout + 0.1)
-    except asyncio.TimeoutError:
-        return TOO_LATE
 
 
 class Prompting:

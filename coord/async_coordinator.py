@@ -10,19 +10,20 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from coord import checks, clock, forking, leaving, urls
-from coord.asking import Prompting, Sent, in_time
+from coord.asking import Prompting, Sent
 from coord.async_leadership import AsyncLeadership
 from coord.async_orders import AsyncOrders
 from coord.candidate import Candidate
-from coord.errors import StoreRefused, StoreUnavailable
 from coord.known import Known
-from coord.lease import Lease
 from coord.notice import Notice
-from coord.operations import Answer, Claim, Failure, Look, Operation, Release, Renew, Result
+from coord.operations import Failure, Operation, Renew, Result
+from coord.putting import put, put_all
 from coord.renewals import Renewals
 from coord.standing import Standing
+from coord.stores.protocol import Bulk
 from coord.suspend import SuspendWatch
 from coord.timing import Instant
+from coord.together import ALONE_AT_ONCE, Batches
 from coord.turns import Turns
 from coord.unique import UniqueServices
 from coord.waiting import Waiting
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CLAIMS_AT_ONCE = 128
-"""Swaps other than renewals that are under way together. Ten thousand claims at once would all wait past their time."""
+"""Swaps other than renewals that are under way together, on a store that has each put by itself. Ten thousand claims at
+once would all wait past their time."""
 
 
 _living: weakref.WeakSet[AsyncCoordinator] = weakref.WeakSet()
@@ -83,7 +85,10 @@ class AsyncCoordinator(AsyncOrders):
         """What is to be done before the store is let go of: heartbeats end, publications are taken back."""
         self._standings: set[Standing] = set()
         self._renewals = Renewals(self.store.renew, self._heard)
-        self._turns, self._prompting = Turns(CLAIMS_AT_ONCE), Prompting(self._heard)
+        self._prompting = Prompting(self._heard)
+        bulk = isinstance(self.store, Bulk)
+        self._turns = Turns(ALONE_AT_ONCE if bulk else CLAIMS_AT_ONCE)
+        self._batches = Batches(functools.partial(put_all, self.store), self._heard) if bulk else None
         self.context = contextvars.copy_context()
         self.known = Known()
         self._watcher = Watcher(lambda: self.store, self.known.forget)
@@ -172,6 +177,8 @@ class AsyncCoordinator(AsyncOrders):
         """
         if isinstance(operation, Renew):
             return self._renewals.renew(operation, timeout)  # no coroutine of its own: ten thousand wait at a time
+        if self._batches is not None and self._turns.busy and (asked := self._batches.add(operation, timeout, going)):
+            return asked
         return self._ask_alone(operation, timeout, going)
 
     async def _ask_alone(self, operation: Operation, timeout: float, going: Callable[[], None]) -> Result:
@@ -180,7 +187,7 @@ class AsyncCoordinator(AsyncOrders):
             if turn is not None:
                 await turn
             going()
-            result = await in_time(self._put(operation, timeout), timeout)
+            result = await put(self.store, operation, timeout)
         finally:
             self._turns.give_back(turn)
         self._heard(result)
@@ -192,18 +199,6 @@ class AsyncCoordinator(AsyncOrders):
     def begin(self, operation: Operation, timeout: float) -> Sent:
         """Put it to the store in this very turn of the loop, to be awaited as `ask` is. None: that cannot be done."""
         return self._prompting.begin(self.store, operation, timeout)
-
-    async def _put(self, operation: Operation, timeout: float) -> Result:
-        if isinstance(operation, Claim):
-            return await self.store.claim(operation, timeout)
-        if isinstance(operation, Release):
-            return await self.store.release(operation, timeout)
-        assert isinstance(operation, Look)
-        try:
-            rows = await self.store.read([operation.role], timeout)
-        except (StoreUnavailable, StoreRefused) as err:
-            return Failure(unknown=False, detail=str(err), permanent=isinstance(err, StoreRefused))
-        return Answer(False, rows[0] if rows else Lease(operation.role))
 
     def list_waiting(self, candidate: Candidate, ttl: float, heard: Callable[[int], None]) -> Callable[[], None]:
         """Show it on the board, if there is one; `heard` is told how many wait. Returns what ends that."""

@@ -13,6 +13,11 @@ class Turns:
         self._free = at_once
         self._queue: deque[asyncio.Future[None]] = deque()
 
+    @property
+    def busy(self) -> bool:
+        """Whether whoever comes now has to wait."""
+        return self._free == 0
+
     def take(self) -> asyncio.Future[None] | None:
         """None: go on at once."""
         if self._free > 0:

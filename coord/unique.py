@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from coord import asking, checks
@@ -12,7 +11,7 @@ from coord.candidate import fresh_id
 from coord.election import HOLDING, Election, Send
 from coord.errors import BadArgument, StoreRefused, StoreUnavailable
 from coord.lease import Lease
-from coord.operations import Failure, Look, Operation, Result
+from coord.operations import Answer, Failure, Look, Operation, Result
 from coord.timing import Timing
 
 if TYPE_CHECKING:
@@ -62,13 +61,14 @@ class UniqueServices:
     async def call(self, role: str, candidate: Mapping[str, Any] | None) -> dict[str, Any] | None:
         if candidate is None:
             lease = await self._coordinator.leader(role)
-            return None if lease is None else self._record(lease)
+            return None if lease is None else self._record(lease, lease.info)
         contender = self._contender(role, candidate)
         timing, info = contender.timing, contender.info  # of this call: another may come while it waits
         async with contender.lock:
             contender.election.timing, contender.election.info = timing, info
-            lease = await self._claim_or_keep(contender.election)
-        return self._record(lease) if lease.led else None
+            answer = await self._claim_or_keep(contender.election)
+        # What the row says of its holder is not in every answer to a renewal that was applied, but it is this.
+        return self._record(answer.lease, info if answer.applied else answer.lease.info) if answer.lease.led else None
 
     def _contender(self, role: str, candidate: Mapping[str, Any]) -> _Contender:
         key = (role, str(candidate.get("id", "")) if isinstance(candidate, Mapping) else "")
@@ -81,7 +81,7 @@ class UniqueServices:
             contender.look_at(candidate)
         return contender
 
-    async def _claim_or_keep(self, election: Election) -> Lease:
+    async def _claim_or_keep(self, election: Election) -> Answer:
         while True:
             # The caller's loop is the work, and it is here, between two passes.
             election.drained(self._coordinator.now())
@@ -90,8 +90,7 @@ class UniqueServices:
             if isinstance(result, Failure):
                 raise (StoreRefused if result.permanent else StoreUnavailable)(result.detail)
             if not isinstance(operation, Look):  # a look follows a claim that was never answered (rule 8)
-                # What the row says of its holder is not in every answer to a renewal that was applied, but it is this.
-                return replace(result.lease, info=election.info) if result.applied else result.lease
+                return result
 
     async def _ask(self, election: Election) -> tuple[Operation, Result]:
         """Put to the store what is next. A caller that is cancelled leaves an outcome that is unknown."""
@@ -116,19 +115,20 @@ class UniqueServices:
     async def close(self) -> None:
         """Give back what is held."""
         elections, self._elections, self._contenders = self._elections, {}, {}
+        now, releases = self._coordinator.now(), []
         for election in elections.values():
-            now = self._coordinator.now()
             election.stand_down(now)
             election.drained(now)
             if election.phase in HOLDING and isinstance(action := election.step(now), Send):
-                await self._coordinator.ask(action.operation, action.timeout)
+                releases.append(self._coordinator.ask(action.operation, action.timeout))
+        await asyncio.gather(*releases)
 
-    def _record(self, lease: Lease) -> dict[str, Any]:
+    def _record(self, lease: Lease, info: Mapping[str, Any]) -> dict[str, Any]:
         from datetime import datetime, timezone  # not part of importing coord
 
         holder = self._elections.get(lease.holder or "")
         return {
-            **lease.info,
+            **info,
             "role": lease.role,
             "ttl": lease.ttl,
             "holder": lease.holder,

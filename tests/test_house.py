@@ -43,6 +43,8 @@ LAYERS = [
         "work",
         "renewals",
         "turns",
+        "putting",
+        "together",
         "alarm",
         "progress",
         "retrying",

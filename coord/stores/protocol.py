@@ -77,3 +77,13 @@ class Prompt(Protocol):
     def begin(self, operation: Operation, timeout: float) -> Coroutine[Any, Any, Result] | None:
         """Send a claim, a release or one renewal in this very turn of the loop. What is returned must be awaited, and
         is its result, as of the method of that name; None: that cannot be done now, and nothing was sent."""
+
+
+@runtime_checkable
+class Bulk(Protocol):
+    """What a store may be able to do besides: many swaps as one. Thousands of roles are claimed and given back in
+    seconds then, whether a process starts, ends, or takes over from one that was killed."""
+
+    async def swap_all(self, asked: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
+        """As `claim` and `release` for each (each for another role), in a few queries however many they are; the
+        results are in the order of the requests. Each row is swapped atomically, not all of them together."""

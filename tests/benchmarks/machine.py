@@ -7,6 +7,7 @@ import platform
 import sqlite3
 import statistics
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -26,6 +27,27 @@ def sync_time(directory: Path, times: int = 100) -> float:
     return statistics.median(taken)
 
 
+def hop_time(times: int = 100) -> float:
+    """Median seconds to wake a thread that has slept for 5 ms, and to be woken by it: each answer of a store is one."""
+    there, back, taken = threading.Lock(), threading.Lock(), []
+
+    def other() -> None:
+        for _ in range(times):
+            there.acquire()
+            back.release()
+
+    there.acquire()
+    back.acquire()
+    threading.Thread(target=other, daemon=True).start()
+    for _ in range(times):
+        time.sleep(0.005)
+        began = time.perf_counter()
+        there.release()
+        back.acquire()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
 def description(where: Setting) -> list[str]:
     """Lines of Markdown."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -36,6 +58,7 @@ def description(where: Setting) -> list[str]:
     load = os.getloadavg()[0]
     return [
         f"- machine: {cores} cores, {platform.system()} {platform.machine()}, load {load:.1f} at the start; its disk "
-        f"takes {sync_time(where.directory) * 1000:.2f} ms to have 4 kB safe (median of 100 appends with fsync)",
+        f"takes {sync_time(where.directory) * 1000:.2f} ms to have 4 kB safe (median of 100 appends with fsync), and "
+        f"{hop_time() * 1e6:.0f} µs to wake a thread that slept and to be woken by it",
         f"- Python {platform.python_version()}, {stores}",
     ]

@@ -10,6 +10,7 @@ from coord.stores.memory import MemoryStore
 from coord.stores.protocol import Store
 from coord.stores.sqlite import SQLiteStore
 from coord.testing import StoreContract
+from tests.stores.in_bulk import in_bulk
 
 
 class TestMemory(StoreContract):
@@ -28,3 +29,8 @@ class TestSQLite(StoreContract):
 
     def make_store(self) -> Store:
         return SQLiteStore(self.path)
+
+
+class TestSQLiteInBulk(TestSQLite):
+    def make_store(self) -> Store:
+        return in_bulk(SQLiteStore)(self.path)  # type: ignore[no-any-return] # of a class that is made there

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,6 +16,7 @@ from coord.operations import Claim, Result
 from coord.stores.protocol import Store
 from coord.stores.rethinkdb import RethinkDBStore, parse_url
 from coord.testing import StoreContract
+from tests.stores.in_bulk import in_bulk
 from tests.stores.lockstep import Lockstep
 
 pytestmark = pytest.mark.rethinkdb
@@ -29,10 +31,16 @@ class TestRethinkDBContract(StoreContract):
         return RethinkDBStore(parse_url(self.store_url))
 
 
-def test_rethinkdb_answers_as_memory_does(rethinkdb_url: str) -> None:
+class TestRethinkDBContractInBulk(TestRethinkDBContract):
+    def make_store(self) -> Store:
+        return in_bulk(RethinkDBStore)(parse_url(self.store_url))  # type: ignore[no-any-return] # it is made there
+
+
+@pytest.mark.parametrize("kind", [RethinkDBStore, in_bulk(RethinkDBStore)], ids=["alone", "in bulk"])
+def test_rethinkdb_answers_as_memory_does(rethinkdb_url: str, kind: Any) -> None:
     """Its clock cannot be set: what `remaining` decides is left out here, and tested by itself."""
 
-    class Patient(RethinkDBStore):
+    class Patient(kind):  # type: ignore[misc] # a class that is given
         async def claim(self, claim: Claim, timeout: float) -> Result:
             skew = None if claim.skew is None else claim.skew + 3600
             return await super().claim(replace(claim, skew=skew), timeout)

@@ -7,7 +7,7 @@ from typing import Any
 
 from coord.errors import StoreRefused
 from coord.lease import Lease
-from coord.operations import Answer, Claim, Failure, Renew, Result
+from coord.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.stores.rethinkdb import claims, errors
 from coord.stores.rethinkdb.errors import Trouble
 from coord.stores.rethinkdb.rows import lease
@@ -46,15 +46,18 @@ def renewed(renewals: Sequence[Renew], outcome: Mapping[str, Any], *, after_batc
     if written["errors"] and not any(change.get("error") for change in changes):
         # Some row could not be written, and the server does not say which: no answer is trusted.
         return [errors.from_row(written["first_error"]).failure()] * len(renewals)
-    found = {row["id"]: _one(row["id"], change, now) for change in changes if (row := _row(change))}
+    found = {row["id"]: one(row["id"], change, now) for change in changes if (row := _row(change))}
     results = [found.get(one.role, Answer(False, Lease(one.role))) for one in renewals]
-    return [_batched(*each) for each in zip(renewals, results, strict=True)] if after_batch else results
+    return [already(*each) for each in zip(renewals, results, strict=True)] if after_batch else results
 
 
-def _batched(asked: Renew, result: Result) -> Result:
-    """After a batch, a row that bears the beat of this very request has been renewed by it: beats are unique."""
-    if isinstance(result, Answer) and result.lease.sight == (asked.holder, asked.token, asked.beat):
-        return Answer(True, result.lease)
+def already(asked: Renew | Claim | Release, result: Result) -> Result:
+    """Of one that was tried before, together with others: a row that bears its very beat, unique as those are, is what
+    it made of it then."""
+    if isinstance(result, Answer) and not result.applied and 0 < result.lease.beat == asked.beat:
+        holder = None if isinstance(asked, Release) else asked.holder
+        if result.lease.holder == holder and (isinstance(asked, Claim) or result.lease.token == asked.token):
+            return Answer(True, result.lease)
     return result
 
 
@@ -63,7 +66,7 @@ def _row(change: Mapping[str, Any]) -> dict[str, Any] | None:
     return row
 
 
-def _one(role: str, change: Mapping[str, Any], now: float) -> Result:
+def one(role: str, change: Mapping[str, Any], now: float) -> Result:
     if change.get("error"):
         return errors.from_row(change["error"]).failure()
     row = change.get("new_val")

@@ -65,6 +65,11 @@ def parameters(claim: Claim) -> dict[str, Any]:
     return {**values, **history.opening(claim)}
 
 
+def blank() -> dict[str, Any]:
+    """What a claim looks at where there is no row."""
+    return {"holder": None, "token": 0, "beat": 0, "ttl": 0, "renewed_at": driver.reql().epoch_time(0), "history": []}
+
+
 def may_be_had(asked: Mapping[str, Any], row: Any, shape: Shape) -> Any:
     """Whether the claim applies."""
     r = driver.reql()

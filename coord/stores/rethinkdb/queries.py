@@ -16,6 +16,7 @@ from typing import Any
 from coord.lease import Sight
 from coord.operations import Claim, Release, Renew
 from coord.stores.rethinkdb import careful, claims, driver, history, releases
+from coord.stores.rethinkdb.bulk import BulkQueries
 from coord.stores.rethinkdb.claims import Shape
 from coord.stores.rethinkdb.rows import FIELDS
 from coord.stores.rethinkdb.templates import Form, Template
@@ -38,6 +39,7 @@ class Queries:
         self.r = driver.reql()
         self.table = self.r.db(url.database).table(url.table)
         self._claims: dict[Shape, Form] = {}
+        self.bulk = BulkQueries(self.table)
         self.up_to_date = self.r.db(url.database).table(url.table, read_mode="majority")
 
     def claim(self, asked: Claim, *, careful: bool = False) -> bytes:
@@ -105,13 +107,13 @@ class Queries:
 
     def _claim(self, asked: Mapping[str, Any], shape: Shape) -> Any:
         r = self.r
-        blank = {"holder": None, "token": 0, "ttl": 0, "renewed_at": r.epoch_time(0), "history": []}
+        blank = claims.blank()
 
         def replaced(old: Any, row: Any) -> Any:
             return r.branch(claims.may_be_had(asked, row, shape), claims.taken(asked, row, shape), old)
 
         def carefully(old: Any) -> Any:
-            return r.branch(old.eq(None), {**blank, "beat": 0}, careful.view(old)).do(lambda row: replaced(old, row))
+            return r.branch(old.eq(None), blank, careful.view(old)).do(lambda row: replaced(old, row))
 
         def quickly(old: Any) -> Any:
             if shape.expected:  # then there is one

@@ -13,7 +13,7 @@ from coord.lease import Lease
 from coord.operations import Answer, Claim, Operation, Release, Renew, Result
 from coord.past import PastTerm, terms
 from coord.stores import rules
-from coord.stores.rethinkdb import answers, errors
+from coord.stores.rethinkdb import answers, bulk, errors
 from coord.stores.rethinkdb.connection import Pool
 from coord.stores.rethinkdb.errors import Trouble, not_set_up
 from coord.stores.rethinkdb.queries import Queries
@@ -123,6 +123,39 @@ class RethinkDBStore:
         except (Trouble, StoreRefused) as err:
             return answers.failure(err)
         return answers.swapped(release.role, outcome)
+
+    async def swap_all(self, asked: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
+        """protocol.Bulk"""
+        parts = bulk.parts(asked)
+        done = await asyncio.gather(*(self._swap_part(kind, some, timeout) for kind, some in parts))
+        found = {
+            one.role: result
+            for (_, some), part in zip(parts, done, strict=True)
+            for one, result in zip(some, part, strict=True)
+        }
+        return [found[one.role] for one in asked]
+
+    async def _swap_part(self, kind: bulk.Kind, asked: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
+        until = asyncio.get_running_loop().time() + timeout
+        results: list[Result | None] = [None] * len(asked)
+        try:
+            if kind != bulk.ALONE:
+                outcome = await self._pool.run(self._queries.bulk.swaps(kind, asked), timeout)
+                results = bulk.results(asked, outcome)
+        except Trouble as trouble:
+            if trouble.refused is not StoreRefused:
+                return [trouble.failure()] * len(asked)
+            # One of them is refused, and the server does not say which.
+        except StoreRefused as err:
+            return [answers.failure(err)] * len(asked)
+        left, tried = max(until - asyncio.get_running_loop().time(), 0.001), kind != bulk.ALONE
+        rest = [one for one, result in zip(asked, results, strict=True) if result is None]
+        found = iter(await asyncio.gather(*(self._swap(one, left, tried) for one in rest)))
+        return [next(found) if result is None else result for result in results]
+
+    async def _swap(self, asked: Claim | Release, timeout: float, tried: bool) -> Result:
+        result = await (self._claimed(asked, timeout) if isinstance(asked, Claim) else self._released(asked, timeout))
+        return answers.already(asked, result) if tried else result
 
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
         wanted = None if roles is None else tuple(roles)

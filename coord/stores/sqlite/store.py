@@ -12,7 +12,6 @@ from coord.errors import BadArgument, StoreRefused, StoreUnavailable
 from coord.lease import Lease
 from coord.operations import Claim, Failure, Release, Renew, Result
 from coord.past import PastTerm
-from coord.stores import rules
 from coord.stores.sqlite import batch, forks, place, schema, swaps
 from coord.stores.sqlite.bell import Bell
 from coord.stores.sqlite.feed import Feed, LeaseFeed
@@ -22,7 +21,6 @@ from coord.stores.sqlite.trouble import CommitUnknown
 from coord.stores.sqlite.worker import Job, Stage, Worker
 
 T = TypeVar("T")
-C = TypeVar("C", Claim, Release)
 CLOSE_WITHIN = 0.9
 """Seconds that `close` waits for the file to be closed."""
 
@@ -83,7 +81,7 @@ class SQLiteStore:
         await self._ask(lambda _, handle: schema.check_owner(handle.connection(), self.path), timeout)
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
-        return await self._swap_one(claim, rules.claim, timeout)
+        return await self._swap_one(claim, timeout)
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
         if not renewals:
@@ -93,7 +91,14 @@ class SQLiteStore:
         )
 
     async def release(self, release: Release, timeout: float) -> Result:
-        return await self._swap_one(release, rules.release, timeout)
+        return await self._swap_one(release, timeout)
+
+    async def swap_all(self, asked: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
+        if not asked:
+            return []
+        return await self._swap(
+            lambda job, handle: swaps.swap_all(job, handle, self._clock, asked), timeout, len(asked)
+        )
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         wanted = None if roles is None else tuple(roles)
@@ -179,10 +184,8 @@ class SQLiteStore:
         self._bell = Bell(loop)
         return self._bell
 
-    async def _swap_one(self, asked: C, rule: swaps.Rule[C], timeout: float) -> Result:
-        (result,) = await self._swap(
-            lambda job, handle: [swaps.swap(job, handle, self._clock, asked, rule)], timeout, 1
-        )
+    async def _swap_one(self, asked: Claim | Release, timeout: float) -> Result:
+        (result,) = await self._swap(lambda job, handle: [swaps.swap(job, handle, self._clock, asked)], timeout, 1)
         return result
 
     async def _swap(

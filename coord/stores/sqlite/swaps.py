@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, TypeVar
+import sqlite3
+from collections.abc import Collection, Sequence
+from typing import Any, Union
 
 from coord import past
 from coord.errors import StoreRefused
@@ -14,27 +15,52 @@ from coord.stores import rules
 from coord.stores.sqlite import schema
 from coord.stores.sqlite.handle import Handle
 from coord.stores.sqlite.machine import StoreClock
+from coord.stores.sqlite.trouble import sort
 from coord.stores.sqlite.worker import Job
 
-C = TypeVar("C", Claim, Release)
-Rule = Callable[[Lease, C, float], "Lease | None"]
+Swap = Union[Claim, Release]
 
 
-def swap(job: Job[Any], handle: Handle, clock: StoreClock, asked: C, rule: Rule[C]) -> Answer:
-    """What begins or ends a term: put the request to the rule, and write the whole row with its history."""
+def swap(job: Job[Any], handle: Handle, clock: StoreClock, asked: Swap) -> Answer:
+    """What begins or ends a term: put the request to its rule, and write the whole row with its history."""
     conn = handle.begin(synced=isinstance(asked, Claim))
     # Read only now: while we waited for the lock, time went on and others wrote.
-    now, wall, boot = clock.total(), clock.wall(), clock.boot
-    row, history = schema.whole(conn, asked.role, now, boot)
-    after = rule(row, asked, wall)
-    if after is None:
+    answer = _swapped(conn, asked, clock.total(), clock.wall(), clock.boot)
+    if answer.applied:
+        job.commit(handle)
+    else:
         conn.execute("ROLLBACK")
+    return answer
+
+
+def swap_all(job: Job[Any], handle: Handle, clock: StoreClock, asked: Sequence[Swap]) -> list[Result]:
+    """The same for each, in one transaction. A damaged row, or one whose tokens are at their end, stops no other."""
+    conn = handle.begin(synced=any(isinstance(one, Claim) for one in asked))
+    now, wall, boot = clock.total(), clock.wall(), clock.boot
+    answers: list[Result] = []
+    for one in asked:
+        try:
+            answers.append(_swapped(conn, one, now, wall, boot))
+        except StoreRefused as err:
+            answers.append(Failure(unknown=False, detail=str(err), permanent=True))
+        except sqlite3.IntegrityError as err:  # that statement is undone, the transaction goes on
+            answers.append(Failure(unknown=False, detail=str(sort(err, handle.path)), permanent=True))
+    if any(isinstance(one, Answer) and one.applied for one in answers):
+        job.commit(handle)
+    else:
+        conn.execute("ROLLBACK")
+    return answers
+
+
+def _swapped(conn: sqlite3.Connection, asked: Swap, now: float, wall: float, boot: str) -> Answer:
+    row, history = schema.whole(conn, asked.role, now, boot)
+    after = rules.claim(row, asked, wall) if isinstance(asked, Claim) else rules.release(row, asked, wall)
+    if after is None:
         return Answer(False, row)
     history.close(*past.ended(row, asked, wall))
     if isinstance(asked, Claim):
         history.begin(past.begun(asked, after.token, wall))
     conn.execute(schema.PUT, schema.put_values(after, now, boot, history.text()))
-    job.commit(handle)
     return Answer(True, after)
 
 

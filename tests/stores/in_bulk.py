@@ -1,0 +1,36 @@
+"""A store whose every claim and release travels with others: whatever holds it to a promise, holds `swap_all` to it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import Any
+
+from coord.operations import Answer, Claim, Release, Result
+
+_serial = itertools.count()
+
+
+def in_bulk(kind: type[Any]) -> type[Any]:
+    """That kind of store, with company for each request: a claim of a new role, and a release of what nobody has."""
+
+    class InBulk(kind):  # type: ignore[misc] # a class that is given
+        async def claim(self, claim: Claim, timeout: float) -> Result:
+            return await self._with_others(claim, timeout)
+
+        async def release(self, release: Release, timeout: float) -> Result:
+            return await self._with_others(release, timeout)
+
+        async def _with_others(self, asked: Claim | Release, timeout: float) -> Result:
+            name = f"company {os.getpid()} {next(_serial)}"
+            company = [Claim(f"{name} a", "a", 1, 30.0, info={"of": name}), Release(f"{name} b", "b", 1, 2)]
+            claimed, result, released = await self.swap_all([company[0], asked, company[1]], timeout)
+            if isinstance(result, Answer):
+                assert isinstance(claimed, Answer), claimed
+                assert claimed.applied
+                assert (claimed.lease.sight, dict(claimed.lease.info)) == (("a", 1, 1), {"of": name})
+                assert isinstance(released, Answer), released
+                assert (released.applied, released.lease.sight) == (False, (None, 0, 0))
+            return result  # type: ignore[no-any-return] # of a class that is given
+
+    return InBulk
