@@ -127,13 +127,20 @@ def test_2_every_call_is_one_query(three: Three, monkeypatch: pytest.MonkeyPatch
     registry = three[0]
     registry.healthy_services()  # connects
     pool = registry.inner.records._pool  # type: ignore[attr-defined]
-    asked, run = [], pool.run
+    asked, run, begin = [], pool.run, pool.begin
 
     async def counted(*args: Any, **options: Any) -> Any:
         asked.append(1)
         return await run(*args, **options)
 
+    def begun(*args: Any) -> Any:
+        asked.append(1)
+        sent = begin(*args)
+        assert sent is not None
+        return sent
+
     monkeypatch.setattr(pool, "run", counted)
+    monkeypatch.setattr(pool, "begin", begun)
     name = role()
     for call in (
         lambda: registry.heartbeat({"id": name, "role": name, "ttl": 60, "load": 1}),

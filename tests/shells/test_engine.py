@@ -146,14 +146,13 @@ def test_who_calls_in_the_last_moment_does_not_wait_for_ever(engine: Engine, mon
 
     def hand(*args: Any) -> Any:
         handle = handed(*args)
-        if closing.is_set():
-            called.set()
+        called.set()
         return handle
 
     monkeypatch.setattr(loop, "close", late)
-    monkeypatch.setattr(loop, "call_soon_threadsafe", hand)
     threading.Thread(target=engine.stop, daemon=True).start()
     assert closing.wait(30)
+    monkeypatch.setattr(loop, "call_soon_threadsafe", hand)
     monkeypatch.setattr(engine, "loop", lambda: loop)  # it had asked for it before
     outcome: list[str] = []
 
