@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from coord.operations import Claim, Release, Renew
+from coord.operations import Answer, Claim, Failure, Release, Renew
 from coord.stores.rethinkdb import RethinkDBStore
 from coord.stores.rethinkdb.rows import FIELDS
 from tests.stores.rethinkdb_kit import answered, ask, db, opened, r, run
@@ -125,5 +125,97 @@ def test_a_role_that_is_called_like_a_type_marker(rethinkdb_url: str) -> None:
             assert answered(await store.claim(Claim("$reql_type$", "me", 1, 30.0), 5)).applied
             results = await store.renew([*renewals, Renew("$reql_type$", "me", 1, 2, 30.0)], 5)
             assert all(answered(one).applied for one in results)
+
+    run(body)
+
+
+def test_many_swaps_are_a_few_queries(rethinkdb_url: str) -> None:
+    """One where the rows are there; one more for those that are not."""
+
+    async def body() -> None:
+        async with opened(rethinkdb_url) as store:
+            some, more = ROLES[:6], ROLES
+            counted = Counted(store)
+
+            async def swapped(swaps: list[Claim | Release], queries: int) -> list[Answer]:
+                counted.count = 0
+                results = [answered(one) for one in await store.swap_all(swaps, 5)]
+                assert [one.lease.role for one in results] == [one.role for one in swaps]
+                assert counted.count == queries
+                return results
+
+            first = await swapped([Claim(role, "a", 1, 30.0) for role in some], 2)
+            assert all(one.applied for one in first)
+            both = await swapped([Claim(role, "b", 1, 30.0) for role in more], 2)
+            assert [one.applied for one in both] == [role not in some for role in more]
+            refused = await swapped([Claim(role, "c", 1, 30.0) for role in more], 1)
+            assert not any(one.applied for one in refused)
+            back = await swapped([Release(role, "a" if role in some else "b", 1, 2) for role in more], 1)
+            assert all(one.applied for one in back)
+            mixed: list[Claim | Release] = [
+                *(Claim(one.lease.role, "d", 1, 30.0, expected=one.lease.sight) for one in back[:9]),
+                *(Release(one.lease.role, "d", 1, 2) for one in back[9:]),
+            ]
+            assert [one.applied for one in await swapped(mixed, 2)] == [True] * 9 + [False] * 3
+            assert {one.token for one in await store.read(ROLES[:9], 5)} == {2}
+            document = await store._pool.run(db(rethinkdb_url).table("coord_leases").get(ROLES[0]), 5)
+            assert set(document) == {"id", *FIELDS[1:], "info", "history"}  # nothing of the request is left in it
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    "damage", [{"token": "many"}, {"holder": 7}, {"ttl": None}, {"beat": [1]}, {"renewed_at": 0}, {"token": 2**53}]
+)
+def test_a_row_that_was_written_by_hand_stops_no_other(rethinkdb_url: str, damage: dict[str, Any]) -> None:
+    """What comes of it is what comes of it when it is asked for by itself."""
+
+    async def body() -> None:
+        table = db(rethinkdb_url).table("coord_leases")
+        async with opened(rethinkdb_url) as store:
+            renewals = await held(store)
+            for takes in ("claims", "releases"):
+                for role in ROLES[:2]:
+                    await store._pool.run(table.get(role).update({"holder": "x", "token": 1, "beat": 1, "ttl": 30}), 5)
+                    await store._pool.run(table.get(role).update(damage), 5)
+                swaps: list[Claim | Release]
+                if takes == "claims":
+                    swaps = [Claim(one.role, "new", 1, 30.0, floor=1) for one in renewals]
+                else:
+                    swaps = [Release(one.role, one.holder, one.token, 5) for one in renewals]
+                alone = await (
+                    store.claim(replace(swaps[0], role=ROLES[0]), 5)
+                    if isinstance(swaps[0], Claim)
+                    else store.release(swaps[0], 5)
+                )
+                results = await store.swap_all(swaps[1:], 5)
+                if isinstance(alone, Answer):
+                    together = answered(results[0])
+                    assert (together.applied, together.lease.sight) == (alone.applied, alone.lease.sight)
+                else:
+                    assert results[0] == alone
+                applied = [answered(one).applied for one in results[1:]]
+                assert applied == [takes == "releases"] * len(applied)
+
+    run(body)
+
+
+def test_a_row_that_the_server_refuses_stops_no_other(rethinkdb_url: str) -> None:
+    """A write hook's error is one for the whole query: then each is asked by itself."""
+
+    async def body() -> None:
+        table = db(rethinkdb_url).table("coord_leases")
+        async with opened(rethinkdb_url) as store:
+            await held(store)
+            hook = table.set_write_hook(
+                lambda _, old, new: r.branch(new["id"].eq(ROLES[3]), r.error("not this one"), new)
+            )
+            await store._pool.run(hook, 5)
+            results = await store.swap_all([Claim(role, "b", 1, 30.0, skew=None, takeover=True) for role in ROLES], 5)
+            refused = results.pop(3) if isinstance(results, list) else None
+            assert isinstance(refused, Failure)
+            assert refused.permanent
+            assert all(answered(one).applied for one in results)
+            assert {one.token for one in await store.read(None, 5) if one.role != ROLES[3]} == {2}
 
     run(body)

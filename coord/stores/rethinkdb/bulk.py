@@ -1,17 +1,18 @@
 """Claims and releases of many roles, a query for all of one kind: `rules.py`, said of rows that a query brings along.
 
-An insert, in which each row meets the one that is there (`conflict=`), as in `queries._batch`. It looks at the type of
-every field, for a second query would be one for all.
+An insert, in which each row meets the one that is there (`conflict=`) and brings what is asked of it, as in
+`queries._batch`; what met none is inserted by a second query. Rows are taken as coord writes them: an answer that a row
+written by hand may have led to is no answer (`results`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from coord.lease import MAX_TOKEN
-from coord.operations import Answer, Claim, Release, Result
-from coord.stores.rethinkdb import answers, careful, claims, driver, history, releases
+from coord.lease import Sight
+from coord.operations import Claim, Release, Result
+from coord.stores.rethinkdb import answers, claims, driver, errors, history, releases
 from coord.stores.rethinkdb.claims import Shape
 from coord.stores.rethinkdb.templates import Template
 
@@ -20,8 +21,6 @@ Kind = Shape | str
 RELEASE, ALONE = "release", "alone"
 MOST = 500
 """Swaps to one query."""
-_KEY = "role "
-"""Before the roles that are keys of an object, where `$reql_type$` would mean something."""
 
 
 def parts(asked: Sequence[Claim | Release]) -> list[tuple[Kind, list[Claim | Release]]]:
@@ -34,7 +33,7 @@ def parts(asked: Sequence[Claim | Release]) -> list[tuple[Kind, list[Claim | Rel
 
 def _kind(swap: Claim | Release) -> Kind:
     if isinstance(swap, Claim):
-        return Shape.of(swap, careful=True)
+        return Shape.of(swap, careful=False)
     return RELEASE if swap.linger <= 0 else ALONE  # which hands over, or lets the lease rest
 
 
@@ -43,69 +42,74 @@ class BulkQueries:
 
     def __init__(self, table: Any) -> None:
         self._r, self._table = driver.reql(), table
-        self._templates: dict[Kind, Template] = {}
+        self._swaps: dict[Kind, Template] = {}
+        self._first: dict[Kind, Template] = {}
 
     def swaps(self, of: Kind, asked: Sequence[Claim | Release]) -> bytes:
-        """All of them are of that kind, and for different roles."""
-        if of not in self._templates:
-            self._templates[of] = Template(lambda given: self._inserted(given, of))
-        return self._templates[of].fill([_parameters(one) for one in asked])
+        """Those rows that are there. All requests are of that kind, and for different roles."""
+        if of not in self._swaps:
+            self._swaps[of] = Template(lambda given: self._met(given, of))
+        return self._swaps[of].fill([_parameters(one) for one in asked])
 
-    def _inserted(self, given: Any, of: Kind) -> Any:
-        r = self._r
+    def first(self, of: Shape, asked: Sequence[Claim | Release]) -> bytes:
+        """Those rows that are not."""
+        if of not in self._first:
+            self._first[of] = Template(lambda given: self._made(given, of))
+        return self._first[of].fill([_parameters(one) for one in asked])
 
-        def met(_id: Any, old: Any, _new: Any, by_role: Any) -> Any:
-            return by_role[r.expr(_KEY) + old["id"]].do(lambda asked: self._swapped(asked, old, of))
+    def _met(self, given: Any, of: Kind) -> Any:
+        def met(_id: Any, old: Any, new: Any) -> Any:
+            return new["asked"].do(lambda asked: self._swapped(asked, old, of))
 
-        def inserted(by_role: Any) -> Any:
-            return self._table.insert(
-                given.map(lambda asked: self._fresh(asked, of)),
-                conflict=lambda key, old, new: met(key, old, new, by_role),
-                return_changes="always",
-                durability="hard",
-            )
+        # What cannot be written is not made where there is no row to meet.
+        rows = given.map(lambda one: {"id": one["role"], "asked": one, "never": self._r.minval})
+        return self._told(rows, met)
 
-        written = given.map(lambda asked: [r.expr(_KEY) + asked["role"], asked]).coerce_to("object").do(inserted)
+    def _made(self, given: Any, of: Shape) -> Any:
+        return self._told(
+            given.map(lambda asked: claims.taken(asked, self._r.expr(claims.blank()), of)), lambda _id, old, _new: old
+        )
+
+    def _told(self, rows: Any, conflict: Callable[[Any, Any, Any], Any]) -> Any:
+        written = self._table.insert(rows, conflict=conflict, return_changes="always", durability="hard")
         # The terms of a row are most of it, and no part of the answer.
         unasked = {"changes": {"old_val": {"history": True}, "new_val": {"history": True}}}
-        return written.do(lambda report: {"written": report.without(unasked), "now": r.now().to_epoch_time()})
-
-    def _fresh(self, asked: Any, of: Kind) -> Any:
-        """What is there after a claim of a role that has no row. Where none is to be made, what cannot be written."""
-        r = self._r
-        nothing = {"id": asked["role"], "never": r.minval}
-        if not isinstance(of, Shape):
-            return nothing
-        blank = r.expr(claims.blank())
-        return r.branch(claims.may_be_had(asked, blank, of), claims.taken(asked, blank, of), nothing)
+        now = self._r.now().to_epoch_time()
+        return written.do(lambda report: {"written": report.without(unasked), "now": now})
 
     def _swapped(self, asked: Any, old: Any, of: Kind) -> Any:
         r = self._r
-        if not isinstance(of, Shape):
-            told = {"renewed_at": r.now(), "history": history.after_careful_release(asked, old), **releases.left(asked)}
-            return r.branch(releases.mine(asked, old), old.merge(told), old)
-
-        def had(row: Any) -> Any:
-            # An error would be one for all of them.
-            may_be = r.and_(row["token"].lt(MAX_TOKEN), claims.may_be_had(asked, row, of))
-            return r.branch(may_be, claims.taken(asked, row, of), old)
-
-        return careful.view(old).do(had)
+        if isinstance(of, Shape):
+            return r.branch(claims.may_be_had(asked, old, of), claims.taken(asked, old, of), old)
+        told = {"renewed_at": r.now(), "history": history.after_release(asked, old), **releases.left(asked)}
+        return r.branch(releases.mine(asked, old), old.merge(told), old)
 
 
-def results(asked: Sequence[Claim | Release], outcome: Mapping[str, Any]) -> list[Result | None]:
-    """What came of each; None where the answer does not say, or nothing came of it for a reason of its own."""
-    rows = {}
+def makes_rows(of: Kind, asked: Claim | Release) -> bool:
+    """Whether it may be applied where there is no row."""
+    nothing = Sight(None, 0, 0)
+    return isinstance(of, Shape) and isinstance(asked, Claim) and asked.expected in (None, nothing)
+
+
+def results(asked: Sequence[Claim | Release], outcome: Mapping[str, Any]) -> dict[str, Result]:
+    """What came of those, by role, of which the answer says it. Nothing of one that a row written by hand may have led
+    to."""
+    found: dict[str, Result] = {}
+    swaps = {one.role: one for one in asked}
     for change in outcome["written"].get("changes", []):
         row = change.get("new_val") or change.get("old_val")
-        if row and not change.get("error"):
-            rows[row["id"]] = answers.one(row["id"], change, outcome["now"])
-    return [_unless_refused(one, rows.get(one.role)) for one in asked]
+        if change.get("error"):  # whose it is is not said
+            if (trouble := errors.from_row(change["error"])).unknown:
+                return {one.role: trouble.failure() for one in asked}
+        elif row and _is_read(swaps[row["id"]], change):
+            found[row["id"]] = answers.one(row["id"], change, outcome["now"])
+    return found
 
 
-def _unless_refused(asked: Claim | Release, result: Result | None) -> Result | None:
-    at_its_end = isinstance(result, Answer) and not result.applied and result.lease.token >= MAX_TOKEN
-    return None if at_its_end and isinstance(asked, Claim) else result
+def _is_read(asked: Claim | Release, change: Mapping[str, Any]) -> bool:
+    """Whether the row was taken for what it is."""
+    row = change.get("new_val")
+    return change.get("old_val") != row or not isinstance(asked, Claim) or not claims.misread(asked, row)
 
 
 def _parameters(asked: Claim | Release) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from coord.operations import Answer, Claim, Operation, Release, Renew, Result
 from coord.past import PastTerm, terms
 from coord.stores import rules
 from coord.stores.rethinkdb import answers, bulk, errors
+from coord.stores.rethinkdb.claims import Shape
 from coord.stores.rethinkdb.connection import Pool
 from coord.stores.rethinkdb.errors import Trouble, not_set_up
 from coord.stores.rethinkdb.queries import Queries
@@ -136,26 +137,33 @@ class RethinkDBStore:
         return [found[one.role] for one in asked]
 
     async def _swap_part(self, kind: bulk.Kind, asked: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
-        until = asyncio.get_running_loop().time() + timeout
-        results: list[Result | None] = [None] * len(asked)
+        loop = asyncio.get_running_loop()
+        until, tried = loop.time() + timeout, kind != bulk.ALONE
+        results: dict[str, Result] = {}
         try:
-            if kind != bulk.ALONE:
+            if tried:
                 outcome = await self._pool.run(self._queries.bulk.swaps(kind, asked), timeout)
                 results = bulk.results(asked, outcome)
+            new = [one for one in asked if one.role not in results and bulk.makes_rows(kind, one)]
+            if new and isinstance(kind, Shape):
+                outcome = await self._pool.run(self._queries.bulk.first(kind, new), max(until - loop.time(), 0.001))
+                again = bulk.results(new, outcome)
+                results |= {one.role: answers.already(one, again[one.role]) for one in new if one.role in again}
         except Trouble as trouble:
             if trouble.refused is not StoreRefused:
-                return [trouble.failure()] * len(asked)
+                failure = trouble.failure()
+                return [results.get(one.role, failure) for one in asked]
             # One of them is refused, and the server does not say which.
         except StoreRefused as err:
             return [answers.failure(err)] * len(asked)
-        left, tried = max(until - asyncio.get_running_loop().time(), 0.001), kind != bulk.ALONE
-        rest = [one for one, result in zip(asked, results, strict=True) if result is None]
-        found = iter(await asyncio.gather(*(self._swap(one, left, tried) for one in rest)))
-        return [next(found) if result is None else result for result in results]
+        rest = [one for one in asked if one.role not in results]
+        found = await asyncio.gather(*(self._swap(one, max(until - loop.time(), 0.001)) for one in rest))
+        for one, result in zip(rest, found, strict=True):
+            results[one.role] = answers.already(one, result) if tried else result
+        return [results[one.role] for one in asked]
 
-    async def _swap(self, asked: Claim | Release, timeout: float, tried: bool) -> Result:
-        result = await (self._claimed(asked, timeout) if isinstance(asked, Claim) else self._released(asked, timeout))
-        return answers.already(asked, result) if tried else result
+    async def _swap(self, asked: Claim | Release, timeout: float) -> Result:
+        return await (self._claimed(asked, timeout) if isinstance(asked, Claim) else self._released(asked, timeout))
 
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
         wanted = None if roles is None else tuple(roles)
