@@ -14,6 +14,7 @@ import click
 
 from tests.benchmarks import (
     batches,
+    crowded,
     growth,
     lookups,
     machine,
@@ -36,6 +37,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "batches": batches.sections,
     "standbys": standbys.sections,
     "registry_lookup": registry_lookup.sections,
+    "crowded": crowded.sections,
     "growth": growth.sections,
     "succession": succession.sections,
 }

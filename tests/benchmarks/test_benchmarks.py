@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coord import clock
-from tests.benchmarks import growth, memory, page, plots, standbys, turns
+from tests.benchmarks import crowded, growth, memory, page, plots, standbys, turns
 from tests.benchmarks.counting import LEASES, Counted
 from tests.benchmarks.crowd import Crowd
 from tests.benchmarks.figures import Aim, Figure, Reference
@@ -40,6 +40,14 @@ def test_a_point_of_growth(where: Setting, store: str) -> None:
         assert point.by_server == pytest.approx(point.queries, rel=0.5)
     section = growth.section({store: [point]}, 1.0, {store: 20})
     assert "20 roles" in "\n".join(section.lines())
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_many_roles_at_once(where: Setting, store: str) -> None:
+    times = crowded.measure(where.stores("crowded")[store], 40, 1.0)
+    assert 0 < times.started < 20
+    assert 0 < times.stopped < 20
+    assert -1.0 < times.taken_over < 20
 
 
 @pytest.mark.parametrize("store", STORES)
