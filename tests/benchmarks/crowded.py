@@ -96,8 +96,8 @@ def sections(where: Setting) -> list[Section]:
         found += figures(store, roles, measure(url, roles, ttl))
     note = (
         f"At a ttl of {ttl:g} s, with a callback for each role. The first claims make the rows. Who takes over stands "
-        "by for all roles in another process; a lease that was renewed last before the kill runs out earlier than a ttl "
-        "after it, so most of them may have been taken over before."
+        "by for all roles in another process. Most leases were last renewed some time before the kill, and run out "
+        "earlier than a ttl after it."
     )
     return [Section("Many roles at once", found, note)]
 
