@@ -56,8 +56,22 @@ class Batches:
             self._loop, self._waiting, self._under_way = loop, {}, set()
         waiting = self._waiting[operation.role] = _Waiting(operation, timeout, going, loop)
         if len(self._under_way) < AT_ONCE:
-            self._under_way.add(loop.create_task(self._send(), name="coord batches"))
+            self._begin(loop)
         return waiting.future
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        task = loop.create_task(self._send(), name="coord batches")
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Of its own accord, or cancelled, perhaps before it began. A loop that ends cancels it; who holds a lease asks
+        only then, to give it back, and must not wait for a batch that never leaves."""
+        loop = task.get_loop()
+        if loop is self._loop:
+            self._under_way.discard(task)
+            if len(self._under_way) < AT_ONCE and any(not one.future.done() for one in self._waiting.values()):
+                self._begin(loop)
 
     async def _send(self) -> None:
         try:
@@ -77,8 +91,7 @@ class Batches:
                 results = await self._ask([one.operation for one in batch], timeout)
                 answered = list(zip(batch, results, strict=True))
             except asyncio.CancelledError:
-                waiting, self._waiting = self._waiting, {}
-                self._fail([*batch, *waiting.values()], "the coordinator was closed")
+                self._fail(batch, "the coordinator was closed")
                 raise
             except Exception as err:  # whatever a store does, its requests are merely unknown
                 self._fail(batch, type(err).__name__)

@@ -168,13 +168,18 @@ def test_a_loop_that_ends_leaves_nothing_to_the_next() -> None:
     stores: list[Store] = []
     left: list[asyncio.Future[Result]] = []
 
+    async def wait_for(asked: asyncio.Future[Result]) -> Result:
+        return await asked
+
     async def first() -> None:
         store = Store()
         stores.append(store)
         store.go.clear()
-        for role in "abcd":
+        for role in "ab":
             left.append(store.ask(role))
             await asyncio.sleep(0)
+        left.extend(asyncio.ensure_future(wait_for(store.ask(role))) for role in "cd")
+        await asyncio.sleep(0)
 
     async def second() -> None:
         store = stores[0]
@@ -183,7 +188,9 @@ def test_a_loop_that_ends_leaves_nothing_to_the_next() -> None:
         assert isinstance(await asyncio.wait_for(store.ask("a"), 5), Answer)
 
     asyncio.run(first())
-    assert [isinstance(one.result(), Failure) for one in left] == [True] * 4
+    assert [isinstance(one.result(), Failure) for one in left[:2]] == [True] * 2
+    assert [one.cancelled() for one in left[2:]] == [True] * 2
+    assert not stores[0].batches._under_way
     asyncio.run(second())
     # A loop that is closed around its tasks does not even tell them.
     loop = asyncio.new_event_loop()
