@@ -112,8 +112,8 @@ class _Call(Generic[T]):
 
     def outcome(self) -> T:
         """What the coroutine returns or raises, once it does."""
-        self.loop.call_soon_threadsafe(self._begin)
         try:
+            self.loop.call_soon_threadsafe(self._begin)
             self._done.acquire()
         except BaseException:
             with contextlib.suppress(RuntimeError):  # the loop has ended
@@ -134,10 +134,12 @@ class _Call(Generic[T]):
             self._done.release()
 
     def _begin(self) -> None:
-        if self._first is not None:
-            self._first()
-        self._task = self.loop.create_task(self._run())
-        self._task.add_done_callback(self._ended)
+        try:
+            if self._first is not None:
+                self._first()
+        finally:  # whatever comes of that, somebody waits here
+            self._task = self.loop.create_task(self._run())
+            self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():  # perhaps before it began

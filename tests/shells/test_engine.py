@@ -77,6 +77,18 @@ def test_what_comes_first_comes_before_the_task(engine: Engine) -> None:
     assert order == ["first", "task"]
 
 
+def test_whatever_comes_of_what_comes_first_the_call_is_answered(engine: Engine) -> None:
+    answers: list[object] = []
+
+    def fail() -> None:
+        raise Odd
+
+    thread = threading.Thread(target=lambda: answers.append(engine.call(lambda: ask(7), first=fail)), daemon=True)
+    thread.start()
+    thread.join(30)
+    assert answers == [7]
+
+
 def test_a_call_from_the_loop_itself_is_refused(engine: Engine) -> None:
     async def within() -> None:
         engine.call(lambda: ask(1))
