@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from coord.errors import StoreRefused
 from coord.operations import Answer, Claim, Failure, Release, Renew
-from coord.stores.rethinkdb import RethinkDBStore
+from coord.stores.rethinkdb import RethinkDBStore, errors
 from coord.stores.rethinkdb.rows import FIELDS
 from tests.stores.rethinkdb_kit import answered, ask, db, opened, r, run
 
@@ -217,5 +218,32 @@ def test_a_row_that_the_server_refuses_stops_no_other(rethinkdb_url: str) -> Non
             assert refused.permanent
             assert all(answered(one).applied for one in results)
             assert {one.token for one in await store.read(None, 5) if one.role != ROLES[3]} == {2}
+
+    run(body)
+
+
+def test_what_a_batch_may_have_done_is_not_denied(rethinkdb_url: str) -> None:
+    """It is refused without saying for which, and then the connection is gone: nobody knows (rule 8)."""
+
+    async def body() -> None:
+        async with opened(rethinkdb_url) as store:
+            claims = [Claim(role, "b", 1, 30.0) for role in ROLES]
+            await held(store)
+            real, asked = store._pool.run, list[object]()
+
+            async def broken(*args: Any, **options: Any) -> Any:
+                asked.append(args)
+                if len(asked) == 1:
+                    raise errors.Trouble("refused", unknown=True, refused=StoreRefused)
+                if len(asked) % 2:
+                    raise errors.unreachable("gone")
+                return await real(*args, **options)
+
+            store._pool.run = broken  # type: ignore[method-assign]
+            results = await store.swap_all(claims, 5)
+            assert len(asked) == 1 + len(ROLES)
+            failures = [one for one in results if isinstance(one, Failure)]
+            assert failures == [Failure(unknown=True, detail="gone")] * (len(ROLES) // 2)
+            assert not any(one.applied for one in results if isinstance(one, Answer))
 
     run(body)

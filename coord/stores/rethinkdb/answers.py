@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from coord.errors import StoreRefused
@@ -51,9 +52,11 @@ def renewed(renewals: Sequence[Renew], outcome: Mapping[str, Any], *, after_batc
     return [already(*each) for each in zip(renewals, results, strict=True)] if after_batch else results
 
 
-def already(asked: Renew | Claim | Release, result: Result) -> Result:
+def already(asked: Renew | Claim | Release, result: Result, *, doubtful: bool = False) -> Result:
     """Of one that was tried before, together with others: a row that bears its very beat, unique as those are, is what
-    it made of it then."""
+    it made of it then. doubtful: it may have been applied then, so without a row nobody knows (rule 8)."""
+    if doubtful and isinstance(result, Failure):
+        return replace(result, unknown=True)
     if isinstance(result, Answer) and not result.applied and 0 < result.lease.beat == asked.beat:
         holder = None if isinstance(asked, Release) else asked.holder
         if result.lease.holder == holder and (isinstance(asked, Claim) or result.lease.token == asked.token):

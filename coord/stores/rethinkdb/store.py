@@ -138,7 +138,7 @@ class RethinkDBStore:
 
     async def _swap_part(self, kind: bulk.Kind, asked: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
         loop = asyncio.get_running_loop()
-        until, tried = loop.time() + timeout, kind != bulk.ALONE
+        until, tried, doubtful = loop.time() + timeout, kind != bulk.ALONE, False
         results: dict[str, Result] = {}
         try:
             if tried:
@@ -153,13 +153,13 @@ class RethinkDBStore:
             if trouble.refused is not StoreRefused:
                 failure = trouble.failure()
                 return [results.get(one.role, failure) for one in asked]
-            # One of them is refused, and the server does not say which.
+            doubtful = trouble.unknown  # one of them is refused, and the server does not say which
         except StoreRefused as err:
             return [answers.failure(err)] * len(asked)
         rest = [one for one in asked if one.role not in results]
         found = await asyncio.gather(*(self._swap(one, max(until - loop.time(), 0.001)) for one in rest))
         for one, result in zip(rest, found, strict=True):
-            results[one.role] = answers.already(one, result) if tried else result
+            results[one.role] = answers.already(one, result, doubtful=doubtful) if tried else result
         return [results[one.role] for one in asked]
 
     async def _swap(self, asked: Claim | Release, timeout: float) -> Result:
