@@ -161,7 +161,8 @@ def lease(row: Row, now: float, boot: str) -> Lease:
     except (TypeError, ValueError, RecursionError):
         raise StoreRefused(f"the row of {role!r} is damaged") from None
     remaining = 0.0 if holder is None else left
-    return Lease(role, holder, token, beat, ttl, renewed_at, remaining, told, since)
+    said = told if isinstance(told, dict) else {}  # as on RethinkDB: what somebody wrote there tells nothing
+    return Lease(role, holder, token, beat, ttl, renewed_at, remaining, said, since)
 
 
 def put_values(after: Lease, now: float, boot: str, history: str) -> tuple[object, ...]:
