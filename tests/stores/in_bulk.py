@@ -8,11 +8,13 @@ from typing import Any
 
 from coord.operations import Answer, Claim, Release, Result
 
-_serial = itertools.count()
+ROLES = 40
+"""Of the company. More than any test has requests under way, for each is claimed anew, with a newer beat."""
+_serial = itertools.count(1)
 
 
 def in_bulk(kind: type[Any]) -> type[Any]:
-    """That kind of store, with company for each request: a claim of a new role, and a release of what nobody has."""
+    """That kind of store, with company for each request: a claim of another role, and a release of what nobody has."""
 
     class InBulk(kind):  # type: ignore[misc] # a class that is given
         async def claim(self, claim: Claim, timeout: float) -> Result:
@@ -22,13 +24,15 @@ def in_bulk(kind: type[Any]) -> type[Any]:
             return await self._with_others(release, timeout)
 
         async def _with_others(self, asked: Claim | Release, timeout: float) -> Result:
-            name = f"company {os.getpid()} {next(_serial)}"
-            company = [Claim(f"{name} a", "a", 1, 30.0, info={"of": name}), Release(f"{name} b", "b", 1, 2)]
+            number = next(_serial)
+            name = f"company {os.getpid()} {number % ROLES}"  # few: some tests read whole tables again and again
+            company = [Claim(f"{name} a", "a", number, 30.0, info={"of": name}), Release(f"{name} b", "b", 1, 2)]
             claimed, result, released = await self.swap_all([company[0], asked, company[1]], timeout)
             if isinstance(result, Answer):
                 assert isinstance(claimed, Answer), claimed
                 assert claimed.applied
-                assert (claimed.lease.sight, dict(claimed.lease.info)) == (("a", 1, 1), {"of": name})
+                assert (claimed.lease.holder, claimed.lease.beat) == ("a", number)
+                assert dict(claimed.lease.info) == {"of": name}
                 assert isinstance(released, Answer), released
                 assert (released.applied, released.lease.sight) == (False, (None, 0, 0))
             return result  # type: ignore[no-any-return] # of a class that is given
