@@ -113,7 +113,15 @@ def test_who_was_cancelled_does_not_leave() -> None:
 
 def test_batches_grow_while_the_store_is_quick_and_shrink_when_it_is_not() -> None:
     async def main() -> None:
-        store, sizes = Store(), list[int]()
+        store, sizes, clock = Store(), list[int](), [0.0]
+        asyncio.get_running_loop().time = lambda: clock[0]  # type: ignore[method-assign] # however busy the machine is
+
+        def takes(share: float) -> None:
+            def passes(timeout: float) -> float:
+                clock[0] += timeout * share
+                return 0.0
+
+            store.takes = passes
 
         async def full() -> None:
             size = store.batches._size
@@ -123,13 +131,13 @@ def test_batches_grow_while_the_store_is_quick_and_shrink_when_it_is_not() -> No
         for _ in range(5):
             await full()
         assert sizes == [2 * FIRST, 4 * FIRST, MOST, MOST, MOST]
-        store.takes = lambda timeout: timeout * 0.2  # neither
+        takes(0.2)  # neither
         await full()
-        store.takes = lambda timeout: timeout * 0.3
+        takes(0.3)
         for _ in range(7):
             await full()
         assert sizes[5:] == [MOST, MOST // 2, MOST // 4, MOST // 8, MOST // 16, FEWEST, FEWEST, FEWEST]
-        store.takes = lambda timeout: 0.0
+        takes(0.0)
         await store.ask("lone", 0.4)
         assert store.batches._size == FEWEST  # it was no full one that was quick
 
