@@ -6,17 +6,14 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from coord.errors import AccessDenied
-from coord.lease import Lease
-from coord.operations import Answer, Claim, Failure, Look, Release, Renew, Result
-from coord.putting import put_all
+from coord.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.stores.sqlite import SQLiteStore, StoreClock, batch, swaps
 from tests.stores.lockstep import ManualClock
 
@@ -106,69 +103,6 @@ def test_a_damaged_row_stops_no_other(tmp_path: Path) -> None:
         assert (damaged.permanent, damaged.unknown) == (True, False)
         assert answered(kept).applied
         assert [row.beat for row in await store.read(["role 2"], 5)] == [2]
-
-    run(tmp_path, body)
-
-
-def damage(store: SQLiteStore, role: str, column: str, value: str) -> None:
-    conn = sqlite3.connect(store.path)
-    conn.execute(f"UPDATE coord_leases SET {column} = ? WHERE role = ?", (value, role))
-    conn.commit()
-    conn.close()
-
-
-@pytest.mark.parametrize("kind", ["claims", "releases", "looks"])
-def test_a_damaged_row_stops_no_other_that_travels_with_it(tmp_path: Path, kind: str) -> None:
-    async def body(store: SQLiteStore) -> None:
-        asked: list[Claim | Release | Look] = []
-        for one in await held(store, 5):
-            kinds: dict[str, Claim | Release | Look] = {
-                "claims": Claim(one.role, "another", 1, 30.0, takeover=True),
-                "releases": Release(one.role, one.holder, 1, 2),
-                "looks": Look(one.role),
-            }
-            asked.append(kinds[kind])
-        await store.close()
-        damage(store, "role 1", "info", "{")
-        results = list(await put_all(store, asked, 5))
-        damaged = results.pop(1)
-        assert isinstance(damaged, Failure)
-        assert (damaged.permanent, damaged.unknown) == (True, False)
-        assert [answered(one).lease.role for one in results] == ["role 0", "role 2", "role 3", "role 4"]
-        assert {answered(one).applied for one in results} == {kind != "looks"}
-
-    run(tmp_path, body)
-
-
-@pytest.mark.parametrize("said", ["7", "[1]", '"a"', "null"])
-def test_info_that_is_no_object_stops_nobody(tmp_path: Path, said: str) -> None:
-    """It is about the holder, for people; nothing is decided by it."""
-
-    async def body(store: SQLiteStore) -> None:
-        renewals = await held(store, 3)
-        await store.close()
-        damage(store, "role 1", "info", said)
-        assert [row.info for row in await store.read(["role 1"], 5)] == [{}]
-        releases = [Release(one.role, one.holder, 1, 2) for one in renewals]
-        assert [answered(one).applied for one in await store.swap_all(releases, 5)] == [True] * 3
-
-    run(tmp_path, body)
-
-
-def test_a_store_that_refuses_all_is_asked_once(tmp_path: Path) -> None:
-    """No rights are no row's fault."""
-
-    async def body(store: SQLiteStore) -> None:
-        asked: list[int] = []
-
-        async def refused(roles: Collection[str] | None, timeout: float) -> list[Lease]:
-            asked.append(len(roles or ()))
-            raise AccessDenied("no")
-
-        store.read = refused  # type: ignore[method-assign]
-        results = await put_all(store, [Look(f"role {number}") for number in range(5)], 5)
-        assert results == [Failure(unknown=False, detail="no", permanent=True)] * 5
-        assert asked == [5]
 
     run(tmp_path, body)
 

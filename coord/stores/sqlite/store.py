@@ -94,11 +94,15 @@ class SQLiteStore:
         return await self._swap_one(release, timeout)
 
     async def swap_all(self, asked: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
-        if not asked:
-            return []
-        return await self._swap(
-            lambda job, handle: swaps.swap_all(job, handle, self._clock, asked), timeout, len(asked)
-        )
+        until, done = asyncio.get_running_loop().time() + timeout, list[Result]()
+
+        def swap(job: Job[Sequence[Result]], handle: Handle) -> Sequence[Result]:
+            return swaps.swap_all(job, handle, self._clock, rest)
+
+        while rest := asked[len(done) :]:
+            left = max(until - asyncio.get_running_loop().time(), 0.0)
+            done += await self._swap(swap, left, len(rest))
+        return done
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         wanted = None if roles is None else tuple(roles)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Collection, Sequence
 from typing import Any, Union
 
@@ -16,9 +17,11 @@ from coord.stores.sqlite import schema
 from coord.stores.sqlite.handle import Handle
 from coord.stores.sqlite.machine import StoreClock
 from coord.stores.sqlite.trouble import sort
-from coord.stores.sqlite.worker import Job
+from coord.stores.sqlite.worker import PAUSE, Job
 
 Swap = Union[Claim, Release]
+HOLD = 0.1
+"""Seconds after which a transaction of many swaps is ended, done or not: others wait for the lock, with renewals."""
 
 
 def swap(job: Job[Any], handle: Handle, clock: StoreClock, asked: Swap) -> Answer:
@@ -34,11 +37,15 @@ def swap(job: Job[Any], handle: Handle, clock: StoreClock, asked: Swap) -> Answe
 
 
 def swap_all(job: Job[Any], handle: Handle, clock: StoreClock, asked: Sequence[Swap]) -> list[Result]:
-    """The same for each, in one transaction. A damaged row, or one whose tokens are at their end, stops no other."""
+    """The same for each, in one transaction: for the first of them, as many as `HOLD` allows, and one at least. A
+    damaged row, or one whose tokens are at their end, stops no other."""
     conn = handle.begin(synced=any(isinstance(one, Claim) for one in asked))
     now, wall, boot = clock.total(), clock.wall(), clock.boot
     answers: list[Result] = []
+    until = time.monotonic() + HOLD
     for one in asked:
+        if answers and time.monotonic() >= until:
+            break
         try:
             answers.append(_swapped(conn, one, now, wall, boot))
         except StoreRefused as err:
@@ -49,6 +56,8 @@ def swap_all(job: Job[Any], handle: Handle, clock: StoreClock, asked: Sequence[S
         job.commit(handle)
     else:
         conn.execute("ROLLBACK")
+    if len(answers) < len(asked):
+        time.sleep(PAUSE[1])  # whoever waits for the lock looks at it once in that time
     return answers
 
 
