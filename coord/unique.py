@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from coord import asking, checks
 from coord.candidate import fresh_id
-from coord.election import HOLDING, Election, Send
+from coord.election import Election, Send
 from coord.errors import BadArgument, StoreRefused, StoreUnavailable
 from coord.lease import Lease
-from coord.operations import Answer, Failure, Look, Operation, Result
-from coord.timing import Timing
+from coord.operations import Answer, Failure, Look, Result
+from coord.timing import Instant, Timing
 
 if TYPE_CHECKING:
     from coord.async_coordinator import AsyncCoordinator
@@ -83,45 +83,50 @@ class UniqueServices:
 
     async def _claim_or_keep(self, election: Election) -> Answer:
         while True:
-            # The caller's loop is the work, and it is here, between two passes.
-            election.drained(self._coordinator.now())
+            began = self._coordinator.now()
+            election.drained(began)  # the caller's loop is the work, and it is here, between two passes
             election.prompt()
-            operation, result = await self._ask(election)
+            action = election.step(began)
+            assert isinstance(action, Send)  # prompted, nothing in flight, never held back, always standing
+            result = await self._ask(election, action, began)
             if isinstance(result, Failure):
                 raise (StoreRefused if result.permanent else StoreUnavailable)(result.detail)
-            if not isinstance(operation, Look):  # a look follows a claim that was never answered (rule 8)
+            if not isinstance(action.operation, Look):  # a look follows a claim that was never answered (rule 8)
                 return result
 
-    async def _ask(self, election: Election) -> tuple[Operation, Result]:
-        """Put to the store what is next. A caller that is cancelled leaves an outcome that is unknown."""
+    async def _ask(self, election: Election, action: Send, began: Instant) -> Result:
+        """Put it to the store. A caller that is cancelled leaves an outcome that is unknown."""
         coordinator = self._coordinator
         result: Result = Failure(unknown=True, detail="the call was cancelled")
-        began = coordinator.now()
 
         def going() -> None:  # it may have waited in turn for longer than a lease lasts
             nonlocal began
             began = coordinator.now()
 
-        action = election.step(began)
-        assert isinstance(action, Send)  # prompted, nothing in flight, never held back, always standing
         try:
             sent = asking.begin(coordinator, action)
             result = await (sent or coordinator.ask(action.operation, action.timeout, going))
         finally:
             election.reply(action, result, began, coordinator.now())
             election.take_events()
-        return action.operation, result
+        return result
 
     async def close(self) -> None:
         """Give back what is held."""
         elections, self._elections, self._contenders = self._elections, {}, {}
-        now, releases = self._coordinator.now(), []
-        for election in elections.values():
-            election.stand_down(now)
-            election.drained(now)
-            if election.phase in HOLDING and isinstance(action := election.step(now), Send):
-                releases.append(self._coordinator.ask(action.operation, action.timeout))
-        await asyncio.gather(*releases)
+        await asyncio.gather(*map(self._give_back, elections.values()))
+
+    async def _give_back(self, election: Election) -> None:
+        """Once at the most; before that comes a look, where a claim was never answered."""
+        now = self._coordinator.now()
+        election.stand_down(now)
+        election.drained(now)
+        for _ in range(2):
+            began = self._coordinator.now()
+            if isinstance(action := election.step(began), Send):
+                result = await self._ask(election, action, began)
+                if isinstance(result, Failure) or not isinstance(action.operation, Look):
+                    return
 
     def _record(self, lease: Lease, info: Mapping[str, Any]) -> dict[str, Any]:
         from datetime import datetime, timezone  # not part of importing coord

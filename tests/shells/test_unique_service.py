@@ -262,6 +262,45 @@ def test_a_call_that_was_cancelled_is_followed_by_others(operation: Name) -> Non
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("answered", [True, False])
+def test_what_a_call_without_an_answer_may_have_won_is_given_back_at_the_end(answered: bool) -> None:
+    async def main() -> None:
+        store = FaultyStore(MemoryStore())
+        c = AsyncCoordinator(store=store)
+        if answered:  # it was lost
+            store.fail("claim", Fault.UNKNOWN_DONE)
+            with pytest.raises(StoreUnavailable):
+                await c.unique_service("r", {"ttl": 60})
+        else:  # the caller has not waited for it
+            store.slow("claim", after=0.05)
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(c.unique_service("r", {"ttl": 60}), 0.01)
+        assert not (await store.inner.read(["r"], 5))[0].vacant
+        await c.close()
+        assert (await store.inner.read(["r"], 5))[0].vacant
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", ["claim", "release", "read"])
+def test_the_end_waits_for_a_store_that_is_down_no_longer_than_an_attempt(name: Name) -> None:
+    async def main() -> None:
+        store = FaultyStore(MemoryStore())
+        c = AsyncCoordinator(store=store)
+        if name == "release":
+            assert await c.unique_service("r", {"ttl": 1})
+        else:
+            store.fail("claim", Fault.UNKNOWN_DONE if name == "read" else Fault.NOT_DONE)
+            with pytest.raises(StoreUnavailable):
+                await c.unique_service("r", {"ttl": 1})
+        store.calls.clear()
+        store.down(Fault.HANG)
+        await asyncio.wait_for(c.close(), 30)
+        assert [one for one in store.calls if one != "watch"] == ([] if name == "claim" else [name])
+
+    asyncio.run(main())
+
+
 def test_what_was_given_last_is_not_taken_for_what_is_given_now(url: str) -> None:
     """It is checked only once where it is the same; whatever differs in anything is another."""
 
