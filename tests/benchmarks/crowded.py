@@ -97,9 +97,9 @@ def sections(where: Setting) -> list[Section]:
         roles = 200 if where.quick else MANY[store]
         found += figures(store, roles, measure(url, roles, ttl))
     note = (
-        f"At a ttl of {ttl:g} s, with a callback for each role. The first claims make the rows. Who takes over stands "
-        "by for all roles in another process, for a ttl before the kill. Most leases were last renewed some time before the kill, and run out "
-        "earlier than a ttl after it."
+        f"At a ttl of {ttl:g} s, with a callback for each role. The first claims make the rows. Who takes over has "
+        "stood by for all roles in another process for a ttl. Most leases were last renewed some time before the kill, "
+        "and run out earlier than a ttl after it."
     )
     return [Section("Many roles at once", found, note)]
 
