@@ -112,7 +112,7 @@ class AsyncLeadership(TakesCallbacks):
     @property
     def held(self) -> Term | None:
         """The term that is held, or None."""
-        term = None if self._standing is None else self._standing.term
+        term = None if self._standing is None else self._standing.tenure.term
         return term if term is not None and term.held else None
 
     async def start(self) -> None:

@@ -25,7 +25,8 @@ def system_now() -> Instant:
     if AWAKE_CLOCK == -1:
         both = time.monotonic()
         return Instant(both, both)
-    return Instant(time.clock_gettime(AWAKE_CLOCK), time.clock_gettime(TOTAL_CLOCK))
+    # As `Instant(…)`, without its Python code: every `is_leader` comes here.
+    return tuple.__new__(Instant, (time.clock_gettime(AWAKE_CLOCK), time.clock_gettime(TOTAL_CLOCK)))
 
 
 def total_seconds() -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 from coord.lease import Lease
 
@@ -58,4 +57,6 @@ class Known:
         if lease is None or lease.vacant or lease.reserved:
             return None
         left = runs_out - time.monotonic()
-        return replace(lease, remaining=left) if left > 0 else None
+        # As `dataclasses.replace`, in a third of the time.
+        seen = lease.renewed_at, left, lease.info, lease.since
+        return Lease(lease.role, lease.holder, lease.token, lease.beat, lease.ttl, *seen) if left > 0 else None

@@ -48,7 +48,7 @@ class Leadership:
     @property
     def is_leader(self) -> bool:
         """Whether this candidate leads, by the clock: no I/O, and true nowhere for longer than the lease allows."""
-        return self.inner.is_leader
+        return self.inner.held is not None
 
     @property
     def term(self) -> Term:
