@@ -77,7 +77,7 @@ class Renewals:
             return
         told = answered[0][1]
         for (_, _, future), result in answered:
-            _settle(future, result)
+            settle(future, result)
             if isinstance(result, Failure):
                 told = result
         self._heard(told)
@@ -85,7 +85,7 @@ class Renewals:
     def _fail(self, batch: list[tuple[Renew, float, asyncio.Future[Result]]], detail: str) -> None:
         failure = Failure(unknown=True, detail=detail)
         for _, _, future in batch:
-            _settle(future, failure)
+            settle(future, failure)
         self._heard(failure)
 
     def _look_again(self, moment: float | None) -> None:
@@ -99,12 +99,13 @@ class Renewals:
         left = [(until, future) for _, until, future in itertools.chain(self._sent, self._waiting) if not future.done()]
         for until, future in left:
             if until <= now:
-                _settle(future, TOO_LATE)
+                settle(future, TOO_LATE)
                 self._heard(TOO_LATE)
         if later := [until for until, _ in left if until > now]:
             self._look_again(min(later))
 
 
-def _settle(future: asyncio.Future[Result], result: Result) -> None:
+def settle(future: asyncio.Future[Result], result: Result) -> None:
+    """Answer whoever still waits."""
     if not future.done():
         future.set_result(result)

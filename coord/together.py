@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Union
 
 from coord.operations import Claim, Failure, Look, Operation, Release, Renew, Result
+from coord.renewals import settle
 
 ALONE_AT_ONCE = 32
 """Requests that are under way by themselves, before others travel together."""
@@ -98,20 +99,23 @@ class Batches:
                 continue
             self._fit(len(batch), loop.time() - began, timeout)
             for one, result in answered:
-                _settle(one.future, result)
+                settle(one.future, result)
             self._heard(next((one for one in results if isinstance(one, Failure)), results[0]))
 
     def _next(self) -> list[_Waiting]:
         """Those that have waited longest, and have as much time for the answer as the first of them."""
         batch: list[_Waiting] = []
-        for role, one in tuple(self._waiting.items()):
+        gone: list[str] = []
+        for role, one in self._waiting.items():  # up to where it is full: thousands may stand behind
             if one.future.done():  # whoever waited was cancelled
-                del self._waiting[role]
+                gone.append(role)
             elif not batch or one.timeout == batch[0].timeout:
                 batch.append(one)
-                del self._waiting[role]
+                gone.append(role)
                 if len(batch) == self._size:
                     break
+        for role in gone:
+            del self._waiting[role]
         return batch
 
     def _fit(self, size: int, took: float, timeout: float) -> None:
@@ -124,10 +128,5 @@ class Batches:
     def _fail(self, batch: Sequence[_Waiting], detail: str) -> None:
         failure = Failure(unknown=True, detail=detail)
         for one in batch:
-            _settle(one.future, failure)
+            settle(one.future, failure)
         self._heard(failure)
-
-
-def _settle(future: asyncio.Future[Result], result: Result) -> None:
-    if not future.done():
-        future.set_result(result)

@@ -81,8 +81,7 @@ class BulkQueries:
         r = self._r
         if isinstance(of, Shape):
             return r.branch(claims.may_be_had(asked, old, of), claims.taken(asked, old, of), old)
-        told = {"renewed_at": r.now(), "history": history.after_release(asked, old), **releases.left(asked)}
-        return r.branch(releases.mine(asked, old), old.merge(told), old)
+        return r.branch(releases.mine(asked, old), old.merge(releases.given_back(asked, old)), old)
 
 
 def makes_rows(of: Kind, asked: Claim | Release) -> bool:

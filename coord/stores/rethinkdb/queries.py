@@ -125,12 +125,8 @@ class Queries:
     @cached_property
     def _release(self) -> Form:
         def released(asked: Mapping[str, Any]) -> Any:
-            changed = {
-                "renewed_at": self.r.now(),
-                "history": history.after_release(asked, self.r.row),
-                **releases.left(asked),
-            }
-            return self.r.branch(releases.mine(asked, self.r.row), changed, {})
+            row = self.r.row
+            return self.r.branch(releases.mine(asked, row), releases.given_back(asked, row), {})
 
         def one(asked: Mapping[str, Any]) -> Any:
             row = self.table.get(asked["role"])

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from coord.checks import MAX_TTL
-from coord.stores.rethinkdb import driver
+from coord.stores.rethinkdb import driver, history
 
 _LEAST = 1e-300
 """A number above 0: below it is no ttl."""
@@ -33,6 +33,15 @@ def mine(asked: Any, row: Any) -> Any:
 def left(asked: Mapping[str, Any]) -> dict[str, Any]:
     """What changes when it is given back to nobody."""
     return {"beat": asked["beat"], "holder": None, "since": 0}
+
+
+def given_back(asked: Mapping[str, Any], row: Any) -> dict[str, Any]:
+    """All that changes then in a row as coord writes it, its history included."""
+    return {
+        "renewed_at": driver.reql().now(),
+        "history": history.after_release(asked, row),
+        **left(asked),
+    }
 
 
 def lingers(asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -204,8 +204,8 @@ class Wire(asyncio.Protocol):
             greeting.set_result(bytes(self._came[:end]))
             del self._came[: end + 1]
 
-    async def _exchange(self, number: int, message: bytes, until: float | None = None) -> dict[str, Any]:
-        return await self._answer(self._put(number, message, math.inf if until is None else until))
+    async def _exchange(self, number: int, message: bytes, until: float = math.inf) -> dict[str, Any]:
+        return await self._answer(self._put(number, message, until))
 
     def _put(self, number: int, message: bytes, until: float) -> _Question:
         if self._lost:
