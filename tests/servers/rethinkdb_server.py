@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -20,6 +21,15 @@ START_TIMEOUT = 30.0
 def available() -> bool:
     """Whether a server can be started here."""
     return shutil.which(BINARY) is not None
+
+
+def _stands_still(pid: int) -> bool:
+    """Whether all its threads have stopped: a signal takes its time, in which one may still answer a query."""
+    states = []
+    for file in Path(f"/proc/{pid}/task").glob("*/stat"):  # none on other systems than Linux
+        with contextlib.suppress(OSError):  # a thread that ended meanwhile
+            states.append(file.read_text().rpartition(")")[2].split()[0])
+    return all(state in "TtZX" for state in states)
 
 
 @contextmanager
@@ -120,6 +130,9 @@ class Server:
     def freeze(self) -> None:
         """It keeps its connections and answers nothing."""
         os.kill(self.pid, signal.SIGSTOP)
+        until = time.monotonic() + 5
+        while not _stands_still(self.pid) and time.monotonic() < until:
+            time.sleep(0.001)
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
