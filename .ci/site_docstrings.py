@@ -10,8 +10,12 @@ import griffe
 import coord
 
 # "ttl, margin: seconds …", and what is indented below it.
-ARGUMENT = re.compile(r"^(?P<names>[a-z_]\w*(?:\([^)]*\))?(?:, [a-z_]\w*(?:\([^)]*\))?)*): (?P<text>\S.*)$")
-NAME = re.compile(r"`(?:coord\.)?(" + "|".join(sorted(coord.__all__, key=len, reverse=True)) + r")(\([^`]*\))?`")
+ARGUMENT = re.compile(
+    r"^(?P<names>[a-z_]\w*(?:\([^)]*\))?(?:, [a-z_]\w*(?:\([^)]*\))?)*): (?P<text>\S.*)$"
+)
+NAME = re.compile(
+    r"`(?:coord\.)?(" + "|".join(sorted(coord.__all__, key=len, reverse=True)) + r")(\([^`]*\))?`"
+)
 
 
 def markdown(text: str) -> str:

@@ -17,14 +17,19 @@ def _linked(page: str) -> list[tuple[str, str]]:
     """The files outside of docs/ that a page links to: as it is written there, and from the top of the repository."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     folder = posixpath.dirname(f"docs/{page}")
-    return [(up + rest, posixpath.normpath(f"{folder}/{up}{rest}")) for up, rest in OUTSIDE.findall(text)]
+    return [
+        (up + rest, posixpath.normpath(f"{folder}/{up}{rest}"))
+        for up, rest in OUTSIDE.findall(text)
+    ]
 
 
 def on_files(files: Files, config: Any) -> Files:
     for page in [one.src_uri for one in files.documentation_pages()]:
         for _, path in _linked(page):
             if files.get_file_from_path(f"source/{path}") is None and (ROOT / path).is_file():
-                files.append(File.generated(config, f"source/{path}", abs_src_path=str(ROOT / path)))
+                files.append(
+                    File.generated(config, f"source/{path}", abs_src_path=str(ROOT / path))
+                )
     return files
 
 
@@ -33,5 +38,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         return (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     here = posixpath.dirname(page.file.src_uri)
     for written, path in _linked(page.file.src_uri):
-        markdown = markdown.replace(f"]({written})", f"]({posixpath.relpath(f'source/{path}', here or '.')})")
+        markdown = markdown.replace(
+            f"]({written})", f"]({posixpath.relpath(f'source/{path}', here or '.')})"
+        )
     return markdown

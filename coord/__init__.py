@@ -4,126 +4,104 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from coord import metrics as metrics
+    from coord.api.coordinator import AsyncCoordinator as AsyncCoordinator
+    from coord.api.coordinator import Coordinator as Coordinator
+    from coord.api.health import Health as Health
+    from coord.api.health import HealthStatus as HealthStatus
+    from coord.api.health import health as health
+    from coord.api.leader_only import leader_only as leader_only
+    from coord.api.leadership import AsyncLeadership as AsyncLeadership
+    from coord.api.leadership import Leadership as Leadership
+    from coord.core.announcements import Candidate as Candidate
+    from coord.core.history import PastTerm as PastTerm
+    from coord.core.lease import Lease as Lease
+    from coord.core.lease import LossReason as LossReason
+    from coord.core.timing import Timing as Timing
+    from coord.election.observe import LeaderChange as LeaderChange
+    from coord.election.term import Term as Term
+    from coord.election.term import current_term as current_term
+    from coord.errors import AccessDenied as AccessDenied
+    from coord.errors import AcquireTimeout as AcquireTimeout
+    from coord.errors import BadArgument as BadArgument
+    from coord.errors import CoordError as CoordError
+    from coord.errors import LeadershipLost as LeadershipLost
+    from coord.errors import NotLeader as NotLeader
+    from coord.errors import NotSetUp as NotSetUp
+    from coord.errors import StaleToken as StaleToken
+    from coord.errors import StoreRefused as StoreRefused
+    from coord.errors import StoreUnavailable as StoreUnavailable
+    from coord.fencing import Fence as Fence
+    from coord.services.heartbeat import AsyncHeartbeat as AsyncHeartbeat
+    from coord.services.heartbeat import Heartbeat as Heartbeat
+    from coord.services.registry import AsyncServiceRegistry as AsyncServiceRegistry
+    from coord.services.registry import ServiceRegistry as ServiceRegistry
+    from coord.services.watch import ServiceChange as ServiceChange
+
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
-    from coord import metrics
-    from coord.async_coordinator import AsyncCoordinator
-    from coord.async_leadership import AsyncLeadership
-    from coord.async_registry import AsyncServiceRegistry
-    from coord.candidate import Candidate
-    from coord.connecting import connect
-    from coord.coordinator import Coordinator
-    from coord.decorators import leader_only
-    from coord.errors import (
-        AccessDenied,
-        AcquireTimeout,
-        BadArgument,
-        CoordError,
-        LeadershipLost,
-        NotLeader,
-        NotSetUp,
-        StaleToken,
-        StoreRefused,
-        StoreUnavailable,
-    )
-    from coord.fencing import Fence
-    from coord.follow_all import LeaderChange
-    from coord.health_check import Health, HealthStatus, health
-    from coord.heartbeat import AsyncHeartbeat, Heartbeat
-    from coord.leadership import Leadership
-    from coord.lease import Lease, LossReason
-    from coord.past import PastTerm
-    from coord.registry import ServiceRegistry
-    from coord.service_changes import ServiceChange
-    from coord.term import Term, current_term
-    from coord.timing import Timing
-
-_WHERE = {
-    "AccessDenied": "errors",
-    "AcquireTimeout": "errors",
-    "AsyncCoordinator": "async_coordinator",
-    "AsyncHeartbeat": "heartbeat",
-    "AsyncLeadership": "async_leadership",
-    "AsyncServiceRegistry": "async_registry",
-    "BadArgument": "errors",
-    "Candidate": "candidate",
-    "CoordError": "errors",
-    "Coordinator": "coordinator",
-    "Fence": "fencing",
-    "Health": "health_check",
-    "HealthStatus": "health_check",
-    "Heartbeat": "heartbeat",
-    "LeaderChange": "follow_all",
-    "Leadership": "leadership",
-    "LeadershipLost": "errors",
-    "Lease": "lease",
-    "LossReason": "lease",
-    "NotLeader": "errors",
-    "NotSetUp": "errors",
-    "PastTerm": "past",
-    "ServiceChange": "service_changes",
-    "ServiceRegistry": "registry",
-    "StaleToken": "errors",
-    "StoreRefused": "errors",
-    "StoreUnavailable": "errors",
-    "Term": "term",
-    "Timing": "timing",
-    "connect": "connecting",
-    "current_term": "term",
-    "health": "health_check",
-    "leader_only": "decorators",
+_PUBLIC = {
+    "api.coordinator": ("AsyncCoordinator", "Coordinator"),
+    "api.health": ("Health", "HealthStatus", "health"),
+    "api.leader_only": ("leader_only",),
+    "api.leadership": ("AsyncLeadership", "Leadership"),
+    "core.announcements": ("Candidate",),
+    "core.history": ("PastTerm",),
+    "core.lease": ("Lease", "LossReason"),
+    "core.timing": ("Timing",),
+    "election.observe": ("LeaderChange",),
+    "election.term": ("Term", "current_term"),
+    "errors": (
+        "AccessDenied",
+        "AcquireTimeout",
+        "BadArgument",
+        "CoordError",
+        "LeadershipLost",
+        "NotLeader",
+        "NotSetUp",
+        "StaleToken",
+        "StoreRefused",
+        "StoreUnavailable",
+    ),
+    "fencing": ("Fence",),
+    "services.heartbeat": ("AsyncHeartbeat", "Heartbeat"),
+    "services.registry": ("AsyncServiceRegistry", "ServiceRegistry"),
+    "services.watch": ("ServiceChange",),
 }
-__all__ = [
-    "AccessDenied",
-    "AcquireTimeout",
-    "AsyncCoordinator",
-    "AsyncHeartbeat",
-    "AsyncLeadership",
-    "AsyncServiceRegistry",
-    "BadArgument",
-    "Candidate",
-    "CoordError",
-    "Coordinator",
-    "Fence",
-    "Health",
-    "HealthStatus",
-    "Heartbeat",
-    "LeaderChange",
-    "Leadership",
-    "LeadershipLost",
-    "Lease",
-    "LossReason",
-    "NotLeader",
-    "NotSetUp",
-    "PastTerm",
-    "ServiceChange",
-    "ServiceRegistry",
-    "StaleToken",
-    "StoreRefused",
-    "StoreUnavailable",
-    "Term",
-    "Timing",
-    "connect",
-    "current_term",
-    "health",
-    "leader_only",
-    "metrics",
-]
+_MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
+__all__ = sorted([*_MODULE_OF, "connect", "metrics"])  # noqa: PLE0605 # made from the one table above
+
+
+def connect(url: str | None = None, *, timeout: float = 5.0) -> Coordinator:
+    """A coordinator whose store has been reached and found usable.
+
+    Raises `BadArgument` for a bad URL, `StoreUnavailable` when nobody answers within `timeout` seconds, `NotSetUp`
+    (which names the command that sets it up) and `AccessDenied`. `Coordinator(url)` does the same without checking.
+    """
+    from coord.api.coordinator import Coordinator  # imports asyncio, which `import coord` must not
+
+    coordinator = Coordinator(url, timeout=timeout)
+    try:
+        coordinator.check()
+    except BaseException:
+        coordinator.close()
+        raise
+    return coordinator
 
 
 def __getattr__(name: str) -> Any:
-    """Names are imported when they are first used (PEP 562): `import coord` costs what is used of it."""
-    if name not in _WHERE and name != "metrics":
-        raise AttributeError(f"module 'coord' has no attribute {name!r}")
+    """Import a public name when it is first used (PEP 562), so that `import coord` is cheap."""
     import importlib
 
     if name == "metrics":
         return importlib.import_module("coord.metrics")
-    value = getattr(importlib.import_module(f"coord.{_WHERE[name]}"), name)
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'coord' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"coord.{_MODULE_OF[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return [*__all__, "__doc__", "__version__"]

@@ -58,7 +58,9 @@ class LeadershipLost(CoordError):
 
     def __init__(self, role: str, token: int, reason: object) -> None:
         self.role, self.token, self.reason = role, token, reason
-        super().__init__(f"lost the leadership of {role!r} (token {token}): {getattr(reason, 'value', reason)}")
+        super().__init__(
+            f"lost the leadership of {role!r} (token {token}): {getattr(reason, 'value', reason)}"
+        )
 
     def __reduce__(self) -> tuple[type[LeadershipLost], tuple[str, int, object]]:
         return type(self), (self.role, self.token, self.reason)
@@ -69,7 +71,9 @@ class AcquireTimeout(CoordError, TimeoutError):
 
     def __init__(self, role: str, seconds: float, detail: str = "") -> None:
         self.role, self.seconds = role, seconds
-        super().__init__(f"did not become the leader of {role!r} within {seconds:g} s{': ' + detail if detail else ''}")
+        super().__init__(
+            f"did not become the leader of {role!r} within {seconds:g} s{': ' + detail if detail else ''}"
+        )
 
 
 class StaleToken(CoordError):

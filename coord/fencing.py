@@ -12,9 +12,9 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from coord.core.lease import MAX_TOKEN
+from coord.election.term import Term, current_term
 from coord.errors import BadArgument, CoordError, NotLeader, StaleToken
-from coord.lease import MAX_TOKEN
-from coord.term import Term, current_term
 
 T = TypeVar("T")
 FIELD = "fencing_token"
@@ -48,7 +48,9 @@ class Fence:
         self.name, self.newest = name, newest
         self._lock = threading.RLock()
 
-    def __call__(self, function: Callable[..., T], *args: Any, term: Term | int | None = None, **kwargs: Any) -> T:
+    def __call__(
+        self, function: Callable[..., T], *args: Any, term: Term | int | None = None, **kwargs: Any
+    ) -> T:
         token = token_of(term)
         with self._lock:
             if token < self.newest:
@@ -82,7 +84,9 @@ def sql_write(
     for what, names in (("table", [table]), ("key", key), ("changes", changes), ("field", [field])):
         for name in names:
             if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name):
-                raise BadArgument(what, name, "the plain name of a table or column: letters, digits and _")
+                raise BadArgument(
+                    what, name, "the plain name of a table or column: letters, digits and _"
+                )
     if not key or not changes:
         raise BadArgument("key" if not key else "changes", {}, "at least one column")
     sets = ", ".join(f"{name} = {placeholder}" for name in (*changes, field))
@@ -105,7 +109,12 @@ def sql_write(
 
 
 def rethinkdb_write(
-    table: Any, key: Any, changes: Mapping[str, Any], term: Term | int | None = None, *, field: str = FIELD
+    table: Any,
+    key: Any,
+    changes: Mapping[str, Any],
+    term: Term | int | None = None,
+    *,
+    field: str = FIELD,
 ) -> Any:
     """A ReQL term that updates the document `key`, or inserts it, unless it has seen a newer token; one atomic query.
 
@@ -125,10 +134,14 @@ def rethinkdb_write(
         seen = (present.type_of() == "NUMBER").branch(present, 0)
         return (seen <= token).branch(old.merge(new), old)
 
-    return table.insert({"id": key, **fenced}, conflict=newer_wins, return_changes="always", durability="hard")
+    return table.insert(
+        {"id": key, **fenced}, conflict=newer_wins, return_changes="always", durability="hard"
+    )
 
 
-def rethinkdb_verify(result: Mapping[str, Any], term: Term | int | None = None, *, field: str = FIELD) -> None:
+def rethinkdb_verify(
+    result: Mapping[str, Any], term: Term | int | None = None, *, field: str = FIELD
+) -> None:
     """Raises `StaleToken` when `result`, of a `rethinkdb_write`, says that the write was refused."""
     token = token_of(term)
     if result.get("errors"):

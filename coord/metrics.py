@@ -20,10 +20,10 @@ import os
 import weakref
 from typing import TYPE_CHECKING
 
-from coord import observing
+from coord.core.lease import LossReason
+from coord.election import lifecycle
+from coord.election.term import Term
 from coord.errors import CoordError
-from coord.lease import LossReason
-from coord.term import Term
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -48,12 +48,19 @@ class PrometheusObserver:
             multiprocess_mode="livemax",
         )
         self._token = Gauge(
-            "coord_fencing_token", "Token of the last term held", role, registry=registry, multiprocess_mode="max"
+            "coord_fencing_token",
+            "Token of the last term held",
+            role,
+            registry=registry,
+            multiprocess_mode="max",
         )
         self._elections = Counter("coord_elections", "Terms begun", role, registry=registry)
         self._losses = Counter("coord_losses", "Terms ended", ["role", "reason"], registry=registry)
         self._latency = Histogram(
-            "coord_renewal_seconds", "From sending a renewal until its answer", buckets=LATENCIES, registry=registry
+            "coord_renewal_seconds",
+            "From sending a renewal until its answer",
+            buckets=LATENCIES,
+            registry=registry,
         )
         self._left = Histogram(
             "coord_renewal_left_seconds",
@@ -83,13 +90,22 @@ class PrometheusObserver:
         self._token.labels(term.role).set(term.token)
         self._terms[term.role] = term
         gauge.set(1)
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:  # the client's files of many processes hold numbers only
+        if (
+            "PROMETHEUS_MULTIPROC_DIR" not in os.environ
+        ):  # the client's files of many processes hold numbers only
             terms, role = self._terms, term.role
             gauge.set_function(lambda: float((held := terms.get(role)) is not None and held.held))
 
     def withdraw(self) -> None:
         """Take the metrics out of their registry."""
-        for metric in (self._leads, self._token, self._elections, self._losses, self._latency, self._left):
+        for metric in (
+            self._leads,
+            self._token,
+            self._elections,
+            self._losses,
+            self._latency,
+            self._left,
+        ):
             self.registry.unregister(metric)
 
 
@@ -102,17 +118,19 @@ def enable(registry: CollectorRegistry | None = None) -> None:
     try:
         import prometheus_client
     except ImportError:
-        raise CoordError("coord.metrics needs the Prometheus client: pip install 'coord[prometheus]'") from None
+        raise CoordError(
+            "coord.metrics needs the Prometheus client: pip install 'coord[prometheus]'"
+        ) from None
     registry = prometheus_client.REGISTRY if registry is None else registry
-    present = observing.observer
+    present = lifecycle.observer
     if isinstance(present, PrometheusObserver) and present.registry is registry:
         return
     disable()
-    observing.observer = PrometheusObserver(registry)
+    lifecycle.observer = PrometheusObserver(registry)
 
 
 def disable() -> None:
     """Count no more, and take the metrics out of their registry."""
-    present, observing.observer = observing.observer, None
+    present, lifecycle.observer = lifecycle.observer, None
     if isinstance(present, PrometheusObserver):
         present.withdraw()

@@ -31,7 +31,9 @@ async def whenever_elected(lead: coord.AsyncLeadership) -> None:
 
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with coord.AsyncCoordinator() as coordinator:  # COORD_URL, else a SQLite file in the state directory
+    async with (
+        coord.AsyncCoordinator() as coordinator
+    ):  # COORD_URL, else a SQLite file in the state directory
         app.state.lead = coordinator.leadership("report", ttl=3, at_most=30)
         job = asyncio.create_task(whenever_elected(app.state.lead))
         yield

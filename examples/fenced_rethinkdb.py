@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 from rethinkdb import RethinkDB
 
 import coord
-from coord.fencing import rethinkdb_verify, rethinkdb_write
+from coord.fencing import rethinkdb_verify
+from coord.fencing import rethinkdb_write
 
 r = RethinkDB()
 
@@ -30,7 +31,11 @@ def connected(url: str) -> Iterator[Any]:
 
 
 def worker(url: str, name: str) -> None:
-    with coord.connect(url) as c, c.leadership("fenced-writer", ttl=1) as lead, connected(url) as connection:
+    with (
+        coord.connect(url) as c,
+        c.leadership("fenced-writer", ttl=1) as lead,
+        connected(url) as connection,
+    ):
         lead.wait()
         term = lead.term
         print(f"{name} leads", flush=True)
@@ -53,7 +58,10 @@ def main(url: str) -> None:
         subprocess.run([sys.executable, __file__, url, "second"], check=True)
         first.send_signal(signal.SIGCONT)
         first.wait()
-        print("the report was written by", r.table("fenced_reports").get("daily")["written_by"].run(connection))
+        print(
+            "the report was written by",
+            r.table("fenced_reports").get("daily")["written_by"].run(connection),
+        )
 
 
 if __name__ == "__main__":

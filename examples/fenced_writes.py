@@ -19,7 +19,10 @@ from coord.fencing import sql_write
 
 
 def worker(directory: str, name: str) -> None:
-    with coord.connect(f"sqlite://{directory}/coord.db") as c, c.leadership("writer", ttl=1) as lead:
+    with (
+        coord.connect(f"sqlite://{directory}/coord.db") as c,
+        c.leadership("writer", ttl=1) as lead,
+    ):
         lead.wait()
         term = lead.term
         term.check()
@@ -41,14 +44,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         database = sqlite3.connect(f"{directory}/data.db")
         with database:
-            database.execute("CREATE TABLE report (id INTEGER PRIMARY KEY, written_by TEXT, fencing_token INTEGER)")
+            database.execute(
+                "CREATE TABLE report (id INTEGER PRIMARY KEY, written_by TEXT, fencing_token INTEGER)"
+            )
             database.execute("INSERT INTO report VALUES (1, 'nobody', NULL)")
         first = subprocess.Popen([sys.executable, __file__, directory, "first"])
         os.waitpid(first.pid, os.WUNTRACED)  # until it has stopped itself
         subprocess.run([sys.executable, __file__, directory, "second"], check=True)
         first.send_signal(signal.SIGCONT)
         first.wait()
-        print("the report was written by", *database.execute("SELECT written_by FROM report").fetchone())
+        print(
+            "the report was written by",
+            *database.execute("SELECT written_by FROM report").fetchone(),
+        )
         database.close()
 
 

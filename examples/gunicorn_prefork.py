@@ -20,7 +20,10 @@ preload_app = True
 
 @coord.leader_only("digest", ttl=3)  # skipped where another worker leads
 def digest() -> None:
-    print(f"worker {os.getpid()} writes the digest under token {coord.current_term().token}", flush=True)
+    print(
+        f"worker {os.getpid()} writes the digest under token {coord.current_term().token}",
+        flush=True,
+    )
 
 
 def every(seconds: float) -> None:

@@ -31,12 +31,16 @@ class Backend(Handler):
 
 class Proxy(Handler):
     def do_GET(self) -> None:
-        for _ in range(3):  # one that was killed stays in the registry until its ttl is over: try another
+        for _ in range(
+            3
+        ):  # one that was killed stays in the registry until its ttl is over: try another
             found = self.services.healthy_service("web", choose="spread")
             if found is None:
                 break
             try:
-                with urllib.request.urlopen(f"http://{found['host']}:{found['port']}{self.path}", timeout=5) as reply:
+                with urllib.request.urlopen(
+                    f"http://{found['host']}:{found['port']}{self.path}", timeout=5
+                ) as reply:
                     return self.answer(reply.status, reply.read())
             except urllib.error.URLError:
                 continue
@@ -50,7 +54,13 @@ def main(part: str, url: str | None = None) -> None:
         print(f"{part} on port {server.server_port}", flush=True)
         if part == "proxy":
             server.serve_forever()
-        status = {"role": "web", "ttl": 2, "load": 0, "host": "127.0.0.1", "port": server.server_port}
+        status = {
+            "role": "web",
+            "ttl": 2,
+            "load": 0,
+            "host": "127.0.0.1",
+            "port": server.server_port,
+        }
         with coord.Heartbeat(c.services, status):
             server.serve_forever()
 

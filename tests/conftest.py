@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import rethinkdb_server as servers
-from tests.servers.databases import Databases
+from tests.support import rethinkdb_server as servers
+from tests.support.databases import Databases
 
 EXTERNAL, REQUIRE = "COORD_TEST_RETHINKDB", "COORD_REQUIRE_RETHINKDB"
 _skipped: list[str] = []

@@ -13,24 +13,24 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 import coord
-from coord.cli import exit_codes, foreign
+from coord.cli import exit_codes, output
 from coord.errors import CoordError
 
 COMMANDS = {
-    "run": ("coord.cli.run", "Run a command for as long as this machine leads a role."),
-    "leader": ("coord.cli.lookup", "Who leads a role."),
-    "status": ("coord.cli.status", "All roles: who leads, since when, who waits."),
-    "top": ("coord.cli.top", "All roles, live."),
-    "watch": ("coord.cli.watching", "Each change of a role's leader, as it happens."),
-    "history": ("coord.cli.past_terms", "Who led a role, when, and why it ended."),
-    "candidates": ("coord.cli.queue", "Who waits for a role."),
-    "step-down": ("coord.cli.asking", "Ask the leader of a role to give it up."),
-    "transfer": ("coord.cli.asking", "Ask the leader of a role to hand it to another."),
-    "services": ("coord.cli.services", "The healthy services."),
-    "purge": ("coord.cli.purging", "Delete what has run out: services, notices."),
-    "init": ("coord.cli.setup_commands", "Make the store ready: tables, schema."),
-    "doctor": ("coord.cli.setup_commands", "Check the store, and say what to mend."),
-    "completion": ("coord.cli.completion", "The script for completion with Tab."),
+    "run": ("coord.cli.run.command", "Run a command for as long as this machine leads a role."),
+    "leader": ("coord.cli.commands.roles", "Who leads a role."),
+    "status": ("coord.cli.commands.roles", "All roles: who leads, since when, who waits."),
+    "top": ("coord.cli.commands.top", "All roles, live."),
+    "watch": ("coord.cli.commands.roles", "Each change of a role's leader, as it happens."),
+    "history": ("coord.cli.commands.roles", "Who led a role, when, and why it ended."),
+    "candidates": ("coord.cli.commands.roles", "Who waits for a role."),
+    "step-down": ("coord.cli.commands.handover", "Ask the leader of a role to give it up."),
+    "transfer": ("coord.cli.commands.handover", "Ask the leader of a role to hand it to another."),
+    "services": ("coord.cli.commands.services", "The healthy services."),
+    "purge": ("coord.cli.commands.services", "Delete what has run out: services, notices."),
+    "init": ("coord.cli.commands.admin", "Make the store ready: tables, schema."),
+    "doctor": ("coord.cli.commands.admin", "Check the store, and say what to mend."),
+    "completion": ("coord.cli.commands.completion", "The script for completion with Tab."),
 }
 
 
@@ -62,7 +62,9 @@ class _Lazy(click.Group):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(coord.__version__, prog_name="coord")
 def commands() -> None:
     """Exactly one leader per role, on SQLite or a RethinkDB cluster.
@@ -77,7 +79,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what it cannot show must not end us
     try:
-        status = commands.main(args=None if argv is None else list(argv), prog_name="coord", standalone_mode=False)
+        status = commands.main(
+            args=None if argv is None else list(argv), prog_name="coord", standalone_mode=False
+        )
         sys.stdout.flush()
     except CoordError as err:
         status = _say(str(err), exit_codes.of(err))
@@ -98,5 +102,5 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def _say(text: str, status: int) -> int:
-    print(f"coord: {foreign.sentence(text)}", file=sys.stderr)
+    print(f"coord: {output.one_line(text)}", file=sys.stderr)
     return status

@@ -1,5 +1,7 @@
 """`python -m coord.cli` is `coord`."""
 
+from __future__ import annotations
+
 from coord.cli import main
 
 main()

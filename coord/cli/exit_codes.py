@@ -5,7 +5,14 @@ Those in the seventies follow sysexits.h where it has a fitting one; 126, 127 an
 
 from __future__ import annotations
 
-from coord.errors import AcquireTimeout, BadArgument, CoordError, LeadershipLost, StoreRefused, StoreUnavailable
+from coord.errors import (
+    AcquireTimeout,
+    BadArgument,
+    CoordError,
+    LeadershipLost,
+    StoreRefused,
+    StoreUnavailable,
+)
 
 FAILED = 1
 USAGE = 2
@@ -49,7 +56,13 @@ _ALL_HAVE = {
 def help_of(more: dict[int, str] | None = None) -> str:
     """The statuses of a command, for the end of its help: those that all have, with `more` or with other words."""
     statuses = {**_ALL_HAVE, **(more or {})}
-    return "\n".join(["\b", "Exit status:", *(f"  {number:>3}  {statuses[number]}" for number in sorted(statuses))])
+    return "\n".join(
+        [
+            "\b",
+            "Exit status:",
+            *(f"  {number:>3}  {statuses[number]}" for number in sorted(statuses)),
+        ]
+    )
 
 
 def of(error: CoordError) -> int:

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from coord.async_lookups import AsyncLookups
-from coord.candidate import Candidate
-from coord.cli import foreign
-from coord.cli.lookup import as_dict
-from coord.cli.moments import lasting, moment
+from coord.api.coordinator import AsyncLookups
+from coord.cli import output
+from coord.cli.output import format_duration, format_time, lease_as_dict, term_as_dict
+from coord.core.announcements import Candidate
+from coord.core.history import PastTerm
+from coord.core.lease import Lease
 from coord.errors import BadArgument, NotSetUp
-from coord.lease import Lease
-from coord.past import PastTerm
 
 COLUMNS = ("role", "leader", "token", "since", "left", "waiting", "last loss", "info")
 NOBODY = "nobody"
@@ -38,10 +37,12 @@ class Overview:
     def as_json(self) -> list[dict[str, Any]]:
         return [
             {
-                **as_dict(lease),
+                **lease_as_dict(lease),
                 "led": lease.led,
                 "waiting": None if self.waiting is None else self.waiting[lease.role],
-                "last_loss": None if (lost := self.lost.get(lease.role)) is None else term_as_dict(lost),
+                "last_loss": None
+                if (lost := self.lost.get(lease.role)) is None
+                else term_as_dict(lost),
             }
             for lease in self.leases
         ]
@@ -50,23 +51,27 @@ class Overview:
         lost = self.lost.get(lease.role)
         ended = ""
         if lost is not None and lost.until is not None:
-            ended = f"{lost.reason} {lasting(time.time() - lost.until)} ago" + (f" by {lost.by}" if lost.by else "")
+            ended = f"{lost.reason} {format_duration(time.time() - lost.until)} ago" + (
+                f" by {lost.by}" if lost.by else ""
+            )
         waiting = "" if self.waiting is None else self.waiting[lease.role]
         if not lease.led:
             return (lease.role, NOBODY, lease.token, "", "", waiting, ended, "")
         return (
             lease.role,
-            foreign.who(lease.holder, lease.info),
+            output.describe_candidate(lease.holder, lease.info),
             lease.token,
-            moment(lease.since),
+            format_time(lease.since),
             f"{lease.remaining:.1f} s of {lease.ttl:g}",
             waiting,
             ended,
-            foreign.pairs(lease.info, but=("host", "pid")),
+            output.format_info(lease.info, but=("host", "pid")),
         )
 
 
-async def look(source: AsyncLookups, *, every: bool, lost: dict[str, PastTerm] | None = None) -> Overview:
+async def load_overview(
+    source: AsyncLookups, *, every: bool, lost: dict[str, PastTerm] | None = None
+) -> Overview:
     """Three queries at once: leases, board, histories (unless `lost` has them). `every` for vacant roles, too."""
     rows, board, ended = await asyncio.gather(
         source.read(None), _waiting(source), _losses(source) if lost is None else _known(lost)
@@ -96,17 +101,3 @@ async def _losses(source: AsyncLookups) -> dict[str, PastTerm]:
 
 async def _known(lost: dict[str, PastTerm]) -> dict[str, PastTerm]:
     return lost
-
-
-def term_as_dict(term: PastTerm) -> dict[str, Any]:
-    """A term for JSON. `since` and `until` in seconds since 1970; `until` is null while nobody has ended it."""
-    return {
-        "role": term.role,
-        "token": term.token,
-        "holder": term.holder,
-        "since": term.since,
-        "until": term.until,
-        "reason": term.reason,
-        "by": term.by,
-        "info": term.info,
-    }

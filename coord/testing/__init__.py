@@ -6,31 +6,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from coord.testing.clocks import ManualClock
     from coord.testing.contract import StoreContract
     from coord.testing.election_kit import ElectionKit
     from coord.testing.faulty_store import Fault, FaultyStore
-    from coord.testing.history import Event, History, MalformedHistory, Operation
-    from coord.testing.judges import BadHistory, Violation, judge
-    from coord.testing.linearizability import Undecided
-    from coord.testing.manual_clock import ManualClock
-    from coord.testing.recording import RecordingStore, look
+    from coord.testing.history import History
+    from coord.testing.history.checkers import BadHistory, Violation, judge
+    from coord.testing.history.events import Event, MalformedHistory, Operation
+    from coord.testing.history.linearizability import Undecided
+    from coord.testing.history.recording import RecordingStore, look
 
 _WHERE = {
-    "BadHistory": "coord.testing.judges",
+    "BadHistory": "coord.testing.history.checkers",
     "ElectionKit": "coord.testing.election_kit",
-    "Event": "coord.testing.history",
+    "Event": "coord.testing.history.events",
     "Fault": "coord.testing.faulty_store",
     "FaultyStore": "coord.testing.faulty_store",
     "History": "coord.testing.history",
-    "MalformedHistory": "coord.testing.history",
-    "ManualClock": "coord.testing.manual_clock",
-    "Operation": "coord.testing.history",
-    "RecordingStore": "coord.testing.recording",
+    "MalformedHistory": "coord.testing.history.events",
+    "ManualClock": "coord.testing.clocks",
+    "Operation": "coord.testing.history.events",
+    "RecordingStore": "coord.testing.history.recording",
     "StoreContract": "coord.testing.contract",
-    "Undecided": "coord.testing.linearizability",
-    "Violation": "coord.testing.judges",
-    "judge": "coord.testing.judges",
-    "look": "coord.testing.recording",
+    "Undecided": "coord.testing.history.linearizability",
+    "Violation": "coord.testing.history.checkers",
+    "judge": "coord.testing.history.checkers",
+    "look": "coord.testing.history.recording",
 }
 
 __all__ = [

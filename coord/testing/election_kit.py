@@ -7,22 +7,27 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from coord import checks
-from coord import coordinator as coordinators
-from coord.callbacks import inside
-from coord.coordinator import Coordinator
-from coord.election import HOLDING, Cue, Phase
+from coord.api import coordinator as coordinators
+from coord.api.coordinator import Coordinator
+from coord.core import validation
+from coord.core.election import HOLDING, Cue, Phase
+from coord.core.lease import LossReason
+from coord.core.operations import Answer, Claim, Release
+from coord.election.callbacks import current_dispatcher
+from coord.election.elector import Elector
 from coord.errors import BadArgument
-from coord.lease import LossReason
-from coord.operations import Answer, Claim, Release
-from coord.standing import Standing
-from coord.stores.memory import MemoryStore
+from coord.stores.memory.store import MemoryStore
+from coord.testing.clocks import ManualClock
 from coord.testing.faulty_store import FaultyStore
-from coord.testing.manual_clock import ManualClock
 
 RIVAL = "somebody else"
 DEADLINES = (LossReason.EXPIRED, LossReason.STORE_UNREACHABLE, LossReason.SUSPENDED)
-HANDOVERS = (LossReason.STEPPED_DOWN, LossReason.CALLBACK_FAILED, LossReason.RELEASED, LossReason.NO_PROGRESS)
+HANDOVERS = (
+    LossReason.STEPPED_DOWN,
+    LossReason.CALLBACK_FAILED,
+    LossReason.RELEASED,
+    LossReason.NO_PROGRESS,
+)
 WAIT = 5.0
 """Real seconds that a helper waits for what it brought about before it raises AssertionError."""
 
@@ -48,7 +53,10 @@ class ElectionKit:
     def as_default(self) -> Iterator[ElectionKit]:
         """Be the default coordinator of this process for a while; closes at the end."""
         with coordinators._default.lock:
-            before, coordinators._default.coordinator = coordinators._default.coordinator, self.coordinator
+            before, coordinators._default.coordinator = (
+                coordinators._default.coordinator,
+                self.coordinator,
+            )
         try:
             yield self
         finally:
@@ -62,11 +70,20 @@ class ElectionKit:
 
         A candidate of this process that led it has lost it when this returns (`LossReason.TAKEN`).
         """
-        return int(self._on_loop(self._occupy(checks.role(role), checks.info(info), LossReason.TAKEN, inside.get())))
+        return int(
+            self._on_loop(
+                self._occupy(
+                    validation.role(role),
+                    validation.info(info),
+                    LossReason.TAKEN,
+                    current_dispatcher.get(),
+                )
+            )
+        )
 
     def vacate(self, role: str) -> None:
         """Somebody else leads no more; whoever stands may have it."""
-        self._on_loop(self._vacate(checks.role(role)))
+        self._on_loop(self._vacate(validation.role(role)))
 
     def lose(self, role: str, reason: LossReason = LossReason.TAKEN) -> None:
         """Let this process lose `role`, for that reason. Somebody else leads it afterwards, until `win`.
@@ -76,9 +93,11 @@ class ElectionKit:
         """
         if reason not in (LossReason.TAKEN, *DEADLINES, *HANDOVERS):
             raise BadArgument("reason", reason, "any LossReason but FORKED")
-        if not self._on_loop(self._leading(checks.role(role))):
-            raise AssertionError(f"no candidate of this process leads {role!r}: there is nothing to lose")
-        self._on_loop(self._occupy(role, {}, reason, inside.get()))
+        if not self._on_loop(self._leading(validation.role(role))):
+            raise AssertionError(
+                f"no candidate of this process leads {role!r}: there is nothing to lose"
+            )
+        self._on_loop(self._occupy(role, {}, reason, current_dispatcher.get()))
 
     def win(self, role: str) -> None:
         """Let the candidate of this process lead `role`: somebody else gives way, and no rest is waited out.
@@ -86,13 +105,13 @@ class ElectionKit:
         Where nobody stands yet, the next who does will be elected. Raises `AssertionError` when a candidate that
         stands does not get the role, for instance because the work of its last term has not ended.
         """
-        self._on_loop(self._vacate(checks.role(role)))
+        self._on_loop(self._vacate(validation.role(role)))
         self._on_loop(self._win(role))
 
     def advance(self, seconds: float, step: float = 0.25) -> None:
         """Let time pass in small steps, in which leaders renew. `clock.advance` makes one jump of it instead."""
-        checks.number(seconds, "seconds", low=0)
-        checks.number(step, "step", low=0, above=True)
+        validation.number(seconds, "seconds", low=0)
+        validation.number(step, "step", low=0, above=True)
         while seconds > 0:
             self.clock.advance(min(step, seconds))
             seconds -= step
@@ -109,15 +128,21 @@ class ElectionKit:
         except (TimeoutError, asyncio.TimeoutError):
             raise AssertionError(f"it did not come about within {WAIT:g} s") from None
 
-    def _standings(self, role: str) -> list[Standing]:
-        return [one for one in self.coordinator.inner._standings if one.election.role == role and not one.task.done()]
+    def _standings(self, role: str) -> list[Elector]:
+        return [
+            one
+            for one in self.coordinator.inner._standings
+            if one.election.role == role and not one.task.done()
+        ]
 
     async def _leading(self, role: str) -> bool:
         return any(one.election.phase is Phase.LEADING for one in self._standings(role))
 
-    async def _occupy(self, role: str, info: Mapping[str, Any], reason: LossReason, caller: object) -> int:
+    async def _occupy(
+        self, role: str, info: Mapping[str, Any], reason: LossReason, caller: object
+    ) -> int:
         self._beat += 1
-        claim = Claim(role, RIVAL, self._beat, checks.MAX_TTL, takeover=True, info=info)
+        claim = Claim(role, RIVAL, self._beat, validation.MAX_TTL, takeover=True, info=info)
         answer = await self.memory.claim(claim, WAIT)
         assert isinstance(answer, Answer)  # memory does not fail
         for standing in self._standings(role):
@@ -125,7 +150,7 @@ class ElectionKit:
                 await self._dethrone(standing, reason, caller)
         return answer.lease.token
 
-    async def _dethrone(self, standing: Standing, reason: LossReason, caller: object) -> None:
+    async def _dethrone(self, standing: Elector, reason: LossReason, caller: object) -> None:
         election, term, now = standing.election, standing.term, self.clock.now()
         if reason is LossReason.TAKEN:
             self._hurry(standing)  # the next renewal is answered with the rival's row
@@ -135,8 +160,12 @@ class ElectionKit:
             election._lose(reason, Cue.DEADLINE)
             standing._changed()
         if now.total < election.deadline:
-            await standing.until(lambda: election.phase not in HOLDING or term is None or term.lost.is_set())
-        await _settle()  # the loss is on its way to the dispatcher: what is put there now comes after it
+            await standing.until(
+                lambda: election.phase not in HOLDING or term is None or term.lost.is_set()
+            )
+        await (
+            _settle()
+        )  # the loss is on its way to the dispatcher: what is put there now comes after it
         called = asyncio.Event()
         loop = asyncio.get_running_loop()
         dispatcher = standing.tenure._announcer._dispatcher
@@ -160,7 +189,9 @@ class ElectionKit:
             one.election._rest_until = one.election._retry_at = float("-inf")
             self._hurry(one)
         if standing and not self._led(role):
-            elected = {asyncio.ensure_future(one.until(lambda: self._led(role))) for one in standing}
+            elected = {
+                asyncio.ensure_future(one.until(lambda: self._led(role))) for one in standing
+            }
             try:
                 await asyncio.wait(elected, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -172,7 +203,7 @@ class ElectionKit:
         return any(one.term is not None and one.term.held for one in self._standings(role))
 
     @staticmethod
-    def _hurry(standing: Standing) -> None:
+    def _hurry(standing: Elector) -> None:
         standing.election.prompt()
         standing.wake()
 

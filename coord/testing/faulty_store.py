@@ -10,13 +10,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequ
 from dataclasses import dataclass
 from typing import Literal, TypeVar, cast
 
-from coord import urls
-from coord.board.protocol import Board
+from coord.core.history import PastTerm
+from coord.core.lease import Lease
+from coord.core.operations import Claim, Failure, Release, Renew, Result
 from coord.errors import AccessDenied, StoreUnavailable
-from coord.lease import Lease
-from coord.operations import Claim, Failure, Release, Renew, Result
-from coord.past import PastTerm
-from coord.stores.protocol import Store
+from coord.stores import urls
+from coord.stores.protocol import Announcements, Store
 
 T = TypeVar("T")
 Name = Literal["open", "claim", "renew", "release", "read", "watch"]
@@ -35,7 +34,7 @@ class Fault(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class Instruction:
     """`before` and `after`: seconds on the way there, and on the way back. No `fault`: it is only slow."""
 
     fault: Fault | None = None
@@ -59,9 +58,11 @@ class FaultyStore:
     def __init__(self, inner: Store) -> None:
         self.inner = inner
         self.calls: list[Name] = []
-        self._next: defaultdict[Name, deque[Trouble]] = defaultdict(deque)
-        self._always: dict[Name, Trouble] = {}
-        self._feeds: list[tuple[asyncio.AbstractEventLoop, asyncio.Queue[Lease | StoreUnavailable]]] = []
+        self._next: defaultdict[Name, deque[Instruction]] = defaultdict(deque)
+        self._always: dict[Name, Instruction] = {}
+        self._feeds: list[
+            tuple[asyncio.AbstractEventLoop, asyncio.Queue[Lease | StoreUnavailable]]
+        ] = []
         self._lose = self._repeat = 0
         self._under_way: set[asyncio.Future[object]] = set()
 
@@ -77,16 +78,18 @@ class FaultyStore:
 
     def fail(self, name: Name, fault: Fault, times: int | None = 1) -> None:
         """Let the next `times` requests of that name fail so; None: all, until `heal`."""
-        self._instruct(name, Trouble(fault), times)
+        self._instruct(name, Instruction(fault), times)
 
-    def slow(self, name: Name, before: float = 0.0, after: float = 0.0, times: int | None = 1) -> None:
+    def slow(
+        self, name: Name, before: float = 0.0, after: float = 0.0, times: int | None = 1
+    ) -> None:
         """Let them arrive `before` seconds later, and their answers `after` seconds later."""
-        self._instruct(name, Trouble(None, before, after), times)
+        self._instruct(name, Instruction(None, before, after), times)
 
     def down(self, fault: Fault = Fault.NOT_DONE) -> None:
         """The store cannot be reached: everything fails so, and feeds die, until `heal`."""
         for name in NAMES:
-            self._instruct(name, Trouble(fault), None)
+            self._instruct(name, Instruction(fault), None)
         self.break_feeds()
 
     def heal(self) -> None:
@@ -111,7 +114,7 @@ class FaultyStore:
         """Every open feed dies. Feeds can be opened anew, unless `watch` fails."""
         self._tell(StoreUnavailable("the feed was broken"))
 
-    def _instruct(self, name: Name, trouble: Trouble, times: int | None) -> None:
+    def _instruct(self, name: Name, trouble: Instruction, times: int | None) -> None:
         if name not in NAMES:
             raise ValueError(f"no operation {name!r}: {', '.join(NAMES)}")
         if times is None:
@@ -161,7 +164,7 @@ class FaultyStore:
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
 
-    def board(self) -> Board:
+    def board(self) -> Announcements:
         """The inner store's. It fails by no instruction: nothing is decided by it."""
         return urls.make_board(self.inner)
 
@@ -176,7 +179,9 @@ class FaultyStore:
 
     # -- inside ------------------------------------------------------------------------------------------------
 
-    async def _pump(self, roles: Collection[str] | None, queue: asyncio.Queue[Lease | StoreUnavailable]) -> None:
+    async def _pump(
+        self, roles: Collection[str] | None, queue: asyncio.Queue[Lease | StoreUnavailable]
+    ) -> None:
         try:
             async for lease in self.inner.watch(roles):
                 if self._lose > 0:
@@ -189,7 +194,9 @@ class FaultyStore:
         except StoreUnavailable as err:
             queue.put_nowait(err)
 
-    async def _swap(self, name: Name, perform: Callable[[], Awaitable[Result]], timeout: float) -> Result:
+    async def _swap(
+        self, name: Name, perform: Callable[[], Awaitable[Result]], timeout: float
+    ) -> Result:
         return await self._ask(name, perform, timeout)
 
     async def _raising(self, name: Name, perform: Callable[[], Awaitable[T]], timeout: float) -> T:
@@ -198,7 +205,9 @@ class FaultyStore:
             raise (AccessDenied if outcome.permanent else StoreUnavailable)(outcome.detail)
         return outcome
 
-    async def _ask(self, name: Name, perform: Callable[[], Awaitable[T]], timeout: float) -> T | Failure:
+    async def _ask(
+        self, name: Name, perform: Callable[[], Awaitable[T]], timeout: float
+    ) -> T | Failure:
         self.calls.append(name)
         waiting = self._next[name]
         trouble = waiting.popleft() if waiting else self._always.get(name)
@@ -224,7 +233,7 @@ class FaultyStore:
         return Failure(unknown=True, detail="told to lose the answer") if trouble.fault else outcome
 
 
-async def _travel(trouble: Trouble, perform: Callable[[], Awaitable[T]]) -> T:
+async def _travel(trouble: Instruction, perform: Callable[[], Awaitable[T]]) -> T:
     if trouble.fault is Fault.HANG:
         await asyncio.Event().wait()
     await asyncio.sleep(trouble.before)

@@ -67,14 +67,20 @@ def run(quick: bool, directory: Path) -> Path:
         for picture in [picture for section in sections for picture in section.pictures]:
             plots.draw(picture, directory / "pictures")
     else:
-        click.echo("no pictures drawn: matplotlib is missing (pip install 'coord[benchmarks]')", err=True)
+        click.echo(
+            "no pictures drawn: matplotlib is missing (pip install 'coord[benchmarks]')", err=True
+        )
     path = directory / "benchmarks.md"
     path.write_text(page.markdown(sections, preface), encoding="utf-8")
     return path
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Few rounds, into build/benchmarks: to see that it runs, not to publish.")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Few rounds, into build/benchmarks: to see that it runs, not to publish.",
+)
 def main(quick: bool) -> None:
     logging.getLogger("coord").setLevel(100)
     path = run(quick, ROOT / "build" / "benchmarks" if quick else ROOT / "docs")

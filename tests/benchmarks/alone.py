@@ -17,7 +17,9 @@ def alone(benchmark: Benchmark) -> None:
     """Run it by the options of the command line, and print Markdown."""
 
     @click.command()
-    @click.option("--quick", is_flag=True, help="Fewer rounds: to see that it runs, not to publish.")
+    @click.option(
+        "--quick", is_flag=True, help="Fewer rounds: to see that it runs, not to publish."
+    )
     def main(quick: bool) -> None:
         logging.getLogger("coord").setLevel(100)
         with setting(quick) as where:

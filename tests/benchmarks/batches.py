@@ -15,7 +15,7 @@ from contextlib import closing
 from typing import Any
 
 from coord import Coordinator
-from coord.operations import Answer, Claim, Renew
+from coord.core.operations import Answer, Claim, Renew
 from tests.benchmarks.alone import alone
 from tests.benchmarks.figures import Aim, Figure, Reference
 from tests.benchmarks.page import Section
@@ -40,25 +40,33 @@ class Ours:
         self._beat += 1
         renewals = [Renew(role, f"holder of {role}", 1, self._beat, TTL) for role in self._roles]
         began = time.perf_counter()
-        results = self._coordinator.engine.call(lambda: self._coordinator.inner.store.renew(renewals, TIMEOUT))
+        results = self._coordinator.engine.call(
+            lambda: self._coordinator.inner.store.renew(renewals, TIMEOUT)
+        )
         took = time.perf_counter() - began
         self._check(results)
         return took
 
     async def _claim(self) -> None:
         claims = (Claim(role, f"holder of {role}", 1, TTL) for role in self._roles)
-        self._check(await asyncio.gather(*(self._coordinator.inner.ask(claim, TIMEOUT) for claim in claims)))
+        self._check(
+            await asyncio.gather(*(self._coordinator.inner.ask(claim, TIMEOUT) for claim in claims))
+        )
 
     @staticmethod
     def _check(results: Sequence[Any]) -> None:
-        wrong = [result for result in results if not (isinstance(result, Answer) and result.applied)]
+        wrong = [
+            result for result in results if not (isinstance(result, Answer) and result.applied)
+        ]
         assert not wrong, wrong[0]
 
     def close(self) -> None:
         self._coordinator.close()
 
 
-def raw_rethinkdb(where: Setting, url: str, roles: int) -> tuple[Callable[[], None], Callable[[], None]]:
+def raw_rethinkdb(
+    where: Setting, url: str, roles: int
+) -> tuple[Callable[[], None], Callable[[], None]]:
     """What renews rows like ours, and what closes it."""
     from rethinkdb import RethinkDB
 
@@ -71,7 +79,9 @@ def raw_rethinkdb(where: Setting, url: str, roles: int) -> tuple[Callable[[], No
     table.wait().run(connection)
     keys = [f"role-{number}" for number in range(roles)]
     like_ours = {"token": 1, "beat": 1, "ttl": TTL, "info": {}, "renewed_at": r.now()}
-    table.insert([{"id": key, "holder": f"holder of {key}", **like_ours} for key in keys]).run(connection)
+    table.insert([{"id": key, "holder": f"holder of {key}", **like_ours} for key in keys]).run(
+        connection
+    )
     beat = 1
 
     def renew() -> None:
@@ -79,7 +89,9 @@ def raw_rethinkdb(where: Setting, url: str, roles: int) -> tuple[Callable[[], No
         beat += 1
         change = {"beat": beat, "renewed_at": r.now(), "ttl": TTL}
         mine = lambda old: (old["token"] == 1) & (old["beat"] < beat)  # noqa: E731
-        written = table.get_all(*keys).update(lambda old: r.branch(mine(old), change, {})).run(connection)
+        written = (
+            table.get_all(*keys).update(lambda old: r.branch(mine(old), change, {})).run(connection)
+        )
         assert written["replaced"] == roles, written
 
     return renew, lambda: connection.close(noreply_wait=False)
@@ -94,7 +106,9 @@ def raw_sqlite(path: str, roles: int) -> tuple[Callable[[], None], Callable[[], 
         "runs_out REAL, boot_id TEXT, info TEXT)"
     )
     names = [f"role-{number}" for number in range(roles)]
-    db.executemany("INSERT INTO l VALUES (?, 'me', 1, 1, 15, 0, 0, 'boot', '{}')", [(name,) for name in names])
+    db.executemany(
+        "INSERT INTO l VALUES (?, 'me', 1, 1, 15, 0, 0, 'boot', '{}')", [(name,) for name in names]
+    )
     beat = 1
 
     def renew() -> None:
@@ -104,9 +118,15 @@ def raw_sqlite(path: str, roles: int) -> tuple[Callable[[], None], Callable[[], 
         rows = []
         for begin in range(0, roles, 500):  # as many parameters as any SQLite takes
             some = names[begin : begin + 500]
-            rows += db.execute(f"SELECT * FROM l WHERE role IN ({','.join('?' * len(some))})", some).fetchall()
+            rows += db.execute(
+                f"SELECT * FROM l WHERE role IN ({','.join('?' * len(some))})", some
+            ).fetchall()
         now = time.time()
-        values = [("me", beat, TTL, now, now + TTL, "boot", row[0]) for row in rows if row[1] == "me" and row[2] == 1]
+        values = [
+            ("me", beat, TTL, now, now + TTL, "boot", row[0])
+            for row in rows
+            if row[1] == "me" and row[2] == 1
+        ]
         db.executemany(
             "UPDATE l SET holder = ?, beat = ?, ttl = ?, renewed_at = ?, runs_out = ?, boot_id = ? WHERE role = ?",
             values,
@@ -117,7 +137,13 @@ def raw_sqlite(path: str, roles: int) -> tuple[Callable[[], None], Callable[[], 
     return renew, db.close
 
 
-def figure(store: str, url: str, roles: int, rounds: int, raw: tuple[Callable[[], None], Callable[[], None]]) -> Figure:
+def figure(
+    store: str,
+    url: str,
+    roles: int,
+    rounds: int,
+    raw: tuple[Callable[[], None], Callable[[], None]],
+) -> Figure:
     renew, close = raw
     with closing(Ours(url, roles)) as ours:
         works = {"ours": ours.renew_all, "raw": lambda: seconds(renew)}
@@ -125,7 +151,13 @@ def figure(store: str, url: str, roles: int, rounds: int, raw: tuple[Callable[[]
     close()
     aims = (Aim("≥", 15_000), Aim("≥", 0.7, "ratio"))
     what = f"{store}: {roles:,} renewals at once, a second (median of {rounds})"
-    return Figure(what, roles / taken["ours"], "/s", aims, Reference("raw batch of as many", roles / taken["raw"]))
+    return Figure(
+        what,
+        roles / taken["ours"],
+        "/s",
+        aims,
+        Reference("raw batch of as many", roles / taken["raw"]),
+    )
 
 
 def sections(where: Setting) -> list[Section]:
@@ -136,7 +168,13 @@ def sections(where: Setting) -> list[Section]:
         figures.append(figure("RethinkDB", url, many, rounds, raw_rethinkdb(where, url, many)))
     raw = raw_sqlite(str(where.directory / "raw_batches.db"), few)
     figures.append(figure("SQLite", where.sqlite("batches"), few, rounds, raw))
-    return [Section("Renewals in bulk", figures, (__doc__ or "").partition("\n\n")[2].strip().replace("\n", " "))]
+    return [
+        Section(
+            "Renewals in bulk",
+            figures,
+            (__doc__ or "").partition("\n\n")[2].strip().replace("\n", " "),
+        )
+    ]
 
 
 if __name__ == "__main__":

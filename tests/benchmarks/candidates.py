@@ -19,7 +19,8 @@ import time
 from typing import Any, NoReturn
 
 import coord
-from coord import Coordinator, clock
+from coord import Coordinator
+from coord.runtime import clock
 from tests.benchmarks import counting, relay
 
 REST = 0.15
@@ -78,7 +79,8 @@ def load(url: str) -> None:
     """Import what a candidate will use, so that it is there before the fork."""
     _ = coord.Leadership, coord.connect
     if url.startswith("rethinkdb://"):
-        from coord.stores.rethinkdb import driver, queries  # noqa: F401
+        from coord.stores.rethinkdb import driver
+        from coord.stores.rethinkdb.queries import leases  # noqa: F401
 
         driver.reql()
     elif url.startswith(relay.SCHEME):
@@ -127,7 +129,9 @@ def main(url: str, role: str, ttl: str, processes: str, each: str, *options: str
     logging.getLogger("coord").setLevel(100)
     logging.getLogger("kazoo").setLevel(100)
     load(url)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead leave no zombies, whose pids would still take a signal
+    signal.signal(
+        signal.SIGCHLD, signal.SIG_IGN
+    )  # the dead leave no zombies, whose pids would still take a signal
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     nursery = Nursery(url, role, float(ttl), int(each), "count" in options)
     try:

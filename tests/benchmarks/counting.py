@@ -12,15 +12,15 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from coord import clock
+from coord.runtime import clock
 
 TABLE = re.compile(rb'\[15,\[\[14,\["[^"]*"\]\],"([^"]+)"')
 """`r.db(…).table(name)` as it is sent: TABLE is term 15, DB is 14."""
 LEASES = "coord_leases"
 OF_MODULE = {
     "coord.stores.sqlite.store": LEASES,
-    "coord.board.sqlite": "coord_board",
-    "coord.records.sqlite": "services",
+    "coord.stores.sqlite.announcements": "coord_board",
+    "coord.stores.sqlite.records": "services",
 }
 """A transaction on SQLite is a function of the module that keeps the table."""
 
@@ -55,7 +55,7 @@ class Counted:
 
 def _watch_rethinkdb(told: Told) -> Callable[[], None]:
     from coord.stores.rethinkdb import driver
-    from coord.stores.rethinkdb.connection import Pool
+    from coord.stores.rethinkdb.pool import Pool
 
     run, begin, feed = Pool.run, Pool.begin, Pool.feed
 
@@ -74,7 +74,9 @@ def _watch_rethinkdb(told: Told) -> Callable[[], None]:
             told(table(message), at)
         return sent
 
-    async def counted_feed(self: Pool, term: Any, *args: Any, **options: Any) -> AsyncGenerator[Any, None]:
+    async def counted_feed(
+        self: Pool, term: Any, *args: Any, **options: Any
+    ) -> AsyncGenerator[Any, None]:
         told(f"feed of {table(term)}", clock.total_seconds())
         async for item in feed(self, term, *args, **options):
             yield item

@@ -11,7 +11,8 @@ from collections import Counter
 from types import TracebackType
 from typing import NamedTuple
 
-from coord import Coordinator, clock
+from coord import Coordinator
+from coord.runtime import clock
 from tests.benchmarks import relay
 from tests.benchmarks.setting import spawn
 
@@ -38,11 +39,25 @@ class Crowd:
     """`size` candidates for one role, `each` to a process. Leave it (`with`) to end them."""
 
     def __init__(
-        self, url: str, role: str, size: int, ttl: float = 15.0, *, each: int = 1, count: bool = False
+        self,
+        url: str,
+        role: str,
+        size: int,
+        ttl: float = 15.0,
+        *,
+        each: int = 1,
+        count: bool = False,
     ) -> None:
         self.role, self.size, self._each = role, size, each
         self._process = spawn(
-            "candidates", url, role, ttl, size // each, each, *(["count"] if count else []), stdin=subprocess.PIPE
+            "candidates",
+            url,
+            role,
+            ttl,
+            size // each,
+            each,
+            *(["count"] if count else []),
+            stdin=subprocess.PIPE,
         )
         assert self._process.stdout is not None
         self._output = self._process.stdout
@@ -63,7 +78,10 @@ class Crowd:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        err: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.end()
 
@@ -106,9 +124,16 @@ class Crowd:
     def _settle(self) -> None:
         """All the others know of the leader, and have had time to open their feeds."""
         until = time.monotonic() + WITHIN
-        while len({one.number for one in self._events if one.name == "follows"} - {self.leader.number}) < self.size - 1:
+        while (
+            len(
+                {one.number for one in self._events if one.name == "follows"} - {self.leader.number}
+            )
+            < self.size - 1
+        ):
             if time.monotonic() > until:
-                raise TimeoutError(f"{self.role}: not all candidates learnt of the leader within {WITHIN:g} s")
+                raise TimeoutError(
+                    f"{self.role}: not all candidates learnt of the leader within {WITHIN:g} s"
+                )
             self._read(1.0)
         time.sleep(0.3 + self.size / 200)
 
@@ -125,7 +150,9 @@ class Crowd:
         stopping = self._wait_for("stopping", 0.0)
         assert stopping.number == self.leader.number
         self.leader = self._wait_for("elected", stopping.at)
-        time.sleep(0.2 + self.size / 400)  # the last leader stands again, and the others' claims are over
+        time.sleep(
+            0.2 + self.size / 400
+        )  # the last leader stands again, and the others' claims are over
         return self.leader.at - stopping.at
 
     def kill_leader(self) -> float:
@@ -147,7 +174,9 @@ class Crowd:
         time.sleep(max(0.0, counting_ends - clock.total_seconds()))
         self._read(0.0)
         asked = Counter(
-            one.what for one in self._events if one.name == "asked" and runs_out - 0.05 <= one.at < counting_ends
+            one.what
+            for one in self._events
+            if one.name == "asked" and runs_out - 0.05 <= one.at < counting_ends
         )
         elected = sum(one.name == "elected" for one in self._events)
         assert elected == 1, f"{elected} were elected after one kill"

@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass
 from types import TracebackType
 
-from coord import Coordinator, clock
+from coord import Coordinator
+from coord.runtime import clock
 from tests.benchmarks.alone import alone
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.page import Section
@@ -42,7 +43,10 @@ class Host:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        err: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.kill()
         for stream in (self._process.stdin, self._process.stdout):
@@ -86,7 +90,11 @@ def figures(store: str, roles: int, times: Times) -> list[Figure]:
     return [
         Figure(f"{name}: all elected, from its start", times.started, "s"),
         Figure(f"{name}: all given back, from its stop", times.stopped, "s"),
-        Figure(f"{name}: all taken over after kill -9, beyond the last lease's end", times.taken_over, "s"),
+        Figure(
+            f"{name}: all taken over after kill -9, beyond the last lease's end",
+            times.taken_over,
+            "s",
+        ),
     ]
 
 

@@ -52,7 +52,11 @@ class Figure:
         if of == "figure":
             return self.value
         assert self.reference is not None, f"{self.what}: an aim that compares needs a reference"
-        return self.value / self.reference.value if of == "ratio" else self.value - self.reference.value
+        return (
+            self.value / self.reference.value
+            if of == "ratio"
+            else self.value - self.reference.value
+        )
 
     @property
     def met(self) -> bool | None:

@@ -36,7 +36,9 @@ class Point:
     @property
     def queries(self) -> float:
         """A second, on any table, feeds left out."""
-        return float(sum(rate for what, rate in self.said["queries"].items() if not what.startswith("feed")))
+        return float(
+            sum(rate for what, rate in self.said["queries"].items() if not what.startswith("feed"))
+        )
 
     @property
     def cpu(self) -> float:
@@ -90,7 +92,9 @@ class Holder:
             self._process.stdout.close()
 
 
-def side_by_side(where: Setting, wanted: dict[str, int], ttl: float, seconds: float) -> dict[str, Point]:
+def side_by_side(
+    where: Setting, wanted: dict[str, int], ttl: float, seconds: float
+) -> dict[str, Point]:
     """One point on each store at the same time: both mostly wait, and a process's CPU time is its own."""
 
     def one(store: str) -> Point:
@@ -111,9 +115,13 @@ def measure(
     """The points of each store. Those of `many` are held for ten ttls, all others for two renewal periods."""
     points: dict[str, list[Point]] = {store: [] for store in sizes}
     rounds: list[tuple[dict[str, int], float]] = []
-    plain = {store: [size for size in some if size != many.get(store)] for store, some in sizes.items()}
+    plain = {
+        store: [size for size in some if size != many.get(store)] for store, some in sizes.items()
+    }
     for turn in range(max(map(len, plain.values()))):
-        rounds.append(({store: some[turn] for store, some in plain.items() if turn < len(some)}, ttl * 2 / 3))
+        rounds.append(
+            ({store: some[turn] for store, some in plain.items() if turn < len(some)}, ttl * 2 / 3)
+        )
     rounds.append((many, 10 * ttl))
     for wanted, seconds in rounds:
         for store, point in side_by_side(where, wanted, ttl, seconds).items():
@@ -124,11 +132,22 @@ def measure(
 def figures(store: str, point: Point) -> list[Figure]:
     said = point.said
     name = f"{store}, {point.roles:,} roles, ttl {said['ttl']:g} s"
-    kept = [Figure(f"{name}: terms lost in {said['seconds']:.0f} s", said["lost"], "", (Aim("=", 0),))]
+    kept = [
+        Figure(f"{name}: terms lost in {said['seconds']:.0f} s", said["lost"], "", (Aim("=", 0),))
+    ]
     if said["busy"]:
         rate = said["renewals"] / said["busy"]
-        kept.append(Figure(f"{name}: renewals a second while a batch is under way", rate, "/s", (Aim("≥", 15_000),)))
-    server = None if point.by_server is None else Reference("the server's own count", point.by_server)
+        kept.append(
+            Figure(
+                f"{name}: renewals a second while a batch is under way",
+                rate,
+                "/s",
+                (Aim("≥", 15_000),),
+            )
+        )
+    server = (
+        None if point.by_server is None else Reference("the server's own count", point.by_server)
+    )
     kept += [
         Figure(f"{name}: CPU of the process, of a core", point.cpu, "%", (Aim("<", 25),)),
         Figure(f"{name}: resident memory a role", point.each, "kB", (Aim("≤", 6),)),
@@ -138,21 +157,37 @@ def figures(store: str, point: Point) -> list[Figure]:
     return kept
 
 
-HEAD = ["roles", "queries/s", "by table", "server's count/s", "CPU, % of a core", "RSS, MB", "USS, MB"]
+HEAD = [
+    "roles",
+    "queries/s",
+    "by table",
+    "server's count/s",
+    "CPU, % of a core",
+    "RSS, MB",
+    "USS, MB",
+]
 
 
 def row(point: Point) -> list[str]:
     tables = ", ".join(f"{what} {rate:.2g}" for what, rate in sorted(point.said["queries"].items()))
     memory = [f"{point.kilobytes(kind) / 1000:.2f}" for kind in ("rss", "uss")]
     server = "" if point.by_server is None else f"{point.by_server:.2f}"
-    cells = [f"{point.roles:,}", f"{point.queries:.2f}", tables, server, f"{point.cpu:.2f}", *memory]
+    cells = [
+        f"{point.roles:,}",
+        f"{point.queries:.2f}",
+        tables,
+        server,
+        f"{point.cpu:.2f}",
+        *memory,
+    ]
     return [*cells, said(point.each, "kB")]
 
 
 def section(points: dict[str, list[Point]], ttl: float, many: dict[str, int]) -> Section:
     def series(value: Any) -> dict[str, list[tuple[float, float]]]:
         return {
-            store: [(point.roles, value(point)) for point in some if value(point) > 0] for store, some in points.items()
+            store: [(point.roles, value(point)) for point in some if value(point) > 0]
+            for store, some in points.items()
         }
 
     picture = Picture(
@@ -161,7 +196,12 @@ def section(points: dict[str, list[Point]], ttl: float, many: dict[str, int]) ->
         (
             Panel("queries", "roles held", "a second", series(lambda point: point.queries)),
             Panel("CPU", "roles held", "% of a core", series(lambda point: point.cpu)),
-            Panel("memory beyond one role", "roles held", "MB", series(lambda point: point.kilobytes("rss") / 1000)),
+            Panel(
+                "memory beyond one role",
+                "roles held",
+                "MB",
+                series(lambda point: point.kilobytes("rss") / 1000),
+            ),
         ),
     )
     note = (

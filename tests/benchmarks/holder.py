@@ -15,8 +15,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from coord import Coordinator, clock, urls
-from coord.async_leadership import AsyncLeadership
+from coord import Coordinator
+from coord.api.leadership import AsyncLeadership
+from coord.runtime import clock
+from coord.stores import urls
 from tests.benchmarks import memory
 from tests.benchmarks.counting import Counted
 
@@ -47,7 +49,9 @@ def busy(batches: Sequence[tuple[float, float, int]]) -> float:
     return total
 
 
-def hold(coordinator: Coordinator, names: Sequence[str], ttl: float, **settings: Any) -> list[AsyncLeadership]:
+def hold(
+    coordinator: Coordinator, names: Sequence[str], ttl: float, **settings: Any
+) -> list[AsyncLeadership]:
     """Lead all of them. Raises TimeoutError."""
 
     async def start() -> list[AsyncLeadership]:
@@ -59,14 +63,18 @@ def hold(coordinator: Coordinator, names: Sequence[str], ttl: float, **settings:
     until = time.monotonic() + ELECTED_WITHIN
     while not all(lead.is_leader for lead in leads):
         if time.monotonic() > until:
-            raise TimeoutError(f"{sum(lead.is_leader for lead in leads)} of {len(names)} were elected")
+            raise TimeoutError(
+                f"{sum(lead.is_leader for lead in leads)} of {len(names)} were elected"
+            )
         time.sleep(0.05)
     return leads
 
 
-def measure(url: str, roles: int, ttl: float, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
+def measure(
+    url: str, roles: int, ttl: float, seconds: float, say: Callable[[str], None]
+) -> dict[str, Any]:
     counted = Counted()
-    batches = timed_renewals(type(urls.make_store(url)))
+    batches = timed_renewals(type(urls.open_url(url)))
     coordinator = Coordinator(url)
     coordinator.check()
     # The baseline has all that is not the roles': the coordinator open, its connection, every module and query that a
@@ -87,7 +95,10 @@ def measure(url: str, roles: int, ttl: float, seconds: float, say: Callable[[str
     time.sleep(seconds)
     wall, cpu = clock.total_seconds() - clock_began, time.process_time() - cpu_began
     say("measured")
-    lost = sum(not lead.is_leader or lead.term.token != token for lead, token in zip(leads, tokens, strict=True))
+    lost = sum(
+        not lead.is_leader or lead.term.token != token
+        for lead, token in zip(leads, tokens, strict=True)
+    )
     done = tuple(batches)
     return {
         "roles": roles,
@@ -96,7 +107,10 @@ def measure(url: str, roles: int, ttl: float, seconds: float, say: Callable[[str
         "elected_in": elected_in,
         "lost": lost,
         "cpu": cpu / wall,
-        "queries": {what: count / wall for what, count in counted.between(clock_began, clock_began + wall).items()},
+        "queries": {
+            what: count / wall
+            for what, count in counted.between(clock_began, clock_began + wall).items()
+        },
         "renewals": sum(count for _, _, count in done),
         "busy": busy(done),
         "largest_batch": max((count for _, _, count in done), default=0),
@@ -107,5 +121,9 @@ def measure(url: str, roles: int, ttl: float, seconds: float, say: Callable[[str
 if __name__ == "__main__":
     logging.getLogger("coord").setLevel(100)
     say = lambda text: print(text, flush=True)  # noqa: E731
-    say(json.dumps(measure(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4]), say)))
+    say(
+        json.dumps(
+            measure(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4]), say)
+        )
+    )
     os._exit(0)  # releasing thousands of roles measures nothing; they run out

@@ -13,7 +13,8 @@ import logging
 import os
 import sys
 
-from coord import AsyncCoordinator, Term, clock
+from coord import AsyncCoordinator, Term
+from coord.runtime import clock
 
 WITHIN = 180.0
 """Seconds in which all must be led."""
@@ -33,7 +34,10 @@ async def host(url: str, roles: int, ttl: float) -> None:
         if led == roles:
             all_led.set()
 
-    leads = [coordinator.leadership(f"hosted-{number}", ttl=ttl, on_elected=elected) for number in range(roles)]
+    leads = [
+        coordinator.leadership(f"hosted-{number}", ttl=ttl, on_elected=elected)
+        for number in range(roles)
+    ]
     say("begins")
     await asyncio.gather(*(one.first_outcome() for one in leads))
     say("stands")

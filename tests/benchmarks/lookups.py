@@ -8,7 +8,8 @@ import time
 import timeit
 from collections.abc import Callable
 
-from coord import Coordinator, clock
+from coord import Coordinator
+from coord.runtime import clock
 from tests.benchmarks.alone import alone
 from tests.benchmarks.counting import Counted
 from tests.benchmarks.figures import Aim, Figure
@@ -68,7 +69,11 @@ def from_memory(url: str) -> list[Figure]:
 def sections(where: Setting) -> list[Section]:
     counted = Counted()
     try:
-        asking = [row for store, url in where.stores("plain").items() for row in plain(store, url, counted)]
+        asking = [
+            row
+            for store, url in where.stores("plain").items()
+            for row in plain(store, url, counted)
+        ]
     finally:
         counted.end()
     return [Section("Lookups", [*from_memory(where.sqlite("lookups")), *asking])]

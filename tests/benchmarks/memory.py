@@ -23,6 +23,8 @@ class Memory(NamedTuple):
 def now() -> Memory:
     """Needs Linux 4.14 or later."""
     gc.collect()
-    kilobytes = {name: int(amount) for name, amount in re.findall(r"(\w+):\s+(\d+) kB", ROLLUP.read_text())}
+    kilobytes = {
+        name: int(amount) for name, amount in re.findall(r"(\w+):\s+(\d+) kB", ROLLUP.read_text())
+    }
     uss = kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]
     return Memory(kilobytes["Rss"] * 1024, uss * 1024)

@@ -19,7 +19,11 @@ UP_WITHIN = 30.0
 
 
 def available() -> bool:
-    return importlib.util.find_spec("kazoo") is not None and os.path.exists(JAR) and shutil.which("java") is not None
+    return (
+        importlib.util.find_spec("kazoo") is not None
+        and os.path.exists(JAR)
+        and shutil.which("java") is not None
+    )
 
 
 @contextmanager
@@ -37,7 +41,13 @@ def zookeeper(wanted: bool) -> Iterator[str | None]:
             f"tickTime=2000\ndataDir={name}\nclientPort={port}\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n"
         )
         server = subprocess.Popen(
-            ["java", "-cp", CLASSES, "org.apache.zookeeper.server.ZooKeeperServerMain", str(config)],
+            [
+                "java",
+                "-cp",
+                CLASSES,
+                "org.apache.zookeeper.server.ZooKeeperServerMain",
+                str(config),
+            ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

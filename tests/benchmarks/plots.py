@@ -42,9 +42,16 @@ def draw(picture: Picture, directory: Path) -> Path:
     from matplotlib import pyplot
     from matplotlib.ticker import FuncFormatter
 
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "coord", "font.size": 9, "font.family": "sans-serif"}
+    settings = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "coord",
+        "font.size": 9,
+        "font.family": "sans-serif",
+    }
     with matplotlib.rc_context(settings):
-        figure, axes = pyplot.subplots(1, len(picture.panels), figsize=(4 * len(picture.panels), 3.2), squeeze=False)
+        figure, axes = pyplot.subplots(
+            1, len(picture.panels), figsize=(4 * len(picture.panels), 3.2), squeeze=False
+        )
         for axis, panel in zip(axes[0], picture.panels, strict=True):
             for name, points in panel.series.items():
                 axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)

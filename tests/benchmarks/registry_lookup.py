@@ -18,7 +18,7 @@ from tests.benchmarks.alone import alone
 from tests.benchmarks.figures import Figure, Reference
 from tests.benchmarks.page import Section
 from tests.benchmarks.setting import Setting
-from tests.registry import raw
+from tests.support import raw_records
 
 LOOKUPS: dict[str, Callable[[ServiceRegistry], Any]] = {
     "healthy_service": lambda registry: registry.healthy_service("role 0"),
@@ -30,10 +30,12 @@ LOOKUPS: dict[str, Callable[[ServiceRegistry], Any]] = {
 def fill(registry: ServiceRegistry, roles: int) -> None:
     """100 records of each role."""
     for number in range(roles):
-        raw.write_many(registry, f"role {number}", 100)
+        raw_records.write_many(registry, f"role {number}", 100)
 
 
-def measure(few: ServiceRegistry, many: ServiceRegistry, rounds: int = 40) -> dict[str, tuple[float, float]]:
+def measure(
+    few: ServiceRegistry, many: ServiceRegistry, rounds: int = 40
+) -> dict[str, tuple[float, float]]:
     """The median seconds of each lookup, with few and with many."""
     found = {}
     for name, look in LOOKUPS.items():

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from coord import clock
+from coord.runtime import clock
 
 SCHEME = "relay+rethinkdb://"
 TABLE, ROW = "relay", "baton"
@@ -49,7 +49,9 @@ def run(number: int, url: str, rest: float, tell: Tell) -> NoReturn:
 
     def write(holder: int | None, change: dict[str, Any], durability: str) -> bool:
         report = row.update(
-            lambda old: r.branch(old["holder"].eq(holder), change, {}), durability=durability, return_changes=True
+            lambda old: r.branch(old["holder"].eq(holder), change, {}),
+            durability=durability,
+            return_changes=True,
         ).run(writes)
         return bool(report["replaced"])
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from tests.servers import rethinkdb_server
+from tests.support import rethinkdb_server
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -50,14 +50,18 @@ class Setting:
 @contextmanager
 def setting(quick: bool) -> Iterator[Setting]:
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coord-benchmarks-")))
+        directory = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="coord-benchmarks-"))
+        )
         server = None
         if rethinkdb_server.available():
             server = stack.enter_context(rethinkdb_server.Server())
         yield Setting(directory, server, quick)
 
 
-def spawn(module: str, *arguments: object, stdin: int | IO[str] | None = None) -> subprocess.Popen[str]:
+def spawn(
+    module: str, *arguments: object, stdin: int | IO[str] | None = None
+) -> subprocess.Popen[str]:
     """`python -m tests.benchmarks.<module>` with these arguments; its output is text to be read line by line."""
     command = [sys.executable, "-m", f"tests.benchmarks.{module}", *map(str, arguments)]
     return subprocess.Popen(command, cwd=ROOT, stdin=stdin, stdout=subprocess.PIPE, text=True)

@@ -14,12 +14,17 @@ from tests.benchmarks.setting import Setting, spawn
 TTLS = 4
 
 
-def measure(url: str, numbers: list[int], ttl: float, ttls: int = TTLS) -> dict[int, dict[str, float]]:
+def measure(
+    url: str, numbers: list[int], ttl: float, ttls: int = TTLS
+) -> dict[int, dict[str, float]]:
     """Queries a ttl by table, of so many standbys in one process each; all side by side, each for a role of its own."""
     with Coordinator(url) as leader:
         for number in numbers:
             assert leader.leadership(f"stood-by-{number}", ttl=ttl).acquire(timeout=10)
-        children = {number: spawn("stander", url, f"stood-by-{number}", number, ttl, ttls) for number in numbers}
+        children = {
+            number: spawn("stander", url, f"stood-by-{number}", number, ttl, ttls)
+            for number in numbers
+        }
         found = {}
         for number, child in children.items():
             said, _ = child.communicate(timeout=60 + 10 * ttl)
@@ -31,17 +36,26 @@ def figures(store: str, found: dict[int, dict[str, float]]) -> list[Figure]:
     rows = []
     for number, asked in found.items():
         who = "one standby" if number == 1 else f"{number:,} standbys of one role in one process"
-        rows.append(Figure(f"{store}: {who}: queries a ttl", sum(asked.values()), "", (Aim("≤", 1),)))
-        rows += [Figure(f"{store}: {who}: of these, {what}", count) for what, count in sorted(asked.items())]
+        rows.append(
+            Figure(f"{store}: {who}: queries a ttl", sum(asked.values()), "", (Aim("≤", 1),))
+        )
+        rows += [
+            Figure(f"{store}: {who}: of these, {what}", count)
+            for what, count in sorted(asked.items())
+        ]
     return rows
 
 
 def sections(where: Setting) -> list[Section]:
     ttl, many = (1.5, 50) if where.quick else (3.0, 1_000)
     urls = where.stores("standbys")
-    with ThreadPoolExecutor() as pool:  # waiting costs little: that of one store does not disturb the other's
+    with (
+        ThreadPoolExecutor() as pool
+    ):  # waiting costs little: that of one store does not disturb the other's
         found = list(pool.map(lambda url: measure(url, [1, many], ttl), urls.values()))
-    figures_of_all = [figure for store, one in zip(urls, found, strict=True) for figure in figures(store, one)]
+    figures_of_all = [
+        figure for store, one in zip(urls, found, strict=True) for figure in figures(store, one)
+    ]
     note = (
         f"While another process leads, at a ttl of {ttl:g} s, over {TTLS} ttls from two ttls after all have learnt who "
         "leads. A changefeed is opened once and then costs no query (its opening would be counted); a look of SQLite's "

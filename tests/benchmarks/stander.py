@@ -11,7 +11,8 @@ import logging
 import os
 import sys
 
-from coord import Coordinator, clock
+from coord import Coordinator
+from coord.runtime import clock
 from tests.benchmarks.counting import Counted, pause_until
 
 
@@ -25,7 +26,9 @@ def measure(url: str, role: str, standbys: int, ttl: float, ttls: int) -> dict[s
         assert not any(lead.is_leader for lead in leads), f"{role} was free"
 
     coordinator.engine.call(stand)
-    begin = clock.total_seconds() + 2 * ttl  # by then they are listed on the board together, in one query
+    begin = (
+        clock.total_seconds() + 2 * ttl
+    )  # by then they are listed on the board together, in one query
     end = begin + ttls * ttl
     pause_until(end)
     return dict(counted.between(begin, end))

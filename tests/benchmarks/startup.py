@@ -33,7 +33,9 @@ class Starts:
 
     def _run(self, *arguments: str) -> str:
         command = [sys.executable, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=self._environment)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, cwd=ROOT, env=self._environment
+        )
         return done.stdout
 
     def _fresh(self) -> str:
@@ -47,13 +49,19 @@ class Starts:
     def leader(self) -> float:
         """Milliseconds from the start of a process to where it leads."""
         began = time.time()
-        said = self._run("-c", f"{LEADS}; import os, time; print(time.time(), flush=True); os._exit(0)", self._fresh())
+        said = self._run(
+            "-c",
+            f"{LEADS}; import os, time; print(time.time(), flush=True); os._exit(0)",
+            self._fresh(),
+        )
         return (float(said) - began) * 1000
 
     def command(self) -> float:
         """Milliseconds from starting `coord run` to where its command tells the time."""
         began = time.time()
-        said = self._run("-m", "coord.cli", "run", "bench", "--url", self._fresh(), "--", "date", "+%s.%N")
+        said = self._run(
+            "-m", "coord.cli", "run", "bench", "--url", self._fresh(), "--", "date", "+%s.%N"
+        )
         return (float(said) - began) * 1000
 
 
@@ -71,7 +79,13 @@ def sections(where: Setting) -> list[Section]:
             [
                 Figure("import coord", took["imported"], "ms", aim, bare),
                 Figure(f"`{USED}`", took["used"], "ms", aim, bare),
-                Figure("a process that connects to a fresh SQLite file, until it leads", took["leads"], "ms", (), bare),
+                Figure(
+                    "a process that connects to a fresh SQLite file, until it leads",
+                    took["leads"],
+                    "ms",
+                    (),
+                    bare,
+                ),
                 Figure("of this, `import asyncio`", took["asyncio"], "ms", (), bare),
                 Figure(
                     "first coord run on a fresh SQLite file, until its command runs",

@@ -26,7 +26,10 @@ MOST = {"RethinkDB": 200, "SQLite": 100}
 measure the machine's scheduler: handovers then take seconds."""
 
 KAZOO = "kazoo on ZooKeeper"
-RAW = {"hard": "two hard writes with the feed between, raw driver", "soft": "the first of them soft"}
+RAW = {
+    "hard": "two hard writes with the feed between, raw driver",
+    "soft": "the first of them soft",
+}
 """Handovers that are nothing but that (`relay`), by the durability of the write that gives back."""
 
 
@@ -55,16 +58,23 @@ class Result:
         return most
 
 
-def hand_over(url: str, results: Sequence[Result], times: int, others: Mapping[str, str]) -> dict[str, list[float]]:
+def hand_over(
+    url: str, results: Sequence[Result], times: int, others: Mapping[str, str]
+) -> dict[str, list[float]]:
     """Fill in the handovers, crowd by crowd; those of two candidates take turns with the `others`' (name: URL), which
     are returned."""
     theirs: dict[str, list[float]] = {name: [] for name in others}
     for result in results:
         with ExitStack() as stack:
-            ours = stack.enter_context(Crowd(url, f"handover of {result.size}", result.size, each=result.each))
+            ours = stack.enter_context(
+                Crowd(url, f"handover of {result.size}", result.size, each=result.each)
+            )
             crowds = {}
             if result.size == 2:
-                crowds = {name: stack.enter_context(Crowd(other, "lock", 2)) for name, other in others.items()}
+                crowds = {
+                    name: stack.enter_context(Crowd(other, "lock", 2))
+                    for name, other in others.items()
+                }
             for _ in range(times if result.size > 2 else 4 * times):
                 result.handovers.append(ours.hand_over() * 1000)
                 for name, crowd in crowds.items():
@@ -76,7 +86,9 @@ def fail_over(url: str, results: Sequence[Result], times: int) -> None:
     """Fill in the failovers of these crowds, which stand at the same time; leaders are killed one after another."""
     with ExitStack() as stack:
         crowds = [
-            stack.enter_context(Crowd(url, f"failover of {one.size}", one.size, TTL, each=one.each, count=True))
+            stack.enter_context(
+                Crowd(url, f"failover of {one.size}", one.size, TTL, each=one.each, count=True)
+            )
             for one in results
         ]
         for _ in range(times):
@@ -89,7 +101,9 @@ def fail_over(url: str, results: Sequence[Result], times: int) -> None:
             time.sleep(0.5)
 
 
-def measure(url: str, most: int, quick: bool, others: Mapping[str, str]) -> tuple[list[Result], dict[str, list[float]]]:
+def measure(
+    url: str, most: int, quick: bool, others: Mapping[str, str]
+) -> tuple[list[Result], dict[str, list[float]]]:
     """Results of up to `most` processes, then of five with many each, and the others' handovers by name.
 
     Small crowds fail over side by side, large ones alone.
@@ -105,7 +119,9 @@ def measure(url: str, most: int, quick: bool, others: Mapping[str, str]) -> tupl
     return [result for group in groups for result in group], theirs
 
 
-def figures(store: str, results: Sequence[Result], theirs: Mapping[str, Sequence[float]]) -> list[Figure]:
+def figures(
+    store: str, results: Sequence[Result], theirs: Mapping[str, Sequence[float]]
+) -> list[Figure]:
     two, most, together = results[0], results[-2], results[-1]
     aims, peer = [Aim("≤", 3.0 if store == "RethinkDB" else 10.0)], None
     if KAZOO in theirs:
@@ -227,7 +243,11 @@ def sections(where: Setting) -> list[Section]:
     return [
         Section(
             "How handover and failover grow with the candidates",
-            [figure for store, (results, theirs) in found.items() for figure in figures(store, results, theirs)],
+            [
+                figure
+                for store, (results, theirs) in found.items()
+                for figure in figures(store, results, theirs)
+            ],
             note,
             (picture,),
             [table(store, results) for store, (results, _) in found.items()],

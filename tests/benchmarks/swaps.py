@@ -14,10 +14,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from coord import clock, past, urls
-from coord.operations import Answer, Claim, Release, Renew, Result
+from coord.core import history
+from coord.core.operations import Answer, Claim, Release, Renew, Result
+from coord.runtime import clock
+from coord.stores import urls
 from coord.stores.protocol import Store
-from coord.stores.sqlite.bell import Bell
+from coord.stores.sqlite.worker import LoopWaker
 from tests.benchmarks.alone import alone
 from tests.benchmarks.figures import Aim, Figure, Reference
 from tests.benchmarks.page import Section
@@ -58,7 +60,9 @@ class Ours:
 
     async def claim(self, _: int) -> None:
         self.beat += 1
-        self.token = applied(await self.store.claim(Claim("bench", "me", self.beat, 30.0), 5)).lease.token
+        self.token = applied(
+            await self.store.claim(Claim("bench", "me", self.beat, 30.0), 5)
+        ).lease.token
 
     async def renew(self, _: int) -> None:
         self.beat += 1
@@ -73,7 +77,10 @@ class Ours:
 class RawSQLite:
     """The same transactions on rows of the same size through `sqlite3`, in one thread, blocking."""
 
-    HISTORY = json.dumps([past.Entry(token=1, holder="me", info={}, since=time.time(), until=1.0)] * past.KEPT)
+    HISTORY = json.dumps(
+        [history.Entry(token=1, holder="me", info={}, since=time.time(), until=1.0)]
+        * history.MAX_TERMS
+    )
 
     def __init__(self, path: Path, synchronous: str = "FULL") -> None:
         self.db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -83,15 +90,30 @@ class RawSQLite:
             "CREATE TABLE l (role TEXT PRIMARY KEY, holder TEXT, token INT, beat INT, ttl REAL, renewed_at REAL, "
             "runs_out REAL, boot_id TEXT, info TEXT, history TEXT)"
         )
-        self.db.execute("INSERT INTO l VALUES ('bench', 'me', 1, 1, 30, 0, 0, 'b', '{}', ?)", (self.HISTORY,))
+        self.db.execute(
+            "INSERT INTO l VALUES ('bench', 'me', 1, 1, 30, 0, 0, 'b', '{}', ?)", (self.HISTORY,)
+        )
 
-    def _row(self, columns: str = "role, holder, token, beat, ttl, renewed_at, runs_out, boot_id, info") -> Any:
+    def _row(
+        self, columns: str = "role, holder, token, beat, ttl, renewed_at, runs_out, boot_id, info"
+    ) -> Any:
         self.db.execute("BEGIN IMMEDIATE")
         return self.db.execute(f"SELECT {columns} FROM l WHERE role = ?", ("bench",)).fetchone()
 
     def claim(self, number: int) -> None:
         row = self._row("*")
-        values = ("me", row[2] + 1, number, 30.0, time.time(), clock.total_seconds() + 30, "b", "{}", row[9], "bench")
+        values = (
+            "me",
+            row[2] + 1,
+            number,
+            30.0,
+            time.time(),
+            clock.total_seconds() + 30,
+            "b",
+            "{}",
+            row[9],
+            "bench",
+        )
         self.db.execute(
             "UPDATE l SET holder=?, token=?, beat=?, ttl=?, renewed_at=?, runs_out=?, boot_id=?, info=?, history=? "
             "WHERE role=?",
@@ -103,7 +125,8 @@ class RawSQLite:
         self._row()
         values = ("me", number, 30.0, time.time(), clock.total_seconds() + 30, "b", "bench")
         self.db.execute(
-            "UPDATE l SET holder=?, beat=?, ttl=?, renewed_at=?, runs_out=?, boot_id=? WHERE role=?", values
+            "UPDATE l SET holder=?, beat=?, ttl=?, renewed_at=?, runs_out=?, boot_id=? WHERE role=?",
+            values,
         )
         self.db.execute("COMMIT")
 
@@ -121,9 +144,11 @@ class Thread:
     """A thread that is handed some work and hands it back: what any store costs at least that leaves the loop free."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[tuple[Callable[[int], None], int, asyncio.Future[None]] | None]
+        self._queue: queue.SimpleQueue[
+            tuple[Callable[[int], None], int, asyncio.Future[None]] | None
+        ]
         self._queue = queue.SimpleQueue()
-        self._bell = Bell(asyncio.get_running_loop())
+        self._bell = LoopWaker(asyncio.get_running_loop())
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -154,7 +179,7 @@ def figure(what: str, pair: tuple[float, float], against: str, bound: float = BO
 
 
 async def _sqlite(directory: Path, times: int) -> list[Figure]:
-    store = urls.make_store(f"sqlite://{directory}/ours.db")
+    store = urls.open_url(f"sqlite://{directory}/ours.db")
     await store.open(5)
     # Whose log has been through a checkpoint need not let it grow: a pair is of files that are equally old.
     ours, *raws = Ours(store), *(RawSQLite(directory / f"raw{number}.db") for number in range(3))
@@ -164,9 +189,13 @@ async def _sqlite(directory: Path, times: int) -> list[Figure]:
     claim_there = await _alternate(times, thread.there(there.claim), here(beside.claim))
     renew = await _alternate(times, ours.renew, here(raw.renew))
     renew_there = await _alternate(times, thread.there(there.renew), here(beside.renew))
-    unsynced, unsynced_there = (RawSQLite(directory / f"unsynced{number}.db", "NORMAL") for number in range(2))
+    unsynced, unsynced_there = (
+        RawSQLite(directory / f"unsynced{number}.db", "NORMAL") for number in range(2)
+    )
     renew_unsynced = await _alternate(times, ours.renew, here(unsynced.renew))
-    renew_unsynced_there = await _alternate(times, thread.there(unsynced_there.renew), here(unsynced.renew))
+    renew_unsynced_there = await _alternate(
+        times, thread.there(unsynced_there.renew), here(unsynced.renew)
+    )
     thread.end()
     await store.close()
     for one in (*raws, unsynced, unsynced_there):
@@ -174,10 +203,28 @@ async def _sqlite(directory: Path, times: int) -> list[Figure]:
     same, unsafe = "the same transaction through sqlite3", "the same, not synced"
     return [
         figure("SQLite: claim", claim, same),
-        Figure(f"SQLite: {same}, on a thread: claim", claim_there[0], "µs", (), Reference(same, claim_there[1])),
+        Figure(
+            f"SQLite: {same}, on a thread: claim",
+            claim_there[0],
+            "µs",
+            (),
+            Reference(same, claim_there[1]),
+        ),
         figure("SQLite: renewal", renew, same),
-        Figure(f"SQLite: {same}, on a thread: renewal", renew_there[0], "µs", (), Reference(same, renew_there[1])),
-        Figure("SQLite: renewal, once more", renew_unsynced[0], "µs", (), Reference(unsafe, renew_unsynced[1])),
+        Figure(
+            f"SQLite: {same}, on a thread: renewal",
+            renew_there[0],
+            "µs",
+            (),
+            Reference(same, renew_there[1]),
+        ),
+        Figure(
+            "SQLite: renewal, once more",
+            renew_unsynced[0],
+            "µs",
+            (),
+            Reference(unsafe, renew_unsynced[1]),
+        ),
         Figure(
             f"SQLite: {unsafe}, on a thread: renewal",
             renew_unsynced_there[0],
@@ -191,23 +238,29 @@ async def _sqlite(directory: Path, times: int) -> list[Figure]:
 async def _rethinkdb(url: str, host: str, port: int, times: int) -> list[Figure]:
     from rethinkdb import RethinkDB
 
-    store = urls.make_store(url)
+    store = urls.open_url(url)
     await store.open(5)
     ours = Ours(store)
     r = RethinkDB()
-    connection = r.connect(host=host, port=port)  # blocking, which is the quickest way through the driver
+    connection = r.connect(
+        host=host, port=port
+    )  # blocking, which is the quickest way through the driver
     name = url.partition("?")[0].rsplit("/", 1)[1]
     if "raw" not in r.db(name).table_list().run(connection):
         r.db(name).table_create("raw").run(connection)
     table = r.db(name).table("raw")
     table.wait().run(connection)
-    table.insert({"id": "bench", "holder": "me", "token": 1, "beat": 1}, conflict="replace").run(connection)
+    table.insert({"id": "bench", "holder": "me", "token": 1, "beat": 1}, conflict="replace").run(
+        connection
+    )
 
     async def raw(number: int) -> None:
         """One conditional update, and the row back."""
         mine = lambda old: (old["holder"] == "me") & (old["beat"] < number + 10)  # noqa: E731
         change = {"beat": number + 10, "renewed_at": r.now()}
-        query = table.get("bench").update(lambda old: r.branch(mine(old), change, {}), return_changes="always")
+        query = table.get("bench").update(
+            lambda old: r.branch(mine(old), change, {}), return_changes="always"
+        )
         result = query.run(connection)
         assert result["errors"] == 0
 
@@ -231,17 +284,29 @@ def _ancestor(url: str, host: str, port: int, times: int) -> list[Figure]:
     from coord import Coordinator
 
     name = url.partition("?")[0].rsplit("/", 1)[1]
-    registry = doublethink.ServiceRegistry(doublethink.Rethinker(servers=[f"{host}:{port}"], db=name), table="ancestor")
+    registry = doublethink.ServiceRegistry(
+        doublethink.Rethinker(servers=[f"{host}:{port}"], db=name), table="ancestor"
+    )
     with Coordinator(url) as coordinator:
         works = {
-            "ours": lambda: seconds(lambda: coordinator.unique_service("bench-unique", {"ttl": 60, "node": "a"})) * 1e6,
+            "ours": lambda: (
+                seconds(
+                    lambda: coordinator.unique_service("bench-unique", {"ttl": 60, "node": "a"})
+                )
+                * 1e6
+            ),
             "theirs": lambda: (
-                seconds(lambda: registry.unique_service("bench", candidate={"ttl": 60, "node": "a"})) * 1e6
+                seconds(
+                    lambda: registry.unique_service("bench", candidate={"ttl": 60, "node": "a"})
+                )
+                * 1e6
             ),
         }
         took = medians(works, times, warm_up=3)
     pair = (took["ours"], took["theirs"])
-    return [figure("RethinkDB: unique_service, of a role that one has", pair, "doublethink's", 1 / 6)]
+    return [
+        figure("RethinkDB: unique_service, of a role that one has", pair, "doublethink's", 1 / 6)
+    ]
 
 
 def sections(where: Setting) -> list[Section]:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from coord import clock
+from coord.runtime import clock
 from tests.benchmarks import crowded, growth, memory, page, plots, standbys, turns
 from tests.benchmarks.counting import LEASES, Counted
 from tests.benchmarks.crowd import Crowd
 from tests.benchmarks.figures import Aim, Figure, Reference
 from tests.benchmarks.setting import Setting
-from tests.servers.rethinkdb_server import Server
+from tests.support.rethinkdb_server import Server
 
 STORES = ["SQLite", pytest.param("RethinkDB", marks=pytest.mark.rethinkdb)]
 
@@ -98,7 +98,9 @@ def test_memory_grows_with_what_is_held() -> None:
 
 def test_turns_change_who_goes_first() -> None:
     order: list[str] = []
-    took = turns.medians({"a": lambda: order.append("a") or 1.0, "b": lambda: order.append("b") or 3.0}, 2, warm_up=1)
+    took = turns.medians(
+        {"a": lambda: order.append("a") or 1.0, "b": lambda: order.append("b") or 3.0}, 2, warm_up=1
+    )
     assert order == ["a", "b", "b", "a", "a", "b"]
     assert took == {"a": 1.0, "b": 3.0}
     assert turns.seconds(lambda: time.sleep(0.01)) >= 0.01
@@ -123,13 +125,17 @@ def test_aims_are_judged_by_what_was_measured(aim: Aim, value: float, met: bool)
     figure = Figure("it", value, "ms", (aim,), Reference("that", 4))
     assert figure.met is met
     assert figure.cells()[-1] == ("yes" if met else "**no**")
-    section = page.Section("All", (figure, Figure("another", 1, "ms", (Aim("≤", 2),)), Figure("no aim", 3)))
+    section = page.Section(
+        "All", (figure, Figure("another", 1, "ms", (Aim("≤", 2),)), Figure("no aim", 3))
+    )
     assert page.verdict([section]).startswith(f"{2 if met else 1} of 2 aims are met.")
 
 
 def test_pictures_are_small_and_the_same_for_the_same_points(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    panel = plots.Panel("queries", "roles", "a second", {"SQLite": [(10, 1), (100, 2)], "RethinkDB": [(10, 1.5)]})
+    panel = plots.Panel(
+        "queries", "roles", "a second", {"SQLite": [(10, 1), (100, 2)], "RethinkDB": [(10, 1.5)]}
+    )
     picture = plots.Picture("growth", "how it grows", (panel, panel))
     first = plots.draw(picture, tmp_path).read_bytes()
     assert plots.draw(picture, tmp_path).read_bytes() == first

@@ -13,7 +13,9 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def medians(works: Mapping[str, Callable[[], float]], rounds: int, warm_up: int = 0) -> dict[str, float]:
+def medians(
+    works: Mapping[str, Callable[[], float]], rounds: int, warm_up: int = 0
+) -> dict[str, float]:
     """The median of what each returns, over `rounds`; the first `warm_up` rounds are not counted.
 
     Who goes first changes from round to round: what comes second finds caches and the disk as the first left them.

@@ -45,23 +45,48 @@ async def _shown(run: Run, running: asyncio.Task[None], store: str, seconds: flo
 
 def main() -> int:
     """Exit status 0 when every promise was kept, 1 when not, 130 when it was interrupted."""
-    parser = argparse.ArgumentParser("python -m tests.chaos", description="Chaos with real processes.")
+    parser = argparse.ArgumentParser(
+        "python -m tests.chaos", description="Chaos with real processes."
+    )
     parser.add_argument("--store", choices=sorted(STAGES), default="sqlite")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--ttl", type=float, default=2.0, help="seconds")
-    parser.add_argument("--kinds", default=None, help="kinds of fault, with commas between; all that the store knows")
-    parser.add_argument("--calm", type=float, default=2.0, help="the longest between two faults, in ttls")
-    parser.add_argument("--quiet", type=float, default=0.08, help="the chance of a long quiet time between two faults")
-    parser.add_argument("--break", dest="broken", choices=["", "deadline", "fence"], default="", help="try the judge")
-    parser.add_argument("--out", type=Path, default=None, help="figures as JSON; beside it the same as Markdown")
-    parser.add_argument("--keep", type=Path, default=None, help="a directory for histories and logs")
+    parser.add_argument(
+        "--kinds",
+        default=None,
+        help="kinds of fault, with commas between; all that the store knows",
+    )
+    parser.add_argument(
+        "--calm", type=float, default=2.0, help="the longest between two faults, in ttls"
+    )
+    parser.add_argument(
+        "--quiet",
+        type=float,
+        default=0.08,
+        help="the chance of a long quiet time between two faults",
+    )
+    parser.add_argument(
+        "--break",
+        dest="broken",
+        choices=["", "deadline", "fence"],
+        default="",
+        help="try the judge",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=None, help="figures as JSON; beside it the same as Markdown"
+    )
+    parser.add_argument(
+        "--keep", type=Path, default=None, help="a directory for histories and logs"
+    )
     given = parser.parse_args()
     seed = random.randrange(2**31) if given.seed is None else given.seed
     kinds = None if given.kinds is None else tuple(given.kinds.split(","))
     calm = (min(0.5, given.calm), given.calm)
-    plan = Plan(given.seconds, seed, given.workers, given.ttl, kinds, calm, given.quiet, given.broken)
+    plan = Plan(
+        given.seconds, seed, given.workers, given.ttl, kinds, calm, given.quiet, given.broken
+    )
     with tempfile.TemporaryDirectory(prefix="coord-chaos-") as temporary:
         directory = Path(temporary)
         if given.keep is not None:
@@ -74,7 +99,9 @@ def main() -> int:
             print("interrupted", file=sys.stderr)
             return 130
         result = figures.figures(run, given.store)
-        (directory / "faults.json").write_text(json.dumps([fault.as_dict() for fault in run.faults], indent=1))
+        (directory / "faults.json").write_text(
+            json.dumps([fault.as_dict() for fault in run.faults], indent=1)
+        )
         (directory / "notes.json").write_text(json.dumps(run.crew.notes, indent=0))
     result["good"] = figures.good(result)
     page = report.markdown(result)

@@ -124,9 +124,21 @@ class Member:
 
 class Crew:
     def __init__(
-        self, directory: Path, size: int, ttl: float, url_of: Callable[[int], str], chance: random.Random, broken: str
+        self,
+        directory: Path,
+        size: int,
+        ttl: float,
+        url_of: Callable[[int], str],
+        chance: random.Random,
+        broken: str,
     ) -> None:
-        self.directory, self.ttl, self.url_of, self.chance, self.broken = directory, ttl, url_of, chance, broken
+        self.directory, self.ttl, self.url_of, self.chance, self.broken = (
+            directory,
+            ttl,
+            url_of,
+            chance,
+            broken,
+        )
         self.code = snapshot(directory)
         self.members = [Member(self, index) for index in range(size)]
         self.notes: list[dict[str, Any]] = []

@@ -44,7 +44,9 @@ class Document:
         table, changes = self._r.table(TABLE), {"writer": process}
         query = rethinkdb_write(table, KEY, changes, token)
         if self._blind:
-            query = table.insert({"id": KEY, FIELD: token, **changes}, conflict="update", return_changes="always")
+            query = table.insert(
+                {"id": KEY, FIELD: token, **changes}, conflict="update", return_changes="always"
+            )
         connection = self._connected()
         try:
             result = query.run(connection)
@@ -68,7 +70,9 @@ class Document:
         if self._connection is None:
             host, _, port = random.choice(self._hosts)
             try:
-                self._connection = self._r.connect(host, int(port), DATABASE, timeout=CONNECT_WITHIN)
+                self._connection = self._r.connect(
+                    host, int(port), DATABASE, timeout=CONNECT_WITHIN
+                )
             except Exception as err:
                 raise NotWritten(type(err).__name__, unknown=False) from err
         return self._connection
@@ -91,7 +95,11 @@ def set_up(r: Any, replicas: int) -> list[Any]:
 
 def met(operations: list[Any]) -> dict[str, int]:
     """What came of the writes to the document: those that were answered, and of these the stale ones."""
-    answered = [one for one in operations if one.role == DOCUMENT and one.action == "write" and one.outcome == "ok"]
+    answered = [
+        one
+        for one in operations
+        if one.role == DOCUMENT and one.action == "write" and one.outcome == "ok"
+    ]
     old = [one for one in answered if one.args["token"] < (one.result["met"] or 0)]
     accepted = sum(bool(one.result["accepted"]) for one in old)
     return {

@@ -83,7 +83,9 @@ def network(mode: str, low: float, high: float) -> Callable[[Scene, Fault], Awai
             proxy
             for one in members
             for number, proxy in enumerate(scene.stage.proxies_of(one.index))
-            if number == node or node >= len(scene.stage.proxies_of(one.index)) or len(scene.stage.nodes) == 1
+            if number == node
+            or node >= len(scene.stage.proxies_of(one.index))
+            or len(scene.stage.nodes) == 1
         ]
         fault.detail = f"{seconds:.2f} s, {len(members)} workers, {len(proxies)} ways"
         for proxy in proxies:
@@ -95,12 +97,18 @@ def network(mode: str, low: float, high: float) -> Callable[[Scene, Fault], Awai
     return hamper
 
 
-def server(how: str, which: str, low: float, high: float) -> Callable[[Scene, Fault], Awaitable[None]]:
+def server(
+    how: str, which: str, low: float, high: float
+) -> Callable[[Scene, Fault], Awaitable[None]]:
     """A server is killed and started again, or stopped and continued, after so many ttls."""
 
     async def trouble(scene: Scene, fault: Fault) -> None:
         stage = scene.stage
-        number = await stage.primary() if which == "primary" else scene.chance.randrange(len(stage.nodes))
+        number = (
+            await stage.primary()
+            if which == "primary"
+            else scene.chance.randrange(len(stage.nodes))
+        )
         if number is None:
             raise NotNow
         seconds = scene.between(low, high)
@@ -137,7 +145,10 @@ async def node_cut_off(scene: Scene, fault: Fault) -> None:
 
 async def clock_stepped(scene: Scene, fault: Fault) -> None:
     """A server's wall clock jumps, anywhere within what `max_clock_skew` allows, and stays there."""
-    number, seconds = scene.chance.randrange(len(scene.stage.nodes)), scene.chance.uniform(-APART, APART) / 2
+    number, seconds = (
+        scene.chance.randrange(len(scene.stage.nodes)),
+        scene.chance.uniform(-APART, APART) / 2,
+    )
     fault.everybody, fault.begin, fault.detail = True, now(), f"node {number} to {seconds:+.1f} s"
     scene.stage.step_clock(number, seconds)
     await asyncio.sleep(scene.between(0.5, 1.0))

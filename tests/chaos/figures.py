@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from coord.testing.history import History
-from coord.testing.judges import beliefs, judge
-from coord.testing.linearizability import Undecided
+from coord.testing.history.checkers import beliefs, judge
+from coord.testing.history.linearizability import Undecided
 from tests.chaos import document
 from tests.chaos.faults import KINDS
 from tests.chaos.resource import journal
@@ -48,8 +48,14 @@ def violations(history: History) -> list[str]:
     order explode. Those that no answer ever shows to have taken effect are left out at first: it takes explanations
     away and adds none, so a history that is good without them is good. One that is not is judged whole.
     """
-    shown = {tuple(event.value["row"][::2]) for event in history.events if event.value.get("row") is not None}
-    answered = {(event.process, event.op) for event in history.events if event.kind in ("ok", "fail")}
+    shown = {
+        tuple(event.value["row"][::2])
+        for event in history.events
+        if event.value.get("row") is not None
+    }
+    answered = {
+        (event.process, event.op) for event in history.events if event.kind in ("ok", "fail")
+    }
     needless = {
         (event.process, event.op)
         for event in history.events
@@ -116,7 +122,9 @@ def failovers(faults: list[Fault], terms: list[Reign]) -> dict[str, dict[str, An
     """
     found: dict[str, dict[str, Any]] = {}
     for fault in faults:
-        mine = found.setdefault(fault.kind, {"times": [], "led through": 0, "mixed": 0, "missed": 0})
+        mine = found.setdefault(
+            fault.kind, {"times": [], "led through": 0, "mixed": 0, "missed": 0}
+        )
         before = [term for term in terms if term.first <= fault.begin]
         leader = before[-1] if before else None
         if leader is None or not (fault.everybody or leader.process in fault.hit):
@@ -129,7 +137,9 @@ def failovers(faults: list[Fault], terms: list[Reign]) -> dict[str, dict[str, An
         other = [
             one
             for one in faults
-            if one is not fault and one.begin < after.first and one.end > min(fault.begin, leader.last)
+            if one is not fault
+            and one.begin < after.first
+            and one.end > min(fault.begin, leader.last)
         ]
         if other or leader.last < fault.begin - 0.5:
             mine["mixed"] += 1
@@ -148,7 +158,9 @@ def handovers(faults: list[Fault], terms: list[Reign]) -> dict[str, dict[str, in
     for fault in faults:
         if not fault.to:
             continue
-        mine = found.setdefault(fault.to_is, {"asked": 0, "it led": 0, "another led": 0, "came to nothing": 0})
+        mine = found.setdefault(
+            fault.to_is, {"asked": 0, "it led": 0, "another led": 0, "came to nothing": 0}
+        )
         mine["asked"] += 1
         after = next((term for term in terms if term.token > fault.token), None)
         if fault.missed or after is None:
@@ -191,7 +203,9 @@ def unpaired(notes: list[dict[str, Any]]) -> list[str]:
         who = note["process"]
         if note["note"] == "elected":
             if who in open_term:
-                wrong.append(f"{who}: elected under {note['token']} before {open_term[who]} was lost")
+                wrong.append(
+                    f"{who}: elected under {note['token']} before {open_term[who]} was lost"
+                )
             open_term[who] = note["token"]
         elif note["note"] == "lost" and open_term.pop(who, None) != note["token"]:
             wrong.append(f"{who}: lost {note['token']}, which it did not have")
@@ -210,7 +224,11 @@ def figures(run: Run, store: str) -> dict[str, Any]:
     attempted, accepted = stale([entry for entry in writes if entry["name"] == "fenced"])
     overlaps, _ = stale([entry for entry in writes if entry["name"] == "unfenced"])
     terms = reigns(history)
-    stderr = [path for path in sorted(run.directory.glob("stderr-*.txt")) if b"Traceback" in path.read_bytes()]
+    stderr = [
+        path
+        for path in sorted(run.directory.glob("stderr-*.txt"))
+        if b"Traceback" in path.read_bytes()
+    ]
     return {
         "store": store,
         "seed": run.plan.seed,
@@ -221,7 +239,9 @@ def figures(run: Run, store: str) -> dict[str, Any]:
         "operations": {action: dict(counts) for action, counts in sorted(outcomes.items())},
         "faults": dict(sorted(run.counted.items())),
         "elections": len(terms),
-        "losses": dict(Counter(note["reason"] for note in run.crew.notes if note["note"] == "lost")),
+        "losses": dict(
+            Counter(note["reason"] for note in run.crew.notes if note["note"] == "lost")
+        ),
         "fenced_writes": sum(entry["name"] == "fenced" for entry in writes),
         "overlaps_unfenced": overlaps,
         "stale_attempted": attempted,
@@ -234,7 +254,9 @@ def figures(run: Run, store: str) -> dict[str, Any]:
         "recovered_in": None if run.recovered_in is None else round(run.recovered_in, 3),
         "longest_lag": round(run.lag, 3),
         "callbacks_unpaired": unpaired(run.crew.notes),
-        "did_not_stop": [note["process"] for note in run.crew.notes if note["note"] == "did not stop"],
+        "did_not_stop": [
+            note["process"] for note in run.crew.notes if note["note"] == "did not stop"
+        ],
         "tracebacks": [path.name for path in stderr],
         "violations": violations(history),
     }
@@ -244,4 +266,6 @@ def good(result: dict[str, Any]) -> bool:
     """Whether every promise was kept."""
     bad = ("stale_accepted", "violations", "callbacks_unpaired", "did_not_stop", "tracebacks")
     let_in = result["document"] is not None and result["document"]["stale_accepted"]
-    return not any(result[name] for name in bad) and not let_in and result["recovered_in"] is not None
+    return (
+        not any(result[name] for name in bad) and not let_in and result["recovered_in"] is not None
+    )

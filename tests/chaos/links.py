@@ -46,7 +46,9 @@ def owner(port: int, pids: Sequence[int]) -> int | None:
 class ClusterProxy(Proxy):
     """In front of node `number`, on a port that is given."""
 
-    def __init__(self, number: int, upstream: int, port: int, pids: Callable[[], list[int]]) -> None:
+    def __init__(
+        self, number: int, upstream: int, port: int, pids: Callable[[], list[int]]
+    ) -> None:
         super().__init__("127.0.0.1", upstream, random.Random(0))
         self.number, self.port = number, port
         self.cut: int | None = None

@@ -10,22 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from coord.stores.rethinkdb import parse_url
-from coord.stores.rethinkdb.connection import Pool
 from coord.stores.rethinkdb.driver import reql
-from coord.stores.rethinkdb.errors import Trouble
+from coord.stores.rethinkdb.errors import QueryError
+from coord.stores.rethinkdb.pool import Pool
 from coord.stores.rethinkdb.setup import set_up
 from tests.chaos import document
 from tests.chaos.clocks import ShiftedClock, environment, shifted_clocks
 from tests.chaos.links import ClusterProxy
 from tests.chaos.proxy import Proxy
 from tests.chaos.stage import APART, WORKER_KINDS, Stage
-from tests.servers.rethinkdb_server import Server, free_ports
+from tests.support.rethinkdb_server import Server, free_ports
 
 NETWORK_KINDS = ("blackhole", "stall", "delay", "reset", "refuse")
 
 
 async def ask(url: str, term: Any, timeout: float) -> Any:
-    """One query, once. Raises `Trouble`."""
+    """One query, once. Raises `QueryError`."""
     pool = Pool(parse_url(url))
     try:
         return await pool.run(term, timeout)
@@ -65,10 +65,15 @@ class RethinkDBStage(Stage):
         await self._joined()
         await set_up(self.direct, 60.0, replicas=len(self.nodes))
         for term in document.set_up(reql(), len(self.nodes)):
-            await ask(self.nodes[0].url(), term, 30.0)  # of one node: the others hear a little later of what it made
+            await ask(
+                self.nodes[0].url(), term, 30.0
+            )  # of one node: the others hear a little later of what it made
         for node in self.nodes:
             await self._knows(node, document.DATABASE)
-        self._proxies = [[Proxy(node.host, node.port, self.chance) for node in self.nodes] for _ in range(self.workers)]
+        self._proxies = [
+            [Proxy(node.host, node.port, self.chance) for node in self.nodes]
+            for _ in range(self.workers)
+        ]
         for mine in self._proxies:
             for proxy in mine:
                 await proxy.start()
@@ -76,7 +81,9 @@ class RethinkDBStage(Stage):
 
     async def close(self) -> None:
         every = [proxy for mine in self._proxies for proxy in mine]
-        self.facts["connections reset after the server had answered"] = sum(proxy.broken for proxy in every)
+        self.facts["connections reset after the server had answered"] = sum(
+            proxy.broken for proxy in every
+        )
         self.facts["pieces held back by blackholes and stalls"] = sum(proxy.held for proxy in every)
         for proxy in every:
             await proxy.close()
@@ -109,14 +116,19 @@ class RethinkDBStage(Stage):
     async def _knows(self, node: Server, database: str) -> None:
         until = time.monotonic() + 30.0
         while database not in await ask(node.url(), reql().db_list(), 5.0):
-            assert time.monotonic() < until, f"{node.address} has not heard of the database {database}"
+            assert time.monotonic() < until, (
+                f"{node.address} has not heard of the database {database}"
+            )
             await asyncio.sleep(0.05)
 
     async def _ask(self, term: Any, timeout: float) -> Any:
         return await ask(self.direct, term, timeout)
 
     async def _read_clocks(self, name: str) -> None:
-        asked = [await ask(node.url(), reql().now().to_epoch_time(), 5.0) - time.time() for node in self.nodes]
+        asked = [
+            await ask(node.url(), reql().now().to_epoch_time(), 5.0) - time.time()
+            for node in self.nodes
+        ]
         self.facts[name] = [round(one, 1) for one in asked]
 
     def step_clock(self, number: int, seconds: float) -> None:
@@ -127,8 +139,10 @@ class RethinkDBStage(Stage):
     async def _joined(self) -> None:
         """Wait until the nodes know each other."""
         for _ in range(100):
-            with contextlib.suppress(Trouble):
-                if await self._ask(reql().db("rethinkdb").table("server_status").count(), 5.0) == len(self.nodes):
+            with contextlib.suppress(QueryError):
+                if await self._ask(
+                    reql().db("rethinkdb").table("server_status").count(), 5.0
+                ) == len(self.nodes):
                     return
             await asyncio.sleep(0.1)
         raise RuntimeError("the nodes did not find each other")
@@ -138,7 +152,7 @@ class RethinkDBStage(Stage):
         status = reql().db("coord").table("coord_leases").status()
         try:
             found = (await self._ask(status, 3.0))["shards"][0]["primary_replicas"]
-        except Trouble:
+        except QueryError:
             return None
         names = [node.name for node in self.nodes]
         return names.index(found[0]) if found else None
@@ -169,12 +183,20 @@ class ThreeNodes(RethinkDBStage):
         with free_ports(3) as ports:
             self._ports = ports
         nodes = [
-            Server("--canonical-address", f"127.0.0.1:{port}", name=f"node{number}", join=ports[:number])
+            Server(
+                "--canonical-address",
+                f"127.0.0.1:{port}",
+                name=f"node{number}",
+                join=ports[:number],
+            )
             for number, port in enumerate(ports)
         ]
         self._between = [
             ClusterProxy(
-                number, node.cluster_port, ports[number], lambda: [one.pid if one.started else 0 for one in nodes]
+                number,
+                node.cluster_port,
+                ports[number],
+                lambda: [one.pid if one.started else 0 for one in nodes],
             )
             for number, node in enumerate(nodes)
         ]
@@ -186,8 +208,12 @@ class ThreeNodes(RethinkDBStage):
         await super().start()
 
     async def close(self) -> None:
-        self.facts["connections among the nodes, all through proxies"] = sum(one.passed for one in self._between)
-        self.facts["pieces held back by cuts among the nodes"] = sum(one.held for one in self._between)
+        self.facts["connections among the nodes, all through proxies"] = sum(
+            one.passed for one in self._between
+        )
+        self.facts["pieces held back by cuts among the nodes"] = sum(
+            one.held for one in self._between
+        )
         await super().close()
         for proxy in self._between:
             await proxy.close()

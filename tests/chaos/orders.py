@@ -25,7 +25,11 @@ async def order_to_step_down(scene: Scene, fault: Fault) -> None:
     leader = _leader(scene)
     fault.take(leader)
     cooldown = scene.chance.choice((None, scene.between(0.2, 1.0)))
-    await _ask(scene, fault, lambda operator: operator.request_step_down(ROLE, by="operator", cooldown=cooldown))
+    await _ask(
+        scene,
+        fault,
+        lambda operator: operator.request_step_down(ROLE, by="operator", cooldown=cooldown),
+    )
     await _given_way(scene, fault, leader)
     await asyncio.sleep(scene.between(0.5, 1.0))
 
@@ -47,10 +51,19 @@ async def transfer(scene: Scene, fault: Fault) -> None:
         fault.begin = now()
         if scene.chance.random() < 0.7:
             fault.detail = f"to {to.name} ({fault.to_is}), by an operator"
-            await _ask(scene, fault, lambda operator: operator.request_transfer(ROLE, to.name, by="operator"))
+            await _ask(
+                scene,
+                fault,
+                lambda operator: operator.request_transfer(ROLE, to.name, by="operator"),
+            )
         else:
-            fault.detail, fault.token = f"to {to.name} ({fault.to_is}), by the leader", scene.crew.token
-            answer = await leader.ask(f"transfer {to.name}", ("handing over", "not handing over"), ASKED_WITHIN)
+            fault.detail, fault.token = (
+                f"to {to.name} ({fault.to_is}), by the leader",
+                scene.crew.token,
+            )
+            answer = await leader.ask(
+                f"transfer {to.name}", ("handing over", "not handing over"), ASKED_WITHIN
+            )
             fault.missed = answer != "handing over"
         await _given_way(scene, fault, leader)
         await asyncio.sleep(scene.between(0.5, 1.2))
@@ -80,10 +93,14 @@ async def _listed(scene: Scene, to: Member) -> None:
     raise NotNow
 
 
-async def _ask(scene: Scene, fault: Fault, asking: Callable[[AsyncCoordinator], Awaitable[Lease]]) -> None:
+async def _ask(
+    scene: Scene, fault: Fault, asking: Callable[[AsyncCoordinator], Awaitable[Lease]]
+) -> None:
     """Of every node, for an order stands for two ttls by their clocks: where they are further apart, only the node that
     the leader listens to hears of it in time. What cannot be asked of any, because of another fault, has missed."""
-    asked = await asyncio.gather(*(asking(operator) for operator in scene.operators), return_exceptions=True)
+    asked = await asyncio.gather(
+        *(asking(operator) for operator in scene.operators), return_exceptions=True
+    )
     tokens = [one.token for one in asked if isinstance(one, Lease)]
     failed = [one for one in asked if isinstance(one, BaseException)]
     for err in failed:

@@ -83,7 +83,9 @@ class Proxy:
 class Link:
     """One connection, and its two directions."""
 
-    def __init__(self, proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         self.proxy, self.stalled = proxy, False
         self._client = (reader, writer)
         self._writers = [writer]
@@ -103,11 +105,15 @@ class Link:
             return
         self._writers.append(to_server)
         reader, to_client = self._client
-        await asyncio.gather(self._pump(reader, to_server, False), self._pump(upstream, to_client, True))
+        await asyncio.gather(
+            self._pump(reader, to_server, False), self._pump(upstream, to_client, True)
+        )
         for writer in self._writers:
             writer.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: bool) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: bool
+    ) -> None:
         """Hand on one direction until it ends. A write to a side that has gone ends nothing: the other may go on."""
         with contextlib.suppress(OSError):
             while piece := await reader.read(65536):
@@ -115,7 +121,9 @@ class Link:
                     self.proxy.broken += 1
                     self.abort()
                     return
-                self._answers += piece.count(b"\0") if answers and self._answers < HANDSHAKE_ANSWERS else 0
+                self._answers += (
+                    piece.count(b"\0") if answers and self._answers < HANDSHAKE_ANSWERS else 0
+                )
                 await self.proxy.gate(self)
                 if self.proxy.mode == "stall" and len(piece) > 1:
                     writer.write(piece[: len(piece) // 2])

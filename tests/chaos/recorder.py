@@ -13,10 +13,10 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from coord import Leadership, Lease, PastTerm, urls
-from coord.board.protocol import Board
-from coord.operations import Answer, Claim, Release, Renew, Result
-from coord.stores.protocol import Store
+from coord import Leadership, Lease, PastTerm
+from coord.core.operations import Answer, Claim, Release, Renew, Result
+from coord.stores import urls
+from coord.stores.protocol import Announcements, Store
 
 
 def now() -> float:
@@ -102,7 +102,9 @@ class RecordingStore:
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
         keys = [
-            self._recorder.invoke("renew", one.role, holder=one.holder, token=one.token, beat=one.beat)
+            self._recorder.invoke(
+                "renew", one.role, holder=one.holder, token=one.token, beat=one.beat
+            )
             for one in renewals
         ]
         results = await self._store.renew(renewals, timeout)
@@ -130,14 +132,16 @@ class RecordingStore:
             rows = await self._store.read(roles, timeout)
         except BaseException as err:
             for _, key in keys:
-                self._recorder.end("fail", key, detail=type(err).__name__)  # it changed nothing, and told nothing
+                self._recorder.end(
+                    "fail", key, detail=type(err).__name__
+                )  # it changed nothing, and told nothing
             raise
         found = {row.role: row for row in rows}
         for role, key in keys:
             self._recorder.end("ok", key, row=_row(found.get(role, Lease(role))))
         return rows
 
-    def board(self) -> Board:
+    def board(self) -> Announcements:
         """Not recorded: nothing on it decides who leads."""
         return urls.make_board(self._store)
 
@@ -158,7 +162,9 @@ class RecordingStore:
         if isinstance(result, Answer):
             self._recorder.end("ok", key, applied=result.applied, row=_row(result.lease))
         else:
-            self._recorder.end("unknown" if result.unknown else "fail", key, detail=result.detail[:200])
+            self._recorder.end(
+                "unknown" if result.unknown else "fail", key, detail=result.detail[:200]
+            )
 
 
 __all__ = ["Recorder", "RecordingStore", "now"]

@@ -11,13 +11,20 @@ from rich.text import Text
 
 def display(state: dict[str, Any], store: str, seconds: float) -> Group:
     """What is seen while a run goes on."""
-    table = Table(title=f"chaos on {store}: {state['seconds']:.0f} of {seconds:.0f} s", title_justify="left")
+    table = Table(
+        title=f"chaos on {store}: {state['seconds']:.0f} of {seconds:.0f} s", title_justify="left"
+    )
     table.add_column("fault")
     table.add_column("times", justify="right")
     for kind, count in sorted(state["faults"].items()):
         table.add_row(kind, str(count))
     now = ", ".join(state["active"]) or "calm"
-    return Group(table, Text(f"{now}; {state['leader']} leads under {state['token']}, {state['elections']} elections"))
+    return Group(
+        table,
+        Text(
+            f"{now}; {state['leader']} leads under {state['token']}, {state['elections']} elections"
+        ),
+    )
 
 
 def line(state: dict[str, Any], seconds: float) -> str:
@@ -30,7 +37,14 @@ def line(state: dict[str, Any], seconds: float) -> str:
 
 def _table(head: list[str], rows: list[list[Any]]) -> list[str]:
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    return [*lines, *("| " + " | ".join("" if cell is None else str(cell) for cell in row) + " |" for row in rows), ""]
+    return [
+        *lines,
+        *(
+            "| " + " | ".join("" if cell is None else str(cell) for cell in row) + " |"
+            for row in rows
+        ),
+        "",
+    ]
 
 
 def _document(met: dict[str, int] | None) -> list[tuple[str, int]]:

@@ -82,7 +82,9 @@ class ResourceClient:
                 self._socket = socket.socket(socket.AF_UNIX)
                 self._socket.settimeout(5.0)
                 self._socket.connect(self._path)
-            self._socket.sendall((json.dumps({"name": name, "token": token, "process": process}) + "\n").encode())
+            self._socket.sendall(
+                (json.dumps({"name": name, "token": token, "process": process}) + "\n").encode()
+            )
             answer = self._socket.recv(2)
         except OSError:
             self._socket = None
@@ -97,10 +99,14 @@ def journal(path: Path) -> list[dict[str, Any]]:
     """All that the resource was asked to write, in order."""
     db = sqlite3.connect(path)
     try:
-        rows = db.execute("SELECT name, token, process, accepted, at FROM journal ORDER BY seq").fetchall()
+        rows = db.execute(
+            "SELECT name, token, process, accepted, at FROM journal ORDER BY seq"
+        ).fetchall()
     finally:
         db.close()
-    return [dict(zip(("name", "token", "process", "accepted", "at"), row, strict=True)) for row in rows]
+    return [
+        dict(zip(("name", "token", "process", "accepted", "at"), row, strict=True)) for row in rows
+    ]
 
 
 async def _main(path: str, file: str, blind: bool) -> None:

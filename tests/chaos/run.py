@@ -38,13 +38,17 @@ class Plan:
 
 
 class Run:
-    def __init__(self, plan: Plan, directory: Path, make_stage: Callable[[Path, int, random.Random], Stage]) -> None:
+    def __init__(
+        self, plan: Plan, directory: Path, make_stage: Callable[[Path, int, random.Random], Stage]
+    ) -> None:
         self.plan, self.directory = plan, directory
         self.chance = random.Random(plan.seed)
         self.stage = make_stage(directory, plan.workers, self.chance)
         if plan.kinds is not None:
             self.stage.kinds = plan.kinds
-        self.crew = Crew(directory, plan.workers, plan.ttl, self.stage.url_of, self.chance, plan.broken)
+        self.crew = Crew(
+            directory, plan.workers, plan.ttl, self.stage.url_of, self.chance, plan.broken
+        )
         self.faults: list[Fault] = []
         self.active: list[str] = []
         self.counted: Counter[str] = Counter()
@@ -90,14 +94,17 @@ class Run:
         if leader is None:
             return False
         return not any(
-            note["note"] == "lost" and note["token"] == self.crew.token for note in reversed(self.crew.notes[-200:])
+            note["note"] == "lost" and note["token"] == self.crew.token
+            for note in reversed(self.crew.notes[-200:])
         )
 
     async def _until_led(self, limit: float) -> None:
         until = now() + limit
         while not self._leads_now():
             if now() > until:
-                raise RuntimeError(f"nobody led within {limit:g} s of the start: see {self.directory}")
+                raise RuntimeError(
+                    f"nobody led within {limit:g} s of the start: see {self.directory}"
+                )
             await asyncio.sleep(0.02)
 
     async def _start_resource(self) -> None:
@@ -121,14 +128,24 @@ class Run:
 
     async def _inject(self, scene: Scene) -> None:
         until = self.began + self.plan.seconds
-        first = list(dict.fromkeys(self.stage.kinds)) if self.plan.kinds is None else list(self.plan.kinds)
+        first = (
+            list(dict.fromkeys(self.stage.kinds))
+            if self.plan.kinds is None
+            else list(self.plan.kinds)
+        )
         if self.plan.kinds is None:
             self.chance.shuffle(first)
         latest = until + 2 * self.plan.seconds
-        while now() < (latest if first else until):  # each of the first comes to its turn, if that can be
+        while now() < (
+            latest if first else until
+        ):  # each of the first comes to its turn, if that can be
             await asyncio.sleep(
                 scene.between(*self.plan.calm)
-                + (self.chance.uniform(6, 15) if not first and self.chance.random() < self.plan.quiet else 0.0)
+                + (
+                    self.chance.uniform(6, 15)
+                    if not first and self.chance.random() < self.plan.quiet
+                    else 0.0
+                )
             )
             if not first and now() >= until:
                 break

@@ -43,7 +43,18 @@ class Fault:
         self.begin = now()
 
     def as_dict(self) -> dict[str, Any]:
-        names = ("kind", "begin", "end", "hit", "everybody", "detail", "missed", "token", "to", "to_is")
+        names = (
+            "kind",
+            "begin",
+            "end",
+            "hit",
+            "everybody",
+            "detail",
+            "missed",
+            "token",
+            "to",
+            "to_is",
+        )
         return {name: getattr(self, name) for name in names}
 
 

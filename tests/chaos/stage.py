@@ -11,7 +11,15 @@ from typing import Any
 
 from tests.chaos.proxy import Proxy
 
-WORKER_KINDS = ("kill", "stop", "stop in act", "pause", "step down", "order to step down", "transfer")
+WORKER_KINDS = (
+    "kill",
+    "stop",
+    "stop in act",
+    "pause",
+    "step down",
+    "order to step down",
+    "transfer",
+)
 APART = 30.0
 """Seconds that the wall clocks of servers may be apart."""
 
@@ -87,7 +95,9 @@ class SQLiteStage(Stage):
         """Hold the file's write lock until what is returned is called."""
 
         def locked() -> sqlite3.Connection:
-            connection = sqlite3.connect(self.file, timeout=30, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(
+                self.file, timeout=30, isolation_level=None, check_same_thread=False
+            )
             connection.execute("BEGIN IMMEDIATE")
             return connection
 

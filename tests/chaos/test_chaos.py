@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.chaos.crew import ROOT
-from tests.cli.processes import lives
-from tests.servers import rethinkdb_server as servers
+from tests.support import rethinkdb_server as servers
+from tests.support.processes import lives
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -37,7 +37,9 @@ class Chaos:
             *more,
         ]
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen([*command, "--out", str(self._out)], cwd=ROOT, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                [*command, "--out", str(self._out)], cwd=ROOT, stdout=log, stderr=log
+            )
         self._result: dict[str, Any] | None = None
 
     @property
@@ -96,7 +98,17 @@ def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Any:
             "stop in act,kill,transfer,file locked,order to step down,stop in act,pause",
         ),
         "fence": Chaos(
-            directory, "fence", "sqlite", 9, *brief, "--kinds", "stop in act", "--workers", "3", "--break", "fence"
+            directory,
+            "fence",
+            "sqlite",
+            9,
+            *brief,
+            "--kinds",
+            "stop in act",
+            "--workers",
+            "3",
+            "--break",
+            "fence",
         ),
         "deadline": Chaos(
             directory,
@@ -136,7 +148,9 @@ def test_a_resource_that_fences_nothing_is_caught(on_sqlite: dict[str, Chaos]) -
 def test_a_term_that_ignores_its_deadline_is_caught(on_sqlite: dict[str, Chaos]) -> None:
     result = on_sqlite["deadline"].result()
     assert not result["good"]
-    assert any(one.startswith("exclusion:") for one in result["violations"]), on_sqlite["deadline"].log
+    assert any(one.startswith("exclusion:") for one in result["violations"]), on_sqlite[
+        "deadline"
+    ].log
     assert result["stale_accepted"] == 0  # the fence holds all the same
     assert not any(one.startswith("fencing:") for one in result["violations"])
 
@@ -148,9 +162,22 @@ def on_rethinkdb(tmp_path_factory: pytest.TempPathFactory) -> Any:
         pytest.skip("a server that may be killed is needed")
     directory = tmp_path_factory.mktemp("chaos")
     kinds = "stop in act,kill,transfer,blackhole,reset,server killed,server stopped,stop in act,clock stepped"
-    brief = ("--ttl", "1", "--calm", "0.6", "--kinds", "stop in act", "--workers", "3", "--break", "fence")
+    brief = (
+        "--ttl",
+        "1",
+        "--calm",
+        "0.6",
+        "--kinds",
+        "stop in act",
+        "--workers",
+        "3",
+        "--break",
+        "fence",
+    )
     runs = {
-        "sound": Chaos(directory, "sound", "rethinkdb", 16, "--ttl", "1.2", "--calm", "0.4", "--kinds", kinds),
+        "sound": Chaos(
+            directory, "sound", "rethinkdb", 16, "--ttl", "1.2", "--calm", "0.4", "--kinds", kinds
+        ),
         "fence": Chaos(directory, "fence", "rethinkdb", 9, *brief),
     }
     yield runs
@@ -180,7 +207,9 @@ def test_three_rethinkdb_nodes_keep_every_promise(tmp_path: Path) -> None:
     if not servers.available():
         pytest.skip("servers that may be killed are needed")
     kinds = "stop in act,primary killed,clock stepped,stop in act,node cut off"
-    chaos = Chaos(tmp_path, "cluster", "cluster", 20, "--ttl", "1.5", "--calm", "0.5", "--kinds", kinds)
+    chaos = Chaos(
+        tmp_path, "cluster", "cluster", 20, "--ttl", "1.5", "--calm", "0.5", "--kinds", kinds
+    )
     try:
         result = kept(chaos)
         seen_overlaps(chaos)
@@ -193,7 +222,9 @@ def test_three_rethinkdb_nodes_keep_every_promise(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_ended_leaves_no_process_behind(tmp_path: Path) -> None:
-    chaos = Chaos(tmp_path, "ended", "sqlite", 60, "--kinds", "stop", "--calm", "0.1", "--workers", "2")
+    chaos = Chaos(
+        tmp_path, "ended", "sqlite", 60, "--kinds", "stop", "--calm", "0.1", "--workers", "2"
+    )
     children = Path(f"/proc/{chaos._process.pid}/task/{chaos._process.pid}/children")
     until = time.monotonic() + 30
     while len(pids := children.read_text().split()) < 3 and time.monotonic() < until:

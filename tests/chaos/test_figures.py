@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from coord.testing.history import Event, History
+from coord.testing.history import History
+from coord.testing.history.events import Event
 from tests.chaos import document, figures
 from tests.chaos.figures import Reign
 from tests.chaos.scene import Fault
 
 
 def test_stale_writes_are_counted_in_the_order_of_the_resource() -> None:
-    journal = [{"token": token, "accepted": accepted} for token, accepted in [(1, 1), (2, 1), (1, 0), (2, 1), (1, 1)]]
+    journal = [
+        {"token": token, "accepted": accepted}
+        for token, accepted in [(1, 1), (2, 1), (1, 0), (2, 1), (1, 1)]
+    ]
     assert figures.stale(journal) == (2, 1)
 
 
@@ -19,7 +23,10 @@ def test_callbacks_that_do_not_pair_are_named() -> None:
     def note(what: str, token: int = 0) -> dict[str, Any]:
         return {"process": "w", "note": what, "token": token}
 
-    assert figures.unpaired([note("elected", 1), note("lost", 1), note("elected", 2), note("lost", 2)]) == []
+    assert (
+        figures.unpaired([note("elected", 1), note("lost", 1), note("elected", 2), note("lost", 2)])
+        == []
+    )
     assert figures.unpaired([note("elected", 1)]) == []
     for wrong in (
         [note("elected", 1), note("elected", 2)],
@@ -66,7 +73,13 @@ def test_transfers_are_told_by_who_led_next() -> None:
 
 def test_stale_writes_to_the_document_are_those_that_met_a_newer_token() -> None:
     history = History()
-    for token, met, accepted in [(1, None, True), (2, 1, True), (1, 2, False), (2, 2, True), (1, 2, True)]:
+    for token, met, accepted in [
+        (1, None, True),
+        (2, 1, True),
+        (1, 2, False),
+        (2, 2, True),
+        (1, 2, True),
+    ]:
         key = history.invoke("w", "write", document.DOCUMENT, token=token)
         history.ok(key, accepted=accepted, met=met)
     found = document.met(history.operations())
@@ -85,7 +98,14 @@ def test_spread_takes_the_nearest_rank() -> None:
 
 
 def claim(process: str, holder: str, op: int, at: float, expected: Any = None) -> Event:
-    value = {"holder": holder, "beat": 1, "expected": expected, "takeover": True, "skew": 0.0, "floor": 0}
+    value = {
+        "holder": holder,
+        "beat": 1,
+        "expected": expected,
+        "takeover": True,
+        "skew": 0.0,
+        "floor": 0,
+    }
     return Event("invoke", at, process, op, "claim", "job", value)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.chaos.links import ClusterProxy, listens, owner
-from tests.servers.rethinkdb_server import free_ports
+from tests.support.rethinkdb_server import free_ports
 
 Echo = Callable[[bytes], Awaitable[bool]]
 
@@ -20,7 +20,9 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     writer.close()
 
 
-def through_a_proxy(number: int, caller: int, scene: Callable[[ClusterProxy, Echo], Awaitable[None]]) -> None:
+def through_a_proxy(
+    number: int, caller: int, scene: Callable[[ClusterProxy, Echo], Awaitable[None]]
+) -> None:
     """In front of node `number`, whom this process calls: it is node `caller`."""
 
     async def play() -> None:

@@ -142,7 +142,9 @@ def test_a_reset_comes_after_the_server_has_answered() -> None:
         assert server.got == b"firstapplied"
         assert proxy.broken == 1
         again = Client(*await asyncio.open_connection("127.0.0.1", proxy.port))
-        assert await again.hears(HANDSHAKE)  # a new connection is let in, and breaks at its first answer
+        assert await again.hears(
+            HANDSHAKE
+        )  # a new connection is let in, and breaks at its first answer
         again.send(b"x")
         assert await again.is_broken()
         again.writer.close()

@@ -25,7 +25,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from coord import CoordError, Coordinator, LossReason, Term, urls
+from coord import CoordError, Coordinator, LossReason, Term
+from coord.stores import urls
 from tests.chaos.document import DOCUMENT, Document, NotWritten
 from tests.chaos.lifeline import die_with_parent
 from tests.chaos.recorder import Recorder, RecordingStore, now
@@ -59,15 +60,19 @@ class Worker:
         self.stopped, self.freeze = threading.Event(), threading.Event()
         self.poised = threading.Event()
         """The document's thread, too, stands between its check and its act, until both are frozen."""
-        store = RecordingStore(urls.make_store(settings.url), self.recorder)
+        store = RecordingStore(urls.open_url(settings.url), self.recorder)
         self.coordinator = Coordinator(store=store)
         self.keeps_document = settings.url.startswith("rethinkdb:")
-        self.lead = self.coordinator.leadership(ROLE, ttl=settings.ttl, info={"name": settings.process})
+        self.lead = self.coordinator.leadership(
+            ROLE, ttl=settings.ttl, info={"name": settings.process}
+        )
         self.lead.on_elected(self._elected)
         self.lead.on_lost(self._lost)
 
     def note(self, what: str, **more: Any) -> None:
-        line = json.dumps({"at": now(), "process": self.settings.process, "note": what, **more}) + "\n"
+        line = (
+            json.dumps({"at": now(), "process": self.settings.process, "note": what, **more}) + "\n"
+        )
         os.write(1, line.encode())
 
     def _elected(self, term: Term) -> None:
@@ -105,7 +110,9 @@ class Worker:
         self.note("stopped")
 
     def _write(self, name: str, token: int) -> None:
-        key = self.recorder.invoke("write" if name == "fenced" else "unfenced write", name, token=token)
+        key = self.recorder.invoke(
+            "write" if name == "fenced" else "unfenced write", name, token=token
+        )
         try:
             accepted = self.resource.write(name, token, self.settings.process)
         except OSError as err:
@@ -116,7 +123,10 @@ class Worker:
 
     def _keep_document(self) -> None:
         """The same with the document: what hangs there, hangs here, and arrives late."""
-        document, chance = Document(self.settings.url, self.settings.broken == "fence"), random.Random()
+        document, chance = (
+            Document(self.settings.url, self.settings.broken == "fence"),
+            random.Random(),
+        )
         while not self.stopped.is_set():
             token = self.recorder.look(self.lead)
             if token is None:
@@ -155,7 +165,9 @@ class Worker:
 
 def _believe_on() -> None:
     """Break rule 6: a deadline that has passed means nothing for a few seconds."""
-    Term.held = property(lambda term: time.clock_gettime(time.CLOCK_BOOTTIME) < term._deadline + BELIEVES_ON)  # type: ignore[method-assign, assignment]
+    Term.held = property(
+        lambda term: time.clock_gettime(time.CLOCK_BOOTTIME) < term._deadline + BELIEVES_ON
+    )  # type: ignore[method-assign, assignment]
 
 
 def main() -> None:

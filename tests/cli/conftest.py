@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.processes import ROOT, Journal, Runs, Start, lives
-from tests.cli.terminal import Terminal
+from tests.support.cli_terminal import Terminal
+from tests.support.processes import ROOT, Journal, Runs, Start, lives
 
 
 @pytest.fixture
@@ -28,9 +28,20 @@ def start() -> Iterator[Start]:
     running: list[subprocess.Popen[str]] = []
 
     def begin(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "", **options.pop("env", {})}
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.PIPE} | options
-        process = subprocess.Popen([sys.executable, *arguments], env=environment, text=True, **options)
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONDONTWRITEBYTECODE": "",
+            **options.pop("env", {}),
+        }
+        options = {
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "stdin": subprocess.PIPE,
+        } | options
+        process = subprocess.Popen(
+            [sys.executable, *arguments], env=environment, text=True, **options
+        )
         running.append(process)
         return process
 

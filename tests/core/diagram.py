@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coord.election import HOLDING, TRANSITIONS, Cue, Phase
+from coord.core.election import HOLDING, TRANSITIONS, Cue, Phase
 
 PAGE = Path(__file__).parents[2] / "docs" / "election.md"
 
@@ -20,7 +20,7 @@ MEANS = {
 HEAD = """\
 # The election, as a state machine
 
-*Written by `python -m tests.core.diagram` from `TRANSITIONS` in `coord/election.py`; a test fails when it is stale.*
+*Written by `python -m tests.core.diagram` from `TRANSITIONS` in `coord/core/election.py`; a test fails when it is stale.*
 
 One candidate for one role is in one of {phases} phases. A pair of phase and cue that is not in the table cannot happen:
 it raises `ImpossibleCue`, and would be a defect of coord.
@@ -28,18 +28,35 @@ it raises `ImpossibleCue`, and would be a defect of coord.
 
 
 def page() -> str:
-    lines = [HEAD.format(phases=len(Phase)), "```mermaid", "stateDiagram-v2", f"    [*] --> {Phase.UNSEEN.name}"]
+    lines = [
+        HEAD.format(phases=len(Phase)),
+        "```mermaid",
+        "stateDiagram-v2",
+        f"    [*] --> {Phase.UNSEEN.name}",
+    ]
     for phase, ways in TRANSITIONS.items():
         for target in Phase:
             cues = [cue.name for cue, to in ways.items() if to is target]
             if cues:
                 lines.append(f"    {phase.name} --> {target.name}: {', '.join(cues)}")
     lines += [f"    {phase.name} --> [*]" for phase, ways in TRANSITIONS.items() if not ways]
-    lines += ["```", "", "## Phases", "", "| phase | holds the lease | what it is |", "| --- | --- | --- |"]
-    lines += [f"| `{phase.name}` | {'yes' if phase in HOLDING else ''} | {MEANS[phase]} |" for phase in Phase]
+    lines += [
+        "```",
+        "",
+        "## Phases",
+        "",
+        "| phase | holds the lease | what it is |",
+        "| --- | --- | --- |",
+    ]
+    lines += [
+        f"| `{phase.name}` | {'yes' if phase in HOLDING else ''} | {MEANS[phase]} |"
+        for phase in Phase
+    ]
     lines += ["", "## Cues", "", "| cue | in words | leads |", "| --- | --- | --- |"]
     for cue in Cue:
-        ways_of = [f"`{a.name}` to `{ways[cue].name}`" for a, ways in TRANSITIONS.items() if cue in ways]
+        ways_of = [
+            f"`{a.name}` to `{ways[cue].name}`" for a, ways in TRANSITIONS.items() if cue in ways
+        ]
         lines.append(f"| `{cue.name}` | {cue.value} | {'; '.join(ways_of)} |")
     return "\n".join(lines) + "\n"
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from coord.election import TRANSITIONS, Cue, Phase
+from coord.core.election import TRANSITIONS, Cue, Phase
 from tests.core import diagram
 
 
 def test_the_page_is_current() -> None:
-    assert diagram.PAGE.read_text(encoding="utf-8") == diagram.page(), "run: python -m tests.core.diagram"
+    assert diagram.PAGE.read_text(encoding="utf-8") == diagram.page(), (
+        "run: python -m tests.core.diagram"
+    )
 
 
 def test_the_page_tells_every_transition() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from coord.election import (
+from coord.core.election import (
     HOLDING,
     TRANSITIONS,
     Cue,
@@ -15,15 +15,15 @@ from coord.election import (
     Elected,
     Election,
     ImpossibleCue,
+    LeaderObserved,
     Lost,
     Phase,
-    Saw,
     Send,
     Wait,
 )
-from coord.lease import MAX_TOKEN, Lease, LossReason, Sight
-from coord.operations import Answer, Claim, Failure, Look, Release, Renew
-from coord.timing import Instant, Timing
+from coord.core.lease import MAX_TOKEN, Lease, LossReason, Revision
+from coord.core.operations import Answer, Claim, Failure, Read, Release, Renew
+from coord.core.timing import Instant, Timing
 
 TTL, MARGIN = 30.0, 3.0
 
@@ -58,7 +58,7 @@ def elected(token: int = 1, **more: Any) -> Election:
     election = candidate(**more)
     send = sent(election, 0)
     election.reply(send, Answer(True, lease("me", token, send.operation.beat)), at(0), at(1))  # type: ignore[union-attr]
-    assert [type(event) for event in election.take_events()] == [Saw, Elected]
+    assert [type(event) for event in election.take_events()] == [LeaderObserved, Elected]
     return election
 
 
@@ -93,7 +93,7 @@ def test_a_later_claim_expects_what_was_seen() -> None:
     election = following(lease(None, 7, 3))
     claim = sent(election, 1).operation
     assert isinstance(claim, Claim)
-    assert claim.expected == Sight(None, 7, 3)
+    assert claim.expected == Revision(None, 7, 3)
     assert claim.floor == 7
 
 
@@ -172,7 +172,9 @@ def test_a_loss_is_told_once_though_the_lease_be_taken_while_the_work_drains() -
     election = elected()
     election.give_up(at(2), LossReason.STEPPED_DOWN)
     refused(election, 10, lease("you", 2, 1))
-    assert [event for event in election.take_events() if isinstance(event, Lost)] == [Lost(1, LossReason.STEPPED_DOWN)]
+    assert [event for event in election.take_events() if isinstance(event, Lost)] == [
+        Lost(1, LossReason.STEPPED_DOWN)
+    ]
     assert election.phase is Phase.FOLLOWING
 
 
@@ -199,23 +201,32 @@ def handing_over(to: str = "you") -> Election:
     return election
 
 
-def test_a_role_is_handed_to_the_candidate_that_was_named_and_not_before_the_work_has_ended() -> None:
+def test_a_role_is_handed_to_the_candidate_that_was_named_and_not_before_the_work_has_ended() -> (
+    None
+):
     election = elected()
     election.give_up(at(2), LossReason.STEPPED_DOWN, to="you", by="ann")
     assert waits(election, 3) > 0
     election.drained(at(4))
     release = sent(election, 4).operation
-    assert release == Release("r", "me", 1, 2, linger=10.0, to="you", reason="stepped_down", by="ann")
+    assert release == Release(
+        "r", "me", 1, 2, linger=10.0, to="you", reason="stepped_down", by="ann"
+    )
 
 
 def test_who_hands_over_stands_again_and_takes_back_what_nobody_came_for() -> None:
     election = handing_over()
-    election.reply(sent(election, 4), Answer(True, lease("you", 1, 0, ttl=10.0, remaining=10.0)), at(4), at(5))
-    assert not any(isinstance(event, Saw) and event.lease.token == 1 for event in election.take_events()[2:])
+    election.reply(
+        sent(election, 4), Answer(True, lease("you", 1, 0, ttl=10.0, remaining=10.0)), at(4), at(5)
+    )
+    assert not any(
+        isinstance(event, LeaderObserved) and event.lease.token == 1
+        for event in election.take_events()[2:]
+    )
     assert waits(election, 6) > 0
     claim = sent(election, 15).operation
     assert isinstance(claim, Claim)
-    assert claim.expected == Sight("you", 1, 0)
+    assert claim.expected == Revision("you", 1, 0)
 
 
 def test_a_role_is_not_handed_to_oneself() -> None:
@@ -242,7 +253,7 @@ def test_who_is_named_claims_at_once_under_a_new_token_and_whatever_it_rested_fr
     election.hint(lease("me", 7, 0, ttl=10.0), at(3))
     claim = sent(election, 3).operation
     assert isinstance(claim, Claim)
-    assert claim.expected == Sight("me", 7, 0)
+    assert claim.expected == Revision("me", 7, 0)
     assert not claim.takeover
     assert not election.leads(at(3))
 
@@ -265,7 +276,7 @@ def test_a_claim_that_came_through_when_nobody_wants_it_is_given_back_unbelieved
     assert election.phase is Phase.RELEASING
     assert not election.leads(at(2))
     assert isinstance(sent(election, 2).operation, Release)
-    assert [type(event) for event in election.take_events()] == [Saw]
+    assert [type(event) for event in election.take_events()] == [LeaderObserved]
 
 
 # -- rule 4: takeover ----------------------------------------------------------------------------------------------
@@ -277,7 +288,7 @@ def test_takeover_is_due_when_one_sight_was_seen_for_the_rows_whole_ttl() -> Non
     claim = sent(election, 12.5).operation
     assert isinstance(claim, Claim)
     assert claim.takeover
-    assert claim.expected == Sight("you", 7, 3)
+    assert claim.expected == Revision("you", 7, 3)
 
 
 def test_the_count_starts_when_the_sight_is_received_not_when_it_was_asked_for() -> None:
@@ -376,12 +387,12 @@ def test_after_an_unknown_claim_comes_a_look_and_a_row_of_mine_is_claimed_anew()
     election.reply(sent(election, 0), Failure(unknown=True), at(0), at(5), retry_in=1)
     assert waits(election, 5) == 1
     look = sent(election, 6)
-    assert look.operation == Look("r")
+    assert look.operation == Read("r")
     election.reply(look, Answer(False, lease("me", 1, 1)), at(6), at(6))
     assert not election.leads(at(6))
     claim = sent(election, 6).operation
     assert isinstance(claim, Claim)
-    assert claim.expected == Sight("me", 1, 1)
+    assert claim.expected == Revision("me", 1, 1)
     assert claim.beat == 2
 
 
@@ -413,7 +424,9 @@ def test_a_feed_that_shows_a_newer_token_makes_a_leader_ask() -> None:
     assert isinstance(sent(election, 2).operation, Renew)
 
 
-def test_who_stands_no_more_looks_once_after_an_unknown_claim_and_gives_back_what_it_finds() -> None:
+def test_who_stands_no_more_looks_once_after_an_unknown_claim_and_gives_back_what_it_finds() -> (
+    None
+):
     election = candidate()
     claim = sent(election, 0)
     election.stand_down(at(1))

@@ -9,7 +9,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<code>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<language>\w*)\n(?P<code>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -27,5 +29,7 @@ def blocks(languages: Collection[str] | None = None) -> list[Block]:
         text = page.read_text(encoding="utf-8")
         for fence in FENCE.finditer(text):
             line = text[: fence.start()].count("\n") + 1
-            found.append(Block(fence["language"], fence["code"], f"{page.relative_to(ROOT)}:{line}"))
+            found.append(
+                Block(fence["language"], fence["code"], f"{page.relative_to(ROOT)}:{line}")
+            )
     return [one for one in found if languages is None or one.language in languages]

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.docs.terminal import ID, Terminal, words
+from tests.support.docs_terminal import ID, Terminal, words
 
 PICTURES = Path(__file__).parent.parent.parent / "docs" / "pictures"
 HELLO = "coord run hello --ttl 3 -- sh -c 'echo \"I lead, token $COORD_TOKEN\"; exec sleep 60'"
@@ -36,8 +36,15 @@ def status(home: Path) -> list[Terminal]:
     leaders = [Terminal(home, name) for name in ("nightly", "reports")]
     try:
         for one in leaders:
-            one.type(f"coord run {one.title} --info zone=b -- sh -c 'echo on; exec sleep 60'").until("on\n")
-        return [Terminal(home, "who leads").run("coord status").run("coord leader nightly").run("coord leader other")]
+            one.type(
+                f"coord run {one.title} --info zone=b -- sh -c 'echo on; exec sleep 60'"
+            ).until("on\n")
+        return [
+            Terminal(home, "who leads")
+            .run("coord status")
+            .run("coord leader nightly")
+            .run("coord leader other")
+        ]
     finally:
         for one in leaders:
             one.close()
@@ -48,7 +55,9 @@ def handover(home: Path) -> list[Terminal]:
     machines = [Terminal(home, name) for name in "ab"]
     try:
         for one, sign in zip(machines, ("on\n", "standing by"), strict=True):
-            one.type(f"coord run press --info name={one.title} -- sh -c 'echo on; exec sleep 60'").until(sign)
+            one.type(
+                f"coord run press --info name={one.title} -- sh -c 'echo on; exec sleep 60'"
+            ).until(sign)
         waits = Terminal(home, "looks until somebody is listed")
         while "name=b" not in waits.text:
             waits.run("coord candidates press")

@@ -10,7 +10,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 import coord
-from coord import LossReason, observing
+from coord import LossReason
+from coord.election import lifecycle
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
@@ -18,7 +19,7 @@ LEVELS = {"failure": "error"}
 
 
 def in_the_code() -> dict[str, tuple[set[str], set[str]]]:
-    """Event -> its levels and its fields, from every call of coord.events."""
+    """Event -> its levels and its fields, from every call of coord.runtime.log."""
     found: dict[str, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
     for path in sorted((ROOT / "coord").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -27,13 +28,17 @@ def in_the_code() -> dict[str, tuple[set[str], set[str]]]:
             levels = {
                 one.attr
                 for one in ast.walk(node.func)
-                if isinstance(one, ast.Attribute) and isinstance(one.value, ast.Name) and one.value.id == "events"
+                if isinstance(one, ast.Attribute)
+                and isinstance(one.value, ast.Name)
+                and one.value.id == "events"
             } & {"debug", "info", "warning", "failure", "emit"}
             if not levels:
                 continue
             name = node.args[0]
             assert "emit" not in levels, f"{path}: use a level's own function"
-            assert isinstance(name, ast.Constant), f"{path}:{node.lineno}: an event has a constant name"
+            assert isinstance(name, ast.Constant), (
+                f"{path}:{node.lineno}: an event has a constant name"
+            )
             found[name.value][0].update(LEVELS.get(level, level) for level in levels)
             found[name.value][1].update(keyword.arg for keyword in node.keywords if keyword.arg)
     return dict(found)
@@ -42,7 +47,9 @@ def in_the_code() -> dict[str, tuple[set[str], set[str]]]:
 def on_the_page(header: str) -> dict[str, list[str]]:
     """The rows of the table with that header, by the name in their first cell."""
     table = PAGE[PAGE.index(header) :].split("\n\n")[0]
-    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()[2:]]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()[2:]
+    ]
     return {re.sub("[`| ]", "", row[0]): row[1:] for row in rows}
 
 
@@ -60,7 +67,9 @@ def test_levels_and_fields_are_those_of_the_code() -> None:
     page = on_the_page("| event | level |")
     for event, (levels, fields) in in_the_code().items():
         assert levels == words(page[event][0]) & {"debug", "info", "warning", "error"}, event
-        assert fields == words(page[event][1]) - {"trouble"}, event  # trouble is given only where there is some
+        assert fields == words(page[event][1]) - {"trouble"}, (
+            event
+        )  # trouble is given only where there is some
 
 
 def test_each_reason_is_named() -> None:
@@ -72,8 +81,10 @@ def test_each_metric_is_named() -> None:
     registry = CollectorRegistry()
     coord.metrics.enable(registry)
     try:
-        assert observing.observer is not None
-        named = {metric.name + "_total" * (metric.type == "counter") for metric in registry.collect()}
+        assert lifecycle.observer is not None
+        named = {
+            metric.name + "_total" * (metric.type == "counter") for metric in registry.collect()
+        }
     finally:
         coord.metrics.disable()
     assert set(on_the_page("| metric | type |")) == named

@@ -11,7 +11,10 @@ EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
 def run(name: str, *args: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(EXAMPLES / name), *args], capture_output=True, text=True, timeout=60
+        [sys.executable, "-W", "error", str(EXAMPLES / name), *args],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -21,7 +24,9 @@ def test_a_paused_old_leader_is_refused() -> None:
     said = run("fenced_writes.py")
     assert said[0] == "first leads, token 1"
     assert said[1:3] == ["second leads, token 2", "second has written"]
-    assert said[3].startswith("first is refused: the row in report refuses token 1: it has already seen token 2")
+    assert said[3].startswith(
+        "first is refused: the row in report refuses token 1: it has already seen token 2"
+    )
     assert said[4] == "the report was written by second"
 
 

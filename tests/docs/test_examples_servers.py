@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.running import EXAMPLES, Running, free_port, running
+from tests.support.running import EXAMPLES, Running, free_port, running
 
 PYTHON = [sys.executable, "-W", "error"]
 
@@ -26,7 +26,9 @@ def url(tmp_path: Path) -> str:
 
 def pids(program: Running, pattern: str) -> list[int]:
     """Who said that, line by line."""
-    return [int(match.group(1)) for line in list(program.said) if (match := re.search(pattern, line))]
+    return [
+        int(match.group(1)) for line in list(program.said) if (match := re.search(pattern, line))
+    ]
 
 
 def get(address: str) -> tuple[int, str]:
@@ -52,7 +54,16 @@ def test_apscheduler_runs_on_the_leader_and_is_paused_elsewhere(url: str) -> Non
 
 def test_of_several_uvicorn_workers_one_does_the_job(url: str) -> None:
     port = free_port()
-    command = [*PYTHON[:1], "-m", "uvicorn", "fastapi_workers:app", "--workers", "3", "--port", str(port)]
+    command = [
+        *PYTHON[:1],
+        "-m",
+        "uvicorn",
+        "fastapi_workers:app",
+        "--workers",
+        "3",
+        "--port",
+        str(port),
+    ]
     pattern = r"worker (\d+) reports"
     with running(command, url) as server:
         server.until(lambda it: len(it.lines("Application startup complete")) == 3)
@@ -77,7 +88,15 @@ def test_of_several_uvicorn_workers_one_does_the_job(url: str) -> None:
 
 def test_of_gunicorns_forked_workers_one_does_the_job(url: str) -> None:
     port = free_port()
-    command = [*PYTHON[:1], "-m", "gunicorn", "--config", "gunicorn_prefork.py", "--bind", f"127.0.0.1:{port}"]
+    command = [
+        *PYTHON[:1],
+        "-m",
+        "gunicorn",
+        "--config",
+        "gunicorn_prefork.py",
+        "--bind",
+        f"127.0.0.1:{port}",
+    ]
     pattern = r"worker (\d+) writes"
     with running([*command, "gunicorn_prefork:app"], url) as server:
         server.until(lambda it: len(it.lines("Booting worker")) >= 3)
@@ -140,7 +159,17 @@ def test_celerys_beat_runs_once(url: str, tmp_path: Path) -> None:
 
     def beat(name: str) -> list[str]:
         schedule = ["--schedule", f"{tmp_path}/{name}", "--pidfile="]
-        celery = ["celery", "--workdir", str(tmp_path), "-A", "tasks", "beat", "-l", "info", *schedule]
+        celery = [
+            "celery",
+            "--workdir",
+            str(tmp_path),
+            "-A",
+            "tasks",
+            "beat",
+            "-l",
+            "info",
+            *schedule,
+        ]
         return ["coord", "run", "--ttl", "3", "celery-beat", "--", *celery]
 
     with running(beat("one"), url) as first:
@@ -155,7 +184,10 @@ def test_celerys_beat_runs_once(url: str, tmp_path: Path) -> None:
 @pytest.mark.rethinkdb
 def test_a_paused_old_leader_is_refused_by_a_document(rethinkdb_url: str) -> None:
     done = subprocess.run(
-        [*PYTHON, str(EXAMPLES / "fenced_rethinkdb.py"), rethinkdb_url], capture_output=True, text=True, timeout=60
+        [*PYTHON, str(EXAMPLES / "fenced_rethinkdb.py"), rethinkdb_url],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [

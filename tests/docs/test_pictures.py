@@ -11,7 +11,7 @@ import pytest
 from coord.cli import COMMANDS
 from tests.docs.blocks import PAGES
 from tests.docs.pictures import PICTURES, SCENES, lasting, taken
-from tests.docs.terminal import words
+from tests.support.docs_terminal import words
 
 
 def test_each_scene_has_its_picture_and_each_picture_a_place() -> None:
@@ -28,5 +28,9 @@ def test_it_shows_what_is_printed_now(name: str, tmp_path: Path) -> None:
     used = re.findall(r"^\$ coord (\w+)", "\n".join(words(shown)), re.MULTILINE)
     assert used
     assert set(used) <= set(COMMANDS)
-    assert "http" not in re.sub(r"https?://www\.(w3\.org/\S*|textualize\.io)", "", shown)  # nothing is fetched for it
-    assert lasting(shown) == lasting(taken(name)), f"write it anew: python -m tests.docs.pictures {name}"
+    assert "http" not in re.sub(
+        r"https?://www\.(w3\.org/\S*|textualize\.io)", "", shown
+    )  # nothing is fetched for it
+    assert lasting(shown) == lasting(taken(name)), (
+        f"write it anew: python -m tests.docs.pictures {name}"
+    )

@@ -12,14 +12,18 @@ import pytest
 import coord
 from coord.stores.rethinkdb.setup import set_up
 from tests.docs.blocks import blocks
-from tests.servers.rethinkdb_server import Authority, Server
-from tests.stores.rethinkdb_kit import ask, r, run
+from tests.stores.rethinkdb.kit import ask, r, run
+from tests.support.rethinkdb_server import Authority, Server
 
 pytestmark = pytest.mark.rethinkdb
 
 
 def block(sign: str) -> str:
-    (code,) = (one.code for one in blocks({"text"}) if one.where.startswith("docs/rethinkdb.md") and sign in one.code)
+    (code,) = (
+        one.code
+        for one in blocks({"text"})
+        if one.where.startswith("docs/rethinkdb.md") and sign in one.code
+    )
     return code
 
 
@@ -28,7 +32,9 @@ def test_the_user_with_few_rights_can_lead_wait_and_heartbeat(own_server: Server
     run(lambda: set_up(url))
     for line in block(".grant(").splitlines():
         if not line.startswith("//"):
-            said = re.sub(r"(\w+): ", r'"\1": ', line).replace("true", "True")  # JavaScript's way to write a dict
+            said = re.sub(r"(\w+): ", r'"\1": ', line).replace(
+                "true", "True"
+            )  # JavaScript's way to write a dict
             ask(url, eval(said, {"r": r}))
     with coord.connect(own_server.url(who="app:%E2%80%A6@")) as c:
         with c.leadership("job", ttl=5) as lead:
@@ -46,8 +52,16 @@ def test_the_configuration_file(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     _, key, _, certificate = authority.server_options()
     text = block("driver-tls-key=")
-    assert [line for line in text.splitlines() if line.startswith("join=")] == ["join=db2:29015", "join=db3:29015"]
-    text = re.sub(r"^(join|canonical-address|server-name|bind|no-http-admin).*\n", "", text, flags=re.MULTILINE)
+    assert [line for line in text.splitlines() if line.startswith("join=")] == [
+        "join=db2:29015",
+        "join=db3:29015",
+    ]
+    text = re.sub(
+        r"^(join|canonical-address|server-name|bind|no-http-admin).*\n",
+        "",
+        text,
+        flags=re.MULTILINE,
+    )
     for there, here in (("db1.key", key), ("db1.pem", certificate), ("ca.pem", authority.ca_certs)):
         text = text.replace(f"/etc/rethinkdb/{there}", here)
     (tmp_path / "coord.conf").write_text(text)
@@ -61,7 +75,9 @@ def test_the_configuration_file(tmp_path: Path) -> None:
 
 
 def test_the_options_that_the_file_has_are_the_servers() -> None:
-    known = subprocess.run(["rethinkdb", "--help"], capture_output=True, text=True, timeout=30, check=True).stdout
+    known = subprocess.run(
+        ["rethinkdb", "--help"], capture_output=True, text=True, timeout=30, check=True
+    ).stdout
     for line in block("driver-tls-key=").splitlines():
         if not line.startswith("#"):
             assert f"--{line.split('=')[0]}" in known, line

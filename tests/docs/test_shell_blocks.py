@@ -38,7 +38,9 @@ def needs_rethinkdb(block: Block) -> bool:
 
 
 def parameters(with_rethinkdb: bool) -> list[object]:
-    return [pytest.param(one, id=one.where) for one in SHELL if needs_rethinkdb(one) is with_rethinkdb]
+    return [
+        pytest.param(one, id=one.where) for one in SHELL if needs_rethinkdb(one) is with_rethinkdb
+    ]
 
 
 def run(script: str, home: Path) -> tuple[int, str]:
@@ -56,7 +58,9 @@ def run(script: str, home: Path) -> tuple[int, str]:
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "HOME": str(home)}
     environment |= {"XDG_STATE_HOME": str(home / "state"), "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("COORD_URL", None)
-    with (home / ".said").open("w+b") as output:  # a file: what a block leaves in the background may keep it open
+    with (home / ".said").open(
+        "w+b"
+    ) as output:  # a file: what a block leaves in the background may keep it open
         process = subprocess.Popen(
             ["bash", "-c", script], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             env=environment, cwd=home, start_new_session=True,
@@ -85,7 +89,9 @@ def steps(console: str) -> list[tuple[str, str]]:
 
 def shows(shown: str, printed: str) -> bool:
     """Whether that is what was printed, up to blanks and `…`."""
-    wanted = ".*".join(re.escape(" ".join(part.split())).replace(r"\ ", r"\s*") for part in shown.split("…"))
+    wanted = ".*".join(
+        re.escape(" ".join(part.split())).replace(r"\ ", r"\s*") for part in shown.split("…")
+    )
     return re.fullmatch(rf"\s*{wanted}\s*", " ".join(printed.split()), re.DOTALL) is not None
 
 
@@ -113,8 +119,12 @@ def test_it_runs(block: Block, tmp_path: Path) -> None:
 @pytest.mark.rethinkdb
 @pytest.mark.parametrize("block", parameters(with_rethinkdb=True))
 def test_it_runs_on_rethinkdb(block: Block, tmp_path: Path, rethinkdb_url: str) -> None:
-    server, database = re.fullmatch(r"rethinkdb://(?:[^@/]*@)?([^/]+)/(\w+)", rethinkdb_url).groups()  # type: ignore[union-attr]
-    code = ADDRESS.sub(server, URL.sub(rethinkdb_url, block.code)).replace("-e coord", f"-e {database}")
+    server, database = re.fullmatch(
+        r"rethinkdb://(?:[^@/]*@)?([^/]+)/(\w+)", rethinkdb_url
+    ).groups()  # type: ignore[union-attr]
+    code = ADDRESS.sub(server, URL.sub(rethinkdb_url, block.code)).replace(
+        "-e coord", f"-e {database}"
+    )
     check(Block(block.language, code, block.where), tmp_path)
 
 
@@ -123,12 +133,16 @@ def test_what_is_not_run_is_no_command() -> None:
         assert block.language in LANGUAGES, f"{block.where}: {block.language!r}"
         if block.language == "text":
             first = [line.split()[0] for line in block.code.splitlines() if line.strip()]
-            assert not set(first) & set(COMMANDS), f"{block.where}: run it (sh, console), or say why it cannot be"
+            assert not set(first) & set(COMMANDS), (
+                f"{block.where}: run it (sh, console), or say why it cannot be"
+            )
 
 
 def test_a_wrong_block_is_found(tmp_path: Path) -> None:
     check(Block("console", "$ echo one two\none … \n$ echo b\n", "here"), tmp_path)
-    for number, (language, code) in enumerate((("sh", "false\ntrue\n"), ("console", "$ echo one\ntwo\n"))):
+    for number, (language, code) in enumerate(
+        (("sh", "false\ntrue\n"), ("console", "$ echo one\ntwo\n"))
+    ):
         home = tmp_path / str(number)
         home.mkdir()
         with pytest.raises(AssertionError):

@@ -28,14 +28,23 @@ def test_it_builds(tmp_path: Path) -> None:
         str(tmp_path),
     ]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment, cwd=ROOT)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=100, env=environment, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr
     leading = (tmp_path / "reference/leading/index.html").read_text(encoding="utf-8")
-    for name in ("Leadership.on_elected", "AsyncLeadership.transfer", "LossReason.SUSPENDED", "Timing.of"):
+    for name in (
+        "Leadership.on_elected",
+        "AsyncLeadership.transfer",
+        "LossReason.SUSPENDED",
+        "Timing.of",
+    ):
         assert f'id="coord.{name}"' in leading
     assert "<li><code>drain_timeout</code>: how long" in re.sub(r"<li>\s*<p>", "<li>", leading)
     for page in tmp_path.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
-        fetched = re.findall(r"<(?:link|script|img|iframe)[^>]+(?:src|href)=\"?(https?:[^\" >]+)", text)
+        fetched = re.findall(
+            r"<(?:link|script|img|iframe)[^>]+(?:src|href)=\"?(https?:[^\" >]+)", text
+        )
         assert fetched == [], page
     assert (tmp_path / "source/examples/fenced_writes.py").is_file()

@@ -6,7 +6,7 @@ import itertools
 import os
 from typing import Any
 
-from coord.operations import Answer, Claim, Release, Result
+from coord.core.operations import Answer, Claim, Release, Result
 
 ROLES = 40
 """Of the company. More than any test has requests under way, for each is claimed anew, with a newer beat."""
@@ -26,8 +26,13 @@ def in_bulk(kind: type[Any]) -> type[Any]:
         async def _with_others(self, asked: Claim | Release, timeout: float) -> Result:
             number = next(_serial)
             name = f"company {os.getpid()} {number % ROLES}"  # few: some tests read whole tables again and again
-            company = [Claim(f"{name} a", "a", number, 30.0, info={"of": name}), Release(f"{name} b", "b", 1, 2)]
-            claimed, result, released = await self.swap_all([company[0], asked, company[1]], timeout)
+            company = [
+                Claim(f"{name} a", "a", number, 30.0, info={"of": name}),
+                Release(f"{name} b", "b", 1, 2),
+            ]
+            claimed, result, released = await self.swap_all(
+                [company[0], asked, company[1]], timeout
+            )
             if isinstance(result, Answer):
                 assert isinstance(claimed, Answer), claimed
                 assert claimed.applied

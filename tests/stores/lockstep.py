@@ -11,17 +11,19 @@ from typing import ClassVar, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from coord.lease import Lease, Sight
-from coord.operations import Answer, Claim, Release, Renew, Result
-from coord.past import PastTerm
-from coord.stores.memory import MemoryStore
+from coord.core.history import PastTerm
+from coord.core.lease import Lease, Revision
+from coord.core.operations import Answer, Claim, Release, Renew, Result
+from coord.stores.memory.store import MemoryStore
 from coord.stores.protocol import Store
 
 T = TypeVar("T")
 ROLES, HOLDERS = ("one", "two", "% three 🦑"), ("a", "b", "c")
 roles, holders, numbers = st.sampled_from(ROLES), st.sampled_from(HOLDERS), st.integers(0, 6)
 ttls = st.sampled_from((0.1, 1.0, 2.5, 30.0))
-infos = st.dictionaries(st.text(max_size=3), st.none() | st.integers(-9, 9) | st.text(max_size=3), max_size=2)
+infos = st.dictionaries(
+    st.text(max_size=3), st.none() | st.integers(-9, 9) | st.text(max_size=3), max_size=2
+)
 _serial = itertools.count()
 
 
@@ -48,7 +50,7 @@ class Lockstep(RuleBasedStateMachine):
         # The tested store is one for all examples; each has roles of its own in it.
         self.tail = f" {os.getpid()}-{next(_serial)}"
         self.oracle = MemoryStore(self.clock or ManualClock())
-        self.seen: dict[str, Sight] = {}
+        self.seen: dict[str, Revision] = {}
 
     def wait(self, asked: Awaitable[T]) -> T:
         return self.loop.run_until_complete(asyncio.wait_for(asked, 30))
@@ -101,21 +103,44 @@ class Lockstep(RuleBasedStateMachine):
             "something wrong": there._replace(beat=there.beat + 1),
         }[expects]
         asked = Claim(role, holder, beat, ttl, expected, takeover, skew, floor, info, lost)
-        self.compare(asked, self.wait(self.tested.claim(asked, 10)), self.wait(self.oracle.claim(asked, 10)))
+        self.compare(
+            asked, self.wait(self.tested.claim(asked, 10)), self.wait(self.oracle.claim(asked, 10))
+        )
 
     @rule(
         batch=st.lists(
-            st.tuples(roles, st.none() | holders, st.integers(-1, 1), st.integers(-1, 2), ttls, st.none() | infos),
+            st.tuples(
+                roles,
+                st.none() | holders,
+                st.integers(-1, 1),
+                st.integers(-1, 2),
+                ttls,
+                st.none() | infos,
+            ),
             unique_by=lambda one: one[0],
         )
     )
-    def renew(self, batch: list[tuple[str, str | None, int, int, float, dict[str, object] | None]]) -> None:
+    def renew(
+        self, batch: list[tuple[str, str | None, int, int, float, dict[str, object] | None]]
+    ) -> None:
         asked = []
         for name, other, off, ahead, ttl, info in batch:
             row = self.row(name + self.tail)
             off = off if other else 0  # most of them should be right
-            asked.append(Renew(row.role, other or row.holder or "a", row.token + off, row.beat + ahead, ttl, info))
-        tested, oracle = self.wait(self.tested.renew(asked, 10)), self.wait(self.oracle.renew(asked, 10))
+            asked.append(
+                Renew(
+                    row.role,
+                    other or row.holder or "a",
+                    row.token + off,
+                    row.beat + ahead,
+                    ttl,
+                    info,
+                )
+            )
+        tested, oracle = (
+            self.wait(self.tested.renew(asked, 10)),
+            self.wait(self.oracle.renew(asked, 10)),
+        )
         assert len(tested) == len(asked)
         for one, first, second in zip(asked, tested, oracle, strict=True):
             self.compare(one, first, second)
@@ -130,11 +155,30 @@ class Lockstep(RuleBasedStateMachine):
         by=st.sampled_from(("", "ann")),
     )
     def release(
-        self, name: str, other: str | None, off: int, ahead: int, linger: float, to: str | None, by: str
+        self,
+        name: str,
+        other: str | None,
+        off: int,
+        ahead: int,
+        linger: float,
+        to: str | None,
+        by: str,
     ) -> None:
         row = self.row(name + self.tail)
-        asked = Release(row.role, other or row.holder or "a", row.token + off, row.beat + ahead, linger, to, by=by)
-        self.compare(asked, self.wait(self.tested.release(asked, 10)), self.wait(self.oracle.release(asked, 10)))
+        asked = Release(
+            row.role,
+            other or row.holder or "a",
+            row.token + off,
+            row.beat + ahead,
+            linger,
+            to,
+            by=by,
+        )
+        self.compare(
+            asked,
+            self.wait(self.tested.release(asked, 10)),
+            self.wait(self.oracle.release(asked, 10)),
+        )
 
     @rule(seconds=st.sampled_from((0.1, 0.5, 1.0, 2.5, 3.0, 31.0)))
     def time_passes(self, seconds: float) -> None:
@@ -144,17 +188,33 @@ class Lockstep(RuleBasedStateMachine):
     @invariant()
     def the_rows_are_the_same(self) -> None:
         wanted = [name + self.tail for name in ROLES]
-        tested, oracle = self.wait(self.tested.read(wanted, 10)), self.wait(self.oracle.read(wanted, 10))
-        assert sorted(map(repr, map(self.view, tested))) == sorted(map(repr, map(self.view, oracle)))
+        tested, oracle = (
+            self.wait(self.tested.read(wanted, 10)),
+            self.wait(self.oracle.read(wanted, 10)),
+        )
+        assert sorted(map(repr, map(self.view, tested))) == sorted(
+            map(repr, map(self.view, oracle))
+        )
 
     @invariant()
     def they_remember_the_same(self) -> None:
         wanted = [name + self.tail for name in ROLES]
-        tested, oracle = self.wait(self.tested.past(wanted, 10)), self.wait(self.oracle.past(wanted, 10))
+        tested, oracle = (
+            self.wait(self.tested.past(wanted, 10)),
+            self.wait(self.oracle.past(wanted, 10)),
+        )
         assert sorted(map(self.told, tested)) == sorted(map(self.told, oracle))
 
     @staticmethod
     def told(term: PastTerm) -> tuple[object, ...]:
         """Without the times: each store has its own wall clock."""
         over = term.until is not None
-        return term.role, -term.token, term.holder, over, term.reason, term.by, repr(sorted(term.info.items()))
+        return (
+            term.role,
+            -term.token,
+            term.holder,
+            over,
+            term.reason,
+            term.by,
+            repr(sorted(term.info.items())),
+        )

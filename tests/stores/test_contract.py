@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from coord.stores.memory import MemoryStore
+from coord.stores.memory.store import MemoryStore
 from coord.stores.protocol import Store
 from coord.stores.sqlite import SQLiteStore
 from coord.testing import StoreContract

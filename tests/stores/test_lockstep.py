@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
-from coord.lease import Lease
-from coord.operations import Answer, Renew, Result
-from coord.stores.sqlite import SQLiteStore, StoreClock, batch
+from coord.core.lease import Lease
+from coord.core.operations import Answer, Renew, Result
+from coord.stores.sqlite import SQLiteStore, StoreClock, swaps
 from tests.stores.in_bulk import in_bulk
 from tests.stores.lockstep import Lockstep, ManualClock, roles
 
@@ -32,10 +32,14 @@ def slipped(asked: Renew, slip: str, row: Lease) -> Renew:
     }[slip]
 
 
-def in_lockstep(machine: type[Lockstep], path: Path, examples: int, kind: type[Any] = SQLiteStore) -> None:
+def in_lockstep(
+    machine: type[Lockstep], path: Path, examples: int, kind: type[Any] = SQLiteStore
+) -> None:
     clock = ManualClock()
     machine.clock, machine.loop = clock, asyncio.new_event_loop()
-    machine.tested = kind(str(path / "coord.db"), clock=StoreClock(total=clock, wall=clock, boot="manual"))
+    machine.tested = kind(
+        str(path / "coord.db"), clock=StoreClock(total=clock, wall=clock, boot="manual")
+    )
     try:
         run_state_machine_as_test(
             machine,
@@ -53,7 +57,7 @@ def in_lockstep(machine: type[Lockstep], path: Path, examples: int, kind: type[A
 
 
 def test_sqlite_answers_as_memory_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "AVAILABLE", False)
+    monkeypatch.setattr(swaps, "AVAILABLE", False)
 
     class SQLite(Lockstep):
         pass
@@ -79,17 +83,27 @@ def test_so_it_does_where_renewals_are_written_without_being_read(tmp_path: Path
                 assert isinstance(oracle, Answer)
                 left = oracle.lease.remaining  # 1000.1 - 1000 is a little more than the ttl of 0.1
                 assert tested.lease.remaining == pytest.approx(left)
-                tested = Answer(tested.applied, replace(tested.lease, info=oracle.lease.info, remaining=left))
+                tested = Answer(
+                    tested.applied, replace(tested.lease, info=oracle.lease.info, remaining=left)
+                )
             super().compare(asked, tested, oracle)
 
-        @rule(names=st.sets(roles, min_size=1), slip=st.sampled_from(SLIPS), ahead=st.integers(1, 3))
+        @rule(
+            names=st.sets(roles, min_size=1), slip=st.sampled_from(SLIPS), ahead=st.integers(1, 3)
+        )
         def renew_as_left(self, names: set[str], slip: str, ahead: int) -> None:
             """Like `renew`, but what is there: all of it, or all but one thing of one row."""
             rows = [row for name in sorted(names) if (row := self.row(name + self.tail)).holder]
-            asked = [Renew(row.role, row.holder or "", row.token, row.beat + ahead, row.ttl) for row in rows]
+            asked = [
+                Renew(row.role, row.holder or "", row.token, row.beat + ahead, row.ttl)
+                for row in rows
+            ]
             if asked:
                 asked[0] = slipped(asked[0], slip, rows[0])
-            tested, oracle = self.wait(self.tested.renew(asked, 10)), self.wait(self.oracle.renew(asked, 10))
+            tested, oracle = (
+                self.wait(self.tested.renew(asked, 10)),
+                self.wait(self.oracle.renew(asked, 10)),
+            )
             for one, first, second in zip(asked, tested, oracle, strict=True):
                 self.compare(one, first, second)
 

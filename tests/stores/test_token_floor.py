@@ -20,8 +20,8 @@ import pytest
 import coord
 from coord.errors import BadArgument
 from coord.stores.sqlite import SQLiteStore
-from coord.stores.sqlite import floor as sqlite_floor
-from tests.stores.rethinkdb_kit import ask, db, r
+from coord.stores.sqlite import admin as sqlite_floor
+from tests.stores.rethinkdb.kit import ask, db, r
 
 FLOOR = 202611240930  # the date and time: a floor that needs no looking up
 
@@ -36,7 +36,10 @@ def token(url: str, role: str = "job", **settings: int) -> int:
 
 def init(url: str, *words: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-m", "coord.cli", "init", "--url", url, *words], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "coord.cli", "init", "--url", url, *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -52,7 +55,9 @@ class OnSQLite:
             file.execute("VACUUM INTO ?", (str(self.copy),))
 
     def restore(self) -> None:
-        until = time.monotonic() + 10  # nothing may run: a feed's thread that still closes would write its log again
+        until = (
+            time.monotonic() + 10
+        )  # nothing may run: a feed's thread that still closes would write its log again
         while any(one.name.startswith("coord sqlite") for one in threading.enumerate()):
             assert time.monotonic() < until
             time.sleep(0.01)
@@ -108,9 +113,9 @@ def test_after_a_restore_tokens_repeat_until_the_floor_is_raised(place: Place) -
         fence(print, term=repeated)
 
     place.restore()
-    assert init(place.url, "--token-floor", str(FLOOR), "--role", "later", "--role", "job")[-2:-1] == [
-        f"no token is below {FLOOR}: 1 lifted, 1 roles made"
-    ]
+    assert init(place.url, "--token-floor", str(FLOOR), "--role", "later", "--role", "job")[
+        -2:-1
+    ] == [f"no token is below {FLOOR}: 1 lifted, 1 roles made"]
     assert token(place.url) == FLOOR + 1
     assert token(place.url, "later") == FLOOR + 1
     fence(print, term=FLOOR + 1)
@@ -123,12 +128,16 @@ def test_a_leader_whose_token_is_lifted_has_lost_and_leads_anew(place: Place) ->
     lost: list[tuple[int, str]] = []
     init(place.url)
     with coord.connect(place.url) as c:
-        lead = c.leadership("job", ttl=4, on_lost=lambda term, why: lost.append((term.token, str(why))))
+        lead = c.leadership(
+            "job", ttl=4, on_lost=lambda term, why: lost.append((term.token, str(why)))
+        )
         with lead:
             assert lead.wait(10)
             held = lead.term
             init(place.url, "--token-floor", "50")
-            with coord.connect(place.url) as other:  # nobody takes what a leader may still believe in
+            with coord.connect(
+                place.url
+            ) as other:  # nobody takes what a leader may still believe in
                 assert other.leadership("job", ttl=4).acquire(blocking=False) is None
             assert held.lost.wait(10)
             assert lead.wait(10)
@@ -139,7 +148,10 @@ def test_a_leader_whose_token_is_lifted_has_lost_and_leads_anew(place: Place) ->
 @pytest.mark.rethinkdb
 def test_rows_written_by_hand_get_the_floor_too(rethinkdb_url: str) -> None:
     table = db(rethinkdb_url).table("coord_leases")
-    ask(rethinkdb_url, table.insert([{"id": "a", "token": "seven"}, {"id": "b"}, {"id": "c", "token": 900}]))
+    ask(
+        rethinkdb_url,
+        table.insert([{"id": "a", "token": "seven"}, {"id": "b"}, {"id": "c", "token": 900}]),
+    )
     init(rethinkdb_url, "--token-floor", "100")
     assert [token(rethinkdb_url, role) for role in "abc"] == [101, 101, 901]
     assert ask(rethinkdb_url, table.filter(r.row["token"].lt(100)).count()) == [0]
@@ -171,7 +183,7 @@ def test_what_is_no_floor(tmp_path: Path, bad: object) -> None:
     store = SQLiteStore(str(tmp_path / "coord.db"))
     calls: list[Callable[[], object]] = [
         lambda: coord.Coordinator("memory://").leadership("job", token_floor=bad),
-        lambda: asyncio.run(sqlite_floor.raise_tokens(store, bad)),  # type: ignore[arg-type]
+        lambda: asyncio.run(sqlite_floor.raise_token_floor(store, bad)),  # type: ignore[arg-type]
     ]
     for call in calls:
         with pytest.raises(BadArgument, match="token_floor"):

@@ -1,214 +1,315 @@
-"""One shared connection to whichever server of the URL answers; when it fails it is thrown away and made anew."""
+"""What comes before a connection can be used: trust in the server, the socket's options, the log-in."""
 
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import AsyncGenerator, Coroutine
-from typing import Any
+import contextlib
+import itertools
+import json
+import math
+import socket
+import ssl
+import struct
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from functools import lru_cache
+from typing import Any, cast
 
-from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
-
-from coord.bounded import bounded
+from coord.errors import AccessDenied
+from coord.runtime.timers import DeadlineTimer
 from coord.stores.rethinkdb import driver, errors
-from coord.stores.rethinkdb.errors import Trouble
+from coord.stores.rethinkdb.errors import QueryError
 from coord.stores.rethinkdb.url import Address, RethinkURL
-from coord.stores.rethinkdb.wire import Wire
 
-CONNECT_TIMEOUT = 10.0
-"""Seconds after which an attempt to connect is given up, whether anybody still waits for it or not."""
-STAGGER = 0.3
-"""Seconds that one server is tried alone before the next is tried beside it: the first to let us in is used."""
-
-_left_behind: list[object] = []
-"""In a forked child: what belongs to the parent. Kept, since even to collect it could touch the parent's sockets."""
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""Seconds, seconds and times: a feed, which only listens, learns within half a minute that its machine is gone."""
 
 
-class Pool:
-    """The connections of one store. Works on the loop that it is called from; connections of another are dropped.
+@lru_cache(maxsize=8)
+def ssl_context(ca_certs: str | None) -> ssl.SSLContext:
+    """TLS 1.2 or later, with the certificate and the host name checked; without `ca_certs` by the system's roots."""
+    try:
+        return ssl.create_default_context(cafile=ca_certs)
+    except (OSError, ssl.SSLError) as err:
+        raise QueryError(
+            f"ca_certs cannot be used: {describe(err)}", unknown=False, refused=AccessDenied
+        ) from None
 
-    `in_order`: try the servers as the URL lists them, rather than from a random one on.
+
+def set_socket_options(sock: Any) -> None:
+    """No delay, and the end of a machine is noticed."""
+    with contextlib.suppress(OSError, AttributeError):  # none of this is needed for right answers
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if (option := getattr(socket, name, None)) is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+async def log_in(
+    greet: Callable[[bytes], Awaitable[bytes]], url: RethinkURL, address: Address
+) -> None:
+    """`greet` sends a message, "" for none, and returns the server's answer. Raises `Trouble`."""
+    handshake = driver.handshake(address.host, address.port, url.user, url.password)
+    from rethinkdb.errors import ReqlAuthError
+
+    answer: bytes | None = None
+    try:
+        while (request := handshake.next_message(answer)) is not None:
+            answer = await greet(request)
+    except ReqlAuthError:
+        detail = f"{address} refuses the user {url.user!r}: wrong user or password"
+        raise QueryError(detail, unknown=False, refused=AccessDenied) from None
+    except (OSError, EOFError) as err:
+        hint = "" if url.tls else " (does it want TLS? then add tls=1)"
+        raise errors.unreachable(
+            f"{address} broke off while logging in: {describe(err)}{hint}"
+        ) from None
+    except Exception as err:  # whatever the driver makes of an answer that is not RethinkDB's
+        raise errors.unreachable(
+            f"{address} does not answer like RethinkDB ({type(err).__name__})"
+        ) from None
+
+
+def describe(err: BaseException) -> str:
+    """What went wrong, for people."""
+    if isinstance(err, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({err.verify_message})"
+    if isinstance(err, ssl.SSLError):
+        return f"TLS failed ({err.reason})"
+    if isinstance(err, OSError) and err.strerror:
+        return err.strerror
+    return type(err).__name__ if isinstance(err, EOFError) else str(err)[:120]
+
+
+# -- One connection to one server: queries are pipelined, an answer is told from every other by its query's number.
+# Numbers are never used twice on a connection, and a query that was given up takes its number with it: its late answer is
+# for nobody. Closing never waits.
+#
+
+_HEADER = struct.Struct("<QL")
+_CONTINUE = b"[2]"
+_LONGEST_GREETING = 65_536
+"""Bytes without an end, from which on it is no RethinkDB that greets."""
+
+
+class Connection(asyncio.Protocol):
+    """An open connection. Make one with `Wire.open`; it belongs to the loop that it was opened on.
+
+    It takes answers apart as they arrive. A stream that a task reads would cost each of them a turn of the loop more.
     """
 
-    def __init__(self, url: RethinkURL, *, in_order: bool = False) -> None:
-        self.url = url
-        self._order = list(url.hosts) if in_order else random.sample(url.hosts, len(url.hosts))
-        self._begin()
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.retired = False
+        """Set: it takes no new queries, and closes when the last of those under way has its answer or was given up."""
+        self._transport: asyncio.Transport | None = None
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, _PendingQuery] = {}
+        self._came = bytearray()
+        """What came and is not a whole answer yet."""
+        self._greeting: asyncio.Future[bytes] | None = None
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._alarm = DeadlineTimer(self._loop)
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._keeper = self._loop.create_task(self._keep(), name="coord rethinkdb connection")
 
-    def _begin(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._shared: Wire | None = None
-        self._opening: asyncio.Task[Wire] | None = None
-        self._wires: set[Wire] = set()
-
-    async def run(self, term: Any, timeout: float, **options: Any) -> Any:
-        """The answer to one query, sent at most once; `timeout` seconds with connecting and all. Raises `Trouble`.
-
-        `term` is the driver's, or a query that is ready to be sent.
-        """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + timeout
-        message = term if isinstance(term, bytes) else driver.start(term, options)
-        wire = await self._connected(until)
-        return await self._answer(wire, wire.ask(self.url, message, max(until - loop.time(), 0.001)), timeout)
-
-    def begin(self, message: bytes, timeout: float) -> Coroutine[Any, Any, Any] | None:
-        """Send a query in this very turn of the loop. What is returned must be awaited, as `run` is; None: there is no
-        connection yet, and nothing was sent."""
-        wire = self._shared
-        if wire is None or not wire.usable or self._loop is not asyncio.get_running_loop():
-            return None
-        return self._answer(wire, wire.begin(self.url, message, timeout), timeout)
-
-    async def _answer(self, wire: Wire, asked: Coroutine[Any, Any, Any], timeout: float) -> Any:
+    @classmethod
+    async def open(cls, url: RethinkURL, address: Address) -> Connection:
+        """Connect and log in. Takes as long as it takes: the caller bounds it. Raises `Trouble`."""
+        wire = cls(address)
         try:
-            return await asked
-        except asyncio.TimeoutError:
-            self._discard(wire)
-            raise errors.lost(f"{wire.address} did not answer within {timeout:g} s") from None
-        except asyncio.CancelledError:
-            self._discard(wire)
+            transport, _ = await asyncio.get_running_loop().create_connection(
+                lambda: wire,
+                address.host,
+                address.port,
+                ssl=ssl_context(url.ca_certs) if url.tls else None,
+            )
+            set_socket_options(transport.get_extra_info("socket"))
+            await log_in(wire._greet, url, address)
+        except (OSError, ssl.CertificateError) as err:
+            wire.close()
+            raise errors.unreachable(f"cannot connect to {address}: {describe(err)}") from None
+        except BaseException:
+            wire.close()
             raise
-        except Trouble as trouble:
-            if trouble.elsewhere:
-                self._discard(wire)
-            raise
-
-    async def read(self, term: Any, timeout: float, **options: Any) -> Any:
-        """Like `run`, for what changes nothing: tried again until it is answered or `timeout` is over."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + timeout
-
-        async def attempt() -> Any:
-            return await self.run(term, max(until - loop.time(), 0.001), **options)
-
-        def again(err: BaseException) -> bool:
-            return isinstance(err, Trouble) and err.elsewhere and loop.time() + 0.05 < until
-
-        async def pause(seconds: float) -> None:
-            await asyncio.sleep(min(seconds, max(until - loop.time(), 0)))
-
-        wait = wait_random_exponential(multiplier=0.02, max=0.5)
-        return await AsyncRetrying(wait=wait, retry=retry_if_exception(again), sleep=pause, reraise=True)(attempt)
-
-    async def feed(self, term: Any) -> AsyncGenerator[Any, None]:
-        """A changefeed on a connection of its own. Raises `Trouble` when it breaks off."""
-        self._on_this_loop()
-        message = driver.start(term, {})
-        wire = await bounded(self._open_any(), CONNECT_TIMEOUT)
-        try:
-            async for item in wire.feed(self.url, message):
-                yield item
-        except Trouble as trouble:
-            if trouble.elsewhere:
-                self._last(wire.address)
-            raise
-        finally:
-            self._drop(wire)
-
-    async def close(self) -> None:
-        """Close all connections, at once."""
-        if self._loop is asyncio.get_running_loop():
-            if self._opening is not None:
-                self._opening.cancel()
-            for wire in tuple(self._wires):
-                self._drop(wire)
-            await asyncio.sleep(0)  # lets the transports say that they have closed
-        self._begin()
-
-    def abandon(self) -> None:
-        """In a forked child: the connections stay the parent's, untouched."""
-        _left_behind.extend((self._wires, self._shared, self._opening, self._loop))
-        self._begin()
-
-    # -- connecting ----------------------------------------------------------------------------------------------
-
-    def _on_this_loop(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            for wire in self._wires:
-                wire.close()
-            self._begin()
-            self._loop = loop
-
-    async def _connected(self, until: float) -> Wire:
-        self._on_this_loop()
-        if self._shared is not None and self._shared.usable:
-            return self._shared
-        if self._opening is None or self._opening.done():
-            self._opening = asyncio.get_running_loop().create_task(self._share(), name="coord rethinkdb connecting")
-            self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody may be left
-        left = max(until - asyncio.get_running_loop().time(), 0.001)
-        try:
-            return await bounded(asyncio.shield(self._opening), left)
-        except asyncio.TimeoutError:
-            raise errors.unreachable(f"no connection to {self._names()} in time") from None
-
-    async def _share(self) -> Wire:
-        try:
-            self._shared = await bounded(self._open_any(), CONNECT_TIMEOUT)
-        except asyncio.TimeoutError:
-            raise errors.unreachable(f"no connection to {self._names()} in {CONNECT_TIMEOUT:g} s") from None
-        return self._shared
-
-    async def _open_any(self) -> Wire:
-        """Whichever server lets us in first, the ones that failed last tried last. Raises the last one's `Trouble`."""
-        waiting, attempts, trouble = list(self._order), set[asyncio.Task[Wire]](), errors.unreachable("no server")
-        try:
-            while waiting or attempts:
-                if waiting:
-                    attempts.add(asyncio.ensure_future(self._open(waiting.pop(0))))
-                done, attempts = await asyncio.wait(
-                    attempts, timeout=STAGGER if waiting else None, return_when=asyncio.FIRST_COMPLETED
-                )
-                opened = [task.result() for task in done if task.exception() is None]
-                for wire in opened[1:]:
-                    self._drop(wire)
-                if opened:
-                    return opened[0]
-                for task in done:
-                    err = task.exception()
-                    if not isinstance(err, Trouble):
-                        assert err is not None
-                        raise err
-                    if err.refused is not None:
-                        raise err
-                    trouble = err
-            raise trouble
-        finally:
-            for task in attempts:
-                task.cancel()
-                task.add_done_callback(self._unwanted)
-
-    async def _open(self, address: Address) -> Wire:
-        try:
-            wire = await Wire.open(self.url, address)
-        except Trouble:
-            self._last(address)
-            raise
-        self._wires = {wire, *(one for one in self._wires if not one.closed)}
         return wire
 
-    def _unwanted(self, task: asyncio.Task[Wire]) -> None:
-        if not task.cancelled() and task.exception() is None:
-            self._drop(task.result())
+    @property
+    def usable(self) -> bool:
+        return not (self.retired or self._lost)
 
-    def _discard(self, wire: Wire) -> None:
-        """It failed, or keeps silent: the next query takes another one, to another server if there is one."""
-        if self._shared is wire:
-            self._shared = None
-            self._last(wire.address)
-        wire.retire()
-        self._wires = {one for one in self._wires if not one.closed}
+    @property
+    def closed(self) -> bool:
+        return self._closed
 
-    def _drop(self, wire: Wire) -> None:
-        wire.close()
-        self._wires.discard(wire)
+    @property
+    def _lost(self) -> bool:
+        return self._closed or self._transport is None or self._transport.is_closing()
 
-    def _last(self, address: Address) -> None:
-        if address in self._order:
-            self._order.remove(address)
-            self._order.append(address)
+    async def ask(self, url: RethinkURL, message: bytes, timeout: float) -> Any:
+        """The whole answer to one query, a list for a sequence. Raises `Trouble`, and `TimeoutError` after `timeout`
+        seconds."""
+        return await self.begin(url, message, timeout)
 
-    def _names(self) -> str:
-        return ", ".join(str(host) for host in self.url.hosts)
+    def begin(self, url: RethinkURL, message: bytes, timeout: float) -> Coroutine[Any, Any, Any]:
+        """Send a query now; what is returned must be awaited, as `ask` is."""
+        until = self._loop.time() + timeout
+        return self._whole(url, self._put(next(self._numbers), message, until), until)
+
+    async def _whole(self, url: RethinkURL, question: _PendingQuery, until: float) -> Any:
+        items: list[Any] = []
+        response = await self._answer(question)
+        while response["t"] == errors.PARTIAL:
+            items += response["r"]
+            response = await self._exchange(question.number, _CONTINUE, until)
+        if response["t"] == errors.SEQUENCE:
+            return items + response["r"]
+        if response["t"] in (errors.ATOM, errors.SERVER_INFO):
+            return response["r"][0]
+        raise errors.from_response(response, url)
+
+    async def feed(self, url: RethinkURL, message: bytes) -> AsyncGenerator[Any, None]:
+        """Items of a changefeed, as they come. Raises `Trouble` when it breaks off."""
+        number = next(self._numbers)
+        response = await self._exchange(number, message)
+        while response["t"] == errors.PARTIAL:
+            for item in response["r"]:
+                yield item
+            await asyncio.sleep(0)  # whoever was woken by them goes first
+            response = await self._exchange(number, _CONTINUE)
+        if response["t"] == errors.SEQUENCE:
+            raise errors.lost("the feed ended")
+        raise errors.from_response(response, url)
+
+    def retire(self) -> None:
+        """Take no new queries; close when none is under way."""
+        self.retired = True
+        if not self._waiting:
+            self.close()
+
+    def close(self) -> None:
+        """At once, without a word. Whoever waits for an answer learns that it is unknown."""
+        if self._closed:
+            return
+        self._closed = True
+        with contextlib.suppress(RuntimeError):  # its loop has been closed already
+            self._end()
+            self._fail(errors.lost("the connection was closed"))
+
+    # -- what asyncio tells it -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        came, at = self._came, 0
+        came += data
+        if self._greeting is not None:
+            self._greeted(self._greeting)
+            return
+        try:
+            while len(came) - at >= _HEADER.size:
+                number, length = _HEADER.unpack_from(came, at)
+                begin, end = at + _HEADER.size, at + _HEADER.size + length
+                if len(came) < end:
+                    break
+                asked = self._waiting.get(number)
+                if asked is not None and not asked.answer.done():
+                    asked.answer.set_result(json.loads(str(came[begin:end], "utf-8")))
+                at = end
+        except (ValueError, RecursionError):  # not the server's words
+            self._broken(None)
+        del came[:at]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._broken(exc)
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _broken(self, err: Exception | None) -> None:
+        self._closed = True
+        self._end()
+        if self._greeting is not None and not self._greeting.done():
+            self._greeting.set_exception(err or EOFError())
+        self._fail(errors.lost(f"the connection to {self.address} broke off"))
+
+    async def _keep(self) -> None:
+        """A loop that ends cancels its tasks: that is how a connection which everybody has forgotten gets closed."""
+        try:
+            await self._over
+        finally:
+            self.close()
+
+    def _write(self, data: bytes) -> None:
+        assert self._transport is not None  # it is connected
+        self._transport.write(data)
+
+    def _end(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+        if not self._over.done():
+            self._over.set_result(None)
+
+    async def _greet(self, request: bytes) -> bytes:
+        """The answer to one message of the log-in, up to the 0 that ends it."""
+        if self._closed:
+            raise EOFError
+        self._greeting = asyncio.get_running_loop().create_future()
+        try:
+            if request:
+                self._write(request)
+            self._greeted(self._greeting)  # two answers may have come as one
+            return await self._greeting
+        finally:
+            self._greeting = None
+
+    def _greeted(self, greeting: asyncio.Future[bytes]) -> None:
+        end = self._came.find(b"\0")
+        if end < 0 and len(self._came) > _LONGEST_GREETING:
+            self._broken(ValueError("no greeting"))
+        elif end >= 0 and not greeting.done():
+            greeting.set_result(bytes(self._came[:end]))
+            del self._came[: end + 1]
+
+    async def _exchange(
+        self, number: int, message: bytes, until: float = math.inf
+    ) -> dict[str, Any]:
+        return await self._answer(self._put(number, message, until))
+
+    def _put(self, number: int, message: bytes, until: float) -> _PendingQuery:
+        if self._lost:
+            raise errors.unreachable(f"the connection to {self.address} was lost")
+        question = self._waiting[number] = _PendingQuery(number, self._loop.create_future(), until)
+        self._write(_HEADER.pack(number, len(message)) + message)
+        return question
+
+    async def _answer(self, question: _PendingQuery) -> dict[str, Any]:
+        if question.until < math.inf:
+            self._alarm.add(question)
+        try:
+            return await question.answer
+        finally:
+            self._alarm.remove(question)
+            del self._waiting[question.number]
+            if self.retired and not self._waiting:
+                self.close()
+
+    def _fail(self, trouble: QueryError) -> None:
+        for question in self._waiting.values():
+            if not question.answer.done():
+                question.answer.set_exception(trouble)
+
+
+class _PendingQuery:
+    """Something that was sent, and is to be answered before `until`, by the loop's clock."""
+
+    __slots__ = ("answer", "number", "until")
+
+    def __init__(self, number: int, answer: asyncio.Future[dict[str, Any]], until: float) -> None:
+        self.number, self.answer, self.until = number, answer, until
+
+    def wake(self) -> None:
+        """Its time is over."""
+        if not self.answer.done():
+            self.answer.set_exception(asyncio.TimeoutError())

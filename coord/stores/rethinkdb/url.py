@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from coord import checks
-from coord.errors import BadArgument
+from coord.core import validation
+from coord.errors import (
+    BadArgument,
+)
 
 DEFAULT_PORT = 28015
 DEFAULT_SKEW = 60.0
@@ -28,7 +30,16 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _HOST = re.compile(
     r"\[(?P<v6>[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?)\](?::(?P<port6>.*))?|(?P<host>[^:\[\]]*)(?::(?P<port>.*))?"
 )
-_BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_BOOLEANS = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
 
 
 class Address(NamedTuple):
@@ -66,14 +77,20 @@ class RethinkURL:
         who += ":***" if self.password else ""
         options = []
         if self.tls:
-            options.append(f"ca_certs={quote(self.ca_certs, safe='/')}" if self.ca_certs else "tls=1")
+            options.append(
+                f"ca_certs={quote(self.ca_certs, safe='/')}" if self.ca_certs else "tls=1"
+            )
         if self.max_clock_skew != DEFAULT_SKEW:
-            options.append(f"max_clock_skew={'off' if self.max_clock_skew is None else f'{self.max_clock_skew:g}'}")
+            options.append(
+                f"max_clock_skew={'off' if self.max_clock_skew is None else f'{self.max_clock_skew:g}'}"
+            )
         if self.table != LEASES:
             options.append(f"table={self.table}")
         where = ",".join(str(host) for host in self.hosts)
         at = "@" if who else ""
-        return f"{_SCHEME}{who}{at}{where}/{self.database}{'?' + '&'.join(options) if options else ''}"
+        return (
+            f"{_SCHEME}{who}{at}{where}/{self.database}{'?' + '&'.join(options) if options else ''}"
+        )
 
     def __repr__(self) -> str:
         return f"<RethinkURL {self.redacted}>"
@@ -86,7 +103,9 @@ def redact(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
         scheme, rest = "", url
-    who, at, where = rest.rpartition("@")  # the last one: a password with a raw / or @ in it must not show either
+    who, at, where = rest.rpartition(
+        "@"
+    )  # the last one: a password with a raw / or @ in it must not show either
     if at:
         user, colon, _ = who.partition(":")
         rest = f"{user}{colon and ':***'}@{where}"
@@ -134,7 +153,9 @@ def parse_url(url: str, environ: Mapping[str, str] | None = None) -> RethinkURL:
         hosts=tuple(_address(one, shown) for one in where.split(",")),
         database=database,
         user=user or "admin",
-        password=_password(password if colon else None, options, shown, os.environ if environ is None else environ),
+        password=_password(
+            password if colon else None, options, shown, os.environ if environ is None else environ
+        ),
         tls=_tls(options, shown),
         ca_certs=ca_certs,
         max_clock_skew=_skew(options.get("max_clock_skew"), shown),
@@ -152,7 +173,9 @@ def _decoded(text: str, shown: str, part: str) -> str:
 def _address(text: str, shown: str) -> Address:
     match = _HOST.fullmatch(text)
     if match is None or (text.count(":") > 1 and not text.startswith("[")):
-        raise BadArgument("url", shown, f"an IPv6 address stands in brackets, as in [::1]:{DEFAULT_PORT}")
+        raise BadArgument(
+            "url", shown, f"an IPv6 address stands in brackets, as in [::1]:{DEFAULT_PORT}"
+        )
     host, port = match["v6"] or match["host"], match["port6"] or match["port"]
     if not host or not (match["v6"] or re.fullmatch(r"[A-Za-z0-9_.-]+", host)):
         raise BadArgument("url", shown, f"a host name before each comma and at the end; {FORM}")
@@ -168,7 +191,9 @@ def _options(query: str, shown: str) -> dict[str, str]:
     for piece in query.split("&") if query else ():
         key, equals, value = piece.partition("=")
         if key not in OPTIONS or not equals or not value or key in options:
-            raise BadArgument("url", shown, f"options, each once and with a value: {', '.join(sorted(OPTIONS))}")
+            raise BadArgument(
+                "url", shown, f"options, each once and with a value: {', '.join(sorted(OPTIONS))}"
+            )
         options[key] = _decoded(value, shown, key)
     return options
 
@@ -189,12 +214,16 @@ def _skew(given: str | None, shown: str) -> float | None:
     if given.lower() == "off":
         return None
     try:
-        return checks.number(float(given), "max_clock_skew", low=0)
+        return validation.number(float(given), "max_clock_skew", low=0)
     except ValueError:  # a BadArgument is one
-        raise BadArgument("url", shown, "max_clock_skew is a number of seconds from 0, or off") from None
+        raise BadArgument(
+            "url", shown, "max_clock_skew is a number of seconds from 0, or off"
+        ) from None
 
 
-def _password(given: str | None, options: Mapping[str, str], shown: str, environ: Mapping[str, str]) -> str:
+def _password(
+    given: str | None, options: Mapping[str, str], shown: str, environ: Mapping[str, str]
+) -> str:
     file = options.get("password_file")
     if file is None:
         return given if given is not None else environ.get(PASSWORD_VARIABLE, "")
@@ -203,7 +232,13 @@ def _password(given: str | None, options: Mapping[str, str], shown: str, environ
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
-        raise BadArgument("url", shown, "password_file is a file that can be read, with the password in it") from None
+        raise BadArgument(
+            "url", shown, "password_file is a file that can be read, with the password in it"
+        ) from None
     if not lines or not lines[0]:
         raise BadArgument("url", shown, "password_file is a file whose first line is the password")
     return lines[0]
+
+
+SETTINGS = {"write_acks": "majority", "durability": "hard"}
+"""Without these, a server that is killed takes tokens with it that it had acknowledged."""

@@ -1,7 +1,9 @@
 """Leases in a SQLite file: for any number of processes on one machine, with nothing to install or to run."""
 
-from coord.stores.sqlite.machine import StoreClock
-from coord.stores.sqlite.place import default_path
+from __future__ import annotations
+
+from coord.runtime.clock import StoreClock
+from coord.stores.sqlite.connection import default_path
 from coord.stores.sqlite.store import SQLiteStore
 
 __all__ = ["SQLiteStore", "StoreClock", "default_path"]

@@ -14,12 +14,12 @@ import time
 from collections.abc import Collection
 from typing import Generic, TypeVar
 
+from coord.core.lease import Lease, Revision
 from coord.errors import CoordError, StoreUnavailable
-from coord.lease import Lease, Sight
+from coord.runtime.clock import StoreClock
 from coord.stores.sqlite import schema
-from coord.stores.sqlite.handle import Handle
-from coord.stores.sqlite.machine import StoreClock
-from coord.stores.sqlite.trouble import Busy, Moved, sort
+from coord.stores.sqlite.connection import Connection
+from coord.stores.sqlite.errors import Busy, FileReplaced, classify
 
 T = TypeVar("T")
 POLL = 0.005
@@ -41,11 +41,13 @@ class Feed(Generic[T]):
 
     poll = POLL
 
-    def __init__(self, handle: Handle, clock: StoreClock) -> None:
+    def __init__(self, handle: Connection, clock: StoreClock) -> None:
         self.stopped = False
         self.ended = False
         """Whether the thread has let go of the file."""
-        self._bell = threading.Lock()  # taken while nobody rings: the thread waits for it instead of sleeping
+        self._bell = (
+            threading.Lock()
+        )  # taken while nobody rings: the thread waits for it instead of sleeping
         self._bell.acquire()
         self._handle, self._clock, self._loop = handle, clock, asyncio.get_running_loop()
         self._arrived = asyncio.Event()
@@ -63,7 +65,9 @@ class Feed(Generic[T]):
             threading.Thread(target=self._run, name="coord sqlite feed", daemon=True).start()
         except RuntimeError as err:
             self.ended = True
-            raise StoreUnavailable(f"no thread could be started for {self._handle.path}: {err}") from None
+            raise StoreUnavailable(
+                f"no thread could be started for {self._handle.path}: {err}"
+            ) from None
 
     async def take(self) -> list[T]:
         """What has come since the last time, at least one row. Raises `StoreUnavailable`."""
@@ -102,14 +106,18 @@ class Feed(Generic[T]):
                 if begun - busy_since > BUSY_FOR:
                     self._tell({}, str(err))
                     break
-            except Exception as err:  # whatever it is, the listener must hear that nothing more comes
+            except (
+                Exception
+            ) as err:  # whatever it is, the listener must hear that nothing more comes
                 self._tell({}, str(err) if isinstance(err, CoordError) else type(err).__name__)
                 break
             else:
                 busy_since = None
             if rows:
                 self._tell(rows, None)
-            self._bell.acquire(timeout=max(self.poll, min(REST * (time.thread_time() - used), REST_AT_MOST)))
+            self._bell.acquire(
+                timeout=max(self.poll, min(REST * (time.thread_time() - used), REST_AT_MOST))
+            )
         with contextlib.suppress(CoordError), self._handle:  # a child that may not touch SQLite
             self._handle.drop()
         self.ended = True
@@ -129,11 +137,11 @@ class Feed(Generic[T]):
             if version == self._version:
                 return {}
             rows = self.fresh(conn)
-        except Moved:
+        except FileReplaced:
             handle.drop()
             raise
         except sqlite3.Error as err:
-            raise sort(err, handle.path) from err
+            raise classify(err, handle.path) from err
         self._version = version
         return rows
 
@@ -153,16 +161,18 @@ class Feed(Generic[T]):
 class LeaseFeed(Feed[Lease]):
     """Rows of `roles` (None: of every role): all at first, then each whose sight has changed."""
 
-    def __init__(self, handle: Handle, clock: StoreClock, roles: Collection[str] | None) -> None:
+    def __init__(
+        self, handle: Connection, clock: StoreClock, roles: Collection[str] | None
+    ) -> None:
         super().__init__(handle, clock)
         self._roles = None if roles is None else tuple(roles)
-        self._known: dict[str, Sight] = {}
+        self._known: dict[str, Revision] = {}
 
     def fresh(self, conn: sqlite3.Connection) -> dict[str, Lease]:
         rows = schema.select(conn, self._roles)
         store_now, fresh = self._clock.total(), {}
         for row in rows:
-            sight = Sight(row[1], row[2], row[3])
+            sight = Revision(row[1], row[2], row[3])
             if self._known.get(row[0]) != sight:
                 self._known[row[0]] = sight
                 fresh[row[0]] = schema.lease(row, store_now, self._clock.boot)

@@ -1,4 +1,8 @@
-"""The table: how it is made, how a row becomes a `Lease`, and how it is written."""
+"""A role's terms as its row keeps them: a JSON list, a term to each line, so that a swap touches but the last of them.
+
+Even that one is not parsed where its end is as coord writes it while a term lasts: parsing it and writing it anew would
+take as long as a claim's SQL.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,77 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from coord.core.history import MAX_TERMS, Entry, close_last
+from coord.core.lease import Lease
 from coord.errors import StoreRefused
-from coord.lease import Lease
-from coord.stores.sqlite.history import History
+
+_BETWEEN = ",\n"
+_LASTS = '"until":null,"reason":"","by":""}'
+"""How the line of a term ends that lasts (`past.begun`)."""
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+class History:
+    """What `said`, a row's `history`, says. It is for people: what somebody damaged there is nothing, and stops nobody.
+
+    `last` are the terms on its last line: one, or all where it has but one line.
+    """
+
+    __slots__ = ("_before", "_last")
+
+    def __init__(self, said: object = "[]") -> None:
+        # A text within JSON has no plain line break in it, so this stands only between two terms.
+        self._before, _, self._last = (
+            said[1:-1].rpartition(_BETWEEN) if isinstance(said, str) else ("", "", "")
+        )
+
+    @property
+    def last(self) -> list[Entry]:
+        return _parsed(self._last)
+
+    def close(self, until: float, reason: str, by: str) -> None:
+        """The term that lasts, if there is one, has ended."""
+        last = self._last
+        if last.endswith(_LASTS) and "},{" not in last:  # one term, whatever is said in it
+            end = f'"until":{until!r},"reason":{_encode(reason)},"by":{_encode(by)}}}'
+            self._last = last[: -len(_LASTS)] + end
+        else:
+            self._last = _BETWEEN.join(map(_encode, close_last(_parsed(last), until, reason, by)))
+
+    def begin(self, entry: Entry) -> None:
+        """A new term (`past.begun`). Call `close` before."""
+        info = _encode(entry["info"]) if entry["info"] else "{}"
+        who = f'{{"token":{entry["token"]},"holder":{_encode(entry["holder"])},"info":{info}'
+        self._before = self._lines()
+        self._last = f'{who},"since":{entry["since"]!r},{_LASTS}'
+
+    def _lines(self) -> str:
+        return (
+            f"{self._before}{_BETWEEN}{self._last}"
+            if self._before and self._last
+            else self._before or self._last
+        )
+
+    def text(self) -> str:
+        lines = self._lines()
+        for _ in range(lines.count(_BETWEEN) + 1 - MAX_TERMS):
+            lines = lines.partition(_BETWEEN)[2]
+        return f"[{lines}]"
+
+    def all(self) -> list[Entry]:
+        """All its terms, oldest first."""
+        return [one for line in self._lines().split(_BETWEEN) for one in _parsed(line)]
+
+
+def _parsed(line: str) -> list[Any]:
+    try:
+        found = json.loads(f"[{line}]")
+    except (ValueError, RecursionError):
+        return []
+    return [one for one in found if isinstance(one, dict) and "until" in one]
+
+
+# -- The table: how it is made, how a row becomes a `Lease`, and how it is written.
 
 VERSION = 2
 CHUNK = 500
@@ -30,7 +102,7 @@ TABLE = (
         boot_id TEXT NOT NULL,
         info TEXT NOT NULL, -- JSON
         since REAL NOT NULL DEFAULT 0, -- wall time, for people
-        history TEXT NOT NULL DEFAULT '[]' -- JSON: coord/past.py
+        history TEXT NOT NULL DEFAULT '[]' -- JSON: coord/core/history.py
     )""",
     """CREATE TRIGGER IF NOT EXISTS coord_token_never_falls BEFORE UPDATE OF token ON coord_leases
         WHEN new.token < old.token BEGIN SELECT RAISE(ABORT, 'coord: a fencing token never falls'); END""",
@@ -66,12 +138,12 @@ PUT = """INSERT INTO coord_leases (holder, token, beat, ttl, renewed_at, runs_ou
     holder = excluded.holder, token = excluded.token, beat = excluded.beat, ttl = excluded.ttl,
     renewed_at = excluded.renewed_at, runs_out = excluded.runs_out, boot_id = excluded.boot_id, info = excluded.info,
     since = excluded.since, history = excluded.history"""
-CHANGE = """UPDATE coord_leases SET holder = ?, beat = ?, ttl = ?, renewed_at = ?, runs_out = ?, boot_id = ?
+RENEW = """UPDATE coord_leases SET holder = ?, beat = ?, ttl = ?, renewed_at = ?, runs_out = ?, boot_id = ?
     WHERE role = ?"""
 
-TELL = "UPDATE coord_leases SET info = ? WHERE role = ?"
-WHOLE = SELECT.replace("since", "since, history") + " WHERE role = ?"
-PAST = "SELECT role, history FROM coord_leases"
+SET_INFO = "UPDATE coord_leases SET info = ? WHERE role = ?"
+SELECT_ROW = SELECT.replace("since", "since, history") + " WHERE role = ?"
+SELECT_HISTORY = "SELECT role, history FROM coord_leases"
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
@@ -91,12 +163,18 @@ def connect(path: str) -> sqlite3.Connection:
         switch_to_wal(conn, path)
         # The schema and every token must survive a power cut; for what need not, `Handle.begin` takes it back.
         conn.execute("PRAGMA synchronous=FULL")
-        conn.execute("PRAGMA fullfsync=ON")  # on macOS fsync does not reach the disk; elsewhere this does nothing
+        conn.execute(
+            "PRAGMA fullfsync=ON"
+        )  # on macOS fsync does not reach the disk; elsewhere this does nothing
         found = version(conn)
         if found < VERSION or not has_board(conn):
             conn.execute("BEGIN IMMEDIATE")
-            found = version(conn)  # once more, under the lock: another process may have done it meanwhile
-            lacks = [line for old in range(found, VERSION) for line in UPGRADES[old]] if found else []
+            found = version(
+                conn
+            )  # once more, under the lock: another process may have done it meanwhile
+            lacks = (
+                [line for old in range(found, VERSION) for line in UPGRADES[old]] if found else []
+            )
             for statement in (*TABLE, *BOARD, *lacks):
                 conn.execute(statement)
             conn.execute(f"PRAGMA user_version={VERSION}")
@@ -109,7 +187,9 @@ def connect(path: str) -> sqlite3.Connection:
 
 def switch_to_wal(conn: sqlite3.Connection, path: str) -> None:
     if (mode := conn.execute("PRAGMA journal_mode=WAL").fetchone()[0]) != "wal":
-        raise StoreRefused(f"{path}: SQLite cannot keep a write-ahead log there (journal_mode is {mode})")
+        raise StoreRefused(
+            f"{path}: SQLite cannot keep a write-ahead log there (journal_mode is {mode})"
+        )
 
 
 def version(conn: sqlite3.Connection) -> int:
@@ -132,7 +212,9 @@ def check_owner(conn: sqlite3.Connection, path: str) -> None:
     if tables and not ours:
         raise StoreRefused(f"{path}: is another program's database; give coord a file of its own")
     if found > VERSION:
-        raise StoreRefused(f"{path}: was written by a newer coord (schema {found}, this one knows {VERSION}); upgrade")
+        raise StoreRefused(
+            f"{path}: was written by a newer coord (schema {found}, this one knows {VERSION}); upgrade"
+        )
 
 
 def select(conn: sqlite3.Connection, roles: Iterable[str] | None) -> list[Row]:
@@ -155,36 +237,60 @@ def lease(row: Row, now: float, boot: str) -> Lease:
     """The row as it stands at `now` of the boot `boot`. Raises `StoreRefused` for one that coord did not write."""
     role, holder, token, beat, ttl, renewed_at, runs_out, row_boot, info, since = row
     try:
-        left = runs_out - now if row_boot == boot else -math.inf  # another boot: the machine started anew since
+        left = (
+            runs_out - now if row_boot == boot else -math.inf
+        )  # another boot: the machine started anew since
         told = json.loads(info) if info != "{}" else {}
-        _ = runs_out - renewed_at - ttl - beat  # the rules count with them, and SQLite keeps a text there, too
+        _ = (
+            runs_out - renewed_at - ttl - beat
+        )  # the rules count with them, and SQLite keeps a text there, too
     except (TypeError, ValueError, RecursionError):
         raise StoreRefused(f"the row of {role!r} is damaged") from None
     remaining = 0.0 if holder is None else left
-    said = told if isinstance(told, dict) else {}  # as on RethinkDB: what somebody wrote there tells nothing
+    said = (
+        told if isinstance(told, dict) else {}
+    )  # as on RethinkDB: what somebody wrote there tells nothing
     return Lease(role, holder, token, beat, ttl, renewed_at, remaining, said, since)
 
 
 def put_values(after: Lease, now: float, boot: str, history: str) -> tuple[object, ...]:
     """For `PUT`: the whole row."""
-    seen = (after.holder, after.token, after.beat, after.ttl, after.renewed_at, now + after.remaining, boot)
+    seen = (
+        after.holder,
+        after.token,
+        after.beat,
+        after.ttl,
+        after.renewed_at,
+        now + after.remaining,
+        boot,
+    )
     return *seen, text(after.info), after.since, history, after.role
 
 
 def change_values(after: Lease, now: float, boot: str) -> tuple[object, ...]:
     """For `CHANGE`: what a renewal changes."""
-    return after.holder, after.beat, after.ttl, after.renewed_at, now + after.remaining, boot, after.role
+    return (
+        after.holder,
+        after.beat,
+        after.ttl,
+        after.renewed_at,
+        now + after.remaining,
+        boot,
+        after.role,
+    )
 
 
 def past(conn: sqlite3.Connection, roles: Iterable[str] | None) -> list[tuple[str, History]]:
     """What the rows of these roles (None: of all) say of their terms."""
-    return [(role, History(said)) for role, said in _rows(conn, PAST, roles)]
+    return [(role, History(said)) for role, said in _rows(conn, SELECT_HISTORY, roles)]
 
 
 def whole(conn: sqlite3.Connection, role: str, now: float, boot: str) -> tuple[Lease, History]:
     """The role as it stands at `now` of the boot `boot`, with its history."""
-    row = conn.execute(WHOLE, (role,)).fetchone()
-    return (Lease(role), History()) if row is None else (lease(row[:-1], now, boot), History(row[-1]))
+    row = conn.execute(SELECT_ROW, (role,)).fetchone()
+    return (
+        (Lease(role), History()) if row is None else (lease(row[:-1], now, boot), History(row[-1]))
+    )
 
 
 def text(info: Mapping[str, Any]) -> str:

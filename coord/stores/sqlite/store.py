@@ -8,17 +8,16 @@ import os
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any, TypeVar
 
+from coord.core.history import PastTerm
+from coord.core.lease import Lease
+from coord.core.operations import Claim, Failure, Release, Renew, Result
 from coord.errors import BadArgument, StoreRefused, StoreUnavailable
-from coord.lease import Lease
-from coord.operations import Claim, Failure, Release, Renew, Result
-from coord.past import PastTerm
-from coord.stores.sqlite import batch, forks, place, schema, swaps
-from coord.stores.sqlite.bell import Bell
+from coord.runtime.clock import StoreClock, machine_clock
+from coord.stores.sqlite import connection, schema, swaps
+from coord.stores.sqlite.connection import Connection
+from coord.stores.sqlite.errors import CommitUnknown
 from coord.stores.sqlite.feed import Feed, LeaseFeed
-from coord.stores.sqlite.handle import Handle
-from coord.stores.sqlite.machine import StoreClock, machine_clock
-from coord.stores.sqlite.trouble import CommitUnknown
-from coord.stores.sqlite.worker import Job, Stage, Worker
+from coord.stores.sqlite.worker import Job, LoopWaker, Stage, Worker
 
 T = TypeVar("T")
 CLOSE_WITHIN = 0.9
@@ -48,18 +47,25 @@ class SQLiteStore:
     """
 
     def __init__(
-        self, path: str, *, url: str | None = None, clock: StoreClock | None = None, mounts: str = place.MOUNTS
+        self,
+        path: str,
+        *,
+        url: str | None = None,
+        clock: StoreClock | None = None,
+        mounts: str = connection.MOUNTS,
     ) -> None:
         if not isinstance(path, str) or not path or "\0" in path or path == ":memory:":
-            raise BadArgument("path", path, "the path of a file (for one process's memory there is memory://name)")
+            raise BadArgument(
+                "path", path, "the path of a file (for one process's memory there is memory://name)"
+            )
         self.path = os.path.abspath(path)
-        self.url = place.url(self.path) if url is None else url
+        self.url = connection.url(self.path) if url is None else url
         self._clock = machine_clock() if clock is None else clock
         self.max_clock_skew: float | None = self._clock.skew
         self._mounts = mounts
         self._worker: Worker | None = None
-        self._bell: Bell | None = None
-        self._second: Bell | None = None  # without a file
+        self._bell: LoopWaker | None = None
+        self._second: LoopWaker | None = None  # without a file
         self._feeds: set[Feed[Any]] = set()
         self._pid = os.getpid()
 
@@ -78,7 +84,9 @@ class SQLiteStore:
 
     async def open(self, timeout: float) -> None:
         """Raises `StoreUnavailable`, `AccessDenied` or `StoreRefused`, naming the path."""
-        await self._ask(lambda _, handle: schema.check_owner(handle.connection(), self.path), timeout)
+        await self._ask(
+            lambda _, handle: schema.check_owner(handle.connection(), self.path), timeout
+        )
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
         return await self._swap_one(claim, timeout)
@@ -87,7 +95,9 @@ class SQLiteStore:
         if not renewals:
             return []
         return await self._swap(
-            lambda job, handle: batch.renew(job, handle, self._clock, renewals), timeout, len(renewals)
+            lambda job, handle: swaps.renew_many(job, handle, self._clock, renewals),
+            timeout,
+            len(renewals),
         )
 
     async def release(self, release: Release, timeout: float) -> Result:
@@ -96,7 +106,7 @@ class SQLiteStore:
     async def swap_all(self, asked: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
         until, done = asyncio.get_running_loop().time() + timeout, list[Result]()
 
-        def swap(job: Job[Sequence[Result]], handle: Handle) -> Sequence[Result]:
+        def swap(job: Job[Sequence[Result]], handle: Connection) -> Sequence[Result]:
             return swaps.swap_all(job, handle, self._clock, rest)
 
         while rest := asked[len(done) :]:
@@ -134,7 +144,9 @@ class SQLiteStore:
             feed.fail("the store was closed")
         await self._feeds_end()
         if self._worker is not None:
-            with contextlib.suppress(StoreUnavailable, StoreRefused):  # a stuck thread closes it when it comes back
+            with contextlib.suppress(
+                StoreUnavailable, StoreRefused
+            ):  # a stuck thread closes it when it comes back
                 await self._ask(lambda _, handle: handle.drop(), CLOSE_WITHIN)
         if self._worker is not None:
             worker, self._worker = self._worker, None
@@ -147,10 +159,10 @@ class SQLiteStore:
     def abandon(self) -> None:
         """In a forked child. The connections were closed before the fork; if one was not, forks.py keeps it."""
         if self._worker is not None:
-            forks.keep(self._worker)
+            connection.leak(self._worker)
         for feed in self._feeds:
             feed.stopped = True
-            forks.keep(feed)
+            connection.leak(feed)
         if self._bell is not None:
             self._bell.forget()
         self._worker, self._bell, self._second = None, None, None
@@ -170,10 +182,10 @@ class SQLiteStore:
         if self._pid != os.getpid():
             self.abandon()
 
-    def _handle(self) -> Handle:
-        return Handle(self.path, self._mounts)
+    def _handle(self) -> Connection:
+        return Connection(self.path, self._mounts)
 
-    def _bell_here(self) -> Bell:
+    def _bell_here(self) -> LoopWaker:
         """The bell of the running loop."""
         loop, bell = asyncio.get_running_loop(), self._bell
         if bell is not None and bell.loop is loop:
@@ -182,30 +194,37 @@ class SQLiteStore:
             if not bell.loop.is_closed():  # who drives a store from two loops at once
                 second = self._second
                 if second is None or second.loop is not loop:
-                    second = self._second = Bell(loop, file=False)
+                    second = self._second = LoopWaker(loop, file=False)
                 return second
             bell.close()
-        self._bell = Bell(loop)
+        self._bell = LoopWaker(loop)
         return self._bell
 
     async def _swap_one(self, asked: Claim | Release, timeout: float) -> Result:
-        (result,) = await self._swap(lambda job, handle: [swaps.swap(job, handle, self._clock, asked)], timeout, 1)
+        (result,) = await self._swap(
+            lambda job, handle: [swaps.swap(job, handle, self._clock, asked)], timeout, 1
+        )
         return result
 
     async def _swap(
-        self, work: Callable[[Job[Sequence[Result]], Handle], Sequence[Result]], timeout: float, count: int
+        self,
+        work: Callable[[Job[Sequence[Result]], Connection], Sequence[Result]],
+        timeout: float,
+        count: int,
     ) -> Sequence[Result]:
         """What came of so many swaps in one transaction."""
         try:
             return await self._ask(work, timeout)
         except StoreUnavailable as err:
-            unknown = isinstance(err, CommitUnknown) or (isinstance(err, TooLate) and err.stage is Stage.COMMITTING)
+            unknown = isinstance(err, CommitUnknown) or (
+                isinstance(err, TooLate) and err.stage is Stage.COMMITTING
+            )
             failure = Failure(unknown=unknown, detail=str(err))
         except StoreRefused as err:
             failure = Failure(unknown=False, detail=str(err), permanent=True)
         return [failure] * count
 
-    async def _ask(self, work: Callable[[Job[T], Handle], T], timeout: float) -> T:
+    async def _ask(self, work: Callable[[Job[T], Connection], T], timeout: float) -> T:
         """Have the thread do it. A caller who is cancelled, or waits no more, leaves nothing behind that may commit."""
         self._after_fork()
         if self._worker is None:

@@ -1,7 +1,7 @@
-"""A thread for a store's SQLite work, and the bounds of each piece of it.
+"""How a thread tells a loop that something is done: by an eventfd where there is one, in two thirds of the time.
 
-Not the loop's pool, which other code fills up, nor concurrent.futures, whose threads the interpreter waits for at
-exit: a disk that hangs must hang neither.
+`call_soon_threadsafe` sends a byte through a pair of sockets, and the loop reads them twice, to see that there is no
+more. The thread of a store does it for every claim.
 """
 
 from __future__ import annotations
@@ -9,21 +9,104 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import os
 import queue
 import random
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from coord.errors import StoreRefused, StoreUnavailable
-from coord.stores.sqlite.bell import Bell
-from coord.stores.sqlite.handle import Handle
-from coord.stores.sqlite.trouble import BUSY, Busy, CommitUnknown, GivenUp, code, sort
+from coord.runtime.timers import DeadlineTimer
+from coord.stores.sqlite.connection import Connection
+from coord.stores.sqlite.errors import BUSY, Abandoned, Busy, CommitUnknown, classify, code
+
+Wake = Callable[[], None]
+
+
+class LoopWaker:
+    """Of one loop, on which it is made and closed; only `ring` may be called from elsewhere.
+
+    file: whether it may open one. Without, and on other systems than Linux, it does it by `call_soon_threadsafe`.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, file: bool = True) -> None:
+        self.loop = loop
+        self.alarm = DeadlineTimer(loop)
+        self._lock = threading.Lock()
+        self._rung: deque[Wake] = deque()  # emptied without the lock: no swap, but one by one
+        self._fd = -1
+        if not file or not hasattr(os, "eventfd"):
+            return
+        with contextlib.suppress(OSError):  # no more files may be opened
+            self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            try:
+                loop.add_reader(self._fd, self._hear)
+            except BaseException as err:
+                self._let_go()
+                if not isinstance(
+                    err, NotImplementedError
+                ):  # there are loops that wait for no files
+                    raise
+
+    def ring(self, wake: Wake) -> None:
+        """Have `wake` called on the loop. Once that is closed nobody waits, and nothing happens."""
+        with self._lock:  # a number that was closed may be another file's by now
+            if self._fd >= 0:
+                self._rung.append(wake)
+                os.eventfd_write(self._fd, 1)
+                return
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(wake)
+
+    def _hear(self) -> None:
+        with contextlib.suppress(OSError):  # whoever forked has read it, or it was closed just now
+            os.eventfd_read(self._fd)
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._rung:
+            self._rung.popleft()()
+
+    def close(self) -> None:
+        """Let go of the file. What is rung from here on goes the longer way."""
+        with self._lock:
+            if self._fd >= 0 and not self.loop.is_closed():
+                self.loop.remove_reader(self._fd)
+            self._let_go()
+        if not self.loop.is_closed():
+            self._wake()
+
+    def forget(self) -> None:
+        """In a forked child, where the lock may be held for ever: close its copy of the file, and no more."""
+        fd = self._let_go()
+        if fd >= 0 and not self.loop.is_closed():
+            # Who goes on with this loop, which the parent left, gets a file of the same number next: the loop must not
+            # take it for this one. Only now that it is closed here: the kernel's list may still be the parent's, too.
+            self.loop.remove_reader(fd)
+
+    def __del__(self) -> None:
+        self._let_go()  # its loop was closed, and nobody closed it before
+
+    def _let_go(self) -> int:
+        """The number that the file had, if there was one."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            with contextlib.suppress(OSError):  # daemons close all files that they find
+                os.close(fd)
+        return fd
+
+
+# -- A thread for a store's SQLite work, and the bounds of each piece of it.
+# Not the loop's pool, which other code fills up, nor concurrent.futures, whose threads the interpreter waits for at
+# exit: a disk that hangs must hang neither.
+#
 
 T = TypeVar("T")
-PAUSE = (0.0005, 0.004)
+BUSY_RETRY_DELAY = (0.0005, 0.004)
 """Seconds between tries while another connection has the lock: drawn, so that many do not try in step."""
 
 
@@ -40,9 +123,22 @@ class Job(Generic[T]):
     Work may be tried several times; it changes nothing but by `commit`.
     """
 
-    __slots__ = ("_bell", "_error", "_given_up", "_lock", "_stage", "_value", "_work", "deadline", "finished", "until")
+    __slots__ = (
+        "_bell",
+        "_error",
+        "_given_up",
+        "_lock",
+        "_stage",
+        "_value",
+        "_work",
+        "deadline",
+        "finished",
+        "until",
+    )
 
-    def __init__(self, work: Callable[[Job[T], Handle], T], timeout: float, bell: Bell) -> None:
+    def __init__(
+        self, work: Callable[[Job[T], Connection], T], timeout: float, bell: LoopWaker
+    ) -> None:
         self._work, self._bell = work, bell
         # A little less than the caller waits, so that the answer "busy" still reaches him.
         self.deadline = time.monotonic() + timeout - min(0.02, timeout / 10)
@@ -72,7 +168,7 @@ class Job(Generic[T]):
             raise self._error
         return self._value  # type: ignore[return-value] # done without an error: it is a T
 
-    def commit(self, handle: Handle) -> None:
+    def commit(self, handle: Connection) -> None:
         """COMMIT, unless the caller gave up, the time is over or the file is gone. Then nothing is written."""
         handle.check_place()
         self._enter(Stage.COMMITTING)
@@ -81,9 +177,9 @@ class Job(Generic[T]):
         except sqlite3.Error as err:
             if code(err) == BUSY:
                 raise  # not committed: rolled back, and tried again
-            raise CommitUnknown(str(sort(err, handle.path))) from err
+            raise CommitUnknown(str(classify(err, handle.path))) from err
 
-    def run(self, handle: Handle) -> None:
+    def run(self, handle: Connection) -> None:
         """On the worker's thread. Raises nothing."""
         try:
             value = self._attempts(handle)
@@ -92,33 +188,35 @@ class Job(Generic[T]):
         else:
             self._finish(value, None)
 
-    def _attempts(self, handle: Handle) -> T:
+    def _attempts(self, handle: Connection) -> T:
         busy: Busy | None = None
         while True:
             try:
                 self._enter(Stage.RUNNING)
-            except GivenUp:
-                raise busy or GivenUp("no time was left") from None  # slept too long: what he waited for
+            except Abandoned:
+                raise busy or Abandoned(
+                    "no time was left"
+                ) from None  # slept too long: what he waited for
             try:
                 with handle:
                     return self._attempt(handle)
             except Busy as err:
                 busy = err
-                pause = random.uniform(*PAUSE)  # noqa: S311 # no secret
+                pause = random.uniform(*BUSY_RETRY_DELAY)  # noqa: S311 # no secret
                 if time.monotonic() + pause >= self.deadline:
                     raise
                 time.sleep(pause)
 
-    def _attempt(self, handle: Handle) -> T:
+    def _attempt(self, handle: Connection) -> T:
         try:
             return self._work(self, handle)
         except sqlite3.Error as err:
-            sorted_out = sort(err, handle.path)
+            sorted_out = classify(err, handle.path)
             handle.roll_back()
             if not isinstance(sorted_out, Busy):
                 handle.drop()
             raise sorted_out from err
-        except GivenUp:
+        except Abandoned:
             handle.roll_back()
             raise
         except BaseException:
@@ -130,7 +228,7 @@ class Job(Generic[T]):
     def _enter(self, stage: Stage) -> None:
         with self._lock:
             if self._given_up or time.monotonic() >= self.deadline:
-                raise GivenUp("no time was left")
+                raise Abandoned("no time was left")
             self._stage = stage
 
     def _finish(self, value: T | None, error: BaseException | None) -> None:
@@ -142,11 +240,13 @@ class Job(Generic[T]):
 class Worker:
     """The thread. It ends by `stop`, and never keeps the interpreter from ending."""
 
-    def __init__(self, handle: Handle) -> None:
+    def __init__(self, handle: Connection) -> None:
         self._queue: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
         self.handle = handle
         try:
-            threading.Thread(target=self._run, args=(handle, self._queue), name="coord sqlite", daemon=True).start()
+            threading.Thread(
+                target=self._run, args=(handle, self._queue), name="coord sqlite", daemon=True
+            ).start()
         except RuntimeError as err:
             raise StoreUnavailable(f"no thread could be started for {handle.path}: {err}") from None
 
@@ -167,7 +267,7 @@ class Worker:
         return rest
 
     @staticmethod
-    def _run(handle: Handle, jobs: queue.SimpleQueue[Job[Any] | None]) -> None:
+    def _run(handle: Connection, jobs: queue.SimpleQueue[Job[Any] | None]) -> None:
         while (job := jobs.get()) is not None:
             job.run(handle)
             del job

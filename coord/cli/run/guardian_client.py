@@ -1,0 +1,128 @@
+"""The runner's side of the guardian: gives orders, hears reports, and stands in for a guardian that fails."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from coord.cli.run import pipe, process
+from coord.cli.run.guardian import Guardian, live
+from coord.cli.run.pipe import Cause, Command, Report
+
+
+@dataclass(frozen=True)
+class Finished:
+    """COMMAND and its group have ended."""
+
+    cause: Cause
+    status: int
+    """An exit status as a shell would give it: 128 + n for signal n."""
+
+
+class GuardianClient:
+    """COMMAND under its guardian. Make it before the process has any second thread: it forks."""
+
+    def __init__(
+        self, command: Sequence[str], grace: float, ignored: Collection[signal.Signals] = ()
+    ) -> None:
+        process.load()
+        process.adopt_orphans()  # a killed guardian's children come to us, to be waited for
+        their_orders, self._orders = os.pipe()
+        reports, their_reports = os.pipe()
+        self.guardian = os.fork()
+        if self.guardian == 0:
+            os.close(self._orders)
+            os.close(reports)
+            os.set_blocking(their_reports, False)
+            live(Guardian(command, their_orders, their_reports, grace, os.getpgrp(), ignored))
+        os.close(their_orders)
+        os.close(their_reports)
+        os.set_blocking(self._orders, False)
+        self._reader = pipe.Reader(reports)
+        self.child: int | None = None
+        """COMMAND's process id, and that of its group, once it was started."""
+        self.stopped = False
+        """A stop of COMMAND was reported; whoever deals with it sets this back."""
+        self.finished: Finished | None = None
+        self.gone = False
+        """The guardian has ended, or been killed."""
+
+    def fileno(self) -> int:
+        """Readable when there is a report, for select."""
+        return self._reader.fd
+
+    def start(self, environment: dict[str, str], deadline: float) -> None:
+        """Have COMMAND started, with `environment` on top of ours, under a `deadline` on the clock of total_seconds."""
+        pipe.write(
+            self._orders, Command.START, pipe.MOMENT.pack(deadline) + pipe.variables(environment)
+        )
+
+    def extend(self, deadline: float) -> None:
+        pipe.write(self._orders, Command.EXTEND, pipe.MOMENT.pack(deadline))
+
+    def pass_on(self, number: int) -> None:
+        """Pass a signal on to COMMAND."""
+        pipe.write(self._orders, Command.SIGNAL, pipe.NUMBER.pack(number))
+
+    def end(self, kill_at: float) -> None:
+        """SIGTERM to COMMAND's group now, SIGKILL at that moment."""
+        pipe.write(self._orders, Command.END, pipe.MOMENT.pack(kill_at))
+
+    def hear(self) -> None:
+        """Take in what has been reported. Call it when this is readable."""
+        for kind, payload in self._reader.frames():
+            if kind == Report.STARTED:
+                (self.child,) = pipe.NUMBER.unpack(payload)
+            elif kind == Report.STOPPED:
+                self.stopped = True
+            elif kind == Report.FINISHED:
+                cause, status = pipe.ENDED.unpack(payload)
+                code = os.waitstatus_to_exitcode(status)
+                self.finished = Finished(Cause(cause), code if code >= 0 else 128 - code)
+        self.gone = self._reader.ended
+
+    def force(self, wait: float = 1.0) -> bool:
+        """Kill what there is, without the guardian's help. Whether the group is known to have ended."""
+        child = self.child
+        if not self.gone:
+            os.kill(
+                self.guardian, signal.SIGKILL
+            )  # not reaped before `bury`, so the id is still its own
+        until = time.monotonic() + wait
+        while time.monotonic() < until:
+            self._reap()
+            if not self._kill_group(child):
+                return True
+            time.sleep(0.01)
+        return False
+
+    def bury(self) -> None:
+        """Wait for a guardian that has finished, or was killed."""
+        if self.finished is not None or self.gone:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.guardian, 0)
+
+    def close(self) -> None:
+        """Let go: a guardian that still watches takes it for our end, and ends COMMAND."""
+        os.close(self._orders)
+        os.close(self._reader.fd)
+
+    def _kill_group(self, child: int | None) -> bool:
+        if child is None:
+            return False
+        try:
+            os.killpg(child, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass

@@ -1,0 +1,237 @@
+"""What is written on the board beside the leases, where candidates and operators tell each other things."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from coord.core.lease import MAX_TOKEN
+from coord.core.validation import is_number
+
+CANDIDATE = "candidate"
+"""The kind of a notice by which a candidate that waits says so (`coord/core/announcements.py`)."""
+REQUEST = "request"
+"""The kind of a notice by which somebody asks something of a role's leader."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """One notice about `role`. Whoever posts another under the same `key` (1 to 127 bytes) replaces it.
+
+    `body` is what JSON can hold. It stands for `ttl` seconds from when it was posted, by the store's clock. A `loud`
+    one is told at once to all who watch the board. `posted_at` is wall time (seconds since 1970), for people;
+    `remaining` is in seconds, by the store's clock when it was read. Both are the store's to fill in.
+    """
+
+    key: str
+    role: str
+    kind: str
+    body: Mapping[str, Any] = field(hash=False)
+    ttl: float
+    loud: bool = False
+    posted_at: float = 0.0
+    remaining: float = 0.0
+
+
+# -- A candidate that waits for its role, as the board shows it to people. Those who lead are in their lease instead.
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Who waits for `role`: its id (`leadership.candidate`), what it says about itself, its priority.
+
+    `since` is wall time by its own machine (seconds since 1970): when it began to wait.
+    """
+
+    role: str
+    candidate: str
+    info: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    priority: int = 0
+    since: float = 0.0
+
+    def notice(self, ttl: float) -> Announcement:
+        """What it posts; loud where its priority is above 0, so that a leader hears of it."""
+        body = {
+            "candidate": self.candidate,
+            "info": dict(self.info),
+            "priority": self.priority,
+            "since": round(self.since, 3),
+        }
+        return Announcement(self.key, self.role, CANDIDATE, body, ttl, self.priority > 0)
+
+    @property
+    def key(self) -> str:
+        """Of its notice: those of one role stand together."""
+        return key_prefix(self.role) + self.candidate
+
+    @classmethod
+    def of(cls, notice: Announcement) -> Candidate | None:
+        """Who posted that; None for another kind of notice, or one that no candidate wrote."""
+        body = notice.body
+        who, info, priority, since = (
+            body.get(name) for name in ("candidate", "info", "priority", "since")
+        )
+        if notice.kind != CANDIDATE or not isinstance(who, str) or not isinstance(info, dict):
+            return None
+        if not isinstance(priority, int) or isinstance(priority, bool) or not is_number(since):
+            return None
+        return cls(notice.role, who, info, priority, float(since))
+
+
+def key_prefix(role: str) -> str:
+    """What the keys of all candidates for a role begin with. A digest: with the role in it a key could be too long."""
+    import hashlib  # slow to import, and one that leads at once has no place among those that wait
+
+    return f"{hashlib.blake2b(role.encode(), digest_size=10).hexdigest()} "
+
+
+def by_priority(notices: Iterable[Announcement]) -> list[Candidate]:
+    """The candidates among them: the highest priority first, then who has waited longest."""
+    found = (one for notice in notices if (one := Candidate.of(notice)) is not None)
+    return sorted(found, key=lambda one: (-one.priority, one.since, one.candidate))
+
+
+# -- What a stored notice means. Total: a row that somebody wrote by hand may hold anything, and is then left out.
+
+
+def encode_body(body: Mapping[str, Any]) -> str:
+    """A body as it is stored: a text, in ASCII, so that a store finds nothing in it that would mean something."""
+    return json.dumps(dict(body), allow_nan=False, separators=(",", ":"))
+
+
+def decode_announcement(
+    key: object,
+    role: object,
+    kind: object,
+    body: object,
+    ttl: object,
+    loud: object,
+    posted_at: object,
+    left: float,
+) -> Announcement | None:
+    """The notice that these columns hold, `left` seconds before it runs out; None where they hold none."""
+    if not (
+        isinstance(key, str)
+        and isinstance(role, str)
+        and isinstance(kind, str)
+        and isinstance(body, str)
+    ):
+        return None
+    if not is_number(ttl) or ttl <= 0:
+        return None
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(said, dict):
+        return None
+    at = float(posted_at) if is_number(posted_at) else 0.0
+    return Announcement(key, role, kind, said, float(ttl), bool(loud), at, min(left, float(ttl)))
+
+
+# -- What the leader of a role may be asked: to step down, or to hand the role to a certain candidate.
+# It is asked by a loud notice on the board, and does it itself, by the way of every step-down: first the work ends, then
+# the lease is released. Nobody else's lease is ever written. An order names the term that it means, so that one which
+# comes late does not hit the next leader.
+#
+
+STANDS_FOR, AT_LEAST = 2.0, 60.0
+"""An order stands for so many ttls of the lease, and so many seconds: a leader that lost its feed listens again within
+ten, and the clocks of two nodes, by which a notice runs out, may be half a minute apart. It is for one term, so its
+standing longer does no harm."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandoverRequest:
+    """`to` is a candidate's id (None: anybody). `cooldown`: seconds for which the leader then does not stand; None: its
+    own choice. `by` says who asks."""
+
+    role: str
+    token: int
+    to: str | None = None
+    by: str = ""
+    cooldown: float | None = None
+    key: str = ""
+
+    def notice(self, ttl: float) -> Announcement:
+        """The order, to be posted; `ttl` is the lease's."""
+        body = {"token": self.token, "to": self.to, "by": self.by, "cooldown": self.cooldown}
+        return Announcement(
+            self.key, self.role, REQUEST, body, max(STANDS_FOR * ttl, AT_LEAST), loud=True
+        )
+
+    @classmethod
+    def of(cls, notice: Announcement) -> HandoverRequest | None:
+        """The order that was posted; None for another kind of notice, or one that cannot be used."""
+        token, to, by, cooldown = (
+            notice.body.get(name) for name in ("token", "to", "by", "cooldown")
+        )
+        if (
+            notice.kind != REQUEST
+            or not is_number(token, MAX_TOKEN)
+            or not (to is None or (isinstance(to, str) and to))
+        ):
+            return None
+        pause = float(cooldown) if is_number(cooldown, MAX_TOKEN) and cooldown >= 0 else None
+        return cls(
+            notice.role, int(token), to, by if isinstance(by, str) else "", pause, notice.key
+        )
+
+
+# -- When a leader gives way: to an order, or to a candidate that is preferred to it. Decides; does nothing.
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """Hand over now: to that candidate, or to anybody. `key` is of the notice that has been heeded, `rest` in seconds
+    (None: as for any step-down)."""
+
+    to: str | None
+    by: str
+    key: str
+    rest: float | None
+
+
+def decide_handover(
+    notices: Iterable[Announcement],
+    token: int,
+    candidate: str,
+    priority: int,
+    tenure: float,
+    min_tenure: float,
+) -> Handover | float | None:
+    """What the leader `candidate`, under `token` for `tenure` seconds, makes of what was posted about its role.
+
+    An order is carried out at once. A candidate of a higher priority gets the role once the term has lasted
+    `min_tenure` seconds: until then the answer is how long that will be. None: there is nothing to heed.
+    """
+    notices = list(notices)
+    for notice in notices:
+        order = HandoverRequest.of(notice)
+        if order is not None and order.token == token and order.to != candidate:
+            rest = order.cooldown if order.to is None else order.cooldown or 0.0
+            return Handover(order.to, order.by, order.key, rest)
+    preferred = next(
+        (
+            one
+            for one in by_priority(notices)
+            if one.priority > priority and one.candidate != candidate
+        ),
+        None,
+    )
+    if preferred is None:
+        return None
+    if tenure < min_tenure:
+        return min_tenure - tenure
+    return Handover(preferred.candidate, f"priority {preferred.priority}", "", 0.0)
+
+
+MAX_COUNTED, MAX_COUNTED_ROLES = 256, 64
+"""How many candidates of a role are counted, and for how many roles, when announcements are posted."""
+
+
+def counted_roles(notices: Sequence[Announcement]) -> list[str]:
+    """The roles whose candidates a post of these counts."""
+    return sorted({one.role for one in notices if one.kind == CANDIDATE})[:MAX_COUNTED_ROLES]

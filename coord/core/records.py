@@ -1,0 +1,223 @@
+"""Records as JSON text. Datetimes and bytes are written as RethinkDB's wire protocol writes them, for every store."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import socket
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any, NamedTuple, TypeGuard
+
+from coord.core import validation
+from coord.errors import BadArgument
+
+KIND = "$reql_type$"
+
+
+def encode_record(value: object) -> str:
+    """Raises `TypeError` or `ValueError` for what `values.plain` would not let through."""
+    return json.dumps(
+        value, default=_special, allow_nan=False, separators=(",", ":"), ensure_ascii=False
+    )
+
+
+def decode_record(text: str) -> Any:
+    """Raises `ValueError` or `TypeError` for what `dump` did not write."""
+    return json.loads(text, object_hook=_plain)
+
+
+def decode(value: Any) -> Any:
+    """The same for JSON that has been parsed already."""
+    if isinstance(value, dict):
+        return _plain({name: decode(item) for name, item in value.items()})
+    return [decode(item) for item in value] if isinstance(value, list) else value
+
+
+def _special(value: object) -> dict[str, Any]:
+    if isinstance(value, datetime):
+        offset = value.strftime("%z")
+        return {
+            KIND: "TIME",
+            "epoch_time": value.timestamp(),
+            "timezone": f"{offset[:3]}:{offset[3:5]}",
+        }
+    if isinstance(value, bytes):
+        return {KIND: "BINARY", "data": base64.b64encode(value).decode("ascii")}
+    raise TypeError(type(value).__name__)
+
+
+def _plain(found: dict[str, Any]) -> Any:
+    kind = found.get(KIND)
+    if kind == "TIME":
+        offset = str(found["timezone"])
+        minutes = int(offset[1:3]) * 60 + int(offset[4:6]) if len(offset) == 6 else 0
+        zone = (
+            timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes))
+            if minutes
+            else timezone.utc
+        )
+        try:
+            return datetime.fromtimestamp(found["epoch_time"], zone)
+        except (ValueError, OverflowError, OSError):
+            return found  # a year that Python does not know
+    if kind == "BINARY":
+        return base64.b64decode(found["data"])
+    return found
+
+
+# -- A service's status as callers give it, checked; and what is wrong with a record that somebody wrote by hand.
+
+MAX_DEPTH = 16
+"""RethinkDB's driver takes 20 levels of nesting in a whole query."""
+MAX_ID_BYTES = 127
+"""RethinkDB's limit for a primary key."""
+TOMBSTONE = "unregistered"
+"""The one field by which `remove` marks the place of a record (see `Records.remove`)."""
+
+
+def validate_status(given: object) -> Record:
+    """A copy of `status_info` that is fit to be stored, `host` and `pid` filled in. Raises `BadArgument`."""
+    allowed = "a dict with string keys and at least role, ttl and load"
+    if not isinstance(given, Mapping):
+        raise BadArgument("status_info", type(given).__name__, allowed)
+    # Errors name fields and not the whole of it: a service may say where it is with a password in it.
+    if not all(isinstance(name, str) for name in given):
+        raise BadArgument(
+            "status_info", [name for name in given if not isinstance(name, str)], allowed
+        )
+    for field in ("role", "ttl", "load"):
+        if field not in given:
+            raise BadArgument("status_info", list(given), f"{allowed}; {field} is missing")
+    record = {name: storable(value, f"status_info[{name!r}]") for name, value in given.items()}
+    validation.role(record["role"], "status_info['role']")
+    validation.number(record["ttl"], "status_info['ttl']", low=0, above=True)
+    if not is_number(record["load"]):
+        raise BadArgument("status_info['load']", given["load"], "a finite number; lower is better")
+    if record.get("id") is None:
+        record.pop("id", None)
+    else:
+        validate_id(record["id"], "status_info['id']")
+    if record.get("first_heartbeat") is None:
+        record.pop("first_heartbeat", None)
+    elif not isinstance(record["first_heartbeat"], datetime):
+        raise BadArgument(
+            "status_info['first_heartbeat']",
+            given["first_heartbeat"],
+            "a datetime with a time zone, or leave it out",
+        )
+    record.pop("last_heartbeat", None)
+    record.setdefault("host", socket.gethostname())
+    record.setdefault("pid", os.getpid())
+    return record
+
+
+def silence_by_wall_clock(ttl: float, last_heartbeat: object, wall: float) -> float:
+    """Seconds for which a service of before the machine's start was silent, by the wall clock; it is down anyhow."""
+    return max(2 * ttl, wall - last_heartbeat) if is_number(last_heartbeat) else 2 * ttl
+
+
+def validate_id(value: object, argument: str = "id") -> str | int:
+    """The id of a record: a string of 1 to 127 bytes in UTF-8 without NUL, or an int."""
+    allowed = f"an id is a string of 1 to {MAX_ID_BYTES} bytes in UTF-8, without NUL, or an int below 2^53"
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
+        return value
+    return validation.name(value, argument, MAX_ID_BYTES, allowed)
+
+
+def storable(value: object, argument: str, depth: int = 0) -> Any:
+    """A deep copy of what every store can hold: JSON, datetimes with a time zone (to the millisecond), bytes."""
+    if value is None or isinstance(value, (bool, str, bytes)):
+        return value
+    if isinstance(value, (int, float)):
+        if math.isfinite(value):
+            return value
+        raise BadArgument(argument, value, "a finite number")
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise BadArgument(argument, value, "a datetime with a time zone")
+        return value.replace(microsecond=value.microsecond // 1000 * 1000)
+    if isinstance(value, (list, tuple, Mapping)) and depth >= MAX_DEPTH:
+        raise BadArgument(argument, type(value).__name__, f"at most {MAX_DEPTH} levels of nesting")
+    if isinstance(value, (list, tuple)):
+        return [storable(item, argument, depth + 1) for item in value]
+    if isinstance(value, Mapping):
+        if not all(isinstance(name, str) and not name.startswith("$reql_") for name in value):
+            raise BadArgument(
+                argument, list(value), "a dict with string keys that do not begin with $reql_"
+            )
+        return {name: storable(item, argument, depth + 1) for name, item in value.items()}
+    raise BadArgument(
+        argument,
+        value,
+        "None, a bool, number, string, bytes, datetime with a time zone, list or dict",
+    )
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """A finite int or float; a bool is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def problems(record: Mapping[str, Any], now: datetime) -> list[str]:
+    """What is wrong with a stored record, for people; empty for a good one.
+
+    The first four kinds keep it out of lookups and purges: it cannot be judged. The others make it look better or worse
+    than it is.
+    """
+    if TOMBSTONE in record:
+        return []
+    found = []
+    ttl, beat = record.get("ttl"), record.get("last_heartbeat")
+    if "ttl" not in record:
+        found.append("no ttl")
+    elif not is_number(ttl) or ttl <= 0:
+        found.append(f"ttl is not a number above 0: {abbreviate(ttl)}")
+    if "last_heartbeat" not in record:
+        found.append("no last_heartbeat")
+    elif not isinstance(beat, datetime) or beat.tzinfo is None:
+        found.append(f"last_heartbeat is not a time: {abbreviate(beat)}")
+    elif is_number(ttl) and (ahead := (beat - now).total_seconds()) > ttl:
+        found.append(
+            f"last_heartbeat lies {ahead:.0f} s in the future: written by a client's clock?"
+        )
+    if "load" in record and not is_number(record["load"]):
+        found.append(f"load is not a number, and sorts last: {abbreviate(record['load'])}")
+    if "role" in record and not isinstance(record["role"], str):
+        found.append(f"role is not a string: {abbreviate(record['role'])}")
+    return found
+
+
+def is_published(record: Mapping[str, Any]) -> bool:
+    """Whether it is a leader that `Records.publish` wrote: a lease's holder and token, which no ancestor writes."""
+    return isinstance(record.get("holder"), str) and is_number(record.get("token"))
+
+
+def abbreviate(value: object) -> str:
+    """A value for a message."""
+    shown = repr(value)
+    return shown if len(shown) <= 40 else f"{shown[:30]}…"
+
+
+def has_valid_times(record: Mapping[str, Any]) -> bool:
+    """Whether its health can be told from its fields."""
+    ttl, beat = record.get("ttl"), record.get("last_heartbeat")
+    return is_number(ttl) and ttl > 0 and isinstance(beat, datetime) and beat.tzinfo is not None
+
+
+def by_load(record: Mapping[str, Any]) -> tuple[int, float]:
+    """Sort key: the lowest load first; a record without a number for a load comes last."""
+    load = record.get("load")
+    return (0, load) if is_number(load) else (1, 0)
+
+
+Record = dict[str, Any]
+
+
+class RecordWithRemaining(NamedTuple):
+    """A record and the seconds that it stays healthy from now (0 or less: it is down), by the store's clock."""
+
+    record: Record
+    remaining: float

@@ -1,0 +1,1 @@
+"""Elections on one event loop: sessions, electors, terms, callbacks and lookups."""

@@ -1,0 +1,262 @@
+"""The candidates of one coordinator that wait, on the board, so that people and leaders can see them.
+
+Only that: nothing here decides who leads, and nothing of it delays or fails a leadership. What cannot be posted is
+posted with the next round; what is not withdrawn runs out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import random
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from coord.core.announcements import Announcement, Candidate
+from coord.errors import BadArgument, StoreRefused
+from coord.runtime import log
+from coord.runtime.retry import Backoff
+from coord.runtime.timers import within
+from coord.stores.protocol import Announcements
+
+COALESCE_DELAY = 1.0
+"""Seconds, at most, between what changes and the round that says so: many changes go in one query."""
+LIFETIME_TTLS = 3.0
+"""A notice stands for so many ttls of the lease: it is posted anew after 0.5 to 1.5, and one round may fail."""
+MAX_PER_QUERY = 1_000
+"""Notices to one query."""
+MAX_QUERY_TIME = 5.0
+"""Seconds that a query may take, at most; a sixth of the shortest ttl in it, as every attempt of a candidate."""
+CLOSE_TIMEOUT = 1.0
+"""Seconds that the end of a coordinator waits for its notices to be taken away."""
+
+
+@dataclass(slots=True, eq=False)
+class _Announced:
+    candidate: Candidate
+    ttl: float
+    due: float
+    heard: Callable[[int], None]
+    posted: bool = False
+    """Whether it may be on the board, and is to be taken away."""
+
+
+class CandidateAnnouncer:
+    """`board` gives the board, or raises `BadArgument` where the store has none. Lives on one loop.
+
+    Candidates of one ttl are posted anew together, once a ttl. When in it is drawn: processes are not to do it in step.
+    """
+
+    def __init__(self, board: Callable[[], Announcements]) -> None:
+        self._board = board
+        self._listed: dict[str, _Announced] = {}
+        self._gone: set[str] = set()
+        self._due = math.inf
+        self._sooner = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._phase = random.random()  # noqa: S311 # no secret
+        self._failing = self._told = False
+
+    def add(
+        self, candidate: Candidate, ttl: float, heard: Callable[[int], None]
+    ) -> Callable[[], None]:
+        """List it, soon; `heard` is told, now and then, how many wait for its role. Returns what ends that."""
+        try:
+            self._board()
+        except BadArgument:  # a store of somebody else's, without one
+            return lambda: None
+        loop = asyncio.get_running_loop()
+        one = _Announced(candidate, ttl, loop.time() + min(COALESCE_DELAY, ttl / 10), heard)
+        one.posted = candidate.key in self._gone
+        self._gone.discard(candidate.key)
+        self._listed[candidate.key] = one
+        self._look_at(one.due)
+        if self._task is None or self._task.done():
+            self._task = loop.create_task(self._run(), name="coord waiting")
+        return lambda: self._remove(one)
+
+    def _remove(self, one: _Announced) -> None:
+        key = one.candidate.key
+        if self._listed.get(key) is not one:
+            return
+        del self._listed[key]
+        if one.posted:
+            self._gone.add(key)
+            with contextlib.suppress(RuntimeError):  # no loop runs any more
+                self._look_at(asyncio.get_running_loop().time() + min(COALESCE_DELAY, one.ttl / 10))
+        elif not self._listed and not self._gone:
+            self._look_at(-math.inf)  # came and went before anybody was told: the task may end
+
+    async def close(self) -> None:
+        """Take all away, if the store answers."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        gone = self._gone.union(key for key, one in self._listed.items() if one.posted)
+        self._listed, self._gone = {}, set()
+        if gone and not self._failing:
+            with contextlib.suppress(Exception):  # then it runs out
+                await self._board().withdraw(gone, CLOSE_TIMEOUT)
+
+    # -- the rounds ----------------------------------------------------------------------------------------------
+
+    def _look_at(self, moment: float) -> None:
+        if moment < self._due:
+            self._due = moment
+            self._sooner.set()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._listed or self._gone:
+            self._sooner.clear()
+            if (left := self._due - loop.time()) > 0:
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await within(self._sooner.wait(), left)
+                continue
+            self._due = math.inf
+            await self._round()
+            for one in self._listed.values():
+                self._look_at(one.due)
+
+    async def _round(self) -> None:
+        now = asyncio.get_running_loop().time()
+        due = [one for one in self._listed.values() if one.due <= now]
+        timeout = min([MAX_QUERY_TIME, *(one.ttl / 6 for one in due)])
+        gone = set(self._gone)
+        for one in due:
+            one.posted, one.due = True, self._next(one.ttl, now)
+        try:
+            board = self._board()
+            if gone:
+                await board.withdraw(gone, timeout)
+                self._gone -= gone
+            waiting = await self._post(
+                board, [one.candidate.notice(LIFETIME_TTLS * one.ttl) for one in due], timeout
+            )
+            for one in self._listed.values():
+                if (number := waiting.get(one.candidate.role)) is not None:
+                    one.heard(number)
+        except Exception as err:  # whatever a store does, candidates go on
+            self._failed(err, gone)
+        else:
+            self._failing = False
+
+    def _failed(self, err: Exception, gone: set[str]) -> None:
+        """The next round tries again; what was not taken away by then has nearly run out."""
+        if self._failing or not self._listed:
+            self._gone -= gone
+        if isinstance(err, StoreRefused):  # there is no board: nothing to take away, ever
+            self._gone.clear()
+            for one in self._listed.values():
+                one.posted = False
+        self._failing = True
+        if not self._told:
+            self._told = True
+            log.warning("board.not_posted", because=str(err) or type(err).__name__)
+
+    @staticmethod
+    async def _post(
+        board: Announcements, notices: Sequence[Announcement], timeout: float
+    ) -> dict[str, int]:
+        waiting: dict[str, int] = {}
+        for begin in range(0, len(notices), MAX_PER_QUERY):
+            waiting.update(await board.post(notices[begin : begin + MAX_PER_QUERY], timeout))
+        return waiting
+
+    def _next(self, ttl: float, now: float) -> float:
+        """When those of this ttl are posted anew: the first such moment that is half a ttl away."""
+        return (math.ceil(now / ttl + 0.5 - self._phase) + self._phase) * ttl
+
+
+# -- What is posted loudly about the roles that this coordinator stands for: orders, and candidates that are preferred.
+# Hints, like all that is on the board: a leader that hears nothing leads on, and one that hears of it late is late.
+#
+
+PRUNE_EVERY = 60.0
+"""Seconds between looks for what has run out."""
+RETRY_UNSUPPORTED = 60.0
+"""Seconds until a store that had no board is asked again."""
+WITHDRAW_TIMEOUT = 5.0
+
+
+class RequestListener:
+    """Listens while it is begun and not ended. `hear` is told the role of each notice that came. Lives on one loop."""
+
+    def __init__(self, board: Callable[[], Announcements], hear: Callable[[str], None]) -> None:
+        self._board, self._hear = board, hear
+        self._heard: dict[str, dict[str, tuple[Announcement, float]]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._swept = 0.0
+        self._ending: set[asyncio.Task[None]] = set()
+
+    def begin(self) -> None:
+        """Listen from now on, if the store has a board."""
+        if self._task is None or self._task.done():
+            try:
+                self._board()
+            except BadArgument:  # a store of somebody else's, without one
+                return
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="coord wishes")
+
+    def end(self) -> None:
+        """Listen no more."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        self._heard.clear()
+
+    async def close(self) -> None:
+        """End, and wait until nothing of this uses the store."""
+        tasks = [*self._ending, *([self._task] if self._task is not None else [])]
+        self.end()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def about(self, role: str) -> list[Announcement]:
+        """What was posted about it and has not run out, by the clock of this process."""
+        now = asyncio.get_running_loop().time()
+        there = self._heard.get(role, {})
+        for key in [key for key, (_, until) in there.items() if until <= now]:
+            del there[key]
+        return [notice for notice, _ in there.values()]
+
+    def heeded(self, role: str, key: str) -> None:
+        """It has been done: forget it, and take it off the board, so that nobody waits for it any more."""
+        self._heard.get(role, {}).pop(key, None)
+        task = asyncio.get_running_loop().create_task(self._withdraw(key), name="coord withdraw")
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _withdraw(self, key: str) -> None:
+        with contextlib.suppress(Exception):  # then it runs out
+            await self._board().withdraw([key], WITHDRAW_TIMEOUT)
+
+    async def _run(self) -> None:
+        backoff = Backoff(0.1, 10.0)
+        while True:
+            try:
+                await self._follow(backoff)
+            except StoreRefused as err:
+                log.debug("feed.broken", error=type(err).__name__)
+                await asyncio.sleep(RETRY_UNSUPPORTED)
+            except Exception as err:  # whatever a store does, leaders lead on
+                log.debug("feed.broken", error=type(err).__name__)
+                await asyncio.sleep(backoff.next())
+
+    async def _follow(self, backoff: Backoff) -> None:
+        feed = cast("AsyncGenerator[Announcement, Any]", self._board().watch())
+        async with contextlib.aclosing(feed):
+            async for notice in feed:
+                backoff.reset()
+                now = asyncio.get_running_loop().time()
+                if now > self._swept + PRUNE_EVERY:
+                    self._swept = now
+                    self._heard = {
+                        role: self._heard[role] for role in tuple(self._heard) if self.about(role)
+                    }
+                self._heard.setdefault(notice.role, {})[notice.key] = (
+                    notice,
+                    now + notice.remaining,
+                )
+                self._hear(notice.role)

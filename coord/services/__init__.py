@@ -1,0 +1,1 @@
+"""The service registry: services send heartbeats, clients find the healthy ones."""

@@ -1,0 +1,103 @@
+"""Leaders in the table of services, where clients of the ancestor look for them. The lease decides; this only tells."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from coord.core import records as service_records
+from coord.errors import StoreRefused, StoreUnavailable
+from coord.runtime import log
+from coord.stores.protocol import Records
+
+if TYPE_CHECKING:
+    from coord.api.coordinator import AsyncCoordinator
+
+
+class LeaderPublisher:
+    """Writes leaders as `{"id": role, "role": role, "ttl": …}`, and heeds those that old clients wrote."""
+
+    def __init__(self, coordinator: AsyncCoordinator, records: Records, table: str) -> None:
+        self._coordinator, self._records, self._table = coordinator, records, table
+        self.published: dict[str, int] = {}
+
+    async def unique_service(
+        self, role: str, candidate: Mapping[str, Any] | None
+    ) -> dict[str, Any] | None:
+        """One more query than without: a look at an old client's claim, or the publication of our own.
+
+        The look and the claim are two steps. They keep out of a role that old clients have, and stay out of each
+        other's way in a move that is made one after the other; they do not make an election among old and new.
+        """
+        if role not in self.published:
+            found = await self._coordinator._retried(
+                lambda timeout: self._records.healthy(None, timeout, key=role)
+            )
+            if found and not service_records.is_published(found[0]):
+                return {"role": role, **found[0], "mine": False}
+        leader = await self._coordinator.unique_service(role, candidate)
+        if leader is not None and leader["mine"]:
+            record = {"host": socket.gethostname(), "pid": os.getpid(), **leader}
+            await self._publish(record, leader["ttl"])
+        else:
+            self.published.pop(role, None)
+        return leader
+
+    async def publish_lease(self, role: str) -> bool:
+        """Publish who leads by the lease; whether it stands there now."""
+        lease = await self._coordinator.leader(role)
+        if lease is None:
+            return False
+        record = {
+            **lease.info,
+            "role": role,
+            "ttl": lease.ttl,
+            "holder": lease.holder,
+            "token": lease.token,
+        }
+        return await self._publish(record, lease.remaining)
+
+    async def take_back(self) -> None:
+        """Delete what was published here."""
+        self._coordinator.closing.discard(self.take_back)
+        published, self.published = self.published, {}
+        await asyncio.gather(
+            *(
+                self._try(functools.partial(self._records.withdraw, role, token), role)
+                for role, token in published.items()
+            )
+        )
+
+    async def _publish(self, leader: Mapping[str, Any], remaining: float) -> bool:
+        record = {
+            name: value
+            for name, value in leader.items()
+            if name not in ("mine", "id", "last_heartbeat")
+        }
+        role, token = record["role"], record["token"]
+        done = await self._try(
+            lambda timeout: self._records.publish(record, remaining, timeout), role
+        )
+        if done:
+            self.published[role] = token
+            self._coordinator.closing.add(self.take_back)
+        elif done is False:
+            log.warning(
+                "registry.not_published",
+                role=role,
+                table=self._table,
+                because="another's record is there",
+            )
+        return bool(done)
+
+    async def _try(self, ask: Callable[[float], Awaitable[bool]], role: str) -> bool | None:
+        """It is for others: that it fails must not cost the caller its leadership."""
+        try:
+            return await self._coordinator._retried(ask)
+        except (StoreUnavailable, StoreRefused) as err:
+            log.warning("registry.not_published", role=role, table=self._table, because=str(err))
+            return None

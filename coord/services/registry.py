@@ -1,0 +1,438 @@
+"""Which of the healthy services a caller gets. One look at the store each way."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from coord.core import records as service_records
+from coord.core import validation
+from coord.core.records import Record
+from coord.errors import BadArgument, StoreRefused
+from coord.runtime import log, process
+from coord.services.leaders import LeaderPublisher
+from coord.services.watch import ServiceChange, watch_services
+from coord.stores.protocol import Records
+
+if TYPE_CHECKING:
+    from coord.api.coordinator import AsyncCoordinator, Coordinator
+
+CHOICES = ("least", "spread")
+
+
+def validate_choice(choose: object) -> str:
+    """One of `CHOICES`."""
+    if choose not in CHOICES:
+        raise BadArgument(
+            "choose", choose, '"least" (the lowest load) or "spread" (the better of two at random)'
+        )
+    return str(choose)
+
+
+async def choose_service(records: Records, role: str, choose: str, timeout: float) -> Record | None:
+    """A healthy service of that role, or None.
+
+    "least" is the lowest load. Everybody who looks between two heartbeats gets the same one, so a crowd lands on it.
+    "spread" draws two at random and takes the lower load of them: nearly as well balanced as always finding the
+    lowest, and with figures that are a heartbeat old much better (Mitzenmacher, "The Power of Two Choices in
+    Randomized Load Balancing", 2001; "How Useful Is Old Information?", 2000).
+    """
+    if choose == "least":
+        return await records.least(role, timeout)
+    two = await records.sample(role, 2, timeout)
+    return min(
+        two, key=service_records.by_load, default=None
+    )  # of equal loads the first, and the order is random
+
+
+# -- `AsyncServiceRegistry`: services heartbeat, others find the healthy ones. The successor of `doublethink`'s.
+
+UNANSWERED_WINDOW = 300.0
+"""Seconds for which a registration that was never answered is taken to be under way still."""
+
+
+class BadRecord(NamedTuple):
+    """A record that somebody wrote and that is not as it should be. `problems` is for people."""
+
+    record: Record
+    problems: list[str]
+
+
+class _Registration:
+    """What this registry knows of an id that it heartbeats."""
+
+    def __init__(self) -> None:
+        self.lock = (
+            asyncio.Lock()
+        )  # a heartbeat that is under way is over before the record is removed
+        self.nonce = uuid.uuid4().hex
+        self.registered = False
+        self.doubtful_until = 0.0
+
+
+class AsyncServiceRegistry:
+    """The services of one table. All durations are in seconds; health is judged by the store's clock, in the query.
+
+    coordinator: an `AsyncCoordinator`, or a URL that one is made of (and closed with the registry).
+    table: on RethinkDB the table of that name, which the ancestor's clients may use at the same time.
+    publish: also write the leaders that `unique_service` makes into the table, as old clients' lookups expect them,
+        and heed the leaders that old clients have written there (docs/moving-over.md says what that can and cannot do).
+
+    Every call raises `StoreUnavailable` when the store does not answer within the coordinator's timeout, and
+    `StoreRefused` (`NotSetUp`, `AccessDenied`) when it will go on refusing.
+    """
+
+    def __init__(
+        self,
+        coordinator: AsyncCoordinator | str | None = None,
+        table: str = "services",
+        *,
+        publish: bool = False,
+    ) -> None:
+        from coord.api.coordinator import AsyncCoordinator
+
+        if not isinstance(table, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", table):
+            raise BadArgument("table", table, "1 to 100 letters, digits, _ and -")
+        self._owns = not isinstance(coordinator, AsyncCoordinator)
+        self.coordinator = (
+            coordinator
+            if isinstance(coordinator, AsyncCoordinator)
+            else AsyncCoordinator(coordinator)
+        )
+        self.table = table
+        self.records = self.coordinator.records(table)
+        self.publishing = (
+            LeaderPublisher(self.coordinator, self.records, table) if publish else None
+        )
+        self._begin()
+        process.reset_after_fork(self)
+
+    def _begin(self) -> None:
+        self._entries: dict[str | int, _Registration] = {}
+        self._unanswered: dict[str, list[str]] = {}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.table!r} on {self.coordinator.url}>"
+
+    async def __aenter__(self) -> AsyncServiceRegistry:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Take back what was published, and close the coordinator if it was made here. Services stay registered."""
+        if self.publishing is not None:
+            await self.publishing.take_back()
+        if self._owns:
+            await self.coordinator.close()
+
+    # -- being there -------------------------------------------------------------------------------------------
+
+    async def heartbeat(self, status_info: Mapping[str, Any]) -> Record:
+        """Say that a service is there: write its record, and return it as stored, with `id` and the store's times.
+
+        `status_info` needs `role`, `ttl` (seconds) and `load` (lower is better); anything else is kept as given, and
+        it is never changed. Without an `id` one is made: send it back with each later heartbeat. The natural cadence
+        is `ttl / 3`; `coord.Heartbeat` does it for you. One query. Raises `BadArgument` for what cannot be stored.
+        After `StoreUnavailable` the record may have been written or not; calling again with the same dict is right,
+        id or none.
+        """
+        record = service_records.validate_status(status_info)
+        role, made = record["role"], "id" not in record
+        if made:
+            waiting = self._unanswered.get(role)
+            record["id"] = waiting.pop(0) if waiting else str(uuid.uuid4())
+        key = record["id"]
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._entries[key] = _Registration()
+        async with entry.lock:
+            self._entries[key] = (
+                entry  # it may have been unregistered while this waited: then this registers anew
+            )
+            try:
+                return await self.coordinator._retried(
+                    lambda timeout: self._beat(record, entry, timeout)
+                )
+            except BaseException:
+                if not entry.registered and made:
+                    # The next heartbeat of that role without an id takes this one: a lost answer leaves no twin.
+                    self._unanswered.setdefault(role, []).append(key)
+                raise
+
+    async def _beat(self, record: Record, entry: _Registration, timeout: float) -> Record:
+        if entry.registered:
+            stored = await self.records.keep(record, timeout)
+            if stored is not None:
+                return stored
+            # Purged, or unregistered by somebody else; but it lives, and says so.
+            log.info("registry.registered_anew", id=record["id"], role=record["role"])
+            entry.registered = False
+        try:
+            stored = await self.records.register(record, entry.nonce, timeout)
+        except BaseException:
+            entry.doubtful_until = time.monotonic() + UNANSWERED_WINDOW
+            raise
+        if stored is None:  # another process removed it with this very nonce: cannot be
+            raise StoreRefused(f"the service {record['id']!r} was unregistered")
+        entry.registered = True
+        return stored
+
+    async def unregister(self, id: str | int) -> None:  # noqa: A002 # the ancestor's name
+        """Remove a service. An id that is not there is a warning in the log. It never touches a leadership."""
+        key = service_records.validate_id(id)
+        entry = self._entries.get(key)
+        if entry is None:
+            await self._remove(key, None)
+            return
+        async with entry.lock:
+            doubtful = time.monotonic() < entry.doubtful_until
+            await self._remove(key, entry.nonce if doubtful else None)
+            if self._entries.get(key) is entry:
+                del self._entries[key]
+            entry.registered, entry.nonce, entry.doubtful_until = False, uuid.uuid4().hex, 0.0
+
+    async def _remove(self, key: str | int, nonce: str | None) -> None:
+        asked = 0
+
+        async def remove(timeout: float) -> bool:
+            nonlocal asked
+            asked += 1
+            return await self.records.remove(key, nonce, timeout)
+
+        if not await self.coordinator._retried(remove) and asked == 1:
+            log.warning("registry.unknown_id", id=key, table=self.table)
+
+    # -- finding -----------------------------------------------------------------------------------------------
+
+    async def healthy_service(self, role: str, *, choose: str = "least") -> Record | None:
+        """A healthy service of that role, or None.
+
+        choose: "least", the lowest load; "spread", the better of two at random, so that a crowd that looks at the
+            same moment does not land on one.
+        """
+        validation.role(role)
+        validate_choice(choose)
+        return await self.coordinator._retried(
+            lambda timeout: choose_service(self.records, role, choose, timeout)
+        )
+
+    async def healthy_services(self, role: str | None = None) -> list[Record]:
+        """All the healthy services of that role, or of every role, the lowest load first. May be empty."""
+        if role is not None:
+            validation.role(role)
+        found = await self.coordinator._retried(lambda timeout: self.records.healthy(role, timeout))
+        return sorted(found, key=service_records.by_load)
+
+    available_service = healthy_service
+    available_services = healthy_services
+
+    def watch_services(self, role: str) -> AsyncIterator[ServiceChange]:
+        """The services of that role: those that are there as "joined", then each that joins, leaves or expires.
+
+        Goes on through outages of the store; what happened in one is told after it.
+        """
+        return watch_services(self.records, validation.role(role), self.coordinator._timeout)
+
+    # -- keeping order -----------------------------------------------------------------------------------------
+
+    async def stale_services(self, ttls_until_deletion: float = 2) -> list[Record]:
+        """The records that `purge_stale_services` would delete; not the marks that it takes away with them."""
+        ttls = _ttls(ttls_until_deletion)
+        seen = await self.coordinator._retried(lambda timeout: self.records.roster(None, timeout))
+        return [
+            one
+            for one, left in seen
+            if service_records.TOMBSTONE not in one and left < one["ttl"] * (1 - ttls)
+        ]
+
+    async def purge_stale_services(self, ttls_until_deletion: float = 2) -> dict[str, int]:
+        """Delete the records that were silent for more than so many of their own ttls (1 or more). Never a leadership.
+
+        Returns `{"deleted": how many}`.
+        """
+        ttls = _ttls(ttls_until_deletion)
+        return {
+            "deleted": await self.coordinator._retried(
+                lambda timeout: self.records.purge(ttls, timeout)
+            )
+        }
+
+    async def bad_records(self) -> list[BadRecord]:
+        """The records that lookups and purges leave out, or judge wrongly, and why (`coord doctor` lists them)."""
+        now = datetime.now(timezone.utc)  # for one of the hints only
+        found = await self.coordinator._retried(self.records.bad)
+        listed = [BadRecord(record, service_records.problems(record, now)) for record in found]
+        return sorted(
+            (one for one in listed if one.problems), key=lambda one: repr(one.record.get("id"))
+        )
+
+    # -- the unique service ------------------------------------------------------------------------------------
+
+    async def unique_service(
+        self, role: str, candidate: Mapping[str, Any] | None = None
+    ) -> dict[str, Any] | None:
+        """The one service of that role, after claiming or keeping it for `candidate` when one is given.
+
+        `AsyncCoordinator.unique_service` says it all: the leases are in a table of their own. With `publish`, an old
+        client's living claim in this table is answered as it stands, and one of ours is written into it.
+        """
+        if self.publishing is None:
+            return await self.coordinator.unique_service(role, candidate)
+        return await self.publishing.unique_service(validation.role(role), candidate)
+
+    async def publish_leader(self, role: str) -> bool:
+        """Write who leads `role` by its lease into the table, for old clients to find; whether it stands there now.
+
+        For leaders that are not made by `unique_service`: call it every ttl / 3. Anybody may. Needs `publish=True`.
+        """
+        if self.publishing is None:
+            raise BadArgument("publish", False, "publish=True when the registry is made")
+        return await self.publishing.publish_lease(validation.role(role))
+
+    def after_fork(self) -> None:
+        """In a forked child: it has registered and published nothing (rule 9)."""
+        self._begin()
+        if self.publishing is not None:
+            self.publishing.published.clear()
+
+
+def _ttls(given: object) -> float:
+    if not service_records.is_number(given) or given < 1:
+        raise BadArgument(
+            "ttls_until_deletion", given, "a finite number from 1: a younger one lives"
+        )
+    return float(given)
+
+
+# -- `ServiceRegistry`: the service registry for threaded programs, and for those that come from `doublethink`.
+
+
+class ServiceRegistry:
+    """The same as `AsyncServiceRegistry`, for plain threads; any number of them may share one.
+
+    coordinator: a `Coordinator`, or a URL that one is made of (and closed with the registry).
+    table, publish: as there.
+    """
+
+    def __init__(
+        self,
+        coordinator: Coordinator | str | None = None,
+        table: str = "services",
+        *,
+        publish: bool = False,
+    ) -> None:
+        from coord.api.coordinator import Coordinator
+
+        self._owns = not isinstance(coordinator, Coordinator)
+        self.coordinator = (
+            coordinator if isinstance(coordinator, Coordinator) else Coordinator(coordinator)
+        )
+        self.inner = AsyncServiceRegistry(self.coordinator.inner, table, publish=publish)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.table!r} on {self.coordinator.url}>"
+
+    @property
+    def table(self) -> str:
+        return self.inner.table
+
+    def __enter__(self) -> ServiceRegistry:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take back what was published, and close the coordinator if it was made here. Services stay registered."""
+        if self.inner.publishing is not None and self.coordinator.engine.running:
+            self.coordinator.engine.call(self.inner.publishing.take_back)
+        if self._owns:
+            self.coordinator.close()
+
+    def heartbeat(self, status_info: Mapping[str, Any]) -> Record:
+        """Say that a service is there: write its record, and return it as stored, with `id` and the store's times.
+
+        `status_info` needs `role`, `ttl` (seconds) and `load` (lower is better); anything else is kept as given, and
+        it is never changed. Without an `id` one is made: send it back with each later heartbeat. The natural cadence
+        is `ttl / 3`; `coord.Heartbeat` does it for you. One query. Raises `BadArgument` for what cannot be stored.
+        After `StoreUnavailable` the record may have been written or not; calling again with the same dict is right,
+        id or none.
+        """
+        return self.coordinator.engine.call(functools.partial(self.inner.heartbeat, status_info))
+
+    def unregister(self, id: str | int) -> None:  # noqa: A002 # the ancestor's name
+        """Remove a service. An id that is not there is a warning in the log. It never touches a leadership."""
+        self.coordinator.engine.call(functools.partial(self.inner.unregister, id))
+
+    def healthy_service(self, role: str, *, choose: str = "least") -> Record | None:
+        """A healthy service of that role, or None.
+
+        choose: "least", the lowest load; "spread", the better of two at random, so that a crowd that looks at the
+            same moment does not land on one.
+        """
+        return self.coordinator.engine.call(
+            functools.partial(self.inner.healthy_service, role, choose=choose)
+        )
+
+    def healthy_services(self, role: str | None = None) -> list[Record]:
+        """All the healthy services of that role, or of every role, the lowest load first. May be empty."""
+        return self.coordinator.engine.call(functools.partial(self.inner.healthy_services, role))
+
+    available_service = healthy_service
+    available_services = healthy_services
+
+    def stale_services(self, ttls_until_deletion: float = 2) -> list[Record]:
+        """The records that `purge_stale_services` would delete; not the marks that it takes away with them."""
+        return self.coordinator.engine.call(
+            functools.partial(self.inner.stale_services, ttls_until_deletion)
+        )
+
+    def purge_stale_services(self, ttls_until_deletion: float = 2) -> dict[str, int]:
+        """Delete the records that were silent for more than so many of their own ttls (1 or more). Never a leadership.
+
+        Returns `{"deleted": how many}`.
+        """
+        return self.coordinator.engine.call(
+            functools.partial(self.inner.purge_stale_services, ttls_until_deletion)
+        )
+
+    def bad_records(self) -> list[BadRecord]:
+        """The records that lookups and purges leave out, or judge wrongly, and why (`coord doctor` lists them)."""
+        return self.coordinator.engine.call(self.inner.bad_records)
+
+    def unique_service(
+        self, role: str, candidate: Mapping[str, Any] | None = None
+    ) -> dict[str, Any] | None:
+        """The one service of that role, after claiming or keeping it for `candidate` when one is given.
+
+        `Coordinator.unique_service` says it all: the leases are in a table of their own. With `publish`, an old
+        client's living claim in this table is answered as it stands, and one of ours is written into it.
+        """
+        if candidate is not None:
+            process.close_at_exit(self.coordinator)
+        return self.coordinator.engine.call(
+            functools.partial(self.inner.unique_service, role, candidate)
+        )
+
+    def publish_leader(self, role: str) -> bool:
+        """Write who leads `role` by its lease into the table, for old clients to find; whether it stands there now.
+
+        For leaders that are not made by `unique_service`: call it every ttl / 3. Anybody may. Needs `publish=True`.
+        """
+        return self.coordinator.engine.call(functools.partial(self.inner.publish_leader, role))
+
+    def watch_services(self, role: str) -> Iterator[ServiceChange]:
+        """The services of that role: those that are there as "joined", then each that joins, leaves or expires.
+
+        Goes on through outages of the store; what happened in one is told after it.
+        """
+        validation.role(role)
+        return self.coordinator.iterate(lambda: self.inner.watch_services(role))

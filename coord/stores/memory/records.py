@@ -1,0 +1,217 @@
+"""Service records in this process's memory: for `memory://`, for tests, and as the oracle of the other keepers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import random
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from coord.core import records
+from coord.core.records import Record, RecordWithRemaining
+from coord.runtime import clock, process
+
+
+class MemoryRecords:
+    """All registries that are given the same instance share its records, from whatever threads and loops.
+
+    `now` is the store's own clock, in seconds, by which health is judged; `wall` is what people read.
+    """
+
+    def __init__(
+        self, now: Callable[[], float] = clock.total_seconds, wall: Callable[[], float] = time.time
+    ) -> None:
+        self._now, self._wall = now, wall
+        self._rows: dict[str | int, Record] = {}
+        self._roles: dict[object, dict[str | int, None]] = {}
+        self._runs_out: dict[str | int, tuple[datetime, float]] = {}
+        self._watchers: list[tuple[str, Callable[[], None]]] = []
+        self._lock = threading.RLock()
+        process.reset_after_fork(self)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Put a row there as it is, as anybody may do in the tables of the other stores."""
+        with self._lock:
+            self._drop(row["id"])
+            self._rows[row["id"]] = copy.deepcopy(dict(row))
+            self._roles.setdefault(_role(row), {})[row["id"]] = None
+
+    async def register(
+        self, record: Mapping[str, Any], nonce: str, timeout: float
+    ) -> Record | None:
+        with self._lock:
+            row = self._rows.get(record["id"])
+            if row is not None and row.get(records.TOMBSTONE) == nonce:
+                return None
+            return self._write(record, row)
+
+    async def keep(self, record: Mapping[str, Any], timeout: float) -> Record | None:
+        with self._lock:
+            row = self._rows.get(record["id"])
+            return None if row is None or records.TOMBSTONE in row else self._write(record, row)
+
+    async def remove(self, key: str | int, nonce: str | None, timeout: float) -> bool:
+        with self._lock:
+            row = self._drop(key)
+            if nonce is not None:
+                ttl = row.get("ttl") if row is not None and records.has_valid_times(row) else 60.0
+                self._put({"id": key, records.TOMBSTONE: nonce, "ttl": ttl}, 0.0)
+            if row is None or records.TOMBSTONE in row:
+                return False
+            self._tell(row)
+            return True
+
+    async def least(self, role: str, timeout: float) -> Record | None:
+        return min(await self.healthy(role, timeout), key=records.by_load, default=None)
+
+    async def sample(self, role: str, count: int, timeout: float) -> list[Record]:
+        found = await self.healthy(role, timeout)
+        return random.sample(found, min(count, len(found)))
+
+    async def healthy(
+        self, role: str | None, timeout: float, *, key: str | None = None
+    ) -> list[Record]:
+        seen = self._judged(role)
+        return [one.record for one in seen if one.remaining > 0 and key in (None, one.record["id"])]
+
+    async def roster(self, role: str | None, timeout: float) -> list[RecordWithRemaining]:
+        return self._judged(role)
+
+    async def purge(self, ttls: float, timeout: float) -> int:
+        with self._lock:
+            stale = [
+                seen.record
+                for seen in self._judged(None, True)
+                if self._silent(seen) > ttls * seen.record["ttl"]
+            ]
+            for row in stale:
+                self._drop(row["id"])
+                self._tell(row)
+            return len(stale)
+
+    async def bad(self, timeout: float) -> list[Record]:
+        now = self._time()
+        with self._lock:
+            return [copy.deepcopy(row) for row in self._rows.values() if records.problems(row, now)]
+
+    async def publish(self, record: Mapping[str, Any], remaining: float, timeout: float) -> bool:
+        with self._lock:
+            row = self._rows.get(record["role"])
+            if row is not None and records.TOMBSTONE not in row:
+                published = records.is_published(row)
+                if published and row["token"] > record["token"]:
+                    return False
+                if not published and records.has_valid_times(row) and self._remaining(row) > 0:
+                    return False
+            self._put(
+                {"first_heartbeat": self._time(), **_first(row), **record, "id": record["role"]},
+                remaining,
+            )
+            return True
+
+    async def withdraw(self, role: str, token: int, timeout: float) -> bool:
+        with self._lock:
+            row = self._rows.get(role)
+            if row is None or not records.is_published(row) or row["token"] > token:
+                return False
+            self._drop(role)
+            self._tell(row)
+            return True
+
+    async def watch(self, role: str) -> AsyncIterator[None]:
+        hint = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def tell() -> None:
+            with contextlib.suppress(RuntimeError):  # that loop has closed without closing its feed
+                loop.call_soon_threadsafe(hint.set)
+
+        entry = (role, tell)
+        with self._lock:
+            self._watchers.append(entry)
+        try:
+            while True:
+                yield
+                await hint.wait()
+                hint.clear()
+        finally:
+            with self._lock:
+                self._watchers.remove(entry)
+
+    def after_fork(self) -> None:
+        """A fork has a copy of the memory: what it says about others is worth nothing there."""
+        self._rows, self._roles, self._runs_out, self._watchers = {}, {}, {}, []
+        self._lock = threading.RLock()
+
+    def _write(self, record: Mapping[str, Any], row: Record | None) -> Record:
+        now = self._time()
+        stored = {"first_heartbeat": now, **record, **_first(row)}
+        self._put(stored, stored["ttl"], now)
+        if row is None or records.TOMBSTONE in row:
+            self._tell(stored)
+        return copy.deepcopy(self._rows[stored["id"]])
+
+    def _put(self, record: Record, remaining: float, now: datetime | None = None) -> None:
+        beat = now or self._time(remaining - record["ttl"])
+        self.write({**record, "last_heartbeat": beat})
+        self._runs_out[record["id"]] = (beat, self._now() + remaining)
+
+    def _judged(self, role: str | None, marks: bool = False) -> list[RecordWithRemaining]:
+        with self._lock:
+            rows = (
+                self._rows.values()
+                if role is None
+                else [self._rows[key] for key in self._roles.get(role, ())]
+            )
+            return [
+                RecordWithRemaining(copy.deepcopy(row), self._remaining(row))
+                for row in rows
+                if records.has_valid_times(row) and (marks or records.TOMBSTONE not in row)
+            ]
+
+    def _drop(self, key: str | int) -> Record | None:
+        row = self._rows.pop(key, None)
+        if row is not None:
+            keys = self._roles[_role(row)]
+            del keys[key]
+            if not keys:
+                del self._roles[_role(row)]
+        return row
+
+    def _remaining(self, row: Record) -> float:
+        beat, runs_out = self._runs_out.get(row["id"], (None, 0.0))
+        if beat == row["last_heartbeat"]:
+            return runs_out - self._now()
+        # Written by somebody else: his time is all there is to go by.
+        return float(row["ttl"] - (self._time() - row["last_heartbeat"]).total_seconds())
+
+    @staticmethod
+    def _silent(seen: RecordWithRemaining) -> float:
+        return float(seen.record["ttl"]) - seen.remaining
+
+    def _time(self, offset: float = 0.0) -> datetime:
+        return datetime.fromtimestamp(int((self._wall() + offset) * 1000) / 1000, timezone.utc)
+
+    def _tell(self, row: Mapping[str, Any]) -> None:
+        for role, tell in self._watchers:
+            if role == row.get("role"):
+                tell()
+
+
+def _first(row: Mapping[str, Any] | None) -> Record:
+    first = None if row is None else row.get("first_heartbeat")
+    return (
+        {"first_heartbeat": first}
+        if isinstance(first, datetime) and first.tzinfo is not None
+        else {}
+    )
+
+
+def _role(row: Mapping[str, Any]) -> str | None:
+    role = row.get("role")
+    return role if isinstance(role, str) else None

@@ -1,0 +1,238 @@
+"""A look at all that leases in RethinkDB depend on, for `coord doctor`: what is well, what is not, what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+from coord.errors import AccessDenied, StoreRefused
+from coord.stores.protocol import Finding, Level
+from coord.stores.rethinkdb import driver, setup
+from coord.stores.rethinkdb.errors import QueryError
+from coord.stores.rethinkdb.pool import Pool
+from coord.stores.rethinkdb.setup import MOST_REPLICAS, SERVICES
+from coord.stores.rethinkdb.url import SETTINGS, Address, RethinkURL, parse_url
+
+OLDEST = (2, 4)
+"""The oldest server that coord was tried on."""
+
+
+async def check(url: RethinkURL | str, timeout: float = 10.0) -> list[Finding]:
+    """Look at all of it, each query bounded by `timeout` seconds. Raises `BadArgument` for a bad URL, nothing else.
+
+    Changes nothing. A user who may only read and write the tables sees what such a user can see, and a warning for the
+    rest.
+    """
+    return [
+        finding
+        async for finding in _Checkup(
+            parse_url(url) if isinstance(url, str) else url, timeout
+        ).run()
+    ]
+
+
+class _Checkup:
+    def __init__(self, url: RethinkURL, timeout: float) -> None:
+        self.url, self.timeout = url, timeout
+        self.init = f"run `coord init --url '{url.redacted}'`"
+
+    async def run(self) -> AsyncIterator[Finding]:
+        try:
+            self.r = driver.reql()
+        except StoreRefused as err:
+            yield Finding("error", "driver", str(err), "install it")
+            return
+        alone = [replace(self.url, hosts=(host,)) for host in self.url.hosts]
+        pools = [Pool(one) for one in alone]
+        try:
+            hosts = await asyncio.gather(*(self._host(pool) for pool in pools))
+            for findings, _ in hosts:
+                for one in findings:
+                    yield one
+            reached = [
+                (pool, offset)
+                for pool, (_, offset) in zip(pools, hosts, strict=True)
+                if offset is not None
+            ]
+            if not reached:
+                return
+            for one in self._clocks([offset for _, offset in reached]):
+                yield one
+            self.pool = reached[0][0]
+            async for one in self._servers():
+                yield one
+            for name in dict.fromkeys((self.url.table, SERVICES, self.url.board)):
+                async for one in self._table(name):
+                    yield one
+        finally:
+            for pool in pools:
+                await pool.close()
+
+    async def ask(self, term: Any) -> Any:
+        return await self.pool.read(term, self.timeout)
+
+    async def _host(self, pool: Pool) -> tuple[list[Finding], tuple[Address, float, float] | None]:
+        """What is to say of one server of the URL, and by how many seconds its clock is ahead of ours, and how sure."""
+        host = pool.url.hosts[0]
+        what = f"connection to {host}"
+        try:
+            await pool.run(self.r.expr(1), self.timeout)
+            before = time.time()
+            theirs = await pool.run(self.r.now().to_epoch_time(), self.timeout)
+            after = time.time()
+        except QueryError as trouble:
+            advice = (
+                "check user, password and TLS"
+                if trouble.refused
+                else "is it up, and is the address right?"
+            )
+            return [Finding("error", what, trouble.detail, advice)], None
+        offset = (host, theirs - (before + after) / 2, (after - before) / 2)
+        return [
+            Finding(
+                "ok",
+                what,
+                f"logged in as {self.url.user}, {(after - before) * 1000:.1f} ms a query",
+            )
+        ], offset
+
+    def _clocks(self, offsets: list[tuple[Address, float, float]]) -> list[Finding]:
+        """`r.now()` is the clock of whichever server got the query: what counts is how far they are apart."""
+        spread = max(one for _, one, _ in offsets) - min(one for _, one, _ in offsets)
+        farthest = max((abs(one) for _, one, _ in offsets), default=0.0)
+        unsure = max(one for _, _, one in offsets)
+        skew = self.url.max_clock_skew
+        detail = f"{farthest:.3f} s from this machine's at most (±{unsure:.3f} s)"
+        if len(offsets) > 1:
+            detail = f"{spread:.3f} s between servers, {detail}"
+        if skew is None:
+            return [Finding("ok", "clocks", f"{detail}; takeover by the servers' clocks is off")]
+        if max(spread, farthest) - unsure > skew / 2:
+            advice = (
+                f"run NTP everywhere, or give a larger max_clock_skew in the URL (it is {skew:g} s)"
+            )
+            return [Finding("warn", "clocks", f"{detail}, of {skew:g} s allowed", advice)]
+        return [Finding("ok", "clocks", f"{detail}, of {skew:g} s allowed")]
+
+    async def _servers(self) -> AsyncIterator[Finding]:
+        self.servers: int | None = None
+        try:
+            rows = await self.ask(
+                self.r.db("rethinkdb").table("server_status").pluck("name", {"process": "version"})
+            )
+        except QueryError as trouble:
+            yield self._unseen("servers", trouble)
+            return
+        self.servers = len(rows)
+        versions = sorted({str(row["process"]["version"]) for row in rows})
+        shown = ", ".join(version.partition(" (")[0] for version in versions)
+        old = [one for one in versions if _version(one) < OLDEST]
+        if old or len(versions) > 1:
+            advice = "bring all servers to one version, 2.4 or later"
+            yield Finding("warn", "servers", f"{len(rows)}: {shown}", advice)
+        else:
+            yield Finding("ok", "servers", f"{len(rows)}: {shown}")
+        if len(rows) == 2:
+            yield Finding(
+                "warn", "servers", "of two servers neither can go on alone", "have one, or three"
+            )
+
+    async def _table(self, name: str) -> AsyncIterator[Finding]:
+        what, table = f"table {name}", self.r.db(self.url.database).table(name)
+        try:
+            await self.ask(
+                table.get(["coord", "doctor"]).replace(lambda row: row)
+            )  # no such row: nothing is written
+            yield Finding("ok", what, "is there, and can be read and written")
+        except QueryError as trouble:
+            level: Level = "error" if name == self.url.table else "warn"
+            advice = "grant it read and write" if trouble.refused is AccessDenied else self.init
+            yield Finding(
+                level, what, trouble.detail, advice if trouble.refused else "see the server's log"
+            )
+            return
+        async for one in self._replicas(what, table):
+            yield one
+        if name == SERVICES and "role" not in await self._or_nothing(table.index_list()):
+            yield Finding(
+                "error", what, "has no index role: services cannot be looked up", self.init
+            )
+        try:
+            config = await self.ask(table.config())
+        except QueryError as trouble:
+            yield self._unseen(f"settings of {name}", trouble)
+            return
+        wrong = [
+            f"{key} is {config[key]}" for key, right in SETTINGS.items() if config[key] != right
+        ]
+        if wrong and name == self.url.table:
+            yield Finding(
+                "error", what, f"{', '.join(wrong)}: a killed server loses tokens", self.init
+            )
+        elif not wrong:
+            yield Finding("ok", what, "acknowledges when a majority has it on disk")
+        if name == self.url.table:
+            yield self._hook(what, config)
+
+    def _hook(self, what: str, config: dict[str, Any]) -> Finding:
+        hook = setup.hook_of(config)
+        if hook == "other":
+            return Finding(
+                "warn",
+                what,
+                "has a write hook that is not coord's",
+                "see that it lets coord's writes pass",
+            )
+        if hook is None:
+            return Finding(
+                "ok", what, "has no guard against deletes and falling tokens (coord init --guard)"
+            )
+        return Finding("ok", what, "is guarded: the server refuses deletes and falling tokens")
+
+    async def _replicas(self, what: str, table: Any) -> AsyncIterator[Finding]:
+        status = await self._or_nothing(table.status())
+        if not status:
+            return
+        states = status["status"]
+        replicas = min(len(shard["replicas"]) for shard in status["shards"])
+        if not states["ready_for_writes"]:
+            yield Finding(
+                "error", what, "has no primary that can write just now", "bring its servers back"
+            )
+        elif not states["all_replicas_ready"]:
+            yield Finding("warn", what, "not every replica is ready", "are all servers up?")
+        wanted = min(MOST_REPLICAS, self.servers or 0)
+        if replicas < wanted:
+            yield Finding(
+                "warn",
+                what,
+                f"has {replicas} replicas of {wanted} that the servers allow",
+                self.init,
+            )
+        else:
+            yield Finding("ok", what, f"has {replicas} replica{'s' if replicas > 1 else ''}")
+
+    async def _or_nothing(self, term: Any) -> Any:
+        try:
+            return await self.ask(term)
+        except QueryError:
+            return []
+
+    def _unseen(self, what: str, trouble: QueryError) -> Finding:
+        if trouble.refused is AccessDenied:
+            return Finding(
+                "warn",
+                what,
+                f"{self.url.user} may not see them",
+                "run doctor as an admin to check them",
+            )
+        return Finding("warn", what, trouble.detail)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    words = text.split()
+    digits = words[1].split(".") if len(words) > 1 else []
+    return tuple(int(one) for one in digits if one.isdigit())

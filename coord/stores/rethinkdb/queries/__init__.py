@@ -1,0 +1,1 @@
+"""The ReQL queries of the RethinkDB store, and what their results mean."""

@@ -1,0 +1,108 @@
+"""What a stored document means. Total: a row that was written by hand may hold anything.
+
+What cannot be used is a vacant lease that keeps its token. `queries.py` says the same in ReQL where the server must.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, TypeGuard
+
+from coord.core.lease import MAX_TOKEN, Lease
+from coord.core.validation import MAX_TTL
+from coord.stores.rethinkdb import driver
+from coord.stores.rethinkdb.queries import swaps
+
+FIELDS = ("id", "holder", "token", "beat", "ttl", "renewed_at", "since")
+
+
+def lease(row: Mapping[str, Any], now: float | None) -> Lease:
+    """The lease that `row` holds. `now` is the server's clock (seconds since 1970), in the same query.
+
+    Without it (a feed has no clock) a held lease has its whole ttl left.
+    """
+    holder, token, beat, ttl = row.get("holder"), row.get("token"), row.get("beat"), row.get("ttl")
+    at = row.get("renewed_at")
+    renewed_at = (
+        at.get("epoch_time")
+        if isinstance(at, Mapping) and at.get("$reql_type$") == "TIME"
+        else None
+    )
+    whole = (
+        _number(token)
+        and _number(beat)
+        and _number(ttl)
+        and 0 < ttl <= MAX_TTL
+        and renewed_at is not None
+    )
+    held = whole and isinstance(holder, str) and holder != ""
+    seconds = float(ttl) if _number(ttl) and 0 < ttl <= MAX_TTL else 0.0
+    left = seconds if now is None else (renewed_at or 0.0) + seconds - now
+    info, since = row.get("info"), row.get("since")
+    return Lease(
+        role=str(row["id"]),
+        holder=holder if held else None,
+        token=min(_count(token), MAX_TOKEN),
+        beat=_count(beat),
+        ttl=seconds,
+        renewed_at=renewed_at or 0.0,
+        remaining=left if held else 0.0,
+        info=info if isinstance(info, dict) else {},
+        since=float(since) if _number(since) else 0.0,
+    )
+
+
+def is_well_formed(row: Mapping[str, Any]) -> bool:
+    """Whether it is as coord writes it, so that the quick form of a claim takes it for what it is."""
+    seen = lease(row, None)
+    written = tuple(row.get(name) for name in ("holder", "token", "beat", "ttl"))
+    return written == (seen.holder, seen.token, seen.beat, seen.ttl) and seen.renewed_at > 0
+
+
+def _number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _count(value: Any) -> int:
+    return math.floor(value) if _number(value) and value > 0 else 0
+
+
+# -- What `rows.lease` makes of a row, said to the server: every field of its right type, whatever is stored.
+
+
+def strict_view(row: Any) -> Any:
+    """The fields that a claim looks at. A row that is not whole is vacant, and keeps the token that is in it."""
+    r = driver.reql()
+    is_time = _kind(row, "renewed_at").eq("PTYPE<TIME>")
+    return r.expr(
+        {
+            "holder": r.branch(_held(row), row["holder"], None),
+            "token": r.expr([_strict_count(row, "token"), MAX_TOKEN]).min(),
+            "beat": _strict_count(row, "beat"),
+            "ttl": r.branch(_has_ttl(row), row["ttl"], 0),
+            "renewed_at": r.branch(is_time, row["renewed_at"], r.epoch_time(0)),
+            "history": swaps.entries(row),
+        }
+    )
+
+
+def _held(row: Any) -> Any:
+    """Whether the row is a whole one with a holder in it."""
+    kinds = {"holder": "STRING", "token": "NUMBER", "beat": "NUMBER", "renewed_at": "PTYPE<TIME>"}
+    right = (_kind(row, name).eq(kind) for name, kind in kinds.items())
+    return driver.reql().and_(*right, _has_ttl(row), row["holder"].ne(""))
+
+
+def _has_ttl(row: Any) -> Any:
+    is_number = _kind(row, "ttl").eq("NUMBER")
+    return driver.reql().and_(is_number, row["ttl"].gt(0), row["ttl"].le(MAX_TTL))
+
+
+def _strict_count(row: Any, name: str) -> Any:
+    r = driver.reql()
+    return r.branch(r.and_(_kind(row, name).eq("NUMBER"), row[name].gt(0)), row[name].floor(), 0)
+
+
+def _kind(row: Any, name: str) -> Any:
+    return row[name].default(None).type_of()

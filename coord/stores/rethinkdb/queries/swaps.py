@@ -1,0 +1,294 @@
+"""`rules.claim`, said to the server: when a row may be claimed, and what becomes of it.
+
+`asked` are the claim's parameters, `row` the fields of the row as coord writes them (`careful.view` where somebody else
+may have).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from coord.core.history import MAX_TERMS, short_info
+from coord.core.lease import MAX_TOKEN, LossReason
+from coord.core.operations import Claim, Release
+from coord.core.validation import MAX_TTL
+from coord.stores.rethinkdb import driver, errors
+
+
+class ClaimShape(NamedTuple):
+    """Which parts a claim has: what it has not need not be sent, nor looked at by the server. What follows from the row
+    that is expected is worked out here.
+
+    free: whether the row must be one that may be had, for nothing else makes it so. closed: whether the row is vacant,
+    and so was given back. floor: whether it may lift the token.
+    """
+
+    careful: bool
+    expected: bool
+    free: bool
+    closed: bool
+    skew: bool
+    lost: bool
+    info: bool
+    floor: bool
+
+    @classmethod
+    def of(cls, claim: Claim, careful: bool) -> ClaimShape:
+        row = None if careful else claim.expected
+        vacant = row is not None and row.holder is None
+        mine = row is not None and row.holder == claim.holder and row.beat < claim.beat
+        return cls(
+            careful,
+            claim.expected is not None,
+            not (claim.takeover or vacant or mine),
+            vacant,
+            claim.skew is not None,
+            claim.lost is not None and row is None,
+            bool(claim.info),
+            careful or (row is None and claim.floor > 0),
+        )
+
+
+def parameters(claim: Claim) -> dict[str, Any]:
+    """What is filled into the form of its shape."""
+    values = {
+        name: getattr(claim, name) for name in ("role", "holder", "beat", "ttl", "skew", "floor")
+    }
+    if claim.lost is not None:
+        values["lost_token"] = claim.lost[0]
+    if claim.expected is not None:
+        values |= {f"expected_{name}": value for name, value in claim.expected._asdict().items()}
+        values["token"] = min(max(claim.expected.token, claim.floor), MAX_TOKEN - 1) + 1
+    if claim.info:
+        # As a text, so that `$reql_type$` in it means nothing, and nesting is no trouble.
+        info = dict(claim.info)
+        values["info"] = json.dumps(info, allow_nan=False)
+    return {**values, **opening(claim)}
+
+
+def blank() -> dict[str, Any]:
+    """What a claim looks at where there is no row."""
+    return {
+        "holder": None,
+        "token": 0,
+        "beat": 0,
+        "ttl": 0,
+        "renewed_at": driver.reql().epoch_time(0),
+        "history": [],
+    }
+
+
+def may_be_had(asked: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
+    """Whether the claim applies."""
+    r = driver.reql()
+    conditions = []
+    if shape.expected:
+        conditions += [
+            row[name].eq(asked[f"expected_{name}"]) for name in ("holder", "token", "beat")
+        ]
+    if shape.free:
+        free = [
+            row["holder"].eq(None),
+            r.and_(row["holder"].eq(asked["holder"]), row["beat"].lt(asked["beat"])),
+        ]
+        if shape.skew:
+            free.append(r.now().sub(row["renewed_at"]).gt(row["ttl"].add(asked["skew"])))
+        conditions.append(r.or_(*free))
+    if not shape.careful:
+        # What only a row written by hand has otherwise is left to the careful form.
+        conditions.append(r.le(0, row["token"], MAX_TOKEN - 1))
+    return r.and_(*conditions) if conditions else r.expr(True)
+
+
+def taken(asked: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
+    """The row once the claim is applied."""
+    r = driver.reql()
+    now = r.now().to_epoch_time()
+
+    def with_token(token: Any) -> Any:
+        return {
+            "id": asked["role"],
+            "holder": asked["holder"],
+            "token": token,
+            "beat": asked["beat"],
+            "ttl": asked["ttl"],
+            "renewed_at": r.now(),
+            "since": now,
+            "info": r.json(asked["info"]) if shape.info else {},
+            "history": after_claim(asked, row, token, closed=shape.closed, lost=shape.lost),
+        }
+
+    if shape.expected and not shape.careful:
+        return with_token(asked["token"])
+    return _next(asked, row, shape).do(with_token)
+
+
+def _next(asked: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
+    r, token = driver.reql(), row["token"]
+    last = (
+        r.branch(token.gt(asked["floor"]), token.floor(), asked["floor"])
+        if shape.floor
+        else token.floor()
+    )
+    if not shape.careful:
+        return last.add(1)  # `may_be_had` has looked at its bounds
+    return r.branch(
+        token.lt(MAX_TOKEN), last.add(1), r.error(f"{errors.REFUSAL}the token is at its end")
+    )
+
+
+# -- `coord/core/history.py`, said to the server: what a claim and a release do to the terms that a row remembers.
+# Each is kept as a text: JSON of how it began and, on a line of its own, of how it ended. A server takes a row apart and
+# puts it together anew with each write of it, and sixteen objects are most of that; sixteen texts are not.
+#
+
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
+
+def opening(claim: Claim) -> dict[str, str]:
+    """Parameters of a claim: what its term begins with, and why the one before may have ended."""
+    began = _encode({"holder": claim.holder, "info": short_info(claim.info)})
+    ended = LossReason.EXPIRED.value
+    expected, lost = claim.expected, claim.lost
+    if (
+        lost is not None
+        and expected is not None
+        and (expected.holder, expected.token) == (claim.holder, lost[0])
+    ):
+        ended = lost[1]
+    reasons = {"ended": _encode(ended), "lost_reason": _encode("" if lost is None else lost[1])}
+    return {"opening": f",{began[1:-1]},", **reasons}
+
+
+def closing(release: Release) -> dict[str, str]:
+    """Parameters of a release: why its term ends."""
+    return {"closing": "," + _encode({"reason": release.reason, "by": release.by})[1:]}
+
+
+def after_claim(asked: Mapping[str, Any], row: Any, token: Any, *, closed: bool, lost: bool) -> Any:
+    """The terms in `row` once the claim is applied with that `token`.
+
+    closed: the last of them has ended. lost: whether the claim says how a term of its candidate ended, which may be it.
+    """
+    r = driver.reql()
+    opened = [
+        '{"token":',
+        _text(token),
+        asked["opening"],
+        '"since":',
+        _text(r.now().to_epoch_time()),
+    ]
+    if not closed:
+        reason = asked["ended"]
+        if lost:
+            mine = r.and_(row["holder"].eq(asked["holder"]), row["token"].eq(asked["lost_token"]))
+            reason = r.branch(mine, asked["lost_reason"], reason)
+        runs_out = row["renewed_at"].to_epoch_time().add(row["ttl"])
+        opened += [
+            ',"ended":[',
+            _text(runs_out),
+            ",",
+            reason,
+            "]",
+        ]  # looked at only where that one has not ended
+    return row["history"].append(r.add(*opened, "}")).slice(-MAX_TERMS)
+
+
+def after_release(asked: Mapping[str, Any], old: Any) -> Any:
+    """The terms in `old` once the lease is given back: its last term is the one that ends here."""
+    past = old["history"]
+    return past.change_at(-1, past.nth(-1).add(*_ending(asked))).default([])
+
+
+def after_careful_release(asked: Mapping[str, Any], old: Any) -> Any:
+    """The same where `old` may hold anything."""
+    r = driver.reql()
+
+    def ended(past: Any) -> Any:
+        last, ending = past.nth(-1), r.add(*_ending(asked))
+        lasts = last["until"].default(None).eq(None)  # as an object, as an older coord kept it
+        return r.branch(
+            past.is_empty(),
+            past,
+            last.type_of().eq("STRING"),
+            past.change_at(-1, last.add(ending)),
+            lasts,
+            past.change_at(-1, last.merge(r.json(ending))),
+            past,
+        )
+
+    return entries(old).do(ended)
+
+
+def entries(row: Any) -> Any:
+    """The terms of a row that somebody may have edited."""
+    r = driver.reql()
+    is_list = row["history"].default(None).type_of().eq("ARRAY")
+    return r.branch(
+        is_list,
+        row["history"].filter(lambda one: r.expr(["STRING", "OBJECT"]).contains(one.type_of())),
+        [],
+    )
+
+
+def _ending(asked: Mapping[str, Any]) -> list[Any]:
+    return ['\n{"until":', _text(driver.reql().now().to_epoch_time()), asked["closing"]]
+
+
+def _text(number: Any) -> Any:
+    return number.coerce_to("string")
+
+
+# -- `rules.release`, said to the server: whose lease it is, and what becomes of the row.
+# `asked` are the release's parameters, `row` the row as it is stored, whoever wrote it.
+#
+
+_LEAST = 1e-300
+"""A number above 0: below it is no ttl."""
+_FAR = 100_000_000_000
+"""A time after all others, in seconds since 1970."""
+
+
+def mine(asked: Any, row: Any) -> Any:
+    """Whether the row is whole, and held as `asked` says. Quicker than by types: the server orders values by type
+    first, so what lies between two numbers is a number."""
+    r = driver.reql()
+    return r.and_(
+        row["holder"].eq(asked["holder"]),
+        row["token"].eq(asked["token"]),
+        r.lt(-1, row["beat"], asked["beat"]),
+        r.le(_LEAST, row["ttl"], MAX_TTL),
+        r.le(r.epoch_time(0), row["renewed_at"], r.epoch_time(_FAR)),
+    ).default(False)
+
+
+def left(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What changes when it is given back to nobody."""
+    return {"beat": asked["beat"], "holder": None, "since": 0}
+
+
+def given_back(asked: Mapping[str, Any], row: Any) -> dict[str, Any]:
+    """All that changes then in a row as coord writes it, its history included."""
+    return {
+        "renewed_at": driver.reql().now(),
+        "history": after_release(asked, row),
+        **left(asked),
+    }
+
+
+def lingers(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What changes when nobody is to have it for a while."""
+    return {"beat": asked["beat"], "ttl": asked["linger"]}
+
+
+def handed_over(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What changes when a certain candidate is to have it."""
+    return {
+        "holder": asked["to"],
+        "beat": 0,
+        "ttl": asked["linger"],
+        "since": 0,
+        "info": driver.reql().literal({}),
+    }

@@ -1,0 +1,80 @@
+"""What SQLite and the file system say when they cannot, sorted into what a caller should do about it."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+
+from coord.errors import AccessDenied, CoordError, StoreRefused, StoreUnavailable
+
+
+class Busy(StoreUnavailable):
+    """Somebody else has the lock: worth trying again within the time that is left."""
+
+
+class FileReplaced(Busy):
+    """The file at the path is not the one that is open: try again with the one that is there now."""
+
+
+class CommitUnknown(StoreUnavailable):
+    """COMMIT itself failed: its frames may be in the log, and a later recovery may find them (rule 8)."""
+
+
+class Abandoned(StoreUnavailable):
+    """The caller waits no more; nothing was written."""
+
+
+PERM, BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR = 3, 5, 6, 7, 8, 9, 10
+CORRUPT, FULL, CANTOPEN, PROTOCOL, AUTH, FORMAT, NOTADB = 11, 13, 14, 15, 23, 24, 26
+
+# Python tells the code from 3.11 on; before that there is only SQLite's text for it (sqlite3ErrStr in main.c).
+_TEXTS = {
+    "database is locked": BUSY,
+    "database table is locked": LOCKED,
+    "out of memory": NOMEM,
+    "attempt to write a readonly database": READONLY,
+    "interrupted": INTERRUPT,
+    "disk I/O error": IOERR,
+    "database disk image is malformed": CORRUPT,
+    "database or disk is full": FULL,
+    "unable to open database file": CANTOPEN,
+    "locking protocol": PROTOCOL,
+    "file is not a database": NOTADB,
+    "access permission denied": PERM,
+}
+_PASSING = {
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.ENOMEM,
+    errno.EINTR,
+    errno.EAGAIN,
+}
+
+
+def code(err: sqlite3.Error) -> int:
+    """SQLite's primary result code, 0 when there is none (the module's own errors)."""
+    known = getattr(err, "sqlite_errorcode", None)
+    if known is not None:
+        return int(known) & 0xFF
+    return next((number for text, number in _TEXTS.items() if str(err).startswith(text)), 0)
+
+
+def classify(err: sqlite3.Error, path: str) -> CoordError:
+    """The exception that says what `err` means. It holds the path and SQLite's short text, never a row."""
+    number, text = code(err), f"{path}: {err}"
+    if number in (BUSY, LOCKED, PROTOCOL):
+        return Busy(text)
+    if number in (IOERR, FULL, NOMEM, INTERRUPT):
+        return StoreUnavailable(text)
+    if number in (PERM, READONLY, CANTOPEN, AUTH):
+        return AccessDenied(f"{text} (the file and its directory must be writable)")
+    return StoreRefused(text)
+
+
+def classify_os(err: OSError, path: str) -> CoordError:
+    """The same for what the file system says before SQLite is asked."""
+    text = f"{path}: {err.strerror or err}"
+    return StoreUnavailable(text) if err.errno in _PASSING else AccessDenied(text)

@@ -1,0 +1,140 @@
+"""The contract, part five: what a row remembers of its terms, and handing a role over to one candidate."""
+
+from __future__ import annotations
+
+import time
+
+from coord.core.history import MAX_TERMS
+from coord.core.lease import Revision
+from coord.testing.contract.harness import (
+    ContractHarness,
+    StoreDriver,
+    applied,
+    expect,
+    refused,
+    same,
+)
+
+
+class HistoryContract(ContractHarness):
+    """`coord/core/history.py`, and `Release.to`."""
+
+    def test_a_term_is_remembered_with_its_end(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            same(await at.history(), [], "no role, no history")
+            began = time.time()
+            since = applied(await at.claim("a", 1, info={"host": "one"})).since
+            expect(abs(since - began) < 60, f"since is wall time: {since}")
+            same((await at.row()).since, since, "since, when it is read")
+            (now,) = await at.history()
+            same(
+                (now.role, now.token, now.holder, now.info),
+                (at.role, 1, "a", {"host": "one"}),
+                "the term",
+            )
+            same((now.since, now.until, now.reason, now.by), (since, None, "", ""), "that lasts")
+            applied(await at.renew("a", 1, 2))
+            same(await at.history(), [now], "a renewal leaves it alone")
+            applied(await at.release("a", 1, 3, reason="stepped_down", by="ann@desk"))
+            (past,) = await at.history()
+            same(
+                (past.token, past.reason, past.by), (1, "stepped_down", "ann@desk"), "how it ended"
+            )
+            expect(past.until is not None and past.until >= past.since, f"until {past.until}")
+            same((await at.row()).since, 0, "nobody leads")
+            applied(await at.claim("b", 1))
+            same(
+                [(one.token, one.holder) for one in await at.history()],
+                [(2, "b"), (1, "a")],
+                "newest first",
+            )
+            same((await at.history())[1], past, "what had ended stays as it was")
+
+        self.run(body)
+
+    def test_who_takes_over_closes_the_term_that_ran_out(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            applied(await at.claim("a", 1))
+            applied(await at.claim("b", 1, takeover=True))
+            same((await at.history())[1].reason, "expired", "nobody said more")
+            applied(await at.claim("b", 2, lost=(2, "suspended")))
+            same((await at.history())[1].reason, "suspended", "its holder knew why")
+            applied(await at.claim("b", 3, lost=(2, "suspended")))
+            same((await at.history())[1].reason, "expired", "it knew so of another term")
+            applied(await at.claim("c", 1, takeover=True, lost=(4, "taken")))
+            same((await at.history())[1].reason, "expired", "that was not its own")
+            same([one.token for one in await at.history()], [5, 4, 3, 2, 1], "every term once")
+            refused(await at.claim("d", 1))
+            refused(await at.release("d", 5, 1))
+            same(len(await at.history()), 5, "what is refused is not remembered")
+
+        self.run(body)
+
+    def test_what_is_remembered_is_bounded(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            long = {"text": "x" * 5000}
+            for beat in range(1, MAX_TERMS + 6):
+                row = applied(await at.claim("a", beat, info=long))
+            same(dict(row.info), long, "the lease has it all")
+            past = await at.history()
+            same([one.token for one in past], list(range(MAX_TERMS + 5, 5, -1)), "the last terms")
+            same({len(one.info) for one in past}, {0}, "a long info is not kept with the term")
+
+        self.run(body)
+
+    def test_the_history_of_all_roles(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            other = at.fresh_role()
+            applied(await at.claim("a", 1))
+            applied(await at.claim("b", 1, role=other))
+            found = {(one.role, one.holder) for one in await at.store.past(None, 10.0)}
+            expect({(at.role, "a"), (other, "b")} <= found, f"both are there: {found}")
+            same(await at.store.past([], 10.0), [], "of no role")
+
+        self.run(body)
+
+    def test_a_role_is_handed_over_to_one_candidate(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            applied(await at.claim("a", 4, info={"host": "one"}))
+            row = applied(
+                await at.release("a", 1, 5, linger=0.5, to="b", reason="stepped_down", by="ann")
+            )
+            same(
+                (row.sight, row.ttl, dict(row.info)),
+                (Revision("b", 1, 0), 0.5, {}),
+                "it stands in the row",
+            )
+            expect(row.reserved and not row.led, "and does not lead yet")
+            expect(0 < row.remaining <= 0.5, f"for so long: {row.remaining}")
+            refused(await at.renew("a", 1, 6))
+            refused(await at.renew("b", 1, 0))
+            refused(await at.claim("c", 1, skew=0.0))
+            refused(await at.claim("a", 6, skew=0.0))
+            row = applied(await at.claim("b", 1, expected=Revision("b", 1, 0)))
+            same(row.sight, Revision("b", 2, 1), "it claims at once, under a token of its own")
+            same(
+                [(one.token, one.holder) for one in await at.history()],
+                [(2, "b"), (1, "a")],
+                "two terms, not three",
+            )
+            same((await at.history())[1].by, "ann", "who asked")
+
+        self.run(body)
+
+    def test_who_does_not_come_for_it_loses_it(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            applied(await at.claim("a", 1))
+            applied(await at.release("a", 1, 2, linger=0.3, to="b"))
+            await at.run_out(0.3)
+            same(
+                applied(await at.claim("c", 1, skew=0.0)).sight,
+                Revision("c", 2, 1),
+                "anyone may have it then",
+            )
+            same(
+                [one.holder for one in await at.history()],
+                ["c", "a"],
+                "who never led is not in the history",
+            )
+
+        self.run(body)

@@ -1,0 +1,272 @@
+"""Rules 2 and 3: renewals and releases, guarded by holder, token and beat."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+from coord.core.lease import Lease, Revision
+from coord.core.operations import Renew
+from coord.testing.contract.harness import (
+    ContractHarness,
+    StoreDriver,
+    answered,
+    applied,
+    expect,
+    refused,
+    same,
+)
+
+
+class TermContract(ContractHarness):
+    def test_renew(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            first = applied(await at.claim("a", 1, ttl=10.0, info={"kept": [1]}))
+            await asyncio.sleep(0.3)
+            expect((await at.row()).remaining < 9.9, "remaining falls")
+            row = applied(await at.renew("a", 1, 2, ttl=10.0))
+            same((row.sight, row.ttl), (Revision("a", 1, 2), 10.0), "the renewed row")
+            expect(9.9 < row.remaining <= 10, f"it runs its whole ttl again: {row.remaining}")
+            expect(row.renewed_at >= first.renewed_at, "renewed_at does not fall")
+            read = await at.row()
+            same((read.sight, dict(read.info)), (row.sight, {"kept": [1]}), "the row as read")
+
+        self.run(body)
+
+    def test_renew_may_replace_the_info(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            roles = [at.fresh_role() for _ in range(3)]
+            for role in roles:
+                applied(await at.claim("a", 1, role=role, info={"old": 1}))
+            news: list[dict[str, Any] | None] = [{"new": "ü"}, None, {}]
+            asked = [
+                Renew(role, "a", 1, 2, 30.0, info) for role, info in zip(roles, news, strict=True)
+            ]
+            results = await at.renew_all(
+                [*asked, Renew(at.role, "a", 1, 2, 30.0, {"of": "an absent role"})]
+            )
+            rows = await at.read(*roles)
+            for role, wanted, result in zip(
+                roles, ({"new": "ü"}, {"old": 1}, {}), results[:3], strict=True
+            ):
+                same(dict(applied(result).info), wanted, "info in the answer")
+                same(
+                    (rows[role].sight, dict(rows[role].info)),
+                    (Revision("a", 1, 2), wanted),
+                    "the row as read",
+                )
+            refused(results[3])
+            (result,) = await at.renew_all([Renew(roles[0], "b", 1, 3, 30.0, {"not": "mine"})])
+            same(dict(refused(result).info), {"new": "ü"}, "a refused renewal leaves the info")
+
+        self.run(body)
+
+    def test_renew_is_guarded(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            applied(await at.claim("a", 5, floor=2))
+            for holder, token, beat in (
+                ("b", 3, 9),
+                ("a", 2, 9),
+                ("a", 4, 9),
+                ("a", 3, 5),
+                ("a", 3, 4),
+            ):
+                row = refused(await at.renew(holder, token, beat))
+                same(
+                    row.sight,
+                    Revision("a", 3, 5),
+                    f"after a renewal by {holder}, token {token}, beat {beat}",
+                )
+            same((await at.row()).sight, Revision("a", 3, 5), "the row")
+
+        self.run(body)
+
+    def test_a_duplicate_renewal_changes_nothing(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            applied(await at.claim("a", 1, ttl=5.0))
+            applied(await at.renew("a", 1, 2, ttl=5.0))
+            await asyncio.sleep(0.2)
+            row = refused(await at.renew("a", 1, 2, ttl=60.0))
+            expect(row.ttl == 5.0 and row.remaining < 4.9, f"neither ttl nor remaining grew: {row}")
+
+        self.run(body)
+
+    def test_a_renewal_never_shortens(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            applied(await at.claim("a", 1, ttl=40.0))
+            row = applied(await at.renew("a", 1, 2, ttl=1.0))
+            same(
+                (row.sight, row.ttl),
+                (Revision("a", 1, 2), 40.0),
+                "the ttl that challengers wait for",
+            )
+            expect(row.remaining > 35, f"what was promised still holds: {row.remaining}")
+            row = applied(await at.renew("a", 1, 3, ttl=60.0))
+            expect(row.ttl == 60.0 and row.remaining > 55, "a longer one prolongs")
+
+        self.run(body)
+
+    def test_a_lease_that_ran_out_and_was_not_taken_may_be_renewed(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            applied(await at.claim("a", 1, ttl=0.2))
+            await at.run_out(0.2)
+            expect(applied(await at.renew("a", 1, 2, ttl=10.0)).remaining > 9, "it runs again")
+            refused(await at.claim("b", skew=0.0))
+
+        self.run(body)
+
+    def test_a_renewal_revives_nothing(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            seen = applied(await at.claim("a", 1)).sight
+            taken = applied(await at.claim("b", 1, expected=seen, takeover=True)).sight
+            same(refused(await at.renew("a", 1, 2)).sight, taken, "after a takeover")
+            same(
+                refused(await at.renew("a", 2, 2)).sight,
+                taken,
+                "with the new token, which is another's",
+            )
+            released = applied(await at.release("b", 2, 2)).sight
+            same(refused(await at.renew("b", 2, 3)).sight, released, "after a release")
+
+        self.run(body)
+
+    def test_a_batch_of_mixed_outcomes_keeps_its_order(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            roles = [at.fresh_role() for _ in range(7)]
+            for number in (0, 1, 3, 4, 6):
+                applied(await at.claim("a", 1, role=roles[number], info={"n": number}))
+            asked = [Renew(role, "a", 1, 2, 30.0) for role in roles]
+            asked[1] = Renew(roles[1], "b", 1, 2, 30.0)
+            asked[4] = Renew(roles[4], "a", 2, 2, 30.0)
+            asked[6] = Renew(roles[6], "a", 1, 1, 30.0)
+            random.Random(7).shuffle(asked)  # noqa: S311 # no secret
+            results = await at.renew_all(asked)
+            same(
+                [answered(result).lease.role for result in results],
+                [one.role for one in asked],
+                "the order",
+            )
+            done = {
+                one.role
+                for one, result in zip(asked, results, strict=True)
+                if answered(result).applied
+            }
+            same(done, {roles[0], roles[3]}, "those that were applied")
+            for one, result in zip(asked, results, strict=True):
+                lease = answered(result).lease
+                if one.role in (roles[2], roles[5]):
+                    same(lease.sight, Revision(None, 0, 0), "the row of an absent role")
+                else:
+                    same(
+                        lease.sight,
+                        Revision("a", 1, 2 if one.role in done else 1),
+                        f"the row for {one}",
+                    )
+            rows = await at.read(*roles)
+            same(len(rows), 5, "rows: a renewal makes none")
+            same(
+                {role for role, row in rows.items() if row.beat == 2},
+                done,
+                "those that were renewed",
+            )
+            same(list(await at.renew_all([])), [], "an empty batch")
+
+        self.run(body)
+
+    def test_a_large_batch(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            roles = [at.fresh_role() for _ in range(1200)]
+            for start in range(0, 1200, 100):
+                chunk = roles[start : start + 100]
+                for result in await asyncio.gather(
+                    *(at.claim("a", 1, role=role) for role in chunk)
+                ):
+                    applied(result)
+            results = await at.renew_all([Renew(role, "a", 1, 2, 30.0) for role in roles])
+            same([applied(result).role for result in results], roles, "all of them, in order")
+
+        self.run(body)
+
+    def test_release_keeps_the_token(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            applied(await at.claim("a", 1, floor=9))
+            row = applied(await at.release("a", 10, 2))
+            same((row.sight, row.remaining), (Revision(None, 10, 2), 0), "the released row")
+            expect(row.vacant and (await at.row()).vacant, "it is vacant")
+            same((await at.row()).remaining, 0, "a vacant lease has nothing remaining")
+            same(
+                applied(await at.claim("b", 1, skew=None)).sight,
+                Revision("b", 11, 1),
+                "anyone may have it at once",
+            )
+
+        self.run(body)
+
+    def test_release_is_guarded(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            same(refused(await at.release("a", 0, 1)).sight, Revision(None, 0, 0), "an absent role")
+            same(await at.read(), {}, "a release makes no row")
+            applied(await at.claim("a", 5, floor=2))
+            for holder, token, beat in (("b", 3, 9), ("a", 2, 9), ("a", 4, 9), ("a", 3, 5)):
+                refused(await at.release(holder, token, beat))
+            same((await at.row()).sight, Revision("a", 3, 5), "the row")
+            applied(await at.release("a", 3, 6))
+            same(
+                refused(await at.release("a", 3, 7)).sight, Revision(None, 3, 6), "a second release"
+            )
+
+        self.run(body)
+
+    def test_linger(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            applied(await at.claim("a", 1, ttl=30.0))
+            row = applied(await at.release("a", 1, 2, linger=0.3))
+            same((row.sight, row.ttl), (Revision("a", 1, 2), 0.3), "the holder stays, for so long")
+            expect(0 < row.remaining <= 0.3, f"remaining: {row.remaining}")
+            refused(await at.claim("b", 1, skew=0.0))
+            await at.run_out(0.3)
+            same(
+                applied(await at.claim("b", 1, skew=0.0)).sight,
+                Revision("b", 2, 1),
+                "then it passes on",
+            )
+
+        self.run(body)
+
+    def test_tokens_never_fall(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            chance, token, beat = random.Random(1), 0, 0  # noqa: S311 # no secret
+            for _ in range(250):
+                beat, holder = beat + 1, chance.choice("abc")
+                floor = chance.choice((0, token, token + chance.randrange(50), max(0, token - 3)))
+                said = chance.choice((token, token, token - 1, token + 1))
+                what = chance.randrange(4)
+                if what == 0:
+                    result = await at.claim(
+                        holder, beat, takeover=chance.random() < 0.7, floor=floor
+                    )
+                elif what == 1:
+                    result = await at.renew(holder, said, beat)
+                elif what == 2:
+                    result = await at.release(holder, said, beat)
+                else:
+                    result = await at.claim(
+                        holder, beat, skew=0.0, expected=(await self._seen(at)).sight
+                    )
+                row = answered(result).lease
+                expect(row.token >= token, f"a token fell from {token} to {row.token}")
+                claimed = answered(result).applied and what in (0, 3)
+                same(
+                    row.token > token,
+                    claimed,
+                    "a new token at every claim that is applied, and at nothing else",
+                )
+                token = row.token
+
+        self.run(body)
+
+    @staticmethod
+    async def _seen(at: StoreDriver) -> Lease:
+        rows = await at.read()
+        return rows.get(at.role) or Lease(at.role)

@@ -1,0 +1,146 @@
+"""The feed: hints of what changes, as soon as possible."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from coord.core.lease import Lease, Revision
+from coord.testing.contract.harness import ContractHarness, StoreDriver, applied, expect, same
+
+WITHIN = 5.0
+"""Seconds for a change to be heard of. Stores are far faster; a loaded machine may not be."""
+
+
+async def heard(queue: asyncio.Queue[Lease], wanted: Callable[[Lease], bool], what: str) -> Lease:
+    """Wait for a row like this; others, which a feed may repeat or add, are passed over."""
+    seen: list[Lease] = []
+
+    async def until() -> Lease:
+        while True:
+            lease = await queue.get()
+            seen.append(lease)
+            if wanted(lease):
+                return lease
+
+    try:
+        return await asyncio.wait_for(until(), WITHIN)
+    except asyncio.TimeoutError:
+        raise AssertionError(
+            f"did not hear of {what} within {WITHIN:g} s, only of {seen}"
+        ) from None
+
+
+class WatchContract(ContractHarness):
+    def test_the_first_rows_are_those_that_exist(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            roles = [at.fresh_role() for _ in range(3)]
+            for role in roles[:2]:
+                applied(await at.claim("a", 4, role=role, info={"n": 1}))
+            async with at.feed(*roles) as queue:
+                first = [await asyncio.wait_for(queue.get(), WITHIN) for _ in range(2)]
+                same(
+                    {lease.role: lease.sight for lease in first},
+                    dict.fromkeys(roles[:2], Revision("a", 1, 4)),
+                    "rows",
+                )
+                applied(await at.claim("b", 5, role=roles[2]))
+                await heard(
+                    queue, lambda lease: lease.role == roles[2], "a row that was not there before"
+                )
+
+        self.run(body)
+
+    def test_release_and_takeover_by_another_store_are_heard(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            other = await at.another()
+            seen = applied(await other.claim("a", 1)).sight
+            async with at.feed() as queue:
+                await heard(queue, lambda lease: lease.sight == seen, "the row as it is")
+                applied(await other.renew("a", 1, 2))
+                released = applied(await other.release("a", 1, 3)).sight
+                lease = await heard(queue, lambda lease: lease.vacant, "a release")
+                same(lease.sight, released, "the released row")
+                applied(await other.claim("b", 1))
+                await heard(queue, lambda lease: lease.sight[:2] == ("b", 2), "a claim")
+                taken = applied(await other.claim("c", 1, takeover=True))
+                await heard(queue, lambda lease: lease.sight[:2] == ("c", 3), "a takeover")
+                expect(taken.holder == "c", "taken")
+
+        self.run(body)
+
+    def test_its_own_stores_writes_are_heard(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            async with at.feed() as queue:
+                await asyncio.sleep(0.05)
+                applied(await at.claim("a", 1))
+                await heard(queue, lambda lease: lease.holder == "a", "a claim")
+                applied(await at.release("a", 1, 2))
+                await heard(queue, lambda lease: lease.vacant, "a release")
+
+        self.run(body)
+
+    def test_only_the_roles_asked_for(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            watched, not_watched = at.fresh_role(), at.fresh_role()
+            async with at.feed(watched) as queue:
+                await asyncio.sleep(0.05)
+                applied(await at.claim("a", role=not_watched))
+                applied(await at.claim("a", role=watched))
+                first = await asyncio.wait_for(queue.get(), WITHIN)
+                same(first.role, watched, "the role of the first row heard of")
+
+        self.run(body)
+
+    def test_every_role_those_that_appear_later_too(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            there, later = at.fresh_role(), at.fresh_role()
+            applied(await at.claim("a", 4, role=there))
+            other = await at.another()
+            at.role, other.role = there, later
+            async with at.feed(every=True) as queue:
+                await heard(
+                    queue,
+                    lambda lease: lease.role == there and lease.beat == 4,
+                    "a row that was there",
+                )
+                applied(await other.claim("b", 1))
+                await heard(
+                    queue,
+                    lambda lease: lease.role == later and lease.holder == "b",
+                    "a role that came later",
+                )
+                applied(await other.release("b", 1, 2))
+                await heard(
+                    queue, lambda lease: lease.role == later and lease.vacant, "its release"
+                )
+                applied(await at.renew("a", 1, 5))
+                applied(await at.release("a", 1, 6))
+                await heard(
+                    queue, lambda lease: lease.role == there and lease.vacant, "the other's release"
+                )
+
+        self.run(body)
+
+    def test_two_feeds_and_the_end_of_one(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            async with at.feed() as queue:
+                async with at.feed() as second:
+                    applied(await at.claim("a"))
+                    await heard(
+                        second, lambda lease: lease.holder == "a", "a claim, on the second feed"
+                    )
+                await heard(queue, lambda lease: lease.holder == "a", "a claim")
+                applied(await at.release("a", 1, 2))
+                await heard(
+                    queue, lambda lease: lease.vacant, "a release, after the second feed had ended"
+                )
+
+        self.run(body)
+
+    def test_closing_a_feed_that_waits(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            async with at.feed():
+                await asyncio.sleep(0.05)
+
+        self.run(body)

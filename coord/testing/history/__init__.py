@@ -1,0 +1,171 @@
+"""What happened in a run, real or simulated, as a list of events that can be kept in a file and judged afterwards.
+
+Each operation is an `invoke` and, later, one outcome: `ok` (with what was answered), `fail` (it was not done, and
+never will be) or `unknown` (it may take effect at any later time, or never). An operation without an outcome is
+unknown, too. The format follows Jepsen's histories; times are seconds on one clock that all who record share.
+
+Actions that the judges (`coord.testing.history.checkers`) understand, with the fields of the invoke -> those of the outcome:
+
+claim    holder, beat, expected ([holder, token, beat] or null), takeover, skew, floor -> applied, row
+renew    holder, token, beat -> applied, row
+release  holder, token, beat, linger, to (whom the role is handed to, if anybody) -> applied, row
+read     -> row
+put      row: somebody wrote the row by hand (null: deleted it)
+believe  token: from the invoke to the outcome `process` believes that it leads. No outcome: to the end of the history.
+         `unknown`: it died; nothing is certain but the moment of the invoke
+held     -> token (null for none): one look at whether `process` believes. Between two looks that show the same token
+         it believed throughout, since a term that is over never comes back
+write    token -> accepted: a write at a fenced resource; for these `role` names the resource
+
+A `row` is [holder, token, beat]; a role without a row is [null, 0, 0].
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from coord.testing.history.events import KINDS, Event, Kind, MalformedHistory, Operation
+
+
+class History:
+    """Events in the order in which they happened. Recording is safe from several threads.
+
+    `now` is the clock that all events of the run are stamped with, in seconds; for several processes on one machine
+    the default, `time.monotonic`, is shared, and `History.read` puts their files together.
+    """
+
+    def __init__(
+        self, events: Iterable[Event] = (), now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.events = list(events)
+        self.now = now
+        self._lock = threading.Lock()
+        self._next = 0
+        self._open: dict[tuple[str, int], Event] = {}
+
+    def invoke(self, process: str, action: str, role: str, **value: Any) -> tuple[str, int]:
+        """Something begins. Give what comes back to `ok`, `fail` or `unknown`."""
+        with self._lock:
+            self._next += 1
+            event = Event("invoke", self.now(), process, self._next, action, role, value)
+            self._open[process, event.op] = event
+            self.events.append(event)
+        return process, event.op
+
+    def ok(self, key: tuple[str, int], **value: Any) -> None:
+        self._end("ok", key, value)
+
+    def fail(self, key: tuple[str, int], **value: Any) -> None:
+        self._end("fail", key, value)
+
+    def unknown(self, key: tuple[str, int], **value: Any) -> None:
+        self._end("unknown", key, value)
+
+    def _end(self, kind: Kind, key: tuple[str, int], value: Mapping[str, Any]) -> None:
+        with self._lock:
+            begun = self._open.pop(key)
+            self.events.append(
+                Event(kind, self.now(), begun.process, begun.op, begun.action, begun.role, value)
+            )
+
+    # -- files -------------------------------------------------------------------------------------------------
+
+    def write(self, path: str | Path) -> None:
+        """One JSON object a line."""
+        lines = (json.dumps(asdict(event), ensure_ascii=False) + "\n" for event in self.events)
+        Path(path).write_text("".join(lines), encoding="utf-8")
+
+    @classmethod
+    def read(cls, *paths: str | Path) -> History:
+        """The events of one file, or of several (one a process) put together by their times.
+
+        Of events with the same time in different files an invoke counts as earlier: what may have overlapped is
+        taken to have. Raises `MalformedHistory`.
+        """
+        events: list[Event] = []
+        for path in paths:
+            for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+                if line.strip():
+                    events.append(_parsed(line, f"{path}:{number}"))
+        if any(one.at > two.at for one, two in itertools.pairwise(events)):
+            events.sort(key=lambda event: (event.at, event.kind != "invoke"))
+        return cls(events)
+
+    # -- judging -----------------------------------------------------------------------------------------------
+
+    def operations(self) -> list[Operation]:
+        """Invokes with their outcomes, by the time of the invoke. Raises `MalformedHistory`."""
+        begun: dict[tuple[str, int], int] = {}
+        ends: dict[tuple[str, int], int] = {}
+        last = float("-inf")
+        for place, event in enumerate(self.events):
+            key, name = (event.process, event.op), f"operation {event.op} of {event.process!r}"
+            if event.at < last:
+                raise MalformedHistory(f"event {place} is earlier than the one before it")
+            last = event.at
+            if event.kind == "invoke":
+                if key in begun:
+                    raise MalformedHistory(f"{name} is invoked twice")
+                begun[key] = place
+            elif key not in begun:
+                raise MalformedHistory(f"{name} ends without having begun")
+            elif key in ends:
+                raise MalformedHistory(f"{name} ends twice")
+            else:
+                ends[key] = place
+        return [self._operation(place, ends.get(key)) for key, place in begun.items()]
+
+    def _operation(self, called: int, returned: int | None) -> Operation:
+        start, end = self.events[called], None if returned is None else self.events[returned]
+        outcome = cast("Literal['ok', 'fail', 'unknown']", "unknown" if end is None else end.kind)
+        return Operation(
+            start.process,
+            start.op,
+            start.action,
+            start.role,
+            start.value,
+            outcome,
+            {} if end is None else end.value,
+            called,
+            None if outcome == "unknown" else returned,
+            start.at,
+            None if end is None else end.at,
+        )
+
+    def violations(self) -> list[Any]:
+        """Everything that must not be: a list of `coord.testing.history.checkers.Violation`, empty for a good history."""
+        from coord.testing.history.checkers import judge
+
+        return judge(self)
+
+    def verify(self) -> None:
+        """Raises `coord.testing.history.checkers.BadHistory`, an AssertionError that lists the violations, if there are any."""
+        from coord.testing.history.checkers import BadHistory
+
+        if found := self.violations():
+            raise BadHistory(found)
+
+
+def _parsed(line: str, where: str) -> Event:
+    try:
+        event = Event(**json.loads(line))
+    except (ValueError, TypeError) as err:
+        raise MalformedHistory(f"{where}: not an event ({err})") from None
+    plain = (
+        event.kind in KINDS
+        and isinstance(event.at, (int, float))
+        and not isinstance(event.op, bool)
+        and isinstance(event.op, int)
+        and all(isinstance(text, str) for text in (event.process, event.action, event.role))
+        and isinstance(event.value, Mapping)
+    )
+    if not plain:
+        raise MalformedHistory(f"{where}: an event with fields of the wrong kind")
+    return event

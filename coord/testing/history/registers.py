@@ -1,0 +1,109 @@
+"""What the operations of a history mean when they come one after the other: the lease of a role, a fenced resource."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from coord.core.lease import Revision
+from coord.testing.history.events import Operation
+
+EMPTY = Revision(None, 0, 0)
+
+
+def sight(row: Any) -> Revision:
+    """A row of a history ([holder, token, beat], or None for a role without one) as a value."""
+    return EMPTY if row is None else Revision(*row)
+
+
+class LeaseRegister:
+    """The row of one role. Time is not in it: whether a lease had run out is for the judge of exclusion to say.
+
+    `edited`: the history has writes by hand (`put`), after which anything that was thought spent may act again.
+    """
+
+    initial = EMPTY
+
+    def __init__(self, edited: bool = False) -> None:
+        self._edited = edited
+
+    def after(self, state: Revision, operation: Operation) -> Iterable[Revision]:
+        args, result = operation.args, operation.result
+        if operation.action == "put":
+            return [sight(args["row"])]
+        if operation.action == "read":
+            return [state] if operation.outcome == "ok" and sight(result["row"]) == state else []
+        changed, must = self._changed(state, operation)
+        if operation.outcome == "unknown":
+            return [] if changed is None else [changed]
+        if result["applied"]:
+            return [changed] if changed is not None and sight(result["row"]) == changed else []
+        return [] if must or sight(result["row"]) != state else [state]
+
+    def _changed(self, state: Revision, operation: Operation) -> tuple[Revision | None, bool]:
+        """What it may make of the row, and whether it must (a claim may depend on the store's clock)."""
+        args = operation.args
+        if operation.action == "claim":
+            expected = args.get("expected")
+            if expected is not None and sight(expected) != state:
+                return None, False
+            mine = expected is not None and state.holder == args["holder"]
+            must = state.holder is None or mine or bool(args.get("takeover"))
+            if not must and args.get("skew") is None:
+                return None, False
+            return Revision(
+                args["holder"], max(state.token, args.get("floor", 0)) + 1, args["beat"]
+            ), must
+        mine = (state.holder, state.token) == (args["holder"], args["token"])
+        if not mine or args["beat"] <= state.beat:
+            return None, False
+        if (
+            operation.action == "release"
+            and args.get("to") is not None
+            and args.get("linger", 0) > 0
+        ):
+            return Revision(args["to"], state.token, 0), True
+        keeps = operation.action == "renew" or args.get("linger", 0) > 0
+        return Revision(state.holder if keeps else None, state.token, args["beat"]), True
+
+    def spent(self, state: Revision, operation: Operation) -> bool:
+        args = operation.args
+        if operation.action == "read":
+            return True
+        if self._edited or operation.action == "put":
+            return False
+        if operation.action == "claim":
+            expected = args.get("expected")
+            return expected is not None and _never_again(sight(expected), state)
+        if args["token"] != state.token:
+            return bool(args["token"] < state.token)
+        if state.holder != args["holder"]:
+            return state.holder is None  # it may yet be handed over to that one
+        return bool(args["beat"] <= state.beat)
+
+
+def _never_again(old: Revision, state: Revision) -> bool:
+    """Whether no swap can bring `old` about any more. Within a token a holder counts beats up; it may then hand over,
+    which begins at beat 0 for another; and once nobody has it, the next has another token."""
+    if old.token != state.token:
+        return old.token < state.token
+    if state.holder is None:
+        return old.beat < state.beat
+    return old.holder == state.holder and old.beat < state.beat
+
+
+class FencedResource:
+    """Something that keeps the newest token it has seen, and must refuse older ones and nothing else."""
+
+    initial = 0
+
+    def after(self, state: int, operation: Operation) -> Iterable[int]:
+        token = int(operation.args["token"])
+        if operation.outcome == "unknown":
+            return [token] if token >= state else []
+        if operation.result["accepted"]:
+            return [token] if token >= state else []
+        return [state] if token < state else []
+
+    def spent(self, state: int, operation: Operation) -> bool:
+        return int(operation.args["token"]) <= state

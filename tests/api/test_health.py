@@ -1,0 +1,207 @@
+"""`coord.health`: a leader that looks alive and does nothing is reported as wedged; a standby and an outage are not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+import coord
+from coord import AsyncCoordinator, Coordinator, Health, HealthStatus, leader_only
+from coord.core.operations import Claim, Failure, Renew, Result
+from coord.stores.memory.store import MemoryStore
+
+
+class Moody(MemoryStore):
+    down = False
+
+    async def claim(self, claim: Claim, timeout: float) -> Result:
+        return (
+            Failure(unknown=False, detail="is down")
+            if self.down
+            else await super().claim(claim, timeout)
+        )
+
+    async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
+        if self.down:
+            return [Failure(unknown=False, detail="is down")] * len(renewals)
+        return await super().renew(renewals, timeout)
+
+
+@pytest.fixture
+def store() -> Moody:
+    return Moody()
+
+
+@pytest.fixture
+def c(store: Moody) -> Iterator[Coordinator]:
+    coordinator = Coordinator(store=store)
+    yield coordinator
+    store.down = False
+    coordinator.close()
+
+
+def reported(c: Coordinator, what: Callable[[Health], bool], seconds: float = 5.0) -> Health:
+    until = time.monotonic() + seconds
+    while not what(found := coord.health(c)):
+        assert time.monotonic() < until, found
+        time.sleep(0.01)
+    return found
+
+
+def wedged(health: Health) -> bool:
+    return health.status is HealthStatus.WEDGED
+
+
+def test_a_leader_a_standby_and_nobody(c: Coordinator, store: Moody) -> None:
+    assert coord.health(c).status is HealthStatus.IDLE
+    rival = Coordinator(store=store)
+    with c.leadership("a", ttl=3) as lead:
+        assert lead.wait(5)
+        with rival.leadership("a", ttl=3):
+            health = coord.health(c)
+            assert (health.status, health.healthy, health.leads, health.problems) == (
+                HealthStatus.OK,
+                True,
+                True,
+                (),
+            )
+            (role,) = health.roles
+            assert (role.role, role.leads, role.token, role.jobs, role.problems) == (
+                "a",
+                True,
+                1,
+                0,
+                (),
+            )
+            assert 1.0 < role.remaining <= 3
+            assert role.renewal_age is not None
+            assert 0 <= role.renewal_age < 2
+            assert health.loop_lag < 1
+            standby = reported(rival, lambda found: found.status is HealthStatus.STANDBY)
+            assert (standby.healthy, standby.leads) == (True, False)
+            assert standby.roles[0].token is None
+            assert standby.roles[0].remaining == 0
+            assert standby.roles[0].renewal_age is None
+            both = coord.health()
+            assert both.status is HealthStatus.OK
+            assert [one.role for one in both.roles].count("a") == 2
+            told = json.loads(json.dumps(both.as_dict()))
+            assert (told["status"], told["healthy"], told["leads"]) == ("ok", True, True)
+    rival.close()
+    assert coord.health(c).status is HealthStatus.IDLE
+
+
+def test_a_job_without_progress_is_wedged_until_it_returns(c: Coordinator) -> None:
+    go_on, inside = threading.Event(), threading.Event()
+
+    @leader_only("a", coordinator=c, ttl=1.2, at_most=0.4, otherwise="wait")
+    def job() -> None:
+        inside.set()
+        go_on.wait(20)
+
+    thread = threading.Thread(target=job)
+    thread.start()
+    assert inside.wait(5)
+    assert coord.health(c).roles[0].jobs == 1
+    assert coord.health(c).healthy
+    health = reported(c, wedged)
+    assert "a: a job under token 1 shows no progress and has not returned" in health.problems
+    assert not health.healthy
+    assert not health.leads
+    time.sleep(0.5)
+    assert wedged(coord.health(c))
+    go_on.set()
+    thread.join()
+    assert reported(c, lambda found: found.leads).status is HealthStatus.OK
+
+
+@pytest.mark.parametrize("kind", ["lost", "new_leader"])
+def test_a_callback_that_is_stuck_is_wedged(c: Coordinator, kind: str) -> None:
+    go_on = threading.Event()
+
+    def stuck(*_: object) -> None:
+        go_on.wait(20)
+
+    settings = {f"on_{kind}": stuck}
+    with c.leadership("a", ttl=1, drain_timeout=0.3, **settings) as lead:
+        assert lead.wait(5)
+        if kind == "lost":
+            assert coord.health(c).healthy
+            threading.Thread(target=lead.step_down).start()
+        health = reported(c, wedged)
+        assert any(
+            "stuck has run for" in problem for problem in health.problems
+        ) or "has not ended" in str(health)
+        go_on.set()
+        reported(c, lambda found: found.healthy)
+
+
+def test_an_on_elected_may_take_its_time_while_the_term_stands(c: Coordinator) -> None:
+    go_on = threading.Event()
+    with c.leadership(
+        "a", ttl=1, drain_timeout=0.2, on_elected=lambda term: go_on.wait(20)
+    ) as lead:
+        assert lead.wait(5)
+        time.sleep(0.5)
+        assert coord.health(c).status is HealthStatus.OK
+        threading.Thread(target=lead.step_down).start()
+        reported(c, wedged)
+        go_on.set()
+        reported(c, lambda found: found.healthy)
+
+
+def test_a_loop_that_does_not_turn_is_wedged(c: Coordinator) -> None:
+    with c.leadership("a", ttl=5) as lead:
+        assert lead.wait(5)
+        c.engine.loop().call_soon_threadsafe(time.sleep, 1.6)
+        until = time.monotonic() + 3
+        while not wedged(found := coord.health(c, max_lag=0.4)):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert found.loop_lag > 0.4
+        assert "loop has not turned" in found.problems[-1]
+        reported(c, lambda one: one.loop_lag < 0.4)
+
+
+def test_a_leader_that_is_not_renewed_is_wedged_and_a_candidate_without_a_store_is_not(
+    c: Coordinator, store: Moody
+) -> None:
+    with c.leadership("a", ttl=3, renew_every=0.3, attempt_timeout=0.5) as lead:
+        assert lead.wait(5)
+        store.down = True
+        health = reported(c, wedged)
+        assert "a: not renewed for" in health.problems[0]
+        assert health.store_trouble == "is down"
+        assert health.leads  # it still does, by the clock
+        health = reported(c, lambda found: not found.leads and found.healthy)
+        assert (health.status, health.problems) == (HealthStatus.TROUBLE, ())
+        store.down = False
+        assert reported(c, lambda found: found.leads).status is HealthStatus.OK
+
+
+def test_on_the_applications_own_loop() -> None:
+    async def main() -> None:
+        async with AsyncCoordinator(store=MemoryStore()) as c:
+            async with c.leadership("a", ttl=3) as lead:
+                assert await lead.wait(2)
+                assert coord.health(c).status is HealthStatus.OK
+                time.sleep(1.2)  # noqa: ASYNC251
+                assert wedged(coord.health(c, max_lag=0.3))
+                await asyncio.sleep(0.6)
+                assert coord.health(c, max_lag=0.3).healthy
+            await asyncio.sleep(0.6)
+            assert coord.health(c).loop_lag == 0
+
+    asyncio.run(main())
+
+
+def test_bad_arguments(c: Coordinator) -> None:
+    with pytest.raises(coord.BadArgument, match="coordinator"):
+        coord.health("sqlite:x")  # type: ignore[arg-type]
+    with pytest.raises(coord.BadArgument, match="max_lag"):
+        coord.health(c, max_lag=0)

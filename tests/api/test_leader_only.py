@@ -1,0 +1,240 @@
+"""`@leader_only`: functions, methods and coroutines, on every store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from typing import Any
+
+import pytest
+
+import coord
+from coord import Coordinator, leader_only
+
+Two = tuple[Coordinator, Coordinator]
+
+
+def token() -> int:
+    term = coord.current_term()
+    assert term is not None
+    return term.token
+
+
+def test_the_first_call_runs_and_the_process_goes_on_holding(
+    two: Two, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[str] = []
+
+    @leader_only("job", coordinator=two[0], ttl=3)
+    def here(word: str, *, times: int = 1) -> tuple[str, int]:
+        """Doc."""
+        calls.append(word * times)
+        return word, token()
+
+    @leader_only("job", coordinator=two[1], ttl=3)
+    def there() -> int:
+        return token()
+
+    assert (here.__name__, here.__doc__) == ("here", "Doc.")
+    assert here("a") == ("a", 1)
+    with caplog.at_level(logging.INFO, "coord"):
+        assert there() is None
+    assert any("leadership.skipped role='job'" in r.getMessage() for r in caplog.records)
+    assert here("b", times=2) == ("b", 1)  # the same term
+    assert calls == ["a", "bb"]
+    two[0].close()
+    deadline = time.monotonic() + 3
+    while there() is None:  # it stood by, and takes over
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert there() == 2
+
+
+def test_otherwise_raise_and_wait(two: Two) -> None:
+    holder = two[0].leadership("job", ttl=3)
+    assert holder.acquire(timeout=5)
+
+    @leader_only("job", coordinator=two[1], ttl=3, otherwise="raise")
+    def raising() -> int:
+        return token()
+
+    @leader_only("job", coordinator=two[1], ttl=3, otherwise="wait", timeout=0.2)
+    def impatient() -> int:
+        return token()
+
+    @leader_only("job", coordinator=two[1], ttl=3, otherwise="wait")
+    def patient() -> int:
+        return token()
+
+    with pytest.raises(coord.NotLeader, match="job"):
+        raising()
+    with pytest.raises(coord.AcquireTimeout):
+        impatient()
+    threading.Timer(0.3, holder.release).start()
+    assert patient() == 2
+
+
+def test_methods_keep_their_self(one: Coordinator) -> None:
+    class Reports:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        @leader_only("job", coordinator=one, ttl=3)
+        def write(self, n: int) -> str:
+            return f"{self.name}{n}:{token()}"
+
+        @classmethod
+        @leader_only("job", coordinator=one, ttl=3)
+        def all(cls) -> str:
+            return cls.__name__
+
+    assert Reports("x").write(2) == "x2:1"
+    assert Reports.all() == "Reports"
+
+
+def test_scope_call_releases_after_the_call(two: Two) -> None:
+    inside = threading.Event()
+    go_on = threading.Event()
+
+    @leader_only("job", coordinator=two[0], ttl=3, scope="call")
+    def slow() -> int:
+        inside.set()
+        go_on.wait(5)
+        return token()
+
+    @leader_only("job", coordinator=two[1], ttl=3, scope="call")
+    def quick() -> int:
+        return token()
+
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(slow()))
+    thread.start()
+    assert inside.wait(5)
+    assert quick() is None
+    go_on.set()
+    thread.join()
+    assert results == [1]
+    assert quick() == 2
+    assert quick() == 3
+    assert two[0].leader("job") is None
+
+
+def test_at_least_keeps_a_short_job_from_running_twice(two: Two) -> None:
+    @leader_only("job", coordinator=two[0], ttl=10, scope="call", at_least=1.0)
+    def short() -> int:
+        return token()
+
+    @leader_only("job", coordinator=two[1], ttl=10, scope="call")
+    def elsewhere() -> int:
+        return token()
+
+    began = time.monotonic()
+    assert short() == 1
+    assert time.monotonic() - began < 0.8  # the caller does not wait
+    assert elsewhere() is None
+    assert short() is None  # nor does it run twice here
+    time.sleep(max(0.0, began + 1.3 - time.monotonic()))
+    if (
+        two[0].inner.max_clock_skew == 0
+    ):  # exact on one machine; on a cluster the clock's skew comes on top
+        assert elsewhere() == 2
+
+
+def test_a_job_that_raises_passes_it_on_and_releases(one: Coordinator) -> None:
+    @leader_only("job", coordinator=one, ttl=3, scope="call")
+    def broken() -> None:
+        raise LookupError("inside")
+
+    with pytest.raises(LookupError, match="inside"):
+        broken()
+    assert one.leader("job") is None
+
+
+def test_a_coroutine_runs_and_is_cancelled_when_its_term_is_lost(one: Coordinator) -> None:
+    cleaned: list[int] = []
+
+    @leader_only("job", coordinator=one, ttl=3)
+    async def quick() -> int:
+        await asyncio.sleep(0)
+        return token()
+
+    @leader_only("job", coordinator=one, ttl=3)
+    async def endless() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cleaned.append(token())
+
+    async def main() -> None:
+        assert await quick() == 1
+        task = asyncio.ensure_future(endless())
+        await asyncio.sleep(0.1)
+        lead = one.shared_leadership("job", 3)
+        await asyncio.to_thread(lead.step_down, 0)
+        with pytest.raises(coord.LeadershipLost, match="stepped_down"):
+            await task
+        assert await asyncio.to_thread(lead.wait, 5)
+        outer = asyncio.ensure_future(endless())
+        await asyncio.sleep(0.3)
+        outer.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await outer
+
+    asyncio.run(main())
+    assert cleaned == [1, 2]
+
+
+def test_a_coroutine_with_scope_call(two: Two) -> None:
+    @leader_only("job", coordinator=two[0], ttl=3, scope="call")
+    async def job() -> int:
+        return token()
+
+    async def main() -> list[int]:
+        return [await job(), await job()]
+
+    assert asyncio.run(main()) == [1, 2]
+    assert two[1].leader("job") is None
+
+
+def test_a_plain_function_finds_out_through_the_term(one: Coordinator) -> None:
+    @leader_only("job", coordinator=one, ttl=3)
+    def careful() -> str:
+        term = coord.current_term()
+        assert term is not None
+        lead = one.shared_leadership("job", 3)
+        threading.Thread(target=lead.step_down).start()
+        assert term.lost.wait(5)
+        with pytest.raises(coord.LeadershipLost):
+            term.check()
+        return "told"
+
+    assert careful() == "told"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"ttl": 0}, "ttl"),
+        ({"ttl": True}, "ttl"),
+        ({"otherwise": "maybe"}, "otherwise"),
+        ({"scope": "world"}, "scope"),
+        ({"at_least": 5}, "at_least"),
+        ({"at_least": float("nan"), "scope": "call"}, "at_least"),
+        ({"timeout": 1}, "timeout"),
+        ({"coordinator": "sqlite:x"}, "coordinator"),
+    ],
+)
+def test_bad_settings_are_refused_when_the_decorator_is_applied(
+    settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(coord.BadArgument, match=said):
+        leader_only("job", **settings)
+
+
+def test_a_role_must_be_given() -> None:
+    with pytest.raises(coord.BadArgument, match="role"):
+
+        @leader_only  # type: ignore[arg-type]
+        def forgot() -> None: ...

@@ -1,0 +1,307 @@
+"""`coord run` with one candidate: what COMMAND is given, what comes back, and how it is asked."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import (
+    ROOT,
+    WORKER,
+    Runs,
+    blocked,
+    boottime,
+    children,
+    guardian_of,
+    lives,
+)
+from tests.support.waits import eventually
+
+
+def test_the_command_finds_role_token_and_url(runs: Runs) -> None:
+    for token in ("1", "2"):
+        process = runs.run("--", "sh", "-c", 'echo "$COORD_ROLE $COORD_TOKEN $COORD_URL"')
+        out, err = process.communicate(timeout=20)
+        assert (process.returncode, out, err) == (0, f"job {token} {runs.url}\n", "")
+
+
+def test_the_url_comes_from_the_environment(runs: Runs) -> None:
+    process = runs.start(
+        "-m", "coord.cli", "run", "job", "sh", "-c", "echo $COORD_URL", env={"COORD_URL": runs.url}
+    )
+    assert process.communicate(timeout=20)[0] == f"{runs.url}\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [("exit 0", 0), ("exit 1", 1), ("exit 255", 255), ("kill -TERM $$", 143), ("kill -9 $$", 137)],
+)
+def test_the_exit_status_is_passed_through(runs: Runs, script: str, status: int) -> None:
+    process = runs.run("--", "sh", "-c", script)
+    assert process.wait(20) == status
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+
+
+def test_stdin_and_stdout_are_the_commands(runs: Runs) -> None:
+    process = runs.run("--", "cat")
+    assert process.communicate("through\n", timeout=20)[0] == "through\n"
+
+
+def test_starts_quickly(runs: Runs) -> None:
+    """Processor time, from start to end, by that of an interpreter which only imports what cannot be spared."""
+
+    def took(process: subprocess.Popen[str]) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert process.wait(20) == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    runs.run("true").wait(20)  # the file is there, the bytecode too
+    rounds = [
+        (took(runs.run("true")), took(runs.start("-c", "import asyncio, sqlite3, click")))
+        for _ in range(5)
+    ]
+    ours, bare = (min(column) for column in zip(*rounds, strict=True))
+    assert ours < 2 * bare, (
+        rounds
+    )  # it is one and a half; the driver alone, imported too, would make it more than two
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+        signal.SIGQUIT,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGWINCH,
+    ],
+)
+def test_signals_are_passed_on(runs: Runs, number: signal.Signals) -> None:
+    script = f"trap 'echo got; kill $!; exit 9' {number.name[3:]}; sleep 30 & echo ready; wait $!"
+    process = runs.run("--", "sh", "-c", script)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    assert process.stdout.readline() == "got\n"
+    assert process.wait(20) == 9
+
+
+def test_a_signal_that_ends_the_command(runs: Runs) -> None:
+    process = runs.worker()
+    runs.journal.wait_for(1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 128 + signal.SIGINT
+
+
+def test_continuing_reaches_a_stopped_command(runs: Runs) -> None:
+    process = runs.worker("--ttl", "5")
+    child = runs.journal.wait_for(1).pid
+    os.kill(child, signal.SIGSTOP)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGCONT)
+    before = runs.journal.wait_for(1).last
+    eventually(lambda: runs.journal.wait_for(1).last > before)
+
+
+def test_nohup_is_respected(runs: Runs) -> None:
+    process = runs.start(
+        "-c",
+        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN);"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])",
+        *(
+            "-m",
+            "coord.cli",
+            "run",
+            "job",
+            "--url",
+            runs.url,
+            "--",
+            *WORKER,
+            str(runs.journal.path),
+        ),
+    )
+    child = runs.journal.wait_for(1).pid
+    process.send_signal(signal.SIGHUP)
+    os.kill(child, signal.SIGHUP)
+    before = boottime()
+    eventually(lambda: runs.journal.wait_for(1).last > before + 0.05)
+    process.terminate()
+    assert process.wait(20) == 143
+
+
+def test_what_the_command_leaves_behind_is_ended(runs: Runs) -> None:
+    script = f"{' '.join([*WORKER, str(runs.journal.path)])} & sleep 0.2; exit 4"
+    process = runs.run("--", "sh", "-c", script)
+    assert process.wait(20) == 4
+    (left,) = runs.journal.stretches()
+    assert not lives(left.pid)
+
+
+def test_no_process_is_left(runs: Runs) -> None:
+    process = runs.worker(flags=["--for", "0.2"])
+    guardian = guardian_of(process.pid)
+    assert process.wait(20) == 0
+    eventually(lambda: not lives(guardian))
+
+
+def test_others_see_host_pid_and_info(runs: Runs) -> None:
+    process = runs.worker("--info", "zone=b", "--info", '{"shard": 3, "host": "elsewhere"}')
+    runs.journal.wait_for(1)
+    status, out, _ = runs.answer("leader", "job", "--url", runs.url, "--json")
+    assert status == 0
+    assert json.loads(out)["info"] == {
+        "host": "elsewhere",
+        "pid": process.pid,
+        "zone": "b",
+        "shard": 3,
+    }
+
+
+def test_the_guardian_killed(runs: Runs) -> None:
+    process = runs.worker("--ttl", "30", flags=["--ignore-term", "--grandchild"])
+    grandchild = runs.journal.wait_for(1, "grandchild").pid
+    child = runs.journal.wait_for(1).pid
+    (guardian,) = children(process.pid)
+    os.kill(guardian, signal.SIGKILL)
+    assert process.wait(20) == 70
+    assert not lives(child)
+    assert not lives(grandchild)
+    assert runs.answer("leader", "job", "--url", runs.url)[0] == 1  # given up, not left to run out
+
+
+def test_the_guardian_killed_while_standing_by(runs: Runs) -> None:
+    runs.worker()
+    runs.journal.wait_for(1)
+    process = runs.worker()
+    os.kill(guardian_of(process.pid), signal.SIGKILL)
+    assert process.wait(20) == 70
+
+
+def test_options_of_the_command_are_its_own(runs: Runs) -> None:
+    process = runs.run("echo", "--ttl", "--", "-x")
+    assert process.communicate(timeout=20)[0] == "--ttl -- -x\n"
+    process = runs.start(
+        "-m", "coord.cli", "run", "--url", runs.url, "--ttl=9", "job", "--", "printf", "%s", "--url"
+    )
+    assert process.communicate(timeout=20)[0] == "--url"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (["run", "", "--", "true"], 2, "coord: role: '' will not do"),
+        (["run", "x" * 121, "--", "true"], 2, "coord: role: "),
+        (["run", "job", "--ttl", "0", "--", "true"], 2, "coord: ttl: 0.0 will not do"),
+        (["run", "job", "--ttl", "nan", "--", "true"], 2, "coord: ttl: nan will not do"),
+        (["run", "job", "--ttl", "soon", "--", "true"], 2, "Invalid value for '--ttl'"),
+        (
+            ["run", "job", "--grace", "8", "--ttl", "10", "--", "true"],
+            2,
+            "from 0 to 4 s leave time for renewals",
+        ),
+        (["run", "job", "--grace", "-1", "--", "true"], 2, "coord: grace: -1.0 will not do"),
+        (["run", "job", "--priority", "1001", "--", "true"], 2, "an int from -1000 to 1000"),
+        (
+            ["run", "job", "--min-tenure", "-1", "--", "true"],
+            2,
+            "coord: min_tenure: -1.0 will not do",
+        ),
+        (["run", "job", "--timeout", "-1", "--", "true"], 2, "coord: timeout: -1.0 will not do"),
+        (["run", "job", "--timeout", "1", "--no-wait", "--", "true"], 2, "exclude each other"),
+        (["run", "job", "--info", "zone", "--", "true"], 2, "neither KEY=VALUE nor a JSON object"),
+        (["run", "job", "--info", "{", "--", "true"], 2, "is not a JSON object"),
+        (["run", "job"], 2, "Missing argument 'COMMAND...'"),
+        (["run", "job", "--", "no-such-command"], 127, "coord run: no-such-command: not found"),
+        (["run", "job", "--", "/etc/passwd"], 126, "coord run: /etc/passwd: cannot be executed"),
+        (["run", "job", "--url", "mysql://me:secret@h/db", "--", "true"], 2, "coord: url: 'mysql:"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(runs: Runs, words: list[str], status: int, says: str) -> None:
+    found, out, err = runs.answer(*words)
+    assert (found, out) == (status, "")
+    assert says in err
+    assert "Traceback" not in err
+    assert "secret" not in err
+    assert len(err.splitlines()) == 1 or err.startswith("Usage:")
+
+
+def test_a_path_that_cannot_be_written(runs: Runs, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for words in (["--no-wait"], ["--timeout", "5"], []):
+        url = f"sqlite://{tmp_path}/file/leases.db"
+        status, out, err = runs.answer("run", "job", "--url", url, *words, "--", "echo", "ran")
+        assert (status, out) == (78, "")
+        assert len(err.splitlines()) == 1
+        assert "leases.db" in err
+
+
+def test_an_interrupted_standby(runs: Runs) -> None:
+    runs.worker()
+    runs.journal.wait_for(1)
+    process = runs.worker()
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("coord run: standing by for 'job': led by pid ")
+    for number in (signal.SIGUSR1, signal.SIGWINCH, signal.SIGTERM):
+        process.send_signal(number)
+        time.sleep(0.05)
+    assert process.wait(20) == 128 + signal.SIGTERM
+    assert len(runs.journal.stretches()) == 1
+
+
+def test_no_wait_and_timeout_when_another_leads(runs: Runs) -> None:
+    leader = runs.worker()
+    runs.journal.wait_for(1)
+    status, _, err = runs.answer("run", "job", "--url", runs.url, "--no-wait", "--", "true")
+    assert (status, err) == (
+        75,
+        f"coord run: not started: 'job' is led by pid {leader.pid} on {os.uname().nodename}, token 1\n",
+    )
+    begun = time.monotonic()
+    status, _, err = runs.answer("run", "job", "--url", runs.url, "--timeout", "0.6", "--", "true")
+    assert status == 76
+    assert 0.6 <= time.monotonic() - begun < 5
+    standing_by, gave_up = err.splitlines()
+    assert standing_by.startswith("coord run: standing by for 'job': led by pid ")
+    assert gave_up == "coord run: did not become the leader of 'job' within 0.6 s"
+
+
+def test_no_wait_and_timeout_when_the_store_does_not_answer(runs: Runs) -> None:
+    runs.run("true").wait(20)
+    with contextlib.closing(blocked(runs.url)):
+        for words in (["--no-wait"], ["--timeout", "1.2"]):
+            status, out, err = runs.answer(
+                "run", "job", "--url", runs.url, "--ttl", "3", *words, "--", "echo", "ran"
+            )
+            assert (status, out) == (69, ""), err
+            assert "Traceback" not in err
+
+
+def test_the_leader_of_a_killed_group_is_not_left_alone(runs: Runs) -> None:
+    """A supervisor that kills the runner's whole process group still leaves the guardian to end COMMAND's."""
+    process = runs.worker(
+        "--ttl", "3", flags=["--ignore-term", "--grandchild"], start_new_session=True
+    )
+    grandchild = runs.journal.wait_for(1, "grandchild").pid
+    child = runs.journal.wait_for(1).pid
+    os.killpg(process.pid, signal.SIGKILL)
+    eventually(lambda: not lives(child) and not lives(grandchild), within=3)
+
+
+def test_python_modules_that_run_does_not_need(runs: Runs) -> None:
+    code = "import sys; import coord.cli.run.command, coord.cli.run.runner, coord.api.coordinator; print(*sys.modules)"
+    out = subprocess.run(
+        [*WORKER[:1], "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout
+    assert not {"rich", "rethinkdb"} & set(out.split())

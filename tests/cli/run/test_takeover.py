@@ -1,0 +1,167 @@
+"""Two candidates: the second's COMMAND never runs beside the first's, whatever becomes of the first."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import time
+
+from tests.support.processes import Runs, blocked, boottime, children, lives
+from tests.support.waits import eventually
+
+TTL = 1.5
+SLACK = 0.9
+"""Seconds for processes to be started, on a machine with other work to do."""
+STUBBORN = ("--ignore-term", "--grandchild")
+
+
+def test_the_second_takes_over_when_the_first_ends(runs: Runs) -> None:
+    runs.worker(flags=["--for", "1.2", "--exit", "5"])
+    runs.journal.wait_for(1)
+    second = runs.worker()
+    taken = runs.journal.wait_for(2)
+    assert taken.first - runs.journal.wait_for(1).last < 1
+    runs.journal.check_no_overlap()
+    assert second.poll() is None
+
+
+def test_the_preferred_one_gets_the_role_when_the_first_has_had_it_for_a_while(runs: Runs) -> None:
+    spare = runs.worker("--ttl", str(TTL), "--min-tenure", "1.2")
+    runs.journal.wait_for(1)
+    preferred = runs.worker("--ttl", str(TTL), "--priority", "10")
+    runs.journal.wait_for(2)
+    assert spare.wait(20) == 77
+    runs.journal.check_no_overlap()
+    first = runs.journal.wait_for(1)
+    assert first.last - first.first > 1
+    time.sleep(2 * TTL)
+    assert runs.worker("--ttl", str(TTL), "--no-wait").wait(20) == 75, (
+        "one that is not preferred gets nothing"
+    )
+    assert preferred.poll() is None
+
+
+def test_the_runner_killed(runs: Runs) -> None:
+    first = runs.worker("--ttl", str(TTL), flags=STUBBORN)
+    runs.journal.wait_for(1, "grandchild")
+    runs.worker("--ttl", str(TTL))
+    time.sleep(0.4)
+    killed = boottime()
+    first.kill()
+    taken = runs.journal.wait_for(2)
+    runs.journal.check_no_overlap()
+    assert taken.first - killed < TTL + SLACK
+    assert {one.name for one in runs.journal.stretches() if one.token == "1"} == {
+        "worker",
+        "grandchild",
+    }
+
+
+def test_the_runner_stopped(runs: Runs) -> None:
+    first = runs.worker("--ttl", str(TTL), flags=STUBBORN)
+    runs.journal.wait_for(1, "grandchild")
+    runs.worker("--ttl", str(TTL))
+    time.sleep(0.4)
+    stopped = boottime()
+    first.send_signal(signal.SIGSTOP)
+    taken = runs.journal.wait_for(2)
+    runs.journal.check_no_overlap()
+    assert taken.first - stopped < TTL + SLACK
+    first.send_signal(signal.SIGCONT)
+    assert first.wait(20) == 77
+
+
+def test_the_guardian_stopped_and_the_store_blocked(runs: Runs) -> None:
+    """The runner stands in for a guardian that does not act."""
+    first = runs.worker("--ttl", str(TTL), flags=STUBBORN)
+    child = runs.journal.wait_for(1).pid
+    (guardian,) = children(first.pid)
+    os.kill(guardian, signal.SIGSTOP)
+    lock = blocked(runs.url)
+    eventually(lambda: not lives(child), within=TTL + SLACK)
+    lock.close()
+    assert first.wait(20) == 77
+    assert not lives(guardian)
+
+
+def test_the_guardian_killed(runs: Runs) -> None:
+    first = runs.worker("--ttl", "20", flags=STUBBORN)
+    runs.journal.wait_for(1, "grandchild")
+    runs.worker("--ttl", "20")
+    time.sleep(0.4)
+    killed = boottime()
+    os.kill(children(first.pid)[0], signal.SIGKILL)
+    taken = runs.journal.wait_for(2)
+    runs.journal.check_no_overlap()
+    assert taken.first - killed < 2  # given back
+    assert first.wait(20) == 70
+
+
+def test_the_store_blocked_for_longer_than_the_lease(runs: Runs) -> None:
+    first = runs.worker("--ttl", str(TTL), flags=STUBBORN)
+    child = runs.journal.wait_for(1).pid
+    runs.worker("--ttl", str(TTL))
+    time.sleep(0.4)
+    begun = boottime()
+    lock = blocked(runs.url)
+    assert first.wait(20) == 77
+    assert not lives(child)
+    assert max(one.last for one in runs.journal.stretches()) < begun + TTL
+    lock.close()
+    runs.journal.wait_for(2)
+    runs.journal.check_no_overlap()
+    assert first.stderr is not None
+    assert "lost the leadership of 'job' (token 1)" in first.stderr.read()
+
+
+def test_a_short_outage_of_the_store_does_no_harm(runs: Runs) -> None:
+    first = runs.worker("--ttl", "6")
+    runs.journal.wait_for(1)
+    lock = blocked(runs.url)
+    time.sleep(2.4)  # longer than the time between renewals, shorter than deadline - grace
+    lock.close()
+    time.sleep(2)
+    assert first.poll() is None
+    assert len(runs.journal.stretches()) == 1
+
+
+def test_a_role_taken_by_force(runs: Runs) -> None:
+    """Somebody wrote another holder into the store: COMMAND is ended at the next renewal, without any grace."""
+    first = runs.worker("--ttl", "3", "--grace", "0.7", flags=STUBBORN)
+    child = runs.journal.wait_for(1).pid
+    eventually(lambda: _usurp(runs.url))
+    assert first.wait(20) == 77
+    assert not lives(child)
+    assert first.stderr is not None
+    assert "taken" in first.stderr.read()
+
+
+def test_many_candidates_and_killed_leaders(runs: Runs) -> None:
+    candidates = [runs.worker("--ttl", str(TTL), flags=["--ignore-term"]) for _ in range(4)]
+    for term in (1, 2, 3):
+        worker = runs.journal.wait_for(term)
+        time.sleep(0.1)
+        guardian = _parent(worker.pid)
+        leader = next(one for one in candidates if guardian in children(one.pid))
+        leader.kill()
+        candidates.remove(leader)
+    runs.journal.wait_for(4)
+    runs.journal.check_no_overlap()
+
+
+def _parent(pid: int) -> int:
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[1])
+
+
+def _usurp(url: str) -> bool:
+    connection = sqlite3.connect(url.removeprefix("sqlite://"), isolation_level=None, timeout=10)
+    try:
+        (table,) = next(
+            iter(connection.execute("SELECT name FROM sqlite_master WHERE sql LIKE '%holder%'"))
+        )
+        connection.execute(f"UPDATE {table} SET holder = 'somebody', token = token + 1")
+    finally:
+        connection.close()
+    return True

@@ -1,0 +1,129 @@
+"""The commands on a real RethinkDB server."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from typing import Any
+
+import pytest
+
+import coord
+from coord.stores.rethinkdb import driver, parse_url
+from tests.cli.test_errors import Failing, check
+from tests.stores.rethinkdb.kit import ask
+from tests.support.processes import Journal, Runs, Start, boottime
+from tests.support.waits import eventually
+
+pytestmark = pytest.mark.rethinkdb
+r = driver.reql()
+
+
+@pytest.fixture
+def on_rethinkdb(start: Start, rethinkdb_url: str, journal: Journal) -> Runs:
+    return Runs(start, rethinkdb_url, journal)
+
+
+def test_init_and_doctor(rethinkdb_server: Any, runs: Runs) -> None:
+    url = rethinkdb_server.url(f"cli_{uuid.uuid4().hex[:8]}")
+    status, _, err = runs.answer("run", "job", "--url", url, "--", "true")
+    assert status == 78
+    assert "coord init" in err
+    status, out, _ = runs.answer("doctor", "--url", url, "--json")
+    assert status == 1
+    assert any(one["level"] == "error" and "coord init" in one["advice"] for one in json.loads(out))
+    status, out, err = runs.answer("init", "--url", url)
+    assert (status, err) == (0, "")
+    assert out.splitlines()[0].startswith("created the database")
+    assert len(runs.answer("init", "--url", url)[1].splitlines()) == 1
+    assert runs.answer("doctor", "--url", url)[0] == 0
+
+
+def test_the_guard_is_put_on_and_taken_off(on_rethinkdb: Runs) -> None:
+    runs = on_rethinkdb
+    status, out, _ = runs.answer("init", "--guard", "--url", runs.url)
+    assert (status, out.splitlines()[0][:20]) == (0, "guarded coord_leases")
+    assert "is guarded" in runs.answer("doctor", "--url", runs.url, "--json")[1]
+    status, out, _ = runs.answer("init", "--no-guard", "--url", runs.url)
+    assert (status, out.splitlines()[0]) == (0, "took the guard off coord_leases")
+
+
+def test_run_and_takeover(on_rethinkdb: Runs) -> None:
+    runs = on_rethinkdb
+    first = runs.worker("--ttl", "2", flags=["--ignore-term", "--grandchild"])
+    runs.journal.wait_for(1, "grandchild")
+    runs.worker("--ttl", "2")
+    time.sleep(0.8)
+    killed = boottime()
+    first.kill()
+    taken = runs.journal.wait_for(2)
+    runs.journal.check_no_overlap()
+    assert taken.first - killed < 4
+    status, out, _ = runs.answer("status", "--url", runs.url, "--json")
+    assert (status, [(one["role"], one["token"]) for one in json.loads(out)]) == (0, [("job", 2)])
+
+
+def test_operators(on_rethinkdb: Runs) -> None:
+    runs = on_rethinkdb
+    watching = runs.start("-m", "coord.cli", "watch", "--json", "--url", runs.url)
+    runs.worker("--ttl", "3", "--info", "name=one")
+    runs.journal.wait_for(1)
+    runs.worker("--ttl", "3", "--info", "name=two")
+    with coord.connect(runs.url) as c:
+        eventually(lambda: c.candidates("job"))
+        c.services.heartbeat({"id": "stale", "role": "proxy", "ttl": 0.1, "load": 1})
+    (row,) = json.loads(runs.answer("status", "--url", runs.url, "--json")[1])
+    assert (row["token"], row["led"], row["waiting"]) == (1, True, 1)
+    status, out, err = runs.answer(
+        "transfer", "job", "--to", "two", "--yes", "--by", "ops", "--url", runs.url
+    )
+    assert (status, err) == (0, "")
+    assert "leads now (token 2)" in out
+    runs.journal.wait_for(2)
+    runs.journal.check_no_overlap()
+    _, before = json.loads(runs.answer("history", "job", "--url", runs.url, "--json")[1])
+    assert (before["reason"], before["by"]) == ("stepped_down", "ops")
+    assert "two" in runs.answer("top", "--url", runs.url)[1]
+    status, out, _ = runs.answer("purge", "--yes", "--url", runs.url)
+    assert status == 0
+    assert "deleted 1 service record" in out
+    assert watching.stdout is not None
+    tokens = []
+    while 2 not in tokens:
+        said = json.loads(watching.stdout.readline())
+        assert said["role"] == "job"
+        tokens.append(said["leader"] and said["leader"]["token"])
+    assert tokens[0] == 1
+
+
+def test_no_rights(runs: Runs, rethinkdb_url: str) -> None:
+    user = {"id": f"u{uuid.uuid4().hex[:8]}", "password": "geheim"}
+    ask(rethinkdb_url, r.db("rethinkdb").table("users").insert(user))
+    url = rethinkdb_url.replace("://", f"://{user['id']}:geheim@")
+    check(Failing(runs).all(url), 78, "permission")
+    wrong = rethinkdb_url.replace("://", f"://{user['id']}:geheim2@")
+    check(Failing(runs).all(wrong, ["leader", "watch", "init"]), 78, "wrong user or password")
+
+
+def test_a_database_without_a_board(on_rethinkdb: Runs) -> None:
+    url = on_rethinkdb.url
+    ask(url, r.db(parse_url(url).database).table_drop("coord_board"))
+    with coord.connect(url) as c:
+        assert c.unique_service("job", {"ttl": 30})
+        status, out, err = on_rethinkdb.answer("status", "--url", url)
+        assert status == 0
+        assert "waiting" not in out
+        assert "job" in out
+        assert "who waits is not known" in err
+        assert "coord init" in err
+        (row,) = json.loads(on_rethinkdb.answer("status", "--json", "--url", url)[1])
+        assert row["waiting"] is None
+        status, out, err = on_rethinkdb.answer("purge", "--yes", "--url", url)
+        assert (status, out) == (0, "deleted 0 service records\n")
+        assert "coord init" in err
+        check(
+            Failing(on_rethinkdb).all(url, ["candidates", "step-down", "transfer"]),
+            78,
+            "coord init",
+        )

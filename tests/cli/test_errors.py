@@ -1,0 +1,145 @@
+"""Whatever goes wrong, in whatever command: one line that says what to do, no traceback, no password."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coord.cli import COMMANDS
+from tests.support.processes import Runs
+
+WORDS: dict[str, list[str]] = {
+    "run": ["run", "job", "--no-wait", "--", "true"],
+    "leader": ["leader", "job"],
+    "status": ["status"],
+    "top": ["top", "--once"],
+    "watch": ["watch"],
+    "watch ROLE": ["watch", "job"],
+    "history": ["history", "job"],
+    "candidates": ["candidates"],
+    "step-down": ["step-down", "job", "--yes"],
+    "transfer": ["transfer", "job", "--to", "x", "--yes"],
+    "services": ["services"],
+    "purge": ["purge", "--yes"],
+    "init": ["init"],
+}
+"""All that ask a store; `doctor` lists findings instead."""
+WITH_A_ROLE = ("run", "leader", "watch ROLE", "history", "step-down", "transfer")
+
+
+def test_none_is_left_out() -> None:
+    assert {*WORDS} - {"watch ROLE"} == {*COMMANDS} - {"doctor", "completion"}
+
+
+class Failing:
+    """Runs commands side by side, so that those that wait for a store wait together."""
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+
+    def all(
+        self, url: str, names: Iterable[str] = tuple(WORDS), role: str = "job"
+    ) -> dict[str, tuple[int, str]]:
+        """The status and the one line of each command."""
+        begun = {name: self._begin(name, url, role) for name in names}
+        return {name: self._end(name, process) for name, process in begun.items()}
+
+    def _begin(self, name: str, url: str, role: str) -> subprocess.Popen[str]:
+        words = [role if word == "job" else word for word in WORDS[name]]
+        return self._runs.start("-m", "coord.cli", words[0], "--url", url, *words[1:])
+
+    def _end(self, name: str, process: subprocess.Popen[str]) -> tuple[int, str]:
+        out, err = process.communicate("", timeout=60)
+        assert out == "", name
+        assert err.startswith("coord"), (name, err)
+        assert err.count("\n") == 1, (name, err)
+        assert err.rstrip("\n").isprintable(), (name, err)
+        assert "Traceback" not in err, (name, err)
+        assert "geheim" not in err, (name, err)
+        return process.returncode, err
+
+
+@pytest.fixture
+def failing(runs: Runs) -> Failing:
+    return Failing(runs)
+
+
+def check(found: dict[str, tuple[int, str]], status: int, text: str) -> None:
+    assert found
+    for name, (got, line) in found.items():
+        assert got == status, (name, line)
+        assert text in line, (name, line)
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A port that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"rethinkdb://me:geheim@127.0.0.1:{server.getsockname()[1]}/db"
+
+
+def test_a_wrong_url(failing: Failing) -> None:
+    check(failing.all("rethinkdb://me:geheim@host:port/db"), 2, "a port is a number")
+    check(failing.all("mysql://me:geheim@host/db", ["leader", "init"]), 2, "mysql")
+
+
+def test_nobody_there(failing: Failing) -> None:
+    check(failing.all("rethinkdb://me:geheim@127.0.0.1:1/db"), 69, "127.0.0.1:1")
+
+
+def test_nobody_answers(failing: Failing, silent: str) -> None:
+    check(failing.all(silent, ["leader", "watch", "step-down"]), 69, "127.0.0.1")
+
+
+def test_no_rights(failing: Failing, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    check(failing.all(f"sqlite://{tmp_path}/file/leases.db"), 78, str(tmp_path))
+
+
+def test_another_programs_file(failing: Failing, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no database at all\n" * 100)
+    check(failing.all(f"sqlite://{tmp_path}/notes.txt"), 78, "notes.txt")
+
+
+def test_a_bad_role(failing: Failing, url: str) -> None:
+    for role in ("", "r" * 121):
+        check(failing.all(url, WITH_A_ROLE, role), 2, "a role is a string of 1 to 120 bytes")
+
+
+@pytest.mark.rethinkdb
+def test_not_set_up(failing: Failing, rethinkdb_server: Any) -> None:
+    url = rethinkdb_server.url(f"cli_{uuid.uuid4().hex[:8]}")
+    check(failing.all(url, {*WORDS} - {"init"}), 78, "coord init")
+
+
+def test_usage(runs: Runs) -> None:
+    for words in (
+        ["leader"],
+        ["status", "--nonsense"],
+        ["nonsense"],
+        ["services", "a", "b"],
+        ["top", "--json=1"],
+    ):
+        status, out, err = runs.answer(*words)
+        assert (status, out) == (2, "")
+        assert err.startswith("coord: ")
+        assert err.count("\n") == 1
+        assert "--help" in err
+
+
+def test_a_pipe_that_is_closed(runs: Runs) -> None:
+    process = runs.start("-m", "coord.cli", "watch", "job", "--url", runs.url)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    other = runs.start("-m", "coord.cli", "run", "job", "--url", runs.url, "--", "true")
+    assert other.wait(20) == 0
+    assert process.wait(20) == 141
+    assert process.stderr.read() == ""

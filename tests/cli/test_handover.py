@@ -1,0 +1,221 @@
+"""`coord status`, `history`, `candidates`, `step-down`, `transfer`, `purge`, with real leaders in real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+import coord
+from coord.cli.output import format_duration, format_time
+from tests.support.processes import Runs
+from tests.support.waits import eventually
+
+ME = f"@{os.uname().nodename}"
+
+
+@pytest.fixture
+def pair(runs: Runs) -> Iterator[tuple[Runs, coord.Coordinator]]:
+    """One leads "job" with `coord run`, another waits for it."""
+    runs.worker("--ttl", "3", "--info", "name=one")
+    runs.journal.wait_for(1)
+    runs.worker("--ttl", "3", "--info", "name=two")
+    with coord.connect(runs.url) as c:
+        eventually(lambda: c.candidates("job"))
+        yield runs, c
+
+
+def test_status_history_candidates(pair: tuple[Runs, coord.Coordinator]) -> None:
+    runs, c = pair
+    assert c.unique_service("gone", {"ttl": 0.1})
+    time.sleep(0.2)
+    _, out, _ = runs.answer("status", "--url", runs.url)
+    assert out.splitlines()[0].split() == [
+        "role",
+        "leader",
+        "token",
+        "since",
+        "left",
+        "waiting",
+        "info",
+    ]
+    assert len(out.splitlines()) == 2
+    _, out, _ = runs.answer("status", "--url", runs.url, "--all")
+    assert [line.split()[:2] for line in out.splitlines()[1:]] == [
+        ["gone", "nobody"],
+        ["job", "pid"],
+    ]
+    _, out, _ = runs.answer("status", "--url", runs.url, "--all", "--json")
+    found = {one["role"]: one for one in json.loads(out)}
+    assert (found["job"]["waiting"], found["job"]["led"], found["job"]["last_loss"]) == (
+        1,
+        True,
+        None,
+    )
+    assert abs(found["job"]["since"] - time.time()) < 60
+    assert (found["gone"]["led"], found["gone"]["remaining"]) == (False, 0)
+    _, out, _ = runs.answer("candidates", "--url", runs.url)
+    assert "name=two" in out
+    (waiting,) = json.loads(runs.answer("candidates", "job", "--url", runs.url, "--json")[1])
+    assert waiting["info"]["name"] == "two"
+    _, out, _ = runs.answer("history", "gone", "--url", runs.url)
+    assert "ran out" in out
+    _, out, _ = runs.answer("history", "job", "--url", runs.url)
+    assert "leads" in out
+    assert runs.answer("history", "no", "--url", runs.url)[:2] == (
+        0,
+        f"nothing is known of 'no' on {runs.url}\n",
+    )
+    assert runs.answer("candidates", "no", "--url", runs.url)[:2] == (
+        0,
+        f"nobody waits for 'no' on {runs.url}\n",
+    )
+
+
+def test_transfer(pair: tuple[Runs, coord.Coordinator]) -> None:
+    runs, c = pair
+    (waiting,) = c.candidates("job")
+    status, out, err = runs.answer("transfer", "job", "--to", "nobody", "--yes", "--url", runs.url)
+    assert (status, out) == (2, "")
+    assert "one candidate that waits" in err
+    status, out, err = runs.answer(
+        "transfer", "job", "--to", "two", "--yes", "--url", runs.url, "--json"
+    )
+    assert (status, err) == (0, "")
+    came = json.loads(out)
+    assert (came["asked"]["token"], came["reason"]) == (1, "stepped_down")
+    assert came["by"].endswith(ME)
+    assert (came["leader"]["holder"], came["leader"]["token"]) == (waiting.candidate, 2)
+    assert came["seconds"] < 15
+    runs.journal.wait_for(2)
+    runs.journal.check_no_overlap()
+    newest, before = json.loads(runs.answer("history", "job", "--url", runs.url, "--json")[1])
+    assert (newest["token"], newest["until"], before["reason"], before["by"]) == (
+        2,
+        None,
+        "stepped_down",
+        came["by"],
+    )
+    assert "stepped_down" in runs.answer("status", "--url", runs.url)[1]
+
+
+def test_step_down_asks_first(pair: tuple[Runs, coord.Coordinator]) -> None:
+    runs, c = pair
+
+    def answered(reply: str, *more: str) -> tuple[int, str, str]:
+        process = runs.start("-m", "coord.cli", "step-down", "job", "--url", runs.url, *more)
+        out, err = process.communicate(reply, timeout=20)
+        return process.returncode, out, err
+
+    status, out, err = answered("n\n")
+    assert (status, out) == (1, "")
+    assert "to step down from 'job'? [y/N]" in err
+    assert "nothing was done" in err
+    status, out, err = answered("")
+    assert (status, out) == (2, "")
+    assert "--yes" in err
+    assert c.leader("job").token == 1  # type: ignore[union-attr]
+    status, out, _ = answered("y\n", "--by", "ops\x1b", "--cooldown", "0")
+    assert status == 0
+    assert "leads 'job' no more: stepped_down" in out
+    runs.journal.wait_for(2)
+    runs.journal.check_no_overlap()
+    assert c.history("job")[1].by == "ops\x1b"
+    assert "ops\\x1b" in runs.answer("history", "job", "--url", runs.url)[1]
+
+
+def test_a_leader_that_does_not_hear(runs: Runs) -> None:
+    with coord.connect(runs.url) as c:
+        assert c.unique_service("job", {"ttl": 60})  # nobody listens for orders there
+        words = ("step-down", "job", "--yes", "--url", runs.url)
+        status, out, err = runs.answer(*words, "--timeout", "0.3")
+        assert (status, out) == (76, "")
+        assert "still leads 'job' (token 1)" in err
+        status, out, err = runs.answer(*words, "--no-wait")
+        assert (status, err) == (0, "")
+        assert "was asked" in out
+        status, out, _ = runs.answer(*words, "--no-wait", "--json")
+        assert json.loads(out)["seconds"] is None
+        assert c.leader("job").token == 1  # type: ignore[union-attr]
+
+
+def test_asking_when_nobody_leads(runs: Runs) -> None:
+    for words in (("step-down", "job"), ("transfer", "job", "--to", "x")):
+        assert runs.answer(*words, "--yes", "--url", runs.url) == (
+            1,
+            "",
+            "coord: nobody leads 'job'\n",
+        )
+    assert runs.answer("step-down", "job", "--yes", "--timeout", "-1", "--url", runs.url)[0] == 2
+    assert runs.answer("step-down", "job", "--yes", "--cooldown", "nan", "--url", runs.url)[0] == 2
+
+
+def test_purge(runs: Runs) -> None:
+    with coord.connect(runs.url) as c:
+        for name, ttl in (("stale\x1b", 0.1), ("alive", 60)):
+            c.services.heartbeat({"id": name, "role": "proxy", "ttl": ttl, "load": 1})
+        assert c.unique_service("job", {"ttl": 0.1})  # a lease that has run out is no stale record
+        time.sleep(0.4)
+        assert [one["id"] for one in c.services.stale_services()] == ["stale\x1b"]
+        with pytest.raises(coord.BadArgument, match="ttls_until_deletion"):
+            c.services.stale_services(0.5)
+        status, out, err = runs.answer("purge", "--url", runs.url)
+        assert status == 2
+        assert "stale\\x1b" in out
+        assert "alive" not in out
+        assert "Delete 1 service record and" in err
+        assert len(c.services.stale_services()) == 1
+        status, out, _ = runs.answer("purge", "--yes", "--url", runs.url)
+        assert status == 0
+        assert out.splitlines()[-1] == "deleted 1 service record and 0 notices"
+        assert [one["id"] for one in c.services.healthy_services()] == ["alive"]
+    status, out, _ = runs.answer("purge", "--yes", "--url", runs.url, "--json")
+    assert json.loads(out) == {"services": 0, "notices": 0, "stale": []}
+    with closing(sqlite3.connect(runs.url.removeprefix("sqlite://"))) as db:
+        assert db.execute("SELECT role, token FROM coord_leases").fetchall() == [("job", 1)]
+
+
+def test_services_of_before_a_reboot_are_stale_by_the_wall_clock(runs: Runs) -> None:
+    with coord.connect(runs.url) as c:
+        for name in ("old", "young"):
+            c.services.heartbeat({"id": name, "role": "proxy", "ttl": 60, "load": 1})
+        with closing(sqlite3.connect(runs.url.removeprefix("sqlite://"))) as db, db:
+            db.execute(
+                "UPDATE coord_records_services SET boot_id = 'another', beat_at = beat_at + 1e6"
+            )
+            db.execute(
+                "UPDATE coord_records_services SET last_heartbeat = last_heartbeat - 1000 WHERE id = '\"old\"'"
+            )
+        assert [one["id"] for one in c.services.stale_services()] == ["old"]
+        assert c.services.purge_stale_services() == {"deleted": 1}
+        assert c.services.stale_services() == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (-1, "0 s"),
+        (0.04, "0.0 s"),
+        (9.96, "10.0 s"),
+        (10, "10 s"),
+        (119, "119 s"),
+        (120, "2 min"),
+        (7_300, "2 h"),
+        (1e6, "12 d"),
+    ],
+)
+def test_lasting(seconds: float, shown: str) -> None:
+    assert format_duration(seconds) == shown
+
+
+def test_moment() -> None:
+    assert (
+        format_time(None) == format_time(0) == format_time(1e300) == format_time(float("nan")) == ""
+    )
+    assert len(format_time(time.time())) == len("12:00:00")
+    assert format_time(86_400 * 10).startswith("1970-01-1")

@@ -1,0 +1,368 @@
+"""Candidates that wait are listed, at a query a ttl; and nothing that happens to the list happens to a leadership."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn
+
+import pytest
+
+import coord
+from coord import AsyncCoordinator, BadArgument, Candidate, StoreRefused, StoreUnavailable
+from coord.core.announcements import Announcement, by_priority
+from coord.election import jitter
+from coord.election.announcements import CandidateAnnouncer
+from coord.stores.memory.announcements import MemoryAnnouncements
+from coord.stores.memory.store import MemoryStore
+from tests.support.waits import eventually, soon
+
+_names = itertools.count()
+"""Each test has a role of its own: the database is shared."""
+
+
+class Spied(MemoryAnnouncements):
+    """Counts its queries, and fails as told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.posts: list[tuple[float, list[Announcement]]] = []
+        self.withdrawals: list[set[str]] = []
+        self.fault: Exception | None = None
+
+    async def post(self, notices: Any, timeout: float) -> dict[str, int]:
+        self.posts.append((time.monotonic(), list(notices)))
+        if self.fault is not None:
+            raise self.fault
+        return await super().post(notices, timeout)
+
+    async def withdraw(self, keys: Any, timeout: float) -> None:
+        self.withdrawals.append(set(keys))
+        if self.fault is not None:
+            raise self.fault
+        await super().withdraw(keys, timeout)
+
+
+class Store(MemoryStore):
+    def __init__(self) -> None:
+        super().__init__()
+        self.its = Spied()
+
+    def board(self) -> Spied:
+        return self.its
+
+
+def on_one(body: Callable[[Store, AsyncCoordinator, AsyncCoordinator], Awaitable[None]]) -> Store:
+    """Two coordinators, `leader` and `crowd`, on one store."""
+    store = Store()
+
+    async def main() -> None:
+        leader, crowd = AsyncCoordinator(store=store), AsyncCoordinator(store=store)
+        try:
+            await asyncio.wait_for(body(store, leader, crowd), 60)
+        finally:
+            await crowd.close()
+            await leader.close()
+
+    asyncio.run(main())
+    return store
+
+
+def test_who_waits_is_seen_by_another(url: str) -> None:
+    ttl, role = 5.0, f"importer-{next(_names)}"
+    with coord.connect(url) as first, coord.connect(url) as second, coord.connect(url) as watcher:
+        leads = first.leadership(role, ttl=ttl)
+        assert leads.candidate is None
+        assert leads.acquire(timeout=10)
+        before = time.time()
+        old = second.leadership(role, ttl=ttl, info={"host": "b"})
+        old.start()
+        eventually(lambda: watcher.candidates(role), "one waits")
+        urgent = second.leadership(role, ttl=ttl, priority=5, info={"host": "c"})
+        urgent.start()
+        eventually(lambda: len(watcher.candidates(role)) == 2, "both")
+        found = watcher.candidates(role)
+        assert [(one.candidate, one.priority, one.info) for one in found] == [
+            (urgent.candidate, 5, {"host": "c"}),
+            (old.candidate, 0, {"host": "b"}),
+        ]
+        assert all(one.role == role and abs(one.since - before) < 30 for one in found)
+        assert leads.candidate not in {
+            one.candidate for one in watcher.candidates()
+        }  # it is in the lease
+        leads.stop()
+        assert leads.candidate is None
+        elected = eventually(
+            lambda: next((one for one in (old, urgent) if one.is_leader), None), "a takeover"
+        )
+        other = old if elected is urgent else urgent
+        eventually(
+            lambda: seen_by(watcher, role) == [other.candidate],
+            "who was elected is not listed any more",
+        )
+        other.stop()
+        eventually(lambda: seen_by(watcher, role) == [], "nor is who stopped")
+
+
+def seen_by(watcher: coord.Coordinator, role: str) -> list[str]:
+    return [one.candidate for one in watcher.candidates(role)]
+
+
+def test_a_coordinator_that_closes_takes_its_notices_along(url: str) -> None:
+    role = f"closing-{next(_names)}"
+    with coord.connect(url) as first, coord.connect(url) as watcher:
+        assert first.leadership(role, ttl=5).acquire(timeout=10)
+        with coord.connect(url) as second:
+            second.leadership(role, ttl=5).start()
+            eventually(lambda: watcher.candidates(role), "one waits")
+        assert watcher.candidates(role) == []
+
+
+def test_it_stays_listed_and_runs_out_with_its_process() -> None:
+    async def body(store: Store, leader: AsyncCoordinator, crowd: AsyncCoordinator) -> None:
+        assert await leader.leadership("r", ttl=60).acquire(timeout=10)
+        waits = crowd.leadership("r", ttl=0.3)
+        await waits.start()
+        await soon(lambda: len(store.its.posts) >= 5, "refreshed")
+        seen = [
+            [one.candidate for one in await leader.candidates("r")]
+            for _ in range(5)
+            if not await asyncio.sleep(0.1)
+        ]
+        assert [waits.candidate] in seen
+        crowd._waiting._task.cancel()  # type: ignore[union-attr] # as if the process had been killed
+        await asyncio.sleep(1.2)
+        assert await leader.candidates() == []
+
+    on_one(body)
+
+
+def test_a_thousand_standbys_cost_a_query_a_ttl() -> None:
+    ttl = 1.0
+
+    async def body(store: Store, leader: AsyncCoordinator, crowd: AsyncCoordinator) -> None:
+        assert await leader.leadership("r", ttl=60).acquire(timeout=10)
+        for part in range(10):  # not all at one moment
+            await asyncio.gather(*(crowd.leadership("r", ttl=ttl).start() for _ in range(100)))
+            await asyncio.sleep(0.03 * part)
+        await soon(
+            lambda: len({one.key for _, posted in store.its.posts for one in posted}) == 1_000,
+            "listed",
+        )
+        await soon(lambda: len(store.its.posts[-1][1]) == 1_000, "all go together")
+        begun, many = time.monotonic(), len(store.its.posts)
+        await soon(lambda: len(store.its.posts) >= many + 3, "three rounds")
+        assert (
+            time.monotonic() - begun > ttl - 0.1
+        )  # half a ttl apart at least, where rounds come late
+        assert [len(posted) for _, posted in store.its.posts[many:]] == [1_000] * 3
+        assert store.its.withdrawals == []
+        assert len(await leader.candidates("r")) == 1_000
+        assert not any(one.loud for _, posted in store.its.posts for one in posted)
+
+    store = on_one(body)
+    assert sum(len(keys) for keys in store.its.withdrawals) == 1_000
+    assert len(store.its.withdrawals) < 20
+
+
+def test_held_roles_cost_nothing() -> None:
+    async def body(store: Store, leader: AsyncCoordinator, crowd: AsyncCoordinator) -> None:
+        leads = [leader.leadership(f"r{n}", ttl=60) for n in range(500)]
+        await asyncio.gather(*(lead.acquire(timeout=10) for lead in leads))
+        await asyncio.sleep(1.5)
+
+    store = on_one(body)
+    assert store.its.posts == store.its.withdrawals == []
+
+
+def test_who_comes_and_goes_at_once_is_never_posted() -> None:
+    async def body(store: Store, leader: AsyncCoordinator, crowd: AsyncCoordinator) -> None:
+        assert await leader.leadership("r", ttl=30.0).acquire(timeout=10)
+        for _ in range(20):
+            assert await crowd.leadership("r", ttl=30.0).acquire(blocking=False) is None
+        await asyncio.sleep(1.2)
+        waits = crowd.leadership("r", ttl=1.0)
+        await waits.start()
+        await soon(lambda: store.its.posts, "the next is listed all the same")
+
+    store = on_one(body)
+    assert {one.ttl for _, posted in store.its.posts for one in posted} == {3.0}
+
+
+def test_the_first_post_does_not_wait_for_a_ttl() -> None:
+    async def body(store: Store, leader: AsyncCoordinator, crowd: AsyncCoordinator) -> None:
+        assert await leader.leadership("r", ttl=600.0).acquire(timeout=10)
+        await crowd.leadership("r", ttl=600.0, priority=1).start()
+        begun = time.monotonic()
+        await soon(lambda: store.its.posts, "posted", within=10)
+        assert 0.9 < store.its.posts[0][0] - begun < 9
+        (posted,) = store.its.posts[0][1]
+        assert (posted.loud, posted.kind, posted.role) == (True, "candidate", "r")
+        await crowd.leadership("r", ttl=1.0).start()  # the next round would be minutes away
+        await soon(lambda: len(store.its.posts) >= 2, "nor for another's")
+
+    on_one(body)
+
+
+def test_one_goes_and_another_comes_at_the_same_moment() -> None:
+    async def main() -> None:
+        board, heard = Spied(), list[int]()
+        a, b = Candidate("r", "a"), Candidate("r", "b")
+        waiting = CandidateAnnouncer(lambda: board)
+        end = waiting.add(a, 5.0, heard.append)
+        await asyncio.sleep(0.05)
+        end()
+        waiting.add(b, 1.0, heard.append)
+        await soon(lambda: board.posts, "posted")
+        again = waiting.add(a, 1.0, heard.append)
+        await soon(lambda: len(board.posts) >= 2, "posted, too")
+        again()
+        waiting.add(a, 1.0, heard.append)  # elected, and lost at once: not to be withdrawn
+        await asyncio.sleep(0.5)
+        assert board.withdrawals == []
+        assert {one.key for one in board._standing()} == {a.key, b.key}
+        assert set(heard) == {1, 2}  # how many wait, told to all of them
+        await waiting.close()
+        assert board.withdrawals == [{a.key, b.key}]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [StoreUnavailable("the board is down"), StoreRefused("no board"), RuntimeError("a defect")],
+)
+def test_a_board_that_fails_costs_no_leadership(
+    fault: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body(store: Store, leader: AsyncCoordinator, crowd: AsyncCoordinator) -> None:
+        store.its.fault = fault
+        leads = leader.leadership("r", ttl=60)
+        assert await leads.acquire(timeout=10)
+        waits = crowd.leadership("r", ttl=0.5)
+        await waits.start()
+        await soon(lambda: len(store.its.posts) >= 4, "tried again")
+        assert leads.is_leader
+        await leads.stop()
+        assert await waits.wait(10)
+        store.its.fault = None
+        late = crowd.leadership("r", ttl=0.5)
+        await late.start()
+        await soon(lambda: store.its._standing(), "listed when the board is back")
+        assert {one.candidate for one in await leader.candidates("r")} <= {
+            late.candidate,
+            waits.candidate,
+        }
+
+    with caplog.at_level(logging.WARNING, "coord"):
+        on_one(body)
+    said = [record.message.split()[0] for record in caplog.records]
+    assert [event for event in said if event.startswith("board.")] == ["board.not_posted"]
+
+
+def test_a_board_that_hangs_delays_no_leadership() -> None:
+    class Hung(Spied):
+        async def post(self, notices: Any, timeout: float) -> None:
+            self.posts.append((timeout, list(notices)))
+            await asyncio.sleep(timeout)
+            raise StoreUnavailable("no answer")
+
+    async def body(store: Store, leader: AsyncCoordinator, crowd: AsyncCoordinator) -> None:
+        store.its = Hung()
+        leads = leader.leadership("r", ttl=60.0)
+        assert await leads.acquire(timeout=10)
+        waits = crowd.leadership("r", ttl=60.0)
+        await waits.start()
+        await soon(lambda: store.its.posts, "posted, with no answer")
+        await leads.stop()
+        assert await waits.wait(4)
+        begun = time.monotonic()
+        await waits.stop()
+        assert time.monotonic() - begun < 2
+        assert store.its.posts[0][0] <= 5
+
+    on_one(body)
+
+
+class Boardless(MemoryStore):
+    def board(self) -> NoReturn:
+        raise BadArgument("store", self, "a store with a board")
+
+
+def test_a_store_without_a_board() -> None:
+    async def main() -> None:
+        store = Boardless()
+        async with AsyncCoordinator(store=store) as leader, AsyncCoordinator(store=store) as crowd:
+            leads, waits = leader.leadership("r", ttl=5), crowd.leadership("r", ttl=5)
+            assert await leads.acquire(timeout=10)
+            await waits.start()
+            await asyncio.sleep(0.7)
+            await leads.stop()
+            assert await waits.wait(10)
+            with pytest.raises(BadArgument, match="board"):
+                await crowd.candidates()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("bad", [1001, -1001, 0.5, "1", None, True])
+def test_priorities_that_will_not_do(bad: object) -> None:
+    with coord.Coordinator("memory://") as c:
+        with pytest.raises(BadArgument, match=r"priority: .*from -1000 to 1000"):
+            c.leadership("r", priority=bad)
+        assert c.leadership("r", priority=-1000).inner.priority == -1000
+        with pytest.raises(BadArgument, match="role"):
+            c.candidates("")
+
+
+def test_order_and_what_no_candidate_wrote() -> None:
+    given = [Candidate("r", name, {"n": 1}, priority, since) for name, priority, since in
+             [("c", 0, 2.0), ("b", 0, 1.0), ("a", 5, 9.0), ("d", -1, 0.0)]]  # fmt: skip
+    notices = [one.notice(60.0) for one in given]
+    bad: list[dict[str, Any]] = [
+        {},
+        {"candidate": 7, "info": {}, "priority": 0, "since": 0.0},
+        {"candidate": "x", "info": [], "priority": 0, "since": 0.0},
+        {"candidate": "x", "info": {}, "priority": "high", "since": 0.0},
+        {"candidate": "x", "info": {}, "priority": True, "since": 0.0},
+        {"candidate": "x", "info": {}, "priority": 0, "since": None},
+    ]
+    notices += [Announcement(f"bad{n}", "r", "candidate", body, 60.0) for n, body in enumerate(bad)]
+    notices.append(Announcement("asked", "r", "request", notices[0].body, 60.0))
+    assert [one.candidate for one in by_priority(notices)] == ["a", "b", "c", "d"]
+    assert by_priority(notices)[0] == given[2]
+    assert [one.loud for one in notices[:4]] == [False, False, True, False]
+
+
+@pytest.mark.parametrize("ttl", [0.1, 7.3, 30.0, 2_678_400.0])
+def test_when_candidates_of_one_ttl_are_posted_anew(ttl: float) -> None:
+    waiting = CandidateAnnouncer(MemoryAnnouncements)
+    moments = [waiting._next(ttl, 1_000.0 + n * ttl / 100) for n in range(300)]
+    assert all(0.49 < (moment - 1_000.0) / ttl - n / 100 < 1.51 for n, moment in enumerate(moments))
+    assert len({round(moment / ttl, 6) for moment in moments}) <= 4  # in a ttl all go at one moment
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 30, 200])
+def test_of_many_that_wait_few_ask_before_they_can_have_heard(number: int) -> None:
+    """What the draw is for: a first one soon, and few within the time that the word of it takes."""
+    word, chance = 0.006, random.Random(number)
+    for at, soon_enough in ((jitter.takeover_delay, 0.1), (jitter.release_delay, 0.06)):
+        first, asked = [], []
+        for _ in range(200):
+            drawn = sorted(at(30.0, chance.random(), number) for _ in range(number))
+            assert drawn[-1] <= 0.3
+            first.append(drawn[0])
+            asked.append(sum(one <= drawn[0] + word for one in drawn))
+        assert sum(first) / 200 < soon_enough
+        assert sum(asked) / 200 <= (3 if at is jitter.takeover_delay else 5)
+
+
+def test_who_is_alone_lets_nobody_go_first() -> None:
+    assert jitter.takeover_delay(30.0, 0.9, 1) == jitter.release_delay(30.0, 0.9, 1) == 0.0
+    assert jitter.release_delay(30.0, 0.9, None) == 0.0
+    assert 0 < jitter.takeover_delay(30.0, 0.9, None) < 0.1
+    assert jitter.takeover_delay(0.1, 1.0, 200) <= 0.011

@@ -1,0 +1,193 @@
+"""Moving a role on purpose: stepping down, handing over, orders from outside, and candidates that are preferred."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from coord import BadArgument, Coordinator, LossReason, NotLeader
+from coord.api.leadership import Leadership
+from coord.election.term import Term
+from tests.support.waits import eventually
+
+Two = tuple[Coordinator, Coordinator]
+
+
+def waiting(coordinator: Coordinator, lead: Leadership) -> str:
+    """Its id, once it is listed."""
+    assert eventually(
+        lambda: lead.candidate in {one.candidate for one in coordinator.candidates(lead.role)}
+    )
+    assert lead.candidate is not None
+    return lead.candidate
+
+
+@pytest.fixture
+def three(two: Two) -> Iterator[tuple[Leadership, Leadership, Leadership]]:
+    """A leader and two that wait, the last of them in the leader's own process."""
+    leads = [
+        two[0].leadership("r", ttl=2, info={"name": "a"}),
+        two[1].leadership("r", ttl=2, info={"name": "b"}),
+        two[0].leadership("r", ttl=2, info={"name": "c"}),
+    ]
+    leads[0].acquire(timeout=5)
+    for lead in leads[1:]:
+        lead.start()
+        waiting(two[1], lead)
+    yield leads[0], leads[1], leads[2]
+    for lead in leads:
+        lead.stop()
+
+
+def test_a_role_is_handed_to_whom_the_leader_names(two: Two, three: tuple[Leadership, ...]) -> None:
+    a, b, c = three
+    lost: list[tuple[Term, LossReason]] = []
+    a.on_lost(lambda term, why: lost.append((term, why)))
+    for named, winner, loser in ((c.candidate, c, b), ("b", b, a), (str(a.candidate)[:8], a, c)):
+        holder = next(lead for lead in three if lead.is_leader)
+        assert eventually(
+            lambda one=winner: one.candidate in {w.candidate for w in two[0].candidates("r")}
+        )
+        token = holder.term.token
+        holder.transfer(str(named))
+        assert winner.wait(5)
+        assert not loser.is_leader
+        assert winner.term.token == token + 1
+        assert not holder.is_leader
+    assert [why for _, why in lost] == [LossReason.STEPPED_DOWN]
+    assert [term.holder for term in two[0].history("r")] == [
+        a.candidate,
+        b.candidate,
+        c.candidate,
+        a.candidate,
+    ]
+
+
+def test_only_one_who_waits_can_be_named_and_only_by_the_leader(
+    two: Two, three: tuple[Leadership, ...]
+) -> None:
+    a, b, _ = three
+    for nobody in ("", "x", "nobody", str(a.candidate), 3):
+        with pytest.raises(BadArgument, match="to: "):
+            a.transfer(nobody)  # type: ignore[arg-type]
+    with pytest.raises(NotLeader):
+        b.transfer("c")
+    assert a.is_leader
+
+
+def test_an_order_from_outside_moves_the_role_and_says_who_asked(
+    two: Two, three: tuple[Leadership, ...]
+) -> None:
+    a, b, c = three
+    asked = two[1].request_transfer("r", to="c", by="ann@desk")
+    assert (asked.holder, asked.token) == (a.candidate, 1)
+    assert c.wait(5)
+    assert [(one.reason, one.by) for one in two[1].history("r")] == [
+        ("", ""),
+        ("stepped_down", "ann@desk"),
+    ]
+    asked = two[1].request_step_down("r", by="bob", cooldown=60)
+    assert asked.holder == c.candidate
+    assert eventually(lambda: a.is_leader or b.is_leader)
+    assert [(one.reason, one.by) for one in two[1].history("r")][:2] == [
+        ("", ""),
+        ("stepped_down", "bob"),
+    ]
+    assert not c.is_leader
+    assert eventually(
+        lambda: all(
+            one.kind == "candidate"
+            for one in two[1].engine.call(lambda: two[1].inner.board.read(None, 5))
+        )
+    )
+
+
+def test_an_order_that_cannot_be_given(two: Two) -> None:
+    with pytest.raises(NotLeader, match="nobody leads"):
+        two[0].request_step_down("r")
+    with two[1].leadership("r", ttl=2) as lead:
+        assert lead.wait(5)
+        with pytest.raises(BadArgument, match="waits for 'r'"):
+            two[0].request_transfer("r", to="somebody")
+        with pytest.raises(BadArgument, match="by: "):
+            two[0].request_step_down("r", by="x" * 201)
+        with pytest.raises(BadArgument, match="cooldown: "):
+            two[0].request_step_down("r", cooldown=-1)
+        assert lead.is_leader
+
+
+def test_an_order_for_an_earlier_term_is_not_carried_out(two: Two) -> None:
+    from coord.core.announcements import HandoverRequest
+
+    order = HandoverRequest("r", 1, None, "late", 60.0)
+    with two[0].leadership("r", ttl=2) as lead:
+        assert lead.wait(5)
+        lead.step_down(cooldown=0)
+        assert lead.wait(5)
+        assert lead.term.token == 2
+        two[1].engine.call(lambda: two[1].inner.board.post([order.notice(5)], 5))
+        time.sleep(0.7)
+        assert lead.is_leader
+        assert lead.term.token == 2
+
+
+def test_an_order_waits_for_a_leader_that_does_not_listen_for_a_while(two: Two) -> None:
+    wishes = two[0].inner._wishes
+    with two[0].leadership("r", ttl=0.6) as lead:
+        assert lead.wait(5)
+        assert eventually(lambda: wishes._task is not None)
+        two[0].engine.loop().call_soon_threadsafe(wishes.end)
+        two[1].request_step_down("r", by="patience", cooldown=0)
+        time.sleep(1.3)  # two ttls
+        two[0].engine.loop().call_soon_threadsafe(wishes.begin)
+        # Where the machine was so slow that the term had ended by itself, the order was for a term that is over.
+        assert eventually(
+            lambda: (past := two[1].history("r"))[-1].until and past[-1].by in ("patience", "")
+        )
+        first = two[1].history("r")[-1]
+        assert first.by == "patience" or first.reason != "stepped_down"
+
+
+def test_who_is_preferred_gets_the_role_and_not_before_the_term_has_lasted(two: Two) -> None:
+    low = two[0].leadership(
+        "r", ttl=1, min_tenure=1.5, on_elected=lambda _: began.append(time.monotonic())
+    )
+    high = two[1].leadership("r", ttl=1, priority=5, min_tenure=0)
+    began: list[float] = []
+    with low:
+        assert low.wait(5)
+        with high:
+            assert high.wait(10)
+            assert time.monotonic() - began[0] > 1.3
+            assert two[0].history("r")[1].by == "priority 5"
+            time.sleep(1.5)
+            assert high.is_leader  # no flapping: the other one does not ask for it back
+            assert [term.token for term in two[0].history("r")] == [2, 1]
+        assert low.wait(5)
+
+
+@pytest.mark.parametrize("bad", [-1, float("nan"), "1", True])
+def test_a_minimum_that_is_none(two: Two, bad: object) -> None:
+    with pytest.raises(BadArgument, match="min_tenure: "):
+        two[0].leadership("r", min_tenure=bad)
+
+
+def test_a_role_that_nobody_comes_for_goes_to_somebody_else(
+    two: Two, three: tuple[Leadership, ...]
+) -> None:
+    a, b, c = three
+    gone = str(c.candidate)
+    two[0].engine.call(lambda: _silence(c))
+    a.transfer(gone)
+    assert eventually(lambda: a.is_leader or b.is_leader)
+    assert gone not in {term.holder for term in two[1].history("r")}
+
+
+async def _silence(lead: Leadership) -> None:
+    """As if its process had died: it neither claims nor says farewell."""
+    standing = lead.inner._standing
+    assert standing is not None
+    standing._listen_no_more()
+    standing.task.cancel()

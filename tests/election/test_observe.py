@@ -1,0 +1,150 @@
+"""`watch_leaders`: every role's changes, on every store; and leases of the dead, which a feed shows without a clock."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from coord import AsyncCoordinator, Coordinator, Lease
+from coord.core.lease import MAX_TOKEN
+from coord.core.operations import Answer, Claim
+from coord.election.observe import LeaderTracker
+from coord.stores.memory.store import MemoryStore
+from coord.testing import Fault, FaultyStore
+
+Two = tuple[Coordinator, Coordinator]
+
+
+def test_every_role_and_those_that_come_later(two: Two) -> None:
+    seen: list[tuple[str, int | None]] = []
+
+    def watch() -> None:
+        for role, leader in two[1].watch_leaders():
+            assert leader is None or leader.role == role
+            seen.append((role, None if leader is None else leader.token))
+
+    def expect(*wanted: tuple[str, int | None]) -> None:
+        until = time.monotonic() + 5
+        while sorted(seen, key=str) != sorted(wanted, key=str) and time.monotonic() < until:
+            time.sleep(0.005)
+        assert sorted(seen, key=str) == sorted(wanted, key=str)
+        seen.clear()
+
+    assert two[0].unique_service("there", {"ttl": 30})
+    assert two[0].unique_service("vacant", {"ttl": 0.3})
+    time.sleep(0.4)
+    threading.Thread(target=watch, daemon=True).start()
+    expect(("there", 1))
+    assert two[0].unique_service("short", {"ttl": 0.5})
+    expect(("short", 1))
+    expect(("short", None))  # it ran out, and nobody wrote anything
+    with two[0].leadership("later", ttl=1) as lead:
+        assert lead.wait(5)
+        time.sleep(1.2)  # renewals are no news
+        expect(("later", 1))
+    expect(("later", None))
+
+
+def test_it_goes_on_after_the_feed_broke() -> None:
+    async def main() -> None:
+        store = FaultyStore(MemoryStore())
+        async with AsyncCoordinator(store=store) as c, AsyncCoordinator(store=store.inner) as other:
+            changes = c.watch_leaders()
+            ahead = asyncio.ensure_future(_next(changes))
+            assert await other.unique_service("a", {"ttl": 30})
+            assert (await ahead).role == "a"
+            store.fail("watch", Fault.NOT_DONE, times=2)
+            store.break_feeds()
+            assert await other.unique_service("b", {"ttl": 30})  # in the gap
+            role, leader = await _next(changes)
+            assert (role, leader.token) == ("b", 1)
+            await changes.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(main())
+
+
+async def _next(changes: AsyncIterator[Any]) -> Any:
+    return await asyncio.wait_for(changes.__anext__(), 5)
+
+
+class NoClock(MemoryStore):
+    """A store whose feed gives every held row its whole ttl, as RethinkDB's does."""
+
+    async def watch(self, roles: Any) -> AsyncIterator[Lease]:
+        async for lease in super().watch(roles):
+            yield Lease(
+                lease.role, lease.holder, lease.token, lease.beat, lease.ttl, remaining=lease.ttl
+            )
+
+
+def test_the_lease_of_the_dead_is_nobody_even_where_the_feed_has_no_clock() -> None:
+    async def main() -> None:
+        store = NoClock()
+        assert isinstance(await store.claim(Claim("r", "dead", 1, 0.2), 1), Answer)
+        await asyncio.sleep(0.3)
+        async with AsyncCoordinator(store=store) as c:
+            one, every = c.watch_leader("r"), c.watch_leaders()
+            assert await _next(one) is None
+            ahead = [asyncio.ensure_future(changes.__anext__()) for changes in (one, every)]
+            await asyncio.sleep(0.1)
+            assert await c.leader("r") is None
+            assert not any(future.done() for future in ahead)
+            assert isinstance(
+                await store.claim(Claim("r", "new", 1, 30, takeover=True, skew=0.0), 1), Answer
+            )
+            told, change = await asyncio.wait_for(asyncio.gather(*ahead), 5)
+            assert (told.holder, change.role, change.leader.holder) == ("new", "r", "new")
+            held = await c.leader("r")
+            assert held is not None
+            for changes in (one, every):
+                await changes.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(main())
+
+
+def test_who_is_slow_to_take_changes_hears_of_no_loss_that_was_none(url: str) -> None:
+    async def main() -> None:
+        async with (
+            AsyncCoordinator(url) as c,
+            AsyncCoordinator(url) as other,
+            other.leadership("r", ttl=1) as lead,
+        ):
+            assert await lead.wait(5)
+            one, every = c.watch_leader("r"), c.watch_leaders()
+            assert (await _next(one)).token == 1
+            assert (await _next(every)).leader.token == 1
+            await asyncio.sleep(1.5)  # renewed meanwhile, and nobody takes a row
+            ahead = [asyncio.ensure_future(changes.__anext__()) for changes in (one, every)]
+            await asyncio.sleep(0.3)
+            assert not any(future.done() for future in ahead)
+            await lead.stop()
+            told, change = await asyncio.wait_for(asyncio.gather(*ahead), 5)
+            assert (told, change.leader) == (None, None)
+            for changes in (one, every):
+                await changes.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(main())
+
+
+def test_a_story() -> None:
+    story = LeaderTracker()
+    assert not story.changed(0)
+    assert not story.saw(Lease("r"), 0)
+    held = Lease("r", "a", 1, 1, 10, remaining=10)
+    assert story.saw(held, 5)
+    assert not story.saw(Lease("r", "a", 1, 2, 10, remaining=10), 10)
+    assert not story.saw(held, 12)  # an older row, repeated
+    assert story.runs_out == 20
+    assert not story.saw(
+        Lease("r", "a", 1, 2, 10, remaining=10), 15
+    )  # the same row, without a clock
+    assert story.runs_out == 20
+    assert story.changed(20)
+    assert story.leader(20) is None
+    assert not story.saw(
+        Lease("r", "b", 2, 0, 5, remaining=5), 21
+    )  # handed over: b does not lead yet
+    assert story.saw(Lease("r", "b", MAX_TOKEN, 1, 5, remaining=5), 21)

@@ -1,0 +1,384 @@
+"""`at_most` and `term.progress()`: a job that shows no progress loses the role, by the clock, and others take over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+import coord
+from coord import AsyncCoordinator, Coordinator, LossReason, Term, leader_only
+from coord.core.operations import Renew, Result
+from coord.core.timing import Instant
+from coord.runtime import clock
+from coord.stores.memory.store import MemoryStore
+from coord.testing import ElectionKit
+
+Two = tuple[Coordinator, Coordinator]
+
+
+def term_here() -> Term:
+    term = coord.current_term()
+    assert term is not None
+    return term
+
+
+class Hanging:
+    """A job that hangs in a plain function, until `go_on` is set, in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.go_on, self.terms = threading.Event(), []  # type: tuple[threading.Event, list[Term]]
+        self.began = threading.Event()
+
+    def __call__(self) -> str:
+        self.terms.append(term_here())
+        self.began.set()
+        self.go_on.wait(30)
+        return "ended"
+
+
+def test_a_plain_function_that_hangs_loses_the_role_and_another_takes_over(
+    two: Two, caplog: pytest.LogCaptureFixture
+) -> None:
+    hanging = Hanging()
+    job = leader_only("job", coordinator=two[0], ttl=2, at_most=0.4, otherwise="wait")(hanging)
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(job()))
+    with caplog.at_level(logging.WARNING, "coord"):
+        thread.start()
+        assert hanging.began.wait(5)
+        term = hanging.terms[0]
+        began = time.monotonic()
+        assert term.lost.wait(5)
+        took = time.monotonic() - began
+        until = time.monotonic() + 2
+        while not any("reason='no_progress'" in r.getMessage() for r in caplog.records):
+            assert time.monotonic() < until, "not logged"
+            time.sleep(0.01)
+    assert 0.3 < took < 1.9  # far from the ttl's end
+    assert term.reason is LossReason.NO_PROGRESS
+    assert not term.held
+    with pytest.raises(coord.LeadershipLost, match="no_progress"):
+        term.check()
+    with pytest.raises(coord.LeadershipLost, match="no_progress"):
+        term.progress()
+    lease = two[1].leader("job")
+    assert lease is not None  # not released: the job still runs
+    assert lease.token == term.token
+    rival = two[1].leadership("job", ttl=2)
+    with rival:
+        assert rival.wait(6)
+        assert rival.term.token > term.token
+        again = leader_only("job", coordinator=two[0], ttl=2)(hanging)
+        assert again() is None  # skipped: somebody else leads, and the first call has not returned
+    assert hanging.terms == [term]
+    hanging.go_on.set()
+    thread.join(5)
+    assert results == ["ended"]
+
+
+def test_this_process_does_not_claim_again_before_the_job_has_ended(one: Coordinator) -> None:
+    hanging = Hanging()
+    job = leader_only("job", coordinator=one, ttl=0.6, at_most=0.2, otherwise="wait")(hanging)
+    thread = threading.Thread(target=job)
+    thread.start()
+    assert hanging.began.wait(5)
+    assert hanging.terms[0].lost.wait(5)
+    lead = one.shared_leadership("job", 0.6)
+    assert not lead.wait(1.5)  # longer than the lease and the rest
+    hanging.go_on.set()
+    thread.join(5)
+    assert lead.wait(5)
+    assert lead.term.token > hanging.terms[0].token
+
+
+@pytest.mark.parametrize("otherwise", ["skip", "raise", "wait"])
+def test_nor_does_another_call_when_each_call_claims(one: Coordinator, otherwise: Any) -> None:
+    hanging = Hanging()
+    thread = threading.Thread(
+        target=leader_only(
+            "job", coordinator=one, ttl=0.4, at_most=0.1, otherwise="wait", scope="call"
+        )(hanging)
+    )
+    thread.start()
+    assert hanging.began.wait(5)
+    assert hanging.terms[0].lost.wait(5)
+    time.sleep(0.5)  # the lease has run out
+    timeout = 0.3 if otherwise == "wait" else None
+    quick = leader_only(
+        "job", coordinator=one, ttl=0.4, scope="call", otherwise=otherwise, timeout=timeout
+    )(term_here)
+    if otherwise == "skip":
+        assert quick() is None
+    else:
+        with pytest.raises(coord.NotLeader if otherwise == "raise" else coord.AcquireTimeout):
+            quick()
+    hanging.go_on.set()
+    thread.join(5)
+    again = leader_only("job", coordinator=one, ttl=5, scope="call", otherwise="wait", timeout=5)(
+        term_here
+    )()
+    assert again.token > hanging.terms[0].token
+
+
+def test_progress_keeps_the_role_and_the_end_of_the_call_ends_the_count(one: Coordinator) -> None:
+    @leader_only("job", coordinator=one, ttl=3, at_most=0.8, otherwise="wait")
+    def steady() -> Term:
+        for _ in range(8):
+            time.sleep(0.15)
+            term_here().progress()
+        return term_here()
+
+    term = steady()
+    assert term.held
+    time.sleep(1.0)  # between calls nothing is counted
+    assert term.held
+    assert steady() is term
+
+
+def test_progress_of_one_call_does_not_speak_for_another(one: Coordinator) -> None:
+    hanging = Hanging()
+    thread = threading.Thread(
+        target=leader_only("job", coordinator=one, ttl=3, at_most=0.4, otherwise="wait")(hanging)
+    )
+    thread.start()
+    assert hanging.began.wait(5)
+
+    @leader_only("job", coordinator=one, ttl=3, at_most=5, otherwise="wait")
+    def lively() -> None:
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            term_here().progress()
+            time.sleep(0.02)
+
+    with pytest.raises(coord.LeadershipLost, match="no_progress"):
+        lively()
+    hanging.go_on.set()
+    thread.join(5)
+
+
+def test_a_thread_of_the_job_speaks_for_it_with_the_term_in_hand(one: Coordinator) -> None:
+    @leader_only("job", coordinator=one, ttl=3, at_most=0.8, otherwise="wait")
+    def by_threads() -> bool:
+        term = term_here()
+
+        def part() -> None:
+            for _ in range(8):
+                time.sleep(0.15)
+                term.progress()
+
+        thread = threading.Thread(target=part)
+        thread.start()
+        thread.join()
+        return term.held
+
+    assert by_threads()
+
+
+def test_run_and_leadership_take_it_too(two: Two) -> None:
+    told: list[LossReason] = []
+    hanging = Hanging()
+    lead = two[0].leadership("job", ttl=1, at_most=0.3, on_lost=lambda term, why: told.append(why))
+    thread = threading.Thread(target=lambda: lead.run(hanging))
+    thread.start()
+    assert hanging.began.wait(5)
+    assert hanging.terms[0].lost.wait(5)
+    assert hanging.terms[0].reason is LossReason.NO_PROGRESS
+    with two[1].leadership("job", ttl=1) as rival:
+        assert rival.wait(5)
+    hanging.go_on.set()
+    thread.join(5)
+    assert told == [LossReason.NO_PROGRESS]
+
+    with two[0].leadership(
+        "other", ttl=3, at_most=0.8
+    ) as held:  # the work is in the block: the count runs there
+        assert held.wait(5)
+        term = held.term
+        for _ in range(8):
+            time.sleep(0.15)
+            term.progress()
+        assert held.is_leader
+        assert term.lost.wait(2)
+        assert term.reason is LossReason.NO_PROGRESS
+
+
+def test_a_coroutine_that_stands_still_is_cancelled(one: Coordinator) -> None:
+    @leader_only("job", coordinator=one, ttl=3, at_most=0.3, otherwise="wait")
+    async def stuck() -> None:
+        await asyncio.sleep(30)
+
+    with pytest.raises(coord.LeadershipLost, match="no_progress"):
+        asyncio.run(stuck())
+
+
+def test_it_is_by_the_clock_however_late_the_loop_is() -> None:
+    """The job blocks the very loop that would watch it: belief ends in time, and the reason is the right one."""
+
+    async def main() -> None:
+        told: list[LossReason] = []
+        async with AsyncCoordinator(store=MemoryStore()) as c:
+            lead = c.leadership("r", ttl=1, at_most=0.3, on_lost=lambda term, why: told.append(why))
+            seen: list[tuple[bool, bool]] = []
+
+            def job() -> None:
+                term = term_here()
+                time.sleep(0.2)
+                early = term.held
+                time.sleep(0.2)
+                seen.append((early, term.held))
+                with pytest.raises(coord.LeadershipLost, match="no_progress"):
+                    term.progress()  # too late: it does not bring the term back
+                time.sleep(1)  # the lease's own deadline passes as well
+
+            await lead.run(job)
+            assert seen == [(True, False)]
+            assert told == [LossReason.NO_PROGRESS]
+
+    asyncio.run(main())
+
+
+class Counting(MemoryStore):
+    def __init__(self) -> None:
+        super().__init__()
+        self.renewals: list[float] = []
+
+    async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
+        self.renewals.append(time.monotonic())
+        return await super().renew(renewals, timeout)
+
+
+def test_a_late_loop_does_not_renew_first_and_look_afterwards() -> None:
+    async def main() -> None:
+        store = Counting()
+        async with AsyncCoordinator(store=store) as c:
+            lead = c.leadership("r", ttl=3, renew_every=0.3, at_most=0.5)
+            await lead.start()
+            assert await lead.wait(2)
+            term = lead.term
+            time.sleep(0.8)  # both the renewal and the look are overdue now  # noqa: ASYNC251
+            before = len(store.renewals)
+            await asyncio.wait_for(_lost(term), 2)
+            await asyncio.sleep(0.5)
+            assert term.reason is LossReason.NO_PROGRESS
+            assert len(store.renewals) == before
+
+    asyncio.run(main())
+
+
+def test_no_renewal_is_sent_for_a_job_that_stands_still_though_no_timer_has_said_so() -> None:
+    ahead = 0.0
+
+    async def main() -> None:
+        nonlocal ahead
+        store = Counting()
+        async with AsyncCoordinator(store=store, now=lambda: clock.system_now().after(ahead)) as c:
+            lead = c.leadership("r", ttl=6, renew_every=0.3, at_most=3)
+            await lead.start()
+            assert await lead.wait(2)
+            term = lead.term
+            ahead, before = 3.1, len(store.renewals)  # the timers do not know
+            assert not term.held
+            await asyncio.wait_for(_lost(term), 2)
+            assert (term.reason, len(store.renewals)) == (LossReason.NO_PROGRESS, before)
+
+    asyncio.run(main())
+
+
+def test_it_is_told_soon_though_the_next_renewal_is_far_away(one: Coordinator) -> None:
+    hanging = Hanging()
+    thread = threading.Thread(
+        target=leader_only("job", coordinator=one, ttl=60, at_most=0.2, otherwise="wait")(hanging)
+    )
+    thread.start()
+    assert hanging.began.wait(5)
+    assert hanging.terms[0].lost.wait(3)
+    hanging.go_on.set()
+    thread.join(5)
+
+
+async def _lost(term: Term) -> None:
+    await term.lost
+
+
+def test_a_job_that_moved_too_late_has_lost_though_nobody_looked() -> None:
+    at = Instant(0.0, 0.0)
+    term = Term("r", "me", 1, 100.0, lambda: at)
+    job = term._enter(5.0)
+    at = at.after(4.9)
+    assert term.held
+    term.progress()
+    at = at.after(4.9)
+    assert term.held
+    at = at.after(0.2)
+    term._leave(job)
+    assert not term.held
+    assert term.reason is LossReason.NO_PROGRESS
+    assert not term._extend(200.0)
+
+
+def test_a_sleeping_machine_is_no_hung_job() -> None:
+    at = Instant(0.0, 0.0)
+    term = Term("r", "me", 1, 100.0, lambda: at)
+    term._enter(5.0)
+    at = Instant(1.0, 60.0)
+    assert term.held
+    assert term._extend(100.5)
+    at = Instant(2.0, 101.0)
+    assert term.reason is LossReason.EXPIRED
+
+
+def test_whichever_ran_out_first_is_the_reason() -> None:
+    at = Instant(0.0, 0.0)
+    term = Term("r", "me", 1, 10.0, lambda: at)
+    term._enter(12.0)
+    at = at.after(20.0)
+    term._end(LossReason.STORE_UNREACHABLE)
+    assert term.reason is LossReason.STORE_UNREACHABLE
+
+
+def test_many_watched_roles_cost_a_timer_each_and_no_traffic() -> None:
+    store = Counting()
+    coordinator = Coordinator(store=store)
+    leads = [coordinator.leadership(f"r{n}", ttl=30, at_most=20) for n in range(500)]
+    for lead in leads:
+        lead.start()
+    assert all(lead.wait(5) for lead in leads)
+    began = time.process_time()
+    terms = [lead.term for lead in leads]
+    for _ in range(10):
+        for term in terms:
+            term.progress()
+    assert time.process_time() - began < 1.0  # 5,000 calls; they wake nobody
+    assert store.renewals == []
+    coordinator.close()
+
+
+@pytest.mark.parametrize("at_most", [0, -1, True, float("nan"), float("inf"), "5"])
+def test_a_bad_at_most_is_refused_at_once(one: Coordinator, at_most: Any) -> None:
+    with pytest.raises(coord.BadArgument, match="at_most"):
+        leader_only("job", at_most=at_most)
+    with pytest.raises(coord.BadArgument, match="at_most"):
+        one.leadership("job", at_most=at_most)
+
+
+def test_a_test_of_a_users_own_can_let_the_time_pass() -> None:
+    coord_election = ElectionKit()
+
+    @leader_only("job", ttl=30, at_most=600)
+    def job() -> None:
+        coord_election.advance(599, step=5)
+        term_here().progress()
+        coord_election.advance(599, step=5)
+        assert term_here().held
+        coord_election.advance(2)
+        with pytest.raises(coord.LeadershipLost, match="no_progress"):
+            term_here().progress()
+
+    with coord_election.as_default():
+        job()

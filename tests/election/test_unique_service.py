@@ -1,0 +1,350 @@
+"""`unique_service` and the lookups, on every store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+
+import coord
+from coord import AsyncCoordinator, Coordinator, Lease, StoreUnavailable
+from coord.election.unique_service import _Claimant
+from coord.stores.memory.store import MemoryStore
+from coord.testing import Fault, FaultyStore
+from coord.testing.faulty_store import Name
+from tests.support.waits import soon
+
+Two = tuple[Coordinator, Coordinator]
+
+
+def test_claim_keep_lookup(two: Two) -> None:
+    a, b = two
+    candidate = {"ttl": 5, "node": "a", "port": 1, "tags": ["x", {"y": None}]}
+    before = {**candidate}
+    got = a.unique_service("sync", candidate)
+    assert candidate == before
+    assert got is not None
+    assert {key: got[key] for key in ("node", "port", "tags", "role", "ttl", "token", "mine")} == {
+        "node": "a",
+        "port": 1,
+        "tags": ["x", {"y": None}],
+        "role": "sync",
+        "ttl": 5,
+        "token": 1,
+        "mine": True,
+    }
+    assert abs((datetime.now(timezone.utc) - got["last_heartbeat"]).total_seconds()) < 60
+    theirs = b.unique_service("sync", {"ttl": 5, "node": "b"})
+    assert theirs is not None
+    assert (theirs["node"], theirs["token"], theirs["mine"]) == ("a", 1, False)
+    kept = a.unique_service("sync", {**candidate, "port": 2})
+    assert kept is not None
+    assert (kept["token"], kept["port"], kept["mine"]) == (1, 2, True)
+    looked = b.unique_service("sync")
+    assert looked is not None
+    assert looked["port"] == 2
+    assert b.unique_service("nobody") is None
+
+
+def test_two_that_are_configured_alike_are_rivals(two: Two) -> None:
+    alike = {"ttl": 5, "id": "same", "host": "h", "pid": 1}
+    first, second = (c.unique_service("r", alike) for c in two)
+    assert first is not None
+    assert second is not None
+    assert (first["mine"], second["mine"]) == (True, False)
+    assert first["holder"] == second["holder"]
+
+
+def test_the_role_passes_on_when_its_holder_falls_silent(two: Two) -> None:
+    assert two[0].unique_service("r", {"ttl": 0.5, "node": "a"})
+    until = time.monotonic() + 5
+    while True:
+        got = two[1].unique_service("r", {"ttl": 0.5, "node": "b"})
+        if got and got["mine"]:
+            break
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert got["token"] == 2
+    late = two[0].unique_service("r", {"ttl": 0.5, "node": "a"})
+    assert late is not None
+    assert (late["mine"], late["node"]) == (False, "b")
+
+
+def test_it_shares_leases_and_tokens_with_leadership(two: Two) -> None:
+    with two[0].leadership("r", ttl=3, info={"node": "loop"}) as lead:
+        assert lead.wait(5)
+        got = two[1].unique_service("r", {"ttl": 3, "node": "call"})
+        assert got is not None
+        assert (got["node"], got["token"], got["mine"]) == ("loop", 1, False)
+    got = two[1].unique_service("r", {"ttl": 3, "node": "call"})
+    assert got is not None
+    assert (got["token"], got["mine"]) == (2, True)
+    two[1].close()  # gives it back
+    assert two[0].leader("r") is None
+
+
+@pytest.mark.parametrize(
+    ("candidate", "said"),
+    [
+        ({}, "at least ttl"),
+        ({"ttl": 0}, r"candidate\['ttl'\]"),
+        ({"ttl": "5"}, r"candidate\['ttl'\]"),
+        ({"ttl": True}, r"candidate\['ttl'\]"),
+        ({"ttl": 5, "when": datetime(2026, 1, 1)}, "JSON"),
+        ("me", "candidate"),
+    ],
+)
+def test_bad_candidates(candidate: Any, said: str) -> None:
+    with pytest.raises(coord.BadArgument, match=said):
+        Coordinator("memory://").unique_service("r", candidate)
+
+
+def test_leader_and_leaders(two: Two) -> None:
+    assert two[0].leader("r") is None
+    leads = [
+        two[0].leadership(role, ttl=5, info={"n": n}) for n, role in enumerate(["b", "a", "c"])
+    ]
+    for lead in leads:
+        assert lead.acquire(timeout=5)
+    held = two[1].leader("a")
+    assert held is not None
+    assert (held.role, held.token, held.info) == ("a", 1, {"n": 1})
+    assert held.holder == leads[1].term.holder
+    assert 3 < held.remaining <= 5
+    assert [lease.role for lease in two[1].leaders()] == ["a", "b", "c"]
+
+
+def test_watch_leader_reports_changes_and_nobody(two: Two) -> None:
+    seen: list[int | None] = []
+    ready = threading.Event()
+
+    def watch() -> None:
+        for lease in two[1].watch_leader("r"):
+            seen.append(None if lease is None else lease.token)
+            ready.set()
+            if len(seen) == 6:
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    assert ready.wait(5)
+
+    def expect(*tokens: int | None) -> None:
+        until = time.monotonic() + 5
+        while tuple(seen) != tokens and time.monotonic() < until:
+            time.sleep(0.005)
+        assert tuple(seen) == tokens
+
+    lead = two[0].leadership("r", ttl=1)
+    with lead:
+        assert lead.wait(5)
+        expect(None, 1)
+        time.sleep(1.2)  # renewals are no news
+        expect(None, 1)
+        lead.stop()
+        expect(None, 1, None)
+    assert two[0].unique_service("r", {"ttl": 0.5})
+    expect(None, 1, None, 2)
+    expect(None, 1, None, 2, None)  # it ran out, and nobody wrote anything
+    assert two[0].unique_service("r", {"ttl": 5})
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_watch_leader_async(url: str) -> None:
+    async def main() -> None:
+        async with AsyncCoordinator(url) as c, c.leadership("r", ttl=3) as lead:
+            assert await lead.wait(5)
+            changes = c.watch_leader("r")
+            first = await _next(changes)
+            assert isinstance(first, Lease)
+            assert first.token == 1
+            await lead.stop()
+            assert await _next(changes) is None
+            await changes.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(main())
+
+
+async def _next(changes: Any) -> Any:
+    return await asyncio.wait_for(changes.__anext__(), 5)
+
+
+def test_names_of_the_issue_async(url: str) -> None:
+    async def main() -> None:
+        async with coord.AsyncCoordinator(url) as c:
+            async with c.leadership("scheduler", ttl=3) as lead:
+                assert await lead.wait(5)
+                assert (await c.leader("scheduler")) is not None
+            assert await lead_once(c.leadership("scheduler", ttl=3).run) == 2
+            got = await c.unique_service("scheduler", candidate={"ttl": 15, "node": "a"})
+            assert got is not None
+            assert got["token"] == 3
+
+    async def job() -> int:
+        term = coord.current_term()
+        assert term is not None
+        return term.token
+
+    async def lead_once(run: Callable[..., Any]) -> Any:
+        return await run(job)
+
+    asyncio.run(main())
+
+
+def test_the_leader_of_a_watched_role_is_known_without_asking(url: str) -> None:
+    async def main() -> None:
+        async with (
+            AsyncCoordinator(url) as c,
+            AsyncCoordinator(url) as other,
+            other.leadership("r", ttl=2) as lead,
+        ):
+            assert await lead.wait(5)
+            asked = 0
+            read = c.store.read
+
+            async def counted(*args: Any) -> Any:
+                nonlocal asked
+                asked += 1
+                return await read(*args)
+
+            c.store.read = counted  # type: ignore[method-assign]
+            changes = c.watch_leader("r")
+            assert (await _next(changes)).token == 1
+            await asyncio.sleep(0.2)  # the memory store's feed itself begins with a read
+            before = asked
+            for _ in range(50):  # longer than the ttl: renewals arrive, and nobody asks
+                held = await c.leader("r")
+                assert held is not None
+                assert (held.token, held.holder) == (1, lead.term.holder)
+                assert 0 < held.remaining <= 2
+                await asyncio.sleep(0.05)
+            assert asked == before
+            await lead.stop()
+            assert await _next(changes) is None
+            assert await c.leader("r") is None
+            assert asked == before
+            await changes.aclose()  # type: ignore[attr-defined]
+            assert await c.leader("r") is None
+            assert asked == before + 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("operation", ["claim", "renew", "read"])
+def test_a_call_that_was_cancelled_is_followed_by_others(operation: Name) -> None:
+    """As by `asyncio.wait_for` around it. Its outcome is unknown, so a claim is looked after (rule 8)."""
+
+    async def main() -> None:
+        store = FaultyStore(MemoryStore())
+        c = AsyncCoordinator(store=store)
+        candidate = {"ttl": 6, "node": "a"}
+        if operation == "renew":
+            assert await c.unique_service("r", candidate)
+        if operation == "read":  # the look that follows a claim without an answer
+            store.fail("claim", Fault.UNKNOWN_DONE)
+            with pytest.raises(StoreUnavailable):
+                await c.unique_service("r", candidate)
+        store.fail(operation, Fault.HANG)
+        call = asyncio.ensure_future(c.unique_service("r", candidate))
+        await soon(lambda: operation in store.calls[-1:])
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        with contextlib.suppress(
+            StoreUnavailable
+        ):  # renewals wait for the one that hangs, for an attempt's time
+            await c.unique_service("r", candidate)
+        for later in (await c.unique_service("r", candidate), await c.unique_service("r")):
+            assert later is not None
+            assert later["mine"]
+        await c.close()
+        assert (await store.read(["r"], 5))[0].vacant
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_what_a_call_without_an_answer_may_have_won_is_given_back_at_the_end(
+    answered: bool,
+) -> None:
+    async def main() -> None:
+        store = FaultyStore(MemoryStore())
+        c = AsyncCoordinator(store=store)
+        if answered:  # it was lost
+            store.fail("claim", Fault.UNKNOWN_DONE)
+            with pytest.raises(StoreUnavailable):
+                await c.unique_service("r", {"ttl": 60})
+        else:  # the caller has not waited for it
+            store.slow("claim", after=0.05)
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(c.unique_service("r", {"ttl": 60}), 0.01)
+        assert not (await store.inner.read(["r"], 5))[0].vacant
+        await c.close()
+        assert (await store.inner.read(["r"], 5))[0].vacant
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", ["claim", "release", "read"])
+def test_the_end_waits_for_a_store_that_is_down_no_longer_than_an_attempt(name: Name) -> None:
+    async def main() -> None:
+        store = FaultyStore(MemoryStore())
+        c = AsyncCoordinator(store=store)
+        if name == "release":
+            assert await c.unique_service("r", {"ttl": 1})
+        else:
+            store.fail("claim", Fault.UNKNOWN_DONE if name == "read" else Fault.NOT_DONE)
+            with pytest.raises(StoreUnavailable):
+                await c.unique_service("r", {"ttl": 1})
+        store.calls.clear()
+        store.down(Fault.HANG)
+        await asyncio.wait_for(c.close(), 30)
+        assert [one for one in store.calls if one != "watch"] == ([] if name == "claim" else [name])
+
+    asyncio.run(main())
+
+
+def test_what_was_given_last_is_not_taken_for_what_is_given_now(url: str) -> None:
+    """It is checked only once where it is the same; whatever differs in anything is another."""
+
+    async def main() -> None:
+        async with AsyncCoordinator(url) as c:
+
+            async def told(candidate: dict[str, Any]) -> dict[str, Any]:
+                got = await c.unique_service("r", candidate)
+                assert got is not None
+                assert got["mine"]
+                return got
+
+            given: dict[str, Any] = {"ttl": 30, "up": 1, "tags": ["x"]}
+            assert (await told(given))["tags"] == ["x"]
+            given["tags"].append("y")  # the very object that was given before
+            assert (await told(given))["tags"] == ["x", "y"]
+            assert (await told({"ttl": 30, "up": 1}))["up"] == 1
+            assert (await told({"ttl": 30, "up": 1}))["up"] == 1
+            assert (await told({"ttl": 40, "up": 1}))["ttl"] == 40
+            for bad in ({"up": 1}, {"ttl": -1, "up": 1}, {"ttl": 40, "up": object()}, ["ttl"]):
+                with pytest.raises(coord.BadArgument):
+                    await c.unique_service("r", bad)  # type: ignore[arg-type]
+                kept = await told({"ttl": 40, "up": 1})
+                assert (kept["ttl"], kept["up"], "tags" in kept) == (40, 1, False)
+            assert (await told({"ttl": 40, "up": 2}))["up"] == 2
+
+    asyncio.run(main())
+
+
+def test_what_equals_but_is_no_plain_text_or_number_is_looked_at() -> None:
+    contender = _Claimant("r", {"ttl": 30, "up": 1, "none": None}, 0.0)
+    assert contender.knows({"ttl": 30, "up": 1, "none": None})
+    assert not contender.knows({"ttl": 30, "up": True, "none": None})
+    assert not contender.knows({"ttl": 30.0, "up": 1, "none": None})
+    assert not contender.knows({"ttl": 30, "up": 1})
+    nested = _Claimant("r", {"ttl": 30, "tags": []}, 0.0)
+    assert not nested.knows({"ttl": 30, "tags": []})

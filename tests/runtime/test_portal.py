@@ -1,0 +1,238 @@
+"""Sync calls: how they wait for the loop's thread, and what they learn when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import gc
+import os
+import signal
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from coord.errors import CoordError
+from coord.runtime.portal import Portal
+from tests.support.waits import eventually
+
+
+@pytest.fixture
+def engine() -> Iterator[Portal]:
+    made = Portal("test")
+    yield made
+    made.stop()
+
+
+class Odd(Exception):
+    pass
+
+
+async def ask(what: object) -> object:
+    await asyncio.sleep(0)
+    if isinstance(what, BaseException):
+        raise what
+    return what
+
+
+def test_what_a_call_returns_and_raises(engine: Portal) -> None:
+    assert engine.call(lambda: ask(7)) == 7
+    assert engine.call(lambda: ask(None)) is None
+    for error in (
+        Odd("odd"),
+        KeyboardInterrupt(),
+        SystemExit(3),
+    ):  # the loop goes on, whatever it is
+        with pytest.raises(type(error)) as caught:
+            engine.call(lambda error=error: ask(error))  # type: ignore[misc]
+        assert caught.value is error
+    with pytest.raises(concurrent.futures.CancelledError):
+        engine.call(lambda: ask(asyncio.CancelledError()))
+    assert engine.call(lambda: ask(8)) == 8
+
+
+def test_an_error_leaves_no_cycle_behind(engine: Portal) -> None:
+    def failed() -> weakref.ref[Odd]:
+        error = Odd()
+        with pytest.raises(Odd):
+            engine.call(lambda: ask(error))
+        error.__traceback__ = None
+        return weakref.ref(error)
+
+    gc.collect()
+    gc.disable()
+    try:
+        gone = failed()
+        eventually(lambda: gone() is None, within=5)
+    finally:
+        gc.enable()
+
+
+def test_what_comes_first_comes_before_the_task(engine: Portal) -> None:
+    order: list[str] = []
+
+    async def work() -> None:
+        order.append("task")
+
+    engine.call(work, first=lambda: order.append("first"))
+    assert order == ["first", "task"]
+
+
+def test_whatever_comes_of_what_comes_first_the_call_is_answered(engine: Portal) -> None:
+    answers: list[object] = []
+
+    def fail() -> None:
+        raise Odd
+
+    thread = threading.Thread(
+        target=lambda: answers.append(engine.call(lambda: ask(7), first=fail)), daemon=True
+    )
+    thread.start()
+    thread.join(30)
+    assert answers == [7]
+
+
+def test_a_call_from_the_loop_itself_is_refused(engine: Portal) -> None:
+    async def within() -> None:
+        engine.call(lambda: ask(1))
+
+    with pytest.raises(CoordError, match="wait for itself"):
+        engine.call(within)
+
+
+def test_interrupted_it_is_cancelled_there(engine: Portal) -> None:
+    """Ctrl-C in the main thread, which waits here."""
+    begun, cancelled = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    def interrupt() -> None:
+        begun.wait(30)
+        time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        engine.call(work)
+    assert cancelled.wait(30)
+    assert engine.call(lambda: ask(1)) == 1
+
+
+def test_when_the_thread_ends_nobody_waits_for_ever(engine: Portal) -> None:
+    """Of many that call while it ends, each gets an answer, or an error. Those that come later start it anew."""
+    outcomes: list[object] = []
+
+    def caller() -> None:
+        for _ in range(200):
+            try:
+                outcomes.append(engine.call(lambda: ask(1)))
+            except (concurrent.futures.CancelledError, RuntimeError) as err:
+                outcomes.append(err)
+
+    callers = [threading.Thread(target=caller, daemon=True) for _ in range(4)]
+    for one in callers:
+        one.start()
+    while any(one.is_alive() for one in callers):
+        engine.stop()
+        time.sleep(0.001)
+        if len(outcomes) >= 800:
+            break
+    for one in callers:
+        one.join(30)
+        assert not one.is_alive()
+    assert len(outcomes) == 800
+
+
+def test_who_calls_in_the_last_moment_does_not_wait_for_ever(
+    engine: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop takes the call, and is closed before its next turn."""
+    loop, closing, called = engine.loop(), threading.Event(), threading.Event()
+    close, handed = loop.close, loop.call_soon_threadsafe
+
+    def late() -> None:
+        closing.set()
+        called.wait(30)
+        close()
+
+    def hand(*args: Any) -> Any:
+        handle = handed(*args)
+        called.set()
+        return handle
+
+    monkeypatch.setattr(loop, "close", late)
+    threading.Thread(target=engine.stop, daemon=True).start()
+    assert closing.wait(30)
+    monkeypatch.setattr(loop, "call_soon_threadsafe", hand)
+    monkeypatch.setattr(engine, "loop", lambda: loop)  # it had asked for it before
+    outcome: list[str] = []
+
+    def caller() -> None:
+        with pytest.raises(concurrent.futures.CancelledError):
+            engine.call(lambda: ask(1))
+        outcome.append("cancelled")
+
+    thread = threading.Thread(target=caller, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert outcome == ["cancelled"]
+
+
+def test_the_end_of_a_thread_is_none_of_the_next(engine: Portal) -> None:
+    """A thread that takes its time to end must not tell those who call its successor that it has ended."""
+    lingering, begun = threading.Event(), threading.Event()
+
+    async def linger() -> None:
+        lingering.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            begun.wait(30)  # holds up the thread
+
+    async def work() -> int:
+        begun.set()
+        await on.wait()
+        return 7
+
+    old, on = engine.loop(), asyncio.Event()
+    asyncio.run_coroutine_threadsafe(linger(), old)
+    assert lingering.wait(30)
+    threading.Thread(target=engine.stop, daemon=True).start()
+    eventually(lambda: not engine.running)
+    answers: list[int] = []
+    caller = threading.Thread(target=lambda: answers.append(engine.call(work)), daemon=True)
+    caller.start()
+    eventually(old.is_closed)
+    time.sleep(0.05)
+    engine.loop().call_soon_threadsafe(on.set)
+    caller.join(30)
+    assert answers == [7]
+
+
+def test_a_call_under_way_learns_that_the_thread_ends(engine: Portal) -> None:
+    begun, outcome = threading.Event(), []
+
+    async def work() -> None:
+        begun.set()
+        await asyncio.sleep(60)
+
+    def caller() -> None:
+        with pytest.raises(concurrent.futures.CancelledError):
+            engine.call(work)
+        outcome.append("cancelled")
+
+    thread = threading.Thread(target=caller, daemon=True)
+    thread.start()
+    assert begun.wait(30)
+    engine.stop()
+    thread.join(30)
+    assert outcome == ["cancelled"]

@@ -1,0 +1,84 @@
+"""Waiting with a bound: what comes of it, and a cancellation that comes at any moment is never swallowed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from coord.runtime.timers import within
+from coord.stores.rethinkdb import parse_url
+from coord.stores.rethinkdb.connection import Connection
+from coord.stores.rethinkdb.driver import reql
+from coord.stores.rethinkdb.pool import Pool
+from coord.stores.rethinkdb.url import Address
+
+
+async def turns(number: int) -> str:
+    for _ in range(number):
+        await asyncio.sleep(0)
+    return "done"
+
+
+def test_what_comes_of_it() -> None:
+    async def body() -> None:
+        assert await within(turns(3), 5) == "done"
+        assert await within(turns(3), None) == "done"
+        for seconds in (0.01, 0.0):
+            with pytest.raises(asyncio.TimeoutError):
+                await within(asyncio.sleep(5), seconds)
+        with pytest.raises(KeyError):
+            await within(fails(), 5)
+        await asyncio.sleep(0.02)  # no timer is left that cancels this
+
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        raise KeyError
+
+    asyncio.run(body())
+
+
+async def never_swallowed(work: Callable[[], Awaitable[object]]) -> None:
+    """Cancel it after one turn of the loop, after two, and so on, past its end."""
+
+    async def then_waits() -> None:
+        await work()
+        await asyncio.sleep(60)
+
+    for number in range(20):
+        task = asyncio.ensure_future(then_waits())
+        await turns(number)
+        task.cancel()
+        done, _ = await asyncio.wait({task}, timeout=2)
+        assert done, f"cancelled after {number} turns, it goes on"
+        assert task.cancelled()
+
+
+def test_a_cancellation_is_not_swallowed() -> None:
+    asyncio.run(never_swallowed(lambda: within(turns(3), 5)))
+
+
+@pytest.mark.parametrize("what", ["feed", "query"])
+def test_nor_while_a_store_connects(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Python 3.12 `wait_for` did: a watcher that was given a role while its feed connected then hung."""
+
+    async def connects(self: Pool) -> Connection:
+        await turns(3)
+        return Connection(Address("nowhere", 1))
+
+    async def connect() -> None:
+        pool = Pool(parse_url("rethinkdb://nowhere/coord"))
+        if what == "feed":
+            monkeypatch.setattr(Connection, "feed", lambda *_: endless())
+            async for _ in pool.feed(reql().expr(1)):
+                pass
+        else:
+            await pool._connected(asyncio.get_running_loop().time() + 5)
+
+    async def endless() -> AsyncIterator[None]:
+        await asyncio.sleep(60)
+        yield
+
+    monkeypatch.setattr(Pool, "_open_any", connects)
+    asyncio.run(never_swallowed(connect))

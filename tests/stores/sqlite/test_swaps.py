@@ -1,0 +1,186 @@
+"""Renewals in bulk on SQLite: one statement where all is as it was left, and every row's own answer where it is not."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
+from coord.stores.sqlite import SQLiteStore, StoreClock, swaps
+from tests.stores.lockstep import ManualClock
+
+
+def run(path: Path, body: Callable[[SQLiteStore], Awaitable[None]]) -> None:
+    async def main() -> None:
+        store = SQLiteStore(str(path / "coord.db"))
+        try:
+            await body(store)
+        finally:
+            await store.close()
+
+    asyncio.run(main())
+
+
+def answered(result: Result) -> Answer:
+    assert isinstance(result, Answer), result
+    return result
+
+
+async def held(store: SQLiteStore, count: int) -> list[Renew]:
+    for number in range(count):
+        claim = Claim(f"role {number}", f"holder {number}", 1, 30.0, info={"of": number})
+        assert answered(await store.claim(claim, 5)).applied
+    return [Renew(f"role {number}", f"holder {number}", 1, 2, 30.0) for number in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 16, 17, 65, 270])
+def test_all_as_left_is_renewed_without_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    async def body(store: SQLiteStore) -> None:
+        renewals = await held(store, count)
+        if swaps.AVAILABLE:
+            monkeypatch.setattr(swaps, "renew", None)
+        results = [answered(one) for one in await store.renew(renewals, 5)]
+        rows = {row.role: row for row in await store.read(None, 5)}
+        for number, (asked, result) in enumerate(zip(renewals, results, strict=True)):
+            row = rows[asked.role]
+            assert result.applied
+            assert row.sight == result.lease.sight == (asked.holder, 1, 2)
+            assert (row.ttl, row.info) == (30.0, {"of": number})
+            assert 29 < row.remaining <= result.lease.remaining == 30
+
+    run(tmp_path, body)
+
+
+@pytest.mark.parametrize("available", [True, False])
+def test_each_has_its_own_answer_where_some_are_not_as_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, available: bool
+) -> None:
+    monkeypatch.setattr(swaps, "AVAILABLE", available and swaps.AVAILABLE)
+
+    async def body(store: SQLiteStore) -> None:
+        renewals = await held(store, 20)
+        taken, vacant, gone, longer, again, wrong = range(6)
+        assert answered(
+            await store.claim(Claim("role 0", "another", 1, 30.0, takeover=True), 5)
+        ).applied
+        assert answered(await store.release(Release("role 1", "holder 1", 1, 5), 5)).applied
+        renewals[gone] = replace(renewals[gone], role="nobody's")
+        renewals[longer] = replace(renewals[longer], ttl=60.0)
+        renewals[again] = replace(renewals[again], beat=1)
+        renewals[wrong] = replace(renewals[wrong], token=7)
+        results = [answered(one) for one in await store.renew(renewals, 5)]
+        refused = {taken, vacant, gone, again, wrong}
+        assert {number for number, one in enumerate(results) if not one.applied} == refused
+        assert results[taken].lease.holder == "another"
+        assert results[vacant].lease.vacant
+        assert results[gone].lease.token == 0
+        assert results[wrong].lease.token == 1
+        rows = {row.role: row for row in await store.read(None, 5)}
+        assert rows["role 3"].ttl == 60.0
+        assert all(
+            rows[f"role {number}"].beat == 2 for number in range(20) if number not in refused
+        )
+
+    run(tmp_path, body)
+
+
+def test_a_damaged_row_stops_no_other(tmp_path: Path) -> None:
+    async def body(store: SQLiteStore) -> None:
+        renewals = await held(store, 3)
+        assert answered(
+            await store.claim(Claim("role 0", "another", 1, 30.0, takeover=True), 5)
+        ).applied
+        await store.close()
+        conn = sqlite3.connect(store.path)
+        conn.execute("UPDATE coord_leases SET info = '{' WHERE role = 'role 1'")
+        conn.commit()
+        conn.close()
+        lost, damaged, kept = await store.renew(renewals, 5)
+        assert answered(lost).lease.holder == "another"
+        assert isinstance(damaged, Failure)
+        assert (damaged.permanent, damaged.unknown) == (True, False)
+        assert answered(kept).applied
+        assert [row.beat for row in await store.read(["role 2"], 5)] == [2]
+
+    run(tmp_path, body)
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_a_clock_that_steps_back_shortens_nothing(tmp_path: Path, count: int) -> None:
+    total, wall = ManualClock(), ManualClock()
+
+    async def body(store: SQLiteStore) -> None:
+        store._clock = StoreClock(total=total, wall=wall, boot="manual")
+        renewals = await held(store, count)
+        for clock in (total, wall):
+            clock.now -= 10
+            results = await store.renew(renewals, 5)
+            assert all(answered(one).applied for one in results)
+            rows = await store.read(None, 5)
+            assert {(row.remaining + total.now, row.renewed_at) for row in rows} == {
+                (1030.0, 1000.0)
+            }
+            clock.now += 10
+            renewals = [replace(one, beat=one.beat + 1) for one in renewals]
+
+    run(tmp_path, body)
+
+
+def test_a_batch_that_was_given_up_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(store: SQLiteStore) -> None:
+        renewals = await held(store, 20)
+        renewed = swaps._renewed
+
+        def slow(*args: Any) -> int:
+            count = renewed(*args)
+            time.sleep(0.4)
+            return count
+
+        monkeypatch.setattr(swaps, "_renewed", slow)
+        results = await store.renew(renewals, 0.2)
+        assert not any(isinstance(one, Answer) for one in results)
+        await asyncio.sleep(0.5)
+        assert {row.beat for row in await store.read(None, 5)} == {1}
+
+    run(tmp_path, body)
+
+
+@pytest.mark.skipif(not swaps.AVAILABLE, reason="this SQLite has no UPDATE … FROM")
+def test_a_thread_that_computes_does_not_hold_a_thousand_renewals_up(tmp_path: Path) -> None:
+    """Each statement costs 5 ms beside it: 500 statements took 2.5 s and more."""
+
+    async def body(store: SQLiteStore) -> None:
+        renewals = await held(store, 500)
+        done = threading.Event()
+
+        def compute() -> None:
+            while not done.is_set():
+                sum(range(100))
+
+        thread = threading.Thread(target=compute)
+        thread.start()
+        try:
+            taken = []
+            for beat in range(2, 5):
+                began = time.monotonic()
+                results = await store.renew([replace(one, beat=beat) for one in renewals], 30)
+                taken.append(time.monotonic() - began)
+                assert all(answered(one).applied for one in results)
+        finally:
+            done.set()
+            thread.join()
+        assert min(taken) < 1.5
+
+    run(tmp_path, body)

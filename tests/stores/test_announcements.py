@@ -1,0 +1,375 @@
+"""One contract for every board: written, read, told, run out by the store's clock, taken away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coord.core.announcements import Announcement, Candidate
+from coord.errors import BadArgument
+from coord.stores import urls
+from coord.stores.memory.store import MemoryStore
+from coord.stores.protocol import COUNTED, ROLES, Announcements
+from coord.stores.sqlite import SQLiteStore, StoreClock
+
+WITHIN = 30.0
+"""Seconds to wait for what should come at once; a loaded machine may take its time."""
+
+
+class Desk:
+    """Boards of one store, each over a connection of its own where the store has connections."""
+
+    def __init__(self, url: str, stack: contextlib.AsyncExitStack) -> None:
+        self.url, self._stack = url, stack
+
+    def board(self) -> Announcements:
+        store = urls.open_url(self.url)
+        self._stack.push_async_callback(store.close)
+        return urls.make_board(store)
+
+    @contextlib.asynccontextmanager
+    async def feed(
+        self, board: Announcements
+    ) -> AsyncIterator[Callable[[], Awaitable[Announcement]]]:
+        """What is told, one by one."""
+        async with contextlib.aclosing(board.watch()) as feed:  # type: ignore[type-var] # an async generator
+            yield lambda: asyncio.wait_for(feed.__anext__(), WITHIN)
+
+
+def run(url: str, body: Callable[[Desk], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            desk = Desk(url, stack)
+            board = desk.board()
+            await board.withdraw([one.key for one in await board.read(None, WITHIN)], WITHIN)
+            await board.purge(WITHIN)
+            await body(desk)
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def notice(
+    key: str = "k", role: str = "r", ttl: float = 60.0, loud: bool = False, **body: Any
+) -> Announcement:
+    return Announcement(key, role, "candidate", body, ttl, loud)
+
+
+def keys(notices: list[Announcement]) -> list[str]:
+    return sorted(one.key for one in notices)
+
+
+def test_what_is_posted_is_read_by_another(url: str) -> None:
+    async def body(desk: Desk) -> None:
+        board, other = desk.board(), desk.board()
+        given = Announcement("k", "r", "request", {"a": [1, None, {"b": 0.5}]}, 60.0, True)
+        await board.post([given, notice("quiet")], WITHIN)
+        for found in (await other.read(None, WITHIN), await board.read(["r"], WITHIN)):
+            one, quiet = sorted(found, key=lambda one: one.key)
+            assert (one.key, one.role, one.kind, one.body, one.ttl, one.loud) == (
+                "k",
+                "r",
+                "request",
+                {"a": [1, None, {"b": 0.5}]},
+                60.0,
+                True,
+            )
+            assert not quiet.loud
+            assert 30 < one.remaining <= 60
+            assert abs(one.posted_at - time.time()) < 30
+
+    run(url, body)
+
+
+def test_one_key_is_one_notice(url: str) -> None:
+    async def body(desk: Desk) -> None:
+        board, other = desk.board(), desk.board()
+        await board.post([notice("k", n=1), notice("l", n=1)], WITHIN)
+        await other.post([notice("k", "another role", n=2)], WITHIN)
+        found = {one.key: (one.role, one.body) for one in await board.read(None, WITHIN)}
+        assert found == {"k": ("another role", {"n": 2}), "l": ("r", {"n": 1})}
+        assert keys(await board.read(["r"], WITHIN)) == ["l"]
+
+    run(url, body)
+
+
+def test_by_roles(url: str) -> None:
+    async def body(desk: Desk) -> None:
+        board = desk.board()
+        await board.post([notice(f"k{n}", f"r{n % 3}") for n in range(6)], WITHIN)
+        assert keys(await board.read(["r0", "r2", "nobody's"], WITHIN)) == ["k0", "k2", "k3", "k5"]
+        assert await board.read(["r"], WITHIN) == []
+        assert await board.read([], WITHIN) == []
+        assert len(await board.read(None, WITHIN)) == 6
+
+    run(url, body)
+
+
+def test_withdrawn(url: str) -> None:
+    async def body(desk: Desk) -> None:
+        board, other = desk.board(), desk.board()
+        await board.post([notice(f"k{n}") for n in range(4)], WITHIN)
+        await other.withdraw({"k0", "k2", "never there"}, WITHIN)
+        await other.withdraw([], WITHIN)
+        assert keys(await board.read(None, WITHIN)) == ["k1", "k3"]
+
+    run(url, body)
+
+
+def test_a_thousand_at_once(url: str) -> None:
+    async def body(desk: Desk) -> None:
+        board, other = desk.board(), desk.board()
+        await board.post([notice(f"k{n:04}", f"r{n % 100}", n=n) for n in range(1_000)], WITHIN)
+        assert {one.key: one.body for one in await other.read(None, WITHIN)} == {
+            f"k{n:04}": {"n": n} for n in range(1_000)
+        }
+        assert len(await other.read([f"r{n}" for n in range(90)], WITHIN)) == 900
+        await other.withdraw([f"k{n:04}" for n in range(1, 1_000)], WITHIN)
+        assert keys(await board.read(None, WITHIN)) == ["k0000"]
+
+    run(url, body)
+
+
+FOREIGN = [
+    "Überall läuft’s",
+    "役割",
+    "🦀" * 30,
+    "'; DROP TABLE coord_board; --",
+    '"\\{}\n\t',
+    "$reql_type$",
+    "{table}",
+]
+
+
+def test_foreign_text(url: str) -> None:
+    body_of_all: dict[str, Any] = {
+        **{text: text for text in FOREIGN},
+        "$reql_type$": "TIME",
+        "nul": "\0",
+        "lone": "\ud800",
+        "deep": [[[[[[[[[[[[[[[[[[[[[[[[[["down"]]]]]]]]]]]]]]]]]]]]]]]]]],
+    }
+
+    async def body(desk: Desk) -> None:
+        board, other = desk.board(), desk.board()
+        await board.post(
+            [Announcement(text, text, text, body_of_all, 60.0, True) for text in FOREIGN], WITHIN
+        )
+        found = await other.read(FOREIGN, WITHIN)
+        assert keys(found) == sorted(FOREIGN)
+        assert all(
+            (one.role, one.kind, one.body) == (one.key, one.key, body_of_all) for one in found
+        )
+        async with desk.feed(other) as told:
+            assert sorted([(await told()).role for _ in FOREIGN]) == sorted(FOREIGN)
+        await other.withdraw(FOREIGN, WITHIN)
+        assert await board.read(None, WITHIN) == []
+
+    run(url, body)
+
+
+def test_what_json_cannot_hold_is_refused(url: str) -> None:
+    async def body(desk: Desk) -> None:
+        board = desk.board()
+        for bad in (float("nan"), {1}, object()):
+            with pytest.raises((ValueError, TypeError)):
+                await board.post([notice("k", bad=bad)], WITHIN)
+        assert await board.read(None, WITHIN) == []
+
+    run(url, body)
+
+
+def test_it_runs_out_and_is_purged(url: str) -> None:
+    async def body(desk: Desk) -> None:
+        board, other = desk.board(), desk.board()
+        short = [notice(f"short{n}", ttl=0.2, loud=True) for n in range(150)]
+        await board.post([*short, notice("long", loud=True)], WITHIN)
+        await asyncio.sleep(0.3)
+        assert keys(await other.read(None, WITHIN)) == ["long"]
+        assert keys(await other.read(["r"], WITHIN)) == ["long"]
+        async with desk.feed(other) as told:
+            assert (await told()).key == "long"
+            await board.post([notice("next", loud=True)], WITHIN)
+            assert (await told()).key == "next"
+        await board.post([notice("short0", ttl=0.1)], WITHIN)  # which may sweep some of the others
+        await asyncio.sleep(0.2)
+        assert await other.purge(WITHIN) >= 1
+        assert await board.purge(WITHIN) == 0
+        assert keys(await board.read(None, WITHIN)) == ["long", "next"]
+
+    run(url, body)
+
+
+def test_a_post_tells_how_many_wait_for_the_roles_in_it(url: str) -> None:
+    async def body(desk: Desk) -> None:
+        board, other = desk.board(), desk.board()
+        first, many = (
+            Candidate("r", "one"),
+            [Candidate("s", f"c{n:03}") for n in range(COUNTED + 10)],
+        )
+        assert await board.post([], WITHIN) == {}
+        assert await board.post([Announcement("o", "r", "request", {}, 60.0)], WITHIN) == {}
+        assert await board.post([first.notice(60)], WITHIN) == {"r": 1}
+        assert await other.post([Candidate("r", "two").notice(60)], WITHIN) == {"r": 2}
+        assert await other.post(
+            [first.notice(60), *(one.notice(60) for one in many[:3])], WITHIN
+        ) == {"r": 2, "s": 3}
+        assert await board.post([one.notice(60) for one in many], WITHIN) == {"s": COUNTED}
+        await other.withdraw([first.key], WITHIN)
+        assert await board.post([Candidate("r", "two").notice(60)], WITHIN) == {"r": 1}
+        crowd = [Candidate(f"role {n}", "x").notice(60) for n in range(ROLES + 5)]
+        assert len(await board.post(crowd, WITHIN)) == ROLES
+
+    run(url, body)
+
+
+def test_posting_anew_prolongs(url: str) -> None:
+    async def body(desk: Desk) -> None:
+        board = desk.board()
+        await board.post([notice("k", ttl=0.3)], WITHIN)
+        await board.post([notice("k", ttl=60.0)], WITHIN)
+        await asyncio.sleep(0.4)
+        (one,) = await board.read(None, WITHIN)
+        assert one.remaining > 30
+
+    run(url, body)
+
+
+def test_the_feed(url: str) -> None:
+    async def body(desk: Desk) -> None:
+        board, other = desk.board(), desk.board()
+        await board.post([notice("there", loud=True, n=1), notice("quiet")], WITHIN)
+        async with desk.feed(other) as told:
+            first = await told()
+            assert (first.key, first.body, first.loud) == ("there", {"n": 1}, True)
+            assert 30 < first.remaining <= 60
+            await board.post([notice("more quiet"), notice("new", loud=True)], WITHIN)
+            assert (await told()).key == "new"
+            await board.withdraw(["new"], WITHIN)  # of which the feed says nothing
+            await board.post([notice("there", loud=True, n=1)], WITHIN)  # the same, anew
+            anew = await told()
+            assert anew.key == "there"
+            assert anew.remaining > 30
+            await board.post([notice(f"many{n}", loud=True) for n in range(50)], WITHIN)
+            assert {(await told()).key for _ in range(50)} == {f"many{n}" for n in range(50)}
+
+    run(url, body)
+
+
+POST = """
+import asyncio, sys
+from coord import urls
+from coord.notice import Notice
+async def main():
+    store = urls.make_store(sys.argv[1])
+    await urls.make_board(store).post([Notice("theirs", "r", "request", {"from": "afar"}, 60.0, True)], 10)
+    await store.close()
+asyncio.run(main())
+"""
+
+
+def test_another_process_is_heard(url: str) -> None:
+    if url.startswith("memory"):
+        pytest.skip("memory is one process's own")
+
+    async def body(desk: Desk) -> None:
+        board = desk.board()
+        await board.post([notice("ours", loud=True)], WITHIN)
+        async with desk.feed(board) as told:
+            assert (await told()).key == "ours"
+            process = await asyncio.create_subprocess_exec(sys.executable, "-c", POST, url)
+            heard = await told()
+            assert (heard.key, heard.body) == ("theirs", {"from": "afar"})
+            assert await process.wait() == 0
+        assert keys(await board.read(["r"], WITHIN)) == ["ours", "theirs"]
+
+    run(url, body)
+
+
+def test_the_stores_clock_decides(tmp_path: Path) -> None:
+    class Clock:
+        total = wall = 1000.0
+
+    memory = MemoryStore(lambda: Clock.total, lambda: Clock.wall)
+    clock = StoreClock(lambda: Clock.total, lambda: Clock.wall, "this boot")
+    store = SQLiteStore(str(tmp_path / "coord.db"), clock=clock)
+    after = SQLiteStore(
+        str(tmp_path / "coord.db"), clock=StoreClock(lambda: 0.0, lambda: 0.0, "the next boot")
+    )
+
+    async def body(board: Announcements, again: Announcements) -> None:
+        await board.post([notice("k", ttl=10.0)], WITHIN)
+        Clock.wall += 1e6  # of no account
+        Clock.total += 9.5
+        (one,) = await again.read(["r"], WITHIN)
+        assert (one.remaining, one.posted_at) == (0.5, 1000.0)
+        Clock.total += 0.5
+        assert await again.read(["r"], WITHIN) == []
+        assert await again.purge(WITHIN) == 1
+        Clock.total = Clock.wall = 1000.0
+        await board.post([notice("k", ttl=10.0)], WITHIN)
+
+    async def main() -> None:
+        await body(urls.make_board(memory), urls.make_board(memory))
+        await body(urls.make_board(store), urls.make_board(store))
+        reborn = urls.make_board(after)
+        assert await reborn.read(None, WITHIN) == []
+        await reborn.post([notice("new")], WITHIN)  # sweeps what is of another boot
+        assert await reborn.purge(WITHIN) == 0
+        await store.close()
+        await after.close()
+
+    asyncio.run(main())
+
+
+def test_a_store_without_a_board() -> None:
+    class Bare:
+        url = "bare:"
+
+    class Own(Bare):
+        def board(self) -> str:
+            return "its own"
+
+    with pytest.raises(BadArgument, match="board"):
+        urls.make_board(Bare())  # type: ignore[arg-type]
+    own: Any = Own()
+    assert urls.make_board(own) == "its own"
+
+
+def test_one_query_each(url: str) -> None:
+    """Counted where they leave: a job of the SQLite thread, a query of RethinkDB's connection."""
+    if url.startswith("memory"):
+        pytest.skip("memory asks nobody")
+
+    async def body(desk: Desk) -> None:
+        store: Any = urls.open_url(url)
+        board = urls.make_board(store)
+        count = 0
+        place, name = (store, "_ask") if url.startswith("sqlite") else (store._pool, "run")
+        really = getattr(place, name)
+
+        def counted(*given: Any, **more: Any) -> Any:
+            nonlocal count
+            count += 1
+            return really(*given, **more)
+
+        setattr(place, name, counted)
+        await board.post([notice(f"k{n}") for n in range(1_000)], WITHIN)
+        assert count == 1
+        await board.read(None, WITHIN)
+        assert count == 2
+        await board.read(["r"], WITHIN)
+        assert count == 3
+        await board.withdraw([f"k{n}" for n in range(1_000)], WITHIN)
+        assert count == 4
+        await board.purge(WITHIN)
+        assert count == 5
+        await store.close()
+
+    run(url, body)

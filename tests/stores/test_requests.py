@@ -1,0 +1,147 @@
+"""With a store that can send at once (`stores.protocol.Prompt`), nothing of a handover waits for a turn of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from coord import AsyncCoordinator
+from coord.core.lease import Lease
+from coord.core.operations import Claim, Failure, Operation, Release, Result
+from coord.election.elector import _discard
+from coord.stores.memory.store import MemoryStore
+from coord.stores.protocol import Immediate
+
+
+class Quick(MemoryStore):
+    """Does at once what it is asked. `able`: whether it can; `broken`: it raises instead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: list[Operation] = []
+        self.able, self.broken = True, False
+
+    def begin(self, operation: Operation, timeout: float) -> Coroutine[Any, Any, Result] | None:
+        if self.broken:
+            raise RuntimeError("told to fail")
+        if not self.able or not isinstance(operation, (Claim, Release)):
+            return None
+        self.begun.append(operation)
+        done = super().claim if isinstance(operation, Claim) else super().release
+        work = done(operation, timeout)  # type: ignore[operator]
+        with pytest.raises(StopIteration) as answer:
+            work.send(None)
+        return self._later(answer.value.value)
+
+    async def _later(self, result: Result) -> Result:
+        await asyncio.sleep(0)
+        return result
+
+
+def test_it_is_known_by_what_it_can() -> None:
+    assert isinstance(Quick(), Immediate)
+    assert not isinstance(MemoryStore(), Immediate)
+
+
+def test_a_lease_is_given_back_and_taken_in_the_turn_in_which_that_is_known() -> None:
+    async def body() -> None:
+        store = Quick()
+        async with AsyncCoordinator(store=store) as first, AsyncCoordinator(store=store) as second:
+            old, new = first.leadership("r", ttl=5), second.leadership("r", ttl=5)
+            await old.acquire()
+            await new.first_outcome()
+            await asyncio.sleep(0.1)  # it follows
+            store.begun.clear()
+            leads, waits = old._standing, new._standing
+            assert leads is not None
+            assert waits is not None
+            leads.stand_down()
+            assert [type(one) for one in store.begun] == [Release]
+            (row,) = await store.read(["r"], 1)
+            waits._hinted(row)
+            assert [type(one) for one in store.begun] == [Release, Claim]
+            assert await new.wait(1)
+            await leads.task
+            assert new.term.token == 2
+            assert len(store.begun) == 2  # each once, whatever the feed tells later
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("how", ["unable", "broken"])
+def test_one_that_cannot_is_asked_as_any_other(how: str) -> None:
+    async def body() -> None:
+        store = Quick()
+        store.able, store.broken = how != "unable", how == "broken"
+        async with AsyncCoordinator(store=store) as first, AsyncCoordinator(store=store) as second:
+            old, new = first.leadership("r", ttl=5), second.leadership("r", ttl=5)
+            await old.acquire()
+            await new.first_outcome()
+            await old.stop()
+            assert await new.wait(2)
+            assert store.begun == []
+
+    asyncio.run(body())
+
+
+def test_one_that_never_answers_is_given_up_as_any_other() -> None:
+    class Silent(Quick):
+        def begin(self, operation: Operation, timeout: float) -> Coroutine[Any, Any, Result] | None:
+            self.begun.append(operation)
+            return None if len(self.begun) > 1 else asyncio.sleep(3600, Failure(unknown=True))
+
+    async def body() -> None:
+        store = Silent()
+        async with AsyncCoordinator(store=store) as coordinator:
+            lead = coordinator.leadership("r", ttl=1)
+            await lead.acquire()
+            await asyncio.sleep(0.05)  # it waits for its next renewal
+            assert lead._standing is not None
+            lead._standing.stand_down()
+            assert [type(one) for one in store.begun] == [Release]
+            await asyncio.wait({lead._standing.task}, timeout=5)
+            assert not lead.started
+            assert coordinator._prompting.under_way == 0
+
+    asyncio.run(body())
+
+
+def test_a_loop_that_ends_gives_back_what_was_under_way() -> None:
+    """The release is sent, and the task is cancelled before it comes to wait for the answer."""
+
+    async def body() -> Lease:
+        store = Quick()
+        coordinator = AsyncCoordinator(store=store)
+        lead = coordinator.leadership("r", ttl=5)
+        await lead.acquire()
+        await asyncio.sleep(0.05)
+        assert lead._standing is not None
+        lead._standing.stand_down()
+        lead._standing.task.cancel()
+        await asyncio.wait({lead._standing.task})
+        assert coordinator._prompting.under_way == 0
+        await coordinator.close()
+        return (await store.read(["r"], 1))[0]
+
+    assert asyncio.run(body()).vacant
+
+
+def test_what_is_dropped_is_cancelled_where_it_waits() -> None:
+    ended: list[str] = []
+
+    async def waits() -> Result:
+        try:
+            await asyncio.sleep(10)
+        finally:
+            ended.append("ended")
+        return Failure(unknown=True)
+
+    async def body() -> None:
+        _discard(waits())
+        _discard(None)
+
+    asyncio.run(body())
+    assert ended == ["ended"]

@@ -1,0 +1,90 @@
+"""Databases that are set up, lent to one test after the other: to make one takes longer than most tests.
+
+One that comes back is emptied. Where a test has changed more than rows, it is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from coord.stores.rethinkdb.driver import reql
+from coord.stores.rethinkdb.pool import Pool
+from coord.stores.rethinkdb.setup import set_up
+from coord.stores.rethinkdb.url import parse_url
+
+REST = 3
+"""So many lie idle before one is lent again: what a test left running has come to its end by then."""
+
+
+class AnyServer(Protocol):
+    def url(self, database: str = ..., options: str = ...) -> str: ...
+
+
+def new_database() -> str:
+    return f"coord_test_{uuid.uuid4().hex[:12]}"
+
+
+class Databases:
+    """Those of one server."""
+
+    def __init__(self, server: AnyServer) -> None:
+        self._server = server
+        self._idle: deque[str] = deque()
+        self._made: dict[str, Any] = {}
+        """What each looked like when it was made."""
+
+    def lent(self) -> Iterator[str]:
+        """The URL of one, set up and empty; the rest of a fixture."""
+        if len(self._idle) > REST:
+            url = self._idle.popleft()
+        else:
+            url = self._server.url(new_database())
+            asyncio.run(set_up(url))
+            self._made[url] = asyncio.run(self._look(url))
+        yield url
+        if asyncio.run(self._as_made(url)):
+            self._idle.append(url)
+
+    def drop_all(self) -> None:
+        async def drop() -> None:
+            for url in self._idle:
+                await _ask(url, reql().db_drop(parse_url(url).database))
+
+        asyncio.run(drop())
+
+    async def _as_made(self, url: str) -> bool:
+        """Empty it, and say whether it is as good as new; drop it otherwise."""
+        r, name, made = reql(), parse_url(url).database, self._made[url]
+        if await self._look(url) != made:
+            if name in await _ask(url, r.db_list()):
+                await _ask(url, r.db_drop(name))
+            return False
+        tables = [r.db(name).table(one["name"]) for one in made["tables"]]
+        for _ in range(2):  # the second: what came while the first was under way
+            await _ask(url, r.expr([one.delete(durability="soft") for one in tables]))
+        return True
+
+    async def _look(self, url: str) -> Any:
+        r, name = reql(), parse_url(url).database
+        system = r.db("rethinkdb")
+        tables = (
+            system.table("table_config")
+            .filter({"db": name})
+            .order_by("name")
+            .without("id")
+            .coerce_to("array")
+        )
+        rights = system.table("permissions").filter({"database": name}).count()
+        return await _ask(url, r.expr({"tables": tables, "rights": rights}))
+
+
+async def _ask(url: str, term: Any) -> Any:
+    pool = Pool(parse_url(url))
+    try:
+        return await pool.run(term, 20)
+    finally:
+        await pool.close()

@@ -1,0 +1,122 @@
+"""Real processes for the tests of the command line, and what they left in the journal."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support.waits import eventually
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+WORKER = [sys.executable, "-S", "-E", str(HERE / "worker.py")]
+
+
+def boottime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):  # the second: it went between open and read
+        return False
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """One process's entries in the journal: from when to when it is known to have run."""
+
+    token: str
+    pid: int
+    name: str
+    first: float
+    last: float
+
+
+class Journal:
+    """What workers wrote."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def stretches(self) -> list[Stretch]:
+        """In order of first sight."""
+        found: dict[int, Stretch] = {}
+        text = self.path.read_text() if self.path.exists() else ""
+        for line in text.rpartition("\n")[0].splitlines():  # the last line may be under way
+            token, pid, moment, name = line.split()
+            first = found[int(pid)].first if int(pid) in found else float(moment)
+            found[int(pid)] = Stretch(token, int(pid), name, first, float(moment))
+        return list(found.values())
+
+    def of(self, token: int, name: str = "worker") -> Stretch | None:
+        return next(
+            (one for one in self.stretches() if one.token == str(token) and one.name == name), None
+        )
+
+    def wait_for(self, token: int, name: str = "worker") -> Stretch:
+        found = eventually(lambda: self.of(token, name))
+        assert isinstance(found, Stretch)
+        return found
+
+    def check_no_overlap(self) -> None:
+        """Nothing of one term ran after anything of a later term had begun."""
+        stretches = self.stretches()
+        for one in stretches:
+            for other in stretches:
+                if int(one.token) < int(other.token):
+                    assert one.last < other.first, f"{one} still ran when {other} had begun"
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+class Runs:
+    """`coord run` on one store, with workers that write one journal."""
+
+    def __init__(self, start: Start, url: str, journal: Journal) -> None:
+        self.start, self.url, self.journal = start, url, journal
+
+    def run(self, *words: str, role: str = "job", **options: Any) -> subprocess.Popen[str]:
+        """`coord run job --url URL` and what is given."""
+        return self.start("-m", "coord.cli", "run", role, "--url", self.url, *words, **options)
+
+    def worker(
+        self, *coord_words: str, flags: Sequence[str] = (), **options: Any
+    ) -> subprocess.Popen[str]:
+        """The same, with a worker for COMMAND."""
+        return self.run(*coord_words, "--", *WORKER, str(self.journal.path), *flags, **options)
+
+    def answer(self, *words: str, within: float = 20.0) -> tuple[int, str, str]:
+        """Run `coord` to its end: status, stdout, stderr."""
+        process = self.start("-m", "coord.cli", *words)
+        out, err = process.communicate(timeout=within)
+        return process.returncode, out, err
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process."""
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(word) for word in text.split()]
+
+
+def guardian_of(runner: int) -> int:
+    """The guardian of a `coord run`, once it is there."""
+    (pid,) = eventually(lambda: children(runner))
+    assert isinstance(pid, int)
+    return pid
+
+
+def blocked(url: str) -> sqlite3.Connection:
+    """SQLite's exclusive lock, until it is closed."""
+    connection = sqlite3.connect(url.removeprefix("sqlite://"), isolation_level=None, timeout=10)
+    connection.execute("BEGIN EXCLUSIVE")
+    return connection

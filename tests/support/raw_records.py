@@ -1,0 +1,108 @@
+"""Rows that are put into a registry's table as they are, past the registry: as other programs, or people, would."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from coord import ServiceRegistry
+from coord.stores.memory.records import MemoryRecords
+from coord.stores.rethinkdb.records import RethinkDBRecords
+from coord.stores.sqlite.records import PUT, SQLiteRecords
+
+LEFT_OUT: Any = object()
+
+
+def write(
+    registry: ServiceRegistry,
+    key: str,
+    role: object = LEFT_OUT,
+    *,
+    load: object = 1,
+    ttl: object = 60,
+    age: object = 0.0,
+    **fields: Any,
+) -> None:
+    """`age`: how many seconds ago `last_heartbeat` was, by the store's clock; what is no float is put there itself."""
+    records = registry.inner.records
+    row = {"id": key, "role": role, "load": load, "ttl": ttl, **fields}
+    row = {name: value for name, value in row.items() if value is not LEFT_OUT}
+    if isinstance(records, MemoryRecords):
+        if isinstance(age, float):
+            row["last_heartbeat"] = datetime.now(timezone.utc) - timedelta(seconds=age)
+        elif age is not LEFT_OUT:
+            row["last_heartbeat"] = age
+        records.write(row)
+    elif isinstance(records, SQLiteRecords):
+        clock = records._clock
+        times: tuple[Any, Any] = (None, None) if age is LEFT_OUT else (age, age)
+        if isinstance(age, float):
+            times = (clock.wall() - age, clock.total() - age)
+        columns = [row.get(name) for name in ("role", "load", "ttl")]
+        values = (json.dumps(key), *columns, *times, clock.boot, json.dumps(fields))
+        registry.coordinator.engine.call(
+            lambda: records._write(lambda conn: records._sql(conn, PUT, *values), 5)
+        )
+    else:
+        assert isinstance(records, RethinkDBRecords)
+        if age is not LEFT_OUT:
+            row["last_heartbeat"] = records._r.now() - age if isinstance(age, float) else age
+        run(registry, records._table.insert(row, conflict="replace"))
+
+
+def write_many(registry: ServiceRegistry, role: str, count: int) -> None:
+    """Healthy records of a role, in one go."""
+    records = registry.inner.records
+    names = [(f"{role}:{number}", number) for number in range(count)]
+    if isinstance(records, MemoryRecords):
+        for name, load in names:
+            write(registry, name, role, load=load, ttl=6000, host="h", pid=1)
+    elif isinstance(records, SQLiteRecords):
+        clock = records._clock
+        body = json.dumps({"host": "h", "pid": 1})
+        rows = [
+            (json.dumps(name), role, load, 6000, clock.wall(), clock.total(), clock.boot, body)
+            for name, load in names
+        ]
+        statement = PUT.format(table=records._table)
+        registry.coordinator.engine.call(
+            lambda: records._write(lambda conn: conn.executemany(statement, rows).rowcount, 30)
+        )
+    else:
+        assert isinstance(records, RethinkDBRecords)
+        row = {"role": role, "ttl": 6000, "last_heartbeat": records._r.now(), "host": "h", "pid": 1}
+        run(
+            registry,
+            records._table.insert([{**row, "id": name, "load": load} for name, load in names]),
+        )
+
+
+def keys(registry: ServiceRegistry) -> set[object]:
+    """The ids of all that is in the table, readable or not."""
+    records = registry.inner.records
+    if isinstance(records, MemoryRecords):
+        return set(records._rows)
+    if isinstance(records, SQLiteRecords):
+        found = registry.coordinator.engine.call(
+            lambda: records._read(
+                lambda conn: records._sql(conn, 'SELECT id FROM "{table}"').fetchall(), 5
+            )
+        )
+        return {json.loads(row[0]) for row in found}
+    assert isinstance(records, RethinkDBRecords)
+    return set(run(registry, records._table["id"]))
+
+
+def run(registry: ServiceRegistry, term: Any) -> Any:
+    """A query of RethinkDB's, over the registry's connection."""
+    records = registry.inner.records
+    assert isinstance(records, RethinkDBRecords)
+    return registry.coordinator.engine.call(lambda: records._run(term, 10))
+
+
+def reql(registry: ServiceRegistry) -> Any:
+    """The registry's database, in terms of RethinkDB's."""
+    records = registry.inner.records
+    assert isinstance(records, RethinkDBRecords)
+    return records._r.db(records._database)

@@ -1,0 +1,116 @@
+"""A newer token shuts older ones out: a callable, a SQL row, a RethinkDB document."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from typing import Any
+
+import pytest
+
+import coord
+from coord import Coordinator, Fence, StaleToken
+from coord.fencing import rethinkdb_verify, rethinkdb_write, sql_write, token_of
+
+
+def test_any_callable() -> None:
+    fence, done = Fence("the ledger"), []
+    fence(done.append, "a", term=1)
+    fence(done.append, "b", term=3)
+    fence(done.append, "c", term=3)
+    with pytest.raises(StaleToken, match="the ledger refuses token 2: it has already seen token 3"):
+        fence(done.append, "d", term=2)
+    assert done == ["a", "b", "c"]
+
+
+def test_an_older_call_cannot_slip_in_while_a_newer_one_runs() -> None:
+    fence, order = Fence(), []
+    inside, go_on = threading.Event(), threading.Event()
+
+    def newer() -> None:
+        inside.set()
+        go_on.wait(5)
+        order.append("newer")
+
+    refused: list[StaleToken] = []
+
+    def older() -> None:
+        try:
+            fence(order.append, "older", term=1)
+        except StaleToken as err:
+            refused.append(err)
+
+    first = threading.Thread(target=lambda: fence(newer, term=2))
+    first.start()
+    assert inside.wait(5)
+    second = threading.Thread(target=older)
+    second.start()
+    go_on.set()
+    first.join()
+    second.join()
+    assert order == ["newer"]
+    assert len(refused) == 1
+
+
+def test_a_sql_row() -> None:
+    db = sqlite3.connect(":memory:")
+    db.execute("CREATE TABLE accounts (id TEXT, kind TEXT, balance INT, fencing_token INT)")
+    db.execute("INSERT INTO accounts VALUES ('x', 'k', 0, NULL)")
+    key = {"id": "x", "kind": "k"}
+    sql_write(db, "accounts", key, {"balance": 10}, 5)
+    sql_write(db, "accounts", key, {"balance": 20}, 5)
+    with pytest.raises(StaleToken, match="refuses token 4: it has already seen token 5"):
+        sql_write(db, "accounts", key, {"balance": 30}, 4)
+    sql_write(db, "accounts", key, {"balance": 40}, 6)
+    assert db.execute("SELECT balance, fencing_token FROM accounts").fetchall() == [(40, 6)]
+    with pytest.raises(coord.CoordError, match="no row"):
+        sql_write(db, "accounts", {"id": "y"}, {"balance": 1}, 7)
+    with pytest.raises(coord.BadArgument, match="changes"):
+        sql_write(db, "accounts", key, {"balance = 0; --": 1}, 7)
+    db.close()
+
+
+@pytest.mark.parametrize("bad", [0, -1, True, 2**53 + 1, "3", 1.5])
+def test_what_is_no_token(bad: Any) -> None:
+    with pytest.raises(coord.BadArgument, match="term"):
+        token_of(bad)
+
+
+def test_the_current_term_is_the_default() -> None:
+    with pytest.raises(coord.NotLeader):
+        token_of(None)
+    c = Coordinator("memory://")
+    assert c.leadership("r", ttl=2).run(token_of, None) == 1
+    c.close()
+
+
+@pytest.mark.rethinkdb
+def test_a_rethinkdb_document(rethinkdb_server: Any) -> None:
+    from rethinkdb import RethinkDB
+
+    r = RethinkDB()
+    connection = r.connect(host=rethinkdb_server.host, port=rethinkdb_server.port)
+    name = "fencing_test"
+    if name not in r.db_list().run(connection):
+        r.db_create(name).run(connection)
+        r.db(name).table_create("docs").run(connection)
+    table = r.db(name).table("docs")
+    table.wait().run(connection)
+
+    def write(changes: dict[str, Any], token: int) -> None:
+        rethinkdb_verify(rethinkdb_write(table, "k", changes, token).run(connection), token)
+
+    write({"n": 1}, 5)
+    write({"n": 2, "m": 1}, 5)
+    with pytest.raises(StaleToken, match="refuses token 4: it has already seen token 5"):
+        write({"n": 3}, 4)
+    assert table.get("k").run(connection) == {"id": "k", "n": 2, "m": 1, "fencing_token": 5}
+    write({"n": 4}, 9)
+    table.insert({"id": "old", "n": 0}).run(connection)
+    rethinkdb_verify(
+        rethinkdb_write(table, "old", {"n": 1}, 1).run(connection), 1
+    )  # a document without a token yet
+    table.insert({"id": "odd", "fencing_token": "x"}).run(connection)
+    rethinkdb_verify(rethinkdb_write(table, "odd", {"n": 1}, 1).run(connection), 1)
+    r.db_drop(name).run(connection)
+    connection.close()

@@ -1,0 +1,154 @@
+"""Which states of a `World` are one and the same.
+
+Two are when nothing that will ever be decided can tell them apart: times are taken relative to each clock's now and cut
+off where they no longer matter, tokens are counted from the lowest, beats by their order among those of their writer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coord.core.election import HOLDING, Election, Phase
+from coord.core.lease import Lease
+from coord.core.operations import Claim, Operation, Read, Release
+from tests.verification.exhaustive.model import Candidate, Packet, World
+
+PHASES = {phase: number for number, phase in enumerate(Phase)}
+FAR = 99  # stands for "so long ago, or so far ahead, that it makes no difference"
+
+
+class _Names:
+    """Tokens from the lowest, beats by their order among those of their writer: what is left without names."""
+
+    def __init__(self, world: World) -> None:
+        self.writers = world.writers
+        beats: set[tuple[int, int]] = set()
+        leases = [world.row, world.older]
+        tokens = [world.row.token, world.older.token]
+        for slot, mine in enumerate(world.candidates):
+            election = mine.election
+            writer = 100 * mine.incarnation + slot
+            beats.update(((writer, election._beat), (writer, 0)))  # 0: what a handover leaves
+            if election.seen is not None:
+                leases.append(election.seen)
+                tokens.append(election.seen.token)
+        for lease in leases:
+            beats.add((self.writer(lease.holder, lease.token), lease.beat))
+        for packet in world.packets:
+            operation = packet.send.operation
+            if packet.answer is not None:
+                lease = packet.answer.lease
+                tokens.append(lease.token)
+                beats.add((self.writer(lease.holder, lease.token), lease.beat))
+            if not isinstance(operation, Read):
+                beats.add((self.writer(operation.holder, 0), operation.beat))
+                if isinstance(operation, Claim):
+                    tokens.append(operation.floor)
+                    if operation.expected is not None:
+                        holder, token, beat = operation.expected
+                        tokens.append(token)
+                        beats.add((self.writer(holder, token), beat))
+        self.base = min(tokens)
+        self.beats = {pair: rank for rank, pair in enumerate(sorted(beats))}
+
+    def writer(self, holder: str | None, token: int) -> int:
+        if holder is None:
+            return self.writers.get(token, -1)
+        slot, _, incarnation = holder.partition(".")
+        return 100 * int(incarnation) + int(slot)
+
+    def sight(self, holder: str | None, token: int, beat: int) -> tuple[int, ...]:
+        writer = self.writer(holder, token)
+        return (0 if holder is None else writer + 1, token - self.base, self.beats[writer, beat])
+
+    def lease(self, lease: Lease) -> tuple[Any, ...]:
+        return (*self.sight(lease.holder, lease.token, lease.beat), lease.ttl)
+
+    def operation(self, operation: Operation) -> tuple[Any, ...]:
+        if isinstance(operation, Read):
+            return (0,)
+        writer = self.writer(operation.holder, 0)
+        beat = self.beats[writer, operation.beat]
+        if isinstance(operation, Claim):
+            expected = () if operation.expected is None else self.sight(*operation.expected)
+            return (1, writer, beat, expected, operation.takeover, operation.floor - self.base)
+        if isinstance(operation, Release):
+            to = 0 if operation.to is None else self.writer(operation.to, 0) + 1
+            return (2, writer, beat, operation.token - self.base + FAR, operation.linger, to)
+        return (3, writer, beat, operation.token - self.base + FAR)
+
+
+def key(world: World) -> tuple[Any, ...]:
+    """What tells this state from every other. All numbers in it are non-negative: Python gives -1 and -2 one hash."""
+    names = _Names(world)
+    skew = world.setup.skew or 0
+    seats = tuple(_seat(mine, names) for mine in world.candidates)
+    packets = sorted(_packet(packet, world, names) for packet in world.packets)
+    clock = world.clock + world.step
+    return (
+        seats,
+        names.lease(world.row),
+        max(world.runs_out - clock + 2 * skew + 1, 0) if world.row.holder is not None else 0,
+        names.sight(*world.older.sight),
+        tuple(packets),
+        world.step,
+        world.faults,
+        world.whispers,
+        world.orders,
+        world.delays,
+    )
+
+
+def _seat(mine: Candidate, names: _Names) -> tuple[Any, ...]:
+    e: Election = mine.election
+    total = mine.now.total
+    seen, flying = e.seen, e.in_flight
+    holding = e.phase in HOLDING
+    waited = due = 0.0
+    if seen is not None and not holding:
+        waited = min(max(mine.now.awake - e._seen_at, 0), seen.ttl + e.patience)
+        due = min(max(e._store_due - total + e.patience, 0), FAR)
+    return (
+        PHASES[e.phase],
+        mine.incarnation,
+        (
+            e.standing,
+            e._uncertain,
+            e._prompted,
+            e._undrained,
+            mine.working,
+            mine.ended,
+            mine.open > 0,
+        ),
+        (e.token - names.base + FAR, e.deadline - total + FAR) if holding else (),
+        () if seen is None else names.lease(seen),
+        waited,
+        due,
+        names.beats[100 * mine.incarnation + int(e.candidate.partition(".")[0]), e._beat],
+        e.floor - names.base + FAR,
+        max(e._renew_at - total, 0) if holding else 0,
+        max(e._retry_at - total, 0),
+        max(e._rest_until - total, 0),
+        max(e._linger_until - total, 0),
+        names.writer(e._hand_to, 0) + 1 if holding and e._hand_to is not None else 0,
+        ()
+        if flying is None
+        else (
+            names.operation(flying.operation),
+            min(total - mine.sent_at.total, 64),
+            flying.timeout,
+        ),
+    )
+
+
+def _packet(packet: Packet, world: World, names: _Names) -> tuple[Any, ...]:
+    awaited = world.candidates[packet.slot].election.in_flight is packet.send and not packet.copy
+    answer = packet.answer
+    return (
+        packet.slot if awaited else 9,
+        names.operation(packet.send.operation),
+        ()
+        if answer is None
+        else (answer.applied, *names.lease(answer.lease), max(answer.lease.remaining + FAR, 0)),
+        packet.copy,
+    )

@@ -1,0 +1,306 @@
+"""Every interleaving within bounds: breadth first through all events of all states of a `World`, tick by tick.
+
+All states of one tick are gone through before the next, so that the first visit to a state is also the
+one with the longest future.
+
+What costs nothing: any delay of anything, of a candidate, a request, an answer; a request or an answer that is lost
+(it is never delivered, and the sender gives up). What is counted against the bounds: see `Bounds`.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from coord.core.election import HOLDING, Phase, Wait
+from coord.core.operations import Read
+from tests.verification.exhaustive.canonical import FAR, key
+from tests.verification.exhaustive.model import Candidate, Packet, Setup, Violation, World
+
+Move = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How far to go.
+
+    delays    how often a tick passes with somebody's request or answer still under way (a loss is a delay that outlasts
+              the sender's patience)
+    faults    a request applied after its sender gave up, an early failure, a duplicate, a crash, a step of the store's
+              clock, a suspend
+    whispers  what a feed shows: the row as it is, as it was, or with a write that may yet be lost; or `prompt`
+    orders    give up, stand down, abandon; and, with `transfers`, hand over to another
+    prompt    candidates act, drain and time out as soon as they can; the net still takes what time it likes
+    """
+
+    candidates: int = 2
+    ticks: int = 14
+    delays: int = FAR
+    faults: int = 1
+    whispers: int = 1
+    orders: int = 1
+    states: int = 1_000_000
+    kinds: frozenset[str] = frozenset(
+        {"late", "early", "twice", "crash", "clock", "sleep", "true", "old", "ahead", "ask"}
+    )
+    rests: tuple[float, ...] = (0,)
+    lingers: tuple[float, ...] = (0,)
+    prompt: bool = False
+    transfers: bool = False
+
+
+@dataclass
+class Report:
+    states: int = 0
+    events: int = 0
+    ticks: int = 0
+    complete: bool = False
+    seconds: float = 0.0
+    terms: int = 0
+    violation: Violation | None = None
+    trace: list[Move] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        reach = "all within the bounds" if self.complete else "cut off"
+        found = f"; VIOLATED: {self.violation}" if self.violation else ""
+        return (
+            f"{self.states:,} distinct states, {self.events:,} events, {self.ticks} ticks, up to {self.terms} terms "
+            f"({reach}), {self.seconds:.1f} s{found}"
+        )
+
+
+def moves(world: World, bounds: Bounds) -> list[Move]:
+    """Every event that can happen now.
+
+    Where candidates are prompt, one that has something to do comes first, with whatever may befall itself before that:
+    what others do in the same instant makes no difference to it, nor it to them.
+    """
+    waiting = bounds.prompt and any(
+        mine.election.in_flight is not None
+        and mine.now.total - mine.sent_at.total >= mine.election.in_flight.timeout
+        for mine in world.candidates
+    )
+    found: list[Move] = []
+    for slot, mine in enumerate(world.candidates):
+        own = _candidate_moves(world, bounds, slot, mine)
+        if bounds.prompt and _busy(mine):
+            return own
+        found += own
+    faults = world.faults < bounds.faults
+    kinds = bounds.kinds
+    for index, packet in enumerate(world.packets):
+        if packet.answer is not None:
+            found.append(("answer", index))
+        else:
+            found.append(("arrive", index))
+            if (
+                faults
+                and "twice" in kinds
+                and not packet.copy
+                and not isinstance(packet.send.operation, Read)
+            ):
+                found.append(("duplicate", index))
+    if faults and "clock" in kinds and world.setup.skew:
+        found.append(("step_clock", 0 if world.step else world.setup.skew))
+    delayed = sum(mine.election.in_flight is not None for mine in world.candidates)
+    if not waiting and world.delays + delayed <= bounds.delays:
+        found.append(("pass_time", 1))
+        if faults and "sleep" in kinds:
+            found += [("pass_time", 1, (slot,)) for slot in range(len(world.candidates))]
+    return found
+
+
+def _busy(mine: Candidate) -> bool:
+    """Whether this candidate would do something now, were it asked."""
+    election = mine.election
+    if mine.working and not mine.open:
+        return True
+    if election.phase is Phase.STOPPED:
+        return False
+    if election.in_flight is not None and (
+        election.phase not in HOLDING or mine.now.total < election.deadline
+    ):
+        return False
+    trial = mine.copied().election
+    return not isinstance(trial.step(mine.now), Wait) or trial.phase is not election.phase
+
+
+def _candidate_moves(world: World, bounds: Bounds, slot: int, mine: Candidate) -> list[Move]:
+    kinds, packets = bounds.kinds, world.packets
+    faults, whispers, orders = (
+        world.faults < bounds.faults,
+        world.whispers < bounds.whispers,
+        world.orders < bounds.orders,
+    )
+    election = mine.election
+    phase, flying = election.phase, election.in_flight
+    if phase is Phase.STOPPED:
+        return [("crash", slot)] if faults and "crash" in kinds else []
+    found: list[Move] = []
+    if flying is None:
+        found.append(("act", slot))
+    else:
+        over = mine.now.total - mine.sent_at.total >= flying.timeout
+        if phase in HOLDING and mine.now.total >= election.deadline:
+            found.append(("act", slot))
+        unseen = any(
+            p.send is flying and p.answer is None for p in packets
+        )  # the store has not seen it yet
+        if over or (faults and "early" in kinds):
+            found.append(("fail", slot, True, False))
+        if faults and unseen and "late" in kinds and not isinstance(flying.operation, Read):
+            found.append(("fail", slot, True, True))
+        if faults and unseen and "early" in kinds:
+            found.append(("fail", slot, False, False))
+    if mine.working and not mine.open:
+        found.append(("drain", slot))
+    if orders and election.standing:
+        for linger in bounds.lingers:
+            found.append(("stand_down", slot, linger))
+            if phase is Phase.LEADING:
+                found += [("give_up", slot, rest, linger) for rest in bounds.rests]
+        if phase is Phase.LEADING and bounds.transfers:
+            others = [other for other in range(len(world.candidates)) if other != slot]
+            found += [("transfer", slot, other, rest) for other in others for rest in bounds.rests]
+    if orders and phase is Phase.DRAINING and mine.working:
+        found.append(("abandon", slot))
+    if faults and "crash" in kinds and phase is not Phase.UNSEEN:
+        found.append(("crash", slot))
+    if whispers and phase in (Phase.FOLLOWING, Phase.LEADING) and election.seen is not None:
+        if "true" in kinds and world.row.sight != election.seen.sight:
+            found.append(("whisper", slot, "true"))
+        if "old" in kinds and world.older.sight != election.seen.sight:
+            found.append(("whisper", slot, "old"))
+        if "ask" in kinds and not election._prompted:
+            found.append(("prompt", slot))
+        if "ahead" in kinds:
+            for index, packet in enumerate(packets):
+                if (
+                    packet.answer is None
+                    and packet.slot != slot
+                    and not isinstance(packet.send.operation, Read)
+                ):
+                    found.append(("whisper", slot, index))
+    return found
+
+
+def after(world: World, move: Move) -> World:
+    """The world after that event. Raises `Violation`."""
+    new = world.copied()
+    name = move[0]
+    if name == "whisper":
+        new.whispers += 1
+        what = move[2]
+        lease = new.shown() if what == "true" else new.older if what == "old" else new.ahead(what)
+        if lease is not None:
+            new.whisper(move[1], lease)
+        return new
+    if name in ("give_up", "stand_down", "abandon", "transfer"):
+        new.orders += 1
+    elif name in ("crash", "duplicate", "step_clock"):
+        new.faults += 1
+    elif name == "prompt":
+        new.whispers += 1
+    elif name == "pass_time":
+        new.tick += 1
+        if new.count_delays:
+            new.delays += sum(mine.election.in_flight is not None for mine in new.candidates)
+        new.faults += len(move) > 2
+    elif name == "fail":
+        mine = new.candidates[move[1]]
+        flying = mine.election.in_flight
+        assert flying is not None
+        new.faults += move[3] or not move[2] or mine.now.total - mine.sent_at.total < flying.timeout
+    getattr(new, name)(*move[1:])
+    return new
+
+
+# -- the search -----------------------------------------------------------------------------------------------------
+
+
+def explore(setup: Setup, bounds: Bounds, *, seconds: float = 600.0) -> Report:
+    """Go through all of it; stop at the first violation, whose trace is the way there."""
+    collects = gc.isenabled()
+    gc.disable()  # worlds hold no cycles, and there are very many of them
+    try:
+        return _explore(setup, bounds, seconds)
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _explore(setup: Setup, bounds: Bounds, seconds: float) -> Report:
+    started = time.perf_counter()
+    report = Report()
+    first = World(setup, bounds.candidates)
+    first.count_delays = bounds.delays < FAR
+    seen: set[int] = {hash(key(first))}
+    layer: list[tuple[World, Any]] = [(first, None)]
+    for tick in range(bounds.ticks + 1):
+        report.ticks = tick
+        later: list[tuple[World, Any]] = []
+        stack = layer
+        while stack:
+            world, way = stack.pop()
+            for move in moves(world, bounds):
+                if move[0] == "pass_time" and tick == bounds.ticks:
+                    continue
+                report.events += 1
+                try:
+                    new = after(world, move)
+                    new.packets = tuple(
+                        p for p in new.packets if p.answer is None or _awaited(p, new)
+                    )
+                    name = hash(key(new))
+                    if name in seen:
+                        continue
+                    if name % 32 == 0 and not setup.leaders_only:
+                        _come_to_rest(new)
+                except Violation as violation:
+                    report.violation = violation
+                    report.trace = _unrolled((move, way))
+                    report.states, report.seconds = len(seen), time.perf_counter() - started
+                    return report
+                seen.add(name)
+                report.terms = max(report.terms, new.last_token)
+                (later if move[0] == "pass_time" else stack).append((new, (move, way)))
+            if len(seen) >= bounds.states or time.perf_counter() - started > seconds:
+                report.states, report.seconds = len(seen), time.perf_counter() - started
+                return report
+        layer = later
+    report.complete = True
+    report.states, report.seconds = len(seen), time.perf_counter() - started
+    return report
+
+
+def _awaited(packet: Packet, world: World) -> bool:
+    return world.candidates[packet.slot].election.in_flight is packet.send
+
+
+def _come_to_rest(world: World) -> None:
+    for slot, mine in enumerate(world.candidates):
+        if not mine.election.standing and not world.stops(slot):
+            raise Violation("a candidate that does not stand never stops", f"candidate {slot}")
+
+
+def _unrolled(way: Any) -> list[Move]:
+    trace: list[Move] = []
+    while way is not None:
+        move, way = way
+        trace.append(move)
+    return trace[::-1]
+
+
+def replay(setup: Setup, trace: list[Move], candidates: int = 2) -> Iterator[tuple[Move, World]]:
+    """The states along a trace, for people to read."""
+    world = World(setup, candidates)
+    for move in trace:
+        world = after(world, move)
+        world.packets = tuple(p for p in world.packets if p.answer is None or _awaited(p, world))
+        yield move, world
+
+
+__all__ = ["Bounds", "Report", "after", "explore", "key", "moves", "replay"]

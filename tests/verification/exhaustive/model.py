@@ -1,0 +1,458 @@
+"""A small world for the pure core: real `Election`s, a store that is one row, and the net between them.
+
+Everything that can happen is a method here. Each one moves the world on by one event and then looks at what must hold
+in every state; what does not hold is raised as a `Violation` that names the rule. The explorer copies worlds to try
+every event in every state, the hypothesis machine drives a single one, and the scenarios of `mutants.py` are told in
+the same words. Times are exact: integers in the explorer, binary fractions elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, NamedTuple
+
+from coord.core import swaps
+from coord.core.election import HOLDING, Elected, Election, Lost, Phase, Send, Wait
+from coord.core.lease import Lease, LossReason, Revision
+from coord.core.operations import Answer, Claim, Failure, Read, Release, Renew
+from coord.core.timing import Instant, Timing
+
+ROLE = "role"
+
+
+class Violation(AssertionError):
+    """Something that must never be was. `rule` says in a few words what."""
+
+    def __init__(self, rule: str, detail: str = "") -> None:
+        self.rule = rule
+        self.events = 0  # how many it took, where a story tells
+        super().__init__(f"{rule}: {detail}" if detail else rule)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a swap does to a row: the module that the stores use, or a mutant of it."""
+
+    claim: Any = swaps.claim
+    renew: Any = swaps.renew
+    release: Any = swaps.release
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a world is made of. `rates`: how many units each candidate's clock gains in one unit of true time."""
+
+    timing: Timing = field(
+        default_factory=lambda: Timing(ttl=16, renew_every=4, attempt_timeout=4, margin=4)
+    )
+    rates: tuple[float, ...] = (3, 4)
+    store_rate: float = 4
+    skew: float | None = 8
+    patience: tuple[float, ...] = (0, 0, 0, 0, 0)
+    election: type[Election] = Election
+    swaps: Rules = field(default_factory=Rules)
+    leaders_only: bool = (
+        False  # look for nothing but two leaders at once (what a mutant breaks in the end)
+    )
+
+
+class Packet(NamedTuple):
+    """A request on its way, or the answer to it on its way back. A `copy` gets no answer."""
+
+    slot: int
+    send: Send
+    sent_at: Instant
+    answer: Answer | None = None
+    epoch: int = 0
+    copy: bool = False
+
+
+_FIELDS = tuple(each.name for each in fields(Election))
+
+
+def _copied(election: Election) -> Election:
+    new = object.__new__(type(election))
+    for name in _FIELDS:
+        setattr(new, name, getattr(election, name))
+    if more := getattr(election, "__dict__", None):  # what a mutant keeps besides
+        new.__dict__.update(more)
+    return new
+
+
+class Candidate:
+    """One seat: the incarnation that sits on it, its clocks, and what we, not it, know of its term."""
+
+    __slots__ = (
+        *("election", "now", "incarnation", "open", "ended", "working", "promise"),
+        *("epoch", "remembers", "sent_at", "sight", "sight_at", "unsure"),
+    )
+
+    def __init__(self, election: Election, now: Instant, incarnation: int = 0) -> None:
+        self.election, self.now, self.incarnation = election, now, incarnation
+        self.open = 0  # the token of the term that was announced and not yet lost
+        self.ended = False  # whether that term's deadline has been seen to pass
+        self.working = False  # announced, and not yet drained
+        self.promise = 0.0  # until when the store's answers allow it to believe
+        self.epoch = 0  # the store's epoch when the claim of that term was applied
+        self.remembers = 0  # the highest token that any answer showed it
+        self.sent_at = now
+        self.sight: Revision | None = None  # what it last saw, and since when on its awake clock
+        self.sight_at = now.awake
+        self.unsure = False  # a claim's outcome is unknown, and nothing has been read since
+
+    def copied(self) -> Candidate:
+        new = Candidate.__new__(Candidate)
+        for name in Candidate.__slots__:
+            setattr(new, name, getattr(self, name))
+        new.election = _copied(self.election)
+        return new
+
+    @property
+    def leads(self) -> bool:
+        return self.election.leads(self.now)
+
+
+class World:
+    """See the module. `row.remaining` is worked out when the row is read: it runs out at `runs_out` of `clock`."""
+
+    def __init__(self, setup: Setup, candidates: int | None = None) -> None:
+        self.setup = setup
+        self.row = self.older = Lease(ROLE)
+        self.runs_out = self.clock = self.step = 0.0 if isinstance(setup.store_rate, float) else 0
+        self.packets: tuple[Packet, ...] = ()
+        self.writers: dict[int, int] = {
+            0: -1
+        }  # by token: who wrote it, as `100 * incarnation + slot`
+        self.last_token = self.epoch = 0
+        assert (candidates or 0) <= len(setup.rates), "a clock for each candidate"
+        zero = Instant(self.clock, self.clock)
+        self.candidates = [self._born(slot, zero) for slot in range(candidates or len(setup.rates))]
+        self.tick = self.delays = self.faults = self.whispers = self.orders = (
+            0  # the explorer's, used by it alone
+        )
+        self.count_delays = False
+
+    def copied(self) -> World:
+        new = object.__new__(type(self))
+        new.__dict__.update(self.__dict__)
+        new.candidates = self.candidates.copy()
+        return new
+
+    def _born(self, slot: int, now: Instant, incarnation: int = 0) -> Candidate:
+        s = self.setup
+        election = s.election(
+            ROLE,
+            f"{slot}.{incarnation}",
+            s.timing,
+            max_clock_skew=s.skew,
+            patience=s.patience[slot],
+        )
+        return Candidate(election, now, incarnation)
+
+    def _own(self, slot: int) -> Candidate:
+        """The candidate of that seat, ours to change."""
+        self.candidates[slot] = mine = self.candidates[slot].copied()
+        return mine
+
+    # -- time ---------------------------------------------------------------------------------------------------
+
+    def pass_time(self, true: float, asleep: tuple[int, ...] = ()) -> None:
+        """True time goes on. A machine that is asleep counts it on its total clock alone (rule 7)."""
+        self.clock += true * self.setup.store_rate
+        for slot, rate in enumerate(self.setup.rates[: len(self.candidates)]):
+            mine = self._own(slot)
+            gone = true * rate
+            mine.now = Instant(
+                mine.now.awake + (0 if slot in asleep else gone), mine.now.total + gone
+            )
+        self.check()
+
+    def step_clock(self, step: float) -> None:
+        """The store's clock is off by so much from here on: within its bound, in whatever direction."""
+        self.step = step
+
+    # -- what a candidate's shell does --------------------------------------------------------------------------
+
+    def act(self, slot: int) -> Any:
+        mine = self._own(slot)
+        action = self._told(mine, mine.election.step, mine.now)
+        if mine.open and not mine.leads:
+            self._violated(
+                "a term that has ended is not told", f"candidate {slot}, token {mine.open}"
+            )
+        if isinstance(action, Send):
+            self._sent(slot, mine, action)
+        return action
+
+    def _sent(self, slot: int, mine: Candidate, send: Send) -> None:
+        operation = send.operation
+        if not self.setup.leaders_only:
+            if send.timeout <= 0:
+                raise Violation("a request has no time", repr(send))
+            if isinstance(operation, Claim) and mine.working:
+                raise Violation("a claim is sent before the work has ended", f"candidate {slot}")
+            if isinstance(operation, Claim) and not mine.election.standing:
+                raise Violation("a candidate that does not stand claims", f"candidate {slot}")
+            if isinstance(operation, Claim) and mine.unsure:
+                raise Violation(
+                    "a claim follows an unknown one without a look", f"candidate {slot}"
+                )
+            seen = mine.election.seen
+            if isinstance(operation, Claim) and operation.takeover and seen is not None:
+                waited = mine.now.awake - mine.sight_at
+                if operation.expected != mine.sight or waited < seen.ttl:
+                    raise Violation("a takeover that is not due", f"after {waited} of {seen.ttl}")
+            if isinstance(operation, Release) and mine.working:
+                raise Violation(
+                    "a lease is released before the work has ended", f"candidate {slot}"
+                )
+            if isinstance(operation, Renew) and mine.election.deadline <= mine.now.total:
+                raise Violation("a term that has ended is renewed", f"candidate {slot}")
+        mine.sent_at = mine.now
+        self.packets += (Packet(slot, send, mine.now),)
+        self.check()
+
+    def answer(self, index: int, retry_in: float = 0) -> None:
+        """The answer comes in. One that nobody waits for any more changes nothing, and is told all the same."""
+        packet = self.packets[index]
+        self.packets = self.packets[:index] + self.packets[index + 1 :]
+        mine, answer = self._own(packet.slot), packet.answer
+        assert answer is not None
+        awaited = mine.election.in_flight is packet.send
+        if awaited:
+            operation, timing = packet.send.operation, self.setup.timing
+            if answer.applied and isinstance(operation, Claim):
+                mine.promise = packet.sent_at.total + timing.ttl - timing.margin
+                mine.epoch = packet.epoch
+            elif answer.applied and isinstance(operation, Renew):
+                mine.promise = max(mine.promise, packet.sent_at.total + timing.ttl - timing.margin)
+            mine.unsure = False
+        self._told(
+            mine, mine.election.reply, packet.send, answer, packet.sent_at, mine.now, retry_in
+        )
+        if awaited:
+            mine.remembers = max(mine.remembers, answer.lease.token)
+
+    def fail(self, slot: int, unknown: bool, stays: bool = False, retry_in: float = 0) -> None:
+        """The sender gives its request up. `stays`: the request (or its answer) goes on travelling, and may arrive."""
+        mine = self._own(slot)
+        send = mine.election.in_flight
+        assert send is not None
+        if not stays:
+            self.packets = tuple(p for p in self.packets if p.send is not send or p.copy)
+        mine.unsure = mine.unsure or (unknown and isinstance(send.operation, Claim))
+        self._told(
+            mine, mine.election.reply, send, Failure(unknown), mine.sent_at, mine.now, retry_in
+        )
+
+    def drain(self, slot: int) -> None:
+        mine = self._own(slot)
+        mine.working = False
+        self._told(mine, mine.election.drained, mine.now)
+
+    def abandon(self, slot: int) -> None:
+        mine = self._own(slot)
+        self._told(mine, mine.election.abandon, mine.now)
+
+    def give_up(self, slot: int, rest: float = 0, linger: float = 0) -> None:
+        mine = self._own(slot)
+        election, now = mine.election, mine.now
+        self._told(
+            mine, lambda: election.give_up(now, LossReason.STEPPED_DOWN, rest=rest, linger=linger)
+        )
+
+    def transfer(self, slot: int, to: int, rest: float = 0) -> None:
+        mine, other = self._own(slot), self.candidates[to].election.candidate
+        election, now = mine.election, mine.now
+        self._told(
+            mine,
+            lambda: election.give_up(now, LossReason.STEPPED_DOWN, rest=rest, to=other, by="us"),
+        )
+
+    def stand_down(self, slot: int, linger: float = 0) -> None:
+        mine = self._own(slot)
+        election, now = mine.election, mine.now
+        self._told(mine, lambda: election.stand_down(now, linger=linger))
+
+    def prompt(self, slot: int) -> None:
+        self._own(slot).election.prompt()
+
+    def crash(self, slot: int) -> None:
+        """The process dies and another one sits down, under a new id. What it had sent goes on travelling."""
+        old = self.candidates[slot]
+        self.candidates[slot] = self._born(slot, old.now, old.incarnation + 1)
+
+    # -- what the store and the net do --------------------------------------------------------------------------
+
+    def shown(self) -> Lease:
+        """The row, as the store would show it now."""
+        return self._as_of_now(self.row, self.runs_out)
+
+    def _as_of_now(self, row: Lease, runs_out: float) -> Lease:
+        return row if row.vacant else replace(row, remaining=runs_out - self.clock - self.step)
+
+    def _swapped(self, row: Lease, operation: Any) -> Lease | None:
+        r = self.setup.rules
+        swap = {Claim: r.claim, Renew: r.renew, Release: r.release}[type(operation)]
+        after: Lease | None = swap(row, operation, 0.0)
+        return after
+
+    def arrive(self, index: int) -> None:
+        """A request reaches the store and is applied, or not. The answer sets out if somebody waits for it."""
+        packet = self.packets[index]
+        operation = packet.send.operation
+        row = self.shown()
+        if isinstance(operation, Read):
+            answer = Answer(False, row)
+        else:
+            after = self._swapped(row, operation)
+            answer = (
+                Answer(False, row)
+                if after is None
+                else Answer(True, self._written(packet, row, after))
+            )
+        awaited = self.candidates[packet.slot].election.in_flight is packet.send and not packet.copy
+        rest = self.packets[:index] + self.packets[index + 1 :]
+        self.packets = (
+            (*rest, packet._replace(answer=answer, epoch=self.epoch)) if awaited else rest
+        )
+        self.check()
+
+    def _written(self, packet: Packet, row: Lease, after: Lease) -> Lease:
+        operation = packet.send.operation
+        if not self.setup.leaders_only:
+            if after.token < row.token or (
+                isinstance(operation, Claim) and after.token == row.token
+            ):
+                raise Violation("a stored token does not rise", f"{row.sight} -> {after.sight}")
+            if after.sight == row.sight:
+                raise Violation("a write leaves the same sight behind", f"{after.sight}")
+            if isinstance(operation, Renew) and (
+                after.remaining < row.remaining or after.ttl < row.ttl
+            ):
+                raise Violation(
+                    "a renewal shortens the lease", f"{row.remaining} -> {after.remaining}"
+                )
+            if isinstance(operation, (Renew, Release)) and row.holder != operation.holder:
+                raise Violation("somebody else's lease is changed", f"{row.sight} -> {after.sight}")
+        if isinstance(operation, Claim):
+            slot, incarnation = operation.holder.split(".")
+            self.writers = {**self.writers, after.token: 100 * int(incarnation) + int(slot)}
+        self.older = row
+        self.row, self.runs_out = after, self.clock + self.step + after.remaining
+        return after
+
+    def duplicate(self, index: int) -> None:
+        self.packets += (self.packets[index]._replace(copy=True),)
+
+    def drop(self, index: int) -> None:
+        self.packets = self.packets[:index] + self.packets[index + 1 :]
+
+    def whisper(self, slot: int, lease: Lease) -> None:
+        """A feed shows this, whether it is so or not."""
+        mine = self._own(slot)
+        self._told(mine, mine.election.hint, lease, mine.now)
+
+    def ahead(self, index: int) -> Lease | None:
+        """The row as it would be after that request: a feed may show it, and the write be lost all the same."""
+        operation = self.packets[index].send.operation
+        return None if isinstance(operation, Read) else self._swapped(self.shown(), operation)
+
+    def tamper(self, row: Lease) -> None:
+        """Somebody edits the table by hand. Terms from before and after may overlap then: an epoch has ended."""
+        self.row, self.runs_out = row, self.clock + self.step + row.remaining
+        self.epoch += 1
+        self.last_token = 0
+
+    # -- what must hold -----------------------------------------------------------------------------------------
+
+    def _told(self, mine: Candidate, method: Any, *arguments: Any) -> Any:
+        election = mine.election
+        before = (election.phase, election.token, election.deadline)
+        result = method(*arguments)
+        if (
+            before[0] in HOLDING
+            and (election.phase, election.token) == before[:2]
+            and election.deadline < before[2]
+        ):
+            self._violated("a deadline moves back", f"{before[2]} -> {election.deadline}")
+        if election.seen is not None and election.seen.sight != mine.sight:
+            mine.sight, mine.sight_at = election.seen.sight, mine.now.awake
+        if election._events:
+            for event in election.take_events():
+                self._heard(mine, event)
+        self.check()
+        return result
+
+    def _heard(self, mine: Candidate, event: Any) -> None:
+        if isinstance(event, Elected):
+            token = event.lease.token
+            if mine.open or mine.working:
+                self._violated("elected while the last term goes on", f"{mine.open} -> {token}")
+            if token <= max(self.last_token if mine.epoch == self.epoch else 0, mine.remembers):
+                self._violated("tokens do not rise", f"{self.last_token} -> {token}")
+            self.last_token = (
+                max(self.last_token, token) if mine.epoch == self.epoch else self.last_token
+            )
+            mine.open, mine.working, mine.ended = token, True, False
+        elif isinstance(event, Lost):
+            if mine.open != event.token:
+                self._violated(
+                    "lost twice, or without having been elected",
+                    f"token {event.token}: {event.reason}",
+                )
+            mine.open = 0
+
+    def _violated(self, rule: str, detail: str) -> None:
+        if not self.setup.leaders_only:
+            raise Violation(rule, detail)
+
+    def check(self) -> None:
+        leaders = 0
+        for mine in self.candidates:
+            if mine.election.phase is Phase.LEADING and mine.leads:
+                if mine.now.total >= mine.promise:
+                    self._violated(
+                        "a term is believed past its deadline", f"token {mine.election.token}"
+                    )
+                if mine.open != mine.election.token or mine.ended:
+                    self._violated(
+                        "leads without having been elected, or again",
+                        f"token {mine.election.token}",
+                    )
+                leaders += 1
+            elif mine.open:
+                mine.ended = True
+        if leaders > 1:
+            led = [mine for mine in self.candidates if mine.leads]
+            if sum(mine.epoch == self.epoch for mine in led) > 1:
+                raise Violation(
+                    "two leaders at once", ", ".join(f"{m.election.candidate}" for m in led)
+                )
+
+    def stops(self, slot: int) -> bool:
+        """Whether a candidate that does not stand any more comes to rest, when nothing hinders it."""
+        world = self.copied()
+        for _ in range(12):
+            action = world.act(slot)
+            mine = world.candidates[slot]
+            if mine.election.phase is Phase.STOPPED:
+                return True
+            if mine.election.in_flight is not None:
+                world.settle(slot)
+            elif mine.working:
+                world.drain(slot)
+            elif isinstance(action, Wait):
+                world.pass_time(action.seconds / min(self.setup.rates))
+        return False
+
+    def settle(self, slot: int) -> None:
+        """The request that this candidate waits for is answered at once (or, where it was lost, given up)."""
+        send = self.candidates[slot].election.in_flight
+        for _ in range(2):
+            for index, packet in enumerate(self.packets):
+                if packet.send is send and not packet.copy:
+                    (self.arrive if packet.answer is None else self.answer)(index)
+                    break
+        if send is not None and self.candidates[slot].election.in_flight is send:
+            self.fail(slot, unknown=True)

@@ -1,0 +1,117 @@
+"""Nobody believes that they lead at the same instant as another: every interleaving within bounds, none left out.
+
+`COORD_LONG=1` goes on to millions of states (about ten minutes). On a violation the trace that leads to it is printed.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from coord.core.timing import Timing
+from tests.verification.exhaustive.explore import Bounds, Report, explore, replay
+from tests.verification.exhaustive.model import Setup
+
+# Drift at its bound: a slow leader believes for (16 - 4) / 3 = 4 ticks, a fast challenger waits for 16 / 4 = 4.
+FINE = Setup()
+# The same bound with fewer, larger ticks: (4 - 2) / 1 = 2 and 4 / 2 = 2. The store's clock may be off by a tick.
+COARSE = Setup(
+    Timing(ttl=4, renew_every=1, attempt_timeout=0.5, margin=2), rates=(1, 2), store_rate=2, skew=2
+)
+THREE = replace(COARSE, rates=(1, 2, 2))
+FEED = Bounds().kinds - {"ask"}
+ASK = frozenset({"ask", "late", "twice", "crash"})
+BARE = Bounds(faults=0, whispers=0, orders=0)
+
+PROFILES = {
+    "a fault and a feed, fine clocks": (
+        FINE,
+        Bounds(ticks=6, delays=1, orders=0, kinds=FEED, prompt=True),
+    ),
+    "a fault and a delay": (COARSE, Bounds(ticks=6, delays=1, whispers=0, orders=0, prompt=True)),
+    "a fault and an order": (COARSE, Bounds(ticks=3, delays=0, whispers=0, prompt=True)),
+    "a fault, and asked to try": (
+        COARSE,
+        Bounds(ticks=6, delays=0, orders=0, kinds=ASK, prompt=True),
+    ),
+    "release, rest and linger": (
+        COARSE,
+        Bounds(ticks=8, delays=1, faults=0, whispers=0, prompt=True, rests=(0, 4), lingers=(0, 4)),
+    ),
+    "handed over, with a fault": (
+        COARSE,
+        Bounds(
+            ticks=5,
+            delays=0,
+            whispers=0,
+            prompt=True,
+            transfers=True,
+            kinds=frozenset({"late", "twice", "crash"}),
+        ),
+    ),
+    "handed over, and a feed": (
+        COARSE,
+        Bounds(ticks=6, delays=1, faults=0, prompt=True, transfers=True, rests=(0, 4), kinds=FEED),
+    ),
+    "any delay, nobody paused": (COARSE, replace(BARE, ticks=3, prompt=True)),
+    "any delay, anybody paused": (COARSE, replace(BARE, ticks=2)),
+    "three candidates": (
+        THREE,
+        Bounds(candidates=3, ticks=4, delays=0, whispers=0, orders=0, prompt=True),
+    ),
+}
+LONG = {
+    "handed over, two faults": (
+        COARSE,
+        Bounds(ticks=8, delays=1, faults=2, whispers=1, orders=2, prompt=True, transfers=True),
+    ),
+    "two faults": (FINE, Bounds(ticks=12, delays=1, faults=2, whispers=0, orders=0, prompt=True)),
+    "a fault, a feed, an order": (
+        FINE,
+        Bounds(ticks=12, delays=1, faults=1, whispers=1, orders=1, prompt=True),
+    ),
+    "any delay, nobody paused": (COARSE, replace(BARE, ticks=7, prompt=True)),
+    "two faults, two whispers": (
+        COARSE,
+        Bounds(ticks=10, delays=0, faults=2, whispers=2, orders=0, prompt=True),
+    ),
+    "three candidates": (
+        THREE,
+        Bounds(candidates=3, ticks=8, delays=1, faults=1, whispers=1, orders=0, prompt=True),
+    ),
+}
+LONG_STATES = 1_500_000
+
+
+def told(name: str, setup: Setup, bounds: Bounds, report: Report) -> None:
+    print(f"{name}: {report}")
+    if report.violation is not None:
+        for move, world in replay(setup, report.trace[:-1], bounds.candidates):
+            who = ", ".join(
+                f"{c.election.phase.value}{' BELIEVES' if c.leads else ''}"
+                for c in world.candidates
+            )
+            print(f"  {move!s:32} row {tuple(world.row.sight)}  {who}")
+        pytest.fail(f"{name}: {report.violation} after {report.trace[-1]}")
+
+
+@pytest.mark.timeout(300)  # some 15 s alone on a core; others may be at work beside it
+def test_every_interleaving() -> None:
+    states = 0
+    for name, (setup, bounds) in PROFILES.items():
+        report = explore(setup, bounds)
+        told(name, setup, bounds, report)
+        assert report.complete, name
+        states += report.states
+    print(f"{states:,} distinct states in all")
+    assert states >= 100_000
+
+
+@pytest.mark.skipif(not os.environ.get("COORD_LONG"), reason="millions of states: COORD_LONG=1")
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", LONG)
+def test_every_interleaving_further(name: str) -> None:
+    setup, bounds = LONG[name]
+    told(name, setup, bounds, explore(setup, replace(bounds, states=LONG_STATES), seconds=900))

@@ -1,0 +1,147 @@
+"""The random scenes are no decoration: with a rule of the shells broken on purpose, they see a promise broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from coord.api.coordinator import AsyncCoordinator
+from coord.core import swaps
+from coord.core.election import Election
+from coord.core.lease import Lease
+from coord.core.operations import Answer, Claim, Failure, Operation, Renew
+from coord.core.timing import Instant
+from coord.election.elector import Elector
+from coord.election.lifecycle import TermLifecycle
+from coord.election.term import Term
+from coord.testing.clocks import Machine
+from tests.verification.simulation.drive import drive
+
+Patch = pytest.MonkeyPatch
+MUTANTS: dict[str, Callable[[Patch], None]] = {}
+RARE = {"a_deadline_from_the_reply": 150}
+"""Seen in one scene of two hundred: where to begin, so as to come upon one soon."""
+
+
+def mutant(make: Callable[[Patch], None]) -> Callable[[Patch], None]:
+    MUTANTS[make.__name__] = make
+    return make
+
+
+@mutant
+def a_term_that_does_not_read_the_clock(patch: Patch) -> None:
+    patch.setattr(Term, "held", property(lambda self: not self._over))
+
+
+@mutant
+def a_deadline_from_the_reply(patch: Patch) -> None:
+    reply = Election.reply
+
+    def late(
+        self: Election,
+        send: Any,
+        result: Any,
+        sent_at: Instant,
+        now: Instant,
+        retry_in: float = 0.0,
+    ) -> None:
+        reply(self, send, result, now, now, retry_in)
+
+    patch.setattr(Election, "reply", late)
+
+
+@mutant
+def an_unknown_outcome_taken_for_success(patch: Patch) -> None:
+    ask = AsyncCoordinator.ask
+
+    async def hopeful(self: AsyncCoordinator, operation: Operation, timeout: float) -> Any:
+        result = await ask(self, operation, timeout)
+        if isinstance(result, Failure) and result.unknown and isinstance(operation, Renew):
+            row = Lease(
+                operation.role,
+                operation.holder,
+                operation.token,
+                operation.beat,
+                operation.ttl,
+                remaining=30.0,
+            )
+            return Answer(True, row)
+        return result
+
+    patch.setattr(AsyncCoordinator, "ask", hopeful)
+
+
+@mutant
+def no_comparison_in_the_claim(patch: Patch) -> None:
+    claim = swaps.claim
+
+    def blind(row: Lease, asked: Claim, wall: float) -> Lease | None:
+        return claim(row, replace(asked, expected=None) if asked.takeover else asked, wall)
+
+    patch.setattr(swaps, "claim", blind)
+
+
+@mutant
+def a_renewal_that_names_no_token(patch: Patch) -> None:
+    renew = swaps.renew
+
+    def unguarded(row: Lease, asked: Renew, wall: float) -> Lease | None:
+        return renew(row, replace(asked, token=row.token, holder=row.holder or ""), wall)
+
+    patch.setattr(swaps, "renew", unguarded)
+
+
+@mutant
+def a_fork_that_forgets_nothing(patch: Patch) -> None:
+    patch.setattr(AsyncCoordinator, "after_fork", lambda self: None)
+
+
+@mutant
+def a_deadline_on_the_clock_that_sleeps(patch: Patch) -> None:
+    now = Machine.now
+
+    def awake(self: Machine) -> Instant:
+        reading = now(self).awake
+        return Instant(reading, reading)
+
+    patch.setattr(Machine, "now", awake)
+
+
+@mutant
+def a_loss_that_is_told_twice(patch: Patch) -> None:
+    tell = TermLifecycle._tell_of
+
+    def twice(self: TermLifecycle, event: Any) -> None:
+        tell(self, event)
+        if type(event).__name__ == "Lost":
+            tell(self, event)
+
+    patch.setattr(TermLifecycle, "_tell_of", twice)
+
+
+@mutant
+def a_candidate_that_stops_trying_after_a_refusal(patch: Patch) -> None:
+    answer = Elector._answer
+
+    def sulk(self: Elector, send: Any, result: Any, began: Instant) -> None:
+        answer(self, send, result, began)
+        if isinstance(result, Failure) and result.permanent:
+            self.election._retry_at = float("inf")
+
+    patch.setattr(Elector, "_answer", sulk)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_each_mutant_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    MUTANTS[name](monkeypatch)
+    first = RARE.get(name, 0)
+    for seed in range(first, first + 120):
+        try:
+            drive(seed, edits=seed % 2 == 1)
+        except AssertionError as err:
+            print(f"{name}: {err}")
+            return
+    pytest.fail("120 scenes saw nothing wrong")

@@ -1,0 +1,36 @@
+"""The lease protocol as a Promela model, checked by Spin; docs/model.md has larger bounds than these."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.verification.spin import spin
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("spin") is None or shutil.which("cc") is None or shutil.which("timeout") is None,
+    reason="needs spin (apt install spin) and a C compiler",
+)
+
+
+@pytest.mark.parametrize("flags", spin.SMALLEST, ids="-".join)
+def test_every_state_within_the_bounds_is_good(flags: tuple[str, ...], tmp_path: Path) -> None:
+    verdict = spin.check(flags, tmp_path)
+    assert verdict.violation is None
+    assert verdict.complete
+    assert verdict.states > 10_000
+
+
+@pytest.mark.parametrize("name", spin.MUTANTS)
+def test_each_mutant_fails(name: str, tmp_path: Path) -> None:
+    verdict = spin.hunt(name, tmp_path)
+    assert verdict.violation is not None
+    assert verdict.violation.startswith("assertion violated")
+
+
+def test_every_mutant_of_the_model_is_tried() -> None:
+    named = set(re.findall(r"\bM_[A-Z_]+[A-Z]\b", spin.MODEL.read_text(encoding="utf-8")))
+    assert named == set(spin.MUTANTS)
