@@ -1,4 +1,5 @@
-"""coord: exactly one leader per role, and proof of it. Start with `leader_only`, `connect` and README.md."""
+"""coord: exactly one leader per role, and proof of it. Start with `leader_only`, `connect` and
+README.md."""
 
 from __future__ import annotations
 
@@ -76,9 +77,9 @@ __all__ = sorted([*_MODULE_OF, "connect", "metrics"])  # noqa: PLE0605 # made fr
 def connect(url: str | None = None, *, timeout: float = 5.0) -> Coordinator:
     """A coordinator whose store has been reached and found usable.
 
-    Raises `BadArgument` for a bad URL, `StoreUnavailable` when nobody answers within `timeout` seconds, `NotSetUp`
-    (which names the command that sets it up) and `AccessDenied`. `Coordinator(url)` does the same without checking.
-    """
+    Raises `BadArgument` for a bad URL, `StoreUnavailable` when nobody answers within `timeout`
+    seconds, `NotSetUp` (which names the command that sets it up) and `AccessDenied`.
+    `Coordinator(url)` does the same without checking."""
     from coord.api.coordinator import Coordinator  # imports asyncio, which `import coord` must not
 
     coordinator = Coordinator(url, timeout=timeout)

@@ -1,12 +1,12 @@
 """What can go wrong, as exceptions.
 
-Everything that coord raises on purpose is a `CoordError`. Below it there are three families: the caller's mistake
-(`BadArgument`), the store's trouble (`StoreUnavailable` passes by itself, `StoreRefused` does not), and the election's
-plain answers (`NotLeader`, `LeadershipLost`, `AcquireTimeout`, `StaleToken`).
+Everything that coord raises on purpose is a `CoordError`. Below it there are three families: the
+caller's mistake (`BadArgument`), the store's trouble (`StoreUnavailable` passes by itself,
+`StoreRefused` does not), and the election's plain answers (`NotLeader`, `LeadershipLost`,
+`AcquireTimeout`, `StaleToken`).
 
-No message holds a password: URLs are redacted before they come here, and a driver's own text, which may hold the whole
-query, is never passed on.
-"""
+No message holds a password: URLs are redacted before they come here, and a driver's own text, which
+may hold the whole query, is never passed on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class CoordError(Exception):
 
 
 class BadArgument(CoordError, ValueError):
-    """An argument that cannot be used. Names the argument, the value and what is allowed, when it is given."""
+    """An argument that cannot be used. Names the argument, the value and what is allowed, when it
+    is given."""
 
     def __init__(self, argument: str, value: object, allowed: str) -> None:
         self.argument, self.value, self.allowed = argument, value, allowed
@@ -30,15 +31,18 @@ class BadArgument(CoordError, ValueError):
 
 
 class StoreUnavailable(CoordError):
-    """The store did not answer in time, or says that it cannot serve just now. Trying again later may help."""
+    """The store did not answer in time, or says that it cannot serve just now. Trying again later
+    may help."""
 
 
 class StoreRefused(CoordError):
-    """The store answered, and will go on saying no until somebody changes something (see the message)."""
+    """The store answered, and will go on saying no until somebody changes something (see the
+    message)."""
 
 
 class NotSetUp(StoreRefused):
-    """The database lacks what coord needs, or has it half made. The message names the command that mends it."""
+    """The database lacks what coord needs, or has it half made. The message names the command that
+    mends it."""
 
 
 class AccessDenied(StoreRefused):
@@ -77,7 +81,8 @@ class AcquireTimeout(CoordError, TimeoutError):
 
 
 class StaleToken(CoordError):
-    """A protected resource has seen a newer fencing token than the one that this write carries (rule 10)."""
+    """A protected resource has seen a newer fencing token than the one that this write carries
+    (rule 10)."""
 
     def __init__(self, resource: str, token: int, newest: int | None = None) -> None:
         self.resource, self.token, self.newest = resource, token, newest

@@ -1,9 +1,10 @@
-"""What a protected resource does with a fencing token: it keeps the newest it has seen, and refuses an older one.
+"""What a protected resource does with a fencing token: it keeps the newest it has seen, and refuses
+an older one.
 
-The leases give one leader at a time under timing assumptions; a process that is frozen between its check and its
-write breaks any such scheme. With the token in the write, and the comparison in the same atomic step as the change,
-the old leader's write is refused (Martin Kleppmann, "How to do distributed locking"; docs/guarantees.md, rule 10).
-"""
+The leases give one leader at a time under timing assumptions; a process that is frozen between its
+check and its write breaks any such scheme. With the token in the write, and the comparison in the
+same atomic step as the change, the old leader's write is refused (Martin Kleppmann, "How to do
+distributed locking"; docs/guarantees.md, rule 10)."""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ FIELD = "fencing_token"
 def token_of(term: Term | int | None) -> int:
     """The token of a term, or the token itself; without either that of `coord.current_term()`.
 
-    Raises `NotLeader` when there is no term, and `BadArgument` for what is no token (an int from 1 to 2**53).
-    """
+    Raises `NotLeader` when there is no term, and `BadArgument` for what is no token (an int from 1
+    to 2**53)."""
     if term is None:
         term = current_term()
         if term is None:
@@ -37,11 +38,13 @@ def token_of(term: Term | int | None) -> int:
 
 
 class Fence:
-    """Guards any callable in this process: `fence(function, *args, term=...)` runs it, or raises `StaleToken`.
+    """Guards any callable in this process: `fence(function, *args, term=...)` runs it, or raises
+    `StaleToken`.
 
-    Checking and running are one step for each other's callers: nothing older can slip in after something newer. The
-    newest token lives in memory: a resource that restarts, or that is reached from several processes, must keep it
-    with the data, in the same transaction (`sql_write`, `rethinkdb_write`).
+    Checking and running are one step for each other's callers: nothing older can slip in after
+    something newer. The
+    newest token lives in memory: a resource that restarts, or that is reached from several
+    processes, must keep it with the data, in the same transaction (`sql_write`, `rethinkdb_write`).
     """
 
     def __init__(self, name: str = "this resource", newest: int = 0) -> None:
@@ -69,7 +72,8 @@ def sql_write(
     field: str = FIELD,
     placeholder: str = "?",
 ) -> None:
-    """Update one row, unless it has seen a newer token: one `UPDATE … WHERE … AND fencing_token <= token`.
+    """Update one row, unless it has seen a newer token: one `UPDATE … WHERE … AND fencing_token <=
+    token`.
 
     connection: any DB-API connection (sqlite3, psycopg, …) in which the caller commits.
     key: the columns that name the row, which must be there.
@@ -116,20 +120,21 @@ def rethinkdb_write(
     *,
     field: str = FIELD,
 ) -> Any:
-    """A ReQL term that updates the document `key`, or inserts it, unless it has seen a newer token; one atomic query.
+    """A ReQL term that updates the document `key`, or inserts it, unless it has seen a newer token;
+    one atomic query.
 
     table: `r.table("…")` of the caller's own driver, in whatever mode (blocking, asyncio).
 
-    Run the result on a connection, and give what comes back to `rethinkdb_verify`, which raises `StaleToken`.
-    """
+    Run the result on a connection, and give what comes back to `rethinkdb_verify`, which raises
+    `StaleToken`."""
     token = token_of(term)
     if field in changes:
         raise BadArgument("changes", dict(changes), f"without {field!r}, which is set here")
     fenced = {**changes, field: token}
 
     def newer_wins(_id: Any, old: Any, new: Any) -> Any:
-        # `old.merge(new)` where the token is not older; the document as it was otherwise. A missing or foreign token
-        # counts as 0.
+        # `old.merge(new)` where the token is not older; the document as it was otherwise. A missing
+        # or foreign token counts as 0.
         present = old[field].default(0)
         seen = (present.type_of() == "NUMBER").branch(present, 0)
         return (seen <= token).branch(old.merge(new), old)
@@ -142,7 +147,8 @@ def rethinkdb_write(
 def rethinkdb_verify(
     result: Mapping[str, Any], term: Term | int | None = None, *, field: str = FIELD
 ) -> None:
-    """Raises `StaleToken` when `result`, of a `rethinkdb_write`, says that the write was refused."""
+    """Raises `StaleToken` when `result`, of a `rethinkdb_write`, says that the write was
+    refused."""
     token = token_of(term)
     if result.get("errors"):
         raise CoordError("the fenced write was not done: the server reports an error")

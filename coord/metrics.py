@@ -1,10 +1,12 @@
-"""Prometheus figures of this process's elections, through the official client: `coord.metrics.enable()`.
+"""Prometheus figures of this process's elections, through the official client:
+`coord.metrics.enable()`.
 
 Needs the extra `coord[prometheus]`. Nothing is imported, kept or counted before that call.
 
 | metric | type | labels | |
 | --- | --- | --- | --- |
-| `coord_is_leader` | gauge | role | 1 while this process leads, by the clock at the scrape; else 0 |
+| `coord_is_leader` | gauge | role | 1 while this process leads, by the clock at the scrape; else 0
+|
 | `coord_fencing_token` | gauge | role | the token of the last term that this process held |
 | `coord_elections_total` | counter | role | terms begun |
 | `coord_losses_total` | counter | role, reason | terms ended, by `coord.LossReason` |
@@ -110,11 +112,11 @@ class PrometheusObserver:
 
 
 def enable(registry: CollectorRegistry | None = None) -> None:
-    """Count from now on, in `registry` (the client's default one). A second call for the same one does nothing.
+    """Count from now on, in `registry` (the client's default one). A second call for the same one
+    does nothing.
 
-    One registry at a time: another one takes the place of the first. Raises `CoordError` when the client is not
-    installed.
-    """
+    One registry at a time: another one takes the place of the first. Raises `CoordError` when the
+    client is not installed."""
     try:
         import prometheus_client
     except ImportError:

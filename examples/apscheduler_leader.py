@@ -1,9 +1,8 @@
 """APScheduler on the leader only: started paused everywhere, resumed and paused by callbacks.
 
 Needs: pip install apscheduler
-Run it in two terminals: python examples/apscheduler_leader.py
-Stop one with Ctrl-C: the other goes on at once. A job that runs when the role is lost ends before it passes on.
-"""
+Run it in two terminals: python examples/apscheduler_leader.py Stop one with Ctrl-C: the other goes
+on at once. A job that runs when the role is lost ends before it passes on."""
 
 import logging
 import sys

@@ -1,4 +1,5 @@
-"""FastAPI under several uvicorn workers: all serve, one does the periodic job. Another takes over when it ends.
+"""FastAPI under several uvicorn workers: all serve, one does the periodic job. Another takes over
+when it ends.
 
 Needs: pip install fastapi uvicorn
 Run it: uvicorn --app-dir examples fastapi_workers:app --workers 3

@@ -1,8 +1,8 @@
-"""A paused old leader is refused by a RethinkDB document: the write and the check of its token are one atomic query.
+"""A paused old leader is refused by a RethinkDB document: the write and the check of its token are
+one atomic query.
 
-Run it: python examples/fenced_rethinkdb.py rethinkdb://localhost:28015/coord     (POSIX; after `coord init` there)
-The same story on SQLite is in fenced_writes.py.
-"""
+Run it: python examples/fenced_rethinkdb.py rethinkdb://localhost:28015/coord     (POSIX; after
+`coord init` there) The same story on SQLite is in fenced_writes.py."""
 
 import contextlib
 import os

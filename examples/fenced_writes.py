@@ -1,11 +1,11 @@
 """A paused old leader is refused: what leases cannot prevent, a fencing token does.
 
-A worker becomes leader, checks that it leads, and is frozen (SIGSTOP) before it writes. Its lease runs out, another
-worker takes over and writes. The first one thaws and writes too: without a token it would overwrite the newer value;
-with one it is refused.
+A worker becomes leader, checks that it leads, and is frozen (SIGSTOP) before it writes. Its lease
+runs out, another worker takes over and writes. The first one thaws and writes too: without a token
+it would overwrite the newer value; with one it is refused.
 
-Run it: python examples/fenced_writes.py            (SQLite, in a temporary directory; POSIX, as it uses signals)
-"""
+Run it: python examples/fenced_writes.py            (SQLite, in a temporary directory; POSIX, as it
+uses signals)"""
 
 import os
 import signal

@@ -1,11 +1,11 @@
-"""gunicorn, pre-forked: the application is loaded once and forked into workers; one of them does the periodic job.
+"""gunicorn, pre-forked: the application is loaded once and forked into workers; one of them does
+the periodic job.
 
 Needs: pip install gunicorn
 Run it: cd examples && gunicorn --config gunicorn_prefork.py gunicorn_prefork:app
 
-The file is application and configuration in one. `@leader_only` may be applied before the fork: nothing is connected
-until the first call, and a fork never inherits a term.
-"""
+The file is application and configuration in one. `@leader_only` may be applied before the fork:
+nothing is connected until the first call, and a fork never inherits a term."""
 
 import os
 import threading

@@ -1,7 +1,9 @@
-"""The service registry behind a small proxy: backends come and go, requests go to one that is healthy and idle.
+"""The service registry behind a small proxy: backends come and go, requests go to one that is
+healthy and idle.
 
 Run it: python examples/registry_proxy.py backend        (in as many terminals as you like)
-        python examples/registry_proxy.py proxy          (says on which port it listens; then curl that)
+        python examples/registry_proxy.py proxy          (says on which port it listens; then curl
+        that)
 """
 
 import sys

@@ -1,8 +1,7 @@
 """A scheduler that runs on the leader only: callbacks start and pause it, jobs carry the token.
 
-Run it in two terminals: python examples/scheduler_callbacks.py
-Stop one with Ctrl-C and see the other go on at once; kill -9 it and see the other go on within the ttl.
-"""
+Run it in two terminals: python examples/scheduler_callbacks.py Stop one with Ctrl-C and see the
+other go on at once; kill -9 it and see the other go on within the ttl."""
 
 import sys
 import threading

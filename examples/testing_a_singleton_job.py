@@ -1,8 +1,8 @@
-"""How to test a job that runs only on the leader: it wins and loses on demand, with no server and no sleep.
+"""How to test a job that runs only on the leader: it wins and loses on demand, with no server and
+no sleep.
 
-Run it with `pytest examples/testing_a_singleton_job.py` (pip install coord pytest). The fixture `coord_election` comes
-with coord; docs/testing-your-job.md tells the rest.
-"""
+Run it with `pytest examples/testing_a_singleton_job.py` (pip install coord pytest). The fixture
+`coord_election` comes with coord; docs/testing-your-job.md tells the rest."""
 
 import pytest
 
@@ -14,7 +14,8 @@ sent: list[str] = []
 
 @coord.leader_only("invoices")
 def send_invoices(customers):
-    """The job under test: one process of many sends the invoices, and stops when it is no longer the one."""
+    """The job under test: one process of many sends the invoices, and stops when it is no longer
+    the one."""
     for customer in customers:
         coord.current_term().check()
         sent.append(customer)

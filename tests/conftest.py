@@ -1,9 +1,9 @@
 """Real RethinkDB servers for the tests that need them, and what is said when there are none.
 
-Tests marked `rethinkdb` or `cluster` are skipped where no server can be had, and the end of the run says so in one
-line. With COORD_REQUIRE_RETHINKDB=1 the run fails then. COORD_TEST_RETHINKDB may name a running server
-(`rethinkdb://host:port`); tests that kill, freeze or secure a server want the binary all the same.
-"""
+Tests marked `rethinkdb` or `cluster` are skipped where no server can be had, and the end of the run
+says so in one line. With COORD_REQUIRE_RETHINKDB=1 the run fails then. COORD_TEST_RETHINKDB may
+name a running server (`rethinkdb://host:port`); tests that kill, freeze or secure a server want the
+binary all the same."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ class External:
 
 @pytest.fixture(scope="session")
 def rethinkdb_server() -> Iterator[servers.Server | External]:
-    """A server that all tests share: not to be killed, nor are its databases to be counted. Use `.url(database)`."""
+    """A server that all tests share: not to be killed, nor are its databases to be counted. Use
+    `.url(database)`."""
     if given := os.environ.get(EXTERNAL):
         yield External(given)
         return
@@ -106,7 +107,8 @@ def rethinkdb_module_url(rethinkdb_databases: Databases) -> Iterator[str]:
 
 @pytest.fixture
 def database(rethinkdb_url: str) -> str:
-    """The RethinkDB database behind `url`: a new one for each test. A folder whose tests need less says so."""
+    """The RethinkDB database behind `url`: a new one for each test. A folder whose tests need less
+    says so."""
     return rethinkdb_url
 
 

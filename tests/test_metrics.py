@@ -1,4 +1,5 @@
-"""`coord.metrics`: what a scrape says of elections, and that nothing is imported or kept while it is off."""
+"""`coord.metrics`: what a scrape says of elections, and that nothing is imported or kept while it
+is off."""
 
 from __future__ import annotations
 
@@ -72,7 +73,7 @@ def test_the_gauge_reads_the_clock_at_the_scrape(registry: CollectorRegistry) ->
     with c.leadership("a", ttl=0.6) as lead:
         assert lead.wait(5)
         eventually(registry, "coord_is_leader", 1, role="a")
-        c.engine.loop().call_soon_threadsafe(time.sleep, 1.2)
+        c.portal.loop().call_soon_threadsafe(time.sleep, 1.2)
         time.sleep(0.8)
         assert value(registry, "coord_is_leader", role="a") == 0
         assert (

@@ -1,4 +1,5 @@
-"""The house rules that a machine can check: which way imports go, what importing costs, how long files are."""
+"""The house rules that a machine can check: which way imports go, what importing costs, how long
+files are."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ LAYERS = [
         "records",
         "board",
         "candidate",
-        "patience",
+        "takeover_delay",
         "orders",
         "events",
         "backoff",
@@ -70,7 +71,7 @@ LAYERS = [
         "rhythm",
         "service_changes",
     },
-    {"async_leadership", "suspend", "unique", "engine", "leaving", "leadership", "heartbeat"},
+    {"async_leadership", "suspend", "unique", "portal", "leaving", "leadership", "heartbeat"},
     {
         "urls",
         "async_lookups",
@@ -181,7 +182,8 @@ def test_the_driver_is_imported_only_for_its_own_urls(code: str) -> None:
 def test_what_a_program_names_at_its_top_costs_it_no_asyncio() -> None:
     names = "import coord; job = coord.leader_only('r')(print); coord.connect; coord.Timing.of(9); coord.LossReason"
     late = "import sys; assert not {'asyncio', 'sqlite3', 'urllib', 'logging'} & set(sys.modules), sorted(sys.modules)"
-    # A coroutine function is called on a loop, which must not wait for imports: they are done by then.
+    # A coroutine function is called on a loop, which must not wait for imports: they are done by
+    # then.
     soon = "@coord.leader_only('r')\nasync def job(): pass\nassert 'coord.api.guarded_call' in sys.modules"
     subprocess.run([sys.executable, "-c", f"{names}; {late}\n{soon}"], check=True, timeout=30)
 
@@ -192,7 +194,8 @@ def test_files_are_short() -> None:
         for path in FILES
         if (n := len(path.read_text().splitlines())) > 250
     }
-    # The state machine stands in one file, rules and table included: that is how it can be read against them.
+    # The state machine stands in one file, rules and table included: that is how it can be read
+    # against them.
     long.pop("coord/core/election.py", None)
     assert long == {}
 

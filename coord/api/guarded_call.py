@@ -1,4 +1,5 @@
-"""What a function under `@leader_only` does when it is called. Apart from the decorator: see there."""
+"""What a function under `@leader_only` does when it is called. Apart from the decorator: see
+there."""
 
 from __future__ import annotations
 
@@ -48,7 +49,7 @@ class GuardedCall:
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         lead, began = self._candidate(), time.monotonic()
-        engine = lead.coordinator.engine
+        engine = lead.coordinator.portal
         term = lead.held or engine.call(lambda: self._stand(lead))
         if term is None:
             return None
@@ -60,8 +61,9 @@ class GuardedCall:
 
     async def call_async(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         lead, began = self._candidate(), time.monotonic()
-        engine = lead.coordinator.engine
-        # The candidate lives on coord's own thread, so that renewals do not depend on how busy this loop is.
+        engine = lead.coordinator.portal
+        # The candidate lives on coord's own thread, so that renewals do not depend on how busy this
+        # loop is.
         term = lead.held or await engine.submit(self._stand(lead))
         if term is None:
             return None
@@ -91,7 +93,8 @@ class GuardedCall:
         return None
 
     def _busy(self, lead: Leadership) -> bool:
-        """Whether a call that has lost its term still runs in this process: another would run beside it (rule 3)."""
+        """Whether a call that has lost its term still runs in this process: another would run
+        beside it (rule 3)."""
         standings = lead.coordinator.inner._standings
         terms = (one.term for one in standings if one.election.role == self._role)
         return any(term is not None and term._jobs and not term.held for term in terms)

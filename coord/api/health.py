@@ -1,4 +1,5 @@
-"""`coord.health()`: what a load balancer or Kubernetes asks. Reads memory and the clock; waits for nothing."""
+"""`coord.health()`: what a load balancer or Kubernetes asks. Reads memory and the clock; waits for
+nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ class HealthStatus(str, enum.Enum):
     TROUBLE = "trouble"
     """The store did not answer last, or refuses. A restart of this process will not mend that."""
     WEDGED = "wedged"
-    """Something in this process stands still that should move, though it may look alive. Restart it."""
+    """Something in this process stands still that should move, though it may look alive. Restart
+    it."""
 
     def __str__(self) -> str:
         return self.value
@@ -38,10 +40,11 @@ class HealthStatus(str, enum.Enum):
 class RoleHealth:
     """One candidate. Durations are in seconds.
 
-    leads: by the clock. token, remaining: of the term that is held (remaining 0 when none is; the token then is that
-    of the last one, or None). renewal_age: since the last applied claim or renewal was sent, None before the first.
-    jobs: calls that run under the last term. problems: what stands still, for people; empty when all is well.
-    """
+    leads: by the clock. token, remaining: of the term that is held (remaining 0 when none is; the
+    token then is that of the last one, or None). renewal_age: since the last applied claim or
+    renewal was sent, None before the first.
+    jobs: calls that run under the last term. problems: what stands still, for people; empty when
+    all is well."""
 
     role: str
     leads: bool
@@ -56,8 +59,8 @@ class RoleHealth:
 class Health:
     """How the candidates of this process do. `as_dict()` is for JSON.
 
-    loop_lag: seconds by which coord's loop is late. store_trouble: what kept the store from answering last; "" when it
-    answered. problems: all of them, those of the roles with their names.
+    loop_lag: seconds by which coord's loop is late. store_trouble: what kept the store from
+    answering last; "" when it answered. problems: all of them, those of the roles with their names.
     """
 
     status: HealthStatus
@@ -68,7 +71,8 @@ class Health:
 
     @property
     def healthy(self) -> bool:
-        """For a liveness probe: nothing is wedged. A standby is healthy, and so is a store that is down."""
+        """For a liveness probe: nothing is wedged. A standby is healthy, and so is a store that is
+        down."""
         return self.status is not HealthStatus.WEDGED
 
     @property
@@ -89,12 +93,15 @@ class Health:
 def health(
     coordinator: Coordinator | AsyncCoordinator | None = None, *, max_lag: float = 2.0
 ) -> Health:
-    """How the candidates of `coordinator` do; without one, those of all coordinators of this process.
+    """How the candidates of `coordinator` do; without one, those of all coordinators of this
+    process.
 
-    From any thread, at once, with no I/O and no help of coord's own loop, which may be what stands still. "wedged" is:
+    From any thread, at once, with no I/O and no help of coord's own loop, which may be what stands
+    still. "wedged" is:
 
     - a job that went without progress for longer than its `at_most`, and has not returned;
-    - work or `on_lost` of a lost term that did not end within `drain_timeout`, or another callback that has run
+    - work or `on_lost` of a lost term that did not end within `drain_timeout`, or another callback
+    that has run
       for longer (an `on_elected` may take its time while the term stands);
     - a leader that was not renewed for two `renew_every`;
     - a loop that is late by more than `max_lag` seconds (looked at twice a second).

@@ -1,9 +1,8 @@
 """`@leader_only`: a function that runs only where this process leads the role.
 
-What it needs to run is imported when such a function is first called (`coord/api/guarded_call.py`): a program that is only asked
-for its `--help` does not pay for asyncio. A coroutine function is called on a loop, which must not wait for imports:
-for that they are done at once.
-"""
+What it needs to run is imported when such a function is first called (`coord/api/guarded_call.py`):
+a program that is only asked for its `--help` does not pay for asyncio. A coroutine function is
+called on a loop, which must not wait for imports: for that they are done at once."""
 
 from __future__ import annotations
 
@@ -36,25 +35,33 @@ def leader_only(
 ) -> Callable[[Function], Function]:
     """Let a function, method or coroutine function run only under the leadership of `role`.
 
-    coordinator: where; by default the process's own (`COORD_URL`, else the embedded SQLite file), made at the first
+    coordinator: where; by default the process's own (`COORD_URL`, else the embedded SQLite file),
+    made at the first
         call. Nothing is connected when the decorator is applied.
     ttl: seconds that the lease runs after a renewal.
-    scope: "process": from the first call on the process stands for the role, and goes on holding it between calls;
-        the first call waits for the outcome of its first claim. "call": each call claims the role, and releases it
-        when it returns.
-    otherwise: what a call does that finds another leading: "skip" it (returns None; the event `leadership.skipped`
-        is logged), "wait" for the role (at most `timeout` seconds, then `AcquireTimeout`), or "raise" `NotLeader`.
-    at_least: for scope="call", seconds that the role stays taken from the start of the call, even if the call is
-        shorter: clocks a few seconds apart then do not run a short job twice (ShedLock's lockAtLeastFor).
+    scope: "process": from the first call on the process stands for the role, and goes on holding it
+    between calls;
+        the first call waits for the outcome of its first claim. "call": each call claims the role,
+        and releases it when it returns.
+    otherwise: what a call does that finds another leading: "skip" it (returns None; the event
+    `leadership.skipped`
+        is logged), "wait" for the role (at most `timeout` seconds, then `AcquireTimeout`), or
+        "raise" `NotLeader`.
+    at_least: for scope="call", seconds that the role stays taken from the start of the call, even
+    if the call is
+        shorter: clocks a few seconds apart then do not run a short job twice (ShedLock's
+        lockAtLeastFor).
 
-    at_most: seconds that a call may go without `current_term().progress()`, counted from its start, before the role
-        is lost (`LossReason.NO_PROGRESS`): others take over once the lease has run out. A call that hangs cannot be
-        ended; this process does not claim the role again before it has returned. None: for ever.
+    at_most: seconds that a call may go without `current_term().progress()`, counted from its start,
+    before the role
+        is lost (`LossReason.NO_PROGRESS`): others take over once the lease has run out. A call that
+        hangs cannot be ended; this process does not claim the role again before it has returned.
+        None: for ever.
 
-    Inside, `coord.current_term()` is the term, with its fencing token. A coroutine is cancelled when the term is
-    lost, and the call raises `LeadershipLost`; a plain function finds out by `current_term().check()`.
-    Raises `BadArgument` at once for bad settings; a call raises `StoreRefused` when the store will not serve us.
-    """
+    Inside, `coord.current_term()` is the term, with its fencing token. A coroutine is cancelled
+    when the term is lost, and the call raises `LeadershipLost`; a plain function finds out by
+    `current_term().check()`. Raises `BadArgument` at once for bad settings; a call raises
+    `StoreRefused` when the store will not serve us."""
     validation.role(role)
     timing = Timing.of(ttl)
     if otherwise not in ("skip", "wait", "raise"):

@@ -1,4 +1,5 @@
-"""`AsyncLeadership`: what people hold of a candidate, on asyncio. `standing.py` runs the loop behind it."""
+"""`AsyncLeadership`: what people hold of a candidate, on asyncio. `standing.py` runs the loop
+behind it."""
 
 from __future__ import annotations
 
@@ -30,24 +31,35 @@ if TYPE_CHECKING:
 
 
 class AsyncLeadership(CallbackDecorators):
-    """Stands for a role for as long as it is started, through every outage, and holds the term when it is elected.
+    """Stands for a role for as long as it is started, through every outage, and holds the term when
+    it is elected.
 
-    Made by `coordinator.leadership(role, ...)`. All durations are in seconds. Bad ones raise `BadArgument` at once.
+    Made by `coordinator.leadership(role, ...)`. All durations are in seconds. Bad ones raise
+    `BadArgument` at once.
 
     ttl, renew_every, attempt_timeout, margin: see `coord.Timing`.
     info: what others see of this candidate in `leader(role)`; a dict that JSON can hold.
-    on_elected(term), on_lost(term, reason), on_new_leader(lease): a function, plain or async, or a list of them. They
-        run in order in a task of their own; `on_lost` exactly once for each `on_elected`. What raises is logged; when
-        it is an `on_elected`, the term is given up (`LossReason.CALLBACK_FAILED`) and the candidate rests for a ttl.
-    drain_timeout: how long `stop` and `step_down` wait for the work of the term to end before they leave the lease
+    on_elected(term), on_lost(term, reason), on_new_leader(lease): a function, plain or async, or a
+    list of them. They
+        run in order in a task of their own; `on_lost` exactly once for each `on_elected`. What
+        raises is logged; when it is an `on_elected`, the term is given up
+        (`LossReason.CALLBACK_FAILED`) and the candidate rests for a ttl.
+    drain_timeout: how long `stop` and `step_down` wait for the work of the term to end before they
+    leave the lease
         to run out by itself (the ttl).
-    at_most: seconds that the work of a term may go without `term.progress()` before the role is lost
-        (`LossReason.NO_PROGRESS`), counted from the start of the term, or of `run`'s function. None: for ever.
-    token_floor: 0 to 2**53 - 1; its tokens are above it (after a restore `coord init --token-floor` does it for all).
-    priority: -1000 to 1000, shown in `candidates()` while it waits. One that is above 0 and above the leader's gets the
+    at_most: seconds that the work of a term may go without `term.progress()` before the role is
+    lost
+        (`LossReason.NO_PROGRESS`), counted from the start of the term, or of `run`'s function.
+        None: for ever.
+    token_floor: 0 to 2**53 - 1; its tokens are above it (after a restore `coord init --token-floor`
+    does it for all).
+    priority: -1000 to 1000, shown in `candidates()` while it waits. One that is above 0 and above
+    the leader's gets the
         role, by the way of `transfer`, as soon as the leader's term has lasted `min_tenure`.
-    min_tenure: seconds for which a term of this candidate lasts before it gives way to one of a higher priority: so
-        often, at most, does the role move for that (3 ttls, after which a candidate that has died is listed no more).
+    min_tenure: seconds for which a term of this candidate lasts before it gives way to one of a
+    higher priority: so
+        often, at most, does the role move for that (3 ttls, after which a candidate that has died
+        is listed no more).
     """
 
     __slots__ = (
@@ -105,7 +117,8 @@ class AsyncLeadership(CallbackDecorators):
 
     @property
     def is_leader(self) -> bool:
-        """Whether this candidate leads, by the clock: no I/O, and true nowhere for longer than the lease allows."""
+        """Whether this candidate leads, by the clock: no I/O, and true nowhere for longer than the
+        lease allows."""
         return self.held is not None
 
     @property
@@ -128,7 +141,8 @@ class AsyncLeadership(CallbackDecorators):
 
     @property
     def candidate(self) -> str | None:
-        """The id of the running incarnation, by which the lease and `candidates()` name it; None when it is stopped."""
+        """The id of the running incarnation, by which the lease and `candidates()` name it; None
+        when it is stopped."""
         return self._standing.candidate if self._standing is not None and self.started else None
 
     @property
@@ -138,7 +152,8 @@ class AsyncLeadership(CallbackDecorators):
         return term if term is not None and term.held else None
 
     async def start(self) -> None:
-        """Stand for the role from now on. Does not wait for anything; does nothing when it stands already."""
+        """Stand for the role from now on. Does not wait for anything; does nothing when it stands
+        already."""
         if self.started:
             return
         if self._epoch != process.fork_generation:
@@ -149,15 +164,15 @@ class AsyncLeadership(CallbackDecorators):
         self._standing = self._coordinator._stand(lambda around: Elector(around, *seen, *held))
 
     async def stop(self, *, linger: float = 0.0) -> None:
-        """Stand no more: tell `on_lost`, wait for the work to end (`drain_timeout`), then release the lease.
+        """Stand no more: tell `on_lost`, wait for the work to end (`drain_timeout`), then release
+        the lease.
 
-        `linger`: seconds that the role rests before anybody gets it. Work that does not end in time keeps its lease
-        until that runs out.
-        """
+        `linger`: seconds that the role rests before anybody gets it. Work that does not end in time
+        keeps its lease until that runs out."""
         standing = self._standing
         if standing is None or not self.started:
             return
-        standing.stand_down(linger)
+        standing.stop(linger)
         if (
             current_dispatcher.get() is not self._dispatcher
         ):  # a callback that stops its own leadership does not wait for itself
@@ -166,18 +181,22 @@ class AsyncLeadership(CallbackDecorators):
             )
 
     async def step_down(self, cooldown: float | None = None) -> None:
-        """Hand the role to another: `on_lost`, drain, release. Stands again after `cooldown` seconds (one ttl)."""
+        """Hand the role to another: `on_lost`, drain, release. Stands again after `cooldown`
+        seconds (one ttl)."""
         rest = (
             self.timing.ttl if cooldown is None else validation.number(cooldown, "cooldown", low=0)
         )
         await self._give_up(rest)
 
     async def transfer(self, to: str) -> None:
-        """Hand the role to a certain candidate: `on_lost`, drain, then a release that leaves the role to it alone for a
-        while (`renew_every`). If it does not come, anybody gets it, this candidate too, which goes on standing.
+        """Hand the role to a certain candidate: `on_lost`, drain, then a release that leaves the
+        role to it alone for a while (`renew_every`). If it does not come, anybody gets it, this
+        candidate too, which goes on standing.
 
-        to: a candidate that waits (`coordinator.candidates(role)`): its id, the first four or more characters of it, or
-            the `name` in its info. Raises `BadArgument` for any other, `NotLeader`, and what `candidates` raises.
+        to: a candidate that waits (`coordinator.candidates(role)`): its id, the first four or more
+        characters of it, or
+            the `name` in its info. Raises `BadArgument` for any other, `NotLeader`, and what
+            `candidates` raises.
         """
         term = self.term
         candidate = await self._coordinator.waiting_candidate(self.role, to)
@@ -189,7 +208,7 @@ class AsyncLeadership(CallbackDecorators):
         standing = self._standing
         if standing is None or not self.started:
             return
-        standing.give_up(LossReason.STEPPED_DOWN, rest, to)
+        standing.resign(LossReason.STEPPED_DOWN, rest, to)
         if current_dispatcher.get() is not self._dispatcher:
             await standing.until(
                 lambda: standing.election.phase not in (Phase.DRAINING, Phase.RELEASING)
@@ -203,7 +222,8 @@ class AsyncLeadership(CallbackDecorators):
         await self.stop()
 
     async def wait(self, timeout: float | None = None) -> bool:
-        """Wait until this candidate leads, at most `timeout` seconds (None: without end). Whether it leads.
+        """Wait until this candidate leads, at most `timeout` seconds (None: without end). Whether
+        it leads.
 
         It must have been started; once it is stopped, nobody waits any longer.
         """
@@ -215,10 +235,10 @@ class AsyncLeadership(CallbackDecorators):
     async def acquire(self, blocking: bool = True, timeout: float | None = None) -> Term | None:
         """Start, and wait until this candidate leads: its term.
 
-        `blocking=False` waits for the outcome of one claim only, and answers None when another leads. Raises
-        `AcquireTimeout` after `timeout` seconds, and `StoreRefused` (`NotSetUp`, `AccessDenied`) when waiting will
-        not help. A candidate that was started by a call that failed is stopped again.
-        """
+        `blocking=False` waits for the outcome of one claim only, and answers None when another
+        leads. Raises `AcquireTimeout` after `timeout` seconds, and `StoreRefused` (`NotSetUp`,
+        `AccessDenied`) when waiting will not help. A candidate that was started by a call that
+        failed is stopped again."""
         validation.timeout(timeout)
         fresh = not self.started
         await self.start()
@@ -246,10 +266,11 @@ class AsyncLeadership(CallbackDecorators):
                 await self.stop()
 
     async def first_outcome(self) -> Term | None:
-        """Start, wait for the outcome of the first claim, and go on standing: the term, or None when another leads.
+        """Start, wait for the outcome of the first claim, and go on standing: the term, or None
+        when another leads.
 
-        Raises `StoreRefused` when the store will go on refusing; the candidate stands all the same, for when it mends.
-        """
+        Raises `StoreRefused` when the store will go on refusing; the candidate stands all the same,
+        for when it mends."""
         await self.start()
         assert self._standing is not None
         standing = self._standing
@@ -269,9 +290,8 @@ class AsyncLeadership(CallbackDecorators):
     async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Wait for the role, call `function` under it, release, and return what it returned.
 
-        A coroutine function is cancelled when the term is lost, and `LeadershipLost` is raised. A plain function
-        blocks the loop; it learns of a loss from `coord.current_term()`.
-        """
+        A coroutine function is cancelled when the term is lost, and `LeadershipLost` is raised. A
+        plain function blocks the loop; it learns of a loss from `coord.current_term()`."""
         validation.callback(function, "function")
         term = await self.acquire()
         assert term is not None  # acquire(blocking=True) raises otherwise
@@ -284,17 +304,19 @@ class AsyncLeadership(CallbackDecorators):
             await self.stop()
 
 
-# -- `Leadership`: a candidate for threaded programs. The loop runs on the coordinator's background thread.
+# -- `Leadership`: a candidate for threaded programs. The loop runs on the coordinator's background
+# thread.
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Leadership:
-    """Stands for a role for as long as it is started, through every outage, and holds the term when it is elected.
+    """Stands for a role for as long as it is started, through every outage, and holds the term when
+    it is elected.
 
-    The same as `AsyncLeadership`, whose settings it takes, for plain threads: each call waits for its outcome, and
-    callbacks run in order on a thread of their own (async ones in a loop made for the call).
-    """
+    The same as `AsyncLeadership`, whose settings it takes, for plain threads: each call waits for
+    its outcome, and callbacks run in order on a thread of their own (async ones in a loop made for
+    the call)."""
 
     def __init__(self, coordinator: Coordinator, role: str, **settings: Any) -> None:
         self.coordinator = coordinator
@@ -318,7 +340,8 @@ class Leadership:
 
     @property
     def is_leader(self) -> bool:
-        """Whether this candidate leads, by the clock: no I/O, and true nowhere for longer than the lease allows."""
+        """Whether this candidate leads, by the clock: no I/O, and true nowhere for longer than the
+        lease allows."""
         return self.inner.held is not None
 
     @property
@@ -328,7 +351,8 @@ class Leadership:
 
     @property
     def candidate(self) -> str | None:
-        """The id of the running incarnation, by which the lease and `candidates()` name it; None when it is stopped."""
+        """The id of the running incarnation, by which the lease and `candidates()` name it; None
+        when it is stopped."""
         return self.inner.candidate
 
     @property
@@ -354,35 +378,40 @@ class Leadership:
         return self.inner.on_new_leader(function)
 
     def start(self) -> None:
-        """Stand for the role from now on. Does not wait for anything; does nothing when it stands already."""
+        """Stand for the role from now on. Does not wait for anything; does nothing when it stands
+        already."""
         process.close_at_exit(self.coordinator)
-        self.coordinator.engine.call(self.inner.start)
+        self.coordinator.portal.call(self.inner.start)
         if self.inner.callbacks.elected:
             threads.warm_up()
 
     def stop(self, *, linger: float = 0.0) -> None:
-        """Stand no more: tell `on_lost`, wait for the work to end (`drain_timeout`), then release the lease.
+        """Stand no more: tell `on_lost`, wait for the work to end (`drain_timeout`), then release
+        the lease.
 
-        `linger`: seconds that the role rests before anybody gets it. Work that does not end in time keeps its lease
-        until that runs out.
-        """
+        `linger`: seconds that the role rests before anybody gets it. Work that does not end in time
+        keeps its lease until that runs out."""
         standing = self.inner._standing
         if standing is not None and self.started:
             stop = functools.partial(self.inner.stop, linger=linger)
-            self.coordinator.engine.call(stop, first=functools.partial(standing.stand_down, linger))
+            self.coordinator.portal.call(stop, before=functools.partial(standing.stop, linger))
 
     def step_down(self, cooldown: float | None = None) -> None:
-        """Hand the role to another: `on_lost`, drain, release. Stands again after `cooldown` seconds (one ttl)."""
-        self.coordinator.engine.call(functools.partial(self.inner.step_down, cooldown))
+        """Hand the role to another: `on_lost`, drain, release. Stands again after `cooldown`
+        seconds (one ttl)."""
+        self.coordinator.portal.call(functools.partial(self.inner.step_down, cooldown))
 
     def transfer(self, to: str) -> None:
-        """Hand the role to a certain candidate: `on_lost`, drain, then a release that leaves the role to it alone for a
-        while (`renew_every`). If it does not come, anybody gets it, this candidate too, which goes on standing.
+        """Hand the role to a certain candidate: `on_lost`, drain, then a release that leaves the
+        role to it alone for a while (`renew_every`). If it does not come, anybody gets it, this
+        candidate too, which goes on standing.
 
-        to: a candidate that waits (`coordinator.candidates(role)`): its id, the first four or more characters of it, or
-            the `name` in its info. Raises `BadArgument` for any other, `NotLeader`, and what `candidates` raises.
+        to: a candidate that waits (`coordinator.candidates(role)`): its id, the first four or more
+        characters of it, or
+            the `name` in its info. Raises `BadArgument` for any other, `NotLeader`, and what
+            `candidates` raises.
         """
-        self.coordinator.engine.call(functools.partial(self.inner.transfer, to))
+        self.coordinator.portal.call(functools.partial(self.inner.transfer, to))
 
     def __enter__(self) -> Leadership:
         self.start()
@@ -392,21 +421,22 @@ class Leadership:
         self.stop()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until this candidate leads, at most `timeout` seconds (None: without end). Whether it leads.
+        """Wait until this candidate leads, at most `timeout` seconds (None: without end). Whether
+        it leads.
 
         It must have been started; once it is stopped, nobody waits any longer.
         """
-        return self.coordinator.engine.call(functools.partial(self.inner.wait, timeout))
+        return self.coordinator.portal.call(functools.partial(self.inner.wait, timeout))
 
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> Term | None:
         """Start, and wait until this candidate leads: its term.
 
-        `blocking=False` waits for the outcome of one claim only, and answers None when another leads. Raises
-        `AcquireTimeout` after `timeout` seconds, and `StoreRefused` (`NotSetUp`, `AccessDenied`) when waiting will
-        not help. A candidate that was started by a call that failed is stopped again.
-        """
+        `blocking=False` waits for the outcome of one claim only, and answers None when another
+        leads. Raises `AcquireTimeout` after `timeout` seconds, and `StoreRefused` (`NotSetUp`,
+        `AccessDenied`) when waiting will not help. A candidate that was started by a call that
+        failed is stopped again."""
         process.close_at_exit(self.coordinator)
-        return self.coordinator.engine.call(
+        return self.coordinator.portal.call(
             functools.partial(self.inner.acquire, blocking, timeout)
         )
 
@@ -415,10 +445,11 @@ class Leadership:
         self.stop()
 
     def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Wait for the role, call `function` under it in this thread, release, and return what it returned.
+        """Wait for the role, call `function` under it in this thread, release, and return what it
+        returned.
 
-        The function learns of a loss from `coord.current_term()`: `check()` it before every step that matters.
-        """
+        The function learns of a loss from `coord.current_term()`: `check()` it before every step
+        that matters."""
         validation.callback(function, "function")
         if inspect.iscoroutinefunction(function):
             raise BadArgument(

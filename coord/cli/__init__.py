@@ -1,4 +1,5 @@
-"""The command line. `main` is the entry point; each command's module is imported when that command is used."""
+"""The command line. `main` is the entry point; each command's module is imported when that command
+is used."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ class _NobodyReads(Exception):
 
 
 class _Lazy(click.Group):
-    """Knows its commands by name and summary; `coord run` must not wait for what the others need."""
+    """Knows its commands by name and summary; `coord run` must not wait for what the others
+    need."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -69,12 +71,13 @@ class _Lazy(click.Group):
 def commands() -> None:
     """Exactly one leader per role, on SQLite or a RethinkDB cluster.
 
-    Every command takes --url; without it COORD_URL is used, and without that an SQLite file in your state directory.
-    """
+    Every command takes --url; without it COORD_URL is used, and without that an SQLite file in your
+    state directory."""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit. What goes wrong on purpose is one line on stderr, and an exit status."""
+    """Run the command line and exit. What goes wrong on purpose is one line on stderr, and an exit
+    status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what it cannot show must not end us

@@ -1,7 +1,7 @@
 """The exit statuses of `coord`, and which error gets which.
 
-Those in the seventies follow sysexits.h where it has a fitting one; 126, 127 and 128 + n are the shell's.
-"""
+Those in the seventies follow sysexits.h where it has a fitting one; 126, 127 and 128 + n are the
+shell's."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ _ALL_HAVE = {
 
 
 def help_of(more: dict[int, str] | None = None) -> str:
-    """The statuses of a command, for the end of its help: those that all have, with `more` or with other words."""
+    """The statuses of a command, for the end of its help: those that all have, with `more` or with
+    other words."""
     statuses = {**_ALL_HAVE, **(more or {})}
     return "\n".join(
         [

@@ -59,7 +59,8 @@ def as_json(command: Command) -> Command:
 def parse_info(
     _ctx: click.Context, _param: click.Parameter, given: Iterable[str]
 ) -> dict[str, Any]:
-    """Callback of --info: each is a JSON object, or KEY=VALUE with a string for a value. Later ones win."""
+    """Callback of --info: each is a JSON object, or KEY=VALUE with a string for a value. Later ones
+    win."""
     info: dict[str, Any] = {}
     for text in given:
         if text.lstrip().startswith("{"):
@@ -80,7 +81,8 @@ def parse_info(
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Go on only after a yes, on the terminal or through a pipe; `yes` has said so already. Exits with 1 after a no."""
+    """Go on only after a yes, on the terminal or through a pipe; `yes` has said so already. Exits
+    with 1 after a no."""
     if yes:
         return
     try:

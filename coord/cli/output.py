@@ -1,8 +1,9 @@
-"""Text that others wrote, made fit for a terminal: nothing in it is obeyed, and none of it floods the screen.
+"""Text that others wrote, made fit for a terminal: nothing in it is obeyed, and none of it floods
+the screen.
 
-Roles, ids, what candidates say of themselves, service records, error texts: anybody who may write to the store may
-put anything there. `--json` shows it whole; JSON escapes what a terminal would obey.
-"""
+Roles, ids, what candidates say of themselves, service records, error texts: anybody who may write
+to the store may put anything there. `--json` shows it whole; JSON escapes what a terminal would
+obey."""
 
 from __future__ import annotations
 
@@ -28,11 +29,12 @@ CUT = "…"
 
 
 def sanitize(value: object, most: int = MOST) -> str:
-    """`value` as at most `most` characters on one line. What is not printable is escaped as Python would.
+    """`value` as at most `most` characters on one line. What is not printable is escaped as Python
+    would.
 
-    That holds control characters, line ends, lone surrogates, and what reorders or hides the text around it
-    (bidirectional overrides, zero-width characters): Python counts none of them as printable.
-    """
+    That holds control characters, line ends, lone surrogates, and what reorders or hides the text
+    around it (bidirectional overrides, zero-width characters): Python counts none of them as
+    printable."""
     text = "" if value is None else value if isinstance(value, str) else str(value)
     shown = "".join(char if char.isprintable() else _escaped(char) for char in text[: most + 1])
     return shown if len(shown) <= most else shown[: most - len(CUT)] + CUT
@@ -53,7 +55,8 @@ def one_line(text: str) -> str:
 
 
 def format_info(info: object, most: int = MOST, *, but: tuple[str, ...] = ()) -> str:
-    """What a candidate says about itself, as `key=value` pairs; what is not such a thing, as it is."""
+    """What a candidate says about itself, as `key=value` pairs; what is not such a thing, as it
+    is."""
     if not isinstance(info, Mapping):
         return sanitize(info, most)
     shown, length = [], 0
@@ -97,7 +100,8 @@ _UNITS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"))
 
 
 def format_time(at: float | None) -> str:
-    """A moment (seconds since 1970) in local time: with the date when it was not today. "" for none, and for 0."""
+    """A moment (seconds since 1970) in local time: with the date when it was not today. "" for
+    none, and for 0."""
     if not at:
         return ""
     try:
@@ -122,7 +126,8 @@ GAP = "  "
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], most: int = MOST) -> None:
-    """Print a table on stdout: as wide as the terminal, and into a pipe as wide as it needs to be."""
+    """Print a table on stdout: as wide as the terminal, and into a pipe as wide as it needs to
+    be."""
     if not sys.stdout.isatty():
         _pipe(columns, rows, most)
         return
@@ -136,7 +141,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], most: 
 def build_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], most: int = MOST
 ) -> Table:
-    """The table: foreign text, `most` characters of each cell. A column that has nothing in it is left out."""
+    """The table: foreign text, `most` characters of each cell. A column that has nothing in it is
+    left out."""
     from rich.table import Table
     from rich.text import Text
 
@@ -172,7 +178,8 @@ def _pipe(columns: Sequence[str], rows: Iterable[Sequence[object]], most: int) -
 
 
 def term_as_dict(term: PastTerm) -> dict[str, Any]:
-    """A term for JSON. `since` and `until` in seconds since 1970; `until` is null while nobody has ended it."""
+    """A term for JSON. `since` and `until` in seconds since 1970; `until` is null while nobody has
+    ended it."""
     return {
         "role": term.role,
         "token": term.token,
@@ -186,7 +193,8 @@ def term_as_dict(term: PastTerm) -> dict[str, Any]:
 
 
 def lease_as_dict(lease: Lease) -> dict[str, Any]:
-    """A lease for JSON: seconds; `renewed_at`, and `since` when the term began (0: unknown), in seconds since 1970."""
+    """A lease for JSON: seconds; `renewed_at`, and `since` when the term began (0: unknown), in
+    seconds since 1970."""
     return {
         "role": lease.role,
         "holder": lease.holder,

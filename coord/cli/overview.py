@@ -1,4 +1,5 @@
-"""All roles at a glance: who leads, since when, how many wait, how the last term ended. For `status` and `top`."""
+"""All roles at a glance: who leads, since when, how many wait, how the last term ended. For
+`status` and `top`."""
 
 from __future__ import annotations
 
@@ -72,7 +73,8 @@ class Overview:
 async def load_overview(
     source: AsyncLookups, *, every: bool, lost: dict[str, PastTerm] | None = None
 ) -> Overview:
-    """Three queries at once: leases, board, histories (unless `lost` has them). `every` for vacant roles, too."""
+    """Three queries at once: leases, board, histories (unless `lost` has them). `every` for vacant
+    roles, too."""
     rows, board, ended = await asyncio.gather(
         source.read(None), _waiting(source), _losses(source) if lost is None else _known(lost)
     )

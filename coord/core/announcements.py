@@ -1,4 +1,5 @@
-"""What is written on the board beside the leases, where candidates and operators tell each other things."""
+"""What is written on the board beside the leases, where candidates and operators tell each other
+things."""
 
 from __future__ import annotations
 
@@ -18,12 +19,13 @@ REQUEST = "request"
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """One notice about `role`. Whoever posts another under the same `key` (1 to 127 bytes) replaces it.
+    """One notice about `role`. Whoever posts another under the same `key` (1 to 127 bytes) replaces
+    it.
 
-    `body` is what JSON can hold. It stands for `ttl` seconds from when it was posted, by the store's clock. A `loud`
-    one is told at once to all who watch the board. `posted_at` is wall time (seconds since 1970), for people;
-    `remaining` is in seconds, by the store's clock when it was read. Both are the store's to fill in.
-    """
+    `body` is what JSON can hold. It stands for `ttl` seconds from when it was posted, by the
+    store's clock. A `loud` one is told at once to all who watch the board. `posted_at` is wall time
+    (seconds since 1970), for people; `remaining` is in seconds, by the store's clock when it was
+    read. Both are the store's to fill in."""
 
     key: str
     role: str
@@ -35,12 +37,14 @@ class Announcement:
     remaining: float = 0.0
 
 
-# -- A candidate that waits for its role, as the board shows it to people. Those who lead are in their lease instead.
+# -- A candidate that waits for its role, as the board shows it to people. Those who lead are in
+# their lease instead.
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Who waits for `role`: its id (`leadership.candidate`), what it says about itself, its priority.
+    """Who waits for `role`: its id (`leadership.candidate`), what it says about itself, its
+    priority.
 
     `since` is wall time by its own machine (seconds since 1970): when it began to wait.
     """
@@ -81,7 +85,8 @@ class Candidate:
 
 
 def key_prefix(role: str) -> str:
-    """What the keys of all candidates for a role begin with. A digest: with the role in it a key could be too long."""
+    """What the keys of all candidates for a role begin with. A digest: with the role in it a key
+    could be too long."""
     import hashlib  # slow to import, and one that leads at once has no place among those that wait
 
     return f"{hashlib.blake2b(role.encode(), digest_size=10).hexdigest()} "
@@ -93,11 +98,13 @@ def by_priority(notices: Iterable[Announcement]) -> list[Candidate]:
     return sorted(found, key=lambda one: (-one.priority, one.since, one.candidate))
 
 
-# -- What a stored notice means. Total: a row that somebody wrote by hand may hold anything, and is then left out.
+# -- What a stored notice means. Total: a row that somebody wrote by hand may hold anything, and is
+# then left out.
 
 
 def encode_body(body: Mapping[str, Any]) -> str:
-    """A body as it is stored: a text, in ASCII, so that a store finds nothing in it that would mean something."""
+    """A body as it is stored: a text, in ASCII, so that a store finds nothing in it that would mean
+    something."""
     return json.dumps(dict(body), allow_nan=False, separators=(",", ":"))
 
 
@@ -111,7 +118,8 @@ def decode_announcement(
     posted_at: object,
     left: float,
 ) -> Announcement | None:
-    """The notice that these columns hold, `left` seconds before it runs out; None where they hold none."""
+    """The notice that these columns hold, `left` seconds before it runs out; None where they hold
+    none."""
     if not (
         isinstance(key, str)
         and isinstance(role, str)
@@ -131,22 +139,22 @@ def decode_announcement(
     return Announcement(key, role, kind, said, float(ttl), bool(loud), at, min(left, float(ttl)))
 
 
-# -- What the leader of a role may be asked: to step down, or to hand the role to a certain candidate.
-# It is asked by a loud notice on the board, and does it itself, by the way of every step-down: first the work ends, then
-# the lease is released. Nobody else's lease is ever written. An order names the term that it means, so that one which
-# comes late does not hit the next leader.
+# -- What the leader of a role may be asked: to step down, or to hand the role to a certain
+# candidate. It is asked by a loud notice on the board, and does it itself, by the way of every
+# step-down: first the work ends, then the lease is released. Nobody else's lease is ever written.
+# An order names the term that it means, so that one which comes late does not hit the next leader.
 #
 
 STANDS_FOR, AT_LEAST = 2.0, 60.0
-"""An order stands for so many ttls of the lease, and so many seconds: a leader that lost its feed listens again within
-ten, and the clocks of two nodes, by which a notice runs out, may be half a minute apart. It is for one term, so its
-standing longer does no harm."""
+"""An order stands for so many ttls of the lease, and so many seconds: a leader that lost its feed
+listens again within ten, and the clocks of two nodes, by which a notice runs out, may be half a
+minute apart. It is for one term, so its standing longer does no harm."""
 
 
 @dataclass(frozen=True, slots=True)
 class HandoverRequest:
-    """`to` is a candidate's id (None: anybody). `cooldown`: seconds for which the leader then does not stand; None: its
-    own choice. `by` says who asks."""
+    """`to` is a candidate's id (None: anybody). `cooldown`: seconds for which the leader then does
+    not stand; None: its own choice. `by` says who asks."""
 
     role: str
     token: int
@@ -164,7 +172,8 @@ class HandoverRequest:
 
     @classmethod
     def of(cls, notice: Announcement) -> HandoverRequest | None:
-        """The order that was posted; None for another kind of notice, or one that cannot be used."""
+        """The order that was posted; None for another kind of notice, or one that cannot be
+        used."""
         token, to, by, cooldown = (
             notice.body.get(name) for name in ("token", "to", "by", "cooldown")
         )
@@ -180,13 +189,14 @@ class HandoverRequest:
         )
 
 
-# -- When a leader gives way: to an order, or to a candidate that is preferred to it. Decides; does nothing.
+# -- When a leader gives way: to an order, or to a candidate that is preferred to it. Decides; does
+# nothing.
 
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """Hand over now: to that candidate, or to anybody. `key` is of the notice that has been heeded, `rest` in seconds
-    (None: as for any step-down)."""
+    """Hand over now: to that candidate, or to anybody. `key` is of the notice that has been heeded,
+    `rest` in seconds (None: as for any step-down)."""
 
     to: str | None
     by: str
@@ -202,11 +212,12 @@ def decide_handover(
     tenure: float,
     min_tenure: float,
 ) -> Handover | float | None:
-    """What the leader `candidate`, under `token` for `tenure` seconds, makes of what was posted about its role.
+    """What the leader `candidate`, under `token` for `tenure` seconds, makes of what was posted
+    about its role.
 
-    An order is carried out at once. A candidate of a higher priority gets the role once the term has lasted
-    `min_tenure` seconds: until then the answer is how long that will be. None: there is nothing to heed.
-    """
+    An order is carried out at once. A candidate of a higher priority gets the role once the term
+    has lasted `min_tenure` seconds: until then the answer is how long that will be. None: there is
+    nothing to heed."""
     notices = list(notices)
     for notice in notices:
         order = HandoverRequest.of(notice)
@@ -229,7 +240,8 @@ def decide_handover(
 
 
 MAX_COUNTED, MAX_COUNTED_ROLES = 256, 64
-"""How many candidates of a role are counted, and for how many roles, when announcements are posted."""
+"""How many candidates of a role are counted, and for how many roles, when announcements are
+posted."""
 
 
 def counted_roles(notices: Sequence[Announcement]) -> list[str]:

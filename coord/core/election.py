@@ -1,28 +1,35 @@
-"""One candidate for one role, as a pure state machine. No clock, no I/O, no threads, no randomness in here.
+"""One candidate for one role, as a pure state machine. No clock, no I/O, no threads, no randomness
+in here.
 
-A shell calls `step(now)` and does what it says: send a request, wait, or stop. What came back it gives to
-`reply(send, result, sent_at, now)`; what a feed whispered, to `hint`. Events (`Elected`, `Lost`, `Saw`) pile up in
-`take_events()`. All times are `Instant`s that the shell read.
+A shell calls `step(now)` and does what it says: send a request, wait, or stop. What came back it
+gives to `reply(send, result, sent_at, now)`; what a feed whispered, to `hint`. Events (`Elected`,
+`Lost`, `Saw`) pile up in `take_events()`. All times are `Instant`s that the shell read.
 
 The rules, by the numbers of `docs/guarantees.md`:
 
-1.  A claim is one compare-and-swap against what was last seen. A first claim has seen nothing, and may take only a
+1.  A claim is one compare-and-swap against what was last seen. A first claim has seen nothing, and
+may take only a
     lease that is vacant or run out by the store's clock; otherwise its answer is the first sight.
 2.  A renewal names its holder and token; it is never sent for a term that has ended.
-3.  The work ends first (`drained`), then the lease is released. Work that will not end lets the lease run out. Nor
-    is a new claim sent before the work of the last term has ended. A release may hand the role to one candidate:
-    the row then names it, with beat 0, and it claims as under rule 8; the others wait as for any lease.
-4.  Takeover is due when the same (holder, token, beat) was seen for the row's whole ttl on this candidate's `awake`
-    clock, counted from when the first sight of it was *received*; or when the store's clock says so (the store
-    judges that, in the claim).
-5.  A leader's deadline is counted from *before it asked*: sent_at + ttl - margin. It never moves back.
-6.  A passed deadline is final. The clock decides it, not the store, and no late answer undoes it.
-7.  The deadline is on the `total` clock, which counts suspend; the challenger's wait is on the `awake` clock.
-8.  An unknown outcome is a value. After an unknown claim comes a look, then a fresh decision. A row that says that I
-    hold a lease I do not lead is never adopted: it is claimed anew, with a new token. An unknown renewal may be
+3.  The work ends first (`drained`), then the lease is released. Work that will not end lets the
+lease run out. Nor
+    is a new claim sent before the work of the last term has ended. A release may hand the role to
+    one candidate: the row then names it, with beat 0, and it claims as under rule 8; the others
+    wait as for any lease.
+4.  Takeover is due when the same (holder, token, beat) was seen for the row's whole ttl on this
+candidate's `awake`
+    clock, counted from when the first sight of it was *received*; or when the store's clock says so
+    (the store judges that, in the claim).
+5.  A leader's deadline is counted from *before it asked*: sent_at + ttl - margin. It never moves
+back. 6.  A passed deadline is final. The clock decides it, not the store, and no late answer undoes
+it. 7.  The deadline is on the `total` clock, which counts suspend; the challenger's wait is on the
+`awake` clock. 8.  An unknown outcome is a value. After an unknown claim comes a look, then a fresh
+decision. A row that says that I
+    hold a lease I do not lead is never adopted: it is claimed anew, with a new token. An unknown
+    renewal may be
     followed by another: a renewal is guarded by its token, so two of them do no more than one.
-9.  Every request that is sent counts `beat` up, so that no two writes ever leave the same sight behind.
-"""
+9.  Every request that is sent counts `beat` up, so that no two writes ever leave the same sight
+behind."""
 
 from __future__ import annotations
 
@@ -53,11 +60,11 @@ class Cue(enum.Enum):
     RENEWED = "a renewal was applied"
     TAKEN = "the store says that the lease is not ours"
     DEADLINE = "the deadline passed"
-    GIVE_UP = "asked to hand the role over"
+    RESIGN = "asked to hand the role over"
     DRAINED = "the work has ended"
     ABANDONED = "the work did not end in time"
     RELEASED = "the release was answered"
-    STAND_DOWN = "nothing is held and nobody wants to stand"
+    STOP = "nothing is held and nobody wants to stand"
 
 
 TRANSITIONS: Mapping[Phase, Mapping[Cue, Phase]] = {
@@ -66,21 +73,21 @@ TRANSITIONS: Mapping[Phase, Mapping[Cue, Phase]] = {
         Cue.FAILED: Phase.UNSEEN,
         Cue.WON: Phase.LEADING,
         Cue.WON_UNWANTED: Phase.RELEASING,
-        Cue.STAND_DOWN: Phase.STOPPED,
+        Cue.STOP: Phase.STOPPED,
     },
     Phase.FOLLOWING: {
         Cue.SEEN: Phase.FOLLOWING,
         Cue.FAILED: Phase.FOLLOWING,
         Cue.WON: Phase.LEADING,
         Cue.WON_UNWANTED: Phase.RELEASING,
-        Cue.STAND_DOWN: Phase.STOPPED,
+        Cue.STOP: Phase.STOPPED,
     },
     Phase.LEADING: {
         Cue.RENEWED: Phase.LEADING,
         Cue.FAILED: Phase.LEADING,
         Cue.TAKEN: Phase.FOLLOWING,
         Cue.DEADLINE: Phase.FOLLOWING,
-        Cue.GIVE_UP: Phase.DRAINING,
+        Cue.RESIGN: Phase.DRAINING,
     },
     Phase.DRAINING: {
         Cue.RENEWED: Phase.DRAINING,
@@ -103,12 +110,14 @@ HOLDING = (Phase.LEADING, Phase.DRAINING, Phase.RELEASING)
 
 
 class ImpossibleCue(AssertionError):
-    """The machine was driven somewhere that the table does not know: a defect of coord, never of the caller."""
+    """The machine was driven somewhere that the table does not know: a defect of coord, never of
+    the caller."""
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Put this to the store now; give it up after `timeout` seconds (then the result is an unknown `Failure`)."""
+    """Put this to the store now; give it up after `timeout` seconds (then the result is an unknown
+    `Failure`)."""
 
     operation: Operation
     timeout: float
@@ -157,44 +166,46 @@ NEVER = float("inf")
 
 @dataclass(slots=True)
 class Election:
-    """A candidate. `candidate` is its id, new for every incarnation; `patience` and `courtesy` (seconds) are its
-    own small delays before it takes what has run out, and what was given back: drawn by the shell, so that many
-    candidates do not all ask at once. They may be changed at any time."""
+    """A candidate. `candidate` is its id, new for every incarnation; `takeover_delay` and
+    `release_delay` (seconds) are its own small delays before it takes what has run out, and what
+    was given back: drawn by the shell, so that many candidates do not all ask at once. They may be
+    changed at any time."""
 
     role: str
     candidate: str
     timing: Timing
     info: Mapping[str, Any] = field(default_factory=dict)
     max_clock_skew: float | None = 0.0
-    patience: float = 0.0
-    courtesy: float = 0.0
-    floor: int = 0
+    takeover_delay: float = 0.0
+    release_delay: float = 0.0
+    token_floor: int = 0
 
     phase: Phase = Phase.UNSEEN
-    standing: bool = True
+    campaigning: bool = True
     token: int = 0
     deadline: float = -NEVER
-    seen: Lease | None = None
+    observed: Lease | None = None
     in_flight: Send | None = None
-    _seen_at: float = 0.0  # on the awake clock, as is `_asked_at`
-    _store_due: float = NEVER
-    _asked_at: float = 0.0
+    _observed_at: float = 0.0  # on the awake clock, as is `_sent_at`
+    _store_expiry: float = NEVER
+    _sent_at: float = 0.0
     _retry_at: float = -NEVER
-    _rest_until: float = -NEVER
+    _cooldown_until: float = -NEVER
     _renew_at: float = NEVER
     _linger_until: float = -NEVER
-    _hand_to: str | None = None
-    _asked_by: str = ""
-    _last: tuple[int, str] | None = None
+    _successor: str | None = None
+    _requested_by: str = ""
+    _last_loss: tuple[int, str] | None = None
     _beat: int = 0
     _failing: bool = False
-    _uncertain: bool = False
-    _prompted: bool = False
-    _undrained: bool = False
-    _told: Mapping[str, Any] | None = None
+    _claim_unknown: bool = False
+    _try_now: bool = False
+    _work_running: bool = False
+    _stored_info: Mapping[str, Any] | None = None
     _events: tuple[Event, ...] = ()
 
-    # -- what the shell asks ------------------------------------------------------------------------------------
+    # -- what the shell asks
+    # ------------------------------------------------------------------------------------
 
     def leads(self, now: Instant) -> bool:
         """Rule 6: the clock decides."""
@@ -217,51 +228,55 @@ class Election:
 
     def _step_holding(self, now: Instant) -> Action:
         due = self._renew_at if self.phase is not Phase.RELEASING else -NEVER
-        if self._prompted:
+        if self._try_now:
             due = -NEVER
         due = max(due, self._retry_at)
         if now.total < due:
             return Wait(min(due, self.deadline) - now.total)
-        self._prompted = False
+        self._try_now = False
         timeout = min(self.timing.attempt_timeout, self.deadline - now.total)
         self._beat += 1
         if self.phase is Phase.RELEASING:
             return self._send(self._release(now), timeout)
-        told = None if self.info == self._told else self.info
+        told = None if self.info == self._stored_info else self.info
         return self._send(
             Renew(self.role, self.candidate, self.token, self._beat, self.timing.ttl, told), timeout
         )
 
     def _step_waiting(self, now: Instant) -> Action:
-        if not self.standing and not (self._uncertain or self._undrained):
-            self._go(Cue.STAND_DOWN)
+        if not self.campaigning and not (self._claim_unknown or self._work_running):
+            self._go(Cue.STOP)
             return Done()
-        if self._undrained:
+        if self._work_running:
             return Wait(NEVER)  # rule 3: `drained` wakes us
         if now.total < self._retry_at:
             return Wait(self._retry_at - now.total)
-        if self._uncertain:
+        if self._claim_unknown:
             return self._send(Read(self.role), self.timing.attempt_timeout)  # rule 8
-        if now.total < self._rest_until:
-            return Wait(self._rest_until - now.total)
-        if self.seen is None:
+        if now.total < self._cooldown_until:
+            return Wait(self._cooldown_until - now.total)
+        if self.observed is None:
             return self._claim(None)
-        if self.seen.vacant:
-            wait = self._seen_at + self.courtesy - now.awake
+        if self.observed.vacant:
+            wait = self._observed_at + self.release_delay - now.awake
         else:
-            observed = self._seen_at + self.seen.ttl + self.patience - now.awake
-            wait = min(observed, self._store_due + self.patience - now.total)
-        if self.seen.holder == self.candidate or self._prompted or wait <= 0:
-            takeover = now.awake >= self._seen_at + self.seen.ttl
-            # One that was asked to try now knows less than it may be told: like a first claim, it expects nothing.
-            prompted, self._prompted = self._prompted, False
-            return self._claim(None if prompted and not takeover else self.seen.sight, takeover)
+            observed = self._observed_at + self.observed.ttl + self.takeover_delay - now.awake
+            wait = min(observed, self._store_expiry + self.takeover_delay - now.total)
+        if self.observed.holder == self.candidate or self._try_now or wait <= 0:
+            takeover = now.awake >= self._observed_at + self.observed.ttl
+            # One that was asked to try now knows less than it may be told: like a first claim, it
+            # expects nothing.
+            prompted, self._try_now = self._try_now, False
+            return self._claim(
+                None if prompted and not takeover else self.observed.revision, takeover
+            )
         return Wait(wait)
 
     def reply(
         self, send: Send, result: Result, sent_at: Instant, now: Instant, retry_in: float = 0.0
     ) -> None:
-        """What came of `send`. `retry_in` (seconds) holds the next try back after a failure; the shell jitters it.
+        """What came of `send`. `retry_in` (seconds) holds the next try back after a failure; the
+        shell jitters it.
 
         A reply to anything but the request in flight (late, or a second time) is ignored.
         """
@@ -278,7 +293,7 @@ class Election:
             self._claim_answered(result, sent_at, now)
         elif isinstance(operation, Renew):
             if result.applied and operation.info is not None:
-                self._told = operation.info
+                self._stored_info = operation.info
             self._renew_answered(result, sent_at, now)
         elif isinstance(operation, Release):
             self._see(result.lease, now)
@@ -288,19 +303,21 @@ class Election:
             self._look_answered(result.lease, now)
 
     def hint(self, lease: Lease, now: Instant) -> None:
-        """A feed whispers that the row looks like this. Never adopted: it may wake us, and start a takeover's count."""
+        """A feed whispers that the row looks like this. Never adopted: it may wake us, and start a
+        takeover's count."""
         if self.phase is Phase.FOLLOWING:
-            if self.seen is None or not lease.older_than(self.seen):
+            if self.observed is None or not lease.older_than(self.observed):
                 self._see(lease, now)
         elif self.phase is Phase.LEADING and lease.token > self.token:
-            self._prompted = True  # the store shall say whether that is so
+            self._try_now = True  # the store shall say whether that is so
 
-    def prompt(self) -> None:
-        """Ask the store at the next step, without waiting for the time when it would be due: renew, or try to claim
-        (what is vacant or has run out; a lease that stands is not taken by asking)."""
-        self._prompted = True
+    def try_now(self) -> None:
+        """Ask the store at the next step, without waiting for the time when it would be due: renew,
+        or try to claim (what is vacant or has run out; a lease that stands is not taken by
+        asking)."""
+        self._try_now = True
 
-    def give_up(
+    def resign(
         self,
         now: Instant,
         reason: LossReason,
@@ -310,30 +327,32 @@ class Election:
         to: str | None = None,
         by: str = "",
     ) -> None:
-        """Hand the role over, if it is held, and stand again after `rest` seconds (`stand_down` ends that too).
+        """Hand the role over, if it is held, and stand again after `rest` seconds (`stop` ends that
+        too).
 
         `linger`: let the lease rest so many seconds from now before anyone gets it.
-        to: the candidate that is to have it; the others get it when that one has not claimed for `renew_every` seconds.
+        to: the candidate that is to have it; the others get it when that one has not claimed for
+        `renew_every` seconds.
         by: who asked, for the history.
         """
         self._expire(now)
-        self._rest_until = max(self._rest_until, now.total + max(rest, linger))
+        self._cooldown_until = max(self._cooldown_until, now.total + max(rest, linger))
         if self.phase is Phase.LEADING:
             self._linger_until = now.total + linger
-            self._hand_to, self._asked_by = None if to == self.candidate else to, by
-            self._lose(reason, Cue.GIVE_UP)
+            self._successor, self._requested_by = None if to == self.candidate else to, by
+            self._lose(reason, Cue.RESIGN)
 
-    def stand_down(
+    def stop(
         self, now: Instant, reason: LossReason = LossReason.RELEASED, *, linger: float = 0.0
     ) -> None:
         """Hand the role over, if it is held, and stand no more."""
-        self.standing = False
-        self.give_up(now, reason, linger=linger)
+        self.campaigning = False
+        self.resign(now, reason, linger=linger)
 
     def drained(self, now: Instant) -> None:
         """The work of the term that was lost has ended."""
         self._expire(now)
-        self._undrained = False
+        self._work_running = False
         if self.phase is Phase.DRAINING:
             self._go(Cue.DRAINED)
 
@@ -342,19 +361,21 @@ class Election:
         self._expire(now)
         if self.phase is Phase.DRAINING:
             self._go(Cue.ABANDONED)
-            if self._last != (self.token, LossReason.NO_PROGRESS.value):
-                self._last = (
+            if self._last_loss != (self.token, LossReason.NO_PROGRESS.value):
+                self._last_loss = (
                     self.token,
                     LossReason.EXPIRED.value,
                 )  # for the history: that is how the lease ends
 
-    def forfeit(self, now: Instant) -> None:
-        """Somebody has already been told that the term is over: so it is, whatever a late renewal brought (rule 6)."""
+    def expire_now(self, now: Instant) -> None:
+        """Somebody has already been told that the term is over: so it is, whatever a late renewal
+        brought (rule 6)."""
         self._expire(now)
         if self.phase is Phase.LEADING:
             self._lose(LossReason.EXPIRED, Cue.DEADLINE)
 
-    # -- inside -------------------------------------------------------------------------------------------------
+    # -- inside
+    # -------------------------------------------------------------------------------------------------
 
     def _go(self, cue: Cue) -> None:
         try:
@@ -371,9 +392,9 @@ class Election:
 
     def _release(self, now: Instant) -> Release:
         linger = max(0.0, self._linger_until - now.total)
-        last, by, to = self._last, "", None
+        last, by, to = self._last_loss, "", None
         if last is not None and last[0] == self.token:
-            by, to = self._asked_by, self._hand_to
+            by, to = self._requested_by, self._successor
         else:
             last = None  # a lease that nobody wanted: no term of ours came of it
         if to is not None:
@@ -391,8 +412,8 @@ class Election:
             expected=expected,
             takeover=takeover,
             skew=self.max_clock_skew,
-            floor=self.floor,
-            lost=self._last,
+            floor=self.token_floor,
+            lost=self._last_loss,
             info=self.info,
         )
         return self._send(claim, self.timing.attempt_timeout)
@@ -403,10 +424,10 @@ class Election:
         if not answer.applied or now.total >= deadline:
             self._go(Cue.SEEN)
             return
-        self.token, self.deadline, self._asked_at = answer.lease.token, deadline, sent_at.awake
-        self._told = self.info if answer.lease.info == self.info else answer.lease.info
+        self.token, self.deadline, self._sent_at = answer.lease.token, deadline, sent_at.awake
+        self._stored_info = self.info if answer.lease.info == self.info else answer.lease.info
         self._renew_at = sent_at.total + self.timing.renew_every
-        if self.standing and now.total >= self._rest_until:
+        if self.campaigning and now.total >= self._cooldown_until:
             self._go(Cue.WON)
             self._emit(Elected(answer.lease, deadline))
         else:
@@ -419,7 +440,7 @@ class Election:
         if answer.applied:
             deadline = sent_at.total + self.timing.ttl - self.timing.margin
             if deadline > self.deadline:
-                self.deadline, self._asked_at = deadline, sent_at.awake
+                self.deadline, self._sent_at = deadline, sent_at.awake
             self._renew_at = sent_at.total + self.timing.renew_every
             self._go(Cue.RENEWED)
         elif (answer.lease.holder, answer.lease.token) != (self.candidate, self.token):
@@ -431,11 +452,12 @@ class Election:
             self._go(Cue.FAILED)
 
     def _look_answered(self, lease: Lease, now: Instant) -> None:
-        self._uncertain = False
+        self._claim_unknown = False
         self._see(lease, now)
         self._go(Cue.SEEN)
-        if lease.holder == self.candidate and not self.standing:
-            # The claim did get through, and nobody wants it any more: give it back, without ever having believed it.
+        if lease.holder == self.candidate and not self.campaigning:
+            # The claim did get through, and nobody wants it any more: give it back, without ever
+            # having believed it.
             self.token, self.deadline = lease.token, now.total + lease.ttl
             self._go(Cue.WON_UNWANTED)
 
@@ -449,33 +471,33 @@ class Election:
             )  # the second attempt must still fit before the deadline
         self._retry_at = now.total + retry_in
         if isinstance(operation, Claim) and failure.unknown:
-            self._uncertain = True
-        elif isinstance(operation, Read) and not self.standing:
-            self._uncertain = False  # a best effort: what may be held will run out by itself
+            self._claim_unknown = True
+        elif isinstance(operation, Read) and not self.campaigning:
+            self._claim_unknown = False  # a best effort: what may be held will run out by itself
         if self.phase is not Phase.STOPPED:
             self._go(Cue.FAILED)
 
     def _see(self, lease: Lease, now: Instant) -> None:
-        before = self.seen
-        if before is None or lease.sight != before.sight:
-            self._seen_at = now.awake
-        self.seen = lease
-        self.floor = min(max(self.floor, lease.token), MAX_TOKEN - 1)
-        # When to ask, going by the store's clock; the store decides. Never at once again, or a clock that stands
-        # still would make this spin.
+        before = self.observed
+        if before is None or lease.revision != before.revision:
+            self._observed_at = now.awake
+        self.observed = lease
+        self.token_floor = min(max(self.token_floor, lease.token), MAX_TOKEN - 1)
+        # When to ask, going by the store's clock; the store decides. Never at once again, or a
+        # clock that stands still would make this spin.
         pause = 0.02 * self.timing.ttl
         left = (
             NEVER
             if self.max_clock_skew is None
             else max(lease.remaining + self.max_clock_skew, 0.0)
         )
-        self._store_due = now.total + (
-            max(left, pause) if before and lease.sight == before.sight else left
+        self._store_expiry = now.total + (
+            max(left, pause) if before and lease.revision == before.revision else left
         )
         known = before is not None and (before.holder, before.token) == (lease.holder, lease.token)
         if lease.reserved:
             if lease.holder == self.candidate:
-                self._rest_until = -NEVER  # handed over to us, whatever we rested from
+                self._cooldown_until = -NEVER  # handed over to us, whatever we rested from
         elif not lease.vacant and not known:
             self._emit(LeaderObserved(lease))
 
@@ -483,7 +505,7 @@ class Election:
         if self.phase not in HOLDING or now.total < self.deadline:
             return
         if self.phase is Phase.LEADING:
-            asleep = now.awake < self._asked_at + self.timing.ttl - self.timing.margin
+            asleep = now.awake < self._sent_at + self.timing.ttl - self.timing.margin
             late = (
                 LossReason.STORE_UNREACHABLE
                 if self._failing or self.in_flight
@@ -494,7 +516,7 @@ class Election:
             self._go(Cue.DEADLINE)
 
     def _lose(self, reason: LossReason, cue: Cue) -> None:
-        self._undrained = True
-        self._last = (self.token, reason.value)
+        self._work_running = True
+        self._last_loss = (self.token, reason.value)
         self._go(cue)
         self._emit(Lost(self.token, reason))

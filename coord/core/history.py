@@ -1,10 +1,11 @@
-"""The terms of a role, as its store remembers them: who led, when, under which token, why it ended, who asked.
+"""The terms of a role, as its store remembers them: who led, when, under which token, why it ended,
+who asked.
 
-The last `KEPT` terms of a role stand in its own row and are written by the very swaps that change the lease: a claim
-closes what it replaces and opens its own, a release closes its own. So a term is in the history when, and only when,
-its claim was applied. A holder that loses its lease cannot write, so the next claim closes the term for it, as
-`expired`; where it is the same candidate that claims again, it says why it had lost (`Claim.lost`).
-"""
+The last `KEPT` terms of a role stand in its own row and are written by the very swaps that change
+the lease: a claim closes what it replaces and opens its own, a release closes its own. So a term is
+in the history when, and only when, its claim was applied. A holder that loses its lease cannot
+write, so the next claim closes the term for it, as `expired`; where it is the same candidate that
+claims again, it says why it had lost (`Claim.lost`)."""
 
 from __future__ import annotations
 
@@ -20,24 +21,27 @@ from coord.core.validation import is_number
 MAX_TERMS = 16
 """Terms of a role that its row remembers, the one that lasts included."""
 MAX_INFO_LENGTH = 256
-"""Characters of JSON up to which the info of a holder is kept with its term; a longer one is left out."""
+"""Characters of JSON up to which the info of a holder is kept with its term; a longer one is left
+out."""
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _EXPIRED = LossReason.EXPIRED.value
 
 Entry = dict[str, Any]
-"""A term as it is stored: token, holder, info, since, until, reason, by. Where a store would have to touch the entry
-before for it, this one may have `ended`, instead: [when the lease of that one runs out, reason]. It may be kept as a
-text, lines of JSON of which each says more of it."""
+"""A term as it is stored: token, holder, info, since, until, reason, by. Where a store would have
+to touch the entry before for it, this one may have `ended`, instead: [when the lease of that one
+runs out, reason]. It may be kept as a text, lines of JSON of which each says more of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PastTerm:
-    """One term. `since` and `until` are wall time, in seconds since 1970, for people; `until` is None while it lasts.
+    """One term. `since` and `until` are wall time, in seconds since 1970, for people; `until` is
+    None while it lasts.
 
-    `reason` is a `LossReason`, as text, or "" while the term lasts. `expired` may mean anything that kept the holder
-    from renewing: it alone knew, and told it to its log. `by` says who asked for the end, where somebody did.
-    """
+    `reason` is a `LossReason`, as text, or "" while the term lasts. `expired` may mean anything
+    that kept the holder
+    from renewing: it alone knew, and told it to its log. `by` says who asked for the end, where
+    somebody did."""
 
     role: str
     token: int
@@ -55,7 +59,8 @@ def short_info(info: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def end_of_term(row: Lease, asked: Claim | Release, wall: float) -> tuple[float, str, str]:
-    """The end of the term that lasts in `row` when `asked` is applied to it at `wall`: when, why, and who asked."""
+    """The end of the term that lasts in `row` when `asked` is applied to it at `wall`: when, why,
+    and who asked."""
     if isinstance(asked, Release):
         return wall, asked.reason, asked.by
     reason = _EXPIRED
@@ -90,7 +95,8 @@ def after_swap(
 
 
 def parse(role: str, entries: object) -> list[PastTerm]:
-    """What a stored list says, newest first. Total: what somebody wrote there by hand is passed over."""
+    """What a stored list says, newest first. Total: what somebody wrote there by hand is passed
+    over."""
     listed = entries if isinstance(entries, list) else []
     found = [
         entry
@@ -126,7 +132,8 @@ def _term(role: str, entry: Mapping[str, Any], after: Mapping[str, Any] | None) 
 
 
 def _ended(after: Mapping[str, Any]) -> tuple[float | None, str]:
-    """When and why a term had ended upon which the entry `after` follows: that may say so in its stead."""
+    """When and why a term had ended upon which the entry `after` follows: that may say so in its
+    stead."""
     said = after.get("ended")
     at, reason = said if isinstance(said, list) and len(said) == 2 else (None, None)
     moments = [float(moment) for moment in (at, after.get("since")) if is_number(moment)]

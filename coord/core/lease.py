@@ -1,4 +1,5 @@
-"""The values that everything else speaks in: the lease of a role, what a candidate saw of it, why a term ended."""
+"""The values that everything else speaks in: the lease of a role, what a candidate saw of it, why a
+term ended."""
 
 from __future__ import annotations
 
@@ -12,11 +13,12 @@ MAX_TOKEN = 2**53
 
 
 class Revision(NamedTuple):
-    """What tells one state of a lease from every other: no two writes to a role ever leave the same triple.
+    """What tells one state of a lease from every other: no two writes to a role ever leave the same
+    triple.
 
-    `beat` is counted by the holder, one up for each request that it *sends*, so that even a write that was shown and
-    then lost in a failover is not mistaken for the one that replaced it (`docs/design-notes.md`, "Beats").
-    """
+    `beat` is counted by the holder, one up for each request that it *sends*, so that even a write
+    that was shown and then lost in a failover is not mistaken for the one that replaced it
+    (`docs/design-notes.md`, "Beats")."""
 
     holder: str | None
     token: int
@@ -27,10 +29,9 @@ class Revision(NamedTuple):
 class Lease:
     """The stored record of a role, as it stood when it was read.
 
-    `remaining` is in seconds, by the store's own clock at that moment: 0 or less once the lease has run out, and 0 for
-    a vacant one. `renewed_at`, and `since`, when the term began (0: unknown), are wall time (seconds since 1970) for
-    people to read; nothing is decided by them.
-    """
+    `remaining` is in seconds, by the store's own clock at that moment: 0 or less once the lease has
+    run out, and 0 for a vacant one. `renewed_at`, and `since`, when the term began (0: unknown),
+    are wall time (seconds since 1970) for people to read; nothing is decided by them."""
 
     role: str
     holder: str | None = None
@@ -54,7 +55,8 @@ class Lease:
         info: Mapping[str, Any] | None = None,
         since: float = 0.0,
     ) -> None:
-        # A third of the time of a frozen dataclass's own, of which a batch of renewals makes a thousand.
+        # A third of the time of a frozen dataclass's own, of which a batch of renewals makes a
+        # thousand.
         _set_role(self, role)
         _set_holder(self, holder)
         _set_token(self, token)
@@ -66,7 +68,7 @@ class Lease:
         _set_since(self, since)
 
     @property
-    def sight(self) -> Revision:
+    def revision(self) -> Revision:
         return Revision(self.holder, self.token, self.beat)
 
     @property
@@ -75,7 +77,8 @@ class Lease:
 
     @property
     def reserved(self) -> bool:
-        """Whether it waits for the candidate that it was handed over to (`Release.to`), who does not lead yet."""
+        """Whether it waits for the candidate that it was handed over to (`Release.to`), who does
+        not lead yet."""
         return self.holder is not None and self.beat == 0
 
     @property
@@ -84,12 +87,14 @@ class Lease:
         return self.holder is not None and self.beat > 0 and self.remaining > 0
 
     def older_than(self, other: Lease) -> bool:
-        """Whether `other` must have been written after this, going by the two alone (a feed may repeat itself)."""
+        """Whether `other` must have been written after this, going by the two alone (a feed may
+        repeat itself)."""
         if self.token != other.token:
             return self.token < other.token
         if self.holder == other.holder:
             return self.beat < other.beat
-        # Within a term: its holder's writes, then perhaps the one it was handed over to, then nobody.
+        # Within a term: its holder's writes, then perhaps the one it was handed over to, then
+        # nobody.
         return self.holder is not None and (
             other.holder is None or (other.reserved and not self.reserved)
         )
@@ -112,7 +117,8 @@ class LossReason(str, enum.Enum):
     """Why a term ended. Given to `on_lost`, to the log and to `LeadershipLost`."""
 
     EXPIRED = "expired"
-    """The deadline passed with no renewal that was answered in time, though the store could be reached."""
+    """The deadline passed with no renewal that was answered in time, though the store could be
+    reached."""
     TAKEN = "taken"
     """The store says that the lease is no longer ours."""
     RELEASED = "released"
@@ -128,7 +134,8 @@ class LossReason(str, enum.Enum):
     SUSPENDED = "suspended"
     """The machine slept past the deadline."""
     NO_PROGRESS = "no_progress"
-    """The job showed no progress for its `at_most`. It may still run, so the lease is left to run out."""
+    """The job showed no progress for its `at_most`. It may still run, so the lease is left to run
+    out."""
 
     def __str__(self) -> str:
         return self.value

@@ -1,4 +1,5 @@
-"""What a candidate asks of a store, and what can come back: plain values, so that the core needs no store."""
+"""What a candidate asks of a store, and what can come back: plain values, so that the core needs no
+store."""
 
 from __future__ import annotations
 
@@ -11,13 +12,14 @@ from coord.core.lease import Lease, Revision
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Take the role, atomically (rule 1): `token = max(token, floor) + 1`, `holder`, `beat`, `ttl` and `info` are set.
+    """Take the role, atomically (rule 1): `token = max(token, floor) + 1`, `holder`, `beat`, `ttl`
+    and `info` are set.
 
-    Applied when the row is `expected` (or nothing is expected: a first claim) **and** the lease is vacant, or held by
-    this very candidate with an older beat, or `takeover` (the candidate saw `expected` for the row's whole ttl on its
-    own clock), or `skew` is a number and the lease ran out more than that many seconds ago by the store's clock
-    (rule 4). `lost` is this candidate's last term and why it ended, for the history (`coord/core/history.py`).
-    """
+    Applied when the row is `expected` (or nothing is expected: a first claim) **and** the lease is
+    vacant, or held by this very candidate with an older beat, or `takeover` (the candidate saw
+    `expected` for the row's whole ttl on its own clock), or `skew` is a number and the lease ran
+    out more than that many seconds ago by the store's clock (rule 4). `lost` is this candidate's
+    last term and why it ended, for the history (`coord/core/history.py`)."""
 
     role: str
     holder: str
@@ -33,7 +35,8 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Prolong (rule 2): only where `holder` and `token` are mine and `beat` is new; never shortens, never revives.
+    """Prolong (rule 2): only where `holder` and `token` are mine and `beat` is new; never shortens,
+    never revives.
 
     `info` replaces what the row says about the holder, when it is given.
     """
@@ -50,13 +53,12 @@ class Renew:
 class Release:
     """Give back (rule 3): only where `holder` and `token` are mine; the row keeps its token.
 
-    With `linger` above 0 the holder stays in the row for that many seconds more and cannot renew: the role is to rest
-    for so long before it passes on.
+    With `linger` above 0 the holder stays in the row for that many seconds more and cannot renew:
+    the role is to rest for so long before it passes on.
 
-    With `to`, another candidate's id, it is that one who stands in the row for the `linger` seconds, with beat 0: it
-    may claim at once, for the row names it (rule 8), and the others only when that time is over. `reason` and `by`
-    (who asked) go into the history.
-    """
+    With `to`, another candidate's id, it is that one who stands in the row for the `linger`
+    seconds, with beat 0: it may claim at once, for the row names it (rule 8), and the others only
+    when that time is over. `reason` and `by` (who asked) go into the history."""
 
     role: str
     holder: str
@@ -80,7 +82,8 @@ Operation = Union[Claim, Renew, Release, Read]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The store's own word: whether the operation changed the row, and the row as it stands after it."""
+    """The store's own word: whether the operation changed the row, and the row as it stands after
+    it."""
 
     applied: bool
     lease: Lease
@@ -88,11 +91,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """No answer. `unknown`: it was sent, and may have been applied or may yet be, at any later time (rule 8).
+    """No answer. `unknown`: it was sent, and may have been applied or may yet be, at any later time
+    (rule 8).
 
-    `permanent`: the store was reached and refuses (rights, set-up); it will not mend by itself. `detail` is for
-    people, and holds no secrets.
-    """
+    `permanent`: the store was reached and refuses (rights, set-up); it will not mend by itself.
+    `detail` is for people, and holds no secrets."""
 
     unknown: bool
     detail: str = ""

@@ -1,4 +1,5 @@
-"""Records as JSON text. Datetimes and bytes are written as RethinkDB's wire protocol writes them, for every store."""
+"""Records as JSON text. Datetimes and bytes are written as RethinkDB's wire protocol writes them,
+for every store."""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ def _plain(found: dict[str, Any]) -> Any:
     return found
 
 
-# -- A service's status as callers give it, checked; and what is wrong with a record that somebody wrote by hand.
+# -- A service's status as callers give it, checked; and what is wrong with a record that somebody
+# wrote by hand.
 
 MAX_DEPTH = 16
 """RethinkDB's driver takes 20 levels of nesting in a whole query."""
@@ -79,11 +81,13 @@ TOMBSTONE = "unregistered"
 
 
 def validate_status(given: object) -> Record:
-    """A copy of `status_info` that is fit to be stored, `host` and `pid` filled in. Raises `BadArgument`."""
+    """A copy of `status_info` that is fit to be stored, `host` and `pid` filled in. Raises
+    `BadArgument`."""
     allowed = "a dict with string keys and at least role, ttl and load"
     if not isinstance(given, Mapping):
         raise BadArgument("status_info", type(given).__name__, allowed)
-    # Errors name fields and not the whole of it: a service may say where it is with a password in it.
+    # Errors name fields and not the whole of it: a service may say where it is with a password in
+    # it.
     if not all(isinstance(name, str) for name in given):
         raise BadArgument(
             "status_info", [name for name in given if not isinstance(name, str)], allowed
@@ -115,7 +119,8 @@ def validate_status(given: object) -> Record:
 
 
 def silence_by_wall_clock(ttl: float, last_heartbeat: object, wall: float) -> float:
-    """Seconds for which a service of before the machine's start was silent, by the wall clock; it is down anyhow."""
+    """Seconds for which a service of before the machine's start was silent, by the wall clock; it
+    is down anyhow."""
     return max(2 * ttl, wall - last_heartbeat) if is_number(last_heartbeat) else 2 * ttl
 
 
@@ -128,7 +133,8 @@ def validate_id(value: object, argument: str = "id") -> str | int:
 
 
 def storable(value: object, argument: str, depth: int = 0) -> Any:
-    """A deep copy of what every store can hold: JSON, datetimes with a time zone (to the millisecond), bytes."""
+    """A deep copy of what every store can hold: JSON, datetimes with a time zone (to the
+    millisecond), bytes."""
     if value is None or isinstance(value, (bool, str, bytes)):
         return value
     if isinstance(value, (int, float)):
@@ -164,9 +170,8 @@ def is_number(value: object) -> TypeGuard[float]:
 def problems(record: Mapping[str, Any], now: datetime) -> list[str]:
     """What is wrong with a stored record, for people; empty for a good one.
 
-    The first four kinds keep it out of lookups and purges: it cannot be judged. The others make it look better or worse
-    than it is.
-    """
+    The first four kinds keep it out of lookups and purges: it cannot be judged. The others make it
+    look better or worse than it is."""
     if TOMBSTONE in record:
         return []
     found = []
@@ -191,7 +196,8 @@ def problems(record: Mapping[str, Any], now: datetime) -> list[str]:
 
 
 def is_published(record: Mapping[str, Any]) -> bool:
-    """Whether it is a leader that `Records.publish` wrote: a lease's holder and token, which no ancestor writes."""
+    """Whether it is a leader that `Records.publish` wrote: a lease's holder and token, which no
+    ancestor writes."""
     return isinstance(record.get("holder"), str) and is_number(record.get("token"))
 
 
@@ -217,7 +223,8 @@ Record = dict[str, Any]
 
 
 class RecordWithRemaining(NamedTuple):
-    """A record and the seconds that it stays healthy from now (0 or less: it is down), by the store's clock."""
+    """A record and the seconds that it stays healthy from now (0 or less: it is down), by the
+    store's clock."""
 
     record: Record
     remaining: float

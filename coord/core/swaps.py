@@ -1,4 +1,5 @@
-"""What a swap does to a row, for the stores that compute it in Python. `stores/rethinkdb/` says the same in ReQL."""
+"""What a swap does to a row, for the stores that compute it in Python. `stores/rethinkdb/` says the
+same in ReQL."""
 
 from __future__ import annotations
 
@@ -11,11 +12,13 @@ from coord.core.operations import Claim, Release, Renew
 
 
 def claim(row: Lease, asked: Claim, wall: float) -> Lease | None:
-    """The row after the claim, or None when it does not apply. `row.remaining` is by the store's clock, now."""
-    if asked.expected is not None and row.sight != asked.expected:
+    """The row after the claim, or None when it does not apply. `row.remaining` is by the store's
+    clock, now."""
+    if asked.expected is not None and row.revision != asked.expected:
         return None
-    # As in the other swaps, only with a new beat: a first claim that comes late, or twice, must leave alone what its
-    # candidate holds by now. A feed may have shown its write long before, and a challenger be counting from there.
+    # As in the other swaps, only with a new beat: a first claim that comes late, or twice, must
+    # leave alone what its candidate holds by now. A feed may have shown its write long before, and
+    # a challenger be counting from there.
     mine = row.holder == asked.holder and asked.beat > row.beat
     run_out = asked.skew is not None and row.remaining < -asked.skew
     if not (row.vacant or mine or asked.takeover or run_out):
@@ -36,9 +39,8 @@ def claim(row: Lease, asked: Claim, wall: float) -> Lease | None:
 def renew(row: Lease, asked: Renew, wall: float) -> Lease | None:
     """The row after the renewal, or None.
 
-    Neither `remaining` nor `ttl` gets less within a term: the holder may still count on what it was promised before,
-    and a challenger waits for the row's ttl.
-    """
+    Neither `remaining` nor `ttl` gets less within a term: the holder may still count on what it was
+    promised before, and a challenger waits for the row's ttl."""
     if row.holder != asked.holder or row.token != asked.token or asked.beat <= row.beat:
         return None
     ttl = max(row.ttl, asked.ttl)
@@ -51,7 +53,8 @@ def renew(row: Lease, asked: Renew, wall: float) -> Lease | None:
 
 
 def unchanged_but_renewed(asked: Sequence[Renew], wall: float) -> list[Lease]:
-    """The rows after renewals that found all as their holders had left it, but for what they say of the holders."""
+    """The rows after renewals that found all as their holders had left it, but for what they say of
+    the holders."""
     info: dict[str, Any] = {}  # one for all: candidates keep what they saw
     return [
         Lease(one.role, one.holder, one.token, one.beat, one.ttl, wall, one.ttl, info)
@@ -60,8 +63,8 @@ def unchanged_but_renewed(asked: Sequence[Renew], wall: float) -> list[Lease]:
 
 
 def release(row: Lease, asked: Release, wall: float) -> Lease | None:
-    """The row after the release, or None. The token stays; with `linger` the holder does too, for that long,
-    or the one it is handed over to."""
+    """The row after the release, or None. The token stays; with `linger` the holder does too, for
+    that long, or the one it is handed over to."""
     if row.holder != asked.holder or row.token != asked.token or asked.beat <= row.beat:
         return None
     if asked.to is not None and asked.linger > 0:

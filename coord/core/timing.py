@@ -1,4 +1,5 @@
-"""The durations of an election, checked against each other (rule 11), and the two clocks that they are measured by."""
+"""The durations of an election, checked against each other (rule 11), and the two clocks that they
+are measured by."""
 
 from __future__ import annotations
 
@@ -13,9 +14,9 @@ from coord.errors import BadArgument
 class Instant(NamedTuple):
     """One reading of two clocks, in seconds.
 
-    `awake` stands still while the machine sleeps (CLOCK_MONOTONIC): a challenger waits by it. `total` goes on
-    (CLOCK_BOOTTIME): a leader's deadline is on it, so that a laptop that slept knows that it lost (rule 7).
-    """
+    `awake` stands still while the machine sleeps (CLOCK_MONOTONIC): a challenger waits by it.
+    `total` goes on (CLOCK_BOOTTIME): a leader's deadline is on it, so that a laptop that slept
+    knows that it lost (rule 7)."""
 
     awake: float
     total: float
@@ -36,12 +37,13 @@ class Timing:
     ttl: a lease runs this long after a renewal (30)
     renew_every: a leader renews this often (ttl / 3)
     attempt_timeout: one request to the store may take this long (ttl / 6)
-    margin: a leader stops believing this long before its lease runs out (max(ttl / 10, 1), at most ttl / 4)
+    margin: a leader stops believing this long before its lease runs out (max(ttl / 10, 1), at most
+    ttl / 4)
 
-    `renew_every + 2 * attempt_timeout + margin <= ttl`: one renewal may fail, and a second still be in time. Make one
-    with `Timing.of`, which checks; errors are `BadArgument` and print the numbers. The rule is client-go's
-    (leaderelection.go validates its three durations against each other), made for two attempts.
-    """
+    `renew_every + 2 * attempt_timeout + margin <= ttl`: one renewal may fail, and a second still be
+    in time. Make one with `Timing.of`, which checks; errors are `BadArgument` and print the
+    numbers. The rule is client-go's (leaderelection.go validates its three durations against each
+    other), made for two attempts."""
 
     ttl: float
     renew_every: float
@@ -56,7 +58,8 @@ class Timing:
         attempt_timeout: float | None = None,
         margin: float | None = None,
     ) -> Timing:
-        """The durations, in seconds, with the defaults for those that are not given. Raises `BadArgument`."""
+        """The durations, in seconds, with the defaults for those that are not given. Raises
+        `BadArgument`."""
         ttl = validation.ttl(ttl)
         renew = (
             ttl / 3

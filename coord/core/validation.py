@@ -39,7 +39,8 @@ def role(value: object, argument: str = "role") -> str:
 def number(
     value: object, argument: str, *, low: float, high: float = math.inf, above: bool = False
 ) -> float:
-    """A finite int or float from `low` to `high`; `above` leaves out `low` itself. A bool is not a number here."""
+    """A finite int or float from `low` to `high`; `above` leaves out `low` itself. A bool is not a
+    number here."""
     span = f"{'above' if above else 'from'} {low:g}" + (
         f" to {high:,.10g}" if math.isfinite(high) else ""
     )
@@ -56,8 +57,8 @@ def number(
 
 
 def is_number(value: object, most: float = sys.float_info.max) -> TypeGuard[float]:
-    """Whether something that others wrote is an int or a float of at most `most` either way. A bool is not; nor is NaN,
-    nor an int that no float can hold (JSON knows such)."""
+    """Whether something that others wrote is an int or a float of at most `most` either way. A bool
+    is not; nor is NaN, nor an int that no float can hold (JSON knows such)."""
     return (
         isinstance(value, (int, float)) and not isinstance(value, bool) and -most <= value <= most
     )
@@ -98,12 +99,14 @@ def drain_timeout(value: object, ttl: float) -> float:
 
 
 def min_tenure(value: object, ttl: float) -> float:
-    """How long a term lasts at least before a preferred candidate gets it, in seconds; None: three ttls."""
+    """How long a term lasts at least before a preferred candidate gets it, in seconds; None: three
+    ttls."""
     return 3 * ttl if value is None else number(value, "min_tenure", low=0)
 
 
 def info(value: object, argument: str = "info") -> dict[str, Any]:
-    """What a candidate tells about itself: a mapping that JSON can hold, at most 16 KiB. A copy is returned."""
+    """What a candidate tells about itself: a mapping that JSON can hold, at most 16 KiB. A copy is
+    returned."""
     if value is None:
         return {}
     allowed = f"a dict with string keys that JSON can hold, at most {MAX_INFO_BYTES:,} bytes"

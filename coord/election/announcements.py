@@ -1,8 +1,8 @@
-"""The candidates of one coordinator that wait, on the board, so that people and leaders can see them.
+"""The candidates of one coordinator that wait, on the board, so that people and leaders can see
+them.
 
-Only that: nothing here decides who leads, and nothing of it delays or fails a leadership. What cannot be posted is
-posted with the next round; what is not withdrawn runs out.
-"""
+Only that: nothing here decides who leads, and nothing of it delays or fails a leadership. What
+cannot be posted is posted with the next round; what is not withdrawn runs out."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ from coord.runtime.timers import within
 from coord.stores.protocol import Announcements
 
 COALESCE_DELAY = 1.0
-"""Seconds, at most, between what changes and the round that says so: many changes go in one query."""
+"""Seconds, at most, between what changes and the round that says so: many changes go in one
+query."""
 LIFETIME_TTLS = 3.0
-"""A notice stands for so many ttls of the lease: it is posted anew after 0.5 to 1.5, and one round may fail."""
+"""A notice stands for so many ttls of the lease: it is posted anew after 0.5 to 1.5, and one round
+may fail."""
 MAX_PER_QUERY = 1_000
 """Notices to one query."""
 MAX_QUERY_TIME = 5.0
-"""Seconds that a query may take, at most; a sixth of the shortest ttl in it, as every attempt of a candidate."""
+"""Seconds that a query may take, at most; a sixth of the shortest ttl in it, as every attempt of a
+candidate."""
 CLOSE_TIMEOUT = 1.0
 """Seconds that the end of a coordinator waits for its notices to be taken away."""
 
@@ -46,8 +49,8 @@ class _Announced:
 class CandidateAnnouncer:
     """`board` gives the board, or raises `BadArgument` where the store has none. Lives on one loop.
 
-    Candidates of one ttl are posted anew together, once a ttl. When in it is drawn: processes are not to do it in step.
-    """
+    Candidates of one ttl are posted anew together, once a ttl. When in it is drawn: processes are
+    not to do it in step."""
 
     def __init__(self, board: Callable[[], Announcements]) -> None:
         self._board = board
@@ -62,7 +65,8 @@ class CandidateAnnouncer:
     def add(
         self, candidate: Candidate, ttl: float, heard: Callable[[int], None]
     ) -> Callable[[], None]:
-        """List it, soon; `heard` is told, now and then, how many wait for its role. Returns what ends that."""
+        """List it, soon; `heard` is told, now and then, how many wait for its role. Returns what
+        ends that."""
         try:
             self._board()
         except BadArgument:  # a store of somebody else's, without one
@@ -100,7 +104,8 @@ class CandidateAnnouncer:
             with contextlib.suppress(Exception):  # then it runs out
                 await self._board().withdraw(gone, CLOSE_TIMEOUT)
 
-    # -- the rounds ----------------------------------------------------------------------------------------------
+    # -- the rounds
+    # ----------------------------------------------------------------------------------------------
 
     def _look_at(self, moment: float) -> None:
         if moment < self._due:
@@ -170,8 +175,9 @@ class CandidateAnnouncer:
         return (math.ceil(now / ttl + 0.5 - self._phase) + self._phase) * ttl
 
 
-# -- What is posted loudly about the roles that this coordinator stands for: orders, and candidates that are preferred.
-# Hints, like all that is on the board: a leader that hears nothing leads on, and one that hears of it late is late.
+# -- What is posted loudly about the roles that this coordinator stands for: orders, and candidates
+# that are preferred. Hints, like all that is on the board: a leader that hears nothing leads on,
+# and one that hears of it late is late.
 #
 
 PRUNE_EVERY = 60.0
@@ -182,7 +188,8 @@ WITHDRAW_TIMEOUT = 5.0
 
 
 class RequestListener:
-    """Listens while it is begun and not ended. `hear` is told the role of each notice that came. Lives on one loop."""
+    """Listens while it is begun and not ended. `hear` is told the role of each notice that came.
+    Lives on one loop."""
 
     def __init__(self, board: Callable[[], Announcements], hear: Callable[[str], None]) -> None:
         self._board, self._hear = board, hear
@@ -222,7 +229,8 @@ class RequestListener:
         return [notice for notice, _ in there.values()]
 
     def heeded(self, role: str, key: str) -> None:
-        """It has been done: forget it, and take it off the board, so that nobody waits for it any more."""
+        """It has been done: forget it, and take it off the board, so that nobody waits for it any
+        more."""
         self._heard.get(role, {}).pop(key, None)
         task = asyncio.get_running_loop().create_task(self._withdraw(key), name="coord withdraw")
         self._ending.add(task)

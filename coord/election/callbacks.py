@@ -26,7 +26,8 @@ Functions = tuple[Callable[..., Any], ...]
 current_dispatcher: contextvars.ContextVar[object] = contextvars.ContextVar(
     "coord_callback_of", default=None
 )
-"""The dispatcher whose callback is running here: a callback that stops its own leadership must not wait for itself."""
+"""The dispatcher whose callback is running here: a callback that stops its own leadership must not
+wait for itself."""
 
 
 @dataclass(slots=True)
@@ -94,7 +95,8 @@ class Dispatcher(Protocol):
 
 
 class TaskDispatcher:
-    """One task on the running loop, alive while there is something to do. Plain functions must not block there."""
+    """One task on the running loop, alive while there is something to do. Plain functions must not
+    block there."""
 
     __slots__ = ("_jobs", "_task")
 
@@ -131,7 +133,8 @@ class TaskDispatcher:
 
 
 class ThreadDispatcher:
-    """A thread, taken while there is something to do: ten thousand quiet roles share the one that is kept.
+    """A thread, taken while there is something to do: ten thousand quiet roles share the one that
+    is kept.
 
     Async functions run there too, in a loop made for the call.
     """
@@ -182,11 +185,13 @@ async def _finish(outcome: Awaitable[Any]) -> None:
     await outcome
 
 
-# -- Tells a leadership's callbacks what happened, through its dispatcher, and lives through what they do.
+# -- Tells a leadership's callbacks what happened, through its dispatcher, and lives through what
+# they do.
 
 
 class RunningCallback(NamedTuple):
-    """A callback that has not returned: since when (awake clock), under which term, whether it is an `on_elected`."""
+    """A callback that has not returned: since when (awake clock), under which term, whether it is
+    an `on_elected`."""
 
     name: str
     since: float
@@ -195,7 +200,8 @@ class RunningCallback(NamedTuple):
 
 
 class CallbackRunner:
-    """Each method returns at once; what it announces is called after all that was announced before."""
+    """Each method returns at once; what it announces is called after all that was announced
+    before."""
 
     __slots__ = ("_callbacks", "_dispatcher", "_now", "_role", "running")
 
@@ -211,7 +217,8 @@ class CallbackRunner:
         return self._dispatcher.idle
 
     def elected(self, term: Term, failed: Callable[[], None]) -> None:
-        """`on_elected`, up to the first that raises; then `failed()`, on the dispatcher's thread."""
+        """`on_elected`, up to the first that raises; then `failed()`, on the dispatcher's
+        thread."""
         if not self._callbacks.elected:
             return
 
@@ -222,7 +229,8 @@ class CallbackRunner:
         self._dispatcher.put(job)
 
     def lost(self, term: Term) -> Latch:
-        """`on_lost`. The flag is set when that is over, and with it every job that ran under the term."""
+        """`on_lost`. The flag is set when that is over, and with it every job that ran under the
+        term."""
         ended = Latch()
         if (
             not self._callbacks.lost and self._dispatcher.idle
@@ -277,7 +285,8 @@ class CallbackRunner:
 
 
 def _cancelled() -> bool:
-    """Whether what calls is being cancelled itself, rather than something that a callback waited for."""
+    """Whether what calls is being cancelled itself, rather than something that a callback waited
+    for."""
     try:
         task = asyncio.current_task()
     except RuntimeError:  # a thread's work, which nobody cancels

@@ -1,4 +1,5 @@
-"""One incarnation of a candidate, on asyncio: asks what the core wants asked, waits as it says, tells what happened."""
+"""One incarnation of a candidate, on asyncio: asks what the core wants asked, waits as it says,
+tells what happened."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from coord.core.timing import Timing
 from coord.election import jitter, lifecycle
 from coord.election.callbacks import CallbackRunner, Callbacks, Dispatcher
 from coord.election.lifecycle import TermLifecycle
-from coord.election.session import Surroundings
+from coord.election.session import Session
 from coord.election.term import Term
 from coord.runtime import log
 from coord.runtime.retry import full_jitter
@@ -31,24 +32,32 @@ class Elector:
     """From `start` until it is done. Lives on one loop; only `term` is read from other threads."""
 
     __slots__ = (
-        *("answered", "candidate", "election", "refusal", "renewed_at", "task", "tenure"),
+        *(
+            "first_result_seen",
+            "candidate",
+            "election",
+            "refusal",
+            "renewed_at",
+            "task",
+            "lifecycle_",
+        ),
         *(
             "_ahead",
-            "_around",
-            "_asked",
-            "_ends",
+            "_session",
+            "_sent_at",
+            "_unsubscribes",
             "_failures",
-            "_heed_later",
+            "_check_later",
             "_loop",
             "_min_tenure",
             "_priority",
         ),
-        *("_timer", "_turn", "_wake"),
+        *("_timer", "_waiters", "_wake"),
     )
 
     def __init__(
         self,
-        around: Surroundings,
+        session: Session,
         role: str,
         timing: Timing,
         info: dict[str, Any],
@@ -62,14 +71,14 @@ class Elector:
     ) -> None:
         self.candidate = new_candidate_id()
         self.election = Election(
-            role, self.candidate, timing, info, around.max_clock_skew, floor=floor
+            role, self.candidate, timing, info, session.max_clock_skew, token_floor=floor
         )
-        self._draw(None)
-        self.answered, self._failures = False, 0
+        self._draw_delays(None)
+        self.first_result_seen, self._failures = False, 0
         self.refusal: str | None = None
-        self._around, announcer = around, CallbackRunner(role, callbacks, dispatcher, around.now)
-        self.tenure = TermLifecycle(
-            self.election, announcer, around.now, self._changed, drain_timeout, at_most
+        self._session, announcer = session, CallbackRunner(role, callbacks, dispatcher, session.now)
+        self.lifecycle_ = TermLifecycle(
+            self.election, announcer, session.now, self._changed, drain_timeout, at_most
         )
         self.renewed_at: float | None = (
             None  # when what was applied last was sent, on the awake clock
@@ -77,58 +86,62 @@ class Elector:
         self._ahead: tuple[Action, requests.PendingResult] | None = (
             None  # sent before the task came to its turn
         )
-        self._asked = around.now()  # when the last question left
+        self._sent_at = session.now()  # when the last question left
         self._wake: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._turn: asyncio.Future[None] | None = None  # there while somebody waits in `until`
+        # there while somebody waits in `wait_until`
+        self._waiters: asyncio.Future[None] | None = None
         self._priority, self._min_tenure = priority, min_tenure
-        self._heed_later: asyncio.TimerHandle | None = None
-        self._ends: tuple[Callable[[], None], ...] = ()  # what ends listening
+        self._check_later: asyncio.TimerHandle | None = None
+        self._unsubscribes: tuple[Callable[[], None], ...] = ()  # what ends listening
         self.task = self._loop.create_task(self._run(), name=f"coord {role}")
-        self.task.add_done_callback(self._done, context=around.context)
+        self.task.add_done_callback(self._done, context=session.context)
 
     @property
     def term(self) -> Term | None:
         """The last one, whether it stands or not."""
-        return self.tenure.term
+        return self.lifecycle_.term
 
-    # -- what is asked of it, on its loop ------------------------------------------------------------------------
+    # -- what is asked of it, on its loop
+    # ------------------------------------------------------------------------
 
-    async def until(self, predicate: Callable[[], bool], timeout: float | None = None) -> None:
+    async def wait_until(self, predicate: Callable[[], bool], timeout: float | None = None) -> None:
         """Wait until it holds, until this incarnation is done, or for `timeout` seconds."""
 
         async def turned() -> None:
             while not predicate() and not self.task.done():
-                self._turn = self._turn or self._loop.create_future()
-                await asyncio.shield(self._turn)
+                self._waiters = self._waiters or self._loop.create_future()
+                await asyncio.shield(self._waiters)
 
         with contextlib.suppress(asyncio.TimeoutError):
             await within(turned(), timeout)
 
-    def give_up(self, reason: LossReason, rest: float, to: str | None = None, by: str = "") -> None:
-        """Hand the role over, to the candidate `to` or to anybody, and stand again after `rest` seconds."""
-        self.election.give_up(self._around.now(), reason, rest=rest, to=to, by=by)
+    def resign(self, reason: LossReason, rest: float, to: str | None = None, by: str = "") -> None:
+        """Hand the role over, to the candidate `to` or to anybody, and stand again after `rest`
+        seconds."""
+        self.election.resign(self._session.now(), reason, rest=rest, to=to, by=by)
         self._changed()
 
-    def heed(self) -> None:
-        """Look at what was posted about the role, and give way if that is to be (`coord/core/announcements.py`)."""
-        election, later, self._heed_later = self.election, self._heed_later, None
+    def check_requests(self) -> None:
+        """Look at what was posted about the role, and give way if that is to be
+        (`coord/core/announcements.py`)."""
+        election, later, self._check_later = self.election, self._check_later, None
         if later is not None:
             later.cancel()
         if election.phase is not Phase.LEADING or not (
-            notices := self._around.posted(election.role)
+            notices := self._session.requests_for(election.role)
         ):
             return
-        tenure = self._around.now().awake - self.tenure.began
+        lifecycle_ = self._session.now().awake - self.lifecycle_.began
         answer = decide_handover(
-            notices, election.token, self.candidate, self._priority, tenure, self._min_tenure
+            notices, election.token, self.candidate, self._priority, lifecycle_, self._min_tenure
         )
         if isinstance(answer, float):
-            self._heed_later = self._loop.call_later(answer + 0.01, self.heed)
+            self._check_later = self._loop.call_later(answer + 0.01, self.check_requests)
         elif answer is not None:
             if answer.key:
-                self._around.heeded(election.role, answer.key)
+                self._session.request_done(election.role, answer.key)
             log.info(
                 "leadership.gives_way",
                 role=election.role,
@@ -137,11 +150,11 @@ class Elector:
                 by=answer.by,
             )
             rest = election.timing.ttl if answer.rest is None else answer.rest
-            self.give_up(LossReason.STEPPED_DOWN, rest, answer.to, answer.by)
+            self.resign(LossReason.STEPPED_DOWN, rest, answer.to, answer.by)
 
-    def stand_down(self, linger: float = 0.0) -> None:
+    def stop(self, linger: float = 0.0) -> None:
         """Hand the role over, and be done."""
-        self.election.stand_down(self._around.now(), linger=linger)
+        self.election.stop(self._session.now(), linger=linger)
         self._changed()
 
     def wake(self) -> None:
@@ -152,25 +165,27 @@ class Elector:
         if sleeping is not None and not sleeping.done():
             sleeping.set_result(None)
 
-    # -- the loop ------------------------------------------------------------------------------------------------
+    # -- the loop
+    # ------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         try:
             while True:
-                self.tenure.check_progress()
+                self.lifecycle_.check_progress()
                 ahead, self._ahead = self._ahead, None
                 action, sent = ahead or (self._step(), None)
                 if isinstance(action, Send):
                     try:  # no coroutine of its own: ten thousand wait here at a time
                         result = await (
-                            sent or self._around.ask(action.operation, action.timeout, self._going)
+                            sent
+                            or self._session.submit(action.operation, action.timeout, self._on_sent)
                         )
                     except Exception as err:
                         result = _store_failed(err, self.election.role)
                     self._answer(action, result)
-                    await self.tenure.let_call()
+                    await self.lifecycle_.let_call()
                 elif isinstance(action, Wait):
-                    self._listen()
+                    self._follow()
                     if action.seconds > 0:
                         await self._asleep(action.seconds)
                 elif isinstance(action, Done):
@@ -180,36 +195,38 @@ class Elector:
             await self._cancelled()
             raise
         finally:
-            self._listen_no_more()
+            self._unfollow()
             self.wake()  # takes the timer away
-            if self._heed_later is not None:
-                self._heed_later.cancel()
-            self.tenure.end()
+            if self._check_later is not None:
+                self._check_later.cancel()
+            self.lifecycle_.end()
 
     def _step(self) -> Action:
-        self._going()
-        action = self.election.step(self._asked)
-        self.tenure.publish()
+        self._on_sent()
+        action = self.election.step(self._sent_at)
+        self.lifecycle_.publish()
         return action
 
-    def _going(self) -> None:
-        # A deadline counts from when a claim leaves: thousands may wait in turn, for longer than a lease lasts.
-        self._asked = self._around.now()
+    def _on_sent(self) -> None:
+        # A deadline counts from when a claim leaves: thousands may wait in turn, for longer than a
+        # lease lasts.
+        self._sent_at = self._session.now()
 
-    def _hurry(self) -> None:
-        """What is due is sent in this very turn of the loop, before the task has its own, where the store can."""
+    def _send_due_now(self) -> None:
+        """What is due is sent in this very turn of the loop, before the task has its own, where the
+        store can."""
         if (
             self._wake is not None
             and not self._wake.done()
             and isinstance(action := self._step(), Send)
         ):
-            self._ahead = action, _begin(self._around, action)
+            self._ahead = action, _begin(self._session, action)
         self.wake()
 
     def _answer(self, send: Send, result: Result) -> None:
         self.refusal = result.detail if isinstance(result, Failure) and result.permanent else None
         retry_in = _retry_delay(result, self._failures + 1, self.election.timing.ttl)
-        began, now = self._asked, self._around.now()
+        began, now = self._sent_at, self._session.now()
         if (
             isinstance(result, Answer)
             and result.applied
@@ -225,92 +242,97 @@ class Elector:
                     self.term, now.awake - began.awake, self.term.deadline - now.total
                 )
         self.election.reply(send, result, began, now, retry_in)
-        self.answered = self.answered or self._tried(result)
-        self.tenure.publish()
-        self._tell()
+        self.first_result_seen = self.first_result_seen or self._is_first_result(result)
+        self.lifecycle_.publish()
+        self._notify_waiters()
         if isinstance(send.operation, Claim):
-            self.heed()
+            self.check_requests()
 
-    def _tried(self, result: Result) -> bool:
-        """Whether the first try has come to something: an answer, a refusal, or a store that stays silent."""
+    def _is_first_result(self, result: Result) -> bool:
+        """Whether the first try has come to something: an answer, a refusal, or a store that stays
+        silent."""
         self._failures = self._failures + 1 if isinstance(result, Failure) else 0
         return (
             not isinstance(result, Failure) or result.permanent or self._failures >= GIVE_UP_AFTER
         )
 
     def _asleep(self, seconds: float) -> asyncio.Future[None]:
-        """Done when `wake` is called, by a timer after so many seconds. No coroutine: ten thousand of them sleep."""
+        """Done when `wake` is called, by a timer after so many seconds. No coroutine: ten thousand
+        of them sleep."""
         self._wake = self._loop.create_future()
         if seconds < math.inf:
-            self._timer = self._loop.call_later(seconds, self.wake, context=self._around.context)
+            self._timer = self._loop.call_later(seconds, self.wake, context=self._session.context)
         return self._wake
 
-    def _listen(self) -> None:
-        """A candidate that waits hears of releases through the feed, and is listed; one that leads needs neither."""
-        waits = self.election.phase is Phase.FOLLOWING and self.election.standing
-        if waits and not self._ends:
+    def _follow(self) -> None:
+        """A candidate that waits hears of releases through the feed, and is listed; one that leads
+        needs neither."""
+        waits = self.election.phase is Phase.FOLLOWING and self.election.campaigning
+        if waits and not self._unsubscribes:
             candidate = Candidate(
                 self.election.role, self.candidate, self.election.info, self._priority, time.time()
             )
-            unlist = self._around.list_waiting(candidate, self.election.timing.ttl, self._draw)
-            self._ends = (self._around.follow(candidate.role, self._hinted), unlist)
+            unlist = self._session.announce(candidate, self.election.timing.ttl, self._draw_delays)
+            self._unsubscribes = (self._session.subscribe(candidate.role, self._row_seen), unlist)
         elif self.election.phase is Phase.LEADING:
-            self._listen_no_more()
+            self._unfollow()
 
-    def _draw(self, waiting: int | None) -> None:
+    def _draw_delays(self, waiting: int | None) -> None:
         """So many wait for the role: how long this one lets others go first."""
-        self.election.patience, self.election.courtesy = jitter.draw(
+        self.election.takeover_delay, self.election.release_delay = jitter.draw(
             self.election.timing.ttl, waiting
         )
 
-    def _listen_no_more(self) -> None:
-        ends, self._ends = self._ends, ()
+    def _unfollow(self) -> None:
+        ends, self._unsubscribes = self._unsubscribes, ()
         for end in ends:
             end()
 
-    def _hinted(self, lease: Lease) -> None:
-        before = self.election.seen
-        self.election.hint(lease, self._around.now())
-        self.tenure.publish()
+    def _row_seen(self, lease: Lease) -> None:
+        before = self.election.observed
+        self.election.hint(lease, self._session.now())
+        self.lifecycle_.publish()
         if before is None or lease.vacant or lease.holder != before.holder:
-            self._hurry()
+            self._send_due_now()
 
     def _changed(self) -> None:
-        self.tenure.settle()
-        self._hurry()
-        self._tell()
+        self.lifecycle_.settle()
+        self._send_due_now()
+        self._notify_waiters()
 
     def _done(self, _task: asyncio.Task[None]) -> None:
-        self._around.stands_no_more(self)
-        self._tell()
+        self._session.leave(self)
+        self._notify_waiters()
 
-    def _tell(self) -> None:
-        turn, self._turn = self._turn, None
+    def _notify_waiters(self) -> None:
+        turn, self._waiters = self._waiters, None
         if turn is not None:
             turn.set_result(None)
 
     async def _cancelled(self) -> None:
-        """The loop is being shut down around us: nothing can be drained any more, but a lease can still go back."""
+        """The loop is being shut down around us: nothing can be drained any more, but a lease can
+        still go back."""
         held = self.election.phase in HOLDING
-        self.election.stand_down(self._around.now())
-        self.tenure.end()
+        self.election.stop(self._session.now())
+        self.lifecycle_.end()
         if held:
             self.election.in_flight = None
-            self.election.drained(self._around.now())
-            if isinstance(action := self.election.step(self._around.now()), Send):
+            self.election.drained(self._session.now())
+            if isinstance(action := self.election.step(self._session.now()), Send):
                 with contextlib.suppress(Exception):
-                    await self._around.ask(action.operation, action.timeout)
+                    await self._session.submit(action.operation, action.timeout)
 
 
 def new_candidate_id() -> str:
-    """An id for one incarnation of a candidate, that nobody else has. (The module `uuid` is slow to import.)"""
+    """An id for one incarnation of a candidate, that nobody else has. (The module `uuid` is slow to
+    import.)"""
     return os.urandom(16).hex()
 
 
-def _begin(around: Surroundings, send: Send) -> PendingResult:
+def _begin(session: Session, send: Send) -> PendingResult:
     """Send it in this very turn of the loop, if that can be done."""
     try:
-        return around.begin(send.operation, send.timeout)
+        return session.begin(send.operation, send.timeout)
     except Exception:  # then it is asked, and what comes of that lived through
         return None
 
@@ -337,4 +359,5 @@ def _retry_delay(result: Result, failures: int, ttl: float) -> float:
 
 
 GIVE_UP_AFTER = 3
-"""Tries without an answer after which whoever waits for the outcome of the first claim is told that there is none."""
+"""Tries without an answer after which whoever waits for the outcome of the first claim is told that
+there is none."""

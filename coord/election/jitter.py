@@ -1,11 +1,12 @@
-"""How long a candidate lets others go first: nothing when it is alone, a drawn moment when many wait.
+"""How long a candidate lets others go first: nothing when it is alone, a drawn moment when many
+wait.
 
-All candidates see a lease come free at the same time. Were they all to ask at once, the store would answer two hundred
-questions of which one mattered. So each draws a moment, most of them late ones, and the first has told the others
-through the feed before theirs has come: the truncated exponential timers by which multicast receivers keep their
-answers few (RFC 5401, section 4.2, after Nonnenmacher and Biersack). The span grows with the number of those that wait,
-as far as that is known (`coord/election/announcements.py`), for many on few machines also hear more slowly.
-"""
+All candidates see a lease come free at the same time. Were they all to ask at once, the store would
+answer two hundred questions of which one mattered. So each draws a moment, most of them late ones,
+and the first has told the others through the feed before theirs has come: the truncated exponential
+timers by which multicast receivers keep their answers few (RFC 5401, section 4.2, after
+Nonnenmacher and Biersack). The span grows with the number of those that wait, as far as that is
+known (`coord/election/announcements.py`), for many on few machines also hear more slowly."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ def draw(ttl: float, waiting: int | None) -> tuple[float, float]:
 
 
 def takeover_delay(ttl: float, chance: float, waiting: int | None) -> float:
-    """Seconds beyond the end of a lease that has run out. `chance` is drawn from 0 to 1; `waiting` None: unknown."""
+    """Seconds beyond the end of a lease that has run out. `chance` is drawn from 0 to 1; `waiting`
+    None: unknown."""
     if waiting is None:
         return min(0.1, ttl / 10) * math.sqrt(chance)
     if waiting <= 1:

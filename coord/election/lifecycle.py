@@ -1,4 +1,5 @@
-"""Who is told how elections go, for figures: nobody, until somebody asks (`coord.metrics`). Off, it costs one look."""
+"""Who is told how elections go, for figures: nobody, until somebody asks (`coord.metrics`). Off, it
+costs one look."""
 
 from __future__ import annotations
 
@@ -28,28 +29,32 @@ class Observer(Protocol):
         """A term has ended."""
 
     def renewed(self, term: Term, latency: float, left: float) -> None:
-        """A renewal was answered, `latency` seconds after it was sent and `left` seconds before the term's deadline."""
+        """A renewal was answered, `latency` seconds after it was sent and `left` seconds before the
+        term's deadline."""
 
 
 observer: Observer | None = None
 """The one that is told. Set by `coord.metrics.enable`."""
 
 
-# -- The terms of one candidate, one after the other: who is told of their begin and end, and when their work is over.
+# -- The terms of one candidate, one after the other: who is told of their begin and end, and when
+# their work is over.
 
 AFTER_CALLBACKS = 0.001
 """Seconds that a callback has for itself when it begins."""
 
 
 class TermLifecycle:
-    """Turns what the core says into terms, log events and callbacks. Lives on one loop; `term` is read from anywhere.
+    """Turns what the core says into terms, log events and callbacks. Lives on one loop; `term` is
+    read from anywhere.
 
-    at_most: seconds that the work of a term may stand still (`Term.progress`), from its election on; None: without
+    at_most: seconds that the work of a term may stand still (`Term.progress`), from its election
+    on; None: without
         end. Calls of `@leader_only` bring an `at_most` of their own.
     """
 
     __slots__ = (
-        "_announcer",
+        "_callbacks",
         "_at_most",
         "_changed",
         "_drain",
@@ -59,16 +64,16 @@ class TermLifecycle:
         "_loop",
         "_now",
         "_watchdog",
-        "began",
+        "began_at",
         "drain_timeout",
         "term",
-        "undrained",
+        "still_draining",
     )
 
     def __init__(
         self,
         election: Election,
-        announcer: CallbackRunner,
+        callbacks: CallbackRunner,
         now: Callable[[], Instant],
         changed: Callable[[], None],
         drain_timeout: float,
@@ -76,22 +81,22 @@ class TermLifecycle:
     ) -> None:
         self.term: Term | None = None
         self.drain_timeout, self._at_most = drain_timeout, at_most
-        self._election, self._announcer, self._now, self._changed = (
+        self._election, self._callbacks, self._now, self._changed = (
             election,
-            announcer,
+            callbacks,
             now,
             changed,
         )
         self._loop = asyncio.get_running_loop()
         self._watchdog: Watchdog | None = None
-        self.began = 0.0
+        self.began_at = 0.0
         """When the last term began, on the awake clock."""
         self._drain: asyncio.Task[None] | None = None
         self._elected = False  # just now
         self._ended: asyncio.Handle | None = (
             None  # there while nothing but a turn of the loop keeps the lease
         )
-        self.undrained: Term | None = None
+        self.still_draining: Term | None = None
         """The lost term whose work has not ended within `drain_timeout`, until it does."""
 
     @property
@@ -102,15 +107,16 @@ class TermLifecycle:
     @property
     def running(self) -> RunningCallback | None:
         """The callback that runs now."""
-        return self._announcer.running
+        return self._callbacks.running
 
-    async def let_call(self) -> None:
-        """Callbacks of an election go first: their thread cannot run while this one does what else comes of it."""
-        if self._elected and not self._announcer.idle:
+    async def yield_to_callbacks(self) -> None:
+        """Callbacks of an election go first: their thread cannot run while this one does what else
+        comes of it."""
+        if self._elected and not self._callbacks.idle:
             await asyncio.sleep(AFTER_CALLBACKS)
         self._elected = False
 
-    def publish(self) -> None:
+    def apply_events(self) -> None:
         """Tell what the core has decided since the last time."""
         self.check_progress()
         term, election = self.term, self._election
@@ -126,22 +132,23 @@ class TermLifecycle:
             and not term._extend(election.deadline)
         ):
             self.check_progress()
-            election.forfeit(self._now())
+            election.expire_now(self._now())
         for event in election.take_events():
-            self._tell_of(event)
+            self._apply(event)
 
     def check_progress(self) -> None:
-        """A term whose job stands still is lost. It is not renewed from here on, nor released: the job still runs, so
-        the lease runs out by itself (rule 3). Others come first: we rest until they have had their chance."""
+        """A term whose job stands still is lost. It is not renewed from here on, nor released: the
+        job still runs, so the lease runs out by itself (rule 3). Others come first: we rest until
+        they have had their chance."""
         term, election = self.term, self._election
         if term is None or term._progress is None or election.phase is not Phase.LEADING:
             return
         if term.token == election.token and term._stalled:
             now, timing = self._now(), election.timing
-            election.give_up(now, LossReason.NO_PROGRESS, rest=timing.ttl + timing.renew_every)
+            election.resign(now, LossReason.NO_PROGRESS, rest=timing.ttl + timing.renew_every)
             election.abandon(now)
 
-    def _tell_of(self, event: Event) -> None:
+    def _apply(self, event: Event) -> None:
         role = self._election.role
         if isinstance(event, Elected):
             term = self._begin(event)
@@ -149,7 +156,7 @@ class TermLifecycle:
             if observer is not None:
                 observer.elected(term)
             self._elected = True
-            self._announcer.elected(
+            self._callbacks.elected(
                 term, functools.partial(self._on_loop, self._callback_failed, term)
             )
         elif isinstance(event, Lost):
@@ -163,15 +170,15 @@ class TermLifecycle:
             )
             if observer is not None:
                 observer.lost(lost, reason)
-            ended = self._announcer.lost(lost)
+            ended = self._callbacks.lost(lost)
             if ended:
                 self._ended = self._loop.call_soon(self._drained)
             else:
                 self._drain = self._loop.create_task(
-                    self._until_drained(lost, ended), name=f"coord drain {role}"
+                    self._drain_term(lost, ended), name=f"coord drain {role}"
                 )
         else:
-            self._announcer.new_leader(event.lease)
+            self._callbacks.new_leader(event.lease)
 
     def _begin(self, elected: Elected) -> Term:
         term = Term(
@@ -184,11 +191,12 @@ class TermLifecycle:
         term._sooner = self._watch_soon
         if self._at_most is not None:
             term._watch(self._at_most)
-        self.term, self.began = term, self._now().awake
+        self.term, self.began_at = term, self._now().awake
         return term
 
     def _watch_soon(self) -> None:
-        """Something that runs under the term is to be looked at earlier than planned; said on any thread."""
+        """Something that runs under the term is to be looked at earlier than planned; said on any
+        thread."""
         self._on_loop(self._watch)
 
     def _watch(self) -> None:
@@ -200,7 +208,7 @@ class TermLifecycle:
         self.check_progress()
         self._changed()
 
-    async def _until_drained(self, term: Term, ended: Latch) -> None:
+    async def _drain_term(self, term: Term, ended: Latch) -> None:
         """Wait for `on_lost` and for every job under the term, then let the core go on (rule 3)."""
         try:
             await within(_happened(ended), self.drain_timeout)
@@ -213,15 +221,16 @@ class TermLifecycle:
             )
             self._election.abandon(self._now())
             self._changed()
-            self.undrained = term
+            self.still_draining = term
             await ended
-            self.undrained = None
+            self.still_draining = None
         self._drain = None
         self._drained()
 
-    def settle(self) -> None:
-        """Tell what the core has decided, and let it go on now where nothing is left to wait for."""
-        self.publish()
+    def apply_and_continue(self) -> None:
+        """Tell what the core has decided, and let it go on now where nothing is left to wait
+        for."""
+        self.apply_events()
         ended, self._ended = self._ended, None
         if ended is not None:
             ended.cancel()
@@ -243,7 +252,7 @@ class TermLifecycle:
 
     def _callback_failed(self, term: Term) -> None:
         if self.term is term:
-            self._election.give_up(
+            self._election.resign(
                 self._now(), LossReason.CALLBACK_FAILED, rest=self._election.timing.ttl
             )
             self._changed()

@@ -1,4 +1,5 @@
-"""One role as it is told to people and caches: which row counts, when it runs out, whether who leads has changed."""
+"""One role as it is told to people and caches: which row counts, when it runs out, whether who
+leads has changed."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 
 class LeaderTracker:
-    """Takes rows as they are read or shown by a feed, in any order and repeated. `now` is a clock of this process."""
+    """Takes rows as they are read or shown by a feed, in any order and repeated. `now` is a clock
+    of this process."""
 
     def __init__(self) -> None:
         self._row: Lease | None = None
@@ -34,11 +36,13 @@ class LeaderTracker:
         return self._told is not None
 
     def saw(self, row: Lease, now: float) -> bool:
-        """Take in what came at `now`; whether somebody else led then, or nobody, than was told last."""
+        """Take in what came at `now`; whether somebody else led then, or nobody, than was told
+        last."""
         if self._row is None or not row.older_than(self._row):
             runs_out = now + row.remaining
-            if self._row is not None and row.sight == self._row.sight:
-                # A feed without a clock gives every row its whole ttl: who has seen this write before knows better.
+            if self._row is not None and row.revision == self._row.revision:
+                # A feed without a clock gives every row its whole ttl: who has seen this write
+                # before knows better.
                 runs_out = min(runs_out, self.runs_out)
             self._row, self.runs_out = row, runs_out
         return self.changed(now)
@@ -66,9 +70,9 @@ _UNKNOWN = (None, 0.0)
 class LeaderCache:
     """Written by the watchers on the coordinator's loop, read from any thread.
 
-    A role is here while somebody watches its leader and the feed is alive; when the feed breaks, what was known is
-    forgotten, and lookups ask the store again. As fresh as the feed: a millisecond or so behind the store.
-    """
+    A role is here while somebody watches its leader and the feed is alive; when the feed breaks,
+    what was known is forgotten, and lookups ask the store again. As fresh as the feed: a
+    millisecond or so behind the store."""
 
     def __init__(self) -> None:
         self._watched: dict[str, int] = {}
@@ -91,7 +95,7 @@ class LeaderCache:
         if lease.role in self._watched:
             runs_out = time.monotonic() + lease.remaining
             before = self._leases.get(lease.role) or self._before.get(lease.role)
-            if before is not None and lease.sight == before[0].sight:
+            if before is not None and lease.revision == before[0].revision:
                 runs_out = min(
                     runs_out, before[1]
                 )  # a feed without a clock gives every row its whole ttl
@@ -122,7 +126,8 @@ class LeaderCache:
         )
 
 
-# -- `watch_leader`: every change of a role's leader, "nobody" among them, for as long as somebody listens.
+# -- `watch_leader`: every change of a role's leader, "nobody" among them, for as long as somebody
+# listens.
 
 
 class LeaderSource(Protocol):
@@ -136,14 +141,15 @@ class LeaderSource(Protocol):
 
 
 RowQueue = asyncio.Queue[tuple[Lease, float]]
-"""Rows, each with the moment at which it came: whoever takes them may be slow, and a lease runs on from then."""
+"""Rows, each with the moment at which it came: whoever takes them may be slow, and a lease runs on
+from then."""
 
 
 async def next_row(rows: RowQueue, within: float | None) -> tuple[Lease, float] | None:
     """The next row; None when none comes `within` so many seconds (None: wait for ever).
 
-    Not `asyncio.wait_for`: before Python 3.12 it swallows a cancellation that comes together with a row.
-    """
+    Not `asyncio.wait_for`: before Python 3.12 it swallows a cancellation that comes together with a
+    row."""
     if not rows.empty():
         return rows.get_nowait()
     getting = asyncio.ensure_future(rows.get())
@@ -158,9 +164,9 @@ async def next_row(rows: RowQueue, within: float | None) -> tuple[Lease, float] 
 async def watch_leader(source: LeaderSource, role: str) -> AsyncIterator[Lease | None]:
     """Who leads now (None for nobody), then each change.
 
-    A lease that runs out with nobody to take it is reported when it does, by the clock of this process. A feed may
-    anticipate a write that fails, so this tells people and caches; it decides nothing.
-    """
+    A lease that runs out with nobody to take it is reported when it does, by the clock of this
+    process. A feed may anticipate a write that fails, so this tells people and caches; it decides
+    nothing."""
     hints = RowQueue()
     loop, story, begun = asyncio.get_running_loop(), LeaderTracker(), False
 
@@ -190,7 +196,8 @@ async def watch_leader(source: LeaderSource, role: str) -> AsyncIterator[Lease |
         source.known.unwatch(role)
 
 
-# -- `watch_leaders`: every change of any role's leader, those of roles that appear later among them.
+# -- `watch_leaders`: every change of any role's leader, those of roles that appear later among
+# them.
 
 
 class LeaderChange(NamedTuple):
@@ -246,10 +253,11 @@ class _Trackers:
 
 
 async def watch_leaders(source: LeadersSource) -> AsyncIterator[LeaderChange]:
-    """Each role that somebody leads now, then each change of any role's leader, None for nobody; through outages.
+    """Each role that somebody leads now, then each change of any role's leader, None for nobody;
+    through outages.
 
-    What was seen in an outage is told after it. As `changes_of_leader`, it tells people; it decides nothing.
-    """
+    What was seen in an outage is told after it. As `changes_of_leader`, it tells people; it decides
+    nothing."""
     loop, stories, backoff = asyncio.get_running_loop(), _Trackers(), Backoff(0.05, 5.0)
     rows = RowQueue()
     for row in sorted(await source.read(None), key=lambda one: one.role):
@@ -269,7 +277,8 @@ async def watch_leaders(source: LeadersSource) -> AsyncIterator[LeaderChange]:
 
 
 async def _pump(store: Store, rows: RowQueue, backoff: Backoff) -> None:
-    """The feed's rows, again and again after a failure. The first rows of a feed are the present ones."""
+    """The feed's rows, again and again after a failure. The first rows of a feed are the present
+    ones."""
     while True:
         feed = cast("AsyncGenerator[Lease, Any]", store.watch(None))
         try:

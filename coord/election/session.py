@@ -1,93 +1,413 @@
-"""What a standing candidate needs of its coordinator."""
+"""A session: one store on one event loop, and everything that the elections on it share."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable, Collection, Coroutine
-from typing import Any, Protocol
+import functools
+import weakref
+from collections.abc import Awaitable, Callable, Collection
+from typing import Protocol, TypeVar
 
-from coord.core.announcements import Announcement, Candidate
+from coord.core import validation
+from coord.core.announcements import Announcement, Candidate, by_priority
 from coord.core.lease import Lease
-from coord.core.operations import Operation, Result
+from coord.core.operations import Failure, Operation, Renew, Result
 from coord.core.timing import Instant
-from coord.election.elector import Elector
+from coord.election.announcements import CandidateAnnouncer, RequestListener
+from coord.election.observe import LeaderCache
+from coord.errors import BadArgument
+from coord.runtime import clock, process
+from coord.runtime.retry import retry_until
+from coord.runtime.timers import LightSemaphore
+from coord.stores import requests
+from coord.stores.batching import MAX_SINGLE_REQUESTS, RenewalBatcher, SwapBatcher
+from coord.stores.feeds import SharedFeed
+from coord.stores.protocol import Announcements, Bulk, HasAnnouncements, HasRecords, Records, Store
+from coord.stores.requests import ImmediateRequests, PendingResult
+
+T = TypeVar("T")
+
+MAX_CONCURRENT_CLAIMS = 128
+"""Limits claims in flight on a store without batches: with more, each would wait in the store until
+its own deadline had passed."""
+SUSPEND_CHECK_EVERY = 0.5
+"""Seconds between two checks whether the machine was suspended, while the session has members."""
+MIN_SUSPEND = 0.1
+"""Seconds of suspend that are worth waking all members for."""
+MIN_ID_PREFIX = 4
+"""Characters of a candidate's id that are enough to name it, if they name only one candidate."""
 
 
-class Surroundings(Protocol):
-    """A store to ask, feeds to hear, a board to be listed on, and the clocks."""
+class Member(Protocol):
+    """What a session knows about a candidate that runs on it."""
+
+    task: asyncio.Task[None]
+
+    @property
+    def role(self) -> str:
+        """The role that it is a candidate for."""
+
+    @property
+    def stop_timeout(self) -> float:
+        """Seconds that it may take from `stop` until it is done."""
+
+    def wake(self) -> None:
+        """Look at the clock again: the machine was suspended."""
+
+    def check_requests(self) -> None:
+        """Look at the announcements for the role again: one has arrived."""
+
+    def stop(self) -> None:
+        """Resign, and be done when the work of the term has ended."""
+
+    def after_fork(self) -> None:
+        """In a forked child: nothing of this candidate belongs to this process."""
+
+
+class HasSession(Protocol):
+    """An object that elections can run on, such as a coordinator."""
+
+    @property
+    def session(self) -> Session:
+        """The session that its elections share."""
+
+
+class Session:
+    """One store on one event loop, and what all elections on it share: requests, feeds,
+    announcements, clocks.
+
+    It makes no connection before the first request. It knows its members only by the `Member`
+    protocol.
+
+    Attributes:
+        store: The store that requests go to.
+        now: Reads the clocks.
+        timeout: Seconds that a lookup may take, retries included.
+        last_error: Why the last request failed, for messages to people; "" when the store answered
+        it.
+        leaders: What the feed last showed of the leaders that somebody watches.
+        members: The candidates that run on this session.
+        on_close: Called before the members stop: heartbeats end, published leaders are withdrawn.
+        context: Timers run in this context. Otherwise each of thousands of timers would copy its
+        own.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        timeout: float = 5.0,
+        now: Callable[[], Instant] = clock.system_now,
+    ) -> None:
+        self.store = store
+        self.timeout = validation.number(timeout, "timeout", low=0, above=True)
+        self.now = now
+        self._start()
+        process.reset_after_fork(self)
+        _sessions.add(self)
+
+    def _start(self) -> None:
+        self.last_error = ""
+        self.leaders = LeaderCache()
+        self.members: set[Member] = set()
+        self.on_close: set[Callable[[], Awaitable[None]]] = set()
+        self.context = contextvars.copy_context()
+        self._renewals = RenewalBatcher(self.store.renew, self._on_result)
+        self._immediate = ImmediateRequests(self._on_result)
+        bulk = isinstance(self.store, Bulk)
+        self._semaphore = LightSemaphore(MAX_SINGLE_REQUESTS if bulk else MAX_CONCURRENT_CLAIMS)
+        self._batches = (
+            SwapBatcher(functools.partial(requests.send_all, self.store), self._on_result)
+            if bulk
+            else None
+        )
+        self._feed = SharedFeed(lambda: self.store, self.leaders.invalidate)
+        self._announcer = CandidateAnnouncer(lambda: self.announcements)
+        self._requests = RequestListener(lambda: self.announcements, self._request_arrived)
+        self._suspends = SuspendDetector(self.members, lambda: self.now())
+        self.__dict__.pop("announcements", None)  # the child of a fork makes its own
+
+    # -- the store ---------------------------------------------------------------------------------
 
     @property
     def max_clock_skew(self) -> float | None:
-        """How far the store's clock may be off, in seconds; None: it is not to be gone by."""
+        """Seconds that the store's clock may be off; None: leases never run out by the store's
+        clock."""
+        return self.store.max_clock_skew
 
     @property
-    def context(self) -> contextvars.Context:
-        """What timers are run in: one for all candidates, where each would have a copy of its own."""
+    def last_tick(self) -> float | None:
+        """When the loop turned last, on the awake clock, to half a second; None while there are no
+        members."""
+        return self._suspends.last_tick
 
-    def now(self) -> Instant:
-        """The clocks."""
+    @functools.cached_property
+    def announcements(self) -> Announcements:
+        """The store's announcements.
 
-    def ask(
-        self, operation: Operation, timeout: float, going: Callable[[], None] = ...
+        Raises:
+            BadArgument: The store keeps no announcements.
+        """
+        if not isinstance(self.store, HasAnnouncements):
+            kind = type(self.store).__name__
+            raise BadArgument(
+                "store", kind, "a store with announcements (a method announcements())"
+            )
+        return self.store.announcements()
+
+    def records(self, table: str) -> Records:
+        """Return the service records in `table` of the store.
+
+        Raises:
+            BadArgument: The store keeps no service records.
+        """
+        if not isinstance(self.store, HasRecords):
+            kind = type(self.store).__name__
+            raise BadArgument(
+                "store", kind, "a store with service records (a method records(table))"
+            )
+        return self.store.records(table)
+
+    async def open(self, timeout: float | None = None) -> None:
+        """Check that the store can be reached and used.
+
+        Args:
+            timeout: Seconds to wait; None means the timeout of the session.
+
+        Raises:
+            StoreUnavailable: The store did not answer in time.
+            StoreRefused: The store is not set up (`NotSetUp`) or denies access (`AccessDenied`).
+        """
+        await self.store.open(self.timeout if timeout is None else timeout)
+
+    # -- requests ----------------------------------------------------------------------------------
+
+    def submit(
+        self, operation: Operation, timeout: float, on_sent: Callable[[], None] = lambda: None
     ) -> Awaitable[Result]:
-        """Put one operation to the store, bounded by `timeout` seconds. Never raises for a store's trouble. `going` is
-        called when it leaves, for it may have to wait before that."""
+        """Send one operation to the store. It never raises: what a store raises becomes a
+        `Failure`.
 
-    def begin(self, operation: Operation, timeout: float) -> Coroutine[Any, Any, Result] | None:
-        """Put it to the store in this very turn of the loop, to be awaited as `ask` is. None: that cannot be done."""
+        Args:
+            operation: What the store is to do.
+            timeout: Seconds that the store may take once the operation was sent.
+            on_sent: Called when the operation is sent. It may have waited in turn for longer than a
+            ttl before.
+        """
+        if isinstance(operation, Renew):
+            # No coroutine of its own: ten thousand renewals wait at a time.
+            return self._renewals.renew(operation, timeout)
+        if self._batches is not None and self._semaphore.busy:
+            queued = self._batches.add(operation, timeout, on_sent)
+            if queued is not None:
+                return queued
+        return self._submit_alone(operation, timeout, on_sent)
 
-    def follow(self, role: str, listener: Callable[[Lease], None]) -> Callable[[], None]:
-        """Hear the feed's hints about `role`; returns what ends that."""
+    async def _submit_alone(
+        self, operation: Operation, timeout: float, on_sent: Callable[[], None]
+    ) -> Result:
+        turn = self._semaphore.take()
+        try:
+            if turn is not None:
+                await turn
+            on_sent()
+            result = await requests.send(self.store, operation, timeout)
+        finally:
+            self._semaphore.give_back(turn)
+        self._on_result(result)
+        return result
 
-    def list_waiting(
-        self, candidate: Candidate, ttl: float, heard: Callable[[int], None]
+    def _on_result(self, result: Result) -> None:
+        self.last_error = result.detail if isinstance(result, Failure) else ""
+
+    def send_now(self, operation: Operation, timeout: float) -> PendingResult:
+        """Send one operation in this very iteration of the loop, and return what to await for its
+        result.
+
+        Returns:
+            None if the store cannot do that, or too many such requests are under way.
+        """
+        return self._immediate.begin(self.store, operation, timeout)
+
+    async def read(self, roles: Collection[str] | None) -> list[Lease]:
+        """Return the leases of `roles` (None: of all roles), retried within the timeout of the
+        session.
+
+        Raises:
+            StoreUnavailable: The store did not answer in time.
+            StoreRefused: The store will go on refusing.
+        """
+        wanted = None if roles is None else list(roles)
+        return await self.retry(lambda timeout: self.store.read(wanted, timeout))
+
+    async def retry(self, ask: Callable[[float], Awaitable[T]]) -> T:
+        """Return what `ask(seconds left)` returns, retried within the timeout of the session.
+
+        Raises:
+            StoreUnavailable: Every try raised it, until the time was over.
+        """
+        return await retry_until(ask, self.timeout)
+
+    # -- what the store tells ----------------------------------------------------------------------
+
+    def subscribe(self, role: str, listener: Callable[[Lease], None]) -> Callable[[], None]:
+        """Call `listener` with each row of `role` that the feed shows. Returns a function that
+        unsubscribes."""
+        return self._feed.add(role, listener)
+
+    def announce(
+        self, candidate: Candidate, ttl: float, on_count: Callable[[int], None]
     ) -> Callable[[], None]:
-        """Show it on the board, if there is one; `heard` is told how many wait. Returns what ends that."""
+        """Announce a candidate that waits, if the store keeps announcements.
 
-    def stands_no_more(self, standing: Any) -> None:
-        """The candidate `standing` is done."""
+        Args:
+            candidate: The candidate.
+            ttl: The ttl of its lease, in seconds.
+            on_count: Called with the number of candidates that wait for the role.
 
-    def posted(self, role: str) -> list[Announcement]:
-        """What was posted loudly about the role, as far as this process has heard."""
+        Returns:
+            A function that withdraws the announcement.
+        """
+        return self._announcer.add(candidate, ttl, on_count)
 
-    def heeded(self, role: str, key: str) -> None:
-        """The notice `key` was acted upon: it is taken off the board."""
+    def requests_for(self, role: str) -> list[Announcement]:
+        """Return the urgent announcements for `role` that this process has heard of."""
+        return self._requests.pending(role)
 
+    def request_done(self, role: str, key: str) -> None:
+        """Withdraw the request `key`: it was carried out."""
+        self._requests.done(role, key)
 
-# -- Timers stand still while the machine sleeps: when it has slept, let all candidates look at the clock at once.
+    def _request_arrived(self, role: str) -> None:
+        for member in tuple(self.members):
+            if member.role == role:
+                member.check_requests()
 
-SUSPEND_CHECK = 0.5
-"""Seconds between looks at whether the machine slept, while somebody stands for something."""
+    async def candidates(self, role: str | None) -> list[Candidate]:
+        """Return the candidates that wait for `role` (None: for any role), by priority and waiting
+        time."""
+        roles = None if role is None else [role]
+        rows = await self.retry(lambda timeout: self.announcements.read(roles, timeout))
+        return by_priority(rows)
+
+    async def find_candidate(self, role: str, name: str) -> Candidate:
+        """Return the one candidate waiting for `role` that `name` names.
+
+        Args:
+            role: The role that it waits for.
+            name: Its id, the first four or more characters of its id, or the `name` in its info.
+
+        Raises:
+            BadArgument: No candidate has that name, or several have it.
+        """
+        validation.name(name, "to", 200, "a candidate's id or name, at most 200 bytes long")
+        waiting = await self.candidates(role)
+        named = [candidate for candidate in waiting if candidate.candidate == name] or [
+            candidate
+            for candidate in waiting
+            if candidate.info.get("name") == name
+            or (len(name) >= MIN_ID_PREFIX and candidate.candidate.startswith(name))
+        ]
+        if len(named) != 1:
+            ids = ", ".join(candidate.candidate for candidate in (named or waiting)[:5])
+            found = f"it names several: {ids}" if named else f"waiting now: {ids or 'nobody'}"
+            raise BadArgument(
+                "to", name, f"must name one candidate that waits for {role!r} ({found})"
+            )
+        return named[0]
+
+    # -- members -----------------------------------------------------------------------------------
+
+    def join(self, member: Member) -> None:
+        """Count `member` among the candidates of this session until `close_quickly`."""
+        # `async with` and a cancelled loop release leases; SIGTERM alone would skip both.
+        process.exit_on_sigterm()
+        self.members.add(member)
+        self._suspends.start()
+        self._requests.start()
+
+    def close_quickly(self, member: Member) -> None:
+        """The candidate `member` is done."""
+        self.members.discard(member)
+        if not self.members:
+            self._requests.stop()
+
+    async def stop_members(self) -> None:
+        """End heartbeats and publications, then stop every candidate and wait until its work has
+        ended."""
+        await asyncio.gather(*(close() for close in tuple(self.on_close)))
+        running = [member for member in self.members if not member.task.done()]
+        for member in running:
+            member.stop()
+        if running:
+            longest = max(member.stop_timeout for member in running)
+            await asyncio.wait({member.task for member in running}, timeout=longest)
+
+    async def close(self) -> None:
+        """Close the feeds, then the store. Call `stop_members` first."""
+        await asyncio.gather(self._announcer.close(), self._requests.close())
+        self._suspends.stop()
+        await self._feed.close()
+        await self.store.close()
+
+    def after_fork(self) -> None:
+        """In a forked child: nothing of this belongs to it (rule 9)."""
+        for member in self.members:
+            member.after_fork()
+        self.store.abandon()
+        self._start()
 
 
 class SuspendDetector:
-    """For the candidates in `standings`, as long as there are any. `now` reads the clocks."""
+    """Wakes the members of a session when the machine was suspended, because timers stand still
+    meanwhile.
 
-    def __init__(self, standings: Collection[Elector], now: Callable[[], Instant]) -> None:
-        self._standings, self._now = standings, now
+    Args:
+        members: The candidates to wake; it runs while there are any.
+        now: Reads the clocks.
+    """
+
+    def __init__(self, members: Collection[Member], now: Callable[[], Instant]) -> None:
+        self._members, self._now = members, now
         self._task: asyncio.Task[None] | None = None
-        self.ticked: float | None = None
-        """When the loop turned last, on the awake clock, to half a second; None while nobody stands for anything."""
+        self.last_tick: float | None = None
+        """When the loop turned last, on the awake clock, to half a second; None while there are no
+        members."""
 
-    def begin(self) -> None:
-        """Look from now on, if nobody does."""
+    def start(self) -> None:
+        """Check from now on, if it does not run already."""
         if self._task is None or self._task.done():
-            self.ticked = self._now().awake
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="coord suspend")
+            self.last_tick = self._now().awake
+            loop = asyncio.get_running_loop()
+            self._task = loop.create_task(self._run(), name="coord suspend")
 
-    def end(self) -> None:
+    def stop(self) -> None:
+        """Check no longer."""
         if self._task is not None:
             self._task.cancel()
 
     async def _run(self) -> None:
         before = self._now()
-        while self._standings:
-            await asyncio.sleep(SUSPEND_CHECK)
+        while self._members:
+            await asyncio.sleep(SUSPEND_CHECK_EVERY)
             after = self._now()
-            self.ticked = after.awake
-            if (after.total - before.total) - (after.awake - before.awake) > 0.1:
-                for standing in tuple(self._standings):
-                    standing.wake()
+            self.last_tick = after.awake
+            suspended = (after.total - before.total) - (after.awake - before.awake)
+            if suspended > MIN_SUSPEND:
+                for member in tuple(self._members):
+                    member.wake()
             before = after
-        self.ticked = None
+        self.last_tick = None
+
+
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def sessions() -> list[Session]:
+    """Return every session of this process, from any thread."""
+    while True:
+        try:
+            return list(_sessions)
+        except RuntimeError:  # another thread made a session meanwhile
+            continue

@@ -1,4 +1,5 @@
-"""Whether the jobs under a term go forward. Kept by the term, under its lock; the watchdog looks at it by a timer."""
+"""Whether the jobs under a term go forward. Kept by the term, under its lock; the watchdog looks at
+it by a timer."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ NEVER = float("inf")
 
 
 class WatchedJob:
-    """One job that may stand still for `at_most` seconds; `due` is when it must have moved, on the awake clock."""
+    """One job that may stand still for `at_most` seconds; `due` is when it must have moved, on the
+    awake clock."""
 
     __slots__ = ("at_most", "due")
 
@@ -30,9 +32,8 @@ class WatchedJob:
 class ProgressTracker:
     """The watched jobs of one term.
 
-    All times are on the clock that stands still while the machine sleeps: a job cannot move then, and whether the
-    lease outlived the sleep is for the deadline to say.
-    """
+    All times are on the clock that stands still while the machine sleeps: a job cannot move then,
+    and whether the lease outlived the sleep is for the deadline to say."""
 
     __slots__ = ("armed", "due", "jobs")
 
@@ -55,7 +56,8 @@ class ProgressTracker:
         self._reckon()
 
     def moved(self, now: float) -> None:
-        """The calling job goes forward; called from outside of any watched job of this term, all of them do."""
+        """The calling job goes forward; called from outside of any watched job of this term, all of
+        them do."""
         own = current_job.get()
         for job in [own] if own in self.jobs and own is not None else self.jobs:
             job.due = now + job.at_most
@@ -71,16 +73,17 @@ current_job: contextvars.ContextVar[WatchedJob | None] = contextvars.ContextVar(
 """The watched job that the calling code is part of."""
 
 
-# -- Looks, by a timer on coord's own loop, whether the watched jobs of a term go forward (`at_most`).
+# -- Looks, by a timer on coord's own loop, whether the watched jobs of a term go forward
+# (`at_most`).
 
 
 class Watchdog:
-    """Calls `stalled` once a watched job of the term stands still. Costs one timer while such a job runs.
+    """Calls `stalled` once a watched job of the term stands still. Costs one timer while such a job
+    runs.
 
-    The timer is only what makes the loss *told* soon: `Term.held` reads the clock itself, so a loop that is late
-    delays `on_lost`, and nobody believes for longer. A job that goes forward does not touch the timer; that finds out
-    when it fires, once per `at_most`.
-    """
+    The timer is only what makes the loss *told* soon: `Term.held` reads the clock itself, so a loop
+    that is late delays `on_lost`, and nobody believes for longer. A job that goes forward does not
+    touch the timer; that finds out when it fires, once per `at_most`."""
 
     __slots__ = ("_loop", "_stalled", "_term", "_timer")
 
@@ -108,9 +111,8 @@ class Watchdog:
 class Term:
     """One unbroken hold of a role, under one fencing token.
 
-    `held` and `check()` read the machine's clock and nothing else (rule 6): no thread has to run, and no store has to
-    answer, for a term to be over. Once over, it never comes back.
-    """
+    `held` and `check()` read the machine's clock and nothing else (rule 6): no thread has to run,
+    and no store has to answer, for a term to be over. Once over, it never comes back."""
 
     __slots__ = (
         "__weakref__",
@@ -143,7 +145,8 @@ class Term:
         self.token = token
         self._lock = threading.Lock()
         self.lost = Latch(self._lock)
-        """Set once the term is over: `lost.wait(seconds)` in a thread, `await term.lost` in a coroutine."""
+        """Set once the term is over: `lost.wait(seconds)` in a thread, `await term.lost` in a
+        coroutine."""
         self._deadline = deadline
         self._reason: LossReason | None = None
         self._over = False
@@ -160,7 +163,8 @@ class Term:
 
     @property
     def deadline(self) -> float:
-        """Until when it stands, unless renewed: seconds on the clock that counts suspend (CLOCK_BOOTTIME)."""
+        """Until when it stands, unless renewed: seconds on the clock that counts suspend
+        (CLOCK_BOOTTIME)."""
         return self._deadline
 
     @property
@@ -187,20 +191,21 @@ class Term:
         return self._reason
 
     def check(self) -> None:
-        """Raises `LeadershipLost` when the term is over. Cheap: call it before every step that matters.
+        """Raises `LeadershipLost` when the term is over. Cheap: call it before every step that
+        matters.
 
-        A check is not a fence: the process may be frozen between it and the write. Send the token along
-        (`coord.fencing`, and rule 10 in docs/guarantees.md).
-        """
+        A check is not a fence: the process may be frozen between it and the write. Send the token
+        along (`coord.fencing`, and rule 10 in docs/guarantees.md)."""
         if not self.held:
             raise LeadershipLost(self.role, self.token, self.reason)
 
     def progress(self) -> None:
-        """Say that the job goes forward: from here it has its `at_most` seconds anew. Raises what `check()` raises.
+        """Say that the job goes forward: from here it has its `at_most` seconds anew. Raises what
+        `check()` raises.
 
-        It speaks for the call of `@leader_only` that it is made in; from anywhere else (a thread that the job
-        started, a callback) for all that is watched under this term. Without an `at_most` it only checks.
-        """
+        It speaks for the call of `@leader_only` that it is made in; from anywhere else (a thread
+        that the job started, a callback) for all that is watched under this term. Without an
+        `at_most` it only checks."""
         self.check()
         if self._progress is None:
             return
@@ -211,10 +216,12 @@ class Term:
         if late:
             self.check()
 
-    # -- for the shells -----------------------------------------------------------------------------------------
+    # -- for the shells
+    # -----------------------------------------------------------------------------------------
 
     def _overdue(self) -> bool:
-        """Under the lock: whether it is over, by the clock. Once seen, it is so whatever comes later (rule 6)."""
+        """Under the lock: whether it is over, by the clock. Once seen, it is so whatever comes
+        later (rule 6)."""
         if self._over:
             return True
         now = self._now()
@@ -231,7 +238,8 @@ class Term:
             return self._overdue()
 
     def _extend(self, deadline: float) -> bool:
-        """A renewal was answered. False when somebody has already been told that the term is over."""
+        """A renewal was answered. False when somebody has already been told that the term is
+        over."""
         with self._lock:
             if self._overdue():
                 return False
@@ -247,7 +255,8 @@ class Term:
         self.lost.set()
 
     def _enter(self, at_most: float | None = None) -> WatchedJob | None:
-        """A job starts under this term, watched when `at_most`; raises `LeadershipLost` when it is over."""
+        """A job starts under this term, watched when `at_most`; raises `LeadershipLost` when it is
+        over."""
         self.check()
         with self._lock:
             self._jobs += 1
@@ -282,8 +291,8 @@ class Term:
             return self._overdue() and self._reason is LossReason.NO_PROGRESS
 
     def _stalls_in(self) -> float | None:
-        """For the watchdog, which looks again then: seconds until it is over for want of progress, 0 when it is; None
-        while nothing is watched."""
+        """For the watchdog, which looks again then: seconds until it is over for want of progress,
+        0 when it is; None while nothing is watched."""
         with self._lock:
             progress = self._progress
             if progress is None or (self._overdue() and self._reason is not LossReason.NO_PROGRESS):
@@ -311,14 +320,16 @@ _current: contextvars.ContextVar[Term | None] = contextvars.ContextVar("coord_te
 
 
 def current_term() -> Term | None:
-    """The term that the calling code runs under: inside `@leader_only`, `Leadership.run` and `on_elected`.
+    """The term that the calling code runs under: inside `@leader_only`, `Leadership.run` and
+    `on_elected`.
 
     None elsewhere. A thread that the job starts does not inherit it: hand the term over.
     """
     return _current.get()
 
 
-# -- Running a job under a term: the job finds the term, the leadership knows that it runs, a coroutine ends with it.
+# -- Running a job under a term: the job finds the term, the leadership knows that it runs, a
+# coroutine ends with it.
 
 T = TypeVar("T")
 
@@ -326,9 +337,11 @@ T = TypeVar("T")
 def run_under_term(
     term: Term, at_most: float | None, function: Callable[..., T], *args: Any, **kwargs: Any
 ) -> T:
-    """Call a plain function with `coord.current_term()` set. Raises `LeadershipLost` when the term is over already.
+    """Call a plain function with `coord.current_term()` set. Raises `LeadershipLost` when the term
+    is over already.
 
-    at_most: seconds from now, or from the last `term.progress()` in it, after which the term is lost
+    at_most: seconds from now, or from the last `term.progress()` in it, after which the term is
+    lost
         (`LossReason.NO_PROGRESS`); None: without end.
     Until it returns, its process does not claim the role again.
     """
@@ -349,7 +362,8 @@ async def run_async_under_term(
     *args: Any,
     **kwargs: Any,
 ) -> T:
-    """Await a coroutine function likewise; it is cancelled when the term is lost, and `LeadershipLost` raised."""
+    """Await a coroutine function likewise; it is cancelled when the term is lost, and
+    `LeadershipLost` raised."""
     watched = term._enter(at_most)
     token, job_token = _current.set(term), current_job.set(watched)
     try:

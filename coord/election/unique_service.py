@@ -1,4 +1,5 @@
-"""`unique_service`: leadership by calls instead of by a loop. One query a call, the same lease, rules and tokens."""
+"""`unique_service`: leadership by calls instead of by a loop. One query a call, the same lease,
+rules and tokens."""
 
 from __future__ import annotations
 
@@ -42,18 +43,20 @@ class _Claimant:
         self.given, self.info, self.timing = copied, info, timing
 
     def knows(self, given: Mapping[str, Any]) -> bool:
-        """Whether it is what was given last, and plain. Checking it anew takes longer than the rest of a call."""
+        """Whether it is what was given last, and plain. Checking it anew takes longer than the rest
+        of a call."""
         return self.given == given and all(
             type(one) in _PLAIN and type(one) is type(given[key]) for key, one in self.given.items()
         )
 
 
 class UniqueServices:
-    """The candidates that `unique_service` was called for, by role and by the `id` that the caller gave them.
+    """The candidates that `unique_service` was called for, by role and by the `id` that the caller
+    gave them.
 
-    The holder in the lease is a random id of this incarnation, whatever the caller's fields say: two processes that
-    are configured alike never renew each other's lease (hazard 3 of the ancestor).
-    """
+    The holder in the lease is a random id of this incarnation, whatever the caller's fields say:
+    two processes that are configured alike never renew each other's lease (hazard 3 of the
+    ancestor)."""
 
     def __init__(self, coordinator: AsyncCoordinator) -> None:
         self._coordinator = coordinator
@@ -73,7 +76,8 @@ class UniqueServices:
         async with contender.lock:
             contender.election.timing, contender.election.info = timing, info
             answer = await self._claim_or_keep(contender.election)
-        # What the row says of its holder is not in every answer to a renewal that was applied, but it is this.
+        # What the row says of its holder is not in every answer to a renewal that was applied, but
+        # it is this.
         return (
             self._record(answer.lease, info if answer.applied else answer.lease.info)
             if answer.lease.led
@@ -97,7 +101,7 @@ class UniqueServices:
             election.drained(
                 began
             )  # the caller's loop is the work, and it is here, between two passes
-            election.prompt()
+            election.try_now()
             action = election.step(began)
             assert isinstance(
                 action, Send
@@ -121,7 +125,7 @@ class UniqueServices:
 
         try:
             sent = elector._begin(coordinator, action)
-            result = await (sent or coordinator.ask(action.operation, action.timeout, going))
+            result = await (sent or coordinator.submit(action.operation, action.timeout, going))
         finally:
             election.reply(action, result, began, coordinator.now())
             election.take_events()
@@ -135,7 +139,7 @@ class UniqueServices:
     async def _give_back(self, election: Election) -> None:
         """Once at the most; before that comes a look, where a claim was never answered."""
         now = self._coordinator.now()
-        election.stand_down(now)
+        election.stop(now)
         election.drained(now)
         for _ in range(2):
             began = self._coordinator.now()

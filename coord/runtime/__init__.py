@@ -1,1 +1,2 @@
-"""What the standard library lacks for coord: clocks, a background event loop, threads, timers, retries."""
+"""What the standard library lacks for coord: clocks, a background event loop, threads, timers,
+retries."""

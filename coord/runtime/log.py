@@ -1,8 +1,8 @@
 """What coord says in the log: few events, with stable names and fields (docs/events.md lists them).
 
-They go to structlog when the application has configured it, else through the standard `logging` to the logger
-`coord`. Nothing is configured here: without handlers the standard library shows warnings and errors, and no more.
-"""
+They go to structlog when the application has configured it, else through the standard `logging` to
+the logger `coord`. Nothing is configured here: without handlers the standard library shows warnings
+and errors, and no more."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ _standard = logging.getLogger("coord")
 
 def emit(level: int, event: str, *, error: BaseException | None = None, **fields: Any) -> None:
     """One event. `error` adds its traceback."""
-    # Importing structlog takes 50 ms, which the first election of a process must not wait for: it is imported where
-    # something is to be written, and an application that has configured it has imported it.
+    # Importing structlog takes 50 ms, which the first election of a process must not wait for: it
+    # is imported where something is to be written, and an application that has configured it has
+    # imported it.
     configured = sys.modules.get("structlog")
     if configured is not None and configured.is_configured():
         if error is not None:

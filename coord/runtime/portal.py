@@ -1,21 +1,29 @@
-"""The one background thread of a sync coordinator: an asyncio loop that other threads hand work to."""
+"""The one background thread of a sync coordinator: an asyncio loop that other threads hand work
+to."""
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
+import inspect
+import queue
 import threading
-from collections.abc import Callable, Coroutine
-from typing import Any, Generic, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
 
 from coord.errors import CoordError
 
+A = TypeVar("A")
+A_co = TypeVar("A_co", covariant=True)
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Portal:
-    """Started by the first call. A daemon: it lives until the interpreter ends, so that leases can be released."""
+    """Started by the first call. A daemon: it lives until the interpreter ends, so that leases can
+    be released."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -40,18 +48,18 @@ class Portal:
             return self._loop
 
     def call(
-        self, work: Callable[[], Coroutine[Any, Any, T]], first: Callable[[], None] | None = None
+        self, work: Callable[[], Coroutine[Any, Any, T]], before: Callable[[], None] | None = None
     ) -> T:
         """Run a coroutine there and wait for it here. Interrupted (Ctrl-C), it is cancelled there.
 
-        first: what cannot wait for a task to begin; it raises nothing. Raises what the coroutine raises, and
-        `concurrent.futures.CancelledError` where the thread ended, or was ended, before it did.
-        """
+        first: what cannot wait for a task to begin; it raises nothing. Raises what the coroutine
+        raises, and `concurrent.futures.CancelledError` where the thread ended, or was ended, before
+        it did."""
         if threading.current_thread() is self._thread:
             raise CoordError(
                 "a sync call from coord's own loop would wait for itself; use the async names there"
             )
-        call, calls = _Call(work, self.loop(), first), self._calls
+        call, calls = _Call(work, self.loop(), before), self._calls
         calls.add(call)
         try:
             return call.outcome()
@@ -61,6 +69,32 @@ class Portal:
     def submit(self, work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
         """Run a coroutine there, to be awaited on the caller's own loop."""
         return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop()))
+
+    def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
+        """Yield what an async iterator yields there, for the calling thread. Closing this one
+        cancels the other."""
+        arrived: queue.SimpleQueue[tuple[T] | BaseException] = queue.SimpleQueue()
+
+        async def pump() -> None:
+            try:
+                async for item in items:
+                    arrived.put((item,))
+            except BaseException as err:
+                arrived.put(err)
+                raise
+            arrived.put(StopIteration())
+
+        task = asyncio.run_coroutine_threadsafe(pump(), self.loop())
+        try:
+            while True:
+                item = arrived.get()
+                if isinstance(item, (StopIteration, asyncio.CancelledError)):
+                    return
+                if isinstance(item, BaseException):
+                    raise item
+                yield item[0]
+        finally:
+            task.cancel()
 
     def stop(self) -> None:
         """End the thread, and close the loop."""
@@ -95,21 +129,21 @@ class Portal:
 
 
 class _Call(Generic[T]):
-    """A coroutine that another thread waits for: it is woken as the last thing that the coroutine's task does.
+    """A coroutine that another thread waits for: it is woken as the last thing that the coroutine's
+    task does.
 
-    `asyncio.run_coroutine_threadsafe` tells it by way of two futures and a turn of the loop more, for which a sync call
-    would wait each time.
-    """
+    `asyncio.run_coroutine_threadsafe` tells it by way of two futures and a turn of the loop more,
+    for which a sync call would wait each time."""
 
-    __slots__ = ("_done", "_error", "_first", "_task", "_value", "_work", "loop")
+    __slots__ = ("_done", "_error", "_before", "_task", "_value", "_work", "loop")
 
     def __init__(
         self,
         work: Callable[[], Coroutine[Any, Any, T]],
         loop: asyncio.AbstractEventLoop,
-        first: Callable[[], None] | None,
+        before: Callable[[], None] | None,
     ) -> None:
-        self._work, self._first, self.loop = work, first, loop
+        self._work, self._before, self.loop = work, before, loop
         self._task: asyncio.Task[None] | None = None
         self._value: T | None = None
         self._error: BaseException | None = asyncio.CancelledError()  # until there is an outcome
@@ -143,8 +177,8 @@ class _Call(Generic[T]):
 
     def _begin(self) -> None:
         try:
-            if self._first is not None:
-                self._first()
+            if self._before is not None:
+                self._before()
         finally:  # whatever comes of that, somebody waits here
             self._task = self.loop.create_task(self._run())
             self._task.add_done_callback(self._ended)
@@ -165,3 +199,81 @@ class _Call(Generic[T]):
         except BaseException as err:  # carried over to whoever waits, whatever it is
             self._error = err
         self._done.release()
+
+
+class ClosesInThread(Protocol):
+    """Something with a thread of its own, which ends before the store is closed."""
+
+    def halt(self) -> None:
+        """Tell the thread to end. Returns at once."""
+
+    def join(self) -> None:
+        """Wait until the thread has ended."""
+
+    async def unregister(self) -> None:
+        """Tell the store that it is gone. Called on the portal's loop."""
+
+
+class HasPortal(Protocol):
+    """What the sync classes need of the object whose thread they work on, such as a coordinator."""
+
+    portal: Portal
+    on_close: set[ClosesInThread]
+
+    def close_quickly(self) -> None:
+        """Close within a few seconds, because the process ends. Raises nothing."""
+
+
+class Facade(Protocol[A_co]):
+    """A sync object in front of an async one, which lives on the loop of a portal."""
+
+    @property
+    def portal(self) -> Portal:
+        """The portal on whose loop the async object lives."""
+
+    @property
+    def inner(self) -> A_co:
+        """The async object."""
+
+
+def blocking(
+    method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Facade[A], P], T]:
+    """Return the sync twin of an async method: it runs on the portal, and blocks until that has
+    returned.
+
+    `wait = blocking(AsyncLeadership.wait)` in the body of a facade has the name, the parameters,
+    the types and the docstring of `AsyncLeadership.wait`."""
+
+    @functools.wraps(method)
+    def call(self: Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.portal.call(functools.partial(method, self.inner, *args, **kwargs))
+
+    return _as_method(call, method)
+
+
+def iterating(
+    method: Callable[Concatenate[A, P], AsyncIterator[T]],
+) -> Callable[Concatenate[Facade[A], P], Iterator[T]]:
+    """Return the sync twin of a method that returns an async iterator: it returns a plain iterator.
+
+    Arguments are checked by the call itself, not by the first step of the iterator.
+    """
+
+    @functools.wraps(method)
+    def call(self: Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        return self.portal.iterate(method(self.inner, *args, **kwargs))
+
+    return _as_method(call, method)
+
+
+def _as_method(call: Callable[P, T], method: Callable[..., Any]) -> Callable[P, T]:
+    """Show the signature of `method` without following `__wrapped__`, which would make a coroutine
+    function of it."""
+    del call.__wrapped__  # type: ignore[attr-defined] # set by functools.wraps
+    signature = inspect.signature(method)
+    returns = signature.return_annotation
+    if isinstance(returns, str):
+        returns = returns.replace("AsyncIterator[", "Iterator[")
+    cast("Any", call).__signature__ = signature.replace(return_annotation=returns)
+    return call

@@ -1,4 +1,5 @@
-"""Rule 9: a forked child drops every term, connection and id. One counter says in which process we are."""
+"""Rule 9: a forked child drops every term, connection and id. One counter says in which process we
+are."""
 
 from __future__ import annotations
 
@@ -17,14 +18,16 @@ fork_generation = 0
 
 class ForkAware(Protocol):
     def after_fork(self) -> None:
-        """Called in the child, before any other code of it: forget, touch nothing, raise nothing."""
+        """Called in the child, before any other code of it: forget, touch nothing, raise
+        nothing."""
 
 
 _known: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 
 def reset_after_fork(thing: ForkAware) -> None:
-    """Have `thing.after_fork` called in every child of this process, for as long as somebody holds it."""
+    """Have `thing.after_fork` called in every child of this process, for as long as somebody holds
+    it."""
     _known.add(thing)
 
 
@@ -43,7 +46,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class ClosesAtExit(Protocol):
-    def leave(self) -> None:
+    def close_quickly(self) -> None:
         """Release what is held, within a few seconds. Raises nothing."""
 
 
@@ -52,12 +55,11 @@ _registered_in: int | None = None
 
 
 def close_at_exit(leaver: ClosesAtExit) -> None:
-    """Have `leaver.leave()` called when this process ends.
+    """Have `leaver.close_quickly()` called when this process ends.
 
-    SIGTERM ends a Python process without a word, unless somebody handles it. Where nobody does, it is turned into
-    `SystemExit(143)` in the main thread, so that `finally` blocks run and the lease goes back; a handler of the
-    application's own is left alone.
-    """
+    SIGTERM ends a Python process without a word, unless somebody handles it. Where nobody does, it
+    is turned into `SystemExit(143)` in the main thread, so that `finally` blocks run and the lease
+    goes back; a handler of the application's own is left alone."""
     global _registered_in
     _leavers.add(leaver)
     if _registered_in != fork_generation:
@@ -90,4 +92,4 @@ def _terminated(number: int, _frame: FrameType | None) -> NoReturn:
 
 def _leave_all() -> None:
     for leaver in list(_leavers):
-        leaver.leave()
+        leaver.close_quickly()

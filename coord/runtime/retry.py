@@ -12,9 +12,9 @@ from coord.errors import StoreUnavailable
 class Backoff:
     """`next()` gives the seconds to wait; `reset()` after a success.
 
-    Random from the first step on, so that a thousand candidates that lost their store together do not come back
-    together (the AWS Architecture Blog's "Exponential Backoff And Jitter", as tenacity implements it).
-    """
+    Random from the first step on, so that a thousand candidates that lost their store together do
+    not come back together (the AWS Architecture Blog's "Exponential Backoff And Jitter", as
+    tenacity implements it)."""
 
     __slots__ = ("_failures", "_first", "_most")
 
@@ -49,7 +49,8 @@ T = TypeVar("T")
 
 
 async def retry_until(ask: Callable[[float], Awaitable[T]], timeout: float) -> T:
-    """What `ask(seconds left)` returns. Raises `StoreUnavailable` when it does so for `timeout` seconds."""
+    """What `ask(seconds left)` returns. Raises `StoreUnavailable` when it does so for `timeout`
+    seconds."""
     loop, backoff = asyncio.get_running_loop(), Backoff(0.02, 1.0)
     until = loop.time() + timeout
     while True:

@@ -13,10 +13,11 @@ from coord.runtime import process
 
 
 class Latch:
-    """`wait(timeout)` in a thread, `await flag` in a coroutine, `is_set()` anywhere. Set once, never cleared.
+    """`wait(timeout)` in a thread, `await flag` in a coroutine, `is_set()` anywhere. Set once,
+    never cleared.
 
-    `lock`: one that its owner has anyway, and does not hold when it calls; without one it has its own.
-    """
+    `lock`: one that its owner has anyway, and does not hold when it calls; without one it has its
+    own."""
 
     __slots__ = ("_actions", "_lock", "_set")
 
@@ -46,7 +47,8 @@ class Latch:
             action()
 
     def when_set(self, action: Callable[[], None]) -> Callable[[], None]:
-        """Call `action` once it has happened (at once when it has), on whatever thread set it. Returns an undo."""
+        """Call `action` once it has happened (at once when it has), on whatever thread set it.
+        Returns an undo."""
         with self._lock:
             if not self._set:
                 self._actions += (action,)
@@ -55,7 +57,8 @@ class Latch:
         return lambda: None
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Block this thread for up to `timeout` seconds (None: without end). Whether it has happened."""
+        """Block this thread for up to `timeout` seconds (None: without end). Whether it has
+        happened."""
         if self._set:
             return True
         event = threading.Event()
@@ -89,16 +92,16 @@ class Latch:
             self._actions = tuple(one for one in self._actions if one is not action)
 
 
-# -- Threads for callbacks. One with nothing left to do is kept for the next: to wake it takes a tenth of starting one.
-# At most one is kept, whatever the number of roles; all are daemons.
+# -- Threads for callbacks. One with nothing left to do is kept for the next: to wake it takes a
+# tenth of starting one. At most one is kept, whatever the number of roles; all are daemons.
 #
 
 Work = Callable[[], None]
 _Inbox = queue.SimpleQueue[tuple[Work, str]]
 
 _kept: list[tuple[int, _Inbox]] = []
-"""Who waits for work, and under which epoch: in a forked child, nobody does. Its methods are atomic: no lock is needed,
-which a fork might leave taken."""
+"""Who waits for work, and under which epoch: in a forked child, nobody does. Its methods are
+atomic: no lock is needed, which a fork might leave taken."""
 
 
 def start_thread_soon(work: Work, name: str) -> None:
@@ -137,7 +140,9 @@ def _live(work: Work, name: str) -> None:
         contextvars.Context().run(work)  # what callbacks set is not seen by those of other roles
         del work
         if begun != process.fork_generation or any(epoch == begun for epoch, _ in tuple(_kept)):
-            return  # in a child that the work forked, this is the only thread: were it kept, the child would never end
+            # in a child that the work forked, this is the only thread: were it kept, the child
+            # would never end
+            return
         threading.current_thread().name = "coord spare"
         _kept.append((begun, inbox))
         work, name = inbox.get()

@@ -1,4 +1,5 @@
-"""Waiting for something, but not for ever, without a task of its own, and without a cancellation that gets lost."""
+"""Waiting for something, but not for ever, without a task of its own, and without a cancellation
+that gets lost."""
 
 from __future__ import annotations
 
@@ -12,9 +13,11 @@ T = TypeVar("T")
 
 
 async def within(work: Awaitable[T], timeout: float | None) -> T:
-    """What `work` returns. After `timeout` seconds (None: never) it is cancelled, and `asyncio.TimeoutError` raised."""
-    # Up to Python 3.11 `wait_for` makes a task: two turns of the loop, which somebody may be waiting for. And it
-    # swallows a cancellation that comes together with the outcome: whoever cancelled then waits for ever.
+    """What `work` returns. After `timeout` seconds (None: never) it is cancelled, and
+    `asyncio.TimeoutError` raised."""
+    # Up to Python 3.11 `wait_for` makes a task: two turns of the loop, which somebody may be
+    # waiting for. And it swallows a cancellation that comes together with the outcome: whoever
+    # cancelled then waits for ever.
     if sys.version_info >= (3, 11):
         async with asyncio.timeout(timeout):
             return await work
@@ -54,7 +57,8 @@ class HasDeadline(Protocol):
 
 
 class DeadlineTimer:
-    """Of one loop. The timer stays when what it was set for is over: it finds nothing then, and is set no more."""
+    """Of one loop. The timer stays when what it was set for is over: it finds nothing then, and is
+    set no more."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -85,11 +89,13 @@ class DeadlineTimer:
             one.wake()
 
 
-# -- So many at a time, and the others in turn: a semaphore that costs those who wait a future, and no coroutines.
+# -- So many at a time, and the others in turn: a semaphore that costs those who wait a future, and
+# no coroutines.
 
 
 class LightSemaphore:
-    """Lives on one loop. `turn = turns.take()`; await it, where it is not None; in the end `turns.give_back(turn)`."""
+    """Lives on one loop. `turn = turns.take()`; await it, where it is not None; in the end
+    `turns.give_back(turn)`."""
 
     def __init__(self, at_once: int) -> None:
         self._free = at_once
@@ -110,7 +116,8 @@ class LightSemaphore:
         return turn
 
     def give_back(self, turn: asyncio.Future[None] | None) -> None:
-        """Let the next one go on. Whoever was cancelled gives back, too: its turn may have come just before."""
+        """Let the next one go on. Whoever was cancelled gives back, too: its turn may have come
+        just before."""
         if turn is not None and (turn.cancelled() or not turn.done()):
             turn.cancel()  # it never came
             return

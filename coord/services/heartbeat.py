@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from coord.services.registry import AsyncServiceRegistry, ServiceRegistry
 
 UNREGISTER_TIMEOUT = 3.0
-"""Seconds that the end of a heartbeat waits for a store that does not answer; then the record runs out by itself."""
+"""Seconds that the end of a heartbeat waits for a store that does not answer; then the record runs
+out by itself."""
 
 
 class HeartbeatState:
-    """The part that needs no waiting. `every` is in seconds; the other two are what `Heartbeat` was given."""
+    """The part that needs no waiting. `every` is in seconds; the other two are what `Heartbeat` was
+    given."""
 
     def __init__(self, status: object, load: object, every: float | None) -> None:
         if not isinstance(status, Mapping) and not callable(status):
@@ -94,7 +96,8 @@ class HeartbeatState:
             )
 
 
-# -- `Heartbeat` and `AsyncHeartbeat`: a service's heartbeats in the background, for as long as it runs.
+# -- `Heartbeat` and `AsyncHeartbeat`: a service's heartbeats in the background, for as long as it
+# runs.
 
 
 class _Known:
@@ -119,19 +122,23 @@ class _Known:
 
 
 class Heartbeat(_Known):
-    """Registers a service, heartbeats it every ttl / 3 from a thread of its own, and unregisters it at the end.
+    """Registers a service, heartbeats it every ttl / 3 from a thread of its own, and unregisters it
+    at the end.
 
-    Use it as a context manager, or by `start` and `stop`; what is still running when the process ends is unregistered
-    then. An outage of the store is survived: it goes on trying, and registers anew where the record has gone.
+    Use it as a context manager, or by `start` and `stop`; what is still running when the process
+    ends is unregistered then. An outage of the store is survived: it goes on trying, and registers
+    anew where the record has gone.
 
     registry: a `ServiceRegistry`.
-    status: the dict for `heartbeat`, or a function that returns it, called for each heartbeat. Without an `id` one is
+    status: the dict for `heartbeat`, or a function that returns it, called for each heartbeat.
+    Without an `id` one is
         made and kept.
-    load: a number, or a function that returns one, called for each heartbeat; instead of `load` in the status.
+    load: a number, or a function that returns one, called for each heartbeat; instead of `load` in
+    the status.
     every: seconds between heartbeats (ttl / 3).
 
-    A function that raises costs that heartbeat, and is logged: a service that cannot say how it is, is not healthy.
-    """
+    A function that raises costs that heartbeat, and is logged: a service that cannot say how it is,
+    is not healthy."""
 
     def __init__(
         self,
@@ -151,8 +158,8 @@ class Heartbeat(_Known):
     def start(self) -> None:
         """Heartbeat once, then from the background. Does nothing when it runs already.
 
-        Raises `BadArgument` for a bad status, and `StoreRefused`; a store that is not there is tried again later.
-        """
+        Raises `BadArgument` for a bad status, and `StoreRefused`; a store that is not there is
+        tried again later."""
         if self._thread is not None and self._epoch == process.fork_generation:
             return
         if (
@@ -173,13 +180,15 @@ class Heartbeat(_Known):
         self._thread.start()
 
     def stop(self) -> None:
-        """No more heartbeats, and unregister. A store that does not answer is logged: the record runs out by itself."""
+        """No more heartbeats, and unregister. A store that does not answer is logged: the record
+        runs out by itself."""
         if self._thread is not None and self._epoch == process.fork_generation:
             self.halt()
             self.join()
-            self._registry.coordinator.engine.call(self.farewell)
+            self._registry.coordinator.portal.call(self.farewell)
 
-    # The three steps of `stop`, so that a coordinator that closes takes each for all heartbeats at once.
+    # The three steps of `stop`, so that a coordinator that closes takes each for all heartbeats at
+    # once.
 
     def halt(self) -> None:
         """Begin no more heartbeats. Does not wait."""

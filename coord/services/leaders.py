@@ -1,4 +1,5 @@
-"""Leaders in the table of services, where clients of the ancestor look for them. The lease decides; this only tells."""
+"""Leaders in the table of services, where clients of the ancestor look for them. The lease decides;
+this only tells."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 
 class LeaderPublisher:
-    """Writes leaders as `{"id": role, "role": role, "ttl": …}`, and heeds those that old clients wrote."""
+    """Writes leaders as `{"id": role, "role": role, "ttl": …}`, and heeds those that old clients
+    wrote."""
 
     def __init__(self, coordinator: AsyncCoordinator, records: Records, table: str) -> None:
         self._coordinator, self._records, self._table = coordinator, records, table
@@ -28,11 +30,12 @@ class LeaderPublisher:
     async def unique_service(
         self, role: str, candidate: Mapping[str, Any] | None
     ) -> dict[str, Any] | None:
-        """One more query than without: a look at an old client's claim, or the publication of our own.
+        """One more query than without: a look at an old client's claim, or the publication of our
+        own.
 
-        The look and the claim are two steps. They keep out of a role that old clients have, and stay out of each
-        other's way in a move that is made one after the other; they do not make an election among old and new.
-        """
+        The look and the claim are two steps. They keep out of a role that old clients have, and
+        stay out of each other's way in a move that is made one after the other; they do not make an
+        election among old and new."""
         if role not in self.published:
             found = await self._coordinator._retried(
                 lambda timeout: self._records.healthy(None, timeout, key=role)

@@ -38,11 +38,11 @@ def validate_choice(choose: object) -> str:
 async def choose_service(records: Records, role: str, choose: str, timeout: float) -> Record | None:
     """A healthy service of that role, or None.
 
-    "least" is the lowest load. Everybody who looks between two heartbeats gets the same one, so a crowd lands on it.
-    "spread" draws two at random and takes the lower load of them: nearly as well balanced as always finding the
-    lowest, and with figures that are a heartbeat old much better (Mitzenmacher, "The Power of Two Choices in
-    Randomized Load Balancing", 2001; "How Useful Is Old Information?", 2000).
-    """
+    "least" is the lowest load. Everybody who looks between two heartbeats gets the same one, so a
+    crowd lands on it. "spread" draws two at random and takes the lower load of them: nearly as well
+    balanced as always finding the lowest, and with figures that are a heartbeat old much better
+    (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001; "How Useful Is Old
+    Information?", 2000)."""
     if choose == "least":
         return await records.least(role, timeout)
     two = await records.sample(role, 2, timeout)
@@ -51,7 +51,8 @@ async def choose_service(records: Records, role: str, choose: str, timeout: floa
     )  # of equal loads the first, and the order is random
 
 
-# -- `AsyncServiceRegistry`: services heartbeat, others find the healthy ones. The successor of `doublethink`'s.
+# -- `AsyncServiceRegistry`: services heartbeat, others find the healthy ones. The successor of
+# `doublethink`'s.
 
 UNANSWERED_WINDOW = 300.0
 """Seconds for which a registration that was never answered is taken to be under way still."""
@@ -77,16 +78,19 @@ class _Registration:
 
 
 class AsyncServiceRegistry:
-    """The services of one table. All durations are in seconds; health is judged by the store's clock, in the query.
+    """The services of one table. All durations are in seconds; health is judged by the store's
+    clock, in the query.
 
     coordinator: an `AsyncCoordinator`, or a URL that one is made of (and closed with the registry).
-    table: on RethinkDB the table of that name, which the ancestor's clients may use at the same time.
-    publish: also write the leaders that `unique_service` makes into the table, as old clients' lookups expect them,
-        and heed the leaders that old clients have written there (docs/moving-over.md says what that can and cannot do).
+    table: on RethinkDB the table of that name, which the ancestor's clients may use at the same
+    time.
+    publish: also write the leaders that `unique_service` makes into the table, as old clients'
+    lookups expect them,
+        and heed the leaders that old clients have written there (docs/moving-over.md says what that
+        can and cannot do).
 
-    Every call raises `StoreUnavailable` when the store does not answer within the coordinator's timeout, and
-    `StoreRefused` (`NotSetUp`, `AccessDenied`) when it will go on refusing.
-    """
+    Every call raises `StoreUnavailable` when the store does not answer within the coordinator's
+    timeout, and `StoreRefused` (`NotSetUp`, `AccessDenied`) when it will go on refusing."""
 
     def __init__(
         self,
@@ -127,23 +131,25 @@ class AsyncServiceRegistry:
         await self.close()
 
     async def close(self) -> None:
-        """Take back what was published, and close the coordinator if it was made here. Services stay registered."""
+        """Take back what was published, and close the coordinator if it was made here. Services
+        stay registered."""
         if self.publishing is not None:
             await self.publishing.take_back()
         if self._owns:
             await self.coordinator.close()
 
-    # -- being there -------------------------------------------------------------------------------------------
+    # -- being there
+    # -------------------------------------------------------------------------------------------
 
     async def heartbeat(self, status_info: Mapping[str, Any]) -> Record:
-        """Say that a service is there: write its record, and return it as stored, with `id` and the store's times.
+        """Say that a service is there: write its record, and return it as stored, with `id` and the
+        store's times.
 
-        `status_info` needs `role`, `ttl` (seconds) and `load` (lower is better); anything else is kept as given, and
-        it is never changed. Without an `id` one is made: send it back with each later heartbeat. The natural cadence
-        is `ttl / 3`; `coord.Heartbeat` does it for you. One query. Raises `BadArgument` for what cannot be stored.
-        After `StoreUnavailable` the record may have been written or not; calling again with the same dict is right,
-        id or none.
-        """
+        `status_info` needs `role`, `ttl` (seconds) and `load` (lower is better); anything else is
+        kept as given, and it is never changed. Without an `id` one is made: send it back with each
+        later heartbeat. The natural cadence is `ttl / 3`; `coord.Heartbeat` does it for you. One
+        query. Raises `BadArgument` for what cannot be stored. After `StoreUnavailable` the record
+        may have been written or not; calling again with the same dict is right, id or none."""
         record = service_records.validate_status(status_info)
         role, made = record["role"], "id" not in record
         if made:
@@ -163,7 +169,8 @@ class AsyncServiceRegistry:
                 )
             except BaseException:
                 if not entry.registered and made:
-                    # The next heartbeat of that role without an id takes this one: a lost answer leaves no twin.
+                    # The next heartbeat of that role without an id takes this one: a lost answer
+                    # leaves no twin.
                     self._unanswered.setdefault(role, []).append(key)
                 raise
 
@@ -186,7 +193,8 @@ class AsyncServiceRegistry:
         return stored
 
     async def unregister(self, id: str | int) -> None:  # noqa: A002 # the ancestor's name
-        """Remove a service. An id that is not there is a warning in the log. It never touches a leadership."""
+        """Remove a service. An id that is not there is a warning in the log. It never touches a
+        leadership."""
         key = service_records.validate_id(id)
         entry = self._entries.get(key)
         if entry is None:
@@ -210,12 +218,14 @@ class AsyncServiceRegistry:
         if not await self.coordinator._retried(remove) and asked == 1:
             log.warning("registry.unknown_id", id=key, table=self.table)
 
-    # -- finding -----------------------------------------------------------------------------------------------
+    # -- finding
+    # -----------------------------------------------------------------------------------------------
 
     async def healthy_service(self, role: str, *, choose: str = "least") -> Record | None:
         """A healthy service of that role, or None.
 
-        choose: "least", the lowest load; "spread", the better of two at random, so that a crowd that looks at the
+        choose: "least", the lowest load; "spread", the better of two at random, so that a crowd
+        that looks at the
             same moment does not land on one.
         """
         validation.role(role)
@@ -225,7 +235,8 @@ class AsyncServiceRegistry:
         )
 
     async def healthy_services(self, role: str | None = None) -> list[Record]:
-        """All the healthy services of that role, or of every role, the lowest load first. May be empty."""
+        """All the healthy services of that role, or of every role, the lowest load first. May be
+        empty."""
         if role is not None:
             validation.role(role)
         found = await self.coordinator._retried(lambda timeout: self.records.healthy(role, timeout))
@@ -235,16 +246,19 @@ class AsyncServiceRegistry:
     available_services = healthy_services
 
     def watch_services(self, role: str) -> AsyncIterator[ServiceChange]:
-        """The services of that role: those that are there as "joined", then each that joins, leaves or expires.
+        """The services of that role: those that are there as "joined", then each that joins, leaves
+        or expires.
 
         Goes on through outages of the store; what happened in one is told after it.
         """
         return watch_services(self.records, validation.role(role), self.coordinator._timeout)
 
-    # -- keeping order -----------------------------------------------------------------------------------------
+    # -- keeping order
+    # -----------------------------------------------------------------------------------------
 
     async def stale_services(self, ttls_until_deletion: float = 2) -> list[Record]:
-        """The records that `purge_stale_services` would delete; not the marks that it takes away with them."""
+        """The records that `purge_stale_services` would delete; not the marks that it takes away
+        with them."""
         ttls = _ttls(ttls_until_deletion)
         seen = await self.coordinator._retried(lambda timeout: self.records.roster(None, timeout))
         return [
@@ -254,7 +268,8 @@ class AsyncServiceRegistry:
         ]
 
     async def purge_stale_services(self, ttls_until_deletion: float = 2) -> dict[str, int]:
-        """Delete the records that were silent for more than so many of their own ttls (1 or more). Never a leadership.
+        """Delete the records that were silent for more than so many of their own ttls (1 or more).
+        Never a leadership.
 
         Returns `{"deleted": how many}`.
         """
@@ -266,7 +281,8 @@ class AsyncServiceRegistry:
         }
 
     async def bad_records(self) -> list[BadRecord]:
-        """The records that lookups and purges leave out, or judge wrongly, and why (`coord doctor` lists them)."""
+        """The records that lookups and purges leave out, or judge wrongly, and why (`coord doctor`
+        lists them)."""
         now = datetime.now(timezone.utc)  # for one of the hints only
         found = await self.coordinator._retried(self.records.bad)
         listed = [BadRecord(record, service_records.problems(record, now)) for record in found]
@@ -274,25 +290,28 @@ class AsyncServiceRegistry:
             (one for one in listed if one.problems), key=lambda one: repr(one.record.get("id"))
         )
 
-    # -- the unique service ------------------------------------------------------------------------------------
+    # -- the unique service
+    # ------------------------------------------------------------------------------------
 
     async def unique_service(
         self, role: str, candidate: Mapping[str, Any] | None = None
     ) -> dict[str, Any] | None:
-        """The one service of that role, after claiming or keeping it for `candidate` when one is given.
+        """The one service of that role, after claiming or keeping it for `candidate` when one is
+        given.
 
-        `AsyncCoordinator.unique_service` says it all: the leases are in a table of their own. With `publish`, an old
-        client's living claim in this table is answered as it stands, and one of ours is written into it.
-        """
+        `AsyncCoordinator.unique_service` says it all: the leases are in a table of their own. With
+        `publish`, an old client's living claim in this table is answered as it stands, and one of
+        ours is written into it."""
         if self.publishing is None:
             return await self.coordinator.unique_service(role, candidate)
         return await self.publishing.unique_service(validation.role(role), candidate)
 
     async def publish_leader(self, role: str) -> bool:
-        """Write who leads `role` by its lease into the table, for old clients to find; whether it stands there now.
+        """Write who leads `role` by its lease into the table, for old clients to find; whether it
+        stands there now.
 
-        For leaders that are not made by `unique_service`: call it every ttl / 3. Anybody may. Needs `publish=True`.
-        """
+        For leaders that are not made by `unique_service`: call it every ttl / 3. Anybody may. Needs
+        `publish=True`."""
         if self.publishing is None:
             raise BadArgument("publish", False, "publish=True when the registry is made")
         return await self.publishing.publish_lease(validation.role(role))
@@ -312,7 +331,8 @@ def _ttls(given: object) -> float:
     return float(given)
 
 
-# -- `ServiceRegistry`: the service registry for threaded programs, and for those that come from `doublethink`.
+# -- `ServiceRegistry`: the service registry for threaded programs, and for those that come from
+# `doublethink`.
 
 
 class ServiceRegistry:
@@ -351,86 +371,96 @@ class ServiceRegistry:
         self.close()
 
     def close(self) -> None:
-        """Take back what was published, and close the coordinator if it was made here. Services stay registered."""
-        if self.inner.publishing is not None and self.coordinator.engine.running:
-            self.coordinator.engine.call(self.inner.publishing.take_back)
+        """Take back what was published, and close the coordinator if it was made here. Services
+        stay registered."""
+        if self.inner.publishing is not None and self.coordinator.portal.running:
+            self.coordinator.portal.call(self.inner.publishing.take_back)
         if self._owns:
             self.coordinator.close()
 
     def heartbeat(self, status_info: Mapping[str, Any]) -> Record:
-        """Say that a service is there: write its record, and return it as stored, with `id` and the store's times.
+        """Say that a service is there: write its record, and return it as stored, with `id` and the
+        store's times.
 
-        `status_info` needs `role`, `ttl` (seconds) and `load` (lower is better); anything else is kept as given, and
-        it is never changed. Without an `id` one is made: send it back with each later heartbeat. The natural cadence
-        is `ttl / 3`; `coord.Heartbeat` does it for you. One query. Raises `BadArgument` for what cannot be stored.
-        After `StoreUnavailable` the record may have been written or not; calling again with the same dict is right,
-        id or none.
-        """
-        return self.coordinator.engine.call(functools.partial(self.inner.heartbeat, status_info))
+        `status_info` needs `role`, `ttl` (seconds) and `load` (lower is better); anything else is
+        kept as given, and it is never changed. Without an `id` one is made: send it back with each
+        later heartbeat. The natural cadence is `ttl / 3`; `coord.Heartbeat` does it for you. One
+        query. Raises `BadArgument` for what cannot be stored. After `StoreUnavailable` the record
+        may have been written or not; calling again with the same dict is right, id or none."""
+        return self.coordinator.portal.call(functools.partial(self.inner.heartbeat, status_info))
 
     def unregister(self, id: str | int) -> None:  # noqa: A002 # the ancestor's name
-        """Remove a service. An id that is not there is a warning in the log. It never touches a leadership."""
-        self.coordinator.engine.call(functools.partial(self.inner.unregister, id))
+        """Remove a service. An id that is not there is a warning in the log. It never touches a
+        leadership."""
+        self.coordinator.portal.call(functools.partial(self.inner.unregister, id))
 
     def healthy_service(self, role: str, *, choose: str = "least") -> Record | None:
         """A healthy service of that role, or None.
 
-        choose: "least", the lowest load; "spread", the better of two at random, so that a crowd that looks at the
+        choose: "least", the lowest load; "spread", the better of two at random, so that a crowd
+        that looks at the
             same moment does not land on one.
         """
-        return self.coordinator.engine.call(
+        return self.coordinator.portal.call(
             functools.partial(self.inner.healthy_service, role, choose=choose)
         )
 
     def healthy_services(self, role: str | None = None) -> list[Record]:
-        """All the healthy services of that role, or of every role, the lowest load first. May be empty."""
-        return self.coordinator.engine.call(functools.partial(self.inner.healthy_services, role))
+        """All the healthy services of that role, or of every role, the lowest load first. May be
+        empty."""
+        return self.coordinator.portal.call(functools.partial(self.inner.healthy_services, role))
 
     available_service = healthy_service
     available_services = healthy_services
 
     def stale_services(self, ttls_until_deletion: float = 2) -> list[Record]:
-        """The records that `purge_stale_services` would delete; not the marks that it takes away with them."""
-        return self.coordinator.engine.call(
+        """The records that `purge_stale_services` would delete; not the marks that it takes away
+        with them."""
+        return self.coordinator.portal.call(
             functools.partial(self.inner.stale_services, ttls_until_deletion)
         )
 
     def purge_stale_services(self, ttls_until_deletion: float = 2) -> dict[str, int]:
-        """Delete the records that were silent for more than so many of their own ttls (1 or more). Never a leadership.
+        """Delete the records that were silent for more than so many of their own ttls (1 or more).
+        Never a leadership.
 
         Returns `{"deleted": how many}`.
         """
-        return self.coordinator.engine.call(
+        return self.coordinator.portal.call(
             functools.partial(self.inner.purge_stale_services, ttls_until_deletion)
         )
 
     def bad_records(self) -> list[BadRecord]:
-        """The records that lookups and purges leave out, or judge wrongly, and why (`coord doctor` lists them)."""
-        return self.coordinator.engine.call(self.inner.bad_records)
+        """The records that lookups and purges leave out, or judge wrongly, and why (`coord doctor`
+        lists them)."""
+        return self.coordinator.portal.call(self.inner.bad_records)
 
     def unique_service(
         self, role: str, candidate: Mapping[str, Any] | None = None
     ) -> dict[str, Any] | None:
-        """The one service of that role, after claiming or keeping it for `candidate` when one is given.
+        """The one service of that role, after claiming or keeping it for `candidate` when one is
+        given.
 
-        `Coordinator.unique_service` says it all: the leases are in a table of their own. With `publish`, an old
-        client's living claim in this table is answered as it stands, and one of ours is written into it.
-        """
+        `Coordinator.unique_service` says it all: the leases are in a table of their own. With
+        `publish`, an old client's living claim in this table is answered as it stands, and one of
+        ours is written into it."""
         if candidate is not None:
             process.close_at_exit(self.coordinator)
-        return self.coordinator.engine.call(
+        return self.coordinator.portal.call(
             functools.partial(self.inner.unique_service, role, candidate)
         )
 
     def publish_leader(self, role: str) -> bool:
-        """Write who leads `role` by its lease into the table, for old clients to find; whether it stands there now.
+        """Write who leads `role` by its lease into the table, for old clients to find; whether it
+        stands there now.
 
-        For leaders that are not made by `unique_service`: call it every ttl / 3. Anybody may. Needs `publish=True`.
-        """
-        return self.coordinator.engine.call(functools.partial(self.inner.publish_leader, role))
+        For leaders that are not made by `unique_service`: call it every ttl / 3. Anybody may. Needs
+        `publish=True`."""
+        return self.coordinator.portal.call(functools.partial(self.inner.publish_leader, role))
 
     def watch_services(self, role: str) -> Iterator[ServiceChange]:
-        """The services of that role: those that are there as "joined", then each that joins, leaves or expires.
+        """The services of that role: those that are there as "joined", then each that joins, leaves
+        or expires.
 
         Goes on through outages of the store; what happened in one is told after it.
         """

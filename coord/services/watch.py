@@ -16,13 +16,15 @@ from coord.runtime.timers import within
 from coord.stores.protocol import Records
 
 LONGEST_PAUSE = 5.0
-"""Seconds after which it looks without a hint: for who beats again after it expired, and for lost hints."""
+"""Seconds after which it looks without a hint: for who beats again after it expired, and for lost
+hints."""
 SHORTEST_PAUSE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceChange:
-    """`kind`: "joined", "left" (its record is gone) or "expired" (silent for its ttl). `service`: as last seen."""
+    """`kind`: "joined", "left" (its record is gone) or "expired" (silent for its ttl). `service`:
+    as last seen."""
 
     kind: Literal["joined", "left", "expired"]
     service: Record
@@ -31,7 +33,8 @@ class ServiceChange:
 async def watch_services(
     records: Records, role: str, timeout: float
 ) -> AsyncIterator[ServiceChange]:
-    """The changes of a role. It reads when the feed gives a hint, and when the next service would expire.
+    """The changes of a role. It reads when the feed gives a hint, and when the next service would
+    expire.
 
     So it costs nothing per heartbeat, and an expiry is told when it happens, by the store's clock.
     """

@@ -1,4 +1,5 @@
-"""Renewals of many roles go out as one query: what is asked while a query is under way travels with the next."""
+"""Renewals of many roles go out as one query: what is asked while a query is under way travels with
+the next."""
 
 from __future__ import annotations
 
@@ -13,13 +14,15 @@ SendRenewals = Callable[[Sequence[Renew], float], Awaitable[Sequence[Result]]]
 
 MAX_BATCH_SIZE = 2_000
 MANY, PATIENCE = 8, 0.1
-"""A batch that follows one of `MANY` or more waits for company, for this share of the time that its members have: ten
-thousand roles then cost tens of queries a second, not hundreds. A process with few roles never waits."""
+"""A batch that follows one of `MANY` or more waits for company, for this share of the time that its
+members have: ten thousand roles then cost tens of queries a second, not hundreds. A process with
+few roles never waits."""
 TOO_LATE = Failure(unknown=True, detail="no answer in time")
 
 
 class RenewalBatcher:
-    """Collects the renewals of one coordinator. `ask` is the store's `renew`; `heard` is told of one result of each
+    """Collects the renewals of one coordinator. `ask` is the store's `renew`; `heard` is told of
+    one result of each
     batch: of a failure, where there was one."""
 
     def __init__(self, ask: SendRenewals, heard: Callable[[Result], None]) -> None:
@@ -67,11 +70,13 @@ class RenewalBatcher:
             hurry = min(until for _, until, _ in self._waiting) - loop.time()
             await asyncio.sleep(max(0.0, min(hurry * PATIENCE, 0.25)))
         first, self._waiting = self._waiting[:MAX_BATCH_SIZE], self._waiting[MAX_BATCH_SIZE:]
-        # Who gave up meanwhile may have asked anew, and a query has each role once; or the store may be closed by now.
+        # Who gave up meanwhile may have asked anew, and a query has each role once; or the store
+        # may be closed by now.
         batch = [one for one in first if not one[2].done()]
         if not batch:
             return
-        # The batch is given as long as its most patient member has; the others give up by themselves.
+        # The batch is given as long as its most patient member has; the others give up by
+        # themselves.
         self._before, self._sent = len(batch), batch
         timeout = max(until for _, until, _ in batch) - loop.time()
         try:
@@ -122,16 +127,17 @@ def resolve(future: asyncio.Future[Result], result: Result) -> None:
         future.set_result(result)
 
 
-# -- Claims, releases and looks of many roles go out together, where a store can: ten thousand roles at once, in dozens of
-# queries.
-# A few at a time go alone, and at once. What is asked while those are under way waits here, and leaves with the next
-# batch. A batch is as large as the store answers in good time.
+# -- Claims, releases and looks of many roles go out together, where a store can: ten thousand roles
+# at once, in dozens of queries. A few at a time go alone, and at once. What is asked while those
+# are under way waits here, and leaves with the next batch. A batch is as large as the store answers
+# in good time.
 #
 
 MAX_SINGLE_REQUESTS = 32
 """Requests that are under way by themselves, before others travel together."""
 MAX_CONCURRENT_BATCHES = 2
-"""Batches that are under way, so that the store has something to do while an answer is on its way."""
+"""Batches that are under way, so that the store has something to do while an answer is on its
+way."""
 FEWEST, FIRST, MOST = 16, 64, 512
 """Requests to a batch: at the least, at first, and at most."""
 
@@ -154,7 +160,8 @@ class _QueuedSwap:
 
 
 class SwapBatcher:
-    """Those of one coordinator. `ask` puts requests for different roles to the store; `heard` is told of one result of
+    """Those of one coordinator. `ask` puts requests for different roles to the store; `heard` is
+    told of one result of
     each batch: of a failure, where there was one. Lives on one loop."""
 
     def __init__(self, ask: SendAll, heard: Callable[[Result], None]) -> None:
@@ -168,7 +175,8 @@ class SwapBatcher:
     def add(
         self, operation: Operation, timeout: float, going: Callable[[], None]
     ) -> asyncio.Future[Result] | None:
-        """The result of this one, `timeout` seconds after it leaves at the latest; `going` is called when it does.
+        """The result of this one, `timeout` seconds after it leaves at the latest; `going` is
+        called when it does.
 
         None: it cannot travel with the others, for one about that role waits already.
         """
@@ -190,8 +198,9 @@ class SwapBatcher:
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Of its own accord, or cancelled, perhaps before it began. A loop that ends cancels it; who holds a lease asks
-        only then, to give it back, and must not wait for a batch that never leaves."""
+        """Of its own accord, or cancelled, perhaps before it began. A loop that ends cancels it;
+        who holds a lease asks only then, to give it back, and must not wait for a batch that never
+        leaves."""
         loop = task.get_loop()
         if loop is self._loop:
             self._under_way.discard(task)
@@ -229,7 +238,8 @@ class SwapBatcher:
             self._heard(next((one for one in results if isinstance(one, Failure)), results[0]))
 
     def _next(self) -> list[_QueuedSwap]:
-        """Those that have waited longest, and have as much time for the answer as the first of them."""
+        """Those that have waited longest, and have as much time for the answer as the first of
+        them."""
         batch: list[_QueuedSwap] = []
         gone: list[str] = []
         for (

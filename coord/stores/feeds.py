@@ -1,4 +1,5 @@
-"""One feed for all the roles that this process waits for. What it brings is a hint: it wakes, it decides nothing."""
+"""One feed for all the roles that this process waits for. What it brings is a hint: it wakes, it
+decides nothing."""
 
 from __future__ import annotations
 
@@ -22,10 +23,11 @@ COALESCE_DELAY = 0.005
 
 
 class SharedFeed:
-    """Shares a store's feed among listeners; opens it anew after a failure (`broken` is told), or to add a role to it.
+    """Shares a store's feed among listeners; opens it anew after a failure (`broken` is told), or
+    to add a role to it.
 
-    The first rows of a new feed are the present ones, so that nothing which happened in a gap stays unknown.
-    """
+    The first rows of a new feed are the present ones, so that nothing which happened in a gap stays
+    unknown."""
 
     def __init__(self, store: Callable[[], Store], broken: Callable[[], None]) -> None:
         self._store, self._broken = store, broken
@@ -37,7 +39,8 @@ class SharedFeed:
     def add(self, role: str, listener: Listener) -> Callable[[], None]:
         """Hear of `role` from now on. Returns what ends that."""
         self._listeners.setdefault(role, []).append(listener)
-        # A role that is watched already is asked for again: the new listener needs a first row, too.
+        # A role that is watched already is asked for again: the new listener needs a first row,
+        # too.
         self._watched = self._watched - {role}
         self._changed.set()
         if self._task is None or self._task.done():

@@ -1,9 +1,11 @@
-"""What a store must do: four small atomic operations on one row a role, a read, and a feed of hints.
+"""What a store must do: four small atomic operations on one row a role, a read, and a feed of
+hints.
 
-A store is driven from one asyncio loop. Swaps (`claim`, `renew`, `release`) never raise for trouble: they answer with
-a `Failure` that says whether the request may have been applied (rule 8 in `coord/core/election.py`). Reads raise
-`StoreUnavailable` or `StoreRefused`. Every call is bounded by its `timeout` (seconds), connecting included, and a swap
-that was given up must not leave a connection behind on which its late answer could be taken for another's.
+A store is driven from one asyncio loop. Swaps (`claim`, `renew`, `release`) never raise for
+trouble: they answer with a `Failure` that says whether the request may have been applied (rule 8 in
+`coord/core/election.py`). Reads raise `StoreUnavailable` or `StoreRefused`. Every call is bounded
+by its `timeout` (seconds), connecting included, and a swap that was given up must not leave a
+connection behind on which its late answer could be taken for another's.
 
 `coord.testing.StoreContract` is the suite that a store must pass.
 """
@@ -31,40 +33,45 @@ class Store(Protocol):
 
     @property
     def max_clock_skew(self) -> float | None:
-        """How far the store's clock may be off, for takeover by that clock; None switches it off (rule 4)."""
+        """How far the store's clock may be off, for takeover by that clock; None switches it off
+        (rule 4)."""
 
     async def open(self, timeout: float) -> None:
-        """Reach the store and see that it is usable. Raises `StoreUnavailable`, `NotSetUp` or `AccessDenied`."""
+        """Reach the store and see that it is usable. Raises `StoreUnavailable`, `NotSetUp` or
+        `AccessDenied`."""
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
         """One query. Applied or not, the answer carries the row as it stands after it."""
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
-        """One query for all of them (each for another role); the results are in the order of the requests.
+        """One query for all of them (each for another role); the results are in the order of the
+        requests.
 
-        What the row says of its holder (`info`, `since`) may be missing in the answer to one that was applied.
-        """
+        What the row says of its holder (`info`, `since`) may be missing in the answer to one that
+        was applied."""
 
     async def release(self, release: Release, timeout: float) -> Result:
         """One query."""
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
-        """The rows of these roles that exist (None: of every role), as last committed, in any order. One query."""
+        """The rows of these roles that exist (None: of every role), as last committed, in any
+        order. One query."""
 
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
-        """The terms that these roles' rows remember (None: of every role), newest first within a role. One query.
+        """The terms that these roles' rows remember (None: of every role), newest first within a
+        role. One query.
 
         They were written by the swaps themselves: see `coord/core/history.py`.
         """
 
     def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
-        """Rows of these roles (None: of every role, those that appear later, too): first all that exist, then each as
-        it changes, as soon as possible.
+        """Rows of these roles (None: of every role, those that appear later, too): first all that
+        exist, then each as it changes, as soon as possible.
 
-        Only a hint: may lose, repeat or anticipate writes. But what it shows of a row is of one write, ttl included: a
-        challenger may count a takeover from it. A feed that shows renewals too spares challengers their queries.
-        Ends by raising `StoreUnavailable`; never ends otherwise until it is closed (`aclose`).
-        """
+        Only a hint: may lose, repeat or anticipate writes. But what it shows of a row is of one
+        write, ttl included: a challenger may count a takeover from it. A feed that shows renewals
+        too spares challengers their queries. Ends by raising `StoreUnavailable`; never ends
+        otherwise until it is closed (`aclose`)."""
 
     async def close(self) -> None:
         """Let go of everything. Never raises, and takes no longer than a second."""
@@ -75,41 +82,48 @@ class Store(Protocol):
 
 @runtime_checkable
 class Immediate(Protocol):
-    """What a store may be able to do besides: send before anybody awaits. A handover does not wait for tasks then."""
+    """What a store may be able to do besides: send before anybody awaits. A handover does not wait
+    for tasks then."""
 
     def begin(self, operation: Operation, timeout: float) -> Coroutine[Any, Any, Result] | None:
-        """Send a claim, a release or one renewal in this very turn of the loop. What is returned must be awaited, and
-        is its result, as of the method of that name; None: that cannot be done now, and nothing was sent."""
+        """Send a claim, a release or one renewal in this very turn of the loop. What is returned
+        must be awaited, and is its result, as of the method of that name; None: that cannot be done
+        now, and nothing was sent."""
 
 
 @runtime_checkable
 class Bulk(Protocol):
-    """What a store may be able to do besides: many swaps as one. Thousands of roles are claimed and given back in
-    seconds then, whether a process starts, ends, or takes over from one that was killed."""
+    """What a store may be able to do besides: many swaps as one. Thousands of roles are claimed and
+    given back in seconds then, whether a process starts, ends, or takes over from one that was
+    killed."""
 
     async def swap_all(self, asked: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
-        """As `claim` and `release` for each (each for another role), in a few queries however many they are; the
-        results are in the order of the requests. Each row is swapped atomically, not all of them together."""
+        """As `claim` and `release` for each (each for another role), in a few queries however many
+        they are; the results are in the order of the requests. Each row is swapped atomically, not
+        all of them together."""
 
 
-# -- What the board asks of a store: notices are written, read, told and taken away, many at once in one query.
-# Nothing on the board ever decides who leads: the lease alone does. A board that is empty, old, wrong or out of reach
-# costs people a sight of who waits, and a leader a hint; never a leadership. So writes need not survive a crash of the
-# store, and one whose answer was lost may be repeated blindly: the last one counts.
-# All methods are bounded by `timeout` (seconds), connecting included, and raise `StoreUnavailable` or `StoreRefused`
-# (`NotSetUp` where an older coord set up the store and there is no board yet). Each is one query.
+# -- What the board asks of a store: notices are written, read, told and taken away, many at once in
+# one query. Nothing on the board ever decides who leads: the lease alone does. A board that is
+# empty, old, wrong or out of reach costs people a sight of who waits, and a leader a hint; never a
+# leadership. So writes need not survive a crash of the store, and one whose answer was lost may be
+# repeated blindly: the last one counts. All methods are bounded by `timeout` (seconds), connecting
+# included, and raise `StoreUnavailable` or `StoreRefused` (`NotSetUp` where an older coord set up
+# the store and there is no board yet). Each is one query.
 #
 
 
 class Announcements(Protocol):
-    """The board of one store. A notice runs out by the store's own clock, and from then on is not there."""
+    """The board of one store. A notice runs out by the store's own clock, and from then on is not
+    there."""
 
     async def post(self, notices: Sequence[Announcement], timeout: float) -> Mapping[str, int]:
-        """Write these, each in place of what has its key. May take away a few that have run out, on the way.
+        """Write these, each in place of what has its key. May take away a few that have run out, on
+        the way.
 
-        By role, how many candidates for it are on the board then (some may have run out; no more than `MAX_COUNTED` are
-        counted), for up to `MAX_COUNTED_ROLES` of the roles of which candidates were posted.
-        """
+        By role, how many candidates for it are on the board then (some may have run out; no more
+        than `MAX_COUNTED` are counted), for up to `MAX_COUNTED_ROLES` of the roles of which
+        candidates were posted."""
 
     async def withdraw(self, keys: Collection[str], timeout: float) -> None:
         """Take away the notices with these keys, those that are there."""
@@ -118,22 +132,23 @@ class Announcements(Protocol):
         """The notices about these roles (None: about every role), in any order."""
 
     def watch(self) -> AsyncIterator[Announcement]:
-        """The loud notices: first all that are there, then each when it is posted (anew, too), at once.
+        """The loud notices: first all that are there, then each when it is posted (anew, too), at
+        once.
 
-        Several posts under one key may come as one. Ends by raising `StoreUnavailable` (open it anew) or
-        `StoreRefused`; never ends otherwise until it is closed (`aclose`).
-        """
+        Several posts under one key may come as one. Ends by raising `StoreUnavailable` (open it
+        anew) or `StoreRefused`; never ends otherwise until it is closed (`aclose`)."""
 
     async def purge(self, timeout: float) -> int:
-        """Delete all that have run out; how many. They are not seen either way: this is for the space they take."""
+        """Delete all that have run out; how many. They are not seen either way: this is for the
+        space they take."""
 
 
-# -- What the service registry asks of a store: a handful of atomic operations on one record a service.
-# The record is the ancestor's own (`doublethink.ServiceRegistry`): `id`, `role`, `load`, `ttl`, `host`, `pid`,
-# `first_heartbeat`, `last_heartbeat`, and whatever else the service says. A keeper adds nothing to it. Times are the
-# store's, and so is every judgement of health: a record is healthy while `store's now - last_heartbeat < ttl`.
-# All methods raise `StoreUnavailable` or `StoreRefused`, and are bounded by `timeout` (seconds), connecting included.
-# Each is one query.
+# -- What the service registry asks of a store: a handful of atomic operations on one record a
+# service. The record is the ancestor's own (`doublethink.ServiceRegistry`): `id`, `role`, `load`,
+# `ttl`, `host`, `pid`, `first_heartbeat`, `last_heartbeat`, and whatever else the service says. A
+# keeper adds nothing to it. Times are the store's, and so is every judgement of health: a record is
+# healthy while `store's now - last_heartbeat < ttl`. All methods raise `StoreUnavailable` or
+# `StoreRefused`, and are bounded by `timeout` (seconds), connecting included. Each is one query.
 #
 
 
@@ -145,19 +160,19 @@ class Records(Protocol):
     ) -> Record | None:
         """Write the record, there or not, with `last_heartbeat` = now, and return it as stored.
 
-        `first_heartbeat` is that of the record that was there, else the given one, else now. None when a `remove`
-        with this `nonce` came first: this is a duplicate that the network delivered late.
-        """
+        `first_heartbeat` is that of the record that was there, else the given one, else now. None
+        when a `remove` with this `nonce` came first: this is a duplicate that the network delivered
+        late."""
 
     async def keep(self, record: Mapping[str, Any], timeout: float) -> Record | None:
-        """The same, but only where the record exists; None where it does not. A late duplicate revives nothing."""
+        """The same, but only where the record exists; None where it does not. A late duplicate
+        revives nothing."""
 
     async def remove(self, key: str | int, nonce: str | None, timeout: float) -> bool:
         """Delete the record; whether there was one.
 
-        With a `nonce` it leaves a mark that refuses a registration with that nonce, should one still be under way,
-        and that `purge` takes away later. Lookups do not see the mark.
-        """
+        With a `nonce` it leaves a mark that refuses a registration with that nonce, should one
+        still be under way, and that `purge` takes away later. Lookups do not see the mark."""
 
     async def least(self, role: str, timeout: float) -> Record | None:
         """The healthy record of that role with the lowest load."""
@@ -168,13 +183,15 @@ class Records(Protocol):
     async def healthy(
         self, role: str | None, timeout: float, *, key: str | None = None
     ) -> list[Record]:
-        """All the healthy records, of a role or of every role, in any order; with `key` only that id's."""
+        """All the healthy records, of a role or of every role, in any order; with `key` only that
+        id's."""
 
     async def roster(self, role: str | None, timeout: float) -> list[RecordWithRemaining]:
         """The records of a role, or of every role, that can be judged, healthy or not."""
 
     async def purge(self, ttls: float, timeout: float) -> int:
-        """Delete the records that have been silent for more than `ttls` of their own ttls; how many."""
+        """Delete the records that have been silent for more than `ttls` of their own ttls; how
+        many."""
 
     async def bad(self, timeout: float) -> list[Record]:
         """The records that have a problem (`coord.core.records.problems`)."""
@@ -182,8 +199,8 @@ class Records(Protocol):
     async def publish(self, record: Mapping[str, Any], remaining: float, timeout: float) -> bool:
         """Write a leader's record, which runs out in `remaining` seconds, under its role as the id.
 
-        Not over a living record that is not a published leader, nor over one with a higher `token`. Whether it was.
-        """
+        Not over a living record that is not a published leader, nor over one with a higher `token`.
+        Whether it was."""
 
     async def withdraw(self, role: str, token: int, timeout: float) -> bool:
         """Delete the published leader of that role, if it is of this `token` or a lower one."""

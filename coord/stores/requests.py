@@ -1,4 +1,5 @@
-"""Putting what candidates ask to a store: one by one, or many as one. Never raises for a store's trouble."""
+"""Putting what candidates ask to a store: one by one, or many as one. Never raises for a store's
+trouble."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ async def send(store: Store, operation: Operation, timeout: float) -> Result:
 async def send_all(
     store: Store, operations: Sequence[Batchable], timeout: float
 ) -> Sequence[Result]:
-    """What came of each; they are for different roles, and the store is one that can (`protocol.Bulk`)."""
+    """What came of each; they are for different roles, and the store is one that can
+    (`protocol.Bulk`)."""
     swaps = [one for one in operations if not isinstance(one, Read)]
     looks = [one for one in operations if isinstance(one, Read)]
     swapped, looked = await asyncio.gather(
@@ -81,7 +83,8 @@ async def _look(store: Store, looks: Sequence[Read], timeout: float) -> Sequence
     return [Answer(False, found.get(one.role) or Lease(one.role)) for one in looks]
 
 
-# -- Putting to the store what the core wants put: before anybody awaits it where the store can, and never raising.
+# -- Putting to the store what the core wants put: before anybody awaits it where the store can, and
+# never raising.
 
 PendingResult = Union[Coroutine[Any, Any, Result], None]
 """What is to be awaited for the answer to something that was sent; None: it was not."""
@@ -91,7 +94,8 @@ MAX_IMMEDIATE = 16
 
 
 class ImmediateRequests:
-    """Sends before anybody awaits, where the store can (`stores.protocol.Prompt`). `heard` is told of each result."""
+    """Sends before anybody awaits, where the store can (`stores.protocol.Prompt`). `heard` is told
+    of each result."""
 
     def __init__(self, heard: Callable[[Result], None]) -> None:
         self._heard = heard

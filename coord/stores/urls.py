@@ -1,4 +1,5 @@
-"""Which store a URL means. The one place that knows all the stores; each is imported only when it is wanted."""
+"""Which store a URL means. The one place that knows all the stores; each is imported only when it
+is wanted."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ _lock = threading.Lock()
 
 
 def resolve(url: str | None = None) -> str:
-    """The URL itself; without one `COORD_URL`; without that the SQLite file in the user's state directory."""
+    """The URL itself; without one `COORD_URL`; without that the SQLite file in the user's state
+    directory."""
     if url is not None:
         if not isinstance(url, str) or not url:
             raise BadArgument("url", url, ALLOWED)
@@ -50,7 +52,8 @@ def open_url(url: str) -> Store:
 
 
 def make_records(store: Store, table: str) -> Records:
-    """The keeper of the service records in `table` of that store, which may bring its own (`records(table)`)."""
+    """The keeper of the service records in `table` of that store, which may bring its own
+    (`records(table)`)."""
     if (own := getattr(store, "records", None)) is not None:
         keeper: Records = own(table)
         return keeper
@@ -78,7 +81,8 @@ def make_records(store: Store, table: str) -> Records:
 
 
 def make_board(store: Store) -> Announcements:
-    """The board of that store, which may bring its own (`board()`). Raises `BadArgument` where there is none."""
+    """The board of that store, which may bring its own (`board()`). Raises `BadArgument` where
+    there is none."""
     if (own := getattr(store, "board", None)) is not None:
         board: Announcements = own()
         return board
@@ -106,7 +110,8 @@ def make_board(store: Store) -> Announcements:
 
 
 def _memory(name: str) -> Store:
-    """`memory://` is the coordinator's own; `memory://name` is shared by all of this process that name it."""
+    """`memory://` is the coordinator's own; `memory://name` is shared by all of this process that
+    name it."""
     from coord.stores.memory.store import MemoryStore
 
     if not name:

@@ -1,4 +1,5 @@
-"""The public test kit. Nothing of it is imported before it is asked for: coord itself needs no pytest or hypothesis."""
+"""The public test kit. Nothing of it is imported before it is asked for: coord itself needs no
+pytest or hypothesis."""
 
 from __future__ import annotations
 

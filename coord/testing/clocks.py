@@ -15,10 +15,11 @@ from coord.core.timing import Instant
 
 
 class ManualClock:
-    """Give `clock.now` to a coordinator, and `clock.total` to a `MemoryStore`; then time passes when you say so.
+    """Give `clock.now` to a coordinator, and `clock.total` to a `MemoryStore`; then time passes
+    when you say so.
 
-    What waits by this clock is not woken by it; `coord_election.clock` (`coord.testing.pytest_plugin`) sees to that.
-    """
+    What waits by this clock is not woken by it; `coord_election.clock`
+    (`coord.testing.pytest_plugin`) sees to that."""
 
     def __init__(self, start: float = 1_000.0) -> None:
         self._instant = Instant(start, start)
@@ -57,19 +58,22 @@ class ManualClock:
             call()
 
 
-# -- Event loops on virtual time: nothing waits, and an hour passes as fast as what happens in it can be computed.
-# A `World` has one true time. Each `Machine` in it has an event loop of its own, which is run only while the machine is
-# awake and its process is not stopped, and clocks of its own, which drift and sleep. Everything runs on one thread, in
+# -- Event loops on virtual time: nothing waits, and an hour passes as fast as what happens in it
+# can be computed. A `World` has one true time. Each `Machine` in it has an event loop of its own,
+# which is run only while the machine is awake and its process is not stopped, and clocks of its
+# own, which drift and sleep. Everything runs on one thread, in
 # one order: with the same random numbers a run repeats itself exactly.
 #
 
 T = TypeVar("T")
 TURN = 1e-6
-"""Seconds that a turn of a loop takes: without it, a timer that is due in less than a float can tell would spin."""
+"""Seconds that a turn of a loop takes: without it, a timer that is due in less than a float can
+tell would spin."""
 
 
 class _Selector(selectors.DefaultSelector):
-    """Never waits: where a loop would, it is told to stop, and for how long it would have waited is kept."""
+    """Never waits: where a loop would, it is told to stop, and for how long it would have waited is
+    kept."""
 
     stop: Callable[[], None]
     idle: float | None = None
@@ -121,7 +125,8 @@ class Machine:
         self.loop = VirtualLoop(lambda: self.now().awake)
 
     def now(self) -> Instant:
-        """Its clocks, as its process would read them. Not off by the same amount, nor by the world's."""
+        """Its clocks, as its process would read them. Not off by the same amount, nor by the
+        world's."""
         time = self.world.time
         slept = self._slept + (0.0 if self._asleep_since is None else time - self._asleep_since)
         return Instant(500 + self.rate * (time - slept), 900 + self.rate * time)
@@ -135,7 +140,8 @@ class Machine:
         self._until = max(self._until, self.world.time + seconds)
 
     def suspend(self, seconds: float) -> None:
-        """The machine sleeps: the process does not run, and the clock that does not count suspend stands still."""
+        """The machine sleeps: the process does not run, and the clock that does not count suspend
+        stands still."""
         if self._asleep_since is None:
             self._asleep_since = since = self.world.time
             self.world.after(seconds, lambda: self._wake(since))
@@ -249,7 +255,8 @@ class World:
 
 
 def run(main: Callable[[Machine], Coroutine[Any, Any, T]], seconds: float = 86_400.0) -> T:
-    """Run a coroutine function in a world with one machine, and return what it returns; at most `seconds` of it.
+    """Run a coroutine function in a world with one machine, and return what it returns; at most
+    `seconds` of it.
 
     Raises `TimeoutError` when it has not ended by then.
     """

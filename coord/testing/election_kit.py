@@ -1,4 +1,5 @@
-"""Elections under a test's control: an in-process coordinator, a rival who takes and leaves roles, a manual clock."""
+"""Elections under a test's control: an in-process coordinator, a rival who takes and leaves roles,
+a manual clock."""
 
 from __future__ import annotations
 
@@ -35,10 +36,9 @@ WAIT = 5.0
 class ElectionKit:
     """What the fixture `coord_election` gives.
 
-    coordinator   a `coord.Coordinator` on memory; while `as_default()` lasts it is what `@leader_only` uses
-    clock         a `ManualClock` that leases run by: nothing expires until the test says so
-    store         the `FaultyStore` under it
-    """
+    coordinator   a `coord.Coordinator` on memory; while `as_default()` lasts it is what
+    `@leader_only` uses clock         a `ManualClock` that leases run by: nothing expires until the
+    test says so store         the `FaultyStore` under it"""
 
     def __init__(self) -> None:
         self.clock = ManualClock()
@@ -86,11 +86,12 @@ class ElectionKit:
         self._on_loop(self._vacate(validation.role(role)))
 
     def lose(self, role: str, reason: LossReason = LossReason.TAKEN) -> None:
-        """Let this process lose `role`, for that reason. Somebody else leads it afterwards, until `win`.
+        """Let this process lose `role`, for that reason. Somebody else leads it afterwards, until
+        `win`.
 
-        `on_lost` has been called when this returns, unless it is called from a callback of the same leadership.
-        Raises `AssertionError` when this process does not lead the role. `FORKED` cannot be had: fork.
-        """
+        `on_lost` has been called when this returns, unless it is called from a callback of the same
+        leadership. Raises `AssertionError` when this process does not lead the role. `FORKED`
+        cannot be had: fork."""
         if reason not in (LossReason.TAKEN, *DEADLINES, *HANDOVERS):
             raise BadArgument("reason", reason, "any LossReason but FORKED")
         if not self._on_loop(self._leading(validation.role(role))):
@@ -100,16 +101,18 @@ class ElectionKit:
         self._on_loop(self._occupy(role, {}, reason, current_dispatcher.get()))
 
     def win(self, role: str) -> None:
-        """Let the candidate of this process lead `role`: somebody else gives way, and no rest is waited out.
+        """Let the candidate of this process lead `role`: somebody else gives way, and no rest is
+        waited out.
 
-        Where nobody stands yet, the next who does will be elected. Raises `AssertionError` when a candidate that
-        stands does not get the role, for instance because the work of its last term has not ended.
-        """
+        Where nobody stands yet, the next who does will be elected. Raises `AssertionError` when a
+        candidate that stands does not get the role, for instance because the work of its last term
+        has not ended."""
         self._on_loop(self._vacate(validation.role(role)))
         self._on_loop(self._win(role))
 
     def advance(self, seconds: float, step: float = 0.25) -> None:
-        """Let time pass in small steps, in which leaders renew. `clock.advance` makes one jump of it instead."""
+        """Let time pass in small steps, in which leaders renew. `clock.advance` makes one jump of
+        it instead."""
         validation.number(seconds, "seconds", low=0)
         validation.number(step, "step", low=0, above=True)
         while seconds > 0:
@@ -117,14 +120,15 @@ class ElectionKit:
             seconds -= step
             self._on_loop(_settle())
 
-    # -- on the coordinator's loop -----------------------------------------------------------------------------
+    # -- on the coordinator's loop
+    # -----------------------------------------------------------------------------
 
     def _on_loop(self, work: Any) -> Any:
         async def bounded() -> Any:
             return await asyncio.wait_for(work, WAIT)
 
         try:
-            return self.coordinator.engine.call(bounded)
+            return self.coordinator.portal.call(bounded)
         except (TimeoutError, asyncio.TimeoutError):
             raise AssertionError(f"it did not come about within {WAIT:g} s") from None
 
@@ -155,7 +159,7 @@ class ElectionKit:
         if reason is LossReason.TAKEN:
             self._hurry(standing)  # the next renewal is answered with the rival's row
         elif reason in HANDOVERS:
-            standing.give_up(reason, election.timing.ttl)
+            standing.resign(reason, election.timing.ttl)
         elif election.phase is Phase.LEADING:
             election._lose(reason, Cue.DEADLINE)
             standing._changed()
@@ -186,7 +190,7 @@ class ElectionKit:
     async def _win(self, role: str) -> None:
         standing = self._standings(role)
         for one in standing:
-            one.election._rest_until = one.election._retry_at = float("-inf")
+            one.election._cooldown_until = one.election._retry_at = float("-inf")
             self._hurry(one)
         if standing and not self._led(role):
             elected = {
@@ -204,11 +208,11 @@ class ElectionKit:
 
     @staticmethod
     def _hurry(standing: Elector) -> None:
-        standing.election.prompt()
+        standing.election.try_now()
         standing.wake()
 
     def _look_at_the_clock(self) -> None:
-        if self.coordinator.engine.running:
+        if self.coordinator.portal.running:
             self._on_loop(self._wake_all())
 
     async def _wake_all(self) -> None:
@@ -218,6 +222,7 @@ class ElectionKit:
 
 
 async def _settle() -> None:
-    """Let what can happen without waiting happen: a few turns of the loop are enough for a store in memory."""
+    """Let what can happen without waiting happen: a few turns of the loop are enough for a store in
+    memory."""
     for _ in range(25):
         await asyncio.sleep(0)

@@ -1,4 +1,5 @@
-"""A store that fails as told: every class of error that rule 8 knows, delays, hangs, and feeds that misbehave."""
+"""A store that fails as told: every class of error that rule 8 knows, delays, hangs, and feeds that
+misbehave."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ class Fault(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """`before` and `after`: seconds on the way there, and on the way back. No `fault`: it is only slow."""
+    """`before` and `after`: seconds on the way there, and on the way back. No `fault`: it is only
+    slow."""
 
     fault: Fault | None = None
     before: float = 0.0
@@ -46,13 +48,15 @@ class FaultyStore:
     """Wraps any store. Without instructions it is the store that it wraps.
 
     >>> store = FaultyStore(MemoryStore())
-    >>> store.fail("renew", Fault.UNKNOWN_DONE)          # the next renewal is done, and the answer lost
+    >>> store.fail("renew", Fault.UNKNOWN_DONE)          # the next renewal is done, and the answer
+    lost
     >>> store.fail("claim", Fault.NOT_DONE, times=None)  # every claim fails, until `heal`
     >>> store.slow("read", 0.2)                          # the next read takes 0.2 s longer
-    >>> store.down()                                     # nothing reaches the store any more, feeds included
+    >>> store.down()                                     # nothing reaches the store any more, feeds
+    included
 
-    A request that outlasts its timeout answers `Failure(unknown=True)`, and takes effect later, when it arrives.
-    Instructions may come from any thread. `calls` lists what was asked, by name.
+    A request that outlasts its timeout answers `Failure(unknown=True)`, and takes effect later,
+    when it arrives. Instructions may come from any thread. `calls` lists what was asked, by name.
     """
 
     def __init__(self, inner: Store) -> None:
@@ -74,7 +78,8 @@ class FaultyStore:
     def max_clock_skew(self) -> float | None:
         return self.inner.max_clock_skew
 
-    # -- instructions ------------------------------------------------------------------------------------------
+    # -- instructions
+    # ------------------------------------------------------------------------------------------
 
     def fail(self, name: Name, fault: Fault, times: int | None = 1) -> None:
         """Let the next `times` requests of that name fail so; None: all, until `heal`."""
@@ -107,7 +112,8 @@ class FaultyStore:
         self._repeat += times
 
     def whisper(self, lease: Lease) -> None:
-        """Every open feed tells this row, which nobody has written (a feed may run ahead, or come late)."""
+        """Every open feed tells this row, which nobody has written (a feed may run ahead, or come
+        late)."""
         self._tell(lease)
 
     def break_feeds(self) -> None:
@@ -127,7 +133,8 @@ class FaultyStore:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(queue.put_nowait, what)
 
-    # -- the store ---------------------------------------------------------------------------------------------
+    # -- the store
+    # ---------------------------------------------------------------------------------------------
 
     async def open(self, timeout: float) -> None:
         await self._raising("open", lambda: self.inner.open(timeout), timeout)
@@ -177,7 +184,8 @@ class FaultyStore:
         self._feeds, self._under_way = [], set()
         self.inner.abandon()
 
-    # -- inside ------------------------------------------------------------------------------------------------
+    # -- inside
+    # ------------------------------------------------------------------------------------------------
 
     async def _pump(
         self, roles: Collection[str] | None, queue: asyncio.Queue[Lease | StoreUnavailable]

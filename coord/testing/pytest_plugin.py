@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def coord_election() -> Iterator[ElectionKit]:
-    """Elections under the test's control, in this process: `.win(role)`, `.lose(role, reason)`, `.occupy(role)`.
+    """Elections under the test's control, in this process: `.win(role)`, `.lose(role, reason)`,
+    `.occupy(role)`.
 
     During the test, `@leader_only` uses its coordinator unless it was given another.
     """

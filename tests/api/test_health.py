@@ -1,4 +1,5 @@
-"""`coord.health`: a leader that looks alive and does nothing is reported as wedged; a standby and an outage are not."""
+"""`coord.health`: a leader that looks alive and does nothing is reported as wedged; a standby and
+an outage are not."""
 
 from __future__ import annotations
 
@@ -158,7 +159,7 @@ def test_an_on_elected_may_take_its_time_while_the_term_stands(c: Coordinator) -
 def test_a_loop_that_does_not_turn_is_wedged(c: Coordinator) -> None:
     with c.leadership("a", ttl=5) as lead:
         assert lead.wait(5)
-        c.engine.loop().call_soon_threadsafe(time.sleep, 1.6)
+        c.portal.loop().call_soon_threadsafe(time.sleep, 1.6)
         until = time.monotonic() + 3
         while not wedged(found := coord.health(c, max_lag=0.4)):
             assert time.monotonic() < until

@@ -1,1 +1,2 @@
-"""Benchmarks: `python -m tests.benchmarks` runs all and writes docs/benchmarks.md; each can be run alone."""
+"""Benchmarks: `python -m tests.benchmarks` runs all and writes docs/benchmarks.md; each can be run
+alone."""

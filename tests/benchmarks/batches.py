@@ -1,9 +1,10 @@
-"""How many renewals a second the one background thread puts, beside the store's own batch of as many, in turns.
+"""How many renewals a second the one background thread puts, beside the store's own batch of as
+many, in turns.
 
-Ours is `store.renew` with all of them, on the coordinator's thread: from the requests to an answer for each. The raw
-one is one update (one transaction) of as many rows like ours through the driver. What is not in here is the time for
-which renewals wait for company on purpose; how fast batches go while roles are held stands with the growth.
-"""
+Ours is `store.renew` with all of them, on the coordinator's thread: from the requests to an answer
+for each. The raw one is one update (one transaction) of as many rows like ours through the driver.
+What is not in here is the time for which renewals wait for company on purpose; how fast batches go
+while roles are held stands with the growth."""
 
 from __future__ import annotations
 
@@ -33,14 +34,14 @@ class Ours:
         self._coordinator = Coordinator(url)
         self._roles = [f"role-{number}" for number in range(roles)]
         self._beat = 1
-        self._coordinator.engine.call(self._claim)
+        self._coordinator.portal.call(self._claim)
 
     def renew_all(self) -> float:
         """Seconds that it took."""
         self._beat += 1
         renewals = [Renew(role, f"holder of {role}", 1, self._beat, TTL) for role in self._roles]
         began = time.perf_counter()
-        results = self._coordinator.engine.call(
+        results = self._coordinator.portal.call(
             lambda: self._coordinator.inner.store.renew(renewals, TIMEOUT)
         )
         took = time.perf_counter() - began

@@ -1,13 +1,14 @@
-"""Candidates for one role in processes that are forked from one which has all modules loaded but no connection.
+"""Candidates for one role in processes that are forked from one which has all modules loaded but no
+connection.
 
-`python -m tests.benchmarks.candidates URL ROLE TTL PROCESSES EACH [count]`, EACH candidates to a process, which share a
-coordinator. Each line that comes out is of one candidate:
-`<event> <number> <pid> <seconds> [what]`, seconds by `clock.total_seconds` (one machine, one clock for all processes).
-Events: `elected`, `stopping` (just before it stops standing), `follows` (it has learnt of a leader) and, with `count`,
-`asked` for each query. SIGUSR1 makes the leader hand over. A line `more` on the standard input forks another candidate;
-its end ends them all. `zookeeper://host:port` contends for a lock of kazoo's instead, `relay+rethinkdb://…` for a row
-through the raw driver (`relay`).
-"""
+`python -m tests.benchmarks.candidates URL ROLE TTL PROCESSES EACH [count]`, EACH candidates to a
+process, which share a coordinator. Each line that comes out is of one candidate: `<event> <number>
+<pid> <seconds> [what]`, seconds by `clock.total_seconds` (one machine, one clock for all
+processes).
+Events: `elected`, `stopping` (just before it stops standing), `follows` (it has learnt of a leader)
+and, with `count`, `asked` for each query. SIGUSR1 makes the leader hand over. A line `more` on the
+standard input forks another candidate; its end ends them all. `zookeeper://host:port` contends for
+a lock of kazoo's instead, `relay+rethinkdb://…` for a row through the raw driver (`relay`)."""
 
 from __future__ import annotations
 

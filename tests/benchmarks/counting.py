@@ -1,8 +1,9 @@
-"""What a process asks of its store, by table: at RethinkDB's pool, and transactions at SQLite's worker.
+"""What a process asks of its store, by table: at RethinkDB's pool, and transactions at SQLite's
+worker.
 
-Call `watch` before the first coordinator is made. Changefeeds are told apart ("feed of …"): they are asked for once and
-then only listened to. SQLite's feed reads `PRAGMA data_version` and takes no lock; it is not counted.
-"""
+Call `watch` before the first coordinator is made. Changefeeds are told apart ("feed of …"): they
+are asked for once and then only listened to. SQLite's feed reads `PRAGMA data_version` and takes no
+lock; it is not counted."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ Told = Callable[[str, float], None]
 
 
 def watch(told: Told) -> Callable[[], None]:
-    """Tell of each query of this process when it is put: what it is on, and when (`clock.total_seconds`).
+    """Tell of each query of this process when it is put: what it is on, and when
+    (`clock.total_seconds`).
 
     Returns what ends that.
     """

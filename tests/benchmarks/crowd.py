@@ -1,4 +1,5 @@
-"""A crowd of candidates seen from outside: who leads, how a handover went, how a failover went. See `candidates`."""
+"""A crowd of candidates seen from outside: who leads, how a handover went, how a failover went. See
+`candidates`."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class Event(NamedTuple):
 
 
 class Failover(NamedTuple):
-    """`late`: seconds from the lease's end to another's `on_elected`; `asked`: queries of all in the second after."""
+    """`late`: seconds from the lease's end to another's `on_elected`; `asked`: queries of all in
+    the second after."""
 
     late: float
     asked: Counter[str]
@@ -94,7 +96,8 @@ class Crowd:
         if self._look is not None:
             self._look.close()
 
-    # -- what it says --------------------------------------------------------------------------------------------
+    # -- what it says
+    # --------------------------------------------------------------------------------------------
 
     def _read(self, seconds: float) -> None:
         """Take in what has been said, waiting so long for something."""
@@ -141,7 +144,8 @@ class Crowd:
         self._read(0.0)
         self._events.clear()
 
-    # -- what is measured ----------------------------------------------------------------------------------------
+    # -- what is measured
+    # ----------------------------------------------------------------------------------------
 
     def hand_over(self) -> float:
         """Seconds from the leader's `stop` to another's `on_elected`."""
@@ -156,7 +160,8 @@ class Crowd:
         return self.leader.at - stopping.at
 
     def kill_leader(self) -> float:
-        """`kill -9`, of its whole process. Returns when (`clock.total_seconds`) the lease runs out by the store."""
+        """`kill -9`, of its whole process. Returns when (`clock.total_seconds`) the lease runs out
+        by the store."""
         assert self._look is not None
         self._forget()
         os.kill(self.leader.pid, signal.SIGKILL)
@@ -166,7 +171,8 @@ class Crowd:
         return clock.total_seconds() + lease.remaining
 
     def failover(self, runs_out: float) -> Failover:
-        """What came after `kill_leader`. Takes until one second after the lease ran out, then forks a new candidate."""
+        """What came after `kill_leader`. Takes until one second after the lease ran out, then forks
+        a new candidate."""
         killed = self.leader.pid
         self.leader = self._wait_for("elected", 0.0)
         assert self.leader.pid != killed

@@ -1,4 +1,5 @@
-"""How long many roles take to get a leader: when a process starts, ends, or takes over from one that was killed."""
+"""How long many roles take to get a leader: when a process starts, ends, or takes over from one
+that was killed."""
 
 from __future__ import annotations
 
@@ -56,8 +57,9 @@ class Host:
 
 @dataclass(frozen=True)
 class Times:
-    """In seconds. `started`: from the first claim to the last `on_elected`; `stopped`: until the last lease is back;
-    `taken_over`: from a ttl after the kill, when the last lease has run out, to the survivor's last `on_elected`."""
+    """In seconds. `started`: from the first claim to the last `on_elected`; `stopped`: until the
+    last lease is back; `taken_over`: from a ttl after the kill, when the last lease has run out, to
+    the survivor's last `on_elected`."""
 
     started: float
     stopped: float

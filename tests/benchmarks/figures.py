@@ -1,4 +1,5 @@
-"""A figure beside its reference of the same run and its aim. Whether the aim is met is computed, never written."""
+"""A figure beside its reference of the same run and its aim. Whether the aim is met is computed,
+never written."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ Of = Literal["figure", "ratio", "difference"]
 
 @dataclass(frozen=True)
 class Aim:
-    """A bound on the figure itself, on its ratio to the reference, or on what it is above the reference."""
+    """A bound on the figure itself, on its ratio to the reference, or on what it is above the
+    reference."""
 
     sense: Literal["≤", "<", "≥", "="]
     bound: float

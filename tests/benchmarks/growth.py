@@ -1,7 +1,8 @@
-"""How cost grows with the number of roles that one process holds: queries, CPU, memory. Each point a fresh process.
+"""How cost grows with the number of roles that one process holds: queries, CPU, memory. Each point
+a fresh process.
 
-A process that has held more before keeps what it freed, and then shows too little; so no two points share one.
-"""
+A process that has held more before keeps what it freed, and then shows too little; so no two points
+share one."""
 
 from __future__ import annotations
 
@@ -95,7 +96,8 @@ class Holder:
 def side_by_side(
     where: Setting, wanted: dict[str, int], ttl: float, seconds: float
 ) -> dict[str, Point]:
-    """One point on each store at the same time: both mostly wait, and a process's CPU time is its own."""
+    """One point on each store at the same time: both mostly wait, and a process's CPU time is its
+    own."""
 
     def one(store: str) -> Point:
         holder = Holder(where, store, wanted[store], ttl, seconds)
@@ -112,7 +114,8 @@ def side_by_side(
 def measure(
     where: Setting, sizes: dict[str, Sequence[int]], ttl: float, many: dict[str, int]
 ) -> dict[str, list[Point]]:
-    """The points of each store. Those of `many` are held for ten ttls, all others for two renewal periods."""
+    """The points of each store. Those of `many` are held for ten ttls, all others for two renewal
+    periods."""
     points: dict[str, list[Point]] = {store: [] for store in sizes}
     rounds: list[tuple[dict[str, int], float]] = []
     plain = {

@@ -1,8 +1,7 @@
 """A process that holds many roles, measures what that costs it, and says so in JSON.
 
-`python -m tests.benchmarks.holder URL ROLES TTL SECONDS`: prints `steady` when all are held and it begins to measure,
-`measured` when it has, and the figures.
-"""
+`python -m tests.benchmarks.holder URL ROLES TTL SECONDS`: prints `steady` when all are held and it
+begins to measure, `measured` when it has, and the figures."""
 
 from __future__ import annotations
 
@@ -59,7 +58,7 @@ def hold(
         await asyncio.gather(*(lead.start() for lead in leads))
         return leads
 
-    leads = coordinator.engine.call(start)
+    leads = coordinator.portal.call(start)
     until = time.monotonic() + ELECTED_WITHIN
     while not all(lead.is_leader for lead in leads):
         if time.monotonic() > until:
@@ -77,11 +76,11 @@ def measure(
     batches = timed_renewals(type(urls.open_url(url)))
     coordinator = Coordinator(url)
     coordinator.check()
-    # The baseline has all that is not the roles': the coordinator open, its connection, every module and query that a
-    # claim, a renewal and a release load, and one role.
+    # The baseline has all that is not the roles': the coordinator open, its connection, every
+    # module and query that a claim, a renewal and a release load, and one role.
     (warm,) = hold(coordinator, ["warm"], ttl, renew_every=0.3)
     time.sleep(0.7)
-    coordinator.engine.call(warm.stop)
+    coordinator.portal.call(warm.stop)
     leads = hold(coordinator, ["held-0"], ttl)
     base = memory.now()
     began = time.monotonic()

@@ -1,10 +1,9 @@
 """A process that stands for many roles, and says when it leads all of them.
 
-`python -m tests.benchmarks.host URL ROLES TTL`: each line that it prints is a word and the moment, in seconds by
-`clock.total_seconds` (one machine, one clock for all processes). `begins`; `stands` once it has learnt who leads each
-role; `leads` when it was told of the last election. A line on its standard input makes it give all roles back: `stops`,
-and `gave back` when that is over.
-"""
+`python -m tests.benchmarks.host URL ROLES TTL`: each line that it prints is a word and the moment,
+in seconds by `clock.total_seconds` (one machine, one clock for all processes). `begins`; `stands`
+once it has learnt who leads each role; `leads` when it was told of the last election. A line on its
+standard input makes it give all roles back: `stops`, and `gave back` when that is over."""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ from tests.benchmarks.setting import Setting
 
 
 def sync_time(directory: Path, times: int = 100) -> float:
-    """Median seconds that the disk takes to append 4 kB and have it safe: what each swap on it costs at least."""
+    """Median seconds that the disk takes to append 4 kB and have it safe: what each swap on it
+    costs at least."""
     taken, path = [], directory / "sync"
     with path.open("wb", buffering=0) as file:
         for _ in range(times):
@@ -28,7 +29,8 @@ def sync_time(directory: Path, times: int = 100) -> float:
 
 
 def hop_time(times: int = 100) -> float:
-    """Median seconds to wake a thread that has slept for 5 ms, and to be woken by it: each answer of a store is one."""
+    """Median seconds to wake a thread that has slept for 5 ms, and to be woken by it: each answer
+    of a store is one."""
     there, back, taken = threading.Lock(), threading.Lock(), []
 
     def other() -> None:

@@ -28,7 +28,8 @@ def available() -> bool:
 
 @contextmanager
 def zookeeper(wanted: bool) -> Iterator[str | None]:
-    """`zookeeper://host:port` of a server that lives as long; None where it is not wanted or not to be had."""
+    """`zookeeper://host:port` of a server that lives as long; None where it is not wanted or not to
+    be had."""
     if not wanted or not available():
         yield None
         return

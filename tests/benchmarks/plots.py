@@ -1,4 +1,5 @@
-"""Pictures of how cost grows, as small SVG files whose text stays text. Needs matplotlib (the extra `benchmarks`)."""
+"""Pictures of how cost grows, as small SVG files whose text stays text. Needs matplotlib (the extra
+`benchmarks`)."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ def available() -> bool:
 
 
 def draw(picture: Picture, directory: Path) -> Path:
-    """Write `<name>.svg`; the same points give the same bytes. Raises ImportError without matplotlib."""
+    """Write `<name>.svg`; the same points give the same bytes. Raises ImportError without
+    matplotlib."""
     import matplotlib
 
     matplotlib.use("svg")

@@ -2,9 +2,8 @@
 
 Run it: `python -m tests.benchmarks.registry_lookup`.
 
-Both sizes are measured in turns within one run, so that what else the machine does meets both; the figure is the ratio
-of the two medians.
-"""
+Both sizes are measured in turns within one run, so that what else the machine does meets both; the
+figure is the ratio of the two medians."""
 
 from __future__ import annotations
 

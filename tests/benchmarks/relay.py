@@ -1,9 +1,10 @@
-"""What a handover takes of the store alone: a write that gives back, the feed that tells of it, a write that takes.
+"""What a handover takes of the store alone: a write that gives back, the feed that tells of it, a
+write that takes.
 
-Through the raw driver, blocking, one connection for the writes and one for the feed, in two processes which do nothing
-else. Nothing of coord is in it but its clock. Run by `candidates`, for `relay+rethinkdb://host:port/database/durability`:
-the durability is that of the write that gives back.
-"""
+Through the raw driver, blocking, one connection for the writes and one for the feed, in two
+processes which do nothing else. Nothing of coord is in it but its clock. Run by `candidates`, for
+`relay+rethinkdb://host:port/database/durability`: the durability is that of the write that gives
+back."""
 
 from __future__ import annotations
 

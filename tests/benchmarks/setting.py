@@ -19,7 +19,8 @@ ROOT = Path(__file__).parent.parent.parent
 
 @dataclass(frozen=True)
 class Setting:
-    """`server` is None where there is no RethinkDB. `quick`: few rounds, to see that it runs, not to publish."""
+    """`server` is None where there is no RethinkDB. `quick`: few rounds, to see that it runs, not
+    to publish."""
 
     directory: Path
     server: rethinkdb_server.Server | None
@@ -62,6 +63,7 @@ def setting(quick: bool) -> Iterator[Setting]:
 def spawn(
     module: str, *arguments: object, stdin: int | IO[str] | None = None
 ) -> subprocess.Popen[str]:
-    """`python -m tests.benchmarks.<module>` with these arguments; its output is text to be read line by line."""
+    """`python -m tests.benchmarks.<module>` with these arguments; its output is text to be read
+    line by line."""
     command = [sys.executable, "-m", f"tests.benchmarks.{module}", *map(str, arguments)]
     return subprocess.Popen(command, cwd=ROOT, stdin=stdin, stdout=subprocess.PIPE, text=True)

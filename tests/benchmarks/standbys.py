@@ -1,4 +1,5 @@
-"""What waiting costs the store: queries a ttl of one standby, and of a thousand of one role in one process."""
+"""What waiting costs the store: queries a ttl of one standby, and of a thousand of one role in one
+process."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ TTLS = 4
 def measure(
     url: str, numbers: list[int], ttl: float, ttls: int = TTLS
 ) -> dict[int, dict[str, float]]:
-    """Queries a ttl by table, of so many standbys in one process each; all side by side, each for a role of its own."""
+    """Queries a ttl by table, of so many standbys in one process each; all side by side, each for a
+    role of its own."""
     with Coordinator(url) as leader:
         for number in numbers:
             assert leader.leadership(f"stood-by-{number}", ttl=ttl).acquire(timeout=10)

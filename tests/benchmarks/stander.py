@@ -1,4 +1,5 @@
-"""A process with many standbys of one role that another leads; says in JSON what they ask of the store.
+"""A process with many standbys of one role that another leads; says in JSON what they ask of the
+store.
 
 `python -m tests.benchmarks.stander URL ROLE STANDBYS TTL TTLS`: queries by table, in so many ttls.
 """
@@ -25,7 +26,7 @@ def measure(url: str, role: str, standbys: int, ttl: float, ttls: int) -> dict[s
         await asyncio.gather(*(lead.first_outcome() for lead in leads))
         assert not any(lead.is_leader for lead in leads), f"{role} was free"
 
-    coordinator.engine.call(stand)
+    coordinator.portal.call(stand)
     begin = (
         clock.total_seconds() + 2 * ttl
     )  # by then they are listed on the board together, in one query

@@ -1,7 +1,8 @@
-"""What starting costs: `import coord` beside a bare interpreter, and how long it takes until something leads.
+"""What starting costs: `import coord` beside a bare interpreter, and how long it takes until
+something leads.
 
-Modules are read from bytecode, as an installed package has it; the first round, which is not counted, writes it.
-"""
+Modules are read from bytecode, as an installed package has it; the first round, which is not
+counted, writes it."""
 
 from __future__ import annotations
 

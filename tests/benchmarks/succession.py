@@ -1,4 +1,5 @@
-"""How handover and failover grow with the number of candidates, one process each. Failover: `kill -9` of the leader."""
+"""How handover and failover grow with the number of candidates, one process each. Failover: `kill
+-9` of the leader."""
 
 from __future__ import annotations
 
@@ -19,11 +20,12 @@ from tests.benchmarks.plots import Panel, Picture
 from tests.benchmarks.setting import Setting
 
 TTL = 3.0
-"""Of failover: long enough that the new leader's first renewal comes more than a second after the old lease's end."""
+"""Of failover: long enough that the new leader's first renewal comes more than a second after the
+old lease's end."""
 STAGGER = 0.4
 MOST = {"RethinkDB": 200, "SQLite": 100}
-"""Processes. Each candidate on SQLite looks at the file many times a second, and on two cores two hundred processes
-measure the machine's scheduler: handovers then take seconds."""
+"""Processes. Each candidate on SQLite looks at the file many times a second, and on two cores two
+hundred processes measure the machine's scheduler: handovers then take seconds."""
 
 KAZOO = "kazoo on ZooKeeper"
 RAW = {
@@ -61,8 +63,8 @@ class Result:
 def hand_over(
     url: str, results: Sequence[Result], times: int, others: Mapping[str, str]
 ) -> dict[str, list[float]]:
-    """Fill in the handovers, crowd by crowd; those of two candidates take turns with the `others`' (name: URL), which
-    are returned."""
+    """Fill in the handovers, crowd by crowd; those of two candidates take turns with the `others`'
+    (name: URL), which are returned."""
     theirs: dict[str, list[float]] = {name: [] for name in others}
     for result in results:
         with ExitStack() as stack:
@@ -83,7 +85,8 @@ def hand_over(
 
 
 def fail_over(url: str, results: Sequence[Result], times: int) -> None:
-    """Fill in the failovers of these crowds, which stand at the same time; leaders are killed one after another."""
+    """Fill in the failovers of these crowds, which stand at the same time; leaders are killed one
+    after another."""
     with ExitStack() as stack:
         crowds = [
             stack.enter_context(
@@ -104,7 +107,8 @@ def fail_over(url: str, results: Sequence[Result], times: int) -> None:
 def measure(
     url: str, most: int, quick: bool, others: Mapping[str, str]
 ) -> tuple[list[Result], dict[str, list[float]]]:
-    """Results of up to `most` processes, then of five with many each, and the others' handovers by name.
+    """Results of up to `most` processes, then of five with many each, and the others' handovers by
+    name.
 
     Small crowds fail over side by side, large ones alone.
     """

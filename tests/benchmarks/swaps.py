@@ -1,4 +1,5 @@
-"""A claim and a renewal beside the store's own driver doing the same, and beside the ancestor's `unique_service`."""
+"""A claim and a renewal beside the store's own driver doing the same, and beside the ancestor's
+`unique_service`."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ WARM_UP = 20
 async def _alternate(
     times: int, ours: Callable[[int], Awaitable[Any]], other: Callable[[int], Awaitable[Any]]
 ) -> tuple[float, float]:
-    """Medians in microseconds, in turns, and each first as often as second, so that the disk's moods hit both alike.
+    """Medians in microseconds, in turns, and each first as often as second, so that the disk's
+    moods hit both alike.
 
     On one loop: the other way would be to start a loop for each sample.
     """
@@ -141,7 +143,8 @@ def here(work: Callable[[int], None]) -> Callable[[int], Awaitable[None]]:
 
 
 class Thread:
-    """A thread that is handed some work and hands it back: what any store costs at least that leaves the loop free."""
+    """A thread that is handed some work and hands it back: what any store costs at least that
+    leaves the loop free."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[
@@ -181,7 +184,8 @@ def figure(what: str, pair: tuple[float, float], against: str, bound: float = BO
 async def _sqlite(directory: Path, times: int) -> list[Figure]:
     store = urls.open_url(f"sqlite://{directory}/ours.db")
     await store.open(5)
-    # Whose log has been through a checkpoint need not let it grow: a pair is of files that are equally old.
+    # Whose log has been through a checkpoint need not let it grow: a pair is of files that are
+    # equally old.
     ours, *raws = Ours(store), *(RawSQLite(directory / f"raw{number}.db") for number in range(3))
     raw, there, beside = raws
     thread = Thread()

@@ -1,4 +1,5 @@
-"""The benchmarks still run, at tiny size, and measure what they say; the judgement of aims is right."""
+"""The benchmarks still run, at tiny size, and measure what they say; the judgement of aims is
+right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Samples of two or more things taken in turns, so that what else the machine does meets them alike."""
+"""Samples of two or more things taken in turns, so that what else the machine does meets them
+alike."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ def medians(
 ) -> dict[str, float]:
     """The median of what each returns, over `rounds`; the first `warm_up` rounds are not counted.
 
-    Who goes first changes from round to round: what comes second finds caches and the disk as the first left them.
-    """
+    Who goes first changes from round to round: what comes second finds caches and the disk as the
+    first left them."""
     taken: dict[str, list[float]] = {name: [] for name in works}
     names = list(works)
     for turn in range(rounds + warm_up):

@@ -1,4 +1,5 @@
-"""Servers whose wall clocks are off, and can be stepped while they run: by shift_clock.c, preloaded."""
+"""Servers whose wall clocks are off, and can be stepped while they run: by shift_clock.c,
+preloaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The workers of a run, as processes: started, killed, stopped, started again; what they say; who leads."""
+"""The workers of a run, as processes: started, killed, stopped, started again; what they say; who
+leads."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def snapshot(directory: Path) -> Path:
-    """A copy of the code for a run's processes: they all run the same, whatever is edited meanwhile."""
+    """A copy of the code for a run's processes: they all run the same, whatever is edited
+    meanwhile."""
     code = directory / "code"
     unwanted = shutil.ignore_patterns("__pycache__")
     for part in ("coord", "tests/chaos"):

@@ -1,8 +1,9 @@
-"""The second fenced resource: a document in RethinkDB, written as docs/how-to and examples/fenced_rethinkdb.py do it.
+"""The second fenced resource: a document in RethinkDB, written as docs/how-to and
+examples/fenced_rethinkdb.py do it.
 
-It is written through the public driver, over the worker's own proxies. There is no journal: each answer says which
-token the write met, and whether an order of the writes explains all answers is for the judge of fenced resources.
-"""
+It is written through the public driver, over the worker's own proxies. There is no journal: each
+answer says which token the write met, and whether an order of the writes explains all answers is
+for the judge of fenced resources."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class NotWritten(Exception):
 
 
 class Document:
-    """A worker's way to it. Blocking, as the driver is: a write that hangs may arrive at any later time."""
+    """A worker's way to it. Blocking, as the driver is: a write that hangs may arrive at any later
+    time."""
 
     def __init__(self, url: str, blind: bool = False) -> None:
         self._hosts = [address.rpartition(":") for address in urlsplit(url).netloc.split(",")]
@@ -94,7 +96,8 @@ def set_up(r: Any, replicas: int) -> list[Any]:
 
 
 def met(operations: list[Any]) -> dict[str, int]:
-    """What came of the writes to the document: those that were answered, and of these the stale ones."""
+    """What came of the writes to the document: those that were answered, and of these the stale
+    ones."""
     answered = [
         one
         for one in operations

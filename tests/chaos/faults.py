@@ -1,4 +1,5 @@
-"""The kinds of fault. Each is a coroutine that injects, holds and heals, and says whom it hit and from when to when."""
+"""The kinds of fault. Each is a coroutine that injects, holds and heals, and says whom it hit and
+from when to when."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ async def stop(scene: Scene, fault: Fault) -> None:
 
 
 async def stop_in_act(scene: Scene, fault: Fault) -> None:
-    """The same, and surely the leader, and surely between its check and its act: what fencing is there for."""
+    """The same, and surely the leader, and surely between its check and its act: what fencing is
+    there for."""
     one, seconds = scene.victim(1.0), scene.between(1.4, 2.4) + 0.5
     fault.take(one)
     if await one.ask("freeze", ("frozen", "not leading"), 2.0) != "frozen":
@@ -127,7 +129,8 @@ def server(
 
 
 async def node_cut_off(scene: Scene, fault: Fault) -> None:
-    """A node, often the primary, loses the others, and they it; all clients still reach all of them.
+    """A node, often the primary, loses the others, and they it; all clients still reach all of
+    them.
 
     Either nothing passes and nobody is told, or every connection breaks and no new one comes about.
     """
@@ -144,7 +147,8 @@ async def node_cut_off(scene: Scene, fault: Fault) -> None:
 
 
 async def clock_stepped(scene: Scene, fault: Fault) -> None:
-    """A server's wall clock jumps, anywhere within what `max_clock_skew` allows, and stays there."""
+    """A server's wall clock jumps, anywhere within what `max_clock_skew` allows, and stays
+    there."""
     number, seconds = (
         scene.chance.randrange(len(scene.stage.nodes)),
         scene.chance.uniform(-APART, APART) / 2,
@@ -156,7 +160,8 @@ async def clock_stepped(scene: Scene, fault: Fault) -> None:
 
 @dataclass(frozen=True)
 class Kind:
-    """`from_end`: failover is counted from when the fault was healed; before that nobody could lead."""
+    """`from_end`: failover is counted from when the fault was healed; before that nobody could
+    lead."""
 
     inject: Callable[[Scene, Fault], Awaitable[None]]
     weight: float = 1.0

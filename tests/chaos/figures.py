@@ -44,10 +44,10 @@ def read_history(directory: Path) -> History:
 def violations(history: History) -> list[str]:
     """What the judges find.
 
-    A first claim that was not answered may take effect at any later time, and many of these make the search for an
-    order explode. Those that no answer ever shows to have taken effect are left out at first: it takes explanations
-    away and adds none, so a history that is good without them is good. One that is not is judged whole.
-    """
+    A first claim that was not answered may take effect at any later time, and many of these make
+    the search for an order explode. Those that no answer ever shows to have taken effect are left
+    out at first: it takes explanations away and adds none, so a history that is good without them
+    is good. One that is not is judged whole."""
     shown = {
         tuple(event.value["row"][::2])
         for event in history.events
@@ -87,7 +87,8 @@ def reigns(history: History) -> list[Reign]:
 
 
 def stale(entries: list[dict[str, Any]]) -> tuple[int, int]:
-    """Of the writes to one resource: how many came with an older token than one accepted before; of these, accepted."""
+    """Of the writes to one resource: how many came with an older token than one accepted before; of
+    these, accepted."""
     newest = attempted = accepted = 0
     for entry in entries:
         if entry["token"] < newest:
@@ -115,11 +116,11 @@ def spread(values: list[float]) -> dict[str, Any]:
 def failovers(faults: list[Fault], terms: list[Reign]) -> dict[str, dict[str, Any]]:
     """For each kind of fault that hit the leader: how long until the next term showed.
 
-    Counted from the fault; from its end where nobody could have led before (and somebody did only after it).
+    Counted from the fault; from its end where nobody could have led before (and somebody did only
+    after it).
 
-    `led through`: the leader kept its term. `mixed`: another fault was at work meanwhile, so the time says nothing.
-    `missed`: it was aimed at somebody else.
-    """
+    `led through`: the leader kept its term. `mixed`: another fault was at work meanwhile, so the
+    time says nothing. `missed`: it was aimed at somebody else."""
     found: dict[str, dict[str, Any]] = {}
     for fault in faults:
         mine = found.setdefault(
@@ -171,7 +172,8 @@ def handovers(faults: list[Fault], terms: list[Reign]) -> dict[str, dict[str, in
 
 
 def false_demotions(run: Run) -> dict[str, Any]:
-    """Terms lost with no fault near: none from its begin until two ttls and two seconds after its end."""
+    """Terms lost with no fault near: none from its begin until two ttls and two seconds after its
+    end."""
     grace = 2 * run.plan.ttl + 2.0
     near = sorted((fault.begin, fault.end + grace) for fault in run.faults)
     quiet, at = 0.0, run.began
@@ -196,7 +198,8 @@ def false_demotions(run: Run) -> dict[str, Any]:
 
 
 def unpaired(notes: list[dict[str, Any]]) -> list[str]:
-    """Where `on_lost` did not come exactly once for each `on_elected`. The last term of a killed process is open."""
+    """Where `on_lost` did not come exactly once for each `on_elected`. The last term of a killed
+    process is open."""
     wrong: list[str] = []
     open_term: dict[str, int] = {}
     for note in notes:

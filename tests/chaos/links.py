@@ -1,8 +1,9 @@
-"""The network among the nodes of a cluster: a proxy in front of each one's cluster port, that knows who connected.
+"""The network among the nodes of a cluster: a proxy in front of each one's cluster port, that knows
+who connected.
 
-Nodes call each other at the proxies (`--canonical-address`, `--join`). Which node is at the other end of a connection
-the kernel tells (/proc): a node that is cut off loses the connections that it made as well as those made to it.
-"""
+Nodes call each other at the proxies (`--canonical-address`, `--join`). Which node is at the other
+end of a connection the kernel tells (/proc): a node that is cut off loses the connections that it
+made as well as those made to it."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ def listens(port: int) -> bool:
 
 
 def owner(port: int, pids: Sequence[int]) -> int | None:
-    """Which of these processes has the TCP socket with this local port on loopback: its place among them."""
+    """Which of these processes has the TCP socket with this local port on loopback: its place among
+    them."""
     inodes = {f"socket:[{row[9]}]" for row in _sockets(port)}
     for place, pid in enumerate(pids):
         with contextlib.suppress(OSError):
@@ -83,7 +85,8 @@ class ClusterProxy(Proxy):
     def separate(self, number: int | None, silently: bool) -> None:
         """From now on node `number` is cut off from the others; None: nobody is.
 
-        New connections wait until it is over. To break one that was accepted ends a RethinkDB 2.4.4, when it tries
+        New connections wait until it is over. To break one that was accepted ends a RethinkDB
+        2.4.4, when it tries
         again: "Guarantee failed: [peer.ips().size() > 0]".
         """
         self.cut = number

@@ -36,8 +36,8 @@ async def ask(url: str, term: Any, timeout: float) -> Any:
 class RethinkDBStage(Stage):
     """Servers of its own, and between each worker and each of them a proxy of its own.
 
-    The wall clocks of the servers are up to `APART` seconds apart, and coord is told no more than that bound.
-    """
+    The wall clocks of the servers are up to `APART` seconds apart, and coord is told no more than
+    that bound."""
 
     def __init__(self, directory: Path, workers: int, chance: random.Random) -> None:
         super().__init__(directory, workers, chance)

@@ -1,8 +1,9 @@
-"""What is asked of the leader: to step down, and to hand the role to a certain candidate, alive or not.
+"""What is asked of the leader: to step down, and to hand the role to a certain candidate, alive or
+not.
 
-An operator asks through the store, by the board; a transfer is at times the leader's own doing. The one that is named
-was at times killed or stopped just before, while the board still lists it: then another has to get the role, later.
-"""
+An operator asks through the store, by the board; a transfer is at times the leader's own doing. The
+one that is named was at times killed or stopped just before, while the board still lists it: then
+another has to get the role, later."""
 
 from __future__ import annotations
 
@@ -96,8 +97,9 @@ async def _listed(scene: Scene, to: Member) -> None:
 async def _ask(
     scene: Scene, fault: Fault, asking: Callable[[AsyncCoordinator], Awaitable[Lease]]
 ) -> None:
-    """Of every node, for an order stands for two ttls by their clocks: where they are further apart, only the node that
-    the leader listens to hears of it in time. What cannot be asked of any, because of another fault, has missed."""
+    """Of every node, for an order stands for two ttls by their clocks: where they are further
+    apart, only the node that the leader listens to hears of it in time. What cannot be asked of
+    any, because of another fault, has missed."""
     asked = await asyncio.gather(
         *(asking(operator) for operator in scene.operators), return_exceptions=True
     )

@@ -1,12 +1,10 @@
 """The network between one worker and one server, as a TCP proxy that can do to it what networks do.
 
-pass       hands everything on
-blackhole  hands nothing on; what was sent meanwhile, the end of a connection too, arrives when it heals: late requests
-stall      hands on half of the next message, and then nothing; when it heals, the rest follows or the connection breaks
-delay      hands on each piece late
-reset      hands on what the worker asks and, once the server has answered, breaks the connection instead of answering
-refuse     breaks every connection, old and new
-"""
+pass       hands everything on blackhole  hands nothing on; what was sent meanwhile, the end of a
+connection too, arrives when it heals: late requests stall      hands on half of the next message,
+and then nothing; when it heals, the rest follows or the connection breaks delay      hands on each
+piece late reset      hands on what the worker asks and, once the server has answered, breaks the
+connection instead of answering refuse     breaks every connection, old and new"""
 
 from __future__ import annotations
 
@@ -18,7 +16,8 @@ import struct
 
 MODES = ("pass", "blackhole", "stall", "delay", "reset", "refuse")
 HANDSHAKE_ANSWERS = 3
-"""RethinkDB's V1_0 handshake: the server sends three texts that end with a NUL; what follows answers queries."""
+"""RethinkDB's V1_0 handshake: the server sends three texts that end with a NUL; what follows
+answers queries."""
 
 
 class Proxy:
@@ -114,7 +113,8 @@ class Link:
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: bool
     ) -> None:
-        """Hand on one direction until it ends. A write to a side that has gone ends nothing: the other may go on."""
+        """Hand on one direction until it ends. A write to a side that has gone ends nothing: the
+        other may go on."""
         with contextlib.suppress(OSError):
             while piece := await reader.read(65536):
                 if answers and self.proxy.mode == "reset" and self._answers >= HANDSHAKE_ANSWERS:

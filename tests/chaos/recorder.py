@@ -1,4 +1,5 @@
-"""One worker's part of the history (`coord.testing.history`), one line an event, written at once: kill -9 loses none.
+"""One worker's part of the history (`coord.testing.history`), one line an event, written at once:
+kill -9 loses none.
 
 Times are CLOCK_BOOTTIME, which all processes of a machine share.
 """
@@ -43,7 +44,8 @@ class Recorder:
         self._put(kind, now(), key, value)
 
     def look(self, lead: Leadership) -> int | None:
-        """Whether it leads, as `held`; a look that shows nothing proves nothing, and is not written."""
+        """Whether it leads, as `held`; a look that shows nothing proves nothing, and is not
+        written."""
         before = now()
         term = lead.held
         after = now()
@@ -65,7 +67,7 @@ class Recorder:
 
 
 def _row(lease: Lease) -> list[Any]:
-    return list(lease.sight)
+    return list(lease.revision)
 
 
 class RecordingStore:

@@ -1,8 +1,9 @@
-"""What the workers write to: one fenced and one unfenced row in SQLite, behind a socket, in a process of its own.
+"""What the workers write to: one fenced and one unfenced row in SQLite, behind a socket, in a
+process of its own.
 
-The journal is written in the transaction of the write itself, so its order is the order in which things happened.
-`python -m tests.chaos.resource SOCKET FILE [--blind]`; `--blind` (for the test of the judge) fences nothing.
-"""
+The journal is written in the transaction of the write itself, so its order is the order in which
+things happened. `python -m tests.chaos.resource SOCKET FILE [--blind]`; `--blind` (for the test of
+the judge) fences nothing."""
 
 from __future__ import annotations
 
@@ -76,7 +77,8 @@ class ResourceClient:
         self._socket: socket.socket | None = None
 
     def write(self, name: str, token: int, process: str) -> bool:
-        """Whether it was accepted. Raises OSError when there is no answer: it may then have been accepted or not."""
+        """Whether it was accepted. Raises OSError when there is no answer: it may then have been
+        accepted or not."""
         try:
             if self._socket is None:
                 self._socket = socket.socket(socket.AF_UNIX)

@@ -1,4 +1,5 @@
-"""One run from start to end: the crew on its stage, faults one after the other and at times two at once, the end."""
+"""One run from start to end: the crew on its stage, faults one after the other and at times two at
+once, the end."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from tests.chaos.stage import Stage
 
 @dataclass
 class Plan:
-    """`kinds`: the kinds of fault, first in this order and then by chance; None for all, first in random order."""
+    """`kinds`: the kinds of fault, first in this order and then by chance; None for all, first in
+    random order."""
 
     seconds: float
     seed: int

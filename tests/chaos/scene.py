@@ -19,8 +19,9 @@ class NotNow(Exception):
 
 @dataclass
 class Fault:
-    """`hit`: the processes that it was aimed at; `everybody`: it was the store, for all of them. `missed`: it came to
-    nothing. `token`: the term that an order meant; `to` and `to_is`: whom it was to go to, and how that one was."""
+    """`hit`: the processes that it was aimed at; `everybody`: it was the store, for all of them.
+    `missed`: it came to nothing. `token`: the term that an order meant; `to` and `to_is`: whom it
+    was to go to, and how that one was."""
 
     kind: str
     begin: float = 0.0
@@ -67,7 +68,8 @@ class Scene:
     ttl: float
     chance: random.Random
     operators: Sequence[AsyncCoordinator]
-    """For what operators ask, each of a node of its own (whose clock may be far off); no proxy is in the way."""
+    """For what operators ask, each of a node of its own (whose clock may be far off); no proxy is
+    in the way."""
     store_busy: bool = False
 
     def between(self, low: float, high: float) -> float:

@@ -75,7 +75,8 @@ def kept(chaos: Chaos) -> dict[str, Any]:
 
 
 def seen_overlaps(chaos: Chaos) -> None:
-    """Where leaders were stopped between check and act, an old leader wrote; at the fenced resource it was refused."""
+    """Where leaders were stopped between check and act, an old leader wrote; at the fenced resource
+    it was refused."""
     result = chaos.result()
     assert result["faults"]["stop in act"] >= 1
     assert result["overlaps_unfenced"] > 0, chaos.log

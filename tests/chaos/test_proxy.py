@@ -15,7 +15,8 @@ HANDSHAKE = b"one\0two\0three\0"
 
 
 class Server:
-    """Greets as RethinkDB does, then answers each piece with the same in capitals. Keeps what it got."""
+    """Greets as RethinkDB does, then answers each piece with the same in capitals. Keeps what it
+    got."""
 
     def __init__(self) -> None:
         self.got = b""

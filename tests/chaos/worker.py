@@ -1,16 +1,18 @@
-"""One candidate as a process: stands for the role, and as long as it leads writes to the resources under its token.
+"""One candidate as a process: stands for the role, and as long as it leads writes to the resources
+under its token.
 
-`python -m tests.chaos.worker SETTINGS` with the settings as JSON. What it notices goes to standard output, one JSON
-object a line; what it does goes to its history. A line "step_down" on standard input makes it hand over; "transfer
-NAME" does so to that candidate, and is answered by "handing over" or "not handing over"; "freeze" makes it stop itself
-between a check and an act, if it leads, and say "frozen" or "not leading" before; SIGTERM or the end of standard input
-stops it in good order.
+`python -m tests.chaos.worker SETTINGS` with the settings as JSON. What it notices goes to standard
+output, one JSON object a line; what it does goes to its history. A line "step_down" on standard
+input makes it hand over; "transfer NAME" does so to that candidate, and is answered by "handing
+over" or "not handing over"; "freeze" makes it stop itself between a check and an act, if it leads,
+and say "frozen" or "not leading" before; SIGTERM or the end of standard input stops it in good
+order.
 
-Where the store is RethinkDB, a thread of its own checks and writes to a document there in the same way (document.py).
+Where the store is RethinkDB, a thread of its own checks and writes to a document there in the same
+way (document.py).
 
-`broken` is for the tests of the judge: "deadline" believes in a term for seconds after its deadline; "fence" writes to
-the document whatever token is there.
-"""
+`broken` is for the tests of the judge: "deadline" believes in a term for seconds after its
+deadline; "fence" writes to the document whatever token is there."""
 
 from __future__ import annotations
 
@@ -59,7 +61,8 @@ class Worker:
         self.random = random.Random(settings.seed)
         self.stopped, self.freeze = threading.Event(), threading.Event()
         self.poised = threading.Event()
-        """The document's thread, too, stands between its check and its act, until both are frozen."""
+        """The document's thread, too, stands between its check and its act, until both are
+        frozen."""
         store = RecordingStore(urls.open_url(settings.url), self.recorder)
         self.coordinator = Coordinator(store=store)
         self.keeps_document = settings.url.startswith("rethinkdb:")
@@ -95,7 +98,8 @@ class Worker:
                     self.note("not leading")
                 time.sleep(0.02)
                 continue
-            # Between the check and the act: here a frozen process wakes up with an old belief (rule 10).
+            # Between the check and the act: here a frozen process wakes up with an old belief (rule
+            # 10).
             time.sleep(self.random.uniform(0.03, 0.08))
             if self.freeze.is_set():
                 if self.keeps_document:

@@ -1,4 +1,5 @@
-"""Fixtures of the command line's tests: a journal, a store in its own directory, a way to start programs."""
+"""Fixtures of the command line's tests: a journal, a store in its own directory, a way to start
+programs."""
 
 from __future__ import annotations
 

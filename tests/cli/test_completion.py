@@ -1,4 +1,5 @@
-"""Tab, for real: bash sources what `coord completion bash` prints, and is asked what it would offer."""
+"""Tab, for real: bash sources what `coord completion bash` prints, and is asked what it would
+offer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Whatever goes wrong, in whatever command: one line that says what to do, no traceback, no password."""
+"""Whatever goes wrong, in whatever command: one line that says what to do, no traceback, no
+password."""
 
 from __future__ import annotations
 

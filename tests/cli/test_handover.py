@@ -1,4 +1,5 @@
-"""`coord status`, `history`, `candidates`, `step-down`, `transfer`, `purge`, with real leaders in real processes."""
+"""`coord status`, `history`, `candidates`, `step-down`, `transfer`, `purge`, with real leaders in
+real processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What others wrote into the store, on a terminal: shown, never obeyed, and never more than a screen can take."""
+"""What others wrote into the store, on a terminal: shown, never obeyed, and never more than a
+screen can take."""
 
 from __future__ import annotations
 

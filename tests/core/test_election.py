@@ -74,7 +74,8 @@ def refused(election: Election, now: float, row: Lease) -> None:
     election.reply(sent(election, now), Answer(False, row), at(now), at(now))
 
 
-# -- rule 1: a claim is one swap -----------------------------------------------------------------------------------
+# -- rule 1: a claim is one swap
+# -----------------------------------------------------------------------------------
 
 
 def test_a_first_claim_expects_nothing_and_takes_nothing_over() -> None:
@@ -85,7 +86,7 @@ def test_a_first_claim_expects_nothing_and_takes_nothing_over() -> None:
 
 def test_the_answer_to_a_lost_first_claim_is_the_first_sight() -> None:
     election = following(lease("you", 7, 3), max_clock_skew=None)
-    assert election.floor == 7
+    assert election.token_floor == 7
     assert waits(election, 0) == TTL
 
 
@@ -99,17 +100,18 @@ def test_a_later_claim_expects_what_was_seen() -> None:
 
 def test_a_claim_that_was_asked_for_takes_nothing_over() -> None:
     election = following(lease("you", 7, 3), max_clock_skew=None)
-    election.prompt()
+    election.try_now()
     claim = sent(election, 1).operation
     assert isinstance(claim, Claim)
     assert not claim.takeover
 
 
 def test_the_floor_stays_below_the_highest_token() -> None:
-    assert following(lease("you", MAX_TOKEN, 1)).floor == MAX_TOKEN - 1
+    assert following(lease("you", MAX_TOKEN, 1)).token_floor == MAX_TOKEN - 1
 
 
-# -- rule 2: renewals ----------------------------------------------------------------------------------------------
+# -- rule 2: renewals
+# ----------------------------------------------------------------------------------------------
 
 
 def test_a_leader_renews_after_renew_every_counted_from_the_request() -> None:
@@ -131,12 +133,13 @@ def test_no_renewal_is_sent_for_a_term_that_has_ended() -> None:
     assert election.take_events() == (Lost(1, LossReason.EXPIRED),)
 
 
-# -- rule 3: the work ends first -----------------------------------------------------------------------------------
+# -- rule 3: the work ends first
+# -----------------------------------------------------------------------------------
 
 
 def test_a_lease_is_released_when_the_work_has_ended() -> None:
     election = elected()
-    election.stand_down(at(2))
+    election.stop(at(2))
     assert election.take_events() == (Lost(1, LossReason.RELEASED),)
     assert not election.leads(at(2))
     assert waits(election, 2) == 8  # it still renews
@@ -152,7 +155,7 @@ def test_a_lease_is_released_when_the_work_has_ended() -> None:
 
 def test_work_that_will_not_end_lets_the_lease_run_out() -> None:
     election = elected()
-    election.give_up(at(2), LossReason.STEPPED_DOWN)
+    election.resign(at(2), LossReason.STEPPED_DOWN)
     election.abandon(at(3))
     assert election.phase is Phase.FOLLOWING
     assert waits(election, 3) == math.inf
@@ -170,7 +173,7 @@ def test_nothing_is_claimed_before_the_work_has_ended() -> None:
 
 def test_a_loss_is_told_once_though_the_lease_be_taken_while_the_work_drains() -> None:
     election = elected()
-    election.give_up(at(2), LossReason.STEPPED_DOWN)
+    election.resign(at(2), LossReason.STEPPED_DOWN)
     refused(election, 10, lease("you", 2, 1))
     assert [event for event in election.take_events() if isinstance(event, Lost)] == [
         Lost(1, LossReason.STEPPED_DOWN)
@@ -180,7 +183,7 @@ def test_a_loss_is_told_once_though_the_lease_be_taken_while_the_work_drains() -
 
 def test_who_stepped_down_rests() -> None:
     election = elected()
-    election.give_up(at(2), LossReason.STEPPED_DOWN, rest=20)
+    election.resign(at(2), LossReason.STEPPED_DOWN, rest=20)
     election.drained(at(2))
     election.reply(sent(election, 2), Answer(True, lease(None, 1, 2)), at(2), at(2))
     assert waits(election, 3) == 19
@@ -189,14 +192,14 @@ def test_who_stepped_down_rests() -> None:
 
 def test_a_lease_may_linger() -> None:
     election = elected()
-    election.give_up(at(2), LossReason.STEPPED_DOWN, linger=8)
+    election.resign(at(2), LossReason.STEPPED_DOWN, linger=8)
     election.drained(at(4))
     assert sent(election, 4).operation == Release("r", "me", 1, 2, linger=6, reason="stepped_down")
 
 
 def handing_over(to: str = "you") -> Election:
     election = elected()
-    election.give_up(at(2), LossReason.STEPPED_DOWN, to=to, by="ann")
+    election.resign(at(2), LossReason.STEPPED_DOWN, to=to, by="ann")
     election.drained(at(4))
     return election
 
@@ -205,7 +208,7 @@ def test_a_role_is_handed_to_the_candidate_that_was_named_and_not_before_the_wor
     None
 ):
     election = elected()
-    election.give_up(at(2), LossReason.STEPPED_DOWN, to="you", by="ann")
+    election.resign(at(2), LossReason.STEPPED_DOWN, to="you", by="ann")
     assert waits(election, 3) > 0
     election.drained(at(4))
     release = sent(election, 4).operation
@@ -240,7 +243,7 @@ def test_the_next_loss_is_not_handed_to_the_one_named_before() -> None:
     election.reply(sent(election, 4), Answer(True, lease("you", 1, 0, ttl=10.0)), at(4), at(5))
     claim = sent(election, 15)
     election.reply(claim, Answer(True, lease("me", 2, claim.operation.beat)), at(15), at(16))  # type: ignore[union-attr]
-    election.stand_down(at(17))
+    election.stop(at(17))
     election.drained(at(17))
     release = sent(election, 17).operation
     assert isinstance(release, Release)
@@ -249,7 +252,7 @@ def test_the_next_loss_is_not_handed_to_the_one_named_before() -> None:
 
 def test_who_is_named_claims_at_once_under_a_new_token_and_whatever_it_rested_from() -> None:
     election = following(lease("you", 7, 3))
-    election.give_up(at(1), LossReason.STEPPED_DOWN, rest=500)
+    election.resign(at(1), LossReason.STEPPED_DOWN, rest=500)
     election.hint(lease("me", 7, 0, ttl=10.0), at(3))
     claim = sent(election, 3).operation
     assert isinstance(claim, Claim)
@@ -271,7 +274,7 @@ def test_a_claim_says_why_the_last_term_ended() -> None:
 def test_a_claim_that_came_through_when_nobody_wants_it_is_given_back_unbelieved() -> None:
     election = candidate()
     claim = sent(election, 0)
-    election.stand_down(at(1))
+    election.stop(at(1))
     election.reply(claim, Answer(True, lease("me", 1, 1)), at(0), at(2))
     assert election.phase is Phase.RELEASING
     assert not election.leads(at(2))
@@ -279,11 +282,12 @@ def test_a_claim_that_came_through_when_nobody_wants_it_is_given_back_unbelieved
     assert [type(event) for event in election.take_events()] == [LeaderObserved]
 
 
-# -- rule 4: takeover ----------------------------------------------------------------------------------------------
+# -- rule 4: takeover
+# ----------------------------------------------------------------------------------------------
 
 
 def test_takeover_is_due_when_one_sight_was_seen_for_the_rows_whole_ttl() -> None:
-    election = following(lease("you", 7, 3, ttl=12.0), max_clock_skew=None, patience=0.5)
+    election = following(lease("you", 7, 3, ttl=12.0), max_clock_skew=None, takeover_delay=0.5)
     assert waits(election, 11.9) == pytest.approx(0.6)
     claim = sent(election, 12.5).operation
     assert isinstance(claim, Claim)
@@ -318,7 +322,8 @@ def test_the_stores_clock_tells_when_to_ask_and_the_store_decides() -> None:
     assert (claim.takeover, claim.skew) == (False, 1.0)
 
 
-# -- rules 5 and 6: the deadline -----------------------------------------------------------------------------------
+# -- rules 5 and 6: the deadline
+# -----------------------------------------------------------------------------------
 
 
 def test_a_leader_counts_from_before_it_asked() -> None:
@@ -358,12 +363,13 @@ def test_no_request_of_a_leader_outlasts_its_deadline() -> None:
 
 def test_somebody_was_told_that_the_term_is_over_and_so_it_is() -> None:
     election = elected()
-    election.forfeit(at(5))
+    election.expire_now(at(5))
     assert election.take_events() == (Lost(1, LossReason.EXPIRED),)
     assert not election.leads(at(5))
 
 
-# -- rule 7: two clocks --------------------------------------------------------------------------------------------
+# -- rule 7: two clocks
+# --------------------------------------------------------------------------------------------
 
 
 def test_a_leader_that_slept_past_its_deadline_has_lost() -> None:
@@ -379,7 +385,8 @@ def test_a_challenger_that_slept_has_not_waited() -> None:
     assert waits(election, 100, asleep=95) == TTL - 5
 
 
-# -- rule 8: unknown outcomes --------------------------------------------------------------------------------------
+# -- rule 8: unknown outcomes
+# --------------------------------------------------------------------------------------
 
 
 def test_after_an_unknown_claim_comes_a_look_and_a_row_of_mine_is_claimed_anew() -> None:
@@ -429,18 +436,19 @@ def test_who_stands_no_more_looks_once_after_an_unknown_claim_and_gives_back_wha
 ):
     election = candidate()
     claim = sent(election, 0)
-    election.stand_down(at(1))
+    election.stop(at(1))
     election.reply(claim, Failure(unknown=True), at(0), at(5))
     election.reply(sent(election, 5), Answer(False, lease("me", 1, 1)), at(5), at(5))
     assert isinstance(sent(election, 5).operation, Release)
     other = candidate()
     other.reply(sent(other, 0), Failure(unknown=True), at(0), at(5))
-    other.stand_down(at(5))
+    other.stop(at(5))
     other.reply(sent(other, 5), Failure(unknown=False), at(5), at(6))
     assert isinstance(other.step(at(6)), Done)
 
 
-# -- rule 9: beats -------------------------------------------------------------------------------------------------
+# -- rule 9: beats
+# -------------------------------------------------------------------------------------------------
 
 
 def test_every_attempt_has_a_beat_of_its_own() -> None:
@@ -459,7 +467,8 @@ def test_the_second_attempt_is_in_time_whatever_the_shell_asks() -> None:
     assert waits(election, 15) == pytest.approx(1.5)
 
 
-# -- the table -----------------------------------------------------------------------------------------------------
+# -- the table
+# -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("phase", Phase)
@@ -483,7 +492,7 @@ def test_only_leading_leads() -> None:
 
 def test_a_lease_that_is_left_to_run_out_is_remembered_so() -> None:
     election = elected()
-    election.give_up(at(2), LossReason.STEPPED_DOWN, to="you")
+    election.resign(at(2), LossReason.STEPPED_DOWN, to="you")
     election.abandon(at(3))
     election.drained(at(4))
     claim = sent(election, 40).operation

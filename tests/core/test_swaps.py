@@ -63,6 +63,6 @@ def test_a_release_keeps_the_token() -> None:
     row = lease("me", 7, 3)
     after = swaps.release(row, Release("r", "me", 7, 4), 0)
     assert after is not None
-    assert after.sight == Revision(None, 7, 4)
+    assert after.revision == Revision(None, 7, 4)
     for wrong in (Release("r", "me", 7, 3), Release("r", "me", 6, 9), Release("r", "you", 7, 9)):
         assert swaps.release(row, wrong, 0) is None

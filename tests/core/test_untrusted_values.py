@@ -1,4 +1,5 @@
-"""Numbers that somebody else wrote are looked at before they are used: JSON holds some that no float can."""
+"""Numbers that somebody else wrote are looked at before they are used: JSON holds some that no
+float can."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Writes docs/pictures/*.svg from real runs of the command line: `python -m tests.docs.pictures [NAME…]`."""
+"""Writes docs/pictures/*.svg from real runs of the command line: `python -m tests.docs.pictures
+[NAME…]`."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ HELLO = "coord run hello --ttl 3 -- sh -c 'echo \"I lead, token $COORD_TOKEN\"; 
 
 
 def takeover(home: Path) -> list[Terminal]:
-    """The leader is killed as hard as can be; who stood by takes over once the lease has run out."""
+    """The leader is killed as hard as can be; who stood by takes over once the lease has run
+    out."""
     first, second = Terminal(home, "first terminal"), Terminal(home, "second terminal")
     try:
         first.type(HELLO).until("token 1")
@@ -107,7 +109,8 @@ def below_each_other(pictures: list[str]) -> str:
 
 
 def lasting(svg: str) -> list[str]:
-    """What a picture shows, without what differs from run to run: ids, times, numbers, names of machines."""
+    """What a picture shows, without what differs from run to run: ids, times, numbers, names of
+    machines."""
     shown = "\n".join(words(svg))
     for pattern, name in (
         (rf"\b{re.escape(os.uname().nodename)}\b", "HOST"),

@@ -1,4 +1,5 @@
-"""The examples with schedulers, servers and shards do what they say, with the real libraries and real processes."""
+"""The examples with schedulers, servers and shards do what they say, with the real libraries and
+real processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Links between README.md, docs/ and the files beside them resolve, and the site leaves nothing out."""
+"""Links between README.md, docs/ and the files beside them resolve, and the site leaves nothing
+out."""
 
 from __future__ import annotations
 

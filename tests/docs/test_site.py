@@ -1,4 +1,5 @@
-"""The site builds without a warning, and fetches nothing from elsewhere. `.ci/run` builds it too, always."""
+"""The site builds without a warning, and fetches nothing from elsewhere. `.ci/run` builds it too,
+always."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Candidates that wait are listed, at a query a ttl; and nothing that happens to the list happens to a leadership."""
+"""Candidates that wait are listed, at a query a ttl; and nothing that happens to the list happens
+to a leadership."""
 
 from __future__ import annotations
 

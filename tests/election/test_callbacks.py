@@ -1,4 +1,5 @@
-"""A callback that lets a `CancelledError` out (a task that it awaited was cancelled) has failed like any other."""
+"""A callback that lets a `CancelledError` out (a task that it awaited was cancelled) has failed
+like any other."""
 
 from __future__ import annotations
 

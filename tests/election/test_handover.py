@@ -1,4 +1,5 @@
-"""Moving a role on purpose: stepping down, handing over, orders from outside, and candidates that are preferred."""
+"""Moving a role on purpose: stepping down, handing over, orders from outside, and candidates that
+are preferred."""
 
 from __future__ import annotations
 
@@ -99,7 +100,7 @@ def test_an_order_from_outside_moves_the_role_and_says_who_asked(
     assert eventually(
         lambda: all(
             one.kind == "candidate"
-            for one in two[1].engine.call(lambda: two[1].inner.board.read(None, 5))
+            for one in two[1].portal.call(lambda: two[1].inner.board.read(None, 5))
         )
     )
 
@@ -127,7 +128,7 @@ def test_an_order_for_an_earlier_term_is_not_carried_out(two: Two) -> None:
         lead.step_down(cooldown=0)
         assert lead.wait(5)
         assert lead.term.token == 2
-        two[1].engine.call(lambda: two[1].inner.board.post([order.notice(5)], 5))
+        two[1].portal.call(lambda: two[1].inner.board.post([order.notice(5)], 5))
         time.sleep(0.7)
         assert lead.is_leader
         assert lead.term.token == 2
@@ -138,16 +139,19 @@ def test_an_order_waits_for_a_leader_that_does_not_listen_for_a_while(two: Two) 
     with two[0].leadership("r", ttl=0.6) as lead:
         assert lead.wait(5)
         assert eventually(lambda: wishes._task is not None)
-        two[0].engine.loop().call_soon_threadsafe(wishes.end)
-        two[1].request_step_down("r", by="patience", cooldown=0)
+        two[0].portal.loop().call_soon_threadsafe(wishes.end)
+        two[1].request_step_down("r", by="takeover_delay", cooldown=0)
         time.sleep(1.3)  # two ttls
-        two[0].engine.loop().call_soon_threadsafe(wishes.begin)
-        # Where the machine was so slow that the term had ended by itself, the order was for a term that is over.
+        two[0].portal.loop().call_soon_threadsafe(wishes.begin)
+        # Where the machine was so slow that the term had ended by itself, the order was for a term
+        # that is over.
         assert eventually(
-            lambda: (past := two[1].history("r"))[-1].until and past[-1].by in ("patience", "")
+            lambda: (
+                (past := two[1].history("r"))[-1].until and past[-1].by in ("takeover_delay", "")
+            )
         )
         first = two[1].history("r")[-1]
-        assert first.by == "patience" or first.reason != "stepped_down"
+        assert first.by == "takeover_delay" or first.reason != "stepped_down"
 
 
 def test_who_is_preferred_gets_the_role_and_not_before_the_term_has_lasted(two: Two) -> None:
@@ -179,7 +183,7 @@ def test_a_role_that_nobody_comes_for_goes_to_somebody_else(
 ) -> None:
     a, b, c = three
     gone = str(c.candidate)
-    two[0].engine.call(lambda: _silence(c))
+    two[0].portal.call(lambda: _silence(c))
     a.transfer(gone)
     assert eventually(lambda: a.is_leader or b.is_leader)
     assert gone not in {term.holder for term in two[1].history("r")}

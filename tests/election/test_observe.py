@@ -1,4 +1,5 @@
-"""`watch_leaders`: every role's changes, on every store; and leases of the dead, which a feed shows without a clock."""
+"""`watch_leaders`: every role's changes, on every store; and leases of the dead, which a feed shows
+without a clock."""
 
 from __future__ import annotations
 

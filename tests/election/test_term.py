@@ -1,4 +1,5 @@
-"""`at_most` and `term.progress()`: a job that shows no progress loses the role, by the clock, and others take over."""
+"""`at_most` and `term.progress()`: a job that shows no progress loses the role, by the clock, and
+others take over."""
 
 from __future__ import annotations
 
@@ -218,7 +219,8 @@ def test_a_coroutine_that_stands_still_is_cancelled(one: Coordinator) -> None:
 
 
 def test_it_is_by_the_clock_however_late_the_loop_is() -> None:
-    """The job blocks the very loop that would watch it: belief ends in time, and the reason is the right one."""
+    """The job blocks the very loop that would watch it: belief ends in time, and the reason is the
+    right one."""
 
     async def main() -> None:
         told: list[LossReason] = []

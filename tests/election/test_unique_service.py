@@ -239,7 +239,8 @@ def test_the_leader_of_a_watched_role_is_known_without_asking(url: str) -> None:
 
 @pytest.mark.parametrize("operation", ["claim", "renew", "read"])
 def test_a_call_that_was_cancelled_is_followed_by_others(operation: Name) -> None:
-    """As by `asyncio.wait_for` around it. Its outcome is unknown, so a claim is looked after (rule 8)."""
+    """As by `asyncio.wait_for` around it. Its outcome is unknown, so a claim is looked after (rule
+    8)."""
 
     async def main() -> None:
         store = FaultyStore(MemoryStore())

@@ -21,7 +21,7 @@ from tests.support.waits import eventually
 
 
 @pytest.fixture
-def engine() -> Iterator[Portal]:
+def portal() -> Iterator[Portal]:
     made = Portal("test")
     yield made
     made.stop()
@@ -77,7 +77,7 @@ def test_what_comes_first_comes_before_the_task(engine: Portal) -> None:
     async def work() -> None:
         order.append("task")
 
-    engine.call(work, first=lambda: order.append("first"))
+    engine.call(work, before=lambda: order.append("first"))
     assert order == ["first", "task"]
 
 
@@ -88,7 +88,7 @@ def test_whatever_comes_of_what_comes_first_the_call_is_answered(engine: Portal)
         raise Odd
 
     thread = threading.Thread(
-        target=lambda: answers.append(engine.call(lambda: ask(7), first=fail)), daemon=True
+        target=lambda: answers.append(engine.call(lambda: ask(7), before=fail)), daemon=True
     )
     thread.start()
     thread.join(30)
@@ -128,7 +128,8 @@ def test_interrupted_it_is_cancelled_there(engine: Portal) -> None:
 
 
 def test_when_the_thread_ends_nobody_waits_for_ever(engine: Portal) -> None:
-    """Of many that call while it ends, each gets an answer, or an error. Those that come later start it anew."""
+    """Of many that call while it ends, each gets an answer, or an error. Those that come later
+    start it anew."""
     outcomes: list[object] = []
 
     def caller() -> None:
@@ -188,7 +189,8 @@ def test_who_calls_in_the_last_moment_does_not_wait_for_ever(
 
 
 def test_the_end_of_a_thread_is_none_of_the_next(engine: Portal) -> None:
-    """A thread that takes its time to end must not tell those who call its successor that it has ended."""
+    """A thread that takes its time to end must not tell those who call its successor that it has
+    ended."""
     lingering, begun = threading.Event(), threading.Event()
 
     async def linger() -> None:

@@ -1,4 +1,5 @@
-"""Nothing leaks out of the process: every way to end one gives back what it holds, and a fork holds nothing."""
+"""Nothing leaks out of the process: every way to end one gives back what it holds, and a fork holds
+nothing."""
 
 from __future__ import annotations
 
@@ -141,7 +142,8 @@ def test_a_fork_drops_everything_and_the_parent_keeps_it(sqlite_url: str) -> Non
     "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning"
 )
 def test_pre_forked_workers_of_which_one_leads(sqlite_url: str) -> None:
-    """The shape of gunicorn with a preloaded application: decorated at import, called in each worker."""
+    """The shape of gunicorn with a preloaded application: decorated at import, called in each
+    worker."""
     c = Coordinator(sqlite_url)
 
     @coord.leader_only("beat", coordinator=c, ttl=5)

@@ -1,4 +1,5 @@
-"""The thread that is kept for callbacks: used again, one at most, and nothing of one role's is seen by another's."""
+"""The thread that is kept for callbacks: used again, one at most, and nothing of one role's is seen
+by another's."""
 
 from __future__ import annotations
 
@@ -83,7 +84,8 @@ def test_a_child_starts_a_thread_of_its_own() -> None:
 
 
 def test_a_child_that_work_forked_ends_with_that_work() -> None:
-    """Its only thread is the one that works: were it kept for more, the child would stay for ever."""
+    """Its only thread is the one that works: were it kept for more, the child would stay for
+    ever."""
     forked: queue.SimpleQueue[int] = queue.SimpleQueue()
     threads.start_thread_soon(lambda: forked.put(os.fork()), "forks")
     pid = forked.get(timeout=5)

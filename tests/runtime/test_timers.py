@@ -1,4 +1,5 @@
-"""Waiting with a bound: what comes of it, and a cancellation that comes at any moment is never swallowed."""
+"""Waiting with a bound: what comes of it, and a cancellation that comes at any moment is never
+swallowed."""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ def test_a_cancellation_is_not_swallowed() -> None:
 
 @pytest.mark.parametrize("what", ["feed", "query"])
 def test_nor_while_a_store_connects(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before Python 3.12 `wait_for` did: a watcher that was given a role while its feed connected then hung."""
+    """Before Python 3.12 `wait_for` did: a watcher that was given a role while its feed connected
+    then hung."""
 
     async def connects(self: Pool) -> Connection:
         await turns(3)

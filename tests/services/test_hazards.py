@@ -1,7 +1,8 @@
-"""The ten hazards of the ancestor, each shown on doublethink itself and gone here, on a real RethinkDB.
+"""The ten hazards of the ancestor, each shown on doublethink itself and gone here, on a real
+RethinkDB.
 
-A test named `..._of_the_ancestor` does it the ancestor's way and sees the harm; those after it do the same by coord.
-"""
+A test named `..._of_the_ancestor` does it the ancestor's way and sees the harm; those after it do
+the same by coord."""
 
 from __future__ import annotations
 
@@ -313,7 +314,7 @@ def test_6_a_failed_heartbeat_raises_in_time_and_changes_nothing(
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(coordinator.engine, "call", interrupted)
+            patched.setattr(coordinator.portal, "call", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 registry.heartbeat(said)
         for trouble in (own_server.freeze, own_server.kill):
@@ -407,13 +408,13 @@ def test_7_no_late_duplicate_revives_a_service(lossy: tuple[ServiceRegistry, Los
     registry.unregister("a")
     assert count(registry) == 0
     for duplicate in duplicates:
-        registry.coordinator.engine.call(duplicate)
+        registry.coordinator.portal.call(duplicate)
         assert count(registry) == 0
     # It is no ban: a service that starts anew under that id is there again.
     registry.heartbeat(said)
     assert count(registry) == 1
     for duplicate in keeper.duplicates[-1:]:
-        registry.coordinator.engine.call(duplicate)
+        registry.coordinator.portal.call(duplicate)
     assert count(registry) == 1
 
 

@@ -17,11 +17,13 @@ from tests.support import raw_records
 def test_ten_thousand_records_cost_a_lookup_no_more_than_a_hundred(
     store: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """The ratio of two medians of one run, taken in turns; where something disturbs it, it may try again."""
+    """The ratio of two medians of one run, taken in turns; where something disturbs it, it may try
+    again."""
     if store == "rethinkdb":
         url = request.getfixturevalue("database")
         few = many = ServiceRegistry(url)
-        # On one server both sizes are in turn what the table holds: the same role, before and after.
+        # On one server both sizes are in turn what the table holds: the same role, before and
+        # after.
         raw_records.write_many(few, "role 0", 100)
         small = {
             name: seconds for name, (seconds, _) in registry_lookup.measure(few, few, 20).items()

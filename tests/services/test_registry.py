@@ -273,7 +273,7 @@ def test_a_crowd_is_spread(one: ServiceRegistry) -> None:
         found = [await inner.healthy_service("worker", choose="spread") for _ in range(1000)]
         return collections.Counter((record or {})["id"] for record in found)
 
-    counts = one.coordinator.engine.call(crowd)
+    counts = one.coordinator.portal.call(crowd)
     assert len(counts) == 10
     assert max(counts.values()) <= 200, counts
     one.heartbeat({"id": "s0", "role": "worker", "ttl": 600, "load": 99})

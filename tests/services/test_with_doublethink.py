@@ -72,7 +72,7 @@ def test_what_refuses_duplicates_is_seen_by_no_old_client_and_purged_by_it(
     old: Any, new: ServiceRegistry
 ) -> None:
     new.heartbeat({"id": "a", "role": "worker", "ttl": 0.2, "load": 1})
-    new.coordinator.engine.call(lambda: new.inner.records.remove("a", "a nonce", 5))
+    new.coordinator.portal.call(lambda: new.inner.records.remove("a", "a nonce", 5))
     assert raw_records.keys(new) == {"a"}
     assert list(old.healthy_services()) == list(old.healthy_services("worker")) == []
     assert old.unique_service("a") is None
@@ -151,4 +151,4 @@ def test_an_older_term_does_not_replace_a_newer_ones_publication(new: ServiceReg
             await records.withdraw("sync", 6, 5),
         ]
 
-    assert new.coordinator.engine.call(go) == [True, False, True, False, True, False]
+    assert new.coordinator.portal.call(go) == [True, False, True, False, True, False]

@@ -1,4 +1,5 @@
-"""A store whose every claim and release travels with others: whatever holds it to a promise, holds `swap_all` to it."""
+"""A store whose every claim and release travels with others: whatever holds it to a promise, holds
+`swap_all` to it."""
 
 from __future__ import annotations
 
@@ -9,12 +10,14 @@ from typing import Any
 from coord.core.operations import Answer, Claim, Release, Result
 
 ROLES = 40
-"""Of the company. More than any test has requests under way, for each is claimed anew, with a newer beat."""
+"""Of the company. More than any test has requests under way, for each is claimed anew, with a newer
+beat."""
 _serial = itertools.count(1)
 
 
 def in_bulk(kind: type[Any]) -> type[Any]:
-    """That kind of store, with company for each request: a claim of another role, and a release of what nobody has."""
+    """That kind of store, with company for each request: a claim of another role, and a release of
+    what nobody has."""
 
     class InBulk(kind):  # type: ignore[misc] # a class that is given
         async def claim(self, claim: Claim, timeout: float) -> Result:
@@ -25,7 +28,8 @@ def in_bulk(kind: type[Any]) -> type[Any]:
 
         async def _with_others(self, asked: Claim | Release, timeout: float) -> Result:
             number = next(_serial)
-            name = f"company {os.getpid()} {number % ROLES}"  # few: some tests read whole tables again and again
+            # few: some tests read whole tables again and again
+            name = f"company {os.getpid()} {number % ROLES}"
             company = [
                 Claim(f"{name} a", "a", number, 30.0, info={"of": name}),
                 Release(f"{name} b", "b", 1, 2),
@@ -39,7 +43,7 @@ def in_bulk(kind: type[Any]) -> type[Any]:
                 assert (claimed.lease.holder, claimed.lease.beat) == ("a", number)
                 assert dict(claimed.lease.info) == {"of": name}
                 assert isinstance(released, Answer), released
-                assert (released.applied, released.lease.sight) == (False, (None, 0, 0))
+                assert (released.applied, released.lease.revision) == (False, (None, 0, 0))
             return result  # type: ignore[no-any-return] # of a class that is given
 
     return InBulk

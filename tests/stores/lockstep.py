@@ -1,4 +1,5 @@
-"""Two stores, the same operations, the same answers. `MemoryStore` is the oracle; a test gives the store to be held."""
+"""Two stores, the same operations, the same answers. `MemoryStore` is the oracle; a test gives the
+store to be held."""
 
 from __future__ import annotations
 
@@ -36,10 +37,11 @@ class ManualClock:
 
 
 class Lockstep(RuleBasedStateMachine):
-    """Subclass it, set `tested` and `loop` before it runs, and `clock` where the tested store runs by it.
+    """Subclass it, set `tested` and `loop` before it runs, and `clock` where the tested store runs
+    by it.
 
-    Without a `clock` time stands still for the oracle, nothing runs out, and `remaining` is not compared.
-    """
+    Without a `clock` time stands still for the oracle, nothing runs out, and `remaining` is not
+    compared."""
 
     tested: ClassVar[Store]
     loop: ClassVar[asyncio.AbstractEventLoop]
@@ -57,14 +59,14 @@ class Lockstep(RuleBasedStateMachine):
 
     def view(self, lease: Lease) -> tuple[object, ...]:
         remaining = lease.remaining if self.clock is not None else None
-        return lease.role, lease.sight, lease.ttl, remaining, dict(lease.info)
+        return lease.role, lease.revision, lease.ttl, remaining, dict(lease.info)
 
     def compare(self, asked: object, tested: Result, oracle: Result) -> None:
         assert isinstance(oracle, Answer)
         assert isinstance(tested, Answer), f"{asked}: {tested}"
         assert tested.applied == oracle.applied, f"{asked}: {tested} but {oracle}"
         assert self.view(tested.lease) == self.view(oracle.lease), f"{asked}"
-        self.seen[oracle.lease.role] = oracle.lease.sight
+        self.seen[oracle.lease.role] = oracle.lease.revision
 
     def row(self, role: str) -> Lease:
         return self.oracle._row(role)
@@ -95,7 +97,7 @@ class Lockstep(RuleBasedStateMachine):
         lost: tuple[int, str] | None,
     ) -> None:
         role = name + self.tail
-        there = self.row(role).sight
+        there = self.row(role).revision
         expected = {
             "nothing": None,
             "what is there": there,

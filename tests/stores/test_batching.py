@@ -1,4 +1,5 @@
-"""Requests of many roles that travel together: what leaves when, and what becomes of those that wait."""
+"""Requests of many roles that travel together: what leaves when, and what becomes of those that
+wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A loop that ends around batches: who gives back what he holds asks only then, and is not left waiting."""
+"""A loop that ends around batches: who gives back what he holds asks only then, and is not left
+waiting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What a coordinator's requests wait in: claims in turn, renewals in one batch, each for no longer than its time."""
+"""What a coordinator's requests wait in: claims in turn, renewals in one batch, each for no longer
+than its time."""
 
 from __future__ import annotations
 

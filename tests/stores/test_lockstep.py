@@ -75,7 +75,8 @@ def test_so_it_does_in_bulk(tmp_path: Path) -> None:
 
 
 def test_so_it_does_where_renewals_are_written_without_being_read(tmp_path: Path) -> None:
-    """What a row says of its holder is not compared in the answers, but is in the rows as they are read."""
+    """What a row says of its holder is not compared in the answers, but is in the rows as they are
+    read."""
 
     class SQLite(Lockstep):
         def compare(self, asked: object, tested: Result, oracle: Result) -> None:

@@ -1,4 +1,5 @@
-"""With a store that can send at once (`stores.protocol.Prompt`), nothing of a handover waits for a turn of the loop."""
+"""With a store that can send at once (`stores.protocol.Prompt`), nothing of a handover waits for a
+turn of the loop."""
 
 from __future__ import annotations
 
@@ -58,7 +59,7 @@ def test_a_lease_is_given_back_and_taken_in_the_turn_in_which_that_is_known() ->
             leads, waits = old._standing, new._standing
             assert leads is not None
             assert waits is not None
-            leads.stand_down()
+            leads.stop()
             assert [type(one) for one in store.begun] == [Release]
             (row,) = await store.read(["r"], 1)
             waits._hinted(row)
@@ -100,7 +101,7 @@ def test_one_that_never_answers_is_given_up_as_any_other() -> None:
             await lead.acquire()
             await asyncio.sleep(0.05)  # it waits for its next renewal
             assert lead._standing is not None
-            lead._standing.stand_down()
+            lead._standing.stop()
             assert [type(one) for one in store.begun] == [Release]
             await asyncio.wait({lead._standing.task}, timeout=5)
             assert not lead.started
@@ -119,7 +120,7 @@ def test_a_loop_that_ends_gives_back_what_was_under_way() -> None:
         await lead.acquire()
         await asyncio.sleep(0.05)
         assert lead._standing is not None
-        lead._standing.stand_down()
+        lead._standing.stop()
         lead._standing.task.cancel()
         await asyncio.wait({lead._standing.task})
         assert coordinator._prompting.under_way == 0

@@ -1,4 +1,5 @@
-"""A backup that is restored hands out no token twice, once the floor was raised. On real files and a real server."""
+"""A backup that is restored hands out no token twice, once the floor was raised. On real files and
+a real server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Databases that are set up, lent to one test after the other: to make one takes longer than most tests.
+"""Databases that are set up, lent to one test after the other: to make one takes longer than most
+tests.
 
 One that comes back is emptied. Where a test has changed more than rows, it is dropped.
 """
@@ -17,7 +18,8 @@ from coord.stores.rethinkdb.setup import set_up
 from coord.stores.rethinkdb.url import parse_url
 
 REST = 3
-"""So many lie idle before one is lent again: what a test left running has come to its end by then."""
+"""So many lie idle before one is lent again: what a test left running has come to its end by
+then."""
 
 
 class AnyServer(Protocol):

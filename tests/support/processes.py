@@ -13,8 +13,8 @@ from typing import Any
 
 from tests.support.waits import eventually
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
+HERE = Path(__file__).parent.parent / "cli" / "run"
+ROOT = Path(__file__).parent.parent.parent
 WORKER = [sys.executable, "-S", "-E", str(HERE / "worker.py")]
 
 

@@ -1,4 +1,5 @@
-"""Rows that are put into a registry's table as they are, past the registry: as other programs, or people, would."""
+"""Rows that are put into a registry's table as they are, past the registry: as other programs, or
+people, would."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ def write(
     age: object = 0.0,
     **fields: Any,
 ) -> None:
-    """`age`: how many seconds ago `last_heartbeat` was, by the store's clock; what is no float is put there itself."""
+    """`age`: how many seconds ago `last_heartbeat` was, by the store's clock; what is no float is
+    put there itself."""
     records = registry.inner.records
     row = {"id": key, "role": role, "load": load, "ttl": ttl, **fields}
     row = {name: value for name, value in row.items() if value is not LEFT_OUT}
@@ -41,7 +43,7 @@ def write(
             times = (clock.wall() - age, clock.total() - age)
         columns = [row.get(name) for name in ("role", "load", "ttl")]
         values = (json.dumps(key), *columns, *times, clock.boot, json.dumps(fields))
-        registry.coordinator.engine.call(
+        registry.coordinator.portal.call(
             lambda: records._write(lambda conn: records._sql(conn, PUT, *values), 5)
         )
     else:
@@ -66,7 +68,7 @@ def write_many(registry: ServiceRegistry, role: str, count: int) -> None:
             for name, load in names
         ]
         statement = PUT.format(table=records._table)
-        registry.coordinator.engine.call(
+        registry.coordinator.portal.call(
             lambda: records._write(lambda conn: conn.executemany(statement, rows).rowcount, 30)
         )
     else:
@@ -84,7 +86,7 @@ def keys(registry: ServiceRegistry) -> set[object]:
     if isinstance(records, MemoryRecords):
         return set(records._rows)
     if isinstance(records, SQLiteRecords):
-        found = registry.coordinator.engine.call(
+        found = registry.coordinator.portal.call(
             lambda: records._read(
                 lambda conn: records._sql(conn, 'SELECT id FROM "{table}"').fetchall(), 5
             )
@@ -98,7 +100,7 @@ def run(registry: ServiceRegistry, term: Any) -> Any:
     """A query of RethinkDB's, over the registry's connection."""
     records = registry.inner.records
     assert isinstance(records, RethinkDBRecords)
-    return registry.coordinator.engine.call(lambda: records._run(term, 10))
+    return registry.coordinator.portal.call(lambda: records._run(term, 10))
 
 
 def reql(registry: ServiceRegistry) -> Any:

@@ -1,4 +1,5 @@
-"""Throw-away RethinkDB servers on loopback, each in a temporary directory of its own, ended by their process ids."""
+"""Throw-away RethinkDB servers on loopback, each in a temporary directory of its own, ended by
+their process ids."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ def available() -> bool:
 
 
 def _stands_still(pid: int) -> bool:
-    """Whether all its threads have stopped: a signal takes its time, in which one may still answer a query."""
+    """Whether all its threads have stopped: a signal takes its time, in which one may still answer
+    a query."""
     states = []
     for file in Path(f"/proc/{pid}/task").glob("*/stat"):  # none on other systems than Linux
         with contextlib.suppress(OSError):  # a thread that ended meanwhile

@@ -1,4 +1,5 @@
-"""A wrapped store shows the board of the store within it, so that handing over can be tested on it too."""
+"""A wrapped store shows the board of the store within it, so that handing over can be tested on it
+too."""
 
 from __future__ import annotations
 

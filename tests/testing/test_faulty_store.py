@@ -1,4 +1,5 @@
-"""The faulty store does what it is told and nothing else; the recording store changes nothing and misses nothing."""
+"""The faulty store does what it is told and nothing else; the recording store changes nothing and
+misses nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The history checker refuses what is wrong, each for the right reason, and accepts what is right."""
+"""The history checker refuses what is wrong, each for the right reason, and accepts what is
+right."""
 
 from __future__ import annotations
 
@@ -218,7 +219,8 @@ def handed_over_to_one_that_gives_it_back(t: Tale) -> None:
 
 @good
 def a_claim_of_what_a_feed_showed_too_early(t: Tale) -> None:
-    """The hand-over was shown before it was done; then a renewal got in first, and the claim last."""
+    """The hand-over was shown before it was done; then a renewal got in first, and the claim
+    last."""
     t.claim("a", None, ["a", 1, 1])
     t.history.unknown(t.ask_claim("b", 1, ["b", 1, 0]))
     t.renew("a", 1, 2, ["a", 1, 2])
@@ -450,7 +452,8 @@ def test_a_bad_history_is_refused_for_the_right_reason(name: str) -> None:
     history = told(script)
     found = judge(history)
     assert rule in {one.rule for one in found}
-    # Nothing but what follows from the same fault: a token that falls has no order either, and the other way round.
+    # Nothing but what follows from the same fault: a token that falls has no order either, and the
+    # other way round.
     alike = {"linearizability", "tokens"}
     assert {one.rule for one in found} <= (alike if rule in alike else {rule})
     with pytest.raises(BadHistory, match=rule):

@@ -48,9 +48,9 @@ def init(
 ) -> None:
     """Make the store ready: the tables of a RethinkDB database, or a SQLite file with its schema.
 
-    May be run again: what is there already is left as it is. After restoring a backup, --token-floor makes sure that
-    no fencing token is handed out a second time; N is any number above all that were.
-    """
+    May be run again: what is there already is left as it is. After restoring a backup,
+    --token-floor makes sure that no fencing token is handed out a second time; N is any number
+    above all that were."""
     if token_floor is not None:
         validation.token_floor(token_floor)
     elif roles:

@@ -22,13 +22,14 @@ WITHIN = 1.0
 MOST = 500
 """Words that are offered."""
 _ONE_WORD = re.compile(r"[\w@%+:,./][\w@%+=:,./-]*")
-"""A shell takes it for one word as it stands. Others are left to whoever types them: shells quote in many ways."""
+"""A shell takes it for one word as it stands. Others are left to whoever types them: shells quote
+in many ways."""
 
 
 def roles(ctx: click.Context, begun: str) -> list[CompletionItem]:
     """The roles that have ever been led and begin so."""
     return _offered(
-        ctx, begun, lambda c: {row.role: "" for row in c.engine.call(lambda: c.inner.read(None))}
+        ctx, begun, lambda c: {row.role: "" for row in c.portal.call(lambda: c.inner.read(None))}
     )
 
 

@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from coord.api.coordinator import Coordinator
 
 SUCCESSOR = 2.0
-"""Seconds to wait for the next leader, once the one that was asked has gone; where nobody waits there is none."""
+"""Seconds to wait for the next leader, once the one that was asked has gone; where nobody waits
+there is none."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """`seconds` until the term that was asked to end had ended; None: it lasts. `after` leads since then."""
+    """`seconds` until the term that was asked to end had ended; None: it lasts. `after` leads since
+    then."""
 
     seconds: float | None
     ended: PastTerm | None = None
@@ -80,7 +82,8 @@ async def _until(
         return _NOT_YET
 
 
-# -- `coord step-down` and `coord transfer`: the leader is asked, and does it itself. No lease is written here.
+# -- `coord step-down` and `coord transfer`: the leader is asked, and does it itself. No lease is
+# written here.
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 STATUSES = {
@@ -152,7 +155,8 @@ def step_down(role: str, cooldown: float | None, **given: Any) -> None:
 )
 @_asking
 def transfer(role: str, to: str, **given: Any) -> None:
-    """Ask the leader of ROLE to end its work and to hand the role to CANDIDATE, and wait until it has.
+    """Ask the leader of ROLE to end its work and to hand the role to CANDIDATE, and wait until it
+    has.
 
     Asks you first.
     """
@@ -193,7 +197,7 @@ def _ask(
             return
         pass
 
-        came = coordinator.engine.call(
+        came = coordinator.portal.call(
             functools.partial(outcome, coordinator.inner, asked, timeout)
         )
     _say(asked, came, as_json)
@@ -211,11 +215,12 @@ def _leader(coordinator: Coordinator, role: str) -> str:
 
 
 def _heir(coordinator: Coordinator, role: str, to: str | None) -> str | None:
-    """The id of the candidate that `to` names. Raises `BadArgument`; `NotLeader` when nobody leads at all."""
+    """The id of the candidate that `to` names. Raises `BadArgument`; `NotLeader` when nobody leads
+    at all."""
     if to is None:
         return None
     _leader(coordinator, role)
-    found = coordinator.engine.call(
+    found = coordinator.portal.call(
         functools.partial(coordinator.inner.waiting_candidate, role, to)
     )
     return found.candidate

@@ -49,8 +49,8 @@ def leader(role: str, as_json: bool, url: str | None) -> None:
 def status(every: bool, as_json: bool, url: str | None) -> None:
     """Print all the roles that somebody leads.
 
-    The leader, its token, since when it leads, the time left, how many wait for the role, and how the last term ended.
-    """
+    The leader, its token, since when it leads, the time left, how many wait for the role, and how
+    the last term ended."""
     show(every=every, as_json=as_json, url=url)
 
 
@@ -59,7 +59,7 @@ def show(*, every: bool, as_json: bool, url: str | None) -> None:
     from coord.cli import overview
 
     with open_coordinator(url) as coordinator:
-        seen = coordinator.engine.call(
+        seen = coordinator.portal.call(
             functools.partial(overview.load_overview, coordinator.inner, every=every)
         )
         where = coordinator.url
@@ -86,7 +86,8 @@ CANDIDATE_COLUMNS = ("role", "candidate", "who", "priority", "waits for", "info"
 @options.as_json
 @options.url
 def candidates(role: str | None, as_json: bool, url: str | None) -> None:
-    """Print who waits for ROLE, or for any role: the highest priority first, then who has waited longest.
+    """Print who waits for ROLE, or for any role: the highest priority first, then who has waited
+    longest.
 
     It may be as old as a ttl.
     """
@@ -141,7 +142,8 @@ HISTORY_COLUMNS = (
 @options.as_json
 @options.url
 def history(role: str, as_json: bool, url: str | None) -> None:
-    """Print the last terms of ROLE, newest first: who led, from when, until when, why it ended, and who asked for it.
+    """Print the last terms of ROLE, newest first: who led, from when, until when, why it ended, and
+    who asked for it.
 
     "expired" is all that is known of a leader that fell silent: it alone could tell why.
     """
@@ -194,7 +196,8 @@ def _row(term: PastTerm, lease: Lease | None) -> tuple[object, ...]:
 @options.as_json
 @options.url
 def watch(role: str | None, as_json: bool, url: str | None) -> None:
-    """Print who leads ROLE, or each role, and then a line for each change, at once, until interrupted.
+    """Print who leads ROLE, or each role, and then a line for each change, at once, until
+    interrupted.
 
     Without ROLE all roles are watched, those that appear later, too.
     """

@@ -50,7 +50,8 @@ MAX_LISTED = ("role", "id", "host", "ttl", "last_heartbeat")
 @options.as_json
 @options.url
 def purge(ttls: float, yes: bool, as_json: bool, url: str | None) -> None:
-    """Delete the records of services that have been silent for long, and what has run out on the board.
+    """Delete the records of services that have been silent for long, and what has run out on the
+    board.
 
     Shows the services and asks first. Leases are never touched.
     """
@@ -64,7 +65,7 @@ def purge(ttls: float, yes: bool, as_json: bool, url: str | None) -> None:
         deleted = coordinator.services.purge_stale_services(ttls)["deleted"]
         inner, notices = coordinator.inner, None
         try:
-            notices = coordinator.engine.call(lambda: inner.board.purge(inner._timeout))
+            notices = coordinator.portal.call(lambda: inner.board.purge(inner._timeout))
         except (NotSetUp, BadArgument) as err:
             click.echo(f"coord purge: {output.one_line(str(err))}", err=True)
     if as_json:

@@ -35,7 +35,8 @@ AT_ONCE = 0.05
 @options.as_json
 @options.url
 def top(every: bool, once: bool, as_json: bool, url: str | None) -> None:
-    """Show all roles as coord status does, on the whole screen: each change at once, the time left every second.
+    """Show all roles as coord status does, on the whole screen: each change at once, the time left
+    every second.
 
     Goes on through outages of the store. Ctrl-C ends it.
     """
@@ -84,7 +85,8 @@ async def _live(url: str | None, every: bool) -> None:
 
 
 async def _end(task: asyncio.Future[None]) -> None:
-    """Cancel it, again if need be: before Python 3.12 `asyncio.wait_for` may swallow a cancellation."""
+    """Cancel it, again if need be: before Python 3.12 `asyncio.wait_for` may swallow a
+    cancellation."""
     while not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=0.1)

@@ -16,7 +16,8 @@ from coord.errors import BadArgument
 
 
 class _RunCommand(click.Command):
-    """Options stand before or after ROLE; what follows COMMAND is COMMAND's own, with and without a `--` before it."""
+    """Options stand before or after ROLE; what follows COMMAND is COMMAND's own, with and without a
+    `--` before it."""
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return ["ROLE", "[OPTIONS]", "--", "COMMAND..."]
@@ -107,14 +108,15 @@ def run(
 ) -> None:
     """Run COMMAND for as long as this process leads ROLE; until then, stand by.
 
-    COMMAND finds COORD_ROLE, COORD_TOKEN (the fencing token of the term) and COORD_URL in its environment. Signals
-    (INT, TERM, HUP, QUIT, USR1, USR2, WINCH, CONT) are passed on to it, and its exit status is that of coord run.
+    COMMAND finds COORD_ROLE, COORD_TOKEN (the fencing token of the term) and COORD_URL in its
+    environment. Signals (INT, TERM, HUP, QUIT, USR1, USR2, WINCH, CONT) are passed on to it, and
+    its exit status is that of coord run.
 
-    When leadership is lost, COMMAND and all of its process group are ended before anybody else can lead: SIGTERM, then
-    SIGKILL. A second process, the guardian, sees to that even when coord run itself is killed, stopped or hangs. What
-    leaves the group (a daemon) is not followed. Ctrl-Z stops coord run as well: continued too late, it has lost the
-    role. When COMMAND ends, what is left of its group is ended too, and the role is given back.
-    """
+    When leadership is lost, COMMAND and all of its process group are ended before anybody else can
+    lead: SIGTERM, then SIGKILL. A second process, the guardian, sees to that even when coord run
+    itself is killed, stopped or hangs. What leaves the group (a daemon) is not followed. Ctrl-Z
+    stops coord run as well: continued too late, it has lost the role. When COMMAND ends, what is
+    left of its group is ended too, and the role is given back."""
     validation.role(role)
     timing = Timing.of(ttl)
     if timeout is not None:

@@ -1,17 +1,20 @@
-"""The guardian: a small process that starts COMMAND and sees to it that COMMAND ends before the lease can pass.
+"""The guardian: a small process that starts COMMAND and sees to it that COMMAND ends before the
+lease can pass.
 
-The runner renews the lease and talks to the store; it may be killed, stopped, or hang. The guardian does neither: it
-has one thread, no store and no log, it writes to nothing that could block it, and it knows one moment, the deadline of
-the term, which the runner moves forward through a pipe. Whatever becomes of the runner:
+The runner renews the lease and talks to the store; it may be killed, stopped, or hang. The guardian
+does neither: it has one thread, no store and no log, it writes to nothing that could block it, and
+it knows one moment, the deadline of the term, which the runner moves forward through a pipe.
+Whatever becomes of the runner:
 
-    the runner is gone (end of file)   SIGTERM to COMMAND's process group; SIGKILL `grace` later, at the deadline latest
-    the deadline comes near            SIGTERM at deadline - grace, SIGKILL at the deadline
-    the runner says so                 SIGTERM, and SIGKILL when it says, at the deadline latest
-    COMMAND ends by itself             SIGTERM to what is left of its group, SIGKILL one second later
+    the runner is gone (end of file)   SIGTERM to COMMAND's process group; SIGKILL `grace` later, at
+    the deadline latest the deadline comes near            SIGTERM at deadline - grace, SIGKILL at
+    the deadline the runner says so                 SIGTERM, and SIGKILL when it says, at the
+    deadline latest COMMAND ends by itself             SIGTERM to what is left of its group, SIGKILL
+    one second later
 
-Should the guardian itself be killed, the kernel takes COMMAND along (`prctl.die_with`), and the runner its group.
-The deadline is one `margin` before the lease runs out: that is the time in which a SIGKILL must have its effect.
-"""
+Should the guardian itself be killed, the kernel takes COMMAND along (`prctl.die_with`), and the
+runner its group. The deadline is one `margin` before the lease runs out: that is the time in which
+a SIGKILL must have its effect."""
 
 from __future__ import annotations
 
@@ -29,9 +32,11 @@ from coord.runtime.clock import total_seconds
 LEFTOVERS_WAIT = 1.0
 """Seconds that the rest of COMMAND's group has, once COMMAND has ended by itself."""
 SLICE = 0.25
-"""select() does not count suspend; the deadline does. So never sleep longer than this while COMMAND runs."""
+"""select() does not count suspend; the deadline does. So never sleep longer than this while COMMAND
+runs."""
 POLL = 0.02
-"""How often to look whether the group has ended, once it is on its way out. There is no event for that."""
+"""How often to look whether the group has ended, once it is on its way out. There is no event for
+that."""
 
 KEEP_DEFAULT = {
     signal.SIGKILL,
@@ -188,8 +193,8 @@ def live(guardian: Guardian) -> None:
                 )  # what is meant for the job goes to the runner
             except OSError:
                 continue
-        # A kill of the runner's group must not reach us. A session of our own is safer still (a hangup of the terminal
-        # is for sessions), but then COMMAND could not have the terminal.
+        # A kill of the runner's group must not reach us. A session of our own is safer still (a
+        # hangup of the terminal is for sessions), but then COMMAND could not have the terminal.
         if process.foreground() is None:
             os.setsid()
         else:

@@ -1,4 +1,5 @@
-"""The runner's side of the guardian: gives orders, hears reports, and stands in for a guardian that fails."""
+"""The runner's side of the guardian: gives orders, hears reports, and stands in for a guardian that
+fails."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ class GuardianClient:
         return self._reader.fd
 
     def start(self, environment: dict[str, str], deadline: float) -> None:
-        """Have COMMAND started, with `environment` on top of ours, under a `deadline` on the clock of total_seconds."""
+        """Have COMMAND started, with `environment` on top of ours, under a `deadline` on the clock
+        of total_seconds."""
         pipe.write(
             self._orders, Command.START, pipe.MOMENT.pack(deadline) + pipe.variables(environment)
         )
@@ -86,7 +88,8 @@ class GuardianClient:
         self.gone = self._reader.ended
 
     def force(self, wait: float = 1.0) -> bool:
-        """Kill what there is, without the guardian's help. Whether the group is known to have ended."""
+        """Kill what there is, without the guardian's help. Whether the group is known to have
+        ended."""
         child = self.child
         if not self.gone:
             os.kill(

@@ -1,8 +1,7 @@
 """What the runner and its guardian say to each other: frames through two pipes.
 
-A frame is one byte of kind, four of length, and the payload. All are far below PIPE_BUF, save that of a START with a
-very long URL, so that a frame is written whole or not at all.
-"""
+A frame is one byte of kind, four of length, and the payload. All are far below PIPE_BUF, save that
+of a START with a very long URL, so that a frame is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -97,7 +96,8 @@ class Reader:
 
 
 def write(fd: int, kind: Command | Report, payload: bytes) -> bool:
-    """Write a frame, never waiting: whether it was written. A full pipe means that the reader is stopped."""
+    """Write a frame, never waiting: whether it was written. A full pipe means that the reader is
+    stopped."""
     try:
         os.write(fd, frame(kind, payload))
     except (BlockingIOError, BrokenPipeError):

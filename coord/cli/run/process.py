@@ -17,7 +17,8 @@ _libc: Any = None
 
 
 def load() -> None:
-    """Find libc. To be called before the first fork: what comes between a fork and an exec should be short."""
+    """Find libc. To be called before the first fork: what comes between a fork and an exec should
+    be short."""
     global _libc
     if sys.platform == "linux" and _libc is None:
         import ctypes
@@ -26,7 +27,8 @@ def load() -> None:
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process when `parent` (its parent, by pid) ends. Lasts through exec, not through fork.
+    """Have the kernel kill this process when `parent` (its parent, by pid) ends. Lasts through
+    exec, not through fork.
 
     A set-user-ID program drops it.
     """
@@ -37,7 +39,8 @@ def die_with(parent: int) -> None:
 
 
 def adopt_orphans() -> None:
-    """Become the parent of descendants whose own parent ends, so that they can be waited for. Not kept through fork."""
+    """Become the parent of descendants whose own parent ends, so that they can be waited for. Not
+    kept through fork."""
     if _libc is not None:
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -46,7 +49,8 @@ def adopt_orphans() -> None:
 
 
 def foreground() -> int | None:
-    """The group in the foreground of our controlling terminal; None when stdin is not our controlling terminal."""
+    """The group in the foreground of our controlling terminal; None when stdin is not our
+    controlling terminal."""
     try:
         return os.tcgetpgrp(0)
     except OSError:
@@ -69,7 +73,8 @@ def hand_over(group: int, *, to: int) -> bool:
 
 
 def has_shell() -> bool:
-    """Whether somebody in our session started us, who gets the terminal when we stop (a shell with job control)."""
+    """Whether somebody in our session started us, who gets the terminal when we stop (a shell with
+    job control)."""
     return os.getsid(os.getppid()) == os.getsid(0) if os.getppid() else False
 
 
@@ -77,7 +82,8 @@ def has_shell() -> bool:
 
 
 def trouble(command: str) -> tuple[int, str] | None:
-    """Why `command` could not be executed as things stand: an exit status and words; None when it could.
+    """Why `command` could not be executed as things stand: an exit status and words; None when it
+    could.
 
     Asked before standing by, so that a wrong name shows at once and not at the first takeover.
     """
@@ -105,10 +111,11 @@ def spawn(
 ) -> int:
     """Start `command` in a process group of its own, and return its process id.
 
-    It gets stdin, stdout and stderr and no other descriptor, the default disposition of every signal but those
-    `ignored`, and the terminal's foreground when `runner_group` has it. On Linux it dies when the caller does.
-    """
-    # Blocked until the child has the default dispositions, so that a signal passed on at once is not lost on it.
+    It gets stdin, stdout and stderr and no other descriptor, the default disposition of every
+    signal but those `ignored`, and the terminal's foreground when `runner_group` has it. On Linux
+    it dies when the caller does."""
+    # Blocked until the child has the default dispositions, so that a signal passed on at once is
+    # not lost on it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     parent = os.getpid()
     pid = os.fork()

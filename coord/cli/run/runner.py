@@ -55,7 +55,8 @@ ANNOUNCE_AFTER = 0.3
 
 
 class Standby:
-    """Begins at once. `tell` is called once `answered` is true: then `term` is there, or `why_not()` tells why not."""
+    """Begins at once. `tell` is called once `answered` is true: then `term` is there, or
+    `why_not()` tells why not."""
 
     def __init__(
         self,
@@ -93,7 +94,8 @@ class Standby:
         self._tell()
 
     def why_not(self) -> int:
-        """Say why we do not have the role, because of its leader or because of the store; the exit status."""
+        """Say why we do not have the role, because of its leader or because of the store; the exit
+        status."""
         err = self._error
         if err is not None and not isinstance(err, CoordError):
             raise err
@@ -134,8 +136,9 @@ def describe_leader(lease: Lease) -> str:
     return output.describe_candidate(lease.holder, lease.info)
 
 
-# -- The runner behind `coord run`: stands by, has COMMAND started, moves the guardian's deadline on, gives the role back.
-# Its main thread never asks the store itself, so that nothing there can hold up a signal.
+# -- The runner behind `coord run`: stands by, has COMMAND started, moves the guardian's deadline
+# on, gives the role back. Its main thread never asks the store itself, so that nothing there can
+# hold up a signal.
 #
 
 ENDING_A_STANDBY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -143,7 +146,8 @@ ENDING_A_STANDBY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT
 TAKEN_GRACE = 0.2
 """Seconds between SIGTERM and SIGKILL when somebody else holds the role already."""
 FAREWELL = 3.0
-"""Seconds that the goodbye to the store may take: a lease that is not given back runs out. A leader tries ttl / 3."""
+"""Seconds that the goodbye to the store may take: a lease that is not given back runs out. A leader
+tries ttl / 3."""
 
 
 class Runner:
@@ -158,7 +162,8 @@ class Runner:
         self._ended = threading.Event()
 
     def run(self) -> int:
-        """The exit status. A `CoordError` is raised only for settings that will not do; the rest is said on stderr."""
+        """The exit status. A `CoordError` is raised only for settings that will not do; the rest is
+        said on stderr."""
         leadership = self.coordinator.leadership(
             self.job.role,
             ttl=self.job.ttl,
@@ -199,7 +204,8 @@ class Runner:
         return None if standby.term is not None else standby.why_not()
 
     def _work(self, term: Term) -> int:
-        """Run COMMAND for as long as we lead. The status to exit with; COMMAND and its group have ended by then."""
+        """Run COMMAND for as long as we lead. The status to exit with; COMMAND and its group have
+        ended by then."""
         guarded = self.guarded
         deadline = term.deadline
         guarded.start(
@@ -232,10 +238,11 @@ class Runner:
         self.guarded.pass_on(number)
 
     def _stop_too(self) -> None:
-        """COMMAND was stopped from the terminal (Ctrl-Z): give the terminal back, and stop as a job of the shell's.
+        """COMMAND was stopped from the terminal (Ctrl-Z): give the terminal back, and stop as a job
+        of the shell's.
 
-        Nothing renews then: if no `fg` or `bg` comes in time, the guardian ends COMMAND and the role passes.
-        """
+        Nothing renews then: if no `fg` or `bg` comes in time, the guardian ends COMMAND and the
+        role passes."""
         child = self.guarded.child
         if child is None or not process.hand_over(child, to=os.getpgrp()):
             return
@@ -245,7 +252,8 @@ class Runner:
             self._pass_on(signal.SIGCONT)
 
     def _end(self, term: Term) -> None:
-        """The term is over. The guardian has acted on the deadline by itself, or shall act now; we, if it does not."""
+        """The term is over. The guardian has acted on the deadline by itself, or shall act now; we,
+        if it does not."""
         now = clock.total_seconds()
         if self._backstop is None:
             grace = (
@@ -286,11 +294,13 @@ class Runner:
         return status
 
     def _until_ended(self, term: Term, reason: LossReason) -> None:
-        """`on_lost`: the term's work goes on until COMMAND has ended; only then is the lease released (rule 3)."""
+        """`on_lost`: the term's work goes on until COMMAND has ended; only then is the lease
+        released (rule 3)."""
         self._ended.wait()
 
     def _leave(self, within: float) -> bool:
-        """Stop standing; give the role back, if we have it. Whether that was done `within` seconds, uninterrupted."""
+        """Stop standing; give the role back, if we have it. Whether that was done `within` seconds,
+        uninterrupted."""
         left = threading.Event()
 
         def leave() -> None:

@@ -1,4 +1,5 @@
-"""What the runner's main thread waits for, in one select(): signals, other threads, and the guardian's reports."""
+"""What the runner's main thread waits for, in one select(): signals, other threads, and the
+guardian's reports."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ _HEARD = 0
 
 
 class SignalInbox:
-    """Takes over this process's signals: they come as bytes through a pipe, in order, and interrupt nothing."""
+    """Takes over this process's signals: they come as bytes through a pipe, in order, and interrupt
+    nothing."""
 
     def __init__(self, guarded: GuardianClient) -> None:
         self._guarded = guarded
@@ -68,7 +70,8 @@ class SignalInbox:
 
 
 def start_daemon_thread(target: Callable[[], None]) -> threading.Thread:
-    """Run it beside the main thread, which must stay free for signals. It does not hold up the end of the process."""
+    """Run it beside the main thread, which must stay free for signals. It does not hold up the end
+    of the process."""
     thread = threading.Thread(target=target, daemon=True, name="coord run")
     thread.start()
     return thread

@@ -1,4 +1,5 @@
-"""The board in this process's memory: for `memory://`, for tests, and as the oracle of the other boards."""
+"""The board in this process's memory: for `memory://`, for tests, and as the oracle of the other
+boards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Service records in this process's memory: for `memory://`, for tests, and as the oracle of the other keepers."""
+"""Service records in this process's memory: for `memory://`, for tests, and as the oracle of the
+other keepers."""
 
 from __future__ import annotations
 
@@ -18,10 +19,11 @@ from coord.runtime import clock, process
 
 
 class MemoryRecords:
-    """All registries that are given the same instance share its records, from whatever threads and loops.
+    """All registries that are given the same instance share its records, from whatever threads and
+    loops.
 
-    `now` is the store's own clock, in seconds, by which health is judged; `wall` is what people read.
-    """
+    `now` is the store's own clock, in seconds, by which health is judged; `wall` is what people
+    read."""
 
     def __init__(
         self, now: Callable[[], float] = clock.total_seconds, wall: Callable[[], float] = time.time

@@ -1,4 +1,5 @@
-"""Leases in this process's memory: for tests, for `memory://`, and as the oracle that the other stores are held to."""
+"""Leases in this process's memory: for tests, for `memory://`, and as the oracle that the other
+stores are held to."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from coord.runtime import clock
 
 
 class MemoryStore:
-    """All coordinators that are given the same instance share its leases, from whatever threads and loops.
+    """All coordinators that are given the same instance share its leases, from whatever threads and
+    loops.
 
     `now` is the store's own clock, in seconds; `wall` is what people read.
     """

@@ -1,4 +1,5 @@
-"""Leases in RethinkDB: for candidates on more than one machine. The driver is imported when a query is first made."""
+"""Leases in RethinkDB: for candidates on more than one machine. The driver is imported when a query
+is first made."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""The board in RethinkDB: the table `coord_board`, where notices run out at `posted_at + ttl` by `r.now()`.
+"""The board in RethinkDB: the table `coord_board`, where notices run out at `posted_at + ttl` by
+`r.now()`.
 
-Writes are soft: what a crash of the server takes with it is posted again, or runs out unread. Rows that anybody wrote
+Writes are soft: what a crash of the server takes with it is posted again, or runs out unread. Rows
+that anybody wrote
 may hold anything: every condition here is total.
 """
 
@@ -86,7 +88,8 @@ class RethinkDBAnnouncements:
         return [one for each in answer if (one := _notice(each["row"], each["left"])) is not None]
 
     async def watch(self) -> AsyncIterator[Announcement]:
-        # `r.now()` is when the feed began, all along: of the rows that were there, it leaves out what had run out.
+        # `r.now()` is when the feed began, all along: of the rows that were there, it leaves out
+        # what had run out.
         loud = self._table.filter(
             lambda row: self._r.and_(row["loud"].default(False).eq(True), self._left(row).gt(0))
         )
@@ -123,7 +126,8 @@ class RethinkDBAnnouncements:
         )
         return int((await self._written(deleted, timeout))["deleted"])
 
-    # -- inside ------------------------------------------------------------------------------------------------
+    # -- inside
+    # ------------------------------------------------------------------------------------------------
 
     def _left(self, row: Any) -> Any:
         """Seconds until it runs out; 0 for what is no notice."""

@@ -1,4 +1,5 @@
-"""What comes before a connection can be used: trust in the server, the socket's options, the log-in."""
+"""What comes before a connection can be used: trust in the server, the socket's options, the
+log-in."""
 
 from __future__ import annotations
 
@@ -21,12 +22,14 @@ from coord.stores.rethinkdb.errors import QueryError
 from coord.stores.rethinkdb.url import Address, RethinkURL
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-"""Seconds, seconds and times: a feed, which only listens, learns within half a minute that its machine is gone."""
+"""Seconds, seconds and times: a feed, which only listens, learns within half a minute that its
+machine is gone."""
 
 
 @lru_cache(maxsize=8)
 def ssl_context(ca_certs: str | None) -> ssl.SSLContext:
-    """TLS 1.2 or later, with the certificate and the host name checked; without `ca_certs` by the system's roots."""
+    """TLS 1.2 or later, with the certificate and the host name checked; without `ca_certs` by the
+    system's roots."""
     try:
         return ssl.create_default_context(cafile=ca_certs)
     except (OSError, ssl.SSLError) as err:
@@ -81,9 +84,9 @@ def describe(err: BaseException) -> str:
     return type(err).__name__ if isinstance(err, EOFError) else str(err)[:120]
 
 
-# -- One connection to one server: queries are pipelined, an answer is told from every other by its query's number.
-# Numbers are never used twice on a connection, and a query that was given up takes its number with it: its late answer is
-# for nobody. Closing never waits.
+# -- One connection to one server: queries are pipelined, an answer is told from every other by its
+# query's number. Numbers are never used twice on a connection, and a query that was given up takes
+# its number with it: its late answer is for nobody. Closing never waits.
 #
 
 _HEADER = struct.Struct("<QL")
@@ -95,13 +98,14 @@ _LONGEST_GREETING = 65_536
 class Connection(asyncio.Protocol):
     """An open connection. Make one with `Wire.open`; it belongs to the loop that it was opened on.
 
-    It takes answers apart as they arrive. A stream that a task reads would cost each of them a turn of the loop more.
-    """
+    It takes answers apart as they arrive. A stream that a task reads would cost each of them a turn
+    of the loop more."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
         self.retired = False
-        """Set: it takes no new queries, and closes when the last of those under way has its answer or was given up."""
+        """Set: it takes no new queries, and closes when the last of those under way has its answer
+        or was given up."""
         self._transport: asyncio.Transport | None = None
         self._numbers = itertools.count(1)
         self._waiting: dict[int, _PendingQuery] = {}
@@ -148,8 +152,8 @@ class Connection(asyncio.Protocol):
         return self._closed or self._transport is None or self._transport.is_closing()
 
     async def ask(self, url: RethinkURL, message: bytes, timeout: float) -> Any:
-        """The whole answer to one query, a list for a sequence. Raises `Trouble`, and `TimeoutError` after `timeout`
-        seconds."""
+        """The whole answer to one query, a list for a sequence. Raises `Trouble`, and
+        `TimeoutError` after `timeout` seconds."""
         return await self.begin(url, message, timeout)
 
     def begin(self, url: RethinkURL, message: bytes, timeout: float) -> Coroutine[Any, Any, Any]:
@@ -197,7 +201,8 @@ class Connection(asyncio.Protocol):
             self._end()
             self._fail(errors.lost("the connection was closed"))
 
-    # -- what asyncio tells it -----------------------------------------------------------------------------------
+    # -- what asyncio tells it
+    # -----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -225,7 +230,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._broken(exc)
 
-    # -- inside --------------------------------------------------------------------------------------------------
+    # -- inside
+    # --------------------------------------------------------------------------------------------------
 
     def _broken(self, err: Exception | None) -> None:
         self._closed = True
@@ -235,7 +241,8 @@ class Connection(asyncio.Protocol):
         self._fail(errors.lost(f"the connection to {self.address} broke off"))
 
     async def _keep(self) -> None:
-        """A loop that ends cancels its tasks: that is how a connection which everybody has forgotten gets closed."""
+        """A loop that ends cancels its tasks: that is how a connection which everybody has
+        forgotten gets closed."""
         try:
             await self._over
         finally:

@@ -1,4 +1,5 @@
-"""A look at all that leases in RethinkDB depend on, for `coord doctor`: what is well, what is not, what to do."""
+"""A look at all that leases in RethinkDB depend on, for `coord doctor`: what is well, what is not,
+what to do."""
 
 from __future__ import annotations
 
@@ -21,11 +22,11 @@ OLDEST = (2, 4)
 
 
 async def check(url: RethinkURL | str, timeout: float = 10.0) -> list[Finding]:
-    """Look at all of it, each query bounded by `timeout` seconds. Raises `BadArgument` for a bad URL, nothing else.
+    """Look at all of it, each query bounded by `timeout` seconds. Raises `BadArgument` for a bad
+    URL, nothing else.
 
-    Changes nothing. A user who may only read and write the tables sees what such a user can see, and a warning for the
-    rest.
-    """
+    Changes nothing. A user who may only read and write the tables sees what such a user can see,
+    and a warning for the rest."""
     return [
         finding
         async for finding in _Checkup(
@@ -75,7 +76,8 @@ class _Checkup:
         return await self.pool.read(term, self.timeout)
 
     async def _host(self, pool: Pool) -> tuple[list[Finding], tuple[Address, float, float] | None]:
-        """What is to say of one server of the URL, and by how many seconds its clock is ahead of ours, and how sure."""
+        """What is to say of one server of the URL, and by how many seconds its clock is ahead of
+        ours, and how sure."""
         host = pool.url.hosts[0]
         what = f"connection to {host}"
         try:
@@ -100,7 +102,8 @@ class _Checkup:
         ], offset
 
     def _clocks(self, offsets: list[tuple[Address, float, float]]) -> list[Finding]:
-        """`r.now()` is the clock of whichever server got the query: what counts is how far they are apart."""
+        """`r.now()` is the clock of whichever server got the query: what counts is how far they are
+        apart."""
         spread = max(one for _, one, _ in offsets) - min(one for _, one, _ in offsets)
         farthest = max((abs(one) for _, one, _ in offsets), default=0.0)
         unsure = max(one for _, _, one in offsets)

@@ -1,8 +1,9 @@
-"""The RethinkDB driver, loaded when it is first needed: it builds our queries and answers the server's challenge.
+"""The RethinkDB driver, loaded when it is first needed: it builds our queries and answers the
+server's challenge.
 
-Its connections are not used. The asyncio mode of 2.4.9, the version that doublethink pins, cannot be imported on Python
-3.11 and later, and closing one of its connections may hang (docs/design-notes.md, "Why not the driver's connections").
-"""
+Its connections are not used. The asyncio mode of 2.4.9, the version that doublethink pins, cannot
+be imported on Python 3.11 and later, and closing one of its connections may hang
+(docs/design-notes.md, "Why not the driver's connections")."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from coord.errors import StoreRefused
 
 @lru_cache(maxsize=1)
 def reql() -> Any:
-    """What people call `r`, of our own: `table`, `expr`, `branch`…: terms only, with no state that others share.
+    """What people call `r`, of our own: `table`, `expr`, `branch`…: terms only, with no state that
+    others share.
 
     Raises `StoreRefused` when the driver is missing or too old for this Python.
     """
@@ -47,7 +49,8 @@ def start(term: Any, options: dict[str, Any]) -> bytes:
 
 
 def handshake(host: str, port: int, user: str, password: str) -> Any:
-    """The client's side of SCRAM-SHA-256, with no input or output of its own: `next_message(answer or None)`."""
+    """The client's side of SCRAM-SHA-256, with no input or output of its own: `next_message(answer
+    or None)`."""
     reql()
     from rethinkdb.handshake import HandshakeV1_0
 
@@ -56,7 +59,8 @@ def handshake(host: str, port: int, user: str, password: str) -> Any:
     return HandshakeV1_0(json.JSONDecoder(), json.JSONEncoder(), host, port, user, as_latin)
 
 
-# -- A query that is built once and filled in often: building terms through the driver takes longer than running them.
+# -- A query that is built once and filled in often: building terms through the driver takes longer
+# than running them.
 
 _MARK = "coord parameters"
 
@@ -71,19 +75,19 @@ class JsonTemplate:
     def fill(self, parameters: Mapping[str, Any] | Sequence[Any]) -> bytes:
         """The query, ready to be sent.
 
-        The parameters go as a JSON text within the JSON: `$reql_type$` in them means nothing until the server reads
-        that text, and nesting deeper than the driver allows is no trouble.
-        """
+        The parameters go as a JSON text within the JSON: `$reql_type$` in them means nothing until
+        the server reads that text, and nesting deeper than the driver allows is no trouble."""
         text = json.dumps(parameters, allow_nan=False)
         return self._before + json.dumps(text).encode() + self._after
 
 
 class InlineTemplate:
-    """The same for a few plain parameters (texts, numbers, booleans, None), each put where it is used.
+    """The same for a few plain parameters (texts, numbers, booleans, None), each put where it is
+    used.
 
-    A server takes a query apart, and sends the function that writes to where the row is: of a small query that is a
-    third of the time, so a small one is worth a form of its own for each shape of a request.
-    """
+    A server takes a query apart, and sends the function that writes to where the row is: of a small
+    query that is a third of the time, so a small one is worth a form of its own for each shape of a
+    request."""
 
     def __init__(self, body: Callable[[Mapping[str, Any]], Any]) -> None:
         text = start(body(_Places()), {}).decode()
@@ -98,7 +102,8 @@ class InlineTemplate:
 
 
 def _text(value: Any) -> str:
-    """As JSON has it. An encoder is made anew for each number, which takes most of the time of filling in a query."""
+    """As JSON has it. An encoder is made anew for each number, which takes most of the time of
+    filling in a query."""
     if isinstance(value, str):
         return encode_basestring_ascii(value)
     if value is None or isinstance(value, bool):

@@ -1,8 +1,8 @@
-"""What a server's answer, or the lack of one, means: not done, unknown, or refused for good (rule 8).
+"""What a server's answer, or the lack of one, means: not done, unknown, or refused for good (rule
+8).
 
-The server's error texts may hold rows, and the driver's hold the whole query: only those that name nothing but tables
-and servers are passed on.
-"""
+The server's error texts may hold rows, and the driver's hold the whole query: only those that name
+nothing but tables and servers are passed on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ REFUSAL = "coord: "
 
 
 class QueryError(Exception):
-    """A query that brought no answer. `unknown`: it may have been applied, or may yet be. `refused`: for good, and how.
+    """A query that brought no answer. `unknown`: it may have been applied, or may yet be.
+    `refused`: for good, and how.
 
     `elsewhere`: another server, or a new connection, may do better.
     """
@@ -96,7 +97,8 @@ def from_response(response: Mapping[str, Any], url: RethinkURL) -> QueryError:
 
 
 def from_row(first_error: str) -> QueryError:
-    """What a write's result says about a row that it could not write (such errors are not raised)."""
+    """What a write's result says about a row that it could not write (such errors are not
+    raised)."""
     if first_error.startswith(REFUSAL):
         return QueryError(first_error.removeprefix(REFUSAL), unknown=False, refused=StoreRefused)
     lowered = first_error.lower()

@@ -1,4 +1,5 @@
-"""One shared connection to whichever server of the URL answers; when it fails it is thrown away and made anew."""
+"""One shared connection to whichever server of the URL answers; when it fails it is thrown away and
+made anew."""
 
 from __future__ import annotations
 
@@ -16,16 +17,20 @@ from coord.stores.rethinkdb.errors import QueryError
 from coord.stores.rethinkdb.url import Address, RethinkURL
 
 CONNECT_TIMEOUT = 10.0
-"""Seconds after which an attempt to connect is given up, whether anybody still waits for it or not."""
+"""Seconds after which an attempt to connect is given up, whether anybody still waits for it or
+not."""
 STAGGER = 0.3
-"""Seconds that one server is tried alone before the next is tried beside it: the first to let us in is used."""
+"""Seconds that one server is tried alone before the next is tried beside it: the first to let us in
+is used."""
 
 _left_behind: list[object] = []
-"""In a forked child: what belongs to the parent. Kept, since even to collect it could touch the parent's sockets."""
+"""In a forked child: what belongs to the parent. Kept, since even to collect it could touch the
+parent's sockets."""
 
 
 class Pool:
-    """The connections of one store. Works on the loop that it is called from; connections of another are dropped.
+    """The connections of one store. Works on the loop that it is called from; connections of
+    another are dropped.
 
     `in_order`: try the servers as the URL lists them, rather than from a random one on.
     """
@@ -42,7 +47,8 @@ class Pool:
         self._wires: set[Connection] = set()
 
     async def run(self, term: Any, timeout: float, **options: Any) -> Any:
-        """The answer to one query, sent at most once; `timeout` seconds with connecting and all. Raises `Trouble`.
+        """The answer to one query, sent at most once; `timeout` seconds with connecting and all.
+        Raises `Trouble`.
 
         `term` is the driver's, or a query that is ready to be sent.
         """
@@ -55,8 +61,8 @@ class Pool:
         )
 
     def begin(self, message: bytes, timeout: float) -> Coroutine[Any, Any, Any] | None:
-        """Send a query in this very turn of the loop. What is returned must be awaited, as `run` is; None: there is no
-        connection yet, and nothing was sent."""
+        """Send a query in this very turn of the loop. What is returned must be awaited, as `run`
+        is; None: there is no connection yet, and nothing was sent."""
         wire = self._shared
         if wire is None or not wire.usable or self._loop is not asyncio.get_running_loop():
             return None
@@ -79,7 +85,8 @@ class Pool:
             raise
 
     async def read(self, term: Any, timeout: float, **options: Any) -> Any:
-        """Like `run`, for what changes nothing: tried again until it is answered or `timeout` is over."""
+        """Like `run`, for what changes nothing: tried again until it is answered or `timeout` is
+        over."""
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
 
@@ -127,7 +134,8 @@ class Pool:
         _left_behind.extend((self._wires, self._shared, self._opening, self._loop))
         self._begin()
 
-    # -- connecting ----------------------------------------------------------------------------------------------
+    # -- connecting
+    # ----------------------------------------------------------------------------------------------
 
     def _on_this_loop(self) -> None:
         loop = asyncio.get_running_loop()
@@ -164,7 +172,8 @@ class Pool:
         return self._shared
 
     async def _open_any(self) -> Connection:
-        """Whichever server lets us in first, the ones that failed last tried last. Raises the last one's `Trouble`."""
+        """Whichever server lets us in first, the ones that failed last tried last. Raises the last
+        one's `Trouble`."""
         waiting, attempts, trouble = (
             list(self._order),
             set[asyncio.Task[Connection]](),
@@ -212,7 +221,8 @@ class Pool:
             self._drop(task.result())
 
     def _discard(self, wire: Connection) -> None:
-        """It failed, or keeps silent: the next query takes another one, to another server if there is one."""
+        """It failed, or keeps silent: the next query takes another one, to another server if there
+        is one."""
         if self._shared is wire:
             self._shared = None
             self._last(wire.address)

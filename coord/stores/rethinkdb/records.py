@@ -1,4 +1,5 @@
-"""What the queries on service records in RethinkDB are made of. Every condition is total: a row may hold anything."""
+"""What the queries on service records in RethinkDB are made of. Every condition is total: a row may
+hold anything."""
 
 from __future__ import annotations
 
@@ -72,22 +73,26 @@ class Terms:
         )
 
 
-# -- Service records in RethinkDB: in the ancestor's own table and shape, so that its clients find ours, and ours theirs.
-# Health is judged by `r.now()` in the query, the clock of the server that the query reached. Rows that anybody wrote may
-# hold anything: every condition here is total. Lookups go by the index `role`; one that is missing is made.
+# -- Service records in RethinkDB: in the ancestor's own table and shape, so that its clients find
+# ours, and ours theirs. Health is judged by `r.now()` in the query, the clock of the server that
+# the query reached. Rows that anybody wrote may
+# hold anything: every condition here is total. Lookups go by the index `role`; one that is missing
+# is made.
 #
 
 SERVICES = "services"
 
 
 class RethinkDBRecords(Terms):
-    """The records of one table of the database that a `RethinkDBStore` is for; over its connection."""
+    """The records of one table of the database that a `RethinkDBStore` is for; over its
+    connection."""
 
     def __init__(self, store: RethinkDBStore, table: str) -> None:
         super().__init__(store._url.database, table)
         self._pool, self._url = store._pool, store._url
 
-    # -- writing -----------------------------------------------------------------------------------------------
+    # -- writing
+    # -----------------------------------------------------------------------------------------------
 
     async def register(
         self, record: Mapping[str, Any], nonce: str, timeout: float
@@ -121,7 +126,8 @@ class RethinkDBRecords(Terms):
         def removed(row: Any) -> Any:
             if nonce is None:
                 return None
-            # To the ancestor it is a record that ran out just now, of no role: not found, and purged in its time.
+            # To the ancestor it is a record that ran out just now, of no role: not found, and
+            # purged in its time.
             ttl = r.branch(self._can_be_judged(row.default({})), row["ttl"], 60)
             return {
                 "id": key,
@@ -181,7 +187,8 @@ class RethinkDBRecords(Terms):
         )
         return found["old"] is not None and found["new"] is None
 
-    # -- reading -----------------------------------------------------------------------------------------------
+    # -- reading
+    # -----------------------------------------------------------------------------------------------
 
     async def least(self, role: str, timeout: float) -> Record | None:
         r = self._r
@@ -248,12 +255,14 @@ class RethinkDBRecords(Terms):
         finally:
             await feed.aclose()
 
-    # -- asking ------------------------------------------------------------------------------------------------
+    # -- asking
+    # ------------------------------------------------------------------------------------------------
 
     async def _replace(
         self, key: str | int, change: Any, timeout: float, **options: Any
     ) -> Record | None:
-        """`change(row, old)`, where `old` is an object even when there is no row; the row after it."""
+        """`change(row, old)`, where `old` is an object even when there is no row; the row after
+        it."""
         written = self._table.get(key).replace(
             lambda row: change(row, row.default({})), return_changes="always", **options
         )
@@ -298,7 +307,8 @@ class RethinkDBRecords(Terms):
         return await self._run(term, max(until - loop.time(), 0.001))
 
     async def _make_index(self, timeout: float) -> None:
-        """Make the index, or wait for whoever makes it: within a table, `index_create` is exclusive."""
+        """Make the index, or wait for whoever makes it: within a table, `index_create` is
+        exclusive."""
         made = self._r.branch(
             self._table.index_list().contains(INDEX),
             None,

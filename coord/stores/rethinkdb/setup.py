@@ -23,13 +23,13 @@ from coord.stores.rethinkdb.url import SETTINGS, RethinkURL, parse_url
 async def raise_token_floor(
     url: RethinkURL | str, token_floor: int, roles: Collection[str] = (), timeout: float = 60.0
 ) -> tuple[int, int]:
-    """Lift every token below `token_floor` to it, and make a vacant lease for each of `roles` that has none.
+    """Lift every token below `token_floor` to it, and make a vacant lease for each of `roles` that
+    has none.
 
-    How many were (lifted, made); atomic for each row. Nothing else of a lease changes: a leader whose token was lifted
-    finds its renewal refused, loses its term (`LossReason.TAKEN`), and nobody takes its place any sooner. Doing it
-    again, or over after an error, does no harm. `timeout` is in seconds. Raises `BadArgument`, `StoreUnavailable` or
-    `StoreRefused`.
-    """
+    How many were (lifted, made); atomic for each row. Nothing else of a lease changes: a leader
+    whose token was lifted finds its renewal refused, loses its term (`LossReason.TAKEN`), and
+    nobody takes its place any sooner. Doing it again, or over after an error, does no harm.
+    `timeout` is in seconds. Raises `BadArgument`, `StoreUnavailable` or `StoreRefused`."""
     floor, named = validation.token_floor(token_floor), [validation.role(role) for role in roles]
     parsed, r = parse_url(url) if isinstance(url, str) else url, driver.reql()
     table = r.db(parsed.database).table(parsed.table)
@@ -73,10 +73,10 @@ async def _both(pool: Pool, made: Any, lifted: Any, timeout: float) -> tuple[int
     return counts[0], counts[1]
 
 
-# -- A write hook on the table of leases, by which the server itself refuses deletes and falling tokens.
-# What coord asks for never needs either (rule 3), so it only stops others: a person's slip in the data explorer, a
-# script, a restore that goes wrong. Whoever may configure the table can take it away. The SQLite schema has triggers that
-# do the same, always.
+# -- A write hook on the table of leases, by which the server itself refuses deletes and falling
+# tokens. What coord asks for never needs either (rule 3), so it only stops others: a person's slip
+# in the data explorer, a script, a restore that goes wrong. Whoever may configure the table can
+# take it away. The SQLite schema has triggers that do the same, always.
 #
 
 ROWS_STAY = "coord: a lease keeps its token, so its row stays"
@@ -122,16 +122,18 @@ def hook_of(config: Mapping[str, Any]) -> Literal["guard", "other"] | None:
     )
 
 
-# -- Tables of one name: which one stays. Everybody who looks comes to the same result, and no record is ever lost.
-# Twins cannot be addressed by their name, so each but the first by id is renamed to `<name>_twin_<id>`; from then on the
-# name means one table again, and the renamed can be looked into. An empty one is dropped, by its id. If the first is
-# empty and one twin is not, that twin gets the name. If two hold records, people must decide, and `NotSetUp` says so: a
-# table that has the name and records keeps both, otherwise nothing has the name until they did, for an empty table of
-# leases would count its tokens from 1 again.
+# -- Tables of one name: which one stays. Everybody who looks comes to the same result, and no
+# record is ever lost. Twins cannot be addressed by their name, so each but the first by id is
+# renamed to `<name>_twin_<id>`; from then on the name means one table again, and the renamed can be
+# looked into. An empty one is dropped, by its id. If the first is empty and one twin is not, that
+# twin gets the name. If two hold records, people must decide, and `NotSetUp` says so: a table that
+# has the name and records keeps both, otherwise nothing has the name until they did, for an empty
+# table of leases would count its tokens from 1 again.
 #
 
 SETTLE = 0.3
-"""Seconds between renaming and looking: a write that found the table by its old name is done by then."""
+"""Seconds between renaming and looking: a write that found the table by its old name is done by
+then."""
 
 
 class Asker(Protocol):
@@ -151,7 +153,8 @@ def duplicate_name(name: str, table_id: str) -> str:
 
 
 async def merge_duplicate_tables(asker: Asker, name: str) -> list[str]:
-    """Leave one table called `name` at most; the ids of those that were dropped. Raises `NotSetUp`, `Trouble`."""
+    """Leave one table called `name` at most; the ids of those that were dropped. Raises `NotSetUp`,
+    `Trouble`."""
     tables = asker.system.table("table_config")
     mine = tables.filter({"db": asker.url.database})
     found = await asker.ask(mine.pluck("id", "name").coerce_to("array"))
@@ -204,17 +207,18 @@ async def _is_empty(asker: Asker, name: str) -> bool:
     return False
 
 
-# -- Making the database and its tables, and mending what is half made. `coord init` and `await set_up(url)` do this.
-# `table_create` is not exclusive: eight at once make eight tables of one name, and every later query on it fails as
-# ambiguous. So one process does the work at a time, and twins that are there all the same are brought together:
-# * The lock is a database, `<database>__coord_setup`: `db_create` refuses a name that is taken, on one server at least,
-#   and all who set up the same URL go to the first of its servers that answers. A lock that has stood for `STALE` seconds
-#   on the clock of one who waits is taken down by its id: its owner has died.
-# * The lock is a courtesy, not what makes it right (servers of a cluster that are cut off from each other would both
-#   create it). What makes it right is that twins are merged at the end of every run, by everybody in the same way:
-#   `twins.py`.
-# Everything is looked at before it is changed, so that it can be run again at any time, and finishes what a run that was
-# killed has left.
+# -- Making the database and its tables, and mending what is half made. `coord init` and `await
+# set_up(url)` do this. `table_create` is not exclusive: eight at once make eight tables of one
+# name, and every later query on it fails as ambiguous. So one process does the work at a time, and
+# twins that are there all the same are brought together:
+# * The lock is a database, `<database>__coord_setup`: `db_create` refuses a name that is taken, on
+# one server at least, and all who set up the same URL go to the first of its servers that answers.
+# A lock that has stood for `STALE` seconds on the clock of one who waits is taken down by its id:
+# its owner has died.
+# * The lock is a courtesy, not what makes it right (servers of a cluster that are cut off from each
+# other would both create it). What makes it right is that twins are merged at the end of every run,
+# by everybody in the same way: `twins.py`. Everything is looked at before it is changed, so that it
+# can be run again at any time, and finishes what a run that was killed has left.
 #
 
 SERVICES = "services"
@@ -227,7 +231,8 @@ _POLL = 0.05
 
 @dataclass
 class Report:
-    """What `set_up` did, line by line, and what it would have people look at. Nothing done: all was well."""
+    """What `set_up` did, line by line, and what it would have people look at. Nothing done: all was
+    well."""
 
     database: str
     done: list[str] = field(default_factory=list)
@@ -241,14 +246,15 @@ async def set_up(
     replicas: int | None = None,
     guard: bool | None = None,
 ) -> Report:
-    """Make the database, the tables of leases and of the board, and that of services with its index, or mend them.
+    """Make the database, the tables of leases and of the board, and that of services with its
+    index, or mend them.
 
-    `replicas`: of each new table; without it three, or as many as there are servers if they are fewer. A table of
-    leases that has fewer gets them. `guard`: have the server refuse deletes and falling tokens in the table of leases
-    (`guard.py`), or no longer; None leaves that as it is. Idempotent. Any number of processes may do this at once; each
-    returns when all is ready. `timeout` is in seconds. Raises `StoreUnavailable`, `AccessDenied` or `NotSetUp` (twins
-    that both hold records; a write hook of somebody else's in the guard's place).
-    """
+    `replicas`: of each new table; without it three, or as many as there are servers if they are
+    fewer. A table of leases that has fewer gets them. `guard`: have the server refuse deletes and
+    falling tokens in the table of leases (`guard.py`), or no longer; None leaves that as it is.
+    Idempotent. Any number of processes may do this at once; each returns when all is ready.
+    `timeout` is in seconds. Raises `StoreUnavailable`, `AccessDenied` or `NotSetUp` (twins that
+    both hold records; a write hook of somebody else's in the guard's place)."""
     parsed = parse_url(url) if isinstance(url, str) else url
     deadline = time.monotonic() + validation.number(timeout, "timeout", low=0, above=True)
     pool = Pool(parsed, in_order=True)
@@ -280,8 +286,8 @@ class _SetUp:
                 try:
                     await self._mend()
                 except QueryError as trouble:
-                    # Somebody else's twin came up or went away meanwhile, or a table is not ready just yet, or somebody
-                    # made or renamed one between our look and our change.
+                    # Somebody else's twin came up or went away meanwhile, or a table is not ready
+                    # just yet, or somebody made or renamed one between our look and our change.
                     again = (
                         trouble.elsewhere
                         or trouble.refused is NotSetUp
@@ -329,7 +335,8 @@ class _SetUp:
         await self._all_replicas(table, name)
 
     async def _settings(self, table: Any, replicas: int) -> None:
-        """What makes an acknowledged lease a safe one. The services' table is left as its owner wants it."""
+        """What makes an acknowledged lease a safe one. The services' table is left as its owner
+        wants it."""
         config = await self.ask(table.config())
         wrong = {name: right for name, right in SETTINGS.items() if config[name] != right}
         if wrong:

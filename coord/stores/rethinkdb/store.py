@@ -24,13 +24,16 @@ from coord.stores.rethinkdb.queries.swaps import ClaimShape
 from coord.stores.rethinkdb.url import SETTINGS, RethinkURL, parse_url
 
 MANY = 1_000
-"""Renewals that are put into one query; more are sent as several at once, each as atomic per row as one."""
+"""Renewals that are put into one query; more are sent as several at once, each as atomic per row as
+one."""
 WARM_UP_DELAY = 0.02
-"""Seconds after the first claim, and between, in which the queries that will be urgent are built: 2 ms for each."""
+"""Seconds after the first claim, and between, in which the queries that will be urgent are built: 2
+ms for each."""
 
 
 class RethinkDBStore:
-    """Leases in the table `coord_leases` of a RethinkDB database. Connects when something is first asked."""
+    """Leases in the table `coord_leases` of a RethinkDB database. Connects when something is first
+    asked."""
 
     def __init__(self, url: RethinkURL | str) -> None:
         self._url = parse_url(url) if isinstance(url, str) else url
@@ -53,11 +56,11 @@ class RethinkDBStore:
         return Queries(self._url)
 
     async def open(self, timeout: float) -> None:
-        """See that the table is there, once, can be read and written, and keeps what it acknowledges.
+        """See that the table is there, once, can be read and written, and keeps what it
+        acknowledges.
 
-        Raises `NotSetUp` (with the command that mends it), `AccessDenied` or `StoreUnavailable`. The table's settings
-        are looked at only where the user may read them.
-        """
+        Raises `NotSetUp` (with the command that mends it), `AccessDenied` or `StoreUnavailable`.
+        The table's settings are looked at only where the user may read them."""
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
         table = self._queries.table

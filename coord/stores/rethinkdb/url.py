@@ -1,4 +1,5 @@
-"""What a rethinkdb:// URL says, checked at once. The password never comes out of it again but to the handshake."""
+"""What a rethinkdb:// URL says, checked at once. The password never comes out of it again but to
+the handshake."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from coord.errors import (
 
 DEFAULT_PORT = 28015
 DEFAULT_SKEW = 60.0
-"""Seconds that the servers' wall clocks may be off: generous, since `r.now()` is whichever node parsed the query."""
+"""Seconds that the servers' wall clocks may be off: generous, since `r.now()` is whichever node
+parsed the query."""
 LEASES = "coord_leases"
 BOARD = "coord_board"
 PASSWORD_VARIABLE = "COORD_RETHINKDB_PASSWORD"  # noqa: S105 (the name of a variable)
@@ -54,7 +56,8 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RethinkURL:
-    """A parsed URL. `repr`, `str` and `redacted` show no password. `max_clock_skew` is in seconds, None for off."""
+    """A parsed URL. `repr`, `str` and `redacted` show no password. `max_clock_skew` is in seconds,
+    None for off."""
 
     hosts: tuple[Address, ...]
     database: str = "coord"
@@ -114,12 +117,13 @@ def redact(url: str) -> str:
 
 
 def parse_url(url: str, environ: Mapping[str, str] | None = None) -> RethinkURL:
-    """Parse and check `url`. Raises `BadArgument`, which holds no password, for whatever is wrong with it.
+    """Parse and check `url`. Raises `BadArgument`, which holds no password, for whatever is wrong
+    with it.
 
-    User, password and database are percent-decoded. The password comes from the URL, from `?password_file=` (its first
-    line) or from COORD_RETHINKDB_PASSWORD, in this order. Options: `tls` (0 or 1), `ca_certs` (a PEM file; implies
-    tls), `max_clock_skew` (seconds, or `off`), `table` (of the leases), `password_file`.
-    """
+    User, password and database are percent-decoded. The password comes from the URL, from
+    `?password_file=` (its first line) or from COORD_RETHINKDB_PASSWORD, in this order. Options:
+    `tls` (0 or 1), `ca_certs` (a PEM file; implies tls), `max_clock_skew` (seconds, or `off`),
+    `table` (of the leases), `password_file`."""
     if not isinstance(url, str):
         raise BadArgument("url", type(url).__name__, FORM)
     shown = redact(url)

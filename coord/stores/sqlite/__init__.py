@@ -1,4 +1,5 @@
-"""Leases in a SQLite file: for any number of processes on one machine, with nothing to install or to run."""
+"""Leases in a SQLite file: for any number of processes on one machine, with nothing to install or
+to run."""
 
 from __future__ import annotations
 

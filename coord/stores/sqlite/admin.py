@@ -27,12 +27,13 @@ MAKE = """INSERT INTO coord_leases (role, token, beat, ttl, renewed_at, runs_out
 async def raise_token_floor(
     store: SQLiteStore, token_floor: int, roles: Collection[str] = (), timeout: float = 60.0
 ) -> tuple[int, int]:
-    """Lift every token below `token_floor` to it, and make a vacant lease for each of `roles` that has none.
+    """Lift every token below `token_floor` to it, and make a vacant lease for each of `roles` that
+    has none.
 
-    How many were (lifted, made); all in one transaction. Nothing else of a lease changes: a leader whose token was
-    lifted finds its renewal refused, loses its term (`LossReason.TAKEN`), and nobody takes its place any sooner. Doing
-    it again does nothing. `timeout` is in seconds. Raises `BadArgument`, `StoreUnavailable` or `StoreRefused`.
-    """
+    How many were (lifted, made); all in one transaction. Nothing else of a lease changes: a leader
+    whose token was lifted finds its renewal refused, loses its term (`LossReason.TAKEN`), and
+    nobody takes its place any sooner. Doing it again does nothing. `timeout` is in seconds. Raises
+    `BadArgument`, `StoreUnavailable` or `StoreRefused`."""
     floor, named = validation.token_floor(token_floor), [validation.role(role) for role in roles]
 
     def work(job: Job[Any], handle: Connection) -> tuple[int, int]:
@@ -45,7 +46,8 @@ async def raise_token_floor(
     return await store._ask(work, timeout)
 
 
-# -- What `coord doctor` looks at for a SQLite file. Changes nothing that a first use would not change.
+# -- What `coord doctor` looks at for a SQLite file. Changes nothing that a first use would not
+# change.
 
 BUSY = 1.0
 """Seconds that somebody else may hold the file for before that is an error."""

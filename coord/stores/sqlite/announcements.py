@@ -1,4 +1,5 @@
-"""The board in a SQLite file, in the table `coord_board` beside the leases; it runs out by the same clock as they."""
+"""The board in a SQLite file, in the table `coord_board` beside the leases; it runs out by the same
+clock as they."""
 
 from __future__ import annotations
 
@@ -109,7 +110,9 @@ class SQLiteAnnouncements:
 class UrgentFeed(Feed[Announcement]):
     """Loud notices that have not run out: all at first, then each that was posted, anew too."""
 
-    poll = 0.1  # every leader listens, always, and for what people do: it need not look as often as who waits for a role
+    # every leader listens, always, and for what people do: it need not look as often as who waits
+    # for a role
+    poll = 0.1
 
     def __init__(self, handle: Connection, clock: StoreClock) -> None:
         super().__init__(handle, clock)

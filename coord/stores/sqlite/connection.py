@@ -17,8 +17,8 @@ from coord.stores.sqlite.errors import FileReplaced, classify_os
 
 MOUNTS = "/proc/self/mounts"
 
-# SQLite: "WAL does not work over a network filesystem" (sqlite.org/wal.html), for its index is shared memory; and the
-# boot-id clock of another machine is another clock.
+# SQLite: "WAL does not work over a network filesystem" (sqlite.org/wal.html), for its index is
+# shared memory; and the boot-id clock of another machine is another clock.
 NETWORK = re.compile(
     r"(nfs\d?|cifs|smb\d?|smbfs|ncpfs|afs|coda|ceph|lustre|beegfs|gpfs|gfs2?|ocfs2|glusterfs|orangefs|9p|virtiofs|vboxsf"
     r"|vmhgfs|prl_fs|davfs|fuse\.(sshfs|glusterfs\S*|ceph\S*|s3fs|gcsfuse|rclone|davfs\S*|vmhgfs\S*|curlftpfs|smb\S*"
@@ -29,7 +29,8 @@ _making = threading.Lock()
 
 
 def default_path() -> str:
-    """The user's own file: in $XDG_STATE_HOME or ~/.local/state; ~/Library/Application Support; %LOCALAPPDATA%."""
+    """The user's own file: in $XDG_STATE_HOME or ~/.local/state; ~/Library/Application Support;
+    %LOCALAPPDATA%."""
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or os.path.join(_home(), "AppData", "Local")
     elif sys.platform == "darwin":
@@ -56,7 +57,8 @@ def url(path: str) -> str:
 
 
 def prepare(path: str, mounts: str = MOUNTS) -> None:
-    """See that `path` is a local file that we may write; make it and its directories if they are not there.
+    """See that `path` is a local file that we may write; make it and its directories if they are
+    not there.
 
     Raises `StoreRefused`, `AccessDenied` or `StoreUnavailable`, each naming the path.
     """
@@ -81,12 +83,13 @@ def prepare(path: str, mounts: str = MOUNTS) -> None:
 def make_file(path: str) -> None:
     """Make an empty file that is the owner's alone, unless there is one.
 
-    0o600: whoever can write it decides who leads, and even a reader can hold its locks. SQLite gives its log the mode
-    of the file. An existing file keeps its mode: who wants to share it between users makes it so beforehand.
+    0o600: whoever can write it decides who leads, and even a reader can hold its locks. SQLite
+    gives its log the mode of the file. An existing file keeps its mode: who wants to share it
+    between users makes it so beforehand.
 
-    An existing file is not opened here: closing it would drop every POSIX lock that this process has on it through
-    SQLite (sqlite.org/howtocorrupt.html, 2.2). The lock keeps other threads' SQLite out until the new one is closed.
-    """
+    An existing file is not opened here: closing it would drop every POSIX lock that this process
+    has on it through SQLite (sqlite.org/howtocorrupt.html, 2.2). The lock keeps other threads'
+    SQLite out until the new one is closed."""
     with _making:
         if os.path.exists(path):
             return
@@ -101,7 +104,8 @@ def make_file(path: str) -> None:
 
 
 def refuse_network(path: str, mounts: str = MOUNTS) -> None:
-    """Raise `StoreRefused` for a file on a network file system. Looks at Linux's list of mounts; elsewhere trusts."""
+    """Raise `StoreRefused` for a file on a network file system. Looks at Linux's list of mounts;
+    elsewhere trusts."""
     if (kind := file_system(os.path.realpath(path), mounts)) and NETWORK.fullmatch(kind):
         raise StoreRefused(
             f"{path}: lies on a network file system ({kind}); SQLite's log and the lease clock need one machine. "
@@ -110,7 +114,8 @@ def refuse_network(path: str, mounts: str = MOUNTS) -> None:
 
 
 def file_system(path: str, mounts: str = MOUNTS) -> str:
-    """The kind of file system that the absolute `path` lies on, by the longest mount point that leads to it, or ""."""
+    """The kind of file system that the absolute `path` lies on, by the longest mount point that
+    leads to it, or ""."""
     try:
         with open(mounts, encoding="utf-8", errors="surrogateescape") as file:
             lines = file.read().splitlines()
@@ -132,13 +137,15 @@ def file_system(path: str, mounts: str = MOUNTS) -> str:
     return kind
 
 
-# -- No SQLite across a fork: every connection is closed before, and opened anew after it, in parent and child alike.
-# It is not enough for a child to leave its parent's connections alone. SQLite notes per process which locks it has on a
-# file (`inodeList` and `unixShmNode` in os_unix.c), and a child has a copy of those notes without having the locks. A
-# new connection in the child believes them, so it takes no lock of its own: the parent closes, believes itself to be
-# the last, deletes the log, and what the child commits is seen by nobody. If the parent was writing at the fork, the
-# child finds the file locked for ever. And a thread that was inside SQLite may leave a mutex locked in the child.
-# So threads enter SQLite through here; a fork waits until all are outside, and closes what is open.
+# -- No SQLite across a fork: every connection is closed before, and opened anew after it, in parent
+# and child alike. It is not enough for a child to leave its parent's connections alone. SQLite
+# notes per process which locks it has on a file (`inodeList` and `unixShmNode` in os_unix.c), and a
+# child has a copy of those notes without having the locks. A new connection in the child believes
+# them, so it takes no lock of its own: the parent closes, believes itself to be the last, deletes
+# the log, and what the child commits is seen by nobody. If the parent was writing at the fork, the
+# child finds the file locked for ever. And a thread that was inside SQLite may leave a mutex locked
+# in the child. So threads enter SQLite through here; a fork waits until all are outside, and closes
+# what is open.
 #
 
 PATIENCE = 1.0
@@ -167,7 +174,8 @@ _fork_unsafe = False
 
 
 def enter(one: Closable) -> None:
-    """Call before touching SQLite. Waits while a fork is under way. In a child forked unsafely: `StoreRefused`."""
+    """Call before touching SQLite. Waits while a fork is under way. In a child forked unsafely:
+    `StoreRefused`."""
     if _fork_unsafe:
         raise StoreRefused(
             "this process was forked while a thread of its parent was inside SQLite, and cannot use SQLite safely: "
@@ -228,7 +236,8 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-# -- One thread's connection to the file, opened when it is wanted and closed when anything is doubtful about it.
+# -- One thread's connection to the file, opened when it is wanted and closed when anything is
+# doubtful about it.
 
 
 class Connection:
@@ -255,7 +264,8 @@ class Connection:
         leave(self)
 
     def connection(self) -> sqlite3.Connection:
-        """The connection. Raises `sqlite3.Error`, and what `place.prepare` and `schema.connect` raise."""
+        """The connection. Raises `sqlite3.Error`, and what `place.prepare` and `schema.connect`
+        raise."""
         if self._conn is None:
             prepare(self.path, self._mounts)
             before = self._identity()
@@ -269,11 +279,14 @@ class Connection:
     def begin(self, *, synced: bool) -> sqlite3.Connection:
         """Begin a transaction that writes, and give the connection.
 
-        synced: whether its COMMIT waits until all is on the disk. A claim must: no token may be given twice, whatever
-            happens. What else is written need only outlive every process, which it does once it is in the system's
-            hands: who holds a lease goes down with the machine, and after a boot the lease has run out. Nor does a busy
-            disk then keep a leader from renewing. (sqlite.org/pragma.html#pragma_synchronous: in WAL mode NORMAL may
-            lose the last commits with the power, and nothing else; a later commit that is synced keeps them.)
+        synced: whether its COMMIT waits until all is on the disk. A claim must: no token may be
+        given twice, whatever
+            happens. What else is written need only outlive every process, which it does once it is
+            in the system's
+            hands: who holds a lease goes down with the machine, and after a boot the lease has run
+            out. Nor does a busy disk then keep a leader from renewing.
+            (sqlite.org/pragma.html#pragma_synchronous: in WAL mode NORMAL may lose the last commits
+            with the power, and nothing else; a later commit that is synced keeps them.)
         """
         conn = self.connection()
         if synced is not self._syncs:
@@ -283,7 +296,8 @@ class Connection:
         return conn
 
     def check_place(self) -> None:
-        """Raise `Moved` if the file was deleted or replaced: others would elect a second leader in the new one."""
+        """Raise `Moved` if the file was deleted or replaced: others would elect a second leader in
+        the new one."""
         if self._identity() != self._file:
             raise FileReplaced(f"{self.path}: was deleted or replaced while it was open")
 

@@ -1,4 +1,5 @@
-"""What SQLite and the file system say when they cannot, sorted into what a caller should do about it."""
+"""What SQLite and the file system say when they cannot, sorted into what a caller should do about
+it."""
 
 from __future__ import annotations
 
@@ -13,11 +14,13 @@ class Busy(StoreUnavailable):
 
 
 class FileReplaced(Busy):
-    """The file at the path is not the one that is open: try again with the one that is there now."""
+    """The file at the path is not the one that is open: try again with the one that is there
+    now."""
 
 
 class CommitUnknown(StoreUnavailable):
-    """COMMIT itself failed: its frames may be in the log, and a later recovery may find them (rule 8)."""
+    """COMMIT itself failed: its frames may be in the log, and a later recovery may find them (rule
+    8)."""
 
 
 class Abandoned(StoreUnavailable):
@@ -27,7 +30,8 @@ class Abandoned(StoreUnavailable):
 PERM, BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR = 3, 5, 6, 7, 8, 9, 10
 CORRUPT, FULL, CANTOPEN, PROTOCOL, AUTH, FORMAT, NOTADB = 11, 13, 14, 15, 23, 24, 26
 
-# Python tells the code from 3.11 on; before that there is only SQLite's text for it (sqlite3ErrStr in main.c).
+# Python tells the code from 3.11 on; before that there is only SQLite's text for it (sqlite3ErrStr
+# in main.c).
 _TEXTS = {
     "database is locked": BUSY,
     "database table is locked": LOCKED,
@@ -63,7 +67,8 @@ def code(err: sqlite3.Error) -> int:
 
 
 def classify(err: sqlite3.Error, path: str) -> CoordError:
-    """The exception that says what `err` means. It holds the path and SQLite's short text, never a row."""
+    """The exception that says what `err` means. It holds the path and SQLite's short text, never a
+    row."""
     number, text = code(err), f"{path}: {err}"
     if number in (BUSY, LOCKED, PROTOCOL):
         return Busy(text)

@@ -1,8 +1,8 @@
-"""A thread that notices other connections' commits: it asks SQLite for one number, many times a second.
+"""A thread that notices other connections' commits: it asks SQLite for one number, many times a
+second.
 
-`PRAGMA data_version` changes when another connection has committed, of this process or of any (sqlite.org/pragma.html),
-and reads no page of the file. Only then are the watched rows read.
-"""
+`PRAGMA data_version` changes when another connection has committed, of this process or of any
+(sqlite.org/pragma.html), and reads no page of the file. Only then are the watched rows read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ T = TypeVar("T")
 POLL = 0.005
 """Seconds between looks."""
 REST = 9
-"""It rests so many times as long as its last look took of the processor: a tenth of a core at most."""
+"""It rests so many times as long as its last look took of the processor: a tenth of a core at
+most."""
 REST_AT_MOST = 0.25
 BUSY_FOR = 2.0
 """Seconds after which a file that is busy all the time is an error."""
@@ -34,10 +35,11 @@ CHECK_PLACE = 1.0
 
 
 class Feed(Generic[T]):
-    """What `fresh` finds in the file, whenever somebody has committed. Several changes of a row may come as one.
+    """What `fresh` finds in the file, whenever somebody has committed. Several changes of a row may
+    come as one.
 
-    `stopped` is a plain flag, without a lock, so that a forked child may set it too. `poll` is in seconds.
-    """
+    `stopped` is a plain flag, without a lock, so that a forked child may set it too. `poll` is in
+    seconds."""
 
     poll = POLL
 
@@ -57,7 +59,8 @@ class Feed(Generic[T]):
         self._checked = time.monotonic()
 
     def fresh(self, conn: sqlite3.Connection) -> dict[str, T]:
-        """On the thread: the rows that are not as they were told last, by their keys; at first, all of them."""
+        """On the thread: the rows that are not as they were told last, by their keys; at first, all
+        of them."""
         raise NotImplementedError
 
     def start(self) -> None:
@@ -92,7 +95,8 @@ class Feed(Generic[T]):
         self._error = detail
         self._arrived.set()
 
-    # -- on the thread ------------------------------------------------------------------------------------------
+    # -- on the thread
+    # ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         busy_since: float | None = None
@@ -132,7 +136,8 @@ class Feed(Generic[T]):
             if (now := time.monotonic()) - self._checked > CHECK_PLACE:
                 self._checked = now
                 handle.check_place()
-            # The number first: a commit that comes in between is read now and, at worst, looked for once more.
+            # The number first: a commit that comes in between is read now and, at worst, looked for
+            # once more.
             version = (handle.opened, conn.execute("PRAGMA data_version").fetchone()[0])
             if version == self._version:
                 return {}
@@ -172,8 +177,8 @@ class LeaseFeed(Feed[Lease]):
         rows = schema.select(conn, self._roles)
         store_now, fresh = self._clock.total(), {}
         for row in rows:
-            sight = Revision(row[1], row[2], row[3])
-            if self._known.get(row[0]) != sight:
-                self._known[row[0]] = sight
+            revision = Revision(row[1], row[2], row[3])
+            if self._known.get(row[0]) != revision:
+                self._known[row[0]] = revision
                 fresh[row[0]] = schema.lease(row, store_now, self._clock.boot)
         return fresh

@@ -1,8 +1,8 @@
 """Service records in a SQLite file, beside the leases: for the processes of one machine.
 
-A record's age is by the machine's own clock (`stores/sqlite/machine.py`), so setting the wall clock changes nobody's
-health; `last_heartbeat` is wall time, for people. What was written before the machine started anew is down.
-"""
+A record's age is by the machine's own clock (`stores/sqlite/machine.py`), so setting the wall clock
+changes nobody's health; `last_heartbeat` is wall time, for people. What was written before the
+machine started anew is down."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ Work = Callable[[sqlite3.Connection], T]
 POLL = 0.25
 """Seconds between looks at who of a role is there; one search of an index each."""
 
-# role, ttl, load and the times have no type here: what somebody wrote by hand is read as it is, and judged.
+# role, ttl, load and the times have no type here: what somebody wrote by hand is read as it is, and
+# judged.
 TABLE = """CREATE TABLE IF NOT EXISTS "{table}" (
     id TEXT NOT NULL PRIMARY KEY, -- JSON: a string or an integer
     role,
@@ -47,7 +48,8 @@ BY_LOAD = "typeof(load) NOT IN ('integer', 'real'), load"
 
 
 class SQLiteRecords:
-    """The records of one table of a `SQLiteStore`; on its thread, over its connection. The table is made on the way."""
+    """The records of one table of a `SQLiteStore`; on its thread, over its connection. The table is
+    made on the way."""
 
     def __init__(self, store: SQLiteStore, table: str) -> None:
         self._store, self._table = store, f"coord_records_{table}"
@@ -203,7 +205,8 @@ class SQLiteRecords:
                 yield
             await asyncio.sleep(POLL)
 
-    # -- on the store's thread ---------------------------------------------------------------------------------
+    # -- on the store's thread
+    # ---------------------------------------------------------------------------------
 
     async def _read(self, work: Work[T], timeout: float) -> T:
         def read(job: Job[T], handle: Connection) -> T:

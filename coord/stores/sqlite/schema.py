@@ -1,8 +1,8 @@
-"""A role's terms as its row keeps them: a JSON list, a term to each line, so that a swap touches but the last of them.
+"""A role's terms as its row keeps them: a JSON list, a term to each line, so that a swap touches
+but the last of them.
 
-Even that one is not parsed where its end is as coord writes it while a term lasts: parsing it and writing it anew would
-take as long as a claim's SQL.
-"""
+Even that one is not parsed where its end is as coord writes it while a term lasts: parsing it and
+writing it anew would take as long as a claim's SQL."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 class History:
-    """What `said`, a row's `history`, says. It is for people: what somebody damaged there is nothing, and stops nobody.
+    """What `said`, a row's `history`, says. It is for people: what somebody damaged there is
+    nothing, and stops nobody.
 
     `last` are the terms on its last line: one, or all where it has but one line.
     """
@@ -88,8 +89,8 @@ VERSION = 2
 CHUNK = 500
 """Roles to one SELECT. SQLite before 3.32 takes 999 parameters."""
 
-# A person with a shell on the file cannot break fencing by a slip: tokens do not fall, and rows stay (rule 3).
-# Neither trigger costs a renewal anything: it does not set the token.
+# A person with a shell on the file cannot break fencing by a slip: tokens do not fall, and rows
+# stay (rule 3). Neither trigger costs a renewal anything: it does not set the token.
 TABLE = (
     """CREATE TABLE IF NOT EXISTS coord_leases (
         role TEXT NOT NULL PRIMARY KEY,
@@ -105,11 +106,13 @@ TABLE = (
         history TEXT NOT NULL DEFAULT '[]' -- JSON: coord/core/history.py
     )""",
     """CREATE TRIGGER IF NOT EXISTS coord_token_never_falls BEFORE UPDATE OF token ON coord_leases
-        WHEN new.token < old.token BEGIN SELECT RAISE(ABORT, 'coord: a fencing token never falls'); END""",
+        WHEN new.token < old.token BEGIN SELECT RAISE(ABORT, 'coord: a fencing token never falls');
+        END""",
     """CREATE TRIGGER IF NOT EXISTS coord_rows_stay BEFORE DELETE ON coord_leases
         BEGIN SELECT RAISE(ABORT, 'coord: a lease keeps its token, so its row stays'); END""",
 )
-# Not in VERSION: an older coord works on beside it, and a newer one adds it to a file that has none.
+# Not in VERSION: an older coord works on beside it, and a newer one adds it to a file that has
+# none.
 BOARD = (
     """CREATE TABLE IF NOT EXISTS coord_board (
         key TEXT NOT NULL PRIMARY KEY,
@@ -153,15 +156,17 @@ Row = tuple[str, "str | None", int, int, float, float, float, str, str, float]
 def connect(path: str) -> sqlite3.Connection:
     """A connection to a database that has the table. Raises `sqlite3.Error`, or `StoreRefused`.
 
-    Safe when many do it at once on a fresh file; some of them then find it busy, and are to try again. There is no
-    busy_timeout: waiting is the worker's, who must be able to stop waiting (and who may then be in a fork).
-    """
+    Safe when many do it at once on a fresh file; some of them then find it busy, and are to try
+    again. There is no
+    busy_timeout: waiting is the worker's, who must be able to stop waiting (and who may then be in
+    a fork)."""
     # The thread check is off because a fork closes from the thread that forks (forks.py).
     conn = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     try:
         check_owner(conn, path)
         switch_to_wal(conn, path)
-        # The schema and every token must survive a power cut; for what need not, `Handle.begin` takes it back.
+        # The schema and every token must survive a power cut; for what need not, `Handle.begin`
+        # takes it back.
         conn.execute("PRAGMA synchronous=FULL")
         conn.execute(
             "PRAGMA fullfsync=ON"
@@ -203,7 +208,8 @@ def has_board(conn: sqlite3.Connection) -> bool:
 
 
 def check_owner(conn: sqlite3.Connection, path: str) -> None:
-    """Refuse another program's file before anything in it is changed, and one that a newer coord has changed."""
+    """Refuse another program's file before anything in it is changed, and one that a newer coord
+    has changed."""
     # One statement, so that both are of one moment: another process may be making the table.
     found, tables, ours = conn.execute(
         "SELECT (SELECT user_version FROM pragma_user_version), count(*), total(name = 'coord_leases') "
@@ -218,7 +224,8 @@ def check_owner(conn: sqlite3.Connection, path: str) -> None:
 
 
 def select(conn: sqlite3.Connection, roles: Iterable[str] | None) -> list[Row]:
-    """The rows of these roles (None: of all). A list: a cursor that is left open keeps a read transaction open."""
+    """The rows of these roles (None: of all). A list: a cursor that is left open keeps a read
+    transaction open."""
     return _rows(conn, SELECT, roles)
 
 
@@ -234,7 +241,8 @@ def _rows(conn: sqlite3.Connection, query: str, roles: Iterable[str] | None) -> 
 
 
 def lease(row: Row, now: float, boot: str) -> Lease:
-    """The row as it stands at `now` of the boot `boot`. Raises `StoreRefused` for one that coord did not write."""
+    """The row as it stands at `now` of the boot `boot`. Raises `StoreRefused` for one that coord
+    did not write."""
     role, holder, token, beat, ttl, renewed_at, runs_out, row_boot, info, since = row
     try:
         left = (

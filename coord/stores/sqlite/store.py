@@ -1,4 +1,5 @@
-"""`SQLiteStore`: the face that the rest of coord sees. It waits; a thread of its own works (worker.py)."""
+"""`SQLiteStore`: the face that the rest of coord sees. It waits; a thread of its own works
+(worker.py)."""
 
 from __future__ import annotations
 
@@ -33,18 +34,19 @@ class TooLate(StoreUnavailable):
 
 
 class SQLiteStore:
-    """Leases in one file, for all processes of one machine. Nothing is touched before the first use.
+    """Leases in one file, for all processes of one machine. Nothing is touched before the first
+    use.
 
-    path: of the file; it and its directories are made when they are missing (0o600, 0o700). A relative one is taken
-        from where the process is now. ":memory:" raises `BadArgument`: every connection would see a file of its own
-        (use `memory://name`).
+    path: of the file; it and its directories are made when they are missing (0o600, 0o700). A
+    relative one is taken
+        from where the process is now. ":memory:" raises `BadArgument`: every connection would see a
+        file of its own (use `memory://name`).
     url: what `url` is to say, when it was made from one.
     clock: for tests.
     mounts: for tests: the list of mounts, by which a network file system is refused.
 
-    While a process uses a store, nothing else in it may open and close that file: POSIX would drop SQLite's locks
-    (sqlite.org/howtocorrupt.html, 2.2).
-    """
+    While a process uses a store, nothing else in it may open and close that file: POSIX would drop
+    SQLite's locks (sqlite.org/howtocorrupt.html, 2.2)."""
 
     def __init__(
         self,
@@ -157,7 +159,8 @@ class SQLiteStore:
             self._bell = None
 
     def abandon(self) -> None:
-        """In a forked child. The connections were closed before the fork; if one was not, forks.py keeps it."""
+        """In a forked child. The connections were closed before the fork; if one was not, forks.py
+        keeps it."""
         if self._worker is not None:
             connection.leak(self._worker)
         for feed in self._feeds:
@@ -168,7 +171,8 @@ class SQLiteStore:
         self._worker, self._bell, self._second = None, None, None
         self._feeds, self._pid = set(), os.getpid()
 
-    # -- inside -------------------------------------------------------------------------------------------------
+    # -- inside
+    # -------------------------------------------------------------------------------------------------
 
     async def _feeds_end(self) -> None:
         """Who closes a store may then copy, move or replace its file."""
@@ -225,7 +229,8 @@ class SQLiteStore:
         return [failure] * count
 
     async def _ask(self, work: Callable[[Job[T], Connection], T], timeout: float) -> T:
-        """Have the thread do it. A caller who is cancelled, or waits no more, leaves nothing behind that may commit."""
+        """Have the thread do it. A caller who is cancelled, or waits no more, leaves nothing behind
+        that may commit."""
         self._after_fork()
         if self._worker is None:
             self._worker = Worker(self._handle())
@@ -249,7 +254,8 @@ class SQLiteStore:
         raise TooLate(self.path, timeout, stage)
 
     def _replace(self, worker: Worker) -> None:
-        """The thread is stuck: the next call gets another, and so do those that wait behind the stuck one."""
+        """The thread is stuck: the next call gets another, and so do those that wait behind the
+        stuck one."""
         if self._worker is not worker:
             return
         self._worker = None

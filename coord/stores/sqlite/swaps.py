@@ -1,8 +1,9 @@
-"""Renewals where every row is as its holder left it, which they nearly always are: written without being read.
+"""Renewals where every row is as its holder left it, which they nearly always are: written without
+being read.
 
-One UPDATE for some hundred rows, not one for each. Quicker by a third; and before and after each statement a thread has
-to get the interpreter's lock, which takes 5 ms where another one computes: a thousand statements, five seconds.
-"""
+One UPDATE for some hundred rows, not one for each. Quicker by a third; and before and after each
+statement a thread has to get the interpreter's lock, which takes 5 ms where another one computes: a
+thousand statements, five seconds."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ from coord.stores.sqlite.errors import classify
 from coord.stores.sqlite.worker import BUSY_RETRY_DELAY, Job
 
 SIZES = (4, 16, 64, 256)
-"""Rows to a statement: few texts, so that SQLite has parsed them all before long. What is missing is filled up."""
+"""Rows to a statement: few texts, so that SQLite has parsed them all before long. What is missing
+is filled up."""
 AVAILABLE = sqlite3.sqlite_version_info >= (3, 33)
 """UPDATE … FROM (sqlite.org/lang_update.html)."""
 _NOBODY = (None,) * 5
@@ -41,8 +43,9 @@ _MANY = """UPDATE coord_leases SET beat = asked.column4, renewed_at = ?, runs_ou
 def renew_many(
     job: Job[Any], handle: Connection, clock: StoreClock, asked: Sequence[Renew]
 ) -> list[Result]:
-    """rules.renew for each, in one transaction. Where the quick way changed them all, what the rows say of their
-    holders is not in the answers; where it did not, it is undone, and each is asked for itself."""
+    """rules.renew for each, in one transaction. Where the quick way changed them all, what the rows
+    say of their holders is not in the answers; where it did not, it is undone, and each is asked
+    for itself."""
     if AVAILABLE and all(one.info is None for one in asked):
         conn = handle.begin(synced=False)
         now, wall = clock.total(), clock.wall()
@@ -98,11 +101,13 @@ def _update(size: int) -> str:
 
 Swap = Union[Claim, Release]
 MAX_TRANSACTION = 0.1
-"""Seconds after which a transaction of many swaps is ended, done or not: others wait for the lock, with renewals."""
+"""Seconds after which a transaction of many swaps is ended, done or not: others wait for the lock,
+with renewals."""
 
 
 def swap(job: Job[Any], handle: Connection, clock: StoreClock, asked: Swap) -> Answer:
-    """What begins or ends a term: put the request to its rule, and write the whole row with its history."""
+    """What begins or ends a term: put the request to its rule, and write the whole row with its
+    history."""
     conn = handle.begin(synced=isinstance(asked, Claim))
     # Read only now: while we waited for the lock, time went on and others wrote.
     answer = _swapped(conn, asked, clock.total(), clock.wall(), clock.boot)
@@ -116,8 +121,8 @@ def swap(job: Job[Any], handle: Connection, clock: StoreClock, asked: Swap) -> A
 def swap_all(
     job: Job[Any], handle: Connection, clock: StoreClock, asked: Sequence[Swap]
 ) -> list[Result]:
-    """The same for each, in one transaction: for the first of them, as many as `HOLD` allows, and one at least. A
-    damaged row, or one whose tokens are at their end, stops no other."""
+    """The same for each, in one transaction: for the first of them, as many as `HOLD` allows, and
+    one at least. A damaged row, or one whose tokens are at their end, stops no other."""
     conn = handle.begin(synced=any(isinstance(one, Claim) for one in asked))
     now, wall, boot = clock.total(), clock.wall(), clock.boot
     answers: list[Result] = []
@@ -161,7 +166,8 @@ def _swapped(conn: sqlite3.Connection, asked: Swap, now: float, wall: float, boo
 def renew(
     job: Job[Any], handle: Connection, clock: StoreClock, asked: Sequence[Renew]
 ) -> list[Result]:
-    """Put each renewal to its rule, and write what it changes. A damaged row is refused, and stops no other."""
+    """Put each renewal to its rule, and write what it changes. A damaged row is refused, and stops
+    no other."""
     conn = handle.begin(synced=False)
     now, wall, boot = clock.total(), clock.wall(), clock.boot
     rows = {

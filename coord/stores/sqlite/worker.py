@@ -1,8 +1,8 @@
-"""How a thread tells a loop that something is done: by an eventfd where there is one, in two thirds of the time.
+"""How a thread tells a loop that something is done: by an eventfd where there is one, in two thirds
+of the time.
 
-`call_soon_threadsafe` sends a byte through a pair of sockets, and the loop reads them twice, to see that there is no
-more. The thread of a store does it for every claim.
-"""
+`call_soon_threadsafe` sends a byte through a pair of sockets, and the loop reads them twice, to see
+that there is no more. The thread of a store does it for every claim."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ Wake = Callable[[], None]
 class LoopWaker:
     """Of one loop, on which it is made and closed; only `ring` may be called from elsewhere.
 
-    file: whether it may open one. Without, and on other systems than Linux, it does it by `call_soon_threadsafe`.
-    """
+    file: whether it may open one. Without, and on other systems than Linux, it does it by
+    `call_soon_threadsafe`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, file: bool = True) -> None:
         self.loop = loop
@@ -81,11 +81,13 @@ class LoopWaker:
             self._wake()
 
     def forget(self) -> None:
-        """In a forked child, where the lock may be held for ever: close its copy of the file, and no more."""
+        """In a forked child, where the lock may be held for ever: close its copy of the file, and
+        no more."""
         fd = self._let_go()
         if fd >= 0 and not self.loop.is_closed():
-            # Who goes on with this loop, which the parent left, gets a file of the same number next: the loop must not
-            # take it for this one. Only now that it is closed here: the kernel's list may still be the parent's, too.
+            # Who goes on with this loop, which the parent left, gets a file of the same number
+            # next: the loop must not take it for this one. Only now that it is closed here: the
+            # kernel's list may still be the parent's, too.
             self.loop.remove_reader(fd)
 
     def __del__(self) -> None:
@@ -100,14 +102,15 @@ class LoopWaker:
         return fd
 
 
-# -- A thread for a store's SQLite work, and the bounds of each piece of it.
-# Not the loop's pool, which other code fills up, nor concurrent.futures, whose threads the interpreter waits for at
+# -- A thread for a store's SQLite work, and the bounds of each piece of it. Not the loop's pool,
+# which other code fills up, nor concurrent.futures, whose threads the interpreter waits for at
 # exit: a disk that hangs must hang neither.
 #
 
 T = TypeVar("T")
 BUSY_RETRY_DELAY = (0.0005, 0.004)
-"""Seconds between tries while another connection has the lock: drawn, so that many do not try in step."""
+"""Seconds between tries while another connection has the lock: drawn, so that many do not try in
+step."""
 
 
 class Stage(enum.Enum):
@@ -118,7 +121,8 @@ class Stage(enum.Enum):
 
 
 class Job(Generic[T]):
-    """One call of a store: `work(job, handle)` on the worker's thread, its result on the caller's loop.
+    """One call of a store: `work(job, handle)` on the worker's thread, its result on the caller's
+    loop.
 
     Work may be tried several times; it changes nothing but by `commit`.
     """
@@ -169,7 +173,8 @@ class Job(Generic[T]):
         return self._value  # type: ignore[return-value] # done without an error: it is a T
 
     def commit(self, handle: Connection) -> None:
-        """COMMIT, unless the caller gave up, the time is over or the file is gone. Then nothing is written."""
+        """COMMIT, unless the caller gave up, the time is over or the file is gone. Then nothing is
+        written."""
         handle.check_place()
         self._enter(Stage.COMMITTING)
         try:
@@ -254,7 +259,8 @@ class Worker:
         self._queue.put(job)
 
     def stop(self) -> list[Job[Any]]:
-        """End once the present job is over, and close the connection. Returns the jobs that had not been begun."""
+        """End once the present job is over, and close the connection. Returns the jobs that had not
+        been begun."""
         rest: list[Job[Any]] = []
         while True:
             try:

@@ -16,11 +16,11 @@ class StoreContract(ClaimContract, TermContract, HistoryContract, SharingContrac
             def make_store(self):
                 return MyStore("mystore://localhost/test")
 
-    `make_store` is called inside a running loop, several times in some tests: each call gives another store on the same
-    data, as another process would have it (for one that lives in a process's memory, the same store again). Roles
-    are new in every test, so the data may be kept between tests. Override `fresh_role` where roles need a prefix, and
-    `slack` (seconds) where a store is slow.
-    """
+    `make_store` is called inside a running loop, several times in some tests: each call gives
+    another store on the same data, as another process would have it (for one that lives in a
+    process's memory, the same store again). Roles are new in every test, so the data may be kept
+    between tests. Override `fresh_role` where roles need a prefix, and `slack` (seconds) where a
+    store is slow."""
 
 
 __all__ = ["StoreContract"]

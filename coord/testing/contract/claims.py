@@ -22,7 +22,7 @@ class ClaimContract(ContractHarness):
             before = time.time()
             lease = applied(await at.claim("a", 7, ttl=20.0))
             same(
-                (lease.role, lease.sight, lease.ttl),
+                (lease.role, lease.revision, lease.ttl),
                 (at.role, Revision("a", 1, 7), 20.0),
                 "the row of the first term",
             )
@@ -31,20 +31,20 @@ class ClaimContract(ContractHarness):
                 abs(lease.renewed_at - before) < 3600,
                 f"renewed_at is wall time: {lease.renewed_at}",
             )
-            same((await at.row()).sight, lease.sight, "the row as read")
+            same((await at.row()).revision, lease.revision, "the row as read")
 
         self.run(body)
 
     def test_claim_of_an_absent_role_that_was_seen_absent(self) -> None:
         async def body(at: StoreDriver) -> None:
-            same(applied(await at.claim("a", expected=Lease(at.role).sight)).token, 1, "token")
+            same(applied(await at.claim("a", expected=Lease(at.role).revision)).token, 1, "token")
 
         self.run(body)
 
     def test_claim_of_an_absent_role_that_was_seen_held(self) -> None:
         async def body(at: StoreDriver) -> None:
             row = refused(await at.claim("a", expected=Revision("b", 3, 4), takeover=True))
-            same(row.sight, Revision(None, 0, 0), "the answer's row")
+            same(row.revision, Revision(None, 0, 0), "the answer's row")
             same(await at.read(), {}, "rows after a refused claim")
 
         self.run(body)
@@ -55,18 +55,18 @@ class ClaimContract(ContractHarness):
             for skew in (None, 0.0, 3.0):
                 row = refused(await at.claim("b", 1, ttl=9.0, skew=skew, info={"who": "b"}))
                 same(
-                    (row.sight, row.ttl, dict(row.info)),
-                    (held.sight, 20.0, {"who": "a"}),
+                    (row.revision, row.ttl, dict(row.info)),
+                    (held.revision, 20.0, {"who": "a"}),
                     "the loser's view",
                 )
                 expect(0 < row.remaining <= 20, f"the loser sees how long it runs: {row.remaining}")
-            same((await at.row()).sight, held.sight, "the row")
+            same((await at.row()).revision, held.revision, "the row")
 
         self.run(body)
 
     def test_a_claim_needs_every_part_of_what_it_expects(self) -> None:
         async def body(at: StoreDriver) -> None:
-            seen = applied(await at.claim("a", 5)).sight
+            seen = applied(await at.claim("a", 5)).revision
             for wrong in (
                 Revision("x", 1, 5),
                 Revision(None, 1, 5),
@@ -75,12 +75,12 @@ class ClaimContract(ContractHarness):
                 Revision("a", 1, 4),
             ):
                 same(
-                    refused(await at.claim("b", 9, expected=wrong, takeover=True)).sight,
+                    refused(await at.claim("b", 9, expected=wrong, takeover=True)).revision,
                     seen,
                     f"after {wrong}",
                 )
             same(
-                applied(await at.claim("b", 9, expected=seen, takeover=True)).sight,
+                applied(await at.claim("b", 9, expected=seen, takeover=True)).revision,
                 Revision("b", 2, 9),
                 "the right one",
             )
@@ -90,10 +90,12 @@ class ClaimContract(ContractHarness):
     def test_vacant_needs_what_it_expects_too(self) -> None:
         async def body(at: StoreDriver) -> None:
             applied(await at.claim("a", 1))
-            vacant = applied(await at.release("a", 1, 2)).sight
+            vacant = applied(await at.release("a", 1, 2)).revision
             for wrong in (Revision("a", 1, 1), Revision(None, 1, 1), Revision(None, 0, 2)):
                 same(
-                    refused(await at.claim("b", 1, expected=wrong)).sight, vacant, f"after {wrong}"
+                    refused(await at.claim("b", 1, expected=wrong)).revision,
+                    vacant,
+                    f"after {wrong}",
                 )
             same(applied(await at.claim("b", 1, expected=vacant)).token, 2, "token")
 
@@ -101,24 +103,24 @@ class ClaimContract(ContractHarness):
 
     def test_what_was_expected_is_not_enough_while_the_lease_runs(self) -> None:
         async def body(at: StoreDriver) -> None:
-            seen = applied(await at.claim("a")).sight
+            seen = applied(await at.claim("a")).revision
             refused(await at.claim("b", expected=seen))
             refused(await at.claim("b", expected=seen, skew=0.0))
-            same((await at.row()).sight, seen, "the row")
+            same((await at.row()).revision, seen, "the row")
 
         self.run(body)
 
     def test_a_late_claim_does_nothing_after_another(self) -> None:
         async def body(at: StoreDriver) -> None:
-            seen = applied(await at.claim("a")).sight
-            won = applied(await at.claim("b", expected=seen, takeover=True)).sight
+            seen = applied(await at.claim("a")).revision
+            won = applied(await at.claim("b", expected=seen, takeover=True)).revision
             same(
-                refused(await at.claim("c", expected=seen, takeover=True)).sight,
+                refused(await at.claim("c", expected=seen, takeover=True)).revision,
                 won,
                 "the late one sees the winner",
             )
             same(
-                refused(await at.claim("b", expected=seen, takeover=True)).sight,
+                refused(await at.claim("b", expected=seen, takeover=True)).revision,
                 won,
                 "nor does it land twice",
             )
@@ -127,10 +129,10 @@ class ClaimContract(ContractHarness):
 
     def test_a_late_claim_does_nothing_after_a_renewal(self) -> None:
         async def body(at: StoreDriver) -> None:
-            seen = applied(await at.claim("a", 1)).sight
+            seen = applied(await at.claim("a", 1)).revision
             applied(await at.renew("a", 1, 2))
             same(
-                refused(await at.claim("b", expected=seen, takeover=True)).sight,
+                refused(await at.claim("b", expected=seen, takeover=True)).revision,
                 Revision("a", 1, 2),
                 "the row",
             )
@@ -145,10 +147,12 @@ class ClaimContract(ContractHarness):
             row = refused(await at.claim("b", skew=None))
             expect(row.remaining <= 0, f"it has run out: {row.remaining}")
             refused(await at.claim("b", skew=30.0))
-            refused(await at.claim("b", skew=30.0, expected=old.sight))
-            refused(await at.claim("b", skew=0.0, expected=old.sight._replace(beat=99)))
+            refused(await at.claim("b", skew=30.0, expected=old.revision))
+            refused(await at.claim("b", skew=0.0, expected=old.revision._replace(beat=99)))
             same(
-                applied(await at.claim("b", 4, skew=0.0)).sight, Revision("b", 2, 4), "the new term"
+                applied(await at.claim("b", 4, skew=0.0)).revision,
+                Revision("b", 2, 4),
+                "the new term",
             )
 
         self.run(body)
@@ -167,16 +171,16 @@ class ClaimContract(ContractHarness):
         async def body(at: StoreDriver) -> None:
             mine = applied(await at.claim("a", 3, ttl=20.0, info={"old": True, "n": 1}))
             again = applied(
-                await at.claim("a", 4, ttl=5.0, expected=mine.sight, info={"new": True})
+                await at.claim("a", 4, ttl=5.0, expected=mine.revision, info={"new": True})
             )
             same(
-                (again.sight, again.ttl, dict(again.info)),
+                (again.revision, again.ttl, dict(again.info)),
                 (Revision("a", 2, 4), 5.0, {"new": True}),
                 "the new term",
             )
             expect(again.remaining <= 5, "the new term's own ttl holds")
             refused(await at.renew("a", 1, 5))
-            same((await at.row()).sight, Revision("a", 2, 4), "the row")
+            same((await at.row()).revision, Revision("a", 2, 4), "the row")
 
         self.run(body)
 
@@ -184,12 +188,12 @@ class ClaimContract(ContractHarness):
         """A claim that arrives late or twice leaves alone what its candidate holds by now."""
 
         async def body(at: StoreDriver) -> None:
-            mine = applied(await at.claim("a", 3)).sight
+            mine = applied(await at.claim("a", 3)).revision
             for beat in (1, 2, 3):
-                same(refused(await at.claim("a", beat, skew=0.0)).sight, mine, "the row")
-                same(refused(await at.claim("a", beat, expected=mine)).sight, mine, "the row")
+                same(refused(await at.claim("a", beat, skew=0.0)).revision, mine, "the row")
+                same(refused(await at.claim("a", beat, expected=mine)).revision, mine, "the row")
             same(
-                applied(await at.claim("a", 4)).sight,
+                applied(await at.claim("a", 4)).revision,
                 Revision("a", 2, 4),
                 "with a new beat, even unseen",
             )

@@ -1,4 +1,5 @@
-"""What the parts of the contract stand on: making stores, running a test on a loop of its own, saying what is wrong."""
+"""What the parts of the contract stand on: making stores, running a test on a loop of its own,
+saying what is wrong."""
 
 from __future__ import annotations
 
@@ -146,12 +147,14 @@ class StoreDriver:
         return rows[self.role]
 
     async def run_out(self, ttl: float) -> None:
-        """Wait until a lease of `ttl` has run out, by a store's clock that may be read a little late."""
+        """Wait until a lease of `ttl` has run out, by a store's clock that may be read a little
+        late."""
         await asyncio.sleep(ttl + self._bench.slack)
 
     @contextlib.asynccontextmanager
     async def feed(self, *roles: str, every: bool = False) -> AsyncIterator[asyncio.Queue[Lease]]:
-        """What `watch` yields, as a queue; `every` for all roles. The feed must close within two seconds."""
+        """What `watch` yields, as a queue; `every` for all roles. The feed must close within two
+        seconds."""
         queue: asyncio.Queue[Lease] = asyncio.Queue()
 
         async def pump() -> None:

@@ -1,4 +1,5 @@
-"""The contract, part five: what a row remembers of its terms, and handing a role over to one candidate."""
+"""The contract, part five: what a row remembers of its terms, and handing a role over to one
+candidate."""
 
 from __future__ import annotations
 
@@ -100,7 +101,7 @@ class HistoryContract(ContractHarness):
                 await at.release("a", 1, 5, linger=0.5, to="b", reason="stepped_down", by="ann")
             )
             same(
-                (row.sight, row.ttl, dict(row.info)),
+                (row.revision, row.ttl, dict(row.info)),
                 (Revision("b", 1, 0), 0.5, {}),
                 "it stands in the row",
             )
@@ -111,7 +112,7 @@ class HistoryContract(ContractHarness):
             refused(await at.claim("c", 1, skew=0.0))
             refused(await at.claim("a", 6, skew=0.0))
             row = applied(await at.claim("b", 1, expected=Revision("b", 1, 0)))
-            same(row.sight, Revision("b", 2, 1), "it claims at once, under a token of its own")
+            same(row.revision, Revision("b", 2, 1), "it claims at once, under a token of its own")
             same(
                 [(one.token, one.holder) for one in await at.history()],
                 [(2, "b"), (1, "a")],
@@ -127,7 +128,7 @@ class HistoryContract(ContractHarness):
             applied(await at.release("a", 1, 2, linger=0.3, to="b"))
             await at.run_out(0.3)
             same(
-                applied(await at.claim("c", 1, skew=0.0)).sight,
+                applied(await at.claim("c", 1, skew=0.0)).revision,
                 Revision("c", 2, 1),
                 "anyone may have it then",
             )

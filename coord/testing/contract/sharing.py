@@ -119,7 +119,7 @@ class SharingContract(ContractHarness):
                 writer, reader = (at, other) if beat % 2 else (other, at)
                 applied(await writer.claim("a", beat, takeover=True))
                 same(
-                    (await reader.row()).sight,
+                    (await reader.row()).revision,
                     Revision("a", beat, beat),
                     "as read at once after the answer",
                 )
@@ -160,9 +160,9 @@ class SharingContract(ContractHarness):
                 same(len(won), 1, f"answers that say applied, of {results}")
                 for result in results:
                     expect(isinstance(result, Answer), f"an answer, not {result!r}")
-                same((await hands[1].row()).sight, won[0].sight, "the row is the winner's")
+                same((await hands[1].row()).revision, won[0].revision, "the row is the winner's")
                 same(won[0].token, turn + 1, "one token a turn")
-                seen = won[0].sight
+                seen = won[0].revision
 
         self.run(body)
 

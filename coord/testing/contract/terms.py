@@ -26,11 +26,11 @@ class TermContract(ContractHarness):
             await asyncio.sleep(0.3)
             expect((await at.row()).remaining < 9.9, "remaining falls")
             row = applied(await at.renew("a", 1, 2, ttl=10.0))
-            same((row.sight, row.ttl), (Revision("a", 1, 2), 10.0), "the renewed row")
+            same((row.revision, row.ttl), (Revision("a", 1, 2), 10.0), "the renewed row")
             expect(9.9 < row.remaining <= 10, f"it runs its whole ttl again: {row.remaining}")
             expect(row.renewed_at >= first.renewed_at, "renewed_at does not fall")
             read = await at.row()
-            same((read.sight, dict(read.info)), (row.sight, {"kept": [1]}), "the row as read")
+            same((read.revision, dict(read.info)), (row.revision, {"kept": [1]}), "the row as read")
 
         self.run(body)
 
@@ -52,7 +52,7 @@ class TermContract(ContractHarness):
             ):
                 same(dict(applied(result).info), wanted, "info in the answer")
                 same(
-                    (rows[role].sight, dict(rows[role].info)),
+                    (rows[role].revision, dict(rows[role].info)),
                     (Revision("a", 1, 2), wanted),
                     "the row as read",
                 )
@@ -74,11 +74,11 @@ class TermContract(ContractHarness):
             ):
                 row = refused(await at.renew(holder, token, beat))
                 same(
-                    row.sight,
+                    row.revision,
                     Revision("a", 3, 5),
                     f"after a renewal by {holder}, token {token}, beat {beat}",
                 )
-            same((await at.row()).sight, Revision("a", 3, 5), "the row")
+            same((await at.row()).revision, Revision("a", 3, 5), "the row")
 
         self.run(body)
 
@@ -97,7 +97,7 @@ class TermContract(ContractHarness):
             applied(await at.claim("a", 1, ttl=40.0))
             row = applied(await at.renew("a", 1, 2, ttl=1.0))
             same(
-                (row.sight, row.ttl),
+                (row.revision, row.ttl),
                 (Revision("a", 1, 2), 40.0),
                 "the ttl that challengers wait for",
             )
@@ -118,16 +118,16 @@ class TermContract(ContractHarness):
 
     def test_a_renewal_revives_nothing(self) -> None:
         async def body(at: StoreDriver) -> None:
-            seen = applied(await at.claim("a", 1)).sight
-            taken = applied(await at.claim("b", 1, expected=seen, takeover=True)).sight
-            same(refused(await at.renew("a", 1, 2)).sight, taken, "after a takeover")
+            seen = applied(await at.claim("a", 1)).revision
+            taken = applied(await at.claim("b", 1, expected=seen, takeover=True)).revision
+            same(refused(await at.renew("a", 1, 2)).revision, taken, "after a takeover")
             same(
-                refused(await at.renew("a", 2, 2)).sight,
+                refused(await at.renew("a", 2, 2)).revision,
                 taken,
                 "with the new token, which is another's",
             )
-            released = applied(await at.release("b", 2, 2)).sight
-            same(refused(await at.renew("b", 2, 3)).sight, released, "after a release")
+            released = applied(await at.release("b", 2, 2)).revision
+            same(refused(await at.renew("b", 2, 3)).revision, released, "after a release")
 
         self.run(body)
 
@@ -156,10 +156,10 @@ class TermContract(ContractHarness):
             for one, result in zip(asked, results, strict=True):
                 lease = answered(result).lease
                 if one.role in (roles[2], roles[5]):
-                    same(lease.sight, Revision(None, 0, 0), "the row of an absent role")
+                    same(lease.revision, Revision(None, 0, 0), "the row of an absent role")
                 else:
                     same(
-                        lease.sight,
+                        lease.revision,
                         Revision("a", 1, 2 if one.role in done else 1),
                         f"the row for {one}",
                     )
@@ -192,11 +192,11 @@ class TermContract(ContractHarness):
         async def body(at: StoreDriver) -> None:
             applied(await at.claim("a", 1, floor=9))
             row = applied(await at.release("a", 10, 2))
-            same((row.sight, row.remaining), (Revision(None, 10, 2), 0), "the released row")
+            same((row.revision, row.remaining), (Revision(None, 10, 2), 0), "the released row")
             expect(row.vacant and (await at.row()).vacant, "it is vacant")
             same((await at.row()).remaining, 0, "a vacant lease has nothing remaining")
             same(
-                applied(await at.claim("b", 1, skew=None)).sight,
+                applied(await at.claim("b", 1, skew=None)).revision,
                 Revision("b", 11, 1),
                 "anyone may have it at once",
             )
@@ -205,15 +205,21 @@ class TermContract(ContractHarness):
 
     def test_release_is_guarded(self) -> None:
         async def body(at: StoreDriver) -> None:
-            same(refused(await at.release("a", 0, 1)).sight, Revision(None, 0, 0), "an absent role")
+            same(
+                refused(await at.release("a", 0, 1)).revision,
+                Revision(None, 0, 0),
+                "an absent role",
+            )
             same(await at.read(), {}, "a release makes no row")
             applied(await at.claim("a", 5, floor=2))
             for holder, token, beat in (("b", 3, 9), ("a", 2, 9), ("a", 4, 9), ("a", 3, 5)):
                 refused(await at.release(holder, token, beat))
-            same((await at.row()).sight, Revision("a", 3, 5), "the row")
+            same((await at.row()).revision, Revision("a", 3, 5), "the row")
             applied(await at.release("a", 3, 6))
             same(
-                refused(await at.release("a", 3, 7)).sight, Revision(None, 3, 6), "a second release"
+                refused(await at.release("a", 3, 7)).revision,
+                Revision(None, 3, 6),
+                "a second release",
             )
 
         self.run(body)
@@ -222,12 +228,14 @@ class TermContract(ContractHarness):
         async def body(at: StoreDriver) -> None:
             applied(await at.claim("a", 1, ttl=30.0))
             row = applied(await at.release("a", 1, 2, linger=0.3))
-            same((row.sight, row.ttl), (Revision("a", 1, 2), 0.3), "the holder stays, for so long")
+            same(
+                (row.revision, row.ttl), (Revision("a", 1, 2), 0.3), "the holder stays, for so long"
+            )
             expect(0 < row.remaining <= 0.3, f"remaining: {row.remaining}")
             refused(await at.claim("b", 1, skew=0.0))
             await at.run_out(0.3)
             same(
-                applied(await at.claim("b", 1, skew=0.0)).sight,
+                applied(await at.claim("b", 1, skew=0.0)).revision,
                 Revision("b", 2, 1),
                 "then it passes on",
             )
@@ -252,7 +260,7 @@ class TermContract(ContractHarness):
                     result = await at.release(holder, said, beat)
                 else:
                     result = await at.claim(
-                        holder, beat, skew=0.0, expected=(await self._seen(at)).sight
+                        holder, beat, skew=0.0, expected=(await self._seen(at)).revision
                     )
                 row = answered(result).lease
                 expect(row.token >= token, f"a token fell from {token} to {row.token}")

@@ -40,7 +40,7 @@ class WatchContract(ContractHarness):
             async with at.feed(*roles) as queue:
                 first = [await asyncio.wait_for(queue.get(), WITHIN) for _ in range(2)]
                 same(
-                    {lease.role: lease.sight for lease in first},
+                    {lease.role: lease.revision for lease in first},
                     dict.fromkeys(roles[:2], Revision("a", 1, 4)),
                     "rows",
                 )
@@ -54,17 +54,17 @@ class WatchContract(ContractHarness):
     def test_release_and_takeover_by_another_store_are_heard(self) -> None:
         async def body(at: StoreDriver) -> None:
             other = await at.another()
-            seen = applied(await other.claim("a", 1)).sight
+            seen = applied(await other.claim("a", 1)).revision
             async with at.feed() as queue:
-                await heard(queue, lambda lease: lease.sight == seen, "the row as it is")
+                await heard(queue, lambda lease: lease.revision == seen, "the row as it is")
                 applied(await other.renew("a", 1, 2))
-                released = applied(await other.release("a", 1, 3)).sight
+                released = applied(await other.release("a", 1, 3)).revision
                 lease = await heard(queue, lambda lease: lease.vacant, "a release")
-                same(lease.sight, released, "the released row")
+                same(lease.revision, released, "the released row")
                 applied(await other.claim("b", 1))
-                await heard(queue, lambda lease: lease.sight[:2] == ("b", 2), "a claim")
+                await heard(queue, lambda lease: lease.revision[:2] == ("b", 2), "a claim")
                 taken = applied(await other.claim("c", 1, takeover=True))
-                await heard(queue, lambda lease: lease.sight[:2] == ("c", 3), "a takeover")
+                await heard(queue, lambda lease: lease.revision[:2] == ("c", 3), "a takeover")
                 expect(taken.holder == "c", "taken")
 
         self.run(body)

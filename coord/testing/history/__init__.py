@@ -1,19 +1,23 @@
-"""What happened in a run, real or simulated, as a list of events that can be kept in a file and judged afterwards.
+"""What happened in a run, real or simulated, as a list of events that can be kept in a file and
+judged afterwards.
 
-Each operation is an `invoke` and, later, one outcome: `ok` (with what was answered), `fail` (it was not done, and
-never will be) or `unknown` (it may take effect at any later time, or never). An operation without an outcome is
-unknown, too. The format follows Jepsen's histories; times are seconds on one clock that all who record share.
+Each operation is an `invoke` and, later, one outcome: `ok` (with what was answered), `fail` (it was
+not done, and never will be) or `unknown` (it may take effect at any later time, or never). An
+operation without an outcome is unknown, too. The format follows Jepsen's histories; times are
+seconds on one clock that all who record share.
 
-Actions that the judges (`coord.testing.history.checkers`) understand, with the fields of the invoke -> those of the outcome:
+Actions that the judges (`coord.testing.history.checkers`) understand, with the fields of the invoke
+-> those of the outcome:
 
-claim    holder, beat, expected ([holder, token, beat] or null), takeover, skew, floor -> applied, row
-renew    holder, token, beat -> applied, row
-release  holder, token, beat, linger, to (whom the role is handed to, if anybody) -> applied, row
-read     -> row
+claim    holder, beat, expected ([holder, token, beat] or null), takeover, skew, floor -> applied,
+row renew    holder, token, beat -> applied, row release  holder, token, beat, linger, to (whom the
+role is handed to, if anybody) -> applied, row read     -> row
 put      row: somebody wrote the row by hand (null: deleted it)
-believe  token: from the invoke to the outcome `process` believes that it leads. No outcome: to the end of the history.
+believe  token: from the invoke to the outcome `process` believes that it leads. No outcome: to the
+end of the history.
          `unknown`: it died; nothing is certain but the moment of the invoke
-held     -> token (null for none): one look at whether `process` believes. Between two looks that show the same token
+held     -> token (null for none): one look at whether `process` believes. Between two looks that
+show the same token
          it believed throughout, since a term that is over never comes back
 write    token -> accepted: a write at a fenced resource; for these `role` names the resource
 
@@ -37,9 +41,9 @@ from coord.testing.history.events import KINDS, Event, Kind, MalformedHistory, O
 class History:
     """Events in the order in which they happened. Recording is safe from several threads.
 
-    `now` is the clock that all events of the run are stamped with, in seconds; for several processes on one machine
-    the default, `time.monotonic`, is shared, and `History.read` puts their files together.
-    """
+    `now` is the clock that all events of the run are stamped with, in seconds; for several
+    processes on one machine the default, `time.monotonic`, is shared, and `History.read` puts their
+    files together."""
 
     def __init__(
         self, events: Iterable[Event] = (), now: Callable[[], float] = time.monotonic
@@ -75,7 +79,8 @@ class History:
                 Event(kind, self.now(), begun.process, begun.op, begun.action, begun.role, value)
             )
 
-    # -- files -------------------------------------------------------------------------------------------------
+    # -- files
+    # -------------------------------------------------------------------------------------------------
 
     def write(self, path: str | Path) -> None:
         """One JSON object a line."""
@@ -86,9 +91,8 @@ class History:
     def read(cls, *paths: str | Path) -> History:
         """The events of one file, or of several (one a process) put together by their times.
 
-        Of events with the same time in different files an invoke counts as earlier: what may have overlapped is
-        taken to have. Raises `MalformedHistory`.
-        """
+        Of events with the same time in different files an invoke counts as earlier: what may have
+        overlapped is taken to have. Raises `MalformedHistory`."""
         events: list[Event] = []
         for path in paths:
             for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
@@ -98,7 +102,8 @@ class History:
             events.sort(key=lambda event: (event.at, event.kind != "invoke"))
         return cls(events)
 
-    # -- judging -----------------------------------------------------------------------------------------------
+    # -- judging
+    # -----------------------------------------------------------------------------------------------
 
     def operations(self) -> list[Operation]:
         """Invokes with their outcomes, by the time of the invoke. Raises `MalformedHistory`."""
@@ -140,13 +145,15 @@ class History:
         )
 
     def violations(self) -> list[Any]:
-        """Everything that must not be: a list of `coord.testing.history.checkers.Violation`, empty for a good history."""
+        """Everything that must not be: a list of `coord.testing.history.checkers.Violation`, empty
+        for a good history."""
         from coord.testing.history.checkers import judge
 
         return judge(self)
 
     def verify(self) -> None:
-        """Raises `coord.testing.history.checkers.BadHistory`, an AssertionError that lists the violations, if there are any."""
+        """Raises `coord.testing.history.checkers.BadHistory`, an AssertionError that lists the
+        violations, if there are any."""
         from coord.testing.history.checkers import BadHistory
 
         if found := self.violations():

@@ -1,4 +1,5 @@
-"""What a history is judged by. Each judge finds every violation of one promise of docs/guarantees.md."""
+"""What a history is judged by. Each judge finds every violation of one promise of
+docs/guarantees.md."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import NamedTuple
 from coord.testing.history import History
 from coord.testing.history.events import Operation
 from coord.testing.history.linearizability import unexplained
-from coord.testing.history.registers import FencedResource, LeaseRegister, sight
+from coord.testing.history.registers import FencedResource, LeaseRegister, revision
 
 SWAPS = ("claim", "renew", "release", "read", "put")
 
@@ -33,10 +34,11 @@ class BadHistory(AssertionError):
 
 
 class Belief(NamedTuple):
-    """`process` is certain to have believed that it leads under `token` from `begin` until before `end` (seconds).
+    """`process` is certain to have believed that it leads under `token` from `begin` until before
+    `end` (seconds).
 
-    An `end` before the `begin` comes of a single look: it believed at some one moment between the two.
-    """
+    An `end` before the `begin` comes of a single look: it believed at some one moment between the
+    two."""
 
     begin: float
     end: float
@@ -76,7 +78,8 @@ def beliefs(operations: Iterable[Operation], last: float) -> list[Belief]:
         elif one.action == "held" and one.outcome == "ok" and one.result["token"] is not None:
             looks.setdefault((one.process, one.role, one.result["token"]), []).append(one)
     for (process, role, token), seen in looks.items():
-        # It believed at some moment of each look: surely from the end of the first to the begin of the last.
+        # It believed at some moment of each look: surely from the end of the first to the begin of
+        # the last.
         first = min(seen, key=lambda one: one.ended or 0.0)
         latest = max(seen, key=lambda one: one.began)
         begin = first.ended or 0.0
@@ -102,16 +105,17 @@ def exclusion(believed: list[Belief]) -> Iterator[Violation]:
 
 
 def tokens(operations: list[Operation], believed: list[Belief]) -> Iterator[Violation]:
-    """A token names one holder; later terms have higher tokens; the row's token is never seen to fall.
+    """A token names one holder; later terms have higher tokens; the row's token is never seen to
+    fall.
 
-    A row that was handed over (beat 0) still has the token of the term before: whom it names has yet to claim it.
-    """
+    A row that was handed over (beat 0) still has the token of the term before: whom it names has
+    yet to claim it."""
     owner: dict[tuple[str, int], tuple[str, Operation]] = {}
     for one in operations:
         row = one.result.get("row") if one.action in SWAPS and one.outcome == "ok" else None
-        if row is None or sight(row).holder is None or sight(row).beat == 0:
+        if row is None or revision(row).holder is None or revision(row).beat == 0:
             continue
-        holder, token, _ = sight(row)
+        holder, token, _ = revision(row)
         assert holder is not None
         other, shown = owner.setdefault((one.role, token), (holder, one))
         if other != holder:
@@ -145,7 +149,7 @@ def _falling(operations: list[Operation]) -> Iterator[Violation]:
             and one.returned is not None
             and "row" in one.result
         ):
-            token = sight(one.result["row"]).token
+            token = revision(one.result["row"]).token
             marks.setdefault(one.role, []).extend(
                 [(one.called, False, one, token), (one.returned, True, one, token)]
             )

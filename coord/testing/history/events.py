@@ -16,7 +16,8 @@ class MalformedHistory(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`op` pairs an invoke with its outcome: a number that `process` uses for no other operation."""
+    """`op` pairs an invoke with its outcome: a number that `process` uses for no other
+    operation."""
 
     kind: Kind
     at: float
@@ -29,7 +30,8 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An invoke with its outcome. `called` and `returned` are places in the history: the order decides, times tell.
+    """An invoke with its outcome. `called` and `returned` are places in the history: the order
+    decides, times tell.
 
     `returned` is None where the outcome is unknown: nothing limits when it takes effect.
     """

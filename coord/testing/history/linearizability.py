@@ -1,10 +1,11 @@
-"""Is there an order in which these operations, each at one moment between its invoke and its outcome, make sense?
+"""Is there an order in which these operations, each at one moment between its invoke and its
+outcome, make sense?
 
-The search of Wing and Gong ("Testing and verifying concurrent objects", 1993) in the just-in-time form of Lowe
-("Testing for linearizability", 2017): it walks the history once and keeps every configuration that can explain it so
-far, a state with the set of operations that have begun and not yet taken effect. At an `ok` only those survive in
-which that operation has taken effect. Operations with an unknown outcome stay pending to the end: they may take
-effect at any later time, or never.
+The search of Wing and Gong ("Testing and verifying concurrent objects", 1993) in the just-in-time
+form of Lowe ("Testing for linearizability", 2017): it walks the history once and keeps every
+configuration that can explain it so far, a state with the set of operations that have begun and not
+yet taken effect. At an `ok` only those survive in which that operation has taken effect. Operations
+with an unknown outcome stay pending to the end: they may take effect at any later time, or never.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ MOST_CONFIGURATIONS = 200_000
 
 
 class Undecided(Exception):
-    """The search was given up: too many operations with unknown outcomes overlap. Says nothing about the history."""
+    """The search was given up: too many operations with unknown outcomes overlap. Says nothing
+    about the history."""
 
 
 class Register(Protocol[State]):
@@ -29,13 +31,15 @@ class Register(Protocol[State]):
     def initial(self) -> State: ...
 
     def after(self, state: State, operation: Operation) -> Iterable[State]:
-        """The states in which `operation` may leave `state`: none, when its answer is impossible there.
+        """The states in which `operation` may leave `state`: none, when its answer is impossible
+        there.
 
         For an unknown outcome: what it may change. That it changes nothing need not be said.
         """
 
     def spent(self, state: State, operation: Operation) -> bool:
-        """Whether an operation with an unknown outcome can never change anything any more, from `state` on."""
+        """Whether an operation with an unknown outcome can never change anything any more, from
+        `state` on."""
 
 
 def unexplained(
@@ -91,7 +95,8 @@ def unexplained(
 def _best(
     configurations: set[tuple[State, frozenset[int]]], open_ended: frozenset[int]
 ) -> set[tuple[State, frozenset[int]]]:
-    """Without those that another one can stand for: same state, and no fewer unknown operations still free to act."""
+    """Without those that another one can stand for: same state, and no fewer unknown operations
+    still free to act."""
     groups: dict[tuple[State, frozenset[int]], list[frozenset[int]]] = {}
     for state, pending in configurations:
         groups.setdefault((state, pending - open_ended), []).append(pending & open_ended)

@@ -1,4 +1,5 @@
-"""Writes a history while something runs: what a store was asked and said, and who believed that it leads."""
+"""Writes a history while something runs: what a store was asked and said, and who believed that it
+leads."""
 
 from __future__ import annotations
 
@@ -76,7 +77,7 @@ class RecordingStore:
         )  # a read that fails, or is cancelled, stays without an outcome
         found = {row.role: row for row in rows}
         for role, key in keys.items():
-            self.history.ok(key, row=list(found.get(role, Lease(role)).sight))
+            self.history.ok(key, row=list(found.get(role, Lease(role)).revision))
         return rows
 
     def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
@@ -129,7 +130,7 @@ def invoked(history: History, process: str, operation: Claim | Renew | Release) 
 def answered(history: History, key: tuple[str, int], result: Result) -> None:
     """Record what came of it."""
     if not isinstance(result, Failure):
-        history.ok(key, applied=result.applied, row=list(result.lease.sight))
+        history.ok(key, applied=result.applied, row=list(result.lease.revision))
     elif result.unknown:
         history.unknown(key, detail=result.detail)
     else:
@@ -147,7 +148,8 @@ class Held(Protocol):
 
 
 def look(history: History, process: str, leadership: Held) -> Term | None:
-    """Record one look at whether `process` believes that it leads. Give each candidate a name of its own."""
+    """Record one look at whether `process` believes that it leads. Give each candidate a name of
+    its own."""
     key = history.invoke(process, "held", leadership.role)
     term = leadership.held
     history.ok(key, token=None if term is None else term.token)

@@ -1,4 +1,5 @@
-"""What the operations of a history mean when they come one after the other: the lease of a role, a fenced resource."""
+"""What the operations of a history mean when they come one after the other: the lease of a role, a
+fenced resource."""
 
 from __future__ import annotations
 
@@ -11,16 +12,17 @@ from coord.testing.history.events import Operation
 EMPTY = Revision(None, 0, 0)
 
 
-def sight(row: Any) -> Revision:
+def revision(row: Any) -> Revision:
     """A row of a history ([holder, token, beat], or None for a role without one) as a value."""
     return EMPTY if row is None else Revision(*row)
 
 
 class LeaseRegister:
-    """The row of one role. Time is not in it: whether a lease had run out is for the judge of exclusion to say.
+    """The row of one role. Time is not in it: whether a lease had run out is for the judge of
+    exclusion to say.
 
-    `edited`: the history has writes by hand (`put`), after which anything that was thought spent may act again.
-    """
+    `edited`: the history has writes by hand (`put`), after which anything that was thought spent
+    may act again."""
 
     initial = EMPTY
 
@@ -30,22 +32,23 @@ class LeaseRegister:
     def after(self, state: Revision, operation: Operation) -> Iterable[Revision]:
         args, result = operation.args, operation.result
         if operation.action == "put":
-            return [sight(args["row"])]
+            return [revision(args["row"])]
         if operation.action == "read":
-            return [state] if operation.outcome == "ok" and sight(result["row"]) == state else []
+            return [state] if operation.outcome == "ok" and revision(result["row"]) == state else []
         changed, must = self._changed(state, operation)
         if operation.outcome == "unknown":
             return [] if changed is None else [changed]
         if result["applied"]:
-            return [changed] if changed is not None and sight(result["row"]) == changed else []
-        return [] if must or sight(result["row"]) != state else [state]
+            return [changed] if changed is not None and revision(result["row"]) == changed else []
+        return [] if must or revision(result["row"]) != state else [state]
 
     def _changed(self, state: Revision, operation: Operation) -> tuple[Revision | None, bool]:
-        """What it may make of the row, and whether it must (a claim may depend on the store's clock)."""
+        """What it may make of the row, and whether it must (a claim may depend on the store's
+        clock)."""
         args = operation.args
         if operation.action == "claim":
             expected = args.get("expected")
-            if expected is not None and sight(expected) != state:
+            if expected is not None and revision(expected) != state:
                 return None, False
             mine = expected is not None and state.holder == args["holder"]
             must = state.holder is None or mine or bool(args.get("takeover"))
@@ -74,7 +77,7 @@ class LeaseRegister:
             return False
         if operation.action == "claim":
             expected = args.get("expected")
-            return expected is not None and _never_again(sight(expected), state)
+            return expected is not None and _never_again(revision(expected), state)
         if args["token"] != state.token:
             return bool(args["token"] < state.token)
         if state.holder != args["holder"]:
@@ -83,8 +86,9 @@ class LeaseRegister:
 
 
 def _never_again(old: Revision, state: Revision) -> bool:
-    """Whether no swap can bring `old` about any more. Within a token a holder counts beats up; it may then hand over,
-    which begins at beat 0 for another; and once nobody has it, the next has another token."""
+    """Whether no swap can bring `old` about any more. Within a token a holder counts beats up; it
+    may then hand over, which begins at beat 0 for another; and once nobody has it, the next has
+    another token."""
     if old.token != state.token:
         return old.token < state.token
     if state.holder is None:
@@ -93,7 +97,8 @@ def _never_again(old: Revision, state: Revision) -> bool:
 
 
 class FencedResource:
-    """Something that keeps the newest token it has seen, and must refuse older ones and nothing else."""
+    """Something that keeps the newest token it has seen, and must refuse older ones and nothing
+    else."""
 
     initial = 0
 

@@ -1,8 +1,7 @@
 """A runner without a store: moves a guardian by hand. Lines in, JSON lines out.
 
-guardian_driver.py GRACE COMMAND …; then on stdin: start SECONDS | extend SECONDS | end SECONDS | signal N | force
-(all seconds from now). End of file on stdin is the runner's end.
-"""
+guardian_driver.py GRACE COMMAND …; then on stdin: start SECONDS | extend SECONDS | end SECONDS |
+signal N | force (all seconds from now). End of file on stdin is the runner's end."""
 
 import json
 import os

@@ -57,7 +57,8 @@ def test_stdin_and_stdout_are_the_commands(runs: Runs) -> None:
 
 
 def test_starts_quickly(runs: Runs) -> None:
-    """Processor time, from start to end, by that of an interpreter which only imports what cannot be spared."""
+    """Processor time, from start to end, by that of an interpreter which only imports what cannot
+    be spared."""
 
     def took(process: subprocess.Popen[str]) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -289,7 +290,8 @@ def test_no_wait_and_timeout_when_the_store_does_not_answer(runs: Runs) -> None:
 
 
 def test_the_leader_of_a_killed_group_is_not_left_alone(runs: Runs) -> None:
-    """A supervisor that kills the runner's whole process group still leaves the guardian to end COMMAND's."""
+    """A supervisor that kills the runner's whole process group still leaves the guardian to end
+    COMMAND's."""
     process = runs.worker(
         "--ttl", "3", flags=["--ignore-term", "--grandchild"], start_new_session=True
     )

@@ -1,4 +1,5 @@
-"""Two candidates: the second's COMMAND never runs beside the first's, whatever becomes of the first."""
+"""Two candidates: the second's COMMAND never runs beside the first's, whatever becomes of the
+first."""
 
 from __future__ import annotations
 
@@ -127,7 +128,8 @@ def test_a_short_outage_of_the_store_does_no_harm(runs: Runs) -> None:
 
 
 def test_a_role_taken_by_force(runs: Runs) -> None:
-    """Somebody wrote another holder into the store: COMMAND is ended at the next renewal, without any grace."""
+    """Somebody wrote another holder into the store: COMMAND is ended at the next renewal, without
+    any grace."""
     first = runs.worker("--ttl", "3", "--grace", "0.7", flags=STUBBORN)
     child = runs.journal.wait_for(1).pid
     eventually(lambda: _usurp(runs.url))

@@ -1,4 +1,5 @@
-"""A COMMAND for the tests: writes down that it runs, every few milliseconds, with the clock that counts suspend.
+"""A COMMAND for the tests: writes down that it runs, every few milliseconds, with the clock that
+counts suspend.
 
 worker.py JOURNAL [--ignore-term] [--grandchild] [--for SECONDS] [--exit STATUS]
 """

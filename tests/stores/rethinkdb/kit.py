@@ -1,4 +1,5 @@
-"""What the tests of the RethinkDB store share: running one body on a loop, and asking a server directly."""
+"""What the tests of the RethinkDB store share: running one body on a loop, and asking a server
+directly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Renewals in bulk: one light query where all is as it was left, and every row's own answer where it is not."""
+"""Renewals in bulk: one light query where all is as it was left, and every row's own answer where
+it is not."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ def test_all_as_left_is_one_query_and_renews_each(rethinkdb_url: str) -> None:
             rows = {one.role: one for one in await store.read(ROLES, 5)}
             for asked, result in zip(renewals, results, strict=True):
                 row = rows[asked.role]
-                assert row.sight == result.lease.sight == (asked.holder, 1, 2)
+                assert row.revision == result.lease.revision == (asked.holder, 1, 2)
                 assert row.info == {"of": asked.role}
                 assert 29 < row.remaining <= 30
                 assert result.lease.remaining <= 30
@@ -73,7 +74,7 @@ def test_each_has_its_own_answer_where_some_are_not_as_left(rethinkdb_url: str) 
             renewals = await held(store)
             taken, vacant, gone, stepped, longer, told, again = range(7)
             lease = (await store.read([ROLES[taken]], 5))[0]
-            claim = Claim(ROLES[taken], "another", 1, 30.0, expected=lease.sight, takeover=True)
+            claim = Claim(ROLES[taken], "another", 1, 30.0, expected=lease.revision, takeover=True)
             assert answered(await store.claim(claim, 5)).applied
             release = Release(ROLES[vacant], f"holder of {ROLES[vacant]}", 1, 5)
             assert answered(await store.release(release, 5)).applied
@@ -104,7 +105,8 @@ def test_each_has_its_own_answer_where_some_are_not_as_left(rethinkdb_url: str) 
 
 
 def test_a_batch_and_its_second_look_together_tell_what_was_renewed(rethinkdb_url: str) -> None:
-    """Without info in any, the light query comes first, and renews all but one; the second must not deny that."""
+    """Without info in any, the light query comes first, and renews all but one; the second must not
+    deny that."""
 
     async def body() -> None:
         async with opened(rethinkdb_url) as store:
@@ -177,7 +179,7 @@ def test_many_swaps_are_a_few_queries(rethinkdb_url: str) -> None:
             assert all(one.applied for one in back)
             mixed: list[Claim | Release] = [
                 *(
-                    Claim(one.lease.role, "d", 1, 30.0, expected=one.lease.sight)
+                    Claim(one.lease.role, "d", 1, 30.0, expected=one.lease.revision)
                     for one in back[:9]
                 ),
                 *(Release(one.lease.role, "d", 1, 2) for one in back[9:]),
@@ -236,9 +238,9 @@ def test_a_row_that_was_written_by_hand_stops_no_other(
                 results = await store.swap_all(swaps[1:], 5)
                 if isinstance(alone, Answer):
                     together = answered(results[0])
-                    assert (together.applied, together.lease.sight) == (
+                    assert (together.applied, together.lease.revision) == (
                         alone.applied,
-                        alone.lease.sight,
+                        alone.lease.revision,
                     )
                 else:
                     assert results[0] == alone
@@ -272,7 +274,8 @@ def test_a_row_that_the_server_refuses_stops_no_other(rethinkdb_url: str) -> Non
 
 
 def test_what_a_batch_may_have_done_is_not_denied(rethinkdb_url: str) -> None:
-    """It is refused without saying for which, and then the connection is gone: nobody knows (rule 8)."""
+    """It is refused without saying for which, and then the connection is gone: nobody knows (rule
+    8)."""
 
     async def body() -> None:
         async with opened(rethinkdb_url) as store:

@@ -1,4 +1,5 @@
-"""Servers that are killed, frozen, replaced, secured; what is unknown then, and that no answer is taken for another."""
+"""Servers that are killed, frozen, replaced, secured; what is unknown then, and that no answer is
+taken for another."""
 
 from __future__ import annotations
 
@@ -114,7 +115,8 @@ def test_frozen(server: Server) -> None:
 
 
 def test_one_slow_query_spoils_no_other(server: Server) -> None:
-    """Given up, its connection takes no new queries; those that are on it keep their own answers."""
+    """Given up, its connection takes no new queries; those that are on it keep their own
+    answers."""
 
     async def body() -> None:
         async with opened(server.url()) as store:
@@ -282,7 +284,8 @@ def test_a_history_that_somebody_edited_hinders_no_handover(
 def test_a_term_that_an_older_coord_began_is_closed_by_its_release(
     rethinkdb_url: str, release: Release
 ) -> None:
-    """It kept terms as objects. Left as it was, such a term was shown as one that lasts, and later as `expired`."""
+    """It kept terms as objects. Left as it was, such a term was shown as one that lasts, and later
+    as `expired`."""
     began = {
         "token": 1,
         "holder": "a",
@@ -304,7 +307,7 @@ def test_a_term_that_an_older_coord_began_is_closed_by_its_release(
             assert (first.until, first.reason) == (900.0, "taken")
             assert (last.reason, last.by, last.info) == ("released", "ann", {"pid": 1})
             assert last.until is not None
-            again = Claim("r", "b", 1, 30.0, expected=given_back.sight)
+            again = Claim("r", "b", 1, 30.0, expected=given_back.revision)
             assert answered(await store.claim(again, 5)).applied
             assert (await store.past(["r"], 5))[1] == last
 
@@ -411,7 +414,8 @@ SECRET = "geheim"
 
 
 def test_no_error_holds_a_query(rethinkdb_url: str) -> None:
-    """The driver's errors hold it whole; ours are made of what the server says about tables and servers."""
+    """The driver's errors hold it whole; ours are made of what the server says about tables and
+    servers."""
 
     async def body() -> None:
         async with opened(f"{rethinkdb_url}?table=nowhere") as store:
@@ -467,7 +471,8 @@ ROWS: list[dict[str, Any]] = [
 
 
 def test_rows_written_by_hand(rethinkdb_url: str) -> None:
-    """They are vacant, keep the token that is in them, are shown the same everywhere, and wedge nothing."""
+    """They are vacant, keep the token that is in them, are shown the same everywhere, and wedge
+    nothing."""
     table = db(rethinkdb_url).table("coord_leases")
     rows = [{"id": f"row {number:02}", **row} for number, row in enumerate(ROWS)]
     sound = {
@@ -487,7 +492,7 @@ def test_rows_written_by_hand(rethinkdb_url: str) -> None:
     async def body() -> None:
         async with opened(rethinkdb_url) as store:
             *odd, good = sorted(await store.read(None, 5), key=lambda one: one.role)
-            assert (good.role, good.holder, good.sight, good.info) == (
+            assert (good.role, good.holder, good.revision, good.info) == (
                 "sound",
                 "x",
                 ("x", 3, 4),
@@ -496,8 +501,10 @@ def test_rows_written_by_hand(rethinkdb_url: str) -> None:
             assert 8 < good.remaining <= 9
             assert [one.role for one in odd] == [row["id"] for row in rows]
             feed = store.watch([one.role for one in odd])
-            seen = {(one.role, one.sight, one.ttl) for one in [await feed.__anext__() for _ in odd]}
-            assert seen == {(one.role, one.sight, one.ttl) for one in odd}
+            seen = {
+                (one.role, one.revision, one.ttl) for one in [await feed.__anext__() for _ in odd]
+            }
+            assert seen == {(one.role, one.revision, one.ttl) for one in odd}
             await feed.aclose()  # type: ignore[attr-defined]
             for row, lease in zip(rows, odd, strict=True):
                 token = row.get("token", 0)
@@ -509,10 +516,10 @@ def test_rows_written_by_hand(rethinkdb_url: str) -> None:
                     await store.release(Release(lease.role, "x", lease.token, 50), 5)
                 ).applied
                 claimed = answered(
-                    await store.claim(Claim(lease.role, "new", 1, 5.0, expected=lease.sight), 5)
+                    await store.claim(Claim(lease.role, "new", 1, 5.0, expected=lease.revision), 5)
                 )
                 assert claimed.applied, row
-                assert claimed.lease.sight == ("new", lease.token + 1, 1)
+                assert claimed.lease.revision == ("new", lease.token + 1, 1)
 
     run(body)
 

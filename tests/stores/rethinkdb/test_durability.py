@@ -1,4 +1,5 @@
-"""Rules of the RethinkDB store broken on purpose: each shows what the rule is for, and is caught."""
+"""Rules of the RethinkDB store broken on purpose: each shows what the rule is for, and is
+caught."""
 
 from __future__ import annotations
 
@@ -60,7 +61,8 @@ def test_hard_durability_keeps_what_was_acknowledged(server: Server) -> None:
 
 
 def test_soft_durability_loses_tokens(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mutant: a soft table, and queries that do not ask for better. `open` and `coord doctor` refuse that table."""
+    """The mutant: a soft table, and queries that do not ask for better. `open` and `coord doctor`
+    refuse that table."""
     table = db(server.url()).table("coord_leases")
     ask(
         server.url(),
@@ -78,7 +80,8 @@ def test_soft_durability_loses_tokens(server: Server, monkeypatch: pytest.Monkey
 
 
 def answers_after_a_timeout(server: Server) -> list[Any]:
-    """Ask for `late`, give it up while the server stands still, ask for `next`: what comes as the answer?"""
+    """Ask for `late`, give it up while the server stands still, ask for `next`: what comes as the
+    answer?"""
 
     async def body() -> list[Any]:
         async with opened(server.url()) as store:
@@ -100,7 +103,8 @@ def test_a_connection_is_not_used_after_a_timeout(server: Server) -> None:
 def test_a_connection_that_is_used_after_a_timeout_gives_wrong_answers(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The mutant: as with the driver, the connection stays in use, and an answer is for whoever waits."""
+    """The mutant: as with the driver, the connection stays in use, and an answer is for whoever
+    waits."""
     monkeypatch.setattr(Pool, "_discard", lambda pool, wire: None)
     begin = Connection.__init__
 

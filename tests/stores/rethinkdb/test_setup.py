@@ -1,4 +1,5 @@
-"""Setting up and checking: fresh, half made, made twice, by many at once, and as somebody without the rights."""
+"""Setting up and checking: fresh, half made, made twice, by many at once, and as somebody without
+the rights."""
 
 from __future__ import annotations
 
@@ -92,7 +93,8 @@ def test_eight_processes_on_a_fresh_database(fresh_url: str) -> None:
 
 
 def test_eight_processes_without_the_lock(fresh_url: str) -> None:
-    """Servers that are cut off from each other would both grant it: merging twins alone has to do then."""
+    """Servers that are cut off from each other would both grant it: merging twins alone has to do
+    then."""
     unlocked = PROCESS.replace(
         "import set_up;",
         "import set_up, _SetUp; from contextlib import nullcontext; _SetUp._lock = lambda self: nullcontext();",
@@ -103,11 +105,11 @@ def test_eight_processes_without_the_lock(fresh_url: str) -> None:
 
 
 def make_twins(url: str, name: str, count: int, full: str | None = None) -> list[str]:
-    """Tables of one name: so many empty ones and, if `full` is a role, one more with its record. The full one is first.
+    """Tables of one name: so many empty ones and, if `full` is a role, one more with its record.
+    The full one is first.
 
-    They are created, and the full one renamed, all at once. If this fails, RethinkDB has mended its table_create, and
-    all that this file tests is no longer needed.
-    """
+    They are created, and the full one renamed, all at once. If this fails, RethinkDB has mended its
+    table_create, and all that this file tests is no longer needed."""
     table = db(url).table
     if full:
         ask(

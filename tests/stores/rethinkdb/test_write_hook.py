@@ -1,4 +1,5 @@
-"""The guard: the server itself refuses deletes and falling tokens, and everything that coord asks for still passes."""
+"""The guard: the server itself refuses deletes and falling tokens, and everything that coord asks
+for still passes."""
 
 from __future__ import annotations
 

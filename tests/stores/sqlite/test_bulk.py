@@ -1,4 +1,5 @@
-"""Claims, releases and looks of many roles on SQLite: what one row, or one slow process, does to the others."""
+"""Claims, releases and looks of many roles on SQLite: what one row, or one slow process, does to
+the others."""
 
 from __future__ import annotations
 

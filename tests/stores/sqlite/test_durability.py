@@ -1,4 +1,5 @@
-"""What a power cut takes of a SQLite file, seen through a library that keeps what has been synced (power_cut.c)."""
+"""What a power cut takes of a SQLite file, seen through a library that keeps what has been synced
+(power_cut.c)."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ from coord.stores.sqlite import SQLiteStore, StoreClock
 SOURCE = Path(__file__).with_name("power_cut.c")
 TERMS, RENEWALS = 6, 4
 
-# Each line that it prints: what was done, the token, the beat, and the directory with what was synced by then.
-# One store does it all, and never closes: closing would sync.
+# Each line that it prints: what was done, the token, the beat, and the directory with what was
+# synced by then. One store does it all, and never closes: closing would sync.
 LEADERS = """
 import asyncio, json, shutil, sys
 from coord.operations import Claim, Release, Renew
@@ -55,7 +56,8 @@ asyncio.run(main())
 
 
 class Step(NamedTuple):
-    """`what` was acknowledged, and then the power went; `disk` is what is left, `found` (token, beat) of the row."""
+    """`what` was acknowledged, and then the power went; `disk` is what is left, `found` (token,
+    beat) of the row."""
 
     what: str
     token: int
@@ -83,7 +85,7 @@ def lead(library: Path, directory: Path, mutant: str = "") -> list[Step]:
         "LD_PRELOAD": str(library),
         "POWER_CUT_OF": str(directory / "file"),
         "POWER_CUT_TO": str(directory / "disk"),
-        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PYTHONPATH": str(Path(__file__).parents[3]),
         "PATH": "/usr/bin:/bin",
     }
     command = [sys.executable, "-c", LEADERS, *arguments]
@@ -126,7 +128,8 @@ def test_a_power_cut_takes_no_token(library: Path, tmp_path: Path) -> None:
 def test_after_the_boot_the_role_can_be_had_at_once_under_a_new_token(
     library: Path, tmp_path: Path
 ) -> None:
-    """Whatever of renewals and releases is missing: whoever held the lease went down with the machine."""
+    """Whatever of renewals and releases is missing: whoever held the lease went down with the
+    machine."""
     lost = [step for step in lead(library, tmp_path) if step.found != (step.token, step.beat)]
 
     async def claimed(disk: Path) -> Answer:

@@ -1,4 +1,5 @@
-"""Locks, stuck threads, full disks, files that vanish: what the SQLite store answers, and what it leaves behind."""
+"""Locks, stuck threads, full disks, files that vanish: what the SQLite store answers, and what it
+leaves behind."""
 
 from __future__ import annotations
 
@@ -106,7 +107,8 @@ def test_a_cancelled_claim_is_not_applied_later(path: str) -> None:
 
 
 def test_a_thread_that_hangs_before_commit(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The caller hears in time that nothing was done, nothing is done later, and others get a new thread."""
+    """The caller hears in time that nothing was done, nothing is done later, and others get a new
+    thread."""
     hang, commit = threading.Event(), Job.commit
 
     def slow(job: Job[object], handle: Connection) -> None:
@@ -251,7 +253,8 @@ def test_a_full_disk(path: str) -> None:
 
 
 def test_a_file_that_is_deleted_or_replaced_is_left(path: str) -> None:
-    """Others would elect a second leader in the new file: whoever held in the old one must learn it."""
+    """Others would elect a second leader in the new file: whoever held in the old one must learn
+    it."""
 
     async def body(store: SQLiteStore) -> None:
         assert isinstance(await store.claim(Claim("r", "a", 1, 30.0), 5), Answer)

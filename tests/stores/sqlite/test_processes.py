@@ -96,7 +96,8 @@ def test_many_make_the_file_at_once(path: str) -> None:
 
 
 def test_kill_in_the_midst_of_commits_leaves_a_good_file(path: str) -> None:
-    """What was acknowledged is there, and nothing is broken (`kill -9`, time after time, on the same file)."""
+    """What was acknowledged is there, and nothing is broken (`kill -9`, time after time, on the
+    same file)."""
     code = """
         import asyncio, sys
         from coord.operations import Claim
@@ -155,7 +156,8 @@ FORK = """
 
 
 def test_a_child_works_on_its_own_and_the_parent_too(path: str) -> None:
-    """The parent goes away first. Without care (forks.py) it deletes the log under the child, whose commit is lost."""
+    """The parent goes away first. Without care (forks.py) it deletes the log under the child, whose
+    commit is lost."""
     code = (
         FORK
         + """
@@ -191,7 +193,8 @@ def test_a_child_works_on_its_own_and_the_parent_too(path: str) -> None:
 
 
 def test_many_forks_while_the_store_is_busy(path: str) -> None:
-    """No child finds a lock of the parent's, neither SQLite's on the file nor a mutex inside the library."""
+    """No child finds a lock of the parent's, neither SQLite's on the file nor a mutex inside the
+    library."""
     code = (
         FORK
         + """

@@ -1,4 +1,5 @@
-"""Renewals in bulk on SQLite: one statement where all is as it was left, and every row's own answer where it is not."""
+"""Renewals in bulk on SQLite: one statement where all is as it was left, and every row's own answer
+where it is not."""
 
 from __future__ import annotations
 

@@ -177,7 +177,8 @@ def test_where_no_file_may_be_opened_it_is_told_otherwise(monkeypatch: pytest.Mo
 @needs_eventfd
 @pytest.mark.parametrize("end", ["close", "forget"])
 def test_somebody_else_has_closed_the_file(end: str) -> None:
-    """As daemons do with all they find. In a forked child, what comes after this one is still to be forgotten."""
+    """As daemons do with all they find. In a forked child, what comes after this one is still to be
+    forgotten."""
 
     async def main() -> None:
         bell = LoopWaker(asyncio.get_running_loop())

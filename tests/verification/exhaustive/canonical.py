@@ -1,8 +1,8 @@
 """Which states of a `World` are one and the same.
 
-Two are when nothing that will ever be decided can tell them apart: times are taken relative to each clock's now and cut
-off where they no longer matter, tokens are counted from the lowest, beats by their order among those of their writer.
-"""
+Two are when nothing that will ever be decided can tell them apart: times are taken relative to each
+clock's now and cut off where they no longer matter, tokens are counted from the lowest, beats by
+their order among those of their writer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ FAR = 99  # stands for "so long ago, or so far ahead, that it makes no differenc
 
 
 class _Names:
-    """Tokens from the lowest, beats by their order among those of their writer: what is left without names."""
+    """Tokens from the lowest, beats by their order among those of their writer: what is left
+    without names."""
 
     def __init__(self, world: World) -> None:
         self.writers = world.writers
@@ -29,9 +30,9 @@ class _Names:
             election = mine.election
             writer = 100 * mine.incarnation + slot
             beats.update(((writer, election._beat), (writer, 0)))  # 0: what a handover leaves
-            if election.seen is not None:
-                leases.append(election.seen)
-                tokens.append(election.seen.token)
+            if election.observed is not None:
+                leases.append(election.observed)
+                tokens.append(election.observed.token)
         for lease in leases:
             beats.add((self.writer(lease.holder, lease.token), lease.beat))
         for packet in world.packets:
@@ -57,12 +58,12 @@ class _Names:
         slot, _, incarnation = holder.partition(".")
         return 100 * int(incarnation) + int(slot)
 
-    def sight(self, holder: str | None, token: int, beat: int) -> tuple[int, ...]:
+    def revision(self, holder: str | None, token: int, beat: int) -> tuple[int, ...]:
         writer = self.writer(holder, token)
         return (0 if holder is None else writer + 1, token - self.base, self.beats[writer, beat])
 
     def lease(self, lease: Lease) -> tuple[Any, ...]:
-        return (*self.sight(lease.holder, lease.token, lease.beat), lease.ttl)
+        return (*self.revision(lease.holder, lease.token, lease.beat), lease.ttl)
 
     def operation(self, operation: Operation) -> tuple[Any, ...]:
         if isinstance(operation, Read):
@@ -70,7 +71,7 @@ class _Names:
         writer = self.writer(operation.holder, 0)
         beat = self.beats[writer, operation.beat]
         if isinstance(operation, Claim):
-            expected = () if operation.expected is None else self.sight(*operation.expected)
+            expected = () if operation.expected is None else self.revision(*operation.expected)
             return (1, writer, beat, expected, operation.takeover, operation.floor - self.base)
         if isinstance(operation, Release):
             to = 0 if operation.to is None else self.writer(operation.to, 0) + 1
@@ -79,7 +80,8 @@ class _Names:
 
 
 def key(world: World) -> tuple[Any, ...]:
-    """What tells this state from every other. All numbers in it are non-negative: Python gives -1 and -2 one hash."""
+    """What tells this state from every other. All numbers in it are non-negative: Python gives -1
+    and -2 one hash."""
     names = _Names(world)
     skew = world.setup.skew or 0
     seats = tuple(_seat(mine, names) for mine in world.candidates)
@@ -89,7 +91,7 @@ def key(world: World) -> tuple[Any, ...]:
         seats,
         names.lease(world.row),
         max(world.runs_out - clock + 2 * skew + 1, 0) if world.row.holder is not None else 0,
-        names.sight(*world.older.sight),
+        names.revision(*world.older.revision),
         tuple(packets),
         world.step,
         world.faults,
@@ -102,20 +104,20 @@ def key(world: World) -> tuple[Any, ...]:
 def _seat(mine: Candidate, names: _Names) -> tuple[Any, ...]:
     e: Election = mine.election
     total = mine.now.total
-    seen, flying = e.seen, e.in_flight
+    seen, flying = e.observed, e.in_flight
     holding = e.phase in HOLDING
     waited = due = 0.0
     if seen is not None and not holding:
-        waited = min(max(mine.now.awake - e._seen_at, 0), seen.ttl + e.patience)
-        due = min(max(e._store_due - total + e.patience, 0), FAR)
+        waited = min(max(mine.now.awake - e._observed_at, 0), seen.ttl + e.takeover_delay)
+        due = min(max(e._store_expiry - total + e.takeover_delay, 0), FAR)
     return (
         PHASES[e.phase],
         mine.incarnation,
         (
-            e.standing,
-            e._uncertain,
-            e._prompted,
-            e._undrained,
+            e.campaigning,
+            e._claim_unknown,
+            e._try_now,
+            e._work_running,
             mine.working,
             mine.ended,
             mine.open > 0,
@@ -125,12 +127,12 @@ def _seat(mine: Candidate, names: _Names) -> tuple[Any, ...]:
         waited,
         due,
         names.beats[100 * mine.incarnation + int(e.candidate.partition(".")[0]), e._beat],
-        e.floor - names.base + FAR,
+        e.token_floor - names.base + FAR,
         max(e._renew_at - total, 0) if holding else 0,
         max(e._retry_at - total, 0),
-        max(e._rest_until - total, 0),
+        max(e._cooldown_until - total, 0),
         max(e._linger_until - total, 0),
-        names.writer(e._hand_to, 0) + 1 if holding and e._hand_to is not None else 0,
+        names.writer(e._successor, 0) + 1 if holding and e._successor is not None else 0,
         ()
         if flying is None
         else (

@@ -1,11 +1,12 @@
-"""Every interleaving within bounds: breadth first through all events of all states of a `World`, tick by tick.
+"""Every interleaving within bounds: breadth first through all events of all states of a `World`,
+tick by tick.
 
-All states of one tick are gone through before the next, so that the first visit to a state is also the
-one with the longest future.
+All states of one tick are gone through before the next, so that the first visit to a state is also
+the one with the longest future.
 
-What costs nothing: any delay of anything, of a candidate, a request, an answer; a request or an answer that is lost
-(it is never delivered, and the sender gives up). What is counted against the bounds: see `Bounds`.
-"""
+What costs nothing: any delay of anything, of a candidate, a request, an answer; a request or an
+answer that is lost (it is never delivered, and the sender gives up). What is counted against the
+bounds: see `Bounds`."""
 
 from __future__ import annotations
 
@@ -27,14 +28,16 @@ Move = tuple[Any, ...]
 class Bounds:
     """How far to go.
 
-    delays    how often a tick passes with somebody's request or answer still under way (a loss is a delay that outlasts
+    delays    how often a tick passes with somebody's request or answer still under way (a loss is a
+    delay that outlasts
               the sender's patience)
-    faults    a request applied after its sender gave up, an early failure, a duplicate, a crash, a step of the store's
+    faults    a request applied after its sender gave up, an early failure, a duplicate, a crash, a
+    step of the store's
               clock, a suspend
-    whispers  what a feed shows: the row as it is, as it was, or with a write that may yet be lost; or `prompt`
-    orders    give up, stand down, abandon; and, with `transfers`, hand over to another
-    prompt    candidates act, drain and time out as soon as they can; the net still takes what time it likes
-    """
+    whispers  what a feed shows: the row as it is, as it was, or with a write that may yet be lost;
+    or `try_now` orders    give up, stand down, abandon; and, with `transfers`, hand over to another
+    prompt    candidates act, drain and time out as soon as they can; the net still takes what time
+    it likes"""
 
     candidates: int = 2
     ticks: int = 14
@@ -75,9 +78,9 @@ class Report:
 def moves(world: World, bounds: Bounds) -> list[Move]:
     """Every event that can happen now.
 
-    Where candidates are prompt, one that has something to do comes first, with whatever may befall itself before that:
-    what others do in the same instant makes no difference to it, nor it to them.
-    """
+    Where candidates are prompt, one that has something to do comes first, with whatever may befall
+    itself before that: what others do in the same instant makes no difference to it, nor it to
+    them."""
     waiting = bounds.prompt and any(
         mine.election.in_flight is not None
         and mine.now.total - mine.sent_at.total >= mine.election.in_flight.timeout
@@ -157,11 +160,11 @@ def _candidate_moves(world: World, bounds: Bounds, slot: int, mine: Candidate) -
             found.append(("fail", slot, False, False))
     if mine.working and not mine.open:
         found.append(("drain", slot))
-    if orders and election.standing:
+    if orders and election.campaigning:
         for linger in bounds.lingers:
-            found.append(("stand_down", slot, linger))
+            found.append(("stop", slot, linger))
             if phase is Phase.LEADING:
-                found += [("give_up", slot, rest, linger) for rest in bounds.rests]
+                found += [("resign", slot, rest, linger) for rest in bounds.rests]
         if phase is Phase.LEADING and bounds.transfers:
             others = [other for other in range(len(world.candidates)) if other != slot]
             found += [("transfer", slot, other, rest) for other in others for rest in bounds.rests]
@@ -169,13 +172,13 @@ def _candidate_moves(world: World, bounds: Bounds, slot: int, mine: Candidate) -
         found.append(("abandon", slot))
     if faults and "crash" in kinds and phase is not Phase.UNSEEN:
         found.append(("crash", slot))
-    if whispers and phase in (Phase.FOLLOWING, Phase.LEADING) and election.seen is not None:
-        if "true" in kinds and world.row.sight != election.seen.sight:
+    if whispers and phase in (Phase.FOLLOWING, Phase.LEADING) and election.observed is not None:
+        if "true" in kinds and world.row.revision != election.observed.revision:
             found.append(("whisper", slot, "true"))
-        if "old" in kinds and world.older.sight != election.seen.sight:
+        if "old" in kinds and world.older.revision != election.observed.revision:
             found.append(("whisper", slot, "old"))
-        if "ask" in kinds and not election._prompted:
-            found.append(("prompt", slot))
+        if "ask" in kinds and not election._try_now:
+            found.append(("try_now", slot))
         if "ahead" in kinds:
             for index, packet in enumerate(packets):
                 if (
@@ -198,11 +201,11 @@ def after(world: World, move: Move) -> World:
         if lease is not None:
             new.whisper(move[1], lease)
         return new
-    if name in ("give_up", "stand_down", "abandon", "transfer"):
+    if name in ("resign", "stop", "abandon", "transfer"):
         new.orders += 1
     elif name in ("crash", "duplicate", "step_clock"):
         new.faults += 1
-    elif name == "prompt":
+    elif name == "try_now":
         new.whispers += 1
     elif name == "pass_time":
         new.tick += 1
@@ -218,7 +221,8 @@ def after(world: World, move: Move) -> World:
     return new
 
 
-# -- the search -----------------------------------------------------------------------------------------------------
+# -- the search
+# -----------------------------------------------------------------------------------------------------
 
 
 def explore(setup: Setup, bounds: Bounds, *, seconds: float = 600.0) -> Report:
@@ -282,7 +286,7 @@ def _awaited(packet: Packet, world: World) -> bool:
 
 def _come_to_rest(world: World) -> None:
     for slot, mine in enumerate(world.candidates):
-        if not mine.election.standing and not world.stops(slot):
+        if not mine.election.campaigning and not world.stops(slot):
             raise Violation("a candidate that does not stand never stops", f"candidate {slot}")
 
 

@@ -1,4 +1,5 @@
-"""The faults that are put in: subclasses of `Election`, and functions to stand in the place of those of `rules`."""
+"""The faults that are put in: subclasses of `Election`, and functions to stand in the place of
+those of `rules`."""
 
 from __future__ import annotations
 
@@ -90,18 +91,18 @@ class CountsFromRequest(Election):
     def reply(
         self, send: Send, result: Any, sent_at: Instant, now: Instant, retry_in: float = 0.0
     ) -> None:
-        before = self._seen_at
+        before = self._observed_at
         super().reply(send, result, sent_at, now, retry_in)
-        if self._seen_at != before:
-            self._seen_at = sent_at.awake
+        if self._observed_at != before:
+            self._observed_at = sent_at.awake
 
 
 class BeatsDoNotReset(Election):
     def _see(self, lease: Lease, now: Instant) -> None:
-        before, since = self.seen, self._seen_at
+        before, since = self.observed, self._observed_at
         super()._see(lease, now)
         if before is not None and (before.holder, before.token) == (lease.holder, lease.token):
-            self._seen_at = since
+            self._observed_at = since
 
 
 class AdoptsFromFeed(Election):
@@ -129,7 +130,8 @@ class AdoptsItsRow(Election):
 
 
 class AdoptsHandover(Election):
-    """The row that it was handed over in is taken for a won claim: it leads under the token of the last term."""
+    """The row that it was handed over in is taken for a won claim: it leads under the token of the
+    last term."""
 
     def _see(self, lease: Lease, now: Instant) -> None:
         super()._see(lease, now)
@@ -142,35 +144,36 @@ class AdoptsHandover(Election):
 class RetriesBlindly(Election):
     def _failed(self, operation: Any, failure: Failure, now: Instant, retry_in: float) -> None:
         super()._failed(operation, failure, now, retry_in)
-        self._uncertain = False
+        self._claim_unknown = False
 
 
 class BeatOfTheRow(Election):
     """The next beat is one more than the row shows, not one more than was last sent."""
 
     def _step_holding(self, now: Instant) -> Any:
-        if self.seen is not None:
-            self._beat = self.seen.beat
+        if self.observed is not None:
+            self._beat = self.observed.beat
         return super()._step_holding(now)
 
 
 class ClaimsUndrained(Election):
     def _step_waiting(self, now: Instant) -> Any:
-        self._undrained = False
+        self._work_running = False
         return super()._step_waiting(now)
 
 
 class ReleasesUndrained(Election):
-    def give_up(
+    def resign(
         self, now: Instant, reason: LossReason, *, rest: float = 0.0, linger: float = 0.0
     ) -> None:
-        super().give_up(now, reason, rest=rest, linger=linger)
+        super().resign(now, reason, rest=rest, linger=linger)
         if self.phase is Phase.DRAINING:
             self._go(Cue.DRAINED)
 
 
 class LosesTwice(Election):
-    """As it was before the explorer found it: a refused renewal while draining tells the loss again."""
+    """As it was before the explorer found it: a refused renewal while draining tells the loss
+    again."""
 
     def _renew_answered(self, answer: Answer, sent_at: Instant, now: Instant) -> None:
         draining = self.phase is Phase.DRAINING
@@ -181,13 +184,13 @@ class LosesTwice(Election):
 
 class StandsDownNever(Election):
     def _step_waiting(self, now: Instant) -> Any:
-        self.standing = True
+        self.campaigning = True
         return super()._step_waiting(now)
 
 
 class ForgetsItsFloor(Election):
     def _claim(self, *arguments: Any, **named: Any) -> Send:
-        self.floor = 0
+        self.token_floor = 0
         return super()._claim(*arguments, **named)
 
 
@@ -200,7 +203,7 @@ def claim_without_skew(row: Lease, asked: Claim, wall: float) -> Lease | None:
 
 
 def claim_of_own_with_old_beat(row: Lease, asked: Claim, wall: float) -> Lease | None:
-    own = row.holder == asked.holder and asked.expected in (None, row.sight)
+    own = row.holder == asked.holder and asked.expected in (None, row.revision)
     return (
         swaps.claim(row, replace(asked, takeover=True), wall)
         if own

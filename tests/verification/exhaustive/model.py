@@ -1,10 +1,11 @@
-"""A small world for the pure core: real `Election`s, a store that is one row, and the net between them.
+"""A small world for the pure core: real `Election`s, a store that is one row, and the net between
+them.
 
-Everything that can happen is a method here. Each one moves the world on by one event and then looks at what must hold
-in every state; what does not hold is raised as a `Violation` that names the rule. The explorer copies worlds to try
-every event in every state, the hypothesis machine drives a single one, and the scenarios of `mutants.py` are told in
-the same words. Times are exact: integers in the explorer, binary fractions elsewhere.
-"""
+Everything that can happen is a method here. Each one moves the world on by one event and then looks
+at what must hold in every state; what does not hold is raised as a `Violation` that names the rule.
+The explorer copies worlds to try every event in every state, the hypothesis machine drives a single
+one, and the scenarios of `mutants.py` are told in the same words. Times are exact: integers in the
+explorer, binary fractions elsewhere."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ class Rules:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a world is made of. `rates`: how many units each candidate's clock gains in one unit of true time."""
+    """What a world is made of. `rates`: how many units each candidate's clock gains in one unit of
+    true time."""
 
     timing: Timing = field(
         default_factory=lambda: Timing(ttl=16, renew_every=4, attempt_timeout=4, margin=4)
@@ -48,7 +50,7 @@ class Setup:
     rates: tuple[float, ...] = (3, 4)
     store_rate: float = 4
     skew: float | None = 8
-    patience: tuple[float, ...] = (0, 0, 0, 0, 0)
+    takeover_delay: tuple[float, ...] = (0, 0, 0, 0, 0)
     election: type[Election] = Election
     swaps: Rules = field(default_factory=Rules)
     leaders_only: bool = (
@@ -80,11 +82,12 @@ def _copied(election: Election) -> Election:
 
 
 class Candidate:
-    """One seat: the incarnation that sits on it, its clocks, and what we, not it, know of its term."""
+    """One seat: the incarnation that sits on it, its clocks, and what we, not it, know of its
+    term."""
 
     __slots__ = (
         *("election", "now", "incarnation", "open", "ended", "working", "promise"),
-        *("epoch", "remembers", "sent_at", "sight", "sight_at", "unsure"),
+        *("epoch", "remembers", "sent_at", "revision", "sight_at", "unsure"),
     )
 
     def __init__(self, election: Election, now: Instant, incarnation: int = 0) -> None:
@@ -96,7 +99,7 @@ class Candidate:
         self.epoch = 0  # the store's epoch when the claim of that term was applied
         self.remembers = 0  # the highest token that any answer showed it
         self.sent_at = now
-        self.sight: Revision | None = None  # what it last saw, and since when on its awake clock
+        self.revision: Revision | None = None  # what it last saw, and since when on its awake clock
         self.sight_at = now.awake
         self.unsure = False  # a claim's outcome is unknown, and nothing has been read since
 
@@ -113,7 +116,8 @@ class Candidate:
 
 
 class World:
-    """See the module. `row.remaining` is worked out when the row is read: it runs out at `runs_out` of `clock`."""
+    """See the module. `row.remaining` is worked out when the row is read: it runs out at `runs_out`
+    of `clock`."""
 
     def __init__(self, setup: Setup, candidates: int | None = None) -> None:
         self.setup = setup
@@ -145,7 +149,7 @@ class World:
             f"{slot}.{incarnation}",
             s.timing,
             max_clock_skew=s.skew,
-            patience=s.patience[slot],
+            takeover_delay=s.takeover_delay[slot],
         )
         return Candidate(election, now, incarnation)
 
@@ -154,10 +158,12 @@ class World:
         self.candidates[slot] = mine = self.candidates[slot].copied()
         return mine
 
-    # -- time ---------------------------------------------------------------------------------------------------
+    # -- time
+    # ---------------------------------------------------------------------------------------------------
 
     def pass_time(self, true: float, asleep: tuple[int, ...] = ()) -> None:
-        """True time goes on. A machine that is asleep counts it on its total clock alone (rule 7)."""
+        """True time goes on. A machine that is asleep counts it on its total clock alone (rule
+        7)."""
         self.clock += true * self.setup.store_rate
         for slot, rate in enumerate(self.setup.rates[: len(self.candidates)]):
             mine = self._own(slot)
@@ -168,10 +174,12 @@ class World:
         self.check()
 
     def step_clock(self, step: float) -> None:
-        """The store's clock is off by so much from here on: within its bound, in whatever direction."""
+        """The store's clock is off by so much from here on: within its bound, in whatever
+        direction."""
         self.step = step
 
-    # -- what a candidate's shell does --------------------------------------------------------------------------
+    # -- what a candidate's shell does
+    # --------------------------------------------------------------------------
 
     def act(self, slot: int) -> Any:
         mine = self._own(slot)
@@ -191,16 +199,16 @@ class World:
                 raise Violation("a request has no time", repr(send))
             if isinstance(operation, Claim) and mine.working:
                 raise Violation("a claim is sent before the work has ended", f"candidate {slot}")
-            if isinstance(operation, Claim) and not mine.election.standing:
+            if isinstance(operation, Claim) and not mine.election.campaigning:
                 raise Violation("a candidate that does not stand claims", f"candidate {slot}")
             if isinstance(operation, Claim) and mine.unsure:
                 raise Violation(
                     "a claim follows an unknown one without a look", f"candidate {slot}"
                 )
-            seen = mine.election.seen
+            seen = mine.election.observed
             if isinstance(operation, Claim) and operation.takeover and seen is not None:
                 waited = mine.now.awake - mine.sight_at
-                if operation.expected != mine.sight or waited < seen.ttl:
+                if operation.expected != mine.revision or waited < seen.ttl:
                     raise Violation("a takeover that is not due", f"after {waited} of {seen.ttl}")
             if isinstance(operation, Release) and mine.working:
                 raise Violation(
@@ -213,7 +221,8 @@ class World:
         self.check()
 
     def answer(self, index: int, retry_in: float = 0) -> None:
-        """The answer comes in. One that nobody waits for any more changes nothing, and is told all the same."""
+        """The answer comes in. One that nobody waits for any more changes nothing, and is told all
+        the same."""
         packet = self.packets[index]
         self.packets = self.packets[:index] + self.packets[index + 1 :]
         mine, answer = self._own(packet.slot), packet.answer
@@ -234,7 +243,8 @@ class World:
             mine.remembers = max(mine.remembers, answer.lease.token)
 
     def fail(self, slot: int, unknown: bool, stays: bool = False, retry_in: float = 0) -> None:
-        """The sender gives its request up. `stays`: the request (or its answer) goes on travelling, and may arrive."""
+        """The sender gives its request up. `stays`: the request (or its answer) goes on travelling,
+        and may arrive."""
         mine = self._own(slot)
         send = mine.election.in_flight
         assert send is not None
@@ -254,11 +264,11 @@ class World:
         mine = self._own(slot)
         self._told(mine, mine.election.abandon, mine.now)
 
-    def give_up(self, slot: int, rest: float = 0, linger: float = 0) -> None:
+    def resign(self, slot: int, rest: float = 0, linger: float = 0) -> None:
         mine = self._own(slot)
         election, now = mine.election, mine.now
         self._told(
-            mine, lambda: election.give_up(now, LossReason.STEPPED_DOWN, rest=rest, linger=linger)
+            mine, lambda: election.resign(now, LossReason.STEPPED_DOWN, rest=rest, linger=linger)
         )
 
     def transfer(self, slot: int, to: int, rest: float = 0) -> None:
@@ -266,23 +276,25 @@ class World:
         election, now = mine.election, mine.now
         self._told(
             mine,
-            lambda: election.give_up(now, LossReason.STEPPED_DOWN, rest=rest, to=other, by="us"),
+            lambda: election.resign(now, LossReason.STEPPED_DOWN, rest=rest, to=other, by="us"),
         )
 
-    def stand_down(self, slot: int, linger: float = 0) -> None:
+    def stop(self, slot: int, linger: float = 0) -> None:
         mine = self._own(slot)
         election, now = mine.election, mine.now
-        self._told(mine, lambda: election.stand_down(now, linger=linger))
+        self._told(mine, lambda: election.stop(now, linger=linger))
 
-    def prompt(self, slot: int) -> None:
-        self._own(slot).election.prompt()
+    def try_now(self, slot: int) -> None:
+        self._own(slot).election.try_now()
 
     def crash(self, slot: int) -> None:
-        """The process dies and another one sits down, under a new id. What it had sent goes on travelling."""
+        """The process dies and another one sits down, under a new id. What it had sent goes on
+        travelling."""
         old = self.candidates[slot]
         self.candidates[slot] = self._born(slot, old.now, old.incarnation + 1)
 
-    # -- what the store and the net do --------------------------------------------------------------------------
+    # -- what the store and the net do
+    # --------------------------------------------------------------------------
 
     def shown(self) -> Lease:
         """The row, as the store would show it now."""
@@ -292,13 +304,14 @@ class World:
         return row if row.vacant else replace(row, remaining=runs_out - self.clock - self.step)
 
     def _swapped(self, row: Lease, operation: Any) -> Lease | None:
-        r = self.setup.rules
+        r = self.setup.swaps
         swap = {Claim: r.claim, Renew: r.renew, Release: r.release}[type(operation)]
         after: Lease | None = swap(row, operation, 0.0)
         return after
 
     def arrive(self, index: int) -> None:
-        """A request reaches the store and is applied, or not. The answer sets out if somebody waits for it."""
+        """A request reaches the store and is applied, or not. The answer sets out if somebody waits
+        for it."""
         packet = self.packets[index]
         operation = packet.send.operation
         row = self.shown()
@@ -324,9 +337,11 @@ class World:
             if after.token < row.token or (
                 isinstance(operation, Claim) and after.token == row.token
             ):
-                raise Violation("a stored token does not rise", f"{row.sight} -> {after.sight}")
-            if after.sight == row.sight:
-                raise Violation("a write leaves the same sight behind", f"{after.sight}")
+                raise Violation(
+                    "a stored token does not rise", f"{row.revision} -> {after.revision}"
+                )
+            if after.revision == row.revision:
+                raise Violation("a write leaves the same sight behind", f"{after.revision}")
             if isinstance(operation, Renew) and (
                 after.remaining < row.remaining or after.ttl < row.ttl
             ):
@@ -334,7 +349,9 @@ class World:
                     "a renewal shortens the lease", f"{row.remaining} -> {after.remaining}"
                 )
             if isinstance(operation, (Renew, Release)) and row.holder != operation.holder:
-                raise Violation("somebody else's lease is changed", f"{row.sight} -> {after.sight}")
+                raise Violation(
+                    "somebody else's lease is changed", f"{row.revision} -> {after.revision}"
+                )
         if isinstance(operation, Claim):
             slot, incarnation = operation.holder.split(".")
             self.writers = {**self.writers, after.token: 100 * int(incarnation) + int(slot)}
@@ -354,17 +371,20 @@ class World:
         self._told(mine, mine.election.hint, lease, mine.now)
 
     def ahead(self, index: int) -> Lease | None:
-        """The row as it would be after that request: a feed may show it, and the write be lost all the same."""
+        """The row as it would be after that request: a feed may show it, and the write be lost all
+        the same."""
         operation = self.packets[index].send.operation
         return None if isinstance(operation, Read) else self._swapped(self.shown(), operation)
 
     def tamper(self, row: Lease) -> None:
-        """Somebody edits the table by hand. Terms from before and after may overlap then: an epoch has ended."""
+        """Somebody edits the table by hand. Terms from before and after may overlap then: an epoch
+        has ended."""
         self.row, self.runs_out = row, self.clock + self.step + row.remaining
         self.epoch += 1
         self.last_token = 0
 
-    # -- what must hold -----------------------------------------------------------------------------------------
+    # -- what must hold
+    # -----------------------------------------------------------------------------------------
 
     def _told(self, mine: Candidate, method: Any, *arguments: Any) -> Any:
         election = mine.election
@@ -376,8 +396,8 @@ class World:
             and election.deadline < before[2]
         ):
             self._violated("a deadline moves back", f"{before[2]} -> {election.deadline}")
-        if election.seen is not None and election.seen.sight != mine.sight:
-            mine.sight, mine.sight_at = election.seen.sight, mine.now.awake
+        if election.observed is not None and election.observed.revision != mine.revision:
+            mine.revision, mine.sight_at = election.observed.revision, mine.now.awake
         if election._events:
             for event in election.take_events():
                 self._heard(mine, event)
@@ -431,7 +451,8 @@ class World:
                 )
 
     def stops(self, slot: int) -> bool:
-        """Whether a candidate that does not stand any more comes to rest, when nothing hinders it."""
+        """Whether a candidate that does not stand any more comes to rest, when nothing hinders
+        it."""
         world = self.copied()
         for _ in range(12):
             action = world.act(slot)
@@ -447,7 +468,8 @@ class World:
         return False
 
     def settle(self, slot: int) -> None:
-        """The request that this candidate waits for is answered at once (or, where it was lost, given up)."""
+        """The request that this candidate waits for is answered at once (or, where it was lost,
+        given up)."""
         send = self.candidates[slot].election.in_flight
         for _ in range(2):
             for index, packet in enumerate(self.packets):

@@ -1,7 +1,8 @@
-"""Every rule, broken on purpose: what notices, and after how much. `python -m tests.verification.exhaustive.mutants` writes the page.
+"""Every rule, broken on purpose: what notices, and after how much. `python -m
+tests.verification.exhaustive.mutants` writes the page.
 
-A mutant is a subclass of `Election`, or another function in the place of one of `rules`; no file is touched.
-"""
+A mutant is a subclass of `Election`, or another function in the place of one of `rules`; no file is
+touched."""
 
 from __future__ import annotations
 
@@ -16,12 +17,13 @@ from tests.verification.exhaustive.model import Rules, Setup, Violation
 from tests.verification.exhaustive.test_exhaustive import COARSE, FINE
 
 TWO = "two leaders at once"
-PAGE = Path(__file__).parents[2] / "docs" / "mutants.md"
+PAGE = Path(__file__).parents[3] / "docs" / "mutants.md"
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """`within`: bounds for the explorer, or a scenario. `rule`: the number at the head of coord/core/election.py."""
+    """`within`: bounds for the explorer, or a scenario. `rule`: the number at the head of
+    coord/core/election.py."""
 
     name: str
     rule: int
@@ -31,7 +33,7 @@ class Mutant:
 
     def altered(self, *, leaders_only: bool = False) -> Setup:
         if isinstance(self.mutated, Rules):
-            return replace(self.setup, rules=self.mutated, leaders_only=leaders_only)
+            return replace(self.setup, swaps=self.mutated, leaders_only=leaders_only)
         return replace(self.setup, election=self.mutated, leaders_only=leaders_only)
 
 

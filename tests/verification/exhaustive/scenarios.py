@@ -1,4 +1,5 @@
-"""Stories that end well, and do not where a rule is broken. Each returns how many events it took."""
+"""Stories that end well, and do not where a rule is broken. Each returns how many events it
+took."""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ def counted(teller: Teller) -> Iterator[None]:
 
 
 def first_claim_arrives_twice(setup: Setup) -> int:
-    """The copy of a first claim is shown by a feed, lost in a failover, and arrives when the term has been renewed."""
+    """The copy of a first claim is shown by a feed, lost in a failover, and arrives when the term
+    has been renewed."""
     t = Teller(setup)
     t.act(0)
     t.duplicate(t.sent(0))
@@ -89,11 +91,12 @@ def shorter_renewal(setup: Setup) -> int:
 
 
 def answer_to_an_earlier_request(setup: Setup) -> int:
-    """A shell that batches renewals reports a time of sending before that of the claim: the deadline stays."""
+    """A shell that batches renewals reports a time of sending before that of the claim: the
+    deadline stays."""
     t = Teller(setup)
     t.pass_time(1)
     t.exchange(0)
-    t.prompt(0)
+    t.try_now(0)
     t.act(0)
     index = t.sent(0)
     sent_at = t.world.candidates[0].now
@@ -107,19 +110,21 @@ def answer_to_an_earlier_request(setup: Setup) -> int:
 
 
 def taken_while_draining(setup: Setup) -> int:
-    """The row is edited by hand while the work of a term that was given up goes on: the loss has been told already."""
+    """The row is edited by hand while the work of a term that was given up goes on: the loss has
+    been told already."""
     t = Teller(setup)
     t.exchange(0)
-    t.give_up(0)
+    t.resign(0)
     t.tamper(replace(t.world.row, holder="9.0", token=7, remaining=setup.timing.ttl))
-    t.prompt(0)
+    t.try_now(0)
     t.exchange(0)
     assert t.phase(0) not in HOLDING
     return t.events
 
 
 def shown_then_lost(setup: Setup) -> int:
-    """A feed shows a renewal that is then lost in a failover. The next one must not leave the same sight behind."""
+    """A feed shows a renewal that is then lost in a failover. The next one must not leave the same
+    sight behind."""
     t = Teller(setup)
     t.exchange(0)
     t.exchange(1)
@@ -149,7 +154,7 @@ def row_deleted_by_hand(setup: Setup) -> int:
     t = Teller(setup)
     t.exchange(0)
     t.tamper(Lease(ROLE))
-    t.prompt(0)
+    t.try_now(0)
     t.exchange(0)  # the store says that it is not ours
     t.drain(0)
     action = t.act(0)

@@ -1,8 +1,8 @@
-"""Two to five candidates, larger times, every fault there is, at random; then quiet, in which somebody must lead.
+"""Two to five candidates, larger times, every fault there is, at random; then quiet, in which
+somebody must lead.
 
-On a failure hypothesis prints the steps and a blob; `COORD_SEED=<the printed number>` runs the same examples again, and
-`COORD_LONG=1` ten times as many.
-"""
+On a failure hypothesis prints the steps and a blob; `COORD_SEED=<the printed number>` runs the same
+examples again, and `COORD_LONG=1` ten times as many."""
 
 from __future__ import annotations
 
@@ -34,18 +34,21 @@ retries = st.sampled_from((0.0, 0.5, 2.0))
 
 
 class Claimants(RuleBasedStateMachine):
-    """The rules are what happens in the world; what must hold is looked at after each, by the world itself."""
+    """The rules are what happens in the world; what must hold is looked at after each, by the world
+    itself."""
 
     world: World
     setup = Setup(TIMING, rates=RATES, store_rate=1.0625, skew=6.0)
 
     @initialize(
         count=st.integers(2, 5),
-        patience=st.lists(st.sampled_from((0.0, 0.5, 3.0)), min_size=5, max_size=5),
+        takeover_delay=st.lists(st.sampled_from((0.0, 0.5, 3.0)), min_size=5, max_size=5),
         skew=st.sampled_from((None, 0.0, 6.0)),
     )
-    def begin(self, count: int, patience: list[float], skew: float | None) -> None:
-        self.world = World(replace(self.setup, patience=tuple(patience), skew=skew), count)
+    def begin(self, count: int, takeover_delay: list[float], skew: float | None) -> None:
+        self.world = World(
+            replace(self.setup, takeover_delay=tuple(takeover_delay), skew=skew), count
+        )
         self.shown: list[Lease] = [Lease(ROLE)]
         self.sights: set[Revision] = set()
         self.tampered = False
@@ -54,7 +57,8 @@ class Claimants(RuleBasedStateMachine):
         return slot % len(self.world.candidates)
 
     def packet(self, number: int, answered: bool | None = None) -> int | None:
-        """One of the packets under way; the oldest ones are the likeliest to be forgotten, and the best to find."""
+        """One of the packets under way; the oldest ones are the likeliest to be forgotten, and the
+        best to find."""
         found = [
             i
             for i, p in enumerate(self.world.packets)
@@ -62,7 +66,8 @@ class Claimants(RuleBasedStateMachine):
         ]
         return found[number % len(found)] if found else None
 
-    # -- what goes well -----------------------------------------------------------------------------------------
+    # -- what goes well
+    # -----------------------------------------------------------------------------------------
 
     @rule(slot=seats)
     def acts(self, slot: int) -> None:
@@ -105,7 +110,8 @@ class Claimants(RuleBasedStateMachine):
                 self.noted(lambda s=slot: self.turn(s))
             self.world.pass_time(seconds)
 
-    # -- what goes wrong ----------------------------------------------------------------------------------------
+    # -- what goes wrong
+    # ----------------------------------------------------------------------------------------
 
     @rule(slot=seats, unknown=st.booleans(), stays=st.booleans(), retry_in=retries)
     def fails(self, slot: int, unknown: bool, stays: bool, retry_in: float) -> None:
@@ -139,7 +145,7 @@ class Claimants(RuleBasedStateMachine):
 
     @rule(slot=seats, to=seats, rest=st.sampled_from((0.0, 4.0)))
     def hands_over(self, slot: int, to: int, rest: float) -> None:
-        if self.world.candidates[self.seat(slot)].election.standing:
+        if self.world.candidates[self.seat(slot)].election.campaigning:
             self.world.transfer(self.seat(slot), self.seat(to), rest)
 
     @rule(slot=seats)
@@ -161,15 +167,16 @@ class Claimants(RuleBasedStateMachine):
         if lease is not None:
             self.world.whisper(self.seat(slot), lease)
 
-    # -- what people do -----------------------------------------------------------------------------------------
+    # -- what people do
+    # -----------------------------------------------------------------------------------------
 
     @rule(slot=seats, rest=spans, linger=st.sampled_from((0.0, 0.0, 3.0, 40.0)))
     def steps_down(self, slot: int, rest: float, linger: float) -> None:
-        self.world.give_up(self.seat(slot), rest, linger)
+        self.world.resign(self.seat(slot), rest, linger)
 
     @rule(slot=seats, linger=st.sampled_from((0.0, 0.0, 3.0)))
     def stands_down(self, slot: int, linger: float) -> None:
-        self.world.stand_down(self.seat(slot), linger)
+        self.world.stop(self.seat(slot), linger)
 
     @rule(slot=seats)
     def abandons_the_work(self, slot: int) -> None:
@@ -177,7 +184,7 @@ class Claimants(RuleBasedStateMachine):
 
     @rule(slot=seats)
     def is_prompted(self, slot: int) -> None:
-        self.world.prompt(self.seat(slot))
+        self.world.try_now(self.seat(slot))
 
     @rule()
     def row_is_deleted(self) -> None:
@@ -190,7 +197,8 @@ class Claimants(RuleBasedStateMachine):
         self.world.tamper(replace(row, token=max(0, row.token - back)))
         self.tampered = True
 
-    # -- what must hold -----------------------------------------------------------------------------------------
+    # -- what must hold
+    # -----------------------------------------------------------------------------------------
 
     def noted(self, happens: Any) -> None:
         """Rule 9, over the whole history: no write leaves a sight that was there before."""
@@ -199,14 +207,15 @@ class Claimants(RuleBasedStateMachine):
         row = self.world.row
         self.shown = [*self.shown[-20:], row]
         if row is not before and not self.tampered:
-            assert row.sight not in self.sights, f"the sight {row.sight} was there before"
-            self.sights.add(row.sight)
+            assert row.revision not in self.sights, f"the sight {row.revision} was there before"
+            self.sights.add(row.revision)
 
     def turn(self, slot: int) -> None:
-        """What a healthy shell does at one moment, with a store that answers at once and a feed that shows the row."""
+        """What a healthy shell does at one moment, with a store that answers at once and a feed
+        that shows the row."""
         world = self.world
         mine = world.candidates[slot].election
-        if mine.seen is not None and mine.seen.sight != world.row.sight:
+        if mine.observed is not None and mine.observed.revision != world.row.revision:
             world.whisper(slot, world.shown())
         for _ in range(8):
             candidate = world.candidates[slot]
@@ -222,7 +231,8 @@ class Claimants(RuleBasedStateMachine):
                     return
 
     def teardown(self) -> None:
-        """Faults stop: what is under way comes in. Somebody leads within ttl + two attempts + patience, and goes on."""
+        """Faults stop: what is under way comes in. Somebody leads within ttl + two attempts +
+        patience, and goes on."""
         if not hasattr(self, "world") or sys.exc_info()[0] is not None:
             return  # something has been found already: what comes after it tells nothing
         world = self.world
@@ -231,14 +241,14 @@ class Claimants(RuleBasedStateMachine):
         while world.packets:
             world.answer(0)
         for slot, mine in enumerate(world.candidates):
-            assert mine.election.standing or world.stops(slot), f"candidate {slot} does not stop"
-            if not mine.election.standing or mine.election._rest_until > mine.now.total:
+            assert mine.election.campaigning or world.stops(slot), f"candidate {slot} does not stop"
+            if not mine.election.campaigning or mine.election._cooldown_until > mine.now.total:
                 world.crash(slot)  # it stands again, at once
         row = world.row
         bound = (
             max(row.ttl, TIMING.ttl)
             + 2 * TIMING.attempt_timeout
-            + max(world.setup.patience)
+            + max(world.setup.takeover_delay)
             + max(2.0, *RATES)
         )
         passed = 0.0
@@ -287,7 +297,8 @@ def test_concurrent_claimants() -> None:
     "fault", [faults.ForgetsItsFloor, faults.NoDeadlineInLeads, faults.BeatsDoNotReset]
 )
 def test_the_machine_notices(fault: type[Election]) -> None:
-    """The same machine on a core that is broken: or it would be no proof that it finds nothing in ours."""
+    """The same machine on a core that is broken: or it would be no proof that it finds nothing in
+    ours."""
 
     class Broken(Claimants):
         setup = replace(Claimants.setup, election=fault)

@@ -1,7 +1,8 @@
-"""Nobody believes that they lead at the same instant as another: every interleaving within bounds, none left out.
+"""Nobody believes that they lead at the same instant as another: every interleaving within bounds,
+none left out.
 
-`COORD_LONG=1` goes on to millions of states (about ten minutes). On a violation the trace that leads to it is printed.
-"""
+`COORD_LONG=1` goes on to millions of states (about ten minutes). On a violation the trace that
+leads to it is printed."""
 
 from __future__ import annotations
 
@@ -14,9 +15,11 @@ from coord.core.timing import Timing
 from tests.verification.exhaustive.explore import Bounds, Report, explore, replay
 from tests.verification.exhaustive.model import Setup
 
-# Drift at its bound: a slow leader believes for (16 - 4) / 3 = 4 ticks, a fast challenger waits for 16 / 4 = 4.
+# Drift at its bound: a slow leader believes for (16 - 4) / 3 = 4 ticks, a fast challenger waits for
+# 16 / 4 = 4.
 FINE = Setup()
-# The same bound with fewer, larger ticks: (4 - 2) / 1 = 2 and 4 / 2 = 2. The store's clock may be off by a tick.
+# The same bound with fewer, larger ticks: (4 - 2) / 1 = 2 and 4 / 2 = 2. The store's clock may be
+# off by a tick.
 COARSE = Setup(
     Timing(ttl=4, renew_every=1, attempt_timeout=0.5, margin=2), rates=(1, 2), store_rate=2, skew=2
 )
@@ -93,7 +96,7 @@ def told(name: str, setup: Setup, bounds: Bounds, report: Report) -> None:
                 f"{c.election.phase.value}{' BELIEVES' if c.leads else ''}"
                 for c in world.candidates
             )
-            print(f"  {move!s:32} row {tuple(world.row.sight)}  {who}")
+            print(f"  {move!s:32} row {tuple(world.row.revision)}  {who}")
         pytest.fail(f"{name}: {report.violation} after {report.trace[-1]}")
 
 

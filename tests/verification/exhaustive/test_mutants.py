@@ -1,4 +1,5 @@
-"""Each rule that is broken on purpose is noticed, and the same check passes where it is not broken."""
+"""Each rule that is broken on purpose is noticed, and the same check passes where it is not
+broken."""
 
 from __future__ import annotations
 

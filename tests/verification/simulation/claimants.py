@@ -1,4 +1,5 @@
-"""Concurrent claimants, each the production code in a process of its own, on virtual time; and what must hold."""
+"""Concurrent claimants, each the production code in a process of its own, on virtual time; and what
+must hold."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ class Broken(AssertionError):
 
 
 class Claimant:
-    """One process that stands for the role. Killed and started anew it is another claimant on another machine."""
+    """One process that stands for the role. Killed and started anew it is another claimant on
+    another machine."""
 
     def __init__(self, scene: Scene, name: str, rate: float) -> None:
         self.scene, self.name = scene, name
@@ -114,7 +116,8 @@ class Claimant:
 
 
 class Scene:
-    """The world, the server, and the claimants. `check` looks at everything that must hold at every moment."""
+    """The world, the server, and the claimants. `check` looks at everything that must hold at every
+    moment."""
 
     def __init__(
         self, claimants: int, seed: int, skew: float | None, ttl: float = 30.0, drift: float = 0.04
@@ -156,7 +159,8 @@ class Scene:
         claimant.standing = True
         self.claimants[index] = claimant
 
-    # -- what must hold ------------------------------------------------------------------------------------------
+    # -- what must hold
+    # ------------------------------------------------------------------------------------------
 
     def check(self) -> None:
         now: dict[str, Term] = {}
@@ -200,7 +204,8 @@ class Scene:
                 raise Broken(f"{one.name} was told of a loss without a term")
 
     def judge(self) -> None:
-        """The whole history, by the public judges. After an edit by hand, only what is still promised."""
+        """The whole history, by the public judges. After an edit by hand, only what is still
+        promised."""
         if self.server.edits:
             operations = self.history.operations()
             found = list(fenced_resources(operations))
@@ -213,10 +218,12 @@ class Scene:
         if found:
             raise BadHistory(found)
 
-    # -- liveness ------------------------------------------------------------------------------------------------
+    # -- liveness
+    # ------------------------------------------------------------------------------------------------
 
     def calm(self) -> None:
-        """No fault any more: the net is well, everybody runs and stands, and what was delayed has arrived."""
+        """No fault any more: the net is well, everybody runs and stands, and what was delayed has
+        arrived."""
         self.server.weather = Weather()
         for index, one in enumerate(self.claimants):
             one.machine.thaw()
@@ -241,10 +248,9 @@ class Scene:
     def bound(self) -> float:
         """Within how many seconds somebody leads, by the slowest clock.
 
-        One ttl and two attempts where the store's clock is trusted. Where it is not (or less than a ttl after the
-        lease has run out), one more ttl: renewals are not told by feeds, so the last one may be seen only at the end
-        of a wait that began before it.
-        """
+        One ttl and two attempts where the store's clock is trusted. Where it is not (or less than a
+        ttl after the lease has run out), one more ttl: renewals are not told by feeds, so the last
+        one may be seen only at the end of a wait that began before it."""
         ttls = 1 if self.server.max_clock_skew == 0 else 2
         return (ttls * self.timing.ttl + 2 * self.timing.attempt_timeout) / (1 - self.drift)
 

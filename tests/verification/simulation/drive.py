@@ -1,7 +1,8 @@
-"""One scene from one number: what happens in it is drawn from the seed, so that a failure can be seen again.
+"""One scene from one number: what happens in it is drawn from the seed, so that a failure can be
+seen again.
 
-python -m tests.verification.simulation.drive 0 1000      # seeds 0 to 999; prints each failure, and how long nobody led at most
-"""
+python -m tests.verification.simulation.drive 0 1000      # seeds 0 to 999; prints each failure, and
+how long nobody led at most"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The random scenes are no decoration: with a rule of the shells broken on purpose, they see a promise broken."""
+"""The random scenes are no decoration: with a rule of the shells broken on purpose, they see a
+promise broken."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Two to five claimants, each the production code of core and shells, on virtual time, with every fault there is.
+"""Two to five claimants, each the production code of core and shells, on virtual time, with every
+fault there is.
 
-A failure prints the rules that lead to it and a `@reproduce_failure` line; `tests/verification/simulation/drive.py` runs any number of
-random scenes by their seeds, and a failure of `test_random_scenes` names its own.
-"""
+A failure prints the rules that lead to it and a `@reproduce_failure` line;
+`tests/verification/simulation/drive.py` runs any number of random scenes by their seeds, and a
+failure of `test_random_scenes` names its own."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ WHO = st.integers(0, 4)
 
 
 class ConcurrentClaimants(RuleBasedStateMachine):
-    """Each rule is a fault, or lets time pass. `Scene.check` looks at every promise after everything that happens."""
+    """Each rule is a fault, or lets time pass. `Scene.check` looks at every promise after
+    everything that happens."""
 
     scene: Scene | None = None
 
@@ -64,7 +66,8 @@ class ConcurrentClaimants(RuleBasedStateMachine):
         answer_delay=st.sampled_from([0.003, 0.1, 3.3]),
     )
     def the_store_fails(self, **what: float) -> None:
-        """Errors of each class: not done, permanent, unknown and not done, unknown and done, early, late or never."""
+        """Errors of each class: not done, permanent, unknown and not done, unknown and done, early,
+        late or never."""
         server = self.one(0)[1].server
         server.weather = dataclasses.replace(server.weather, **what)
 
@@ -204,7 +207,8 @@ def test_a_scene_repeats_itself_from_its_seed() -> None:
 
 @pytest.mark.parametrize(("skew", "ttls"), [(0.0, 1), (None, 2)])
 def test_how_long_nobody_leads_after_the_leader_is_killed(skew: float | None, ttls: int) -> None:
-    """One ttl where the store's clock is trusted. Up to two where it is not: the last renewal was not seen."""
+    """One ttl where the store's clock is trusted. Up to two where it is not: the last renewal was
+    not seen."""
     worst = 0.0
     for after in range(0, 30, 3):
         scene = Scene(2, 77 + after, skew, drift=0.0)

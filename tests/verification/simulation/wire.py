@@ -1,8 +1,8 @@
-"""The store that simulated claimants share, and the net between: every class of error, delay and loss, drawn by a seed.
+"""The store that simulated claimants share, and the net between: every class of error, delay and
+loss, drawn by a seed.
 
-A request and its answer travel by true time, whatever the process that sent it does meanwhile: what was given up may
-arrive much later.
-"""
+A request and its answer travel by true time, whatever the process that sent it does meanwhile: what
+was given up may arrive much later."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ ROLE = "role"
 
 @dataclass
 class Weather:
-    """How bad the net is: probabilities for one request, or one row on a feed, and delays in seconds."""
+    """How bad the net is: probabilities for one request, or one row on a feed, and delays in
+    seconds."""
 
     not_done: float = 0.0
     permanent: float = 0.0
@@ -42,7 +43,8 @@ class Weather:
 
 
 class Server:
-    """The rows, the clock that the store reads, which may step within `max_step`, and hands that edit rows."""
+    """The rows, the clock that the store reads, which may step within `max_step`, and hands that
+    edit rows."""
 
     def __init__(
         self, world: World, history: History, seed: int, max_clock_skew: float | None
@@ -65,18 +67,18 @@ class Server:
 
     def perform(self, work: Coroutine[Any, Any, T]) -> T:
         """Do it now. A memory store never waits."""
-        before = self.row.sight
+        before = self.row.revision
         try:
             work.send(None)
         except StopIteration as done:
             outcome: T = done.value
         else:
             raise AssertionError("the memory store waited")
-        if (row := self.row).sight != before:
+        if (row := self.row).revision != before:
             self.past.append(row)
             if row.holder is not None:
                 self.epochs.setdefault((row.holder, row.token), self.edits)
-            if self.tells_renewals or before[:2] != row.sight[:2]:
+            if self.tells_renewals or before[:2] != row.revision[:2]:
                 self.tell(row)
         return outcome
 
@@ -85,15 +87,15 @@ class Server:
             feed.send(row)
 
     def edit(self, row: Lease | None) -> None:
-        """Somebody deletes the row, or writes an old one, with other tools. Nothing promises exclusion for terms that
-        were won before that."""
+        """Somebody deletes the row, or writes an old one, with other tools. Nothing promises
+        exclusion for terms that were won before that."""
         self.edits += 1
         if row is None:
             self.memory._rows.pop(ROLE, None)
         else:
             self.memory._rows[ROLE] = (row, self.memory._now() + row.ttl)
         key = self.history.invoke(
-            "operator", "put", ROLE, row=None if row is None else list(row.sight)
+            "operator", "put", ROLE, row=None if row is None else list(row.revision)
         )
         self.history.ok(key)
         self.tell(self.row)
@@ -180,7 +182,7 @@ class Wire:
         feed = Feed(self.server, self.machine)
         self.server.feeds.append(feed)
         try:
-            if self.server.row.sight.token:
+            if self.server.row.revision.token:
                 feed.send(self.server.row)
             while (row := await feed.queue.get()) is not None:
                 if not self.cut:

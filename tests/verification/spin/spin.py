@@ -1,4 +1,5 @@
-"""Runs Spin on `lease.pml`, as it is and with one rule broken. `python -m tests.verification.spin.spin` prints the figures."""
+"""Runs Spin on `lease.pml`, as it is and with one rule broken. `python -m
+tests.verification.spin.spin` prints the figures."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ MUTANTS: dict[str, tuple[int, int, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """`violation` is None when the whole state space was searched and nothing found; `complete` says whether it was."""
+    """`violation` is None when the whole state space was searched and nothing found; `complete`
+    says whether it was."""
 
     violation: str | None
     complete: bool
@@ -71,7 +73,8 @@ def check(flags: tuple[str, ...], where: Path, *, seconds: float = 90.0) -> Verd
 
 
 def hunt(name: str, where: Path, *, tries: int = 3, seconds: float = 30.0) -> Verdict:
-    """Look for what a mutant breaks, in a random order and not too deep: short searches find more than one long one."""
+    """Look for what a mutant breaks, in a random order and not too deep: short searches find more
+    than one long one."""
     depth, first, flags = MUTANTS[name]
     _make((name, *flags), where, "-O0", "-DT_RAND")
     verdict = Verdict(None, False, 0, 0.0)

@@ -1,4 +1,5 @@
-"""The lease protocol as a Promela model, checked by Spin; docs/model.md has larger bounds than these."""
+"""The lease protocol as a Promela model, checked by Spin; docs/model.md has larger bounds than
+these."""
 
 from __future__ import annotations
 

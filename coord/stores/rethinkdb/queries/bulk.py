@@ -1,9 +1,9 @@
-"""Claims and releases of many roles, a query for all of one kind: `rules.py`, said of rows that a query brings along.
+"""Claims and releases of many roles, a query for all of one kind: `rules.py`, said of rows that a
+query brings along.
 
-An insert, in which each row meets the one that is there (`conflict=`) and brings what is asked of it, as in
-`queries._batch`; what met none is inserted by a second query. Rows are taken as coord writes them: an answer that a row
-written by hand may have led to is no answer (`results`).
-"""
+An insert, in which each row meets the one that is there (`conflict=`) and brings what is asked of
+it, as in `queries._batch`; what met none is inserted by a second query. Rows are taken as coord
+writes them: an answer that a row written by hand may have led to is no answer (`results`)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def _kind(swap: Claim | Release) -> Kind:
 
 
 class BulkQueries:
-    """Queries, ready to be sent, on one table. The answer to each is {written: the server's report, now: its clock}."""
+    """Queries, ready to be sent, on one table. The answer to each is {written: the server's report,
+    now: its clock}."""
 
     def __init__(self, table: Any) -> None:
         self._r, self._table = driver.reql(), table
@@ -110,8 +111,8 @@ def makes_rows(of: Kind, asked: Claim | Release) -> bool:
 
 
 def results(asked: Sequence[Claim | Release], outcome: Mapping[str, Any]) -> dict[str, Result]:
-    """What came of those, by role, of which the answer says it. Nothing of one that a row written by hand may have led
-    to."""
+    """What came of those, by role, of which the answer says it. Nothing of one that a row written
+    by hand may have led to."""
     found: dict[str, Result] = {}
     swaps = {one.role: one for one in asked}
     for change in outcome["written"].get("changes", []):

@@ -1,9 +1,10 @@
-"""The queries on the table of leases: `stores/rules.py`, said in ReQL, so that one query reads, decides and writes.
+"""The queries on the table of leases: `stores/rules.py`, said in ReQL, so that one query reads,
+decides and writes.
 
-A lease runs out at `renewed_at + ttl` by `r.now()`, which is one constant within a query: the wall clock of the server
-that got it. A claim has two forms. The quick one takes the row as coord writes it. Where a row written by hand makes it
-fail, or be refused, it has changed nothing, and the careful one is put instead: it looks at the type of every field.
-"""
+A lease runs out at `renewed_at + ttl` by `r.now()`, which is one constant within a query: the wall
+clock of the server that got it. A claim has two forms. The quick one takes the row as coord writes
+it. Where a row written by hand makes it fail, or be refused, it has changed nothing, and the
+careful one is put instead: it looks at the type of every field."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ _KEY = "role "
 """Before the roles that are keys of an object, where `$reql_type$` would mean something."""
 
 _BATCH = 8
-"""Renewals from which on rows are not sent back: that saves more than a second query, now and then, costs."""
+"""Renewals from which on rows are not sent back: that saves more than a second query, now and then,
+costs."""
 
 
 class Queries:
@@ -52,8 +54,8 @@ class Queries:
         return self._claims[shape].fill(swaps.parameters(asked))
 
     def likely(self, asked: Claim) -> list[Callable[[], object]]:
-        """Each builds one of the queries that follow upon such a claim: its candidate gives the role back, or takes
-        it when another does, or fails to renew."""
+        """Each builds one of the queries that follow upon such a claim: its candidate gives the
+        role back, or takes it when another does, or fails to renew."""
         follower = replace(asked, lost=None, takeover=False)
         given_back, run_out = (
             Revision(holder, 1, asked.beat) for holder in (None, f"not {asked.holder}")
@@ -85,11 +87,12 @@ class Queries:
         return self._renewals.fill({"roles": [one.role for one in renewals], "asked": asked})
 
     def renew_all(self, renewals: Sequence[Renew]) -> bytes | None:
-        """rules.renew for rows that are just as their holders left them, with no row in the answer: {replaced: count}.
+        """rules.renew for rows that are just as their holders left them, with no row in the answer:
+        {replaced: count}.
 
-        What differs in anything (another holder, another ttl, a clock that stepped back) is left for `renew`, which
-        knows by its beat what has been renewed here. None when these renewals cannot be put so.
-        """
+        What differs in anything (another holder, another ttl, a clock that stepped back) is left
+        for `renew`, which knows by its beat what has been renewed here. None when these renewals
+        cannot be put so."""
         if len(renewals) < _BATCH or any(one.info is not None for one in renewals):
             return None
         return self._batch.fill(
@@ -109,11 +112,13 @@ class Queries:
         return rows.pluck("id", "history")
 
     def watch(self, roles: Collection[str] | None) -> Any:
-        """The same rows as they change. Heartbeats are in it: a sight of one is what a takeover is counted from."""
+        """The same rows as they change. Heartbeats are in it: a sight of one is what a takeover is
+        counted from."""
         rows = self.table if roles is None else self.table.get_all(*roles)
         return rows.pluck(*FIELDS).changes(include_initial=True, squash=False)
 
-    # -- what they are made of -----------------------------------------------------------------------------------
+    # -- what they are made of
+    # -----------------------------------------------------------------------------------
 
     def _claim(self, asked: Mapping[str, Any], shape: ClaimShape) -> Any:
         r = self.r
@@ -229,22 +234,24 @@ class Queries:
 
     @cached_property
     def _batch(self) -> JsonTemplate:
-        """An insert, in which each row meets the one that is there and brings what is asked of it. It takes three
-        fifths of what an update of `get_all` takes: that reads rows twice, and hands all that is asked on to every few.
-        """
+        """An insert, in which each row meets the one that is there and brings what is asked of it.
+        It takes three fifths of what an update of `get_all` takes: that reads rows twice, and hands
+        all that is asked on to every few."""
 
         def met(_id: Any, old: Any, new: Any) -> Any:
             return new["asked"].do(lambda mine: old.merge(self._as_left(old, mine)))
 
         def all_of(asked: Any) -> Any:
-            # A row with `minval` in it cannot be written: where there is none to meet, none is made.
+            # A row with `minval` in it cannot be written: where there is none to meet, none is
+            # made.
             rows = asked.map(lambda one: {"id": one[4], "asked": one, "never": self.r.minval})
             return self.table.insert(rows, conflict=met, durability="hard")
 
         return JsonTemplate(all_of)
 
     def _as_left(self, old: Any, asked: Any) -> Any:
-        """What a renewal changes where the row is just as its holder left it. asked: holder, token, ttl, beat."""
+        """What a renewal changes where the row is just as its holder left it. asked: holder, token,
+        ttl, beat."""
         r = self.r
         as_left = r.and_(
             old["holder"].eq(asked[0]),

@@ -49,7 +49,8 @@ def swapped(role: str, outcome: Mapping[str, Any]) -> Result:
 def renewed(
     renewals: Sequence[Renew], outcome: Mapping[str, Any], *, after_batch: bool
 ) -> list[Result]:
-    """after_batch: the same renewals were tried as a batch just before, which may have applied some."""
+    """after_batch: the same renewals were tried as a batch just before, which may have applied
+    some."""
     written, now = outcome["written"], outcome["now"]
     changes = written.get("changes", [])
     if written["errors"] and not any(change.get("error") for change in changes):
@@ -67,8 +68,9 @@ def renewed(
 def already_applied(
     asked: Renew | Claim | Release, result: Result, *, doubtful: bool = False
 ) -> Result:
-    """Of one that was tried before, together with others: a row that bears its very beat, unique as those are, is what
-    it made of it then. doubtful: it may have been applied then, so without a row nobody knows (rule 8)."""
+    """Of one that was tried before, together with others: a row that bears its very beat, unique as
+    those are, is what it made of it then. doubtful: it may have been applied then, so without a row
+    nobody knows (rule 8)."""
     if doubtful and isinstance(result, Failure):
         return replace(result, unknown=True)
     if isinstance(result, Answer) and not result.applied and 0 < result.lease.beat == asked.beat:
@@ -93,13 +95,14 @@ def one(role: str, change: Mapping[str, Any], now: float) -> Result:
 
 
 def misread_row(claim: Claim, row: Mapping[str, Any] | None) -> bool:
-    """Whether a quick claim that changed nothing may have taken this row, which it left, for what it is not."""
+    """Whether a quick claim that changed nothing may have taken this row, which it left, for what
+    it is not."""
     if row is None:
         return False
     seen = lease(row, None)
     as_expected = (
         claim.expected is not None
-        and seen.sight == claim.expected
+        and seen.revision == claim.expected
         and (seen.vacant or claim.takeover)
     )
     return not is_well_formed(row) or as_expected or seen.token >= MAX_TOKEN

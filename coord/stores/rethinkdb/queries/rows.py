@@ -1,7 +1,7 @@
 """What a stored document means. Total: a row that was written by hand may hold anything.
 
-What cannot be used is a vacant lease that keeps its token. `queries.py` says the same in ReQL where the server must.
-"""
+What cannot be used is a vacant lease that keeps its token. `queries.py` says the same in ReQL where
+the server must."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ FIELDS = ("id", "holder", "token", "beat", "ttl", "renewed_at", "since")
 
 
 def lease(row: Mapping[str, Any], now: float | None) -> Lease:
-    """The lease that `row` holds. `now` is the server's clock (seconds since 1970), in the same query.
+    """The lease that `row` holds. `now` is the server's clock (seconds since 1970), in the same
+    query.
 
     Without it (a feed has no clock) a held lease has its whole ttl left.
     """
@@ -54,7 +55,8 @@ def lease(row: Mapping[str, Any], now: float | None) -> Lease:
 
 
 def is_well_formed(row: Mapping[str, Any]) -> bool:
-    """Whether it is as coord writes it, so that the quick form of a claim takes it for what it is."""
+    """Whether it is as coord writes it, so that the quick form of a claim takes it for what it
+    is."""
     seen = lease(row, None)
     written = tuple(row.get(name) for name in ("holder", "token", "beat", "ttl"))
     return written == (seen.holder, seen.token, seen.beat, seen.ttl) and seen.renewed_at > 0
@@ -68,11 +70,13 @@ def _count(value: Any) -> int:
     return math.floor(value) if _number(value) and value > 0 else 0
 
 
-# -- What `rows.lease` makes of a row, said to the server: every field of its right type, whatever is stored.
+# -- What `rows.lease` makes of a row, said to the server: every field of its right type, whatever
+# is stored.
 
 
 def strict_view(row: Any) -> Any:
-    """The fields that a claim looks at. A row that is not whole is vacant, and keeps the token that is in it."""
+    """The fields that a claim looks at. A row that is not whole is vacant, and keeps the token that
+    is in it."""
     r = driver.reql()
     is_time = _kind(row, "renewed_at").eq("PTYPE<TIME>")
     return r.expr(

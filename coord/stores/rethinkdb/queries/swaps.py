@@ -1,8 +1,7 @@
 """`rules.claim`, said to the server: when a row may be claimed, and what becomes of it.
 
-`asked` are the claim's parameters, `row` the fields of the row as coord writes them (`careful.view` where somebody else
-may have).
-"""
+`asked` are the claim's parameters, `row` the fields of the row as coord writes them (`careful.view`
+where somebody else may have)."""
 
 from __future__ import annotations
 
@@ -18,12 +17,11 @@ from coord.stores.rethinkdb import driver, errors
 
 
 class ClaimShape(NamedTuple):
-    """Which parts a claim has: what it has not need not be sent, nor looked at by the server. What follows from the row
-    that is expected is worked out here.
+    """Which parts a claim has: what it has not need not be sent, nor looked at by the server. What
+    follows from the row that is expected is worked out here.
 
-    free: whether the row must be one that may be had, for nothing else makes it so. closed: whether the row is vacant,
-    and so was given back. floor: whether it may lift the token.
-    """
+    free: whether the row must be one that may be had, for nothing else makes it so. closed: whether
+    the row is vacant, and so was given back. floor: whether it may lift the token."""
 
     careful: bool
     expected: bool
@@ -139,9 +137,11 @@ def _next(asked: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
     )
 
 
-# -- `coord/core/history.py`, said to the server: what a claim and a release do to the terms that a row remembers.
-# Each is kept as a text: JSON of how it began and, on a line of its own, of how it ended. A server takes a row apart and
-# puts it together anew with each write of it, and sixteen objects are most of that; sixteen texts are not.
+# -- `coord/core/history.py`, said to the server: what a claim and a release do to the terms that a
+# row remembers.
+# Each is kept as a text: JSON of how it began and, on a line of its own, of how it ended. A server
+# takes a row apart and puts it together anew with each write of it, and sixteen objects are most of
+# that; sixteen texts are not.
 #
 
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
@@ -170,8 +170,8 @@ def closing(release: Release) -> dict[str, str]:
 def after_claim(asked: Mapping[str, Any], row: Any, token: Any, *, closed: bool, lost: bool) -> Any:
     """The terms in `row` once the claim is applied with that `token`.
 
-    closed: the last of them has ended. lost: whether the claim says how a term of its candidate ended, which may be it.
-    """
+    closed: the last of them has ended. lost: whether the claim says how a term of its candidate
+    ended, which may be it."""
     r = driver.reql()
     opened = [
         '{"token":',
@@ -252,8 +252,8 @@ _FAR = 100_000_000_000
 
 
 def mine(asked: Any, row: Any) -> Any:
-    """Whether the row is whole, and held as `asked` says. Quicker than by types: the server orders values by type
-    first, so what lies between two numbers is a number."""
+    """Whether the row is whole, and held as `asked` says. Quicker than by types: the server orders
+    values by type first, so what lies between two numbers is a number."""
     r = driver.reql()
     return r.and_(
         row["holder"].eq(asked["holder"]),
