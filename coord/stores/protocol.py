@@ -212,16 +212,71 @@ class Records(Protocol):
         """
 
 
-# -- What a check of a store found.
+@runtime_checkable
+class HasAnnouncements(Protocol):
+    """A store that keeps announcements, too: candidates are listed, and leaders hear requests."""
+
+    def announcements(self) -> Announcements:
+        """Return the announcements of this store. Makes no connection."""
+
+
+@runtime_checkable
+class HasRecords(Protocol):
+    """A store that keeps service records, too."""
+
+    def records(self, table: str) -> Records:
+        """Return the service records in `table`. Makes no connection."""
+
+
+# -- What operators need of a backend: `coord init` and `coord doctor`.
 
 Level = Literal["ok", "warn", "error"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. `advice` is "" where nothing is to be done."""
+    """One thing that `coord doctor` checked.
+
+    Attributes:
+        level: How bad it is.
+        what: What was checked.
+        detail: What was found.
+        advice: What to do; "" if nothing is to be done.
+    """
 
     level: Level
     what: str
     detail: str
     advice: str = ""
+
+
+class Admin(Protocol):
+    """Sets up and checks the database behind one URL. Each backend brings its own
+    (`admin(url)`)."""
+
+    def exists(self) -> bool:
+        """Return whether the database exists, so that looking at it does not create it."""
+
+    async def setup(self, options: Mapping[str, Any], timeout: float) -> Sequence[str]:
+        """Create what is missing; safe to repeat.
+
+        Args:
+            options: What the command line was given, by the name of the option; None where it was
+            not given.
+            timeout: Seconds that it may take.
+
+        Returns:
+            A line for each thing that was done, for people.
+
+        Raises:
+            BadArgument: The backend does not know an option that was given.
+            StoreUnavailable: The database did not answer in time.
+            StoreRefused: The database refused.
+        """
+
+    async def check(self, timeout: float) -> Sequence[Finding]:
+        """Check the database, and say how to fix what is wrong."""
+
+    async def raise_token_floor(self, floor: int, roles: Sequence[str], timeout: float) -> int:
+        """Make every later token greater than `floor`, for all roles and for `roles`; how many rows
+        it changed."""
