@@ -8,12 +8,12 @@ import contextvars
 import inspect
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, Union
 
 from coord.core import validation
-from coord.core.lease import Lease
+from coord.core.lease import Lease, LossReason
 from coord.core.timing import Instant
 from coord.election.term import Term, _current
 from coord.runtime import log, threads
@@ -22,6 +22,16 @@ from coord.runtime.threads import Latch
 Function = TypeVar("Function", bound=Callable[..., Any])
 Job = Callable[[], Coroutine[Any, Any, None]]
 Functions = tuple[Callable[..., Any], ...]
+
+ElectedCallback = Callable[[Term], object]
+LostCallback = Callable[[Term, LossReason], object]
+NewLeaderCallback = Callable[[Lease], object]
+OnElected = Union[ElectedCallback, Sequence[ElectedCallback], None]
+"""`on_elected`: a function, plain or async, that takes the term; or a list of them."""
+OnLost = Union[LostCallback, Sequence[LostCallback], None]
+"""`on_lost`: a function, plain or async, that takes the term and the reason; or a list of them."""
+OnNewLeader = Union[NewLeaderCallback, Sequence[NewLeaderCallback], None]
+"""`on_new_leader`: a function, plain or async, that takes the lease; or a list of them."""
 
 current_dispatcher: contextvars.ContextVar[object] = contextvars.ContextVar(
     "coord_callback_of", default=None
@@ -203,18 +213,18 @@ class CallbackRunner:
     """Each method returns at once; what it announces is called after all that was announced
     before."""
 
-    __slots__ = ("_callbacks", "_dispatcher", "_now", "_role", "running")
+    __slots__ = ("_callbacks", "dispatcher", "_now", "_role", "running")
 
     def __init__(
         self, role: str, callbacks: Callbacks, dispatcher: Dispatcher, now: Callable[[], Instant]
     ) -> None:
-        self._role, self._callbacks, self._dispatcher, self._now = role, callbacks, dispatcher, now
+        self._role, self._callbacks, self.dispatcher, self._now = role, callbacks, dispatcher, now
         self.running: RunningCallback | None = None
 
     @property
     def idle(self) -> bool:
         """Whether all that was announced has been called."""
-        return self._dispatcher.idle
+        return self.dispatcher.idle
 
     def elected(self, term: Term, failed: Callable[[], None]) -> None:
         """`on_elected`, up to the first that raises; then `failed()`, on the dispatcher's
@@ -226,23 +236,23 @@ class CallbackRunner:
             if await self._call(self._callbacks.elected, term, term, stop_at_error=True):
                 failed()
 
-        self._dispatcher.put(job)
+        self.dispatcher.put(job)
 
     def lost(self, term: Term) -> Latch:
         """`on_lost`. The flag is set when that is over, and with it every job that ran under the
         term."""
         ended = Latch()
         if (
-            not self._callbacks.lost and self._dispatcher.idle
+            not self._callbacks.lost and self.dispatcher.idle
         ):  # nobody to call: a handover does not wait for a thread
-            term._when_idle(ended.set)
+            term._on_idle(ended.set)
             return ended
 
         async def job() -> None:
             await self._call(self._callbacks.lost, term, term, term.reason)
-            term._when_idle(ended.set)
+            term._on_idle(ended.set)
 
-        self._dispatcher.put(job)
+        self.dispatcher.put(job)
         return ended
 
     def new_leader(self, lease: Lease) -> None:
@@ -252,7 +262,7 @@ class CallbackRunner:
             await self._call(self._callbacks.new_leader, None, lease)
 
         if self._callbacks.new_leader:
-            self._dispatcher.put(job)
+            self.dispatcher.put(job)
 
     async def _call(
         self, functions: Functions, term: Term | None, *args: Any, stop_at_error: bool = False
@@ -267,7 +277,7 @@ class CallbackRunner:
             try:
                 outcome = function(*args)
                 if inspect.isawaitable(outcome):
-                    await self._dispatcher.settle(outcome)
+                    await self.dispatcher.settle(outcome)
             except (Exception, SystemExit, asyncio.CancelledError) as err:
                 if isinstance(err, asyncio.CancelledError) and _cancelled():
                     raise

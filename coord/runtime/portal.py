@@ -224,6 +224,21 @@ class HasPortal(Protocol):
         """Close within a few seconds, because the process ends. Raises nothing."""
 
 
+def end_threads(host: HasPortal) -> None:
+    """End everything in `host.on_close`: first all threads, then all registrations at once."""
+    ending = tuple(host.on_close)
+    for thing in ending:
+        thing.halt()
+    for thing in ending:
+        thing.join()
+    if ending:
+        host.portal.call(functools.partial(_unregister_all, ending))
+
+
+async def _unregister_all(things: tuple[ClosesInThread, ...]) -> None:
+    await asyncio.gather(*(thing.unregister() for thing in things))
+
+
 class Facade(Protocol[A_co]):
     """A sync object in front of an async one, which lives on the loop of a portal."""
 

@@ -135,7 +135,7 @@ def test_it_stays_listed_and_runs_out_with_its_process() -> None:
             if not await asyncio.sleep(0.1)
         ]
         assert [waits.candidate] in seen
-        crowd._waiting._task.cancel()  # type: ignore[union-attr] # as if the process had been killed
+        crowd.session._announcer._task.cancel()  # type: ignore[union-attr] # as if the process had been killed
         await asyncio.sleep(1.2)
         assert await leader.candidates() == []
 

@@ -103,7 +103,7 @@ class Flaky:
 @pytest.fixture
 def flaky(monkeypatch: pytest.MonkeyPatch) -> Any:
     registry = ServiceRegistry("memory://")
-    registry.coordinator.inner._timeout = 0.05
+    registry.inner.session.timeout = 0.05
     registry.inner.records = flaky = Flaky(registry.inner.records)  # type: ignore[assignment]
     yield registry, flaky
     registry.close()

@@ -43,7 +43,7 @@ def test_a_role_is_lost_for_the_reason_given_and_won_again(
         assert not lead.wait(0.05)  # until somebody says so
         coord_election.win("r")
         assert lead.term.token > first.token
-    assert told[2:] == [lead.inner._standing.term.token, LossReason.RELEASED]  # type: ignore[union-attr]
+    assert told[2:] == [lead.inner._elector.term.token, LossReason.RELEASED]  # type: ignore[union-attr]
 
 
 def test_nothing_to_lose_is_an_error(coord_election: ElectionKit) -> None:  # noqa: F811
