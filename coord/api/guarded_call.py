@@ -49,8 +49,8 @@ class GuardedCall:
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         lead, began = self._candidate(), time.monotonic()
-        engine = lead.coordinator.portal
-        term = lead.held or engine.call(lambda: self._acquire(lead))
+        portal = lead.coordinator.portal
+        term = lead.held or portal.call(lambda: self._acquire(lead))
         if term is None:
             return None
         try:
@@ -61,17 +61,17 @@ class GuardedCall:
 
     async def call_async(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         lead, began = self._candidate(), time.monotonic()
-        engine = lead.coordinator.portal
+        portal = lead.coordinator.portal
         # The candidate lives on coord's own thread, so that renewals do not depend on how busy this
         # loop is.
-        term = lead.held or await engine.submit(self._acquire(lead))
+        term = lead.held or await portal.submit(self._acquire(lead))
         if term is None:
             return None
         try:
             return await run_async_under_term(term, self._at_most, function, *args, **kwargs)
         finally:
             if self._per_call:
-                await asyncio.shield(engine.submit(lead.inner.stop(linger=self._linger(began))))
+                await asyncio.shield(portal.submit(lead.inner.stop(linger=self._linger(began))))
 
     async def _acquire(self, lead: Leadership) -> Term | None:
         """The term to run under, or None to skip the call; on coord's loop."""

@@ -71,7 +71,7 @@ class AsyncLeadership(CallbackDecorators):
         "_dispatcher",
         "_elector",
         "_fork_generation",
-        "_options",
+        "options",
         "_session",
         "callbacks",
         "role",
@@ -98,7 +98,7 @@ class AsyncLeadership(CallbackDecorators):
         dispatcher: Dispatcher | None = None,
     ) -> None:
         self.role = validation.role(role)
-        self._options = CandidateOptions.validated(
+        self.options = CandidateOptions.validated(
             Timing.of(ttl, renew_every, attempt_timeout, margin),
             info,
             drain_timeout,
@@ -121,7 +121,7 @@ class AsyncLeadership(CallbackDecorators):
     @property
     def timing(self) -> Timing:
         """The durations of its lease."""
-        return self._options.timing
+        return self.options.timing
 
     @property
     def is_leader(self) -> bool:
@@ -172,7 +172,7 @@ class AsyncLeadership(CallbackDecorators):
         if self._fork_generation != process.fork_generation:
             self._dispatcher.forget()
             self._fork_generation = process.fork_generation
-        elector = Elector(self._session, self.role, self._options, self.callbacks, self._dispatcher)
+        elector = Elector(self._session, self.role, self.options, self.callbacks, self._dispatcher)
         self._elector = elector
         self._session.join(elector)
 

@@ -315,7 +315,7 @@ def test_priorities_that_will_not_do(bad: object) -> None:
     with coord.Coordinator("memory://") as c:
         with pytest.raises(BadArgument, match=r"priority: .*from -1000 to 1000"):
             c.leadership("r", priority=bad)
-        assert c.leadership("r", priority=-1000).inner.priority == -1000
+        assert c.leadership("r", priority=-1000).inner.options.priority == -1000
         with pytest.raises(BadArgument, match="role"):
             c.candidates("")
 

@@ -139,10 +139,10 @@ def test_an_order_waits_for_a_leader_that_does_not_listen_for_a_while(two: Two) 
     with two[0].leadership("r", ttl=0.6) as lead:
         assert lead.wait(5)
         assert eventually(lambda: wishes._task is not None)
-        two[0].portal.loop().call_soon_threadsafe(wishes.end)
+        two[0].portal.loop().call_soon_threadsafe(wishes.stop)
         two[1].request_step_down("r", by="takeover_delay", cooldown=0)
         time.sleep(1.3)  # two ttls
-        two[0].portal.loop().call_soon_threadsafe(wishes.begin)
+        two[0].portal.loop().call_soon_threadsafe(wishes.start)
         # Where the machine was so slow that the term had ended by itself, the order was for a term
         # that is over.
         assert eventually(
@@ -193,5 +193,5 @@ async def _silence(lead: Leadership) -> None:
     """As if its process had died: it neither claims nor says farewell."""
     standing = lead.inner._elector
     assert standing is not None
-    standing._listen_no_more()
+    standing._unfollow()
     standing.task.cancel()

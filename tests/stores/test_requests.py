@@ -62,7 +62,7 @@ def test_a_lease_is_given_back_and_taken_in_the_turn_in_which_that_is_known() ->
             leads.stop()
             assert [type(one) for one in store.begun] == [Release]
             (row,) = await store.read(["r"], 1)
-            waits._hinted(row)
+            waits._row_seen(row)
             assert [type(one) for one in store.begun] == [Release, Claim]
             assert await new.wait(1)
             await leads.task
@@ -105,7 +105,7 @@ def test_one_that_never_answers_is_given_up_as_any_other() -> None:
             assert [type(one) for one in store.begun] == [Release]
             await asyncio.wait({lead._elector.task}, timeout=5)
             assert not lead.started
-            assert coordinator._prompting.under_way == 0
+            assert coordinator.session._immediate.under_way == 0
 
     asyncio.run(body())
 
@@ -123,7 +123,7 @@ def test_a_loop_that_ends_gives_back_what_was_under_way() -> None:
         lead._elector.stop()
         lead._elector.task.cancel()
         await asyncio.wait({lead._elector.task})
-        assert coordinator._prompting.under_way == 0
+        assert coordinator.session._immediate.under_way == 0
         await coordinator.close()
         return (await store.read(["r"], 1))[0]
 

@@ -14,7 +14,7 @@ import pytest
 
 import coord
 from coord import LossReason
-from coord.api import coordinator
+from coord.api.coordinator import default
 from coord.testing import ElectionKit, Fault
 
 ROOT = Path(__file__).parent.parent.parent
@@ -131,10 +131,10 @@ def test_a_fault_in_the_store_is_lived_through(coord_election: ElectionKit) -> N
 
 
 def test_the_default_coordinator_is_put_back() -> None:
-    before = coordinator._default.coordinator
+    before = default.get()
     with ElectionKit().as_default() as kit:
-        assert coordinator.default() is kit.coordinator
-    assert coordinator._default.coordinator is before
+        assert default.get() is kit.coordinator
+    assert default.get() is before
 
 
 def test_the_plugin_is_registered() -> None:
