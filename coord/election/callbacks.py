@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar, Union
 
-from coord.core import validation
 from coord.core.lease import Lease, LossReason
 from coord.core.timing import Instant
 from coord.election.term import Term, _current
+from coord.errors import BadArgument
 from coord.runtime import log, threads
 from coord.runtime.threads import Latch
 
@@ -61,7 +61,36 @@ class Callbacks:
     def listed(given: object, argument: str) -> Functions:
         """One function, several, or None, as a tuple."""
         several = given if isinstance(given, (list, tuple)) else [] if given is None else [given]
-        return tuple([validation.callback(one, argument) for one in several])
+        return tuple([validate_callback(function, argument) for function in several])
+
+
+PARAMETERS = {
+    "on_elected": ("term",),
+    "on_lost": ("term", "reason"),
+    "on_new_leader": ("lease",),
+}
+"""What each kind of callback is called with."""
+
+
+def validate_callback(function: Any, argument: str) -> Any:
+    """Return `function` if it can be called with the arguments of its kind.
+
+    Raises:
+        BadArgument: It is no function, or it cannot be called with these arguments.
+    """
+    names = PARAMETERS[argument]
+    call = f"{argument}({', '.join(names)})"
+    if not callable(function):
+        raise BadArgument(argument, function, f"a function, plain or async, called as {call}")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some functions written in C have no signature
+        return function
+    try:
+        signature.bind(*names)
+    except TypeError as err:
+        raise BadArgument(argument, function, f"a function that takes {call} ({err})") from None
+    return function
 
 
 class CallbackDecorators:
@@ -73,17 +102,17 @@ class CallbackDecorators:
 
     def on_elected(self, function: Function) -> Function:
         """Adds a callback; usable as a decorator."""
-        self.callbacks.elected += (validation.callback(function, "on_elected"),)
+        self.callbacks.elected += (validate_callback(function, "on_elected"),)
         return function
 
     def on_lost(self, function: Function) -> Function:
         """Adds a callback; usable as a decorator."""
-        self.callbacks.lost += (validation.callback(function, "on_lost"),)
+        self.callbacks.lost += (validate_callback(function, "on_lost"),)
         return function
 
     def on_new_leader(self, function: Function) -> Function:
         """Adds a callback; usable as a decorator."""
-        self.callbacks.new_leader += (validation.callback(function, "on_new_leader"),)
+        self.callbacks.new_leader += (validate_callback(function, "on_new_leader"),)
         return function
 
 

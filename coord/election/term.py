@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from coord.core.lease import LossReason
 from coord.core.timing import Instant
-from coord.errors import LeadershipLost
+from coord.errors import CoordError, LeadershipLost
 from coord.runtime import clock, process
 from coord.runtime.threads import Latch
 
@@ -328,6 +328,20 @@ def current_term() -> Term | None:
     None elsewhere. A thread that the job starts does not inherit it: hand the term over.
     """
     return _current.get()
+
+
+def require_term() -> Term:
+    """Return the term that the calling code runs under; the twin of `current_term` for code that always has one.
+
+    Raises:
+        CoordError: The calling code runs under no term.
+    """
+    term = _current.get()
+    if term is None:
+        raise CoordError(
+            "no current term: call require_term() inside @leader_only, Leadership.run or on_elected"
+        )
+    return term
 
 
 # -- Running a job under a term: the job finds the term, the leadership knows that it runs, a
