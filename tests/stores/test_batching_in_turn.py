@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import pytest
 
 from coord import AsyncCoordinator
-from coord.election import session
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Failure, Renew, Result
+from coord.election import session
 from coord.runtime.timers import LightSemaphore
 from coord.stores.batching import MANY, RenewalBatcher
 from coord.stores.memory.store import MemoryStore

@@ -65,7 +65,9 @@ def purge(ttls: float, yes: bool, as_json: bool, url: str | None) -> None:
         deleted = coordinator.services.purge_stale_services(ttls)["deleted"]
         inner, notices = coordinator.inner, None
         try:
-            notices = coordinator.portal.call(lambda: inner.board.purge(inner._timeout))
+            notices = coordinator.portal.call(
+                lambda: inner.announcements.purge(inner.session.timeout)
+            )
         except (NotSetUp, BadArgument) as err:
             click.echo(f"coord purge: {output.one_line(str(err))}", err=True)
     if as_json:
