@@ -109,9 +109,7 @@ def health(
     validation.number(max_lag, "max_lag", low=0, above=True)
     if coordinator is None:
         observed: Iterable[Session] = sessions()
-    elif isinstance(coordinator, Coordinator):
-        observed = [coordinator.session]
-    elif isinstance(coordinator, AsyncCoordinator):
+    elif isinstance(coordinator, (Coordinator, AsyncCoordinator)):
         observed = [coordinator.session]
     else:
         raise BadArgument(

@@ -71,9 +71,9 @@ class AsyncLeadership(CallbackDecorators):
         "_dispatcher",
         "_elector",
         "_fork_generation",
-        "options",
         "_session",
         "callbacks",
+        "options",
         "role",
     )
 

@@ -242,7 +242,7 @@ class CallbackRunner:
     """Each method returns at once; what it announces is called after all that was announced
     before."""
 
-    __slots__ = ("_callbacks", "dispatcher", "_now", "_role", "running")
+    __slots__ = ("_callbacks", "_now", "_role", "dispatcher", "running")
 
     def __init__(
         self, role: str, callbacks: Callbacks, dispatcher: Dispatcher, now: Callable[[], Instant]

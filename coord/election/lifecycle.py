@@ -54,8 +54,8 @@ class TermLifecycle:
     """
 
     __slots__ = (
-        "_callbacks",
         "_at_most",
+        "_callbacks",
         "_changed",
         "_drain",
         "_elected",
@@ -66,8 +66,8 @@ class TermLifecycle:
         "_watchdog",
         "began_at",
         "drain_timeout",
-        "term",
         "still_draining",
+        "term",
     )
 
     def __init__(

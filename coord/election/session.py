@@ -125,7 +125,7 @@ class Session:
         self._feed = SharedFeed(lambda: self.store, self.leaders.invalidate)
         self._announcer = CandidateAnnouncer(lambda: self.announcements)
         self._requests = RequestListener(lambda: self.announcements, self._request_arrived)
-        self._suspends = SuspendDetector(self.members, lambda: self.now())
+        self._suspends = SuspendDetector(self.members, lambda: self.now())  # noqa: PLW0108 # tests replace `now` later
         self.__dict__.pop("announcements", None)  # the child of a fork makes its own
 
     # -- the store ---------------------------------------------------------------------------------

@@ -135,7 +135,7 @@ class _Call(Generic[T]):
     `asyncio.run_coroutine_threadsafe` tells it by way of two futures and a turn of the loop more,
     for which a sync call would wait each time."""
 
-    __slots__ = ("_done", "_error", "_before", "_task", "_value", "_work", "loop")
+    __slots__ = ("_before", "_done", "_error", "_task", "_value", "_work", "loop")
 
     def __init__(
         self,

@@ -268,10 +268,10 @@ def test_the_feed(url: str) -> None:
 POST = """
 import asyncio, sys
 from coord import urls
-from coord.notice import Notice
+from coord.core.announcements import Announcement
 async def main():
     store = urls.make_store(sys.argv[1])
-    await store.announcements().post([Notice("theirs", "r", "request", {"from": "afar"}, 60.0, True)], 10)
+    await store.announcements().post([Announcement("theirs", "r", "request", {"from": "afar"}, 60.0, True)], 10)
     await store.close()
 asyncio.run(main())
 """

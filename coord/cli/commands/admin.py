@@ -174,6 +174,5 @@ def _show(findings: Sequence[Finding], as_json: bool) -> None:
             )
         )
         return
-    from coord.cli import output
 
     output.print_table(("", "what", "found", "what to do"), rows, output.LONGEST)

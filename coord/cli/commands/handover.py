@@ -195,7 +195,6 @@ def _ask(
         if no_wait:
             _say(asked, None, as_json)
             return
-        pass
 
         came = coordinator.portal.call(
             functools.partial(outcome, coordinator.inner, asked, timeout)

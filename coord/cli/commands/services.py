@@ -26,7 +26,6 @@ def services(role: str | None, as_json: bool, url: str | None) -> None:
     if not found:
         click.echo(f"no healthy services on {where}")
         return
-    from coord.cli import output
 
     output.print_table(
         SERVICE_FIELDS, [[record.get(name) for name in SERVICE_FIELDS] for record in found]
@@ -82,7 +81,6 @@ def _services(count: int) -> str:
 
 
 def _show(stale: list[dict[str, object]]) -> None:
-    from coord.cli import output
 
     if stale:
         output.print_table(
