@@ -9,13 +9,18 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-from coord.errors import AccessDenied, StoreRefused
+from coord.errors import AccessDenied, CoordError, StoreRefused
 from coord.stores.protocol import Finding, Level
 from coord.stores.rethinkdb import driver, setup
-from coord.stores.rethinkdb.errors import QueryError
 from coord.stores.rethinkdb.pool import Pool
-from coord.stores.rethinkdb.setup import MOST_REPLICAS, SERVICES
-from coord.stores.rethinkdb.url import SETTINGS, Address, RethinkURL, parse_url
+from coord.stores.rethinkdb.setup import MOST_REPLICAS
+from coord.stores.rethinkdb.url import (
+    REQUIRED_SETTINGS,
+    SERVICES_TABLE,
+    Address,
+    RethinkURL,
+    parse_url,
+)
 
 OLDEST = (2, 4)
 """The oldest server that coord was tried on."""
@@ -65,7 +70,9 @@ class _Checkup:
             self.pool = reached[0][0]
             async for one in self._servers():
                 yield one
-            for name in dict.fromkeys((self.url.table, SERVICES, self.url.board)):
+            for name in dict.fromkeys(
+                (self.url.table, SERVICES_TABLE, self.url.announcements_table)
+            ):
                 async for one in self._table(name):
                     yield one
         finally:
@@ -85,13 +92,13 @@ class _Checkup:
             before = time.time()
             theirs = await pool.run(self.r.now().to_epoch_time(), self.timeout)
             after = time.time()
-        except QueryError as trouble:
+        except CoordError as error:
             advice = (
                 "check user, password and TLS"
-                if trouble.refused
+                if isinstance(error, StoreRefused)
                 else "is it up, and is the address right?"
             )
-            return [Finding("error", what, trouble.detail, advice)], None
+            return [Finding("error", what, str(error), advice)], None
         offset = (host, theirs - (before + after) / 2, (after - before) / 2)
         return [
             Finding(
@@ -126,8 +133,8 @@ class _Checkup:
             rows = await self.ask(
                 self.r.db("rethinkdb").table("server_status").pluck("name", {"process": "version"})
             )
-        except QueryError as trouble:
-            yield self._unseen("servers", trouble)
+        except CoordError as error:
+            yield self._unseen("servers", error)
             return
         self.servers = len(rows)
         versions = sorted({str(row["process"]["version"]) for row in rows})
@@ -150,26 +157,31 @@ class _Checkup:
                 table.get(["coord", "doctor"]).replace(lambda row: row)
             )  # no such row: nothing is written
             yield Finding("ok", what, "is there, and can be read and written")
-        except QueryError as trouble:
+        except CoordError as error:
             level: Level = "error" if name == self.url.table else "warn"
-            advice = "grant it read and write" if trouble.refused is AccessDenied else self.init
+            advice = "grant it read and write" if isinstance(error, AccessDenied) else self.init
             yield Finding(
-                level, what, trouble.detail, advice if trouble.refused else "see the server's log"
+                level,
+                what,
+                str(error),
+                advice if isinstance(error, StoreRefused) else "see the server's log",
             )
             return
         async for one in self._replicas(what, table):
             yield one
-        if name == SERVICES and "role" not in await self._or_nothing(table.index_list()):
+        if name == SERVICES_TABLE and "role" not in await self._or_nothing(table.index_list()):
             yield Finding(
                 "error", what, "has no index role: services cannot be looked up", self.init
             )
         try:
             config = await self.ask(table.config())
-        except QueryError as trouble:
-            yield self._unseen(f"settings of {name}", trouble)
+        except CoordError as error:
+            yield self._unseen(f"settings of {name}", error)
             return
         wrong = [
-            f"{key} is {config[key]}" for key, right in SETTINGS.items() if config[key] != right
+            f"{key} is {config[key]}"
+            for key, right in REQUIRED_SETTINGS.items()
+            if config[key] != right
         ]
         if wrong and name == self.url.table:
             yield Finding(
@@ -221,18 +233,18 @@ class _Checkup:
     async def _or_nothing(self, term: Any) -> Any:
         try:
             return await self.ask(term)
-        except QueryError:
+        except CoordError:
             return []
 
-    def _unseen(self, what: str, trouble: QueryError) -> Finding:
-        if trouble.refused is AccessDenied:
+    def _unseen(self, what: str, error: CoordError) -> Finding:
+        if isinstance(error, AccessDenied):
             return Finding(
                 "warn",
                 what,
                 f"{self.url.user} may not see them",
                 "run doctor as an admin to check them",
             )
-        return Finding("warn", what, trouble.detail)
+        return Finding("warn", what, str(error))
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from coord.stores.rethinkdb import driver
 from coord.stores.rethinkdb.errors import QueryError, from_row
 from coord.stores.rethinkdb.pool import Pool
 from coord.stores.rethinkdb.queries import rows as row_views
-from coord.stores.rethinkdb.url import SETTINGS, RethinkURL, parse_url
+from coord.stores.rethinkdb.url import REQUIRED_SETTINGS, SERVICES_TABLE, RethinkURL, parse_url
 
 
 async def raise_token_floor(
@@ -55,8 +55,8 @@ async def raise_token_floor(
         raise StoreUnavailable(
             f"raising the tokens of {parsed.redacted} did not end within {timeout:g} s"
         ) from None
-    except QueryError as trouble:
-        raise trouble.error() from None
+    except QueryError as error:
+        raise error.error() from None
     finally:
         await pool.close()
 
@@ -65,7 +65,7 @@ async def _both(pool: Pool, made: Any, lifted: Any, timeout: float) -> tuple[int
     counts = []
     for query, count in ((lifted, "replaced"), (made, "inserted")):
         report: dict[str, Any] = (
-            {count: 0, "errors": 0} if query is None else await pool.run(query, timeout)
+            {count: 0, "errors": 0} if query is None else await pool.query(query, timeout)
         )
         if report["errors"]:
             raise from_row(report["first_error"])
@@ -124,9 +124,9 @@ def hook_of(config: Mapping[str, Any]) -> Literal["guard", "other"] | None:
 
 # -- Tables of one name: which one stays. Everybody who looks comes to the same result, and no
 # record is ever lost. Twins cannot be addressed by their name, so each but the first by id is
-# renamed to `<name>_twin_<id>`; from then on the name means one table again, and the renamed can be
-# looked into. An empty one is dropped, by its id. If the first is empty and one twin is not, that
-# twin gets the name. If two hold records, people must decide, and `NotSetUp` says so: a table that
+# renamed to `<name>_duplicate_<id>`; from then on the name means one table again, and the renamed can be
+# looked into. An empty one is dropped, by its id. If the first is empty and one duplicate is not, that
+# duplicate gets the name. If two hold records, people must decide, and `NotSetUp` says so: a table that
 # has the name and records keeps both, otherwise nothing has the name until they did, for an empty
 # table of leases would count its tokens from 1 again.
 #
@@ -148,8 +148,8 @@ class Asker(Protocol):
 
 
 def duplicate_name(name: str, table_id: str) -> str:
-    """What a twin is called once it is known as one."""
-    return f"{name}_twin_{table_id.replace('-', '')[:12]}"
+    """What a duplicate is called once it is known as one."""
+    return f"{name}_duplicate_{table_id.replace('-', '')[:12]}"
 
 
 async def merge_duplicate_tables(asker: Asker, name: str) -> list[str]:
@@ -158,13 +158,13 @@ async def merge_duplicate_tables(asker: Asker, name: str) -> list[str]:
     tables = asker.system.table("table_config")
     mine = tables.filter({"db": asker.url.database})
     found = await asker.ask(mine.pluck("id", "name").coerce_to("array"))
-    pattern = re.compile(re.escape(name) + r"_twin_[0-9a-f]{12}")
+    pattern = re.compile(re.escape(name) + r"_duplicate_[0-9a-f]{12}")
     named = sorted(one["id"] for one in found if one["name"] == name)
     renamed = {one["id"] for one in found if pattern.fullmatch(one["name"])}
     if len(named) < 2 and not renamed:
         return []
-    for twin in named[1:]:
-        await asker.ask(tables.get(twin).update({"name": duplicate_name(name, twin)}))
+    for duplicate in named[1:]:
+        await asker.ask(tables.get(duplicate).update({"name": duplicate_name(name, duplicate)}))
     await asyncio.sleep(SETTLE)
     others = sorted(renamed.union(named[1:]))
     empty = {one for one in others if await _is_empty(asker, duplicate_name(name, one))}
@@ -198,10 +198,10 @@ async def _is_empty(asker: Asker, name: str) -> bool:
                     asker.r.db(asker.url.database).table(name, read_mode="majority").is_empty()
                 )
             )
-        except QueryError as trouble:
-            if "does not exist" in trouble.detail:
+        except QueryError as error:
+            if "does not exist" in error.detail:
                 return True
-            if trouble.refused is not None or not trouble.elsewhere:
+            if error.permanent is not None or not error.retryable:
                 raise
             await asyncio.sleep(0.1)  # renamed a moment ago, not ready just yet
     return False
@@ -210,19 +210,17 @@ async def _is_empty(asker: Asker, name: str) -> bool:
 # -- Making the database and its tables, and mending what is half made. `coord init` and `await
 # set_up(url)` do this. `table_create` is not exclusive: eight at once make eight tables of one
 # name, and every later query on it fails as ambiguous. So one process does the work at a time, and
-# twins that are there all the same are brought together:
+# duplicates that are there all the same are brought together:
 # * The lock is a database, `<database>__coord_setup`: `db_create` refuses a name that is taken, on
 # one server at least, and all who set up the same URL go to the first of its servers that answers.
 # A lock that has stood for `STALE` seconds on the clock of one who waits is taken down by its id:
 # its owner has died.
 # * The lock is a courtesy, not what makes it right (servers of a cluster that are cut off from each
-# other would both create it). What makes it right is that twins are merged at the end of every run,
-# by everybody in the same way: `twins.py`. Everything is looked at before it is changed, so that it
+# other would both create it). What makes it right is that duplicates are merged at the end of every run,
+# by everybody in the same way: `duplicates.py`. Everything is looked at before it is changed, so that it
 # can be run again at any time, and finishes what a run that was killed has left.
 #
 
-SERVICES = "services"
-"""The table of the service registry, which doublethink uses by the same name."""
 STALE = 20.0
 MOST_REPLICAS = 3
 ATTEMPTS = 8
@@ -253,7 +251,7 @@ async def set_up(
     fewer. A table of leases that has fewer gets them. `guard`: have the server refuse deletes and
     falling tokens in the table of leases (`guard.py`), or no longer; None leaves that as it is.
     Idempotent. Any number of processes may do this at once; each returns when all is ready.
-    `timeout` is in seconds. Raises `StoreUnavailable`, `AccessDenied` or `NotSetUp` (twins that
+    `timeout` is in seconds. Raises `StoreUnavailable`, `AccessDenied` or `NotSetUp` (duplicates that
     both hold records; a write hook of somebody else's in the guard's place)."""
     parsed = parse_url(url) if isinstance(url, str) else url
     deadline = time.monotonic() + validation.number(timeout, "timeout", low=0, above=True)
@@ -265,8 +263,8 @@ async def set_up(
         raise StoreUnavailable(
             f"setting up {parsed.redacted} did not end within {timeout:g} s"
         ) from None
-    except QueryError as trouble:
-        raise trouble.error() from None
+    except QueryError as error:
+        raise error.error() from None
     finally:
         await pool.close()
 
@@ -285,13 +283,13 @@ class _SetUp:
             for attempt in range(1, ATTEMPTS + 1):
                 try:
                     await self._mend()
-                except QueryError as trouble:
-                    # Somebody else's twin came up or went away meanwhile, or a table is not ready
+                except QueryError as error:
+                    # Somebody else's duplicate came up or went away meanwhile, or a table is not ready
                     # just yet, or somebody made or renamed one between our look and our change.
                     again = (
-                        trouble.elsewhere
-                        or trouble.refused is NotSetUp
-                        or "already exists" in trouble.detail
+                        error.retryable
+                        or error.permanent is NotSetUp
+                        or "already exists" in error.detail
                     )
                     if attempt == ATTEMPTS or not again:
                         raise
@@ -306,18 +304,18 @@ class _SetUp:
         replicas = self._replicas or min(
             MOST_REPLICAS, await self.ask(self.system.table("server_status").count())
         )
-        for name in dict.fromkeys((self.url.table, SERVICES, self.url.board)):
+        for name in dict.fromkeys((self.url.table, SERVICES_TABLE, self.url.announcements_table)):
             await self._table(name, replicas)
         await self._index()
 
     async def ask(self, term: Any) -> Any:
         """One query, within what is left of the time."""
-        return await self.pool.run(term, max(self._deadline - time.monotonic(), 0.05))
+        return await self.pool.query(term, max(self._deadline - time.monotonic(), 0.05))
 
     async def _table(self, name: str, replicas: int) -> None:
         leases = name == self.url.table
-        for twin in await merge_duplicate_tables(self, name):
-            self.report.done.append(f"removed an empty twin of the table {name} ({twin})")
+        for duplicate in await merge_duplicate_tables(self, name):
+            self.report.done.append(f"removed an empty duplicate of the table {name} ({duplicate})")
         if name not in await self.ask(self.r.db(self.url.database).table_list()):
             # Asked of the server that has the lock: nobody else creates it meanwhile.
             options = {"shards": 1, "replicas": replicas, "durability": "hard"}
@@ -325,8 +323,10 @@ class _SetUp:
             self.report.done.append(
                 f"created the table {name} with {replicas} replica{'s' if replicas > 1 else ''}"
             )
-            for twin in await merge_duplicate_tables(self, name):
-                self.report.done.append(f"removed an empty twin of the table {name} ({twin})")
+            for duplicate in await merge_duplicate_tables(self, name):
+                self.report.done.append(
+                    f"removed an empty duplicate of the table {name} ({duplicate})"
+                )
         table = self.r.db(self.url.database).table(name)
         await self.ask(table.wait(wait_for="ready_for_writes", timeout=int(self._left())))
         if leases:
@@ -338,7 +338,7 @@ class _SetUp:
         """What makes an acknowledged lease a safe one. The services' table is left as its owner
         wants it."""
         config = await self.ask(table.config())
-        wrong = {name: right for name, right in SETTINGS.items() if config[name] != right}
+        wrong = {name: right for name, right in REQUIRED_SETTINGS.items() if config[name] != right}
         if wrong:
             await self.ask(table.config().update(wrong))
             self.report.done.append(
@@ -374,25 +374,25 @@ class _SetUp:
             await self.ask(
                 table.wait(wait_for="all_replicas_ready", timeout=int(min(self._left(), 10.0)))
             )
-        except QueryError as trouble:
-            if trouble.refused is not None:
+        except QueryError as error:
+            if error.permanent is not None:
                 raise
-            self.report.notes.append(f"not every replica of {name} is ready yet ({trouble.detail})")
+            self.report.notes.append(f"not every replica of {name} is ready yet ({error.detail})")
 
     async def _index(self) -> None:
-        table = self.r.db(self.url.database).table(SERVICES)
+        table = self.r.db(self.url.database).table(SERVICES_TABLE)
         if "role" not in await self.ask(table.index_list()) and await self._create(
             table.index_create("role")
         ):
-            self.report.done.append(f"created the index role on {SERVICES}")
+            self.report.done.append(f"created the index role on {SERVICES_TABLE}")
         await self.ask(table.index_wait("role"))
 
     async def _create(self, term: Any) -> bool:
         """Whether it was made now; False when it is there already."""
         try:
             await self.ask(term)
-        except QueryError as trouble:
-            if "already exists" in trouble.detail:
+        except QueryError as error:
+            if "already exists" in error.detail:
                 return False
             raise
         return True
@@ -419,4 +419,4 @@ class _SetUp:
         finally:
             for one in mine:
                 with contextlib.suppress(QueryError):  # then the next set-up finds that it is stale
-                    await self.pool.run(databases.get(one).delete(), 5.0)
+                    await self.pool.query(databases.get(one).delete(), 5.0)

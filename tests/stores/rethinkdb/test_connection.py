@@ -120,7 +120,7 @@ def test_one_slow_query_spoils_no_other(server: Server) -> None:
 
     async def body() -> None:
         async with opened(server.url()) as store:
-            pool = store._pool
+            pool = store.pool
             await store.open(5)
             first = pool._shared
             # r.js takes as long as it is told to; the three are on one connection.
@@ -146,7 +146,7 @@ def test_a_cancelled_query_is_given_up_like_a_late_one(server: Server) -> None:
     async def body() -> None:
         async with opened(server.url()) as store:
             await store.open(5)
-            first = store._pool._shared
+            first = store.pool._shared
             server.freeze()
             asked = asyncio.ensure_future(store.claim(Claim("role", "a", 1, 30.0), 20))
             await asyncio.sleep(0.1)
@@ -205,17 +205,17 @@ def test_answers_that_come_in_pieces_or_together(
     """The bytes of a connection come as they like: one by one, or many answers at once."""
     whole, kept = Connection.data_received, bytearray()
 
-    def one_by_one(wire: Connection, data: bytes) -> None:
+    def one_by_one(connection: Connection, data: bytes) -> None:
         for byte in data:
-            whole(wire, bytes([byte]))
+            whole(connection, bytes([byte]))
 
-    def together(wire: Connection, data: bytes) -> None:
+    def together(connection: Connection, data: bytes) -> None:
         kept.extend(data)
-        asyncio.get_running_loop().call_later(0.2, at_once, wire)
+        asyncio.get_running_loop().call_later(0.2, at_once, connection)
 
-    def at_once(wire: Connection) -> None:
+    def at_once(connection: Connection) -> None:
         if kept:
-            whole(wire, bytes(kept))
+            whole(connection, bytes(kept))
             kept.clear()
 
     async def body() -> None:
@@ -223,7 +223,7 @@ def test_answers_that_come_in_pieces_or_together(
             monkeypatch.setattr(Connection, "data_received", one_by_one)
             await store.open(5)
             texts = [f"{number}" * 500 for number in range(10)]
-            asked = [store._pool.run(r.expr(text), 5) for text in texts]
+            asked = [store.pool.query(r.expr(text), 5) for text in texts]
             monkeypatch.setattr(Connection, "data_received", together)
             assert await asyncio.gather(*asked) == texts
 
@@ -241,10 +241,10 @@ def test_what_is_begun_is_sent_before_it_is_awaited(rethinkdb_url: str) -> None:
             await asyncio.sleep(0.2)
             assert [row.holder for row in await store.read(["r"], 5)] == ["a"]
             assert answered(await sent).lease.token == 1
-            first = store._pool._shared
+            first = store.pool._shared
             _discard(store.begin(Release("r", "a", 1, 2), 5))
             assert (
-                store._pool._shared is None
+                store.pool._shared is None
             )  # what may still come on that connection is for nobody
             assert first is not None
             assert first.closed
@@ -262,16 +262,16 @@ def test_a_history_that_somebody_edited_hinders_no_handover(
     async def body() -> None:
         async with opened(rethinkdb_url) as store:
             assert answered(await store.claim(Claim("r", "a", 1, 30.0), 5)).applied
-            await store._pool.run(row.update({"history": history}), 5)
+            await store.pool.query(row.update({"history": history}), 5)
             assert answered(await store.release(Release("r", "a", 1, 2), 5)).applied
-            await store._pool.run(row.update({"history": history}), 5)
+            await store.pool.query(row.update({"history": history}), 5)
             assert (
                 answered(
                     await store.claim(Claim("r", "b", 1, 30.0, expected=Revision(None, 1, 2)), 5)
                 ).lease.token
                 == 2
             )
-            await store._pool.run(row.update({"history": history}), 5)
+            await store.pool.query(row.update({"history": history}), 5)
             assert answered(await store.claim(Claim("r", "b", 2, 30.0), 5)).lease.token == 3
             assert [term.token for term in await store.past(None, 5)][:1] == [3]
 
@@ -301,7 +301,7 @@ def test_a_term_that_an_older_coord_began_is_closed_by_its_release(
         async with opened(rethinkdb_url) as store:
             assert answered(await store.claim(Claim("r", "a", 1, 30.0), 5)).applied
             before = {**began, "token": 0, "until": 900.0, "reason": "taken"}
-            await store._pool.run(row.update({"history": [before, began]}), 5)
+            await store.pool.query(row.update({"history": [before, began]}), 5)
             given_back = answered(await store.release(release, 5)).lease
             (last, first) = await store.past(["r"], 5)
             assert (first.until, first.reason) == (900.0, "taken")
@@ -322,7 +322,7 @@ def test_a_token_that_somebody_edited(rethinkdb_url: str, token: object) -> None
         async with opened(rethinkdb_url) as store:
             assert answered(await store.claim(Claim("r", "a", 1, 30.0), 5)).applied
             assert answered(await store.release(Release("r", "a", 1, 2), 5)).applied
-            await store._pool.run(row.update({"token": token}), 5)
+            await store.pool.query(row.update({"token": token}), 5)
             result = await store.claim(Claim("r", "b", 1, 30.0), 5)
             if token == MAX_TOKEN:
                 assert "at its end" in failed(result).detail
@@ -618,7 +618,7 @@ def test_a_fork_leaves_the_parents_connections_alone(rethinkdb_url: str) -> None
             pid = os.fork()
             if pid == 0:
                 store.abandon()
-                os._exit(0 if store._pool._shared is None and not store._pool._wires else 1)
+                os._exit(0 if store.pool._shared is None and not store.pool._connections else 1)
             _, status = await asyncio.to_thread(os.waitpid, pid, 0)
             assert os.waitstatus_to_exitcode(status) == 0
             assert answered(await store.claim(Claim("role", "a", 1, 30.0), 5)).applied

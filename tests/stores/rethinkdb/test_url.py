@@ -72,7 +72,7 @@ BAD = [
 def test_what_is_refused(text: str) -> None:
     with pytest.raises(BadArgument) as caught:
         parse_url(text, NONE)
-    assert str(caught.value).startswith("url: ")
+    assert str(caught.value).startswith(("url: ", "invalid url "))
 
 
 SECRET = "geheim"
@@ -98,7 +98,7 @@ def test_a_password_shows_in_no_error(text: str) -> None:
 def test_a_password_shows_nowhere_else() -> None:
     url = parse_url(f"rethinkdb://u:{SECRET}@db/x", NONE)
     store = RethinkDBStore(url)
-    assert SECRET not in f"{url!r} {url} {url.redacted} {store!r} {store.url} {store._pool!r}"
+    assert SECRET not in f"{url!r} {url} {url.redacted} {store!r} {store.url} {store.pool!r}"
     assert url.redacted == "rethinkdb://u:***@db:28015/x"
     assert pickle.loads(pickle.dumps(url)).password == SECRET
 

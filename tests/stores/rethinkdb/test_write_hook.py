@@ -123,7 +123,7 @@ def test_a_user_with_rights_on_the_tables_alone_leads_all_the_same(rethinkdb_url
         .table("users")
         .insert({"id": "few", "password": "geheim"}, conflict="replace"),
     )
-    tables = ("coord_leases", "coord_board", "services")
+    tables = ("coord_leases", "coord_announcements", "services")
     ask(
         rethinkdb_url,
         *(db(rethinkdb_url).table(t).grant("few", {"read": True, "write": True}) for t in tables),

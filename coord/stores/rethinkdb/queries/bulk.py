@@ -20,13 +20,13 @@ from coord.stores.rethinkdb.queries.swaps import ClaimShape
 
 Kind = ClaimShape | str
 """Of a claim, which parts it has."""
-RELEASE, ALONE = "release", "alone"
+RELEASE, UNBATCHABLE = "release", "alone"
 MOST = 500
 """Swaps to one query."""
 
 
 def parts(asked: Sequence[Claim | Release]) -> list[tuple[Kind, list[Claim | Release]]]:
-    """What goes as one query each, but for those of `ALONE`."""
+    """What goes as one query each, but for those of `UNBATCHABLE`."""
     kinds: dict[Kind, list[Claim | Release]] = {}
     for one in asked:
         kinds.setdefault(_kind(one), []).append(one)
@@ -39,8 +39,8 @@ def parts(asked: Sequence[Claim | Release]) -> list[tuple[Kind, list[Claim | Rel
 
 def _kind(swap: Claim | Release) -> Kind:
     if isinstance(swap, Claim):
-        return ClaimShape.of(swap, careful=False)
-    return RELEASE if swap.linger <= 0 else ALONE  # which hands over, or lets the lease rest
+        return ClaimShape.of(swap, strict=False)
+    return RELEASE if swap.linger <= 0 else UNBATCHABLE  # which hands over, or lets the lease rest
 
 
 class BulkQueries:
@@ -70,17 +70,17 @@ class BulkQueries:
 
         # What cannot be written is not made where there is no row to meet.
         rows = given.map(lambda one: {"id": one["role"], "asked": one, "never": self._r.minval})
-        return self._told(rows, met)
+        return self._report(rows, met)
 
     def _made(self, given: Any, of: ClaimShape) -> Any:
-        return self._told(
+        return self._report(
             given.map(
                 lambda asked: swap_queries.taken(asked, self._r.expr(swap_queries.blank()), of)
             ),
             lambda _id, old, _new: old,
         )
 
-    def _told(self, rows: Any, conflict: Callable[[Any, Any, Any], Any]) -> Any:
+    def _report(self, rows: Any, conflict: Callable[[Any, Any, Any], Any]) -> Any:
         written = self._table.insert(
             rows, conflict=conflict, return_changes="always", durability="hard"
         )
@@ -93,14 +93,14 @@ class BulkQueries:
         r = self._r
         if isinstance(of, ClaimShape):
             return r.branch(
-                swap_queries.may_be_had(asked, old, of), swap_queries.taken(asked, old, of), old
+                swap_queries.may_claim(asked, old, of), swap_queries.taken(asked, old, of), old
             )
         return r.branch(
             swap_queries.mine(asked, old), old.merge(swap_queries.given_back(asked, old)), old
         )
 
 
-def makes_rows(of: Kind, asked: Claim | Release) -> bool:
+def creates_row(of: Kind, asked: Claim | Release) -> bool:
     """Whether it may be applied where there is no row."""
     nothing = Revision(None, 0, 0)
     return (
@@ -118,8 +118,8 @@ def results(asked: Sequence[Claim | Release], outcome: Mapping[str, Any]) -> dic
     for change in outcome["written"].get("changes", []):
         row = change.get("new_val") or change.get("old_val")
         if change.get("error"):  # whose it is is not said
-            if (trouble := errors.from_row(change["error"])).unknown:
-                return {one.role: trouble.failure() for one in asked}
+            if (error := errors.from_row(change["error"])).unknown:
+                return {one.role: error.failure() for one in asked}
         elif row and _is_read(swaps[row["id"]], change):
             found[row["id"]] = query_results.one(row["id"], change, outcome["now"])
     return found

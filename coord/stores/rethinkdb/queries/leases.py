@@ -4,7 +4,7 @@ decides and writes.
 A lease runs out at `renewed_at + ttl` by `r.now()`, which is one constant within a query: the wall
 clock of the server that got it. A claim has two forms. The quick one takes the row as coord writes
 it. Where a row written by hand makes it fail, or be refused, it has changed nothing, and the
-careful one is put instead: it looks at the type of every field."""
+strict one is put instead: it looks at the type of every field."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ class Queries:
         self.bulk = BulkQueries(self.table)
         self.up_to_date = self.r.db(url.database).table(url.table, read_mode="majority")
 
-    def claim(self, asked: Claim, *, careful: bool = False) -> bytes:
+    def claim(self, asked: Claim, *, strict: bool = False) -> bytes:
         """rules.claim"""
-        shape = ClaimShape.of(asked, careful)
+        shape = ClaimShape.of(asked, strict)
         if shape not in self._claims:
             self._claims[shape] = InlineTemplate(lambda given: self._claim(given, shape))
         return self._claims[shape].fill(swaps.parameters(asked))
 
-    def likely(self, asked: Claim) -> list[Callable[[], object]]:
+    def warm_up(self, asked: Claim) -> list[Callable[[], object]]:
         """Each builds one of the queries that follow upon such a claim: its candidate gives the
         role back, or takes it when another does, or fails to renew."""
         follower = replace(asked, lost=None, takeover=False)
@@ -66,9 +66,9 @@ class Queries:
             lambda: self.claim(replace(follower, expected=run_out, takeover=True)),
         ]
 
-    def release(self, asked: Release, *, careful: bool = False) -> bytes:
+    def release(self, asked: Release, *, strict: bool = False) -> bytes:
         """rules.release"""
-        form = self._careful_release if careful else self._release
+        form = self._strict_release if strict else self._release
         if asked.linger > 0:
             form = self._lingering if asked.to is None else self._handover
         return form.fill(
@@ -125,11 +125,9 @@ class Queries:
         blank = swaps.blank()
 
         def replaced(old: Any, row: Any) -> Any:
-            return r.branch(
-                swaps.may_be_had(asked, row, shape), swaps.taken(asked, row, shape), old
-            )
+            return r.branch(swaps.may_claim(asked, row, shape), swaps.taken(asked, row, shape), old)
 
-        def carefully(old: Any) -> Any:
+        def strictly(old: Any) -> Any:
             return r.branch(old.eq(None), blank, row_views.strict_view(old)).do(
                 lambda row: replaced(old, row)
             )
@@ -139,7 +137,7 @@ class Queries:
                 return replaced(old, old)
             return old.default(blank).do(lambda row: replaced(old, row))
 
-        return self._swap(asked, carefully if shape.careful else quickly)
+        return self._swap(asked, strictly if shape.strict else quickly)
 
     @cached_property
     def _release(self) -> InlineTemplate:
@@ -149,14 +147,14 @@ class Queries:
 
         def one(asked: Mapping[str, Any]) -> Any:
             row = self.table.get(asked["role"])
-            return self._told(
+            return self._report(
                 row.update(released(asked), return_changes="always", durability="hard")
             )
 
         return InlineTemplate(one)
 
     @cached_property
-    def _careful_release(self) -> InlineTemplate:
+    def _strict_release(self) -> InlineTemplate:
         return InlineTemplate(lambda asked: self._given_back(asked, swaps.left))
 
     @cached_property
@@ -175,7 +173,7 @@ class Queries:
         def replaced(old: Any) -> Any:
             told = {
                 "renewed_at": r.now(),
-                "history": swaps.after_careful_release(asked, old),
+                "history": swaps.after_strict_release(asked, old),
                 **after(asked),
             }
             return r.branch(swaps.mine(asked, old), old.merge(told), old)
@@ -185,14 +183,14 @@ class Queries:
     def _swap(self, asked: Mapping[str, Any], replaced: Callable[[Any], Any]) -> Any:
         """Put the row of `asked["role"]`, existing or not, through `replaced`."""
         row = self.table.get(asked["role"])
-        return self._told(row.replace(replaced, return_changes="always", durability="hard"))
+        return self._report(row.replace(replaced, return_changes="always", durability="hard"))
 
-    def _told(self, written: Any) -> Any:
+    def _report(self, written: Any) -> Any:
         # The terms of a row are most of it, and no part of the answer.
         unasked = {"changes": {"old_val": True, "new_val": {"history": True}}}
-        return self._timed(written, lambda report: report.without(unasked))
+        return self._with_clock(written, lambda report: report.without(unasked))
 
-    def _timed(self, written: Any, told: Callable[[Any], Any] = lambda report: report) -> Any:
+    def _with_clock(self, written: Any, told: Callable[[Any], Any] = lambda report: report) -> Any:
         return written.do(
             lambda report: {"written": told(report), "now": self.r.now().to_epoch_time()}
         )
@@ -202,7 +200,9 @@ class Queries:
         def one(asked: Mapping[str, Any]) -> Any:
             as_asked = [asked["holder"], asked["token"], asked["ttl"], asked["beat"]]
             row = self.table.get(asked["role"])
-            return self._timed(row.update(self._as_left(self.r.row, as_asked), durability="hard"))
+            return self._with_clock(
+                row.update(self._as_left(self.r.row, as_asked), durability="hard")
+            )
 
         return InlineTemplate(one)
 
@@ -214,7 +214,7 @@ class Queries:
                 return_changes="always",
                 durability="hard",
             )
-            return self._timed(written)
+            return self._with_clock(written)
 
         return JsonTemplate(one)
 
@@ -228,7 +228,7 @@ class Queries:
                 return_changes="always",
                 durability="hard",
             )
-            return self._timed(written)
+            return self._with_clock(written)
 
         return JsonTemplate(all_of)
 

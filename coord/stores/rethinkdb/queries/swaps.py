@@ -23,7 +23,7 @@ class ClaimShape(NamedTuple):
     free: whether the row must be one that may be had, for nothing else makes it so. closed: whether
     the row is vacant, and so was given back. floor: whether it may lift the token."""
 
-    careful: bool
+    strict: bool
     expected: bool
     free: bool
     closed: bool
@@ -33,19 +33,19 @@ class ClaimShape(NamedTuple):
     floor: bool
 
     @classmethod
-    def of(cls, claim: Claim, careful: bool) -> ClaimShape:
-        row = None if careful else claim.expected
+    def of(cls, claim: Claim, strict: bool) -> ClaimShape:
+        row = None if strict else claim.expected
         vacant = row is not None and row.holder is None
         mine = row is not None and row.holder == claim.holder and row.beat < claim.beat
         return cls(
-            careful,
+            strict,
             claim.expected is not None,
             not (claim.takeover or vacant or mine),
             vacant,
             claim.skew is not None,
             claim.lost is not None and row is None,
             bool(claim.info),
-            careful or (row is None and claim.floor > 0),
+            strict or (row is None and claim.floor > 0),
         )
 
 
@@ -60,7 +60,7 @@ def parameters(claim: Claim) -> dict[str, Any]:
         values |= {f"expected_{name}": value for name, value in claim.expected._asdict().items()}
         values["token"] = min(max(claim.expected.token, claim.floor), MAX_TOKEN - 1) + 1
     if claim.info:
-        # As a text, so that `$reql_type$` in it means nothing, and nesting is no trouble.
+        # As a text, so that `$reql_type$` in it means nothing, and nesting is no error.
         info = dict(claim.info)
         values["info"] = json.dumps(info, allow_nan=False)
     return {**values, **opening(claim)}
@@ -78,7 +78,7 @@ def blank() -> dict[str, Any]:
     }
 
 
-def may_be_had(asked: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
+def may_claim(asked: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
     """Whether the claim applies."""
     r = driver.reql()
     conditions = []
@@ -94,8 +94,8 @@ def may_be_had(asked: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
         if shape.skew:
             free.append(r.now().sub(row["renewed_at"]).gt(row["ttl"].add(asked["skew"])))
         conditions.append(r.or_(*free))
-    if not shape.careful:
-        # What only a row written by hand has otherwise is left to the careful form.
+    if not shape.strict:
+        # What only a row written by hand has otherwise is left to the strict form.
         conditions.append(r.le(0, row["token"], MAX_TOKEN - 1))
     return r.and_(*conditions) if conditions else r.expr(True)
 
@@ -118,7 +118,7 @@ def taken(asked: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
             "history": after_claim(asked, row, token, closed=shape.closed, lost=shape.lost),
         }
 
-    if shape.expected and not shape.careful:
+    if shape.expected and not shape.strict:
         return with_token(asked["token"])
     return _next(asked, row, shape).do(with_token)
 
@@ -130,8 +130,8 @@ def _next(asked: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
         if shape.floor
         else token.floor()
     )
-    if not shape.careful:
-        return last.add(1)  # `may_be_had` has looked at its bounds
+    if not shape.strict:
+        return last.add(1)  # `may_claim` has looked at its bounds
     return r.branch(
         token.lt(MAX_TOKEN), last.add(1), r.error(f"{errors.REFUSAL}the token is at its end")
     )
@@ -202,7 +202,7 @@ def after_release(asked: Mapping[str, Any], old: Any) -> Any:
     return past.change_at(-1, past.nth(-1).add(*_ending(asked))).default([])
 
 
-def after_careful_release(asked: Mapping[str, Any], old: Any) -> Any:
+def after_strict_release(asked: Mapping[str, Any], old: Any) -> Any:
     """The same where `old` may hold anything."""
     r = driver.reql()
 
