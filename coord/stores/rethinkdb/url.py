@@ -126,8 +126,8 @@ def redact(url: str) -> str:
     if at:
         user, colon, _ = credentials.partition(":")
         rest = f"{user}{colon and ':***'}@{location}"
-    secret = r"([?&](?!password_file=)[^=&]*(?:pass|secret|token|auth|key)[^=&]*=)[^&]*"
-    return scheme + separator + re.sub(secret, r"\1***", rest, flags=re.IGNORECASE)
+    hidden = r"([?&](?!password_file=)[^=&]*(?:pass|secret|token|auth|key)[^=&]*=)[^&]*"
+    return scheme + separator + re.sub(hidden, r"\1***", rest, flags=re.IGNORECASE)
 
 
 def parse_url(url: str, environ: Mapping[str, str] | None = None) -> RethinkURL:

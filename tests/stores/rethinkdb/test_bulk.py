@@ -131,7 +131,9 @@ def test_a_batch_makes_no_row_where_there_is_none(rethinkdb_url: str) -> None:
     async def body() -> None:
         async with opened(rethinkdb_url) as store:
             renewals = await held(store)
-            await store.pool.query(db(rethinkdb_url).table("coord_leases").get(ROLES[5]).delete(), 5)
+            await store.pool.query(
+                db(rethinkdb_url).table("coord_leases").get(ROLES[5]).delete(), 5
+            )
             results = [answered(one) for one in await store.renew(renewals, 5)]
             assert [one.applied for one in results] == [number != 5 for number in range(len(ROLES))]
             assert sorted(row.role for row in await store.read(None, 5)) == sorted(
