@@ -127,13 +127,13 @@ def test_one_slow_query_spoils_no_other(server: Server) -> None:
             slow = r.js(
                 "(function () { var until = Date.now() + 700; while (Date.now() < until) {} return 7; })()"
             )
-            kept = asyncio.ensure_future(pool.run(slow, 20))
-            given_up = asyncio.ensure_future(pool.run(slow, 0.1))
+            kept = asyncio.ensure_future(pool.query(slow, 20))
+            given_up = asyncio.ensure_future(pool.query(slow, 0.1))
             with pytest.raises(errors.QueryError) as caught:
                 await given_up
             assert caught.value.unknown
             assert pool._shared is None
-            assert await pool.run(r.expr("other"), 5) == "other"
+            assert await pool.query(r.expr("other"), 5) == "other"
             assert pool._shared is not first
             assert await kept == 7
             assert first is not None
@@ -274,42 +274,6 @@ def test_a_history_that_somebody_edited_hinders_no_handover(
             await store.pool.query(row.update({"history": history}), 5)
             assert answered(await store.claim(Claim("r", "b", 2, 30.0), 5)).lease.token == 3
             assert [term.token for term in await store.past(None, 5)][:1] == [3]
-
-    run(body)
-
-
-@pytest.mark.parametrize(
-    "release", [Release("r", "a", 1, 2, by="ann"), Release("r", "a", 1, 2, 5.0, "b", by="ann")]
-)
-def test_a_term_that_an_older_coord_began_is_closed_by_its_release(
-    rethinkdb_url: str, release: Release
-) -> None:
-    """It kept terms as objects. Left as it was, such a term was shown as one that lasts, and later
-    as `expired`."""
-    began = {
-        "token": 1,
-        "holder": "a",
-        "info": {"pid": 1},
-        "since": 1000.0,
-        "until": None,
-        "reason": "",
-        "by": "",
-    }
-    row = db(rethinkdb_url).table("coord_leases").get("r")
-
-    async def body() -> None:
-        async with opened(rethinkdb_url) as store:
-            assert answered(await store.claim(Claim("r", "a", 1, 30.0), 5)).applied
-            before = {**began, "token": 0, "until": 900.0, "reason": "taken"}
-            await store.pool.query(row.update({"history": [before, began]}), 5)
-            given_back = answered(await store.release(release, 5)).lease
-            (last, first) = await store.past(["r"], 5)
-            assert (first.until, first.reason) == (900.0, "taken")
-            assert (last.reason, last.by, last.info) == ("released", "ann", {"pid": 1})
-            assert last.until is not None
-            again = Claim("r", "b", 1, 30.0, expected=given_back.revision)
-            assert answered(await store.claim(again, 5)).applied
-            assert (await store.past(["r"], 5))[1] == last
 
     run(body)
 
