@@ -87,7 +87,6 @@ def describe(err: BaseException) -> str:
 # -- One connection to one server: queries are pipelined, an answer is told from every other by its
 # query's number. Numbers are never used twice on a connection, and a query that was given up takes
 # its number with it: its late answer is for nobody. Closing never waits.
-#
 
 _HEADER = struct.Struct("<QL")
 _CONTINUE = b"[2]"
@@ -201,8 +200,7 @@ class Connection(asyncio.Protocol):
             self._end()
             self._fail(errors.lost("the connection was closed"))
 
-    # -- what asyncio tells it
-    # -----------------------------------------------------------------------------------
+    # -- What asyncio tells it
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -230,8 +228,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._broken(exc)
 
-    # -- inside
-    # --------------------------------------------------------------------------------------------------
+    # -- Inside
 
     def _broken(self, err: Exception | None) -> None:
         self._closed = True

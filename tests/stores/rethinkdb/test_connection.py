@@ -125,7 +125,8 @@ def test_one_slow_query_spoils_no_other(server: Server) -> None:
             first = pool._shared
             # r.js takes as long as it is told to; the three are on one connection.
             slow = r.js(
-                "(function () { var until = Date.now() + 700; while (Date.now() < until) {} return 7; })()"
+                "(function () { var until = Date.now() + 700;"
+                " while (Date.now() < until) {} return 7; })()"
             )
             kept = asyncio.ensure_future(pool.query(slow, 20))
             given_up = asyncio.ensure_future(pool.query(slow, 0.1))

@@ -74,7 +74,10 @@ def test_fresh_and_again(fresh_url: str) -> None:
     assert make_ready(fresh_url).done == []
 
 
-PROCESS = "import asyncio, sys; from coord.stores.rethinkdb.setup import set_up; asyncio.run(set_up(sys.argv[1]))"
+PROCESS = (
+    "import asyncio, sys; from coord.stores.rethinkdb.setup import set_up; "
+    "asyncio.run(set_up(sys.argv[1]))"
+)
 
 
 def eight_at_once(url: str, code: str = PROCESS) -> None:
@@ -93,11 +96,12 @@ def test_eight_processes_on_a_fresh_database(fresh_url: str) -> None:
 
 
 def test_eight_processes_without_the_lock(fresh_url: str) -> None:
-    """Servers that are cut off from each other would both grant it: merging duplicates alone has to do
+    """Servers that are cut off from each other would both grant it: merging alone has to do
     then."""
     unlocked = PROCESS.replace(
         "import set_up;",
-        "import set_up, _SetUp; from contextlib import nullcontext; _SetUp._lock = lambda self: nullcontext();",
+        "import set_up, _SetUp; from contextlib import nullcontext; "
+        "_SetUp._lock = lambda self: nullcontext();",
     )
     eight_at_once(fresh_url, unlocked)
     assert set(tables(fresh_url)) == {"coord_announcements", "coord_leases", "services"}
@@ -161,7 +165,7 @@ def test_a_duplicate_with_records_stays(fresh_url: str, attempt: int) -> None:
     assert ask(fresh_url, db(fresh_url).table("coord_leases").get("role")["token"]) == [7]
 
 
-def test_two_twins_with_records_are_left_to_people(fresh_url: str) -> None:
+def test_two_duplicates_with_records_are_left_to_people(fresh_url: str) -> None:
     ask(fresh_url, r.db_create(db_name(fresh_url)))
     other = duplicate_name("coord_leases", "0123456789abcdef")
     table = db(fresh_url).table(other)
@@ -247,7 +251,7 @@ def test_the_lock_of_the_dead(fresh_url: str, monkeypatch: pytest.MonkeyPatch) -
         run(lambda: set_up(fresh_url, 0.5))
     monkeypatch.setattr(setup, "STALE", 0.3)
     begun = time.monotonic()
-    assert "removed the lock of a set-up that did not end" in make_ready(fresh_url).done
+    assert "removed the lock of a set-up that was killed" in make_ready(fresh_url).done
     assert time.monotonic() - begun > 0.3
 
 

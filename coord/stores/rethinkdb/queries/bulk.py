@@ -1,5 +1,4 @@
-"""Claims and releases of many roles, a query for all of one kind: `rules.py`, said of rows that a
-query brings along.
+"""Claims and releases of many roles, one query for all of one kind.
 
 An insert, in which each row meets the one that is there (`conflict=`) and brings the parameters of
 it, as in `queries._batch`; what met none is inserted by a second query. Rows are taken as coord

@@ -1,4 +1,4 @@
-"""The queries on the table of leases: `stores/rules.py`, said in ReQL, so that one query reads,
+"""The queries on the table of leases: `core/swaps.py` in ReQL, so that one query reads,
 decides and writes.
 
 A lease runs out at `renewed_at + ttl` by `r.now()`, which is one constant within a query: the wall
@@ -47,7 +47,7 @@ class Queries:
         self.majority = self.r.db(url.database).table(url.table, read_mode="majority")
 
     def claim(self, claim: Claim, *, strict: bool = False) -> bytes:
-        """rules.claim"""
+        """Return the query for a claim."""
         shape = ClaimShape.of(claim, strict)
         if shape not in self._claims:
             self._claims[shape] = InlineTemplate(lambda params: self._claim(params, shape))
@@ -67,7 +67,7 @@ class Queries:
         ]
 
     def release(self, release: Release, *, strict: bool = False) -> bytes:
-        """rules.release"""
+        """Return the query for a release."""
         form = self._strict_release if strict else self._release
         if release.linger > 0:
             form = self._lingering_release if release.to is None else self._handover
@@ -79,11 +79,11 @@ class Queries:
         )
 
     def renew_one(self, renewal: Renew) -> bytes | None:
-        """rules.renew, as `renew_all` says it, for one: {written, now}."""
+        """Return the quick query for one renewal; None if it changes the info."""
         return None if renewal.info is not None else self._quick_renewal.fill(_renewal(renewal))
 
     def renew(self, renewals: Sequence[Renew]) -> bytes:
-        """rules.renew, for all of them at once. Rows that do not exist are not in the answer."""
+        """Return one query for all renewals. Its answer leaves out rows that do not exist."""
         if len(renewals) == 1:
             return self._one_renewal.fill(_renewal(renewals[0]))
         params = {_KEY + renewal.role: _renewal(renewal) for renewal in renewals}
@@ -108,14 +108,14 @@ class Queries:
         )
 
     def read(self, roles: Collection[str] | None) -> Any:
-        """Rows as last committed by a majority, each with the server's clock."""
+        """Return the query for rows as a majority has committed them, with the server's clock."""
         rows = self.majority if roles is None else self.majority.get_all(*roles)
         return rows.without("history").map(
             lambda row: {"row": row, "now": self.r.now().to_epoch_time()}
         )
 
     def history(self, roles: Collection[str] | None) -> Any:
-        """The terms that rows remember, by role."""
+        """Return the query for the terms that rows remember, by role."""
         rows = self.majority if roles is None else self.majority.get_all(*roles)
         return rows.pluck("id", "history")
 
@@ -125,8 +125,7 @@ class Queries:
         rows = self.table if roles is None else self.table.get_all(*roles)
         return rows.pluck(*FIELDS).changes(include_initial=True, squash=False)
 
-    # -- what they are made of
-    # -----------------------------------------------------------------------------------
+    # -- What they are made of
 
     def _claim(self, params: Mapping[str, Any], shape: ClaimShape) -> Any:
         r = self.r
@@ -246,9 +245,9 @@ class Queries:
 
     @cached_property
     def _batch(self) -> JsonTemplate:
-        """An insert, in which each row meets the one that is there and brings what is params of it.
+        """An insert, in which each new row meets the stored one, and carries the parameters for it.
         It takes three fifths of what an update of `get_all` takes: that reads rows twice, and hands
-        all that is params on to every few."""
+        all parameters on to every few."""
 
         def on_conflict(_id: Any, old: Any, new: Any) -> Any:
             return new["params"].do(lambda own: old.merge(self._as_left(old, own)))
@@ -264,8 +263,10 @@ class Queries:
         return JsonTemplate(query)
 
     def _as_left(self, old: Any, params: Any) -> Any:
-        """What a renewal changes where the row is just as its holder left it. params: holder, token,
-        ttl, beat."""
+        """Return what a renewal changes if the row is just as its holder left it.
+
+        `params` is the list of holder, token, ttl and beat.
+        """
         r = self.r
         as_left = r.and_(
             old["holder"].eq(params[0]),

@@ -1,7 +1,8 @@
-"""`rules.claim`, said to the server: when a row may be claimed, and what becomes of it.
+"""`coord/core/swaps.py` in ReQL: when a row may be claimed, and what becomes of it.
 
-`params` are the claim's parameters, `row` the fields of the row as coord writes them (`careful.view`
-where somebody else may have)."""
+`params` are the claim's parameters. `row` has the fields of the row as coord writes them; they come
+from `rows.strict_view` where people may have edited the row.
+"""
 
 from __future__ import annotations
 
@@ -142,7 +143,6 @@ def _next_token(params: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
 # Each is kept as a text: JSON of how it began and, on a line of its own, of how it ended. A server
 # takes a row apart and puts it together anew with each write of it, and sixteen objects are most of
 # that; sixteen texts are not.
-#
 
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
@@ -233,9 +233,8 @@ def _text(number: Any) -> Any:
     return number.coerce_to("string")
 
 
-# -- `rules.release`, said to the server: whose lease it is, and what becomes of the row.
+# -- a release, in ReQL: whose lease it is, and what becomes of the row.
 # `params` are the release's parameters, `row` the row as it is stored, whoever wrote it.
-#
 
 _MIN_TTL = 1e-300
 """A number above 0: below it is no ttl."""
