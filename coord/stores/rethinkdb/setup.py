@@ -138,12 +138,13 @@ def hook_of(config: Mapping[str, Any]) -> Literal["guard", "other"] | None:
 
 
 # -- Duplicate tables. RethinkDB can create several tables of one name, and no query can address
-# them by that name. All but the first (by id) are renamed to `<name>_duplicate_<id>`, so that the name
-# means one table again and each can be examined. An empty one is dropped. If the first is empty and
-# one duplicate is not, that duplicate gets the name. If two hold records, people must decide, and
-# `NotSetUp` says so. Until then a table with the name and records keeps both; otherwise no table
-# has the name, because an empty table of leases would start to count its tokens from 1 again.
-# Every process that does this comes to the same result, and no record is lost.
+# them by that name. All but the first (by id) are renamed to `<name>_duplicate_<id>`, so that the
+# name means one table again and each can be examined. An empty one is dropped. If the first is
+# empty and one duplicate is not, that duplicate gets the name. If two hold records, people must
+# decide, and `NotSetUp` says so. Until then a table with the name and records keeps both;
+# otherwise no table has the name, because an empty table of leases would start to count its
+# tokens from 1 again. Every process that does this comes to the same result, and no record is
+# lost.
 
 SETTLE = 0.3
 """Seconds between renaming a table and looking into it. A write that found the table under its old
