@@ -36,11 +36,11 @@ async def raise_token_floor(
     `BadArgument`, `StoreUnavailable` or `StoreRefused`."""
     floor, named = validation.token_floor(token_floor), [validation.role(role) for role in roles]
 
-    def work(job: Job[Any], handle: Connection) -> tuple[int, int]:
-        conn = handle.begin(synced=True)
+    def work(job: Job[Any], connection: Connection) -> tuple[int, int]:
+        conn = connection.begin(synced=True)
         lifted = conn.execute(RAISE, (floor, floor)).rowcount
         made = conn.executemany(MAKE, [(role, floor) for role in named]).rowcount if named else 0
-        job.commit(handle)
+        job.commit(connection)
         return lifted, made
 
     return await store._ask(work, timeout)
