@@ -128,7 +128,9 @@ class Feed(Generic[T]):
             if rows:
                 self._report(rows, None)
             self._stop_signal.acquire(
-                timeout=max(self.poll_interval, min(IDLE_FACTOR * (time.thread_time() - used), MAX_IDLE))
+                timeout=max(
+                    self.poll_interval, min(IDLE_FACTOR * (time.thread_time() - used), MAX_IDLE)
+                )
             )
         with contextlib.suppress(CoordError), self._connection:  # a forked child may not use SQLite
             self._connection.close()
@@ -144,8 +146,8 @@ class Feed(Generic[T]):
             if (now := time.monotonic()) - self._file_checked > FILE_CHECK_INTERVAL:
                 self._file_checked = now
                 connection.check_file()
-            # The number is read first: a commit between the two reads is then read now, and at worst
-            # once more.
+            # The number is read first: a commit between the two reads is then read now, and at
+            # worst once more.
             version = (connection.times_opened, conn.execute("PRAGMA data_version").fetchone()[0])
             if version == self._version:
                 return {}

@@ -37,11 +37,7 @@ def default_path() -> str:
     else:
         # The XDG base directory specification: a path that is not absolute must be ignored.
         state_home = os.environ.get("XDG_STATE_HOME", "")
-        base = (
-            state_home
-            if os.path.isabs(state_home)
-            else os.path.join(_home(), ".local", "state")
-        )
+        base = state_home if os.path.isabs(state_home) else os.path.join(_home(), ".local", "state")
     return os.path.join(base, "coord", "coord.db")
 
 

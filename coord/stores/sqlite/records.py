@@ -43,7 +43,8 @@ TABLE = """CREATE TABLE IF NOT EXISTS "{table}" (
     body TEXT NOT NULL DEFAULT '{{}}' -- JSON: all the other fields
 )"""
 INDEX = 'CREATE INDEX IF NOT EXISTS "{table}_role" ON "{table}" (role)'
-PUT = """INSERT OR REPLACE INTO "{table}" (id, role, load, ttl, last_heartbeat, beat_at, boot_id, body)
+PUT = """INSERT OR REPLACE INTO "{table}"
+    (id, role, load, ttl, last_heartbeat, beat_at, boot_id, body)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
 SELECT = 'SELECT id, role, load, ttl, last_heartbeat, beat_at, boot_id, body FROM "{table}"'
 DELETE = 'DELETE FROM "{table}"'
@@ -101,7 +102,11 @@ class SQLiteRecords:
             row = self._get(conn, key)
             self._sql(conn, f"{DELETE} WHERE id = ?", records.encode_record(key))
             if nonce is not None:
-                ttl = row["ttl"] if row is not None and records.has_valid_times(row) else TOMBSTONE_TTL
+                ttl = (
+                    row["ttl"]
+                    if row is not None and records.has_valid_times(row)
+                    else TOMBSTONE_TTL
+                )
                 self._put(
                     conn,
                     {"id": key, records.TOMBSTONE: nonce, "ttl": ttl, "role": None, "load": None},
@@ -280,9 +285,13 @@ class SQLiteRecords:
     def _sql(self, conn: sqlite3.Connection, statement: str, *parameters: object) -> sqlite3.Cursor:
         return conn.execute(statement.format(table=self._table), parameters)
 
-    def _select(self, conn: sqlite3.Connection, where: str, **parameters: object) -> Iterator[Record]:
+    def _select(
+        self, conn: sqlite3.Connection, where: str, **parameters: object
+    ) -> Iterator[Record]:
         times = {"now": self._clock.total(), "boot": self._clock.boot}
-        rows = conn.execute(f"{SELECT} WHERE {where}".format(table=self._table), {**times, **parameters})
+        rows = conn.execute(
+            f"{SELECT} WHERE {where}".format(table=self._table), {**times, **parameters}
+        )
         for row in rows:
             record = _record(row)
             if record is not None:

@@ -49,7 +49,9 @@ class History:
             end = f'"until":{until!r},"reason":{_encode(reason)},"by":{_encode(by)}}}'
             self._last = last[: -len(_LASTS)] + end
         else:
-            self._last = _SEPARATOR.join(map(_encode, close_last(_parse_terms(last), until, reason, by)))
+            self._last = _SEPARATOR.join(
+                map(_encode, close_last(_parse_terms(last), until, reason, by))
+            )
 
     def begin(self, entry: Entry) -> None:
         """Add a new term (`coord.core.history.new_entry`). Call `close` before."""
@@ -170,7 +172,9 @@ def connect(path: str) -> sqlite3.Connection:
         conn.execute("PRAGMA fullfsync=ON")
         if version(conn) != VERSION:
             conn.execute("BEGIN IMMEDIATE")
-            # Another process may have created the tables meanwhile; then these change nothing.
+            # Another process may have created tables meanwhile. If they are those of this version,
+            # the statements change nothing.
+            check_owner(conn, path)
             for statement in TABLES:
                 conn.execute(statement)
             conn.execute(f"PRAGMA user_version={VERSION}")
@@ -224,9 +228,7 @@ def select_leases(conn: sqlite3.Connection, roles: Collection[str] | None) -> li
     return select_roles(conn, SELECT, roles)
 
 
-def select_roles(
-    conn: sqlite3.Connection, query: str, roles: Collection[str] | None
-) -> list[Any]:
+def select_roles(conn: sqlite3.Connection, query: str, roles: Collection[str] | None) -> list[Any]:
     """Return the rows of `query`, a SELECT without WHERE, for these roles (None: for all)."""
     # A list, because an open cursor would keep a read transaction open.
     if roles is None:

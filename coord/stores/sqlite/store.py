@@ -17,7 +17,7 @@ from coord.stores.sqlite.database import Database, TooLate
 from coord.stores.sqlite.errors import CommitUnknown
 from coord.stores.sqlite.feed import LeaseFeed
 from coord.stores.sqlite.files import MOUNTS
-from coord.stores.sqlite.url import url_of
+from coord.stores.sqlite.url import path_of, url_of
 from coord.stores.sqlite.worker import Job, Stage
 
 if TYPE_CHECKING:
@@ -189,3 +189,12 @@ class SQLiteStore:
         except StoreRefused as err:
             failure = Failure(unknown=False, detail=str(err), permanent=True)
         return [failure] * count
+
+
+def open_url(url: str) -> SQLiteStore:
+    """Return the store that `url` names. It opens nothing.
+
+    Raises:
+        BadArgument: The URL does not name a file.
+    """
+    return SQLiteStore(path_of(url), url=url)

@@ -151,9 +151,7 @@ def swap_all(
     return results
 
 
-def _apply(
-    conn: sqlite3.Connection, operation: Swap, now: float, wall: float, boot: str
-) -> Answer:
+def _apply(conn: sqlite3.Connection, operation: Swap, now: float, wall: float, boot: str) -> Answer:
     lease, history = schema.read_row(conn, operation.role, now, boot)
     after = (
         swaps.claim(lease, operation, wall)

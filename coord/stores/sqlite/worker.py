@@ -92,7 +92,10 @@ class LoopWaker:
             self._run_callbacks()
 
     def abandon(self) -> None:
-        """Close the copy of the eventfd, in a forked child. The lock may be locked forever there."""
+        """Close the copy of the eventfd, in a forked child.
+
+        It takes no lock, because the lock may be locked forever there.
+        """
         fd = self._close_fd()
         if fd >= 0 and not self.loop.is_closed():
             # If the child continues to use this loop, its next file gets the same number, and the
@@ -131,7 +134,7 @@ class Stage(enum.Enum):
 
 
 class Job(Generic[T]):
-    """One piece of work for the thread: `work(job, connection)`. The result goes to the caller's loop.
+    """One piece of work for the thread, `work(job, connection)`, and its result for the loop.
 
     The work may be called several times. It changes nothing except by `commit`.
 
