@@ -44,7 +44,7 @@ def finish(process: subprocess.Popen[str], timeout: float = 60) -> str:
 
 HAMMER = """
     import asyncio, json, os, sys
-    from coord.operations import Claim, Release, Answer
+    from coord.core.operations import Claim, Release, Answer
     from coord.stores.sqlite import SQLiteStore
     async def main(path, me, turns):
         store, won, failed, beat = SQLiteStore(path), [], 0, 0
@@ -100,7 +100,7 @@ def test_kill_in_the_midst_of_commits_leaves_a_good_file(path: str) -> None:
     same file)."""
     code = """
         import asyncio, sys
-        from coord.operations import Claim
+        from coord.core.operations import Claim
         from coord.stores.sqlite import SQLiteStore
         async def main():
             store = SQLiteStore(sys.argv[1])
@@ -129,7 +129,7 @@ def test_kill_in_the_midst_of_commits_leaves_a_good_file(path: str) -> None:
 FORK = """
     import asyncio, os, sqlite3, sys, threading, time, warnings
     warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on: a fork with threads
-    from coord.operations import Claim, Renew, Answer
+    from coord.core.operations import Claim, Renew, Answer
     from coord.stores.sqlite import SQLiteStore
     path = sys.argv[1]
     def wait(pid):
@@ -156,7 +156,7 @@ FORK = """
 
 
 def test_a_child_works_on_its_own_and_the_parent_too(path: str) -> None:
-    """The parent goes away first. Without care (forks.py) it deletes the log under the child, whose
+    """The parent goes away first. Without care (connection.py) it deletes the log under the child, whose
     commit is lost."""
     code = (
         FORK
@@ -235,14 +235,14 @@ def test_a_child_of_a_fork_that_could_not_wait_refuses(path: str) -> None:
     code = (
         FORK
         + """
-    from coord.stores.sqlite import forks
+    from coord.stores.sqlite import connection
     from coord.stores.sqlite.worker import Job
-    forks.PATIENCE = 0.05
+    connection.FORK_WAIT = 0.05
     commit = Job.commit
     async def main():
         store = SQLiteStore(path)
         await store.open(5)
-        Job.commit = lambda job, handle: (time.sleep(0.4), commit(job, handle))
+        Job.commit = lambda job, connection: (time.sleep(0.4), commit(job, connection))
         writing = asyncio.ensure_future(store.claim(Claim("r", "parent", 1, 30.0), 5))
         await asyncio.sleep(0.1)
         async def work():
