@@ -124,7 +124,7 @@ def test_an_unknown_url_is_refused_without_its_password(url: str) -> None:
 
 
 def test_a_path_is_no_url() -> None:
-    with pytest.raises(BadArgument, match="write sqlite:///tmp/foo.db"):
+    with pytest.raises(BadArgument, match=r"write sqlite:///tmp/foo\.db"):
         urls.open_url("/tmp/foo.db")  # nothing is opened
 
 

@@ -51,7 +51,7 @@ HAMMER = """
         for _ in range(turns):
             beat += 1
             seen = {lease.role: lease for lease in await store.read(["r"], 30)}
-            expected = seen["r"].sight if seen else None
+            expected = seen["r"].revision if seen else None
             result = await store.claim(Claim("r", me, beat, 30.0, expected, takeover=expected is not None), 30)
             if not isinstance(result, Answer):
                 failed += 1
