@@ -102,7 +102,8 @@ def test_without_the_right_to_write(readonly: str) -> None:
         import asyncio, os, sys
         from coord.errors import AccessDenied
         from coord.stores.sqlite import SQLiteStore
-        asyncio.run(SQLiteStore(sys.argv[1] + ".other").open(5))  # what is imported late is there then
+        # This imports what is imported late, while the process still has its rights.
+        asyncio.run(SQLiteStore(sys.argv[1] + ".other").open(5))
         if os.getuid() == 0:
             os.setgid(65534), os.setuid(65534)
         try:

@@ -224,11 +224,13 @@ def test_a_full_disk(path: str) -> None:
             await store.open(5)
             resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
             for number in range(200):
-                result = await store.claim(Claim(f"r{number}", "a", 1, 30.0, info={"x": "y" * 9000}), 5)
+                claim = Claim(f"r{number}", "a", 1, 30.0, info={"x": "y" * 9000})
+                result = await store.claim(claim, 5)
                 if isinstance(result, Failure):
                     break
             print(number, result.permanent, "full" in result.detail or "I/O" in result.detail)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
             result = await store.claim(Claim("after", "a", 1, 30.0), 5)
             print(isinstance(result, Answer) and result.applied)
             print(len(await store.read(None, 5)))
