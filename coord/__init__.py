@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from coord.election.observe import LeaderChange as LeaderChange
     from coord.election.term import Term as Term
     from coord.election.term import current_term as current_term
+    from coord.election.term import require_term as require_term
     from coord.errors import AccessDenied as AccessDenied
     from coord.errors import AcquireTimeout as AcquireTimeout
     from coord.errors import BadArgument as BadArgument
@@ -52,7 +53,7 @@ _PUBLIC = {
     "core.lease": ("Lease", "LossReason"),
     "core.timing": ("Timing",),
     "election.observe": ("LeaderChange",),
-    "election.term": ("Term", "current_term"),
+    "election.term": ("Term", "current_term", "require_term"),
     "errors": (
         "AccessDenied",
         "AcquireTimeout",

@@ -16,8 +16,7 @@ from urllib.parse import urlsplit
 from rethinkdb import RethinkDB
 
 import coord
-from coord.fencing import rethinkdb_verify
-from coord.fencing import rethinkdb_write
+from coord.fencing import rethinkdb_verify, rethinkdb_write
 
 r = RethinkDB()
 

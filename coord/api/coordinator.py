@@ -3,7 +3,6 @@ it."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import threading
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from coord.api.leadership import AsyncLeadership, Leadership
 from coord.core import validation
-from coord.core.announcements import Candidate, HandoverRequest, by_priority
+from coord.core.announcements import Candidate, HandoverRequest
 from coord.core.history import PastTerm
 from coord.core.lease import Lease
 from coord.core.timing import Instant
@@ -23,7 +22,7 @@ from coord.election.session import Session
 from coord.election.unique_service import UniqueServices
 from coord.errors import BadArgument, NotLeader
 from coord.runtime import clock, log, process
-from coord.runtime.portal import ClosesInThread, Portal, blocking, iterating
+from coord.runtime.portal import ClosesInThread, Portal, blocking, end_threads, iterating
 from coord.stores import urls
 
 if TYPE_CHECKING:
@@ -200,11 +199,7 @@ class AsyncCoordinator:
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
         """
-        leaders = self.session.leaders
-        if leaders.covers(role):
-            return leaders.leader(role)
-        rows = await self.session.read([validation.role(role)])
-        return next((row for row in rows if row.led), None)
+        return await self.session.leader(role)
 
     async def leaders(self) -> list[Lease]:
         """Return the leases of all roles that have a leader, sorted by role.
@@ -247,11 +242,7 @@ class AsyncCoordinator:
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
         """
-        wanted = None if role is None else [validation.role(role)]
-        rows = await self.session.retry(
-            lambda timeout: self.session.announcements.read(wanted, timeout)
-        )
-        return by_priority(rows)
+        return await self.session.candidates(None if role is None else validation.role(role))
 
     def watch_leader(self, role: str) -> AsyncIterator[Lease | None]:
         """Yield the leader of `role` now, then each change as it happens; None means that nobody
@@ -506,13 +497,7 @@ class Coordinator:
     def close(self) -> None:
         """Stop every leadership (drain, then release) and every heartbeat, then close the store and
         the thread."""
-        heartbeats = tuple(self.on_close)
-        for heartbeat in heartbeats:
-            heartbeat.halt()
-        for heartbeat in heartbeats:
-            heartbeat.join()
-        if heartbeats:
-            self.portal.call(functools.partial(_unregister_all, heartbeats))
+        end_threads(self)
         with self._lock:
             self._shared.clear()
         if self.portal.running:
@@ -540,10 +525,6 @@ class Coordinator:
 
 def _validate_requester(by: str) -> str:
     return by and validation.name(by, "by", 200, "who asks: a string of at most 200 bytes")
-
-
-async def _unregister_all(heartbeats: tuple[ClosesInThread, ...]) -> None:
-    await asyncio.gather(*(heartbeat.unregister() for heartbeat in heartbeats))
 
 
 class DefaultCoordinator:

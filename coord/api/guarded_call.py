@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from coord.api import coordinator as coordinators
-from coord.api.coordinator import Coordinator
+from coord.api.coordinator import Coordinator, default
 from coord.api.leadership import Leadership
+from coord.election.elector import Elector
 from coord.election.term import Term, run_async_under_term, run_under_term
 from coord.errors import AcquireTimeout, NotLeader
 from coord.runtime import log, process
@@ -41,7 +41,7 @@ class GuardedCall:
         self._at_most = at_most
 
     def _candidate(self) -> Leadership:
-        coordinator = self._coordinator or coordinators.default()
+        coordinator = self._coordinator or default.get()
         process.close_at_exit(coordinator)
         if self._per_call:
             return coordinator.leadership(self._role, ttl=self._ttl)
@@ -49,60 +49,65 @@ class GuardedCall:
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         lead, began = self._candidate(), time.monotonic()
-        engine = lead.coordinator.portal
-        term = lead.held or engine.call(lambda: self._stand(lead))
+        portal = lead.coordinator.portal
+        term = lead.held or portal.call(lambda: self._acquire(lead))
         if term is None:
             return None
         try:
             return run_under_term(term, self._at_most, function, *args, **kwargs)
         finally:
             if self._per_call:
-                lead.stop(linger=self._rest(began))
+                lead.stop(linger=self._linger(began))
 
     async def call_async(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         lead, began = self._candidate(), time.monotonic()
-        engine = lead.coordinator.portal
+        portal = lead.coordinator.portal
         # The candidate lives on coord's own thread, so that renewals do not depend on how busy this
         # loop is.
-        term = lead.held or await engine.submit(self._stand(lead))
+        term = lead.held or await portal.submit(self._acquire(lead))
         if term is None:
             return None
         try:
             return await run_async_under_term(term, self._at_most, function, *args, **kwargs)
         finally:
             if self._per_call:
-                await asyncio.shield(engine.submit(lead.inner.stop(linger=self._rest(began))))
+                await asyncio.shield(portal.submit(lead.inner.stop(linger=self._linger(began))))
 
-    async def _stand(self, lead: Leadership) -> Term | None:
+    async def _acquire(self, lead: Leadership) -> Term | None:
         """The term to run under, or None to skip the call; on coord's loop."""
         inner, timeout = lead.inner, self._timeout
         if self._otherwise == "wait":
             if self._per_call:
                 timeout = await self._until_free(lead, timeout)
             return await inner.acquire(timeout=timeout)
-        if not (self._per_call and self._busy(lead)):
+        if not (self._per_call and self._previous_call_runs(lead)):
             term = await (
                 inner.acquire(blocking=False) if self._per_call else inner.first_outcome()
             )
             if term is not None:
                 return term
-        trouble = lead.coordinator.inner.trouble
+        trouble = lead.coordinator.inner.session.last_error
         if self._otherwise == "raise":
             raise NotLeader(self._role, trouble)
         log.info("leadership.skipped", role=self._role, **({"trouble": trouble} if trouble else {}))
         return None
 
-    def _busy(self, lead: Leadership) -> bool:
+    def _previous_call_runs(self, lead: Leadership) -> bool:
         """Whether a call that has lost its term still runs in this process: another would run
         beside it (rule 3)."""
-        standings = lead.coordinator.inner._standings
-        terms = (one.term for one in standings if one.election.role == self._role)
-        return any(term is not None and term._jobs and not term.held for term in terms)
+        return any(
+            isinstance(member, Elector)
+            and member.role == self._role
+            and member.term is not None
+            and not member.term.held
+            and member.running_jobs > 0
+            for member in tuple(lead.coordinator.inner.session.members)
+        )
 
     async def _until_free(self, lead: Leadership, timeout: float | None) -> float | None:
         """Wait for such a call to return; the part of `timeout` that is left then."""
         until = math.inf if timeout is None else time.monotonic() + timeout
-        while self._busy(lead):
+        while self._previous_call_runs(lead):
             if time.monotonic() >= until:
                 raise AcquireTimeout(
                     self._role, timeout or 0.0, "a call that lost the role has not returned"
@@ -110,5 +115,5 @@ class GuardedCall:
             await asyncio.sleep(0.05)
         return None if timeout is None else max(0.0, until - time.monotonic())
 
-    def _rest(self, began: float) -> float:
+    def _linger(self, began: float) -> float:
         return max(0.0, began + self._at_least - time.monotonic())

@@ -8,12 +8,12 @@ import enum
 from collections.abc import Iterable
 from typing import Any
 
-from coord.api.coordinator import AsyncCoordinator, Coordinator, living
+from coord.api.coordinator import AsyncCoordinator, Coordinator
 from coord.core import validation
 from coord.core.election import Phase
 from coord.core.timing import Instant
 from coord.election.elector import Elector
-from coord.election.session import SUSPEND_CHECK
+from coord.election.session import SUSPEND_CHECK_EVERY, Session, sessions
 from coord.errors import BadArgument
 
 
@@ -108,24 +108,26 @@ def health(
     """
     validation.number(max_lag, "max_lag", low=0, above=True)
     if coordinator is None:
-        asked: Iterable[AsyncCoordinator] = living()
-    elif isinstance(coordinator, Coordinator):
-        asked = [coordinator.inner]
-    elif isinstance(coordinator, AsyncCoordinator):
-        asked = [coordinator]
+        observed: Iterable[Session] = sessions()
+    elif isinstance(coordinator, (Coordinator, AsyncCoordinator)):
+        observed = [coordinator.session]
     else:
         raise BadArgument(
             "coordinator", coordinator, "a coord.Coordinator, a coord.AsyncCoordinator, or None"
         )
     roles: list[RoleHealth] = []
     troubles, lag = [], 0.0
-    for one in asked:
-        standings = [standing for standing in tuple(one._standings) if not standing.task.done()]
-        now = one.now()
-        if standings:
-            lag = max(lag, _lag(one, now))
-            troubles.append(one.trouble)
-        roles += [_role(standing, now) for standing in standings]
+    for session in observed:
+        electors = [
+            member
+            for member in tuple(session.members)
+            if isinstance(member, Elector) and not member.task.done()
+        ]
+        now = session.now()
+        if electors:
+            lag = max(lag, _lag(session, now))
+            troubles.append(session.last_error)
+        roles += [_role(elector, now) for elector in electors]
     trouble = "; ".join(dict.fromkeys(filter(None, troubles)))
     problems = [f"{role.role}: {problem}" for role in roles for problem in role.problems]
     if lag > max_lag:
@@ -144,42 +146,38 @@ def _status(roles: list[RoleHealth], trouble: str, problems: list[str]) -> Healt
     return HealthStatus.OK if any(role.leads for role in roles) else HealthStatus.STANDBY
 
 
-def _lag(coordinator: AsyncCoordinator, now: Instant) -> float:
-    ticked = coordinator.ticked
-    return 0.0 if ticked is None else max(0.0, now.awake - ticked - SUSPEND_CHECK)
+def _lag(session: Session, now: Instant) -> float:
+    last_tick = session.last_tick
+    return 0.0 if last_tick is None else max(0.0, now.awake - last_tick - SUSPEND_CHECK_EVERY)
 
 
-def _role(standing: Elector, now: Instant) -> RoleHealth:
-    term, renewed = standing.term, standing.renewed_at
+def _role(elector: Elector, now: Instant) -> RoleHealth:
+    term, renewed = elector.term, elector.renewed_at
     return RoleHealth(
-        role=standing.election.role,
+        role=elector.election.role,
         leads=term is not None and term.held,
         token=None if term is None else term.token,
         remaining=0.0 if term is None else term.remaining,
         renewal_age=max(0.0, now.awake - renewed) if renewed is not None else None,
-        jobs=0 if term is None else term._jobs,
-        problems=tuple(_problems(standing, now)),
+        jobs=elector.running_jobs,
+        problems=tuple(_problems(elector, now)),
     )
 
 
-def _problems(standing: Elector, now: Instant) -> Iterable[str]:
-    term, tenure, timing = standing.term, standing.tenure, standing.election.timing
-    if term is not None and term._stalled and (tenure.draining or not term.lost.is_set()):
+def _problems(elector: Elector, now: Instant) -> Iterable[str]:
+    term, lifecycle, timing = elector.term, elector.lifecycle, elector.election.timing
+    if term is not None and elector.stalled and (lifecycle.draining or not term.lost.is_set()):
         yield f"a job under token {term.token} shows no progress and has not returned"
-    elif (late := tenure.undrained) is not None:
+    elif (late := lifecycle.still_draining) is not None:
         yield f"the work under token {late.token}, which was lost ({late.reason}), has not ended"
-    running = tenure.running
+    running = lifecycle.running
     if running is not None:
         took, patient = (
             now.awake - running.since,
             running.elected and running.term is not None and running.term.held,
         )
-        if took > tenure.drain_timeout and not patient:
+        if took > lifecycle.drain_timeout and not patient:
             yield f"the callback {running.name} has run for {took:.1f} s"
-    age = None if standing.renewed_at is None else now.awake - standing.renewed_at
-    if (
-        standing.election.phase is Phase.LEADING
-        and age is not None
-        and age > 2 * timing.renew_every
-    ):
+    age = None if elector.renewed_at is None else now.awake - elector.renewed_at
+    if elector.election.phase is Phase.LEADING and age is not None and age > 2 * timing.renew_every:
         yield f"not renewed for {age:.1f} s"

@@ -1,5 +1,4 @@
-"""`AsyncLeadership`: what people hold of a candidate, on asyncio. `standing.py` runs the loop
-behind it."""
+"""`AsyncLeadership` and `Leadership`: what users hold of a candidate."""
 
 from __future__ import annotations
 
@@ -7,7 +6,7 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from coord.core import validation
 from coord.core.election import Phase
@@ -17,69 +16,70 @@ from coord.election.callbacks import (
     CallbackDecorators,
     Callbacks,
     Dispatcher,
+    OnElected,
+    OnLost,
+    OnNewLeader,
     TaskDispatcher,
     ThreadDispatcher,
     current_dispatcher,
 )
-from coord.election.elector import Elector
+from coord.election.elector import CandidateOptions, Elector
+from coord.election.session import HasSession
 from coord.election.term import Term, run_async_under_term, run_under_term
 from coord.errors import AcquireTimeout, BadArgument, NotLeader, StoreRefused
 from coord.runtime import process, threads
+from coord.runtime.portal import HasPortal, Portal, blocking
 
-if TYPE_CHECKING:
-    from coord.api.coordinator import AsyncCoordinator, Coordinator
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class AsyncLeadership(CallbackDecorators):
-    """Stands for a role for as long as it is started, through every outage, and holds the term when
-    it is elected.
+    """A candidate for a role: it runs from `start` to `stop`, through every outage, and holds the term when elected.
 
-    Made by `coordinator.leadership(role, ...)`. All durations are in seconds. Bad ones raise
-    `BadArgument` at once.
+    `coordinator.leadership(role, ...)` makes one. All durations are in seconds.
 
-    ttl, renew_every, attempt_timeout, margin: see `coord.Timing`.
-    info: what others see of this candidate in `leader(role)`; a dict that JSON can hold.
-    on_elected(term), on_lost(term, reason), on_new_leader(lease): a function, plain or async, or a
-    list of them. They
-        run in order in a task of their own; `on_lost` exactly once for each `on_elected`. What
-        raises is logged; when it is an `on_elected`, the term is given up
-        (`LossReason.CALLBACK_FAILED`) and the candidate rests for a ttl.
-    drain_timeout: how long `stop` and `step_down` wait for the work of the term to end before they
-    leave the lease
-        to run out by itself (the ttl).
-    at_most: seconds that the work of a term may go without `term.progress()` before the role is
-    lost
-        (`LossReason.NO_PROGRESS`), counted from the start of the term, or of `run`'s function.
-        None: for ever.
-    token_floor: 0 to 2**53 - 1; its tokens are above it (after a restore `coord init --token-floor`
-    does it for all).
-    priority: -1000 to 1000, shown in `candidates()` while it waits. One that is above 0 and above
-    the leader's gets the
-        role, by the way of `transfer`, as soon as the leader's term has lasted `min_tenure`.
-    min_tenure: seconds for which a term of this candidate lasts before it gives way to one of a
-    higher priority: so
-        often, at most, does the role move for that (3 ttls, after which a candidate that has died
-        is listed no more).
+    Args:
+        coordinator: The `AsyncCoordinator` whose store and event loop it uses.
+        role: The role: a string of 1 to 120 bytes.
+        ttl: Lease duration. If the leader crashes, another candidate takes over after at most this time.
+        renew_every: Time between renewals; None means a third of the ttl.
+        attempt_timeout: Time that one request may take; None means a value that fits the ttl (see `coord.Timing`).
+        margin: Time before the end of the lease at which the leader stops believing; None means a value that fits the
+            ttl (see `coord.Timing`).
+        info: What others see of this candidate in `leader(role)`: a dict that JSON can hold, at most 16 KiB.
+        on_elected: Called as `on_elected(term)`: a function, plain or async, or a list of them. If one raises, the
+            term is resigned (`LossReason.CALLBACK_FAILED`), and the candidate waits for a ttl.
+        on_lost: Called as `on_lost(term, reason)`, exactly once for each `on_elected`.
+        on_new_leader: Called as `on_new_leader(lease)` when another candidate leads.
+        drain_timeout: Time that `stop` and `step_down` wait for the work of the term to end, before they leave the
+            lease to run out; None means the ttl.
+        at_most: Time that the work of a term may go without `term.progress()` before the role is lost
+            (`LossReason.NO_PROGRESS`); None means no limit.
+        token_floor: 0 to 2**53 - 2. Its fencing tokens are greater than this.
+        priority: -1000 to 1000. A candidate with a priority above 0 replaces a leader with a lower one once the
+            leader's term has lasted `min_tenure`.
+        min_tenure: Minimum time that a term of this candidate lasts before a candidate with a higher priority may
+            replace it; None means three ttls.
+        dispatcher: Where callbacks run; None means a task on the loop.
+
+    Raises:
+        BadArgument: The role or a setting is invalid.
     """
 
     __slots__ = (
-        *(
-            "at_most",
-            "callbacks",
-            "drain_timeout",
-            "info",
-            "min_tenure",
-            "priority",
-            "role",
-            "timing",
-            "token_floor",
-        ),
-        *("_coordinator", "_dispatcher", "_epoch", "_standing", "__weakref__"),
+        "__weakref__",
+        "_dispatcher",
+        "_elector",
+        "_fork_generation",
+        "_session",
+        "callbacks",
+        "options",
+        "role",
     )
 
     def __init__(
         self,
-        coordinator: AsyncCoordinator,
+        coordinator: HasSession,
         role: str,
         *,
         ttl: float = 30.0,
@@ -87,9 +87,9 @@ class AsyncLeadership(CallbackDecorators):
         attempt_timeout: float | None = None,
         margin: float | None = None,
         info: Mapping[str, Any] | None = None,
-        on_elected: object = None,
-        on_lost: object = None,
-        on_new_leader: object = None,
+        on_elected: OnElected = None,
+        on_lost: OnLost = None,
+        on_new_leader: OnNewLeader = None,
         drain_timeout: float | None = None,
         at_most: float | None = None,
         token_floor: int = 0,
@@ -98,121 +98,140 @@ class AsyncLeadership(CallbackDecorators):
         dispatcher: Dispatcher | None = None,
     ) -> None:
         self.role = validation.role(role)
-        self.timing = Timing.of(ttl, renew_every, attempt_timeout, margin)
-        self.info = validation.info(info)
-        self.drain_timeout = validation.drain_timeout(drain_timeout, self.timing.ttl)
-        self.at_most = validation.at_most(at_most)
-        self.token_floor = validation.token_floor(token_floor)
-        self.priority = validation.priority(priority)
-        self.min_tenure = validation.min_tenure(min_tenure, self.timing.ttl)
+        self.options = CandidateOptions.validated(
+            Timing.of(ttl, renew_every, attempt_timeout, margin),
+            info,
+            drain_timeout,
+            at_most,
+            token_floor,
+            priority,
+            min_tenure,
+        )
         self.callbacks = Callbacks.of(on_elected, on_lost, on_new_leader)
-        self._coordinator = coordinator
+        self._session = coordinator.session
         self._dispatcher = dispatcher or TaskDispatcher()
-        self._standing: Elector | None = None
-        self._epoch = process.fork_generation
+        self._elector: Elector | None = None
+        self._fork_generation = process.fork_generation
 
     def __repr__(self) -> str:
         term = self.held
-        return f"<{type(self).__name__} of {self.role!r}, {f'token {term.token}' if term else 'not leading'}>"
+        state = f"token {term.token}" if term else "not leading"
+        return f"<{type(self).__name__} of {self.role!r}, {state}>"
+
+    @property
+    def timing(self) -> Timing:
+        """The durations of its lease."""
+        return self.options.timing
 
     @property
     def is_leader(self) -> bool:
-        """Whether this candidate leads, by the clock: no I/O, and true nowhere for longer than the
-        lease allows."""
+        """Whether this candidate leads, by the clock: no I/O, and never true for longer than the lease allows."""
         return self.held is not None
 
     @property
     def term(self) -> Term:
-        """The term that is held. Raises `NotLeader` when none is."""
+        """The term that it holds.
+
+        Raises:
+            NotLeader: It holds none.
+        """
         term = self.held
         if term is None:
             raise NotLeader(self.role)
         return term
 
     @property
+    def held(self) -> Term | None:
+        """The term that it holds, or None."""
+        term = None if self._elector is None else self._elector.term
+        return term if term is not None and term.held else None
+
+    @property
     def started(self) -> bool:
-        """Whether it stands for the role."""
-        standing = self._standing
-        return (
-            standing is not None
-            and self._epoch == process.fork_generation
-            and not standing.task.done()
-        )
+        """Whether it is a candidate now."""
+        return self.elector is not None
 
     @property
     def candidate(self) -> str | None:
-        """The id of the running incarnation, by which the lease and `candidates()` name it; None
-        when it is stopped."""
-        return self._standing.candidate if self._standing is not None and self.started else None
+        """The id under which the lease and `candidates()` name it, new at every start; None while it is stopped."""
+        elector = self.elector
+        return None if elector is None else elector.candidate
 
     @property
-    def held(self) -> Term | None:
-        """The term that is held, or None."""
-        term = None if self._standing is None else self._standing.tenure.term
-        return term if term is not None and term.held else None
+    def elector(self) -> Elector | None:
+        """What runs it; None while it is stopped."""
+        elector = self._elector
+        if elector is None or elector.task.done():
+            return None
+        return elector if self._fork_generation == process.fork_generation else None
 
     async def start(self) -> None:
-        """Stand for the role from now on. Does not wait for anything; does nothing when it stands
-        already."""
+        """Become a candidate. Returns at once; does nothing if it is one already."""
         if self.started:
             return
-        if self._epoch != process.fork_generation:
+        if self._fork_generation != process.fork_generation:
             self._dispatcher.forget()
-            self._epoch = process.fork_generation
-        seen = (self.role, self.timing, self.info, self.callbacks, self._dispatcher)
-        held = (self.drain_timeout, self.at_most, self.priority, self.min_tenure, self.token_floor)
-        self._standing = self._coordinator._stand(lambda around: Elector(around, *seen, *held))
+            self._fork_generation = process.fork_generation
+        elector = Elector(self._session, self.role, self.options, self.callbacks, self._dispatcher)
+        self._elector = elector
+        self._session.join(elector)
 
     async def stop(self, *, linger: float = 0.0) -> None:
-        """Stand no more: tell `on_lost`, wait for the work to end (`drain_timeout`), then release
-        the lease.
+        """Stop being a candidate: call `on_lost`, wait for the work to end, then release the lease.
 
-        `linger`: seconds that the role rests before anybody gets it. Work that does not end in time
-        keeps its lease until that runs out."""
-        standing = self._standing
-        if standing is None or not self.started:
+        Work that does not end within `drain_timeout` keeps its lease until that runs out.
+
+        Args:
+            linger: Seconds for which nobody gets the role.
+        """
+        elector = self.elector
+        if elector is None:
             return
-        standing.stop(linger)
-        if (
-            current_dispatcher.get() is not self._dispatcher
-        ):  # a callback that stops its own leadership does not wait for itself
-            await asyncio.wait(
-                {standing.task}, timeout=self.drain_timeout + 2 * self.timing.attempt_timeout
-            )
+        elector.stop(linger)
+        # A callback that stops its own leadership must not wait for itself.
+        if current_dispatcher.get() is not self._dispatcher:
+            await asyncio.wait({elector.task}, timeout=elector.stop_timeout)
 
     async def step_down(self, cooldown: float | None = None) -> None:
-        """Hand the role to another: `on_lost`, drain, release. Stands again after `cooldown`
-        seconds (one ttl)."""
-        rest = (
-            self.timing.ttl if cooldown is None else validation.number(cooldown, "cooldown", low=0)
-        )
-        await self._give_up(rest)
+        """Hand the role to another candidate: call `on_lost`, drain, release.
+
+        Args:
+            cooldown: Seconds for which it is no candidate afterwards; None means one ttl.
+        """
+        if cooldown is None:
+            cooldown = self.timing.ttl
+        else:
+            cooldown = validation.number(cooldown, "cooldown", low=0)
+        await self._resign(cooldown)
 
     async def transfer(self, to: str) -> None:
-        """Hand the role to a certain candidate: `on_lost`, drain, then a release that leaves the
-        role to it alone for a while (`renew_every`). If it does not come, anybody gets it, this
-        candidate too, which goes on standing.
+        """Hand the role to one candidate: call `on_lost`, drain, then reserve the role for it for `renew_every`.
 
-        to: a candidate that waits (`coordinator.candidates(role)`): its id, the first four or more
-        characters of it, or
-            the `name` in its info. Raises `BadArgument` for any other, `NotLeader`, and what
-            `candidates` raises.
+        If it does not claim the role by then, anybody gets it. This candidate goes on as one.
+
+        Args:
+            to: A candidate that waits: its id, the first four or more characters of its id, or the `name` in its info.
+
+        Raises:
+            BadArgument: `to` names no candidate that waits, or several.
+            NotLeader: This candidate does not lead.
+            StoreUnavailable: The store did not answer within the timeout of the coordinator.
+            StoreRefused: The store will go on refusing.
         """
         term = self.term
-        candidate = await self._coordinator.waiting_candidate(self.role, to)
+        successor = await self._session.find_candidate(self.role, to)
         if self.held is not term:
             raise NotLeader(self.role)
-        await self._give_up(0.0, candidate.candidate)
+        await self._resign(0.0, successor.candidate)
 
-    async def _give_up(self, rest: float, to: str | None = None) -> None:
-        standing = self._standing
-        if standing is None or not self.started:
+    async def _resign(self, cooldown: float, to: str | None = None) -> None:
+        elector = self.elector
+        if elector is None:
             return
-        standing.resign(LossReason.STEPPED_DOWN, rest, to)
+        elector.resign(LossReason.STEPPED_DOWN, cooldown, to)
         if current_dispatcher.get() is not self._dispatcher:
-            await standing.until(
-                lambda: standing.election.phase not in (Phase.DRAINING, Phase.RELEASING)
-            )
+            ending = (Phase.DRAINING, Phase.RELEASING)
+            await elector.wait_until(lambda: elector.election.phase not in ending)
 
     async def __aenter__(self) -> AsyncLeadership:
         await self.start()
@@ -222,76 +241,92 @@ class AsyncLeadership(CallbackDecorators):
         await self.stop()
 
     async def wait(self, timeout: float | None = None) -> bool:
-        """Wait until this candidate leads, at most `timeout` seconds (None: without end). Whether
-        it leads.
+        """Wait until this candidate leads, and return whether it does.
 
-        It must have been started; once it is stopped, nobody waits any longer.
+        It must have been started. When it is stopped, waiting ends.
+
+        Args:
+            timeout: Seconds to wait; None means no limit.
         """
         validation.timeout(timeout)
-        if (standing := self._standing) is not None and not self.is_leader:
-            await standing.until(lambda: self.is_leader, timeout)
+        elector = self._elector
+        if elector is not None and not self.is_leader:
+            await elector.wait_until(lambda: self.is_leader, timeout)
         return self.is_leader
 
     async def acquire(self, blocking: bool = True, timeout: float | None = None) -> Term | None:
-        """Start, and wait until this candidate leads: its term.
+        """Start, wait until this candidate leads, and return its term.
 
-        `blocking=False` waits for the outcome of one claim only, and answers None when another
-        leads. Raises `AcquireTimeout` after `timeout` seconds, and `StoreRefused` (`NotSetUp`,
-        `AccessDenied`) when waiting will not help. A candidate that was started by a call that
-        failed is stopped again."""
+        If the call fails, a candidate that it started is stopped again.
+
+        Args:
+            blocking: False waits for the result of one claim only, and returns None if another candidate leads.
+            timeout: Seconds to wait; None means no limit.
+
+        Raises:
+            AcquireTimeout: It does not lead after `timeout` seconds.
+            StoreRefused: The store will go on refusing (`NotSetUp`, `AccessDenied`).
+        """
         validation.timeout(timeout)
         fresh = not self.started
         await self.start()
-        assert self._standing is not None
-        standing = self._standing
+        elector = self._elector
+        assert elector is not None
         try:
-            await standing.until(
+            await elector.wait_until(
                 lambda: (
                     self.is_leader
-                    or standing.refusal is not None
-                    or (standing.answered and not blocking)
+                    or elector.refusal is not None
+                    or (elector.first_result_seen and not blocking)
                 ),
                 timeout,
             )
             if (term := self.held) is not None:
                 fresh = False
                 return term
-            if standing.refusal is not None:
-                await self._refused(standing.refusal)
+            if elector.refusal is not None:
+                await self._raise_refusal(elector.refusal)
             if blocking:
-                raise AcquireTimeout(self.role, timeout or 0.0, self._coordinator.trouble)
+                raise AcquireTimeout(self.role, timeout or 0.0, self._session.last_error)
             return None
         finally:
             if fresh:
                 await self.stop()
 
     async def first_outcome(self) -> Term | None:
-        """Start, wait for the outcome of the first claim, and go on standing: the term, or None
-        when another leads.
+        """Start, wait for the result of the first claim, and stay a candidate.
 
-        Raises `StoreRefused` when the store will go on refusing; the candidate stands all the same,
-        for when it mends."""
+        Returns:
+            The term, or None if another candidate leads.
+
+        Raises:
+            StoreRefused: The store will go on refusing. It stays a candidate all the same, in case that is fixed.
+        """
         await self.start()
-        assert self._standing is not None
-        standing = self._standing
-        await standing.until(lambda: self.is_leader or standing.answered)
-        if self.held is None and standing.refusal is not None:
-            await self._refused(standing.refusal)
+        elector = self._elector
+        assert elector is not None
+        await elector.wait_until(lambda: self.is_leader or elector.first_result_seen)
+        if self.held is None and elector.refusal is not None:
+            await self._raise_refusal(elector.refusal)
         return self.held
 
-    async def _refused(self, refusal: str) -> NoReturn:
-        await self._coordinator.check()  # raises what fits better, when it still is so
+    async def _raise_refusal(self, refusal: str) -> NoReturn:
+        await self._session.open()  # raises the more specific error, if the store still refuses
         raise StoreRefused(refusal)
 
     async def release(self) -> None:
-        """The other end of `acquire`: the same as `stop()`."""
+        """Do the same as `stop()`: the counterpart of `acquire`."""
         await self.stop()
 
     async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Wait for the role, call `function` under it, release, and return what it returned.
+        """Wait for the role, call `function` under the term, release the role, and return the result.
 
-        A coroutine function is cancelled when the term is lost, and `LeadershipLost` is raised. A
-        plain function blocks the loop; it learns of a loss from `coord.current_term()`."""
+        A coroutine function is cancelled when the term is lost. A plain function blocks the event loop; it learns of a
+        loss from `coord.current_term()`.
+
+        Raises:
+            LeadershipLost: The term was lost while a coroutine function ran.
+        """
         validation.callback(function, "function")
         term = await self.acquire()
         assert term is not None  # acquire(blocking=True) raises otherwise
@@ -304,114 +339,157 @@ class AsyncLeadership(CallbackDecorators):
             await self.stop()
 
 
-# -- `Leadership`: a candidate for threaded programs. The loop runs on the coordinator's background
-# thread.
+class SyncCoordinator(HasPortal, Protocol):
+    """What a `Leadership` needs of the coordinator that made it."""
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+    @property
+    def inner(self) -> HasSession:
+        """Its async counterpart."""
 
 
 class Leadership:
-    """Stands for a role for as long as it is started, through every outage, and holds the term when
-    it is elected.
+    """A candidate for a role, for threaded programs: it has the settings and methods of `AsyncLeadership`.
 
-    The same as `AsyncLeadership`, whose settings it takes, for plain threads: each call waits for
-    its outcome, and callbacks run in order on a thread of their own (async ones in a loop made for
-    the call)."""
+    Each call blocks until its outcome. Callbacks run in order on a thread of their own; async callbacks run in an event
+    loop that is made for the call. `coordinator.leadership(role, ...)` makes one. All durations are in seconds.
 
-    def __init__(self, coordinator: Coordinator, role: str, **settings: Any) -> None:
+    Args:
+        coordinator: The `Coordinator` whose store and background thread it uses.
+        role: The role: a string of 1 to 120 bytes.
+        ttl: Lease duration. If the leader crashes, another candidate takes over after at most this time.
+        renew_every: Time between renewals; None means a third of the ttl.
+        attempt_timeout: Time that one request may take; None means a value that fits the ttl (see `coord.Timing`).
+        margin: Time before the end of the lease at which the leader stops believing; None means a value that fits the
+            ttl (see `coord.Timing`).
+        info: What others see of this candidate in `leader(role)`: a dict that JSON can hold, at most 16 KiB.
+        on_elected: Called as `on_elected(term)`: a function, plain or async, or a list of them. If one raises, the
+            term is resigned (`LossReason.CALLBACK_FAILED`), and the candidate waits for a ttl.
+        on_lost: Called as `on_lost(term, reason)`, exactly once for each `on_elected`.
+        on_new_leader: Called as `on_new_leader(lease)` when another candidate leads.
+        drain_timeout: Time that `stop` and `step_down` wait for the work of the term to end, before they leave the
+            lease to run out; None means the ttl.
+        at_most: Time that the work of a term may go without `term.progress()` before the role is lost
+            (`LossReason.NO_PROGRESS`); None means no limit.
+        token_floor: 0 to 2**53 - 2. Its fencing tokens are greater than this.
+        priority: -1000 to 1000. A candidate with a priority above 0 replaces a leader with a lower one once the
+            leader's term has lasted `min_tenure`.
+        min_tenure: Minimum time that a term of this candidate lasts before a candidate with a higher priority may
+            replace it; None means three ttls.
+
+    Raises:
+        BadArgument: The role or a setting is invalid.
+    """
+
+    def __init__(
+        self,
+        coordinator: SyncCoordinator,
+        role: str,
+        *,
+        ttl: float = 30.0,
+        renew_every: float | None = None,
+        attempt_timeout: float | None = None,
+        margin: float | None = None,
+        info: Mapping[str, Any] | None = None,
+        on_elected: OnElected = None,
+        on_lost: OnLost = None,
+        on_new_leader: OnNewLeader = None,
+        drain_timeout: float | None = None,
+        at_most: float | None = None,
+        token_floor: int = 0,
+        priority: int = 0,
+        min_tenure: float | None = None,
+    ) -> None:
         self.coordinator = coordinator
         self.inner = AsyncLeadership(
             coordinator.inner,
             role,
-            dispatcher=ThreadDispatcher(f"coord callbacks {role[:40]!r}"),
-            **settings,
+            ttl=ttl,
+            renew_every=renew_every,
+            attempt_timeout=attempt_timeout,
+            margin=margin,
+            info=info,
+            on_elected=on_elected,
+            on_lost=on_lost,
+            on_new_leader=on_new_leader,
+            drain_timeout=drain_timeout,
+            at_most=at_most,
+            token_floor=token_floor,
+            priority=priority,
+            min_tenure=min_tenure,
+            dispatcher=ThreadDispatcher(f"coord callbacks {str(role)[:40]!r}"),
         )
 
     def __repr__(self) -> str:
         return repr(self.inner).replace("AsyncLeadership", "Leadership", 1)
 
     @property
+    def portal(self) -> Portal:
+        """The background thread that it runs on."""
+        return self.coordinator.portal
+
+    @property
     def role(self) -> str:
+        """The role."""
         return self.inner.role
 
     @property
     def timing(self) -> Timing:
+        """The durations of its lease."""
         return self.inner.timing
 
     @property
     def is_leader(self) -> bool:
-        """Whether this candidate leads, by the clock: no I/O, and true nowhere for longer than the
-        lease allows."""
+        """Whether this candidate leads, by the clock: no I/O, and never true for longer than the lease allows."""
         return self.inner.held is not None
 
     @property
     def term(self) -> Term:
-        """The term that is held. Raises `NotLeader` when none is."""
+        """The term that it holds.
+
+        Raises:
+            NotLeader: It holds none.
+        """
         return self.inner.term
 
     @property
     def candidate(self) -> str | None:
-        """The id of the running incarnation, by which the lease and `candidates()` name it; None
-        when it is stopped."""
+        """The id under which the lease and `candidates()` name it, new at every start; None while it is stopped."""
         return self.inner.candidate
 
     @property
     def held(self) -> Term | None:
-        """The term that is held, or None."""
+        """The term that it holds, or None."""
         return self.inner.held
 
     @property
     def started(self) -> bool:
-        """Whether it stands for the role."""
+        """Whether it is a candidate now."""
         return self.inner.started
 
     def on_elected(self, function: Function) -> Function:
-        """Adds a callback; usable as a decorator."""
         return self.inner.on_elected(function)
 
     def on_lost(self, function: Function) -> Function:
-        """Adds a callback; usable as a decorator."""
         return self.inner.on_lost(function)
 
     def on_new_leader(self, function: Function) -> Function:
-        """Adds a callback; usable as a decorator."""
         return self.inner.on_new_leader(function)
 
     def start(self) -> None:
-        """Stand for the role from now on. Does not wait for anything; does nothing when it stands
-        already."""
         process.close_at_exit(self.coordinator)
-        self.coordinator.portal.call(self.inner.start)
+        self.portal.call(self.inner.start)
         if self.inner.callbacks.elected:
             threads.warm_up()
 
     def stop(self, *, linger: float = 0.0) -> None:
-        """Stand no more: tell `on_lost`, wait for the work to end (`drain_timeout`), then release
-        the lease.
-
-        `linger`: seconds that the role rests before anybody gets it. Work that does not end in time
-        keeps its lease until that runs out."""
-        standing = self.inner._standing
-        if standing is not None and self.started:
+        elector = self.inner.elector
+        if elector is not None:
             stop = functools.partial(self.inner.stop, linger=linger)
-            self.coordinator.portal.call(stop, before=functools.partial(standing.stop, linger))
+            self.portal.call(stop, before=functools.partial(elector.stop, linger))
 
-    def step_down(self, cooldown: float | None = None) -> None:
-        """Hand the role to another: `on_lost`, drain, release. Stands again after `cooldown`
-        seconds (one ttl)."""
-        self.coordinator.portal.call(functools.partial(self.inner.step_down, cooldown))
-
-    def transfer(self, to: str) -> None:
-        """Hand the role to a certain candidate: `on_lost`, drain, then a release that leaves the
-        role to it alone for a while (`renew_every`). If it does not come, anybody gets it, this
-        candidate too, which goes on standing.
-
-        to: a candidate that waits (`coordinator.candidates(role)`): its id, the first four or more
-        characters of it, or
-            the `name` in its info. Raises `BadArgument` for any other, `NotLeader`, and what
-            `candidates` raises.
-        """
-        self.coordinator.portal.call(functools.partial(self.inner.transfer, to))
+    step_down = blocking(AsyncLeadership.step_down)
+    transfer = blocking(AsyncLeadership.transfer)
+    wait = blocking(AsyncLeadership.wait)
 
     def __enter__(self) -> Leadership:
         self.start()
@@ -420,43 +498,25 @@ class Leadership:
     def __exit__(self, *exc: object) -> None:
         self.stop()
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until this candidate leads, at most `timeout` seconds (None: without end). Whether
-        it leads.
-
-        It must have been started; once it is stopped, nobody waits any longer.
-        """
-        return self.coordinator.portal.call(functools.partial(self.inner.wait, timeout))
-
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> Term | None:
-        """Start, and wait until this candidate leads: its term.
-
-        `blocking=False` waits for the outcome of one claim only, and answers None when another
-        leads. Raises `AcquireTimeout` after `timeout` seconds, and `StoreRefused` (`NotSetUp`,
-        `AccessDenied`) when waiting will not help. A candidate that was started by a call that
-        failed is stopped again."""
         process.close_at_exit(self.coordinator)
-        return self.coordinator.portal.call(
-            functools.partial(self.inner.acquire, blocking, timeout)
-        )
+        return self.portal.call(functools.partial(self.inner.acquire, blocking, timeout))
 
     def release(self) -> None:
-        """The other end of `acquire`: the same as `stop()`."""
         self.stop()
 
     def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Wait for the role, call `function` under it in this thread, release, and return what it
-        returned.
+        """Wait for the role, call `function` under the term in this thread, release the role, and return the result.
 
-        The function learns of a loss from `coord.current_term()`: `check()` it before every step
-        that matters."""
+        The function learns of a loss from `coord.current_term()`: it calls `check()` before every step that matters.
+
+        Raises:
+            BadArgument: `function` is a coroutine function; `AsyncLeadership.run` takes these.
+        """
         validation.callback(function, "function")
         if inspect.iscoroutinefunction(function):
-            raise BadArgument(
-                "function",
-                function,
-                "a plain function; AsyncLeadership.run takes coroutine functions",
-            )
+            allowed = "a plain function; AsyncLeadership.run takes coroutine functions"
+            raise BadArgument("function", function, allowed)
         term = self.acquire()
         assert term is not None  # acquire(blocking=True) raises otherwise
         try:
@@ -464,3 +524,11 @@ class Leadership:
             return run_under_term(term, None, function, *args, **kwargs)
         finally:
             self.stop()
+
+    on_elected.__doc__ = AsyncLeadership.on_elected.__doc__
+    on_lost.__doc__ = AsyncLeadership.on_lost.__doc__
+    on_new_leader.__doc__ = AsyncLeadership.on_new_leader.__doc__
+    start.__doc__ = AsyncLeadership.start.__doc__
+    stop.__doc__ = AsyncLeadership.stop.__doc__
+    acquire.__doc__ = AsyncLeadership.acquire.__doc__
+    release.__doc__ = AsyncLeadership.release.__doc__

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from coord.api.coordinator import AsyncLookups
+from coord.api.coordinator import AsyncCoordinator
 from coord.cli import output
 from coord.cli.output import format_duration, format_time, lease_as_dict, term_as_dict
 from coord.core.announcements import Candidate
@@ -71,12 +71,14 @@ class Overview:
 
 
 async def load_overview(
-    source: AsyncLookups, *, every: bool, lost: dict[str, PastTerm] | None = None
+    source: AsyncCoordinator, *, every: bool, lost: dict[str, PastTerm] | None = None
 ) -> Overview:
     """Three queries at once: leases, board, histories (unless `lost` has them). `every` for vacant
     roles, too."""
     rows, board, ended = await asyncio.gather(
-        source.read(None), _waiting(source), _losses(source) if lost is None else _known(lost)
+        source.session.read(None),
+        _waiting(source),
+        _losses(source) if lost is None else _known(lost),
     )
     waiting, note = board
     found = {row.role: row for row in rows if every or row.led}
@@ -85,7 +87,7 @@ async def load_overview(
     return Overview(sorted(found.values(), key=lambda row: row.role), waiting, ended, note)
 
 
-async def _waiting(source: AsyncLookups) -> tuple[Counter[str] | None, str]:
+async def _waiting(source: AsyncCoordinator) -> tuple[Counter[str] | None, str]:
     try:
         candidates: list[Candidate] = await source.candidates()
     except (NotSetUp, BadArgument) as err:
@@ -93,7 +95,7 @@ async def _waiting(source: AsyncLookups) -> tuple[Counter[str] | None, str]:
     return Counter(one.role for one in candidates), ""
 
 
-async def _losses(source: AsyncLookups) -> dict[str, PastTerm]:
+async def _losses(source: AsyncCoordinator) -> dict[str, PastTerm]:
     found: dict[str, PastTerm] = {}
     for term in await source.history():  # newest first
         if term.until is not None:

@@ -163,7 +163,7 @@ class HandoverRequest:
     cooldown: float | None = None
     key: str = ""
 
-    def notice(self, ttl: float) -> Announcement:
+    def announcement(self, ttl: float) -> Announcement:
         """The order, to be posted; `ttl` is the lease's."""
         body = {"token": self.token, "to": self.to, "by": self.by, "cooldown": self.cooldown}
         return Announcement(

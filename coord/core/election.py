@@ -311,11 +311,17 @@ class Election:
         elif self.phase is Phase.LEADING and lease.token > self.token:
             self._try_now = True  # the store shall say whether that is so
 
-    def try_now(self) -> None:
+    def lose(self, reason: LossReason) -> None:
+        """End the term as if its deadline had passed, for `reason`; for test kits. Only while leading."""
+        self._lose(reason, Cue.DEADLINE)
+
+    def try_now(self, *, skip_cooldown: bool = False) -> None:
         """Ask the store at the next step, without waiting for the time when it would be due: renew,
         or try to claim (what is vacant or has run out; a lease that stands is not taken by
         asking)."""
         self._try_now = True
+        if skip_cooldown:
+            self._cooldown_until = self._retry_at = -NEVER
 
     def resign(
         self,

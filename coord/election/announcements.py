@@ -57,7 +57,7 @@ class CandidateAnnouncer:
         self._listed: dict[str, _Announced] = {}
         self._gone: set[str] = set()
         self._due = math.inf
-        self._sooner = asyncio.Event()
+        self._on_earlier_check = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._phase = random.random()  # noqa: S311 # no secret
         self._failing = self._told = False
@@ -110,15 +110,15 @@ class CandidateAnnouncer:
     def _look_at(self, moment: float) -> None:
         if moment < self._due:
             self._due = moment
-            self._sooner.set()
+            self._on_earlier_check.set()
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while self._listed or self._gone:
-            self._sooner.clear()
+            self._on_earlier_check.clear()
             if (left := self._due - loop.time()) > 0:
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await within(self._sooner.wait(), left)
+                    await within(self._on_earlier_check.wait(), left)
                 continue
             self._due = math.inf
             await self._round()
@@ -198,7 +198,7 @@ class RequestListener:
         self._swept = 0.0
         self._ending: set[asyncio.Task[None]] = set()
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Listen from now on, if the store has a board."""
         if self._task is None or self._task.done():
             try:
@@ -207,7 +207,7 @@ class RequestListener:
                 return
             self._task = asyncio.get_running_loop().create_task(self._run(), name="coord wishes")
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Listen no more."""
         if self._task is not None:
             self._task.cancel()
@@ -217,10 +217,10 @@ class RequestListener:
     async def close(self) -> None:
         """End, and wait until nothing of this uses the store."""
         tasks = [*self._ending, *([self._task] if self._task is not None else [])]
-        self.end()
+        self.stop()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def about(self, role: str) -> list[Announcement]:
+    def pending(self, role: str) -> list[Announcement]:
         """What was posted about it and has not run out, by the clock of this process."""
         now = asyncio.get_running_loop().time()
         there = self._heard.get(role, {})
@@ -228,7 +228,7 @@ class RequestListener:
             del there[key]
         return [notice for notice, _ in there.values()]
 
-    def heeded(self, role: str, key: str) -> None:
+    def done(self, role: str, key: str) -> None:
         """It has been done: forget it, and take it off the board, so that nobody waits for it any
         more."""
         self._heard.get(role, {}).pop(key, None)
@@ -261,7 +261,7 @@ class RequestListener:
                 if now > self._swept + PRUNE_EVERY:
                     self._swept = now
                     self._heard = {
-                        role: self._heard[role] for role in tuple(self._heard) if self.about(role)
+                        role: self._heard[role] for role in tuple(self._heard) if self.pending(role)
                     }
                 self._heard.setdefault(notice.role, {})[notice.key] = (
                     notice,

@@ -8,20 +8,30 @@ import contextvars
 import inspect
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, Union
 
-from coord.core import validation
-from coord.core.lease import Lease
+from coord.core.lease import Lease, LossReason
 from coord.core.timing import Instant
 from coord.election.term import Term, _current
+from coord.errors import BadArgument
 from coord.runtime import log, threads
 from coord.runtime.threads import Latch
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Job = Callable[[], Coroutine[Any, Any, None]]
 Functions = tuple[Callable[..., Any], ...]
+
+ElectedCallback = Callable[[Term], object]
+LostCallback = Callable[[Term, LossReason], object]
+NewLeaderCallback = Callable[[Lease], object]
+OnElected = Union[ElectedCallback, Sequence[ElectedCallback], None]
+"""`on_elected`: a function, plain or async, that takes the term; or a list of them."""
+OnLost = Union[LostCallback, Sequence[LostCallback], None]
+"""`on_lost`: a function, plain or async, that takes the term and the reason; or a list of them."""
+OnNewLeader = Union[NewLeaderCallback, Sequence[NewLeaderCallback], None]
+"""`on_new_leader`: a function, plain or async, that takes the lease; or a list of them."""
 
 current_dispatcher: contextvars.ContextVar[object] = contextvars.ContextVar(
     "coord_callback_of", default=None
@@ -51,7 +61,36 @@ class Callbacks:
     def listed(given: object, argument: str) -> Functions:
         """One function, several, or None, as a tuple."""
         several = given if isinstance(given, (list, tuple)) else [] if given is None else [given]
-        return tuple([validation.callback(one, argument) for one in several])
+        return tuple([validate_callback(function, argument) for function in several])
+
+
+PARAMETERS = {
+    "on_elected": ("term",),
+    "on_lost": ("term", "reason"),
+    "on_new_leader": ("lease",),
+}
+"""What each kind of callback is called with."""
+
+
+def validate_callback(function: Any, argument: str) -> Any:
+    """Return `function` if it can be called with the arguments of its kind.
+
+    Raises:
+        BadArgument: It is no function, or it cannot be called with these arguments.
+    """
+    names = PARAMETERS[argument]
+    call = f"{argument}({', '.join(names)})"
+    if not callable(function):
+        raise BadArgument(argument, function, f"a function, plain or async, called as {call}")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some functions written in C have no signature
+        return function
+    try:
+        signature.bind(*names)
+    except TypeError as err:
+        raise BadArgument(argument, function, f"a function that takes {call} ({err})") from None
+    return function
 
 
 class CallbackDecorators:
@@ -63,17 +102,17 @@ class CallbackDecorators:
 
     def on_elected(self, function: Function) -> Function:
         """Adds a callback; usable as a decorator."""
-        self.callbacks.elected += (validation.callback(function, "on_elected"),)
+        self.callbacks.elected += (validate_callback(function, "on_elected"),)
         return function
 
     def on_lost(self, function: Function) -> Function:
         """Adds a callback; usable as a decorator."""
-        self.callbacks.lost += (validation.callback(function, "on_lost"),)
+        self.callbacks.lost += (validate_callback(function, "on_lost"),)
         return function
 
     def on_new_leader(self, function: Function) -> Function:
         """Adds a callback; usable as a decorator."""
-        self.callbacks.new_leader += (validation.callback(function, "on_new_leader"),)
+        self.callbacks.new_leader += (validate_callback(function, "on_new_leader"),)
         return function
 
 
@@ -203,18 +242,18 @@ class CallbackRunner:
     """Each method returns at once; what it announces is called after all that was announced
     before."""
 
-    __slots__ = ("_callbacks", "_dispatcher", "_now", "_role", "running")
+    __slots__ = ("_callbacks", "_now", "_role", "dispatcher", "running")
 
     def __init__(
         self, role: str, callbacks: Callbacks, dispatcher: Dispatcher, now: Callable[[], Instant]
     ) -> None:
-        self._role, self._callbacks, self._dispatcher, self._now = role, callbacks, dispatcher, now
+        self._role, self._callbacks, self.dispatcher, self._now = role, callbacks, dispatcher, now
         self.running: RunningCallback | None = None
 
     @property
     def idle(self) -> bool:
         """Whether all that was announced has been called."""
-        return self._dispatcher.idle
+        return self.dispatcher.idle
 
     def elected(self, term: Term, failed: Callable[[], None]) -> None:
         """`on_elected`, up to the first that raises; then `failed()`, on the dispatcher's
@@ -226,23 +265,23 @@ class CallbackRunner:
             if await self._call(self._callbacks.elected, term, term, stop_at_error=True):
                 failed()
 
-        self._dispatcher.put(job)
+        self.dispatcher.put(job)
 
     def lost(self, term: Term) -> Latch:
         """`on_lost`. The flag is set when that is over, and with it every job that ran under the
         term."""
         ended = Latch()
         if (
-            not self._callbacks.lost and self._dispatcher.idle
+            not self._callbacks.lost and self.dispatcher.idle
         ):  # nobody to call: a handover does not wait for a thread
-            term._when_idle(ended.set)
+            term._on_idle(ended.set)
             return ended
 
         async def job() -> None:
             await self._call(self._callbacks.lost, term, term, term.reason)
-            term._when_idle(ended.set)
+            term._on_idle(ended.set)
 
-        self._dispatcher.put(job)
+        self.dispatcher.put(job)
         return ended
 
     def new_leader(self, lease: Lease) -> None:
@@ -252,7 +291,7 @@ class CallbackRunner:
             await self._call(self._callbacks.new_leader, None, lease)
 
         if self._callbacks.new_leader:
-            self._dispatcher.put(job)
+            self.dispatcher.put(job)
 
     async def _call(
         self, functions: Functions, term: Term | None, *args: Any, stop_at_error: bool = False
@@ -267,7 +306,7 @@ class CallbackRunner:
             try:
                 outcome = function(*args)
                 if inspect.isawaitable(outcome):
-                    await self._dispatcher.settle(outcome)
+                    await self.dispatcher.settle(outcome)
             except (Exception, SystemExit, asyncio.CancelledError) as err:
                 if isinstance(err, asyncio.CancelledError) and _cancelled():
                     raise

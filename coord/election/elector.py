@@ -1,5 +1,5 @@
-"""One incarnation of a candidate, on asyncio: asks what the core wants asked, waits as it says,
-tells what happened."""
+"""The elector: it runs one candidate on an event loop. It sends what the election wants sent, waits as it says, and
+applies what it decided."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from coord.core import validation
 from coord.core.announcements import Candidate, decide_handover
 from coord.core.election import HOLDING, Action, Done, Election, Phase, Send, Wait
 from coord.core.lease import Lease, LossReason
@@ -24,170 +26,257 @@ from coord.election.term import Term
 from coord.runtime import log
 from coord.runtime.retry import full_jitter
 from coord.runtime.timers import within
-from coord.stores import requests
 from coord.stores.requests import PendingResult
+
+GIVE_UP_AFTER = 3
+"""Tries without an answer after which those who wait for the first claim are told that there is no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateOptions:
+    """The settings of a candidate, validated. All durations are in seconds; `AsyncLeadership` explains each."""
+
+    timing: Timing
+    info: dict[str, Any]
+    drain_timeout: float
+    at_most: float | None
+    token_floor: int
+    priority: int
+    min_tenure: float
+
+    @classmethod
+    def validated(
+        cls,
+        timing: Timing,
+        info: Mapping[str, Any] | None,
+        drain_timeout: float | None,
+        at_most: float | None,
+        token_floor: int,
+        priority: int,
+        min_tenure: float | None,
+    ) -> CandidateOptions:
+        """Check the settings and fill in what None stands for.
+
+        Raises:
+            BadArgument: A setting is invalid.
+        """
+        return cls(
+            timing=timing,
+            info=validation.info(info),
+            drain_timeout=validation.drain_timeout(drain_timeout, timing.ttl),
+            at_most=validation.at_most(at_most),
+            token_floor=validation.token_floor(token_floor),
+            priority=validation.priority(priority),
+            min_tenure=validation.min_tenure(min_tenure, timing.ttl),
+        )
 
 
 class Elector:
-    """From `start` until it is done. Lives on one loop; only `term` is read from other threads."""
+    """Runs one incarnation of a candidate, from its creation until it is done. It lives on one event loop.
+
+    Only `term` may be read from other threads.
+
+    Args:
+        session: The session that it shares with other elections.
+        role: The role that it is a candidate for.
+        options: Its settings.
+        callbacks: What it calls when something happens.
+        dispatcher: Where it calls them.
+    """
 
     __slots__ = (
-        *(
-            "first_result_seen",
-            "candidate",
-            "election",
-            "refusal",
-            "renewed_at",
-            "task",
-            "lifecycle_",
-        ),
-        *(
-            "_ahead",
-            "_session",
-            "_sent_at",
-            "_unsubscribes",
-            "_failures",
-            "_check_later",
-            "_loop",
-            "_min_tenure",
-            "_priority",
-        ),
-        *("_timer", "_waiters", "_wake"),
+        "_ahead",
+        "_check_later",
+        "_failures",
+        "_loop",
+        "_options",
+        "_sent_at",
+        "_session",
+        "_timer",
+        "_unsubscribes",
+        "_waiters",
+        "_wake",
+        "candidate",
+        "election",
+        "first_result_seen",
+        "lifecycle",
+        "refusal",
+        "renewed_at",
+        "task",
     )
 
     def __init__(
         self,
         session: Session,
         role: str,
-        timing: Timing,
-        info: dict[str, Any],
+        options: CandidateOptions,
         callbacks: Callbacks,
         dispatcher: Dispatcher,
-        drain_timeout: float,
-        at_most: float | None = None,
-        priority: int = 0,
-        min_tenure: float = 0.0,
-        floor: int = 0,
     ) -> None:
+        self._session, self._options = session, options
         self.candidate = new_candidate_id()
         self.election = Election(
-            role, self.candidate, timing, info, session.max_clock_skew, token_floor=floor
+            role,
+            self.candidate,
+            options.timing,
+            options.info,
+            session.max_clock_skew,
+            token_floor=options.token_floor,
         )
         self._draw_delays(None)
         self.first_result_seen, self._failures = False, 0
         self.refusal: str | None = None
-        self._session, announcer = session, CallbackRunner(role, callbacks, dispatcher, session.now)
-        self.lifecycle_ = TermLifecycle(
-            self.election, announcer, session.now, self._changed, drain_timeout, at_most
+        self.lifecycle = TermLifecycle(
+            self.election,
+            CallbackRunner(role, callbacks, dispatcher, session.now),
+            session.now,
+            self._changed,
+            options.drain_timeout,
+            options.at_most,
         )
-        self.renewed_at: float | None = (
-            None  # when what was applied last was sent, on the awake clock
-        )
-        self._ahead: tuple[Action, requests.PendingResult] | None = (
-            None  # sent before the task came to its turn
-        )
-        self._sent_at = session.now()  # when the last question left
+        self.renewed_at: float | None = None
+        """When the last applied claim or renewal was sent, on the awake clock."""
+        # A request that was sent by a feed callback, ahead of this elector's own task; the task awaits it first.
+        self._ahead: tuple[Action, PendingResult] | None = None
+        self._sent_at = session.now()
         self._wake: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        # there while somebody waits in `wait_until`
         self._waiters: asyncio.Future[None] | None = None
-        self._priority, self._min_tenure = priority, min_tenure
         self._check_later: asyncio.TimerHandle | None = None
-        self._unsubscribes: tuple[Callable[[], None], ...] = ()  # what ends listening
+        self._unsubscribes: tuple[Callable[[], None], ...] = ()
         self.task = self._loop.create_task(self._run(), name=f"coord {role}")
         self.task.add_done_callback(self._done, context=session.context)
 
     @property
-    def term(self) -> Term | None:
-        """The last one, whether it stands or not."""
-        return self.lifecycle_.term
+    def role(self) -> str:
+        """The role that it is a candidate for."""
+        return self.election.role
 
-    # -- what is asked of it, on its loop
-    # ------------------------------------------------------------------------
+    @property
+    def term(self) -> Term | None:
+        """Its last term, held or over; None before the first."""
+        return self.lifecycle.term
+
+    @property
+    def running_jobs(self) -> int:
+        """How many calls run under its last term."""
+        return 0 if self.term is None else self.term._jobs
+
+    @property
+    def stalled(self) -> bool:
+        """Whether its last term ended because a job made no progress."""
+        return self.term is not None and self.term._stalled
+
+    @property
+    def stop_timeout(self) -> float:
+        """Seconds that it may take from `stop` until it is done."""
+        return self.lifecycle.drain_timeout + 2 * self.election.timing.attempt_timeout
+
+    # -- what others want of it, on its loop -------------------------------------------------------
 
     async def wait_until(self, predicate: Callable[[], bool], timeout: float | None = None) -> None:
-        """Wait until it holds, until this incarnation is done, or for `timeout` seconds."""
+        """Wait until `predicate()` holds, this elector is done, or `timeout` seconds have passed (None: never)."""
 
-        async def turned() -> None:
+        async def holds() -> None:
             while not predicate() and not self.task.done():
                 self._waiters = self._waiters or self._loop.create_future()
                 await asyncio.shield(self._waiters)
 
         with contextlib.suppress(asyncio.TimeoutError):
-            await within(turned(), timeout)
+            await within(holds(), timeout)
 
-    def resign(self, reason: LossReason, rest: float, to: str | None = None, by: str = "") -> None:
-        """Hand the role over, to the candidate `to` or to anybody, and stand again after `rest`
-        seconds."""
-        self.election.resign(self._session.now(), reason, rest=rest, to=to, by=by)
+    def resign(
+        self, reason: LossReason, cooldown: float, to: str | None = None, by: str = ""
+    ) -> None:
+        """Hand the role to the candidate `to` (None: to anybody), and be a candidate again after the cooldown."""
+        self.election.resign(self._session.now(), reason, rest=cooldown, to=to, by=by)
         self._changed()
 
     def check_requests(self) -> None:
-        """Look at what was posted about the role, and give way if that is to be
-        (`coord/core/announcements.py`)."""
+        """Look at the announcements for the role, and hand it over if one asks for that (`decide_handover`)."""
         election, later, self._check_later = self.election, self._check_later, None
         if later is not None:
             later.cancel()
-        if election.phase is not Phase.LEADING or not (
-            notices := self._session.requests_for(election.role)
-        ):
+        if election.phase is not Phase.LEADING:
             return
-        lifecycle_ = self._session.now().awake - self.lifecycle_.began
-        answer = decide_handover(
-            notices, election.token, self.candidate, self._priority, lifecycle_, self._min_tenure
+        announcements = self._session.requests_for(election.role)
+        if not announcements:
+            return
+        options, tenure = self._options, self._session.now().awake - self.lifecycle.began_at
+        decision = decide_handover(
+            announcements,
+            election.token,
+            self.candidate,
+            options.priority,
+            tenure,
+            options.min_tenure,
         )
-        if isinstance(answer, float):
-            self._check_later = self._loop.call_later(answer + 0.01, self.check_requests)
-        elif answer is not None:
-            if answer.key:
-                self._session.request_done(election.role, answer.key)
+        if isinstance(decision, float):
+            self._check_later = self._loop.call_later(decision + 0.01, self.check_requests)
+        elif decision is not None:
+            if decision.key:
+                self._session.request_done(election.role, decision.key)
             log.info(
                 "leadership.gives_way",
                 role=election.role,
                 token=election.token,
-                to=answer.to,
-                by=answer.by,
+                to=decision.to,
+                by=decision.by,
             )
-            rest = election.timing.ttl if answer.rest is None else answer.rest
-            self.resign(LossReason.STEPPED_DOWN, rest, answer.to, answer.by)
+            cooldown = election.timing.ttl if decision.rest is None else decision.rest
+            self.resign(LossReason.STEPPED_DOWN, cooldown, decision.to, decision.by)
 
     def stop(self, linger: float = 0.0) -> None:
-        """Hand the role over, and be done."""
+        """Hand the role over, and be done. Nobody gets the role before `linger` seconds have passed."""
         self.election.stop(self._session.now(), linger=linger)
         self._changed()
 
+    def try_now(self, *, skip_cooldown: bool = False) -> None:
+        """Send the next request at once. For test kits: `skip_cooldown` ends a cooldown and a backoff, too."""
+        self.election.try_now(skip_cooldown=skip_cooldown)
+        self.wake()
+
+    def lose(self, reason: LossReason) -> None:
+        """Lose the term as if `reason` had come about; for test kits."""
+        self.election.lose(reason)
+        self._changed()
+
+    def after_fork(self) -> None:
+        """In a forked child: the term, if there is one, belongs to the parent."""
+        if self.term is not None:
+            self.term._end_in_fork()
+
     def wake(self) -> None:
-        """Look at the clock again (after the machine slept)."""
+        """Look at the clock again: the machine was suspended."""
         sleeping, timer, self._wake, self._timer = self._wake, self._timer, None, None
         if timer is not None:
             timer.cancel()
         if sleeping is not None and not sleeping.done():
             sleeping.set_result(None)
 
-    # -- the loop
-    # ------------------------------------------------------------------------------------------------
+    # -- the loop ----------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         try:
             while True:
-                self.lifecycle_.check_progress()
+                self.lifecycle.check_progress()
                 ahead, self._ahead = self._ahead, None
-                action, sent = ahead or (self._step(), None)
+                action, pending = ahead or (self._step(), None)
                 if isinstance(action, Send):
-                    try:  # no coroutine of its own: ten thousand wait here at a time
+                    try:  # no coroutine of its own: ten thousand electors wait here at a time
                         result = await (
-                            sent
+                            pending
                             or self._session.submit(action.operation, action.timeout, self._on_sent)
                         )
                     except Exception as err:
                         result = _store_failed(err, self.election.role)
-                    self._answer(action, result)
-                    await self.lifecycle_.let_call()
+                    self._apply_result(action, result)
+                    await self.lifecycle.yield_to_callbacks()
                 elif isinstance(action, Wait):
                     self._follow()
                     if action.seconds > 0:
-                        await self._asleep(action.seconds)
+                        await self._sleep(action.seconds)
                 elif isinstance(action, Done):
                     return
         except asyncio.CancelledError:
@@ -196,107 +285,101 @@ class Elector:
             raise
         finally:
             self._unfollow()
-            self.wake()  # takes the timer away
+            self.wake()  # removes the timer
             if self._check_later is not None:
                 self._check_later.cancel()
-            self.lifecycle_.end()
+            self.lifecycle.end()
 
     def _step(self) -> Action:
         self._on_sent()
         action = self.election.step(self._sent_at)
-        self.lifecycle_.publish()
+        self.lifecycle.apply_events()
         return action
 
     def _on_sent(self) -> None:
-        # A deadline counts from when a claim leaves: thousands may wait in turn, for longer than a
-        # lease lasts.
+        # A deadline counts from when a claim is sent: thousands may wait in turn, for longer than a lease lasts.
         self._sent_at = self._session.now()
 
     def _send_due_now(self) -> None:
-        """What is due is sent in this very turn of the loop, before the task has its own, where the
-        store can."""
-        if (
-            self._wake is not None
-            and not self._wake.done()
-            and isinstance(action := self._step(), Send)
-        ):
-            self._ahead = action, _begin(self._session, action)
+        """Send what is due in this very iteration of the loop, ahead of the task, if the store can do that."""
+        sleeps = self._wake is not None and not self._wake.done()
+        if sleeps and isinstance(action := self._step(), Send):
+            self._ahead = action, send_now(self._session, action)
         self.wake()
 
-    def _answer(self, send: Send, result: Result) -> None:
-        self.refusal = result.detail if isinstance(result, Failure) and result.permanent else None
-        retry_in = _retry_delay(result, self._failures + 1, self.election.timing.ttl)
-        began, now = self._sent_at, self._session.now()
+    def _apply_result(self, send: Send, result: Result) -> None:
+        refused = isinstance(result, Failure) and result.permanent
+        self.refusal = result.detail if isinstance(result, Failure) and refused else None
+        delay = _retry_delay(result, self._failures + 1, self.election.timing.ttl)
+        sent_at, now = self._sent_at, self._session.now()
         if (
             isinstance(result, Answer)
             and result.applied
             and not isinstance(send.operation, Release)
         ):
-            self.renewed_at = began.awake
-            if (
-                lifecycle.observer is not None
-                and isinstance(send.operation, Renew)
-                and self.term is not None
-            ):
-                lifecycle.observer.renewed(
-                    self.term, now.awake - began.awake, self.term.deadline - now.total
-                )
-        self.election.reply(send, result, began, now, retry_in)
+            self.renewed_at = sent_at.awake
+            observer, term = lifecycle.observer, self.term
+            if observer is not None and isinstance(send.operation, Renew) and term is not None:
+                observer.renewed(term, now.awake - sent_at.awake, term.deadline - now.total)
+        self.election.reply(send, result, sent_at, now, delay)
         self.first_result_seen = self.first_result_seen or self._is_first_result(result)
-        self.lifecycle_.publish()
+        self.lifecycle.apply_events()
         self._notify_waiters()
         if isinstance(send.operation, Claim):
             self.check_requests()
 
     def _is_first_result(self, result: Result) -> bool:
-        """Whether the first try has come to something: an answer, a refusal, or a store that stays
-        silent."""
+        """Return whether the first try is settled: an answer, a refusal, or a store that stays silent."""
         self._failures = self._failures + 1 if isinstance(result, Failure) else 0
-        return (
-            not isinstance(result, Failure) or result.permanent or self._failures >= GIVE_UP_AFTER
-        )
+        if not isinstance(result, Failure):
+            return True
+        return result.permanent or self._failures >= GIVE_UP_AFTER
 
-    def _asleep(self, seconds: float) -> asyncio.Future[None]:
-        """Done when `wake` is called, by a timer after so many seconds. No coroutine: ten thousand
-        of them sleep."""
+    def _sleep(self, seconds: float) -> asyncio.Future[None]:
+        """Return a future that is done after so many seconds, or when `wake` is called.
+
+        It is no coroutine, because ten thousand electors sleep at a time.
+        """
         self._wake = self._loop.create_future()
         if seconds < math.inf:
-            self._timer = self._loop.call_later(seconds, self.wake, context=self._session.context)
+            context = self._session.context
+            self._timer = self._loop.call_later(seconds, self.wake, context=context)
         return self._wake
 
     def _follow(self) -> None:
-        """A candidate that waits hears of releases through the feed, and is listed; one that leads
-        needs neither."""
+        """A candidate that waits hears of releases through the feed and is announced; a leader needs neither."""
         waits = self.election.phase is Phase.FOLLOWING and self.election.campaigning
         if waits and not self._unsubscribes:
+            priority = self._options.priority
             candidate = Candidate(
-                self.election.role, self.candidate, self.election.info, self._priority, time.time()
+                self.election.role, self.candidate, self.election.info, priority, time.time()
             )
-            unlist = self._session.announce(candidate, self.election.timing.ttl, self._draw_delays)
-            self._unsubscribes = (self._session.subscribe(candidate.role, self._row_seen), unlist)
+            ttl = self.election.timing.ttl
+            withdraw = self._session.announce(candidate, ttl, self._draw_delays)
+            unsubscribe = self._session.subscribe(candidate.role, self._row_seen)
+            self._unsubscribes = (unsubscribe, withdraw)
         elif self.election.phase is Phase.LEADING:
             self._unfollow()
 
     def _draw_delays(self, waiting: int | None) -> None:
-        """So many wait for the role: how long this one lets others go first."""
-        self.election.takeover_delay, self.election.release_delay = jitter.draw(
-            self.election.timing.ttl, waiting
-        )
+        """Draw how long this candidate lets others go first, given how many wait for the role (None: unknown)."""
+        election = self.election
+        election.takeover_delay, election.release_delay = jitter.draw(election.timing.ttl, waiting)
 
     def _unfollow(self) -> None:
-        ends, self._unsubscribes = self._unsubscribes, ()
-        for end in ends:
-            end()
+        unsubscribes, self._unsubscribes = self._unsubscribes, ()
+        for unsubscribe in unsubscribes:
+            unsubscribe()
 
     def _row_seen(self, lease: Lease) -> None:
         before = self.election.observed
         self.election.hint(lease, self._session.now())
-        self.lifecycle_.publish()
+        self.lifecycle.apply_events()
         if before is None or lease.vacant or lease.holder != before.holder:
             self._send_due_now()
 
     def _changed(self) -> None:
-        self.lifecycle_.settle()
+        self.lifecycle.apply_and_continue()
         self._send_due_now()
         self._notify_waiters()
 
@@ -305,16 +388,15 @@ class Elector:
         self._notify_waiters()
 
     def _notify_waiters(self) -> None:
-        turn, self._waiters = self._waiters, None
-        if turn is not None:
-            turn.set_result(None)
+        waiters, self._waiters = self._waiters, None
+        if waiters is not None:
+            waiters.set_result(None)
 
     async def _cancelled(self) -> None:
-        """The loop is being shut down around us: nothing can be drained any more, but a lease can
-        still go back."""
+        """The loop is being shut down: nothing can be drained any more, but the lease can still be released."""
         held = self.election.phase in HOLDING
         self.election.stop(self._session.now())
-        self.lifecycle_.end()
+        self.lifecycle.end()
         if held:
             self.election.in_flight = None
             self.election.drained(self._session.now())
@@ -324,40 +406,34 @@ class Elector:
 
 
 def new_candidate_id() -> str:
-    """An id for one incarnation of a candidate, that nobody else has. (The module `uuid` is slow to
-    import.)"""
+    """Return a new random id for one incarnation of a candidate. (Importing the module `uuid` is slow.)"""
     return os.urandom(16).hex()
 
 
-def _begin(session: Session, send: Send) -> PendingResult:
-    """Send it in this very turn of the loop, if that can be done."""
+def send_now(session: Session, send: Send) -> PendingResult:
+    """Send it in this very iteration of the loop, if that can be done; what to await, or None."""
     try:
-        return session.begin(send.operation, send.timeout)
-    except Exception:  # then it is asked, and what comes of that lived through
+        return session.send_now(send.operation, send.timeout)
+    except Exception:  # then it is submitted as usual, which survives whatever the store raises
         return None
 
 
 def _store_failed(err: Exception, role: str) -> Failure:
-    """A candidate outlives whatever a store does; the outcome is then unknown."""
+    """Turn what a store raised into an unknown outcome: a candidate survives whatever a store does."""
     log.error("store.misbehaved", err, role=role)
     return Failure(unknown=True, detail=type(err).__name__)
 
 
-def _discard(sent: PendingResult) -> None:
-    """Give up what was sent and nobody will await: it is cancelled where it waits."""
-    if sent is not None:
+def _discard(pending: PendingResult) -> None:
+    """Cancel a request that was sent and that nobody will await."""
+    if pending is not None:
         with contextlib.suppress(StopIteration, asyncio.CancelledError):
-            sent.send(None)
-            sent.throw(asyncio.CancelledError())
+            pending.send(None)
+            pending.throw(asyncio.CancelledError())
 
 
 def _retry_delay(result: Result, failures: int, ttl: float) -> float:
-    """Seconds for which the next try is held back after that many in a row that failed."""
+    """Return the seconds until the next try, after so many failures in a row."""
     if not isinstance(result, Failure):
         return 0.0
     return ttl / 3 if result.permanent else full_jitter(failures, 0.05, min(5.0, ttl / 3))
-
-
-GIVE_UP_AFTER = 3
-"""Tries without an answer after which whoever waits for the outcome of the first claim is told that
-there is none."""

@@ -12,7 +12,7 @@ from typing import Protocol
 from coord.core.election import Elected, Election, Event, Lost, Phase
 from coord.core.lease import LossReason
 from coord.core.timing import Instant
-from coord.election.callbacks import CallbackRunner, RunningCallback
+from coord.election.callbacks import CallbackRunner, Dispatcher, RunningCallback
 from coord.election.term import Term, Watchdog
 from coord.runtime import log
 from coord.runtime.threads import Latch
@@ -54,8 +54,8 @@ class TermLifecycle:
     """
 
     __slots__ = (
-        "_callbacks",
         "_at_most",
+        "_callbacks",
         "_changed",
         "_drain",
         "_elected",
@@ -66,8 +66,8 @@ class TermLifecycle:
         "_watchdog",
         "began_at",
         "drain_timeout",
-        "term",
         "still_draining",
+        "term",
     )
 
     def __init__(
@@ -103,6 +103,11 @@ class TermLifecycle:
     def draining(self) -> bool:
         """Whether work or an `on_lost` of a lost term still runs."""
         return self._drain is not None and not self._drain.done()
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """Where the callbacks run."""
+        return self._callbacks.dispatcher
 
     @property
     def running(self) -> RunningCallback | None:
@@ -188,7 +193,7 @@ class TermLifecycle:
             elected.deadline,
             self._now,
         )
-        term._sooner = self._watch_soon
+        term._on_earlier_check = self._watch_soon
         if self._at_most is not None:
             term._watch(self._at_most)
         self.term, self.began_at = term, self._now().awake

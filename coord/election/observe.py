@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import heapq
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
@@ -80,17 +80,17 @@ class LeaderCache:
         self._before: dict[str, tuple[Lease, float]] = {}
         """What was known until the feed broke: it still tells when those very writes run out."""
 
-    def watch(self, role: str) -> None:
+    def track(self, role: str) -> None:
         self._watched[role] = self._watched.get(role, 0) + 1
 
-    def unwatch(self, role: str) -> None:
+    def untrack(self, role: str) -> None:
         self._watched[role] -= 1
         if self._watched[role] == 0:
             del self._watched[role]
             self._leases.pop(role, None)
             self._before.pop(role, None)
 
-    def saw(self, lease: Lease) -> None:
+    def update(self, lease: Lease) -> None:
         """The feed, or a read, showed this."""
         if lease.role in self._watched:
             runs_out = time.monotonic() + lease.remaining
@@ -102,17 +102,17 @@ class LeaderCache:
             if before is None or not lease.older_than(before[0]):
                 self._leases[lease.role] = (lease, runs_out)
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """The feed broke: nothing is known any more."""
         self._before |= self._leases
         self._leases.clear()
 
-    def has(self, role: str) -> bool:
+    def covers(self, role: str) -> bool:
         """Whether `leader` is an answer."""
         return role in self._leases
 
     def leader(self, role: str) -> Lease | None:
-        """Who leads, or None for nobody; only where `has` says so."""
+        """Who leads, or None for nobody; only where `covers` says so."""
         lease, runs_out = self._leases.get(role, _UNKNOWN)
         if lease is None or lease.vacant or lease.reserved:
             return None
@@ -133,11 +133,11 @@ class LeaderCache:
 class LeaderSource(Protocol):
     """What it needs of a coordinator."""
 
-    known: LeaderCache
+    leaders: LeaderCache
 
-    def follow(self, role: str, listener: Callable[[Lease], None]) -> Callable[[], None]: ...
+    def subscribe(self, role: str, listener: Callable[[Lease], None]) -> Callable[[], None]: ...
 
-    async def read(self, roles: list[str] | None) -> list[Lease]: ...
+    async def read(self, roles: Collection[str] | None) -> list[Lease]: ...
 
 
 RowQueue = asyncio.Queue[tuple[Lease, float]]
@@ -172,15 +172,15 @@ async def watch_leader(source: LeaderSource, role: str) -> AsyncIterator[Lease |
 
     def hinted(lease: Lease) -> None:
         if begun:
-            source.known.saw(lease)
+            source.leaders.update(lease)
         hints.put_nowait((lease, loop.time()))
 
-    source.known.watch(role)
-    stop = source.follow(role, hinted)
+    source.leaders.track(role)
+    stop = source.subscribe(role, hinted)
     try:
         rows = await source.read([role])
         present = rows[0] if rows else Lease(role)
-        source.known.saw(present)
+        source.leaders.update(present)
         begun = True
         story.saw(present, loop.time())
         yield story.leader(loop.time())
@@ -193,7 +193,7 @@ async def watch_leader(source: LeaderSource, role: str) -> AsyncIterator[Lease |
                 yield story.leader(now)
     finally:
         stop()
-        source.known.unwatch(role)
+        source.leaders.untrack(role)
 
 
 # -- `watch_leaders`: every change of any role's leader, those of roles that appear later among
@@ -212,7 +212,7 @@ class LeadersSource(Protocol):
 
     store: Store
 
-    async def read(self, roles: list[str] | None) -> list[Lease]: ...
+    async def read(self, roles: Collection[str] | None) -> list[Lease]: ...
 
 
 class _Trackers:

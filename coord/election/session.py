@@ -125,7 +125,7 @@ class Session:
         self._feed = SharedFeed(lambda: self.store, self.leaders.invalidate)
         self._announcer = CandidateAnnouncer(lambda: self.announcements)
         self._requests = RequestListener(lambda: self.announcements, self._request_arrived)
-        self._suspends = SuspendDetector(self.members, lambda: self.now())
+        self._suspends = SuspendDetector(self.members, lambda: self.now())  # noqa: PLW0108 # tests replace `now` later
         self.__dict__.pop("announcements", None)  # the child of a fork makes its own
 
     # -- the store ---------------------------------------------------------------------------------
@@ -241,6 +241,18 @@ class Session:
         wanted = None if roles is None else list(roles)
         return await self.retry(lambda timeout: self.store.read(wanted, timeout))
 
+    async def leader(self, role: str) -> Lease | None:
+        """Return the lease of the leader of `role`, from the feed if somebody watches it; None if nobody leads.
+
+        Raises:
+            StoreUnavailable: The store did not answer in time.
+            StoreRefused: The store will go on refusing.
+        """
+        if self.leaders.covers(role):
+            return self.leaders.leader(role)
+        rows = await self.read([validation.role(role)])
+        return next((row for row in rows if row.led), None)
+
     async def retry(self, ask: Callable[[float], Awaitable[T]]) -> T:
         """Return what `ask(seconds left)` returns, retried within the timeout of the session.
 
@@ -320,14 +332,14 @@ class Session:
     # -- members -----------------------------------------------------------------------------------
 
     def join(self, member: Member) -> None:
-        """Count `member` among the candidates of this session until `close_quickly`."""
+        """Count `member` among the candidates of this session until `leave`."""
         # `async with` and a cancelled loop release leases; SIGTERM alone would skip both.
         process.exit_on_sigterm()
         self.members.add(member)
         self._suspends.start()
         self._requests.start()
 
-    def close_quickly(self, member: Member) -> None:
+    def leave(self, member: Member) -> None:
         """The candidate `member` is done."""
         self.members.discard(member)
         if not self.members:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from coord.core.lease import LossReason
 from coord.core.timing import Instant
-from coord.errors import LeadershipLost
+from coord.errors import CoordError, LeadershipLost
 from coord.runtime import clock, process
 from coord.runtime.threads import Latch
 
@@ -98,7 +98,7 @@ class Watchdog:
             self._timer.cancel()
             self._timer = None
         self._term = term
-        left = term._stalls_in()
+        left = term._seconds_until_stalled()
         if left == 0:
             self._stalled()
         elif left is not None:
@@ -122,10 +122,10 @@ class Term:
         "_jobs",
         "_lock",
         "_now",
+        "_on_earlier_check",
         "_over",
         "_progress",
         "_reason",
-        "_sooner",
         "holder",
         "lost",
         "role",
@@ -155,7 +155,7 @@ class Term:
         self._jobs = 0
         self._idle: Callable[[], None] | None = None
         self._progress: ProgressTracker | None = None
-        self._sooner: Callable[[], None] | None = None
+        self._on_earlier_check: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
         state = f"{self.remaining:.1f} s left" if self.held else f"over: {self.reason or 'expired'}"
@@ -210,7 +210,7 @@ class Term:
         if self._progress is None:
             return
         with self._lock:
-            late = self._overdue()
+            late = self._check_clock()
             if not late:
                 self._progress.moved(self._now().awake)
         if late:
@@ -219,7 +219,7 @@ class Term:
     # -- for the shells
     # -----------------------------------------------------------------------------------------
 
-    def _overdue(self) -> bool:
+    def _check_clock(self) -> bool:
         """Under the lock: whether it is over, by the clock. Once seen, it is so whatever comes
         later (rule 6)."""
         if self._over:
@@ -235,13 +235,13 @@ class Term:
     def _pass(self) -> bool:
         """Somebody saw the deadline behind us: from here on it is, whatever a renewal brings."""
         with self._lock:
-            return self._overdue()
+            return self._check_clock()
 
     def _extend(self, deadline: float) -> bool:
         """A renewal was answered. False when somebody has already been told that the term is
         over."""
         with self._lock:
-            if self._overdue():
+            if self._check_clock():
                 return False
             self._deadline = max(self._deadline, deadline)
             return True
@@ -249,12 +249,12 @@ class Term:
     def _end(self, reason: LossReason) -> None:
         with self._lock:
             if reason is not LossReason.FORKED:
-                self._overdue()  # a job that stood still ended it before anybody looked
+                self._check_clock()  # a job that stood still ended it before anybody looked
             self._over = True
             self._reason = self._reason or reason
         self.lost.set()
 
-    def _enter(self, at_most: float | None = None) -> WatchedJob | None:
+    def _job_started(self, at_most: float | None = None) -> WatchedJob | None:
         """A job starts under this term, watched when `at_most`; raises `LeadershipLost` when it is
         over."""
         self.check()
@@ -262,10 +262,10 @@ class Term:
             self._jobs += 1
         return None if at_most is None else self._watch(at_most)
 
-    def _leave(self, job: WatchedJob | None = None) -> None:
+    def _job_ended(self, job: WatchedJob | None = None) -> None:
         with self._lock:
             if job is not None and self._progress is not None:
-                self._overdue()  # the job may have moved too late, with nobody looking
+                self._check_clock()  # the job may have moved too late, with nobody looking
                 self._progress.end(job)
             self._jobs -= 1
             tell = self._idle if self._jobs == 0 else None
@@ -277,7 +277,7 @@ class Term:
         with self._lock:
             progress = self._progress = self._progress or ProgressTracker()
             job = progress.begin(at_most, self._now().awake)
-            sooner = self._sooner if progress.due < progress.armed else None
+            sooner = self._on_earlier_check if progress.due < progress.armed else None
         if sooner is not None:
             sooner()
         return job
@@ -288,21 +288,23 @@ class Term:
         if self._progress is None:
             return False
         with self._lock:
-            return self._overdue() and self._reason is LossReason.NO_PROGRESS
+            return self._check_clock() and self._reason is LossReason.NO_PROGRESS
 
-    def _stalls_in(self) -> float | None:
+    def _seconds_until_stalled(self) -> float | None:
         """For the watchdog, which looks again then: seconds until it is over for want of progress,
         0 when it is; None while nothing is watched."""
         with self._lock:
             progress = self._progress
-            if progress is None or (self._overdue() and self._reason is not LossReason.NO_PROGRESS):
+            if progress is None or (
+                self._check_clock() and self._reason is not LossReason.NO_PROGRESS
+            ):
                 return None
             progress.armed = progress.due
             if self._over:
                 return 0.0
             return None if progress.due == float("inf") else progress.due - self._now().awake
 
-    def _when_idle(self, tell: Callable[[], None]) -> None:
+    def _on_idle(self, tell: Callable[[], None]) -> None:
         """Call `tell` once no job runs under this term (at once, when none does)."""
         with self._lock:
             self._idle = tell
@@ -310,7 +312,7 @@ class Term:
         if idle:
             tell()
 
-    def _forked(self) -> None:
+    def _end_in_fork(self) -> None:
         self._lock = threading.Lock()
         self.lost = Latch(self._lock)
         self._end(LossReason.FORKED)
@@ -326,6 +328,20 @@ def current_term() -> Term | None:
     None elsewhere. A thread that the job starts does not inherit it: hand the term over.
     """
     return _current.get()
+
+
+def require_term() -> Term:
+    """Return the term that the calling code runs under; the twin of `current_term` for code that always has one.
+
+    Raises:
+        CoordError: The calling code runs under no term.
+    """
+    term = _current.get()
+    if term is None:
+        raise CoordError(
+            "no current term: call require_term() inside @leader_only, Leadership.run or on_elected"
+        )
+    return term
 
 
 # -- Running a job under a term: the job finds the term, the leadership knows that it runs, a
@@ -345,14 +361,14 @@ def run_under_term(
         (`LossReason.NO_PROGRESS`); None: without end.
     Until it returns, its process does not claim the role again.
     """
-    watched = term._enter(at_most)
+    watched = term._job_started(at_most)
     token, job_token = _current.set(term), current_job.set(watched)
     try:
         return function(*args, **kwargs)
     finally:
         _current.reset(token)
         current_job.reset(job_token)
-        term._leave(watched)
+        term._job_ended(watched)
 
 
 async def run_async_under_term(
@@ -364,12 +380,12 @@ async def run_async_under_term(
 ) -> T:
     """Await a coroutine function likewise; it is cancelled when the term is lost, and
     `LeadershipLost` raised."""
-    watched = term._enter(at_most)
+    watched = term._job_started(at_most)
     token, job_token = _current.set(term), current_job.set(watched)
     try:
         job = asyncio.ensure_future(function(*args, **kwargs))
     except BaseException:
-        term._leave(watched)
+        term._job_ended(watched)
         raise
     finally:
         _current.reset(token)
@@ -387,7 +403,7 @@ async def run_async_under_term(
         for task in (job, lost):
             task.cancel()
         await asyncio.gather(job, lost, return_exceptions=True)
-        term._leave(watched)
+        term._job_ended(watched)
 
 
 async def _until_lost(term: Term) -> None:

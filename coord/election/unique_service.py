@@ -5,19 +5,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from coord.core import validation
 from coord.core.election import Election, Send
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Failure, Read, Result
 from coord.core.timing import Instant, Timing
-from coord.election import elector
-from coord.election.elector import new_candidate_id
+from coord.election.elector import new_candidate_id, send_now
+from coord.election.session import Session
 from coord.errors import BadArgument, StoreRefused, StoreUnavailable
-
-if TYPE_CHECKING:
-    from coord.api.coordinator import AsyncCoordinator
+from coord.runtime import process
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -29,12 +27,12 @@ class _Claimant:
 
     def __init__(self, role: str, given: Mapping[str, Any], max_clock_skew: float | None) -> None:
         self.lock = asyncio.Lock()
-        self.look_at(given)
+        self.update(given)
         self.election = Election(
             role, new_candidate_id(), self.timing, max_clock_skew=max_clock_skew
         )
 
-    def look_at(self, given: Mapping[str, Any]) -> None:
+    def update(self, given: Mapping[str, Any]) -> None:
         """Check it, and keep it. Raises `BadArgument`."""
         info = validation.info(given, "candidate")
         if "ttl" not in info:
@@ -42,12 +40,24 @@ class _Claimant:
         copied, timing = dict(info), Timing.of(validation.ttl(info.pop("ttl"), "candidate['ttl']"))
         self.given, self.info, self.timing = copied, info, timing
 
-    def knows(self, given: Mapping[str, Any]) -> bool:
+    def matches(self, given: Mapping[str, Any]) -> bool:
         """Whether it is what was given last, and plain. Checking it anew takes longer than the rest
         of a call."""
         return self.given == given and all(
             type(one) in _PLAIN and type(one) is type(given[key]) for key, one in self.given.items()
         )
+
+
+class HasUniqueServices(Protocol):
+    """An object such as a coordinator, on whose session `unique_service` claims roles."""
+
+    @property
+    def session(self) -> Session:
+        """The session that its elections share."""
+
+    @property
+    def unique_services(self) -> UniqueServices:
+        """The candidates that `unique_service` was called for."""
 
 
 class UniqueServices:
@@ -58,24 +68,34 @@ class UniqueServices:
     two processes that are configured alike never renew each other's lease (hazard 3 of the
     ancestor)."""
 
-    def __init__(self, coordinator: AsyncCoordinator) -> None:
-        self._coordinator = coordinator
-        self._contenders: dict[tuple[str, str], _Claimant] = {}
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._start()
+        process.reset_after_fork(self)
+
+    def _start(self) -> None:
+        self._claimants: dict[tuple[str, str], _Claimant] = {}
         self._elections: dict[str, Election] = {}
         """Theirs, by their ids."""
 
-    async def call(self, role: str, candidate: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    def after_fork(self) -> None:
+        """In a forked child: the claims belong to the parent (rule 9)."""
+        self._start()
+
+    async def claim_or_look_up(
+        self, role: str, candidate: Mapping[str, Any] | None
+    ) -> dict[str, Any] | None:
         if candidate is None:
-            lease = await self._coordinator.leader(role)
+            lease = await self._session.leader(role)
             return None if lease is None else self._record(lease, lease.info)
-        contender = self._contender(role, candidate)
+        claimant = self._claimant(role, candidate)
         timing, info = (
-            contender.timing,
-            contender.info,
+            claimant.timing,
+            claimant.info,
         )  # of this call: another may come while it waits
-        async with contender.lock:
-            contender.election.timing, contender.election.info = timing, info
-            answer = await self._claim_or_keep(contender.election)
+        async with claimant.lock:
+            claimant.election.timing, claimant.election.info = timing, info
+            answer = await self._claim_or_keep(claimant.election)
         # What the row says of its holder is not in every answer to a renewal that was applied, but
         # it is this.
         return (
@@ -84,20 +104,20 @@ class UniqueServices:
             else None
         )
 
-    def _contender(self, role: str, candidate: Mapping[str, Any]) -> _Claimant:
+    def _claimant(self, role: str, candidate: Mapping[str, Any]) -> _Claimant:
         key = (role, str(candidate.get("id", "")) if isinstance(candidate, Mapping) else "")
-        contender = self._contenders.get(key)
-        if contender is None:
-            contender = _Claimant(role, candidate, self._coordinator.max_clock_skew)
-            self._contenders[key] = contender
-            self._elections[contender.election.candidate] = contender.election
-        elif not contender.knows(candidate):
-            contender.look_at(candidate)
-        return contender
+        claimant = self._claimants.get(key)
+        if claimant is None:
+            claimant = _Claimant(role, candidate, self._session.max_clock_skew)
+            self._claimants[key] = claimant
+            self._elections[claimant.election.candidate] = claimant.election
+        elif not claimant.matches(candidate):
+            claimant.update(candidate)
+        return claimant
 
     async def _claim_or_keep(self, election: Election) -> Answer:
         while True:
-            began = self._coordinator.now()
+            began = self._session.now()
             election.drained(
                 began
             )  # the caller's loop is the work, and it is here, between two passes
@@ -116,33 +136,33 @@ class UniqueServices:
 
     async def _ask(self, election: Election, action: Send, began: Instant) -> Result:
         """Put it to the store. A caller that is cancelled leaves an outcome that is unknown."""
-        coordinator = self._coordinator
+        session = self._session
         result: Result = Failure(unknown=True, detail="the call was cancelled")
 
         def going() -> None:  # it may have waited in turn for longer than a lease lasts
             nonlocal began
-            began = coordinator.now()
+            began = session.now()
 
         try:
-            sent = elector._begin(coordinator, action)
-            result = await (sent or coordinator.submit(action.operation, action.timeout, going))
+            sent = send_now(session, action)
+            result = await (sent or session.submit(action.operation, action.timeout, going))
         finally:
-            election.reply(action, result, began, coordinator.now())
+            election.reply(action, result, began, session.now())
             election.take_events()
         return result
 
     async def close(self) -> None:
         """Give back what is held."""
-        elections, self._elections, self._contenders = self._elections, {}, {}
+        elections, self._elections, self._claimants = self._elections, {}, {}
         await asyncio.gather(*map(self._give_back, elections.values()))
 
     async def _give_back(self, election: Election) -> None:
         """Once at the most; before that comes a look, where a claim was never answered."""
-        now = self._coordinator.now()
+        now = self._session.now()
         election.stop(now)
         election.drained(now)
         for _ in range(2):
-            began = self._coordinator.now()
+            began = self._session.now()
             if isinstance(action := election.step(began), Send):
                 result = await self._ask(election, action, began)
                 if isinstance(result, Failure) or not isinstance(action.operation, Read):
@@ -162,5 +182,5 @@ class UniqueServices:
             "holder": lease.holder,
             "token": lease.token,
             "last_heartbeat": datetime.fromtimestamp(lease.renewed_at, timezone.utc),
-            "mine": holder is not None and holder.leads(self._coordinator.now()),
+            "mine": holder is not None and holder.leads(self._session.now()),
         }

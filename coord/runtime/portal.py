@@ -135,7 +135,7 @@ class _Call(Generic[T]):
     `asyncio.run_coroutine_threadsafe` tells it by way of two futures and a turn of the loop more,
     for which a sync call would wait each time."""
 
-    __slots__ = ("_done", "_error", "_before", "_task", "_value", "_work", "loop")
+    __slots__ = ("_before", "_done", "_error", "_task", "_value", "_work", "loop")
 
     def __init__(
         self,
@@ -222,6 +222,21 @@ class HasPortal(Protocol):
 
     def close_quickly(self) -> None:
         """Close within a few seconds, because the process ends. Raises nothing."""
+
+
+def end_threads(host: HasPortal) -> None:
+    """End everything in `host.on_close`: first all threads, then all registrations at once."""
+    ending = tuple(host.on_close)
+    for thing in ending:
+        thing.halt()
+    for thing in ending:
+        thing.join()
+    if ending:
+        host.portal.call(functools.partial(_unregister_all, ending))
+
+
+async def _unregister_all(things: tuple[ClosesInThread, ...]) -> None:
+    await asyncio.gather(*(thing.unregister() for thing in things))
 
 
 class Facade(Protocol[A_co]):

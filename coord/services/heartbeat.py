@@ -83,7 +83,7 @@ class HeartbeatState:
         usual = self.every or (self.record["ttl"] / 3 if self.record is not None else 5.0)
         return float(min(self._backoff.next(), usual))
 
-    async def farewell(self, unregister: Callable[[str | int], Awaitable[None]]) -> None:
+    async def unregister(self, unregister: Callable[[str | int], Awaitable[None]]) -> None:
         """Unregister what may be registered, within `FAREWELL` seconds."""
         self._until = 0.0
         if self.record is None and not self.failing:
@@ -166,7 +166,7 @@ class Heartbeat(_Known):
             self._epoch != process.fork_generation
         ):  # another process, so another service: an id that was made is not shared
             self._epoch, self._rhythm = process.fork_generation, self._new_rhythm()
-        coordinator = self._registry.coordinator
+        host = self._registry.host
         self._stopping = threading.Event()
         try:
             pause = self._beat()
@@ -175,8 +175,8 @@ class Heartbeat(_Known):
         self._thread = threading.Thread(
             target=self._run, args=(pause, self._stopping), name="coord heartbeat", daemon=True
         )
-        coordinator.closing.add(self)
-        process.close_at_exit(coordinator)
+        host.on_close.add(self)
+        process.close_at_exit(host)
         self._thread.start()
 
     def stop(self) -> None:
@@ -185,7 +185,7 @@ class Heartbeat(_Known):
         if self._thread is not None and self._epoch == process.fork_generation:
             self.halt()
             self.join()
-            self._registry.coordinator.portal.call(self.farewell)
+            self._registry.portal.call(self.unregister)
 
     # The three steps of `stop`, so that a coordinator that closes takes each for all heartbeats at
     # once.
@@ -199,11 +199,11 @@ class Heartbeat(_Known):
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(1.0)
 
-    async def farewell(self) -> None:
+    async def unregister(self) -> None:
         """On the coordinator's loop: unregister."""
         self._thread = None
-        self._registry.coordinator.closing.discard(self)
-        await self._rhythm.farewell(self._registry.inner.unregister)
+        self._registry.host.on_close.discard(self)
+        await self._rhythm.unregister(self._registry.inner.unregister)
 
     def __enter__(self) -> Heartbeat:
         self.start()
@@ -261,7 +261,7 @@ class AsyncHeartbeat(_Known):
             pause = await self._beat()
         except StoreUnavailable as err:
             pause = self._rhythm.failed(err)
-        self._registry.coordinator.closing.add(self.stop)
+        self._registry.session.on_close.add(self.stop)
         self._task = asyncio.get_running_loop().create_task(
             self._run(pause), name="coord heartbeat"
         )
@@ -269,12 +269,12 @@ class AsyncHeartbeat(_Known):
     async def stop(self) -> None:
         """No more heartbeats, and unregister; see `Heartbeat.stop`."""
         task, self._task = self._task, None
-        self._registry.coordinator.closing.discard(self.stop)
+        self._registry.session.on_close.discard(self.stop)
         if task is None or self._epoch != process.fork_generation:
             return
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await self._rhythm.farewell(self._registry.unregister)
+        await self._rhythm.unregister(self._registry.unregister)
 
     async def __aenter__(self) -> AsyncHeartbeat:
         await self.start()

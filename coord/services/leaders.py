@@ -8,23 +8,25 @@ import functools
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from coord.core import records as service_records
+from coord.election.session import Session
+from coord.election.unique_service import UniqueServices
 from coord.errors import StoreRefused, StoreUnavailable
 from coord.runtime import log
 from coord.stores.protocol import Records
-
-if TYPE_CHECKING:
-    from coord.api.coordinator import AsyncCoordinator
 
 
 class LeaderPublisher:
     """Writes leaders as `{"id": role, "role": role, "ttl": …}`, and heeds those that old clients
     wrote."""
 
-    def __init__(self, coordinator: AsyncCoordinator, records: Records, table: str) -> None:
-        self._coordinator, self._records, self._table = coordinator, records, table
+    def __init__(
+        self, session: Session, unique_services: UniqueServices, records: Records, table: str
+    ) -> None:
+        self._session, self._unique_services = session, unique_services
+        self._records, self._table = records, table
         self.published: dict[str, int] = {}
 
     async def unique_service(
@@ -37,12 +39,12 @@ class LeaderPublisher:
         stay out of each other's way in a move that is made one after the other; they do not make an
         election among old and new."""
         if role not in self.published:
-            found = await self._coordinator._retried(
+            found = await self._session.retry(
                 lambda timeout: self._records.healthy(None, timeout, key=role)
             )
             if found and not service_records.is_published(found[0]):
                 return {"role": role, **found[0], "mine": False}
-        leader = await self._coordinator.unique_service(role, candidate)
+        leader = await self._unique_services.claim_or_look_up(role, candidate)
         if leader is not None and leader["mine"]:
             record = {"host": socket.gethostname(), "pid": os.getpid(), **leader}
             await self._publish(record, leader["ttl"])
@@ -52,7 +54,7 @@ class LeaderPublisher:
 
     async def publish_lease(self, role: str) -> bool:
         """Publish who leads by the lease; whether it stands there now."""
-        lease = await self._coordinator.leader(role)
+        lease = await self._session.leader(role)
         if lease is None:
             return False
         record = {
@@ -64,9 +66,9 @@ class LeaderPublisher:
         }
         return await self._publish(record, lease.remaining)
 
-    async def take_back(self) -> None:
+    async def withdraw_all(self) -> None:
         """Delete what was published here."""
-        self._coordinator.closing.discard(self.take_back)
+        self._session.on_close.discard(self.withdraw_all)
         published, self.published = self.published, {}
         await asyncio.gather(
             *(
@@ -87,7 +89,7 @@ class LeaderPublisher:
         )
         if done:
             self.published[role] = token
-            self._coordinator.closing.add(self.take_back)
+            self._session.on_close.add(self.withdraw_all)
         elif done is False:
             log.warning(
                 "registry.not_published",
@@ -100,7 +102,7 @@ class LeaderPublisher:
     async def _try(self, ask: Callable[[float], Awaitable[bool]], role: str) -> bool | None:
         """It is for others: that it fails must not cost the caller its leadership."""
         try:
-            return await self._coordinator._retried(ask)
+            return await self._session.retry(ask)
         except (StoreUnavailable, StoreRefused) as err:
             log.warning("registry.not_published", role=role, table=self._table, because=str(err))
             return None

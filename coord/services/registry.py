@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from coord.core import records as service_records
 from coord.core import validation
 from coord.core.records import Record
+from coord.election.session import Session
+from coord.election.unique_service import HasUniqueServices, UniqueServices
 from coord.errors import BadArgument, StoreRefused
 from coord.runtime import log, process
+from coord.runtime.portal import ClosesInThread, HasPortal, Portal, blocking, end_threads, iterating
 from coord.services.leaders import LeaderPublisher
 from coord.services.watch import ServiceChange, watch_services
+from coord.stores import urls
 from coord.stores.protocol import Records
-
-if TYPE_CHECKING:
-    from coord.api.coordinator import AsyncCoordinator, Coordinator
 
 CHOICES = ("least", "spread")
 
@@ -94,25 +96,29 @@ class AsyncServiceRegistry:
 
     def __init__(
         self,
-        coordinator: AsyncCoordinator | str | None = None,
+        coordinator: HasUniqueServices | str | None = None,
         table: str = "services",
         *,
         publish: bool = False,
     ) -> None:
-        from coord.api.coordinator import AsyncCoordinator
-
         if not isinstance(table, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", table):
             raise BadArgument("table", table, "1 to 100 letters, digits, _ and -")
-        self._owns = not isinstance(coordinator, AsyncCoordinator)
-        self.coordinator = (
-            coordinator
-            if isinstance(coordinator, AsyncCoordinator)
-            else AsyncCoordinator(coordinator)
-        )
+        if coordinator is None or isinstance(coordinator, str):
+            self._own: _OwnSession | None = _OwnSession(coordinator)
+            host: HasUniqueServices = self._own
+        elif isinstance(getattr(coordinator, "session", None), Session):
+            self._own, host = None, coordinator
+        else:
+            kind = type(coordinator).__name__
+            raise BadArgument("coordinator", kind, "an AsyncCoordinator, a URL, or None")
+        self.coordinator = None if self._own is not None else coordinator
+        self.session, self._unique_services = host.session, host.unique_services
         self.table = table
-        self.records = self.coordinator.records(table)
-        self.publishing = (
-            LeaderPublisher(self.coordinator, self.records, table) if publish else None
+        self.records = self.session.records(table)
+        self.publisher = (
+            LeaderPublisher(self.session, self._unique_services, self.records, table)
+            if publish
+            else None
         )
         self._begin()
         process.reset_after_fork(self)
@@ -122,7 +128,7 @@ class AsyncServiceRegistry:
         self._unanswered: dict[str, list[str]] = {}
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.table!r} on {self.coordinator.url}>"
+        return f"<{type(self).__name__} {self.table!r} on {self.session.store.url}>"
 
     async def __aenter__(self) -> AsyncServiceRegistry:
         return self
@@ -133,10 +139,10 @@ class AsyncServiceRegistry:
     async def close(self) -> None:
         """Take back what was published, and close the coordinator if it was made here. Services
         stay registered."""
-        if self.publishing is not None:
-            await self.publishing.take_back()
-        if self._owns:
-            await self.coordinator.close()
+        if self.publisher is not None:
+            await self.publisher.withdraw_all()
+        if self._own is not None:
+            await self._own.close()
 
     # -- being there
     # -------------------------------------------------------------------------------------------
@@ -164,9 +170,7 @@ class AsyncServiceRegistry:
                 entry  # it may have been unregistered while this waited: then this registers anew
             )
             try:
-                return await self.coordinator._retried(
-                    lambda timeout: self._beat(record, entry, timeout)
-                )
+                return await self.session.retry(lambda timeout: self._beat(record, entry, timeout))
             except BaseException:
                 if not entry.registered and made:
                     # The next heartbeat of that role without an id takes this one: a lost answer
@@ -215,7 +219,7 @@ class AsyncServiceRegistry:
             asked += 1
             return await self.records.remove(key, nonce, timeout)
 
-        if not await self.coordinator._retried(remove) and asked == 1:
+        if not await self.session.retry(remove) and asked == 1:
             log.warning("registry.unknown_id", id=key, table=self.table)
 
     # -- finding
@@ -230,7 +234,7 @@ class AsyncServiceRegistry:
         """
         validation.role(role)
         validate_choice(choose)
-        return await self.coordinator._retried(
+        return await self.session.retry(
             lambda timeout: choose_service(self.records, role, choose, timeout)
         )
 
@@ -239,7 +243,7 @@ class AsyncServiceRegistry:
         empty."""
         if role is not None:
             validation.role(role)
-        found = await self.coordinator._retried(lambda timeout: self.records.healthy(role, timeout))
+        found = await self.session.retry(lambda timeout: self.records.healthy(role, timeout))
         return sorted(found, key=service_records.by_load)
 
     available_service = healthy_service
@@ -251,7 +255,7 @@ class AsyncServiceRegistry:
 
         Goes on through outages of the store; what happened in one is told after it.
         """
-        return watch_services(self.records, validation.role(role), self.coordinator._timeout)
+        return watch_services(self.records, validation.role(role), self.session.timeout)
 
     # -- keeping order
     # -----------------------------------------------------------------------------------------
@@ -260,7 +264,7 @@ class AsyncServiceRegistry:
         """The records that `purge_stale_services` would delete; not the marks that it takes away
         with them."""
         ttls = _ttls(ttls_until_deletion)
-        seen = await self.coordinator._retried(lambda timeout: self.records.roster(None, timeout))
+        seen = await self.session.retry(lambda timeout: self.records.roster(None, timeout))
         return [
             one
             for one, left in seen
@@ -275,16 +279,14 @@ class AsyncServiceRegistry:
         """
         ttls = _ttls(ttls_until_deletion)
         return {
-            "deleted": await self.coordinator._retried(
-                lambda timeout: self.records.purge(ttls, timeout)
-            )
+            "deleted": await self.session.retry(lambda timeout: self.records.purge(ttls, timeout))
         }
 
     async def bad_records(self) -> list[BadRecord]:
         """The records that lookups and purges leave out, or judge wrongly, and why (`coord doctor`
         lists them)."""
         now = datetime.now(timezone.utc)  # for one of the hints only
-        found = await self.coordinator._retried(self.records.bad)
+        found = await self.session.retry(self.records.bad)
         listed = [BadRecord(record, service_records.problems(record, now)) for record in found]
         return sorted(
             (one for one in listed if one.problems), key=lambda one: repr(one.record.get("id"))
@@ -302,9 +304,9 @@ class AsyncServiceRegistry:
         `AsyncCoordinator.unique_service` says it all: the leases are in a table of their own. With
         `publish`, an old client's living claim in this table is answered as it stands, and one of
         ours is written into it."""
-        if self.publishing is None:
-            return await self.coordinator.unique_service(role, candidate)
-        return await self.publishing.unique_service(validation.role(role), candidate)
+        if self.publisher is None:
+            return await self._unique_services.claim_or_look_up(validation.role(role), candidate)
+        return await self.publisher.unique_service(validation.role(role), candidate)
 
     async def publish_leader(self, role: str) -> bool:
         """Write who leads `role` by its lease into the table, for old clients to find; whether it
@@ -312,15 +314,15 @@ class AsyncServiceRegistry:
 
         For leaders that are not made by `unique_service`: call it every ttl / 3. Anybody may. Needs
         `publish=True`."""
-        if self.publishing is None:
+        if self.publisher is None:
             raise BadArgument("publish", False, "publish=True when the registry is made")
-        return await self.publishing.publish_lease(validation.role(role))
+        return await self.publisher.publish_lease(validation.role(role))
 
     def after_fork(self) -> None:
         """In a forked child: it has registered and published nothing (rule 9)."""
         self._begin()
-        if self.publishing is not None:
-            self.publishing.published.clear()
+        if self.publisher is not None:
+            self.publisher.published.clear()
 
 
 def _ttls(given: object) -> float:
@@ -336,32 +338,49 @@ def _ttls(given: object) -> float:
 
 
 class ServiceRegistry:
-    """The same as `AsyncServiceRegistry`, for plain threads; any number of them may share one.
+    """The services of one table, for threaded programs; any number of threads may share one registry.
 
-    coordinator: a `Coordinator`, or a URL that one is made of (and closed with the registry).
-    table, publish: as there.
+    It has the methods of `AsyncServiceRegistry`; each call blocks until its outcome.
+
+    Args:
+        coordinator: A `Coordinator` whose store it uses, or the URL of a store, which the registry then opens and closes
+            itself. None means `COORD_URL`, and without that the SQLite file in the state directory of the user.
+        table: The name of the table. On RethinkDB doublethink clients may use it at the same time.
+        publish: Write the leaders of `unique_service` into the table as well, for doublethink clients.
+
+    Raises:
+        BadArgument: An argument is invalid, or the store keeps no service records.
     """
 
     def __init__(
         self,
-        coordinator: Coordinator | str | None = None,
+        coordinator: SyncHost | str | None = None,
         table: str = "services",
         *,
         publish: bool = False,
     ) -> None:
-        from coord.api.coordinator import Coordinator
-
-        self._owns = not isinstance(coordinator, Coordinator)
-        self.coordinator = (
-            coordinator if isinstance(coordinator, Coordinator) else Coordinator(coordinator)
-        )
-        self.inner = AsyncServiceRegistry(self.coordinator.inner, table, publish=publish)
+        if coordinator is None or isinstance(coordinator, str):
+            self._own: _OwnPortal | None = _OwnPortal(coordinator)
+            self.host: SyncHost = self._own
+        elif isinstance(getattr(coordinator, "portal", None), Portal):
+            self._own, self.host = None, coordinator
+        else:
+            kind = type(coordinator).__name__
+            raise BadArgument("coordinator", kind, "a Coordinator, a URL, or None")
+        self.coordinator = None if self._own is not None else coordinator
+        self.inner = AsyncServiceRegistry(self.host.inner, table, publish=publish)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.table!r} on {self.coordinator.url}>"
+        return repr(self.inner).replace("AsyncServiceRegistry", "ServiceRegistry", 1)
+
+    @property
+    def portal(self) -> Portal:
+        """The background thread that its calls run on."""
+        return self.host.portal
 
     @property
     def table(self) -> str:
+        """The name of the table."""
         return self.inner.table
 
     def __enter__(self) -> ServiceRegistry:
@@ -371,98 +390,78 @@ class ServiceRegistry:
         self.close()
 
     def close(self) -> None:
-        """Take back what was published, and close the coordinator if it was made here. Services
-        stay registered."""
-        if self.inner.publishing is not None and self.coordinator.portal.running:
-            self.coordinator.portal.call(self.inner.publishing.take_back)
-        if self._owns:
-            self.coordinator.close()
+        if self.inner.publisher is not None and self.portal.running:
+            self.portal.call(self.inner.publisher.withdraw_all)
+        if self._own is not None:
+            self._own.close()
 
-    def heartbeat(self, status_info: Mapping[str, Any]) -> Record:
-        """Say that a service is there: write its record, and return it as stored, with `id` and the
-        store's times.
+    close.__doc__ = AsyncServiceRegistry.close.__doc__
 
-        `status_info` needs `role`, `ttl` (seconds) and `load` (lower is better); anything else is
-        kept as given, and it is never changed. Without an `id` one is made: send it back with each
-        later heartbeat. The natural cadence is `ttl / 3`; `coord.Heartbeat` does it for you. One
-        query. Raises `BadArgument` for what cannot be stored. After `StoreUnavailable` the record
-        may have been written or not; calling again with the same dict is right, id or none."""
-        return self.coordinator.portal.call(functools.partial(self.inner.heartbeat, status_info))
-
-    def unregister(self, id: str | int) -> None:  # noqa: A002 # the ancestor's name
-        """Remove a service. An id that is not there is a warning in the log. It never touches a
-        leadership."""
-        self.coordinator.portal.call(functools.partial(self.inner.unregister, id))
-
-    def healthy_service(self, role: str, *, choose: str = "least") -> Record | None:
-        """A healthy service of that role, or None.
-
-        choose: "least", the lowest load; "spread", the better of two at random, so that a crowd
-        that looks at the
-            same moment does not land on one.
-        """
-        return self.coordinator.portal.call(
-            functools.partial(self.inner.healthy_service, role, choose=choose)
-        )
-
-    def healthy_services(self, role: str | None = None) -> list[Record]:
-        """All the healthy services of that role, or of every role, the lowest load first. May be
-        empty."""
-        return self.coordinator.portal.call(functools.partial(self.inner.healthy_services, role))
-
+    heartbeat = blocking(AsyncServiceRegistry.heartbeat)
+    unregister = blocking(AsyncServiceRegistry.unregister)
+    healthy_service = blocking(AsyncServiceRegistry.healthy_service)
+    healthy_services = blocking(AsyncServiceRegistry.healthy_services)
     available_service = healthy_service
     available_services = healthy_services
-
-    def stale_services(self, ttls_until_deletion: float = 2) -> list[Record]:
-        """The records that `purge_stale_services` would delete; not the marks that it takes away
-        with them."""
-        return self.coordinator.portal.call(
-            functools.partial(self.inner.stale_services, ttls_until_deletion)
-        )
-
-    def purge_stale_services(self, ttls_until_deletion: float = 2) -> dict[str, int]:
-        """Delete the records that were silent for more than so many of their own ttls (1 or more).
-        Never a leadership.
-
-        Returns `{"deleted": how many}`.
-        """
-        return self.coordinator.portal.call(
-            functools.partial(self.inner.purge_stale_services, ttls_until_deletion)
-        )
-
-    def bad_records(self) -> list[BadRecord]:
-        """The records that lookups and purges leave out, or judge wrongly, and why (`coord doctor`
-        lists them)."""
-        return self.coordinator.portal.call(self.inner.bad_records)
+    watch_services = iterating(AsyncServiceRegistry.watch_services)
+    stale_services = blocking(AsyncServiceRegistry.stale_services)
+    purge_stale_services = blocking(AsyncServiceRegistry.purge_stale_services)
+    bad_records = blocking(AsyncServiceRegistry.bad_records)
+    publish_leader = blocking(AsyncServiceRegistry.publish_leader)
 
     def unique_service(
         self, role: str, candidate: Mapping[str, Any] | None = None
     ) -> dict[str, Any] | None:
-        """The one service of that role, after claiming or keeping it for `candidate` when one is
-        given.
-
-        `Coordinator.unique_service` says it all: the leases are in a table of their own. With
-        `publish`, an old client's living claim in this table is answered as it stands, and one of
-        ours is written into it."""
         if candidate is not None:
-            process.close_at_exit(self.coordinator)
-        return self.coordinator.portal.call(
-            functools.partial(self.inner.unique_service, role, candidate)
-        )
+            process.close_at_exit(self.host)
+        return self.portal.call(functools.partial(self.inner.unique_service, role, candidate))
 
-    def publish_leader(self, role: str) -> bool:
-        """Write who leads `role` by its lease into the table, for old clients to find; whether it
-        stands there now.
+    unique_service.__doc__ = AsyncServiceRegistry.unique_service.__doc__
 
-        For leaders that are not made by `unique_service`: call it every ttl / 3. Anybody may. Needs
-        `publish=True`."""
-        return self.coordinator.portal.call(functools.partial(self.inner.publish_leader, role))
 
-    def watch_services(self, role: str) -> Iterator[ServiceChange]:
-        """The services of that role: those that are there as "joined", then each that joins, leaves
-        or expires.
+class SyncHost(HasPortal, Protocol):
+    """What a `ServiceRegistry` needs of the coordinator that it works on."""
 
-        Goes on through outages of the store; what happened in one is told after it.
-        """
-        validation.role(role)
-        return self.coordinator.iterate(lambda: self.inner.watch_services(role))
+    @property
+    def inner(self) -> HasUniqueServices:
+        """Its async counterpart."""
+
+
+class _OwnSession:
+    """The session of an `AsyncServiceRegistry` that was given a URL."""
+
+    def __init__(self, url: str | None) -> None:
+        self.session = Session(urls.open_url(urls.resolve(url)))
+        self.unique_services = UniqueServices(self.session)
+
+    async def close(self) -> None:
+        await self.session.stop_members()
+        await self.unique_services.close()
+        await self.session.close()
+
+
+class _OwnPortal:
+    """The background thread of a `ServiceRegistry` that was given a URL."""
+
+    def __init__(self, url: str | None) -> None:
+        self.inner = _OwnSession(url)
+        self._start()
+        process.reset_after_fork(self)
+
+    def _start(self) -> None:
+        self.portal = Portal("coord")
+        self.on_close: set[ClosesInThread] = set()
+
+    def close(self) -> None:
+        end_threads(self)
+        if self.portal.running:
+            self.portal.call(self.inner.close)
+            self.portal.stop()
+        process.cancel_close_at_exit(self)
+
+    def close_quickly(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+
+    def after_fork(self) -> None:
+        self._start()

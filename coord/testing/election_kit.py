@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from coord.api import coordinator as coordinators
-from coord.api.coordinator import Coordinator
+from coord.api.coordinator import Coordinator, default
 from coord.core import validation
-from coord.core.election import HOLDING, Cue, Phase
+from coord.core.election import HOLDING, Phase
 from coord.core.lease import LossReason
 from coord.core.operations import Answer, Claim, Release
 from coord.election.callbacks import current_dispatcher
@@ -45,25 +44,19 @@ class ElectionKit:
         self.memory = MemoryStore(now=self.clock.total)
         self.store = FaultyStore(self.memory)
         self.coordinator = Coordinator(store=self.store)
-        self.coordinator.inner.now = self.clock.now
+        self.coordinator.session.now = self.clock.now
         self.clock.when_moved(self._look_at_the_clock)
         self._beat = 0
 
     @contextmanager
     def as_default(self) -> Iterator[ElectionKit]:
         """Be the default coordinator of this process for a while; closes at the end."""
-        with coordinators._default.lock:
-            before, coordinators._default.coordinator = (
-                coordinators._default.coordinator,
-                self.coordinator,
-            )
-        try:
-            yield self
-        finally:
-            with coordinators._default.lock:
-                coordinators._default.coordinator = before
-            self.store.heal()
-            self.coordinator.close()
+        with default.replaced_by(self.coordinator):
+            try:
+                yield self
+            finally:
+                self.store.heal()
+                self.coordinator.close()
 
     def occupy(self, role: str, info: Mapping[str, Any] | None = None) -> int:
         """Somebody else leads `role` from now on, until `vacate` or `win`. Returns their token.
@@ -132,15 +125,15 @@ class ElectionKit:
         except (TimeoutError, asyncio.TimeoutError):
             raise AssertionError(f"it did not come about within {WAIT:g} s") from None
 
-    def _standings(self, role: str) -> list[Elector]:
+    def _electors(self, role: str) -> list[Elector]:
         return [
-            one
-            for one in self.coordinator.inner._standings
-            if one.election.role == role and not one.task.done()
+            member
+            for member in self.coordinator.session.members
+            if isinstance(member, Elector) and member.role == role and not member.task.done()
         ]
 
     async def _leading(self, role: str) -> bool:
-        return any(one.election.phase is Phase.LEADING for one in self._standings(role))
+        return any(one.election.phase is Phase.LEADING for one in self._electors(role))
 
     async def _occupy(
         self, role: str, info: Mapping[str, Any], reason: LossReason, caller: object
@@ -149,7 +142,7 @@ class ElectionKit:
         claim = Claim(role, RIVAL, self._beat, validation.MAX_TTL, takeover=True, info=info)
         answer = await self.memory.claim(claim, WAIT)
         assert isinstance(answer, Answer)  # memory does not fail
-        for standing in self._standings(role):
+        for standing in self._electors(role):
             if standing.election.phase in HOLDING:
                 await self._dethrone(standing, reason, caller)
         return answer.lease.token
@@ -157,14 +150,13 @@ class ElectionKit:
     async def _dethrone(self, standing: Elector, reason: LossReason, caller: object) -> None:
         election, term, now = standing.election, standing.term, self.clock.now()
         if reason is LossReason.TAKEN:
-            self._hurry(standing)  # the next renewal is answered with the rival's row
+            standing.try_now()  # the next renewal is answered with the rival's row
         elif reason in HANDOVERS:
             standing.resign(reason, election.timing.ttl)
         elif election.phase is Phase.LEADING:
-            election._lose(reason, Cue.DEADLINE)
-            standing._changed()
+            standing.lose(reason)
         if now.total < election.deadline:
-            await standing.until(
+            await standing.wait_until(
                 lambda: election.phase not in HOLDING or term is None or term.lost.is_set()
             )
         await (
@@ -172,7 +164,7 @@ class ElectionKit:
         )  # the loss is on its way to the dispatcher: what is put there now comes after it
         called = asyncio.Event()
         loop = asyncio.get_running_loop()
-        dispatcher = standing.tenure._announcer._dispatcher
+        dispatcher = standing.lifecycle.dispatcher
 
         async def after_on_lost() -> None:
             loop.call_soon_threadsafe(called.set)
@@ -188,13 +180,12 @@ class ElectionKit:
                 await self.memory.release(Release(role, RIVAL, row.token, self._beat), WAIT)
 
     async def _win(self, role: str) -> None:
-        standing = self._standings(role)
+        standing = self._electors(role)
         for one in standing:
-            one.election._cooldown_until = one.election._retry_at = float("-inf")
-            self._hurry(one)
+            one.try_now(skip_cooldown=True)
         if standing and not self._led(role):
             elected = {
-                asyncio.ensure_future(one.until(lambda: self._led(role))) for one in standing
+                asyncio.ensure_future(one.wait_until(lambda: self._led(role))) for one in standing
             }
             try:
                 await asyncio.wait(elected, return_when=asyncio.FIRST_COMPLETED)
@@ -204,19 +195,14 @@ class ElectionKit:
                 await asyncio.gather(*elected, return_exceptions=True)
 
     def _led(self, role: str) -> bool:
-        return any(one.term is not None and one.term.held for one in self._standings(role))
-
-    @staticmethod
-    def _hurry(standing: Elector) -> None:
-        standing.election.try_now()
-        standing.wake()
+        return any(one.term is not None and one.term.held for one in self._electors(role))
 
     def _look_at_the_clock(self) -> None:
         if self.coordinator.portal.running:
             self._on_loop(self._wake_all())
 
     async def _wake_all(self) -> None:
-        for standing in tuple(self.coordinator.inner._standings):
+        for standing in tuple(self.coordinator.session.members):
             standing.wake()
         await _settle()
 

@@ -14,9 +14,8 @@ from typing import Literal, TypeVar, cast
 from coord.core.history import PastTerm
 from coord.core.lease import Lease
 from coord.core.operations import Claim, Failure, Release, Renew, Result
-from coord.errors import AccessDenied, StoreUnavailable
-from coord.stores import urls
-from coord.stores.protocol import Announcements, Store
+from coord.errors import AccessDenied, BadArgument, StoreUnavailable
+from coord.stores.protocol import Announcements, HasAnnouncements, HasRecords, Records, Store
 
 T = TypeVar("T")
 Name = Literal["open", "claim", "renew", "release", "read", "watch"]
@@ -171,9 +170,19 @@ class FaultyStore:
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
 
-    def board(self) -> Announcements:
+    def announcements(self) -> Announcements:
         """The inner store's. It fails by no instruction: nothing is decided by it."""
-        return urls.make_board(self.inner)
+        if not isinstance(self.inner, HasAnnouncements):
+            kind = type(self.inner).__name__
+            raise BadArgument("store", kind, "a store with announcements")
+        return self.inner.announcements()
+
+    def records(self, table: str) -> Records:
+        """The inner store's service records, as they are."""
+        if not isinstance(self.inner, HasRecords):
+            kind = type(self.inner).__name__
+            raise BadArgument("store", kind, "a store with service records")
+        return self.inner.records(table)
 
     async def close(self) -> None:
         for task in tuple(self._under_way):

@@ -51,7 +51,9 @@ class Ours:
     async def _claim(self) -> None:
         claims = (Claim(role, f"holder of {role}", 1, TTL) for role in self._roles)
         self._check(
-            await asyncio.gather(*(self._coordinator.inner.ask(claim, TIMEOUT) for claim in claims))
+            await asyncio.gather(
+                *(self._coordinator.session.submit(claim, TIMEOUT) for claim in claims)
+            )
         )
 
     @staticmethod

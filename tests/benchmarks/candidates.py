@@ -99,10 +99,10 @@ class Nursery:
     def __init__(self, url: str, role: str, ttl: float, each: int, count: bool) -> None:
         self._arguments: Any = (url, role, ttl, count)
         self._each = each
-        self._forked: list[int] = []
+        self._end_in_fork: list[int] = []
 
     def fork(self) -> None:
-        number = len(self._forked) * self._each
+        number = len(self._end_in_fork) * self._each
         pid = os.fork()
         if pid == 0:
             os.close(0)
@@ -116,10 +116,10 @@ class Nursery:
                 stand(range(number, number + self._each), url, role, ttl, count)
             finally:
                 os._exit(1)
-        self._forked.append(pid)
+        self._end_in_fork.append(pid)
 
     def end(self) -> None:
-        for pid in self._forked:
+        for pid in self._end_in_fork:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:

@@ -53,7 +53,7 @@ def from_memory(url: str) -> list[Figure]:
 
         threading.Thread(target=watch, daemon=True).start()
         assert watched.wait(5)
-        assert coordinator.inner.known.has("bench"), "the lookup would ask the store"
+        assert coordinator.session.leaders.covers("bench"), "the lookup would ask the store"
         return [
             Figure("is_leader", microseconds(lambda: lead.is_leader), "µs", (Aim("<", 2),)),
             Figure("term.check()", microseconds(term.check), "µs", (Aim("<", 2),)),

@@ -135,7 +135,7 @@ def test_it_stays_listed_and_runs_out_with_its_process() -> None:
             if not await asyncio.sleep(0.1)
         ]
         assert [waits.candidate] in seen
-        crowd._waiting._task.cancel()  # type: ignore[union-attr] # as if the process had been killed
+        crowd.session._announcer._task.cancel()  # type: ignore[union-attr] # as if the process had been killed
         await asyncio.sleep(1.2)
         assert await leader.candidates() == []
 
@@ -315,7 +315,7 @@ def test_priorities_that_will_not_do(bad: object) -> None:
     with coord.Coordinator("memory://") as c:
         with pytest.raises(BadArgument, match=r"priority: .*from -1000 to 1000"):
             c.leadership("r", priority=bad)
-        assert c.leadership("r", priority=-1000).inner.priority == -1000
+        assert c.leadership("r", priority=-1000).inner.options.priority == -1000
         with pytest.raises(BadArgument, match="role"):
             c.candidates("")
 

@@ -100,7 +100,7 @@ def test_an_order_from_outside_moves_the_role_and_says_who_asked(
     assert eventually(
         lambda: all(
             one.kind == "candidate"
-            for one in two[1].portal.call(lambda: two[1].inner.board.read(None, 5))
+            for one in two[1].portal.call(lambda: two[1].inner.announcements.read(None, 5))
         )
     )
 
@@ -128,21 +128,21 @@ def test_an_order_for_an_earlier_term_is_not_carried_out(two: Two) -> None:
         lead.step_down(cooldown=0)
         assert lead.wait(5)
         assert lead.term.token == 2
-        two[1].portal.call(lambda: two[1].inner.board.post([order.notice(5)], 5))
+        two[1].portal.call(lambda: two[1].inner.announcements.post([order.announcement(5)], 5))
         time.sleep(0.7)
         assert lead.is_leader
         assert lead.term.token == 2
 
 
 def test_an_order_waits_for_a_leader_that_does_not_listen_for_a_while(two: Two) -> None:
-    wishes = two[0].inner._wishes
+    wishes = two[0].session._requests
     with two[0].leadership("r", ttl=0.6) as lead:
         assert lead.wait(5)
         assert eventually(lambda: wishes._task is not None)
-        two[0].portal.loop().call_soon_threadsafe(wishes.end)
+        two[0].portal.loop().call_soon_threadsafe(wishes.stop)
         two[1].request_step_down("r", by="takeover_delay", cooldown=0)
         time.sleep(1.3)  # two ttls
-        two[0].portal.loop().call_soon_threadsafe(wishes.begin)
+        two[0].portal.loop().call_soon_threadsafe(wishes.start)
         # Where the machine was so slow that the term had ended by itself, the order was for a term
         # that is over.
         assert eventually(
@@ -191,7 +191,7 @@ def test_a_role_that_nobody_comes_for_goes_to_somebody_else(
 
 async def _silence(lead: Leadership) -> None:
     """As if its process had died: it neither claims nor says farewell."""
-    standing = lead.inner._standing
+    standing = lead.inner._elector
     assert standing is not None
-    standing._listen_no_more()
+    standing._unfollow()
     standing.task.cancel()

@@ -311,14 +311,14 @@ async def _lost(term: Term) -> None:
 def test_a_job_that_moved_too_late_has_lost_though_nobody_looked() -> None:
     at = Instant(0.0, 0.0)
     term = Term("r", "me", 1, 100.0, lambda: at)
-    job = term._enter(5.0)
+    job = term._job_started(5.0)
     at = at.after(4.9)
     assert term.held
     term.progress()
     at = at.after(4.9)
     assert term.held
     at = at.after(0.2)
-    term._leave(job)
+    term._job_ended(job)
     assert not term.held
     assert term.reason is LossReason.NO_PROGRESS
     assert not term._extend(200.0)
@@ -327,7 +327,7 @@ def test_a_job_that_moved_too_late_has_lost_though_nobody_looked() -> None:
 def test_a_sleeping_machine_is_no_hung_job() -> None:
     at = Instant(0.0, 0.0)
     term = Term("r", "me", 1, 100.0, lambda: at)
-    term._enter(5.0)
+    term._job_started(5.0)
     at = Instant(1.0, 60.0)
     assert term.held
     assert term._extend(100.5)
@@ -338,7 +338,7 @@ def test_a_sleeping_machine_is_no_hung_job() -> None:
 def test_whichever_ran_out_first_is_the_reason() -> None:
     at = Instant(0.0, 0.0)
     term = Term("r", "me", 1, 10.0, lambda: at)
-    term._enter(12.0)
+    term._job_started(12.0)
     at = at.after(20.0)
     term._end(LossReason.STORE_UNREACHABLE)
     assert term.reason is LossReason.STORE_UNREACHABLE

@@ -342,10 +342,10 @@ def test_what_was_given_last_is_not_taken_for_what_is_given_now(url: str) -> Non
 
 
 def test_what_equals_but_is_no_plain_text_or_number_is_looked_at() -> None:
-    contender = _Claimant("r", {"ttl": 30, "up": 1, "none": None}, 0.0)
-    assert contender.knows({"ttl": 30, "up": 1, "none": None})
-    assert not contender.knows({"ttl": 30, "up": True, "none": None})
-    assert not contender.knows({"ttl": 30.0, "up": 1, "none": None})
-    assert not contender.knows({"ttl": 30, "up": 1})
+    claimant = _Claimant("r", {"ttl": 30, "up": 1, "none": None}, 0.0)
+    assert claimant.matches({"ttl": 30, "up": 1, "none": None})
+    assert not claimant.matches({"ttl": 30, "up": True, "none": None})
+    assert not claimant.matches({"ttl": 30.0, "up": 1, "none": None})
+    assert not claimant.matches({"ttl": 30, "up": 1})
     nested = _Claimant("r", {"ttl": 30, "tags": []}, 0.0)
-    assert not nested.knows({"ttl": 30, "tags": []})
+    assert not nested.matches({"ttl": 30, "tags": []})

@@ -38,27 +38,27 @@ async def ask(what: object) -> object:
     return what
 
 
-def test_what_a_call_returns_and_raises(engine: Portal) -> None:
-    assert engine.call(lambda: ask(7)) == 7
-    assert engine.call(lambda: ask(None)) is None
+def test_what_a_call_returns_and_raises(portal: Portal) -> None:
+    assert portal.call(lambda: ask(7)) == 7
+    assert portal.call(lambda: ask(None)) is None
     for error in (
         Odd("odd"),
         KeyboardInterrupt(),
         SystemExit(3),
     ):  # the loop goes on, whatever it is
         with pytest.raises(type(error)) as caught:
-            engine.call(lambda error=error: ask(error))  # type: ignore[misc]
+            portal.call(lambda error=error: ask(error))  # type: ignore[misc]
         assert caught.value is error
     with pytest.raises(concurrent.futures.CancelledError):
-        engine.call(lambda: ask(asyncio.CancelledError()))
-    assert engine.call(lambda: ask(8)) == 8
+        portal.call(lambda: ask(asyncio.CancelledError()))
+    assert portal.call(lambda: ask(8)) == 8
 
 
-def test_an_error_leaves_no_cycle_behind(engine: Portal) -> None:
+def test_an_error_leaves_no_cycle_behind(portal: Portal) -> None:
     def failed() -> weakref.ref[Odd]:
         error = Odd()
         with pytest.raises(Odd):
-            engine.call(lambda: ask(error))
+            portal.call(lambda: ask(error))
         error.__traceback__ = None
         return weakref.ref(error)
 
@@ -71,39 +71,39 @@ def test_an_error_leaves_no_cycle_behind(engine: Portal) -> None:
         gc.enable()
 
 
-def test_what_comes_first_comes_before_the_task(engine: Portal) -> None:
+def test_what_comes_first_comes_before_the_task(portal: Portal) -> None:
     order: list[str] = []
 
     async def work() -> None:
         order.append("task")
 
-    engine.call(work, before=lambda: order.append("first"))
+    portal.call(work, before=lambda: order.append("first"))
     assert order == ["first", "task"]
 
 
-def test_whatever_comes_of_what_comes_first_the_call_is_answered(engine: Portal) -> None:
+def test_whatever_comes_of_what_comes_first_the_call_is_answered(portal: Portal) -> None:
     answers: list[object] = []
 
     def fail() -> None:
         raise Odd
 
     thread = threading.Thread(
-        target=lambda: answers.append(engine.call(lambda: ask(7), before=fail)), daemon=True
+        target=lambda: answers.append(portal.call(lambda: ask(7), before=fail)), daemon=True
     )
     thread.start()
     thread.join(30)
     assert answers == [7]
 
 
-def test_a_call_from_the_loop_itself_is_refused(engine: Portal) -> None:
+def test_a_call_from_the_loop_itself_is_refused(portal: Portal) -> None:
     async def within() -> None:
-        engine.call(lambda: ask(1))
+        portal.call(lambda: ask(1))
 
     with pytest.raises(CoordError, match="wait for itself"):
-        engine.call(within)
+        portal.call(within)
 
 
-def test_interrupted_it_is_cancelled_there(engine: Portal) -> None:
+def test_interrupted_it_is_cancelled_there(portal: Portal) -> None:
     """Ctrl-C in the main thread, which waits here."""
     begun, cancelled = threading.Event(), threading.Event()
 
@@ -122,12 +122,12 @@ def test_interrupted_it_is_cancelled_there(engine: Portal) -> None:
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        engine.call(work)
+        portal.call(work)
     assert cancelled.wait(30)
-    assert engine.call(lambda: ask(1)) == 1
+    assert portal.call(lambda: ask(1)) == 1
 
 
-def test_when_the_thread_ends_nobody_waits_for_ever(engine: Portal) -> None:
+def test_when_the_thread_ends_nobody_waits_for_ever(portal: Portal) -> None:
     """Of many that call while it ends, each gets an answer, or an error. Those that come later
     start it anew."""
     outcomes: list[object] = []
@@ -135,7 +135,7 @@ def test_when_the_thread_ends_nobody_waits_for_ever(engine: Portal) -> None:
     def caller() -> None:
         for _ in range(200):
             try:
-                outcomes.append(engine.call(lambda: ask(1)))
+                outcomes.append(portal.call(lambda: ask(1)))
             except (concurrent.futures.CancelledError, RuntimeError) as err:
                 outcomes.append(err)
 
@@ -143,7 +143,7 @@ def test_when_the_thread_ends_nobody_waits_for_ever(engine: Portal) -> None:
     for one in callers:
         one.start()
     while any(one.is_alive() for one in callers):
-        engine.stop()
+        portal.stop()
         time.sleep(0.001)
         if len(outcomes) >= 800:
             break
@@ -154,10 +154,10 @@ def test_when_the_thread_ends_nobody_waits_for_ever(engine: Portal) -> None:
 
 
 def test_who_calls_in_the_last_moment_does_not_wait_for_ever(
-    engine: Portal, monkeypatch: pytest.MonkeyPatch
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loop takes the call, and is closed before its next turn."""
-    loop, closing, called = engine.loop(), threading.Event(), threading.Event()
+    loop, closing, called = portal.loop(), threading.Event(), threading.Event()
     close, handed = loop.close, loop.call_soon_threadsafe
 
     def late() -> None:
@@ -171,15 +171,15 @@ def test_who_calls_in_the_last_moment_does_not_wait_for_ever(
         return handle
 
     monkeypatch.setattr(loop, "close", late)
-    threading.Thread(target=engine.stop, daemon=True).start()
+    threading.Thread(target=portal.stop, daemon=True).start()
     assert closing.wait(30)
     monkeypatch.setattr(loop, "call_soon_threadsafe", hand)
-    monkeypatch.setattr(engine, "loop", lambda: loop)  # it had asked for it before
+    monkeypatch.setattr(portal, "loop", lambda: loop)  # it had asked for it before
     outcome: list[str] = []
 
     def caller() -> None:
         with pytest.raises(concurrent.futures.CancelledError):
-            engine.call(lambda: ask(1))
+            portal.call(lambda: ask(1))
         outcome.append("cancelled")
 
     thread = threading.Thread(target=caller, daemon=True)
@@ -188,7 +188,7 @@ def test_who_calls_in_the_last_moment_does_not_wait_for_ever(
     assert outcome == ["cancelled"]
 
 
-def test_the_end_of_a_thread_is_none_of_the_next(engine: Portal) -> None:
+def test_the_end_of_a_thread_is_none_of_the_next(portal: Portal) -> None:
     """A thread that takes its time to end must not tell those who call its successor that it has
     ended."""
     lingering, begun = threading.Event(), threading.Event()
@@ -205,22 +205,22 @@ def test_the_end_of_a_thread_is_none_of_the_next(engine: Portal) -> None:
         await on.wait()
         return 7
 
-    old, on = engine.loop(), asyncio.Event()
+    old, on = portal.loop(), asyncio.Event()
     asyncio.run_coroutine_threadsafe(linger(), old)
     assert lingering.wait(30)
-    threading.Thread(target=engine.stop, daemon=True).start()
-    eventually(lambda: not engine.running)
+    threading.Thread(target=portal.stop, daemon=True).start()
+    eventually(lambda: not portal.running)
     answers: list[int] = []
-    caller = threading.Thread(target=lambda: answers.append(engine.call(work)), daemon=True)
+    caller = threading.Thread(target=lambda: answers.append(portal.call(work)), daemon=True)
     caller.start()
     eventually(old.is_closed)
     time.sleep(0.05)
-    engine.loop().call_soon_threadsafe(on.set)
+    portal.loop().call_soon_threadsafe(on.set)
     caller.join(30)
     assert answers == [7]
 
 
-def test_a_call_under_way_learns_that_the_thread_ends(engine: Portal) -> None:
+def test_a_call_under_way_learns_that_the_thread_ends(portal: Portal) -> None:
     begun, outcome = threading.Event(), []
 
     async def work() -> None:
@@ -229,12 +229,12 @@ def test_a_call_under_way_learns_that_the_thread_ends(engine: Portal) -> None:
 
     def caller() -> None:
         with pytest.raises(concurrent.futures.CancelledError):
-            engine.call(work)
+            portal.call(work)
         outcome.append("cancelled")
 
     thread = threading.Thread(target=caller, daemon=True)
     thread.start()
     assert begun.wait(30)
-    engine.stop()
+    portal.stop()
     thread.join(30)
     assert outcome == ["cancelled"]

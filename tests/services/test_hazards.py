@@ -408,13 +408,13 @@ def test_7_no_late_duplicate_revives_a_service(lossy: tuple[ServiceRegistry, Los
     registry.unregister("a")
     assert count(registry) == 0
     for duplicate in duplicates:
-        registry.coordinator.portal.call(duplicate)
+        registry.portal.call(duplicate)
         assert count(registry) == 0
     # It is no ban: a service that starts anew under that id is there again.
     registry.heartbeat(said)
     assert count(registry) == 1
     for duplicate in keeper.duplicates[-1:]:
-        registry.coordinator.portal.call(duplicate)
+        registry.portal.call(duplicate)
     assert count(registry) == 1
 
 
@@ -438,7 +438,7 @@ def test_7_a_lost_answer_leaves_no_twin(lossy: tuple[ServiceRegistry, Lossy]) ->
     first = registry.heartbeat(said)  # tried again within the call
     assert count(registry) == 1
     registry.unregister(first["id"])
-    registry.coordinator.inner._timeout = 0.5
+    registry.inner.session.timeout = 0.5
     keeper.lose = 10**6
     with pytest.raises(StoreUnavailable):
         registry.heartbeat(said)

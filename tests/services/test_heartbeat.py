@@ -20,7 +20,7 @@ from coord import (
     ServiceRegistry,
     StoreUnavailable,
 )
-from coord.services import heartbeat as heartbeats
+from coord.services import heartbeat as heartbeat_module
 from tests.support import raw_records
 from tests.support.waits import eventually
 
@@ -103,7 +103,7 @@ class Flaky:
 @pytest.fixture
 def flaky(monkeypatch: pytest.MonkeyPatch) -> Any:
     registry = ServiceRegistry("memory://")
-    registry.coordinator.inner._timeout = 0.05
+    registry.inner.session.timeout = 0.05
     registry.inner.records = flaky = Flaky(registry.inner.records)  # type: ignore[assignment]
     yield registry, flaky
     registry.close()
@@ -205,7 +205,7 @@ def test_the_end_of_the_process_unregisters(how: str, tmp_path: Any) -> None:
 def test_closing_does_not_wait_long_for_a_store_that_is_gone(
     flaky: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heartbeats, "FAREWELL", 0.4)
+    monkeypatch.setattr(heartbeat_module, "UNREGISTER_TIMEOUT", 0.4)
     registry, records = flaky
     heartbeats = [Heartbeat(registry, {"role": "worker", "ttl": 60, "load": 1}) for _ in range(5)]
     for one in heartbeats:

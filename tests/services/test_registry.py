@@ -273,7 +273,7 @@ def test_a_crowd_is_spread(one: ServiceRegistry) -> None:
         found = [await inner.healthy_service("worker", choose="spread") for _ in range(1000)]
         return collections.Counter((record or {})["id"] for record in found)
 
-    counts = one.coordinator.portal.call(crowd)
+    counts = one.portal.call(crowd)
     assert len(counts) == 10
     assert max(counts.values()) <= 200, counts
     one.heartbeat({"id": "s0", "role": "worker", "ttl": 600, "load": 99})
@@ -307,7 +307,7 @@ def test_the_coordinators_own_registry(url: str) -> None:
     async def go() -> None:
         async with AsyncServiceRegistry(url) as registry:
             assert (await registry.healthy_service("worker") or {})["id"] == "a"
-            assert await registry.coordinator.services.healthy_services("worker")
+            assert await registry.healthy_services("worker")
             await registry.unregister("a")
             assert await registry.healthy_services() == []
 

@@ -8,15 +8,18 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from coord.core.announcements import MAX_COUNTED as COUNTED
+from coord.core.announcements import MAX_COUNTED_ROLES as ROLES
 from coord.core.announcements import Announcement, Candidate
+from coord.election.session import Session
 from coord.errors import BadArgument
 from coord.stores import urls
 from coord.stores.memory.store import MemoryStore
-from coord.stores.protocol import COUNTED, ROLES, Announcements
+from coord.stores.protocol import Announcements
 from coord.stores.sqlite import SQLiteStore, StoreClock
 
 WITHIN = 30.0
@@ -32,7 +35,7 @@ class Desk:
     def board(self) -> Announcements:
         store = urls.open_url(self.url)
         self._stack.push_async_callback(store.close)
-        return urls.make_board(store)
+        return cast("Any", store).announcements()
 
     @contextlib.asynccontextmanager
     async def feed(
@@ -265,10 +268,10 @@ def test_the_feed(url: str) -> None:
 POST = """
 import asyncio, sys
 from coord import urls
-from coord.notice import Notice
+from coord.core.announcements import Announcement
 async def main():
     store = urls.make_store(sys.argv[1])
-    await urls.make_board(store).post([Notice("theirs", "r", "request", {"from": "afar"}, 60.0, True)], 10)
+    await store.announcements().post([Announcement("theirs", "r", "request", {"from": "afar"}, 60.0, True)], 10)
     await store.close()
 asyncio.run(main())
 """
@@ -316,9 +319,9 @@ def test_the_stores_clock_decides(tmp_path: Path) -> None:
         await board.post([notice("k", ttl=10.0)], WITHIN)
 
     async def main() -> None:
-        await body(urls.make_board(memory), urls.make_board(memory))
-        await body(urls.make_board(store), urls.make_board(store))
-        reborn = urls.make_board(after)
+        await body(memory.announcements(), memory.announcements())
+        await body(store.announcements(), store.announcements())
+        reborn = after.announcements()
         assert await reborn.read(None, WITHIN) == []
         await reborn.post([notice("new")], WITHIN)  # sweeps what is of another boot
         assert await reborn.purge(WITHIN) == 0
@@ -328,18 +331,22 @@ def test_the_stores_clock_decides(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_store_without_a_board() -> None:
+def test_a_store_without_announcements() -> None:
     class Bare:
-        url = "bare:"
+        url, max_clock_skew = "bare:", None
+
+        def abandon(self) -> None: ...
 
     class Own(Bare):
-        def board(self) -> str:
+        def announcements(self) -> str:
             return "its own"
 
-    with pytest.raises(BadArgument, match="board"):
-        urls.make_board(Bare())  # type: ignore[arg-type]
-    own: Any = Own()
-    assert urls.make_board(own) == "its own"
+    bare, own = Session(cast("Any", Bare())), Session(cast("Any", Own()))
+    with pytest.raises(BadArgument, match="announcements"):
+        _ = bare.announcements
+    with pytest.raises(BadArgument, match="service records"):
+        bare.records("services")
+    assert cast("Any", own.announcements) == "its own"
 
 
 def test_one_query_each(url: str) -> None:
@@ -349,7 +356,7 @@ def test_one_query_each(url: str) -> None:
 
     async def body(desk: Desk) -> None:
         store: Any = urls.open_url(url)
-        board = urls.make_board(store)
+        board = store.announcements()
         count = 0
         place, name = (store, "_ask") if url.startswith("sqlite") else (store._pool, "run")
         really = getattr(place, name)

@@ -352,7 +352,7 @@ def test_rivals_in_one_process_do_not_wait_for_each_other() -> None:
             await asyncio.gather(*(lead.start() for lead in leads))
             await soon(
                 lambda: all(
-                    lead._standing is not None and lead._standing.answered for lead in leads
+                    lead._elector is not None and lead._elector.first_result_seen for lead in leads
                 )
             )
             assert sum(lead.is_leader for lead in leads) == 1

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import pytest
 
 from coord import AsyncCoordinator
-from coord.api import coordinator
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Failure, Renew, Result
+from coord.election import session
 from coord.runtime.timers import LightSemaphore
 from coord.stores.batching import MANY, RenewalBatcher
 from coord.stores.memory.store import MemoryStore
@@ -229,7 +229,7 @@ def test_a_claim_that_waited_longer_than_its_lease_lasts_is_won_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A deadline counts from when the claim left, not from when it began to wait."""
-    monkeypatch.setattr(coordinator, "CLAIMS_AT_ONCE", 2)
+    monkeypatch.setattr(session, "MAX_CONCURRENT_CLAIMS", 2)
     claims = 0
 
     class Slow(MemoryStore):

@@ -56,13 +56,13 @@ def test_a_lease_is_given_back_and_taken_in_the_turn_in_which_that_is_known() ->
             await new.first_outcome()
             await asyncio.sleep(0.1)  # it follows
             store.begun.clear()
-            leads, waits = old._standing, new._standing
+            leads, waits = old._elector, new._elector
             assert leads is not None
             assert waits is not None
             leads.stop()
             assert [type(one) for one in store.begun] == [Release]
             (row,) = await store.read(["r"], 1)
-            waits._hinted(row)
+            waits._row_seen(row)
             assert [type(one) for one in store.begun] == [Release, Claim]
             assert await new.wait(1)
             await leads.task
@@ -100,12 +100,12 @@ def test_one_that_never_answers_is_given_up_as_any_other() -> None:
             lead = coordinator.leadership("r", ttl=1)
             await lead.acquire()
             await asyncio.sleep(0.05)  # it waits for its next renewal
-            assert lead._standing is not None
-            lead._standing.stop()
+            assert lead._elector is not None
+            lead._elector.stop()
             assert [type(one) for one in store.begun] == [Release]
-            await asyncio.wait({lead._standing.task}, timeout=5)
+            await asyncio.wait({lead._elector.task}, timeout=5)
             assert not lead.started
-            assert coordinator._prompting.under_way == 0
+            assert coordinator.session._immediate.under_way == 0
 
     asyncio.run(body())
 
@@ -119,11 +119,11 @@ def test_a_loop_that_ends_gives_back_what_was_under_way() -> None:
         lead = coordinator.leadership("r", ttl=5)
         await lead.acquire()
         await asyncio.sleep(0.05)
-        assert lead._standing is not None
-        lead._standing.stop()
-        lead._standing.task.cancel()
-        await asyncio.wait({lead._standing.task})
-        assert coordinator._prompting.under_way == 0
+        assert lead._elector is not None
+        lead._elector.stop()
+        lead._elector.task.cancel()
+        await asyncio.wait({lead._elector.task})
+        assert coordinator.session._immediate.under_way == 0
         await coordinator.close()
         return (await store.read(["r"], 1))[0]
 

@@ -43,7 +43,7 @@ def write(
             times = (clock.wall() - age, clock.total() - age)
         columns = [row.get(name) for name in ("role", "load", "ttl")]
         values = (json.dumps(key), *columns, *times, clock.boot, json.dumps(fields))
-        registry.coordinator.portal.call(
+        registry.portal.call(
             lambda: records._write(lambda conn: records._sql(conn, PUT, *values), 5)
         )
     else:
@@ -68,7 +68,7 @@ def write_many(registry: ServiceRegistry, role: str, count: int) -> None:
             for name, load in names
         ]
         statement = PUT.format(table=records._table)
-        registry.coordinator.portal.call(
+        registry.portal.call(
             lambda: records._write(lambda conn: conn.executemany(statement, rows).rowcount, 30)
         )
     else:
@@ -86,7 +86,7 @@ def keys(registry: ServiceRegistry) -> set[object]:
     if isinstance(records, MemoryRecords):
         return set(records._rows)
     if isinstance(records, SQLiteRecords):
-        found = registry.coordinator.portal.call(
+        found = registry.portal.call(
             lambda: records._read(
                 lambda conn: records._sql(conn, 'SELECT id FROM "{table}"').fetchall(), 5
             )
@@ -100,7 +100,7 @@ def run(registry: ServiceRegistry, term: Any) -> Any:
     """A query of RethinkDB's, over the registry's connection."""
     records = registry.inner.records
     assert isinstance(records, RethinkDBRecords)
-    return registry.coordinator.portal.call(lambda: records._run(term, 10))
+    return registry.portal.call(lambda: records._run(term, 10))
 
 
 def reql(registry: ServiceRegistry) -> Any:

@@ -14,7 +14,7 @@ import pytest
 
 import coord
 from coord import LossReason
-from coord.api import coordinator
+from coord.api.coordinator import default
 from coord.testing import ElectionKit, Fault
 
 ROOT = Path(__file__).parent.parent.parent
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent.parent
 )
 def test_a_role_is_lost_for_the_reason_given_and_won_again(
     coord_election: ElectionKit, reason: LossReason
-) -> None:  # noqa: F811
+) -> None:
     told: list[object] = []
     lead = coord_election.coordinator.leadership(
         "r",
@@ -43,10 +43,10 @@ def test_a_role_is_lost_for_the_reason_given_and_won_again(
         assert not lead.wait(0.05)  # until somebody says so
         coord_election.win("r")
         assert lead.term.token > first.token
-    assert told[2:] == [lead.inner._standing.term.token, LossReason.RELEASED]  # type: ignore[union-attr]
+    assert told[2:] == [lead.inner._elector.term.token, LossReason.RELEASED]  # type: ignore[union-attr]
 
 
-def test_nothing_to_lose_is_an_error(coord_election: ElectionKit) -> None:  # noqa: F811
+def test_nothing_to_lose_is_an_error(coord_election: ElectionKit) -> None:
     with pytest.raises(AssertionError, match="no candidate"):
         coord_election.lose("r")
     with pytest.raises(coord.BadArgument, match="FORKED"):
@@ -55,7 +55,7 @@ def test_nothing_to_lose_is_an_error(coord_election: ElectionKit) -> None:  # no
 
 def test_a_leadership_can_be_lost_from_its_own_callback_and_its_own_job(
     coord_election: ElectionKit,
-) -> None:  # noqa: F811
+) -> None:
     lost = threading.Event()
     lead = coord_election.coordinator.leadership(
         "r", on_elected=lambda _: coord_election.lose("r"), on_lost=lambda *_: lost.set()
@@ -73,7 +73,7 @@ def test_a_leadership_can_be_lost_from_its_own_callback_and_its_own_job(
     assert job() is False
 
 
-def test_coroutines_are_cancelled_when_the_role_is_lost(coord_election: ElectionKit) -> None:  # noqa: F811
+def test_coroutines_are_cancelled_when_the_role_is_lost(coord_election: ElectionKit) -> None:
     @coord.leader_only("r")
     async def job() -> None:
         await asyncio.to_thread(coord_election.lose, "r")
@@ -84,7 +84,7 @@ def test_coroutines_are_cancelled_when_the_role_is_lost(coord_election: Election
 
 
 def test_work_that_does_not_end_keeps_the_role_from_being_won(
-    coord_election: ElectionKit,  # noqa: F811
+    coord_election: ElectionKit,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("coord.testing.election_kit.WAIT", 0.2)
@@ -98,7 +98,7 @@ def test_work_that_does_not_end_keeps_the_role_from_being_won(
         job()
 
 
-def test_time_is_the_tests(coord_election: ElectionKit) -> None:  # noqa: F811
+def test_time_is_the_tests(coord_election: ElectionKit) -> None:
     lead = coord_election.coordinator.leadership("r", ttl=30)
     with lead:
         coord_election.win("r")
@@ -123,7 +123,7 @@ def test_time_is_the_tests(coord_election: ElectionKit) -> None:  # noqa: F811
         assert time.monotonic() - began < 10
 
 
-def test_a_fault_in_the_store_is_lived_through(coord_election: ElectionKit) -> None:  # noqa: F811
+def test_a_fault_in_the_store_is_lived_through(coord_election: ElectionKit) -> None:
     coord_election.store.fail("claim", Fault.UNKNOWN_DONE)
     with coord_election.coordinator.leadership("r", ttl=3) as lead:
         coord_election.win("r")
@@ -131,10 +131,10 @@ def test_a_fault_in_the_store_is_lived_through(coord_election: ElectionKit) -> N
 
 
 def test_the_default_coordinator_is_put_back() -> None:
-    before = coordinator._default.coordinator
+    before = default.get()
     with ElectionKit().as_default() as kit:
-        assert coordinator.default() is kit.coordinator
-    assert coordinator._default.coordinator is before
+        assert default.get() is kit.coordinator
+    assert default.get() is before
 
 
 def test_the_plugin_is_registered() -> None:

@@ -57,9 +57,10 @@ def init(
         raise click.UsageError("--role goes with --token-floor")
     for role in roles:
         validation.role(role)
-    from coord.api.coordinator import Coordinator, resolve_url
+    from coord.api.coordinator import Coordinator
+    from coord.stores import urls
 
-    full = resolve_url(url)
+    full = urls.resolve(url)
     if full.startswith("rethinkdb:"):
         from coord.stores.rethinkdb.setup import set_up
 
@@ -114,9 +115,9 @@ async def _raise_tokens(url: str, token_floor: int, roles: Sequence[str]) -> tup
 @options.url
 def doctor(as_json: bool, url: str | None) -> None:
     """Check the store, and say what to mend."""
-    from coord.api.coordinator import resolve_url
+    from coord.stores import urls
 
-    full = resolve_url(url)
+    full = urls.resolve(url)
     findings = [*asyncio.run(_findings(full)), *_records(full)]
     _show(findings, as_json)
     sys.exit(exit_codes.FAILED if any(finding.level == "error" for finding in findings) else 0)
@@ -143,7 +144,7 @@ def _records(url: str) -> list[Finding]:
     from coord.errors import CoordError
 
     coordinator = Coordinator(url)
-    path = getattr(coordinator.inner.store, "path", None)
+    path = getattr(coordinator.store, "path", None)
     if path is not None and not os.path.exists(path):
         return []  # looking would make the file
     try:
@@ -173,6 +174,5 @@ def _show(findings: Sequence[Finding], as_json: bool) -> None:
             )
         )
         return
-    from coord.cli import output
 
     output.print_table(("", "what", "found", "what to do"), rows, output.LONGEST)

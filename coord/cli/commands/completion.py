@@ -29,7 +29,7 @@ in many ways."""
 def roles(ctx: click.Context, begun: str) -> list[CompletionItem]:
     """The roles that have ever been led and begin so."""
     return _offered(
-        ctx, begun, lambda c: {row.role: "" for row in c.portal.call(lambda: c.inner.read(None))}
+        ctx, begun, lambda c: {row.role: "" for row in c.portal.call(lambda: c.session.read(None))}
     )
 
 
@@ -62,7 +62,7 @@ def _found(url: str | None, find: Find) -> dict[str, str]:
     from coord.api.coordinator import Coordinator
 
     coordinator = Coordinator(url, timeout=WITHIN)
-    path = getattr(coordinator.inner.store, "path", None)
+    path = getattr(coordinator.store, "path", None)
     if path is not None and not os.path.exists(path):
         return {}  # looking would make the file
     try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 from click.shell_completion import CompletionItem
 
-from coord.api.coordinator import AsyncLookups
+from coord.api.coordinator import AsyncCoordinator
 from coord.cli import exit_codes, options, output
 from coord.cli.options import open_coordinator
 from coord.cli.output import lease_as_dict
@@ -40,7 +40,7 @@ class Outcome:
     after: Lease | None = None
 
 
-async def outcome(source: AsyncLookups, asked: Lease, timeout: float) -> Outcome:
+async def outcome(source: AsyncCoordinator, asked: Lease, timeout: float) -> Outcome:
     """What came of it within `timeout` seconds."""
     begun = asyncio.get_running_loop().time()
     changes = cast("AsyncGenerator[Lease | None, Any]", source.watch_leader(asked.role))
@@ -195,7 +195,6 @@ def _ask(
         if no_wait:
             _say(asked, None, as_json)
             return
-        pass
 
         came = coordinator.portal.call(
             functools.partial(outcome, coordinator.inner, asked, timeout)
@@ -220,9 +219,7 @@ def _heir(coordinator: Coordinator, role: str, to: str | None) -> str | None:
     if to is None:
         return None
     _leader(coordinator, role)
-    found = coordinator.portal.call(
-        functools.partial(coordinator.inner.waiting_candidate, role, to)
-    )
+    found = coordinator.portal.call(functools.partial(coordinator.session.find_candidate, role, to))
     return found.candidate
 
 

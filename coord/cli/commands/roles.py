@@ -71,7 +71,6 @@ def show(*, every: bool, as_json: bool, url: str | None) -> None:
     if not seen.leases:
         click.echo(f"nobody {'has led' if every else 'leads'} anything on {where}")
         return
-    from coord.cli import output
 
     output.print_table(overview.COLUMNS, seen.rows())
 
@@ -104,7 +103,6 @@ def candidates(role: str | None, as_json: bool, url: str | None) -> None:
         what = "anything" if role is None else output.quote(role)
         click.echo(f"nobody waits for {what} on {where}")
         return
-    from coord.cli import output
     from coord.cli.output import format_duration
 
     now = time.time()
@@ -160,7 +158,6 @@ def history(role: str, as_json: bool, url: str | None) -> None:
     if not terms:
         click.echo(f"nothing is known of {output.quote(role)} on {where}")
         return
-    from coord.cli import output
 
     output.print_table(HISTORY_COLUMNS, [_row(term, lease) for term in terms])
 

@@ -26,7 +26,6 @@ def services(role: str | None, as_json: bool, url: str | None) -> None:
     if not found:
         click.echo(f"no healthy services on {where}")
         return
-    from coord.cli import output
 
     output.print_table(
         SERVICE_FIELDS, [[record.get(name) for name in SERVICE_FIELDS] for record in found]
@@ -65,7 +64,9 @@ def purge(ttls: float, yes: bool, as_json: bool, url: str | None) -> None:
         deleted = coordinator.services.purge_stale_services(ttls)["deleted"]
         inner, notices = coordinator.inner, None
         try:
-            notices = coordinator.portal.call(lambda: inner.board.purge(inner._timeout))
+            notices = coordinator.portal.call(
+                lambda: inner.announcements.purge(inner.session.timeout)
+            )
         except (NotSetUp, BadArgument) as err:
             click.echo(f"coord purge: {output.one_line(str(err))}", err=True)
     if as_json:
@@ -80,7 +81,6 @@ def _services(count: int) -> str:
 
 
 def _show(stale: list[dict[str, object]]) -> None:
-    from coord.cli import output
 
     if stale:
         output.print_table(

@@ -135,8 +135,9 @@ def run(
         command, grace, nohup
     )  # forks: so before anything that may start a thread
 
-    from coord.api.coordinator import Coordinator, resolve_url
+    from coord.api.coordinator import Coordinator
     from coord.cli.run.runner import Runner, RunOptions
+    from coord.stores import urls
 
     _log(verbose)
     job = RunOptions(
@@ -148,7 +149,7 @@ def run(
         timeout,
         about,
         *wishes,
-        resolve_url(url),
+        urls.resolve(url),
     )
     status = Runner(job, guarded, Coordinator(url)).run()
     sys.stdout.flush()

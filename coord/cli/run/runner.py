@@ -84,11 +84,11 @@ class Standby:
             self.term = self._leadership.acquire(
                 blocking=job.wait, timeout=job.timeout if job.wait else None
             )
-            self._trouble = self._coordinator.inner.trouble
+            self._trouble = self._coordinator.session.last_error
             if self.term is None and not self._trouble:
                 self._led_by = self._leader()
         except BaseException as err:
-            self._trouble = self._coordinator.inner.trouble
+            self._trouble = self._coordinator.session.last_error
             self._error = err
         self.answered = True
         self._tell()

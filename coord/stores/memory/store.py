@@ -15,6 +15,9 @@ from coord.core.history import PastTerm
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.runtime import clock
+from coord.stores.memory.announcements import MemoryAnnouncements
+from coord.stores.memory.records import MemoryRecords
+from coord.stores.protocol import Announcements, Records
 
 
 class MemoryStore:
@@ -35,6 +38,9 @@ class MemoryStore:
         self._past: dict[str, list[history.Entry]] = {}
         self._watchers: list[tuple[frozenset[str] | None, Callable[[Lease], None]]] = []
         self._lock = threading.RLock()
+        self._keepers_lock = threading.Lock()
+        self._announcements: MemoryAnnouncements | None = None
+        self._tables: dict[str, MemoryRecords] = {}
 
     async def open(self, timeout: float) -> None:
         """Always open."""
@@ -91,6 +97,18 @@ class MemoryStore:
             with self._lock:
                 self._watchers.remove(entry)
 
+    def announcements(self) -> Announcements:
+        """Return the announcements of this store: the same ones at every call."""
+        with self._keepers_lock:
+            if self._announcements is None:
+                self._announcements = MemoryAnnouncements(self._now, self._wall)
+            return self._announcements
+
+    def records(self, table: str) -> Records:
+        """Return the service records of `table`: the same ones at every call."""
+        with self._keepers_lock:
+            return self._tables.setdefault(table, MemoryRecords())
+
     async def close(self) -> None:
         """Nothing to let go of."""
 
@@ -98,6 +116,9 @@ class MemoryStore:
         """A fork has a copy of the memory: what it says about others is worth nothing there."""
         self._rows, self._past, self._watchers = {}, {}, []
         self._lock = threading.RLock()
+        self._keepers_lock = threading.Lock()
+        self._announcements = None
+        self._tables = {}
 
     def _row(self, role: str) -> Lease:
         if role not in self._rows:

@@ -13,6 +13,7 @@ from coord.core.history import PastTerm, parse
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Operation, Release, Renew, Result
 from coord.errors import AccessDenied, CoordError, NotSetUp, StoreRefused, StoreUnavailable
+from coord.stores.protocol import Announcements, Records
 from coord.stores.rethinkdb import errors
 from coord.stores.rethinkdb.errors import QueryError, not_set_up
 from coord.stores.rethinkdb.pool import Pool
@@ -285,6 +286,18 @@ class RethinkDBStore:
             raise
         except Exception as err:
             raise StoreUnavailable(f"the feed broke off ({type(err).__name__})") from None
+
+    def announcements(self) -> Announcements:
+        """Return the announcements in the same database."""
+        from coord.stores.rethinkdb.announcements import RethinkDBAnnouncements
+
+        return RethinkDBAnnouncements(self)
+
+    def records(self, table: str) -> Records:
+        """Return the service records of `table` in the same database."""
+        from coord.stores.rethinkdb.records import RethinkDBRecords
+
+        return RethinkDBRecords(self, table)
 
     async def close(self) -> None:
         await self._pool.close()

@@ -14,6 +14,7 @@ from coord.core.lease import Lease
 from coord.core.operations import Claim, Failure, Release, Renew, Result
 from coord.errors import BadArgument, StoreRefused, StoreUnavailable
 from coord.runtime.clock import StoreClock, machine_clock
+from coord.stores.protocol import Announcements, Records
 from coord.stores.sqlite import connection, schema, swaps
 from coord.stores.sqlite.connection import Connection
 from coord.stores.sqlite.errors import CommitUnknown
@@ -138,6 +139,18 @@ class SQLiteStore:
                     yield row
         finally:
             feed.stop()
+
+    def announcements(self) -> Announcements:
+        """Return the announcements in the same file."""
+        from coord.stores.sqlite.announcements import SQLiteAnnouncements
+
+        return SQLiteAnnouncements(self)
+
+    def records(self, table: str) -> Records:
+        """Return the service records of `table` in the same file."""
+        from coord.stores.sqlite.records import SQLiteRecords
+
+        return SQLiteRecords(self, table)
 
     async def close(self) -> None:
         """Let go of thread and file. A store that is used again opens it anew."""

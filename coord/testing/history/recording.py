@@ -10,8 +10,8 @@ from coord.core.history import PastTerm
 from coord.core.lease import Lease
 from coord.core.operations import Claim, Failure, Operation, Release, Renew, Result
 from coord.election.term import Term
-from coord.stores import urls
-from coord.stores.protocol import Announcements, Store
+from coord.errors import BadArgument
+from coord.stores.protocol import Announcements, HasAnnouncements, HasRecords, Records, Store
 from coord.testing.history import History
 
 
@@ -62,9 +62,19 @@ class RecordingStore:
         answered(self.history, key, result)
         return result
 
-    def board(self) -> Announcements:
+    def announcements(self) -> Announcements:
         """Not recorded, either."""
-        return urls.make_board(self.inner)
+        if not isinstance(self.inner, HasAnnouncements):
+            kind = type(self.inner).__name__
+            raise BadArgument("store", kind, "a store with announcements")
+        return self.inner.announcements()
+
+    def records(self, table: str) -> Records:
+        """The inner store's service records, as they are."""
+        if not isinstance(self.inner, HasRecords):
+            kind = type(self.inner).__name__
+            raise BadArgument("store", kind, "a store with service records")
+        return self.inner.records(table)
 
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
         """Not recorded: nothing is decided by it."""

@@ -72,7 +72,7 @@ def test_what_was_committed_is_known_when_the_rest_comes_too_late(
     async def body(store: SQLiteStore) -> None:
         await held(store, 1)
         monkeypatch.setattr(swaps, "_swapped", stuck)
-        monkeypatch.setattr(swaps, "HOLD", 0.0)
+        monkeypatch.setattr(swaps, "MAX_TRANSACTION", 0.0)
         results = await store.swap_all(
             [Claim(f"many {number}", "h", 1, 30.0) for number in range(4)], 0.5
         )

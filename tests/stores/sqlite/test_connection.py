@@ -264,11 +264,11 @@ def test_after_a_reboot_every_lease_has_run_out(tmp_path: Path) -> None:
 def test_without_a_boot_id_the_wall_clock_decides_with_some_skew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(clock.clock, "boot_id", lambda: "")
+    monkeypatch.setattr(clock, "boot_id", lambda: "")
     store = SQLiteStore("/nowhere/coord.db")
     assert store.max_clock_skew == clock.WALL_SKEW
     assert store._clock.boot == "wall"
-    monkeypatch.setattr(clock.clock, "boot_id", lambda: "some-id")
+    monkeypatch.setattr(clock, "boot_id", lambda: "some-id")
     assert SQLiteStore("/nowhere/coord.db").max_clock_skew == 0.0
 
 

@@ -24,14 +24,14 @@ TERMS, RENEWALS = 6, 4
 # synced by then. One store does it all, and never closes: closing would sync.
 LEADERS = """
 import asyncio, json, shutil, sys
-from coord.operations import Claim, Release, Renew
+from coord.core.operations import Claim, Release, Renew
 from coord.stores.sqlite import SQLiteStore
-from coord.stores.sqlite.handle import Handle
+from coord.stores.sqlite.connection import Connection
 
 path, disk, snapshots, mutant = sys.argv[1:]
 if mutant == "nothing is synced":
-    begin = Handle.begin
-    Handle.begin = lambda self, *, synced: begin(self, synced=False)
+    begin = Connection.begin
+    Connection.begin = lambda self, *, synced: begin(self, synced=False)
 
 async def main():
     store, number = SQLiteStore(path), 0

@@ -216,7 +216,7 @@ def test_a_full_disk(path: str) -> None:
     """RLIMIT_FSIZE makes every write beyond so many bytes of a file fail, as a full disk does."""
     code = """
         import asyncio, resource, sys
-        from coord.operations import Claim, Failure, Answer
+        from coord.core.operations import Claim, Failure, Answer
         from coord.stores.sqlite import SQLiteStore
         async def main():
             store = SQLiteStore(sys.argv[1])
@@ -360,7 +360,7 @@ def test_a_loop_that_is_closed_while_the_thread_works(
 def test_a_stuck_thread_does_not_keep_the_interpreter(path: str) -> None:
     code = """
         import asyncio, sys, time
-        from coord.operations import Claim
+        from coord.core.operations import Claim
         from coord.stores.sqlite import SQLiteStore
         from coord.stores.sqlite.worker import Job
         Job.commit = lambda job, handle: time.sleep(60)
@@ -386,7 +386,7 @@ def test_stages() -> None:
     assert job.give_up() is Stage.QUEUED
     job.run(Connection("/nowhere"))
     assert job.give_up() is Stage.DONE
-    with pytest.raises(worker.GivenUp):
+    with pytest.raises(worker.Abandoned):
         job.result()
     loop.close()
     assert not os.path.exists("/nowhere")

@@ -44,14 +44,14 @@ def finish(process: subprocess.Popen[str], timeout: float = 60) -> str:
 
 HAMMER = """
     import asyncio, json, os, sys
-    from coord.operations import Claim, Release, Answer
+    from coord.core.operations import Claim, Release, Answer
     from coord.stores.sqlite import SQLiteStore
     async def main(path, me, turns):
         store, won, failed, beat = SQLiteStore(path), [], 0, 0
         for _ in range(turns):
             beat += 1
             seen = {lease.role: lease for lease in await store.read(["r"], 30)}
-            expected = seen["r"].sight if seen else None
+            expected = seen["r"].revision if seen else None
             result = await store.claim(Claim("r", me, beat, 30.0, expected, takeover=expected is not None), 30)
             if not isinstance(result, Answer):
                 failed += 1
@@ -100,7 +100,7 @@ def test_kill_in_the_midst_of_commits_leaves_a_good_file(path: str) -> None:
     same file)."""
     code = """
         import asyncio, sys
-        from coord.operations import Claim
+        from coord.core.operations import Claim
         from coord.stores.sqlite import SQLiteStore
         async def main():
             store = SQLiteStore(sys.argv[1])
@@ -129,7 +129,7 @@ def test_kill_in_the_midst_of_commits_leaves_a_good_file(path: str) -> None:
 FORK = """
     import asyncio, os, sqlite3, sys, threading, time, warnings
     warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on: a fork with threads
-    from coord.operations import Claim, Renew, Answer
+    from coord.core.operations import Claim, Renew, Answer
     from coord.stores.sqlite import SQLiteStore
     path = sys.argv[1]
     def wait(pid):

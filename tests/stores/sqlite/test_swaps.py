@@ -55,7 +55,7 @@ def test_all_as_left_is_renewed_without_reading(
         for number, (asked, result) in enumerate(zip(renewals, results, strict=True)):
             row = rows[asked.role]
             assert result.applied
-            assert row.sight == result.lease.sight == (asked.holder, 1, 2)
+            assert row.revision == result.lease.revision == (asked.holder, 1, 2)
             assert (row.ttl, row.info) == (30.0, {"of": number})
             assert 29 < row.remaining <= result.lease.remaining == 30
 

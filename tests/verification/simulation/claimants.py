@@ -106,7 +106,8 @@ class Claimant:
         coordinator, lead = self.coordinator, self.lead
         if coordinator is None:
             return
-        coordinator.after_fork()
+        coordinator.session.after_fork()
+        coordinator.unique_services.after_fork()
         if lead is not None and (
             lead.is_leader or (term is not None and (term.held or not term.lost.is_set()))
         ):

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from coord.api.coordinator import AsyncCoordinator
 from coord.core import swaps
 from coord.core.election import Election
 from coord.core.lease import Lease
@@ -17,6 +16,7 @@ from coord.core.operations import Answer, Claim, Failure, Operation, Renew
 from coord.core.timing import Instant
 from coord.election.elector import Elector
 from coord.election.lifecycle import TermLifecycle
+from coord.election.session import Session
 from coord.election.term import Term
 from coord.testing.clocks import Machine
 from tests.verification.simulation.drive import drive
@@ -56,10 +56,12 @@ def a_deadline_from_the_reply(patch: Patch) -> None:
 
 @mutant
 def an_unknown_outcome_taken_for_success(patch: Patch) -> None:
-    ask = AsyncCoordinator.ask
+    submit = Session.submit
 
-    async def hopeful(self: AsyncCoordinator, operation: Operation, timeout: float) -> Any:
-        result = await ask(self, operation, timeout)
+    async def hopeful(
+        self: Session, operation: Operation, timeout: float, on_sent: Any = lambda: None
+    ) -> Any:
+        result = await submit(self, operation, timeout, on_sent)
         if isinstance(result, Failure) and result.unknown and isinstance(operation, Renew):
             row = Lease(
                 operation.role,
@@ -72,7 +74,7 @@ def an_unknown_outcome_taken_for_success(patch: Patch) -> None:
             return Answer(True, row)
         return result
 
-    patch.setattr(AsyncCoordinator, "ask", hopeful)
+    patch.setattr(Session, "submit", hopeful)
 
 
 @mutant
@@ -97,7 +99,7 @@ def a_renewal_that_names_no_token(patch: Patch) -> None:
 
 @mutant
 def a_fork_that_forgets_nothing(patch: Patch) -> None:
-    patch.setattr(AsyncCoordinator, "after_fork", lambda self: None)
+    patch.setattr(Session, "after_fork", lambda self: None)
 
 
 @mutant
@@ -113,26 +115,26 @@ def a_deadline_on_the_clock_that_sleeps(patch: Patch) -> None:
 
 @mutant
 def a_loss_that_is_told_twice(patch: Patch) -> None:
-    tell = TermLifecycle._tell_of
+    tell = TermLifecycle._apply
 
     def twice(self: TermLifecycle, event: Any) -> None:
         tell(self, event)
         if type(event).__name__ == "Lost":
             tell(self, event)
 
-    patch.setattr(TermLifecycle, "_tell_of", twice)
+    patch.setattr(TermLifecycle, "_apply", twice)
 
 
 @mutant
 def a_candidate_that_stops_trying_after_a_refusal(patch: Patch) -> None:
-    answer = Elector._answer
+    answer = Elector._apply_result
 
-    def sulk(self: Elector, send: Any, result: Any, began: Instant) -> None:
-        answer(self, send, result, began)
+    def sulk(self: Elector, send: Any, result: Any) -> None:
+        answer(self, send, result)
         if isinstance(result, Failure) and result.permanent:
             self.election._retry_at = float("inf")
 
-    patch.setattr(Elector, "_answer", sulk)
+    patch.setattr(Elector, "_apply_result", sulk)
 
 
 @pytest.mark.parametrize("name", MUTANTS)

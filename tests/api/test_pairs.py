@@ -1,0 +1,111 @@
+"""Each sync class has the public names, the parameters and the docstrings of its async counterpart."""
+
+from __future__ import annotations
+
+import inspect
+import pydoc
+from typing import Any
+
+import pytest
+
+import coord
+
+PAIRS = [
+    (coord.Coordinator, coord.AsyncCoordinator),
+    (coord.Leadership, coord.AsyncLeadership),
+    (coord.ServiceRegistry, coord.AsyncServiceRegistry),
+]
+OWN_DOCSTRING = {"__init__", "leadership", "close", "run", "services", "store", "session"}
+"""Members whose docstrings differ on purpose: they name the class, or the thread."""
+SYNC_ONLY = {
+    "close_quickly", "after_fork", "shared_leadership", "portal", "inner", "coordinator", "host", "on_close",
+}  # fmt: skip
+ASYNC_ONLY = {"announcements", "elector", "first_outcome", "after_fork"}
+
+
+def members(kind: type) -> dict[str, Any]:
+    return {
+        name: inspect.getattr_static(kind, name) for name in dir(kind) if not name.startswith("_")
+    }
+
+
+def parameters(function: Any) -> list[tuple[str, object, object, object]]:
+    return [
+        (p.name, p.kind, p.default, p.annotation)
+        for p in inspect.signature(function).parameters.values()
+        if p.name != "self"
+    ]
+
+
+@pytest.mark.parametrize(("sync", "of"), PAIRS)
+def test_the_same_names(sync: type, of: type) -> None:
+    callable_names = {name for name, member in members(of).items() if callable(member)}
+    assert callable_names - members(sync).keys() <= ASYNC_ONLY
+    extra = {name for name, member in members(sync).items() if callable(member)} - callable_names
+    assert extra <= SYNC_ONLY
+
+
+@pytest.mark.parametrize(("sync", "of"), PAIRS)
+def test_the_same_parameters_and_docstrings(sync: type, of: type) -> None:
+    compared = 0
+    for name, member in members(sync).items():
+        twin = members(of).get(name)
+        if twin is None or not callable(member) or not callable(twin):
+            continue
+        compared += 1
+        assert parameters(member) == parameters(twin), name
+        assert not inspect.iscoroutinefunction(member), name
+        assert member.__doc__, name
+        if name not in OWN_DOCSTRING:
+            assert member.__doc__ == twin.__doc__, name
+    assert compared >= 9
+
+
+def test_the_same_settings_everywhere() -> None:
+    def settings(function: Any) -> list[tuple[str, object, object, object]]:
+        return [one for one in parameters(function) if one[0] not in ("coordinator", "dispatcher")]
+
+    expected = settings(coord.AsyncLeadership.__init__)
+    assert ("ttl", inspect.Parameter.KEYWORD_ONLY, 30.0, "float") in expected
+    for function in (
+        coord.Leadership.__init__,
+        coord.Coordinator.leadership,
+        coord.AsyncCoordinator.leadership,
+    ):
+        assert settings(function) == expected, function
+
+
+def test_help_shows_them_on_class_and_instance() -> None:
+    with coord.Coordinator("memory://") as c:
+        lead = c.leadership("r")
+        for owner in (coord.Leadership, lead):
+            text = pydoc.plain(pydoc.render_doc(owner.wait))
+            assert "wait(" in text
+            assert "timeout: 'float | None' = None" in text
+            assert "Wait until this candidate leads" in text
+        assert "self" not in inspect.signature(lead.wait).parameters
+        assert "ttl: 'float' = 30.0" in pydoc.plain(pydoc.render_doc(c.leadership))
+        assert "Iterator" in str(inspect.signature(c.watch_leader))
+        assert "AsyncIterator" not in str(inspect.signature(c.watch_leader))
+
+
+def test_bad_arguments_are_refused_by_the_call_itself() -> None:
+    with coord.Coordinator("memory://") as c, pytest.raises(coord.BadArgument):
+        c.watch_leader("")  # not by the first step of the iterator
+
+
+@pytest.mark.parametrize(
+    ("setting", "function"),
+    [
+        ("on_elected", lambda: None),
+        ("on_lost", lambda term: None),
+        ("on_new_leader", lambda one, two: None),
+        ("on_lost", 7),
+    ],
+)
+def test_callbacks_that_cannot_be_called_are_refused(setting: str, function: Any) -> None:
+    with coord.Coordinator("memory://") as c:
+        with pytest.raises(coord.BadArgument, match=setting):
+            c.leadership("r", **{setting: function})
+        with pytest.raises(coord.BadArgument, match=setting):
+            getattr(c.leadership("r"), setting)(function)
