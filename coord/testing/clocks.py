@@ -227,7 +227,8 @@ class World:
             machine_due = math.inf if soonest is None else soonest.due()
             event_due = self._heap[0][0] if self._heap else math.inf
             if min(machine_due, event_due) > end:
-                self.time = end
+                # The last turn of a loop may have ended after `end`: time never goes back.
+                self.time = max(self.time, end)
                 return until()
             if event_due <= machine_due:
                 self.time = max(self.time, event_due)
