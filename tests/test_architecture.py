@@ -94,6 +94,9 @@ IMPURE = {
     "time",
     "uuid",
 }
+NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}
+"""Public for all their underscores."""
+
 MAX_LINES, MIN_LINES = 600, 40
 MAY_BE_SHORT = {"__init__.py", "__main__.py", "jitter.py", "pytest_plugin.py"}
 MAX_ENTRIES = 18
@@ -317,7 +320,9 @@ def private_attributes_stay_in_their_package(tree: Tree) -> Iterator[str]:
                 name = node.attr
             elif isinstance(node, ast.Call) and called(node) in ("getattr", "setattr", "hasattr"):
                 name = getattr(node.args[1], "value", "") if len(node.args) > 1 else ""
-            if isinstance(name, str) and module.package not in owners.get(name, {module.package}):
+            if name in NAMED_TUPLE or not isinstance(name, str):
+                continue
+            if module.package not in owners.get(name, {module.package}):
                 yield f"{module}:{getattr(node, 'lineno', 0)} reads {name}"
 
 
