@@ -330,7 +330,7 @@ def test_many_roles_are_had_and_given_back_in_few_queries() -> None:
         assert isinstance(store, Bulk)
         assert not isinstance(MemoryStore(), Bulk)
         async with AsyncCoordinator(store=store) as c:
-            leads = [c.leadership(f"role {number}", ttl=30) for number in range(1000)]
+            leads = [c.leadership(f"role {number}", ttl=300) for number in range(1000)]
             await asyncio.gather(*(lead.start() for lead in leads))
             assert await soon(lambda: all(lead.is_leader for lead in leads))
             assert sum(store.sizes) == 1000 - batching.MAX_SINGLE_REQUESTS
