@@ -24,6 +24,7 @@ HERE = Path(__file__).parent
 SLOW_TESTS = HERE / "support" / "slow_tests.txt"
 NEEDS_BINARY = {"rethinkdb_cluster", "own_server"}
 NOT_QUICK = {"slow", "rethinkdb", "cluster", "chaos"}
+LONG = 15.0
 _names = itertools.count()
 
 
@@ -53,7 +54,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if not marks & NOT_QUICK:
             item.add_marker("quick")
     if hasattr(config, "workerinput"):  # the longest first: none is left over at the end
-        items.sort(key=lambda item: -seconds.get(item.nodeid, 0.0))
+        items.sort(key=lambda item: -long if (long := seconds.get(item.nodeid, 0)) >= LONG else 0)
 
 
 def slow_tests() -> dict[str, float]:
