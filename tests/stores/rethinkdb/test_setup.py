@@ -20,6 +20,7 @@ from coord.stores.rethinkdb.pool import Pool
 from coord.stores.rethinkdb.setup import Report, duplicate_name, set_up
 from tests.conftest import External
 from tests.stores.rethinkdb.kit import answered, ask, db, failed, opened, r, run
+from tests.support import requirements
 from tests.support.databases import new_database
 from tests.support.rethinkdb_server import Server
 
@@ -234,7 +235,7 @@ def test_half_made(fresh_url: str) -> None:
 
 
 def test_a_table_that_doublethink_made(fresh_url: str) -> None:
-    doublethink = pytest.importorskip("doublethink")
+    doublethink = requirements.ancestor()
     host = fresh_url.split("/")[2]
     ask(fresh_url, r.db_create(db_name(fresh_url)))
     registry = doublethink.ServiceRegistry(doublethink.Rethinker([host], db_name(fresh_url)))
