@@ -20,7 +20,6 @@ from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.runtime import clock
 from coord.stores.memory.announcements import MemoryAnnouncements
 from coord.stores.memory.records import MemoryRecords
-from coord.stores.protocol import Announcements, Records
 
 if TYPE_CHECKING:
     from coord.stores.memory.announcements import MemoryAnnouncements
@@ -120,18 +119,6 @@ class MemoryStore:
             with self._lock:
                 self._watchers.remove(entry)
 
-    def announcements(self) -> Announcements:
-        """Return the announcements of this store: the same ones at every call."""
-        with self._keepers_lock:
-            if self._announcements is None:
-                self._announcements = MemoryAnnouncements(self._now, self._wall)
-            return self._announcements
-
-    def records(self, table: str) -> Records:
-        """Return the service records of `table`: the same ones at every call."""
-        with self._keepers_lock:
-            return self._tables.setdefault(table, MemoryRecords())
-
     async def close(self) -> None:
         """Do nothing: there is nothing to release."""
 
@@ -139,9 +126,8 @@ class MemoryStore:
         """Forget everything, in a forked child: its copy says nothing about others."""
         self._rows, self._past, self._watchers = {}, {}, []
         self._lock = threading.RLock()
-        self._keepers_lock = threading.Lock()
         self._announcements = None
-        self._tables = {}
+        self._records = {}
 
     def announcements(self) -> MemoryAnnouncements:
         """Return the announcements of this store; always the same instance."""

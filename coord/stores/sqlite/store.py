@@ -139,18 +139,6 @@ class SQLiteStore:
         clock = self.database.clock
         return self.database.feed(lambda connection: LeaseFeed(connection, clock, roles))
 
-    def announcements(self) -> Announcements:
-        """Return the announcements in the same file."""
-        from coord.stores.sqlite.announcements import SQLiteAnnouncements
-
-        return SQLiteAnnouncements(self)
-
-    def records(self, table: str) -> Records:
-        """Return the service records of `table` in the same file."""
-        from coord.stores.sqlite.records import SQLiteRecords
-
-        return SQLiteRecords(self, table)
-
     async def close(self) -> None:
         """Release the thread and the file. A store that is used again opens the file again."""
         await self.database.close()
