@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 import click
 from click.exceptions import NoArgsIsHelpError
 
-import coord
 from coord.cli import exit_codes, output
 from coord.errors import CoordError
 
@@ -74,7 +73,7 @@ class _Lazy(click.Group):
 @click.group(
     cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@click.version_option(coord.__version__, prog_name="coord")
+@click.version_option(package_name="coord", prog_name="coord")
 def commands() -> None:
     """coord runs a job on exactly one of your machines at a time.
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from coord.testing.contract import StoreContract
     from coord.testing.election_kit import ElectionKit
     from coord.testing.faulty_store import Fault, FaultyStore
-    from coord.testing.history import History
-    from coord.testing.history.checkers import BadHistory, Violation, judge
+    from coord.testing.history import History, judge
+    from coord.testing.history.checkers import BadHistory, Violation
     from coord.testing.history.events import Event, MalformedHistory, Operation
     from coord.testing.history.linearizability import Undecided
     from coord.testing.history.recording import RecordingStore, look
@@ -31,7 +31,7 @@ _WHERE = {
     "StoreContract": "coord.testing.contract",
     "Undecided": "coord.testing.history.linearizability",
     "Violation": "coord.testing.history.checkers",
-    "judge": "coord.testing.history.checkers",
+    "judge": "coord.testing.history",
     "look": "coord.testing.history.recording",
 }
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coord.testing.history import History
-from coord.testing.history.checkers import beliefs, judge
+from coord.testing.history import History, judge
+from coord.testing.history.checkers import beliefs
 from coord.testing.history.linearizability import Undecided
 from tests.chaos import document
 from tests.chaos.faults import KINDS

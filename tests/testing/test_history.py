@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from coord.testing.history import History
-from coord.testing.history.checkers import BadHistory, judge
+from coord.testing.history import History, judge
+from coord.testing.history.checkers import BadHistory
 from coord.testing.history.events import Event, MalformedHistory
 from coord.testing.history.linearizability import Undecided, unexplained
 from coord.testing.history.registers import LeaseRegister

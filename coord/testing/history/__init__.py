@@ -35,6 +35,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from coord.testing.history.checkers import BadHistory, Violation, check
 from coord.testing.history.events import KINDS, Event, Kind, MalformedHistory, Operation
 
 
@@ -144,20 +145,27 @@ class History:
             None if end is None else end.at,
         )
 
-    def violations(self) -> list[Any]:
+    def violations(self) -> list[Violation]:
         """Everything that must not be: a list of `coord.testing.history.checkers.Violation`, empty
         for a good history."""
-        from coord.testing.history.checkers import judge
-
         return judge(self)
 
     def verify(self) -> None:
         """Raises `coord.testing.history.checkers.BadHistory`, an AssertionError that lists the
         violations, if there are any."""
-        from coord.testing.history.checkers import BadHistory
-
         if found := self.violations():
             raise BadHistory(found)
+
+
+def judge(history: History) -> list[Violation]:
+    """Return everything in a history that must not be; an empty list for a good history.
+
+    Raises:
+        MalformedHistory: The history is no history.
+        Undecided: Too much is unknown to tell.
+    """
+    last = history.events[-1].at if history.events else 0.0
+    return check(list(history.operations()), last)
 
 
 def _parsed(line: str, where: str) -> Event:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from coord.testing.history import History
 from coord.testing.history.events import Operation
 from coord.testing.history.linearizability import unexplained
 from coord.testing.history.registers import FencedResource, LeaseRegister, revision
@@ -48,13 +47,16 @@ class Belief(NamedTuple):
     evidence: tuple[Operation, ...]
 
 
-def judge(history: History) -> list[Violation]:
-    """All judges: exclusion, tokens, the lease register of each role, and each fenced resource.
+def check(operations: list[Operation], last: float) -> list[Violation]:
+    """Run every check: exclusion, tokens, the lease register of each role, and each fenced resource.
 
-    Raises `MalformedHistory`, and `Undecided` when too much is unknown to tell.
+    Args:
+        operations: What happened, in order.
+        last: When the last event happened, in seconds.
+
+    Raises:
+        Undecided: Too much is unknown to tell.
     """
-    operations = history.operations()
-    last = history.events[-1].at if history.events else 0.0
     believed = beliefs(operations, last)
     found = [*exclusion(believed), *tokens(operations, believed)]
     return [*found, *lease_register(operations), *fenced_resources(operations)]

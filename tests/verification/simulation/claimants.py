@@ -11,8 +11,8 @@ from typing import Any
 from coord import AsyncCoordinator, Fence, LossReason, StaleToken, Term
 from coord.core.timing import Timing
 from coord.testing.clocks import Machine, World
-from coord.testing.history import History
-from coord.testing.history.checkers import BadHistory, fenced_resources, judge, lease_register
+from coord.testing.history import History, judge
+from coord.testing.history.checkers import BadHistory, fenced_resources, lease_register
 from coord.testing.history.linearizability import Undecided
 from coord.testing.history.recording import RecordingStore
 from tests.verification.simulation.wire import ROLE, Server, Weather, Wire
