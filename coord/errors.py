@@ -1,14 +1,18 @@
-"""What can go wrong, as exceptions.
+"""The exceptions of coord.
 
-Everything that coord raises on purpose is a `CoordError`. Below it there are three families: the
-caller's mistake (`BadArgument`), the store's trouble (`StoreUnavailable` passes by itself,
-`StoreRefused` does not), and the election's plain answers (`NotLeader`, `LeadershipLost`,
+Everything that coord raises on purpose is a `CoordError`. There are three families: invalid
+arguments (`BadArgument`), problems of the store (`StoreUnavailable` can pass by itself,
+`StoreRefused` cannot), and answers of the election (`NotLeader`, `LeadershipLost`,
 `AcquireTimeout`, `StaleToken`).
 
-No message holds a password: URLs are redacted before they come here, and a driver's own text, which
-may hold the whole query, is never passed on."""
+No message contains a password. URLs are redacted before they are passed to an exception, and the
+text of a driver's exception, which may contain the whole query, is never passed on.
+"""
 
 from __future__ import annotations
+
+MAX_VALUE_LENGTH = 80
+"""Characters of an invalid value that a message shows."""
 
 
 class CoordError(Exception):
@@ -16,41 +20,48 @@ class CoordError(Exception):
 
 
 class BadArgument(CoordError, ValueError):
-    """An argument that cannot be used. Names the argument, the value and what is allowed, when it
-    is given."""
+    """An argument is invalid. The message names the argument, its value and what is allowed.
+
+    Args:
+        argument: The name of the argument.
+        value: The value that the caller gave. The message shows at most 80 characters of it.
+        allowed: What is allowed, as the end of the sentence: "must be …".
+    """
 
     def __init__(self, argument: str, value: object, allowed: str) -> None:
         self.argument, self.value, self.allowed = argument, value, allowed
         shown = repr(value)
-        if len(shown) > 80:
-            shown = f"{shown[:60]}… ({len(shown)} characters)"
-        super().__init__(f"{argument}: {shown} will not do; {allowed}")
+        if len(shown) > MAX_VALUE_LENGTH:
+            shown = f"{shown[: MAX_VALUE_LENGTH - 1]}…"
+        super().__init__(f"invalid {argument} {shown}: {allowed}")
 
     def __reduce__(self) -> tuple[type[BadArgument], tuple[str, object, str]]:
         return type(self), (self.argument, self.value, self.allowed)
 
 
 class StoreUnavailable(CoordError):
-    """The store did not answer in time, or says that it cannot serve just now. Trying again later
-    may help."""
+    """The store did not answer in time, or cannot serve requests now. A retry may succeed."""
 
 
 class StoreRefused(CoordError):
-    """The store answered, and will go on saying no until somebody changes something (see the
-    message)."""
+    """The store answered, and refuses until somebody fixes what the message describes."""
 
 
 class NotSetUp(StoreRefused):
-    """The database lacks what coord needs, or has it half made. The message names the command that
-    mends it."""
+    """The database lacks tables or a schema. The message names the command that creates them."""
 
 
 class AccessDenied(StoreRefused):
-    """Wrong user or password, a missing permission, a file that may not be written."""
+    """The user or password is wrong, a permission is missing, or a file is not writable."""
 
 
 class NotLeader(CoordError):
-    """This candidate does not lead the role."""
+    """The candidate is not the leader of the role.
+
+    Args:
+        role: The role.
+        detail: The reason, for people; "" adds nothing to the message.
+    """
 
     def __init__(self, role: str, detail: str = "") -> None:
         self.role = role
@@ -58,7 +69,13 @@ class NotLeader(CoordError):
 
 
 class LeadershipLost(CoordError):
-    """The term that this work was done under has ended. `reason` is a `coord.LossReason`."""
+    """The term that the work ran under has ended.
+
+    Args:
+        role: The role.
+        token: The fencing token of the term.
+        reason: Why the term ended, a `coord.LossReason`.
+    """
 
     def __init__(self, role: str, token: int, reason: object) -> None:
         self.role, self.token, self.reason = role, token, reason
@@ -71,18 +88,30 @@ class LeadershipLost(CoordError):
 
 
 class AcquireTimeout(CoordError, TimeoutError):
-    """The role could not be had within the time given."""
+    """The candidate did not become the leader in time.
+
+    Args:
+        role: The role.
+        seconds: The timeout, in seconds.
+        detail: The reason, for people; "" adds nothing to the message.
+    """
 
     def __init__(self, role: str, seconds: float, detail: str = "") -> None:
         self.role, self.seconds = role, seconds
         super().__init__(
-            f"did not become the leader of {role!r} within {seconds:g} s{': ' + detail if detail else ''}"
+            f"did not become the leader of {role!r} within {seconds:g} s"
+            f"{': ' + detail if detail else ''}"
         )
 
 
 class StaleToken(CoordError):
-    """A protected resource has seen a newer fencing token than the one that this write carries
-    (rule 10)."""
+    """A protected resource refused a write, because it has seen a newer fencing token (rule 10).
+
+    Args:
+        resource: The resource, for people.
+        token: The fencing token of the refused write.
+        newest: The newest token that the resource has seen; None if it is not known.
+    """
 
     def __init__(self, resource: str, token: int, newest: int | None = None) -> None:
         self.resource, self.token, self.newest = resource, token, newest

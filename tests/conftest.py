@@ -1,9 +1,10 @@
-"""Real RethinkDB servers for the tests that need them, and what is said when there are none.
+"""Which tests are slow and which are quick, what becomes of those that need something that is not
+here, and real RethinkDB servers for those that need one.
 
-Tests marked `rethinkdb` or `cluster` are skipped where no server can be had, and the end of the run
-says so in one line. With COORD_REQUIRE_RETHINKDB=1 the run fails then. COORD_TEST_RETHINKDB may
-name a running server (`rethinkdb://host:port`); tests that kill, freeze or secure a server want the
-binary all the same."""
+`pytest -m quick` is all that needs no server, no cluster, no chaos and no more than a second or so.
+Tests marked `rethinkdb` or `cluster` are skipped where no server can be had. COORD_TEST_RETHINKDB
+may name a running server (`rethinkdb://host:port`); tests that kill, freeze or secure a server want
+the binary all the same. Each process of a run starts a server of its own."""
 
 from __future__ import annotations
 
@@ -14,13 +15,53 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import requirements, signals
 from tests.support import rethinkdb_server as servers
 from tests.support.databases import Databases
+from tests.support.requirements import EXTERNAL
 
-EXTERNAL, REQUIRE = "COORD_TEST_RETHINKDB", "COORD_REQUIRE_RETHINKDB"
-_skipped: list[str] = []
-_names = itertools.count()
+HERE = Path(__file__).parent
+SLOW_TESTS = HERE / "support" / "slow_tests.txt"
 NEEDS_BINARY = {"rethinkdb_cluster", "own_server"}
+NOT_QUICK = {"slow", "rethinkdb", "cluster", "chaos"}
+LONG = 15.0
+_names = itertools.count()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    requirements.required()  # a name that is wrong is said at once
+    signals.restore()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    slow = slow_tests()
+    seconds: dict[str, float] = {}
+    for item in items:
+        if not item.path.is_relative_to(HERE):
+            continue
+        whole = item.path.relative_to(HERE).as_posix() + item.nodeid[item.nodeid.find("::") :]
+        if (took := slow.get(whole.partition("[")[0])) is not None:
+            seconds[item.nodeid] = took
+            item.add_marker("slow")
+        if "chaos" in item.path.relative_to(HERE).parts:
+            item.add_marker("chaos")
+        marks = {mark.name for mark in item.iter_markers()}
+        if "cluster" in marks:
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+        elif "chaos" in marks:  # a module's runs of chaos are begun together, once
+            item.add_marker(pytest.mark.xdist_group("chaos"))
+        if not marks & NOT_QUICK:
+            item.add_marker("quick")
+    if hasattr(config, "workerinput"):  # the longest first: none is left over at the end
+        items.sort(key=lambda item: -long if (long := seconds.get(item.nodeid, 0)) >= LONG else 0)
+
+
+def slow_tests() -> dict[str, float]:
+    """Seconds by test, without its parameters."""
+    lines = SLOW_TESTS.read_text(encoding="utf-8").splitlines()
+    pairs = (line.split() for line in lines if line and not line.startswith("#"))
+    return {name: float(seconds) for seconds, name in pairs}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -29,26 +70,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         return
     if servers.available() or (os.environ.get(EXTERNAL) and not fixtures & NEEDS_BINARY):
         return
-    _skipped.append(item.nodeid)
-    pytest.skip("no RethinkDB server")
+    requirements.skip("rethinkdb")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    requirements.note(report)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if _skipped and os.environ.get(REQUIRE) == "1" and session.exitstatus == 0:
+    if session.exitstatus == 0 and any(fails for _, fails in requirements.summary()):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _skipped:
-        required = os.environ.get(REQUIRE) == "1"
-        consequence = f"; {REQUIRE}=1 makes this a failure" if required else ""
-        terminalreporter.write_line(
-            f"RETHINKDB NOT TESTED: {len(_skipped)} tests skipped, since no `{servers.BINARY}` is on PATH "
-            f"and {EXTERNAL} names no server that would do{consequence}",
-            red=required,
-            yellow=not required,
-            bold=True,
-        )
+    for line, fails in requirements.summary():
+        terminalreporter.write_line(line, red=fails, yellow=not fails, bold=True)
 
 
 class External:

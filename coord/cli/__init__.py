@@ -1,5 +1,7 @@
-"""The command line. `main` is the entry point; each command's module is imported when that command
-is used."""
+"""The command line `coord`.
+
+`main` is the entry point. The module of a command is imported when that command is used.
+"""
 
 from __future__ import annotations
 
@@ -18,30 +20,35 @@ from coord.cli import exit_codes, output
 from coord.errors import CoordError
 
 COMMANDS = {
-    "run": ("coord.cli.run.command", "Run a command for as long as this machine leads a role."),
-    "leader": ("coord.cli.commands.roles", "Who leads a role."),
-    "status": ("coord.cli.commands.roles", "All roles: who leads, since when, who waits."),
-    "top": ("coord.cli.commands.top", "All roles, live."),
-    "watch": ("coord.cli.commands.roles", "Each change of a role's leader, as it happens."),
-    "history": ("coord.cli.commands.roles", "Who led a role, when, and why it ended."),
-    "candidates": ("coord.cli.commands.roles", "Who waits for a role."),
-    "step-down": ("coord.cli.commands.handover", "Ask the leader of a role to give it up."),
-    "transfer": ("coord.cli.commands.handover", "Ask the leader of a role to hand it to another."),
-    "services": ("coord.cli.commands.services", "The healthy services."),
-    "purge": ("coord.cli.commands.services", "Delete what has run out: services, notices."),
-    "init": ("coord.cli.commands.admin", "Make the store ready: tables, schema."),
-    "doctor": ("coord.cli.commands.admin", "Check the store, and say what to mend."),
-    "completion": ("coord.cli.commands.completion", "The script for completion with Tab."),
+    "run": ("coord.cli.run.command", "Run a command while this machine is the leader of a role."),
+    "leader": ("coord.cli.commands.roles", "Print the leader of a role."),
+    "status": ("coord.cli.commands.roles", "Print all roles with their leaders."),
+    "top": ("coord.cli.commands.top", "Show all roles live."),
+    "watch": ("coord.cli.commands.roles", "Print each change of leader as it happens."),
+    "history": ("coord.cli.commands.roles", "Print the last terms of a role, and why they ended."),
+    "candidates": ("coord.cli.commands.roles", "Print the candidates that wait for a role."),
+    "step-down": ("coord.cli.commands.handover", "Ask the leader of a role to step down."),
+    "transfer": (
+        "coord.cli.commands.handover",
+        "Ask the leader of a role to hand it to another candidate.",
+    ),
+    "services": ("coord.cli.commands.services", "Print the healthy services."),
+    "purge": ("coord.cli.commands.services", "Delete expired services and announcements."),
+    "init": ("coord.cli.commands.admin", "Set up the store: tables, schema."),
+    "doctor": ("coord.cli.commands.admin", "Check the store and report how to fix problems."),
+    "completion": (
+        "coord.cli.commands.completion",
+        "Print the shell script for completion with Tab.",
+    ),
 }
 
 
 class _NobodyReads(Exception):
-    """Whoever read our output has gone."""
+    """The process that read the output has closed the pipe."""
 
 
 class _Lazy(click.Group):
-    """Knows its commands by name and summary; `coord run` must not wait for what the others
-    need."""
+    """Imports only the command that is used, so that `coord run` starts quickly."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -56,7 +63,7 @@ class _Lazy(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # click would end us with 1, which means something else here
+        except BrokenPipeError:  # click would exit with 1, which means FAILED here.
             raise _NobodyReads from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -69,18 +76,24 @@ class _Lazy(click.Group):
 )
 @click.version_option(coord.__version__, prog_name="coord")
 def commands() -> None:
-    """Exactly one leader per role, on SQLite or a RethinkDB cluster.
+    """coord runs a job on exactly one of your machines at a time.
 
-    Every command takes --url; without it COORD_URL is used, and without that an SQLite file in your
-    state directory."""
+    Every command accepts --url. Without it, coord uses the environment variable COORD_URL, and
+    without that a SQLite file in your state directory.
+    """
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit. What goes wrong on purpose is one line on stderr, and an exit
-    status."""
+    """Run the command line and exit.
+
+    An error that coord expects is printed as one line on stderr, and sets the exit status.
+
+    Args:
+        argv: The words after `coord`; None means those of this process.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # what it cannot show must not end us
+            stream.reconfigure(errors="backslashreplace")  # otherwise print could raise
     try:
         status = commands.main(
             args=None if argv is None else list(argv), prog_name="coord", standalone_mode=False
@@ -93,13 +106,13 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         status = err.exit_code
     except click.UsageError as err:
         path = "coord" if err.ctx is None else err.ctx.command_path
-        status = _say(f"{err.format_message()} ({path} --help tells more)", err.exit_code)
+        status = _say(f"{err.format_message()} (see {path} --help)", err.exit_code)
     except click.ClickException as err:
         status = _say(err.format_message(), err.exit_code)
     except (click.Abort, KeyboardInterrupt):
         status = exit_codes.INTERRUPTED
     except (_NobodyReads, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes again when it exits.
         status = exit_codes.NOBODY_READS
     sys.exit(status if isinstance(status, int) else 0)
 

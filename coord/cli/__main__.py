@@ -1,4 +1,4 @@
-"""`python -m coord.cli` is `coord`."""
+"""Runs `coord` as `python -m coord.cli`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The exit statuses of `coord`, and which error gets which.
+"""The exit statuses of `coord`, and which error causes which.
 
-Those in the seventies follow sysexits.h where it has a fitting one; 126, 127 and 128 + n are the
-shell's."""
+Those in the seventies follow sysexits.h where it has a status that fits. 126, 127 and 128 + n are
+those of the shell.
+"""
 
 from __future__ import annotations
 
@@ -32,21 +33,21 @@ NOBODY_READS = 141
 
 HELP = """\b
 Exit status:
-  that of COMMAND, or 128+n when signal n ended it
-    2  usage
-   69  the store cannot be reached (--no-wait, or at the end of --timeout)
-   70  the guardian process was killed; COMMAND was ended
-   75  --no-wait, and somebody else leads
-   76  --timeout passed, and somebody else leads
-   77  leadership was lost, and COMMAND was ended for it
+  that of COMMAND, or 128+n if signal n ended COMMAND
+    2  invalid option, role or URL
+   69  the store cannot be reached (with --no-wait, or after --timeout)
+   70  the guardian process was killed; coord run ended COMMAND
+   75  another candidate is the leader (with --no-wait)
+   76  another candidate is the leader (after --timeout)
+   77  leadership was lost; coord run ended COMMAND
    78  the store refuses: not set up, or access denied
   126  COMMAND cannot be executed
-  127  COMMAND is not to be found
-128+n  signal n came while standing by
+  127  COMMAND was not found
+128+n  signal n arrived while coord run waited
 """
-_ALL_HAVE = {
+_COMMON = {
     0: "done",
-    USAGE: "usage: an option, a role or a URL that will not do",
+    USAGE: "invalid option, role or URL",
     UNAVAILABLE: "the store cannot be reached",
     REFUSED: "the store refuses: not set up, or access denied",
     INTERRUPTED: "interrupted (Ctrl-C)",
@@ -54,9 +55,12 @@ _ALL_HAVE = {
 
 
 def help_of(more: dict[int, str] | None = None) -> str:
-    """The statuses of a command, for the end of its help: those that all have, with `more` or with
-    other words."""
-    statuses = {**_ALL_HAVE, **(more or {})}
+    """Return the list of exit statuses for the end of a command's help.
+
+    Args:
+        more: The meanings of other statuses, or other words for the common ones; None means none.
+    """
+    statuses = {**_COMMON, **(more or {})}
     return "\n".join(
         [
             "\b",
@@ -67,7 +71,7 @@ def help_of(more: dict[int, str] | None = None) -> str:
 
 
 def of(error: CoordError) -> int:
-    """The status that an error which ends the program is reported with."""
+    """Return the exit status for an error that ends the program."""
     for kind, status in (
         (BadArgument, USAGE),
         (StoreUnavailable, UNAVAILABLE),

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options and questions that several commands share."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def role(command: Command) -> Command:
-    """ROLE, as `role`."""
+    """Add the argument ROLE, passed as `role`."""
     return click.argument("role", shell_complete=_roles)(command)
 
 
 def any_role(command: Command) -> Command:
-    """[ROLE], as `role`: None when it is not given."""
+    """Add the argument [ROLE], passed as `role`; None if it is missing."""
     return click.argument("role", required=False, shell_complete=_roles)(command)
 
 
 def yes(command: Command) -> Command:
-    """--yes, as `yes`."""
-    return click.option("-y", "--yes", is_flag=True, help="Do not ask first.")(command)
+    """Add the option --yes, passed as `yes`."""
+    return click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")(command)
 
 
 def _roles(ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
@@ -43,24 +43,29 @@ def _roles(ctx: click.Context, _param: click.Parameter, begun: str) -> list[Comp
 
 
 def url(command: Command) -> Command:
-    """--url, as `url`: None when it is not given."""
+    """Add the option --url, passed as `url`; None if it is missing."""
     return click.option(
-        "--url", metavar="URL", help="The store: sqlite:///path or rethinkdb://host/database."
+        "--url",
+        metavar="URL",
+        help="URL of the store: sqlite:///path or rethinkdb://host/database.",
     )(command)
 
 
 def as_json(command: Command) -> Command:
-    """--json, as `as_json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(
-        command
-    )
+    """Add the option --json, passed as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
 def parse_info(
     _ctx: click.Context, _param: click.Parameter, given: Iterable[str]
 ) -> dict[str, Any]:
-    """Callback of --info: each is a JSON object, or KEY=VALUE with a string for a value. Later ones
-    win."""
+    """Parse the values of --info: each is a JSON object, or KEY=VALUE with a string as the value.
+
+    A later value replaces an earlier one with the same key.
+
+    Raises:
+        click.BadParameter: A value is neither of them.
+    """
     info: dict[str, Any] = {}
     for text in given:
         if text.lstrip().startswith("{"):
@@ -77,12 +82,16 @@ def parse_info(
     return info
 
 
-# -- Asking first, before something is changed, and who it is that changes it.
-
-
 def confirm(question: str, *, yes: bool) -> None:
-    """Go on only after a yes, on the terminal or through a pipe; `yes` has said so already. Exits
-    with 1 after a no."""
+    """Ask the user on stdin to confirm, and exit with status 1 if the answer is no.
+
+    Args:
+        question: The question.
+        yes: Whether the user has already agreed (--yes).
+
+    Raises:
+        click.UsageError: Stdin ended without an answer.
+    """
     if yes:
         return
     try:
@@ -91,24 +100,26 @@ def confirm(question: str, *, yes: bool) -> None:
         if sys.stdin.isatty():
             raise  # Ctrl-C
         click.echo(err=True)
-        raise click.UsageError("this asks first, and nobody answers: give --yes") from None
+        raise click.UsageError(
+            "cannot ask for confirmation without a terminal: add --yes"
+        ) from None
     if not agreed:
-        click.echo("nothing was done", err=True)
+        click.echo("nothing was changed", err=True)
         sys.exit(exit_codes.FAILED)
 
 
 def current_user() -> str:
-    """Who runs this: `user@host`."""
+    """Return who runs this process, as `user@host`."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # nobody in the list of users
+    except (KeyError, OSError):  # The user database has no entry.
         user = f"uid {os.getuid()}"
     return f"{user}@{os.uname().nodename}".encode()[:200].decode(errors="ignore")
 
 
 @contextlib.contextmanager
 def open_coordinator(url: str | None) -> Iterator[Coordinator]:
-    """A coordinator, closed at the end."""
+    """Open a coordinator for the duration of the block."""
     from coord.api.coordinator import Coordinator
 
     coordinator = Coordinator(url)

@@ -1,9 +1,9 @@
-"""Text that others wrote, made fit for a terminal: nothing in it is obeyed, and none of it floods
-the screen.
+"""Formats output for people and programs, and makes untrusted text safe for a terminal.
 
-Roles, ids, what candidates say of themselves, service records, error texts: anybody who may write
-to the store may put anything there. `--json` shows it whole; JSON escapes what a terminal would
-obey."""
+Anybody who can write to the store can put any text into roles, ids, infos, service records and
+errors. Tables and messages therefore escape control characters and cut long texts. `--json` prints
+everything, because JSON escapes what a terminal would interpret.
+"""
 
 from __future__ import annotations
 
@@ -21,42 +21,49 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-MOST = 200
-"""Characters of one thing that are shown, unless told otherwise."""
-LONGEST = 2_000
-"""Characters of a whole message."""
-CUT = "…"
+MAX_LENGTH = 200
+"""Characters that are shown of one value, unless the caller wants another limit."""
+MAX_MESSAGE_LENGTH = 2_000
+"""Characters that are shown of a message."""
+ELLIPSIS = "…"
+COLUMN_GAP = "  "
+_UNITS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"))
 
 
-def sanitize(value: object, most: int = MOST) -> str:
-    """`value` as at most `most` characters on one line. What is not printable is escaped as Python
-    would.
+def sanitize(value: object, most: int = MAX_LENGTH) -> str:
+    """Return `value` as one line of at most `most` characters that is safe to print.
 
-    That holds control characters, line ends, lone surrogates, and what reorders or hides the text
-    around it (bidirectional overrides, zero-width characters): Python counts none of them as
-    printable."""
+    Characters that Python does not count as printable are escaped: control characters, line ends,
+    lone surrogates, and characters that reorder or hide text (bidirectional overrides, zero-width
+    characters).
+    """
     text = "" if value is None else value if isinstance(value, str) else str(value)
     shown = "".join(char if char.isprintable() else _escaped(char) for char in text[: most + 1])
-    return shown if len(shown) <= most else shown[: most - len(CUT)] + CUT
+    return shown if len(shown) <= most else shown[: most - len(ELLIPSIS)] + ELLIPSIS
 
 
 def _escaped(char: str) -> str:
     return char.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
-def quote(value: object, most: int = MOST) -> str:
-    """The same in quotes, for a sentence."""
+def quote(value: object, most: int = MAX_LENGTH) -> str:
+    """Return `sanitize(value)` in single quotes, for use in a sentence."""
     return f"'{sanitize(value, most)}'"
 
 
 def one_line(text: str) -> str:
-    """A message that may hold foreign text, on one line."""
-    return sanitize(" ".join(text.split()), LONGEST)
+    """Return a message, which may contain untrusted text, as one line that is safe to print."""
+    return sanitize(" ".join(text.split()), MAX_MESSAGE_LENGTH)
 
 
-def format_info(info: object, most: int = MOST, *, but: tuple[str, ...] = ()) -> str:
-    """What a candidate says about itself, as `key=value` pairs; what is not such a thing, as it
-    is."""
+def format_info(info: object, most: int = MAX_LENGTH, *, but: tuple[str, ...] = ()) -> str:
+    """Return what a candidate says about itself as `key=value` pairs.
+
+    Args:
+        info: The info. A value that is not a mapping is shown as it is.
+        most: Characters to show.
+        but: Keys to leave out.
+    """
     if not isinstance(info, Mapping):
         return sanitize(info, most)
     shown, length = [], 0
@@ -71,7 +78,7 @@ def format_info(info: object, most: int = MOST, *, but: tuple[str, ...] = ()) ->
 
 
 def describe_candidate(candidate: str | None, info: object) -> str:
-    """A candidate for people: where it says that it runs, or else its id."""
+    """Return where a candidate says that it runs, such as `pid 7 on vm`, or otherwise its id."""
     about = info if isinstance(info, Mapping) else {}
     host, pid = sanitize(about.get("host"), 80), sanitize(about.get("pid"), 20)
     if not host:
@@ -88,46 +95,44 @@ def _value(value: object, most: int) -> str:
 
 
 def to_json(value: Any) -> str:
-    """All of it, as JSON in ASCII: what JSON cannot hold (a time, bytes) as text."""
-    return json.dumps(value, default=str).replace(
-        "\x7f", "\\u007f"
-    )  # the one control character that JSON lets through
-
-
-# -- Moments and durations for people.
-
-_UNITS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"))
+    """Return `value` as JSON in ASCII. What JSON cannot hold (datetimes, bytes) becomes text."""
+    # DEL is the only control character that JSON does not escape.
+    return json.dumps(value, default=str).replace("\x7f", "\\u007f")
 
 
 def format_time(at: float | None) -> str:
-    """A moment (seconds since 1970) in local time: with the date when it was not today. "" for
-    none, and for 0."""
+    """Return a time in seconds since 1970 as local time, with the date unless it is today.
+
+    None, 0 and times that Python cannot represent give "".
+    """
     if not at:
         return ""
     try:
         local = time.localtime(at)
-    except (OverflowError, ValueError, OSError):  # somebody wrote it by hand
+    except (OverflowError, ValueError, OSError):  # The store may contain any number.
         return ""
     today = time.strftime("%Y-%m-%d", local) == time.strftime("%Y-%m-%d")
     return time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S", local)
 
 
 def format_duration(seconds: float) -> str:
-    """A duration, in its largest unit; below two of it in the next smaller one."""
+    """Return a duration in seconds in the largest unit of which there are at least two."""
     for size, unit in _UNITS:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{max(seconds, 0.0):.0f} s"
 
 
-# -- Tables for people.
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], most: int = MAX_LENGTH
+) -> None:
+    """Print a table on stdout, as wide as the terminal; into a pipe as wide as necessary.
 
-GAP = "  "
-
-
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], most: int = MOST) -> None:
-    """Print a table on stdout: as wide as the terminal, and into a pipe as wide as it needs to
-    be."""
+    Args:
+        columns: The names of the columns.
+        rows: The cells of each row. They may contain untrusted text.
+        most: Characters to show of each cell.
+    """
     if not sys.stdout.isatty():
         _pipe(columns, rows, most)
         return
@@ -139,10 +144,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], most: 
 
 
 def build_table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], most: int = MOST
+    columns: Sequence[str], rows: Iterable[Sequence[object]], most: int = MAX_LENGTH
 ) -> Table:
-    """The table: foreign text, `most` characters of each cell. A column that has nothing in it is
-    left out."""
+    """Return a table that shows `most` characters of each cell, without empty columns."""
     from rich.table import Table
     from rich.text import Text
 
@@ -164,7 +168,7 @@ def _used(
 
 
 def _pipe(columns: Sequence[str], rows: Iterable[Sequence[object]], most: int) -> None:
-    """One line a row, for grep. Without rich: ten thousand rows take it five seconds."""
+    """Print one line for each row. rich would need five seconds for ten thousand rows."""
     from rich.cells import cell_len
 
     names, cells = _used(columns, rows, most)
@@ -174,12 +178,11 @@ def _pipe(columns: Sequence[str], rows: Iterable[Sequence[object]], most: int) -
         padded = (
             cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)
         )
-        print(GAP.join(padded).rstrip())
+        print(COLUMN_GAP.join(padded).rstrip())
 
 
 def term_as_dict(term: PastTerm) -> dict[str, Any]:
-    """A term for JSON. `since` and `until` in seconds since 1970; `until` is null while nobody has
-    ended it."""
+    """Return a term as values that JSON can hold. Times are in seconds since 1970."""
     return {
         "role": term.role,
         "token": term.token,
@@ -193,8 +196,10 @@ def term_as_dict(term: PastTerm) -> dict[str, Any]:
 
 
 def lease_as_dict(lease: Lease) -> dict[str, Any]:
-    """A lease for JSON: seconds; `renewed_at`, and `since` when the term began (0: unknown), in
-    seconds since 1970."""
+    """Return a lease as values that JSON can hold.
+
+    Durations are in seconds; `renewed_at` and `since` are in seconds since 1970, 0 if unknown.
+    """
     return {
         "role": lease.role,
         "holder": lease.holder,

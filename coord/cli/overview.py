@@ -1,5 +1,4 @@
-"""All roles at a glance: who leads, since when, how many wait, how the last term ended. For
-`status` and `top`."""
+"""Loads what `coord status` and `coord top` show about all roles."""
 
 from __future__ import annotations
 
@@ -8,9 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from coord.api.coordinator import AsyncCoordinator
 from coord.cli import output
 from coord.cli.output import format_duration, format_time, lease_as_dict, term_as_dict
 from coord.core.announcements import Candidate
@@ -18,13 +16,23 @@ from coord.core.history import PastTerm
 from coord.core.lease import Lease
 from coord.errors import BadArgument, NotSetUp
 
+if TYPE_CHECKING:
+    from coord.api.coordinator import AsyncCoordinator
+
 COLUMNS = ("role", "leader", "token", "since", "left", "waiting", "last loss", "info")
 NOBODY = "nobody"
 
 
 @dataclass(frozen=True)
 class Overview:
-    """What was seen. `waiting` is None, and `note` says why, where the store has no board."""
+    """The roles of a store.
+
+    Attributes:
+        leases: The leases, sorted by role.
+        waiting: How many candidates wait for each role; None if that is not known.
+        lost: The last term of each role that has ended.
+        note: Why `waiting` is None, for people.
+    """
 
     leases: Sequence[Lease]
     waiting: Counter[str] | None
@@ -32,10 +40,11 @@ class Overview:
     note: str = ""
 
     def rows(self, most: int | None = None) -> list[tuple[object, ...]]:
-        """The cells of COLUMNS, at most so many rows."""
+        """Return the cells of COLUMNS for at most `most` roles; None means all."""
         return [self._row(lease) for lease in self.leases[:most]]
 
     def as_json(self) -> list[dict[str, Any]]:
+        """Return the roles as values that JSON can hold."""
         return [
             {
                 **lease_as_dict(lease),
@@ -73,14 +82,18 @@ class Overview:
 async def load_overview(
     source: AsyncCoordinator, *, every: bool, lost: dict[str, PastTerm] | None = None
 ) -> Overview:
-    """Three queries at once: leases, board, histories (unless `lost` has them). `every` for vacant
-    roles, too."""
-    rows, board, ended = await asyncio.gather(
+    """Load all roles with three concurrent queries: leases, candidates and histories.
+
+    Args:
+        source: The coordinator to ask.
+        every: Whether to include roles without a leader.
+        lost: The histories of an earlier call, to save that query; None means load them.
+    """
+    rows, (waiting, note), ended = await asyncio.gather(
         source.session.read(None),
         _waiting(source),
         _losses(source) if lost is None else _known(lost),
     )
-    waiting, note = board
     found = {row.role: row for row in rows if every or row.led}
     if every and waiting is not None:
         found |= {role: Lease(role) for role in waiting if role not in found}
@@ -91,8 +104,8 @@ async def _waiting(source: AsyncCoordinator) -> tuple[Counter[str] | None, str]:
     try:
         candidates: list[Candidate] = await source.candidates()
     except (NotSetUp, BadArgument) as err:
-        return None, f"who waits is not known: {err}"
-    return Counter(one.role for one in candidates), ""
+        return None, f"cannot list the waiting candidates: {err}"
+    return Counter(candidate.role for candidate in candidates), ""
 
 
 async def _losses(source: AsyncCoordinator) -> dict[str, PastTerm]:

@@ -1,4 +1,4 @@
-"""Checks of what callers give: each names the argument, the value and what is allowed."""
+"""Checks of what callers pass in. Each raises `BadArgument` with the argument and its value."""
 
 from __future__ import annotations
 
@@ -12,13 +12,25 @@ from coord.core.lease import MAX_TOKEN
 from coord.errors import BadArgument
 
 MAX_ROLE_BYTES = 120
-"""RethinkDB refuses primary keys above 127 bytes; a few are kept for ourselves."""
+"""RethinkDB refuses primary keys above 127 bytes; coord reserves the others for itself."""
 MAX_INFO_BYTES = 16_384
+"""Bytes of JSON that the info of a candidate may have; it is in every row that a store returns."""
 MIN_TTL, MAX_TTL = 0.1, 31 * 86_400.0
+"""Seconds that a lease may last."""
 
 
 def name(value: object, argument: str, most: int, allowed: str) -> str:
-    """A string of 1 to `most` bytes in UTF-8, any characters but NUL and lone surrogates."""
+    """Return `value` if it is a non-empty string without NUL and lone surrogates.
+
+    Args:
+        value: What the caller passed.
+        argument: The name of the argument, for the message.
+        most: The largest allowed size in bytes of UTF-8.
+        allowed: What the message says is allowed.
+
+    Raises:
+        BadArgument: It is not such a string.
+    """
     if not isinstance(value, str) or not value or "\0" in value:
         raise BadArgument(argument, value, allowed)
     try:
@@ -26,102 +38,168 @@ def name(value: object, argument: str, most: int, allowed: str) -> str:
     except UnicodeEncodeError:
         raise BadArgument(argument, value, allowed) from None
     if size > most:
-        raise BadArgument(argument, value, f"{allowed} (this one has {size:,})")
+        raise BadArgument(argument, value, f"{allowed}; it has {size:,} bytes")
     return value
 
 
 def role(value: object, argument: str = "role") -> str:
-    """A role: a string of 1 to 120 bytes in UTF-8, any characters but NUL and lone surrogates."""
-    allowed = f"a role is a string of 1 to {MAX_ROLE_BYTES} bytes in UTF-8, without NUL"
+    """Return `value` if it is a role: a string of 1 to 120 bytes in UTF-8, without NUL.
+
+    Raises:
+        BadArgument: It is not a role.
+    """
+    allowed = f"must be a string of 1 to {MAX_ROLE_BYTES} bytes in UTF-8, without NUL"
     return name(value, argument, MAX_ROLE_BYTES, allowed)
 
 
 def number(
-    value: object, argument: str, *, low: float, high: float = math.inf, above: bool = False
+    value: object,
+    argument: str,
+    *,
+    low: float,
+    high: float = math.inf,
+    above: bool = False,
+    unit: str = "seconds",
 ) -> float:
-    """A finite int or float from `low` to `high`; `above` leaves out `low` itself. A bool is not a
-    number here."""
-    span = f"{'above' if above else 'from'} {low:g}" + (
-        f" to {high:,.10g}" if math.isfinite(high) else ""
-    )
-    allowed = f"a finite number of seconds {span}"
+    """Return `value` as a float if it is a finite int or float in a range. A bool is not a number.
+
+    Args:
+        value: What the caller passed.
+        argument: The name of the argument, for the message.
+        low: The smallest allowed value.
+        high: The largest allowed value.
+        above: Whether the value must be greater than `low`.
+        unit: The unit, for the message.
+
+    Raises:
+        BadArgument: It is not such a number.
+    """
+    if math.isfinite(high) and not above:
+        allowed = f"must be between {low:g} and {high:,.10g} {unit}"
+    else:
+        most = f" and at most {high:,.10g}" if math.isfinite(high) else ""
+        allowed = f"must be {'greater than' if above else 'at least'} {low:g}{most} {unit}"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise BadArgument(argument, value, allowed)
     try:
         given = float(value)
     except OverflowError:
         raise BadArgument(argument, value, allowed) from None
+    if not math.isfinite(given):
+        allowed += ", and finite"
     if not math.isfinite(given) or given < low or given > high or (above and given == low):
         raise BadArgument(argument, value, allowed)
     return given
 
 
 def is_number(value: object, most: float = sys.float_info.max) -> TypeGuard[float]:
-    """Whether something that others wrote is an int or a float of at most `most` either way. A bool
-    is not; nor is NaN, nor an int that no float can hold (JSON knows such)."""
+    """Return whether a value from the store is an int or a float from `-most` to `most`.
+
+    A bool is not a number here, and neither are NaN and an int that no float can hold, which JSON
+    allows.
+    """
     return (
         isinstance(value, (int, float)) and not isinstance(value, bool) and -most <= value <= most
     )
 
 
 def ttl(value: object, argument: str = "ttl") -> float:
-    """A lease's length in seconds: 0.1 to 31 days."""
+    """Return the duration of a lease in seconds, from 0.1 seconds to 31 days, as a float.
+
+    Raises:
+        BadArgument: It is not such a number.
+    """
     return number(value, argument, low=MIN_TTL, high=MAX_TTL)
 
 
 def timeout(value: object) -> float | None:
-    """How long to wait, in seconds; None: without end."""
+    """Return the maximum time to wait in seconds, at least 0; None means no limit.
+
+    Raises:
+        BadArgument: It is not such a number.
+    """
     return None if value is None else number(value, "timeout", low=0)
 
 
 def at_most(value: object) -> float | None:
-    """How long a job may stand still, in seconds; None: for ever."""
+    """Return the maximum time in seconds that a job may run without progress; None means no limit.
+
+    Raises:
+        BadArgument: It is neither None nor a number greater than 0.
+    """
     return None if value is None else number(value, "at_most", low=0, above=True)
 
 
 def priority(value: object) -> int:
-    """How much a candidate is wanted: an int from -1000 to 1000."""
+    """Return the priority of a candidate, an int from -1000 to 1000.
+
+    Raises:
+        BadArgument: It is not such an int.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or not -1000 <= value <= 1000:
-        raise BadArgument("priority", value, "an int from -1000 to 1000")
+        raise BadArgument("priority", value, "must be an int from -1000 to 1000")
     return value
 
 
 def token_floor(value: object) -> int:
-    """A token that the next ones are to be above: an int from 0 to 2**53 - 1."""
+    """Return the token that all later tokens must exceed, an int from 0 to 2**53 - 1.
+
+    Raises:
+        BadArgument: It is not such an int.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MAX_TOKEN:
-        raise BadArgument("token_floor", value, f"an int from 0 to {MAX_TOKEN - 1}")
+        raise BadArgument("token_floor", value, f"must be an int from 0 to {MAX_TOKEN - 1}")
     return value
 
 
 def drain_timeout(value: object, ttl: float) -> float:
-    """How long the end of a term waits for its work, in seconds; None: a ttl."""
+    """Return how long the end of a term waits for its work, in seconds; None means `ttl`.
+
+    Raises:
+        BadArgument: It is neither None nor a number of at least 0.
+    """
     return ttl if value is None else number(value, "drain_timeout", low=0)
 
 
 def min_tenure(value: object, ttl: float) -> float:
-    """How long a term lasts at least before a preferred candidate gets it, in seconds; None: three
-    ttls."""
+    """Return the minimum time in seconds before a candidate with a higher priority replaces a leader.
+
+    Args:
+        value: What the caller passed; None means three times `ttl`.
+        ttl: The duration of the lease, in seconds.
+
+    Raises:
+        BadArgument: It is neither None nor a number of at least 0.
+    """
     return 3 * ttl if value is None else number(value, "min_tenure", low=0)
 
 
 def info(value: object, argument: str = "info") -> dict[str, Any]:
-    """What a candidate tells about itself: a mapping that JSON can hold, at most 16 KiB. A copy is
-    returned."""
+    """Return a copy of what a candidate says about itself; None means nothing.
+
+    Args:
+        value: A mapping with string keys that JSON can hold, of at most 16 KiB.
+        argument: The name of the argument, for the message.
+
+    Raises:
+        BadArgument: It is not such a mapping.
+    """
     if value is None:
         return {}
-    allowed = f"a dict with string keys that JSON can hold, at most {MAX_INFO_BYTES:,} bytes"
+    allowed = (
+        f"must be a dict with string keys that JSON can hold, of at most {MAX_INFO_BYTES:,} bytes"
+    )
     if not isinstance(value, Mapping):
         raise BadArgument(argument, value, allowed)
     try:
         text = json.dumps(dict(value), allow_nan=False)
         copied: dict[str, Any] = json.loads(text, object_hook=_storable)
-        json.dumps(
-            copied, ensure_ascii=False
-        ).encode()  # a lone surrogate is no text that a store would take
+        # A string with a lone surrogate cannot be encoded, and stores refuse it.
+        json.dumps(copied, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as err:
         raise BadArgument(argument, value, f"{allowed} ({err})") from None
     if len(text) > MAX_INFO_BYTES:
-        raise BadArgument(argument, value, f"{allowed} (this one has {len(text):,})")
+        raise BadArgument(argument, value, f"{allowed}; it has {len(text):,}")
     if not all(isinstance(key, str) for key in value):
         raise BadArgument(argument, value, allowed)
     return copied
@@ -129,12 +207,16 @@ def info(value: object, argument: str = "info") -> dict[str, Any]:
 
 def _storable(part: dict[str, Any]) -> dict[str, Any]:
     if "$reql_type$" in part:
-        raise ValueError("$reql_type$ is a key of RethinkDB's own")
+        raise ValueError("RethinkDB reserves the key $reql_type$")
     return part
 
 
 def callback(value: object, argument: str) -> Any:
-    """Something that can be called."""
+    """Return `value` if it can be called.
+
+    Raises:
+        BadArgument: It cannot be called.
+    """
     if not callable(value):
-        raise BadArgument(argument, value, "a function, plain or async")
+        raise BadArgument(argument, value, "must be a function, sync or async")
     return value

@@ -1,3 +1,3 @@
-"""The stores. `protocol.py` says what one must do; `coordinator.py` alone picks one, by its URL."""
+"""The stores. `protocol.py` says what a store must do; `urls.py` finds the one that a URL means."""
 
 from __future__ import annotations

@@ -1,26 +1,48 @@
-"""Which store a URL means. The one place that knows all the stores; each is imported only when it
-is wanted."""
+"""Which store a URL means.
+
+This is the only module that knows the backends. Each backend is a module with two functions,
+`open_url(url)` and `admin(url)`, and is imported when a URL names it. A package outside of coord
+registers its backend as an entry point of the group `coord.stores`: the name is the scheme of its
+URLs, and the value is the module.
+"""
 
 from __future__ import annotations
 
 import os
-import threading
+import re
 from typing import TYPE_CHECKING
 
 from coord.errors import BadArgument
 
 if TYPE_CHECKING:
-    from coord.stores.protocol import Store
+    from types import ModuleType
 
-ALLOWED = "sqlite:///absolute/path, sqlite:relative/path, rethinkdb://host[:port][,host…]/database, memory:// or memory://name"
+    from coord.stores.protocol import Admin, Store
 
-_shared: dict[str, Store] = {}
-_lock = threading.Lock()
+BACKENDS = {
+    "memory": "coord.stores.memory",
+    "sqlite": "coord.stores.sqlite",
+    "rethinkdb": "coord.stores.rethinkdb",
+}
+"""The module of each backend, by the scheme of its URLs."""
+ENTRY_POINTS = "coord.stores"
+"""The group of entry points in which other packages register their backends."""
+ALLOWED = (
+    "a URL starts with sqlite:///absolute/path, sqlite:relative/path, "
+    "rethinkdb://host[:port][,host…]/database, memory:// or memory://name"
+)
 
 
 def resolve(url: str | None = None) -> str:
-    """The URL itself; without one `COORD_URL`; without that the SQLite file in the user's state
-    directory."""
+    """Return the URL to use.
+
+    Args:
+        url: The URL that the caller gave. If it is None, the environment variable `COORD_URL` is
+            used, and without that the SQLite file in the user's state directory.
+
+    Raises:
+        BadArgument: `url` is empty or not a string.
+    """
     if url is not None:
         if not isinstance(url, str) or not url:
             raise BadArgument("url", url, ALLOWED)
@@ -33,45 +55,43 @@ def resolve(url: str | None = None) -> str:
 
 
 def open_url(url: str) -> Store:
-    """The store that `url` means, not opened. Raises `BadArgument`, which holds no password."""
-    scheme, _, rest = url.partition(":")
-    if scheme == "memory":
-        return _memory(rest.removeprefix("//"))
-    if scheme == "sqlite":
-        from coord.stores.sqlite import SQLiteStore
+    """Return the store that `url` means. It opens nothing.
 
-        return SQLiteStore(_path(url, rest), url=url)
-    if scheme == "rethinkdb":
-        from coord.stores.rethinkdb import RethinkDBStore, parse_url
-
-        return RethinkDBStore(parse_url(url))
-    raise BadArgument("url", f"{scheme}:…" if rest else "…", ALLOWED)
+    Raises:
+        BadArgument: No backend knows the URL. The message contains no password.
+    """
+    store: Store = _backend(url).open_url(url)
+    return store
 
 
-def _memory(name: str) -> Store:
-    """`memory://` is the coordinator's own; `memory://name` is shared by all of this process that
-    name it."""
-    from coord.stores.memory.store import MemoryStore
+def open_admin(url: str) -> Admin:
+    """Return the administration of the store that `url` means. It opens nothing.
 
-    if not name:
-        return MemoryStore()
-    with _lock:
-        return _shared.setdefault(name, MemoryStore())
+    Raises:
+        BadArgument: No backend knows the URL. The message contains no password.
+    """
+    admin: Admin = _backend(url).admin(url)
+    return admin
 
 
-def _path(url: str, rest: str) -> str:
-    if rest.startswith("//") and not rest.startswith("///"):
-        raise BadArgument("url", url, f"a file has three slashes or none: {ALLOWED}")
-    path = rest[2:] if rest.startswith("///") else rest
-    before, _, fragment = path.partition("#")
-    query = before.partition("?")[2]
-    if "%" in path:
-        from urllib.parse import unquote  # slow to import, and few need it
+def _backend(url: str) -> ModuleType:
+    scheme, colon, _ = url.partition(":")
+    # Anything else before the colon is not a scheme, and may be a part of a password.
+    if not colon or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        raise _not_a_url(url)
+    if (name := BACKENDS.get(scheme)) is not None:
+        from importlib import import_module
 
-        path = unquote(path)
-    path = os.path.expanduser(path)
-    if not path or path.endswith("/") or query or fragment:
-        raise BadArgument(
-            "url", url, f"the path of a file, without ? or # (percent-encode them): {ALLOWED}"
-        )
-    return path
+        return import_module(name)
+    from importlib.metadata import entry_points  # slow to import, and rarely needed
+
+    for entry_point in entry_points(group=ENTRY_POINTS, name=scheme):
+        module: ModuleType = entry_point.load()
+        return module
+    raise BadArgument("url", f"{scheme}:…", ALLOWED)
+
+
+def _not_a_url(url: str) -> BadArgument:
+    if url.startswith("/") and not set(url) & set("@:?#%"):
+        return BadArgument("url", url, f"{ALLOWED}; for this file write sqlite://{url}")
+    return BadArgument("url", "…", ALLOWED)

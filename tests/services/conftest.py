@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from coord import Coordinator, ServiceRegistry
-from tests.support import raw_records
+from tests.support import raw_records, requirements
 
 
 @pytest.fixture
@@ -37,10 +36,7 @@ def one(two: tuple[ServiceRegistry, ServiceRegistry]) -> ServiceRegistry:
 
 def doublethink() -> Any:
     """The ancestor itself."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import doublethink as found
-    return found
+    return requirements.ancestor()
 
 
 def ancestor(url: str, table: str = "services") -> Any:

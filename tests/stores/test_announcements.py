@@ -8,18 +8,19 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from coord.core.announcements import MAX_COUNTED as COUNTED
-from coord.core.announcements import MAX_COUNTED_ROLES as ROLES
-from coord.core.announcements import Announcement, Candidate
-from coord.election.session import Session
-from coord.errors import BadArgument
+from coord.core.announcements import (
+    MAX_COUNTED,
+    MAX_COUNTED_ROLES,
+    Announcement,
+    Candidate,
+)
 from coord.stores import urls
 from coord.stores.memory.store import MemoryStore
-from coord.stores.protocol import Announcements
+from coord.stores.protocol import Announcements, HasAnnouncements
 from coord.stores.sqlite import SQLiteStore, StoreClock
 
 WITHIN = 30.0
@@ -35,7 +36,8 @@ class Desk:
     def board(self) -> Announcements:
         store = urls.open_url(self.url)
         self._stack.push_async_callback(store.close)
-        return cast("Any", store).announcements()
+        assert isinstance(store, HasAnnouncements)
+        return store.announcements()
 
     @contextlib.asynccontextmanager
     async def feed(
@@ -143,7 +145,7 @@ FOREIGN = [
     "Überall läuft’s",
     "役割",
     "🦀" * 30,
-    "'; DROP TABLE coord_board; --",
+    "'; DROP TABLE coord_announcements; --",
     '"\\{}\n\t',
     "$reql_type$",
     "{table}",
@@ -214,7 +216,7 @@ def test_a_post_tells_how_many_wait_for_the_roles_in_it(url: str) -> None:
         board, other = desk.board(), desk.board()
         first, many = (
             Candidate("r", "one"),
-            [Candidate("s", f"c{n:03}") for n in range(COUNTED + 10)],
+            [Candidate("s", f"c{n:03}") for n in range(MAX_COUNTED + 10)],
         )
         assert await board.post([], WITHIN) == {}
         assert await board.post([Announcement("o", "r", "request", {}, 60.0)], WITHIN) == {}
@@ -223,11 +225,11 @@ def test_a_post_tells_how_many_wait_for_the_roles_in_it(url: str) -> None:
         assert await other.post(
             [first.notice(60), *(one.notice(60) for one in many[:3])], WITHIN
         ) == {"r": 2, "s": 3}
-        assert await board.post([one.notice(60) for one in many], WITHIN) == {"s": COUNTED}
+        assert await board.post([one.notice(60) for one in many], WITHIN) == {"s": MAX_COUNTED}
         await other.withdraw([first.key], WITHIN)
         assert await board.post([Candidate("r", "two").notice(60)], WITHIN) == {"r": 1}
-        crowd = [Candidate(f"role {n}", "x").notice(60) for n in range(ROLES + 5)]
-        assert len(await board.post(crowd, WITHIN)) == ROLES
+        crowd = [Candidate(f"role {n}", "x").notice(60) for n in range(MAX_COUNTED_ROLES + 5)]
+        assert len(await board.post(crowd, WITHIN)) == MAX_COUNTED_ROLES
 
     run(url, body)
 
@@ -267,11 +269,12 @@ def test_the_feed(url: str) -> None:
 
 POST = """
 import asyncio, sys
-from coord import urls
 from coord.core.announcements import Announcement
+from coord.stores import urls
 async def main():
-    store = urls.make_store(sys.argv[1])
-    await store.announcements().post([Announcement("theirs", "r", "request", {"from": "afar"}, 60.0, True)], 10)
+    store = urls.open_url(sys.argv[1])
+    posted = Announcement("theirs", "r", "request", {"from": "afar"}, 60.0, True)
+    await store.announcements().post([posted], 10)
     await store.close()
 asyncio.run(main())
 """
@@ -331,22 +334,10 @@ def test_the_stores_clock_decides(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_store_without_announcements() -> None:
-    class Bare:
-        url, max_clock_skew = "bare:", None
-
-        def abandon(self) -> None: ...
-
-    class Own(Bare):
-        def announcements(self) -> str:
-            return "its own"
-
-    bare, own = Session(cast("Any", Bare())), Session(cast("Any", Own()))
-    with pytest.raises(BadArgument, match="announcements"):
-        _ = bare.announcements
-    with pytest.raises(BadArgument, match="service records"):
-        bare.records("services")
-    assert cast("Any", own.announcements) == "its own"
+def test_a_store_has_one_instance(tmp_path: Path) -> None:
+    store: HasAnnouncements
+    for store in (MemoryStore(), SQLiteStore(str(tmp_path / "coord.db"))):
+        assert store.announcements() is store.announcements()
 
 
 def test_one_query_each(url: str) -> None:
@@ -358,7 +349,7 @@ def test_one_query_each(url: str) -> None:
         store: Any = urls.open_url(url)
         board = store.announcements()
         count = 0
-        place, name = (store, "_ask") if url.startswith("sqlite") else (store._pool, "run")
+        place, name = (store.database, "run") if url.startswith("sqlite") else (store._pool, "run")
         really = getattr(place, name)
 
         def counted(*given: Any, **more: Any) -> Any:

@@ -20,8 +20,7 @@ import pytest
 
 import coord
 from coord.errors import BadArgument
-from coord.stores.sqlite import SQLiteStore
-from coord.stores.sqlite import admin as sqlite_floor
+from coord.stores import urls
 from tests.stores.rethinkdb.kit import ask, db, r
 
 FLOOR = 202611240930  # the date and time: a floor that needs no looking up
@@ -181,10 +180,10 @@ def test_a_floor_holds_from_the_first_claim_on() -> None:
 
 @pytest.mark.parametrize("bad", [-1, 2**53, True, 1.0, "7", None])
 def test_what_is_no_floor(tmp_path: Path, bad: object) -> None:
-    store = SQLiteStore(str(tmp_path / "coord.db"))
+    admin = urls.open_admin(f"sqlite://{tmp_path}/coord.db")
     calls: list[Callable[[], object]] = [
         lambda: coord.Coordinator("memory://").leadership("job", token_floor=bad),
-        lambda: asyncio.run(sqlite_floor.raise_token_floor(store, bad)),  # type: ignore[arg-type]
+        lambda: asyncio.run(admin.raise_token_floor(bad, (), 5)),  # type: ignore[arg-type]
     ]
     for call in calls:
         with pytest.raises(BadArgument, match="token_floor"):

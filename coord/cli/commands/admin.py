@@ -1,9 +1,8 @@
-"""`coord init` makes a store ready, `coord doctor` checks one."""
+"""`coord init` sets up a store. `coord doctor` checks one."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Sequence
 
@@ -13,30 +12,36 @@ from coord.cli import exit_codes, options, output
 from coord.core import validation
 from coord.stores.protocol import Finding
 
+SETUP_TIMEOUT = 60.0
+"""Seconds for `coord init`: a cluster needs several to create a table with replicas."""
+CHECK_TIMEOUT = 10.0
+"""Seconds for `coord doctor`."""
+
 
 @click.command(epilog=exit_codes.help_of())
 @click.option(
     "--replicas",
     type=click.IntRange(min=1),
     metavar="N",
-    help="RethinkDB: of each new table. [default: 3]",
+    help="Replicas for each new RethinkDB table. [default: 3]",
 )
 @click.option(
     "--guard/--no-guard",
     default=None,
-    help="RethinkDB: have the server refuse deletes and falling tokens in the table of leases. [default: as it is]",
+    help="Install a write hook so that RethinkDB rejects deletes and decreasing tokens in the "
+    "lease table, or remove it. [default: no change]",
 )
 @click.option(
     "--token-floor",
     type=int,
     metavar="N",
-    help="After a restore: lift every fencing token below N to N.",
+    help="After you restored a backup: raise every fencing token below N to N.",
 )
 @click.option(
     "--role",
     "roles",
     multiple=True,
-    help="With --token-floor: a role that the backup may lack. Repeatable.",
+    help="With --token-floor: a role that may be missing from the backup. May be repeated.",
 )
 @options.url
 def init(
@@ -46,127 +51,78 @@ def init(
     roles: tuple[str, ...],
     url: str | None,
 ) -> None:
-    """Make the store ready: the tables of a RethinkDB database, or a SQLite file with its schema.
+    """Set up the store: the tables of a RethinkDB database, or a SQLite file with its schema.
 
-    May be run again: what is there already is left as it is. After restoring a backup,
-    --token-floor makes sure that no fencing token is handed out a second time; N is any number
-    above all that were."""
+    You can run it again: it does not change what exists. After you restored a backup, use
+    --token-floor so that coord does not issue a fencing token twice. Choose an N that is greater
+    than every token issued so far.
+    """
     if token_floor is not None:
         validation.token_floor(token_floor)
     elif roles:
-        raise click.UsageError("--role goes with --token-floor")
+        raise click.UsageError("--role needs --token-floor")
     for role in roles:
         validation.role(role)
     from coord.api.coordinator import Coordinator
     from coord.stores import urls
 
     full = urls.resolve(url)
-    if full.startswith("rethinkdb:"):
-        from coord.stores.rethinkdb.setup import set_up
-
-        report = asyncio.run(set_up(full, replicas=replicas, guard=guard))
-        for line in (*report.done, *report.notes):
-            click.echo(line)
-    elif replicas is not None:
-        raise click.UsageError("--replicas is for RethinkDB")
-    elif guard is not None:
-        _guard_elsewhere(full, guard)
+    admin = urls.open_admin(full)
+    for line in asyncio.run(admin.setup({"replicas": replicas, "guard": guard}, SETUP_TIMEOUT)):
+        click.echo(line)
     coordinator = Coordinator(full)
     try:
         coordinator.check()
     finally:
         coordinator.close()
     if token_floor is not None:
-        lifted, made = asyncio.run(_raise_tokens(full, token_floor, roles))
-        click.echo(f"no token is below {token_floor}: {lifted} lifted, {made} roles made")
+        changed = asyncio.run(admin.raise_token_floor(token_floor, roles, SETUP_TIMEOUT))
+        click.echo(f"no token is below {token_floor}: {changed} roles changed")
     click.echo(f"{coordinator.url} is ready")
 
 
-def _guard_elsewhere(url: str, guard: bool) -> None:
-    """What SQLite's triggers do without being asked."""
-    if not url.startswith("sqlite:"):
-        raise click.UsageError("--guard is for RethinkDB")
-    if not guard:
-        raise click.UsageError("the guard of a SQLite file is always on")
-    click.echo("the guard of a SQLite file is always on: it refuses deletes and falling tokens")
-
-
-async def _raise_tokens(url: str, token_floor: int, roles: Sequence[str]) -> tuple[int, int]:
-    if url.startswith("rethinkdb:"):
-        from coord.stores.rethinkdb.setup import raise_token_floor
-
-        return await raise_token_floor(url, token_floor, roles)
-    from coord.stores import urls
-    from coord.stores.sqlite import SQLiteStore, admin
-
-    store = urls.open_url(url)
-    if not isinstance(store, SQLiteStore):
-        raise click.UsageError(
-            "--token-floor is for a store that can be restored: SQLite or RethinkDB"
-        )
-    try:
-        return await admin.raise_token_floor(store, token_floor, roles)
-    finally:
-        await store.close()
-
-
-@click.command(epilog=exit_codes.help_of({exit_codes.FAILED: "something must be mended"}))
+@click.command(epilog=exit_codes.help_of({exit_codes.FAILED: "there is a problem to fix"}))
 @options.as_json
 @options.url
 def doctor(as_json: bool, url: str | None) -> None:
-    """Check the store, and say what to mend."""
+    """Check the store and report how to fix problems."""
     from coord.stores import urls
 
     full = urls.resolve(url)
-    findings = [*asyncio.run(_findings(full)), *_records(full)]
-    _show(findings, as_json)
+    admin = urls.open_admin(full)
+    findings = [*asyncio.run(admin.check(CHECK_TIMEOUT))]
+    if admin.exists():
+        findings += _check_records(full)
+    _print_findings(findings, as_json)
     sys.exit(exit_codes.FAILED if any(finding.level == "error" for finding in findings) else 0)
 
 
-async def _findings(url: str) -> Sequence[Finding]:
-    if url.startswith("rethinkdb:"):
-        from coord.stores.rethinkdb.doctor import check
-
-        return await check(url)
-    from coord.stores import urls
-
-    path = getattr(urls.open_url(url), "path", None)
-    if path is None:
-        return [Finding("ok", "memory", "this store lives and dies with its process")]
-    from coord.stores.sqlite import admin
-
-    return list(admin.check(path))
-
-
-def _records(url: str) -> list[Finding]:
-    """Service records that no lookup uses, since somebody wrote them wrongly."""
+def _check_records(url: str) -> list[Finding]:
+    """Find the service records that lookups ignore because they are malformed."""
     from coord.api.coordinator import Coordinator
     from coord.errors import CoordError
 
     coordinator = Coordinator(url)
-    path = getattr(coordinator.store, "path", None)
-    if path is not None and not os.path.exists(path):
-        return []  # looking would make the file
     try:
-        bad = coordinator.services.bad_records()
+        malformed = coordinator.services.bad_records()
     except CoordError:
-        return []  # what keeps us from looking has been found above
+        return []  # The checks before have already reported why the store cannot be read.
     finally:
         coordinator.close()
-    advice = "mend or delete it; until then lookups and purges leave it out"
+    advice = "fix or delete the record; until then lookups and purges ignore it"
     return [
         Finding(
             "warn",
-            f"service record {str(one.record.get('id'))[:60]!r}",
-            "; ".join(one.problems),
+            f"service record {str(entry.record.get('id'))[:60]!r}",
+            "; ".join(entry.problems),
             advice,
         )
-        for one in bad
+        for entry in malformed
     ]
 
 
-def _show(findings: Sequence[Finding], as_json: bool) -> None:
-    rows = [(one.level, one.what, one.detail, one.advice) for one in findings]
+def _print_findings(findings: Sequence[Finding], as_json: bool) -> None:
+    rows = [(finding.level, finding.what, finding.detail, finding.advice) for finding in findings]
     if as_json:
         click.echo(
             output.to_json(
@@ -174,5 +130,4 @@ def _show(findings: Sequence[Finding], as_json: bool) -> None:
             )
         )
         return
-
-    output.print_table(("", "what", "found", "what to do"), rows, output.LONGEST)
+    output.print_table(("", "what", "found", "what to do"), rows, output.MAX_MESSAGE_LENGTH)

@@ -1,9 +1,8 @@
-"""What Tab completes from the store: quick, and silent when the store is not."""
+"""`coord completion`: the shell script for completion with Tab, and the words from the store."""
 
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -17,69 +16,20 @@ if TYPE_CHECKING:
     from coord.api.coordinator import Coordinator
 
 Find = Callable[["Coordinator"], dict[str, str]]
-WITHIN = 1.0
-"""Seconds that the store may take."""
-MOST = 500
-"""Words that are offered."""
-_ONE_WORD = re.compile(r"[\w@%+:,./][\w@%+=:,./-]*")
-"""A shell takes it for one word as it stands. Others are left to whoever types them: shells quote
-in many ways."""
-
-
-def roles(ctx: click.Context, begun: str) -> list[CompletionItem]:
-    """The roles that have ever been led and begin so."""
-    return _offered(
-        ctx, begun, lambda c: {row.role: "" for row in c.portal.call(lambda: c.session.read(None))}
-    )
-
-
-def candidates(ctx: click.Context, begun: str) -> list[CompletionItem]:
-    """The candidates that wait for the role on the command line, or for any."""
-    role = ctx.params.get("role") or next(
-        iter(ctx.args), None
-    )  # click stops at an option that has no value yet
-    return _offered(
-        ctx,
-        begun,
-        lambda c: {
-            one.candidate: output.describe_candidate(one.candidate, one.info)
-            for one in c.candidates(role)
-        },
-    )
-
-
-def _offered(ctx: click.Context, begun: str, find: Find) -> list[CompletionItem]:
-    logging.disable()
-    try:
-        found = _found(ctx.params.get("url"), find)
-    except Exception:  # whatever it is: a shell in the middle of a line is no place to say so
-        return []
-    words = sorted(word for word in found if word.startswith(begun) and _ONE_WORD.fullmatch(word))
-    return [CompletionItem(word, help=found[word] or None) for word in words[:MOST]]
-
-
-def _found(url: str | None, find: Find) -> dict[str, str]:
-    from coord.api.coordinator import Coordinator
-
-    coordinator = Coordinator(url, timeout=WITHIN)
-    path = getattr(coordinator.store, "path", None)
-    if path is not None and not os.path.exists(path):
-        return {}  # looking would make the file
-    try:
-        return find(coordinator)
-    finally:
-        coordinator.close()
-
-
-# -- `coord completion`: the script by which a shell completes `coord` with Tab.
-
+STORE_TIMEOUT = 1.0
+"""Seconds that the store may take: somebody waits in the middle of a command line."""
+MAX_WORDS = 500
+"""Words that are offered to the shell."""
 VARIABLE = "_COORD_COMPLETE"
+_PLAIN_WORD = re.compile(r"[\w@%+:,./][\w@%+=:,./-]*")
+"""A word that every shell reads as one word without quotes. Other words are not offered, because
+each shell quotes in its own way."""
 
 
 @click.command(epilog=exit_codes.help_of())
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the script with which SHELL completes commands, options, roles and candidates with Tab.
+    """Print a script that lets SHELL complete commands, options, roles and candidates with Tab.
 
     \b
     bash: eval "$(coord completion bash)"           in ~/.bashrc; bash 4.4 or newer
@@ -89,6 +39,53 @@ def completion(shell: str) -> None:
     from coord.cli import commands
 
     kind = get_completion_class(shell)
-    assert kind is not None  # one of the choices
+    assert kind is not None  # click.Choice admits only shells that click knows.
     values = kind(commands, {}, "coord", VARIABLE)
     click.echo(values.source_template % values.source_vars())
+
+
+def roles(ctx: click.Context, prefix: str) -> list[CompletionItem]:
+    """Return the roles in the store that begin with `prefix`. It never raises."""
+    return _complete(
+        ctx, prefix, lambda c: {row.role: "" for row in c.portal.call(lambda: c.session.read(None))}
+    )
+
+
+def candidates(ctx: click.Context, prefix: str) -> list[CompletionItem]:
+    """Return the candidates for the role on the command line, or for any role. It never raises."""
+    # click stops at an option that has no value yet, and leaves ROLE among the unparsed words.
+    role = ctx.params.get("role") or next(iter(ctx.args), None)
+    return _complete(
+        ctx,
+        prefix,
+        lambda c: {
+            candidate.candidate: output.describe_candidate(candidate.candidate, candidate.info)
+            for candidate in c.candidates(role)
+        },
+    )
+
+
+def _complete(ctx: click.Context, prefix: str, find: Find) -> list[CompletionItem]:
+    logging.disable()
+    try:
+        words = _find(ctx.params.get("url"), find)
+    except Exception:  # An error message would end up in the middle of the user's command line.
+        return []
+    matching = sorted(
+        word for word in words if word.startswith(prefix) and _PLAIN_WORD.fullmatch(word)
+    )
+    return [CompletionItem(word, help=words[word] or None) for word in matching[:MAX_WORDS]]
+
+
+def _find(url: str | None, find: Find) -> dict[str, str]:
+    from coord.api.coordinator import Coordinator
+    from coord.stores import urls
+
+    full = urls.resolve(url)
+    if not urls.open_admin(full).exists():
+        return {}  # A lookup would create the file.
+    coordinator = Coordinator(full, timeout=STORE_TIMEOUT)
+    try:
+        return find(coordinator)
+    finally:
+        coordinator.close()

@@ -1,4 +1,7 @@
-"""Waiting until a leader that was asked to give way has done so, and what came of it."""
+"""`coord step-down` and `coord transfer`: they ask the leader, and wait for the result.
+
+The leader itself gives up the role. Nothing here writes a lease.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +16,31 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 from click.shell_completion import CompletionItem
 
-from coord.api.coordinator import AsyncCoordinator
 from coord.cli import exit_codes, options, output
 from coord.cli.options import open_coordinator
 from coord.cli.output import lease_as_dict
 from coord.core import validation
 from coord.core.history import PastTerm
-from coord.core.lease import Lease
+from coord.core.lease import Lease, LossReason
 from coord.errors import NotLeader
 
 if TYPE_CHECKING:
-    from coord.api.coordinator import Coordinator
+    from coord.api.coordinator import AsyncCoordinator, Coordinator
 
-SUCCESSOR = 2.0
-"""Seconds to wait for the next leader, once the one that was asked has gone; where nobody waits
-there is none."""
+SUCCESSOR_TIMEOUT = 2.0
+"""Seconds to wait for the next leader after the old one stepped down. If no candidate waits, there
+is none."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """`seconds` until the term that was asked to end had ended; None: it lasts. `after` leads since
-    then."""
+    """The result of a request to step down.
+
+    Attributes:
+        seconds: Seconds until the term ended; None if it has not ended.
+        ended: The term that ended; None if its role has no history of it.
+        after: The lease of the next leader; None if nobody leads.
+    """
 
     seconds: float | None
     ended: PastTerm | None = None
@@ -41,7 +48,7 @@ class Outcome:
 
 
 async def outcome(source: AsyncCoordinator, asked: Lease, timeout: float) -> Outcome:
-    """What came of it within `timeout` seconds."""
+    """Wait up to `timeout` seconds for the term of the lease `asked` to end."""
     begun = asyncio.get_running_loop().time()
     changes = cast("AsyncGenerator[Lease | None, Any]", source.watch_leader(asked.role))
     async with contextlib.aclosing(changes):
@@ -50,7 +57,7 @@ async def outcome(source: AsyncCoordinator, asked: Lease, timeout: float) -> Out
             return Outcome(None)
         seconds = asyncio.get_running_loop().time() - begun
         if now is None:
-            now = await _until(changes, lambda now: now is not None, SUCCESSOR)
+            now = await _until(changes, lambda now: now is not None, SUCCESSOR_TIMEOUT)
     after = now if isinstance(now, Lease) else None
     ended = next(
         (term for term in await source.history(asked.role) if term.token == asked.token), None
@@ -59,7 +66,7 @@ async def outcome(source: AsyncCoordinator, asked: Lease, timeout: float) -> Out
 
 
 class _NotYet:
-    """No such change came in time."""
+    """The type of `_NOT_YET`: no such change arrived in time."""
 
 
 _NOT_YET = _NotYet()
@@ -82,13 +89,10 @@ async def _until(
         return _NOT_YET
 
 
-# -- `coord step-down` and `coord transfer`: the leader is asked, and does it itself. No lease is
-# written here.
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 STATUSES = {
-    exit_codes.FAILED: "nothing was done (nobody leads, or you said no), or somebody else got the role",
-    exit_codes.TIMED_OUT: "--timeout passed, and the same leader leads",
+    exit_codes.FAILED: "nothing was changed (nobody leads, or you said no), or another candidate got the role",
+    exit_codes.TIMED_OUT: "the leader did not step down before --timeout",
 }
 
 
@@ -101,13 +105,13 @@ def _asking(command: Command) -> Command:
             type=float,
             default=60.0,
             show_default=True,
-            help="Seconds to wait for that.",
+            help="Maximum time in seconds to wait for the handover.",
         ),
+        click.option("--no-wait", is_flag=True, help="Do not wait for the handover."),
         click.option(
-            "--no-wait", is_flag=True, help="Do not wait until the leader has handed over."
-        ),
-        click.option(
-            "--by", metavar="NAME", help="Who asks, for the role's history.  [default: user@host]"
+            "--by",
+            metavar="NAME",
+            help="Name to record in the role's history.  [default: user@host]",
         ),
         options.yes,
     ):
@@ -127,13 +131,14 @@ def _candidates(ctx: click.Context, _param: click.Parameter, begun: str) -> list
     "--cooldown",
     type=float,
     metavar="SECONDS",
-    help="How long it is not to stand again. [default: its ttl]",
+    help="Time in seconds that the leader waits before it becomes a candidate again. "
+    "[default: its ttl]",
 )
 @_asking
 def step_down(role: str, cooldown: float | None, **given: Any) -> None:
-    """Ask the leader of ROLE to end its work and to give the role up, and wait until it has.
+    """Ask the leader of ROLE to end its work and step down, and wait until it has.
 
-    Whoever waits for the role gets it next. Asks you first.
+    The next candidate that waits gets the role. Asks for confirmation.
     """
     if cooldown is not None:
         validation.number(cooldown, "cooldown", low=0)
@@ -151,14 +156,14 @@ def step_down(role: str, cooldown: float | None, **given: Any) -> None:
     required=True,
     metavar="CANDIDATE",
     shell_complete=_candidates,
-    help="Who gets it: the id of one that waits (coord candidates), the beginning of it, or the name in its info.",
+    help="The candidate that gets the role: its id (see coord candidates), the beginning of its "
+    "id, or the name in its info.",
 )
 @_asking
 def transfer(role: str, to: str, **given: Any) -> None:
-    """Ask the leader of ROLE to end its work and to hand the role to CANDIDATE, and wait until it
-    has.
+    """Ask the leader of ROLE to end its work and hand the role to CANDIDATE, and wait until it has.
 
-    Asks you first.
+    Asks for confirmation.
     """
 
     def request(coordinator: Coordinator, by: str) -> Lease:
@@ -184,7 +189,7 @@ def _ask(
     validation.number(timeout, "timeout", low=0)
     with open_coordinator(url) as coordinator:
         try:
-            heir = _heir(coordinator, role, to)
+            successor = _successor_id(coordinator, role, to)
             options.confirm(
                 f"Ask {_leader(coordinator, role)} to {what} {output.quote(role)}?", yes=yes
             )
@@ -195,14 +200,13 @@ def _ask(
         if no_wait:
             _say(asked, None, as_json)
             return
-
         came = coordinator.portal.call(
             functools.partial(outcome, coordinator.inner, asked, timeout)
         )
     _say(asked, came, as_json)
     if came.seconds is None:
         sys.exit(exit_codes.TIMED_OUT)
-    if heir is not None and (came.after is None or came.after.holder != heir):
+    if successor is not None and (came.after is None or came.after.holder != successor):
         sys.exit(exit_codes.FAILED)
 
 
@@ -213,9 +217,13 @@ def _leader(coordinator: Coordinator, role: str) -> str:
     return f"{output.describe_candidate(lease.holder, lease.info)} (token {lease.token})"
 
 
-def _heir(coordinator: Coordinator, role: str, to: str | None) -> str | None:
-    """The id of the candidate that `to` names. Raises `BadArgument`; `NotLeader` when nobody leads
-    at all."""
+def _successor_id(coordinator: Coordinator, role: str, to: str | None) -> str | None:
+    """Return the id of the candidate that `to` names; None if `to` is None.
+
+    Raises:
+        BadArgument: `to` names no candidate, or several.
+        NotLeader: Nobody leads the role.
+    """
     if to is None:
         return None
     _leader(coordinator, role)
@@ -244,18 +252,16 @@ def _say(asked: Lease, came: Outcome | None, as_json: bool) -> None:
         return
     who, role = output.describe_candidate(asked.holder, asked.info), output.quote(asked.role)
     if came is None:
-        click.echo(f"{who} was asked")
+        click.echo(f"asked {who}")
     elif came.seconds is None:
-        click.echo(f"{who} still leads {role} (token {asked.token})", err=True)
+        click.echo(f"{role}: {who} is still the leader (token {asked.token})", err=True)
     else:
-        why = (
-            came.ended.reason
-            if came.ended is not None and came.ended.reason
-            else "its lease ran out"
-        )
-        now = "nobody leads now"
+        reason = came.ended.reason if came.ended is not None else ""
+        what = "stepped down" if reason == LossReason.STEPPED_DOWN.value else "lost the role"
+        if what == "lost the role":
+            what += f" ({output.sanitize(reason) or 'its lease expired'})"
+        leader = "nobody is the leader now"
         if came.after is not None:
-            now = f"{output.describe_candidate(came.after.holder, came.after.info)} leads now (token {came.after.token})"
-        click.echo(
-            f"{who} leads {role} no more: {output.sanitize(why)} after {came.seconds:.1f} s; {now}"
-        )
+            successor = output.describe_candidate(came.after.holder, came.after.info)
+            leader = f"{successor} is the leader now (token {came.after.token})"
+        click.echo(f"{role}: {who} {what}; {leader}")

@@ -1,23 +1,19 @@
-"""`coord leader`: who leads a role."""
+"""The commands that show roles: leader, status, candidates, history, watch."""
 
 from __future__ import annotations
 
 import functools
 import sys
 import time
-from typing import TYPE_CHECKING
 
 import click
 
 from coord.cli import exit_codes, options, output
 from coord.cli.options import open_coordinator
-from coord.cli.output import lease_as_dict
+from coord.cli.output import format_duration, format_time, lease_as_dict, term_as_dict
 from coord.core import validation
 from coord.core.history import PastTerm
 from coord.core.lease import Lease
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command(epilog=exit_codes.help_of({exit_codes.FAILED: "nobody leads"}))
@@ -25,7 +21,7 @@ if TYPE_CHECKING:
 @options.as_json
 @options.url
 def leader(role: str, as_json: bool, url: str | None) -> None:
-    """Print who leads ROLE."""
+    """Print the leader of ROLE."""
     validation.role(role)
     with open_coordinator(url) as coordinator:
         lease = coordinator.leader(role)
@@ -39,23 +35,21 @@ def leader(role: str, as_json: bool, url: str | None) -> None:
     sys.exit(exit_codes.FAILED if lease is None else 0)
 
 
-# -- `coord status`: all roles at a glance.
-
-
 @click.command(epilog=exit_codes.help_of())
-@click.option("--all", "every", is_flag=True, help="Vacant roles, too.")
+@click.option("--all", "every", is_flag=True, help="Include roles without a leader.")
 @options.as_json
 @options.url
 def status(every: bool, as_json: bool, url: str | None) -> None:
-    """Print all the roles that somebody leads.
+    """Print all roles that have a leader.
 
-    The leader, its token, since when it leads, the time left, how many wait for the role, and how
-    the last term ended."""
+    For each role: the leader, its token, when its term began, the time left, the number of waiting
+    candidates, and how the last term ended.
+    """
     show(every=every, as_json=as_json, url=url)
 
 
 def show(*, every: bool, as_json: bool, url: str | None) -> None:
-    """Print it once."""
+    """Print one table of all roles; `every` includes roles without a leader."""
     from coord.cli import overview
 
     with open_coordinator(url) as coordinator:
@@ -69,13 +63,10 @@ def show(*, every: bool, as_json: bool, url: str | None) -> None:
     if seen.note:
         click.echo(f"coord: {output.one_line(seen.note)}", err=True)
     if not seen.leases:
-        click.echo(f"nobody {'has led' if every else 'leads'} anything on {where}")
+        click.echo(f"no role on {where} {'has had' if every else 'has'} a leader")
         return
-
     output.print_table(overview.COLUMNS, seen.rows())
 
-
-# -- `coord candidates`: who waits for a role.
 
 CANDIDATE_COLUMNS = ("role", "candidate", "who", "priority", "waits for", "info")
 
@@ -85,42 +76,41 @@ CANDIDATE_COLUMNS = ("role", "candidate", "who", "priority", "waits for", "info"
 @options.as_json
 @options.url
 def candidates(role: str | None, as_json: bool, url: str | None) -> None:
-    """Print who waits for ROLE, or for any role: the highest priority first, then who has waited
-    longest.
+    """Print the candidates that wait for ROLE, or for any role.
 
-    It may be as old as a ttl.
+    The highest priority comes first, then the longest wait. The list may be up to one ttl old.
     """
     if role is not None:
         validation.role(role)
     with open_coordinator(url) as coordinator:
-        found = coordinator.candidates(role)
+        waiting = coordinator.candidates(role)
         where = coordinator.url
     if as_json:
         fields = ("role", "candidate", "priority", "since", "info")
-        click.echo(output.to_json([{name: getattr(one, name) for name in fields} for one in found]))
+        click.echo(
+            output.to_json(
+                [{name: getattr(candidate, name) for name in fields} for candidate in waiting]
+            )
+        )
         return
-    if not found:
-        what = "anything" if role is None else output.quote(role)
-        click.echo(f"nobody waits for {what} on {where}")
+    if not waiting:
+        what = "any role" if role is None else output.quote(role)
+        click.echo(f"no candidate waits for {what} on {where}")
         return
-    from coord.cli.output import format_duration
-
     now = time.time()
     rows = [
         (
-            one.role,
-            one.candidate,
-            output.describe_candidate(one.candidate, one.info),
-            one.priority or "",
-            format_duration(now - one.since),
-            output.format_info(one.info, but=("host", "pid")),
+            candidate.role,
+            candidate.candidate,
+            output.describe_candidate(candidate.candidate, candidate.info),
+            candidate.priority or "",
+            format_duration(now - candidate.since),
+            output.format_info(candidate.info, but=("host", "pid")),
         )
-        for one in sorted(found, key=lambda one: one.role)
+        for candidate in sorted(waiting, key=lambda candidate: candidate.role)
     ]
     output.print_table(CANDIDATE_COLUMNS, rows)
 
-
-# -- `coord history`: the last terms of a role.
 
 HISTORY_COLUMNS = (
     "token",
@@ -140,10 +130,10 @@ HISTORY_COLUMNS = (
 @options.as_json
 @options.url
 def history(role: str, as_json: bool, url: str | None) -> None:
-    """Print the last terms of ROLE, newest first: who led, from when, until when, why it ended, and
-    who asked for it.
+    """Print the last terms of ROLE, newest first.
 
-    "expired" is all that is known of a leader that fell silent: it alone could tell why.
+    For each term: the leader, when the term began and ended, why it ended, and who asked for that.
+    "expired" means that the leader stopped renewing. Its own log says why.
     """
     validation.role(role)
     with open_coordinator(url) as coordinator:
@@ -151,20 +141,15 @@ def history(role: str, as_json: bool, url: str | None) -> None:
         lease = coordinator.leader(role)
         where = coordinator.url
     if as_json:
-        from coord.cli.output import term_as_dict
-
         click.echo(output.to_json([term_as_dict(term) for term in terms]))
         return
     if not terms:
-        click.echo(f"nothing is known of {output.quote(role)} on {where}")
+        click.echo(f"{output.quote(role)} has no history on {where}")
         return
-
     output.print_table(HISTORY_COLUMNS, [_row(term, lease) for term in terms])
 
 
 def _row(term: PastTerm, lease: Lease | None) -> tuple[object, ...]:
-    from coord.cli.output import format_duration, format_time
-
     leads = term.until is None and lease is not None and lease.token == term.token
     ended = term.reason or ("leads" if leads else "ran out")
     lasted = (
@@ -185,18 +170,14 @@ def _row(term: PastTerm, lease: Lease | None) -> tuple[object, ...]:
     )
 
 
-# -- `coord watch` prints each change of a role's leader as it happens.
-
-
 @click.command(epilog=exit_codes.help_of())
 @options.any_role
 @options.as_json
 @options.url
 def watch(role: str | None, as_json: bool, url: str | None) -> None:
-    """Print who leads ROLE, or each role, and then a line for each change, at once, until
-    interrupted.
+    """Print the leader of ROLE, and then each change of leader as it happens.
 
-    Without ROLE all roles are watched, those that appear later, too.
+    Without ROLE, coord watches all roles, including new ones. Ctrl-C ends it.
     """
     if role is not None:
         validation.role(role)
@@ -204,13 +185,13 @@ def watch(role: str | None, as_json: bool, url: str | None) -> None:
         coordinator.check()
         if role is None:
             for change in coordinator.watch_leaders():
-                _tell(change.role, change.leader, as_json, every=True)
+                _print_change(change.role, change.leader, as_json, every=True)
         else:
             for lease in coordinator.watch_leader(role):
-                _tell(role, lease, as_json, every=False)
+                _print_change(role, lease, as_json, every=False)
 
 
-def _tell(role: str, leader: Lease | None, as_json: bool, *, every: bool) -> None:
+def _print_change(role: str, leader: Lease | None, as_json: bool, *, every: bool) -> None:
     if as_json:
         said = {
             "at": time.time(),

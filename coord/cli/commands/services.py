@@ -1,4 +1,4 @@
-"""`coord services`: the healthy services of the registry."""
+"""`coord services` prints healthy services. `coord purge` deletes what has expired."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SERVICE_FIELDS = ("role", "id", "load", "host", "last_heartbeat")
 @options.as_json
 @options.url
 def services(role: str | None, as_json: bool, url: str | None) -> None:
-    """Print the healthy services, of ROLE or of every role, the least loaded first."""
+    """Print the healthy services of ROLE, or of all roles, the lowest load first."""
     with open_coordinator(url) as coordinator:
         found = coordinator.services.healthy_services(role)
         where = coordinator.url
@@ -26,53 +26,47 @@ def services(role: str | None, as_json: bool, url: str | None) -> None:
     if not found:
         click.echo(f"no healthy services on {where}")
         return
-
     output.print_table(
         SERVICE_FIELDS, [[record.get(name) for name in SERVICE_FIELDS] for record in found]
     )
 
 
-# -- `coord purge`: deletes what has run out and only takes space. It never touches a lease.
-
-MAX_LISTED = ("role", "id", "host", "ttl", "last_heartbeat")
+STALE_FIELDS = ("role", "id", "host", "ttl", "last_heartbeat")
 
 
-@click.command(epilog=exit_codes.help_of({exit_codes.FAILED: "nothing was done: you said no"}))
+@click.command(epilog=exit_codes.help_of({exit_codes.FAILED: "nothing was changed: you said no"}))
 @click.option(
     "--ttls",
     type=float,
     default=2.0,
     show_default=True,
-    help="Of a service's own ttls it must have been silent for so many; 1 or more.",
+    help="Delete services that have missed heartbeats for this many of their ttls (at least 1).",
 )
 @options.yes
 @options.as_json
 @options.url
 def purge(ttls: float, yes: bool, as_json: bool, url: str | None) -> None:
-    """Delete the records of services that have been silent for long, and what has run out on the
-    board.
+    """Delete the records of services that stopped sending heartbeats, and expired announcements.
 
-    Shows the services and asks first. Leases are never touched.
+    Shows the services and asks for confirmation. It never deletes a lease.
     """
     with open_coordinator(url) as coordinator:
         stale = coordinator.services.stale_services(ttls)
         if not as_json:
             _show(stale)
-        options.confirm(
-            f"Delete {_services(len(stale))} and what has run out on the board?", yes=yes
-        )
+        options.confirm(f"Delete {_services(len(stale))} and the expired announcements?", yes=yes)
         deleted = coordinator.services.purge_stale_services(ttls)["deleted"]
-        inner, notices = coordinator.inner, None
+        inner, expired = coordinator.inner, None
         try:
-            notices = coordinator.portal.call(
+            expired = coordinator.portal.call(
                 lambda: inner.announcements.purge(inner.session.timeout)
             )
         except (NotSetUp, BadArgument) as err:
             click.echo(f"coord purge: {output.one_line(str(err))}", err=True)
     if as_json:
-        click.echo(output.to_json({"services": deleted, "notices": notices, "stale": stale}))
+        click.echo(output.to_json({"services": deleted, "announcements": expired, "stale": stale}))
         return
-    about = "" if notices is None else f" and {notices} notice{'' if notices == 1 else 's'}"
+    about = "" if expired is None else f" and {expired} announcement{'' if expired == 1 else 's'}"
     click.echo(f"deleted {_services(deleted)}{about}")
 
 
@@ -81,8 +75,7 @@ def _services(count: int) -> str:
 
 
 def _show(stale: list[dict[str, object]]) -> None:
-
     if stale:
         output.print_table(
-            MAX_LISTED, [[record.get(name) for name in MAX_LISTED] for record in stale]
+            STALE_FIELDS, [[record.get(name) for name in STALE_FIELDS] for record in stale]
         )

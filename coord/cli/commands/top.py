@@ -1,4 +1,4 @@
-"""`coord top`: all roles at a glance, live."""
+"""`coord top` shows all roles live."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
     from coord.api.coordinator import AsyncCoordinator
     from coord.cli.overview import Overview
 
-EVERY = 1.0
-"""Seconds between looks when nothing changes."""
-AT_ONCE = 0.05
-"""Seconds between a change and the look for it: many come together."""
+REFRESH_EVERY = 1.0
+"""Seconds between two queries while nothing changes."""
+COALESCE_DELAY = 0.05
+"""Seconds between a change and the query for it, because changes often come together."""
 
 
 @click.command(epilog=exit_codes.help_of({0: "done, or ended with Ctrl-C"}))
-@click.option("--all", "every", is_flag=True, help="Vacant roles, too.")
+@click.option("--all", "every", is_flag=True, help="Include roles without a leader.")
 @click.option(
-    "--once", is_flag=True, help="Print one table and end; so it does without a terminal."
+    "--once", is_flag=True, help="Print one table and exit. This is the default without a terminal."
 )
 @options.as_json
 @options.url
 def top(every: bool, once: bool, as_json: bool, url: str | None) -> None:
-    """Show all roles as coord status does, on the whole screen: each change at once, the time left
-    every second.
+    """Show all roles on the whole screen, like coord status.
 
-    Goes on through outages of the store. Ctrl-C ends it.
+    The screen shows each change at once, and refreshes every second. It continues during outages
+    of the store. Ctrl-C ends it.
     """
     if once or as_json or not sys.stdout.isatty():
         from coord.cli.commands.roles import show
@@ -51,20 +51,20 @@ def top(every: bool, once: bool, as_json: bool, url: str | None) -> None:
 
 
 async def _until_signalled(url: str | None, every: bool) -> int:
-    """Show it until a signal comes; which one that was. The screen is put back by then."""
+    """Show the roles until a signal arrives, restore the screen, and return the signal."""
     came: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def signalled(number: int) -> None:
         if not came.done():
             came.set_result(number)
 
-    for one in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(one, signalled, one)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, signalled, number)
     showing = asyncio.ensure_future(_live(url, every))
     both: set[asyncio.Future[Any]] = {showing, came}
     await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     if showing.done():
-        showing.result()  # raises: it does not end by itself
+        showing.result()  # It ends early only by raising.
     await _end(showing)
     return came.result()
 
@@ -85,63 +85,62 @@ async def _live(url: str | None, every: bool) -> None:
 
 
 async def _end(task: asyncio.Future[None]) -> None:
-    """Cancel it, again if need be: before Python 3.12 `asyncio.wait_for` may swallow a
-    cancellation."""
+    """Cancel a task until it ends: before Python 3.12, `asyncio.wait_for` can lose a cancellation."""
     while not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=0.1)
 
 
 class _Screen:
-    """What is shown, and when it is looked at again."""
+    """Decides what the screen shows, and when to ask the store again."""
 
     def __init__(self, coordinator: AsyncCoordinator, every: bool, console: Console) -> None:
         self._coordinator, self._every, self._console = coordinator, every, console
         self._seen: Overview | None = None
-        self._trouble = ""
+        self._error = ""
         self._changed = asyncio.Event()
 
     async def look(self) -> Group:
-        """Ask the store, and lay out what it says."""
+        """Ask the store, and return the new content of the screen."""
         from coord.cli import overview
 
-        # Histories are read when a leader has changed, not every second: they are the bulk of it.
+        # Histories are most of the data, so they are loaded only after a leader has changed.
         lost = None if self._seen is None or self._changed.is_set() else self._seen.lost
         self._changed.clear()
         try:
             self._seen = await overview.load_overview(
                 self._coordinator, every=self._every, lost=lost
             )
-            self._trouble = ""
+            self._error = ""
         except CoordError as err:
             if self._seen is None:
                 raise
-            self._trouble = str(err)
+            self._error = str(err)
             self._changed.set()
-        return self._laid_out()
+        return self._layout()
 
     async def changes(self) -> AsyncIterator[Group]:
-        """What is to be shown next, for ever."""
-        hearing = asyncio.ensure_future(self._hear())
+        """Yield the content of the screen, again and again."""
+        watching = asyncio.ensure_future(self._watch())
         try:
             while True:
                 changed = asyncio.ensure_future(self._changed.wait())
-                await asyncio.wait({changed}, timeout=EVERY)
+                await asyncio.wait({changed}, timeout=REFRESH_EVERY)
                 changed.cancel()
                 if self._changed.is_set():
-                    await asyncio.sleep(EVERY if self._trouble else AT_ONCE)
+                    await asyncio.sleep(REFRESH_EVERY if self._error else COALESCE_DELAY)
                 yield await self.look()
         finally:
-            await _end(hearing)
+            await _end(watching)
 
-    async def _hear(self) -> None:
+    async def _watch(self) -> None:
         while True:
             with contextlib.suppress(CoordError):
                 async for _ in self._coordinator.watch_leaders():
                     self._changed.set()
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(REFRESH_EVERY)
 
-    def _laid_out(self) -> Group:
+    def _layout(self) -> Group:
         from rich.console import Group
         from rich.text import Text
 
@@ -150,18 +149,18 @@ class _Screen:
         seen = self._seen
         assert seen is not None
         room = max(1, self._console.size.height - 4)
-        led = sum(lease.led for lease in seen.leases)
-        head = f"{self._coordinator.url}  {time.strftime('%H:%M:%S')}  {led} led"
+        count = sum(lease.led for lease in seen.leases)
+        head = f"{self._coordinator.url}  {time.strftime('%H:%M:%S')}  {count} with a leader"
         hidden = len(seen.leases) - room
         more = f"{hidden} more: coord status" if hidden > 0 else ""
-        told = self._trouble or seen.note or more
+        message = self._error or seen.note or more
         return Group(
             Text(output.sanitize(head), no_wrap=True, overflow="ellipsis", style="bold"),
             Text(
-                output.one_line(told),
+                output.one_line(message),
                 no_wrap=True,
                 overflow="ellipsis",
-                style="red" if self._trouble else "",
+                style="red" if self._error else "",
             ),
             output.build_table(overview.COLUMNS, seen.rows(room)),
         )

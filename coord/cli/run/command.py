@@ -1,4 +1,4 @@
-"""`coord run`: its options, and the order in which things must be begun."""
+"""`coord run`: its options, and the order in which its parts must start."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from coord.errors import BadArgument
 
 
 class _RunCommand(click.Command):
-    """Options stand before or after ROLE; what follows COMMAND is COMMAND's own, with and without a
-    `--` before it."""
+    """Accepts options before and after ROLE. What follows COMMAND belongs to COMMAND."""
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return ["ROLE", "[OPTIONS]", "--", "COMMAND..."]
@@ -54,44 +53,50 @@ class _RunCommand(click.Command):
     type=float,
     default=30.0,
     show_default=True,
-    help="Seconds that a lease runs after a renewal.",
+    help="Lease duration in seconds. If the leader crashes, another candidate takes over after at "
+    "most this time.",
 )
 @click.option(
-    "--no-wait", is_flag=True, help="Do not stand by: exit with 75 when somebody else leads."
+    "--no-wait",
+    is_flag=True,
+    help="Do not wait. Exit with status 75 if another candidate is the leader.",
 )
 @click.option(
     "--timeout",
     type=float,
     metavar="SECONDS",
-    help="Stand by no longer than this; then exit with 76.",
+    help="Maximum time to wait for leadership. Then exit with status 76.",
 )
 @click.option(
     "--grace",
     type=float,
     metavar="SECONDS",
-    help="When renewals fail, send SIGTERM this long before the deadline, where SIGKILL follows.  [default: ttl / 6]",
+    help="If renewals fail, send SIGTERM to COMMAND this long before the deadline, and SIGKILL at "
+    "the deadline.  [default: ttl / 6]",
 )
 @click.option(
     "--info",
     multiple=True,
     callback=options.parse_info,
     metavar="JSON|KEY=VALUE",
-    help="What others see of this candidate, besides its host and pid. May be repeated.",
+    help="What others see about this candidate, in addition to its host and pid. May be repeated.",
 )
 @click.option(
     "--priority",
     type=int,
     default=0,
     show_default=True,
-    help="One above 0 gets the role from a leader with a lower one: the machine that should have it, when it is there.",
+    help="Priority of this candidate. A candidate with a higher priority replaces a leader with a "
+    "lower one after --min-tenure.",
 )
 @click.option(
     "--min-tenure",
     type=float,
     metavar="SECONDS",
-    help="How long COMMAND runs, at least, before it is ended for one with a higher priority.  [default: 3 ttls]",
+    help="Minimum time that COMMAND runs before a candidate with a higher priority may replace it.  "
+    "[default: 3 ttls]",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Log what the candidate does to stderr.")
+@click.option("-v", "--verbose", is_flag=True, help="Log to stderr.")
 @options.url
 def run(
     role: str,
@@ -106,34 +111,35 @@ def run(
     verbose: bool,
     url: str | None,
 ) -> None:
-    """Run COMMAND for as long as this process leads ROLE; until then, stand by.
+    """Run COMMAND while this process is the leader of ROLE. Until then, wait.
 
-    COMMAND finds COORD_ROLE, COORD_TOKEN (the fencing token of the term) and COORD_URL in its
-    environment. Signals (INT, TERM, HUP, QUIT, USR1, USR2, WINCH, CONT) are passed on to it, and
-    its exit status is that of coord run.
+    coord run sets COORD_ROLE, COORD_TOKEN (the fencing token of the term) and COORD_URL in the
+    environment of COMMAND. It forwards the signals INT, TERM, HUP, QUIT, USR1, USR2, WINCH and
+    CONT, and exits with the status of COMMAND.
 
-    When leadership is lost, COMMAND and all of its process group are ended before anybody else can
-    lead: SIGTERM, then SIGKILL. A second process, the guardian, sees to that even when coord run
-    itself is killed, stopped or hangs. What leaves the group (a daemon) is not followed. Ctrl-Z
-    stops coord run as well: continued too late, it has lost the role. When COMMAND ends, what is
-    left of its group is ended too, and the role is given back."""
+    If leadership is lost, coord run ends COMMAND and its process group before another candidate
+    can become the leader: SIGTERM, then SIGKILL. A second process, the guardian, does this even if
+    coord run itself is killed, stopped or hangs. The guardian does not end processes that left the
+    group, such as daemons. Ctrl-Z also stops coord run; if you continue it too late, it has lost
+    the role. After COMMAND has ended, coord run ends the other processes of its group and releases
+    the role.
+    """
     validation.role(role)
     timing = Timing.of(ttl)
     if timeout is not None:
         validation.number(timeout, "timeout", low=0)
     if no_wait and timeout is not None:
-        raise click.UsageError("--no-wait and --timeout exclude each other")
+        raise click.UsageError("--no-wait and --timeout cannot be used together")
     grace = _grace(grace, timing)
-    wishes = validation.priority(priority), validation.min_tenure(min_tenure, timing.ttl)
+    preference = validation.priority(priority), validation.min_tenure(min_tenure, timing.ttl)
     about = validation.info({"host": os.uname().nodename, "pid": os.getpid(), **info})
     _check_command(command[0])
     nohup = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
 
     from coord.cli.run.guardian_client import GuardianClient
 
-    guarded = GuardianClient(
-        command, grace, nohup
-    )  # forks: so before anything that may start a thread
+    # This forks, so it must come before anything that may start a thread.
+    guarded = GuardianClient(command, grace, nohup)
 
     from coord.api.coordinator import Coordinator
     from coord.cli.run.runner import Runner, RunOptions
@@ -148,16 +154,21 @@ def run(
         not no_wait,
         timeout,
         about,
-        *wishes,
+        *preference,
         urls.resolve(url),
     )
     status = Runner(job, guarded, Coordinator(url)).run()
     sys.stdout.flush()
-    os._exit(status)  # all is done: what a store's thread may still be stuck in must not hold us up
+    # Everything is done. A thread of the store that still hangs must not delay the exit.
+    os._exit(status)
 
 
 def _grace(given: float | None, timing: Timing) -> float:
-    """No longer than leaves a healthy leader's renewals, each up to one attempt late, in time."""
+    """Return the grace in seconds: short enough that a healthy leader renews before it begins.
+
+    Raises:
+        BadArgument: The given grace is negative or too long for the ttl.
+    """
     if given is None:
         return timing.ttl / 6
     most = timing.ttl - timing.margin - timing.renew_every - timing.attempt_timeout
@@ -165,15 +176,15 @@ def _grace(given: float | None, timing: Timing) -> float:
         raise BadArgument(
             "grace",
             given,
-            f"at a ttl of {timing.ttl:g} s, from 0 to {most:.3g} s leave time for renewals",
+            f"must be between 0 and {most:.3g} seconds for a ttl of {timing.ttl:g} seconds",
         )
     return given
 
 
 def _check_command(name: str) -> None:
-    from coord.cli.run.process import trouble
+    from coord.cli.run.process import find_problem
 
-    found = trouble(name)
+    found = find_problem(name)
     if found is not None:
         status, text = found
         click.echo(f"coord run: {text}", err=True)
@@ -193,6 +204,5 @@ def _log(verbose: bool) -> None:
         handler.setFormatter(OneLine())
         logging.basicConfig(level=logging.INFO, handlers=[handler])
     else:
-        logging.getLogger("coord").addHandler(
-            logging.NullHandler()
-        )  # we say what matters ourselves
+        # coord run prints its own messages about what matters.
+        logging.getLogger("coord").addHandler(logging.NullHandler())

@@ -1,4 +1,7 @@
-"""Two things that Linux can do for a guardian, by prctl(2). Elsewhere they do nothing."""
+"""Processes and the terminal: prctl(2), process groups, and starting COMMAND.
+
+prctl(2) exists on Linux only. Elsewhere `die_with` and `adopt_orphans` do nothing.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,7 @@ _libc: Any = None
 
 
 def load() -> None:
-    """Find libc. To be called before the first fork: what comes between a fork and an exec should
-    be short."""
+    """Load libc. Call it before the first fork, so that little happens between fork and exec."""
     global _libc
     if sys.platform == "linux" and _libc is None:
         import ctypes
@@ -27,30 +29,27 @@ def load() -> None:
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process when `parent` (its parent, by pid) ends. Lasts through
-    exec, not through fork.
+    """Ask the kernel to kill this process when its parent process `parent` ends.
 
-    A set-user-ID program drops it.
+    This survives exec, but not fork, and a set-user-ID program drops it.
     """
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-        if os.getppid() != parent:  # it ended before we asked
+        if os.getppid() != parent:  # The parent ended before the call.
             os._exit(128 + signal.SIGKILL)
 
 
 def adopt_orphans() -> None:
-    """Become the parent of descendants whose own parent ends, so that they can be waited for. Not
-    kept through fork."""
+    """Become the parent of descendants whose parent ends, so that this process can wait for them.
+
+    This does not survive fork.
+    """
     if _libc is not None:
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-# -- The terminal at stdin, and which process group is in its foreground.
-
-
 def foreground() -> int | None:
-    """The group in the foreground of our controlling terminal; None when stdin is not our
-    controlling terminal."""
+    """Return the foreground process group of the terminal; None if stdin is not our terminal."""
     try:
         return os.tcgetpgrp(0)
     except OSError:
@@ -58,14 +57,14 @@ def foreground() -> int | None:
 
 
 def hand_over(group: int, *, to: int) -> bool:
-    """Put group `to` in the foreground where `group` is there now. Whether that was done."""
+    """Move the terminal from the foreground group `group` to `to`. Return whether that was done."""
     if foreground() != group:
         return False
-    # From the background this raises SIGTTOU, unless it is blocked.
+    # The call raises SIGTTOU in a background process, unless that signal is blocked.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
     try:
         os.tcsetpgrp(0, to)
-    except OSError:  # the group has just ended, or the terminal has gone
+    except OSError:  # The group has just ended, or the terminal is gone.
         return False
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -73,19 +72,15 @@ def hand_over(group: int, *, to: int) -> bool:
 
 
 def has_shell() -> bool:
-    """Whether somebody in our session started us, who gets the terminal when we stop (a shell with
-    job control)."""
+    """Return whether a shell with job control started us, which gets the terminal if we stop."""
     return os.getsid(os.getppid()) == os.getsid(0) if os.getppid() else False
 
 
-# -- Starting COMMAND: what happens between the fork and the exec.
+def find_problem(command: str) -> tuple[int, str] | None:
+    """Return why `command` cannot be executed, as an exit status and a message; None if it can.
 
-
-def trouble(command: str) -> tuple[int, str] | None:
-    """Why `command` could not be executed as things stand: an exit status and words; None when it
-    could.
-
-    Asked before standing by, so that a wrong name shows at once and not at the first takeover.
+    `coord run` checks this before it waits, so that a wrong name fails at once and not at the first
+    takeover.
     """
     places = (
         [command]
@@ -98,9 +93,12 @@ def trouble(command: str) -> tuple[int, str] | None:
     if there:
         return (
             exit_codes.NOT_EXECUTABLE,
-            f"{command}: cannot be executed; is it a program, with its x bit set?",
+            f"{command}: cannot be executed; check that it is a program, and run chmod +x on it",
         )
-    return exit_codes.NOT_FOUND, f"{command}: not found; give a path, or a name that is on PATH"
+    return (
+        exit_codes.NOT_FOUND,
+        f"{command}: not found; use a path, or the name of a program on PATH",
+    )
 
 
 def spawn(
@@ -111,19 +109,20 @@ def spawn(
 ) -> int:
     """Start `command` in a process group of its own, and return its process id.
 
-    It gets stdin, stdout and stderr and no other descriptor, the default disposition of every
-    signal but those `ignored`, and the terminal's foreground when `runner_group` has it. On Linux
-    it dies when the caller does."""
-    # Blocked until the child has the default dispositions, so that a signal passed on at once is
-    # not lost on it.
+    It inherits stdin, stdout and stderr and no other descriptor. All signals have their default
+    disposition, except those in `ignored`. It gets the foreground of the terminal if `runner_group`
+    has it. On Linux, the kernel kills it when the caller ends.
+    """
+    # Signals are blocked until the child has the default dispositions, so that a signal that is
+    # passed on at once is not lost.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         _become(command, environment, parent, runner_group, ignored)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    with contextlib.suppress(OSError):  # it has executed, or ended, already
-        os.setpgid(pid, pid)  # the child does it too: whoever comes first
+    with contextlib.suppress(OSError):  # It has already executed or ended.
+        os.setpgid(pid, pid)  # The child calls it too, because either may be first.
     return pid
 
 
@@ -144,10 +143,10 @@ def _become(
             try:
                 signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
             except OSError:
-                continue  # the C library keeps a few real-time signals to itself
+                continue  # The C library reserves a few real-time signals.
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         _close_all_but_standard()
-        os.execvpe(command[0], list(command), dict(environment))  # noqa: S606  (this is what we are for)
+        os.execvpe(command[0], list(command), dict(environment))  # noqa: S606  # `coord run` exists to do this.
     except BaseException as err:
         if isinstance(err, FileNotFoundError):
             status = exit_codes.NOT_FOUND
@@ -166,11 +165,11 @@ def _close_all_but_standard() -> None:
             for name in os.listdir("/proc/self/fd" if sys.platform == "linux" else "/dev/fd")
         ]
     except OSError:
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # may be a thousand million
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # The limit may be as high as a billion.
         return
     for descriptor in descriptors:
         if descriptor > 2:
             try:
                 os.close(descriptor)
             except OSError:
-                continue  # the one that listed the others
+                continue  # This one belonged to listdir.

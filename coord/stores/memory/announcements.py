@@ -1,5 +1,4 @@
-"""The board in this process's memory: for `memory://`, for tests, and as the oracle of the other
-boards."""
+"""Announcements in the memory of this process: for tests and for `memory://`."""
 
 from __future__ import annotations
 
@@ -22,9 +21,10 @@ from coord.runtime import clock, process
 
 
 class MemoryAnnouncements:
-    """All coordinators that are given the same instance share it, from whatever threads and loops.
+    """Announcements in memory. Everything that uses the same instance shares them.
 
-    `now` is the store's own clock, in seconds; `wall` is what people read.
+    Implements `protocol.Announcements`. `now` is the clock by which they expire, in seconds; `wall`
+    is for people.
     """
 
     def __init__(
@@ -37,45 +37,49 @@ class MemoryAnnouncements:
         process.reset_after_fork(self)
 
     async def post(self, notices: Sequence[Announcement], timeout: float) -> dict[str, int]:
+        """Write announcements, and count the candidates. See `protocol.Announcements.post`."""
         with self._lock:
             for key in [
                 key for key, (_, runs_out) in self._rows.items() if runs_out <= self._now()
             ]:
                 del self._rows[key]
-            for one in notices:
-                # Through JSON: what another board would not take is not taken here either.
+            for item in notices:
+                # Encoded as JSON, so that a body which other stores would refuse is refused here.
                 posted = replace(
-                    one,
-                    body=json.loads(encode_body(one.body)),
+                    item,
+                    body=json.loads(encode_body(item.body)),
                     posted_at=self._wall(),
-                    remaining=one.ttl,
+                    remaining=item.ttl,
                 )
-                self._rows[one.key] = (posted, self._now() + one.ttl)
-                if one.loud:
-                    for tell in self._watchers:
-                        tell(posted)
-            waiting = [one.role for one, _ in self._rows.values() if one.kind == CANDIDATE]
+                self._rows[item.key] = (posted, self._now() + item.ttl)
+                if item.loud:
+                    for notify in self._watchers:
+                        notify(posted)
+            waiting = [item.role for item, _ in self._rows.values() if item.kind == CANDIDATE]
             return {role: min(waiting.count(role), MAX_COUNTED) for role in counted_roles(notices)}
 
     async def withdraw(self, keys: Collection[str], timeout: float) -> None:
+        """Delete the announcements with these keys, if they exist."""
         with self._lock:
             for key in keys:
                 self._rows.pop(key, None)
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Announcement]:
-        return [one for one in self._standing() if roles is None or one.role in roles]
+        """Return the announcements about `roles` (None: about every role)."""
+        return [item for item in self._unexpired() if roles is None or item.role in roles]
 
     async def watch(self) -> AsyncIterator[Announcement]:
+        """Yield the urgent announcements, and again whenever one is posted."""
         queue: asyncio.Queue[Announcement] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
-        def tell(notice: Announcement) -> None:
-            with contextlib.suppress(RuntimeError):  # that loop has closed without closing its feed
+        def notify(notice: Announcement) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed, but not its feed
                 loop.call_soon_threadsafe(queue.put_nowait, notice)
 
         with self._lock:
-            self._watchers.append(tell)
-            present = [one for one in self._standing() if one.loud]
+            self._watchers.append(notify)
+            present = [item for item in self._unexpired() if item.loud]
         try:
             for notice in present:
                 yield notice
@@ -83,25 +87,26 @@ class MemoryAnnouncements:
                 yield await queue.get()
         finally:
             with self._lock:
-                self._watchers.remove(tell)
+                self._watchers.remove(notify)
 
     async def purge(self, timeout: float) -> int:
+        """Delete all expired announcements, and return how many they were."""
         with self._lock:
-            gone = [key for key, (_, runs_out) in self._rows.items() if runs_out <= self._now()]
-            for key in gone:
+            expired = [key for key, (_, runs_out) in self._rows.items() if runs_out <= self._now()]
+            for key in expired:
                 del self._rows[key]
-            return len(gone)
+            return len(expired)
 
     def after_fork(self) -> None:
-        """A fork has a copy of the memory: what it says about others is worth nothing there."""
+        """Forget everything, in a forked child: its copy says nothing about others."""
         self._rows, self._watchers = {}, []
         self._lock = threading.RLock()
 
-    def _standing(self) -> list[Announcement]:
+    def _unexpired(self) -> list[Announcement]:
         with self._lock:
             now = self._now()
             return [
-                replace(one, remaining=runs_out - now)
-                for one, runs_out in self._rows.values()
+                replace(item, remaining=runs_out - now)
+                for item, runs_out in self._rows.values()
                 if runs_out > now
             ]

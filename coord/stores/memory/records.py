@@ -1,5 +1,4 @@
-"""Service records in this process's memory: for `memory://`, for tests, and as the oracle of the
-other keepers."""
+"""Service records in the memory of this process: for tests and for `memory://`."""
 
 from __future__ import annotations
 
@@ -19,11 +18,11 @@ from coord.runtime import clock, process
 
 
 class MemoryRecords:
-    """All registries that are given the same instance share its records, from whatever threads and
-    loops.
+    """Service records in memory. Everything that uses the same instance shares them.
 
-    `now` is the store's own clock, in seconds, by which health is judged; `wall` is what people
-    read."""
+    Implements `protocol.Records`. `now` is the clock that decides about health, in seconds; `wall`
+    is for people.
+    """
 
     def __init__(
         self, now: Callable[[], float] = clock.total_seconds, wall: Callable[[], float] = time.time
@@ -37,7 +36,7 @@ class MemoryRecords:
         process.reset_after_fork(self)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Put a row there as it is, as anybody may do in the tables of the other stores."""
+        """Write a row unchanged, as any program can do in the tables of the other stores."""
         with self._lock:
             self._drop(row["id"])
             self._rows[row["id"]] = copy.deepcopy(dict(row))
@@ -46,6 +45,7 @@ class MemoryRecords:
     async def register(
         self, record: Mapping[str, Any], nonce: str, timeout: float
     ) -> Record | None:
+        """Write the record, and return it as stored. See `protocol.Records.register`."""
         with self._lock:
             row = self._rows.get(record["id"])
             if row is not None and row.get(records.TOMBSTONE) == nonce:
@@ -53,11 +53,13 @@ class MemoryRecords:
             return self._write(record, row)
 
     async def keep(self, record: Mapping[str, Any], timeout: float) -> Record | None:
+        """Write the record if it exists, and return it as stored; None if it does not exist."""
         with self._lock:
             row = self._rows.get(record["id"])
             return None if row is None or records.TOMBSTONE in row else self._write(record, row)
 
     async def remove(self, key: str | int, nonce: str | None, timeout: float) -> bool:
+        """Delete the record, and return whether it existed. See `protocol.Records.remove`."""
         with self._lock:
             row = self._drop(key)
             if nonce is not None:
@@ -69,22 +71,27 @@ class MemoryRecords:
             return True
 
     async def least(self, role: str, timeout: float) -> Record | None:
+        """Return the healthy record of `role` with the lowest load; None if there is none."""
         return min(await self.healthy(role, timeout), key=records.by_load, default=None)
 
     async def sample(self, role: str, count: int, timeout: float) -> list[Record]:
+        """Return at most `count` healthy records of `role`, drawn at random."""
         found = await self.healthy(role, timeout)
         return random.sample(found, min(count, len(found)))
 
     async def healthy(
         self, role: str | None, timeout: float, *, key: str | None = None
     ) -> list[Record]:
+        """Return the healthy records of `role` (None: of every role), or the one with id `key`."""
         seen = self._judged(role)
         return [one.record for one in seen if one.remaining > 0 and key in (None, one.record["id"])]
 
     async def roster(self, role: str | None, timeout: float) -> list[RecordWithRemaining]:
+        """Return the records of `role` (None: of every role), healthy or not."""
         return self._judged(role)
 
     async def purge(self, ttls: float, timeout: float) -> int:
+        """Delete the records that were silent for more than `ttls` of their own ttls."""
         with self._lock:
             stale = [
                 seen.record
@@ -97,11 +104,13 @@ class MemoryRecords:
             return len(stale)
 
     async def bad(self, timeout: float) -> list[Record]:
+        """Return the records that have a problem."""
         now = self._time()
         with self._lock:
             return [copy.deepcopy(row) for row in self._rows.values() if records.problems(row, now)]
 
     async def publish(self, record: Mapping[str, Any], remaining: float, timeout: float) -> bool:
+        """Write the record of a leader under its role. See `protocol.Records.publish`."""
         with self._lock:
             row = self._rows.get(record["role"])
             if row is not None and records.TOMBSTONE not in row:
@@ -117,6 +126,7 @@ class MemoryRecords:
             return True
 
     async def withdraw(self, role: str, token: int, timeout: float) -> bool:
+        """Delete the record of a leader, unless a later leader wrote it."""
         with self._lock:
             row = self._rows.get(role)
             if row is None or not records.is_published(row) or row["token"] > token:
@@ -126,11 +136,12 @@ class MemoryRecords:
             return True
 
     async def watch(self, role: str) -> AsyncIterator[None]:
+        """Yield at once, and whenever a service of `role` appears or disappears."""
         hint = asyncio.Event()
         loop = asyncio.get_running_loop()
 
         def tell() -> None:
-            with contextlib.suppress(RuntimeError):  # that loop has closed without closing its feed
+            with contextlib.suppress(RuntimeError):  # the loop was closed, but not its feed
                 loop.call_soon_threadsafe(hint.set)
 
         entry = (role, tell)
@@ -146,7 +157,7 @@ class MemoryRecords:
                 self._watchers.remove(entry)
 
     def after_fork(self) -> None:
-        """A fork has a copy of the memory: what it says about others is worth nothing there."""
+        """Forget everything, in a forked child: its copy says nothing about others."""
         self._rows, self._roles, self._runs_out, self._watchers = {}, {}, {}, []
         self._lock = threading.RLock()
 
@@ -189,7 +200,7 @@ class MemoryRecords:
         beat, runs_out = self._runs_out.get(row["id"], (None, 0.0))
         if beat == row["last_heartbeat"]:
             return runs_out - self._now()
-        # Written by somebody else: his time is all there is to go by.
+        # Another program wrote the record, so only its own time is known.
         return float(row["ttl"] - (self._time() - row["last_heartbeat"]).total_seconds())
 
     @staticmethod

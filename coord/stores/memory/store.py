@@ -1,5 +1,7 @@
-"""Leases in this process's memory: for tests, for `memory://`, and as the oracle that the other
-stores are held to."""
+"""Leases in the memory of this process: for tests and for `memory://`.
+
+Tests compare the other stores with this one.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from coord.core import history, swaps
 from coord.core.history import PastTerm
@@ -17,14 +20,20 @@ from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.runtime import clock
 from coord.stores.memory.announcements import MemoryAnnouncements
 from coord.stores.memory.records import MemoryRecords
-from coord.stores.protocol import Announcements, Records
+
+if TYPE_CHECKING:
+    from coord.stores.memory.announcements import MemoryAnnouncements
+    from coord.stores.memory.records import MemoryRecords
+
+_shared: dict[str, MemoryStore] = {}
+"""The stores of `memory://name`, by name."""
+_shared_lock = threading.Lock()
 
 
 class MemoryStore:
-    """All coordinators that are given the same instance share its leases, from whatever threads and
-    loops.
+    """Leases in memory. All coordinators that use the same instance share its leases.
 
-    `now` is the store's own clock, in seconds; `wall` is what people read.
+    They may run on any threads and event loops.
     """
 
     max_clock_skew: float | None = 0.0
@@ -33,19 +42,25 @@ class MemoryStore:
     def __init__(
         self, now: Callable[[], float] = clock.total_seconds, wall: Callable[[], float] = time.time
     ) -> None:
+        """Create an empty store.
+
+        Args:
+            now: The clock by which leases expire, in seconds.
+            wall: The clock for times that people read, in seconds since 1970.
+        """
         self._now, self._wall = now, wall
         self._rows: dict[str, tuple[Lease, float]] = {}
         self._past: dict[str, list[history.Entry]] = {}
         self._watchers: list[tuple[frozenset[str] | None, Callable[[Lease], None]]] = []
         self._lock = threading.RLock()
-        self._keepers_lock = threading.Lock()
         self._announcements: MemoryAnnouncements | None = None
-        self._tables: dict[str, MemoryRecords] = {}
+        self._records: dict[str, MemoryRecords] = {}
 
     async def open(self, timeout: float) -> None:
-        """Always open."""
+        """Do nothing: the store is always open."""
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
+        """Apply one claim. See `protocol.Store.claim`."""
         with self._lock:
             row, wall = self._row(claim.role), self._wall()
             return self._swap(
@@ -53,11 +68,15 @@ class MemoryStore:
             )
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
+        """Apply renewals. See `protocol.Store.renew`."""
         with self._lock:
-            rows = [(self._row(one.role), one) for one in renewals]
-            return [self._swap(row, swaps.renew(row, one, self._wall())) for row, one in rows]
+            rows = [(self._row(renewal.role), renewal) for renewal in renewals]
+            return [
+                self._swap(row, swaps.renew(row, renewal, self._wall())) for row, renewal in rows
+            ]
 
     async def release(self, release: Release, timeout: float) -> Result:
+        """Apply one release. See `protocol.Store.release`."""
         with self._lock:
             row, wall = self._row(release.role), self._wall()
             return self._swap(
@@ -65,6 +84,7 @@ class MemoryStore:
             )
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
+        """Return the leases of `roles` (None: of every role)."""
         with self._lock:
             return [
                 self._row(role)
@@ -73,11 +93,13 @@ class MemoryStore:
             ]
 
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
+        """Return the past terms of `roles` (None: of every role)."""
         with self._lock:
             wanted = self._past if roles is None else [role for role in roles if role in self._past]
             return [term for role in wanted for term in history.parse(role, self._past[role])]
 
     async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
+        """Yield the leases of `roles` (None: of every role), and again whenever one changes."""
         queue: asyncio.Queue[Lease] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
@@ -97,28 +119,33 @@ class MemoryStore:
             with self._lock:
                 self._watchers.remove(entry)
 
-    def announcements(self) -> Announcements:
-        """Return the announcements of this store: the same ones at every call."""
-        with self._keepers_lock:
+    async def close(self) -> None:
+        """Do nothing: there is nothing to release."""
+
+    def abandon(self) -> None:
+        """Forget everything, in a forked child: its copy says nothing about others."""
+        self._rows, self._past, self._watchers = {}, {}, []
+        self._lock = threading.RLock()
+        self._announcements = None
+        self._records = {}
+
+    def announcements(self) -> MemoryAnnouncements:
+        """Return the announcements of this store; always the same instance."""
+        from coord.stores.memory.announcements import MemoryAnnouncements  # many use leases only
+
+        with self._lock:
             if self._announcements is None:
                 self._announcements = MemoryAnnouncements(self._now, self._wall)
             return self._announcements
 
-    def records(self, table: str) -> Records:
-        """Return the service records of `table`: the same ones at every call."""
-        with self._keepers_lock:
-            return self._tables.setdefault(table, MemoryRecords())
+    def records(self, table: str) -> MemoryRecords:
+        """Return the service records in `table`; always the same instance for a table."""
+        from coord.stores.memory.records import MemoryRecords  # many use leases only
 
-    async def close(self) -> None:
-        """Nothing to let go of."""
-
-    def abandon(self) -> None:
-        """A fork has a copy of the memory: what it says about others is worth nothing there."""
-        self._rows, self._past, self._watchers = {}, {}, []
-        self._lock = threading.RLock()
-        self._keepers_lock = threading.Lock()
-        self._announcements = None
-        self._tables = {}
+        with self._lock:
+            if table not in self._records:
+                self._records[table] = MemoryRecords(self._now, self._wall)
+            return self._records[table]
 
     def _row(self, role: str) -> Lease:
         if role not in self._rows:
@@ -127,11 +154,11 @@ class MemoryStore:
         return lease if lease.vacant else replace(lease, remaining=runs_out - self._now())
 
     def _remembered(
-        self, row: Lease, asked: Claim | Release, after: Lease | None, wall: float
+        self, row: Lease, operation: Claim | Release, after: Lease | None, wall: float
     ) -> Lease | None:
         if after is not None:
             self._past[row.role] = history.after_swap(
-                self._past.get(row.role, []), row, asked, after, wall
+                self._past.get(row.role, []), row, operation, after, wall
             )
         return after
 
@@ -143,3 +170,17 @@ class MemoryStore:
             if roles is None or row.role in roles:
                 tell(after)
         return Answer(True, after)
+
+
+def open_url(url: str) -> MemoryStore:
+    """Return the store that `url` names.
+
+    Args:
+        url: `memory://` for a new store; `memory://name` for one that everything in this process
+            shares which uses that name.
+    """
+    name = url.partition(":")[2].removeprefix("//")
+    if not name:
+        return MemoryStore()
+    with _shared_lock:
+        return _shared.setdefault(name, MemoryStore())

@@ -1,35 +1,41 @@
-"""The board in RethinkDB: the table `coord_board`, where notices run out at `posted_at + ttl` by
-`r.now()`.
+"""Announcements in RethinkDB: one row each, which expires at `posted_at + ttl` by `r.now()`.
 
-Writes are soft: what a crash of the server takes with it is posted again, or runs out unread. Rows
-that anybody wrote
-may hold anything: every condition here is total.
+Writes have soft durability. An announcement that a crash of the server loses is posted again, or
+would have expired. People may write any row into the table, so every condition here must hold for
+rows of any form.
 """
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from coord.core import announcements
 from coord.core.announcements import MAX_COUNTED, Announcement, counted_roles, key_prefix
-from coord.errors import CoordError, StoreUnavailable
 from coord.stores.rethinkdb import driver, errors
 from coord.stores.rethinkdb.driver import JsonTemplate
-from coord.stores.rethinkdb.errors import QueryError
-from coord.stores.rethinkdb.store import RethinkDBStore
+from coord.stores.rethinkdb.pool import Pool
+from coord.stores.rethinkdb.url import RethinkURL
 
-_LAST = "\uffff"
-"""After every key that begins as a role's candidates do."""
+_AFTER_ALL_KEYS = "\uffff"
+"""Sorts after every character of a key, so that `prefix + this` ends the range of a prefix."""
 
 
 class RethinkDBAnnouncements:
-    """The board of the database that a `RethinkDBStore` is for; over its connection."""
+    """The announcements of one database.
 
-    def __init__(self, store: RethinkDBStore) -> None:
-        self._pool, self._url = store._pool, store._url
+    Implements `coord.stores.protocol.Announcements`.
+
+    Args:
+        pool: The connections to use, those of the store.
+        url: Names the database and the table.
+    """
+
+    def __init__(self, pool: Pool, url: RethinkURL) -> None:
+        self._pool = pool
+        self._url = url
 
     @cached_property
     def _r(self) -> Any:
@@ -37,126 +43,137 @@ class RethinkDBAnnouncements:
 
     @property
     def _table(self) -> Any:
-        return self._r.db(self._url.database).table(self._url.board)
-
-    @cached_property
-    def _insertion(self) -> JsonTemplate:
-        now = {"posted_at": self._r.now()}
-
-        def waiting(begin: Any) -> Any:
-            return self._table.between(begin, begin + _LAST).limit(MAX_COUNTED).count()
-
-        def insertion(asked: Any) -> Any:
-            posted = self._table.insert(
-                asked["notices"].map(lambda one: one.merge(now)),
-                conflict="replace",
-                durability="soft",
-            )
-            return posted.do(lambda report: report.merge({"waiting": asked["places"].map(waiting)}))
-
-        return JsonTemplate(insertion)
+        return self._r.db(self._url.database).table(self._url.announcements_table)
 
     async def post(self, notices: Sequence[Announcement], timeout: float) -> dict[str, int]:
+        """Write announcements, each in place of the one with the same key.
+
+        Returns:
+            The number of candidates that are announced for each counted role.
+        """
         if not notices:
             return {}
         roles = counted_roles(notices)
-        asked = {
-            "notices": [_row(one) for one in notices],
-            "places": [key_prefix(role) for role in roles],
+        parameters = {
+            "rows": [_row(announcement) for announcement in notices],
+            "prefixes": [key_prefix(role) for role in roles],
         }
-        report = await self._written(self._insertion.fill(asked), timeout)
-        return dict(zip(roles, report["waiting"], strict=True))
+        report = await self._write(self._insertion.fill(parameters), timeout)
+        return dict(zip(roles, report["candidates"], strict=True))
 
     async def withdraw(self, keys: Collection[str], timeout: float) -> None:
+        """Delete the announcements with these keys."""
         if keys:
-            await self._written(
-                self._table.get_all(*sorted(keys)).delete(durability="soft"), timeout
-            )
+            await self._write(self._table.get_all(*sorted(keys)).delete(durability="soft"), timeout)
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Announcement]:
+        """Return the announcements about these roles, or about every role for None."""
         if roles is not None and not roles:
             return []
-        r, found = self._r, self._table.filter(lambda row: self._left(row).gt(0))
+        r, rows = self._r, self._table.filter(lambda row: self._remaining(row).gt(0))
         if roles is not None:
-            wanted = sorted(set(roles))
-            found = found.filter(lambda row: r.expr(wanted).contains(row["role"].default(None)))
-        query = found.map(lambda row: {"row": row, "left": self._left(row)})
-        try:
-            answer = await self._pool.read(query, timeout)
-        except QueryError as trouble:
-            raise trouble.error() from None
-        return [one for each in answer if (one := _notice(each["row"], each["left"])) is not None]
+            names = sorted(set(roles))
+            rows = rows.filter(lambda row: r.expr(names).contains(row["role"].default(None)))
+        query = rows.map(lambda row: {"row": row, "remaining": self._remaining(row)})
+        decoded = (
+            _announcement(answer["row"], answer["remaining"])
+            for answer in await self._pool.read(query, timeout)
+        )
+        return [announcement for announcement in decoded if announcement is not None]
 
     async def watch(self) -> AsyncIterator[Announcement]:
-        # `r.now()` is when the feed began, all along: of the rows that were there, it leaves out
-        # what had run out.
-        loud = self._table.filter(
-            lambda row: self._r.and_(row["loud"].default(False).eq(True), self._left(row).gt(0))
+        """Yield the urgent announcements: those that exist, then each that is posted.
+
+        Raises:
+            StoreUnavailable: The feed broke off. Open a new one.
+            StoreRefused: The table is missing, or may not be read.
+        """
+        # In a feed, `r.now()` is always the time at which the feed was opened. So this leaves out
+        # what had expired by then, and passes everything that is posted later.
+        urgent = self._table.filter(
+            lambda row: self._r.and_(
+                row["urgent"].default(False).eq(True), self._remaining(row).gt(0)
+            )
         )
-        changes = loud.changes(include_initial=True, squash=False)
-        told = changes.map(lambda one: one.merge({"left": self._left(one["new_val"].default({}))}))
-        try:
-            feed = self._pool.feed(told)
-            try:
-                async for change in feed:
-                    if change.get("error"):
-                        raise errors.lost("the server lost part of the feed")
-                    if (row := change.get("new_val")) and (
-                        one := _notice(row, change["left"])
-                    ) is not None:
-                        yield one
-            finally:
-                await feed.aclose()
-        except QueryError as trouble:
-            if trouble.refused is not None:
-                raise trouble.error() from None
-            raise StoreUnavailable(f"the feed broke off: {trouble.detail}") from None
-        except (CoordError, asyncio.CancelledError):
-            raise
-        except Exception as err:
-            raise StoreUnavailable(f"the feed broke off ({type(err).__name__})") from None
+        changes = urgent.changes(include_initial=True, squash=False).map(
+            lambda change: change.merge(
+                {"remaining": self._remaining(change["new_val"].default({}))}
+            )
+        )
+        async with contextlib.aclosing(self._pool.feed(changes, refusals=True)) as feed:
+            async for change in feed:
+                row = change.get("new_val")
+                if row and (announcement := _announcement(row, change["remaining"])) is not None:
+                    yield announcement
 
     async def purge(self, timeout: float) -> int:
-        # Judged again where it is deleted: it may have been posted anew since it was found.
-        def gone(row: Any) -> Any:
-            return self._left(row).le(0)
+        """Delete the announcements that have expired, and return how many there were."""
 
-        deleted = self._table.filter(gone).replace(
-            lambda row: self._r.branch(gone(row), None, row), durability="soft"
+        def is_expired(row: Any) -> Any:
+            return self._remaining(row).le(0)
+
+        # The row is judged again where it is deleted: it may have been posted again in between.
+        deletion = self._table.filter(is_expired).replace(
+            lambda row: self._r.branch(is_expired(row), None, row), durability="soft"
         )
-        return int((await self._written(deleted, timeout))["deleted"])
+        return int((await self._write(deletion, timeout))["deleted"])
 
-    # -- inside
-    # ------------------------------------------------------------------------------------------------
+    @cached_property
+    def _insertion(self) -> JsonTemplate:
+        posted_at = {"posted_at": self._r.now()}
 
-    def _left(self, row: Any) -> Any:
-        """Seconds until it runs out; 0 for what is no notice."""
+        def count_candidates(prefix: Any) -> Any:
+            keys = self._table.between(prefix, prefix + _AFTER_ALL_KEYS)
+            return keys.limit(MAX_COUNTED).count()
+
+        def insert(parameters: Any) -> Any:
+            written = self._table.insert(
+                parameters["rows"].map(lambda row: row.merge(posted_at)),
+                conflict="replace",
+                durability="soft",
+            )
+            return written.do(
+                lambda report: report.merge(
+                    {"candidates": parameters["prefixes"].map(count_candidates)}
+                )
+            )
+
+        return JsonTemplate(insert)
+
+    def _remaining(self, row: Any) -> Any:
+        """Return the seconds until the row expires; 0 for a row that is no announcement."""
         r = self._r
-        kinds = r.and_(
+        is_valid = r.and_(
             row["ttl"].default(None).type_of().eq("NUMBER"),
             row["posted_at"].default(None).type_of().eq("PTYPE<TIME>"),
         )
-        return r.branch(kinds, row["ttl"] - (r.now() - row["posted_at"]), 0)
+        return r.branch(is_valid, row["ttl"] - (r.now() - row["posted_at"]), 0)
 
-    async def _written(self, query: Any, timeout: float) -> Mapping[str, Any]:
-        try:
-            report: Mapping[str, Any] = await self._pool.run(query, timeout)
-        except QueryError as trouble:
-            raise trouble.error() from None
+    async def _write(self, query: Any, timeout: float) -> Mapping[str, Any]:
+        report: Mapping[str, Any] = await self._pool.run(query, timeout)
         if report["errors"]:
             raise errors.from_row(report["first_error"]).error()
         return report
 
 
-def _row(one: Announcement) -> dict[str, Any]:
-    fields = {"role": one.role, "kind": one.kind, "ttl": one.ttl, "loud": one.loud}
-    return {"id": one.key, **fields, "body": announcements.encode_body(one.body)}
+def _row(announcement: Announcement) -> dict[str, Any]:
+    return {
+        "id": announcement.key,
+        "role": announcement.role,
+        "kind": announcement.kind,
+        "ttl": announcement.ttl,
+        "urgent": announcement.loud,
+        "body": announcements.encode_body(announcement.body),
+    }
 
 
-def _notice(row: Mapping[str, Any], left: float) -> Announcement | None:
-    at = row.get("posted_at")
-    posted_at = at.get("epoch_time") if isinstance(at, Mapping) else None
-    key, role, kind, body, ttl, loud = (
-        row.get(name) for name in ("id", "role", "kind", "body", "ttl", "loud")
+def _announcement(row: Mapping[str, Any], remaining: float) -> Announcement | None:
+    """Return the announcement in a row; None if the row holds none."""
+    time = row.get("posted_at")
+    posted_at = time.get("epoch_time") if isinstance(time, Mapping) else None
+    key, role, kind, body, ttl, urgent = (
+        row.get(name) for name in ("id", "role", "kind", "body", "ttl", "urgent")
     )
-    return announcements.decode_announcement(key, role, kind, body, ttl, loud, posted_at, left)
+    return announcements.decode_announcement(
+        key, role, kind, body, ttl, urgent, posted_at, remaining
+    )

@@ -34,7 +34,7 @@ def ssl_context(ca_certs: str | None) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=ca_certs)
     except (OSError, ssl.SSLError) as err:
         raise QueryError(
-            f"ca_certs cannot be used: {describe(err)}", unknown=False, refused=AccessDenied
+            f"ca_certs cannot be used: {describe(err)}", unknown=False, permanent=AccessDenied
         ) from None
 
 
@@ -61,7 +61,7 @@ async def log_in(
             answer = await greet(request)
     except ReqlAuthError:
         detail = f"{address} refuses the user {url.user!r}: wrong user or password"
-        raise QueryError(detail, unknown=False, refused=AccessDenied) from None
+        raise QueryError(detail, unknown=False, permanent=AccessDenied) from None
     except (OSError, EOFError) as err:
         hint = "" if url.tls else " (does it want TLS? then add tls=1)"
         raise errors.unreachable(
@@ -87,7 +87,6 @@ def describe(err: BaseException) -> str:
 # -- One connection to one server: queries are pipelined, an answer is told from every other by its
 # query's number. Numbers are never used twice on a connection, and a query that was given up takes
 # its number with it: its late answer is for nobody. Closing never waits.
-#
 
 _HEADER = struct.Struct("<QL")
 _CONTINUE = b"[2]"
@@ -121,23 +120,23 @@ class Connection(asyncio.Protocol):
     @classmethod
     async def open(cls, url: RethinkURL, address: Address) -> Connection:
         """Connect and log in. Takes as long as it takes: the caller bounds it. Raises `Trouble`."""
-        wire = cls(address)
+        connection = cls(address)
         try:
             transport, _ = await asyncio.get_running_loop().create_connection(
-                lambda: wire,
+                lambda: connection,
                 address.host,
                 address.port,
                 ssl=ssl_context(url.ca_certs) if url.tls else None,
             )
             set_socket_options(transport.get_extra_info("socket"))
-            await log_in(wire._greet, url, address)
+            await log_in(connection._greet, url, address)
         except (OSError, ssl.CertificateError) as err:
-            wire.close()
+            connection.close()
             raise errors.unreachable(f"cannot connect to {address}: {describe(err)}") from None
         except BaseException:
-            wire.close()
+            connection.close()
             raise
-        return wire
+        return connection
 
     @property
     def usable(self) -> bool:
@@ -201,8 +200,7 @@ class Connection(asyncio.Protocol):
             self._end()
             self._fail(errors.lost("the connection was closed"))
 
-    # -- what asyncio tells it
-    # -----------------------------------------------------------------------------------
+    # -- What asyncio tells it
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -230,8 +228,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._broken(exc)
 
-    # -- inside
-    # --------------------------------------------------------------------------------------------------
+    # -- Inside
 
     def _broken(self, err: Exception | None) -> None:
         self._closed = True
@@ -302,10 +299,10 @@ class Connection(asyncio.Protocol):
             if self.retired and not self._waiting:
                 self.close()
 
-    def _fail(self, trouble: QueryError) -> None:
+    def _fail(self, error: QueryError) -> None:
         for question in self._waiting.values():
             if not question.answer.done():
-                question.answer.set_exception(trouble)
+                question.answer.set_exception(error)
 
 
 class _PendingQuery:

@@ -1,5 +1,4 @@
-"""A look at all that leases in RethinkDB depend on, for `coord doctor`: what is well, what is not,
-what to do."""
+"""Checks of everything that leases in RethinkDB depend on, for `coord doctor`."""
 
 from __future__ import annotations
 
@@ -9,24 +8,36 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-from coord.errors import AccessDenied, StoreRefused
+from coord.errors import AccessDenied, CoordError, StoreRefused
 from coord.stores.protocol import Finding, Level
 from coord.stores.rethinkdb import driver, setup
-from coord.stores.rethinkdb.errors import QueryError
 from coord.stores.rethinkdb.pool import Pool
-from coord.stores.rethinkdb.setup import MOST_REPLICAS, SERVICES
-from coord.stores.rethinkdb.url import SETTINGS, Address, RethinkURL, parse_url
+from coord.stores.rethinkdb.setup import MAX_DEFAULT_REPLICAS
+from coord.stores.rethinkdb.url import (
+    REQUIRED_SETTINGS,
+    SERVICES_TABLE,
+    Address,
+    RethinkURL,
+    parse_url,
+)
 
 OLDEST = (2, 4)
-"""The oldest server that coord was tried on."""
+"""The oldest version of a server that coord was tested with."""
 
 
 async def check(url: RethinkURL | str, timeout: float = 10.0) -> list[Finding]:
-    """Look at all of it, each query bounded by `timeout` seconds. Raises `BadArgument` for a bad
-    URL, nothing else.
+    """Check servers, clocks and tables. Changes nothing.
 
-    Changes nothing. A user who may only read and write the tables sees what such a user can see,
-    and a warning for the rest."""
+    A user who may only read and write the tables gets a warning for each thing that only an admin
+    can see.
+
+    Args:
+        url: The database.
+        timeout: Seconds that each query may take.
+
+    Raises:
+        BadArgument: The URL is invalid. Nothing else is raised.
+    """
     return [
         finding
         async for finding in _Checkup(
@@ -65,14 +76,16 @@ class _Checkup:
             self.pool = reached[0][0]
             async for one in self._servers():
                 yield one
-            for name in dict.fromkeys((self.url.table, SERVICES, self.url.board)):
+            for name in dict.fromkeys(
+                (self.url.table, SERVICES_TABLE, self.url.announcements_table)
+            ):
                 async for one in self._table(name):
                     yield one
         finally:
             for pool in pools:
                 await pool.close()
 
-    async def ask(self, term: Any) -> Any:
+    async def _read(self, term: Any) -> Any:
         return await self.pool.read(term, self.timeout)
 
     async def _host(self, pool: Pool) -> tuple[list[Finding], tuple[Address, float, float] | None]:
@@ -85,13 +98,13 @@ class _Checkup:
             before = time.time()
             theirs = await pool.run(self.r.now().to_epoch_time(), self.timeout)
             after = time.time()
-        except QueryError as trouble:
+        except CoordError as error:
             advice = (
                 "check user, password and TLS"
-                if trouble.refused
-                else "is it up, and is the address right?"
+                if isinstance(error, StoreRefused)
+                else "check that the server runs, and the address"
             )
-            return [Finding("error", what, trouble.detail, advice)], None
+            return [Finding("error", what, str(error), advice)], None
         offset = (host, theirs - (before + after) / 2, (after - before) / 2)
         return [
             Finding(
@@ -114,20 +127,18 @@ class _Checkup:
         if skew is None:
             return [Finding("ok", "clocks", f"{detail}; takeover by the servers' clocks is off")]
         if max(spread, farthest) - unsure > skew / 2:
-            advice = (
-                f"run NTP everywhere, or give a larger max_clock_skew in the URL (it is {skew:g} s)"
-            )
+            advice = f"run NTP on all machines, or raise max_clock_skew in the URL ({skew:g} s)"
             return [Finding("warn", "clocks", f"{detail}, of {skew:g} s allowed", advice)]
         return [Finding("ok", "clocks", f"{detail}, of {skew:g} s allowed")]
 
     async def _servers(self) -> AsyncIterator[Finding]:
         self.servers: int | None = None
         try:
-            rows = await self.ask(
+            rows = await self._read(
                 self.r.db("rethinkdb").table("server_status").pluck("name", {"process": "version"})
             )
-        except QueryError as trouble:
-            yield self._unseen("servers", trouble)
+        except CoordError as error:
+            yield self._unseen("servers", error)
             return
         self.servers = len(rows)
         versions = sorted({str(row["process"]["version"]) for row in rows})
@@ -140,40 +151,51 @@ class _Checkup:
             yield Finding("ok", "servers", f"{len(rows)}: {shown}")
         if len(rows) == 2:
             yield Finding(
-                "warn", "servers", "of two servers neither can go on alone", "have one, or three"
+                "warn",
+                "servers",
+                "with two servers, neither can continue without the other",
+                "use one server, or three",
             )
 
     async def _table(self, name: str) -> AsyncIterator[Finding]:
         what, table = f"table {name}", self.r.db(self.url.database).table(name)
         try:
-            await self.ask(
+            await self._read(
                 table.get(["coord", "doctor"]).replace(lambda row: row)
             )  # no such row: nothing is written
-            yield Finding("ok", what, "is there, and can be read and written")
-        except QueryError as trouble:
+            yield Finding("ok", what, "exists, and can be read and written")
+        except CoordError as error:
             level: Level = "error" if name == self.url.table else "warn"
-            advice = "grant it read and write" if trouble.refused is AccessDenied else self.init
+            advice = "grant it read and write" if isinstance(error, AccessDenied) else self.init
             yield Finding(
-                level, what, trouble.detail, advice if trouble.refused else "see the server's log"
+                level,
+                what,
+                str(error),
+                advice if isinstance(error, StoreRefused) else "see the server's log",
             )
             return
         async for one in self._replicas(what, table):
             yield one
-        if name == SERVICES and "role" not in await self._or_nothing(table.index_list()):
+        if name == SERVICES_TABLE and "role" not in await self._or_nothing(table.index_list()):
             yield Finding(
                 "error", what, "has no index role: services cannot be looked up", self.init
             )
         try:
-            config = await self.ask(table.config())
-        except QueryError as trouble:
-            yield self._unseen(f"settings of {name}", trouble)
+            config = await self._read(table.config())
+        except CoordError as error:
+            yield self._unseen(f"settings of {name}", error)
             return
         wrong = [
-            f"{key} is {config[key]}" for key, right in SETTINGS.items() if config[key] != right
+            f"{key} is {config[key]}"
+            for key, right in REQUIRED_SETTINGS.items()
+            if config[key] != right
         ]
         if wrong and name == self.url.table:
             yield Finding(
-                "error", what, f"{', '.join(wrong)}: a killed server loses tokens", self.init
+                "error",
+                what,
+                f"{', '.join(wrong)}: a server that is killed loses tokens",
+                self.init,
             )
         elif not wrong:
             yield Finding("ok", what, "acknowledges when a majority has it on disk")
@@ -187,13 +209,17 @@ class _Checkup:
                 "warn",
                 what,
                 "has a write hook that is not coord's",
-                "see that it lets coord's writes pass",
+                "check that it accepts the writes of coord",
             )
         if hook is None:
             return Finding(
-                "ok", what, "has no guard against deletes and falling tokens (coord init --guard)"
+                "ok",
+                what,
+                "has no write hook against deletes and falling tokens (coord init --guard)",
             )
-        return Finding("ok", what, "is guarded: the server refuses deletes and falling tokens")
+        return Finding(
+            "ok", what, "has the write hook: the server rejects deletes and falling tokens"
+        )
 
     async def _replicas(self, what: str, table: Any) -> AsyncIterator[Finding]:
         status = await self._or_nothing(table.status())
@@ -202,12 +228,10 @@ class _Checkup:
         states = status["status"]
         replicas = min(len(shard["replicas"]) for shard in status["shards"])
         if not states["ready_for_writes"]:
-            yield Finding(
-                "error", what, "has no primary that can write just now", "bring its servers back"
-            )
+            yield Finding("error", what, "has no primary that can write", "start its servers again")
         elif not states["all_replicas_ready"]:
-            yield Finding("warn", what, "not every replica is ready", "are all servers up?")
-        wanted = min(MOST_REPLICAS, self.servers or 0)
+            yield Finding("warn", what, "not every replica is ready", "check that all servers run")
+        wanted = min(MAX_DEFAULT_REPLICAS, self.servers or 0)
         if replicas < wanted:
             yield Finding(
                 "warn",
@@ -220,19 +244,19 @@ class _Checkup:
 
     async def _or_nothing(self, term: Any) -> Any:
         try:
-            return await self.ask(term)
-        except QueryError:
+            return await self._read(term)
+        except CoordError:
             return []
 
-    def _unseen(self, what: str, trouble: QueryError) -> Finding:
-        if trouble.refused is AccessDenied:
+    def _unseen(self, what: str, error: CoordError) -> Finding:
+        if isinstance(error, AccessDenied):
             return Finding(
                 "warn",
                 what,
                 f"{self.url.user} may not see them",
-                "run doctor as an admin to check them",
+                "run coord doctor as an admin to check them",
             )
-        return Finding("warn", what, trouble.detail)
+        return Finding("warn", what, str(error))
 
 
 def _version(text: str) -> tuple[int, ...]:

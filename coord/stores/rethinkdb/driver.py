@@ -76,7 +76,7 @@ class JsonTemplate:
         """The query, ready to be sent.
 
         The parameters go as a JSON text within the JSON: `$reql_type$` in them means nothing until
-        the server reads that text, and nesting deeper than the driver allows is no trouble."""
+        the server reads that text, and nesting deeper than the driver allows is no error."""
         text = json.dumps(parameters, allow_nan=False)
         return self._before + json.dumps(text).encode() + self._after
 

@@ -1,8 +1,9 @@
-"""What a server's answer, or the lack of one, means: not done, unknown, or refused for good (rule
-8).
+"""What an error of the server, or a missing answer, means for a query.
 
-The server's error texts may hold rows, and the driver's hold the whole query: only those that name
-nothing but tables and servers are passed on."""
+A query was not applied, or it may have been applied, or it is rejected for good (rule 8). The
+server's error texts may hold rows, and those of the driver hold the whole query. Only texts that
+name nothing but tables and servers are passed on.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +22,27 @@ QUERY_LOGIC, NON_EXISTENCE, USER = 3_000_000, 3_100_000, 5_000_000
 INTERNAL, RESOURCE_LIMIT = 1_000_000, 2_000_000
 
 REFUSAL = "coord: "
-"""What our own update functions raise begins with this."""
+"""Errors that coord's own update functions raise begin with this."""
+_SIGNS_OF_LOST_CONTACT = (
+    "lost contact",
+    "not available",
+    "unavailable",
+    "timed out",
+    "may or may not",
+)
 
 
 class QueryError(Exception):
-    """A query that brought no answer. `unknown`: it may have been applied, or may yet be.
-    `refused`: for good, and how.
+    """A query without an answer.
 
-    `elsewhere`: another server, or a new connection, may do better.
+    Only swaps, and the set-up, see it. Everybody else gets one of coord's exceptions (`error`).
+
+    Attributes:
+        detail: What happened, for people. Holds no password and no data.
+        unknown: Whether the query may have been applied, or may still be (rule 8).
+        permanent: The exception if the server rejects the query for good; None if the same query
+            may succeed later.
+        retryable: Whether another server, or a new connection, may answer.
     """
 
     def __init__(
@@ -36,93 +50,102 @@ class QueryError(Exception):
         detail: str,
         *,
         unknown: bool,
-        refused: type[StoreRefused] | None = None,
-        elsewhere: bool = False,
+        permanent: type[StoreRefused] | None = None,
+        retryable: bool = False,
     ) -> None:
         super().__init__(detail)
-        self.detail, self.unknown, self.refused, self.elsewhere = (
-            detail,
-            unknown,
-            refused,
-            elsewhere,
-        )
+        self.detail = detail
+        self.unknown = unknown
+        self.permanent = permanent
+        self.retryable = retryable
 
     def failure(self) -> Failure:
-        """For a swap."""
-        return Failure(unknown=self.unknown, detail=self.detail, permanent=self.refused is not None)
+        """Return the result of a swap that failed in this way."""
+        return Failure(
+            unknown=self.unknown, detail=self.detail, permanent=self.permanent is not None
+        )
 
     def error(self) -> CoordError:
-        """For a read, or for opening."""
-        return (self.refused or StoreUnavailable)(self.detail)
+        """Return the exception of a read, or of opening a store, that failed in this way."""
+        return (self.permanent or StoreUnavailable)(self.detail)
 
 
-def not_set_up(what: str, url: RethinkURL) -> str:
-    """The message that names the command that mends it."""
-    return f"{what}: run `coord init --url '{url.redacted}'`"
+def not_set_up(problem: str, url: RethinkURL) -> str:
+    """Return a message that names the command that fixes the problem."""
+    return f"{problem}: run `coord init --url '{url.redacted}'`"
 
 
 def unreachable(detail: str) -> QueryError:
-    """Nothing was sent."""
-    return QueryError(detail, unknown=False, elsewhere=True)
+    """Return the error for a query that was not sent."""
+    return QueryError(detail, unknown=False, retryable=True)
 
 
 def lost(detail: str) -> QueryError:
-    """Something was sent."""
-    return QueryError(detail, unknown=True, elsewhere=True)
+    """Return the error for a query that was sent and whose answer is missing."""
+    return QueryError(detail, unknown=True, retryable=True)
 
 
 def from_response(response: Mapping[str, Any], url: RethinkURL) -> QueryError:
-    """The trouble that a response of type CLIENT_ERROR, COMPILE_ERROR or RUNTIME_ERROR tells of."""
+    """Return the error for a response of type CLIENT_ERROR, COMPILE_ERROR or RUNTIME_ERROR."""
     if response.get("t") in (CLIENT_ERROR, COMPILE_ERROR):
-        return QueryError(
-            "the server does not understand this query", unknown=False, refused=StoreRefused
-        )
+        detail = "the server does not understand this query"
+        return QueryError(detail, unknown=False, permanent=StoreRefused)
     code = response.get("e")
-    said = str((response.get("r") or [""])[0])
+    text = str((response.get("r") or [""])[0])
     if code == OP_FAILED:
-        return _not_done(said, url)
+        return _not_done(text, url)
     if code == PERMISSION_ERROR:
-        detail = f"the user {url.user!r} lacks a permission on {url.redacted} (needed: read and write on its tables)"
-        return QueryError(detail, unknown=False, refused=AccessDenied)
-    if code in (QUERY_LOGIC, NON_EXISTENCE, USER):
-        # Unknown as well: the part of a query that comes after its write may be what failed.
-        return QueryError(
-            "the server cannot work with this query or row", unknown=True, refused=StoreRefused
+        detail = (
+            f"the user {url.user!r} lacks a permission on {url.redacted}: "
+            f"grant it read and write on the tables"
         )
+        return QueryError(detail, unknown=False, permanent=AccessDenied)
+    if code in (QUERY_LOGIC, NON_EXISTENCE, USER):
+        # Unknown as well: the part of the query that comes after its write may be what failed.
+        detail = "the server cannot work with this query or row"
+        return QueryError(detail, unknown=True, permanent=StoreRefused)
     if code == OP_INDETERMINATE:
-        return lost(f"the server does not know the outcome: {_short(said)}")
+        return lost(f"the server does not know the outcome: {_first_line(text)}")
     if code == RESOURCE_LIMIT:
         return lost("the server is at a limit of its resources")
     return lost("the server had an internal error")
 
 
 def from_row(first_error: str) -> QueryError:
-    """What a write's result says about a row that it could not write (such errors are not
-    raised)."""
+    """Return the error for a row that could not be written.
+
+    The server does not raise such errors. It puts the first of them into its report on the write.
+    """
     if first_error.startswith(REFUSAL):
-        return QueryError(first_error.removeprefix(REFUSAL), unknown=False, refused=StoreRefused)
+        detail = first_error.removeprefix(REFUSAL)
+        return QueryError(detail, unknown=False, permanent=StoreRefused)
     lowered = first_error.lower()
-    if any(
-        sign in lowered
-        for sign in ("lost contact", "not available", "unavailable", "timed out", "may or may not")
-    ):
+    if any(sign in lowered for sign in _SIGNS_OF_LOST_CONTACT):
         return lost("the server lost contact with the table while it wrote")
-    detail = "the server would not write the row (a write hook, or a row that cannot be changed)"
-    return QueryError(detail, unknown=False, refused=StoreRefused)
+    detail = (
+        "the server rejected the row: a write hook refuses it, or the stored row cannot be changed"
+    )
+    return QueryError(detail, unknown=False, permanent=StoreRefused)
 
 
-def _not_done(said: str, url: RethinkURL) -> QueryError:
-    what = _short(said)
-    if "does not exist" in said and said.startswith(("Table", "Database", "Index")):
-        return QueryError(not_set_up(what, url), unknown=False, refused=NotSetUp)
-    if "ambiguous" in said and said.startswith("Database"):
-        what = f"{what}: drop the one without tables, by its id in rethinkdb.db_config"
-        return QueryError(what, unknown=False, refused=NotSetUp)
-    if "ambiguous" in said:
-        return QueryError(not_set_up(what, url), unknown=False, refused=NotSetUp)
-    return QueryError(f"not done: {what}", unknown=False, elsewhere="already exists" not in said)
+def _not_done(text: str, url: RethinkURL) -> QueryError:
+    """Return the error for an operation that the server did not do.
+
+    The texts are those of RethinkDB 2.4. They name tables, databases and servers, and no data.
+    """
+    summary = _first_line(text)
+    if "does not exist" in text and text.startswith(("Table", "Database", "Index")):
+        return QueryError(not_set_up(summary, url), unknown=False, permanent=NotSetUp)
+    if "ambiguous" in text and text.startswith("Database"):
+        detail = f"{summary}: drop the one without tables, by its id in rethinkdb.db_config"
+        return QueryError(detail, unknown=False, permanent=NotSetUp)
+    if "ambiguous" in text:
+        return QueryError(not_set_up(summary, url), unknown=False, permanent=NotSetUp)
+    retryable = "already exists" not in text
+    return QueryError(f"not done: {summary}", unknown=False, retryable=retryable)
 
 
-def _short(said: str) -> str:
-    first = said.strip().split("\n", 1)[0].rstrip(".")
-    return first if len(first) <= 160 else first[:159] + "…"
+def _first_line(text: str) -> str:
+    """Return the first line of a server's text, cut at 160 characters."""
+    line = text.strip().split("\n", 1)[0].rstrip(".")
+    return line if len(line) <= 160 else line[:159] + "…"

@@ -1,15 +1,20 @@
-"""One shared connection to whichever server of the URL answers; when it fails it is thrown away and
-made anew."""
+"""The connections of one store: one shared by all queries, and one for each feed.
+
+The shared connection goes to whichever server of the URL answers. When it fails, it is thrown away
+and the next query makes a new one. Announcements and service records use their store's pool.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncGenerator, Coroutine
 from typing import Any
 
 from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
 
+from coord.errors import CoordError, StoreUnavailable
 from coord.runtime.timers import within
 from coord.stores.rethinkdb import driver, errors
 from coord.stores.rethinkdb.connection import Connection
@@ -17,135 +22,226 @@ from coord.stores.rethinkdb.errors import QueryError
 from coord.stores.rethinkdb.url import Address, RethinkURL
 
 CONNECT_TIMEOUT = 10.0
-"""Seconds after which an attempt to connect is given up, whether anybody still waits for it or
-not."""
+"""Seconds after which an attempt to connect is given up, whether or not a query waits for it."""
 STAGGER = 0.3
-"""Seconds that one server is tried alone before the next is tried beside it: the first to let us in
-is used."""
+"""Seconds for which one server is tried alone before the next is tried as well. The first that
+accepts the connection is used."""
+MIN_TIMEOUT = 0.001
+"""The least number of seconds that a query gets, so that a timeout is never 0 or negative."""
 
-_left_behind: list[object] = []
-"""In a forked child: what belongs to the parent. Kept, since even to collect it could touch the
-parent's sockets."""
+_leaked: list[object] = []
+"""Keeps the parent's connections alive in a forked child. If they were garbage-collected, that
+could touch the parent's sockets."""
+
+
+class Deadline:
+    """The moment by which an operation of several queries must be done.
+
+    Args:
+        timeout: Seconds from now.
+    """
+
+    __slots__ = ("_loop", "_until")
+
+    def __init__(self, timeout: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._until = self._loop.time() + timeout
+
+    def left(self) -> float:
+        """Return the seconds that are left, at least `MIN_TIMEOUT`."""
+        return max(self._until - self._loop.time(), MIN_TIMEOUT)
 
 
 class Pool:
-    """The connections of one store. Works on the loop that it is called from; connections of
-    another are dropped.
+    """The connections of one store.
 
-    `in_order`: try the servers as the URL lists them, rather than from a random one on.
+    A pool works on the event loop that it is called from. When it is called from another loop, it
+    drops the connections of the first.
+
+    Args:
+        url: The servers, the user and the database.
+        in_order: Whether to try the servers in the order of the URL. Otherwise the first is chosen
+            at random, so that clients spread over the servers.
     """
 
     def __init__(self, url: RethinkURL, *, in_order: bool = False) -> None:
         self.url = url
         self._order = list(url.hosts) if in_order else random.sample(url.hosts, len(url.hosts))
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._shared: Connection | None = None
         self._opening: asyncio.Task[Connection] | None = None
-        self._wires: set[Connection] = set()
+        self._connections: set[Connection] = set()
 
-    async def run(self, term: Any, timeout: float, **options: Any) -> Any:
-        """The answer to one query, sent at most once; `timeout` seconds with connecting and all.
-        Raises `Trouble`.
+    async def run(self, term: Any, timeout: float) -> Any:
+        """Return the answer to one query, which is sent at most once.
 
-        `term` is the driver's, or a query that is ready to be sent.
+        Args:
+            term: A term of the driver, or an encoded query.
+            timeout: Seconds for connecting and for the answer together.
+
+        Raises:
+            StoreUnavailable: No server answered in time.
+            StoreRefused: The server rejects this query.
         """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + timeout
-        message = term if isinstance(term, bytes) else driver.start(term, options)
-        wire = await self._connected(until)
+        try:
+            return await self.query(term, timeout)
+        except QueryError as error:
+            raise error.error() from None
+
+    async def read(self, term: Any, timeout: float) -> Any:
+        """Return the answer to a query that changes nothing, and so may be sent again.
+
+        Args:
+            term: A term of the driver, or an encoded query.
+            timeout: Seconds for all attempts together.
+
+        Raises:
+            StoreUnavailable: No server answered in time.
+            StoreRefused: The server rejects this query.
+        """
+        deadline = Deadline(timeout)
+
+        async def attempt() -> Any:
+            return await self.query(term, deadline.left())
+
+        def is_worth_another(error: BaseException) -> bool:
+            return isinstance(error, QueryError) and error.retryable and deadline.left() > 0.05
+
+        async def pause(seconds: float) -> None:
+            await asyncio.sleep(min(seconds, deadline.left()))
+
+        wait = wait_random_exponential(multiplier=0.02, max=0.5)
+        retry = retry_if_exception(is_worth_another)
+        try:
+            return await AsyncRetrying(wait=wait, retry=retry, sleep=pause, reraise=True)(attempt)
+        except QueryError as error:
+            raise error.error() from None
+
+    async def feed(self, term: Any, *, refusals: bool = False) -> AsyncGenerator[Any, None]:
+        """Yield the changes of a changefeed. The feed has a connection of its own.
+
+        Args:
+            term: A term of the driver that ends in `changes()`.
+            refusals: Whether to raise `StoreRefused` when the server rejects the feed. Otherwise
+                this is a `StoreUnavailable` as well, as the protocols of `watch` require.
+
+        Raises:
+            StoreUnavailable: The feed broke off, or lost changes. Open a new one.
+            StoreRefused: The server rejects this feed.
+        """
+        try:
+            async with contextlib.aclosing(self._changes(term)) as changes:
+                async for change in changes:
+                    yield change
+        except QueryError as error:
+            if refusals and error.permanent is not None:
+                raise error.error() from None
+            raise StoreUnavailable(f"the feed broke off: {error.detail}") from None
+        except asyncio.TimeoutError:
+            raise StoreUnavailable("the feed could not be opened in time") from None
+        except CoordError:
+            raise
+        except Exception as error:  # Whatever it is, a new feed may work.
+            raise StoreUnavailable(f"the feed broke off ({type(error).__name__})") from None
+
+    async def query(self, term: Any, timeout: float) -> Any:
+        """Do the same as `run`, for callers that must know whether the query may have been applied.
+
+        These are the swaps of leases (rule 8) and the set-up.
+
+        Raises:
+            QueryError: There is no answer.
+        """
+        deadline = Deadline(timeout)
+        message = term if isinstance(term, bytes) else driver.start(term, {})
+        connection = await self._connected(deadline)
         return await self._answer(
-            wire, wire.ask(self.url, message, max(until - loop.time(), 0.001)), timeout
+            connection, connection.ask(self.url, message, deadline.left()), timeout
         )
 
     def begin(self, message: bytes, timeout: float) -> Coroutine[Any, Any, Any] | None:
-        """Send a query in this very turn of the loop. What is returned must be awaited, as `run`
-        is; None: there is no connection yet, and nothing was sent."""
-        wire = self._shared
-        if wire is None or not wire.usable or self._loop is not asyncio.get_running_loop():
+        """Send a query at once, before anybody awaits the answer.
+
+        Args:
+            message: An encoded query.
+            timeout: Seconds that the answer may take.
+
+        Returns:
+            The answer, to be awaited like `query`; None if there is no connection yet. Then nothing
+            was sent.
+        """
+        connection = self._shared
+        if (
+            connection is None
+            or not connection.usable
+            or self._loop is not asyncio.get_running_loop()
+        ):
             return None
-        return self._answer(wire, wire.begin(self.url, message, timeout), timeout)
+        return self._answer(connection, connection.begin(self.url, message, timeout), timeout)
 
     async def _answer(
-        self, wire: Connection, asked: Coroutine[Any, Any, Any], timeout: float
+        self, connection: Connection, answer: Coroutine[Any, Any, Any], timeout: float
     ) -> Any:
         try:
-            return await asked
+            return await answer
         except asyncio.TimeoutError:
-            self._discard(wire)
-            raise errors.lost(f"{wire.address} did not answer within {timeout:g} s") from None
+            self._discard(connection)
+            detail = f"{connection.address} did not answer within {timeout:g} s"
+            raise errors.lost(detail) from None
         except asyncio.CancelledError:
-            self._discard(wire)
+            self._discard(connection)
             raise
-        except QueryError as trouble:
-            if trouble.elsewhere:
-                self._discard(wire)
+        except QueryError as error:
+            if error.retryable:
+                self._discard(connection)
             raise
 
-    async def read(self, term: Any, timeout: float, **options: Any) -> Any:
-        """Like `run`, for what changes nothing: tried again until it is answered or `timeout` is
-        over."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + timeout
-
-        async def attempt() -> Any:
-            return await self.run(term, max(until - loop.time(), 0.001), **options)
-
-        def again(err: BaseException) -> bool:
-            return isinstance(err, QueryError) and err.elsewhere and loop.time() + 0.05 < until
-
-        async def pause(seconds: float) -> None:
-            await asyncio.sleep(min(seconds, max(until - loop.time(), 0)))
-
-        wait = wait_random_exponential(multiplier=0.02, max=0.5)
-        return await AsyncRetrying(
-            wait=wait, retry=retry_if_exception(again), sleep=pause, reraise=True
-        )(attempt)
-
-    async def feed(self, term: Any) -> AsyncGenerator[Any, None]:
-        """A changefeed on a connection of its own. Raises `Trouble` when it breaks off."""
+    async def _changes(self, term: Any) -> AsyncGenerator[Any, None]:
         self._on_this_loop()
         message = driver.start(term, {})
-        wire = await within(self._open_any(), CONNECT_TIMEOUT)
+        connection = await within(self._open_any(), CONNECT_TIMEOUT)
         try:
-            async for item in wire.feed(self.url, message):
-                yield item
-        except QueryError as trouble:
-            if trouble.elsewhere:
-                self._last(wire.address)
+            async for change in connection.feed(self.url, message):
+                if change.get("error"):
+                    raise errors.lost("the server lost part of the feed")
+                yield change
+        except QueryError as error:
+            if error.retryable:
+                self._move_to_end(connection.address)
             raise
         finally:
-            self._drop(wire)
+            self._drop(connection)
 
     async def close(self) -> None:
-        """Close all connections, at once."""
+        """Close all connections at once."""
         if self._loop is asyncio.get_running_loop():
             if self._opening is not None:
                 self._opening.cancel()
-            for wire in tuple(self._wires):
-                self._drop(wire)
-            await asyncio.sleep(0)  # lets the transports say that they have closed
-        self._begin()
+            for connection in tuple(self._connections):
+                self._drop(connection)
+            await asyncio.sleep(0)  # The transports report on the next turn that they have closed.
+        self._reset()
 
     def abandon(self) -> None:
-        """In a forked child: the connections stay the parent's, untouched."""
-        _left_behind.extend((self._wires, self._shared, self._opening, self._loop))
-        self._begin()
+        """Forget all connections in a forked child: they are the parent's (rule 9)."""
+        _leaked.extend((self._connections, self._shared, self._opening, self._loop))
+        self._reset()
 
-    # -- connecting
-    # ----------------------------------------------------------------------------------------------
+    # -- Connecting
 
     def _on_this_loop(self) -> None:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            for wire in self._wires:
-                wire.close()
-            self._begin()
+            for connection in self._connections:
+                connection.close()
+            self._reset()
             self._loop = loop
 
-    async def _connected(self, until: float) -> Connection:
+    async def _connected(self, deadline: Deadline) -> Connection:
+        """Return the shared connection. Queries that come meanwhile wait for the same attempt."""
         self._on_this_loop()
         if self._shared is not None and self._shared.usable:
             return self._shared
@@ -153,12 +249,11 @@ class Pool:
             self._opening = asyncio.get_running_loop().create_task(
                 self._share(), name="coord rethinkdb connecting"
             )
-            self._opening.add_done_callback(
-                lambda task: task.cancelled() or task.exception()
-            )  # nobody may be left
-        left = max(until - asyncio.get_running_loop().time(), 0.001)
+            # Every query may have given up by then. Asking for the exception keeps asyncio from
+            # reporting it as never retrieved.
+            self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
-            return await within(asyncio.shield(self._opening), left)
+            return await within(asyncio.shield(self._opening), deadline.left())
         except asyncio.TimeoutError:
             raise errors.unreachable(f"no connection to {self._names()} in time") from None
 
@@ -166,74 +261,83 @@ class Pool:
         try:
             self._shared = await within(self._open_any(), CONNECT_TIMEOUT)
         except asyncio.TimeoutError:
-            raise errors.unreachable(
-                f"no connection to {self._names()} in {CONNECT_TIMEOUT:g} s"
-            ) from None
+            detail = f"no connection to {self._names()} in {CONNECT_TIMEOUT:g} s"
+            raise errors.unreachable(detail) from None
         return self._shared
 
     async def _open_any(self) -> Connection:
-        """Whichever server lets us in first, the ones that failed last tried last. Raises the last
-        one's `Trouble`."""
-        waiting, attempts, trouble = (
-            list(self._order),
-            set[asyncio.Task[Connection]](),
-            errors.unreachable("no server"),
-        )
+        """Return a connection to the first server that accepts one.
+
+        The servers that failed last are tried last.
+
+        Raises:
+            QueryError: No server accepts a connection; or one refuses for good, as with a wrong
+                password.
+        """
+        untried = list(self._order)
+        attempts: set[asyncio.Task[Connection]] = set()
+        last_error = errors.unreachable("no server")
         try:
-            while waiting or attempts:
-                if waiting:
-                    attempts.add(asyncio.ensure_future(self._open(waiting.pop(0))))
+            while untried or attempts:
+                if untried:
+                    attempts.add(asyncio.ensure_future(self._open(untried.pop(0))))
                 done, attempts = await asyncio.wait(
                     attempts,
-                    timeout=STAGGER if waiting else None,
+                    timeout=STAGGER if untried else None,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 opened = [task.result() for task in done if task.exception() is None]
-                for wire in opened[1:]:
-                    self._drop(wire)
+                for connection in opened[1:]:
+                    self._drop(connection)
                 if opened:
                     return opened[0]
                 for task in done:
-                    err = task.exception()
-                    if not isinstance(err, QueryError):
-                        assert err is not None
-                        raise err
-                    if err.refused is not None:
-                        raise err
-                    trouble = err
-            raise trouble
+                    error = task.exception()
+                    if not isinstance(error, QueryError):
+                        assert error is not None
+                        raise error
+                    if error.permanent is not None:
+                        raise error
+                    last_error = error
+            raise last_error
         finally:
             for task in attempts:
                 task.cancel()
-                task.add_done_callback(self._unwanted)
+                task.add_done_callback(self._drop_result)
 
     async def _open(self, address: Address) -> Connection:
         try:
-            wire = await Connection.open(self.url, address)
+            connection = await Connection.open(self.url, address)
         except QueryError:
-            self._last(address)
+            self._move_to_end(address)
             raise
-        self._wires = {wire, *(one for one in self._wires if not one.closed)}
-        return wire
+        self._forget_closed()
+        self._connections.add(connection)
+        return connection
 
-    def _unwanted(self, task: asyncio.Task[Connection]) -> None:
+    def _drop_result(self, task: asyncio.Task[Connection]) -> None:
+        """Drop a connection that was opened after another one had been chosen."""
         if not task.cancelled() and task.exception() is None:
             self._drop(task.result())
 
-    def _discard(self, wire: Connection) -> None:
-        """It failed, or keeps silent: the next query takes another one, to another server if there
-        is one."""
-        if self._shared is wire:
+    def _discard(self, connection: Connection) -> None:
+        """Use another connection for the next query: this one failed, or does not answer."""
+        if self._shared is connection:
             self._shared = None
-            self._last(wire.address)
-        wire.retire()
-        self._wires = {one for one in self._wires if not one.closed}
+            self._move_to_end(connection.address)
+        connection.retire()
+        self._forget_closed()
 
-    def _drop(self, wire: Connection) -> None:
-        wire.close()
-        self._wires.discard(wire)
+    def _drop(self, connection: Connection) -> None:
+        connection.close()
+        self._connections.discard(connection)
 
-    def _last(self, address: Address) -> None:
+    def _forget_closed(self) -> None:
+        self._connections = {
+            connection for connection in self._connections if not connection.closed
+        }
+
+    def _move_to_end(self, address: Address) -> None:
         if address in self._order:
             self._order.remove(address)
             self._order.append(address)

@@ -1,28 +1,38 @@
-"""What the queries on service records in RethinkDB are made of. Every condition is total: a row may
-hold anything."""
+"""Service records in RethinkDB, in doublethink's own table and form.
+
+Clients of doublethink find the services of coord, and the other way round. `r.now()` decides what
+is healthy: the clock of the server that the query reached. People may write any row into the table,
+so every condition here must hold for rows of any form. Lookups use the index `role`, and create it
+if it is missing.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from functools import cached_property
 from typing import Any
 
 from coord.core import records
 from coord.core.records import Record, RecordWithRemaining
-from coord.errors import CoordError, NotSetUp, StoreUnavailable
+from coord.errors import CoordError, NotSetUp
 from coord.stores.rethinkdb import driver, errors
 from coord.stores.rethinkdb.errors import QueryError
-from coord.stores.rethinkdb.store import RethinkDBStore
+from coord.stores.rethinkdb.pool import Deadline, Pool
+from coord.stores.rethinkdb.url import SERVICES_TABLE, RethinkURL
 
 INDEX = "role"
+"""The index of doublethink: by the field `role`."""
+TOMBSTONE_TTL = 60
+"""Seconds of the ttl of a tombstone whose record had no usable ttl."""
 
 
-class Terms:
-    """On one table of one database. Nothing here talks to a server."""
+class _Terms:
+    """The ReQL terms that queries on one table are made of. Nothing here talks to a server."""
 
     def __init__(self, database: str, table: str) -> None:
-        self._database, self._name = database, table
+        self._database = database
+        self._name = table
 
     @cached_property
     def _r(self) -> Any:
@@ -32,291 +42,308 @@ class Terms:
     def _table(self) -> Any:
         return self._r.db(self._database).table(self._name)
 
-    def _kind(self, row: Any, name: str) -> Any:
+    def _type_of(self, row: Any, name: str) -> Any:
         return row[name].default(None).type_of()
 
-    def _can_be_judged(self, row: Any) -> Any:
+    def _has_heartbeat(self, row: Any) -> Any:
+        """Whether the row says when it expires."""
         return self._r.and_(
-            self._kind(row, "ttl").eq("NUMBER"),
+            self._type_of(row, "ttl").eq("NUMBER"),
             row["ttl"].gt(0),
-            self._kind(row, "last_heartbeat").eq("PTYPE<TIME>"),
+            self._type_of(row, "last_heartbeat").eq("PTYPE<TIME>"),
         )
 
     def _remaining(self, row: Any) -> Any:
+        """The seconds until the row expires."""
         return row["ttl"] - (self._r.now() - row["last_heartbeat"])
 
-    def _is_published(self, row: Any) -> Any:
+    def _is_healthy(self, row: Any) -> Any:
+        return self._r.branch(self._has_heartbeat(row), self._remaining(row).gt(0), False)
+
+    def _is_leader(self, row: Any) -> Any:
+        """Whether the row was written by `publish`."""
         return self._r.and_(
-            self._kind(row, "holder").eq("STRING"), self._kind(row, "token").eq("NUMBER")
+            self._type_of(row, "holder").eq("STRING"), self._type_of(row, "token").eq("NUMBER")
         )
 
-    def _healthy(self, role: str | None, key: str | None = None) -> Any:
-        rows = self._table
-        if key is not None:
-            rows = rows.get_all(key)
-        elif role is not None:
-            rows = rows.get_all(role, index=INDEX)
-        return rows.filter(
-            lambda row: self._r.branch(self._can_be_judged(row), self._remaining(row).gt(0), False)
-        )
+    def _rows(self, role: str | None) -> Any:
+        return self._table if role is None else self._table.get_all(role, index=INDEX)
 
-    def _written(self, record: Mapping[str, Any], old: Any, ago: float = 0) -> Any:
+    def _healthy_rows(self, role: str | None, key: str | None = None) -> Any:
+        rows = self._rows(role) if key is None else self._table.get_all(key)
+        return rows.filter(lambda row: self._is_healthy(row))  # noqa: PLW0108 # the driver counts self in
+
+    def _row(self, record: Mapping[str, Any], old: Any, age: float = 0) -> Any:
+        """The row to store for a record.
+
+        Args:
+            record: What the service says.
+            old: The row that is stored, or an empty object.
+            age: Seconds since its last heartbeat.
+        """
         r = self._r
-        given = {name: value for name, value in record.items() if name != "first_heartbeat"}
-        before = record.get("first_heartbeat")
-        else_first = r.now() if before is None else r.json(records.encode_record(before))
-        known = self._kind(old, "first_heartbeat").eq("PTYPE<TIME>")
-        first = r.branch(known, old["first_heartbeat"], else_first)
-        # As one text: deeper than the driver lets us nest, and quicker to make.
-        return r.json(records.encode_record(given)).merge(
-            {"first_heartbeat": first, "last_heartbeat": r.now() - ago}
+        fields = {name: value for name, value in record.items() if name != "first_heartbeat"}
+        first = record.get("first_heartbeat")
+        if_new = r.now() if first is None else r.json(records.encode_record(first))
+        is_known = self._type_of(old, "first_heartbeat").eq("PTYPE<TIME>")
+        # The record goes as one text: the driver limits how deep objects may be nested, and takes
+        # longer to encode them.
+        return r.json(records.encode_record(fields)).merge(
+            {
+                "first_heartbeat": r.branch(is_known, old["first_heartbeat"], if_new),
+                "last_heartbeat": r.now() - age,
+            }
         )
 
 
-# -- Service records in RethinkDB: in the ancestor's own table and shape, so that its clients find
-# ours, and ours theirs. Health is judged by `r.now()` in the query, the clock of the server that
-# the query reached. Rows that anybody wrote may
-# hold anything: every condition here is total. Lookups go by the index `role`; one that is missing
-# is made.
-#
+class RethinkDBRecords(_Terms):
+    """The service records in one table.
 
-SERVICES = "services"
+    Implements `coord.stores.protocol.Records`.
 
+    Args:
+        pool: The connections to use, those of the store.
+        url: Names the database.
+        table: The name of the table.
+    """
 
-class RethinkDBRecords(Terms):
-    """The records of one table of the database that a `RethinkDBStore` is for; over its
-    connection."""
+    def __init__(self, pool: Pool, url: RethinkURL, table: str) -> None:
+        super().__init__(url.database, table)
+        self._pool = pool
+        self._url = url
 
-    def __init__(self, store: RethinkDBStore, table: str) -> None:
-        super().__init__(store._url.database, table)
-        self._pool, self._url = store._pool, store._url
-
-    # -- writing
-    # -----------------------------------------------------------------------------------------------
+    # -- Writing
 
     async def register(
         self, record: Mapping[str, Any], nonce: str, timeout: float
     ) -> Record | None:
-        row = await self._replace(
-            record["id"],
-            lambda row, old: self._r.branch(
-                old[records.TOMBSTONE].default(None).eq(nonce), row, self._written(record, old)
-            ),
-            timeout,
-        )
-        return None if row is None or records.TOMBSTONE in row else row
+        """Write a record, whether it exists or not.
+
+        Returns:
+            The record as stored; None if a `remove` with this `nonce` came first.
+        """
+
+        def replacement(row: Any, old: Any) -> Any:
+            was_removed = old[records.TOMBSTONE].default(None).eq(nonce)
+            return self._r.branch(was_removed, row, self._row(record, old))
+
+        return _living(await self._replace(record["id"], replacement, timeout))
 
     async def keep(self, record: Mapping[str, Any], timeout: float) -> Record | None:
-        # Soft: a heartbeat that a crash of the server takes with it is followed by another.
-        row = await self._replace(
-            record["id"],
-            lambda row, old: self._r.branch(
-                self._r.or_(row.eq(None), old.has_fields(records.TOMBSTONE)),
-                row,
-                self._written(record, old),
-            ),
-            timeout,
-            durability="soft",
-        )
-        return None if row is None or records.TOMBSTONE in row else row
+        """Write a record if it exists. Returns it as stored; None if it does not exist."""
+
+        def replacement(row: Any, old: Any) -> Any:
+            is_missing = self._r.or_(row.eq(None), old.has_fields(records.TOMBSTONE))
+            return self._r.branch(is_missing, row, self._row(record, old))
+
+        # Soft durability: a heartbeat that a crash of the server loses is followed by another.
+        row = await self._replace(record["id"], replacement, timeout, durability="soft")
+        return _living(row)
 
     async def remove(self, key: str | int, nonce: str | None, timeout: float) -> bool:
+        """Delete a record, and return whether there was one.
+
+        With a `nonce`, a tombstone stays that rejects a late registration with that nonce.
+        """
         r = self._r
 
-        def removed(row: Any) -> Any:
+        def tombstone(row: Any) -> Any:
             if nonce is None:
                 return None
-            # To the ancestor it is a record that ran out just now, of no role: not found, and
-            # purged in its time.
-            ttl = r.branch(self._can_be_judged(row.default({})), row["ttl"], 60)
-            return {
-                "id": key,
-                records.TOMBSTONE: nonce,
-                "ttl": ttl,
-                "last_heartbeat": r.now() - ttl,
-            }
+            # For doublethink this is a record without a role that has just expired. It does not
+            # find it, and purges it in time.
+            ttl = r.branch(self._has_heartbeat(row.default({})), row["ttl"], TOMBSTONE_TTL)
+            heartbeat = r.now() - ttl
+            return {"id": key, records.TOMBSTONE: nonce, "ttl": ttl, "last_heartbeat": heartbeat}
 
-        written = self._table.get(key).replace(removed, return_changes="always")
-        old = (await self._outcome(written, timeout))["old"]
-        return old is not None and records.TOMBSTONE not in old
+        write = self._table.get(key).replace(tombstone, return_changes="always")
+        old, _ = await self._change(write, timeout)
+        return _living(old) is not None
 
     async def purge(self, ttls: float, timeout: float) -> int:
+        """Delete records without a heartbeat for more than `ttls` of their own ttls; count them."""
         r = self._r
 
-        def stale(row: Any) -> Any:
+        def is_stale(row: Any) -> Any:
             age = r.now() - row["last_heartbeat"]
-            return r.branch(self._can_be_judged(row), age.gt(row["ttl"] * ttls), False)
+            return r.branch(self._has_heartbeat(row), age.gt(row["ttl"] * ttls), False)
 
-        # Judged again where it is deleted: it may have been heard of since it was found.
-        gone = self._table.filter(stale).replace(lambda row: r.branch(stale(row), None, row))
-        result = await self._run(gone, timeout)
-        if result["errors"]:
-            raise errors.from_row(result["first_error"]).error()
-        return int(result["deleted"])
+        # The row is judged again where it is deleted: a heartbeat may have come in between.
+        deletion = self._table.filter(is_stale).replace(
+            lambda row: r.branch(is_stale(row), None, row)
+        )
+        report = await self._run(deletion, timeout)
+        if report["errors"]:
+            raise errors.from_row(report["first_error"]).error()
+        return int(report["deleted"])
 
     async def publish(self, record: Mapping[str, Any], remaining: float, timeout: float) -> bool:
+        """Write the record of a leader, under its role as the id.
+
+        It does not replace a healthy record that is no leader's, nor one with a higher token.
+
+        Args:
+            record: The leader's record, with `role`, `holder`, `token` and `ttl`.
+            remaining: Seconds until the lease expires.
+            timeout: Seconds that it may take.
+
+        Returns:
+            Whether it was written.
+        """
         r = self._r
+        entry = {**record, "id": record["role"]}
 
-        def may(old: Any) -> Any:
-            alive = r.branch(self._can_be_judged(old), self._remaining(old).gt(0), False)
-            return r.branch(self._is_published(old), old["token"].le(record["token"]), alive.not_())
+        def replacement(row: Any, old: Any) -> Any:
+            may_write = r.branch(
+                self._is_leader(old), old["token"].le(record["token"]), self._is_healthy(old).not_()
+            )
+            return r.branch(may_write, self._row(entry, old, record["ttl"] - remaining), row)
 
-        said = {**record, "id": record["role"]}
-        row = await self._replace(
-            record["role"],
-            lambda row, old: r.branch(
-                may(old), self._written(said, old, record["ttl"] - remaining), row
-            ),
-            timeout,
-        )
-        return (
-            row is not None
-            and row.get("token") == record["token"]
-            and row.get("holder") == record["holder"]
+        row = await self._replace(record["role"], replacement, timeout)
+        return row is not None and all(
+            row.get(name) == record[name] for name in ("token", "holder")
         )
 
     async def withdraw(self, role: str, token: int, timeout: float) -> bool:
+        """Delete the leader's record of a role if its token is `token` or lower."""
         r = self._r
 
-        def withdrawn(row: Any) -> Any:
-            ours = r.branch(self._is_published(row.default({})), row["token"].le(token), False)
-            return r.branch(ours, None, row)
+        def replacement(row: Any) -> Any:
+            may_delete = r.branch(self._is_leader(row.default({})), row["token"].le(token), False)
+            return r.branch(may_delete, None, row)
 
-        found = await self._outcome(
-            self._table.get(role).replace(withdrawn, return_changes="always"), timeout
-        )
-        return found["old"] is not None and found["new"] is None
+        write = self._table.get(role).replace(replacement, return_changes="always")
+        old, new = await self._change(write, timeout)
+        return old is not None and new is None
 
-    # -- reading
-    # -----------------------------------------------------------------------------------------------
+    # -- Reading
 
     async def least(self, role: str, timeout: float) -> Record | None:
+        """Return the healthy record of a role with the lowest load."""
         r = self._r
 
         def by_load(row: Any) -> Any:
-            return r.branch(
-                row["load"].default(None).type_of().eq("NUMBER"), [0, row["load"]], [1, 0]
-            )
+            is_number = self._type_of(row, "load").eq("NUMBER")
+            return r.branch(is_number, [0, row["load"]], [1, 0])
 
-        found: Record | None = await self._look(
-            self._healthy(role).min(by_load).default(None), timeout
-        )
-        return found
+        query = self._healthy_rows(role).min(by_load).default(None)
+        record: Record | None = await self._look_up(query, timeout)
+        return record
 
     async def sample(self, role: str, count: int, timeout: float) -> list[Record]:
-        return list(await self._look(self._healthy(role).sample(count), timeout))
+        """Return up to `count` healthy records of a role, chosen at random."""
+        return list(await self._look_up(self._healthy_rows(role).sample(count), timeout))
 
     async def healthy(
         self, role: str | None, timeout: float, *, key: str | None = None
     ) -> list[Record]:
-        return list(await self._look(self._healthy(role, key), timeout))
+        """Return the healthy records of a role, or of every role, or only the one with this id."""
+        return list(await self._look_up(self._healthy_rows(role, key), timeout))
 
     async def roster(self, role: str | None, timeout: float) -> list[RecordWithRemaining]:
-        rows = self._table if role is None else self._table.get_all(role, index=INDEX)
-        judged = rows.filter(lambda row: self._can_be_judged(row))  # noqa: PLW0108 # the driver counts self in
-        seen = await self._look(
-            judged.map(lambda row: {"row": row, "left": self._remaining(row)}), timeout
-        )
-        return [RecordWithRemaining(one["row"], one["left"]) for one in seen]
+        """Return all records of a role, or of every role, that say when they expire."""
+        rows = self._rows(role).filter(lambda row: self._has_heartbeat(row))  # noqa: PLW0108 # the driver counts self in
+        query = rows.map(lambda row: {"row": row, "remaining": self._remaining(row)})
+        answers = await self._look_up(query, timeout)
+        return [RecordWithRemaining(answer["row"], answer["remaining"]) for answer in answers]
 
     async def bad(self, timeout: float) -> list[Record]:
+        """Return the records that have a problem; see `coord.core.records.problems`."""
         r = self._r
 
-        def has_a_problem(row: Any) -> Any:
-            def other_than(name: str, kind: str) -> Any:
-                return r.and_(row.has_fields(name), self._kind(row, name).ne(kind))
+        def has_problem(row: Any) -> Any:
+            def has_wrong_type(name: str, expected: str) -> Any:
+                return r.and_(row.has_fields(name), self._type_of(row, name).ne(expected))
 
-            ahead = r.branch(
-                self._can_be_judged(row), self._remaining(row).gt(row["ttl"] * 2), True
-            )
+            is_in_future = self._remaining(row).gt(row["ttl"] * 2)
             return r.and_(
                 row.has_fields(records.TOMBSTONE).not_(),
-                r.or_(ahead, other_than("load", "NUMBER"), other_than("role", "STRING")),
+                r.or_(
+                    r.branch(self._has_heartbeat(row), is_in_future, True),
+                    has_wrong_type("load", "NUMBER"),
+                    has_wrong_type("role", "STRING"),
+                ),
             )
 
-        return list(await self._look(self._table.filter(has_a_problem), timeout))
+        return list(await self._look_up(self._table.filter(has_problem), timeout))
 
     async def watch(self, role: str) -> AsyncIterator[None]:
-        # The projection leaves the heartbeats out: a row whose id stays is no change.
-        feed = self._pool.feed(
-            self._table.get_all(role, index=INDEX).pluck("id").changes(include_initial=True)
-        )
-        try:
-            async for change in feed:
-                if change.get("error"):
-                    raise errors.lost("the server lost part of the feed")
-                yield
-        except QueryError as trouble:
-            raise StoreUnavailable(f"the feed broke off: {trouble.detail}") from None
-        except (CoordError, asyncio.CancelledError):
-            raise
-        except asyncio.TimeoutError:
-            raise StoreUnavailable("the feed could not be opened in time") from None
-        finally:
-            await feed.aclose()
+        """Yield when records of a role come or go, and once at the start.
 
-    # -- asking
-    # ------------------------------------------------------------------------------------------------
+        Raises:
+            StoreUnavailable: The feed broke off. Open a new one.
+        """
+        # The projection to the id hides heartbeats: a row whose id stays does not change.
+        changes = self._rows(role).pluck("id").changes(include_initial=True)
+        async with contextlib.aclosing(self._pool.feed(changes)) as feed:
+            async for _ in feed:
+                yield
+
+    # -- Queries
 
     async def _replace(
-        self, key: str | int, change: Any, timeout: float, **options: Any
+        self, key: str | int, replacement: Any, timeout: float, **options: Any
     ) -> Record | None:
-        """`change(row, old)`, where `old` is an object even when there is no row; the row after
-        it."""
-        written = self._table.get(key).replace(
-            lambda row: change(row, row.default({})), return_changes="always", **options
-        )
-        row: Record | None = (await self._outcome(written, timeout))["new"]
-        return row
+        """Put one row through `replacement(row, old)`, and return the row after it.
 
-    async def _outcome(self, written: Any, timeout: float) -> dict[str, Any]:
-        result = await self._run(written, timeout)
-        if result["errors"]:
-            raise errors.from_row(result["first_error"]).error()
-        change = result["changes"][0]
-        return {"old": change["old_val"], "new": change["new_val"]}
+        `old` is the row, or an empty object where there is none.
+        """
+        write = self._table.get(key).replace(
+            lambda row: replacement(row, row.default({})), return_changes="always", **options
+        )
+        _, new = await self._change(write, timeout)
+        return new
+
+    async def _change(self, write: Any, timeout: float) -> tuple[Record | None, Record | None]:
+        """Return the row before and after a write of one row."""
+        report = await self._run(write, timeout)
+        if report["errors"]:
+            raise errors.from_row(report["first_error"]).error()
+        change = report["changes"][0]
+        return change["old_val"], change["new_val"]
 
     async def _run(self, term: Any, timeout: float) -> Any:
         try:
-            return records.decode(await self._pool.run(term, timeout))
-        except QueryError as trouble:
-            raise self._error(trouble) from None
+            return records.decode(await self._pool.query(term, timeout))
+        except QueryError as error:
+            raise self._explained(error) from None
 
-    def _error(self, trouble: QueryError) -> CoordError:
-        if (
-            trouble.refused is NotSetUp
-            and self._name != SERVICES
-            and "does not exist" in trouble.detail
-        ):
-            # `coord init` makes the usual table only: it cannot know the names of others.
+    def _explained(self, error: QueryError) -> CoordError:
+        is_missing = error.permanent is NotSetUp and "does not exist" in error.detail
+        if is_missing and self._name != SERVICES_TABLE:
+            # `coord init` creates the usual table only. It does not know the names of others.
             return NotSetUp(
                 f"there is no table {self._name} in {self._url.redacted}: create it once, by hand"
             )
-        return trouble.error()
+        return error.error()
 
-    async def _look(self, term: Any, timeout: float) -> Any:
-        """A read by the index, which is made when a table was left without it (hazard 8)."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + timeout
+    async def _look_up(self, term: Any, timeout: float) -> Any:
+        """Read by the index, and create the index if the table lacks it (hazard 8)."""
+        deadline = Deadline(timeout)
         try:
-            return records.decode(await self._pool.run(term, timeout))
-        except QueryError as trouble:
-            if "ndex" not in trouble.detail:
-                raise self._error(trouble) from None
-        await self._make_index(max(until - loop.time(), 0.001))
-        return await self._run(term, max(until - loop.time(), 0.001))
+            return records.decode(await self._pool.query(term, timeout))
+        except QueryError as error:
+            if "ndex" not in error.detail:
+                raise self._explained(error) from None
+        await self._create_index(deadline)
+        return await self._run(term, deadline.left())
 
-    async def _make_index(self, timeout: float) -> None:
-        """Make the index, or wait for whoever makes it: within a table, `index_create` is
-        exclusive."""
-        made = self._r.branch(
+    async def _create_index(self, deadline: Deadline) -> None:
+        """Create the index, or wait until another client has done so."""
+        creation = self._r.branch(
             self._table.index_list().contains(INDEX),
             None,
             self._table.index_create(INDEX).default(None),
         )
         try:
-            await self._pool.run(made, timeout)
-        except QueryError as trouble:
-            if "already exists" not in trouble.detail:
-                raise trouble.error() from None
-        await self._run(self._table.index_wait(INDEX), timeout)
+            await self._pool.query(creation, deadline.left())
+        except QueryError as error:
+            # Only one `index_create` of a table succeeds.
+            if "already exists" not in error.detail:
+                raise error.error() from None
+        await self._run(self._table.index_wait(INDEX), deadline.left())
+
+
+def _living(row: Record | None) -> Record | None:
+    """Return the record in a row; None for a tombstone."""
+    return None if row is None or records.TOMBSTONE in row else row

@@ -1,4 +1,8 @@
-"""Raising the tokens of a table that was restored from a backup: `coord init --token-floor`."""
+"""Setting up a database: `coord init`, and what it is made of.
+
+The parts, in this order: raising tokens after a restored backup, the write hook on the table of
+leases, merging tables of one name, and `set_up`.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +21,31 @@ from coord.stores.rethinkdb import driver
 from coord.stores.rethinkdb.errors import QueryError, from_row
 from coord.stores.rethinkdb.pool import Pool
 from coord.stores.rethinkdb.queries import rows as row_views
-from coord.stores.rethinkdb.url import SETTINGS, RethinkURL, parse_url
+from coord.stores.rethinkdb.url import REQUIRED_SETTINGS, SERVICES_TABLE, RethinkURL, parse_url
 
 
 async def raise_token_floor(
     url: RethinkURL | str, token_floor: int, roles: Collection[str] = (), timeout: float = 60.0
 ) -> tuple[int, int]:
-    """Lift every token below `token_floor` to it, and make a vacant lease for each of `roles` that
-    has none.
+    """Raise every token below `token_floor` to it. Safe to repeat, also after an error.
 
-    How many were (lifted, made); atomic for each row. Nothing else of a lease changes: a leader
-    whose token was lifted finds its renewal refused, loses its term (`LossReason.TAKEN`), and
-    nobody takes its place any sooner. Doing it again, or over after an error, does no harm.
-    `timeout` is in seconds. Raises `BadArgument`, `StoreUnavailable` or `StoreRefused`."""
+    Nothing else of a lease changes. The renewal of a leader whose token was raised is refused, so
+    its term ends (`LossReason.TAKEN`). Nobody takes its place any sooner.
+
+    Args:
+        url: The database.
+        token_floor: The new least token.
+        roles: Roles that get a vacant lease if they have none.
+        timeout: Seconds that it may take.
+
+    Returns:
+        How many leases were raised, and how many were created. Each row is changed atomically.
+
+    Raises:
+        BadArgument: An argument is invalid.
+        StoreUnavailable: No server answered in time.
+        StoreRefused: The server refused.
+    """
     floor, named = validation.token_floor(token_floor), [validation.role(role) for role in roles]
     parsed, r = parse_url(url) if isinstance(url, str) else url, driver.reql()
     table = r.db(parsed.database).table(parsed.table)
@@ -55,8 +71,8 @@ async def raise_token_floor(
         raise StoreUnavailable(
             f"raising the tokens of {parsed.redacted} did not end within {timeout:g} s"
         ) from None
-    except QueryError as trouble:
-        raise trouble.error() from None
+    except QueryError as error:
+        raise error.error() from None
     finally:
         await pool.close()
 
@@ -65,7 +81,7 @@ async def _both(pool: Pool, made: Any, lifted: Any, timeout: float) -> tuple[int
     counts = []
     for query, count in ((lifted, "replaced"), (made, "inserted")):
         report: dict[str, Any] = (
-            {count: 0, "errors": 0} if query is None else await pool.run(query, timeout)
+            {count: 0, "errors": 0} if query is None else await pool.query(query, timeout)
         )
         if report["errors"]:
             raise from_row(report["first_error"])
@@ -73,18 +89,17 @@ async def _both(pool: Pool, made: Any, lifted: Any, timeout: float) -> tuple[int
     return counts[0], counts[1]
 
 
-# -- A write hook on the table of leases, by which the server itself refuses deletes and falling
-# tokens. What coord asks for never needs either (rule 3), so it only stops others: a person's slip
-# in the data explorer, a script, a restore that goes wrong. Whoever may configure the table can
-# take it away. The SQLite schema has triggers that do the same, always.
-#
+# -- The write hook, with which the server itself rejects deletes and falling tokens in the table of
+# leases. coord never asks for either (rule 3), so the hook only stops others: a slip in the data
+# explorer, a script, a restore that goes wrong. Whoever may configure the table can remove it. The
+# SQLite schema has triggers that do the same.
 
 ROWS_STAY = "coord: a lease keeps its token, so its row stays"
 NEVER_FALLS = "coord: a fencing token never falls"
 
 
 def install_write_hook(table: Any) -> Any:
-    """The query that puts the guard on a table, which needs the right to configure it."""
+    """Return the query that installs coord's hook. It needs the permission `config`."""
     r = driver.reql()
 
     def kind(row: Any) -> Any:
@@ -106,12 +121,12 @@ def install_write_hook(table: Any) -> Any:
 
 
 def remove_write_hook(table: Any) -> Any:
-    """The query that takes away whatever hook the table has."""
+    """Return the query that removes any hook from a table."""
     return table.set_write_hook(None)
 
 
 def hook_of(config: Mapping[str, Any]) -> Literal["guard", "other"] | None:
-    """Whose write hook a table has, by its `config()`."""
+    """Return whose write hook a table has, from its `config()`; None if it has none."""
     hook = config.get("write_hook")
     if not hook:
         return None
@@ -122,117 +137,133 @@ def hook_of(config: Mapping[str, Any]) -> Literal["guard", "other"] | None:
     )
 
 
-# -- Tables of one name: which one stays. Everybody who looks comes to the same result, and no
-# record is ever lost. Twins cannot be addressed by their name, so each but the first by id is
-# renamed to `<name>_twin_<id>`; from then on the name means one table again, and the renamed can be
-# looked into. An empty one is dropped, by its id. If the first is empty and one twin is not, that
-# twin gets the name. If two hold records, people must decide, and `NotSetUp` says so: a table that
-# has the name and records keeps both, otherwise nothing has the name until they did, for an empty
-# table of leases would count its tokens from 1 again.
-#
+# -- Duplicate tables. RethinkDB can create several tables of one name, and no query can address
+# them by that name. All but the first (by id) are renamed to `<name>_duplicate_<id>`, so that the
+# name means one table again and each can be examined. An empty one is dropped. If the first is
+# empty and one duplicate is not, that duplicate gets the name. If two hold records, people must
+# decide, and `NotSetUp` says so. Until then a table with the name and records keeps both;
+# otherwise no table has the name, because an empty table of leases would start to count its
+# tokens from 1 again. Every process that does this comes to the same result, and no record is
+# lost.
 
 SETTLE = 0.3
-"""Seconds between renaming and looking: a write that found the table by its old name is done by
-then."""
+"""Seconds between renaming a table and looking into it. A write that found the table under its old
+name is done by then."""
+READY_ATTEMPTS = 50
+"""How often a table that was renamed a moment ago is asked whether it is empty."""
 
 
-class Asker(Protocol):
-    """What runs the queries."""
+class QueryRunner(Protocol):
+    """Runs the queries of `merge_duplicate_tables`."""
 
     url: RethinkURL
     r: Any
     system: Any
 
-    async def ask(self, term: Any) -> Any:
-        """One query."""
+    async def run_query(self, term: Any) -> Any:
+        """Return the answer to one query. Raises `QueryError`."""
 
 
 def duplicate_name(name: str, table_id: str) -> str:
-    """What a twin is called once it is known as one."""
-    return f"{name}_twin_{table_id.replace('-', '')[:12]}"
+    """Return the name that a duplicate of the table `name` gets."""
+    return f"{name}_duplicate_{table_id.replace('-', '')[:12]}"
 
 
-async def merge_duplicate_tables(asker: Asker, name: str) -> list[str]:
-    """Leave one table called `name` at most; the ids of those that were dropped. Raises `NotSetUp`,
-    `Trouble`."""
-    tables = asker.system.table("table_config")
-    mine = tables.filter({"db": asker.url.database})
-    found = await asker.ask(mine.pluck("id", "name").coerce_to("array"))
-    pattern = re.compile(re.escape(name) + r"_twin_[0-9a-f]{12}")
+async def merge_duplicate_tables(runner: QueryRunner, name: str) -> list[str]:
+    """Merge tables of one name into one, and return the ids of the empty ones that were dropped.
+
+    Raises:
+        NotSetUp: More than one of them holds records.
+        QueryError: A query failed.
+    """
+    tables = runner.system.table("table_config")
+    mine = tables.filter({"db": runner.url.database})
+    found = await runner.run_query(mine.pluck("id", "name").coerce_to("array"))
+    pattern = re.compile(re.escape(name) + r"_duplicate_[0-9a-f]{12}")
     named = sorted(one["id"] for one in found if one["name"] == name)
     renamed = {one["id"] for one in found if pattern.fullmatch(one["name"])}
     if len(named) < 2 and not renamed:
         return []
-    for twin in named[1:]:
-        await asker.ask(tables.get(twin).update({"name": duplicate_name(name, twin)}))
+    for duplicate in named[1:]:
+        await runner.run_query(
+            tables.get(duplicate).update({"name": duplicate_name(name, duplicate)})
+        )
     await asyncio.sleep(SETTLE)
     others = sorted(renamed.union(named[1:]))
-    empty = {one for one in others if await _is_empty(asker, duplicate_name(name, one))}
+    empty = {one for one in others if await _is_empty(runner, duplicate_name(name, one))}
     full = [one for one in others if one not in empty]
-    if full and (not named or await _is_empty(asker, name)):
+    if full and (not named or await _is_empty(runner, name)):
         if named:
-            await asker.ask(tables.get(named[0]).update({"name": duplicate_name(name, named[0])}))
+            await runner.run_query(
+                tables.get(named[0]).update({"name": duplicate_name(name, named[0])})
+            )
             empty.add(named[0])
         if len(full) == 1:
-            await asker.ask(tables.get(full.pop()).update({"name": name}))
+            await runner.run_query(tables.get(full.pop()).update({"name": name}))
     for one in sorted(empty):
-        await asker.ask(tables.get(one).delete())
+        await runner.run_query(tables.get(one).delete())
     if full:
         left = ", ".join(duplicate_name(name, one) for one in full)
         raise NotSetUp(
-            f"there were tables of one name {name!r} in {asker.url.redacted}, and more than one holds records: "
-            f"look at {left}, move what is wanted of it into one table called {name} "
-            f"(of leases, the higher token), drop the rest"
+            f"{runner.url.redacted} had several tables {name!r}, and more than one holds records: "
+            f"look at {left}, move the records that you want into one table {name} "
+            f"(of two leases, the one with the higher token), and drop the others"
         )
     return sorted(empty)
 
 
-async def _is_empty(asker: Asker, name: str) -> bool:
-    """A table that is gone counts as empty: somebody else did the same work."""
-    table = asker.r.db(asker.url.database).table(name)
-    for _ in range(50):
+async def _is_empty(runner: QueryRunner, name: str) -> bool:
+    """Return whether a table is empty, or gone: then another process did the same work."""
+    table = runner.r.db(runner.url.database).table(name)
+    for _ in range(READY_ATTEMPTS):
         try:
-            await asker.ask(table.wait(wait_for="ready_for_reads", timeout=10))
+            await runner.run_query(table.wait(wait_for="ready_for_reads", timeout=10))
             return bool(
-                await asker.ask(
-                    asker.r.db(asker.url.database).table(name, read_mode="majority").is_empty()
+                await runner.run_query(
+                    runner.r.db(runner.url.database).table(name, read_mode="majority").is_empty()
                 )
             )
-        except QueryError as trouble:
-            if "does not exist" in trouble.detail:
+        except QueryError as error:
+            if "does not exist" in error.detail:
                 return True
-            if trouble.refused is not None or not trouble.elsewhere:
+            if error.permanent is not None or not error.retryable:
                 raise
             await asyncio.sleep(0.1)  # renamed a moment ago, not ready just yet
     return False
 
 
-# -- Making the database and its tables, and mending what is half made. `coord init` and `await
-# set_up(url)` do this. `table_create` is not exclusive: eight at once make eight tables of one
-# name, and every later query on it fails as ambiguous. So one process does the work at a time, and
-# twins that are there all the same are brought together:
-# * The lock is a database, `<database>__coord_setup`: `db_create` refuses a name that is taken, on
-# one server at least, and all who set up the same URL go to the first of its servers that answers.
-# A lock that has stood for `STALE` seconds on the clock of one who waits is taken down by its id:
-# its owner has died.
-# * The lock is a courtesy, not what makes it right (servers of a cluster that are cut off from each
-# other would both create it). What makes it right is that twins are merged at the end of every run,
-# by everybody in the same way: `twins.py`. Everything is looked at before it is changed, so that it
-# can be run again at any time, and finishes what a run that was killed has left.
+# -- Set-up. `table_create` is not exclusive: eight processes that run it at once make eight tables
+# of one name, and every later query on that name fails as ambiguous.
 #
+# So one process does the work at a time. The lock is a database, `<database>__coord_setup`, since
+# `db_create` rejects a name that exists, at least on one server. All processes use the first server
+# of the URL that answers. When a process has waited for the same lock for `STALE` seconds by its
+# own clock, it removes the lock: the owner has died.
+#
+# The lock saves work, and correctness does not depend on it: servers of a cluster that are cut off
+# from each other would both grant it. Every run ends with merging duplicates, and every process
+# does that in the same way. A run looks at each thing before it changes it, so a run may be
+# repeated at any time, and completes what a killed run has left.
 
-SERVICES = "services"
-"""The table of the service registry, which doublethink uses by the same name."""
 STALE = 20.0
-MOST_REPLICAS = 3
+"""Seconds after which a lock is removed."""
+MAX_DEFAULT_REPLICAS = 3
+"""Replicas of a new table, if there are so many servers."""
 ATTEMPTS = 8
-_POLL = 0.05
+"""How often the set-up is tried when another process changes the same tables."""
+POLL_INTERVAL = 0.05
+"""Seconds between two attempts to get the lock."""
 
 
 @dataclass
 class Report:
-    """What `set_up` did, line by line, and what it would have people look at. Nothing done: all was
-    well."""
+    """What `set_up` did.
+
+    Attributes:
+        database: The name of the database.
+        done: A line for each thing that was done; empty if nothing had to be done.
+        notes: A line for each thing that people should look at.
+    """
 
     database: str
     done: list[str] = field(default_factory=list)
@@ -246,15 +277,23 @@ async def set_up(
     replicas: int | None = None,
     guard: bool | None = None,
 ) -> Report:
-    """Make the database, the tables of leases and of the board, and that of services with its
-    index, or mend them.
+    """Create the database, its tables and the index of the services, or complete them.
 
-    `replicas`: of each new table; without it three, or as many as there are servers if they are
-    fewer. A table of leases that has fewer gets them. `guard`: have the server refuse deletes and
-    falling tokens in the table of leases (`guard.py`), or no longer; None leaves that as it is.
-    Idempotent. Any number of processes may do this at once; each returns when all is ready.
-    `timeout` is in seconds. Raises `StoreUnavailable`, `AccessDenied` or `NotSetUp` (twins that
-    both hold records; a write hook of somebody else's in the guard's place)."""
+    Safe to repeat. Any number of processes may do this at once; each returns when all is ready.
+
+    Args:
+        url: The database.
+        timeout: Seconds that it may take.
+        replicas: Replicas of each new table; None means three, or one on each server if there are
+            fewer servers. A table of leases that has fewer replicas gets more.
+        guard: Whether the table of leases has the write hook that rejects deletes and falling
+            tokens; None leaves that as it is.
+
+    Raises:
+        StoreUnavailable: No server answered in time.
+        AccessDenied: The user lacks a permission.
+        NotSetUp: Duplicate tables hold records, or the table of leases has another write hook.
+    """
     parsed = parse_url(url) if isinstance(url, str) else url
     deadline = time.monotonic() + validation.number(timeout, "timeout", low=0, above=True)
     pool = Pool(parsed, in_order=True)
@@ -265,8 +304,8 @@ async def set_up(
         raise StoreUnavailable(
             f"setting up {parsed.redacted} did not end within {timeout:g} s"
         ) from None
-    except QueryError as trouble:
-        raise trouble.error() from None
+    except QueryError as error:
+        raise error.error() from None
     finally:
         await pool.close()
 
@@ -284,14 +323,14 @@ class _SetUp:
         async with self._lock():
             for attempt in range(1, ATTEMPTS + 1):
                 try:
-                    await self._mend()
-                except QueryError as trouble:
-                    # Somebody else's twin came up or went away meanwhile, or a table is not ready
+                    await self._complete()
+                except QueryError as error:
+                    # Another process made or removed a duplicate meanwhile, or a table is not ready
                     # just yet, or somebody made or renamed one between our look and our change.
                     again = (
-                        trouble.elsewhere
-                        or trouble.refused is NotSetUp
-                        or "already exists" in trouble.detail
+                        error.retryable
+                        or error.permanent is NotSetUp
+                        or "already exists" in error.detail
                     )
                     if attempt == ATTEMPTS or not again:
                         raise
@@ -300,53 +339,52 @@ class _SetUp:
                     break
         return self.report
 
-    async def _mend(self) -> None:
+    async def _complete(self) -> None:
         if await self._create(self.r.db_create(self.url.database)):
             self.report.done.append(f"created the database {self.url.database}")
         replicas = self._replicas or min(
-            MOST_REPLICAS, await self.ask(self.system.table("server_status").count())
+            MAX_DEFAULT_REPLICAS, await self.run_query(self.system.table("server_status").count())
         )
-        for name in dict.fromkeys((self.url.table, SERVICES, self.url.board)):
+        for name in dict.fromkeys((self.url.table, SERVICES_TABLE, self.url.announcements_table)):
             await self._table(name, replicas)
         await self._index()
 
-    async def ask(self, term: Any) -> Any:
-        """One query, within what is left of the time."""
-        return await self.pool.run(term, max(self._deadline - time.monotonic(), 0.05))
+    async def run_query(self, term: Any) -> Any:
+        """Return the answer to one query, within what is left of the time."""
+        return await self.pool.query(term, max(self._deadline - time.monotonic(), 0.05))
 
     async def _table(self, name: str, replicas: int) -> None:
         leases = name == self.url.table
-        for twin in await merge_duplicate_tables(self, name):
-            self.report.done.append(f"removed an empty twin of the table {name} ({twin})")
-        if name not in await self.ask(self.r.db(self.url.database).table_list()):
-            # Asked of the server that has the lock: nobody else creates it meanwhile.
+        for duplicate in await merge_duplicate_tables(self, name):
+            self.report.done.append(f"removed an empty duplicate of {name} ({duplicate})")
+        if name not in await self.run_query(self.r.db(self.url.database).table_list()):
+            # This is the server that has the lock, so no other process creates the table now.
             options = {"shards": 1, "replicas": replicas, "durability": "hard"}
-            await self.ask(self.r.db(self.url.database).table_create(name, **options))
+            await self.run_query(self.r.db(self.url.database).table_create(name, **options))
             self.report.done.append(
                 f"created the table {name} with {replicas} replica{'s' if replicas > 1 else ''}"
             )
-            for twin in await merge_duplicate_tables(self, name):
-                self.report.done.append(f"removed an empty twin of the table {name} ({twin})")
+            for duplicate in await merge_duplicate_tables(self, name):
+                self.report.done.append(f"removed an empty duplicate of {name} ({duplicate})")
         table = self.r.db(self.url.database).table(name)
-        await self.ask(table.wait(wait_for="ready_for_writes", timeout=int(self._left())))
+        await self.run_query(table.wait(wait_for="ready_for_writes", timeout=int(self._left())))
         if leases:
             await self._settings(table, replicas)
             await self._guarded(table)
         await self._all_replicas(table, name)
 
     async def _settings(self, table: Any, replicas: int) -> None:
-        """What makes an acknowledged lease a safe one. The services' table is left as its owner
-        wants it."""
-        config = await self.ask(table.config())
-        wrong = {name: right for name, right in SETTINGS.items() if config[name] != right}
+        """Make acknowledged leases safe. The table of services keeps the settings of its owner."""
+        config = await self.run_query(table.config())
+        wrong = {name: right for name, right in REQUIRED_SETTINGS.items() if config[name] != right}
         if wrong:
-            await self.ask(table.config().update(wrong))
+            await self.run_query(table.config().update(wrong))
             self.report.done.append(
                 f"set {', '.join(f'{a} to {b}' for a, b in wrong.items())} on {self.url.table}"
             )
         fewest = min(len(shard["replicas"]) for shard in config["shards"])
         if fewest < replicas:
-            await self.ask(table.reconfigure(shards=1, replicas=replicas))
+            await self.run_query(table.reconfigure(shards=1, replicas=replicas))
             self.report.done.append(
                 f"raised the replicas of {self.url.table} from {fewest} to {replicas}"
             )
@@ -354,45 +392,47 @@ class _SetUp:
     async def _guarded(self, table: Any) -> None:
         if self._guard is None:
             return
-        hook = hook_of(await self.ask(table.config()))
+        hook = hook_of(await self.run_query(table.config()))
         if hook == "other":
             raise NotSetUp(
-                f"the table {self.url.table} has a write hook that is not coord's: it was left as it is"
+                f"the table {self.url.table} has a write hook that is not coord's: "
+                "remove it, or omit --guard"
             )
         if self._guard and hook is None:
-            await self.ask(install_write_hook(table))
+            await self.run_query(install_write_hook(table))
             self.report.done.append(
-                f"guarded {self.url.table}: the server refuses deletes and falling tokens"
+                f"installed the write hook on {self.url.table}: "
+                "the server rejects deletes and falling tokens"
             )
         elif not self._guard and hook is not None:
-            await self.ask(remove_write_hook(table))
-            self.report.done.append(f"took the guard off {self.url.table}")
+            await self.run_query(remove_write_hook(table))
+            self.report.done.append(f"removed the write hook from {self.url.table}")
 
     async def _all_replicas(self, table: Any, name: str) -> None:
-        """A server that is down must not keep the others from being used."""
+        """Wait for the replicas, but not long: one server that is down must not stop the set-up."""
         try:
-            await self.ask(
+            await self.run_query(
                 table.wait(wait_for="all_replicas_ready", timeout=int(min(self._left(), 10.0)))
             )
-        except QueryError as trouble:
-            if trouble.refused is not None:
+        except QueryError as error:
+            if error.permanent is not None:
                 raise
-            self.report.notes.append(f"not every replica of {name} is ready yet ({trouble.detail})")
+            self.report.notes.append(f"not every replica of {name} is ready yet ({error.detail})")
 
     async def _index(self) -> None:
-        table = self.r.db(self.url.database).table(SERVICES)
-        if "role" not in await self.ask(table.index_list()) and await self._create(
+        table = self.r.db(self.url.database).table(SERVICES_TABLE)
+        if "role" not in await self.run_query(table.index_list()) and await self._create(
             table.index_create("role")
         ):
-            self.report.done.append(f"created the index role on {SERVICES}")
-        await self.ask(table.index_wait("role"))
+            self.report.done.append(f"created the index role on {SERVICES_TABLE}")
+        await self.run_query(table.index_wait("role"))
 
     async def _create(self, term: Any) -> bool:
-        """Whether it was made now; False when it is there already."""
+        """Create something, and return whether it did not exist yet."""
         try:
-            await self.ask(term)
-        except QueryError as trouble:
-            if "already exists" in trouble.detail:
+            await self.run_query(term)
+        except QueryError as error:
+            if "already exists" in error.detail:
                 return False
             raise
         return True
@@ -406,17 +446,17 @@ class _SetUp:
         seen: dict[str, float] = {}
         while not await self._create(self.r.db_create(name)):
             now = time.monotonic()
-            standing = await self.ask(databases.filter({"name": name})["id"].coerce_to("array"))
-            seen = {one: seen.get(one, now) for one in standing}
+            ids = await self.run_query(databases.filter({"name": name})["id"].coerce_to("array"))
+            seen = {one: seen.get(one, now) for one in ids}
             for one, since in seen.items():
                 if now - since > STALE:
-                    await self.ask(databases.get(one).delete())
-                    self.report.done.append("removed the lock of a set-up that did not end")
-            await asyncio.sleep(_POLL)
-        mine = await self.ask(databases.filter({"name": name})["id"].coerce_to("array"))
+                    await self.run_query(databases.get(one).delete())
+                    self.report.done.append("removed the lock of a set-up that was killed")
+            await asyncio.sleep(POLL_INTERVAL)
+        mine = await self.run_query(databases.filter({"name": name})["id"].coerce_to("array"))
         try:
             yield
         finally:
             for one in mine:
                 with contextlib.suppress(QueryError):  # then the next set-up finds that it is stale
-                    await self.pool.run(databases.get(one).delete(), 5.0)
+                    await self.pool.query(databases.get(one).delete(), 5.0)

@@ -1,8 +1,9 @@
-"""`RethinkDBStore`: the store's protocol on one table, each swap one query."""
+"""`RethinkDBStore`: leases in one table of a RethinkDB database. Each swap is one query."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
 from functools import cached_property
@@ -12,295 +13,304 @@ from coord.core import swaps
 from coord.core.history import PastTerm, parse
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Operation, Release, Renew, Result
-from coord.errors import AccessDenied, CoordError, NotSetUp, StoreRefused, StoreUnavailable
-from coord.stores.protocol import Announcements, Records
+from coord.errors import AccessDenied, NotSetUp, StoreRefused
 from coord.stores.rethinkdb import errors
+from coord.stores.rethinkdb.announcements import RethinkDBAnnouncements
 from coord.stores.rethinkdb.errors import QueryError, not_set_up
-from coord.stores.rethinkdb.pool import Pool
+from coord.stores.rethinkdb.pool import Deadline, Pool
 from coord.stores.rethinkdb.queries import bulk
 from coord.stores.rethinkdb.queries import results as query_results
 from coord.stores.rethinkdb.queries.leases import Queries
 from coord.stores.rethinkdb.queries.rows import lease
 from coord.stores.rethinkdb.queries.swaps import ClaimShape
-from coord.stores.rethinkdb.url import SETTINGS, RethinkURL, parse_url
+from coord.stores.rethinkdb.records import RethinkDBRecords
+from coord.stores.rethinkdb.url import REQUIRED_SETTINGS, RethinkURL, parse_url
 
-MANY = 1_000
-"""Renewals that are put into one query; more are sent as several at once, each as atomic per row as
-one."""
+MAX_RENEWALS = 1_000
+"""Renewals in one query. More of them are sent as several queries at the same time. That changes
+nothing, since each row is renewed atomically by itself."""
 WARM_UP_DELAY = 0.02
-"""Seconds after the first claim, and between, in which the queries that will be urgent are built: 2
-ms for each."""
+"""Seconds after the first claim, and between two of them, in which the queries are built that will
+be urgent later. Each takes about 2 ms."""
 
 
 class RethinkDBStore:
-    """Leases in the table `coord_leases` of a RethinkDB database. Connects when something is first
-    asked."""
+    """Leases in the table `coord_leases` of a RethinkDB database.
+
+    Implements `coord.stores.protocol.Store`, and `Immediate`, `Bulk`, `HasAnnouncements` and
+    `HasRecords`. Connects when it is first used.
+
+    Args:
+        url: The servers, the user and the database.
+    """
 
     def __init__(self, url: RethinkURL | str) -> None:
         self._url = parse_url(url) if isinstance(url, str) else url
-        self._pool = Pool(self._url)
-        self._prepared = False
+        self.pool = Pool(self._url)
+        self._warmed_up = False
 
     def __repr__(self) -> str:
         return f"<RethinkDBStore {self.url}>"
 
     @property
     def url(self) -> str:
+        """The URL, with `***` for the password."""
         return self._url.redacted
 
     @property
     def max_clock_skew(self) -> float | None:
+        """Seconds that the servers' clocks may be off; None switches takeover by them off."""
         return self._url.max_clock_skew
+
+    def announcements(self) -> RethinkDBAnnouncements:
+        """Return the announcements of the same database, on the same connections."""
+        return RethinkDBAnnouncements(self.pool, self._url)
+
+    def records(self, table: str) -> RethinkDBRecords:
+        """Return the service records in `table` of the same database, on the same connections."""
+        return RethinkDBRecords(self.pool, self._url, table)
 
     @cached_property
     def _queries(self) -> Queries:
         return Queries(self._url)
 
     async def open(self, timeout: float) -> None:
-        """See that the table is there, once, can be read and written, and keeps what it
-        acknowledges.
+        """Check that the table of leases exists, is usable and keeps what it acknowledges.
 
-        Raises `NotSetUp` (with the command that mends it), `AccessDenied` or `StoreUnavailable`.
-        The table's settings are looked at only where the user may read them."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + timeout
-        table = self._queries.table
+        The settings of the table are checked only if the user may read them.
+
+        Args:
+            timeout: Seconds that it may take.
+
+        Raises:
+            NotSetUp: A table is missing, or has unsafe settings. The message names the command that
+                fixes it.
+            AccessDenied: The password is wrong, or the user lacks a permission.
+            StoreUnavailable: No server answered in time.
+        """
+        deadline, table = Deadline(timeout), self._queries.table
+        # No row has this key, so nothing is written. The right to write is needed all the same.
+        probe = table.get(["coord", "open"]).replace(lambda row: row)
+        await self.pool.read(probe, deadline.left())
         try:
-            # No row has this key, so nothing is written; the right to write is needed all the same.
-            await self._pool.read(table.get(["coord", "open"]).replace(lambda row: row), timeout)
-            try:
-                config = await self._pool.read(table.config(), max(until - loop.time(), 0.001))
-            except QueryError as trouble:
-                if trouble.refused is AccessDenied:
-                    return
-                raise
-        except QueryError as trouble:
-            raise trouble.error() from None
+            config = await self.pool.read(table.config(), deadline.left())
+        except AccessDenied:
+            return
         wrong = [
             f"{name} is {config.get(name)}"
-            for name, right in SETTINGS.items()
-            if config.get(name) != right
+            for name, value in REQUIRED_SETTINGS.items()
+            if config.get(name) != value
         ]
         if wrong:
-            what = f"the table {self._url.table} may lose what it has acknowledged ({', '.join(wrong)})"
-            raise NotSetUp(not_set_up(what, self._url))
+            problem = (
+                f"the table {self._url.table} may lose what it has acknowledged "
+                f"({', '.join(wrong)})"
+            )
+            raise NotSetUp(not_set_up(problem, self._url))
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
-        return await self._claimed(claim, timeout)
+        """Take a role; see `coord.core.operations.Claim`."""
+        return await self._claim(claim, timeout)
 
     async def release(self, release: Release, timeout: float) -> Result:
-        return await self._released(release, timeout)
+        """Give a role back; see `coord.core.operations.Release`."""
+        return await self._release(release, timeout)
+
+    async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
+        """Prolong leases; see `coord.core.operations.Renew`."""
+        batches = [
+            renewals[start : start + MAX_RENEWALS]
+            for start in range(0, len(renewals), MAX_RENEWALS)
+        ]
+        if len(batches) == 1:
+            return await self._renew(renewals, timeout)
+        results = await asyncio.gather(*(self._renew(batch, timeout) for batch in batches))
+        return [result for batch in results for result in batch]
 
     def begin(self, operation: Operation, timeout: float) -> Coroutine[Any, Any, Result] | None:
-        """protocol.Prompt"""
+        """Send a swap at once; see `coord.stores.protocol.Immediate`."""
         if isinstance(operation, Claim):
-            sent = self._pool.begin(self._queries.claim(operation), timeout)
-            return sent and self._claimed(operation, timeout, sent)
+            answer = self.pool.begin(self._queries.claim(operation), timeout)
+            return answer and self._claim(operation, timeout, answer)
         if isinstance(operation, Release):
-            sent = self._pool.begin(self._queries.release(operation), timeout)
-            return sent and self._released(operation, timeout, sent)
-        if (
-            isinstance(operation, Renew)
-            and (quick := self._queries.renew_one(operation)) is not None
-        ):
-            sent = self._pool.begin(quick, timeout)
-            return sent and self._renewed(operation, timeout, sent)
+            answer = self.pool.begin(self._queries.release(operation), timeout)
+            return answer and self._release(operation, timeout, answer)
+        if isinstance(operation, Renew):
+            query = self._queries.renew_one(operation)
+            answer = None if query is None else self.pool.begin(query, timeout)
+            return answer and self._renew_one(operation, timeout, answer)
         return None
 
-    async def _renewed(
-        self, renewal: Renew, timeout: float, sent: Coroutine[Any, Any, Any]
-    ) -> Result:
-        (result,) = await self._renew([renewal], timeout, sent)
-        return result
+    async def swap_all(self, asked: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
+        """Claim and release many roles at once; see `coord.stores.protocol.Bulk`."""
+        parts = bulk.parts(asked)
+        answers = await asyncio.gather(
+            *(self._swap_part(kind, members, timeout) for kind, members in parts)
+        )
+        results = {
+            swap.role: result
+            for (_, members), part_results in zip(parts, answers, strict=True)
+            for swap, result in zip(members, part_results, strict=True)
+        }
+        return [results[swap.role] for swap in asked]
 
-    async def _claimed(
-        self, claim: Claim, timeout: float, sent: Coroutine[Any, Any, Any] | None = None
+    async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
+        """Return the terms that the rows of these roles remember; None means every role."""
+        names = None if roles is None else tuple(roles)
+        if names == ():
+            return []
+        rows = await self.pool.read(self._queries.history(names), timeout)
+        return [term for row in rows for term in parse(str(row["id"]), row.get("history"))]
+
+    async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
+        """Return the leases of these roles, as a majority has them; None means every role."""
+        names = None if roles is None else sorted(set(roles))
+        if names == []:
+            return []
+        answers = await self.pool.read(self._queries.read(names), timeout)
+        return [
+            lease(answer["row"], answer["now"])
+            for answer in answers
+            if isinstance(answer["row"]["id"], str)
+        ]
+
+    async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
+        """Yield the leases of these roles: first all that exist, then each change.
+
+        Raises:
+            StoreUnavailable: The feed broke off. Open a new one.
+        """
+        names = None if roles is None else sorted(set(roles))
+        async with contextlib.aclosing(self.pool.feed(self._queries.watch(names))) as feed:
+            async for change in feed:
+                row = change.get("new_val")
+                role = (row or change["old_val"])["id"]
+                if isinstance(role, str):  # People may have written rows with keys of other types.
+                    yield lease(row, None) if row else Lease(role)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.pool.close()
+
+    def abandon(self) -> None:
+        """Forget all connections in a forked child (rule 9)."""
+        self.pool.abandon()
+
+    # -- Swaps. `answer` is the answer to the first query, if `begin` has sent it already.
+
+    async def _claim(
+        self, claim: Claim, timeout: float, answer: Coroutine[Any, Any, Any] | None = None
     ) -> Result:
-        loop = asyncio.get_running_loop()
-        until = loop.time() + timeout
+        deadline = Deadline(timeout)
         try:
-            outcome = await (sent or self._pool.run(self._queries.claim(claim), timeout))
+            outcome = await (answer or self.pool.query(self._queries.claim(claim), timeout))
             if query_results.misread(claim, outcome["written"]):
-                left = max(until - loop.time(), 0.001)
-                outcome = await self._pool.run(self._queries.claim(claim, careful=True), left)
-        except (QueryError, StoreRefused) as err:
-            return query_results.failure(err)
-        if not self._prepared:
-            self._prepared = True
-            for number, build in enumerate(self._queries.likely(claim), 1):
+                query = self._queries.claim(claim, strict=True)
+                outcome = await self.pool.query(query, deadline.left())
+        except (QueryError, StoreRefused) as error:
+            return query_results.failure(error)
+        if not self._warmed_up:
+            self._warmed_up = True
+            loop = asyncio.get_running_loop()
+            for number, build in enumerate(self._queries.warm_up(claim), 1):
                 loop.call_later(WARM_UP_DELAY * number, build)
         return query_results.swapped(claim.role, outcome)
 
-    async def _released(
-        self, release: Release, timeout: float, sent: Coroutine[Any, Any, Any] | None = None
+    async def _release(
+        self, release: Release, timeout: float, answer: Coroutine[Any, Any, Any] | None = None
     ) -> Result:
-        until = asyncio.get_running_loop().time() + timeout
+        deadline = Deadline(timeout)
         try:
-            outcome = await (sent or self._pool.run(self._queries.release(release), timeout))
+            outcome = await (answer or self.pool.query(self._queries.release(release), timeout))
             if query_results.hit_foreign_row(outcome["written"]):
-                left = max(until - asyncio.get_running_loop().time(), 0.001)
-                outcome = await self._pool.run(self._queries.release(release, careful=True), left)
-        except (QueryError, StoreRefused) as err:
-            return query_results.failure(err)
+                query = self._queries.release(release, strict=True)
+                outcome = await self.pool.query(query, deadline.left())
+        except (QueryError, StoreRefused) as error:
+            return query_results.failure(error)
         return query_results.swapped(release.role, outcome)
 
-    async def swap_all(self, asked: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
-        """protocol.Bulk"""
-        parts = bulk.parts(asked)
-        done = await asyncio.gather(*(self._swap_part(kind, some, timeout) for kind, some in parts))
-        found = {
-            one.role: result
-            for (_, some), part in zip(parts, done, strict=True)
-            for one, result in zip(some, part, strict=True)
-        }
-        return [found[one.role] for one in asked]
+    async def _swap(self, swap: Claim | Release, timeout: float) -> Result:
+        if isinstance(swap, Claim):
+            return await self._claim(swap, timeout)
+        return await self._release(swap, timeout)
 
     async def _swap_part(
-        self, kind: bulk.Kind, asked: Sequence[Claim | Release], timeout: float
+        self, kind: bulk.Kind, batch: Sequence[Claim | Release], timeout: float
     ) -> Sequence[Result]:
-        loop = asyncio.get_running_loop()
-        until, tried, doubtful = loop.time() + timeout, kind != bulk.ALONE, False
+        """Do swaps of one kind: in bulk as far as possible, and each by itself what is left."""
+        deadline, in_bulk, doubtful = Deadline(timeout), kind != bulk.UNBATCHABLE, False
         results: dict[str, Result] = {}
         try:
-            if tried:
-                outcome = await self._pool.run(self._queries.bulk.swaps(kind, asked), timeout)
-                results = bulk.results(asked, outcome)
-            new = [one for one in asked if one.role not in results and bulk.makes_rows(kind, one)]
-            if new and isinstance(kind, ClaimShape):
-                outcome = await self._pool.run(
-                    self._queries.bulk.first(kind, new), max(until - loop.time(), 0.001)
-                )
-                again = bulk.results(new, outcome)
+            if in_bulk:
+                query = self._queries.bulk.swaps(kind, batch)
+                results = bulk.results(batch, await self.pool.query(query, timeout))
+            creations = [
+                swap for swap in batch if swap.role not in results and bulk.creates_row(kind, swap)
+            ]
+            if creations and isinstance(kind, ClaimShape):
+                query = self._queries.bulk.first(kind, creations)
+                created = bulk.results(creations, await self.pool.query(query, deadline.left()))
                 results |= {
-                    one.role: query_results.already_applied(one, again[one.role])
-                    for one in new
-                    if one.role in again
+                    swap.role: query_results.already_applied(swap, created[swap.role])
+                    for swap in creations
+                    if swap.role in created
                 }
-        except QueryError as trouble:
-            if trouble.refused is not StoreRefused:
-                failure = trouble.failure()
-                return [results.get(one.role, failure) for one in asked]
-            doubtful = trouble.unknown  # one of them is refused, and the server does not say which
-        except StoreRefused as err:
-            return [query_results.failure(err)] * len(asked)
-        rest = [one for one in asked if one.role not in results]
-        found = await asyncio.gather(
-            *(self._swap(one, max(until - loop.time(), 0.001)) for one in rest)
-        )
-        for one, result in zip(rest, found, strict=True):
-            results[one.role] = (
-                query_results.already_applied(one, result, doubtful=doubtful) if tried else result
+        except QueryError as error:
+            if error.permanent is not StoreRefused:
+                failure = error.failure()
+                return [results.get(swap.role, failure) for swap in batch]
+            # One of the swaps is refused, and the server does not say which.
+            doubtful = error.unknown
+        except StoreRefused as error:
+            return [query_results.failure(error)] * len(batch)
+        singles = [swap for swap in batch if swap.role not in results]
+        answers = await asyncio.gather(*(self._swap(swap, deadline.left()) for swap in singles))
+        for swap, result in zip(singles, answers, strict=True):
+            results[swap.role] = (
+                query_results.already_applied(swap, result, doubtful=doubtful)
+                if in_bulk
+                else result
             )
-        return [results[one.role] for one in asked]
+        return [results[swap.role] for swap in batch]
 
-    async def _swap(self, asked: Claim | Release, timeout: float) -> Result:
-        return await (
-            self._claimed(asked, timeout)
-            if isinstance(asked, Claim)
-            else self._released(asked, timeout)
-        )
-
-    async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
-        wanted = None if roles is None else tuple(roles)
-        if wanted == ():
-            return []
-        try:
-            rows = await self._pool.read(self._queries.history(wanted), timeout)
-        except QueryError as trouble:
-            raise trouble.error() from None
-        return [term for row in rows for term in parse(str(row["id"]), row.get("history"))]
-
-    async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
-        if len(renewals) <= MANY:
-            return await self._renew(renewals, timeout)
-        parts = [renewals[begin : begin + MANY] for begin in range(0, len(renewals), MANY)]
-        done = await asyncio.gather(*(self._renew(part, timeout) for part in parts))
-        return [result for part in done for result in part]
+    async def _renew_one(
+        self, renewal: Renew, timeout: float, answer: Coroutine[Any, Any, Any]
+    ) -> Result:
+        (result,) = await self._renew([renewal], timeout, answer)
+        return result
 
     async def _renew(
         self,
         renewals: Sequence[Renew],
         timeout: float,
-        sent: Coroutine[Any, Any, Any] | None = None,
+        answer: Coroutine[Any, Any, Any] | None = None,
     ) -> list[Result]:
-        """sent: of one renewal, the quick query for it, which is under way."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + timeout
+        """Renew with one query if the rows are as their holders left them, else with two."""
+        deadline = Deadline(timeout)
         try:
-            if len(renewals) == 1 and (
-                sent or (quick := self._queries.renew_one(renewals[0])) is not None
-            ):
-                outcome = await (sent or self._pool.run(quick, timeout))
-                if outcome["written"]["replaced"]:
-                    return [
-                        Answer(True, row)
-                        for row in swaps.unchanged_but_renewed(renewals, outcome["now"])
-                    ]
-                if (
-                    outcome["written"]["errors"]
-                    and (trouble := errors.from_row(outcome["written"]["first_error"])).unknown
-                ):
-                    return [trouble.failure()]
+            if len(renewals) == 1:
+                quick = answer
+                if quick is None and (query := self._queries.renew_one(renewals[0])) is not None:
+                    quick = self.pool.query(query, timeout)
+                if quick is not None:
+                    outcome = await quick
+                    report = outcome["written"]
+                    if report["replaced"]:
+                        return _unchanged(renewals, outcome["now"])
+                    if report["errors"]:
+                        error = errors.from_row(report["first_error"])
+                        if error.unknown:
+                            return [error.failure()]
             if (batch := self._queries.renew_all(renewals)) is not None:
-                written = await self._pool.run(batch, timeout)
-                if written["replaced"] == len(renewals):
-                    return [
-                        Answer(True, row)
-                        for row in swaps.unchanged_but_renewed(renewals, time.time())
-                    ]
-            outcome = await self._pool.run(
-                self._queries.renew(renewals), max(until - loop.time(), 0.001)
-            )
+                report = await self.pool.query(batch, timeout)
+                if report["replaced"] == len(renewals):
+                    return _unchanged(renewals, time.time())
+            outcome = await self.pool.query(self._queries.renew(renewals), deadline.left())
         except (QueryError, StoreRefused) as err:
             return [query_results.failure(err)] * len(renewals)
         return query_results.renewed(renewals, outcome, after_batch=batch is not None)
 
-    async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
-        wanted = None if roles is None else sorted(set(roles))
-        if wanted == []:
-            return []
-        try:
-            rows = await self._pool.read(self._queries.read(wanted), timeout)
-        except QueryError as trouble:
-            raise trouble.error() from None
-        return [lease(one["row"], one["now"]) for one in rows if isinstance(one["row"]["id"], str)]
 
-    async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
-        try:
-            feed = self._pool.feed(
-                self._queries.watch(None if roles is None else sorted(set(roles)))
-            )
-            try:
-                async for change in feed:
-                    if change.get("error"):
-                        raise errors.lost("the server lost part of the feed")
-                    row = change.get("new_val")
-                    role = (row or change["old_val"])["id"]
-                    if isinstance(role, str):  # in a feed of the whole table there may be any key
-                        yield lease(row, None) if row else Lease(role)
-            finally:
-                await feed.aclose()
-        except QueryError as trouble:
-            raise StoreUnavailable(f"the feed broke off: {trouble.detail}") from None
-        except (CoordError, asyncio.CancelledError):
-            raise
-        except Exception as err:
-            raise StoreUnavailable(f"the feed broke off ({type(err).__name__})") from None
-
-    def announcements(self) -> Announcements:
-        """Return the announcements in the same database."""
-        from coord.stores.rethinkdb.announcements import RethinkDBAnnouncements
-
-        return RethinkDBAnnouncements(self)
-
-    def records(self, table: str) -> Records:
-        """Return the service records of `table` in the same database."""
-        from coord.stores.rethinkdb.records import RethinkDBRecords
-
-        return RethinkDBRecords(self, table)
-
-    async def close(self) -> None:
-        await self._pool.close()
-
-    def abandon(self) -> None:
-        self._pool.abandon()
+def _unchanged(renewals: Sequence[Renew], now: float) -> list[Result]:
+    """Return the results of renewals of rows that were as their holders left them."""
+    return [Answer(True, row) for row in swaps.unchanged_but_renewed(renewals, now)]

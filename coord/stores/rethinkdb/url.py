@@ -1,5 +1,4 @@
-"""What a rethinkdb:// URL says, checked at once. The password never comes out of it again but to
-the handshake."""
+"""Parsing of rethinkdb:// URLs. A password is given to the handshake, and never shown."""
 
 from __future__ import annotations
 
@@ -13,16 +12,21 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from coord.core import validation
-from coord.errors import (
-    BadArgument,
-)
+from coord.errors import BadArgument
 
 DEFAULT_PORT = 28015
 DEFAULT_SKEW = 60.0
-"""Seconds that the servers' wall clocks may be off: generous, since `r.now()` is whichever node
-parsed the query."""
-LEASES = "coord_leases"
-BOARD = "coord_board"
+"""Seconds that the servers' clocks may be off. This is generous, because `r.now()` is the clock of
+whichever server parsed the query."""
+LEASES_TABLE = "coord_leases"
+"""The table of leases, unless the URL names another one."""
+ANNOUNCEMENTS_TABLE = "coord_announcements"
+"""The table of announcements that belongs to `LEASES_TABLE`."""
+SERVICES_TABLE = "services"
+"""The table of service records. doublethink uses it by the same name and in the same form."""
+REQUIRED_SETTINGS = {"write_acks": "majority", "durability": "hard"}
+"""Settings of the table of leases. Without them, a server that is killed loses tokens that it had
+acknowledged."""
 PASSWORD_VARIABLE = "COORD_RETHINKDB_PASSWORD"  # noqa: S105 (the name of a variable)
 
 FORM = "rethinkdb://[user[:password]@]host[:port][,host[:port]…][/database][?option=value&…]"
@@ -56,8 +60,19 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RethinkURL:
-    """A parsed URL. `repr`, `str` and `redacted` show no password. `max_clock_skew` is in seconds,
-    None for off."""
+    """A parsed URL. `repr`, `str` and `redacted` show no password.
+
+    Attributes:
+        hosts: The servers.
+        database: The database of all tables.
+        user: The user to log in as.
+        password: The password of the user.
+        tls: Whether connections are encrypted.
+        ca_certs: The PEM file of trusted certificates; None means those of the system.
+        max_clock_skew: Seconds that the servers' clocks may be off; None switches takeover by these
+            clocks off.
+        table: The table of leases.
+    """
 
     hosts: tuple[Address, ...]
     database: str = "coord"
@@ -66,34 +81,34 @@ class RethinkURL:
     tls: bool = False
     ca_certs: str | None = None
     max_clock_skew: float | None = DEFAULT_SKEW
-    table: str = LEASES
+    table: str = LEASES_TABLE
 
     @property
-    def board(self) -> str:
-        """The table of the board: each table of leases has its own."""
-        return BOARD if self.table == LEASES else f"{self.table}_board"
+    def announcements_table(self) -> str:
+        """The table of the announcements about the roles in `table`."""
+        if self.table == LEASES_TABLE:
+            return ANNOUNCEMENTS_TABLE
+        return f"{self.table}_announcements"
 
     @property
     def redacted(self) -> str:
         """A URL that means the same, with `***` for the password."""
-        who = "" if self.user == "admin" and not self.password else quote(self.user, safe="")
-        who += ":***" if self.password else ""
+        credentials = ""
+        if self.user != "admin" or self.password:
+            credentials = quote(self.user, safe="") + (":***" if self.password else "") + "@"
         options = []
-        if self.tls:
-            options.append(
-                f"ca_certs={quote(self.ca_certs, safe='/')}" if self.ca_certs else "tls=1"
-            )
+        if self.ca_certs and self.tls:
+            options.append(f"ca_certs={quote(self.ca_certs, safe='/')}")
+        elif self.tls:
+            options.append("tls=1")
         if self.max_clock_skew != DEFAULT_SKEW:
-            options.append(
-                f"max_clock_skew={'off' if self.max_clock_skew is None else f'{self.max_clock_skew:g}'}"
-            )
-        if self.table != LEASES:
+            skew = "off" if self.max_clock_skew is None else f"{self.max_clock_skew:g}"
+            options.append(f"max_clock_skew={skew}")
+        if self.table != LEASES_TABLE:
             options.append(f"table={self.table}")
-        where = ",".join(str(host) for host in self.hosts)
-        at = "@" if who else ""
-        return (
-            f"{_SCHEME}{who}{at}{where}/{self.database}{'?' + '&'.join(options) if options else ''}"
-        )
+        hosts = ",".join(str(host) for host in self.hosts)
+        query = f"?{'&'.join(options)}" if options else ""
+        return f"{_SCHEME}{credentials}{hosts}/{self.database}{query}"
 
     def __repr__(self) -> str:
         return f"<RethinkURL {self.redacted}>"
@@ -102,28 +117,36 @@ class RethinkURL:
 
 
 def redact(url: str) -> str:
-    """The text of a URL, good or bad, with everything that may be a password taken out."""
+    """Return the text of a URL, valid or not, without anything that may be a password."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         scheme, rest = "", url
-    who, at, where = rest.rpartition(
-        "@"
-    )  # the last one: a password with a raw / or @ in it must not show either
+    # Split at the last @: a password that contains a bare / or @ must not show either.
+    credentials, at, location = rest.rpartition("@")
     if at:
-        user, colon, _ = who.partition(":")
-        rest = f"{user}{colon and ':***'}@{where}"
+        user, colon, _ = credentials.partition(":")
+        rest = f"{user}{colon and ':***'}@{location}"
     hidden = r"([?&](?!password_file=)[^=&]*(?:pass|secret|token|auth|key)[^=&]*=)[^&]*"
     return scheme + separator + re.sub(hidden, r"\1***", rest, flags=re.IGNORECASE)
 
 
 def parse_url(url: str, environ: Mapping[str, str] | None = None) -> RethinkURL:
-    """Parse and check `url`. Raises `BadArgument`, which holds no password, for whatever is wrong
-    with it.
+    """Parse a URL and check it.
 
     User, password and database are percent-decoded. The password comes from the URL, from
-    `?password_file=` (its first line) or from COORD_RETHINKDB_PASSWORD, in this order. Options:
-    `tls` (0 or 1), `ca_certs` (a PEM file; implies tls), `max_clock_skew` (seconds, or `off`),
-    `table` (of the leases), `password_file`."""
+    `password_file`, or from the environment variable COORD_RETHINKDB_PASSWORD, in this order.
+
+    Options after the `?`: `tls` (0 or 1), `ca_certs` (a PEM file; implies tls), `max_clock_skew`
+    (seconds, or `off`), `table` (the table of leases), `password_file` (a file whose first line is
+    the password).
+
+    Args:
+        url: A URL of the form `FORM`.
+        environ: The environment variables; None means those of the process.
+
+    Raises:
+        BadArgument: The URL is invalid. The message holds no password.
+    """
     if not isinstance(url, str):
         raise BadArgument("url", type(url).__name__, FORM)
     shown = redact(url)
@@ -140,21 +163,21 @@ def parse_url(url: str, environ: Mapping[str, str] | None = None) -> RethinkURL:
     user, colon, password = who.partition(":")
     user, password = _decoded(user, shown, "user"), _decoded(password, shown, "password")
     if at and not user:
-        raise BadArgument("url", shown, f"a user before the @; {FORM}")
+        raise BadArgument("url", shown, f"write a user before the @; {FORM}")
     if not user.isascii() or not user.isprintable():
-        raise BadArgument("url", shown, "a user of printable ASCII characters")
+        raise BadArgument("url", shown, "a user consists of printable ASCII characters")
     database = _decoded(path, shown, "database") or "coord"
     if not _NAME.fullmatch(database):
-        raise BadArgument("url", shown, "a database named with A-Z, a-z, 0-9, _ and -")
+        raise BadArgument("url", shown, "a database name consists of A-Z, a-z, 0-9, _ and -")
     options = _options(query, shown)
     ca_certs = options.get("ca_certs")
-    table = options.get("table", LEASES)
+    table = options.get("table", LEASES_TABLE)
     if not _NAME.fullmatch(table):
-        raise BadArgument("url", shown, "a table named with A-Z, a-z, 0-9, _ and -")
+        raise BadArgument("url", shown, "a table name consists of A-Z, a-z, 0-9, _ and -")
     if ca_certs is not None and not Path(ca_certs).is_file():
-        raise BadArgument("url", shown, "ca_certs is the path of a PEM file that can be read")
+        raise BadArgument("url", shown, "ca_certs must be the path of a PEM file")
     return RethinkURL(
-        hosts=tuple(_address(one, shown) for one in where.split(",")),
+        hosts=tuple(_address(host, shown) for host in where.split(",")),
         database=database,
         user=user or "admin",
         password=_password(
@@ -168,21 +191,25 @@ def parse_url(url: str, environ: Mapping[str, str] | None = None) -> RethinkURL:
 
 
 def _decoded(text: str, shown: str, part: str) -> str:
-    with contextlib.suppress(UnicodeDecodeError):  # its text would show the bytes
+    with contextlib.suppress(UnicodeDecodeError):  # The text of the exception shows the bytes.
         if not re.search(r"%(?![0-9A-Fa-f]{2})", text):
             return unquote(text, errors="strict")
-    raise BadArgument("url", shown, f"a {part} in percent-encoded UTF-8 (a bare % is written %25)")
+    raise BadArgument(
+        "url", shown, f"write the {part} in percent-encoded UTF-8, and a bare % as %25"
+    )
 
 
 def _address(text: str, shown: str) -> Address:
     match = _HOST.fullmatch(text)
     if match is None or (text.count(":") > 1 and not text.startswith("[")):
         raise BadArgument(
-            "url", shown, f"an IPv6 address stands in brackets, as in [::1]:{DEFAULT_PORT}"
+            "url", shown, f"write an IPv6 address in brackets, as in [::1]:{DEFAULT_PORT}"
         )
     host, port = match["v6"] or match["host"], match["port6"] or match["port"]
     if not host or not (match["v6"] or re.fullmatch(r"[A-Za-z0-9_.-]+", host)):
-        raise BadArgument("url", shown, f"a host name before each comma and at the end; {FORM}")
+        raise BadArgument(
+            "url", shown, f"write a host name before each comma and at the end; {FORM}"
+        )
     if port is None and not text.endswith(":"):
         return Address(host, DEFAULT_PORT)
     if port is None or not (port.isascii() and port.isdigit() and 0 < int(port[:9]) < 65536):
@@ -196,53 +223,51 @@ def _options(query: str, shown: str) -> dict[str, str]:
         key, equals, value = piece.partition("=")
         if key not in OPTIONS or not equals or not value or key in options:
             raise BadArgument(
-                "url", shown, f"options, each once and with a value: {', '.join(sorted(OPTIONS))}"
+                "url",
+                shown,
+                f"each option may be given once, with a value: {', '.join(sorted(OPTIONS))}",
             )
         options[key] = _decoded(value, shown, key)
     return options
 
 
 def _tls(options: Mapping[str, str], shown: str) -> bool:
-    given = options.get("tls")
-    if given is not None and given.lower() not in _BOOLEANS:
-        raise BadArgument("url", shown, "tls is 1 or 0")
-    tls = "ca_certs" in options if given is None else _BOOLEANS[given.lower()]
+    flag = options.get("tls")
+    if flag is not None and flag.lower() not in _BOOLEANS:
+        raise BadArgument("url", shown, "tls must be 1 or 0")
+    tls = "ca_certs" in options if flag is None else _BOOLEANS[flag.lower()]
     if "ca_certs" in options and not tls:
-        raise BadArgument("url", shown, "ca_certs goes with tls=1")
+        raise BadArgument("url", shown, "ca_certs needs tls=1")
     return tls
 
 
-def _skew(given: str | None, shown: str) -> float | None:
-    if given is None:
+def _skew(text: str | None, shown: str) -> float | None:
+    if text is None:
         return DEFAULT_SKEW
-    if given.lower() == "off":
+    if text.lower() == "off":
         return None
     try:
-        return validation.number(float(given), "max_clock_skew", low=0)
-    except ValueError:  # a BadArgument is one
+        return validation.number(float(text), "max_clock_skew", low=0)
+    except ValueError:  # BadArgument is a ValueError.
         raise BadArgument(
-            "url", shown, "max_clock_skew is a number of seconds from 0, or off"
+            "url", shown, "max_clock_skew must be 0 or more seconds, or off"
         ) from None
 
 
 def _password(
-    given: str | None, options: Mapping[str, str], shown: str, environ: Mapping[str, str]
+    in_url: str | None, options: Mapping[str, str], shown: str, environ: Mapping[str, str]
 ) -> str:
     file = options.get("password_file")
     if file is None:
-        return given if given is not None else environ.get(PASSWORD_VARIABLE, "")
-    if given is not None:
-        raise BadArgument("url", shown, "a password in the URL or a password_file, not both")
+        return in_url if in_url is not None else environ.get(PASSWORD_VARIABLE, "")
+    if in_url is not None:
+        raise BadArgument("url", shown, "give a password or a password_file, not both")
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
         raise BadArgument(
-            "url", shown, "password_file is a file that can be read, with the password in it"
+            "url", shown, "password_file must be a text file that coord may read"
         ) from None
     if not lines or not lines[0]:
-        raise BadArgument("url", shown, "password_file is a file whose first line is the password")
+        raise BadArgument("url", shown, "the first line of password_file must be the password")
     return lines[0]
-
-
-SETTINGS = {"write_acks": "majority", "durability": "hard"}
-"""Without these, a server that is killed takes tokens with it that it had acknowledged."""

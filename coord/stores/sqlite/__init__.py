@@ -1,10 +1,12 @@
-"""Leases in a SQLite file: for any number of processes on one machine, with nothing to install or
-to run."""
+"""Leases in a SQLite file, for any number of processes on one machine. No server is needed."""
 
 from __future__ import annotations
 
 from coord.runtime.clock import StoreClock
-from coord.stores.sqlite.connection import default_path
-from coord.stores.sqlite.store import SQLiteStore
 
-__all__ = ["SQLiteStore", "StoreClock", "default_path"]
+# `admin` must be imported here: this binds the name to the function instead of the module.
+from coord.stores.sqlite.admin import admin
+from coord.stores.sqlite.files import default_path
+from coord.stores.sqlite.store import SQLiteStore, open_url
+
+__all__ = ["SQLiteStore", "StoreClock", "admin", "default_path", "open_url"]

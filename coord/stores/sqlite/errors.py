@@ -1,5 +1,4 @@
-"""What SQLite and the file system say when they cannot, sorted into what a caller should do about
-it."""
+"""The errors of SQLite and of the file system, sorted by what the caller should do about them."""
 
 from __future__ import annotations
 
@@ -10,28 +9,29 @@ from coord.errors import AccessDenied, CoordError, StoreRefused, StoreUnavailabl
 
 
 class Busy(StoreUnavailable):
-    """Somebody else has the lock: worth trying again within the time that is left."""
+    """Another connection has the lock: try again within the time that is left."""
 
 
 class FileReplaced(Busy):
-    """The file at the path is not the one that is open: try again with the one that is there
-    now."""
+    """The file at the path is not the one that is open: try again with the current one."""
 
 
 class CommitUnknown(StoreUnavailable):
-    """COMMIT itself failed: its frames may be in the log, and a later recovery may find them (rule
-    8)."""
+    """COMMIT itself failed.
+
+    Its frames may be in the log, where a later recovery may find them (rule 8).
+    """
 
 
 class Abandoned(StoreUnavailable):
-    """The caller waits no more; nothing was written."""
+    """The caller does not wait any longer; nothing was written."""
 
 
 PERM, BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR = 3, 5, 6, 7, 8, 9, 10
 CORRUPT, FULL, CANTOPEN, PROTOCOL, AUTH, FORMAT, NOTADB = 11, 13, 14, 15, 23, 24, 26
 
-# Python tells the code from 3.11 on; before that there is only SQLite's text for it (sqlite3ErrStr
-# in main.c).
+# Python 3.11 and later report SQLite's code. Earlier versions have only its text (sqlite3ErrStr in
+# main.c).
 _TEXTS = {
     "database is locked": BUSY,
     "database table is locked": LOCKED,
@@ -46,7 +46,7 @@ _TEXTS = {
     "file is not a database": NOTADB,
     "access permission denied": PERM,
 }
-_PASSING = {
+_TEMPORARY = {
     errno.EMFILE,
     errno.ENFILE,
     errno.ENOSPC,
@@ -59,7 +59,7 @@ _PASSING = {
 
 
 def code(err: sqlite3.Error) -> int:
-    """SQLite's primary result code, 0 when there is none (the module's own errors)."""
+    """Return SQLite's primary result code; 0 for an error of the sqlite3 module itself."""
     known = getattr(err, "sqlite_errorcode", None)
     if known is not None:
         return int(known) & 0xFF
@@ -67,8 +67,10 @@ def code(err: sqlite3.Error) -> int:
 
 
 def classify(err: sqlite3.Error, path: str) -> CoordError:
-    """The exception that says what `err` means. It holds the path and SQLite's short text, never a
-    row."""
+    """Return the exception for an error of SQLite.
+
+    Its message holds the path and SQLite's short text, and never the content of a row.
+    """
     number, text = code(err), f"{path}: {err}"
     if number in (BUSY, LOCKED, PROTOCOL):
         return Busy(text)
@@ -80,6 +82,6 @@ def classify(err: sqlite3.Error, path: str) -> CoordError:
 
 
 def classify_os(err: OSError, path: str) -> CoordError:
-    """The same for what the file system says before SQLite is asked."""
+    """Return the exception for an error of the file system."""
     text = f"{path}: {err.strerror or err}"
-    return StoreUnavailable(text) if err.errno in _PASSING else AccessDenied(text)
+    return StoreUnavailable(text) if err.errno in _TEMPORARY else AccessDenied(text)

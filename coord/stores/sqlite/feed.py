@@ -1,8 +1,9 @@
-"""A thread that notices other connections' commits: it asks SQLite for one number, many times a
-second.
+"""A thread that notices the commits of other connections, and reads the rows that they changed.
 
-`PRAGMA data_version` changes when another connection has committed, of this process or of any
-(sqlite.org/pragma.html), and reads no page of the file. Only then are the watched rows read."""
+Many times a second it reads `PRAGMA data_version`. The number changes when another connection of
+any process has committed (sqlite.org/pragma.html), and reading it reads no page of the file. The
+watched rows are read only after such a change.
+"""
 
 from __future__ import annotations
 
@@ -22,58 +23,70 @@ from coord.stores.sqlite.connection import Connection
 from coord.stores.sqlite.errors import Busy, FileReplaced, classify
 
 T = TypeVar("T")
-POLL = 0.005
-"""Seconds between looks."""
-REST = 9
-"""It rests so many times as long as its last look took of the processor: a tenth of a core at
-most."""
-REST_AT_MOST = 0.25
-BUSY_FOR = 2.0
-"""Seconds after which a file that is busy all the time is an error."""
-CHECK_PLACE = 1.0
-"""Seconds between looks at whether the file is still the one at the path."""
+POLL_INTERVAL = 0.005
+"""Time in seconds between two reads of the number."""
+IDLE_FACTOR = 9
+"""The thread is idle for this many times the processor time of its last read, so that it uses a
+tenth of a core at most."""
+MAX_IDLE = 0.25
+"""Maximum idle time in seconds that follows from `IDLE_FACTOR`."""
+MAX_BUSY = 2.0
+"""Time in seconds after which a file that is always busy ends the feed."""
+FILE_CHECK_INTERVAL = 1.0
+"""Time in seconds between two checks that the file at the path is still the same."""
 
 
 class Feed(Generic[T]):
-    """What `fresh` finds in the file, whenever somebody has committed. Several changes of a row may
-    come as one.
+    """The base class of the feeds. A subclass says which rows it reads.
 
-    `stopped` is a plain flag, without a lock, so that a forked child may set it too. `poll` is in
-    seconds."""
+    Several changes of a row may be reported as one.
 
-    poll = POLL
+    Attributes:
+        stopped: Whether the feed must end. It is a plain flag without a lock, so that a forked
+            child may set it, too.
+        ended: Whether the thread has closed the file.
+        poll_interval: Time in seconds between two reads of the number.
+    """
 
-    def __init__(self, handle: Connection, clock: StoreClock) -> None:
+    poll_interval = POLL_INTERVAL
+
+    def __init__(self, connection: Connection, clock: StoreClock) -> None:
         self.stopped = False
         self.ended = False
-        """Whether the thread has let go of the file."""
-        self._bell = (
-            threading.Lock()
-        )  # taken while nobody rings: the thread waits for it instead of sleeping
-        self._bell.acquire()
-        self._handle, self._clock, self._loop = handle, clock, asyncio.get_running_loop()
+        # The thread waits for this lock instead of sleeping; `stop` releases it.
+        self._stop_signal = threading.Lock()
+        self._stop_signal.acquire()
+        self._connection, self._clock = connection, clock
+        self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
         self._pending: dict[str, T] = {}
         self._error: str | None = None
         self._version = (0, 0)
-        self._checked = time.monotonic()
+        self._file_checked = time.monotonic()
 
-    def fresh(self, conn: sqlite3.Connection) -> dict[str, T]:
-        """On the thread: the rows that are not as they were told last, by their keys; at first, all
-        of them."""
+    def read_changes(self, conn: sqlite3.Connection) -> dict[str, T]:
+        """Return the rows that changed since the last call, by key; at first all rows.
+
+        Called on the thread of the feed.
+        """
         raise NotImplementedError
 
     def start(self) -> None:
+        """Start the thread. Raises `StoreUnavailable` if no thread can be started."""
         try:
             threading.Thread(target=self._run, name="coord sqlite feed", daemon=True).start()
         except RuntimeError as err:
             self.ended = True
             raise StoreUnavailable(
-                f"no thread could be started for {self._handle.path}: {err}"
+                f"no thread could be started for {self._connection.path}: {err}"
             ) from None
 
-    async def take(self) -> list[T]:
-        """What has come since the last time, at least one row. Raises `StoreUnavailable`."""
+    async def next_rows(self) -> list[T]:
+        """Wait for changes, and return at least one row.
+
+        Raises:
+            StoreUnavailable: The feed failed.
+        """
         while not self._pending:
             if self._error is not None:
                 raise StoreUnavailable(self._error)
@@ -84,79 +97,76 @@ class Feed(Generic[T]):
         return rows
 
     def stop(self) -> None:
-        """On the loop: end, now."""
+        """End the feed. Call it on the loop."""
         self.stopped = True
-        with contextlib.suppress(RuntimeError):  # it was rung already
-            self._bell.release()
+        with contextlib.suppress(RuntimeError):  # it was released before
+            self._stop_signal.release()
 
     def fail(self, detail: str) -> None:
-        """On the loop: end, and have `take` raise."""
+        """End the feed with an error, which `next_rows` raises. Call it on the loop."""
         self.stop()
         self._error = detail
         self._arrived.set()
 
-    # -- on the thread
-    # ------------------------------------------------------------------------------------------
-
     def _run(self) -> None:
         busy_since: float | None = None
-        while not self._over():
-            begun, used = time.monotonic(), time.thread_time()
+        while not self._must_end():
+            started, used = time.monotonic(), time.thread_time()
             try:
-                with self._handle:
-                    rows = self._look()
+                with self._connection:
+                    rows = self._poll()
             except Busy as err:
-                rows, busy_since = {}, begun if busy_since is None else busy_since
-                if begun - busy_since > BUSY_FOR:
-                    self._tell({}, str(err))
+                rows, busy_since = {}, started if busy_since is None else busy_since
+                if started - busy_since > MAX_BUSY:
+                    self._report({}, str(err))
                     break
-            except (
-                Exception
-            ) as err:  # whatever it is, the listener must hear that nothing more comes
-                self._tell({}, str(err) if isinstance(err, CoordError) else type(err).__name__)
+            except Exception as err:  # whatever it is, the listener must learn that the feed ended
+                self._report({}, str(err) if isinstance(err, CoordError) else type(err).__name__)
                 break
             else:
                 busy_since = None
             if rows:
-                self._tell(rows, None)
-            self._bell.acquire(
-                timeout=max(self.poll, min(REST * (time.thread_time() - used), REST_AT_MOST))
+                self._report(rows, None)
+            self._stop_signal.acquire(
+                timeout=max(
+                    self.poll_interval, min(IDLE_FACTOR * (time.thread_time() - used), MAX_IDLE)
+                )
             )
-        with contextlib.suppress(CoordError), self._handle:  # a child that may not touch SQLite
-            self._handle.drop()
+        with contextlib.suppress(CoordError), self._connection:  # a forked child may not use SQLite
+            self._connection.close()
         self.ended = True
 
-    def _over(self) -> bool:
+    def _must_end(self) -> bool:
         return self.stopped or self._loop.is_closed()
 
-    def _look(self) -> dict[str, T]:
-        handle = self._handle
+    def _poll(self) -> dict[str, T]:
+        connection = self._connection
         try:
-            conn = handle.connection()
-            if (now := time.monotonic()) - self._checked > CHECK_PLACE:
-                self._checked = now
-                handle.check_place()
-            # The number first: a commit that comes in between is read now and, at worst, looked for
-            # once more.
-            version = (handle.opened, conn.execute("PRAGMA data_version").fetchone()[0])
+            conn = connection.sqlite()
+            if (now := time.monotonic()) - self._file_checked > FILE_CHECK_INTERVAL:
+                self._file_checked = now
+                connection.check_file()
+            # The number is read first: a commit between the two reads is then read now, and at
+            # worst once more.
+            version = (connection.times_opened, conn.execute("PRAGMA data_version").fetchone()[0])
             if version == self._version:
                 return {}
-            rows = self.fresh(conn)
+            rows = self.read_changes(conn)
         except FileReplaced:
-            handle.drop()
+            connection.close()
             raise
         except sqlite3.Error as err:
-            raise classify(err, handle.path) from err
+            raise classify(err, connection.path) from err
         self._version = version
         return rows
 
-    def _tell(self, rows: dict[str, T], error: str | None) -> None:
+    def _report(self, rows: dict[str, T], error: str | None) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._hear, rows, error)
+            self._loop.call_soon_threadsafe(self._receive, rows, error)
         except RuntimeError:
             self.stopped = True  # the loop is closed
 
-    def _hear(self, rows: dict[str, T], error: str | None) -> None:
+    def _receive(self, rows: dict[str, T], error: str | None) -> None:
         self._pending.update(rows)
         if error is not None:
             self.fail(error)
@@ -164,21 +174,22 @@ class Feed(Generic[T]):
 
 
 class LeaseFeed(Feed[Lease]):
-    """Rows of `roles` (None: of every role): all at first, then each whose sight has changed."""
+    """The leases of `roles` (None: of every role): first all, then each whose revision changed."""
 
     def __init__(
-        self, handle: Connection, clock: StoreClock, roles: Collection[str] | None
+        self, connection: Connection, clock: StoreClock, roles: Collection[str] | None
     ) -> None:
-        super().__init__(handle, clock)
+        super().__init__(connection, clock)
         self._roles = None if roles is None else tuple(roles)
         self._known: dict[str, Revision] = {}
 
-    def fresh(self, conn: sqlite3.Connection) -> dict[str, Lease]:
-        rows = schema.select(conn, self._roles)
-        store_now, fresh = self._clock.total(), {}
+    def read_changes(self, conn: sqlite3.Connection) -> dict[str, Lease]:
+        """Return the leases whose revision changed since the last call, by role."""
+        rows = schema.select_leases(conn, self._roles)
+        now, changed = self._clock.total(), {}
         for row in rows:
             revision = Revision(row[1], row[2], row[3])
             if self._known.get(row[0]) != revision:
                 self._known[row[0]] = revision
-                fresh[row[0]] = schema.lease(row, store_now, self._clock.boot)
-        return fresh
+                changed[row[0]] = schema.decode_lease(row, now, self._clock.boot)
+        return changed

@@ -1,8 +1,9 @@
 """Service records in a SQLite file, beside the leases: for the processes of one machine.
 
-A record's age is by the machine's own clock (`stores/sqlite/machine.py`), so setting the wall clock
-changes nobody's health; `last_heartbeat` is wall time, for people. What was written before the
-machine started anew is down."""
+The age of a record is measured by the machine's clock (`coord.runtime.clock`), so setting the wall
+clock changes the health of no service. `last_heartbeat` is wall time, for people. A record that was
+written before the machine restarted is not healthy.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +17,21 @@ from typing import Any, TypeVar
 from coord.core import records
 from coord.core.records import Record, RecordWithRemaining
 from coord.stores.sqlite.connection import Connection
-from coord.stores.sqlite.store import SQLiteStore
+from coord.stores.sqlite.database import Database
 from coord.stores.sqlite.worker import Job
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
-POLL = 0.25
-"""Seconds between looks at who of a role is there; one search of an index each."""
+POLL_INTERVAL = 0.25
+"""Time in seconds between two reads of which services a role has; each searches one index."""
+WATCH_TIMEOUT = 5.0
+"""Maximum time in seconds for one such read."""
+TOMBSTONE_TTL = 60.0
+"""The ttl in seconds of the tombstone of a record that had no valid ttl."""
 
-# role, ttl, load and the times have no type here: what somebody wrote by hand is read as it is, and
-# judged.
+# The columns role, load, ttl and the times have no type: a value that a person wrote by hand is
+# read as it is, and `bad` reports it.
 TABLE = """CREATE TABLE IF NOT EXISTS "{table}" (
     id TEXT NOT NULL PRIMARY KEY, -- JSON: a string or an integer
     role,
@@ -38,7 +43,8 @@ TABLE = """CREATE TABLE IF NOT EXISTS "{table}" (
     body TEXT NOT NULL DEFAULT '{{}}' -- JSON: all the other fields
 )"""
 INDEX = 'CREATE INDEX IF NOT EXISTS "{table}_role" ON "{table}" (role)'
-PUT = """INSERT OR REPLACE INTO "{table}" (id, role, load, ttl, last_heartbeat, beat_at, boot_id, body)
+PUT = """INSERT OR REPLACE INTO "{table}"
+    (id, role, load, ttl, last_heartbeat, beat_at, boot_id, body)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
 SELECT = 'SELECT id, role, load, ttl, last_heartbeat, beat_at, boot_id, body FROM "{table}"'
 DELETE = 'DELETE FROM "{table}"'
@@ -48,17 +54,28 @@ BY_LOAD = "typeof(load) NOT IN ('integer', 'real'), load"
 
 
 class SQLiteRecords:
-    """The records of one table of a `SQLiteStore`; on its thread, over its connection. The table is
-    made on the way."""
+    """The service records in one table of a `Database`. Implements `protocol.Records`.
 
-    def __init__(self, store: SQLiteStore, table: str) -> None:
-        self._store, self._table = store, f"coord_records_{table}"
-        self._clock = store._clock
-        self._made: tuple[Connection | None, int] = (None, 0)
+    The table is created at the first use.
+    """
+
+    def __init__(self, database: Database, table: str) -> None:
+        """Create an instance; it opens nothing.
+
+        Args:
+            database: The file that the records are in.
+            table: Name of the table for users; in the file it is `coord_records_<table>`.
+        """
+        self._database, self._table = database, f"coord_records_{table}"
+        self._clock = database.clock
+        self._table_checked: tuple[Connection | None, int] = (None, 0)
+        """The connection in which the table is known to exist, and how often it had been opened."""
 
     async def register(
         self, record: Mapping[str, Any], nonce: str, timeout: float
     ) -> Record | None:
+        """Write the record, and return it as stored. See `protocol.Records.register`."""
+
         def work(conn: sqlite3.Connection) -> Record | None:
             row = self._get(conn, record["id"])
             return (
@@ -70,6 +87,8 @@ class SQLiteRecords:
         return await self._write(work, timeout)
 
     async def keep(self, record: Mapping[str, Any], timeout: float) -> Record | None:
+        """Write the record if it exists, and return it as stored; None if it does not exist."""
+
         def work(conn: sqlite3.Connection) -> Record | None:
             row = self._get(conn, record["id"])
             return None if row is None or records.TOMBSTONE in row else self._put(conn, record, row)
@@ -77,11 +96,17 @@ class SQLiteRecords:
         return await self._write(work, timeout)
 
     async def remove(self, key: str | int, nonce: str | None, timeout: float) -> bool:
+        """Delete the record, and return whether it existed. See `protocol.Records.remove`."""
+
         def work(conn: sqlite3.Connection) -> bool:
             row = self._get(conn, key)
             self._sql(conn, f"{DELETE} WHERE id = ?", records.encode_record(key))
             if nonce is not None:
-                ttl = row["ttl"] if row is not None and records.has_valid_times(row) else 60.0
+                ttl = (
+                    row["ttl"]
+                    if row is not None and records.has_valid_times(row)
+                    else TOMBSTONE_TTL
+                )
                 self._put(
                     conn,
                     {"id": key, records.TOMBSTONE: nonce, "ttl": ttl, "role": None, "load": None},
@@ -93,12 +118,16 @@ class SQLiteRecords:
         return await self._write(work, timeout)
 
     async def least(self, role: str, timeout: float) -> Record | None:
+        """Return the healthy record of `role` with the lowest load; None if there is none."""
+
         where = f"role = :role AND {HEALTHY} ORDER BY {BY_LOAD}"
         return await self._read(
             lambda conn: next(self._select(conn, where, role=role), None), timeout
         )
 
     async def sample(self, role: str, count: int, timeout: float) -> list[Record]:
+        """Return at most `count` healthy records of `role`, drawn at random."""
+
         where = f"role = :role AND {HEALTHY} ORDER BY random()"
         return await self._read(
             lambda conn: list(islice(self._select(conn, where, role=role), count)), timeout
@@ -107,20 +136,24 @@ class SQLiteRecords:
     async def healthy(
         self, role: str | None, timeout: float, *, key: str | None = None
     ) -> list[Record]:
+        """Return the healthy records of `role` (None: of every role), or the one with id `key`."""
+
         where = (
             HEALTHY
             + ("" if role is None else " AND role = :role")
             + ("" if key is None else " AND id = :id")
         )
-        given = {"role": role, "id": None if key is None else records.encode_record(key)}
-        return await self._read(lambda conn: list(self._select(conn, where, **given)), timeout)
+        parameters = {"role": role, "id": None if key is None else records.encode_record(key)}
+        return await self._read(lambda conn: list(self._select(conn, where, **parameters)), timeout)
 
     async def roster(self, role: str | None, timeout: float) -> list[RecordWithRemaining]:
+        """Return the records of `role` (None: of every role), healthy or not."""
+
         def work(conn: sqlite3.Connection) -> list[RecordWithRemaining]:
             now, wall, boot = self._clock.total(), self._clock.wall(), self._clock.boot
-            given = [] if role is None else [role]
+            roles = [] if role is None else [role]
             rows = self._sql(
-                conn, f"{SELECT} WHERE {JUDGED}{' AND role = ?' if given else ''}", *given
+                conn, f"{SELECT} WHERE {JUDGED}{' AND role = ?' if roles else ''}", *roles
             )
             return [
                 RecordWithRemaining(
@@ -139,7 +172,9 @@ class SQLiteRecords:
         return await self._read(work, timeout)
 
     async def purge(self, ttls: float, timeout: float) -> int:
-        # Of a record from before a reboot only wall time tells how old it is.
+        """Delete the records that were silent for more than `ttls` of their own ttls."""
+
+        # Only the wall clock shows the age of a record that was written before a restart.
         silent = "CASE boot_id WHEN ? THEN ? - beat_at ELSE ? - last_heartbeat END"
 
         def work(conn: sqlite3.Connection) -> int:
@@ -151,20 +186,24 @@ class SQLiteRecords:
         return await self._write(work, timeout)
 
     async def bad(self, timeout: float) -> list[Record]:
+        """Return the records that have a problem."""
+
         def work(conn: sqlite3.Connection) -> list[Record]:
             now = datetime.fromtimestamp(self._clock.wall(), timezone.utc)
-            found = []
+            bad = []
             for row in self._sql(conn, SELECT):
                 record = _record(row)
                 if record is None:
-                    found.append({"id": row[0], "role": row[1]})
+                    bad.append({"id": row[0], "role": row[1]})
                 elif records.problems(record, now):
-                    found.append(record)
-            return found
+                    bad.append(record)
+            return bad
 
         return await self._read(work, timeout)
 
     async def publish(self, record: Mapping[str, Any], remaining: float, timeout: float) -> bool:
+        """Write the record of a leader under its role. See `protocol.Records.publish`."""
+
         def work(conn: sqlite3.Connection) -> bool:
             row = self._get(conn, record["role"])
             if row is not None and records.TOMBSTONE not in row:
@@ -182,6 +221,8 @@ class SQLiteRecords:
         return await self._write(work, timeout)
 
     async def withdraw(self, role: str, token: int, timeout: float) -> bool:
+        """Delete the record of a leader, unless a later leader wrote it."""
+
         def work(conn: sqlite3.Connection) -> bool:
             row = self._get(conn, role)
             if row is None or not records.is_published(row) or row["token"] > token:
@@ -192,6 +233,8 @@ class SQLiteRecords:
         return await self._write(work, timeout)
 
     async def watch(self, role: str) -> AsyncIterator[None]:
+        """Yield at once, and whenever a service of `role` appears or disappears."""
+
         def ids(conn: sqlite3.Connection) -> set[str]:
             return {
                 row[0] for row in self._sql(conn, 'SELECT id FROM "{table}" WHERE role = ?', role)
@@ -199,54 +242,56 @@ class SQLiteRecords:
 
         known: set[str] | None = None
         while True:
-            present = await self._read(ids, 5.0)
+            present = await self._read(ids, WATCH_TIMEOUT)
             if present != known:
                 known = present
                 yield
-            await asyncio.sleep(POLL)
-
-    # -- on the store's thread
-    # ---------------------------------------------------------------------------------
+            await asyncio.sleep(POLL_INTERVAL)
 
     async def _read(self, work: Work[T], timeout: float) -> T:
-        def read(job: Job[T], handle: Connection) -> T:
-            conn = self._connection(job, handle)
-            handle.check_place()
+        def read(job: Job[T], connection: Connection) -> T:
+            conn = self._with_table(job, connection)
+            connection.check_file()
             return work(conn)
 
-        return await self._store._ask(read, timeout)
+        return await self._database.run(read, timeout)
 
     async def _write(self, work: Work[T], timeout: float) -> T:
-        def write(job: Job[T], handle: Connection) -> T:
-            self._connection(job, handle)
-            conn = handle.begin(synced=False)
+        def write(job: Job[T], connection: Connection) -> T:
+            self._with_table(job, connection)
+            conn = connection.begin(synced=False)
             result = work(conn)
-            job.commit(handle)
+            job.commit(connection)
             return result
 
-        return await self._store._ask(write, timeout)
+        return await self._database.run(write, timeout)
 
-    def _connection(self, job: Job[Any], handle: Connection) -> sqlite3.Connection:
-        conn = handle.connection()
-        if self._made != (handle, handle.opened):
-            found = conn.execute(
+    def _with_table(self, job: Job[Any], connection: Connection) -> sqlite3.Connection:
+        """Return the connection, and create the table if it does not exist."""
+        conn = connection.sqlite()
+        if self._table_checked != (connection, connection.times_opened):
+            tables = conn.execute(
                 "SELECT count(*) FROM sqlite_master WHERE name IN (?, ?)",
                 (self._table, f"{self._table}_role"),
             )
-            if found.fetchone()[0] != 2:
-                handle.begin(synced=False)
+            if tables.fetchone()[0] != 2:
+                connection.begin(synced=False)
                 self._sql(conn, TABLE)
                 self._sql(conn, INDEX)
-                job.commit(handle)
-            self._made = (handle, handle.opened)
+                job.commit(connection)
+            self._table_checked = (connection, connection.times_opened)
         return conn
 
-    def _sql(self, conn: sqlite3.Connection, statement: str, *given: object) -> sqlite3.Cursor:
-        return conn.execute(statement.format(table=self._table), given)
+    def _sql(self, conn: sqlite3.Connection, statement: str, *parameters: object) -> sqlite3.Cursor:
+        return conn.execute(statement.format(table=self._table), parameters)
 
-    def _select(self, conn: sqlite3.Connection, where: str, **given: object) -> Iterator[Record]:
+    def _select(
+        self, conn: sqlite3.Connection, where: str, **parameters: object
+    ) -> Iterator[Record]:
         times = {"now": self._clock.total(), "boot": self._clock.boot}
-        rows = conn.execute(f"{SELECT} WHERE {where}".format(table=self._table), {**times, **given})
+        rows = conn.execute(
+            f"{SELECT} WHERE {where}".format(table=self._table), {**times, **parameters}
+        )
         for row in rows:
             record = _record(row)
             if record is not None:
@@ -294,7 +339,7 @@ class SQLiteRecords:
 
 
 def _record(row: tuple[Any, ...]) -> Record | None:
-    """The record that a row of `SELECT` stands for; None where its JSON is damaged."""
+    """Return the record in a row of `SELECT`; None if its JSON is damaged."""
     key, role, load, ttl, beat, beat_at, _, body = row
     try:
         record: Record = records.decode_record(body)

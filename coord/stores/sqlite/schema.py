@@ -1,97 +1,104 @@
-"""A role's terms as its row keeps them: a JSON list, a term to each line, so that a swap touches
-but the last of them.
-
-Even that one is not parsed where its end is as coord writes it while a term lasts: parsing it and
-writing it anew would take as long as a claim's SQL."""
+"""The tables of a SQLite file: how they are created, and how a row is read and written."""
 
 from __future__ import annotations
 
 import json
 import math
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from coord.core.history import MAX_TERMS, Entry, close_last
 from coord.core.lease import Lease
 from coord.errors import StoreRefused
 
-_BETWEEN = ",\n"
+_SEPARATOR = ",\n"
 _LASTS = '"until":null,"reason":"","by":""}'
-"""How the line of a term ends that lasts (`past.begun`)."""
+"""The end of the line of a term that has not ended, as `coord.core.history.new_entry` makes it."""
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 class History:
-    """What `said`, a row's `history`, says. It is for people: what somebody damaged there is
-    nothing, and stops nobody.
+    """The terms of one role, as its row keeps them.
 
-    `last` are the terms on its last line: one, or all where it has but one line.
+    They are a JSON list with one term on each line, so that a swap changes only the last line. Even
+    the last term is not parsed if its end is as coord writes it while a term lasts: to parse it and
+    encode it again would take as long as the SQL of a claim.
+
+    The history is for people. Damaged text counts as no terms, and keeps nobody from leading.
     """
 
     __slots__ = ("_before", "_last")
 
-    def __init__(self, said: object = "[]") -> None:
-        # A text within JSON has no plain line break in it, so this stands only between two terms.
+    def __init__(self, text: object = "[]") -> None:
+        """Create a history from the column `history` of a row."""
+        # A string in JSON contains no plain line break, so the separator is only between terms.
         self._before, _, self._last = (
-            said[1:-1].rpartition(_BETWEEN) if isinstance(said, str) else ("", "", "")
+            text[1:-1].rpartition(_SEPARATOR) if isinstance(text, str) else ("", "", "")
         )
 
     @property
     def last(self) -> list[Entry]:
-        return _parsed(self._last)
+        """The terms on the last line: one, or all if there is only one line."""
+        return _parse_terms(self._last)
 
     def close(self, until: float, reason: str, by: str) -> None:
-        """The term that lasts, if there is one, has ended."""
+        """Record that the current term, if there is one, has ended."""
         last = self._last
-        if last.endswith(_LASTS) and "},{" not in last:  # one term, whatever is said in it
+        if last.endswith(_LASTS) and "},{" not in last:  # exactly one term
             end = f'"until":{until!r},"reason":{_encode(reason)},"by":{_encode(by)}}}'
             self._last = last[: -len(_LASTS)] + end
         else:
-            self._last = _BETWEEN.join(map(_encode, close_last(_parsed(last), until, reason, by)))
+            self._last = _SEPARATOR.join(
+                map(_encode, close_last(_parse_terms(last), until, reason, by))
+            )
 
     def begin(self, entry: Entry) -> None:
-        """A new term (`past.begun`). Call `close` before."""
+        """Add a new term (`coord.core.history.new_entry`). Call `close` before."""
         info = _encode(entry["info"]) if entry["info"] else "{}"
-        who = f'{{"token":{entry["token"]},"holder":{_encode(entry["holder"])},"info":{info}'
+        start = f'{{"token":{entry["token"]},"holder":{_encode(entry["holder"])},"info":{info}'
         self._before = self._lines()
-        self._last = f'{who},"since":{entry["since"]!r},{_LASTS}'
+        self._last = f'{start},"since":{entry["since"]!r},{_LASTS}'
 
     def _lines(self) -> str:
         return (
-            f"{self._before}{_BETWEEN}{self._last}"
+            f"{self._before}{_SEPARATOR}{self._last}"
             if self._before and self._last
             else self._before or self._last
         )
 
     def text(self) -> str:
+        """Return the text for the column `history`, with at most `MAX_TERMS` lines."""
         lines = self._lines()
-        for _ in range(lines.count(_BETWEEN) + 1 - MAX_TERMS):
-            lines = lines.partition(_BETWEEN)[2]
+        for _ in range(lines.count(_SEPARATOR) + 1 - MAX_TERMS):
+            lines = lines.partition(_SEPARATOR)[2]
         return f"[{lines}]"
 
     def all(self) -> list[Entry]:
-        """All its terms, oldest first."""
-        return [one for line in self._lines().split(_BETWEEN) for one in _parsed(line)]
+        """Return all terms, oldest first."""
+        return [term for line in self._lines().split(_SEPARATOR) for term in _parse_terms(line)]
 
 
-def _parsed(line: str) -> list[Any]:
+def _parse_terms(line: str) -> list[Any]:
     try:
-        found = json.loads(f"[{line}]")
+        terms = json.loads(f"[{line}]")
     except (ValueError, RecursionError):
         return []
-    return [one for one in found if isinstance(one, dict) and "until" in one]
+    return [term for term in terms if isinstance(term, dict) and "until" in term]
 
 
-# -- The table: how it is made, how a row becomes a `Lease`, and how it is written.
+# -- The tables.
 
-VERSION = 2
-CHUNK = 500
-"""Roles to one SELECT. SQLite before 3.32 takes 999 parameters."""
+VERSION = 3
+"""The number of this schema, in `PRAGMA user_version`. 1 and 2 were used before the first
+release."""
+MAX_ROLES_PER_SELECT = 500
+"""SQLite before 3.32 allows 999 parameters in a statement."""
 
-# A person with a shell on the file cannot break fencing by a slip: tokens do not fall, and rows
-# stay (rule 3). Neither trigger costs a renewal anything: it does not set the token.
-TABLE = (
+# The triggers keep a person with a shell on the file from breaking fencing by mistake: tokens never
+# decrease, and rows are never deleted (rule 3). They cost a renewal nothing, because a renewal does
+# not set the token.
+TABLES = (
     """CREATE TABLE IF NOT EXISTS coord_leases (
         role TEXT NOT NULL PRIMARY KEY,
         holder TEXT,
@@ -110,77 +117,65 @@ TABLE = (
         END""",
     """CREATE TRIGGER IF NOT EXISTS coord_rows_stay BEFORE DELETE ON coord_leases
         BEGIN SELECT RAISE(ABORT, 'coord: a lease keeps its token, so its row stays'); END""",
-)
-# Not in VERSION: an older coord works on beside it, and a newer one adds it to a file that has
-# none.
-BOARD = (
-    """CREATE TABLE IF NOT EXISTS coord_board (
+    """CREATE TABLE IF NOT EXISTS coord_announcements (
         key TEXT NOT NULL PRIMARY KEY,
         role TEXT NOT NULL,
         kind TEXT NOT NULL,
         body TEXT NOT NULL, -- JSON
         ttl REAL NOT NULL,
-        loud INTEGER NOT NULL,
+        urgent INTEGER NOT NULL,
         posted_at REAL NOT NULL, -- wall time, for people
         runs_out REAL NOT NULL, -- on the machine's clock, within boot_id
         boot_id TEXT NOT NULL
     )""",
-    "CREATE INDEX IF NOT EXISTS coord_board_role ON coord_board (role)",
-    "CREATE INDEX IF NOT EXISTS coord_board_loud ON coord_board (key) WHERE loud",
+    "CREATE INDEX IF NOT EXISTS coord_announcements_role ON coord_announcements (role)",
+    """CREATE INDEX IF NOT EXISTS coord_announcements_urgent ON coord_announcements (key)
+        WHERE urgent""",
 )
-# What a file of an earlier version lacks, by that version.
-UPGRADES = {
-    1: (
-        "ALTER TABLE coord_leases ADD COLUMN since REAL NOT NULL DEFAULT 0",
-        "ALTER TABLE coord_leases ADD COLUMN history TEXT NOT NULL DEFAULT '[]'",
-    ),
-}
-SELECT = "SELECT role, holder, token, beat, ttl, renewed_at, runs_out, boot_id, info, since FROM coord_leases"
-PUT = """INSERT INTO coord_leases (holder, token, beat, ttl, renewed_at, runs_out, boot_id, info, since, history, role)
+SELECT = """SELECT role, holder, token, beat, ttl, renewed_at, runs_out, boot_id, info, since
+    FROM coord_leases"""
+PUT = """INSERT INTO coord_leases
+    (holder, token, beat, ttl, renewed_at, runs_out, boot_id, info, since, history, role)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (role) DO UPDATE SET
     holder = excluded.holder, token = excluded.token, beat = excluded.beat, ttl = excluded.ttl,
-    renewed_at = excluded.renewed_at, runs_out = excluded.runs_out, boot_id = excluded.boot_id, info = excluded.info,
-    since = excluded.since, history = excluded.history"""
-RENEW = """UPDATE coord_leases SET holder = ?, beat = ?, ttl = ?, renewed_at = ?, runs_out = ?, boot_id = ?
-    WHERE role = ?"""
-
+    renewed_at = excluded.renewed_at, runs_out = excluded.runs_out, boot_id = excluded.boot_id,
+    info = excluded.info, since = excluded.since, history = excluded.history"""
+RENEW = """UPDATE coord_leases
+    SET holder = ?, beat = ?, ttl = ?, renewed_at = ?, runs_out = ?, boot_id = ? WHERE role = ?"""
 SET_INFO = "UPDATE coord_leases SET info = ? WHERE role = ?"
 SELECT_ROW = SELECT.replace("since", "since, history") + " WHERE role = ?"
 SELECT_HISTORY = "SELECT role, history FROM coord_leases"
-
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 Row = tuple[str, "str | None", int, int, float, float, float, str, str, float]
 
 
 def connect(path: str) -> sqlite3.Connection:
-    """A connection to a database that has the table. Raises `sqlite3.Error`, or `StoreRefused`.
+    """Return a connection to the file, and create the tables if it has none.
 
-    Safe when many do it at once on a fresh file; some of them then find it busy, and are to try
-    again. There is no
-    busy_timeout: waiting is the worker's, who must be able to stop waiting (and who may then be in
-    a fork)."""
-    # The thread check is off because a fork closes from the thread that forks (forks.py).
+    Many processes may do this at the same time with a new file; some of them then find it busy, and
+    have to try again. There is no busy_timeout: the worker waits itself, because it must be able to
+    stop waiting.
+
+    Raises:
+        sqlite3.Error: SQLite could not open the file.
+        StoreRefused: The file belongs to another program or to another version of coord.
+    """
+    # The check of the thread is off because a fork closes connections from the thread that forks.
     conn = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     try:
         check_owner(conn, path)
         switch_to_wal(conn, path)
-        # The schema and every token must survive a power cut; for what need not, `Handle.begin`
-        # takes it back.
+        # The schema and every token must survive a power failure. `Connection.begin` lowers this
+        # for writes that need not survive it.
         conn.execute("PRAGMA synchronous=FULL")
-        conn.execute(
-            "PRAGMA fullfsync=ON"
-        )  # on macOS fsync does not reach the disk; elsewhere this does nothing
-        found = version(conn)
-        if found < VERSION or not has_board(conn):
+        # On macOS fsync does not reach the disk without this; elsewhere it does nothing.
+        conn.execute("PRAGMA fullfsync=ON")
+        if version(conn) != VERSION:
             conn.execute("BEGIN IMMEDIATE")
-            found = version(
-                conn
-            )  # once more, under the lock: another process may have done it meanwhile
-            lacks = (
-                [line for old in range(found, VERSION) for line in UPGRADES[old]] if found else []
-            )
-            for statement in (*TABLE, *BOARD, *lacks):
+            # Another process may have created tables meanwhile. If they are those of this version,
+            # the statements change nothing.
+            check_owner(conn, path)
+            for statement in TABLES:
                 conn.execute(statement)
             conn.execute(f"PRAGMA user_version={VERSION}")
             conn.execute("COMMIT")
@@ -191,6 +186,7 @@ def connect(path: str) -> sqlite3.Connection:
 
 
 def switch_to_wal(conn: sqlite3.Connection, path: str) -> None:
+    """Switch the file to a write-ahead log. Raises `StoreRefused` if SQLite cannot."""
     if (mode := conn.execute("PRAGMA journal_mode=WAL").fetchone()[0]) != "wal":
         raise StoreRefused(
             f"{path}: SQLite cannot keep a write-ahead log there (journal_mode is {mode})"
@@ -198,108 +194,126 @@ def switch_to_wal(conn: sqlite3.Connection, path: str) -> None:
 
 
 def version(conn: sqlite3.Connection) -> int:
+    """Return the number of the schema in the file; 0 if it has no tables yet."""
     return int(conn.execute("PRAGMA user_version").fetchone()[0])
 
 
-def has_board(conn: sqlite3.Connection) -> bool:
-    """Whether the last thing that is made for the board is there."""
-    found = conn.execute("SELECT count(*) FROM sqlite_master WHERE name = 'coord_board_loud'")
-    return bool(found.fetchone()[0])
-
-
 def check_owner(conn: sqlite3.Connection, path: str) -> None:
-    """Refuse another program's file before anything in it is changed, and one that a newer coord
-    has changed."""
-    # One statement, so that both are of one moment: another process may be making the table.
-    found, tables, ours = conn.execute(
-        "SELECT (SELECT user_version FROM pragma_user_version), count(*), total(name = 'coord_leases') "
-        "FROM sqlite_master WHERE type = 'table'"
+    """Raise `StoreRefused` if the file is not one that this version of coord may change."""
+    # One statement, so that all values are of one moment: another process may be creating the
+    # tables.
+    number, tables, leases = conn.execute(
+        "SELECT (SELECT user_version FROM pragma_user_version), count(*), "
+        "total(name = 'coord_leases') FROM sqlite_master WHERE type = 'table'"
     ).fetchone()
-    if tables and not ours:
+    if tables and not leases:
         raise StoreRefused(f"{path}: is another program's database; give coord a file of its own")
-    if found > VERSION:
+    if number > VERSION:
         raise StoreRefused(
-            f"{path}: was written by a newer coord (schema {found}, this one knows {VERSION}); upgrade"
+            f"{path}: was written by a newer coord (schema {number}, this version needs "
+            f"{VERSION}); upgrade coord"
+        )
+    if tables and number != VERSION:
+        raise StoreRefused(
+            f"{path}: was written by a coord from before the first release (schema {number}, this "
+            f"version needs {VERSION}); use a new file"
         )
 
 
-def select(conn: sqlite3.Connection, roles: Iterable[str] | None) -> list[Row]:
-    """The rows of these roles (None: of all). A list: a cursor that is left open keeps a read
-    transaction open."""
-    return _rows(conn, SELECT, roles)
+# -- Reading and writing rows.
 
 
-def _rows(conn: sqlite3.Connection, query: str, roles: Iterable[str] | None) -> list[Any]:
+def select_leases(conn: sqlite3.Connection, roles: Collection[str] | None) -> list[Row]:
+    """Return the rows of these roles (None: of every role)."""
+    return select_roles(conn, SELECT, roles)
+
+
+def select_roles(conn: sqlite3.Connection, query: str, roles: Collection[str] | None) -> list[Any]:
+    """Return the rows of `query`, a SELECT without WHERE, for these roles (None: for all)."""
+    # A list, because an open cursor would keep a read transaction open.
     if roles is None:
         return conn.execute(query).fetchall()
-    wanted, rows = list(roles), []
-    for start in range(0, len(wanted), CHUNK):
-        some = wanted[start : start + CHUNK]
-        marks = ",".join("?" * len(some))
-        rows += conn.execute(f"{query} WHERE role IN ({marks})", some).fetchall()
+    wanted, rows = list(roles), list[Any]()
+    for start in range(0, len(wanted), MAX_ROLES_PER_SELECT):
+        part = wanted[start : start + MAX_ROLES_PER_SELECT]
+        marks = ",".join("?" * len(part))
+        rows += conn.execute(f"{query} WHERE role IN ({marks})", part).fetchall()
     return rows
 
 
-def lease(row: Row, now: float, boot: str) -> Lease:
-    """The row as it stands at `now` of the boot `boot`. Raises `StoreRefused` for one that coord
-    did not write."""
+def decode_lease(row: Row, now: float, boot: str) -> Lease:
+    """Return the lease in a row.
+
+    Args:
+        row: A row of `SELECT`.
+        now: The time in seconds on the machine's clock.
+        boot: The boot id for which `now` is valid.
+
+    Raises:
+        StoreRefused: The row holds values that coord does not write.
+    """
     role, holder, token, beat, ttl, renewed_at, runs_out, row_boot, info, since = row
     try:
-        left = (
-            runs_out - now if row_boot == boot else -math.inf
-        )  # another boot: the machine started anew since
-        told = json.loads(info) if info != "{}" else {}
-        _ = (
-            runs_out - renewed_at - ttl - beat
-        )  # the rules count with them, and SQLite keeps a text there, too
+        # A row with another boot id was written before the machine restarted.
+        remaining = runs_out - now if row_boot == boot else -math.inf
+        decoded = json.loads(info) if info != "{}" else {}
+        # SQLite accepts a text in these columns, and the rules calculate with them.
+        _ = runs_out - renewed_at - ttl - beat
     except (TypeError, ValueError, RecursionError):
         raise StoreRefused(f"the row of {role!r} is damaged") from None
-    remaining = 0.0 if holder is None else left
-    said = (
-        told if isinstance(told, dict) else {}
-    )  # as on RethinkDB: what somebody wrote there tells nothing
-    return Lease(role, holder, token, beat, ttl, renewed_at, remaining, said, since)
+    if holder is None:
+        remaining = 0.0
+    # As on RethinkDB: what a person wrote there instead of an object counts as no info.
+    valid_info = decoded if isinstance(decoded, dict) else {}
+    return Lease(role, holder, token, beat, ttl, renewed_at, remaining, valid_info, since)
 
 
-def put_values(after: Lease, now: float, boot: str, history: str) -> tuple[object, ...]:
-    """For `PUT`: the whole row."""
-    seen = (
-        after.holder,
-        after.token,
-        after.beat,
-        after.ttl,
-        after.renewed_at,
-        now + after.remaining,
-        boot,
-    )
-    return *seen, text(after.info), after.since, history, after.role
-
-
-def change_values(after: Lease, now: float, boot: str) -> tuple[object, ...]:
-    """For `CHANGE`: what a renewal changes."""
+def row_values(lease: Lease, now: float, boot: str, history: str) -> tuple[object, ...]:
+    """Return the parameters of `PUT`, which writes the whole row."""
     return (
-        after.holder,
-        after.beat,
-        after.ttl,
-        after.renewed_at,
-        now + after.remaining,
+        lease.holder,
+        lease.token,
+        lease.beat,
+        lease.ttl,
+        lease.renewed_at,
+        now + lease.remaining,
         boot,
-        after.role,
+        encode_info(lease.info),
+        lease.since,
+        history,
+        lease.role,
     )
 
 
-def past(conn: sqlite3.Connection, roles: Iterable[str] | None) -> list[tuple[str, History]]:
-    """What the rows of these roles (None: of all) say of their terms."""
-    return [(role, History(said)) for role, said in _rows(conn, SELECT_HISTORY, roles)]
+def renewal_values(lease: Lease, now: float, boot: str) -> tuple[object, ...]:
+    """Return the parameters of `RENEW`, which writes what a renewal changes."""
+    return (
+        lease.holder,
+        lease.beat,
+        lease.ttl,
+        lease.renewed_at,
+        now + lease.remaining,
+        boot,
+        lease.role,
+    )
 
 
-def whole(conn: sqlite3.Connection, role: str, now: float, boot: str) -> tuple[Lease, History]:
-    """The role as it stands at `now` of the boot `boot`, with its history."""
+def select_histories(
+    conn: sqlite3.Connection, roles: Collection[str] | None
+) -> list[tuple[str, History]]:
+    """Return the histories of these roles (None: of every role)."""
+    rows = select_roles(conn, SELECT_HISTORY, roles)
+    return [(role, History(text)) for role, text in rows]
+
+
+def read_row(conn: sqlite3.Connection, role: str, now: float, boot: str) -> tuple[Lease, History]:
+    """Return the lease of a role and its history; empty ones if there is no row."""
     row = conn.execute(SELECT_ROW, (role,)).fetchone()
-    return (
-        (Lease(role), History()) if row is None else (lease(row[:-1], now, boot), History(row[-1]))
-    )
+    if row is None:
+        return Lease(role), History()
+    return decode_lease(row[:-1], now, boot), History(row[-1])
 
 
-def text(info: Mapping[str, Any]) -> str:
+def encode_info(info: Mapping[str, Any]) -> str:
+    """Return the text for the column `info`."""
     return _encode(dict(info)) if info else "{}"

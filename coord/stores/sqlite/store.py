@@ -1,53 +1,42 @@
-"""`SQLiteStore`: the face that the rest of coord sees. It waits; a thread of its own works
-(worker.py)."""
+"""`SQLiteStore`: leases in one SQLite file."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING
 
 from coord.core.history import PastTerm
 from coord.core.lease import Lease
 from coord.core.operations import Claim, Failure, Release, Renew, Result
-from coord.errors import BadArgument, StoreRefused, StoreUnavailable
-from coord.runtime.clock import StoreClock, machine_clock
-from coord.stores.protocol import Announcements, Records
-from coord.stores.sqlite import connection, schema, swaps
+from coord.errors import StoreRefused, StoreUnavailable
+from coord.runtime.clock import StoreClock
+from coord.stores.sqlite import swaps
 from coord.stores.sqlite.connection import Connection
+from coord.stores.sqlite.database import Database, TooLate
 from coord.stores.sqlite.errors import CommitUnknown
-from coord.stores.sqlite.feed import Feed, LeaseFeed
-from coord.stores.sqlite.worker import Job, LoopWaker, Stage, Worker
+from coord.stores.sqlite.feed import LeaseFeed
+from coord.stores.sqlite.files import MOUNTS
+from coord.stores.sqlite.url import path_of, url_of
+from coord.stores.sqlite.worker import Job, Stage
 
-T = TypeVar("T")
-CLOSE_WITHIN = 0.9
-"""Seconds that `close` waits for the file to be closed."""
-
-
-class TooLate(StoreUnavailable):
-    """The thread did not answer in time."""
-
-    def __init__(self, path: str, seconds: float, stage: Stage) -> None:
-        self.stage = stage
-        super().__init__(f"{path}: no answer within {seconds:g} s ({stage.value})")
+if TYPE_CHECKING:
+    from coord.stores.sqlite.announcements import SQLiteAnnouncements
+    from coord.stores.sqlite.records import SQLiteRecords
 
 
 class SQLiteStore:
-    """Leases in one file, for all processes of one machine. Nothing is touched before the first
-    use.
+    """Leases in one file, for all processes of one machine. Nothing is opened before the first use.
 
-    path: of the file; it and its directories are made when they are missing (0o600, 0o700). A
-    relative one is taken
-        from where the process is now. ":memory:" raises `BadArgument`: every connection would see a
-        file of its own (use `memory://name`).
-    url: what `url` is to say, when it was made from one.
-    clock: for tests.
-    mounts: for tests: the list of mounts, by which a network file system is refused.
+    While a process uses a store, nothing else in the process may open and close its file: POSIX
+    would drop SQLite's locks (sqlite.org/howtocorrupt.html, 2.2).
 
-    While a process uses a store, nothing else in it may open and close that file: POSIX would drop
-    SQLite's locks (sqlite.org/howtocorrupt.html, 2.2)."""
+    Attributes:
+        path: Absolute path of the file.
+        url: The URL of the store.
+        max_clock_skew: How far the store's clock may be off, in seconds.
+        database: The file and its thread.
+    """
 
     def __init__(
         self,
@@ -55,171 +44,131 @@ class SQLiteStore:
         *,
         url: str | None = None,
         clock: StoreClock | None = None,
-        mounts: str = connection.MOUNTS,
+        mounts: str = MOUNTS,
     ) -> None:
-        if not isinstance(path, str) or not path or "\0" in path or path == ":memory:":
-            raise BadArgument(
-                "path", path, "the path of a file (for one process's memory there is memory://name)"
-            )
-        self.path = os.path.abspath(path)
-        self.url = connection.url(self.path) if url is None else url
-        self._clock = machine_clock() if clock is None else clock
-        self.max_clock_skew: float | None = self._clock.skew
-        self._mounts = mounts
-        self._worker: Worker | None = None
-        self._bell: LoopWaker | None = None
-        self._second: LoopWaker | None = None  # without a file
-        self._feeds: set[Feed[Any]] = set()
-        self._pid = os.getpid()
+        """Create a store.
 
-    def __del__(self) -> None:
-        worker, bell = getattr(self, "_worker", None), getattr(self, "_bell", None)
-        if worker is not None and self._pid == os.getpid():
-            worker.stop()
-        if bell is not None and self._pid == os.getpid():
-            try:
-                bell.loop.call_soon_threadsafe(bell.close)
-            except RuntimeError:  # the loop is closed
-                bell.close()
+        Args:
+            path: Path of the file. The file (mode 0o600) and its directories (0o700) are created
+                if they are missing. A relative path starts at the current directory of the process.
+            url: The value of the attribute `url`, if the store was created from a URL.
+            clock: A clock for tests.
+            mounts: A list of mounts for tests; it shows which file systems are network file
+                systems.
+
+        Raises:
+            BadArgument: `path` is not the path of a file. ":memory:" is none, because every
+                connection would have a database of its own; use `memory://name`.
+        """
+        self.database = Database(path, clock=clock, mounts=mounts)
+        self.path = self.database.path
+        self.url = url_of(self.path) if url is None else url
+        self.max_clock_skew: float | None = self.database.clock.skew
+        self._announcements: SQLiteAnnouncements | None = None
+        self._records: dict[str, SQLiteRecords] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
 
     async def open(self, timeout: float) -> None:
-        """Raises `StoreUnavailable`, `AccessDenied` or `StoreRefused`, naming the path."""
-        await self._ask(
-            lambda _, handle: schema.check_owner(handle.connection(), self.path), timeout
-        )
+        """Open the file, and check that it is a file of coord.
+
+        Raises:
+            StoreUnavailable: The file could not be opened within `timeout` seconds.
+            AccessDenied: This user may not read and write the file.
+            StoreRefused: The file cannot be used. The message names the path.
+        """
+        await self.database.open(timeout)
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
+        """Put one claim to the store. See `protocol.Store.claim`."""
         return await self._swap_one(claim, timeout)
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
+        """Put renewals to the store, in one transaction. See `protocol.Store.renew`."""
         if not renewals:
             return []
+        clock = self.database.clock
         return await self._swap(
-            lambda job, handle: swaps.renew_many(job, handle, self._clock, renewals),
+            lambda job, connection: swaps.renew_many(job, connection, clock, renewals),
             timeout,
             len(renewals),
         )
 
     async def release(self, release: Release, timeout: float) -> Result:
+        """Put one release to the store. See `protocol.Store.release`."""
         return await self._swap_one(release, timeout)
 
-    async def swap_all(self, asked: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
-        until, done = asyncio.get_running_loop().time() + timeout, list[Result]()
+    async def swap_all(
+        self, operations: Sequence[Claim | Release], timeout: float
+    ) -> Sequence[Result]:
+        """Put claims and releases to the store, in as few transactions as possible.
 
-        def swap(job: Job[Sequence[Result]], handle: Connection) -> Sequence[Result]:
-            return swaps.swap_all(job, handle, self._clock, rest)
+        See `protocol.Bulk.swap_all`.
+        """
+        loop, results = asyncio.get_running_loop(), list[Result]()
+        deadline = loop.time() + timeout
 
-        while rest := asked[len(done) :]:
-            left = max(until - asyncio.get_running_loop().time(), 0.0)
-            done += await self._swap(swap, left, len(rest))
-        return done
+        def swap(job: Job[Sequence[Result]], connection: Connection) -> Sequence[Result]:
+            return swaps.swap_all(job, connection, self.database.clock, remaining)
+
+        while remaining := operations[len(results) :]:
+            seconds = max(deadline - loop.time(), 0.0)
+            results += await self._swap(swap, seconds, len(remaining))
+        return results
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
-        wanted = None if roles is None else tuple(roles)
-        return await self._ask(lambda _, handle: swaps.read(handle, self._clock, wanted), timeout)
+        """Read the leases of `roles` (None: of every role). See `protocol.Store.read`."""
+        wanted, clock = None if roles is None else tuple(roles), self.database.clock
+        return await self.database.run(
+            lambda _, connection: swaps.read(connection, clock, wanted), timeout
+        )
 
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
+        """Read the past terms of `roles` (None: of every role). See `protocol.Store.past`."""
         wanted = None if roles is None else tuple(roles)
-        return await self._ask(lambda _, handle: swaps.history(handle, wanted), timeout)
+        return await self.database.run(
+            lambda _, connection: swaps.history(connection, wanted), timeout
+        )
 
     def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
-        return self._hear(lambda: LeaseFeed(self._handle(), self._clock, roles))
+        """Yield the leases of `roles` (None: of every role), and again whenever one changes.
 
-    async def _hear(self, make: Callable[[], Feed[T]]) -> AsyncIterator[T]:
-        self._after_fork()
-        feed = make()
-        feed.start()
-        self._feeds = {feed, *(one for one in self._feeds if not one.ended)}
-        try:
-            while True:
-                for row in await feed.take():
-                    yield row
-        finally:
-            feed.stop()
-
-    def announcements(self) -> Announcements:
-        """Return the announcements in the same file."""
-        from coord.stores.sqlite.announcements import SQLiteAnnouncements
-
-        return SQLiteAnnouncements(self)
-
-    def records(self, table: str) -> Records:
-        """Return the service records of `table` in the same file."""
-        from coord.stores.sqlite.records import SQLiteRecords
-
-        return SQLiteRecords(self, table)
+        See `protocol.Store.watch`.
+        """
+        clock = self.database.clock
+        return self.database.feed(lambda connection: LeaseFeed(connection, clock, roles))
 
     async def close(self) -> None:
-        """Let go of thread and file. A store that is used again opens it anew."""
-        self._after_fork()
-        for feed in self._feeds:
-            feed.fail("the store was closed")
-        await self._feeds_end()
-        if self._worker is not None:
-            with contextlib.suppress(
-                StoreUnavailable, StoreRefused
-            ):  # a stuck thread closes it when it comes back
-                await self._ask(lambda _, handle: handle.drop(), CLOSE_WITHIN)
-        if self._worker is not None:
-            worker, self._worker = self._worker, None
-            for job in worker.stop():
-                job.give_up()
-        if self._bell is not None and self._bell.loop is asyncio.get_running_loop():
-            self._bell.close()
-            self._bell = None
+        """Release the thread and the file. A store that is used again opens the file again."""
+        await self.database.close()
 
     def abandon(self) -> None:
-        """In a forked child. The connections were closed before the fork; if one was not, forks.py
-        keeps it."""
-        if self._worker is not None:
-            connection.leak(self._worker)
-        for feed in self._feeds:
-            feed.stopped = True
-            connection.leak(feed)
-        if self._bell is not None:
-            self._bell.forget()
-        self._worker, self._bell, self._second = None, None, None
-        self._feeds, self._pid = set(), os.getpid()
+        """Forget everything that was inherited, in a forked child."""
+        self.database.abandon()
 
-    # -- inside
-    # -------------------------------------------------------------------------------------------------
+    def announcements(self) -> SQLiteAnnouncements:
+        """Return the announcements in this file; always the same instance."""
+        if self._announcements is None:
+            # Imported here because many programs use leases only.
+            from coord.stores.sqlite.announcements import SQLiteAnnouncements
 
-    async def _feeds_end(self) -> None:
-        """Who closes a store may then copy, move or replace its file."""
-        for _ in range(int(CLOSE_WITHIN / 2 / 0.002)):
-            self._feeds = {feed for feed in self._feeds if not feed.ended}
-            if not self._feeds:
-                return
-            await asyncio.sleep(0.002)
+            self._announcements = SQLiteAnnouncements(self.database)
+        return self._announcements
 
-    def _after_fork(self) -> None:
-        if self._pid != os.getpid():
-            self.abandon()
+    def records(self, table: str) -> SQLiteRecords:
+        """Return the service records in `table`; always the same instance for a table."""
+        if table not in self._records:
+            # Imported here because many programs use leases only.
+            from coord.stores.sqlite.records import SQLiteRecords
 
-    def _handle(self) -> Connection:
-        return Connection(self.path, self._mounts)
+            self._records.setdefault(table, SQLiteRecords(self.database, table))
+        return self._records[table]
 
-    def _bell_here(self) -> LoopWaker:
-        """The bell of the running loop."""
-        loop, bell = asyncio.get_running_loop(), self._bell
-        if bell is not None and bell.loop is loop:
-            return bell
-        if bell is not None:
-            if not bell.loop.is_closed():  # who drives a store from two loops at once
-                second = self._second
-                if second is None or second.loop is not loop:
-                    second = self._second = LoopWaker(loop, file=False)
-                return second
-            bell.close()
-        self._bell = LoopWaker(loop)
-        return self._bell
-
-    async def _swap_one(self, asked: Claim | Release, timeout: float) -> Result:
+    async def _swap_one(self, operation: Claim | Release, timeout: float) -> Result:
+        clock = self.database.clock
         (result,) = await self._swap(
-            lambda job, handle: [swaps.swap(job, handle, self._clock, asked)], timeout, 1
+            lambda job, connection: [swaps.swap(job, connection, clock, operation)], timeout, 1
         )
         return result
 
@@ -229,9 +178,9 @@ class SQLiteStore:
         timeout: float,
         count: int,
     ) -> Sequence[Result]:
-        """What came of so many swaps in one transaction."""
+        """Run `work`, which returns at most `count` results; an error becomes `count` failures."""
         try:
-            return await self._ask(work, timeout)
+            return await self.database.run(work, timeout)
         except StoreUnavailable as err:
             unknown = isinstance(err, CommitUnknown) or (
                 isinstance(err, TooLate) and err.stage is Stage.COMMITTING
@@ -241,38 +190,11 @@ class SQLiteStore:
             failure = Failure(unknown=False, detail=str(err), permanent=True)
         return [failure] * count
 
-    async def _ask(self, work: Callable[[Job[T], Connection], T], timeout: float) -> T:
-        """Have the thread do it. A caller who is cancelled, or waits no more, leaves nothing behind
-        that may commit."""
-        self._after_fork()
-        if self._worker is None:
-            self._worker = Worker(self._handle())
-        worker = self._worker
-        bell = self._bell_here()
-        job = Job(work, timeout, bell)
-        worker.put(job)
-        bell.alarm.add(job)
-        try:
-            await job.finished
-        except BaseException:
-            job.give_up()
-            raise
-        finally:
-            bell.alarm.remove(job)
-        stage = job.give_up()
-        if stage is Stage.DONE:
-            return job.result()
-        if stage is not Stage.QUEUED:
-            self._replace(worker)
-        raise TooLate(self.path, timeout, stage)
 
-    def _replace(self, worker: Worker) -> None:
-        """The thread is stuck: the next call gets another, and so do those that wait behind the
-        stuck one."""
-        if self._worker is not worker:
-            return
-        self._worker = None
-        if rest := worker.stop():
-            self._worker = Worker(self._handle())
-            for job in rest:
-                self._worker.put(job)
+def open_url(url: str) -> SQLiteStore:
+    """Return the store that `url` names. It opens nothing.
+
+    Raises:
+        BadArgument: The URL does not name a file.
+    """
+    return SQLiteStore(path_of(url), url=url)

@@ -1,9 +1,10 @@
-"""Renewals where every row is as its holder left it, which they nearly always are: written without
-being read.
+"""The work on leases: compare-and-swap of rows in one transaction, and reading them.
 
-One UPDATE for some hundred rows, not one for each. Quicker by a third; and before and after each
-statement a thread has to get the interpreter's lock, which takes 5 ms where another one computes: a
-thousand statements, five seconds."""
+Renewals nearly always find every row as its holder left it. They are tried first without reading
+the rows, with one UPDATE for some hundred rows instead of one for each. That is faster by a third.
+Besides, a thread has to get the interpreter's lock before and after each statement, which takes
+5 ms while another thread computes: five seconds for a thousand statements.
+"""
 
 from __future__ import annotations
 
@@ -25,204 +26,212 @@ from coord.stores.sqlite.connection import Connection
 from coord.stores.sqlite.errors import classify
 from coord.stores.sqlite.worker import BUSY_RETRY_DELAY, Job
 
-SIZES = (4, 16, 64, 256)
-"""Rows to a statement: few texts, so that SQLite has parsed them all before long. What is missing
-is filled up."""
+STATEMENT_SIZES = (4, 16, 64, 256)
+"""Rows for one UPDATE. There are few sizes so that SQLite soon has all statements prepared; a batch
+between two sizes is filled up with `_NOBODY`."""
 AVAILABLE = sqlite3.sqlite_version_info >= (3, 33)
-"""UPDATE … FROM (sqlite.org/lang_update.html)."""
+"""Whether this SQLite has UPDATE … FROM (sqlite.org/lang_update.html)."""
+MAX_TRANSACTION = 0.1
+"""Time in seconds after which a transaction of many swaps is ended, even if some remain: other
+processes wait for the lock, with renewals."""
+
+Swap = Union[Claim, Release]
+
 _NOBODY = (None,) * 5
-# Neither a ttl nor a time gets less: where one would, the row is not changed here.
+# The conditions keep a ttl or a time from decreasing: `renew` handles such a row.
 _ONE = """UPDATE coord_leases SET beat = ?, renewed_at = ?, runs_out = ? + ttl
     WHERE role = ? AND holder = ? AND token = ? AND beat < ? AND ttl = ?
     AND renewed_at <= ? AND runs_out <= ? + ttl AND boot_id = ?"""
-_MANY = """UPDATE coord_leases SET beat = asked.column4, renewed_at = ?, runs_out = ? + ttl FROM (VALUES (?)) AS asked
-    WHERE role = asked.column1 AND holder = asked.column2 AND token = asked.column3 AND beat < asked.column4
-    AND ttl = asked.column5 AND renewed_at <= ? AND runs_out <= ? + ttl AND boot_id = ?"""
+_MANY = """UPDATE coord_leases SET beat = new.column4, renewed_at = ?, runs_out = ? + ttl
+    FROM (VALUES (?)) AS new
+    WHERE role = new.column1 AND holder = new.column2 AND token = new.column3
+    AND beat < new.column4 AND ttl = new.column5
+    AND renewed_at <= ? AND runs_out <= ? + ttl AND boot_id = ?"""
 
 
 def renew_many(
-    job: Job[Any], handle: Connection, clock: StoreClock, asked: Sequence[Renew]
+    job: Job[Any], connection: Connection, clock: StoreClock, renewals: Sequence[Renew]
 ) -> list[Result]:
-    """rules.renew for each, in one transaction. Where the quick way changed them all, what the rows
-    say of their holders is not in the answers; where it did not, it is undone, and each is asked
-    for itself."""
-    if AVAILABLE and all(one.info is None for one in asked):
-        conn = handle.begin(synced=False)
+    """Renew leases in one transaction; each renewal is for another role.
+
+    If all rows were as their holders left them, the results do not carry the rows' `info` and
+    `since`. Otherwise the fast way is rolled back, and `renew` does the work.
+    """
+    if AVAILABLE and all(renewal.info is None for renewal in renewals):
+        conn = connection.begin(synced=False)
         now, wall = clock.total(), clock.wall()
-        if _renewed(conn, asked, now, wall, clock.boot) == len(asked):
-            answers: list[Result] = [
-                Answer(True, row) for row in swaps.unchanged_but_renewed(asked, wall)
+        if _renew_unread(conn, renewals, now, wall, clock.boot) == len(renewals):
+            results: list[Result] = [
+                Answer(True, lease) for lease in swaps.unchanged_but_renewed(renewals, wall)
             ]
-            job.commit(handle)
-            return answers
+            job.commit(connection)
+            return results
         conn.execute("ROLLBACK")
-    return renew(job, handle, clock, asked)
+    return renew(job, connection, clock, renewals)
 
 
-def _renewed(
-    conn: sqlite3.Connection, asked: Sequence[Renew], now: float, wall: float, boot: str
+def _renew_unread(
+    conn: sqlite3.Connection, renewals: Sequence[Renew], now: float, wall: float, boot: str
 ) -> int:
-    """How many rows were as they were left, and are renewed now."""
-    if len(asked) == 1:
-        (one,) = asked
-        values = (
-            one.beat,
-            wall,
-            now,
-            one.role,
-            one.holder,
-            one.token,
-            one.beat,
-            one.ttl,
-            wall,
-            now,
-            boot,
-        )
-        return conn.execute(_ONE, values).rowcount
+    """Renew the rows that are as their holders left them, and return how many they were."""
+    if len(renewals) == 1:
+        (only,) = renewals
+        identity = (only.role, only.holder, only.token, only.beat, only.ttl)
+        return conn.execute(_ONE, (only.beat, wall, now, *identity, wall, now, boot)).rowcount
     count = 0
-    for start in range(0, len(asked), SIZES[-1]):
-        some = asked[start : start + SIZES[-1]]
-        size = next(size for size in SIZES if size >= len(some))
-        marks: list[object] = [wall, now]
-        for one in some:
-            marks += (one.role, one.holder, one.token, one.beat, one.ttl)
-        marks += _NOBODY * (size - len(some))
-        marks += (wall, now, boot)
-        count += conn.execute(_update(size), marks).rowcount
+    for start in range(0, len(renewals), STATEMENT_SIZES[-1]):
+        part = renewals[start : start + STATEMENT_SIZES[-1]]
+        size = next(size for size in STATEMENT_SIZES if size >= len(part))
+        parameters: list[object] = [wall, now]
+        for renewal in part:
+            parameters += (
+                renewal.role,
+                renewal.holder,
+                renewal.token,
+                renewal.beat,
+                renewal.ttl,
+            )
+        parameters += _NOBODY * (size - len(part))
+        parameters += (wall, now, boot)
+        count += conn.execute(_update_statement(size), parameters).rowcount
     return count
 
 
-@lru_cache(maxsize=len(SIZES))
-def _update(size: int) -> str:
+@lru_cache(maxsize=len(STATEMENT_SIZES))
+def _update_statement(size: int) -> str:
     return _MANY.replace("(?)", ",".join(["(?,?,?,?,?)"] * size))
 
 
-# -- The work itself: compare-and-swap of rows in one transaction, and reading them.
+def swap(job: Job[Any], connection: Connection, clock: StoreClock, operation: Swap) -> Answer:
+    """Apply one claim or release, and write the whole row with its history.
 
-Swap = Union[Claim, Release]
-MAX_TRANSACTION = 0.1
-"""Seconds after which a transaction of many swaps is ended, done or not: others wait for the lock,
-with renewals."""
-
-
-def swap(job: Job[Any], handle: Connection, clock: StoreClock, asked: Swap) -> Answer:
-    """What begins or ends a term: put the request to its rule, and write the whole row with its
-    history."""
-    conn = handle.begin(synced=isinstance(asked, Claim))
-    # Read only now: while we waited for the lock, time went on and others wrote.
-    answer = _swapped(conn, asked, clock.total(), clock.wall(), clock.boot)
+    Raises:
+        StoreRefused: The row is damaged.
+    """
+    conn = connection.begin(synced=isinstance(operation, Claim))
+    # The clock is read only now: while this thread waited for the lock, time passed and others
+    # wrote.
+    answer = _apply(conn, operation, clock.total(), clock.wall(), clock.boot)
     if answer.applied:
-        job.commit(handle)
+        job.commit(connection)
     else:
         conn.execute("ROLLBACK")
     return answer
 
 
 def swap_all(
-    job: Job[Any], handle: Connection, clock: StoreClock, asked: Sequence[Swap]
+    job: Job[Any], connection: Connection, clock: StoreClock, operations: Sequence[Swap]
 ) -> list[Result]:
-    """The same for each, in one transaction: for the first of them, as many as `HOLD` allows, and
-    one at least. A damaged row, or one whose tokens are at their end, stops no other."""
-    conn = handle.begin(synced=any(isinstance(one, Claim) for one in asked))
+    """Apply claims and releases in one transaction.
+
+    It ends after `MAX_TRANSACTION` seconds. The results are those of the first operations, of at
+    least one. A damaged row, or one whose tokens are used up, does not keep the others from being
+    applied.
+    """
+    conn = connection.begin(synced=any(isinstance(item, Claim) for item in operations))
     now, wall, boot = clock.total(), clock.wall(), clock.boot
-    answers: list[Result] = []
-    until = time.monotonic() + MAX_TRANSACTION
-    for one in asked:
-        if answers and time.monotonic() >= until:
+    results: list[Result] = []
+    deadline = time.monotonic() + MAX_TRANSACTION
+    for operation in operations:
+        if results and time.monotonic() >= deadline:
             break
         try:
-            answers.append(_swapped(conn, one, now, wall, boot))
+            results.append(_apply(conn, operation, now, wall, boot))
         except StoreRefused as err:
-            answers.append(Failure(unknown=False, detail=str(err), permanent=True))
-        except sqlite3.IntegrityError as err:  # that statement is undone, the transaction goes on
-            answers.append(
-                Failure(unknown=False, detail=str(classify(err, handle.path)), permanent=True)
-            )
-    if any(isinstance(one, Answer) and one.applied for one in answers):
-        job.commit(handle)
+            results.append(_permanent(err))
+        except sqlite3.IntegrityError as err:
+            # SQLite undoes this statement only, and the transaction continues.
+            results.append(_permanent(classify(err, connection.path)))
+    if any(isinstance(result, Answer) and result.applied for result in results):
+        job.commit(connection)
     else:
         conn.execute("ROLLBACK")
-    if len(answers) < len(asked):
-        time.sleep(BUSY_RETRY_DELAY[1])  # whoever waits for the lock looks at it once in that time
-    return answers
+    if len(results) < len(operations):
+        time.sleep(BUSY_RETRY_DELAY[1])  # who waits for the lock tries once within this time
+    return results
 
 
-def _swapped(conn: sqlite3.Connection, asked: Swap, now: float, wall: float, boot: str) -> Answer:
-    row, history = schema.whole(conn, asked.role, now, boot)
+def _apply(conn: sqlite3.Connection, operation: Swap, now: float, wall: float, boot: str) -> Answer:
+    lease, history = schema.read_row(conn, operation.role, now, boot)
     after = (
-        swaps.claim(row, asked, wall)
-        if isinstance(asked, Claim)
-        else swaps.release(row, asked, wall)
+        swaps.claim(lease, operation, wall)
+        if isinstance(operation, Claim)
+        else swaps.release(lease, operation, wall)
     )
     if after is None:
-        return Answer(False, row)
-    history.close(*term_history.end_of_term(row, asked, wall))
-    if isinstance(asked, Claim):
-        history.begin(term_history.new_entry(asked, after.token, wall))
-    conn.execute(schema.PUT, schema.put_values(after, now, boot, history.text()))
+        return Answer(False, lease)
+    history.close(*term_history.end_of_term(lease, operation, wall))
+    if isinstance(operation, Claim):
+        history.begin(term_history.new_entry(operation, after.token, wall))
+    conn.execute(schema.PUT, schema.row_values(after, now, boot, history.text()))
     return Answer(True, after)
 
 
 def renew(
-    job: Job[Any], handle: Connection, clock: StoreClock, asked: Sequence[Renew]
+    job: Job[Any], connection: Connection, clock: StoreClock, renewals: Sequence[Renew]
 ) -> list[Result]:
-    """Put each renewal to its rule, and write what it changes. A damaged row is refused, and stops
-    no other."""
-    conn = handle.begin(synced=False)
+    """Read the rows, apply each renewal to its row, and write what changed.
+
+    A damaged row is refused, and does not keep the others from being renewed.
+    """
+    conn = connection.begin(synced=False)
     now, wall, boot = clock.total(), clock.wall(), clock.boot
-    rows = {
-        row[0]: _found(row, now, boot) for row in schema.select(conn, [one.role for one in asked])
-    }
-    answers: list[Result] = []
+    rows = schema.select_leases(conn, [renewal.role for renewal in renewals])
+    leases = {row[0]: _decode(row, now, boot) for row in rows}
+    results: list[Result] = []
     changed: dict[str, Lease] = {}
-    told: dict[str, str] = {}  # those whose info is another now
-    for one in asked:
-        row = rows.get(one.role) or Lease(one.role)
-        if isinstance(row, Failure):
-            answers.append(row)
+    new_infos: dict[str, str] = {}
+    for renewal in renewals:
+        lease = leases.get(renewal.role) or Lease(renewal.role)
+        if isinstance(lease, Failure):
+            results.append(lease)
             continue
-        after = swaps.renew(row, one, wall)
+        after = swaps.renew(lease, renewal, wall)
         if after is None:
-            answers.append(Answer(False, row))
+            results.append(Answer(False, lease))
             continue
-        if after.info is not row.info:
-            told[one.role] = schema.text(after.info)
-        rows[one.role] = changed[one.role] = after
-        answers.append(Answer(True, after))
+        if after.info is not lease.info:
+            new_infos[renewal.role] = schema.encode_info(after.info)
+        leases[renewal.role] = changed[renewal.role] = after
+        results.append(Answer(True, after))
     if not changed:
         conn.execute("ROLLBACK")
-        return answers
+        return results
     conn.executemany(
-        schema.RENEW, [schema.change_values(after, now, boot) for after in changed.values()]
+        schema.RENEW, [schema.renewal_values(after, now, boot) for after in changed.values()]
     )
-    if told:
-        conn.executemany(schema.SET_INFO, [(info, role) for role, info in told.items()])
-    job.commit(handle)
-    return answers
+    if new_infos:
+        conn.executemany(schema.SET_INFO, [(info, role) for role, info in new_infos.items()])
+    job.commit(connection)
+    return results
 
 
-def _found(row: schema.Row, now: float, boot: str) -> Lease | Failure:
+def _decode(row: schema.Row, now: float, boot: str) -> Lease | Failure:
     try:
-        return schema.lease(row, now, boot)
+        return schema.decode_lease(row, now, boot)
     except StoreRefused as err:
-        return Failure(unknown=False, detail=str(err), permanent=True)
+        return _permanent(err)
 
 
-def read(handle: Connection, clock: StoreClock, roles: Collection[str] | None) -> list[Lease]:
-    """The rows as last committed."""
-    handle.connection()
-    handle.check_place()
-    rows = schema.select(handle.connection(), roles)
+def _permanent(err: Exception) -> Failure:
+    return Failure(unknown=False, detail=str(err), permanent=True)
+
+
+def read(connection: Connection, clock: StoreClock, roles: Collection[str] | None) -> list[Lease]:
+    """Return the leases of these roles (None: of every role), as last committed."""
+    conn = connection.sqlite()
+    connection.check_file()
+    rows = schema.select_leases(conn, roles)
     now = clock.total()
-    return [schema.lease(row, now, clock.boot) for row in rows]
+    return [schema.decode_lease(row, now, clock.boot) for row in rows]
 
 
-def history(handle: Connection, roles: Collection[str] | None) -> list[PastTerm]:
-    """The terms of the roles, as last committed."""
-    handle.connection()
-    handle.check_place()
+def history(connection: Connection, roles: Collection[str] | None) -> list[PastTerm]:
+    """Return the past terms of these roles (None: of every role), as last committed."""
+    conn = connection.sqlite()
+    connection.check_file()
     return [
         term
-        for role, said in schema.past(handle.connection(), roles)
-        for term in parse(role, said.all())
+        for role, entries in schema.select_histories(conn, roles)
+        for term in parse(role, entries.all())
     ]

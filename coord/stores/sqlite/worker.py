@@ -1,8 +1,9 @@
-"""How a thread tells a loop that something is done: by an eventfd where there is one, in two thirds
-of the time.
+"""The thread that does a store's SQLite work, and how it tells an event loop about the results.
 
-`call_soon_threadsafe` sends a byte through a pair of sockets, and the loop reads them twice, to see
-that there is no more. The thread of a store does it for every claim."""
+The thread is neither one of the loop's thread pool, which other code may fill up, nor one of
+concurrent.futures, whose threads the interpreter waits for at exit: a disk that does not answer
+must block neither.
+"""
 
 from __future__ import annotations
 
@@ -24,116 +25,132 @@ from coord.runtime.timers import DeadlineTimer
 from coord.stores.sqlite.connection import Connection
 from coord.stores.sqlite.errors import BUSY, Abandoned, Busy, CommitUnknown, classify, code
 
-Wake = Callable[[], None]
+Callback = Callable[[], None]
 
 
 class LoopWaker:
-    """Of one loop, on which it is made and closed; only `ring` may be called from elsewhere.
+    """Calls functions on an event loop, from other threads.
 
-    file: whether it may open one. Without, and on other systems than Linux, it does it by
-    `call_soon_threadsafe`."""
+    `call_soon_threadsafe` sends a byte through a pair of sockets, which the loop reads twice to
+    see that there is no more. The thread of a store does that for every claim. An eventfd takes two
+    thirds of the time. A waker is created and closed on its loop; only `wake` may be called from
+    other threads.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, file: bool = True) -> None:
+        """Create a waker.
+
+        Args:
+            loop: The event loop.
+            file: Whether it may open an eventfd. Without one, and on systems that have none, it
+                uses `call_soon_threadsafe`.
+        """
         self.loop = loop
-        self.alarm = DeadlineTimer(loop)
+        self.deadlines = DeadlineTimer(loop)
         self._lock = threading.Lock()
-        self._rung: deque[Wake] = deque()  # emptied without the lock: no swap, but one by one
+        # The loop takes the callbacks one by one, without the lock.
+        self._callbacks: deque[Callback] = deque()
         self._fd = -1
         if not file or not hasattr(os, "eventfd"):
             return
-        with contextlib.suppress(OSError):  # no more files may be opened
+        with contextlib.suppress(OSError):  # the process has too many open files
             self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             try:
-                loop.add_reader(self._fd, self._hear)
+                loop.add_reader(self._fd, self._on_readable)
             except BaseException as err:
-                self._let_go()
-                if not isinstance(
-                    err, NotImplementedError
-                ):  # there are loops that wait for no files
+                self._close_fd()
+                # Some loops cannot wait for files.
+                if not isinstance(err, NotImplementedError):
                     raise
 
-    def ring(self, wake: Wake) -> None:
-        """Have `wake` called on the loop. Once that is closed nobody waits, and nothing happens."""
-        with self._lock:  # a number that was closed may be another file's by now
+    def wake(self, callback: Callback) -> None:
+        """Call `callback` on the loop; do nothing if the loop is closed."""
+        with self._lock:  # without it, the number could belong to another file by now
             if self._fd >= 0:
-                self._rung.append(wake)
+                self._callbacks.append(callback)
                 os.eventfd_write(self._fd, 1)
                 return
         with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(wake)
+            self.loop.call_soon_threadsafe(callback)
 
-    def _hear(self) -> None:
-        with contextlib.suppress(OSError):  # whoever forked has read it, or it was closed just now
+    def _on_readable(self) -> None:
+        with contextlib.suppress(OSError):  # a forked process has read it, or it was just closed
             os.eventfd_read(self._fd)
-        self._wake()
+        self._run_callbacks()
 
-    def _wake(self) -> None:
-        while self._rung:
-            self._rung.popleft()()
+    def _run_callbacks(self) -> None:
+        while self._callbacks:
+            self._callbacks.popleft()()
 
     def close(self) -> None:
-        """Let go of the file. What is rung from here on goes the longer way."""
+        """Close the eventfd. Later calls of `wake` use `call_soon_threadsafe`."""
         with self._lock:
             if self._fd >= 0 and not self.loop.is_closed():
                 self.loop.remove_reader(self._fd)
-            self._let_go()
+            self._close_fd()
         if not self.loop.is_closed():
-            self._wake()
+            self._run_callbacks()
 
-    def forget(self) -> None:
-        """In a forked child, where the lock may be held for ever: close its copy of the file, and
-        no more."""
-        fd = self._let_go()
+    def abandon(self) -> None:
+        """Close the copy of the eventfd, in a forked child.
+
+        It takes no lock, because the lock may be locked forever there.
+        """
+        fd = self._close_fd()
         if fd >= 0 and not self.loop.is_closed():
-            # Who goes on with this loop, which the parent left, gets a file of the same number
-            # next: the loop must not take it for this one. Only now that it is closed here: the
-            # kernel's list may still be the parent's, too.
+            # If the child continues to use this loop, its next file gets the same number, and the
+            # loop must not mistake it for this one. This is done after the file was closed, because
+            # the kernel's list of watched files may still be shared with the parent.
             self.loop.remove_reader(fd)
 
     def __del__(self) -> None:
-        self._let_go()  # its loop was closed, and nobody closed it before
+        self._close_fd()  # the loop was closed, and nobody closed the waker before
 
-    def _let_go(self) -> int:
-        """The number that the file had, if there was one."""
+    def _close_fd(self) -> int:
+        """Close the eventfd, and return the number that it had; -1 if there was none."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            with contextlib.suppress(OSError):  # daemons close all files that they find
+            with contextlib.suppress(OSError):  # a program that becomes a daemon closes all files
                 os.close(fd)
         return fd
 
 
-# -- A thread for a store's SQLite work, and the bounds of each piece of it. Not the loop's pool,
-# which other code fills up, nor concurrent.futures, whose threads the interpreter waits for at
-# exit: a disk that hangs must hang neither.
-#
-
 T = TypeVar("T")
 BUSY_RETRY_DELAY = (0.0005, 0.004)
-"""Seconds between tries while another connection has the lock: drawn, so that many do not try in
-step."""
+"""Minimum and maximum time in seconds between two tries while another connection has the lock. It
+is random, so that many processes do not try at the same moments."""
+ANSWER_MARGIN = 0.02
+"""Time in seconds by which the thread gives up before its caller does, so that the caller gets the
+reason."""
 
 
 class Stage(enum.Enum):
+    """How far a job has come."""
+
     QUEUED = "queued"
-    RUNNING = "running"  # nothing of it will be there unless it is committed
-    COMMITTING = "committing"  # only now is its outcome unknown
+    RUNNING = "running"  # nothing has been written yet
+    COMMITTING = "committing"  # only in this stage is the outcome unknown
     DONE = "done"
 
 
 class Job(Generic[T]):
-    """One call of a store: `work(job, handle)` on the worker's thread, its result on the caller's
-    loop.
+    """One piece of work for the thread, `work(job, connection)`, and its result for the loop.
 
-    Work may be tried several times; it changes nothing but by `commit`.
+    The work may be called several times. It changes nothing except by `commit`.
+
+    Attributes:
+        deadline: Time at which the thread gives up, by `time.monotonic`.
+        until: Time at which the caller gives up, by the clock of its loop.
+        finished: Done once the job has a result or the caller's time is over.
     """
 
     __slots__ = (
-        "_bell",
+        "_abandoned",
         "_error",
-        "_given_up",
         "_lock",
         "_stage",
         "_value",
+        "_waker",
         "_work",
         "deadline",
         "finished",
@@ -141,70 +158,72 @@ class Job(Generic[T]):
     )
 
     def __init__(
-        self, work: Callable[[Job[T], Connection], T], timeout: float, bell: LoopWaker
+        self, work: Callable[[Job[T], Connection], T], timeout: float, waker: LoopWaker
     ) -> None:
-        self._work, self._bell = work, bell
-        # A little less than the caller waits, so that the answer "busy" still reaches him.
-        self.deadline = time.monotonic() + timeout - min(0.02, timeout / 10)
-        self.until = bell.loop.time() + max(0.0, timeout)
-        """When its caller waits no more, by the loop's clock."""
-        self.finished: asyncio.Future[None] = bell.loop.create_future()
+        self._work, self._waker = work, waker
+        self.deadline = time.monotonic() + timeout - min(ANSWER_MARGIN, timeout / 10)
+        self.until = waker.loop.time() + max(0.0, timeout)
+        self.finished: asyncio.Future[None] = waker.loop.create_future()
         self._lock = threading.Lock()
         self._stage = Stage.QUEUED
-        self._given_up = False
+        self._abandoned = False
         self._value: T | None = None
         self._error: BaseException | None = None
 
-    def give_up(self) -> Stage:
-        """From now on it does not begin and does not commit. Returns how far it had come."""
+    def abandon(self) -> Stage:
+        """Keep the job from beginning and committing, and return how far it has come."""
         with self._lock:
-            self._given_up = True
+            self._abandoned = True
             return self._stage
 
     def wake(self) -> None:
-        """On the loop: whoever waits looks at what has become of it."""
+        """End the caller's wait. Called on the loop, with the result or when the time is over."""
         if not self.finished.done():
             self.finished.set_result(None)
 
     def result(self) -> T:
-        """What came of it, once it is done."""
+        """Return the result of a job that is done, or raise its error."""
         if self._error is not None:
             raise self._error
         return self._value  # type: ignore[return-value] # done without an error: it is a T
 
-    def commit(self, handle: Connection) -> None:
-        """COMMIT, unless the caller gave up, the time is over or the file is gone. Then nothing is
-        written."""
-        handle.check_place()
+    def commit(self, connection: Connection) -> None:
+        """Commit the transaction.
+
+        Raises:
+            Abandoned: The caller does not wait any longer. Nothing is written.
+            FileReplaced: The file was deleted or replaced. Nothing is written.
+            CommitUnknown: COMMIT failed, and it is not known whether something was written.
+        """
+        connection.check_file()
         self._enter(Stage.COMMITTING)
         try:
-            handle.connection().execute("COMMIT")
+            connection.sqlite().execute("COMMIT")
         except sqlite3.Error as err:
             if code(err) == BUSY:
-                raise  # not committed: rolled back, and tried again
-            raise CommitUnknown(str(classify(err, handle.path))) from err
+                raise  # not committed; `_attempt` rolls back, and the job is tried again
+            raise CommitUnknown(str(classify(err, connection.path))) from err
 
-    def run(self, handle: Connection) -> None:
-        """On the worker's thread. Raises nothing."""
+    def run(self, connection: Connection) -> None:
+        """Do the work, on the worker's thread. Never raises."""
         try:
-            value = self._attempts(handle)
-        except BaseException as err:  # carried over to the caller, whatever it is
+            value = self._attempts(connection)
+        except BaseException as err:  # any exception goes to the caller
             self._finish(None, err)
         else:
             self._finish(value, None)
 
-    def _attempts(self, handle: Connection) -> T:
+    def _attempts(self, connection: Connection) -> T:
         busy: Busy | None = None
         while True:
             try:
                 self._enter(Stage.RUNNING)
             except Abandoned:
-                raise busy or Abandoned(
-                    "no time was left"
-                ) from None  # slept too long: what he waited for
+                # After a sleep that took too long, the caller gets the reason for the sleep.
+                raise busy or Abandoned("no time was left") from None
             try:
-                with handle:
-                    return self._attempt(handle)
+                with connection:
+                    return self._attempt(connection)
             except Busy as err:
                 busy = err
                 pause = random.uniform(*BUSY_RETRY_DELAY)  # noqa: S311 # no secret
@@ -212,70 +231,78 @@ class Job(Generic[T]):
                     raise
                 time.sleep(pause)
 
-    def _attempt(self, handle: Connection) -> T:
+    def _attempt(self, connection: Connection) -> T:
         try:
-            return self._work(self, handle)
+            return self._work(self, connection)
         except sqlite3.Error as err:
-            sorted_out = classify(err, handle.path)
-            handle.roll_back()
-            if not isinstance(sorted_out, Busy):
-                handle.drop()
-            raise sorted_out from err
+            error = classify(err, connection.path)
+            connection.roll_back()
+            if not isinstance(error, Busy):
+                connection.close()
+            raise error from err
         except Abandoned:
-            handle.roll_back()
+            connection.roll_back()
             raise
         except BaseException:
-            # A deleted file, a doubtful commit, a defect: nothing more over this connection.
-            handle.roll_back()
-            handle.drop()
+            # After a deleted file, a doubtful commit or a defect the connection is not used again.
+            connection.roll_back()
+            connection.close()
             raise
 
     def _enter(self, stage: Stage) -> None:
         with self._lock:
-            if self._given_up or time.monotonic() >= self.deadline:
+            if self._abandoned or time.monotonic() >= self.deadline:
                 raise Abandoned("no time was left")
             self._stage = stage
 
     def _finish(self, value: T | None, error: BaseException | None) -> None:
         with self._lock:
             self._value, self._error, self._stage = value, error, Stage.DONE
-        self._bell.ring(self.wake)
+        self._waker.wake(self.wake)
 
 
 class Worker:
-    """The thread. It ends by `stop`, and never keeps the interpreter from ending."""
+    """The thread. It ends by `stop`, and never keeps the interpreter from exiting."""
 
-    def __init__(self, handle: Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
+        """Start the thread. Raises `StoreUnavailable` if no thread can be started."""
         self._queue: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
-        self.handle = handle
         try:
+            # A static method, so that the thread does not keep the worker and its store alive.
             threading.Thread(
-                target=self._run, args=(handle, self._queue), name="coord sqlite", daemon=True
+                target=self._run, args=(connection, self._queue), name="coord sqlite", daemon=True
             ).start()
         except RuntimeError as err:
-            raise StoreUnavailable(f"no thread could be started for {handle.path}: {err}") from None
+            raise StoreUnavailable(
+                f"no thread could be started for {connection.path}: {err}"
+            ) from None
 
     def put(self, job: Job[Any]) -> None:
+        """Add a job to the queue."""
         self._queue.put(job)
 
     def stop(self) -> list[Job[Any]]:
-        """End once the present job is over, and close the connection. Returns the jobs that had not
-        been begun."""
-        rest: list[Job[Any]] = []
+        """End the thread after its current job, and close the connection.
+
+        Returns:
+            The jobs that have not begun.
+        """
+        jobs: list[Job[Any]] = []
         while True:
             try:
                 job = self._queue.get_nowait()
             except queue.Empty:
                 break
             if job is not None:
-                rest.append(job)
+                jobs.append(job)
         self._queue.put(None)
-        return rest
+        return jobs
 
     @staticmethod
-    def _run(handle: Connection, jobs: queue.SimpleQueue[Job[Any] | None]) -> None:
+    def _run(connection: Connection, jobs: queue.SimpleQueue[Job[Any] | None]) -> None:
         while (job := jobs.get()) is not None:
-            job.run(handle)
+            job.run(connection)
             del job
-        with contextlib.suppress(StoreRefused), handle:  # a child that may not touch SQLite
-            handle.drop()
+        # A child that was forked at the wrong moment may not use SQLite.
+        with contextlib.suppress(StoreRefused), connection:
+            connection.close()

@@ -31,8 +31,8 @@ class Counted:
 
     def __init__(self, store: RethinkDBStore) -> None:
         self.count = 0
-        self._run = store._pool.run
-        store._pool.run = self.run  # type: ignore[method-assign]
+        self._run = store.pool.query
+        store.pool.query = self.run  # type: ignore[method-assign]
 
     async def run(self, *args: Any, **options: Any) -> Any:
         self.count += 1
@@ -54,7 +54,7 @@ def test_all_as_left_is_one_query_and_renews_each(rethinkdb_url: str) -> None:
                 assert row.info == {"of": asked.role}
                 assert 29 < row.remaining <= 30
                 assert result.lease.remaining <= 30
-            document = await store._pool.run(
+            document = await store.pool.query(
                 db(rethinkdb_url).table("coord_leases").get(ROLES[0]), 5
             )
             assert set(document) == {
@@ -80,8 +80,8 @@ def test_each_has_its_own_answer_where_some_are_not_as_left(rethinkdb_url: str) 
             assert answered(await store.release(release, 5)).applied
             table = db(rethinkdb_url).table("coord_leases")
             future = r.now() + 100
-            await store._pool.run(table.get(ROLES[gone]).delete(), 5)
-            await store._pool.run(table.get(ROLES[stepped]).update({"renewed_at": future}), 5)
+            await store.pool.query(table.get(ROLES[gone]).delete(), 5)
+            await store.pool.query(table.get(ROLES[stepped]).update({"renewed_at": future}), 5)
             renewals[longer] = replace(renewals[longer], ttl=60.0)
             renewals[told] = replace(renewals[told], info={"new": True})
             renewals[again] = replace(renewals[again], beat=1)
@@ -131,7 +131,9 @@ def test_a_batch_makes_no_row_where_there_is_none(rethinkdb_url: str) -> None:
     async def body() -> None:
         async with opened(rethinkdb_url) as store:
             renewals = await held(store)
-            await store._pool.run(db(rethinkdb_url).table("coord_leases").get(ROLES[5]).delete(), 5)
+            await store.pool.query(
+                db(rethinkdb_url).table("coord_leases").get(ROLES[5]).delete(), 5
+            )
             results = [answered(one) for one in await store.renew(renewals, 5)]
             assert [one.applied for one in results] == [number != 5 for number in range(len(ROLES))]
             assert sorted(row.role for row in await store.read(None, 5)) == sorted(
@@ -186,7 +188,7 @@ def test_many_swaps_are_a_few_queries(rethinkdb_url: str) -> None:
             ]
             assert [one.applied for one in await swapped(mixed, 2)] == [True] * 9 + [False] * 3
             assert {one.token for one in await store.read(ROLES[:9], 5)} == {2}
-            document = await store._pool.run(
+            document = await store.pool.query(
                 db(rethinkdb_url).table("coord_leases").get(ROLES[0]), 5
             )
             assert set(document) == {
@@ -221,10 +223,10 @@ def test_a_row_that_was_written_by_hand_stops_no_other(
             renewals = await held(store)
             for takes in ("claims", "releases"):
                 for role in ROLES[:2]:
-                    await store._pool.run(
+                    await store.pool.query(
                         table.get(role).update({"holder": "x", "token": 1, "beat": 1, "ttl": 30}), 5
                     )
-                    await store._pool.run(table.get(role).update(damage), 5)
+                    await store.pool.query(table.get(role).update(damage), 5)
                 swaps: list[Claim | Release]
                 if takes == "claims":
                     swaps = [Claim(one.role, "new", 1, 30.0, floor=1) for one in renewals]
@@ -260,7 +262,7 @@ def test_a_row_that_the_server_refuses_stops_no_other(rethinkdb_url: str) -> Non
             hook = table.set_write_hook(
                 lambda _, old, new: r.branch(new["id"].eq(ROLES[3]), r.error("not this one"), new)
             )
-            await store._pool.run(hook, 5)
+            await store.pool.query(hook, 5)
             results = await store.swap_all(
                 [Claim(role, "b", 1, 30.0, skew=None, takeover=True) for role in ROLES], 5
             )
@@ -281,17 +283,17 @@ def test_what_a_batch_may_have_done_is_not_denied(rethinkdb_url: str) -> None:
         async with opened(rethinkdb_url) as store:
             claims = [Claim(role, "b", 1, 30.0) for role in ROLES]
             await held(store)
-            real, asked = store._pool.run, list[object]()
+            real, asked = store.pool.query, list[object]()
 
             async def broken(*args: Any, **options: Any) -> Any:
                 asked.append(args)
                 if len(asked) == 1:
-                    raise errors.QueryError("refused", unknown=True, refused=StoreRefused)
+                    raise errors.QueryError("refused", unknown=True, permanent=StoreRefused)
                 if len(asked) % 2:
                     raise errors.unreachable("gone")
                 return await real(*args, **options)
 
-            store._pool.run = broken  # type: ignore[method-assign]
+            store.pool.query = broken  # type: ignore[method-assign]
             results = await store.swap_all(claims, 5)
             assert len(asked) == 1 + len(ROLES)
             failures = [one for one in results if isinstance(one, Failure)]

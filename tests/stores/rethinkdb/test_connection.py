@@ -120,20 +120,21 @@ def test_one_slow_query_spoils_no_other(server: Server) -> None:
 
     async def body() -> None:
         async with opened(server.url()) as store:
-            pool = store._pool
+            pool = store.pool
             await store.open(5)
             first = pool._shared
             # r.js takes as long as it is told to; the three are on one connection.
             slow = r.js(
-                "(function () { var until = Date.now() + 700; while (Date.now() < until) {} return 7; })()"
+                "(function () { var until = Date.now() + 700;"
+                " while (Date.now() < until) {} return 7; })()"
             )
-            kept = asyncio.ensure_future(pool.run(slow, 20))
-            given_up = asyncio.ensure_future(pool.run(slow, 0.1))
+            kept = asyncio.ensure_future(pool.query(slow, 20))
+            given_up = asyncio.ensure_future(pool.query(slow, 0.1))
             with pytest.raises(errors.QueryError) as caught:
                 await given_up
             assert caught.value.unknown
             assert pool._shared is None
-            assert await pool.run(r.expr("other"), 5) == "other"
+            assert await pool.query(r.expr("other"), 5) == "other"
             assert pool._shared is not first
             assert await kept == 7
             assert first is not None
@@ -146,7 +147,7 @@ def test_a_cancelled_query_is_given_up_like_a_late_one(server: Server) -> None:
     async def body() -> None:
         async with opened(server.url()) as store:
             await store.open(5)
-            first = store._pool._shared
+            first = store.pool._shared
             server.freeze()
             asked = asyncio.ensure_future(store.claim(Claim("role", "a", 1, 30.0), 20))
             await asyncio.sleep(0.1)
@@ -205,17 +206,17 @@ def test_answers_that_come_in_pieces_or_together(
     """The bytes of a connection come as they like: one by one, or many answers at once."""
     whole, kept = Connection.data_received, bytearray()
 
-    def one_by_one(wire: Connection, data: bytes) -> None:
+    def one_by_one(connection: Connection, data: bytes) -> None:
         for byte in data:
-            whole(wire, bytes([byte]))
+            whole(connection, bytes([byte]))
 
-    def together(wire: Connection, data: bytes) -> None:
+    def together(connection: Connection, data: bytes) -> None:
         kept.extend(data)
-        asyncio.get_running_loop().call_later(0.2, at_once, wire)
+        asyncio.get_running_loop().call_later(0.2, at_once, connection)
 
-    def at_once(wire: Connection) -> None:
+    def at_once(connection: Connection) -> None:
         if kept:
-            whole(wire, bytes(kept))
+            whole(connection, bytes(kept))
             kept.clear()
 
     async def body() -> None:
@@ -223,7 +224,7 @@ def test_answers_that_come_in_pieces_or_together(
             monkeypatch.setattr(Connection, "data_received", one_by_one)
             await store.open(5)
             texts = [f"{number}" * 500 for number in range(10)]
-            asked = [store._pool.run(r.expr(text), 5) for text in texts]
+            asked = [store.pool.query(r.expr(text), 5) for text in texts]
             monkeypatch.setattr(Connection, "data_received", together)
             assert await asyncio.gather(*asked) == texts
 
@@ -241,10 +242,10 @@ def test_what_is_begun_is_sent_before_it_is_awaited(rethinkdb_url: str) -> None:
             await asyncio.sleep(0.2)
             assert [row.holder for row in await store.read(["r"], 5)] == ["a"]
             assert answered(await sent).lease.token == 1
-            first = store._pool._shared
+            first = store.pool._shared
             _discard(store.begin(Release("r", "a", 1, 2), 5))
             assert (
-                store._pool._shared is None
+                store.pool._shared is None
             )  # what may still come on that connection is for nobody
             assert first is not None
             assert first.closed
@@ -262,54 +263,18 @@ def test_a_history_that_somebody_edited_hinders_no_handover(
     async def body() -> None:
         async with opened(rethinkdb_url) as store:
             assert answered(await store.claim(Claim("r", "a", 1, 30.0), 5)).applied
-            await store._pool.run(row.update({"history": history}), 5)
+            await store.pool.query(row.update({"history": history}), 5)
             assert answered(await store.release(Release("r", "a", 1, 2), 5)).applied
-            await store._pool.run(row.update({"history": history}), 5)
+            await store.pool.query(row.update({"history": history}), 5)
             assert (
                 answered(
                     await store.claim(Claim("r", "b", 1, 30.0, expected=Revision(None, 1, 2)), 5)
                 ).lease.token
                 == 2
             )
-            await store._pool.run(row.update({"history": history}), 5)
+            await store.pool.query(row.update({"history": history}), 5)
             assert answered(await store.claim(Claim("r", "b", 2, 30.0), 5)).lease.token == 3
             assert [term.token for term in await store.past(None, 5)][:1] == [3]
-
-    run(body)
-
-
-@pytest.mark.parametrize(
-    "release", [Release("r", "a", 1, 2, by="ann"), Release("r", "a", 1, 2, 5.0, "b", by="ann")]
-)
-def test_a_term_that_an_older_coord_began_is_closed_by_its_release(
-    rethinkdb_url: str, release: Release
-) -> None:
-    """It kept terms as objects. Left as it was, such a term was shown as one that lasts, and later
-    as `expired`."""
-    began = {
-        "token": 1,
-        "holder": "a",
-        "info": {"pid": 1},
-        "since": 1000.0,
-        "until": None,
-        "reason": "",
-        "by": "",
-    }
-    row = db(rethinkdb_url).table("coord_leases").get("r")
-
-    async def body() -> None:
-        async with opened(rethinkdb_url) as store:
-            assert answered(await store.claim(Claim("r", "a", 1, 30.0), 5)).applied
-            before = {**began, "token": 0, "until": 900.0, "reason": "taken"}
-            await store._pool.run(row.update({"history": [before, began]}), 5)
-            given_back = answered(await store.release(release, 5)).lease
-            (last, first) = await store.past(["r"], 5)
-            assert (first.until, first.reason) == (900.0, "taken")
-            assert (last.reason, last.by, last.info) == ("released", "ann", {"pid": 1})
-            assert last.until is not None
-            again = Claim("r", "b", 1, 30.0, expected=given_back.revision)
-            assert answered(await store.claim(again, 5)).applied
-            assert (await store.past(["r"], 5))[1] == last
 
     run(body)
 
@@ -322,7 +287,7 @@ def test_a_token_that_somebody_edited(rethinkdb_url: str, token: object) -> None
         async with opened(rethinkdb_url) as store:
             assert answered(await store.claim(Claim("r", "a", 1, 30.0), 5)).applied
             assert answered(await store.release(Release("r", "a", 1, 2), 5)).applied
-            await store._pool.run(row.update({"token": token}), 5)
+            await store.pool.query(row.update({"token": token}), 5)
             result = await store.claim(Claim("r", "b", 1, 30.0), 5)
             if token == MAX_TOKEN:
                 assert "at its end" in failed(result).detail
@@ -440,155 +405,6 @@ def test_no_error_holds_a_query(rethinkdb_url: str) -> None:
     run(body)
 
 
-def test_a_write_hook_that_refuses(rethinkdb_url: str) -> None:
-    table = db(rethinkdb_url).table("coord_leases")
-    ask(rethinkdb_url, table.set_write_hook(lambda context, old, new: r.error("geheim")))
-
-    async def body() -> None:
-        async with opened(rethinkdb_url) as store:
-            result = failed(await store.claim(Claim("role", "a", 1, 30.0), 5))
-            assert (result.unknown, SECRET in result.detail) == (False, False)
-            assert await store.read(None, 5) == []
-
-    run(body)
-
-
-ROWS: list[dict[str, Any]] = [
-    {},
-    {"token": 7},
-    {"holder": "x", "token": "seven", "beat": 1, "ttl": 9, "renewed_at": r.now()},
-    {"holder": "x", "token": 7, "beat": 1, "ttl": 9},
-    {"holder": "x", "token": 7, "beat": 1, "renewed_at": r.now()},
-    {"holder": "x", "token": 7, "beat": None, "ttl": 9, "renewed_at": r.now()},
-    {"holder": "x", "token": 7, "beat": 1, "ttl": "9", "renewed_at": r.now()},
-    {"holder": "x", "token": 7, "beat": 1, "ttl": -9, "renewed_at": r.now()},
-    {"holder": "x", "token": 7, "beat": 1, "ttl": 1e300, "renewed_at": r.now()},
-    {"holder": "x", "token": 7, "beat": 1, "ttl": 9, "renewed_at": 1e9},
-    {"holder": "", "token": 7, "beat": 1, "ttl": 9, "renewed_at": r.now()},
-    {"holder": ["x"], "token": 7, "beat": [1], "ttl": {}, "renewed_at": "today", "info": "none"},
-    {"holder": None, "token": 7.9, "beat": -3, "ttl": 9, "renewed_at": None, "info": 5},
-]
-
-
-def test_rows_written_by_hand(rethinkdb_url: str) -> None:
-    """They are vacant, keep the token that is in them, are shown the same everywhere, and wedge
-    nothing."""
-    table = db(rethinkdb_url).table("coord_leases")
-    rows = [{"id": f"row {number:02}", **row} for number, row in enumerate(ROWS)]
-    sound = {
-        "holder": "x",
-        "token": 3,
-        "beat": 4,
-        "ttl": 9,
-        "renewed_at": r.now(),
-        "info": {"a": [1]},
-        "more": 1,
-    }
-    ask(
-        rethinkdb_url,
-        table.insert([*rows, {"id": "sound", **sound}, {"id": 5}, {"id": ["list"], "token": 1}]),
-    )
-
-    async def body() -> None:
-        async with opened(rethinkdb_url) as store:
-            *odd, good = sorted(await store.read(None, 5), key=lambda one: one.role)
-            assert (good.role, good.holder, good.revision, good.info) == (
-                "sound",
-                "x",
-                ("x", 3, 4),
-                {"a": [1]},
-            )
-            assert 8 < good.remaining <= 9
-            assert [one.role for one in odd] == [row["id"] for row in rows]
-            feed = store.watch([one.role for one in odd])
-            seen = {
-                (one.role, one.revision, one.ttl) for one in [await feed.__anext__() for _ in odd]
-            }
-            assert seen == {(one.role, one.revision, one.ttl) for one in odd}
-            await feed.aclose()  # type: ignore[attr-defined]
-            for row, lease in zip(rows, odd, strict=True):
-                token = row.get("token", 0)
-                assert lease.vacant, row
-                assert lease.token == (int(token) if isinstance(token, (int, float)) else 0), row
-                (renewed,) = await store.renew([Renew(lease.role, "x", lease.token, 50, 5.0)], 5)
-                assert not answered(renewed).applied, row
-                assert not answered(
-                    await store.release(Release(lease.role, "x", lease.token, 50), 5)
-                ).applied
-                claimed = answered(
-                    await store.claim(Claim(lease.role, "new", 1, 5.0, expected=lease.revision), 5)
-                )
-                assert claimed.applied, row
-                assert claimed.lease.revision == ("new", lease.token + 1, 1)
-
-    run(body)
-
-
-def test_tokens_end_below_what_is_exact(rethinkdb_url: str) -> None:
-    table = db(rethinkdb_url).table("coord_leases")
-    ask(
-        rethinkdb_url,
-        table.insert([{"id": "last", "token": 2**53 - 1}, {"id": "over", "token": 1e300}]),
-    )
-
-    async def body() -> None:
-        async with opened(rethinkdb_url) as store:
-            last = answered(await store.claim(Claim("last", "a", 1, 5.0), 5))
-            assert (last.applied, last.lease.token) == (True, 2**53)
-            for claim in (Claim("last", "a", 2, 5.0), Claim("over", "a", 1, 5.0)):
-                result = failed(await store.claim(claim, 5))
-                assert (result.unknown, result.permanent, result.detail) == (
-                    False,
-                    True,
-                    "the token is at its end",
-                )
-
-    run(body)
-
-
-def test_the_servers_clock_decides(rethinkdb_url: str) -> None:
-    """Rule 4 and what is left of a lease, by rows that were renewed at a known time."""
-    table = db(rethinkdb_url).table("coord_leases")
-    rows = [(f"{age} {ttl}", age, ttl) for age in (-40, 0, 5, 20) for ttl in (10, 30)]
-    ask(
-        rethinkdb_url,
-        table.insert(
-            [
-                {
-                    "id": role,
-                    "holder": "x",
-                    "token": 1,
-                    "beat": 1,
-                    "ttl": ttl,
-                    "renewed_at": r.now() - age,
-                    "info": {},
-                }
-                for role, age, ttl in rows
-            ]
-        ),
-    )
-
-    async def body() -> None:
-        async with opened(rethinkdb_url) as store:
-            left = {one.role: one.remaining for one in await store.read(None, 5)}
-            for role, age, ttl in rows:
-                assert left[role] == pytest.approx(ttl - age, abs=2)
-            for skew in (20.0, 5.0):
-                for role, age, ttl in rows:
-                    result = answered(await store.claim(Claim(role, "y", 1, 30.0, skew=skew), 5))
-                    assert result.applied == (age - ttl > skew), (role, skew)
-            for role, age, ttl in rows:
-                if age - ttl <= 5:
-                    (answer,) = await store.renew([Renew(role, "x", 1, 2, 8.0)], 5)
-                    lease = answered(answer).lease
-                    assert lease.ttl == ttl
-                    assert lease.remaining == pytest.approx(
-                        ttl - min(age, 0), abs=2
-                    )  # never less than it had
-
-    run(body)
-
-
 def test_a_store_goes_from_loop_to_loop(rethinkdb_url: str) -> None:
     store = RethinkDBStore(parse_url(rethinkdb_url))
     for number in range(3):
@@ -618,7 +434,7 @@ def test_a_fork_leaves_the_parents_connections_alone(rethinkdb_url: str) -> None
             pid = os.fork()
             if pid == 0:
                 store.abandon()
-                os._exit(0 if store._pool._shared is None and not store._pool._wires else 1)
+                os._exit(0 if store.pool._shared is None and not store.pool._connections else 1)
             _, status = await asyncio.to_thread(os.waitpid, pid, 0)
             assert os.waitstatus_to_exitcode(status) == 0
             assert answered(await store.claim(Claim("role", "a", 1, 30.0), 5)).applied

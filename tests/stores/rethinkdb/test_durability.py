@@ -85,7 +85,7 @@ def answers_after_a_timeout(server: Server) -> list[Any]:
 
     async def body() -> list[Any]:
         async with opened(server.url()) as store:
-            pool = store._pool
+            pool = store.pool
             await store.open(5)
             server.freeze()
             with pytest.raises(Exception, match="did not answer"):
@@ -105,12 +105,12 @@ def test_a_connection_that_is_used_after_a_timeout_gives_wrong_answers(
 ) -> None:
     """The mutant: as with the driver, the connection stays in use, and an answer is for whoever
     waits."""
-    monkeypatch.setattr(Pool, "_discard", lambda pool, wire: None)
+    monkeypatch.setattr(Pool, "_discard", lambda pool, connection: None)
     begin = Connection.__init__
 
-    def one_number(wire: Connection, *args: Any) -> None:
-        begin(wire, *args)
-        wire._numbers = itertools.repeat(1)  # type: ignore[assignment]
+    def one_number(connection: Connection, *args: Any) -> None:
+        begin(connection, *args)
+        connection._numbers = itertools.repeat(1)  # type: ignore[assignment]
 
     monkeypatch.setattr(Connection, "__init__", one_number)
     assert answers_after_a_timeout(server) == ["late"]

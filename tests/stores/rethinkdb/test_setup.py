@@ -20,10 +20,11 @@ from coord.stores.rethinkdb.pool import Pool
 from coord.stores.rethinkdb.setup import Report, duplicate_name, set_up
 from tests.conftest import External
 from tests.stores.rethinkdb.kit import answered, ask, db, failed, opened, r, run
+from tests.support import requirements
 from tests.support.databases import new_database
 from tests.support.rethinkdb_server import Server
 
-TABLES = ("coord_leases", "coord_board", "services")
+TABLES = ("coord_leases", "coord_announcements", "services")
 pytestmark = pytest.mark.rethinkdb
 config = r.db("rethinkdb").table("table_config")
 
@@ -52,7 +53,7 @@ def tables(url: str) -> dict[str, dict[str, object]]:
 def make_ready(url: str) -> Report:
     report = run(lambda: set_up(url))
     made = tables(url)
-    assert set(made) >= {"coord_board", "coord_leases", "services"}
+    assert set(made) >= {"coord_announcements", "coord_leases", "services"}
     leases = made["coord_leases"]
     assert (leases["write_acks"], leases["durability"], made["services"]["indexes"]) == (
         "majority",
@@ -74,7 +75,10 @@ def test_fresh_and_again(fresh_url: str) -> None:
     assert make_ready(fresh_url).done == []
 
 
-PROCESS = "import asyncio, sys; from coord.stores.rethinkdb.setup import set_up; asyncio.run(set_up(sys.argv[1]))"
+PROCESS = (
+    "import asyncio, sys; from coord.stores.rethinkdb.setup import set_up; "
+    "asyncio.run(set_up(sys.argv[1]))"
+)
 
 
 def eight_at_once(url: str, code: str = PROCESS) -> None:
@@ -88,23 +92,24 @@ def eight_at_once(url: str, code: str = PROCESS) -> None:
 
 def test_eight_processes_on_a_fresh_database(fresh_url: str) -> None:
     eight_at_once(fresh_url)
-    assert set(tables(fresh_url)) == {"coord_board", "coord_leases", "services"}
+    assert set(tables(fresh_url)) == {"coord_announcements", "coord_leases", "services"}
     assert make_ready(fresh_url).done == []
 
 
 def test_eight_processes_without_the_lock(fresh_url: str) -> None:
-    """Servers that are cut off from each other would both grant it: merging twins alone has to do
+    """Servers that are cut off from each other would both grant it: merging alone has to do
     then."""
     unlocked = PROCESS.replace(
         "import set_up;",
-        "import set_up, _SetUp; from contextlib import nullcontext; _SetUp._lock = lambda self: nullcontext();",
+        "import set_up, _SetUp; from contextlib import nullcontext; "
+        "_SetUp._lock = lambda self: nullcontext();",
     )
     eight_at_once(fresh_url, unlocked)
-    assert set(tables(fresh_url)) == {"coord_board", "coord_leases", "services"}
+    assert set(tables(fresh_url)) == {"coord_announcements", "coord_leases", "services"}
     make_ready(fresh_url)
 
 
-def make_twins(url: str, name: str, count: int, full: str | None = None) -> list[str]:
+def make_duplicates(url: str, name: str, count: int, full: str | None = None) -> list[str]:
     """Tables of one name: so many empty ones and, if `full` is a role, one more with its record.
     The full one is first.
 
@@ -136,15 +141,15 @@ def make_twins(url: str, name: str, count: int, full: str | None = None) -> list
 
 
 @pytest.mark.parametrize("name", ["coord_leases", "services"])
-def test_empty_twins(fresh_url: str, name: str) -> None:
+def test_empty_duplicates(fresh_url: str, name: str) -> None:
     ask(fresh_url, r.db_create(db_name(fresh_url)))
-    ids = make_twins(fresh_url, name, 3)
+    ids = make_duplicates(fresh_url, name, 3)
     if name == "coord_leases":
         with pytest.raises(NotSetUp, match=r"ambiguous.*coord init --url"):
             run(lambda: open_it(fresh_url))
     report = make_ready(fresh_url)
     assert tables(fresh_url)[name]["id"] == ids[0]
-    assert len([line for line in report.done if "twin" in line]) == 2
+    assert len([line for line in report.done if "duplicate" in line]) == 2
 
 
 async def open_it(url: str, timeout: float = 10) -> None:
@@ -153,15 +158,15 @@ async def open_it(url: str, timeout: float = 10) -> None:
 
 
 @pytest.mark.parametrize("attempt", range(3))  # whose id comes first is chance
-def test_a_twin_with_records_stays(fresh_url: str, attempt: int) -> None:
+def test_a_duplicate_with_records_stays(fresh_url: str, attempt: int) -> None:
     ask(fresh_url, r.db_create(db_name(fresh_url)))
-    full, *_ = make_twins(fresh_url, "coord_leases", 2, full="role")
+    full, *_ = make_duplicates(fresh_url, "coord_leases", 2, full="role")
     make_ready(fresh_url)
     assert tables(fresh_url)["coord_leases"]["id"] == full
     assert ask(fresh_url, db(fresh_url).table("coord_leases").get("role")["token"]) == [7]
 
 
-def test_two_twins_with_records_are_left_to_people(fresh_url: str) -> None:
+def test_two_duplicates_with_records_are_left_to_people(fresh_url: str) -> None:
     ask(fresh_url, r.db_create(db_name(fresh_url)))
     other = duplicate_name("coord_leases", "0123456789abcdef")
     table = db(fresh_url).table(other)
@@ -174,7 +179,7 @@ def test_two_twins_with_records_are_left_to_people(fresh_url: str) -> None:
     (second,) = ask(fresh_url, table.config()["id"])
     right = duplicate_name("coord_leases", second)
     ask(fresh_url, config.get(second).update({"name": right}))
-    full, *_ = make_twins(fresh_url, "coord_leases", 2, full="role")
+    full, *_ = make_duplicates(fresh_url, "coord_leases", 2, full="role")
     for _ in range(2):
         with pytest.raises(NotSetUp, match=right):
             run(lambda: set_up(fresh_url))
@@ -230,7 +235,7 @@ def test_half_made(fresh_url: str) -> None:
 
 
 def test_a_table_that_doublethink_made(fresh_url: str) -> None:
-    doublethink = pytest.importorskip("doublethink")
+    doublethink = requirements.ancestor()
     host = fresh_url.split("/")[2]
     ask(fresh_url, r.db_create(db_name(fresh_url)))
     registry = doublethink.ServiceRegistry(doublethink.Rethinker([host], db_name(fresh_url)))
@@ -247,7 +252,7 @@ def test_the_lock_of_the_dead(fresh_url: str, monkeypatch: pytest.MonkeyPatch) -
         run(lambda: set_up(fresh_url, 0.5))
     monkeypatch.setattr(setup, "STALE", 0.3)
     begun = time.monotonic()
-    assert "removed the lock of a set-up that did not end" in make_ready(fresh_url).done
+    assert "removed the lock of a set-up that was killed" in make_ready(fresh_url).done
     assert time.monotonic() - begun > 0.3
 
 

@@ -55,15 +55,39 @@ def test_passwords_from_elsewhere(tmp_path: Path) -> None:
 
 
 BAD = [
-    "rethinkdb:db", "RETHINKDB:/db", "http://db", "rethinkdb://", "rethinkdb://a,,b", "rethinkdb://a,/x",
+    "rethinkdb:db",
+        "RETHINKDB:/db",
+        "http://db",
+        "rethinkdb://",
+        "rethinkdb://a,,b",
+        "rethinkdb://a,/x",
     "rethinkdb://@db",
-    "rethinkdb://a:0", "rethinkdb://a:65536", "rethinkdb://a:", "rethinkdb://a:x", "rethinkdb://a:٣", "rethinkdb://::1/x",
-    "rethinkdb://[::1", "rethinkdb://[zz]", "rethinkdb://a b", "rethinkdb://a/x/y", "rethinkdb://a/x.y",
+    "rethinkdb://a:0",
+        "rethinkdb://a:65536",
+        "rethinkdb://a:",
+        "rethinkdb://a:x",
+        "rethinkdb://a:٣",
+        "rethinkdb://::1/x",
+    "rethinkdb://[::1",
+        "rethinkdb://[zz]",
+        "rethinkdb://a b",
+        "rethinkdb://a/x/y",
+        "rethinkdb://a/x.y",
     "rethinkdb://a/x y",
-    "rethinkdb://a/%zz", "rethinkdb://a/%ff", "rethinkdb://a#f", "rethinkdb://ü:pw@a", "rethinkdb://a?tls=2",
+    "rethinkdb://a/%zz",
+        "rethinkdb://a/%ff",
+        "rethinkdb://a#f",
+        "rethinkdb://ü:pw@a",
+        "rethinkdb://a?tls=2",
     "rethinkdb://a?tls",
-    "rethinkdb://a?tls=1&tls=1", "rethinkdb://a?x=1", "rethinkdb://a?ca_certs=/nowhere", "rethinkdb://a?max_clock_skew=-1",
-    "rethinkdb://a?max_clock_skew=nan", "rethinkdb://a?max_clock_skew=1e999", "rethinkdb://a?max_clock_skew=x", "rethinkdb://a?table=a.b",
+    "rethinkdb://a?tls=1&tls=1",
+        "rethinkdb://a?x=1",
+        "rethinkdb://a?ca_certs=/nowhere",
+        "rethinkdb://a?max_clock_skew=-1",
+    "rethinkdb://a?max_clock_skew=nan",
+        "rethinkdb://a?max_clock_skew=1e999",
+        "rethinkdb://a?max_clock_skew=x",
+        "rethinkdb://a?table=a.b",
     "rethinkdb://a?password_file=/nowhere", "rethinkdb://a?timeout=5",
 ]  # fmt: skip
 
@@ -72,7 +96,7 @@ BAD = [
 def test_what_is_refused(text: str) -> None:
     with pytest.raises(BadArgument) as caught:
         parse_url(text, NONE)
-    assert str(caught.value).startswith("url: ")
+    assert str(caught.value).startswith(("url: ", "invalid url "))
 
 
 SECRET = "geheim"
@@ -81,9 +105,18 @@ SECRET = "geheim"
 @pytest.mark.parametrize(
     "text",
     [
-        f"rethinkdb://u:{SECRET}@db:0", f"rethinkdb://u:{SECRET}/x@db", f"rethinkdb://u:a/{SECRET}@db/x", f"rethinkdb://u:{SECRET}%zz@db",
-        f"rethinkdb://u:x@{SECRET}@db?no=1", f"rethinkdb://u:{SECRET}?x@db", f"rethinkdb://u:{SECRET}#x@db", f"http://u:{SECRET}@db",
-        f"rethinkdb://db?password={SECRET}", f"rethinkdb://db?tls=1&api_token={SECRET}", f"u:{SECRET}@db", f"rethinkdb://:{SECRET}@db",
+        f"rethinkdb://u:{SECRET}@db:0",
+        f"rethinkdb://u:{SECRET}/x@db",
+        f"rethinkdb://u:a/{SECRET}@db/x",
+        f"rethinkdb://u:{SECRET}%zz@db",
+        f"rethinkdb://u:x@{SECRET}@db?no=1",
+        f"rethinkdb://u:{SECRET}?x@db",
+        f"rethinkdb://u:{SECRET}#x@db",
+        f"http://u:{SECRET}@db",
+        f"rethinkdb://db?password={SECRET}",
+        f"rethinkdb://db?tls=1&api_token={SECRET}",
+        f"u:{SECRET}@db",
+        f"rethinkdb://:{SECRET}@db",
         f"rethinkdb://u:{SECRET}%ff@db", f"rethinkdb://u:{SECRET}@db?password_file=/etc/hostname",
     ],
 )  # fmt: skip
@@ -98,7 +131,7 @@ def test_a_password_shows_in_no_error(text: str) -> None:
 def test_a_password_shows_nowhere_else() -> None:
     url = parse_url(f"rethinkdb://u:{SECRET}@db/x", NONE)
     store = RethinkDBStore(url)
-    assert SECRET not in f"{url!r} {url} {url.redacted} {store!r} {store.url} {store._pool!r}"
+    assert SECRET not in f"{url!r} {url} {url.redacted} {store!r} {store.url} {store.pool!r}"
     assert url.redacted == "rethinkdb://u:***@db:28015/x"
     assert pickle.loads(pickle.dumps(url)).password == SECRET
 

@@ -50,18 +50,18 @@ def test_only_when_asked_reported_and_taken_away(rethinkdb_url: str) -> None:
     assert run(lambda: set_up(rethinkdb_url)).done == []
     assert hook(rethinkdb_url) is None
     assert [
-        (level, "has no guard" in detail) for level, detail in said_by_doctor(rethinkdb_url)
+        (level, "has no write hook" in detail) for level, detail in said_by_doctor(rethinkdb_url)
     ] == [("ok", True)]
     (line,) = run(lambda: set_up(rethinkdb_url, guard=True)).done
-    assert "guarded coord_leases" in line
+    assert "installed the write hook on coord_leases" in line
     for again in (True, None):  # and a later init that says nothing leaves it
         assert run(lambda again=again: set_up(rethinkdb_url, guard=again)).done == []  # type: ignore[misc]
         assert hook(rethinkdb_url) == "guard"
-    assert [(level, "is guarded" in detail) for level, detail in said_by_doctor(rethinkdb_url)] == [
-        ("ok", True)
-    ]
+    assert [
+        (level, "has the write hook" in detail) for level, detail in said_by_doctor(rethinkdb_url)
+    ] == [("ok", True)]
     (line,) = run(lambda: set_up(rethinkdb_url, guard=False)).done
-    assert "took the guard off" in line
+    assert "removed the write hook" in line
     assert hook(rethinkdb_url) is None
     assert run(lambda: set_up(rethinkdb_url, guard=False)).done == []
 
@@ -123,7 +123,7 @@ def test_a_user_with_rights_on_the_tables_alone_leads_all_the_same(rethinkdb_url
         .table("users")
         .insert({"id": "few", "password": "geheim"}, conflict="replace"),
     )
-    tables = ("coord_leases", "coord_board", "services")
+    tables = ("coord_leases", "coord_announcements", "services")
     ask(
         rethinkdb_url,
         *(db(rethinkdb_url).table(t).grant("few", {"read": True, "write": True}) for t in tables),

@@ -33,7 +33,7 @@ def test_many_swaps_that_take_long_let_others_renew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As beside a thread that computes: each statement then waits for the interpreter."""
-    real, begun = swaps._swapped, threading.Event()
+    real, begun = swaps._apply, threading.Event()
 
     def slow(*args: Any) -> Answer:
         begun.set()
@@ -43,7 +43,7 @@ def test_many_swaps_that_take_long_let_others_renew(
     async def body(store: SQLiteStore) -> None:
         renewals, other = await held(store, 1), SQLiteStore(store.path)
         await other.open(5)
-        monkeypatch.setattr(swaps, "_swapped", slow)
+        monkeypatch.setattr(swaps, "_apply", slow)
         claims = [Claim(f"many {number}", "h", 1, 30.0) for number in range(100)]
         many = asyncio.ensure_future(store.swap_all(claims, 30))
         await soon(begun.is_set)
@@ -62,7 +62,7 @@ def test_many_swaps_that_take_long_let_others_renew(
 def test_what_was_committed_is_known_when_the_rest_comes_too_late(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = swaps._swapped
+    real = swaps._apply
 
     def stuck(conn: sqlite3.Connection, asked: Claim, *args: Any) -> Answer:
         if asked.role == "many 2":
@@ -71,7 +71,7 @@ def test_what_was_committed_is_known_when_the_rest_comes_too_late(
 
     async def body(store: SQLiteStore) -> None:
         await held(store, 1)
-        monkeypatch.setattr(swaps, "_swapped", stuck)
+        monkeypatch.setattr(swaps, "_apply", stuck)
         monkeypatch.setattr(swaps, "MAX_TRANSACTION", 0.0)
         results = await store.swap_all(
             [Claim(f"many {number}", "h", 1, 30.0) for number in range(4)], 0.5

@@ -14,13 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from coord.core.history import PastTerm
-from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Failure
 from coord.errors import AccessDenied, BadArgument, StoreRefused
 from coord.runtime import clock
 from coord.stores.protocol import Store
-from coord.stores.sqlite import SQLiteStore, StoreClock, connection, default_path, schema
+from coord.stores.sqlite import SQLiteStore, StoreClock, default_path, files, schema
 
 
 def claim_once(store: SQLiteStore, role: str = "r", **more: object) -> object:
@@ -104,7 +102,8 @@ def test_without_the_right_to_write(readonly: str) -> None:
         import asyncio, os, sys
         from coord.errors import AccessDenied
         from coord.stores.sqlite import SQLiteStore
-        asyncio.run(SQLiteStore(sys.argv[1] + ".other").open(5))  # what is imported late is there then
+        # This imports what is imported late, while the process still has its rights.
+        asyncio.run(SQLiteStore(sys.argv[1] + ".other").open(5))
         if os.getuid() == 0:
             os.setgid(65534), os.setuid(65534)
         try:
@@ -122,31 +121,30 @@ def test_without_the_right_to_write(readonly: str) -> None:
         assert (done.stdout, done.stderr) == ("denied True\n", "")
 
 
-VERSION_1 = """CREATE TABLE coord_leases (role TEXT NOT NULL PRIMARY KEY, holder TEXT,
-    token INTEGER NOT NULL CHECK (token BETWEEN 0 AND 9007199254740992), beat INTEGER NOT NULL, ttl REAL NOT NULL,
-    renewed_at REAL NOT NULL, runs_out REAL NOT NULL, boot_id TEXT NOT NULL, info TEXT NOT NULL)"""
-
-
-def test_a_file_of_an_earlier_coord_is_brought_up_to_date(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [0, 1, schema.VERSION - 1])
+def test_the_schema_of_a_development_version_is_refused(tmp_path: Path, number: int) -> None:
     path = str(tmp_path / "coord.db")
     with sqlite3.connect(path) as conn:
-        conn.execute(VERSION_1)
-        conn.execute("INSERT INTO coord_leases VALUES ('r', NULL, 41, 7, 30.0, 0.0, 0.0, '', '{}')")
-        conn.execute("PRAGMA user_version=1")
+        conn.execute("CREATE TABLE coord_leases (role TEXT NOT NULL PRIMARY KEY, holder TEXT)")
+        conn.execute(f"PRAGMA user_version={number}")
+    conn.close()
+    error = open_error(SQLiteStore(path))
+    assert path in str(error)
+    assert f"schema {number}, this version needs {schema.VERSION}" in str(error)
+    with sqlite3.connect(path) as conn:
+        assert schema.version(conn) == number
     conn.close()
 
-    async def main() -> tuple[Lease, list[PastTerm]]:
-        one, other = SQLiteStore(path), SQLiteStore(path)
-        await asyncio.gather(one.open(5), other.open(5))
-        result = await one.claim(Claim("r", "a", 8, 30.0), 5)
-        assert isinstance(result, Answer)
-        past = await other.past(None, 5)
-        await asyncio.gather(one.close(), other.close())
-        return result.lease, past
 
-    lease, past = asyncio.run(main())
-    assert (lease.token, lease.holder) == (42, "a")
-    assert [(one.token, one.until) for one in past] == [(42, None)]
+def test_many_create_one_file(tmp_path: Path) -> None:
+    path = str(tmp_path / "coord.db")
+
+    async def main() -> None:
+        stores = [SQLiteStore(path) for _ in range(5)]
+        await asyncio.gather(*(store.open(10) for store in stores))
+        await asyncio.gather(*(store.close() for store in stores))
+
+    asyncio.run(main())
     with sqlite3.connect(path) as conn:
         assert schema.version(conn) == schema.VERSION
     conn.close()
@@ -205,12 +203,12 @@ host /twice 9p rw 0 0
 def test_network_file_systems(path: str, kind: str, refused: bool, tmp_path: Path) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text(MOUNTS)
-    assert connection.file_system(path, str(mounts)) == kind
+    assert files.file_system(path, str(mounts)) == kind
     if not refused:
-        connection.refuse_network(path, str(mounts))
+        files.refuse_network(path, str(mounts))
         return
     with pytest.raises(StoreRefused, match=kind):
-        connection.refuse_network(path, str(mounts))
+        files.refuse_network(path, str(mounts))
 
 
 def test_a_store_on_a_network_file_system_is_refused(tmp_path: Path) -> None:
@@ -267,7 +265,7 @@ def test_without_a_boot_id_the_wall_clock_decides_with_some_skew(
     monkeypatch.setattr(clock, "boot_id", lambda: "")
     store = SQLiteStore("/nowhere/coord.db")
     assert store.max_clock_skew == clock.WALL_SKEW
-    assert store._clock.boot == "wall"
+    assert store.database.clock.boot == "wall"
     monkeypatch.setattr(clock, "boot_id", lambda: "some-id")
     assert SQLiteStore("/nowhere/coord.db").max_clock_skew == 0.0
 

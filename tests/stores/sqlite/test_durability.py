@@ -40,7 +40,8 @@ async def main():
         assert result.applied, (what, result)
         number += 1
         shutil.copytree(disk, f"{snapshots}/{number}")
-        print(json.dumps([what, result.lease.token, result.lease.beat, f"{snapshots}/{number}"]), flush=True)
+        lease = result.lease
+        print(json.dumps([what, lease.token, lease.beat, f"{snapshots}/{number}"]), flush=True)
     await store.open(30)
     for term in range(TERMS):
         result = await store.claim(Claim("r", f"c{term}", 1, 30.0), 30)

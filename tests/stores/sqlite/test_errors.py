@@ -20,8 +20,9 @@ import pytest
 
 from coord.core.operations import Answer, Claim, Failure, Renew
 from coord.errors import StoreUnavailable
-from coord.stores.sqlite import SQLiteStore, worker
+from coord.stores.sqlite import SQLiteStore
 from coord.stores.sqlite.connection import Connection
+from coord.stores.sqlite.errors import Abandoned
 from coord.stores.sqlite.worker import Job, LoopWaker, Stage
 
 
@@ -111,10 +112,10 @@ def test_a_thread_that_hangs_before_commit(path: str, monkeypatch: pytest.Monkey
     thread."""
     hang, commit = threading.Event(), Job.commit
 
-    def slow(job: Job[object], handle: Connection) -> None:
+    def slow(job: Job[object], connection: Connection) -> None:
         monkeypatch.setattr(Job, "commit", commit)
         hang.wait(10)
-        commit(job, handle)
+        commit(job, connection)
 
     async def body(store: SQLiteStore) -> None:
         monkeypatch.setattr(Job, "commit", slow)
@@ -223,11 +224,13 @@ def test_a_full_disk(path: str) -> None:
             await store.open(5)
             resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
             for number in range(200):
-                result = await store.claim(Claim(f"r{number}", "a", 1, 30.0, info={"x": "y" * 9000}), 5)
+                claim = Claim(f"r{number}", "a", 1, 30.0, info={"x": "y" * 9000})
+                result = await store.claim(claim, 5)
                 if isinstance(result, Failure):
                     break
             print(number, result.permanent, "full" in result.detail or "I/O" in result.detail)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
             result = await store.claim(Claim("after", "a", 1, 30.0), 5)
             print(isinstance(result, Answer) and result.applied)
             print(len(await store.read(None, 5)))
@@ -339,7 +342,9 @@ def test_a_loop_that_is_closed_while_the_thread_works(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hang, commit = threading.Event(), Job.commit
-    monkeypatch.setattr(Job, "commit", lambda job, handle: (hang.wait(10), commit(job, handle))[1])
+    monkeypatch.setattr(
+        Job, "commit", lambda job, connection: (hang.wait(10), commit(job, connection))[1]
+    )
     store = SQLiteStore(path)
     loop = asyncio.new_event_loop()
     task = loop.create_task(store.claim(Claim("r", "a", 1, 30.0), 30))
@@ -363,7 +368,7 @@ def test_a_stuck_thread_does_not_keep_the_interpreter(path: str) -> None:
         from coord.core.operations import Claim
         from coord.stores.sqlite import SQLiteStore
         from coord.stores.sqlite.worker import Job
-        Job.commit = lambda job, handle: time.sleep(60)
+        Job.commit = lambda job, connection: time.sleep(60)
         async def main():
             store = SQLiteStore(sys.argv[1])
             print(type(await store.claim(Claim("r", "a", 1, 30.0), 0.2)).__name__)
@@ -382,11 +387,11 @@ def test_a_stuck_thread_does_not_keep_the_interpreter(path: str) -> None:
 
 def test_stages() -> None:
     loop = asyncio.new_event_loop()
-    job: Job[int] = Job(lambda job, handle: 7, 5.0, LoopWaker(loop))
-    assert job.give_up() is Stage.QUEUED
+    job: Job[int] = Job(lambda job, connection: 7, 5.0, LoopWaker(loop))
+    assert job.abandon() is Stage.QUEUED
     job.run(Connection("/nowhere"))
-    assert job.give_up() is Stage.DONE
-    with pytest.raises(worker.Abandoned):
+    assert job.abandon() is Stage.DONE
+    with pytest.raises(Abandoned):
         job.result()
     loop.close()
     assert not os.path.exists("/nowhere")

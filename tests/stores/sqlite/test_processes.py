@@ -52,7 +52,8 @@ HAMMER = """
             beat += 1
             seen = {lease.role: lease for lease in await store.read(["r"], 30)}
             expected = seen["r"].revision if seen else None
-            result = await store.claim(Claim("r", me, beat, 30.0, expected, takeover=expected is not None), 30)
+            claim = Claim("r", me, beat, 30.0, expected, takeover=expected is not None)
+            result = await store.claim(claim, 30)
             if not isinstance(result, Answer):
                 failed += 1
             elif result.applied:
@@ -105,7 +106,8 @@ def test_kill_in_the_midst_of_commits_leaves_a_good_file(path: str) -> None:
         async def main():
             store = SQLiteStore(sys.argv[1])
             for beat in range(1, 100000):
-                result = await store.claim(Claim("r", "a", beat, 30.0, takeover=True, info={"x": "y" * 3000}), 10)
+                claim = Claim("r", "a", beat, 30.0, takeover=True, info={"x": "y" * 3000})
+                result = await store.claim(claim, 10)
                 print(result.lease.token, flush=True)
         asyncio.run(main())
     """
@@ -156,7 +158,8 @@ FORK = """
 
 
 def test_a_child_works_on_its_own_and_the_parent_too(path: str) -> None:
-    """The parent goes away first. Without care (forks.py) it deletes the log under the child, whose
+    """The parent goes away first. Without care (connection.py) it deletes the log under the child,
+    whose
     commit is lost."""
     code = (
         FORK
@@ -204,7 +207,9 @@ def test_many_forks_while_the_store_is_busy(path: str) -> None:
             beat = 0
             while not stop:
                 beat += 1
-                result = await store.claim(Claim(name, "parent", beat, 30.0, takeover=True, info={"x": "y" * 500}), 10)
+                info = {"x": "y" * 500}
+                claim = Claim(name, "parent", beat, 30.0, takeover=True, info=info)
+                result = await store.claim(claim, 10)
                 assert isinstance(result, Answer), result
         async def hear():
             async for _ in store.watch(["a", "b"]):
@@ -224,7 +229,8 @@ def test_many_forks_while_the_store_is_busy(path: str) -> None:
         feed.cancel()
         await store.close()
     asyncio.run(main())
-    print(sqlite3.connect(path).execute("SELECT count(*) FROM coord_leases WHERE holder = 'child'").fetchone())
+    count = "SELECT count(*) FROM coord_leases WHERE holder = 'child'"
+    print(sqlite3.connect(path).execute(count).fetchone())
     print(sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone())
     """
     )
@@ -235,14 +241,14 @@ def test_a_child_of_a_fork_that_could_not_wait_refuses(path: str) -> None:
     code = (
         FORK
         + """
-    from coord.stores.sqlite import forks
+    from coord.stores.sqlite import connection
     from coord.stores.sqlite.worker import Job
-    forks.PATIENCE = 0.05
+    connection.FORK_WAIT = 0.05
     commit = Job.commit
     async def main():
         store = SQLiteStore(path)
         await store.open(5)
-        Job.commit = lambda job, handle: (time.sleep(0.4), commit(job, handle))
+        Job.commit = lambda job, connection: (time.sleep(0.4), commit(job, connection))
         writing = asyncio.ensure_future(store.claim(Claim("r", "parent", 1, 30.0), 5))
         await asyncio.sleep(0.1)
         async def work():
@@ -295,6 +301,7 @@ def test_another_process_hears_soon(path: str) -> None:
     delays = sorted(asyncio.run(main()).values())
     assert len(delays) > turns / 2
     print(
-        f"heard after {statistics.median(delays) * 1e3:.1f} ms at the median, {delays[-1] * 1e3:.1f} ms at most"
+        f"heard after {statistics.median(delays) * 1e3:.1f} ms at the median, "
+        f"{delays[-1] * 1e3:.1f} ms at most"
     )
     assert statistics.median(delays) < 0.025  # about 3 ms on a machine at rest

@@ -1,5 +1,4 @@
-"""The terms in a row of a SQLite file: as coord writes them, as an earlier one did, and as somebody
-damaged them."""
+"""The terms in a row of a SQLite file: as coord writes them, and as somebody damaged them."""
 
 from __future__ import annotations
 

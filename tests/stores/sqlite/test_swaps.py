@@ -121,7 +121,7 @@ def test_a_clock_that_steps_back_shortens_nothing(tmp_path: Path, count: int) ->
     total, wall = ManualClock(), ManualClock()
 
     async def body(store: SQLiteStore) -> None:
-        store._clock = StoreClock(total=total, wall=wall, boot="manual")
+        store.database.clock = StoreClock(total=total, wall=wall, boot="manual")
         renewals = await held(store, count)
         for clock in (total, wall):
             clock.now -= 10
@@ -142,14 +142,14 @@ def test_a_batch_that_was_given_up_writes_nothing(
 ) -> None:
     async def body(store: SQLiteStore) -> None:
         renewals = await held(store, 20)
-        renewed = swaps._renewed
+        renewed = swaps._renew_unread
 
         def slow(*args: Any) -> int:
             count = renewed(*args)
             time.sleep(0.4)
             return count
 
-        monkeypatch.setattr(swaps, "_renewed", slow)
+        monkeypatch.setattr(swaps, "_renew_unread", slow)
         results = await store.renew(renewals, 0.2)
         assert not any(isinstance(one, Answer) for one in results)
         await asyncio.sleep(0.5)

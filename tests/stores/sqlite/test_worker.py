@@ -48,14 +48,15 @@ def test_each_ring_is_heard_on_the_loop(file: bool) -> None:
     heard: list[int] = []
 
     async def main() -> None:
-        bell, here = LoopWaker(asyncio.get_running_loop(), file=file), threading.get_ident()
+        waker, here = LoopWaker(asyncio.get_running_loop(), file=file), threading.get_ident()
 
         def hear() -> None:
             assert threading.get_ident() == here
             heard.append(1)
 
         threads = [
-            threading.Thread(target=lambda: [bell.ring(hear) for _ in range(500)]) for _ in range(4)
+            threading.Thread(target=lambda: [waker.wake(hear) for _ in range(500)])
+            for _ in range(4)
         ]
         for thread in threads:
             thread.start()
@@ -63,10 +64,10 @@ def test_each_ring_is_heard_on_the_loop(file: bool) -> None:
             if len(heard) >= 2000:
                 break
             await asyncio.sleep(0.001)
-        bell.ring(hear)
-        bell.close()
+        waker.wake(hear)
+        waker.close()
         assert len(heard) == 2001 or not file  # what was rung before is not lost
-        bell.ring(hear)
+        waker.wake(hear)
         await asyncio.sleep(0.01)
         assert len(heard) == 2002  # nor what is rung afterwards
 
@@ -96,19 +97,19 @@ class Between(deque[Callable[[], None]]):
 @needs_eventfd
 def test_what_is_rung_while_the_loop_looks_is_not_lost() -> None:
     async def main() -> None:
-        bell, heard = LoopWaker(asyncio.get_running_loop()), asyncio.Event()
+        waker, heard = LoopWaker(asyncio.get_running_loop()), asyncio.Event()
         rings, go_on = threading.Event(), threading.Event()
-        bell._rung = Between(lambda: (rings.set(), go_on.wait(5)), lambda: None)
-        thread = threading.Thread(target=bell.ring, args=(heard.set,))
+        waker._callbacks = Between(lambda: (rings.set(), go_on.wait(5)), lambda: None)
+        thread = threading.Thread(target=waker.wake, args=(heard.set,))
         thread.start()
         assert rings.wait(5)  # it has the list, and has put nothing into it yet
-        os.eventfd_write(bell._fd, 1)
-        bell._hear()
+        os.eventfd_write(waker._fd, 1)
+        waker._on_readable()
         assert not heard.is_set()
         go_on.set()
         await asyncio.wait_for(heard.wait(), 5)
         thread.join()
-        bell.close()
+        waker.close()
 
     asyncio.run(main())
 
@@ -116,32 +117,32 @@ def test_what_is_rung_while_the_loop_looks_is_not_lost() -> None:
 @needs_eventfd
 def test_what_is_rung_when_the_loop_has_looked_is_not_lost() -> None:
     async def main() -> None:
-        bell, heard = LoopWaker(asyncio.get_running_loop()), asyncio.Event()
+        waker, heard = LoopWaker(asyncio.get_running_loop()), asyncio.Event()
         late = [heard.set]
 
         def ring() -> None:
             if late:
-                thread = threading.Thread(target=bell.ring, args=(late.pop(),))
+                thread = threading.Thread(target=waker.wake, args=(late.pop(),))
                 thread.start()
                 thread.join()
 
-        bell._rung = Between(lambda: None, ring)
-        bell.ring(lambda: None)
+        waker._callbacks = Between(lambda: None, ring)
+        waker.wake(lambda: None)
         await asyncio.wait_for(heard.wait(), 5)
         assert not late
-        bell.close()
+        waker.close()
 
     asyncio.run(main())
 
 
 def test_a_ring_for_a_loop_that_is_closed_is_nothing() -> None:
     loop = asyncio.new_event_loop()
-    bell, without = LoopWaker(loop), LoopWaker(loop, file=False)
+    waker, without = LoopWaker(loop), LoopWaker(loop, file=False)
     loop.close()
-    for one in (bell, without):
-        one.ring(lambda: pytest.fail("nobody is there"))
+    for one in (waker, without):
+        one.wake(lambda: pytest.fail("nobody is there"))
         one.close()
-        one.ring(lambda: pytest.fail("nobody is there"))
+        one.wake(lambda: pytest.fail("nobody is there"))
 
 
 def test_a_loop_that_waits_for_no_files_is_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +154,7 @@ def test_a_loop_that_waits_for_no_files_is_told_otherwise(monkeypatch: pytest.Mo
 
         monkeypatch.setattr(loop, "add_reader", refuse)
         heard = asyncio.Event()
-        LoopWaker(loop).ring(heard.set)
+        LoopWaker(loop).wake(heard.set)
         await asyncio.wait_for(heard.wait(), 5)
 
     asyncio.run(main())
@@ -166,26 +167,26 @@ def test_where_no_file_may_be_opened_it_is_told_otherwise(monkeypatch: pytest.Mo
             raise OSError(errno.EMFILE, "too many open files")
 
         monkeypatch.setattr(os, "eventfd", refuse)
-        bell, heard = LoopWaker(asyncio.get_running_loop()), asyncio.Event()
-        bell.ring(heard.set)
+        waker, heard = LoopWaker(asyncio.get_running_loop()), asyncio.Event()
+        waker.wake(heard.set)
         await asyncio.wait_for(heard.wait(), 5)
-        bell.close()
+        waker.close()
 
     asyncio.run(main())
 
 
 @needs_eventfd
-@pytest.mark.parametrize("end", ["close", "forget"])
+@pytest.mark.parametrize("end", ["close", "abandon"])
 def test_somebody_else_has_closed_the_file(end: str) -> None:
     """As daemons do with all they find. In a forked child, what comes after this one is still to be
     forgotten."""
 
     async def main() -> None:
-        bell = LoopWaker(asyncio.get_running_loop())
-        os.close(bell._fd)
-        getattr(bell, end)()
+        waker = LoopWaker(asyncio.get_running_loop())
+        os.close(waker._fd)
+        getattr(waker, end)()
         heard = asyncio.Event()
-        bell.ring(heard.set)
+        waker.wake(heard.set)
         await asyncio.wait_for(heard.wait(), 5)
 
     asyncio.run(main())
@@ -242,7 +243,7 @@ def test_no_file_stays_open_when_the_thread_is_stuck(tmp_path: Path) -> None:
         store = SQLiteStore(str(tmp_path / "coord.db"))
         assert await claimed(store, "r")
         with pytest.raises(StoreUnavailable):
-            await store._ask(lambda _, __: stuck.wait(10), 0.1)
+            await store.database.run(lambda _, __: stuck.wait(10), 0.1)
         await store.close()
         assert eventfds() == before
         stuck.set()

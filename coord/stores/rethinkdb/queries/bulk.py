@@ -1,7 +1,6 @@
-"""Claims and releases of many roles, a query for all of one kind: `rules.py`, said of rows that a
-query brings along.
+"""Claims and releases of many roles, one query for all of one kind.
 
-An insert, in which each row meets the one that is there (`conflict=`) and brings what is asked of
+An insert, in which each row meets the one that is there (`conflict=`) and brings the parameters of
 it, as in `queries._batch`; what met none is inserted by a second query. Rows are taken as coord
 writes them: an answer that a row written by hand may have led to is no answer (`results`)."""
 
@@ -20,27 +19,27 @@ from coord.stores.rethinkdb.queries.swaps import ClaimShape
 
 Kind = ClaimShape | str
 """Of a claim, which parts it has."""
-RELEASE, ALONE = "release", "alone"
-MOST = 500
+RELEASE, UNBATCHABLE = "release", "alone"
+MAX_SWAPS = 500
 """Swaps to one query."""
 
 
-def parts(asked: Sequence[Claim | Release]) -> list[tuple[Kind, list[Claim | Release]]]:
-    """What goes as one query each, but for those of `ALONE`."""
+def parts(batch: Sequence[Claim | Release]) -> list[tuple[Kind, list[Claim | Release]]]:
+    """What goes as one query each, but for those of `UNBATCHABLE`."""
     kinds: dict[Kind, list[Claim | Release]] = {}
-    for one in asked:
-        kinds.setdefault(_kind(one), []).append(one)
+    for swap in batch:
+        kinds.setdefault(_kind(swap), []).append(swap)
     return [
-        (kind, some[at : at + MOST])
-        for kind, some in kinds.items()
-        for at in range(0, len(some), MOST)
+        (kind, members[at : at + MAX_SWAPS])
+        for kind, members in kinds.items()
+        for at in range(0, len(members), MAX_SWAPS)
     ]
 
 
 def _kind(swap: Claim | Release) -> Kind:
     if isinstance(swap, Claim):
-        return ClaimShape.of(swap, careful=False)
-    return RELEASE if swap.linger <= 0 else ALONE  # which hands over, or lets the lease rest
+        return ClaimShape.of(swap, strict=False)
+    return RELEASE if swap.linger <= 0 else UNBATCHABLE  # which hands over, or lets the lease rest
 
 
 class BulkQueries:
@@ -52,91 +51,97 @@ class BulkQueries:
         self._swaps: dict[Kind, JsonTemplate] = {}
         self._first: dict[Kind, JsonTemplate] = {}
 
-    def swaps(self, of: Kind, asked: Sequence[Claim | Release]) -> bytes:
+    def swaps(self, of: Kind, batch: Sequence[Claim | Release]) -> bytes:
         """Those rows that are there. All requests are of that kind, and for different roles."""
         if of not in self._swaps:
-            self._swaps[of] = JsonTemplate(lambda given: self._met(given, of))
-        return self._swaps[of].fill([_parameters(one) for one in asked])
+            self._swaps[of] = JsonTemplate(lambda rows: self._existing_rows(rows, of))
+        return self._swaps[of].fill([_parameters(swap) for swap in batch])
 
-    def first(self, of: ClaimShape, asked: Sequence[Claim | Release]) -> bytes:
+    def first(self, of: ClaimShape, batch: Sequence[Claim | Release]) -> bytes:
         """Those rows that are not."""
         if of not in self._first:
-            self._first[of] = JsonTemplate(lambda given: self._made(given, of))
-        return self._first[of].fill([_parameters(one) for one in asked])
+            self._first[of] = JsonTemplate(lambda rows: self._new_rows(rows, of))
+        return self._first[of].fill([_parameters(swap) for swap in batch])
 
-    def _met(self, given: Any, of: Kind) -> Any:
-        def met(_id: Any, old: Any, new: Any) -> Any:
-            return new["asked"].do(lambda asked: self._swapped(asked, old, of))
+    def _existing_rows(self, batch: Any, of: Kind) -> Any:
+        def on_conflict(_id: Any, old: Any, new: Any) -> Any:
+            return new["params"].do(lambda params: self._row_after(params, old, of))
 
         # What cannot be written is not made where there is no row to meet.
-        rows = given.map(lambda one: {"id": one["role"], "asked": one, "never": self._r.minval})
-        return self._told(rows, met)
+        rows = batch.map(
+            lambda params: {"id": params["role"], "params": params, "never": self._r.minval}
+        )
+        return self._report(rows, on_conflict)
 
-    def _made(self, given: Any, of: ClaimShape) -> Any:
-        return self._told(
-            given.map(
-                lambda asked: swap_queries.taken(asked, self._r.expr(swap_queries.blank()), of)
+    def _new_rows(self, batch: Any, of: ClaimShape) -> Any:
+        return self._report(
+            batch.map(
+                lambda params: swap_queries.claimed_row(
+                    params, self._r.expr(swap_queries.blank_row()), of
+                )
             ),
             lambda _id, old, _new: old,
         )
 
-    def _told(self, rows: Any, conflict: Callable[[Any, Any, Any], Any]) -> Any:
+    def _report(self, rows: Any, conflict: Callable[[Any, Any, Any], Any]) -> Any:
         written = self._table.insert(
             rows, conflict=conflict, return_changes="always", durability="hard"
         )
         # The terms of a row are most of it, and no part of the answer.
-        unasked = {"changes": {"old_val": {"history": True}, "new_val": {"history": True}}}
+        omitted = {"changes": {"old_val": {"history": True}, "new_val": {"history": True}}}
         now = self._r.now().to_epoch_time()
-        return written.do(lambda report: {"written": report.without(unasked), "now": now})
+        return written.do(lambda report: {"written": report.without(omitted), "now": now})
 
-    def _swapped(self, asked: Any, old: Any, of: Kind) -> Any:
+    def _row_after(self, params: Any, old: Any, of: Kind) -> Any:
         r = self._r
         if isinstance(of, ClaimShape):
             return r.branch(
-                swap_queries.may_be_had(asked, old, of), swap_queries.taken(asked, old, of), old
+                swap_queries.may_claim(params, old, of),
+                swap_queries.claimed_row(params, old, of),
+                old,
             )
         return r.branch(
-            swap_queries.mine(asked, old), old.merge(swap_queries.given_back(asked, old)), old
+            swap_queries.is_held(params, old),
+            old.merge(swap_queries.release_changes(params, old)),
+            old,
         )
 
 
-def makes_rows(of: Kind, asked: Claim | Release) -> bool:
+def creates_row(of: Kind, swap: Claim | Release) -> bool:
     """Whether it may be applied where there is no row."""
     nothing = Revision(None, 0, 0)
     return (
-        isinstance(of, ClaimShape)
-        and isinstance(asked, Claim)
-        and asked.expected in (None, nothing)
+        isinstance(of, ClaimShape) and isinstance(swap, Claim) and swap.expected in (None, nothing)
     )
 
 
-def results(asked: Sequence[Claim | Release], outcome: Mapping[str, Any]) -> dict[str, Result]:
+def results(batch: Sequence[Claim | Release], outcome: Mapping[str, Any]) -> dict[str, Result]:
     """What came of those, by role, of which the answer says it. Nothing of one that a row written
     by hand may have led to."""
-    found: dict[str, Result] = {}
-    swaps = {one.role: one for one in asked}
+    by_role: dict[str, Result] = {}
+    swaps = {swap.role: swap for swap in batch}
     for change in outcome["written"].get("changes", []):
         row = change.get("new_val") or change.get("old_val")
         if change.get("error"):  # whose it is is not said
-            if (trouble := errors.from_row(change["error"])).unknown:
-                return {one.role: trouble.failure() for one in asked}
+            if (error := errors.from_row(change["error"])).unknown:
+                return {swap.role: error.failure() for swap in batch}
         elif row and _is_read(swaps[row["id"]], change):
-            found[row["id"]] = query_results.one(row["id"], change, outcome["now"])
-    return found
+            by_role[row["id"]] = query_results.one(row["id"], change, outcome["now"])
+    return by_role
 
 
-def _is_read(asked: Claim | Release, change: Mapping[str, Any]) -> bool:
+def _is_read(swap: Claim | Release, change: Mapping[str, Any]) -> bool:
     """Whether the row was taken for what it is."""
     row = change.get("new_val")
     return (
         change.get("old_val") != row
-        or not isinstance(asked, Claim)
-        or not query_results.misread_row(asked, row)
+        or not isinstance(swap, Claim)
+        or not query_results.misread_row(swap, row)
     )
 
 
-def _parameters(asked: Claim | Release) -> dict[str, Any]:
-    if isinstance(asked, Claim):
-        return swap_queries.parameters(asked)
-    fields = {name: getattr(asked, name) for name in ("role", "holder", "token", "beat")}
-    return {**fields, **swap_queries.closing(asked)}
+def _parameters(swap: Claim | Release) -> dict[str, Any]:
+    if isinstance(swap, Claim):
+        return swap_queries.parameters(swap)
+    fields = {name: getattr(swap, name) for name in ("role", "holder", "token", "beat")}
+    return {**fields, **swap_queries.closing(swap)}

@@ -56,8 +56,12 @@ def renewed(
     if written["errors"] and not any(change.get("error") for change in changes):
         # Some row could not be written, and the server does not say which: no answer is trusted.
         return [errors.from_row(written["first_error"]).failure()] * len(renewals)
-    found = {row["id"]: one(row["id"], change, now) for change in changes if (row := _row(change))}
-    results = [found.get(one.role, Answer(False, Lease(one.role))) for one in renewals]
+    by_role = {
+        row["id"]: one(row["id"], change, now) for change in changes if (row := _row(change))
+    }
+    results = [
+        by_role.get(renewal.role, Answer(False, Lease(renewal.role))) for renewal in renewals
+    ]
     return (
         [already_applied(*each) for each in zip(renewals, results, strict=True)]
         if after_batch
@@ -66,17 +70,17 @@ def renewed(
 
 
 def already_applied(
-    asked: Renew | Claim | Release, result: Result, *, doubtful: bool = False
+    swap: Renew | Claim | Release, result: Result, *, doubtful: bool = False
 ) -> Result:
     """Of one that was tried before, together with others: a row that bears its very beat, unique as
     those are, is what it made of it then. doubtful: it may have been applied then, so without a row
     nobody knows (rule 8)."""
     if doubtful and isinstance(result, Failure):
         return replace(result, unknown=True)
-    if isinstance(result, Answer) and not result.applied and 0 < result.lease.beat == asked.beat:
-        holder = None if isinstance(asked, Release) else asked.holder
+    if isinstance(result, Answer) and not result.applied and 0 < result.lease.beat == swap.beat:
+        holder = None if isinstance(swap, Release) else swap.holder
         if result.lease.holder == holder and (
-            isinstance(asked, Claim) or result.lease.token == asked.token
+            isinstance(swap, Claim) or result.lease.token == swap.token
         ):
             return Answer(True, result.lease)
     return result

@@ -1,7 +1,8 @@
-"""`rules.claim`, said to the server: when a row may be claimed, and what becomes of it.
+"""`coord/core/swaps.py` in ReQL: when a row may be claimed, and what becomes of it.
 
-`asked` are the claim's parameters, `row` the fields of the row as coord writes them (`careful.view`
-where somebody else may have)."""
+`params` are the claim's parameters. `row` has the fields of the row as coord writes them; they come
+from `rows.strict_view` where people may have edited the row.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ class ClaimShape(NamedTuple):
     free: whether the row must be one that may be had, for nothing else makes it so. closed: whether
     the row is vacant, and so was given back. floor: whether it may lift the token."""
 
-    careful: bool
+    strict: bool
     expected: bool
     free: bool
     closed: bool
@@ -33,19 +34,19 @@ class ClaimShape(NamedTuple):
     floor: bool
 
     @classmethod
-    def of(cls, claim: Claim, careful: bool) -> ClaimShape:
-        row = None if careful else claim.expected
+    def of(cls, claim: Claim, strict: bool) -> ClaimShape:
+        row = None if strict else claim.expected
         vacant = row is not None and row.holder is None
-        mine = row is not None and row.holder == claim.holder and row.beat < claim.beat
+        is_own = row is not None and row.holder == claim.holder and row.beat < claim.beat
         return cls(
-            careful,
+            strict,
             claim.expected is not None,
-            not (claim.takeover or vacant or mine),
+            not (claim.takeover or vacant or is_own),
             vacant,
             claim.skew is not None,
             claim.lost is not None and row is None,
             bool(claim.info),
-            careful or (row is None and claim.floor > 0),
+            strict or (row is None and claim.floor > 0),
         )
 
 
@@ -60,13 +61,13 @@ def parameters(claim: Claim) -> dict[str, Any]:
         values |= {f"expected_{name}": value for name, value in claim.expected._asdict().items()}
         values["token"] = min(max(claim.expected.token, claim.floor), MAX_TOKEN - 1) + 1
     if claim.info:
-        # As a text, so that `$reql_type$` in it means nothing, and nesting is no trouble.
+        # As a text, so that `$reql_type$` in it means nothing, and nesting is no error.
         info = dict(claim.info)
         values["info"] = json.dumps(info, allow_nan=False)
     return {**values, **opening(claim)}
 
 
-def blank() -> dict[str, Any]:
+def blank_row() -> dict[str, Any]:
     """What a claim looks at where there is no row."""
     return {
         "holder": None,
@@ -78,60 +79,60 @@ def blank() -> dict[str, Any]:
     }
 
 
-def may_be_had(asked: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
+def may_claim(params: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
     """Whether the claim applies."""
     r = driver.reql()
     conditions = []
     if shape.expected:
         conditions += [
-            row[name].eq(asked[f"expected_{name}"]) for name in ("holder", "token", "beat")
+            row[name].eq(params[f"expected_{name}"]) for name in ("holder", "token", "beat")
         ]
     if shape.free:
         free = [
             row["holder"].eq(None),
-            r.and_(row["holder"].eq(asked["holder"]), row["beat"].lt(asked["beat"])),
+            r.and_(row["holder"].eq(params["holder"]), row["beat"].lt(params["beat"])),
         ]
         if shape.skew:
-            free.append(r.now().sub(row["renewed_at"]).gt(row["ttl"].add(asked["skew"])))
+            free.append(r.now().sub(row["renewed_at"]).gt(row["ttl"].add(params["skew"])))
         conditions.append(r.or_(*free))
-    if not shape.careful:
-        # What only a row written by hand has otherwise is left to the careful form.
+    if not shape.strict:
+        # What only a row written by hand has otherwise is left to the strict form.
         conditions.append(r.le(0, row["token"], MAX_TOKEN - 1))
     return r.and_(*conditions) if conditions else r.expr(True)
 
 
-def taken(asked: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
+def claimed_row(params: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
     """The row once the claim is applied."""
     r = driver.reql()
     now = r.now().to_epoch_time()
 
     def with_token(token: Any) -> Any:
         return {
-            "id": asked["role"],
-            "holder": asked["holder"],
+            "id": params["role"],
+            "holder": params["holder"],
             "token": token,
-            "beat": asked["beat"],
-            "ttl": asked["ttl"],
+            "beat": params["beat"],
+            "ttl": params["ttl"],
             "renewed_at": r.now(),
             "since": now,
-            "info": r.json(asked["info"]) if shape.info else {},
-            "history": after_claim(asked, row, token, closed=shape.closed, lost=shape.lost),
+            "info": r.json(params["info"]) if shape.info else {},
+            "history": after_claim(params, row, token, closed=shape.closed, lost=shape.lost),
         }
 
-    if shape.expected and not shape.careful:
-        return with_token(asked["token"])
-    return _next(asked, row, shape).do(with_token)
+    if shape.expected and not shape.strict:
+        return with_token(params["token"])
+    return _next_token(params, row, shape).do(with_token)
 
 
-def _next(asked: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
+def _next_token(params: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
     r, token = driver.reql(), row["token"]
     last = (
-        r.branch(token.gt(asked["floor"]), token.floor(), asked["floor"])
+        r.branch(token.gt(params["floor"]), token.floor(), params["floor"])
         if shape.floor
         else token.floor()
     )
-    if not shape.careful:
-        return last.add(1)  # `may_be_had` has looked at its bounds
+    if not shape.strict:
+        return last.add(1)  # `may_claim` has looked at its bounds
     return r.branch(
         token.lt(MAX_TOKEN), last.add(1), r.error(f"{errors.REFUSAL}the token is at its end")
     )
@@ -142,7 +143,6 @@ def _next(asked: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
 # Each is kept as a text: JSON of how it began and, on a line of its own, of how it ended. A server
 # takes a row apart and puts it together anew with each write of it, and sixteen objects are most of
 # that; sixteen texts are not.
-#
 
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
@@ -167,7 +167,9 @@ def closing(release: Release) -> dict[str, str]:
     return {"closing": "," + _encode({"reason": release.reason, "by": release.by})[1:]}
 
 
-def after_claim(asked: Mapping[str, Any], row: Any, token: Any, *, closed: bool, lost: bool) -> Any:
+def after_claim(
+    params: Mapping[str, Any], row: Any, token: Any, *, closed: bool, lost: bool
+) -> Any:
     """The terms in `row` once the claim is applied with that `token`.
 
     closed: the last of them has ended. lost: whether the claim says how a term of its candidate
@@ -176,15 +178,17 @@ def after_claim(asked: Mapping[str, Any], row: Any, token: Any, *, closed: bool,
     opened = [
         '{"token":',
         _text(token),
-        asked["opening"],
+        params["opening"],
         '"since":',
         _text(r.now().to_epoch_time()),
     ]
     if not closed:
-        reason = asked["ended"]
+        reason = params["ended"]
         if lost:
-            mine = r.and_(row["holder"].eq(asked["holder"]), row["token"].eq(asked["lost_token"]))
-            reason = r.branch(mine, asked["lost_reason"], reason)
+            is_own = r.and_(
+                row["holder"].eq(params["holder"]), row["token"].eq(params["lost_token"])
+            )
+            reason = r.branch(is_own, params["lost_reason"], reason)
         runs_out = row["renewed_at"].to_epoch_time().add(row["ttl"])
         opened += [
             ',"ended":[',
@@ -196,99 +200,86 @@ def after_claim(asked: Mapping[str, Any], row: Any, token: Any, *, closed: bool,
     return row["history"].append(r.add(*opened, "}")).slice(-MAX_TERMS)
 
 
-def after_release(asked: Mapping[str, Any], old: Any) -> Any:
+def after_release(params: Mapping[str, Any], old: Any) -> Any:
     """The terms in `old` once the lease is given back: its last term is the one that ends here."""
-    past = old["history"]
-    return past.change_at(-1, past.nth(-1).add(*_ending(asked))).default([])
+    history = old["history"]
+    return history.change_at(-1, history.nth(-1).add(*_ending(params))).default([])
 
 
-def after_careful_release(asked: Mapping[str, Any], old: Any) -> Any:
-    """The same where `old` may hold anything."""
+def after_strict_release(params: Mapping[str, Any], old: Any) -> Any:
+    """Do the same as `after_release` for a row that people may have edited."""
     r = driver.reql()
 
-    def ended(past: Any) -> Any:
-        last, ending = past.nth(-1), r.add(*_ending(asked))
-        lasts = last["until"].default(None).eq(None)  # as an object, as an older coord kept it
-        return r.branch(
-            past.is_empty(),
-            past,
-            last.type_of().eq("STRING"),
-            past.change_at(-1, last.add(ending)),
-            lasts,
-            past.change_at(-1, last.merge(r.json(ending))),
-            past,
-        )
+    def close_last(history: Any) -> Any:
+        last = history.nth(-1).add(*_ending(params))
+        return r.branch(history.is_empty(), history, history.change_at(-1, last))
 
-    return entries(old).do(ended)
+    return entries(old).do(close_last)
 
 
 def entries(row: Any) -> Any:
-    """The terms of a row that somebody may have edited."""
+    """The terms of a row that people may have edited: only what can be a term."""
     r = driver.reql()
     is_list = row["history"].default(None).type_of().eq("ARRAY")
-    return r.branch(
-        is_list,
-        row["history"].filter(lambda one: r.expr(["STRING", "OBJECT"]).contains(one.type_of())),
-        [],
-    )
+    terms = row["history"].filter(lambda entry: entry.type_of().eq("STRING"))
+    return r.branch(is_list, terms, [])
 
 
-def _ending(asked: Mapping[str, Any]) -> list[Any]:
-    return ['\n{"until":', _text(driver.reql().now().to_epoch_time()), asked["closing"]]
+def _ending(params: Mapping[str, Any]) -> list[Any]:
+    return ['\n{"until":', _text(driver.reql().now().to_epoch_time()), params["closing"]]
 
 
 def _text(number: Any) -> Any:
     return number.coerce_to("string")
 
 
-# -- `rules.release`, said to the server: whose lease it is, and what becomes of the row.
-# `asked` are the release's parameters, `row` the row as it is stored, whoever wrote it.
-#
+# -- a release, in ReQL: whose lease it is, and what becomes of the row.
+# `params` are the release's parameters, `row` the row as it is stored, whoever wrote it.
 
-_LEAST = 1e-300
+_MIN_TTL = 1e-300
 """A number above 0: below it is no ttl."""
-_FAR = 100_000_000_000
+_MAX_TIME = 100_000_000_000
 """A time after all others, in seconds since 1970."""
 
 
-def mine(asked: Any, row: Any) -> Any:
-    """Whether the row is whole, and held as `asked` says. Quicker than by types: the server orders
+def is_held(params: Any, row: Any) -> Any:
+    """Whether the row is whole, and held as `params` says. Quicker than by types: the server orders
     values by type first, so what lies between two numbers is a number."""
     r = driver.reql()
     return r.and_(
-        row["holder"].eq(asked["holder"]),
-        row["token"].eq(asked["token"]),
-        r.lt(-1, row["beat"], asked["beat"]),
-        r.le(_LEAST, row["ttl"], MAX_TTL),
-        r.le(r.epoch_time(0), row["renewed_at"], r.epoch_time(_FAR)),
+        row["holder"].eq(params["holder"]),
+        row["token"].eq(params["token"]),
+        r.lt(-1, row["beat"], params["beat"]),
+        r.le(_MIN_TTL, row["ttl"], MAX_TTL),
+        r.le(r.epoch_time(0), row["renewed_at"], r.epoch_time(_MAX_TIME)),
     ).default(False)
 
 
-def left(asked: Mapping[str, Any]) -> dict[str, Any]:
+def vacant_fields(params: Mapping[str, Any]) -> dict[str, Any]:
     """What changes when it is given back to nobody."""
-    return {"beat": asked["beat"], "holder": None, "since": 0}
+    return {"beat": params["beat"], "holder": None, "since": 0}
 
 
-def given_back(asked: Mapping[str, Any], row: Any) -> dict[str, Any]:
+def release_changes(params: Mapping[str, Any], row: Any) -> dict[str, Any]:
     """All that changes then in a row as coord writes it, its history included."""
     return {
         "renewed_at": driver.reql().now(),
-        "history": after_release(asked, row),
-        **left(asked),
+        "history": after_release(params, row),
+        **vacant_fields(params),
     }
 
 
-def lingers(asked: Mapping[str, Any]) -> dict[str, Any]:
+def lingering_fields(params: Mapping[str, Any]) -> dict[str, Any]:
     """What changes when nobody is to have it for a while."""
-    return {"beat": asked["beat"], "ttl": asked["linger"]}
+    return {"beat": params["beat"], "ttl": params["linger"]}
 
 
-def handed_over(asked: Mapping[str, Any]) -> dict[str, Any]:
+def successor_fields(params: Mapping[str, Any]) -> dict[str, Any]:
     """What changes when a certain candidate is to have it."""
     return {
-        "holder": asked["to"],
+        "holder": params["to"],
         "beat": 0,
-        "ttl": asked["linger"],
+        "ttl": params["linger"],
         "since": 0,
         "info": driver.reql().literal({}),
     }

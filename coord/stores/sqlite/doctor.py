@@ -1,0 +1,153 @@
+"""What `coord doctor` checks of a SQLite file.
+
+It changes nothing that a first use would not change.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator
+
+from coord.errors import CoordError
+from coord.runtime import clock
+from coord.stores.protocol import Finding
+from coord.stores.sqlite import files, schema
+
+MAX_BUSY = 1.0
+"""Time in seconds that another process may lock the file before that is an error."""
+RETRY_DELAY = 0.02
+"""Time in seconds between two tries to open a locked file."""
+
+
+def check(path: str) -> Iterator[Finding]:
+    """Yield what was found about the file at the absolute `path`, the most important first."""
+    yield from _clocks()
+    if not os.path.exists(path):
+        yield Finding(
+            "warn",
+            "file",
+            f"{path} does not exist yet",
+            "run coord init; any first use creates it, too",
+        )
+        return
+    try:
+        files.prepare(path)
+    except CoordError as err:
+        yield Finding(
+            "error",
+            "file",
+            str(err),
+            "use another path in --url or COORD_URL, or give this user the rights to it",
+        )
+        return
+    yield _mode(path)
+    try:
+        yield from _database(path)
+    except CoordError as err:
+        yield Finding("error", "database", str(err), "give coord a file of its own")
+    except sqlite3.Error as err:
+        yield Finding(
+            "error",
+            "database",
+            f"{path}: {err}",
+            "restore it from a copy, or stop all users and delete it",
+        )
+
+
+def _clocks() -> Iterator[Finding]:
+    boot = clock.boot_id()
+    if boot:
+        yield Finding("ok", "boot id", boot)
+    else:
+        yield Finding(
+            "warn",
+            "boot id",
+            "this system has none: leases expire by the wall clock",
+            "do not set the clock forward by hand while leaders run",
+        )
+    if clock.COUNTS_SUSPEND:
+        yield Finding("ok", "clock", "the leader's clock counts suspend")
+    else:
+        yield Finding(
+            "warn",
+            "clock",
+            "no clock counts suspend: after a sleep a leader notices at its next renewal",
+            "keep the machine from sleeping while it leads",
+        )
+
+
+def _mode(path: str) -> Finding:
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    if mode & 0o022:
+        advice = f"chmod 600 {path}, unless these users share it on purpose"
+        return Finding("warn", "file", f"{path}: others may write it (mode {mode:03o})", advice)
+    return Finding(
+        "ok",
+        "file",
+        f"{path} (mode {mode:03o}, {files.file_system(os.path.realpath(path)) or 'unknown'})",
+    )
+
+
+def _database(path: str) -> Iterator[Finding]:
+    connection = _connect(path)
+    if connection is None:
+        advice = f"find the process that locks it: fuser {path}"
+        yield Finding(
+            "error", "lock", f"{path} has been locked by another process for {MAX_BUSY:g} s", advice
+        )
+        return
+    try:
+        (journal,) = connection.execute("PRAGMA journal_mode").fetchone()
+        yield Finding("ok" if journal == "wal" else "error", "journal", journal)
+        (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
+        durable = synchronous >= 2
+        yield Finding(
+            "ok" if durable else "error",
+            "synchronous",
+            "full" if durable else f"level {synchronous}",
+        )
+        (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        advice = "stop all users, and restore the file from a copy, or delete it"
+        yield (
+            Finding("ok", "content", "sound")
+            if sound == "ok"
+            else Finding("error", "content", sound, advice)
+        )
+        yield _write(connection, path)
+    finally:
+        connection.close()
+
+
+def _connect(path: str) -> sqlite3.Connection | None:
+    """Connect as the store does; return None if the file stays locked."""
+    until = time.monotonic() + MAX_BUSY
+    while True:
+        try:
+            return schema.connect(path)
+        except sqlite3.OperationalError as err:
+            if "locked" not in str(err) and "busy" not in str(err):
+                raise
+            if time.monotonic() > until:
+                return None
+            time.sleep(RETRY_DELAY)
+
+
+def _write(connection: sqlite3.Connection, path: str) -> Finding:
+    """Try a transaction that writes, and measure how long it takes."""
+    connection.execute(f"PRAGMA busy_timeout={int(MAX_BUSY * 1000)}")
+    started = time.perf_counter()
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        # The same number as before, but SQLite writes it.
+        connection.execute(f"PRAGMA user_version={schema.VERSION}")
+        connection.execute("COMMIT")
+    except sqlite3.OperationalError as err:
+        return Finding(
+            "error", "write", f"{path}: {err}", f"find the process that locks it: fuser {path}"
+        )
+    return Finding(
+        "ok", "write", f"{(time.perf_counter() - started) * 1000:.1f} ms for a durable transaction"
+    )

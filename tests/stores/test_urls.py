@@ -1,0 +1,142 @@
+"""Which store a URL means, and stores that other packages bring."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coord.errors import BadArgument
+from coord.stores import urls
+from coord.stores.memory import MemoryStore
+from coord.stores.memory.admin import MemoryAdmin
+from coord.stores.protocol import HasAnnouncements, HasRecords, Store
+from coord.stores.sqlite import SQLiteStore
+from coord.stores.sqlite.admin import SQLiteAdmin
+
+BACKEND = '''
+"""A backend with a scheme of its own: leases in memory, no announcements and no records."""
+
+from coord.stores.memory import MemoryStore
+from coord.stores.memory.admin import MemoryAdmin
+
+
+class NotesStore:
+    max_clock_skew = 0.0
+
+    def __init__(self, url):
+        self.url = url
+        store = MemoryStore()
+        for name in (
+            "open", "claim", "renew", "release", "read", "past", "watch", "close", "abandon"
+        ):
+            setattr(self, name, getattr(store, name))
+
+
+def open_url(url):
+    return NotesStore(url)
+
+
+def admin(url):
+    return MemoryAdmin(url)
+'''
+
+
+@pytest.fixture
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed package that registers the scheme `notes`."""
+    package = tmp_path / "coord_notes_for_tests"
+    package.mkdir()
+    (package / "__init__.py").write_text(BACKEND)
+    metadata = tmp_path / "coord_notes_for_tests-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: coord-notes-for-tests\nVersion: 1.0\n"
+    )
+    (metadata / "entry_points.txt").write_text("[coord.stores]\nnotes = coord_notes_for_tests\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    # `setitem` notes that the module was missing, so the test's module is removed at the end.
+    monkeypatch.setitem(sys.modules, package.name, None)
+    del sys.modules[package.name]
+
+
+@pytest.mark.usefixtures("notes")
+def test_a_backend_of_another_package() -> None:
+    store = urls.open_url("notes://somewhere")
+    assert type(store).__module__ == "coord_notes_for_tests"
+    assert store.url == "notes://somewhere"
+    assert isinstance(store, Store)
+    assert isinstance(urls.open_admin("notes://somewhere"), MemoryAdmin)
+
+
+@pytest.mark.usefixtures("notes")
+def test_a_store_without_announcements_and_records() -> None:
+    store: object = urls.open_url("notes://somewhere")
+    assert not isinstance(store, HasAnnouncements)
+    assert not isinstance(store, HasRecords)
+    for complete in (MemoryStore(), SQLiteStore("/nowhere/coord.db")):
+        assert isinstance(complete, HasAnnouncements)
+        assert isinstance(complete, HasRecords)
+
+
+def test_the_backends_of_coord(tmp_path: Path) -> None:
+    store: Any = urls.open_url(f"sqlite://{tmp_path}/a%20b.db")
+    assert isinstance(store, SQLiteStore)
+    assert (store.path, store.url) == (f"{tmp_path}/a b.db", f"sqlite://{tmp_path}/a%20b.db")
+    assert urls.open_url("sqlite:a.db").path == str(Path.cwd() / "a.db")  # type: ignore[attr-defined]
+    admin = urls.open_admin(f"sqlite://{tmp_path}/a%20b.db")
+    assert isinstance(admin, SQLiteAdmin)
+    assert (admin.path, admin.exists()) == (store.path, False)
+    assert isinstance(urls.open_url("memory://"), MemoryStore)
+    assert urls.open_url("memory://") is not urls.open_url("memory://")
+    assert urls.open_url("memory://same") is urls.open_url("memory://same")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:secret@host/1",
+        "user:secret@host/db",
+        "secret",
+        "//user:secret@host",
+        "sec ret:x",
+        "sqlite://user:secret@host/db",
+        "sqlite:///a.db?password=secret",
+        "sqlite:",
+        "sqlite:///",
+        "sqlite:///directory/",
+        "sqlite://a.db",
+        "",
+        ":",
+    ],
+)
+def test_an_unknown_url_is_refused_without_its_password(url: str) -> None:
+    for open_it in (urls.open_url, urls.open_admin):
+        with pytest.raises(BadArgument) as caught:
+            open_it(url)
+        assert caught.value.argument == "url"
+        assert "sqlite:///absolute/path" in str(caught.value)
+        for shown in (str(caught.value), repr(caught.value), repr(caught.value.args)):
+            assert "secret" not in shown
+
+
+def test_a_path_is_no_url() -> None:
+    with pytest.raises(BadArgument, match=r"write sqlite:///tmp/foo\.db"):
+        urls.open_url("/tmp/foo.db")  # nothing is opened
+
+
+def test_records_of_a_table_are_shared(tmp_path: Path) -> None:
+    store: HasRecords
+    for store in (MemoryStore(), SQLiteStore(str(tmp_path / "coord.db"))):
+        assert store.records("services") is store.records("services")
+        assert store.records("services") is not store.records("others")
+
+
+def test_importing_it_is_cheap() -> None:
+    code = "import sys, coord.stores.urls; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for name in ("asyncio", "sqlite3", "logging", "importlib.metadata", "coord.stores.sqlite"):
+        assert name not in done.stdout.split()

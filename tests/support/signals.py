@@ -1,0 +1,23 @@
+"""Signals as a terminal leaves them, for the tests and the programs that they start."""
+
+from __future__ import annotations
+
+import signal
+
+ENDING = ("SIGHUP", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2")
+
+
+def restore() -> None:
+    """A run under nohup or in the background of a script is begun with SIGHUP or SIGINT ignored,
+    which its children inherit; tests that send them would wait in vain. SIGHUP gets a handler that
+    does nothing, for exec puts that back to the default: programs that tests start end by it, and
+    the run itself still outlives its terminal."""
+    if signal.getsignal(signal.SIGINT) != signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in ENDING:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+    mask = getattr(signal, "pthread_sigmask", None)
+    if mask is not None:
+        mask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP, signal.SIGTERM})
