@@ -1,5 +1,5 @@
-"""A store that fails as told: every class of error that rule 8 knows, delays, hangs, and feeds that
-misbehave."""
+"""A store that fails on demand: every class of error of rule 8, delays, requests that hang, and feeds
+that break, lose rows or repeat them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES: tuple[Name, ...] = ("open", "claim", "renew", "release", "read", "watch")
 
 
 class Fault(enum.Enum):
-    """What becomes of a request."""
+    """What happens to a request that fails."""
 
     NOT_DONE = "not done, and the store says so"
     UNKNOWN_DONE = "done, and the answer is lost"
@@ -35,8 +35,13 @@ class Fault(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """`before` and `after`: seconds on the way there, and on the way back. No `fault`: it is only
-    slow."""
+    """What to do with one request.
+
+    Attributes:
+        fault: How the request fails; None if it is only slow.
+        before: Seconds that the request takes to reach the store.
+        after: Seconds that the answer takes to come back.
+    """
 
     fault: Fault | None = None
     before: float = 0.0
@@ -44,18 +49,25 @@ class Instruction:
 
 
 class FaultyStore:
-    """Wraps any store. Without instructions it is the store that it wraps.
+    """Wraps any store and fails on demand. Without instructions it behaves like the inner store.
 
     >>> store = FaultyStore(MemoryStore())
-    >>> store.fail("renew", Fault.UNKNOWN_DONE)          # the next renewal is done, and the answer
-    lost
+    >>> store.fail("renew", Fault.UNKNOWN_DONE)          # the next renewal is done, its answer lost
     >>> store.fail("claim", Fault.NOT_DONE, times=None)  # every claim fails, until `heal`
     >>> store.slow("read", 0.2)                          # the next read takes 0.2 s longer
-    >>> store.down()                                     # nothing reaches the store any more, feeds
-    included
+    >>> store.down()                                     # every request fails, and feeds break
 
-    A request that outlasts its timeout answers `Failure(unknown=True)`, and takes effect later,
-    when it arrives. Instructions may come from any thread. `calls` lists what was asked, by name.
+    A request that takes longer than its timeout returns `Failure(unknown=True)`. It still takes
+    effect later, when it reaches the inner store. You may give instructions from any thread.
+
+    Announcements and service records are those of the inner store. Instructions do not affect them.
+
+    Args:
+        inner: The store to wrap.
+
+    Attributes:
+        inner: The wrapped store.
+        calls: The names of all requests so far, in order.
     """
 
     def __init__(self, inner: Store) -> None:
@@ -71,130 +83,175 @@ class FaultyStore:
 
     @property
     def url(self) -> str:
+        """The URL of the inner store."""
         return self.inner.url
 
     @property
     def max_clock_skew(self) -> float | None:
+        """The clock skew that the inner store allows for, in seconds; None if it is not known."""
         return self.inner.max_clock_skew
 
-    # -- instructions
-    # ------------------------------------------------------------------------------------------
+    # -- instructions ------------------------------------------------------------------------------
 
     def fail(self, name: Name, fault: Fault, times: int | None = 1) -> None:
-        """Let the next `times` requests of that name fail so; None: all, until `heal`."""
+        """Make requests fail.
+
+        Args:
+            name: Which requests: "open", "claim", "renew", "release", "read" or "watch".
+            fault: How they fail.
+            times: How many of the next requests fail; None for all, until `heal`.
+
+        Raises:
+            ValueError: There are no requests of that name.
+        """
         self._instruct(name, Instruction(fault), times)
 
     def slow(
         self, name: Name, before: float = 0.0, after: float = 0.0, times: int | None = 1
     ) -> None:
-        """Let them arrive `before` seconds later, and their answers `after` seconds later."""
+        """Delay requests, their answers, or both.
+
+        Args:
+            name: Which requests, as for `fail`.
+            before: Seconds by which they reach the store later.
+            after: Seconds by which their answers come back later.
+            times: How many of the next requests are slow; None for all, until `heal`.
+        """
         self._instruct(name, Instruction(None, before, after), times)
 
     def down(self, fault: Fault = Fault.NOT_DONE) -> None:
-        """The store cannot be reached: everything fails so, and feeds die, until `heal`."""
+        """Make every request fail until `heal`, and break every open feed.
+
+        Args:
+            fault: How the requests fail.
+        """
         for name in NAMES:
             self._instruct(name, Instruction(fault), None)
         self.break_feeds()
 
     def heal(self) -> None:
-        """Forget all instructions."""
+        """Drop all instructions: requests and feeds work again."""
         self._next.clear()
         self._always.clear()
         self._lose = self._repeat = 0
 
     def lose_hints(self, times: int) -> None:
-        """The next `times` rows that feeds should tell are lost."""
+        """Drop the next `times` rows that feeds would yield."""
         self._lose += times
 
     def repeat_hints(self, times: int) -> None:
-        """The next `times` rows that feeds tell are told twice."""
+        """Let feeds yield each of the next `times` rows twice."""
         self._repeat += times
 
     def whisper(self, lease: Lease) -> None:
-        """Every open feed tells this row, which nobody has written (a feed may run ahead, or come
-        late)."""
-        self._tell(lease)
+        """Let every open feed yield a row that nobody has written.
+
+        A real feed may do that: it may run ahead of the table or lag behind it.
+
+        Args:
+            lease: The row to yield.
+        """
+        self._push(lease)
 
     def break_feeds(self) -> None:
-        """Every open feed dies. Feeds can be opened anew, unless `watch` fails."""
-        self._tell(StoreUnavailable("the feed was broken"))
+        """Break every open feed. A new feed can be opened, unless `watch` is to fail."""
+        self._push(StoreUnavailable("the feed was broken"))
 
-    def _instruct(self, name: Name, trouble: Instruction, times: int | None) -> None:
+    def _instruct(self, name: Name, instruction: Instruction, times: int | None) -> None:
         if name not in NAMES:
             raise ValueError(f"no operation {name!r}: {', '.join(NAMES)}")
         if times is None:
-            self._always[name] = trouble
+            self._always[name] = instruction
         else:
-            self._next[name].extend([trouble] * times)
+            self._next[name].extend([instruction] * times)
 
-    def _tell(self, what: Lease | StoreUnavailable) -> None:
+    def _push(self, item: Lease | StoreUnavailable) -> None:
         for loop, queue in tuple(self._feeds):
             if not loop.is_closed():
-                loop.call_soon_threadsafe(queue.put_nowait, what)
+                loop.call_soon_threadsafe(queue.put_nowait, item)
 
-    # -- the store
-    # ---------------------------------------------------------------------------------------------
+    # -- the store ---------------------------------------------------------------------------------
 
     async def open(self, timeout: float) -> None:
+        """Open the inner store, as instructed."""
         await self._raising("open", lambda: self.inner.open(timeout), timeout)
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
+        """Claim a role, as instructed."""
         return await self._swap("claim", lambda: self.inner.claim(claim, timeout), timeout)
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
+        """Renew leases. One instruction counts for the whole batch."""
         outcome = await self._ask("renew", lambda: self.inner.renew(renewals, timeout), timeout)
         return [outcome] * len(renewals) if isinstance(outcome, Failure) else outcome
 
     async def release(self, release: Release, timeout: float) -> Result:
+        """Release a role, as instructed."""
         return await self._swap("release", lambda: self.inner.release(release, timeout), timeout)
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
+        """Read the rows of roles, as instructed."""
         return await self._raising("read", lambda: self.inner.read(roles, timeout), timeout)
 
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
+        """Read past terms. The instructions for "read" apply."""
         return await self._raising("read", lambda: self.inner.past(roles, timeout), timeout)
 
     async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
+        """Yield the rows of the inner feed, except those lost, and with those repeated or made up."""
         await self._raising("watch", _nothing, math.inf)
         loop, queue = asyncio.get_running_loop(), asyncio.Queue[Lease | StoreUnavailable]()
         self._feeds.append((loop, queue))
         pump = loop.create_task(self._pump(roles, queue))
         try:
             while True:
-                told = await queue.get()
-                if isinstance(told, StoreUnavailable):
-                    raise told
-                yield told
+                item = await queue.get()
+                if isinstance(item, StoreUnavailable):
+                    raise item
+                yield item
         finally:
             self._feeds.remove((loop, queue))
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
 
     def announcements(self) -> Announcements:
-        """The inner store's. It fails by no instruction: nothing is decided by it."""
+        """Return the announcements of the inner store. Instructions do not affect them, because
+        announcements never decide who leads.
+
+        Raises:
+            BadArgument: The inner store keeps no announcements.
+        """
         if not isinstance(self.inner, HasAnnouncements):
             kind = type(self.inner).__name__
             raise BadArgument("store", kind, "a store with announcements")
         return self.inner.announcements()
 
     def records(self, table: str) -> Records:
-        """The inner store's service records, as they are."""
+        """Return the service records of the inner store. Instructions do not affect them.
+
+        Args:
+            table: The name of the table.
+
+        Raises:
+            BadArgument: The inner store keeps no service records.
+        """
         if not isinstance(self.inner, HasRecords):
             kind = type(self.inner).__name__
             raise BadArgument("store", kind, "a store with service records")
         return self.inner.records(table)
 
     async def close(self) -> None:
+        """Cancel the requests under way, and close the inner store."""
         for task in tuple(self._under_way):
             task.cancel()
         await self.inner.close()
 
     def abandon(self) -> None:
+        """Forget everything in a forked child, and let the inner store do the same."""
         self._feeds, self._under_way = [], set()
         self.inner.abandon()
 
-    # -- inside
-    # ------------------------------------------------------------------------------------------------
+    # -- internals ---------------------------------------------------------------------------------
 
     async def _pump(
         self, roles: Collection[str] | None, queue: asyncio.Queue[Lease | StoreUnavailable]
@@ -227,19 +284,19 @@ class FaultyStore:
     ) -> T | Failure:
         self.calls.append(name)
         waiting = self._next[name]
-        trouble = waiting.popleft() if waiting else self._always.get(name)
-        if trouble is None:
+        instruction = waiting.popleft() if waiting else self._always.get(name)
+        if instruction is None:
             return await perform()
-        if trouble.fault is Fault.NOT_DONE:
-            return Failure(unknown=False, detail="told to fail")
-        if trouble.fault is Fault.PERMANENT:
-            return Failure(unknown=False, detail="told to refuse", permanent=True)
-        if trouble.fault is Fault.RAISES:
-            raise RuntimeError("told to raise")
-        if trouble.fault is Fault.UNKNOWN_NOT_DONE:
-            return Failure(unknown=True, detail="told to be lost")
-        # The request goes its own way: who gives it up, or is cancelled, does not call it back.
-        way = asyncio.ensure_future(_travel(trouble, perform))
+        if instruction.fault is Fault.NOT_DONE:
+            return Failure(unknown=False, detail="FaultyStore: not done")
+        if instruction.fault is Fault.PERMANENT:
+            return Failure(unknown=False, detail="FaultyStore: access denied", permanent=True)
+        if instruction.fault is Fault.RAISES:
+            raise RuntimeError("FaultyStore: a defect of the store")
+        if instruction.fault is Fault.UNKNOWN_NOT_DONE:
+            return Failure(unknown=True, detail="FaultyStore: the request was lost")
+        # The request is a task of its own: a caller that gives up or is cancelled does not stop it.
+        way = asyncio.ensure_future(_travel(instruction, perform))
         kept = cast("asyncio.Future[object]", way)
         self._under_way.add(kept)
         way.add_done_callback(lambda _: self._under_way.discard(kept))
@@ -247,15 +304,19 @@ class FaultyStore:
         if not way.done():
             return Failure(unknown=True, detail="no answer in time")
         outcome = way.result()
-        return Failure(unknown=True, detail="told to lose the answer") if trouble.fault else outcome
+        return (
+            Failure(unknown=True, detail="FaultyStore: the answer was lost")
+            if instruction.fault
+            else outcome
+        )
 
 
-async def _travel(trouble: Instruction, perform: Callable[[], Awaitable[T]]) -> T:
-    if trouble.fault is Fault.HANG:
+async def _travel(instruction: Instruction, perform: Callable[[], Awaitable[T]]) -> T:
+    if instruction.fault is Fault.HANG:
         await asyncio.Event().wait()
-    await asyncio.sleep(trouble.before)
+    await asyncio.sleep(instruction.before)
     outcome = await perform()
-    await asyncio.sleep(trouble.after)
+    await asyncio.sleep(instruction.after)
     return outcome
 
 

@@ -79,3 +79,16 @@ def test_production_code_leads_a_day_in_a_moment() -> None:
                 return lead.term.token
 
     assert run(main) == 2
+
+
+def test_time_never_goes_back_when_a_turn_ends_after_the_end_of_a_run() -> None:
+    world = World()
+    times: list[float] = []
+    try:
+        machine = world.machine("a")
+        machine.pause(1.0)
+        machine.do(lambda: times.append(world.time))
+        world.run(1.0)
+        assert times and world.time >= times[0] > 1.0
+    finally:
+        world.close()

@@ -1,5 +1,5 @@
-"""Writes a history while something runs: what a store was asked and said, and who believed that it
-leads."""
+"""Records a history while something runs: the requests that a store gets, what it answers, and who
+believes that it leads."""
 
 from __future__ import annotations
 
@@ -16,33 +16,51 @@ from coord.testing.history import History
 
 
 class RecordingStore:
-    """Wraps any store: each request of each role is an operation of `process` in the history."""
+    """Wraps any store and records each request for each role as an operation.
+
+    Announcements, service records, past terms and feeds are those of the inner store. They are not
+    recorded, because nothing is decided by them.
+
+    Args:
+        inner: The store to wrap.
+        history: Where to record the operations.
+        process: The name of the process that makes the requests.
+    """
 
     def __init__(self, inner: Store, history: History, process: str) -> None:
         self.inner, self.history, self.process = inner, history, process
 
     @property
     def url(self) -> str:
+        """The URL of the inner store."""
         return self.inner.url
 
     @property
     def max_clock_skew(self) -> float | None:
+        """The clock skew that the inner store allows for, in seconds; None if it is not known."""
         return self.inner.max_clock_skew
 
     async def open(self, timeout: float) -> None:
+        """Open the inner store."""
         await self.inner.open(timeout)
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
-        return (await self._record([claim], self._one(self.inner.claim(claim, timeout))))[0]
+        """Claim a role, and record it."""
+        return (await self._record([claim], self._as_list(self.inner.claim(claim, timeout))))[0]
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
+        """Renew leases, and record each of them."""
         return await self._record(renewals, self.inner.renew(renewals, timeout))
 
     async def release(self, release: Release, timeout: float) -> Result:
-        return (await self._record([release], self._one(self.inner.release(release, timeout))))[0]
+        """Release a role, and record it."""
+        return (await self._record([release], self._as_list(self.inner.release(release, timeout))))[
+            0
+        ]
 
     def begin(self, operation: Operation, timeout: float) -> Coroutine[Any, Any, Result] | None:
-        """Recorded before it is sent; as not done where the inner store cannot send at once."""
+        """Record the operation, and send it at once if the inner store can. If it cannot, record
+        that the operation was not done, and return None."""
         send = getattr(self.inner, "begin", None)
         if send is None or not isinstance(operation, (Claim, Release)):
             return None
@@ -63,52 +81,66 @@ class RecordingStore:
         return result
 
     def announcements(self) -> Announcements:
-        """Not recorded, either."""
+        """Return the announcements of the inner store; they are not recorded.
+
+        Raises:
+            BadArgument: The inner store keeps no announcements.
+        """
         if not isinstance(self.inner, HasAnnouncements):
             kind = type(self.inner).__name__
             raise BadArgument("store", kind, "a store with announcements")
         return self.inner.announcements()
 
     def records(self, table: str) -> Records:
-        """The inner store's service records, as they are."""
+        """Return the service records of the inner store; they are not recorded.
+
+        Args:
+            table: The name of the table.
+
+        Raises:
+            BadArgument: The inner store keeps no service records.
+        """
         if not isinstance(self.inner, HasRecords):
             kind = type(self.inner).__name__
             raise BadArgument("store", kind, "a store with service records")
         return self.inner.records(table)
 
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
-        """Not recorded: nothing is decided by it."""
+        """Read past terms from the inner store; this is not recorded."""
         return await self.inner.past(roles, timeout)
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
+        """Read rows, and record a read for each role; nothing if `roles` is None."""
         keys = {role: self.history.invoke(self.process, "read", role) for role in roles or ()}
-        rows = await self.inner.read(
-            roles, timeout
-        )  # a read that fails, or is cancelled, stays without an outcome
-        found = {row.role: row for row in rows}
+        # A read that fails or is cancelled stays in the history without an outcome.
+        rows = await self.inner.read(roles, timeout)
+        by_role = {row.role: row for row in rows}
         for role, key in keys.items():
-            self.history.ok(key, row=list(found.get(role, Lease(role)).revision))
+            self.history.ok(key, row=list(by_role.get(role, Lease(role)).revision))
         return rows
 
     def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
+        """Return the feed of the inner store; it is not recorded."""
         return self.inner.watch(roles)
 
     async def close(self) -> None:
+        """Close the inner store."""
         await self.inner.close()
 
     def abandon(self) -> None:
+        """Let the inner store forget everything, in a forked child."""
         self.inner.abandon()
 
     @staticmethod
-    async def _one(asked: Any) -> Sequence[Result]:
-        return [await asked]
+    async def _as_list(pending: Any) -> Sequence[Result]:
+        return [await pending]
 
     async def _record(
-        self, operations: Iterable[Claim | Renew | Release], asked: Any
+        self, operations: Iterable[Claim | Renew | Release], pending: Any
     ) -> Sequence[Result]:
-        keys = [invoked(self.history, self.process, one) for one in operations]
+        keys = [invoked(self.history, self.process, operation) for operation in operations]
         try:
-            results: Sequence[Result] = await asked
+            results: Sequence[Result] = await pending
         except BaseException:
             for key in keys:
                 self.history.unknown(key)
@@ -119,26 +151,26 @@ class RecordingStore:
 
 
 def invoked(history: History, process: str, operation: Claim | Renew | Release) -> tuple[str, int]:
-    """Record that a swap was sent."""
+    """Record that a swap was sent, and return the key of the operation."""
     name = type(operation).__name__.lower()
-    given: dict[str, Any] = {"holder": operation.holder, "beat": operation.beat}
+    fields: dict[str, Any] = {"holder": operation.holder, "beat": operation.beat}
     if isinstance(operation, Claim):
         expected = None if operation.expected is None else list(operation.expected)
-        given.update(
+        fields.update(
             expected=expected,
             takeover=operation.takeover,
             skew=operation.skew,
             floor=operation.floor,
         )
     else:
-        given["token"] = operation.token
+        fields["token"] = operation.token
         if isinstance(operation, Release):
-            given.update(linger=operation.linger, to=operation.to)
-    return history.invoke(process, name, operation.role, **given)
+            fields.update(linger=operation.linger, to=operation.to)
+    return history.invoke(process, name, operation.role, **fields)
 
 
 def answered(history: History, key: tuple[str, int], result: Result) -> None:
-    """Record what came of it."""
+    """Record the outcome of the operation with that key."""
     if not isinstance(result, Failure):
         history.ok(key, applied=result.applied, row=list(result.lease.revision))
     elif result.unknown:
@@ -148,7 +180,7 @@ def answered(history: History, key: tuple[str, int], result: Result) -> None:
 
 
 class Held(Protocol):
-    """A leadership, of either kind."""
+    """A leadership, with or without asyncio."""
 
     @property
     def role(self) -> str: ...
@@ -158,8 +190,16 @@ class Held(Protocol):
 
 
 def look(history: History, process: str, leadership: Held) -> Term | None:
-    """Record one look at whether `process` believes that it leads. Give each candidate a name of
-    its own."""
+    """Record whether `process` believes that it leads at this moment.
+
+    Args:
+        history: Where to record it.
+        process: The name of the candidate. Each candidate needs a name of its own.
+        leadership: The leadership to look at.
+
+    Returns:
+        The current term; None if it does not lead.
+    """
     key = history.invoke(process, "held", leadership.role)
     term = leadership.held
     history.ok(key, token=None if term is None else term.token)

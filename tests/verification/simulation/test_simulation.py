@@ -175,6 +175,22 @@ def test_concurrent_claimants() -> None:
     )
 
 
+def test_an_edit_after_a_turn_at_the_very_end_of_a_run_is_not_earlier_than_the_turn() -> None:
+    """A history was malformed: a turn of a loop ended after the end of the run, and the next event
+    was recorded with the time at which the run should have ended."""
+    machine = ConcurrentClaimants()
+    machine.begin(claimants=2, seed=0, skew=0.0, ttl=30.0)
+    try:
+        machine.a_machine_sleeps(seconds=1.0, who=0)
+        machine.time_passes(seconds=1.0)
+        machine.a_row_is_deleted_or_its_token_rolled_back(back=0)
+    finally:
+        machine.teardown()
+    assert machine.scene is not None
+    times = [event.at for event in machine.scene.history.events]
+    assert times == sorted(times)
+
+
 @pytest.mark.parametrize("first", [0, 1_000])
 def test_random_scenes(first: int) -> None:
     for seed in range(first, first + 12):
