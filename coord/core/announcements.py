@@ -23,7 +23,7 @@ class Announcement:
     it.
 
     `body` is what JSON can hold. It stands for `ttl` seconds from when it was posted, by the
-    store's clock. A `loud` one is told at once to all who watch the board. `posted_at` is wall time
+    store's clock. An `urgent` one is told at once to all who watch the board. `posted_at` is wall time
     (seconds since 1970), for people; `remaining` is in seconds, by the store's clock when it was
     read. Both are the store's to fill in."""
 
@@ -32,7 +32,7 @@ class Announcement:
     kind: str
     body: Mapping[str, Any] = field(hash=False)
     ttl: float
-    loud: bool = False
+    urgent: bool = False
     posted_at: float = 0.0
     remaining: float = 0.0
 
@@ -56,7 +56,7 @@ class Candidate:
     since: float = 0.0
 
     def notice(self, ttl: float) -> Announcement:
-        """What it posts; loud where its priority is above 0, so that a leader hears of it."""
+        """What it posts; urgent where its priority is above 0, so that a leader hears of it."""
         body = {
             "candidate": self.candidate,
             "info": dict(self.info),
@@ -114,7 +114,7 @@ def decode_announcement(
     kind: object,
     body: object,
     ttl: object,
-    loud: object,
+    urgent: object,
     posted_at: object,
     left: float,
 ) -> Announcement | None:
@@ -136,11 +136,11 @@ def decode_announcement(
     if not isinstance(said, dict):
         return None
     at = float(posted_at) if is_number(posted_at) else 0.0
-    return Announcement(key, role, kind, said, float(ttl), bool(loud), at, min(left, float(ttl)))
+    return Announcement(key, role, kind, said, float(ttl), bool(urgent), at, min(left, float(ttl)))
 
 
 # -- What the leader of a role may be asked: to step down, or to hand the role to a certain
-# candidate. It is asked by a loud notice on the board, and does it itself, by the way of every
+# candidate. It is asked by an urgent announcement, and does it itself, by the way of every
 # step-down: first the work ends, then the lease is released. Nobody else's lease is ever written.
 # An order names the term that it means, so that one which comes late does not hit the next leader.
 #
@@ -167,7 +167,7 @@ class HandoverRequest:
         """The order, to be posted; `ttl` is the lease's."""
         body = {"token": self.token, "to": self.to, "by": self.by, "cooldown": self.cooldown}
         return Announcement(
-            self.key, self.role, REQUEST, body, max(STANDS_FOR * ttl, AT_LEAST), loud=True
+            self.key, self.role, REQUEST, body, max(STANDS_FOR * ttl, AT_LEAST), urgent=True
         )
 
     @classmethod

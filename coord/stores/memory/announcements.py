@@ -51,7 +51,7 @@ class MemoryAnnouncements:
                     remaining=one.ttl,
                 )
                 self._rows[one.key] = (posted, self._now() + one.ttl)
-                if one.loud:
+                if one.urgent:
                     for tell in self._watchers:
                         tell(posted)
             waiting = [one.role for one, _ in self._rows.values() if one.kind == CANDIDATE]
@@ -75,7 +75,7 @@ class MemoryAnnouncements:
 
         with self._lock:
             self._watchers.append(tell)
-            present = [one for one in self._standing() if one.loud]
+            present = [one for one in self._standing() if one.urgent]
         try:
             for notice in present:
                 yield notice

@@ -149,7 +149,7 @@ class RethinkDBAnnouncements:
 
 
 def _row(one: Announcement) -> dict[str, Any]:
-    fields = {"role": one.role, "kind": one.kind, "ttl": one.ttl, "loud": one.loud}
+    fields = {"role": one.role, "kind": one.kind, "ttl": one.ttl, "loud": one.urgent}
     return {"id": one.key, **fields, "body": announcements.encode_body(one.body)}
 
 

@@ -54,7 +54,7 @@ class SQLiteAnnouncements:
                         one.kind,
                         text,
                         one.ttl,
-                        one.loud,
+                        one.urgent,
                         wall,
                         now + one.ttl,
                         boot,
