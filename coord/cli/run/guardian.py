@@ -31,8 +31,9 @@ from coord.runtime.clock import total_seconds
 LEFTOVERS_WAIT = 1.0
 """Seconds that the rest of the group may take to end after COMMAND has ended by itself."""
 SLICE = 0.25
-"""Seconds that one select() takes at most while COMMAND runs: unlike the deadline, it does not count
-suspend."""
+"""Seconds that one select() takes at most while COMMAND runs.
+
+Unlike the deadline, select() does not count suspend."""
 POLL = 0.02
 """Seconds between two checks whether the group has ended. There is no event for that."""
 
@@ -73,7 +74,10 @@ class Guardian:
         self.over = False
 
     def watch(self) -> None:
-        """Obey commands until COMMAND and its group have ended, or the runner ends before the start."""
+        """Obey commands until COMMAND and its group have ended.
+
+        It also returns if the runner ends before COMMAND was started.
+        """
         self._woken, wake = os.pipe()
         os.set_blocking(self._woken, False)
         os.set_blocking(wake, False)

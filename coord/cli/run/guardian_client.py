@@ -1,4 +1,7 @@
-"""The runner's side of the guardian: it sends commands, reads reports, and replaces a dead guardian."""
+"""The runner's side of the guardian: it sends commands and reads reports.
+
+If the guardian fails, it kills COMMAND itself.
+"""
 
 from __future__ import annotations
 

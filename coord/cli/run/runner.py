@@ -58,7 +58,8 @@ ANNOUNCE_AFTER = 0.3
 class Standby:
     """Waits for the role on a thread of its own, from its creation on.
 
-    It calls `tell` when it has set `answered`. Then `term` is set, or `why_not()` prints the reason.
+    It calls `tell` when it has set `answered`. Then `term` is set, or `why_not()` prints the
+    reason.
     """
 
     def __init__(
@@ -97,8 +98,7 @@ class Standby:
         self._tell()
 
     def why_not(self) -> int:
-        """Say why we do not have the role, because of its leader or because of the store; the exit
-        status."""
+        """Print why this process is not the leader, and return the exit status."""
         err = self._error
         if err is not None and not isinstance(err, CoordError):
             raise err
@@ -208,7 +208,10 @@ class Runner:
         return None if standby.term is not None else standby.why_not()
 
     def _work(self, term: Term) -> int:
-        """Run COMMAND while this process leads, until its group has ended. Return the exit status."""
+        """Run COMMAND while this process leads, and return the exit status.
+
+        COMMAND and its group have ended by then.
+        """
         guarded = self.guarded
         deadline = term.deadline
         guarded.start(
@@ -297,7 +300,7 @@ class Runner:
         return status
 
     def _until_ended(self, term: Term, reason: LossReason) -> None:
-        """Block `on_lost` until COMMAND has ended, so that the lease is released after that (rule 3)."""
+        """Block `on_lost` until COMMAND has ended: only then is the lease released (rule 3)."""
         self._ended.wait()
 
     def _leave(self, within: float) -> bool:

@@ -28,7 +28,10 @@ _WAKE = 0
 
 
 class SignalInbox:
-    """Receives the signals of this process in order, through a pipe, so that they interrupt nothing."""
+    """Receives the signals of this process through a pipe, in order.
+
+    So they interrupt nothing.
+    """
 
     def __init__(self, guarded: GuardianClient) -> None:
         self._guarded = guarded
@@ -45,7 +48,11 @@ class SignalInbox:
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
 
     def wait(self, seconds: float | None) -> None:
-        """Wait for an event, at most `seconds` (None: no limit), and read the reports that arrived."""
+        """Wait for an event, and read the reports that arrived.
+
+        Args:
+            seconds: The maximum wait; None means no limit.
+        """
         reports = self._guarded.fileno()
         awaited = (
             [self._woken] if self._guarded.gone else [self._woken, reports]
