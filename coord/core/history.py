@@ -58,7 +58,7 @@ def short_info(info: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def end_of_term(row: Lease, asked: Claim | Release, wall: float) -> tuple[float, str, str]:
-    """Return when and why the term in `row` ends, and who asked, if `asked` is applied at `wall`."""
+    """Return when and why the term in `row` ends, and who asked, if `asked` is applied now."""
     if isinstance(asked, Release):
         return wall, asked.reason, asked.by
     reason = _EXPIRED
