@@ -70,11 +70,11 @@ def test_status_history_candidates(pair: tuple[Runs, coord.Coordinator]) -> None
     assert "leads" in out
     assert runs.answer("history", "no", "--url", runs.url)[:2] == (
         0,
-        f"nothing is known of 'no' on {runs.url}\n",
+        f"'no' has no history on {runs.url}\n",
     )
     assert runs.answer("candidates", "no", "--url", runs.url)[:2] == (
         0,
-        f"nobody waits for 'no' on {runs.url}\n",
+        f"no candidate waits for 'no' on {runs.url}\n",
     )
 
 

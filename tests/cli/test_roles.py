@@ -112,7 +112,7 @@ def test_leader_and_status(runs: Runs) -> None:
     assert runs.answer("leader", "job", "--url", runs.url, "--json")[:2] == (1, "null\n")
     assert runs.answer("status", "--url", runs.url) == (
         0,
-        f"nobody leads anything on {runs.url}\n",
+        f"no role on {runs.url} has a leader\n",
         "",
     )
     assert runs.answer("status", "--url", runs.url, "--json")[:2] == (0, "[]\n")
