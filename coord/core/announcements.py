@@ -1,5 +1,7 @@
-"""What is written on the board beside the leases, where candidates and operators tell each other
-things."""
+"""Announcements beside the leases: candidates that wait, and requests to leaders.
+
+They never decide who leads. Rows may be written by anybody, so malformed ones are ignored.
+"""
 
 from __future__ import annotations
 
@@ -12,33 +14,34 @@ from coord.core.lease import MAX_TOKEN
 from coord.core.validation import is_number
 
 CANDIDATE = "candidate"
-"""The kind of a notice by which a candidate that waits says so (`coord/core/announcements.py`)."""
+"""The kind of an announcement of a candidate that waits."""
 REQUEST = "request"
-"""The kind of a notice by which somebody asks something of a role's leader."""
+"""The kind of an announcement that asks the leader of a role to hand it over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """One notice about `role`. Whoever posts another under the same `key` (1 to 127 bytes) replaces
-    it.
+    """One announcement about `role`.
 
-    `body` is what JSON can hold. It stands for `ttl` seconds from when it was posted, by the
-    store's clock. A `loud` one is told at once to all who watch the board. `posted_at` is wall time
-    (seconds since 1970), for people; `remaining` is in seconds, by the store's clock when it was
-    read. Both are the store's to fill in."""
+    Attributes:
+        key: 1 to 127 bytes. A later announcement with the same key replaces this one.
+        role: The role.
+        kind: `CANDIDATE` or `REQUEST`.
+        body: A mapping that JSON can hold.
+        ttl: Seconds that it lasts after it was posted, by the store's clock.
+        urgent: Whether the store shows it at once to everybody who watches.
+        posted_at: Seconds since 1970, for people. The store sets it.
+        remaining: Seconds until it expires, by the store's clock. The store sets it.
+    """
 
     key: str
     role: str
     kind: str
     body: Mapping[str, Any] = field(hash=False)
     ttl: float
-    loud: bool = False
+    urgent: bool = False
     posted_at: float = 0.0
     remaining: float = 0.0
-
-
-# -- A candidate that waits for its role, as the board shows it to people. Those who lead are in
-# their lease instead.
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class Candidate:
     since: float = 0.0
 
     def notice(self, ttl: float) -> Announcement:
-        """What it posts; loud where its priority is above 0, so that a leader hears of it."""
+        """What it posts; urgent where its priority is above 0, so that a leader hears of it."""
         body = {
             "candidate": self.candidate,
             "info": dict(self.info),
@@ -85,26 +88,23 @@ class Candidate:
 
 
 def key_prefix(role: str) -> str:
-    """What the keys of all candidates for a role begin with. A digest: with the role in it a key
-    could be too long."""
-    import hashlib  # slow to import, and one that leads at once has no place among those that wait
+    """Return the prefix of the keys of all candidates for a role.
+
+    It is a digest, because a key with the role itself could be too long.
+    """
+    import hashlib  # It is slow to import, and a candidate that leads at once does not need it.
 
     return f"{hashlib.blake2b(role.encode(), digest_size=10).hexdigest()} "
 
 
 def by_priority(notices: Iterable[Announcement]) -> list[Candidate]:
-    """The candidates among them: the highest priority first, then who has waited longest."""
+    """Return the candidates among announcements: the highest priority first, then the longest wait."""
     found = (one for notice in notices if (one := Candidate.of(notice)) is not None)
     return sorted(found, key=lambda one: (-one.priority, one.since, one.candidate))
 
 
-# -- What a stored notice means. Total: a row that somebody wrote by hand may hold anything, and is
-# then left out.
-
-
 def encode_body(body: Mapping[str, Any]) -> str:
-    """A body as it is stored: a text, in ASCII, so that a store finds nothing in it that would mean
-    something."""
+    """Return a body as it is stored: JSON in ASCII, in which no store interprets anything."""
     return json.dumps(dict(body), allow_nan=False, separators=(",", ":"))
 
 
@@ -114,12 +114,22 @@ def decode_announcement(
     kind: object,
     body: object,
     ttl: object,
-    loud: object,
+    urgent: object,
     posted_at: object,
     left: float,
 ) -> Announcement | None:
-    """The notice that these columns hold, `left` seconds before it runs out; None where they hold
-    none."""
+    """Return the announcement in these columns; None if they are malformed.
+
+    Args:
+        key: The column of that name, as are `role` to `posted_at`.
+        role: See `key`.
+        kind: See `key`.
+        body: The text that `encode_body` wrote.
+        ttl: See `key`.
+        urgent: See `key`.
+        posted_at: Seconds since 1970.
+        left: Seconds until it expires, by the store's clock.
+    """
     if not (
         isinstance(key, str)
         and isinstance(role, str)
@@ -136,19 +146,21 @@ def decode_announcement(
     if not isinstance(said, dict):
         return None
     at = float(posted_at) if is_number(posted_at) else 0.0
-    return Announcement(key, role, kind, said, float(ttl), bool(loud), at, min(left, float(ttl)))
+    return Announcement(key, role, kind, said, float(ttl), bool(urgent), at, min(left, float(ttl)))
 
 
 # -- What the leader of a role may be asked: to step down, or to hand the role to a certain
-# candidate. It is asked by a loud notice on the board, and does it itself, by the way of every
+# candidate. It is asked by an urgent announcement, and does it itself, by the way of every
 # step-down: first the work ends, then the lease is released. Nobody else's lease is ever written.
 # An order names the term that it means, so that one which comes late does not hit the next leader.
 #
 
-STANDS_FOR, AT_LEAST = 2.0, 60.0
-"""An order stands for so many ttls of the lease, and so many seconds: a leader that lost its feed
-listens again within ten, and the clocks of two nodes, by which a notice runs out, may be half a
-minute apart. It is for one term, so its standing longer does no harm."""
+LIFETIME_TTLS, MIN_LIFETIME = 2.0, 60.0
+"""A request lasts this many ttls of the lease, and at least this many seconds.
+
+A leader that lost its feed listens again within ten seconds, and the clocks of two database nodes
+may differ by half a minute. A request is for one term, so a long lifetime does no harm.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +176,10 @@ class HandoverRequest:
     key: str = ""
 
     def announcement(self, ttl: float) -> Announcement:
-        """The order, to be posted; `ttl` is the lease's."""
+        """Return the announcement to post; `ttl` is the ttl of the lease, in seconds."""
         body = {"token": self.token, "to": self.to, "by": self.by, "cooldown": self.cooldown}
         return Announcement(
-            self.key, self.role, REQUEST, body, max(STANDS_FOR * ttl, AT_LEAST), loud=True
+            self.key, self.role, REQUEST, body, max(LIFETIME_TTLS * ttl, MIN_LIFETIME), urgent=True
         )
 
     @classmethod
@@ -189,14 +201,16 @@ class HandoverRequest:
         )
 
 
-# -- When a leader gives way: to an order, or to a candidate that is preferred to it. Decides; does
-# nothing.
-
-
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """Hand over now: to that candidate, or to anybody. `key` is of the notice that has been heeded,
-    `rest` in seconds (None: as for any step-down)."""
+    """The decision to hand the role over now.
+
+    Attributes:
+        to: The id of the next leader; None means any candidate.
+        by: Who asked.
+        key: The key of the request; "" if a higher priority is the reason.
+        rest: Seconds that the leader waits before it is a candidate again; None means the default.
+    """
 
     to: str | None
     by: str
@@ -245,5 +259,5 @@ posted."""
 
 
 def counted_roles(notices: Sequence[Announcement]) -> list[str]:
-    """The roles whose candidates a post of these counts."""
+    """Return the roles whose candidates a store counts when it posts these announcements."""
     return sorted({one.role for one in notices if one.kind == CANDIDATE})[:MAX_COUNTED_ROLES]

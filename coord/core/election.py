@@ -204,9 +204,6 @@ class Election:
     _stored_info: Mapping[str, Any] | None = None
     _events: tuple[Event, ...] = ()
 
-    # -- what the shell asks
-    # ------------------------------------------------------------------------------------
-
     def leads(self, now: Instant) -> bool:
         """Rule 6: the clock decides."""
         return self.phase is Phase.LEADING and now.total < self.deadline
@@ -264,8 +261,9 @@ class Election:
             wait = min(observed, self._store_expiry + self.takeover_delay - now.total)
         if self.observed.holder == self.candidate or self._try_now or wait <= 0:
             takeover = now.awake >= self._observed_at + self.observed.ttl
-            # One that was asked to try now knows less than it may be told: like a first claim, it
-            # expects nothing.
+            # `try_now` is used when somebody knows more than we do (a handover,
+            # `unique_service`), so our last observation may be old. Claim without an expected
+            # revision; the answer shows the row.
             prompted, self._try_now = self._try_now, False
             return self._claim(
                 None if prompted and not takeover else self.observed.revision, takeover
@@ -312,7 +310,7 @@ class Election:
             self._try_now = True  # the store shall say whether that is so
 
     def lose(self, reason: LossReason) -> None:
-        """End the term as if its deadline had passed, for `reason`; for test kits. Only while leading."""
+        """End the term as if its deadline had passed, for `reason`; for test kits, while leading."""
         self._lose(reason, Cue.DEADLINE)
 
     def try_now(self, *, skip_cooldown: bool = False) -> None:
@@ -379,9 +377,6 @@ class Election:
         self._expire(now)
         if self.phase is Phase.LEADING:
             self._lose(LossReason.EXPIRED, Cue.DEADLINE)
-
-    # -- inside
-    # -------------------------------------------------------------------------------------------------
 
     def _go(self, cue: Cue) -> None:
         try:

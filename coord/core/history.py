@@ -1,11 +1,11 @@
-"""The terms of a role, as its store remembers them: who led, when, under which token, why it ended,
-who asked.
+"""The history of a role: its last terms, with holder, token, times and the reason of the end.
 
-The last `KEPT` terms of a role stand in its own row and are written by the very swaps that change
-the lease: a claim closes what it replaces and opens its own, a release closes its own. So a term is
-in the history when, and only when, its claim was applied. A holder that loses its lease cannot
-write, so the next claim closes the term for it, as `expired`; where it is the same candidate that
-claims again, it says why it had lost (`Claim.lost`)."""
+The row of the role contains its last `MAX_TERMS` terms. The swaps that change the lease also write
+them: a claim closes the term that it replaces and begins its own, and a release closes its own. So
+a term is in the history exactly if its claim was applied. A holder that loses its lease cannot
+write, so the next claim closes its term as `expired`. If the same candidate claims again, it knows
+the real reason and writes that (`Claim.lost`).
+"""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ from coord.core.operations import Claim, Release
 from coord.core.validation import is_number
 
 MAX_TERMS = 16
-"""Terms of a role that its row remembers, the one that lasts included."""
+"""Terms that a row contains, including the current one."""
 MAX_INFO_LENGTH = 256
-"""Characters of JSON up to which the info of a holder is kept with its term; a longer one is left
-out."""
+"""Characters of JSON that the info of a term may have; a longer info is left out."""
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _EXPIRED = LossReason.EXPIRED.value
@@ -54,13 +53,12 @@ class PastTerm:
 
 
 def short_info(info: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of a holder's info: all of it, or nothing where it is long."""
+    """Return the info of a holder for its term: all of it, or nothing if it is too long."""
     return dict(info) if not info or len(_encode(dict(info))) <= MAX_INFO_LENGTH else {}
 
 
 def end_of_term(row: Lease, asked: Claim | Release, wall: float) -> tuple[float, str, str]:
-    """The end of the term that lasts in `row` when `asked` is applied to it at `wall`: when, why,
-    and who asked."""
+    """Return when and why the term in `row` ends, and who asked, if `asked` is applied now."""
     if isinstance(asked, Release):
         return wall, asked.reason, asked.by
     reason = _EXPIRED
@@ -70,13 +68,13 @@ def end_of_term(row: Lease, asked: Claim | Release, wall: float) -> tuple[float,
 
 
 def new_entry(asked: Claim, token: int, wall: float) -> Entry:
-    """The term that begins when `asked` is applied at `wall`, with the new `token`."""
+    """Return the term that begins with `token` if `asked` is applied at `wall`."""
     opened = {"token": token, "holder": asked.holder, "info": short_info(asked.info), "since": wall}
     return {**opened, "until": None, "reason": "", "by": ""}
 
 
 def close_last(entries: Sequence[Entry], until: float, reason: str, by: str) -> list[Entry]:
-    """The entries once the term that lasts, if there is one, has ended."""
+    """Return the entries after the current term, if there is one, has ended."""
     if not entries or entries[-1]["until"] is not None:
         return list(entries)
     return [*entries[:-1], {**entries[-1], "until": until, "reason": reason, "by": by}]
@@ -85,7 +83,7 @@ def close_last(entries: Sequence[Entry], until: float, reason: str, by: str) -> 
 def after_swap(
     entries: Sequence[Entry], row: Lease, asked: Claim | Release, now: Lease, wall: float
 ) -> list[Entry]:
-    """The entries once `asked` has made `now` of `row`, at `wall`."""
+    """Return the entries after `asked` has changed `row` into `now`, at `wall`."""
     entries = close_last(entries, *end_of_term(row, asked, wall))
     return (
         [*entries, new_entry(asked, now.token, wall)][-MAX_TERMS:]
@@ -95,13 +93,12 @@ def after_swap(
 
 
 def parse(role: str, entries: object) -> list[PastTerm]:
-    """What a stored list says, newest first. Total: what somebody wrote there by hand is passed
-    over."""
+    """Return the terms in a stored list, newest first. Malformed entries are ignored."""
     listed = entries if isinstance(entries, list) else []
     found = [
         entry
         for one in listed
-        if (entry := one if isinstance(one, Mapping) else _told(one)) is not None
+        if (entry := one if isinstance(one, Mapping) else _parse_lines(one)) is not None
     ]
     seen = [
         _term(role, one, after_swap)
@@ -132,8 +129,7 @@ def _term(role: str, entry: Mapping[str, Any], after: Mapping[str, Any] | None) 
 
 
 def _ended(after: Mapping[str, Any]) -> tuple[float | None, str]:
-    """When and why a term had ended upon which the entry `after` follows: that may say so in its
-    stead."""
+    """Return when and why the term before the entry `after` ended, going by that entry."""
     said = after.get("ended")
     at, reason = said if isinstance(said, list) and len(said) == 2 else (None, None)
     moments = [float(moment) for moment in (at, after.get("since")) if is_number(moment)]
@@ -142,8 +138,8 @@ def _ended(after: Mapping[str, Any]) -> tuple[float | None, str]:
     ) else LossReason.EXPIRED.value
 
 
-def _told(text: object) -> dict[str, Any] | None:
-    """A term that is kept as lines of JSON, of which each says more of it."""
+def _parse_lines(text: object) -> dict[str, Any] | None:
+    """Return the entry in a text of JSON lines, each with more fields; None if it is malformed."""
     entry: dict[str, Any] = {}
     for line in text.split("\n") if isinstance(text, str) else ():
         try:
@@ -151,5 +147,5 @@ def _told(text: object) -> dict[str, Any] | None:
         except (ValueError, RecursionError):
             return None
         if isinstance(said, dict):
-            entry = {**said, **entry}  # what was said first stands: a term ends once
+            entry = {**said, **entry}  # A term ends once, so earlier lines win.
     return entry or None

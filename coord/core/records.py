@@ -1,5 +1,7 @@
-"""Records as JSON text. Datetimes and bytes are written as RethinkDB's wire protocol writes them,
-for every store."""
+"""Service records: their JSON text, and checks of records.
+
+Every store writes datetimes and bytes in the way of RethinkDB's wire protocol.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +21,29 @@ KIND = "$reql_type$"
 
 
 def encode_record(value: object) -> str:
-    """Raises `TypeError` or `ValueError` for what `values.plain` would not let through."""
+    """Return a record as JSON text.
+
+    Raises:
+        TypeError: It contains a value that `storable` refuses.
+        ValueError: It contains NaN or infinity.
+    """
     return json.dumps(
         value, default=_special, allow_nan=False, separators=(",", ":"), ensure_ascii=False
     )
 
 
 def decode_record(text: str) -> Any:
-    """Raises `ValueError` or `TypeError` for what `dump` did not write."""
+    """Return the record that `encode_record` wrote.
+
+    Raises:
+        ValueError: The text is not such a record.
+        TypeError: The text is not such a record.
+    """
     return json.loads(text, object_hook=_plain)
 
 
 def decode(value: Any) -> Any:
-    """The same for JSON that has been parsed already."""
+    """Return a record from JSON that is already parsed."""
     if isinstance(value, dict):
         return _plain({name: decode(item) for name, item in value.items()})
     return [decode(item) for item in value] if isinstance(value, list) else value
@@ -63,14 +75,11 @@ def _plain(found: dict[str, Any]) -> Any:
         try:
             return datetime.fromtimestamp(found["epoch_time"], zone)
         except (ValueError, OverflowError, OSError):
-            return found  # a year that Python does not know
+            return found  # Python does not support this year.
     if kind == "BINARY":
         return base64.b64decode(found["data"])
     return found
 
-
-# -- A service's status as callers give it, checked; and what is wrong with a record that somebody
-# wrote by hand.
 
 MAX_DEPTH = 16
 """RethinkDB's driver takes 20 levels of nesting in a whole query."""
@@ -83,11 +92,10 @@ TOMBSTONE = "unregistered"
 def validate_status(given: object) -> Record:
     """A copy of `status_info` that is fit to be stored, `host` and `pid` filled in. Raises
     `BadArgument`."""
-    allowed = "a dict with string keys and at least role, ttl and load"
+    allowed = "must be a dict with string keys and at least role, ttl and load"
     if not isinstance(given, Mapping):
         raise BadArgument("status_info", type(given).__name__, allowed)
-    # Errors name fields and not the whole of it: a service may say where it is with a password in
-    # it.
+    # Messages name the fields and do not show their values: a value may contain a password.
     if not all(isinstance(name, str) for name in given):
         raise BadArgument(
             "status_info", [name for name in given if not isinstance(name, str)], allowed
@@ -99,7 +107,7 @@ def validate_status(given: object) -> Record:
     validation.role(record["role"], "status_info['role']")
     validation.number(record["ttl"], "status_info['ttl']", low=0, above=True)
     if not is_number(record["load"]):
-        raise BadArgument("status_info['load']", given["load"], "a finite number; lower is better")
+        raise BadArgument("status_info['load']", given["load"], "must be a finite number")
     if record.get("id") is None:
         record.pop("id", None)
     else:
@@ -110,7 +118,7 @@ def validate_status(given: object) -> Record:
         raise BadArgument(
             "status_info['first_heartbeat']",
             given["first_heartbeat"],
-            "a datetime with a time zone, or leave it out",
+            "must be a datetime with a time zone, or None",
         )
     record.pop("last_heartbeat", None)
     record.setdefault("host", socket.gethostname())
@@ -119,59 +127,77 @@ def validate_status(given: object) -> Record:
 
 
 def silence_by_wall_clock(ttl: float, last_heartbeat: object, wall: float) -> float:
-    """Seconds for which a service of before the machine's start was silent, by the wall clock; it
-    is down anyhow."""
+    """Return how many seconds a service from before the last boot has sent no heartbeat.
+
+    The wall clock decides, and the result is at least two ttls, because that service is down.
+    """
     return max(2 * ttl, wall - last_heartbeat) if is_number(last_heartbeat) else 2 * ttl
 
 
 def validate_id(value: object, argument: str = "id") -> str | int:
-    """The id of a record: a string of 1 to 127 bytes in UTF-8 without NUL, or an int."""
-    allowed = f"an id is a string of 1 to {MAX_ID_BYTES} bytes in UTF-8, without NUL, or an int below 2^53"
+    """Return the id of a record: a string of 1 to 127 bytes in UTF-8 without NUL, or an int.
+
+    Raises:
+        BadArgument: It is neither.
+    """
+    allowed = (
+        f"must be a string of 1 to {MAX_ID_BYTES} bytes in UTF-8, without NUL, or an int below 2^53"
+    )
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
         return value
     return validation.name(value, argument, MAX_ID_BYTES, allowed)
 
 
 def storable(value: object, argument: str, depth: int = 0) -> Any:
-    """A deep copy of what every store can hold: JSON, datetimes with a time zone (to the
-    millisecond), bytes."""
+    """Return a deep copy of a value that every store can hold.
+
+    That is JSON, bytes, and datetimes with a time zone, which are cut to milliseconds.
+
+    Raises:
+        BadArgument: It contains another value.
+    """
     if value is None or isinstance(value, (bool, str, bytes)):
         return value
     if isinstance(value, (int, float)):
         if math.isfinite(value):
             return value
-        raise BadArgument(argument, value, "a finite number")
+        raise BadArgument(argument, value, "must be a finite number")
     if isinstance(value, datetime):
         if value.tzinfo is None:
-            raise BadArgument(argument, value, "a datetime with a time zone")
+            raise BadArgument(argument, value, "must be a datetime with a time zone")
         return value.replace(microsecond=value.microsecond // 1000 * 1000)
     if isinstance(value, (list, tuple, Mapping)) and depth >= MAX_DEPTH:
-        raise BadArgument(argument, type(value).__name__, f"at most {MAX_DEPTH} levels of nesting")
+        raise BadArgument(
+            argument, type(value).__name__, f"must have at most {MAX_DEPTH} levels of nesting"
+        )
     if isinstance(value, (list, tuple)):
         return [storable(item, argument, depth + 1) for item in value]
     if isinstance(value, Mapping):
         if not all(isinstance(name, str) and not name.startswith("$reql_") for name in value):
             raise BadArgument(
-                argument, list(value), "a dict with string keys that do not begin with $reql_"
+                argument,
+                list(value),
+                "must be a dict with string keys that do not begin with $reql_",
             )
         return {name: storable(item, argument, depth + 1) for name, item in value.items()}
     raise BadArgument(
         argument,
         value,
-        "None, a bool, number, string, bytes, datetime with a time zone, list or dict",
+        "must be None, a bool, number, string, bytes, datetime with a time zone, list or dict",
     )
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """A finite int or float; a bool is none."""
+    """Return whether `value` is a finite int or float. A bool is not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def problems(record: Mapping[str, Any], now: datetime) -> list[str]:
-    """What is wrong with a stored record, for people; empty for a good one.
+    """Return what is wrong with a stored record, for people; an empty list if it is well-formed.
 
-    The first four kinds keep it out of lookups and purges: it cannot be judged. The others make it
-    look better or worse than it is."""
+    Lookups and purges ignore a record without a valid ttl and last_heartbeat. The other problems
+    make a service look better or worse than it is.
+    """
     if TOMBSTONE in record:
         return []
     found = []
@@ -196,25 +222,24 @@ def problems(record: Mapping[str, Any], now: datetime) -> list[str]:
 
 
 def is_published(record: Mapping[str, Any]) -> bool:
-    """Whether it is a leader that `Records.publish` wrote: a lease's holder and token, which no
-    ancestor writes."""
+    """Return whether `Records.publish` wrote this record, which has the holder and the token."""
     return isinstance(record.get("holder"), str) and is_number(record.get("token"))
 
 
 def abbreviate(value: object) -> str:
-    """A value for a message."""
+    """Return a value for a message, in at most 31 characters if it is long."""
     shown = repr(value)
     return shown if len(shown) <= 40 else f"{shown[:30]}…"
 
 
 def has_valid_times(record: Mapping[str, Any]) -> bool:
-    """Whether its health can be told from its fields."""
+    """Return whether the times of a record are valid, so that its health can be computed."""
     ttl, beat = record.get("ttl"), record.get("last_heartbeat")
     return is_number(ttl) and ttl > 0 and isinstance(beat, datetime) and beat.tzinfo is not None
 
 
 def by_load(record: Mapping[str, Any]) -> tuple[int, float]:
-    """Sort key: the lowest load first; a record without a number for a load comes last."""
+    """Return a sort key: the lowest load first, and records without a valid load last."""
     load = record.get("load")
     return (0, load) if is_number(load) else (1, 0)
 
@@ -223,8 +248,7 @@ Record = dict[str, Any]
 
 
 class RecordWithRemaining(NamedTuple):
-    """A record and the seconds that it stays healthy from now (0 or less: it is down), by the
-    store's clock."""
+    """A record, and the seconds until it is down by the store's clock (0 or less: it is down)."""
 
     record: Record
     remaining: float

@@ -1,5 +1,4 @@
-"""The durations of an election, checked against each other (rule 11), and the two clocks that they
-are measured by."""
+"""The durations of an election, checked against each other (rule 11), and two clocks."""
 
 from __future__ import annotations
 
@@ -14,36 +13,39 @@ from coord.errors import BadArgument
 class Instant(NamedTuple):
     """One reading of two clocks, in seconds.
 
-    `awake` stands still while the machine sleeps (CLOCK_MONOTONIC): a challenger waits by it.
-    `total` goes on (CLOCK_BOOTTIME): a leader's deadline is on it, so that a laptop that slept
-    knows that it lost (rule 7)."""
+    Attributes:
+        awake: Stops while the machine is suspended (CLOCK_MONOTONIC). Followers wait on this clock.
+        total: Continues during suspend (CLOCK_BOOTTIME). The deadline of a leader is on this clock,
+            so that a laptop that was suspended knows that it lost the lease (rule 7).
+    """
 
     awake: float
     total: float
 
     def after(self, seconds: float) -> Instant:
+        """Return the instant `seconds` later on both clocks."""
         return Instant(self.awake + seconds, self.total + seconds)
 
 
 def default_margin(ttl: float) -> float:
-    """max(ttl / 10, 1 s), but never more than a quarter of the ttl."""
+    """Return the default margin in seconds: max(ttl / 10, 1), at most a quarter of the ttl."""
     return min(max(ttl / 10, 1.0), ttl / 4)
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long things take, in seconds.
+    """The durations of an election, in seconds. Create one with `Timing.of`, which checks them.
 
-    ttl: a lease runs this long after a renewal (30)
-    renew_every: a leader renews this often (ttl / 3)
-    attempt_timeout: one request to the store may take this long (ttl / 6)
-    margin: a leader stops believing this long before its lease runs out (max(ttl / 10, 1), at most
-    ttl / 4)
+    `renew_every + 2 * attempt_timeout + margin <= ttl`, so that one renewal may fail and a second
+    one is still in time. client-go checks its durations in the same way (leaderelection.go), for
+    one attempt.
 
-    `renew_every + 2 * attempt_timeout + margin <= ttl`: one renewal may fail, and a second still be
-    in time. Make one with `Timing.of`, which checks; errors are `BadArgument` and print the
-    numbers. The rule is client-go's (leaderelection.go validates its three durations against each
-    other), made for two attempts."""
+    Attributes:
+        ttl: A lease lasts this long after a renewal.
+        renew_every: Time between two renewals.
+        attempt_timeout: Maximum time of one request to the store.
+        margin: A leader stops this long before its lease expires.
+    """
 
     ttl: float
     renew_every: float
@@ -58,8 +60,18 @@ class Timing:
         attempt_timeout: float | None = None,
         margin: float | None = None,
     ) -> Timing:
-        """The durations, in seconds, with the defaults for those that are not given. Raises
-        `BadArgument`."""
+        """Return durations that fit together, in seconds.
+
+        Args:
+            ttl: A lease lasts this long after a renewal.
+            renew_every: Time between two renewals; None means ttl / 3.
+            attempt_timeout: Maximum time of one request to the store; None means ttl / 6.
+            margin: A leader stops this long before its lease expires; None means max(ttl / 10, 1),
+                at most ttl / 4.
+
+        Raises:
+            BadArgument: A duration is invalid, or they do not fit together.
+        """
         ttl = validation.ttl(ttl)
         renew = (
             ttl / 3
@@ -79,10 +91,11 @@ class Timing:
             raise BadArgument(
                 "ttl",
                 ttl,
-                f"renew_every + 2 * attempt_timeout + margin must fit into it: "
+                f"must be at least renew_every + 2 * attempt_timeout + margin: "
                 f"{renew:g} + 2 * {attempt:g} + {spare:g} = {needed:g} s",
             )
-        return _shared(ttl, renew, attempt, spare)
+        return _cached(ttl, renew, attempt, spare)
 
 
-_shared = lru_cache(maxsize=64)(Timing)  # ten thousand roles of one kind have one
+# Ten thousand roles with the same durations share one object.
+_cached = lru_cache(maxsize=64)(Timing)

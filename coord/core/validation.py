@@ -162,7 +162,7 @@ def drain_timeout(value: object, ttl: float) -> float:
 
 
 def min_tenure(value: object, ttl: float) -> float:
-    """Return the minimum time in seconds before a candidate with a higher priority replaces a leader.
+    """Return how long a term lasts at least before a higher priority may end it, in seconds.
 
     Args:
         value: What the caller passed; None means three times `ttl`.

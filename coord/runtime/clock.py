@@ -51,9 +51,6 @@ def boot_id() -> str:
         return ""
 
 
-# -- The clock that leases in a file run out by: the machine's own, and the name of the boot within
-# which it counts.
-
 WALL = "wall"
 """Stands where a boot id would, in rows that were written by wall time."""
 WALL_SKEW = 5.0

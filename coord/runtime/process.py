@@ -1,5 +1,8 @@
-"""Rule 9: a forked child drops every term, connection and id. One counter says in which process we
-are."""
+"""Forks and the end of the process.
+
+A forked child drops every term, connection and id (rule 9). What is held is released when the
+process ends: at a normal end, `sys.exit`, Ctrl-C and SIGTERM.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from types import FrameType
 from typing import NoReturn, Protocol
 
 fork_generation = 0
-"""One up in every forked child. What was made under another epoch belongs to the parent."""
+"""How often this process was forked. Objects of another generation belong to the parent."""
 
 
 class ForkAware(Protocol):
@@ -40,9 +43,6 @@ def _in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
-
-
-# -- What is held goes back when the process ends: at a normal end, `sys.exit`, Ctrl-C and SIGTERM.
 
 
 class ClosesAtExit(Protocol):
@@ -73,7 +73,7 @@ def close_at_exit(leaver: ClosesAtExit) -> None:
 
 
 def exit_on_sigterm() -> None:
-    """Turn SIGTERM into `SystemExit(143)`, where we may and nobody else has."""
+    """Turn SIGTERM into `SystemExit(143)`, unless the application handles SIGTERM itself."""
     if (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -82,7 +82,7 @@ def exit_on_sigterm() -> None:
 
 
 def cancel_close_at_exit(leaver: ClosesAtExit) -> None:
-    """It was closed, and holds nothing."""
+    """Undo `close_at_exit`: the object was closed."""
     _leavers.discard(leaver)
 
 

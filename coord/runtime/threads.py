@@ -1,4 +1,4 @@
-"""Something that happens once, and can be waited for from threads and from coroutines alike."""
+"""A latch that threads and coroutines can wait for, and threads for callbacks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Latch:
         return f"<Latch {'set' if self._set else 'not set'}>"
 
     def is_set(self) -> bool:
-        """Whether it has happened."""
+        """Return whether `set` was called."""
         return self._set
 
     def set(self) -> None:
@@ -92,10 +92,6 @@ class Latch:
             self._actions = tuple(one for one in self._actions if one is not action)
 
 
-# -- Threads for callbacks. One with nothing left to do is kept for the next: to wake it takes a
-# tenth of starting one. At most one is kept, whatever the number of roles; all are daemons.
-#
-
 Work = Callable[[], None]
 _Inbox = queue.SimpleQueue[tuple[Work, str]]
 
@@ -105,7 +101,10 @@ atomic: no lock is needed, which a fork might leave taken."""
 
 
 def start_thread_soon(work: Work, name: str) -> None:
-    """Run it, at once, in a thread that has this name meanwhile. It must not raise."""
+    """Run `work` at once, in a daemon thread with this name. It must not raise.
+
+    One idle thread is kept for the next call, because to wake it takes a tenth of starting one.
+    """
     while _kept:
         try:
             epoch, inbox = _kept.pop()
@@ -118,7 +117,7 @@ def start_thread_soon(work: Work, name: str) -> None:
 
 
 def warm_up() -> None:
-    """See that a thread is kept, for somebody who will want it and cannot wait then."""
+    """Start the idle thread now, so that the next `start_thread_soon` is quick."""
     if not any(epoch == process.fork_generation for epoch, _ in tuple(_kept)):
         _start(lambda: None, "coord spare")
 

@@ -1,5 +1,4 @@
-"""Waiting for something, but not for ever, without a task of its own, and without a cancellation
-that gets lost."""
+"""Timeouts, deadlines and a semaphore that are cheaper than those of asyncio."""
 
 from __future__ import annotations
 
@@ -13,8 +12,11 @@ T = TypeVar("T")
 
 
 async def within(work: Awaitable[T], timeout: float | None) -> T:
-    """What `work` returns. After `timeout` seconds (None: never) it is cancelled, and
-    `asyncio.TimeoutError` raised."""
+    """Return what `work` returns, within `timeout` seconds (None: no limit).
+
+    Raises:
+        asyncio.TimeoutError: The time is over; `work` was cancelled.
+    """
     # Up to Python 3.11 `wait_for` makes a task: two turns of the loop, which somebody may be
     # waiting for. And it swallows a cancellation that comes together with the outcome: whoever
     # cancelled then waits for ever.
@@ -42,11 +44,6 @@ async def within(work: Awaitable[T], timeout: float | None) -> T:
         timer.cancel()
 
 
-# -- Wakes those that have waited long enough: one timer for all of them, for hardly one ever has.
-# Setting a timer for each call, and taking it back, took a fifth of the way to the thread and back.
-#
-
-
 class HasDeadline(Protocol):
     """`until` is by the loop's clock; `wake` is called then, on the loop."""
 
@@ -57,8 +54,11 @@ class HasDeadline(Protocol):
 
 
 class DeadlineTimer:
-    """Of one loop. The timer stays when what it was set for is over: it finds nothing then, and is
-    set no more."""
+    """One timer of a loop for many deadlines, of which few ever pass.
+
+    A timer for each call took a fifth of the time of a call to another thread and back. The timer
+    is not cancelled when its deadline is removed; it then finds nothing to do.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -87,10 +87,6 @@ class DeadlineTimer:
             self._set(min(one.until for one in self._waiting))
         for one in late:
             one.wake()
-
-
-# -- So many at a time, and the others in turn: a semaphore that costs those who wait a future, and
-# no coroutines.
 
 
 class LightSemaphore:

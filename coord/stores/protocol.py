@@ -132,7 +132,7 @@ class Announcements(Protocol):
         """The notices about these roles (None: about every role), in any order."""
 
     def watch(self) -> AsyncIterator[Announcement]:
-        """The loud notices: first all that are there, then each when it is posted (anew, too), at
+        """The urgent notices: first all that are there, then each when it is posted (anew, too), at
         once.
 
         Several posts under one key may come as one. Ends by raising `StoreUnavailable` (open it

@@ -79,7 +79,7 @@ def test_operators(on_rethinkdb: Runs) -> None:
         "transfer", "job", "--to", "two", "--yes", "--by", "ops", "--url", runs.url
     )
     assert (status, err) == (0, "")
-    assert "leads now (token 2)" in out
+    assert "is the leader now (token 2)" in out
     runs.journal.wait_for(2)
     runs.journal.check_no_overlap()
     _, before = json.loads(runs.answer("history", "job", "--url", runs.url, "--json")[1])
@@ -115,7 +115,7 @@ def test_a_database_without_a_board(on_rethinkdb: Runs) -> None:
         assert status == 0
         assert "waiting" not in out
         assert "job" in out
-        assert "who waits is not known" in err
+        assert "cannot list the waiting candidates" in err
         assert "coord init" in err
         (row,) = json.loads(on_rethinkdb.answer("status", "--json", "--url", url)[1])
         assert row["waiting"] is None

@@ -51,7 +51,7 @@ def test_the_guard_of_a_file_is_always_on(runs: Runs) -> None:
     status, _, err = runs.answer("init", "--no-guard", "--url", runs.url)
     assert (status, "always on" in err) == (2, True)
     status, _, err = runs.answer("init", "--guard", "--url", "memory://")
-    assert (status, "for RethinkDB" in err) == (2, True)
+    assert (status, "invalid guard" in err) == (2, True)
 
 
 def test_init_where_nothing_can_be_made(runs: Runs, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_leader_and_status(runs: Runs) -> None:
     assert runs.answer("leader", "job", "--url", runs.url, "--json")[:2] == (1, "null\n")
     assert runs.answer("status", "--url", runs.url) == (
         0,
-        f"nobody leads anything on {runs.url}\n",
+        f"no role on {runs.url} has a leader\n",
         "",
     )
     assert runs.answer("status", "--url", runs.url, "--json")[:2] == (0, "[]\n")
@@ -150,7 +150,7 @@ def test_leader_on_a_store_that_does_not_answer(runs: Runs) -> None:
 def test_bad_urls(runs: Runs, command: str) -> None:
     status, out, err = runs.answer(*command.split(), "--url", "mysql://me:secret@host/db")
     assert (status, out) == (2, "")
-    assert err.startswith("coord: url: ")
+    assert err.startswith("coord: invalid url ")
     assert "secret" not in err
 
 

@@ -163,7 +163,7 @@ def test_a_thousand_standbys_cost_a_query_a_ttl() -> None:
         assert [len(posted) for _, posted in store.its.posts[many:]] == [1_000] * 3
         assert store.its.withdrawals == []
         assert len(await leader.candidates("r")) == 1_000
-        assert not any(one.loud for _, posted in store.its.posts for one in posted)
+        assert not any(one.urgent for _, posted in store.its.posts for one in posted)
 
     store = on_one(body)
     assert sum(len(keys) for keys in store.its.withdrawals) == 1_000
@@ -202,7 +202,7 @@ def test_the_first_post_does_not_wait_for_a_ttl() -> None:
         await soon(lambda: store.its.posts, "posted", within=10)
         assert 0.9 < store.its.posts[0][0] - begun < 9
         (posted,) = store.its.posts[0][1]
-        assert (posted.loud, posted.kind, posted.role) == (True, "candidate", "r")
+        assert (posted.urgent, posted.kind, posted.role) == (True, "candidate", "r")
         await crowd.leadership("r", ttl=1.0).start()  # the next round would be minutes away
         await soon(lambda: len(store.its.posts) >= 2, "nor for another's")
 
@@ -336,7 +336,7 @@ def test_order_and_what_no_candidate_wrote() -> None:
     notices.append(Announcement("asked", "r", "request", notices[0].body, 60.0))
     assert [one.candidate for one in by_priority(notices)] == ["a", "b", "c", "d"]
     assert by_priority(notices)[0] == given[2]
-    assert [one.loud for one in notices[:4]] == [False, False, True, False]
+    assert [one.urgent for one in notices[:4]] == [False, False, True, False]
 
 
 @pytest.mark.parametrize("ttl", [0.1, 7.3, 30.0, 2_678_400.0])

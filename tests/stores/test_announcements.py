@@ -61,9 +61,9 @@ def run(url: str, body: Callable[[Desk], Awaitable[None]]) -> None:
 
 
 def notice(
-    key: str = "k", role: str = "r", ttl: float = 60.0, loud: bool = False, **body: Any
+    key: str = "k", role: str = "r", ttl: float = 60.0, urgent: bool = False, **body: Any
 ) -> Announcement:
-    return Announcement(key, role, "candidate", body, ttl, loud)
+    return Announcement(key, role, "candidate", body, ttl, urgent)
 
 
 def keys(notices: list[Announcement]) -> list[str]:
@@ -77,7 +77,7 @@ def test_what_is_posted_is_read_by_another(url: str) -> None:
         await board.post([given, notice("quiet")], WITHIN)
         for found in (await other.read(None, WITHIN), await board.read(["r"], WITHIN)):
             one, quiet = sorted(found, key=lambda one: one.key)
-            assert (one.key, one.role, one.kind, one.body, one.ttl, one.loud) == (
+            assert (one.key, one.role, one.kind, one.body, one.ttl, one.urgent) == (
                 "k",
                 "r",
                 "request",
@@ -85,7 +85,7 @@ def test_what_is_posted_is_read_by_another(url: str) -> None:
                 60.0,
                 True,
             )
-            assert not quiet.loud
+            assert not quiet.urgent
             assert 30 < one.remaining <= 60
             assert abs(one.posted_at - time.time()) < 30
 
@@ -193,14 +193,14 @@ def test_what_json_cannot_hold_is_refused(url: str) -> None:
 def test_it_runs_out_and_is_purged(url: str) -> None:
     async def body(desk: Desk) -> None:
         board, other = desk.board(), desk.board()
-        short = [notice(f"short{n}", ttl=0.2, loud=True) for n in range(150)]
-        await board.post([*short, notice("long", loud=True)], WITHIN)
+        short = [notice(f"short{n}", ttl=0.2, urgent=True) for n in range(150)]
+        await board.post([*short, notice("long", urgent=True)], WITHIN)
         await asyncio.sleep(0.3)
         assert keys(await other.read(None, WITHIN)) == ["long"]
         assert keys(await other.read(["r"], WITHIN)) == ["long"]
         async with desk.feed(other) as told:
             assert (await told()).key == "long"
-            await board.post([notice("next", loud=True)], WITHIN)
+            await board.post([notice("next", urgent=True)], WITHIN)
             assert (await told()).key == "next"
         await board.post([notice("short0", ttl=0.1)], WITHIN)  # which may sweep some of the others
         await asyncio.sleep(0.2)
@@ -249,19 +249,19 @@ def test_posting_anew_prolongs(url: str) -> None:
 def test_the_feed(url: str) -> None:
     async def body(desk: Desk) -> None:
         board, other = desk.board(), desk.board()
-        await board.post([notice("there", loud=True, n=1), notice("quiet")], WITHIN)
+        await board.post([notice("there", urgent=True, n=1), notice("quiet")], WITHIN)
         async with desk.feed(other) as told:
             first = await told()
-            assert (first.key, first.body, first.loud) == ("there", {"n": 1}, True)
+            assert (first.key, first.body, first.urgent) == ("there", {"n": 1}, True)
             assert 30 < first.remaining <= 60
-            await board.post([notice("more quiet"), notice("new", loud=True)], WITHIN)
+            await board.post([notice("more quiet"), notice("new", urgent=True)], WITHIN)
             assert (await told()).key == "new"
             await board.withdraw(["new"], WITHIN)  # of which the feed says nothing
-            await board.post([notice("there", loud=True, n=1)], WITHIN)  # the same, anew
+            await board.post([notice("there", urgent=True, n=1)], WITHIN)  # the same, anew
             anew = await told()
             assert anew.key == "there"
             assert anew.remaining > 30
-            await board.post([notice(f"many{n}", loud=True) for n in range(50)], WITHIN)
+            await board.post([notice(f"many{n}", urgent=True) for n in range(50)], WITHIN)
             assert {(await told()).key for _ in range(50)} == {f"many{n}" for n in range(50)}
 
     run(url, body)
@@ -286,7 +286,7 @@ def test_another_process_is_heard(url: str) -> None:
 
     async def body(desk: Desk) -> None:
         board = desk.board()
-        await board.post([notice("ours", loud=True)], WITHIN)
+        await board.post([notice("ours", urgent=True)], WITHIN)
         async with desk.feed(board) as told:
             assert (await told()).key == "ours"
             process = await asyncio.create_subprocess_exec(sys.executable, "-c", POST, url)

@@ -91,7 +91,8 @@ async def _until(
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 STATUSES = {
-    exit_codes.FAILED: "nothing was changed (nobody leads, or you said no), or another candidate got the role",
+    exit_codes.FAILED: "nothing was changed (nobody leads, or you said no), "
+    "or another candidate got the role",
     exit_codes.TIMED_OUT: "the leader did not step down before --timeout",
 }
 

@@ -85,7 +85,10 @@ async def _live(url: str | None, every: bool) -> None:
 
 
 async def _end(task: asyncio.Future[None]) -> None:
-    """Cancel a task until it ends: before Python 3.12, `asyncio.wait_for` can lose a cancellation."""
+    """Cancel a task until it ends.
+
+    Before Python 3.12, `asyncio.wait_for` can lose a cancellation.
+    """
     while not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=0.1)

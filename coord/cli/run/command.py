@@ -93,8 +93,8 @@ class _RunCommand(click.Command):
     "--min-tenure",
     type=float,
     metavar="SECONDS",
-    help="Minimum time that COMMAND runs before a candidate with a higher priority may replace it.  "
-    "[default: 3 ttls]",
+    help="Minimum time that COMMAND runs before a candidate with a higher priority may "
+    "replace it.  [default: 3 ttls]",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Log to stderr.")
 @options.url

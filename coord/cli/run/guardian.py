@@ -1,20 +1,19 @@
-"""The guardian: a small process that starts COMMAND and sees to it that COMMAND ends before the
-lease can pass.
+"""The guardian: a small process that starts COMMAND and ends it before the lease can expire.
 
-The runner renews the lease and talks to the store; it may be killed, stopped, or hang. The guardian
-does neither: it has one thread, no store and no log, it writes to nothing that could block it, and
-it knows one moment, the deadline of the term, which the runner moves forward through a pipe.
-Whatever becomes of the runner:
+The runner renews the lease and talks to the store. It may be killed, be stopped, or hang. The
+guardian does not depend on it: it has one thread, no store and no log, and it writes to nothing
+that could block it. It knows only the deadline of the term, which the runner extends through a
+pipe. It ends COMMAND's process group in four cases:
 
-    the runner is gone (end of file)   SIGTERM to COMMAND's process group; SIGKILL `grace` later, at
-    the deadline latest the deadline comes near            SIGTERM at deadline - grace, SIGKILL at
-    the deadline the runner says so                 SIGTERM, and SIGKILL when it says, at the
-    deadline latest COMMAND ends by itself             SIGTERM to what is left of its group, SIGKILL
-    one second later
+- The runner is gone: SIGTERM at once; SIGKILL `grace` later, or at the deadline if that is sooner.
+- The deadline is near: SIGTERM at deadline - grace, SIGKILL at the deadline.
+- The runner says so: SIGTERM at once; SIGKILL when it says, or at the deadline if that is sooner.
+- COMMAND ends by itself: SIGTERM to the rest of its group, SIGKILL one second later.
 
-Should the guardian itself be killed, the kernel takes COMMAND along (`prctl.die_with`), and the
-runner its group. The deadline is one `margin` before the lease runs out: that is the time in which
-a SIGKILL must have its effect."""
+If the guardian itself is killed, the kernel kills COMMAND (`process.die_with`), and the runner
+kills its group. The deadline is one `margin` before the lease expires: within that time a SIGKILL
+must take effect.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +29,13 @@ from coord.cli.run.process import spawn
 from coord.runtime.clock import total_seconds
 
 LEFTOVERS_WAIT = 1.0
-"""Seconds that the rest of COMMAND's group has, once COMMAND has ended by itself."""
+"""Seconds that the rest of the group may take to end after COMMAND has ended by itself."""
 SLICE = 0.25
-"""select() does not count suspend; the deadline does. So never sleep longer than this while COMMAND
-runs."""
+"""Seconds that one select() takes at most while COMMAND runs.
+
+Unlike the deadline, select() does not count suspend."""
 POLL = 0.02
-"""How often to look whether the group has ended, once it is on its way out. There is no event for
-that."""
+"""Seconds between two checks whether the group has ended. There is no event for that."""
 
 KEEP_DEFAULT = {
     signal.SIGKILL,
@@ -50,7 +49,7 @@ KEEP_DEFAULT = {
 
 
 class Guardian:
-    """`watch()` is the whole life of the guardian process."""
+    """Starts COMMAND, and ends it in time. `watch()` is everything that the process does."""
 
     def __init__(
         self,
@@ -75,7 +74,10 @@ class Guardian:
         self.over = False
 
     def watch(self) -> None:
-        """Do as told until COMMAND and its group have ended, or there is nobody to start it for."""
+        """Obey commands until COMMAND and its group have ended.
+
+        It also returns if the runner ends before COMMAND was started.
+        """
         self._woken, wake = os.pipe()
         os.set_blocking(self._woken, False)
         os.set_blocking(wake, False)
@@ -126,9 +128,9 @@ class Guardian:
 
     def _pass_on(self, number: int) -> None:
         if number == signal.SIGCONT:
-            _signal_group(self.child, number)  # as a shell's fg and bg do
+            _signal_group(self.child, number)  # as fg and bg do
         else:
-            os.kill(self.child, number)  # not reaped yet, so the id is still its own
+            os.kill(self.child, number)  # It is not reaped, so the id is still valid.
 
     def _reap(self) -> None:
         while True:
@@ -139,7 +141,7 @@ class Guardian:
             if pid == 0:
                 return
             if pid != self.child:
-                continue  # an orphan of COMMAND's that came to us
+                continue  # an orphan that this process adopted
             if os.WIFSTOPPED(status):
                 pipe.write(self.reports, Report.STOPPED, pipe.NUMBER.pack(os.WSTOPSIG(status)))
             else:
@@ -164,7 +166,7 @@ class Guardian:
             if self.status is None:
                 self.cause = cause
             _signal_group(self.child, signal.SIGTERM)
-            _signal_group(self.child, signal.SIGCONT)  # a stopped process would not hear the other
+            _signal_group(self.child, signal.SIGCONT)  # lets a stopped process end
         self.kill_at = min(self.kill_at, kill_at, self.deadline)
 
     def _pause(self) -> float | None:
@@ -183,7 +185,7 @@ class Guardian:
 
 
 def live(guardian: Guardian) -> None:
-    """What a process does that has just been forked to be the guardian. Never returns."""
+    """Turn a process that was just forked into the guardian. This never returns."""
     status = 70
     try:
         for number in signal.valid_signals() - KEEP_DEFAULT:
@@ -193,8 +195,8 @@ def live(guardian: Guardian) -> None:
                 )  # what is meant for the job goes to the runner
             except OSError:
                 continue
-        # A kill of the runner's group must not reach us. A session of our own is safer still (a
-        # hangup of the terminal is for sessions), but then COMMAND could not have the terminal.
+        # A signal to the group of the runner must not reach the guardian. A new session also
+        # protects it from a hangup of the terminal, but COMMAND could then not use the terminal.
         if process.foreground() is None:
             os.setsid()
         else:
@@ -217,6 +219,6 @@ def _group_lives(group: int) -> bool:
 
 
 def _signal_group(group: int, number: int) -> None:
-    # Nobody is left, or only processes of other users: those cannot be ended by us.
+    # The group is empty, or has only processes of other users, which this process may not end.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)

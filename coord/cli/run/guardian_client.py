@@ -1,5 +1,7 @@
-"""The runner's side of the guardian: gives orders, hears reports, and stands in for a guardian that
-fails."""
+"""The runner's side of the guardian: it sends commands and reads reports.
+
+If the guardian fails, it kills COMMAND itself.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +23,17 @@ class Finished:
 
     cause: Cause
     status: int
-    """An exit status as a shell would give it: 128 + n for signal n."""
+    """The exit status as a shell reports it: 128 + n for signal n."""
 
 
 class GuardianClient:
-    """COMMAND under its guardian. Make it before the process has any second thread: it forks."""
+    """Runs COMMAND under a guardian. It forks, so create it before any other thread exists."""
 
     def __init__(
         self, command: Sequence[str], grace: float, ignored: Collection[signal.Signals] = ()
     ) -> None:
         process.load()
-        process.adopt_orphans()  # a killed guardian's children come to us, to be waited for
+        process.adopt_orphans()  # to wait for the children of a killed guardian
         their_orders, self._orders = os.pipe()
         reports, their_reports = os.pipe()
         self.guardian = os.fork()
@@ -45,25 +47,30 @@ class GuardianClient:
         os.set_blocking(self._orders, False)
         self._reader = pipe.Reader(reports)
         self.child: int | None = None
-        """COMMAND's process id, and that of its group, once it was started."""
+        """The process id of COMMAND, and of its group; None before it runs."""
         self.stopped = False
-        """A stop of COMMAND was reported; whoever deals with it sets this back."""
+        """Whether COMMAND was stopped. The code that handles this resets it."""
         self.finished: Finished | None = None
         self.gone = False
-        """The guardian has ended, or been killed."""
+        """Whether the guardian has ended or was killed."""
 
     def fileno(self) -> int:
-        """Readable when there is a report, for select."""
+        """Return the descriptor that is readable when there is a report, for select."""
         return self._reader.fd
 
     def start(self, environment: dict[str, str], deadline: float) -> None:
-        """Have COMMAND started, with `environment` on top of ours, under a `deadline` on the clock
-        of total_seconds."""
+        """Start COMMAND.
+
+        Args:
+            environment: Variables to add to the environment of this process.
+            deadline: When the term ends, in seconds on the clock of `total_seconds`.
+        """
         pipe.write(
             self._orders, Command.START, pipe.MOMENT.pack(deadline) + pipe.variables(environment)
         )
 
     def extend(self, deadline: float) -> None:
+        """Move the deadline, after a renewal."""
         pipe.write(self._orders, Command.EXTEND, pipe.MOMENT.pack(deadline))
 
     def pass_on(self, number: int) -> None:
@@ -71,11 +78,11 @@ class GuardianClient:
         pipe.write(self._orders, Command.SIGNAL, pipe.NUMBER.pack(number))
 
     def end(self, kill_at: float) -> None:
-        """SIGTERM to COMMAND's group now, SIGKILL at that moment."""
+        """Send SIGTERM to the group of COMMAND now, and SIGKILL at `kill_at`."""
         pipe.write(self._orders, Command.END, pipe.MOMENT.pack(kill_at))
 
-    def hear(self) -> None:
-        """Take in what has been reported. Call it when this is readable."""
+    def read_reports(self) -> None:
+        """Read what the guardian has reported. Call it when the descriptor is readable."""
         for kind, payload in self._reader.frames():
             if kind == Report.STARTED:
                 (self.child,) = pipe.NUMBER.unpack(payload)
@@ -88,13 +95,16 @@ class GuardianClient:
         self.gone = self._reader.ended
 
     def force(self, wait: float = 1.0) -> bool:
-        """Kill what there is, without the guardian's help. Whether the group is known to have
-        ended."""
+        """Kill the guardian and the group of COMMAND. Return whether the group has ended.
+
+        Args:
+            wait: Seconds that it may take.
+        """
         child = self.child
         if not self.gone:
             os.kill(
                 self.guardian, signal.SIGKILL
-            )  # not reaped before `bury`, so the id is still its own
+            )  # not reaped before `wait`, so the id is still its own
         until = time.monotonic() + wait
         while time.monotonic() < until:
             self._reap()
@@ -103,8 +113,8 @@ class GuardianClient:
             time.sleep(0.01)
         return False
 
-    def bury(self) -> None:
-        """Wait for a guardian that has finished, or was killed."""
+    def wait(self) -> None:
+        """Wait for a guardian that has finished or was killed."""
         if self.finished is not None or self.gone:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self.guardian, 0)

@@ -1,7 +1,9 @@
-"""What the runner and its guardian say to each other: frames through two pipes.
+"""The protocol between the runner and its guardian: frames through two pipes.
 
-A frame is one byte of kind, four of length, and the payload. All are far below PIPE_BUF, save that
-of a START with a very long URL, so that a frame is written whole or not at all."""
+A frame is one byte for its kind, four for the length, and the payload. Frames are far smaller than
+PIPE_BUF, so the kernel writes a frame completely or not at all. The exception is a START with a
+very long URL.
+"""
 
 from __future__ import annotations
 
@@ -12,30 +14,30 @@ from collections.abc import Iterator
 
 _HEAD = struct.Struct("<cI")
 MOMENT = struct.Struct("<d")
-"""A moment, in seconds on the clock that counts suspend."""
+"""A time in seconds, on the clock that counts suspend."""
 NUMBER = struct.Struct("<i")
 ENDED = struct.Struct("<ci")
-"""The payload of FINISHED: a cause, and the wait status of COMMAND."""
+"""The payload of FINISHED: the cause, and the wait status of COMMAND."""
 
 
 class Command(bytes, enum.Enum):
-    """From the runner to the guardian."""
+    """What the runner tells the guardian to do."""
 
     START = b"S"
-    """The deadline, then the variables for COMMAND's environment, each as NAME=VALUE and NUL."""
+    """Start COMMAND. Payload: the deadline, then variables, each as NAME=VALUE and NUL."""
     EXTEND = b"X"
-    """A later deadline."""
+    """Move the deadline. Payload: the new deadline."""
     SIGNAL = b"K"
-    """A signal for COMMAND."""
+    """Pass a signal on to COMMAND. Payload: its number."""
     END = b"E"
-    """End COMMAND: SIGTERM now, SIGKILL at the moment given."""
+    """End COMMAND: SIGTERM now, SIGKILL at the time in the payload."""
 
 
 class Report(bytes, enum.Enum):
-    """From the guardian to the runner."""
+    """What the guardian reports to the runner."""
 
     STARTED = b"s"
-    """COMMAND's process id, which is its group's too."""
+    """COMMAND runs. Payload: its process id, which is also that of its group."""
     STOPPED = b"t"
     """COMMAND was stopped by a signal."""
     FINISHED = b"f"
@@ -52,26 +54,29 @@ class Cause(bytes, enum.Enum):
 
 
 def frame(kind: Command | Report, payload: bytes) -> bytes:
+    """Return a frame as bytes."""
     return _HEAD.pack(kind.value, len(payload)) + payload
 
 
 def variables(environment: dict[str, str]) -> bytes:
+    """Return environment variables as the payload of START."""
     return b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in environment.items())
 
 
 def moment(payload: bytes) -> float:
-    """The moment that a payload begins with."""
+    """Return the time that a payload begins with."""
     (seconds,) = MOMENT.unpack_from(payload)
     return float(seconds)
 
 
 def parse_variables(payload: bytes) -> dict[bytes, bytes]:
+    """Return the environment variables of a START."""
     pairs = (item.partition(b"=") for item in payload.split(b"\0") if item)
     return {name: value for name, _, value in pairs}
 
 
 class Reader:
-    """Frames out of the reading end of a pipe. `ended` once nobody holds the other end."""
+    """Reads frames from a pipe. `ended` is true when nobody holds the writing end any more."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -79,7 +84,7 @@ class Reader:
         self._held = b""
 
     def frames(self) -> Iterator[tuple[bytes, bytes]]:
-        """What has come, as kind and payload. Reads once: blocks only when nothing is there."""
+        """Read once, and yield the complete frames as kind and payload."""
         try:
             more = os.read(self.fd, 65536)
         except (BlockingIOError, InterruptedError):
@@ -96,8 +101,10 @@ class Reader:
 
 
 def write(fd: int, kind: Command | Report, payload: bytes) -> bool:
-    """Write a frame, never waiting: whether it was written. A full pipe means that the reader is
-    stopped."""
+    """Write a frame without blocking, and return whether it was written.
+
+    The pipe is full only if the reader is stopped.
+    """
     try:
         os.write(fd, frame(kind, payload))
     except (BlockingIOError, BrokenPipeError):

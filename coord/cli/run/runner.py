@@ -1,4 +1,7 @@
-"""What `coord run` was asked to do, and how it speaks to people."""
+"""The runner behind `coord run`: it waits for the role, and renews the lease while COMMAND runs.
+
+Its main thread never asks the store, so that a store that hangs cannot delay a signal.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Durations in seconds."""
+    """The settings of `coord run`. Durations are in seconds."""
 
     role: str
     ttl: float
@@ -40,23 +43,24 @@ class RunOptions:
     priority: int
     min_tenure: float
     full_url: str
-    """Secrets included: for COMMAND's environment, and nowhere else."""
+    """The URL with its secrets, for the environment of COMMAND only."""
 
 
 def print_status(text: str) -> None:
-    """One line on stderr."""
+    """Print one line on stderr."""
     print(f"coord run: {output.one_line(text)}", file=sys.stderr, flush=True)
 
 
-# -- Standing by: the wait for the role, on a thread of its own, and what is told about it.
-
 ANNOUNCE_AFTER = 0.3
-"""Seconds of waiting after which we say that we stand by: a role that is free is had sooner."""
+"""Seconds of waiting before the message about it: a free role is acquired sooner."""
 
 
 class Standby:
-    """Begins at once. `tell` is called once `answered` is true: then `term` is there, or
-    `why_not()` tells why not."""
+    """Waits for the role on a thread of its own, from its creation on.
+
+    It calls `tell` when it has set `answered`. Then `term` is set, or `why_not()` prints the
+    reason.
+    """
 
     def __init__(
         self,
@@ -74,7 +78,7 @@ class Standby:
         self.answered = False
         self.term: Term | None = None
         self._led_by = ""
-        self._trouble = ""
+        self._store_error = ""
         self._error: BaseException | None = None
         start_daemon_thread(self._acquire)
 
@@ -84,32 +88,33 @@ class Standby:
             self.term = self._leadership.acquire(
                 blocking=job.wait, timeout=job.timeout if job.wait else None
             )
-            self._trouble = self._coordinator.session.last_error
-            if self.term is None and not self._trouble:
+            self._store_error = self._coordinator.session.last_error
+            if self.term is None and not self._store_error:
                 self._led_by = self._leader()
         except BaseException as err:
-            self._trouble = self._coordinator.session.last_error
+            self._store_error = self._coordinator.session.last_error
             self._error = err
         self.answered = True
         self._tell()
 
     def why_not(self) -> int:
-        """Say why we do not have the role, because of its leader or because of the store; the exit
-        status."""
+        """Print why this process is not the leader, and return the exit status."""
         err = self._error
         if err is not None and not isinstance(err, CoordError):
             raise err
-        if self._trouble and (err is None or isinstance(err, AcquireTimeout)):
-            print_status(f"the store does not answer ({self._trouble}); `coord doctor` tells more")
+        if self._store_error and (err is None or isinstance(err, AcquireTimeout)):
+            print_status(
+                f"the store does not answer ({self._store_error}); run `coord doctor` to check it"
+            )
             return exit_codes.UNAVAILABLE
         if err is None:
-            print_status(f"not started: {self.job.role!r} is {self._led_by}")
+            print_status(f"not started, {self.job.role!r} has a leader: {self._led_by}")
             return exit_codes.TAKEN
         print_status(str(err))
         return exit_codes.of(err)
 
     def announce(self) -> None:
-        """Say that we stand by, and who leads, without waiting for the store."""
+        """Print that this process waits, and who leads, without blocking the caller."""
         start_daemon_thread(self._announce)
 
     def _announce(self) -> None:
@@ -118,40 +123,35 @@ class Standby:
         except CoordError as err:
             by = str(err)
         except CancelledError:
-            return  # the coordinator was closed meanwhile: we stand by no more
+            return  # The coordinator was closed, so nobody waits any more.
         if not self.answered:
-            print_status(f"standing by for {self.job.role!r}: {by}")
+            print_status(f"waiting for {self.job.role!r}: {by}")
 
     def _leader(self) -> str:
         lease = self._coordinator.leader(self.job.role)
         return (
-            "led by nobody yet"
+            "it has no leader yet"
             if lease is None
-            else f"led by {describe_leader(lease)}, token {lease.token}"
+            else f"the leader is {describe_leader(lease)}, token {lease.token}"
         )
 
 
 def describe_leader(lease: Lease) -> str:
-    """A leader's name for people: where it says that it runs, or else its id."""
+    """Return where a leader says that it runs, or otherwise its id."""
     return output.describe_candidate(lease.holder, lease.info)
 
 
-# -- The runner behind `coord run`: stands by, has COMMAND started, moves the guardian's deadline
-# on, gives the role back. Its main thread never asks the store itself, so that nothing there can
-# hold up a signal.
-#
-
-ENDING_A_STANDBY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-"""The others mean something to COMMAND, and nothing while there is none."""
+SIGNALS_THAT_END_WAITING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""The other signals are for COMMAND, and are ignored before it runs."""
 TAKEN_GRACE = 0.2
-"""Seconds between SIGTERM and SIGKILL when somebody else holds the role already."""
-FAREWELL = 3.0
-"""Seconds that the goodbye to the store may take: a lease that is not given back runs out. A leader
-tries ttl / 3."""
+"""Seconds between SIGTERM and SIGKILL if another candidate already holds the role."""
+RELEASE_TIMEOUT = 3.0
+"""Seconds that the release may take at least; a leader tries for ttl / 3. A lease that is not
+released expires."""
 
 
 class Runner:
-    """`run()` is the whole of it. `guarded` was forked before `coordinator` was made."""
+    """Runs COMMAND while this process is the leader. `guarded` must exist before `coordinator`."""
 
     def __init__(self, job: RunOptions, guarded: GuardianClient, coordinator: Coordinator) -> None:
         self.job = job
@@ -162,8 +162,11 @@ class Runner:
         self._ended = threading.Event()
 
     def run(self) -> int:
-        """The exit status. A `CoordError` is raised only for settings that will not do; the rest is
-        said on stderr."""
+        """Wait for the role, run COMMAND, release the role, and return the exit status.
+
+        Raises:
+            BadArgument: A setting is invalid. Other errors are printed on stderr.
+        """
         leadership = self.coordinator.leadership(
             self.job.role,
             ttl=self.job.ttl,
@@ -176,27 +179,28 @@ class Runner:
         status = self._stand_by(standby)
         if status is not None:
             self._ended.set()
-            self._leave(FAREWELL)
+            self._leave(RELEASE_TIMEOUT)
             return status
         term = standby.term
         assert term is not None
         status = self._work(term)
-        if not self._leave(max(FAREWELL, self.job.ttl / 3)):
+        if not self._leave(max(RELEASE_TIMEOUT, self.job.ttl / 3)):
             print_status(
-                f"{self.job.role!r} could not be given back; it is free once the lease runs out ({self.job.ttl:g} s)"
+                f"cannot release {self.job.role!r}: it is free when the lease expires, in at most "
+                f"{self.job.ttl:g} s"
             )
         return status
 
     def _stand_by(self, standby: Standby) -> int | None:
-        """Wait for the role. None once we lead, or the status to exit with."""
+        """Wait for the role. Return None when this process leads, otherwise the exit status."""
         announce: float | None = clock.total_seconds() + ANNOUNCE_AFTER if self.job.wait else None
         while not standby.answered:
             self.inbox.wait(None if announce is None else announce - clock.total_seconds())
             for number in self.inbox.signals():
-                if number in ENDING_A_STANDBY:
+                if number in SIGNALS_THAT_END_WAITING:
                     return exit_codes.SIGNALLED + number
             if self.guarded.gone:
-                print_status("the guardian process has gone; start me again")
+                print_status("the guardian process was killed; start coord run again")
                 return exit_codes.GUARDIAN_DIED
             if announce is not None and clock.total_seconds() >= announce and not standby.answered:
                 announce = None
@@ -204,8 +208,10 @@ class Runner:
         return None if standby.term is not None else standby.why_not()
 
     def _work(self, term: Term) -> int:
-        """Run COMMAND for as long as we lead. The status to exit with; COMMAND and its group have
-        ended by then."""
+        """Run COMMAND while this process leads, and return the exit status.
+
+        COMMAND and its group have ended by then.
+        """
         guarded = self.guarded
         deadline = term.deadline
         guarded.start(
@@ -234,26 +240,25 @@ class Runner:
 
     def _pass_on(self, number: int) -> None:
         if number == signal.SIGCONT and self.guarded.child is not None:
-            process.hand_over(os.getpgrp(), to=self.guarded.child)  # a shell's fg gave it to us
+            process.hand_over(os.getpgrp(), to=self.guarded.child)  # fg
         self.guarded.pass_on(number)
 
     def _stop_too(self) -> None:
-        """COMMAND was stopped from the terminal (Ctrl-Z): give the terminal back, and stop as a job
-        of the shell's.
+        """Give the terminal back to the shell and stop, because COMMAND was stopped with Ctrl-Z.
 
-        Nothing renews then: if no `fg` or `bg` comes in time, the guardian ends COMMAND and the
-        role passes."""
+        Nothing renews the lease then. Without `fg` or `bg` before the deadline, the guardian ends
+        COMMAND, and another candidate gets the role.
+        """
         child = self.guarded.child
         if child is None or not process.hand_over(child, to=os.getpgrp()):
             return
         if process.has_shell():
             os.killpg(0, signal.SIGTSTP)
-        else:  # nobody could continue us
+        else:  # Nobody could continue this process.
             self._pass_on(signal.SIGCONT)
 
     def _end(self, term: Term) -> None:
-        """The term is over. The guardian has acted on the deadline by itself, or shall act now; we,
-        if it does not."""
+        """Make the guardian end COMMAND, because the term is over; if it fails to, kill COMMAND."""
         now = clock.total_seconds()
         if self._backstop is None:
             grace = (
@@ -265,7 +270,7 @@ class Runner:
             self.guarded.end(kill_at)
             self._backstop = kill_at + min(0.25, self.job.margin / 4)
         elif now >= self._backstop:
-            self.inbox.wait(0)  # its report may have come meanwhile
+            self.inbox.wait(0)  # Its report may just have arrived.
             if self.guarded.finished is None:
                 self.guarded.force()
 
@@ -286,7 +291,8 @@ class Runner:
             if finished.cause is not Cause.BY_ITSELF:
                 reason = str(term.reason) if term.lost.is_set() else "no renewal in time"
                 print_status(
-                    f"lost the leadership of {self.job.role!r} (token {term.token}): {reason}; COMMAND was ended"
+                    f"lost the leadership of {self.job.role!r} (token {term.token}): {reason}; "
+                    "COMMAND was ended"
                 )
                 status = exit_codes.LOST
         if child is not None:
@@ -294,18 +300,16 @@ class Runner:
         return status
 
     def _until_ended(self, term: Term, reason: LossReason) -> None:
-        """`on_lost`: the term's work goes on until COMMAND has ended; only then is the lease
-        released (rule 3)."""
+        """Block `on_lost` until COMMAND has ended: only then is the lease released (rule 3)."""
         self._ended.wait()
 
     def _leave(self, within: float) -> bool:
-        """Stop standing; give the role back, if we have it. Whether that was done `within` seconds,
-        uninterrupted."""
+        """Resign and release the role. Return whether that succeeded `within` seconds."""
         left = threading.Event()
 
         def leave() -> None:
             try:
-                self.coordinator.close()  # which releases
+                self.coordinator.close()  # This releases the role.
             except CoordError as err:
                 print_status(str(err))
             left.set()
@@ -315,8 +319,8 @@ class Runner:
         until = clock.total_seconds() + within
         while not left.is_set() and clock.total_seconds() < until:
             self.inbox.wait(until - clock.total_seconds())
-            if any(number in ENDING_A_STANDBY for number in self.inbox.signals()):
+            if any(number in SIGNALS_THAT_END_WAITING for number in self.inbox.signals()):
                 break
         self.guarded.close()
-        self.guarded.bury()
+        self.guarded.wait()
         return left.is_set()

@@ -1,5 +1,4 @@
-"""What the runner's main thread waits for, in one select(): signals, other threads, and the
-guardian's reports."""
+"""What the main thread of the runner waits for: signals, threads and reports of the guardian."""
 
 from __future__ import annotations
 
@@ -24,13 +23,15 @@ PASSED_ON = (
     signal.SIGCONT,
 )
 
-_HEARD = 0
-"""In the pipe: a thread has something to say. Every other byte is the number of a signal."""
+_WAKE = 0
+"""The byte in the pipe by which a thread wakes the runner. Other bytes are numbers of signals."""
 
 
 class SignalInbox:
-    """Takes over this process's signals: they come as bytes through a pipe, in order, and interrupt
-    nothing."""
+    """Receives the signals of this process through a pipe, in order.
+
+    So they interrupt nothing.
+    """
 
     def __init__(self, guarded: GuardianClient) -> None:
         self._guarded = guarded
@@ -43,39 +44,42 @@ class SignalInbox:
                 number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
             ):  # nohup
                 signal.signal(number, _noted)
-        signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # we may write to a terminal that COMMAND has
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # COMMAND may have the terminal
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
 
     def wait(self, seconds: float | None) -> None:
-        """Until something comes, at most so long. The guardian's reports are then taken in."""
+        """Wait for an event, and read the reports that arrived.
+
+        Args:
+            seconds: The maximum wait; None means no limit.
+        """
         reports = self._guarded.fileno()
         awaited = (
             [self._woken] if self._guarded.gone else [self._woken, reports]
         )  # at its end it is always readable
         ready, _, _ = select.select(awaited, [], [], None if seconds is None else max(seconds, 0.0))
         if self._woken in ready:
-            self._signals += [number for number in os.read(self._woken, 4096) if number != _HEARD]
+            self._signals += [number for number in os.read(self._woken, 4096) if number != _WAKE]
         if reports in ready:
-            self._guarded.hear()
+            self._guarded.read_reports()
 
     def signals(self) -> list[int]:
-        """Those that came since the last call, in order."""
+        """Return the signals that arrived since the last call, in order."""
         taken, self._signals = self._signals, []
         return taken
 
     def wake(self) -> None:
-        """Have `wait` return. From any thread."""
-        with contextlib.suppress(BlockingIOError):  # full: it is awake
-            os.write(self._wake, bytes([_HEARD]))
+        """Make `wait` return. Any thread may call this."""
+        with contextlib.suppress(BlockingIOError):  # A full pipe wakes it, too.
+            os.write(self._wake, bytes([_WAKE]))
 
 
 def start_daemon_thread(target: Callable[[], None]) -> threading.Thread:
-    """Run it beside the main thread, which must stay free for signals. It does not hold up the end
-    of the process."""
+    """Run `target` on a thread that does not delay the end of the process."""
     thread = threading.Thread(target=target, daemon=True, name="coord run")
     thread.start()
     return thread
 
 
 def _noted(number: int, frame: FrameType | None) -> None:
-    """The number went into the pipe already (signal.set_wakeup_fd)."""
+    """Do nothing: `signal.set_wakeup_fd` has already written the number into the pipe."""

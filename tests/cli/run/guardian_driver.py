@@ -20,7 +20,7 @@ def main() -> None:
     while guarded.finished is None and not guarded.gone:
         ready, _, _ = select.select([0, guarded.fileno()], [], [])
         if guarded.fileno() in ready:
-            guarded.hear()
+            guarded.read_reports()
             if guarded.child is not None and not told_child:
                 told_child = True
                 tell(child=guarded.child)
@@ -40,7 +40,7 @@ def main() -> None:
         tell(gone=True, clean=guarded.force())
     else:
         tell(cause=guarded.finished.cause.name, status=guarded.finished.status)
-    guarded.bury()
+    guarded.wait()
 
 
 def obey(guarded: GuardianClient, order: str, value: str = "0") -> None:

@@ -202,31 +202,35 @@ def test_options_of_the_command_are_its_own(runs: Runs) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "says"),
     [
-        (["run", "", "--", "true"], 2, "coord: role: '' will not do"),
-        (["run", "x" * 121, "--", "true"], 2, "coord: role: "),
-        (["run", "job", "--ttl", "0", "--", "true"], 2, "coord: ttl: 0.0 will not do"),
-        (["run", "job", "--ttl", "nan", "--", "true"], 2, "coord: ttl: nan will not do"),
+        (["run", "", "--", "true"], 2, "coord: invalid role '': "),
+        (["run", "x" * 121, "--", "true"], 2, "coord: invalid role "),
+        (["run", "job", "--ttl", "0", "--", "true"], 2, "coord: invalid ttl 0.0: "),
+        (["run", "job", "--ttl", "nan", "--", "true"], 2, "coord: invalid ttl nan: "),
         (["run", "job", "--ttl", "soon", "--", "true"], 2, "Invalid value for '--ttl'"),
         (
             ["run", "job", "--grace", "8", "--ttl", "10", "--", "true"],
             2,
-            "from 0 to 4 s leave time for renewals",
+            "must be between 0 and 4 seconds for a ttl of 10 seconds",
         ),
-        (["run", "job", "--grace", "-1", "--", "true"], 2, "coord: grace: -1.0 will not do"),
+        (["run", "job", "--grace", "-1", "--", "true"], 2, "coord: invalid grace -1.0: "),
         (["run", "job", "--priority", "1001", "--", "true"], 2, "an int from -1000 to 1000"),
         (
             ["run", "job", "--min-tenure", "-1", "--", "true"],
             2,
-            "coord: min_tenure: -1.0 will not do",
+            "coord: invalid min_tenure -1.0: ",
         ),
-        (["run", "job", "--timeout", "-1", "--", "true"], 2, "coord: timeout: -1.0 will not do"),
-        (["run", "job", "--timeout", "1", "--no-wait", "--", "true"], 2, "exclude each other"),
+        (["run", "job", "--timeout", "-1", "--", "true"], 2, "coord: invalid timeout -1.0: "),
+        (["run", "job", "--timeout", "1", "--no-wait", "--", "true"], 2, "cannot be used together"),
         (["run", "job", "--info", "zone", "--", "true"], 2, "neither KEY=VALUE nor a JSON object"),
         (["run", "job", "--info", "{", "--", "true"], 2, "is not a JSON object"),
         (["run", "job"], 2, "Missing argument 'COMMAND...'"),
         (["run", "job", "--", "no-such-command"], 127, "coord run: no-such-command: not found"),
         (["run", "job", "--", "/etc/passwd"], 126, "coord run: /etc/passwd: cannot be executed"),
-        (["run", "job", "--url", "mysql://me:secret@h/db", "--", "true"], 2, "coord: url: 'mysql:"),
+        (
+            ["run", "job", "--url", "mysql://me:secret@h/db", "--", "true"],
+            2,
+            "coord: invalid url 'mysql:",
+        ),
     ],
 )
 def test_mistakes_are_told_in_a_line(runs: Runs, words: list[str], status: int, says: str) -> None:
@@ -253,7 +257,7 @@ def test_an_interrupted_standby(runs: Runs) -> None:
     runs.journal.wait_for(1)
     process = runs.worker()
     assert process.stderr is not None
-    assert process.stderr.readline().startswith("coord run: standing by for 'job': led by pid ")
+    assert process.stderr.readline().startswith("coord run: waiting for 'job': the leader is pid ")
     for number in (signal.SIGUSR1, signal.SIGWINCH, signal.SIGTERM):
         process.send_signal(number)
         time.sleep(0.05)
@@ -267,14 +271,14 @@ def test_no_wait_and_timeout_when_another_leads(runs: Runs) -> None:
     status, _, err = runs.answer("run", "job", "--url", runs.url, "--no-wait", "--", "true")
     assert (status, err) == (
         75,
-        f"coord run: not started: 'job' is led by pid {leader.pid} on {os.uname().nodename}, token 1\n",
+        f"coord run: not started, 'job' has a leader: the leader is pid {leader.pid} on {os.uname().nodename}, token 1\n",
     )
     begun = time.monotonic()
     status, _, err = runs.answer("run", "job", "--url", runs.url, "--timeout", "0.6", "--", "true")
     assert status == 76
     assert 0.6 <= time.monotonic() - begun < 5
     standing_by, gave_up = err.splitlines()
-    assert standing_by.startswith("coord run: standing by for 'job': led by pid ")
+    assert standing_by.startswith("coord run: waiting for 'job': the leader is pid ")
     assert gave_up == "coord run: did not become the leader of 'job' within 0.6 s"
 
 
