@@ -51,11 +51,11 @@ class MemoryAnnouncements:
                     posted_at=self._wall(),
                     remaining=item.ttl,
                 )
-                self._rows[one.key] = (posted, self._now() + one.ttl)
-                if one.urgent:
-                    for tell in self._watchers:
-                        tell(posted)
-            waiting = [one.role for one, _ in self._rows.values() if one.kind == CANDIDATE]
+                self._rows[item.key] = (posted, self._now() + item.ttl)
+                if item.urgent:
+                    for notify in self._watchers:
+                        notify(posted)
+            waiting = [item.role for item, _ in self._rows.values() if item.kind == CANDIDATE]
             return {role: min(waiting.count(role), MAX_COUNTED) for role in counted_roles(notices)}
 
     async def withdraw(self, keys: Collection[str], timeout: float) -> None:
@@ -78,8 +78,8 @@ class MemoryAnnouncements:
                 loop.call_soon_threadsafe(queue.put_nowait, notice)
 
         with self._lock:
-            self._watchers.append(tell)
-            present = [one for one in self._standing() if one.urgent]
+            self._watchers.append(notify)
+            present = [item for item in self._unexpired() if item.urgent]
         try:
             for notice in present:
                 yield notice

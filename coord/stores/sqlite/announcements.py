@@ -56,24 +56,12 @@ class SQLiteAnnouncements:
 
         def work(conn: sqlite3.Connection) -> dict[str, int]:
             now, wall, boot = self._clock.total(), self._clock.wall(), self._clock.boot
-            conn.execute(SWEEP, (boot, now))
-            conn.executemany(
-                PUT,
-                [
-                    (
-                        one.key,
-                        one.role,
-                        one.kind,
-                        text,
-                        one.ttl,
-                        one.urgent,
-                        wall,
-                        now + one.ttl,
-                        boot,
-                    )
-                    for one, text in zip(notices, bodies, strict=True)
-                ],
-            )
+            conn.execute(DELETE_SOME_EXPIRED, (boot, now))
+            rows = [
+                (key, role, kind, body, ttl, urgent, wall, now + ttl, boot)
+                for key, role, kind, body, ttl, urgent in columns
+            ]
+            conn.executemany(PUT, rows)
             return {
                 role: conn.execute(COUNT, (role, CANDIDATE, MAX_COUNTED)).fetchone()[0]
                 for role in roles
@@ -81,7 +69,7 @@ class SQLiteAnnouncements:
 
         # Encoded on the caller's thread: an error about the body belongs to the caller.
         columns = [
-            (item.key, item.role, item.kind, encode_body(item.body), item.ttl, item.loud)
+            (item.key, item.role, item.kind, encode_body(item.body), item.ttl, item.urgent)
             for item in notices
         ]
         roles = counted_roles(notices)
