@@ -8,8 +8,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-import os
-import socket
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple, TypeGuard
@@ -121,8 +119,6 @@ def validate_status(given: object) -> Record:
             "must be a datetime with a time zone, or None",
         )
     record.pop("last_heartbeat", None)
-    record.setdefault("host", socket.gethostname())
-    record.setdefault("pid", os.getpid())
     return record
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import re
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -157,6 +159,8 @@ class AsyncServiceRegistry:
         query. Raises `BadArgument` for what cannot be stored. After `StoreUnavailable` the record
         may have been written or not; calling again with the same dict is right, id or none."""
         record = service_records.validate_status(status_info)
+        record.setdefault("host", socket.gethostname())
+        record.setdefault("pid", os.getpid())
         role, made = record["role"], "id" not in record
         if made:
             waiting = self._unanswered.get(role)

@@ -157,7 +157,7 @@ class RethinkDBAnnouncements:
 
 
 def _row(one: Announcement) -> dict[str, Any]:
-    fields = {"role": one.role, "kind": one.kind, "ttl": one.ttl, "loud": one.urgent}
+    fields = {"role": one.role, "kind": one.kind, "ttl": one.ttl, "urgent": one.urgent}
     return {"id": one.key, **fields, "body": announcements.encode_body(one.body)}
 
 
