@@ -98,7 +98,7 @@ def key_prefix(role: str) -> str:
 
 
 def by_priority(notices: Iterable[Announcement]) -> list[Candidate]:
-    """Return the candidates among announcements: the highest priority first, then the longest wait."""
+    """Return the candidates among announcements, the highest priority and longest wait first."""
     found = (one for notice in notices if (one := Candidate.of(notice)) is not None)
     return sorted(found, key=lambda one: (-one.priority, one.since, one.candidate))
 

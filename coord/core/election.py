@@ -310,7 +310,7 @@ class Election:
             self._try_now = True  # the store shall say whether that is so
 
     def lose(self, reason: LossReason) -> None:
-        """End the term as if its deadline had passed, for `reason`; for test kits, while leading."""
+        """End the term as if its deadline had passed; for test kits, while leading."""
         self._lose(reason, Cue.DEADLINE)
 
     def try_now(self, *, skip_cooldown: bool = False) -> None:
