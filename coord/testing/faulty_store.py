@@ -1,5 +1,5 @@
-"""A store that fails on demand: every class of error of rule 8, delays, requests that hang, and feeds
-that break, lose rows or repeat them."""
+"""A store that fails on demand: with every class of error of rule 8, late or not at all, and with
+feeds that break, lose rows or repeat them."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ class FaultyStore:
         return await self._raising("read", lambda: self.inner.past(roles, timeout), timeout)
 
     async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
-        """Yield the rows of the inner feed, except those lost, and with those repeated or made up."""
+        """Yield the rows of the inner feed, with the changes that instructions make."""
         await self._raising("watch", _nothing, math.inf)
         loop, queue = asyncio.get_running_loop(), asyncio.Queue[Lease | StoreUnavailable]()
         self._feeds.append((loop, queue))
@@ -288,13 +288,13 @@ class FaultyStore:
         if instruction is None:
             return await perform()
         if instruction.fault is Fault.NOT_DONE:
-            return Failure(unknown=False, detail="FaultyStore: not done")
+            return Failure(unknown=False, detail="told to fail")
         if instruction.fault is Fault.PERMANENT:
-            return Failure(unknown=False, detail="FaultyStore: access denied", permanent=True)
+            return Failure(unknown=False, detail="told to refuse", permanent=True)
         if instruction.fault is Fault.RAISES:
-            raise RuntimeError("FaultyStore: a defect of the store")
+            raise RuntimeError("told to raise")
         if instruction.fault is Fault.UNKNOWN_NOT_DONE:
-            return Failure(unknown=True, detail="FaultyStore: the request was lost")
+            return Failure(unknown=True, detail="told to be lost")
         # The request is a task of its own: a caller that gives up or is cancelled does not stop it.
         way = asyncio.ensure_future(_travel(instruction, perform))
         kept = cast("asyncio.Future[object]", way)
@@ -305,7 +305,7 @@ class FaultyStore:
             return Failure(unknown=True, detail="no answer in time")
         outcome = way.result()
         return (
-            Failure(unknown=True, detail="FaultyStore: the answer was lost")
+            Failure(unknown=True, detail="told to lose the answer")
             if instruction.fault
             else outcome
         )
