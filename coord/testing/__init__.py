@@ -1,5 +1,5 @@
-"""The public test kit. Nothing of it is imported before it is asked for: coord itself needs no
-pytest or hypothesis."""
+"""The public test kit. Each name is imported when it is first used, because coord itself needs
+neither pytest nor hypothesis."""
 
 from __future__ import annotations
 

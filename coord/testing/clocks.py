@@ -1,4 +1,10 @@
-"""A clock that stands still until a test moves it."""
+"""Clocks under the control of a test: a clock that a test moves, and event loops on virtual time.
+
+On virtual time nothing waits: an hour takes as long as computing what happens in that hour. A
+`World` has one true time. Each `Machine` in it has an event loop, which runs only while the machine
+is awake and its process is not stopped, and clocks, which drift and sleep. Everything runs on one
+thread in one order, so a run with the same random numbers repeats itself exactly.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +21,14 @@ from coord.core.timing import Instant
 
 
 class ManualClock:
-    """Give `clock.now` to a coordinator, and `clock.total` to a `MemoryStore`; then time passes
-    when you say so.
+    """A clock that stands still until a test moves it.
 
-    What waits by this clock is not woken by it; `coord_election.clock`
-    (`coord.testing.pytest_plugin`) sees to that."""
+    Give `clock.now` to a coordinator and `clock.total` to a `MemoryStore`. A move of the clock does
+    not wake what waits; `coord_election.clock` (`coord.testing.pytest_plugin`) does that, too.
+
+    Args:
+        start: The first reading of both clocks, in seconds.
+    """
 
     def __init__(self, start: float = 1_000.0) -> None:
         self._instant = Instant(start, start)
@@ -30,23 +39,31 @@ class ManualClock:
         return f"<ManualClock awake {self._instant.awake:g} s, total {self._instant.total:g} s>"
 
     def now(self) -> Instant:
-        """Both readings."""
+        """Return the readings of both clocks."""
         return self._instant
 
     def total(self) -> float:
-        """Seconds on the clock that counts suspend."""
+        """Return the seconds on the clock that counts the time of a suspend."""
         return self._instant.total
 
     def advance(self, seconds: float) -> None:
-        """Let time pass in one jump: as for a process that was stopped for so long."""
+        """Move both clocks in one jump, as if the process had been stopped.
+
+        Args:
+            seconds: How far; 0 or more.
+        """
         self._move(seconds, seconds)
 
     def suspend(self, seconds: float) -> None:
-        """Let the machine sleep: only the clock that counts suspend goes on."""
+        """Move only the clock that counts suspend, as if the machine had slept.
+
+        Args:
+            seconds: How long; 0 or more.
+        """
         self._move(0.0, seconds)
 
     def when_moved(self, call: Callable[[], None]) -> None:
-        """Have `call()` called after every move, on the thread that moves."""
+        """Register `call`, which runs after every move, on the thread that moves the clock."""
         self._moved.append(call)
 
     def _move(self, awake: float, total: float) -> None:
@@ -58,22 +75,16 @@ class ManualClock:
             call()
 
 
-# -- Event loops on virtual time: nothing waits, and an hour passes as fast as what happens in it
-# can be computed. A `World` has one true time. Each `Machine` in it has an event loop of its own,
-# which is run only while the machine is awake and its process is not stopped, and clocks of its
-# own, which drift and sleep. Everything runs on one thread, in
-# one order: with the same random numbers a run repeats itself exactly.
-#
+# -- virtual time ----------------------------------------------------------------------------------
 
 T = TypeVar("T")
 TURN = 1e-6
-"""Seconds that a turn of a loop takes: without it, a timer that is due in less than a float can
-tell would spin."""
+"""Seconds that an iteration of a loop takes. Without it, a timer whose delay is too small for a
+float would spin forever."""
 
 
 class _Selector(selectors.DefaultSelector):
-    """Never waits: where a loop would, it is told to stop, and for how long it would have waited is
-    kept."""
+    """A selector that never waits. Where it would, it stops the loop and keeps the time to wait."""
 
     stop: Callable[[], None]
     idle: float | None = None
@@ -87,25 +98,31 @@ class _Selector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop that is run by hand, and reads the time from `clock` (seconds)."""
+    """An event loop that a test runs step by step.
+
+    Args:
+        clock: Returns the time in seconds.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
-        self.stirred = True  # something was put to it since it last ran
+        self.stirred = True  # whether a callback was added since the last run
         self._idle_selector = _Selector()
         super().__init__(self._idle_selector)
         self._idle_selector.stop = self.stop
         self._clock_resolution = 1e-9
 
     def time(self) -> float:
+        """Return the time of the clock, in seconds."""
         return self.clock()
 
     def call_soon_threadsafe(self, *args: Any, **kwargs: Any) -> asyncio.Handle:  # type: ignore[override]
+        """Schedule a callback, and note that the loop has something to do."""
         self.stirred = True
         return super().call_soon_threadsafe(*args, **kwargs)
 
     def run_until_idle(self) -> float:
-        """Run what can run at this time. Returns the seconds until the next timer, or infinity."""
+        """Run everything that is due. Return the seconds until the next timer, or infinity."""
         self.stirred = False
         self.run_forever()
         idle = self._idle_selector.idle
@@ -113,35 +130,42 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class Machine:
-    """One machine with one process on it. `rate`: seconds that its clocks gain in a true second."""
+    """One machine with one process.
+
+    Args:
+        world: The world that it belongs to.
+        name: The name of the machine.
+        rate: How many seconds its clocks advance in one true second.
+    """
 
     def __init__(self, world: World, name: str, rate: float = 1.0) -> None:
         self.world, self.name, self.rate = world, name, rate
         self.dead = False
-        self._slept = 0.0  # true seconds that it has slept before the present sleep
+        self._slept = 0.0  # true seconds of all sleeps that are over
         self._asleep_since: float | None = None
         self._until = -math.inf
         self._next = -math.inf  # on the clock of the loop
         self.loop = VirtualLoop(lambda: self.now().awake)
 
     def now(self) -> Instant:
-        """Its clocks, as its process would read them. Not off by the same amount, nor by the
-        world's."""
+        """Return what its process reads on its clocks. The two clocks differ from each other, and
+        from the true time."""
         time = self.world.time
         slept = self._slept + (0.0 if self._asleep_since is None else time - self._asleep_since)
         return Instant(500 + self.rate * (time - slept), 900 + self.rate * time)
 
     @property
     def frozen(self) -> bool:
+        """Whether the process does not run now."""
         return self.dead or self.world.time < self._until
 
     def pause(self, seconds: float) -> None:
-        """The process does not run (SIGSTOP, a long page-in), while clocks go on."""
+        """Stop the process for `seconds` (SIGSTOP, a long page-in), while the clocks go on."""
         self._until = max(self._until, self.world.time + seconds)
 
     def suspend(self, seconds: float) -> None:
-        """The machine sleeps: the process does not run, and the clock that does not count suspend
-        stands still."""
+        """Let the machine sleep for `seconds`: the process does not run, and the clock that does
+        not count suspend stands still."""
         if self._asleep_since is None:
             self._asleep_since = since = self.world.time
             self.world.after(seconds, lambda: self._wake(since))
@@ -153,22 +177,22 @@ class Machine:
             self._asleep_since = None
 
     def thaw(self) -> None:
-        """End every pause and sleep."""
+        """End every pause and every sleep."""
         self._until = -math.inf
         if self._asleep_since is not None:
             self._wake(self._asleep_since)
 
     def kill(self) -> None:
-        """The process is gone. What it has sent is under way all the same."""
+        """End the process. The requests that it has sent still arrive."""
         self.dead = True
 
     def do(self, work: Callable[[], Any]) -> None:
-        """Call it on the loop, when the process next runs."""
+        """Call `work` on the loop, when the process next runs."""
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(work)
 
     def spawn(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        """Start a task there."""
+        """Start `work` as a task on the loop."""
         tasks = self.world.tasks
 
         def begin() -> None:
@@ -179,7 +203,7 @@ class Machine:
         self.do(begin)
 
     def due(self) -> float:
-        """The true time at which it has something to do."""
+        """Return the true time at which the machine next has something to do."""
         if self.dead:
             return math.inf
         if self.world.time < self._until:
@@ -191,13 +215,18 @@ class Machine:
         return self.world.time + max(0.0, (self._next - self.now().awake) / self.rate)
 
     def turn(self) -> None:
-        """Do all that can be done now."""
+        """Run everything that is due now."""
         idle = self.loop.run_until_idle()
         self._next = self.now().awake + idle
 
 
 class World:
-    """True time, what will happen at what time, and the machines."""
+    """The true time, the events to come, and the machines.
+
+    Attributes:
+        time: The true time in seconds. It never goes back.
+        watchers: Called after each thing that happens.
+    """
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -208,18 +237,24 @@ class World:
         self._count = itertools.count()
 
     def machine(self, name: str, rate: float = 1.0) -> Machine:
+        """Add a machine to the world, and return it."""
         machine = Machine(self, name, rate)
         self.machines.append(machine)
         return machine
 
     def after(self, seconds: float, happen: Callable[[], None]) -> None:
-        """Something outside every machine happens in so many seconds (a packet arrives)."""
+        """Call `happen` in `seconds`, outside every machine (a packet arrives, say)."""
         heapq.heappush(self._heap, (self.time + seconds, next(self._count), happen))
 
     def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
-        """Let so many true seconds pass, or fewer if `until` holds before. Whether it does.
+        """Let time pass, and call all `watchers` after each thing that happens.
 
-        After each thing that happens, all `watchers` are called: they look for what must never be.
+        Args:
+            seconds: True seconds to pass. The last iteration of a loop may end a little later.
+            until: Stops the run earlier, as soon as it returns True.
+
+        Returns:
+            Whether `until` returns True at the end.
         """
         end = self.time + seconds
         while not until():
@@ -227,7 +262,8 @@ class World:
             machine_due = math.inf if soonest is None else soonest.due()
             event_due = self._heap[0][0] if self._heap else math.inf
             if min(machine_due, event_due) > end:
-                # The last turn of a loop may have ended after `end`: time never goes back.
+                # The last iteration of a loop may have ended after `end`. Time never goes back:
+                # histories are recorded with this clock.
                 self.time = max(self.time, end)
                 return until()
             if event_due <= machine_due:
@@ -242,13 +278,13 @@ class World:
         return True
 
     def close(self) -> None:
-        """Let go of every loop. What was still to happen never does."""
+        """Close every loop, and drop the events to come."""
         self._heap.clear()
         for machine in self.machines:
             loop = machine.loop
             if loop.is_closed():
                 continue
-            for _ in range(5):  # what clears up after itself is cancelled in that, too
+            for _ in range(5):  # a task that cleans up is cancelled again
                 for task in asyncio.all_tasks(loop):
                     task.cancel()
                 loop.run_until_idle()
@@ -256,10 +292,17 @@ class World:
 
 
 def run(main: Callable[[Machine], Coroutine[Any, Any, T]], seconds: float = 86_400.0) -> T:
-    """Run a coroutine function in a world with one machine, and return what it returns; at most
-    `seconds` of it.
+    """Run a coroutine function in a world with one machine.
 
-    Raises `TimeoutError` when it has not ended by then.
+    Args:
+        main: Gets the machine.
+        seconds: How many virtual seconds it may take.
+
+    Returns:
+        What `main` returns.
+
+    Raises:
+        TimeoutError: `main` takes longer than `seconds`.
     """
     world = World()
     machine = world.machine("only")

@@ -1,4 +1,4 @@
-"""The pytest plugin of coord, found by itself once coord is installed (entry point `pytest11`)."""
+"""The pytest plugin of coord. pytest loads it once coord is installed (entry point `pytest11`)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def coord_election() -> Iterator[ElectionKit]:
-    """Elections under the test's control, in this process: `.win(role)`, `.lose(role, reason)`,
-    `.occupy(role)`.
+    """Elections that the test controls, with `.win(role)`, `.lose(role, reason)`, `.occupy(role)`.
 
-    During the test, `@leader_only` uses its coordinator unless it was given another.
+    During the test, `@leader_only` uses the coordinator of the kit, unless you give it another one.
     """
     from coord.testing.election_kit import ElectionKit
 

@@ -1,4 +1,4 @@
-"""The suite that every store must pass, ours or a stranger's."""
+"""The tests that every store must pass, whether it is part of coord or not."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from coord.testing.contract.watch import WatchContract
 
 
 class StoreContract(ClaimContract, TermContract, HistoryContract, SharingContract, WatchContract):
-    """Every sentence of `coord.stores.protocol` and rules 1 to 4, as tests. Run it with pytest:
+    """Tests of everything that `coord.stores.protocol` and rules 1 to 4 promise.
+
+    Run them with pytest:
 
         class TestMyStore(StoreContract):
             def make_store(self):
                 return MyStore("mystore://localhost/test")
 
-    `make_store` is called inside a running loop, several times in some tests: each call gives
-    another store on the same data, as another process would have it (for one that lives in a
-    process's memory, the same store again). Roles are new in every test, so the data may be kept
-    between tests. Override `fresh_role` where roles need a prefix, and `slack` (seconds) where a
-    store is slow."""
+    The tests call `make_store` inside a running loop, some of them several times. Each call returns
+    another store on the same data, as another process would have it. A store in memory returns
+    itself again. Every test uses new roles, so you may keep the data between tests. Override
+    `fresh_role` if roles need a prefix, and `slack` (seconds) if the store is slow.
+    """
 
 
 __all__ = ["StoreContract"]

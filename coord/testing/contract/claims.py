@@ -1,4 +1,4 @@
-"""Rule 1 and 4: who may take a role, and what the row is then."""
+"""Contract tests of rules 1 and 4: who may take a role, and what the row contains then."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ class ClaimContract(ContractHarness):
         self.run(body)
 
     def test_mine_needs_a_new_beat(self) -> None:
-        """A claim that arrives late or twice leaves alone what its candidate holds by now."""
+        """A claim that arrives late or twice does not change the lease that its candidate holds."""
 
         async def body(at: StoreDriver) -> None:
             mine = applied(await at.claim("a", 3)).revision

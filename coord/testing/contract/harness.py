@@ -1,5 +1,5 @@
-"""What the parts of the contract stand on: making stores, running a test on a loop of its own,
-saying what is wrong."""
+"""What all parts of the contract use: assertions, and stores that are opened and closed for a
+test."""
 
 from __future__ import annotations
 
@@ -17,50 +17,53 @@ from coord.stores.protocol import Store
 
 
 def expect(true: object, what: str) -> None:
-    """A plain assertion, which works without pytest's rewriting and under `python -O`."""
+    """Fail with the message `what` unless `true`, under `python -O` and without pytest, too."""
     if not true:
         raise AssertionError(what)
 
 
 def same(got: object, wanted: object, what: str) -> None:
+    """Fail unless the two values are equal."""
     expect(got == wanted, f"{what}: got {got!r}, wanted {wanted!r}")
 
 
 def answered(result: Result) -> Answer:
+    """Return the answer of a request that must not fail."""
     if not isinstance(result, Answer):
         raise AssertionError(f"no answer but {result!r}")  # noqa: TRY004 # a failed test, not a wrong argument
     return result
 
 
 def applied(result: Result) -> Lease:
-    """The row after a swap that had to be applied."""
+    """Return the row after a swap that must be applied."""
     expect(answered(result).applied, f"was not applied: {result!r}")
     return answered(result).lease
 
 
 def refused(result: Result) -> Lease:
-    """The row after a swap that had to change nothing."""
+    """Return the row after a swap that must change nothing."""
     expect(not answered(result).applied, f"was applied: {result!r}")
     return answered(result).lease
 
 
 class ContractHarness:
-    """Two calls of `make_store` in one test give two stores on the same data."""
+    """Makes stores for the tests. Two calls of `make_store` return two stores on the same data."""
 
     timeout = 10.0
-    """Seconds for each request. None of them should come near."""
+    """Maximum time of a request in seconds, far longer than any should take."""
     slack = 0.15
-    """Seconds by which a lease may be found to run out late, beyond its ttl."""
+    """Seconds by which a lease may expire later than its ttl says."""
 
     def make_store(self) -> Store:
+        """Return a store that is not open yet. Override this."""
         raise NotImplementedError("override make_store: it returns a store, not opened")
 
     def fresh_role(self) -> str:
-        """A role that no other test uses."""
+        """Return a role that no other test uses."""
         return f"contract-{secrets.token_hex(8)}"
 
     def run(self, body: Callable[[StoreDriver], Awaitable[None]]) -> None:
-        """Run a test body with a store, and a way to get more of them; close them all after it."""
+        """Run the body of a test with a store, and close all stores afterwards."""
 
         async def main() -> None:
             async with AsyncExitStack() as stack:
@@ -70,27 +73,29 @@ class ContractHarness:
 
 
 class StoreDriver:
-    """One store, one role, and short ways to ask."""
+    """Sends requests for one role to one store."""
 
-    def __init__(self, bench: ContractHarness, stack: AsyncExitStack, store: Store) -> None:
-        self._bench, self._stack, self.store = bench, stack, store
-        self.role = bench.fresh_role()
+    def __init__(self, harness: ContractHarness, stack: AsyncExitStack, store: Store) -> None:
+        self._harness, self._stack, self.store = harness, stack, store
+        self.role = harness.fresh_role()
 
     @classmethod
-    async def of(cls, bench: ContractHarness, stack: AsyncExitStack) -> StoreDriver:
-        store = bench.make_store()
+    async def of(cls, harness: ContractHarness, stack: AsyncExitStack) -> StoreDriver:
+        """Open a store, and close it when the stack is closed."""
+        store = harness.make_store()
         stack.push_async_callback(store.close)
-        await store.open(bench.timeout)
-        return cls(bench, stack, store)
+        await store.open(harness.timeout)
+        return cls(harness, stack, store)
 
     async def another(self) -> StoreDriver:
-        """Another store on the same data; the role is the same one."""
-        other = await StoreDriver.of(self._bench, self._stack)
+        """Return a driver of another store on the same data, with the same role."""
+        other = await StoreDriver.of(self._harness, self._stack)
         other.role = self.role
         return other
 
     def fresh_role(self) -> str:
-        return self._bench.fresh_role()
+        """Return a role that no other test uses."""
+        return self._harness.fresh_role()
 
     async def claim(
         self,
@@ -106,16 +111,19 @@ class StoreDriver:
         info: Mapping[str, Any] | None = None,
         lost: tuple[int, str] | None = None,
     ) -> Result:
-        asked = Claim(
+        """Claim the role, or another one; the parameters are those of `Claim`."""
+        claim = Claim(
             role or self.role, holder, beat, ttl, expected, takeover, skew, floor, info or {}, lost
         )
-        return await self.store.claim(asked, self._bench.timeout)
+        return await self.store.claim(claim, self._harness.timeout)
 
     async def renew(self, holder: str, token: int, beat: int, *, ttl: float = 30.0) -> Result:
+        """Renew the lease of the role."""
         return (await self.renew_all([Renew(self.role, holder, token, beat, ttl)]))[0]
 
     async def renew_all(self, renewals: Sequence[Renew]) -> Sequence[Result]:
-        return await self.store.renew(renewals, self._bench.timeout)
+        """Renew several leases in one request."""
+        return await self.store.renew(renewals, self._harness.timeout)
 
     async def release(
         self,
@@ -128,33 +136,38 @@ class StoreDriver:
         reason: str = "released",
         by: str = "",
     ) -> Result:
-        asked = Release(self.role, holder, token, beat, linger, to, reason, by)
-        return await self.store.release(asked, self._bench.timeout)
+        """Release the role; the parameters are those of `Release`."""
+        release = Release(self.role, holder, token, beat, linger, to, reason, by)
+        return await self.store.release(release, self._harness.timeout)
 
     async def history(self) -> list[PastTerm]:
-        """What the row remembers."""
-        return await self.store.past([self.role], self._bench.timeout)
+        """Return the past terms of the role."""
+        return await self.store.past([self.role], self._harness.timeout)
 
     async def read(self, *roles: str) -> dict[str, Lease]:
-        """The rows of these roles, without any of this hand's own."""
-        found = await self.store.read(roles or (self.role,), self._bench.timeout)
-        same(len({lease.role for lease in found}), len(found), "rows of different roles")
-        return {lease.role: lease for lease in found}
+        """Read the rows of these roles, or that of the driver's role if there are none."""
+        rows = await self.store.read(roles or (self.role,), self._harness.timeout)
+        same(len({lease.role for lease in rows}), len(rows), "rows of different roles")
+        return {lease.role: lease for lease in rows}
 
     async def row(self) -> Lease:
+        """Return the row of the role, which must exist."""
         rows = await self.read()
         expect(self.role in rows, "the role has a row")
         return rows[self.role]
 
     async def run_out(self, ttl: float) -> None:
-        """Wait until a lease of `ttl` has run out, by a store's clock that may be read a little
-        late."""
-        await asyncio.sleep(ttl + self._bench.slack)
+        """Wait until a lease of `ttl` seconds has expired by the clock of the store."""
+        await asyncio.sleep(ttl + self._harness.slack)
 
     @contextlib.asynccontextmanager
     async def feed(self, *roles: str, every: bool = False) -> AsyncIterator[asyncio.Queue[Lease]]:
-        """What `watch` yields, as a queue; `every` for all roles. The feed must close within two
-        seconds."""
+        """Provide what `watch` yields as a queue. The feed must close within two seconds.
+
+        Args:
+            roles: The roles to watch; the role of the driver if there are none.
+            every: Whether to watch all roles.
+        """
         queue: asyncio.Queue[Lease] = asyncio.Queue()
 
         async def pump() -> None:

@@ -1,5 +1,4 @@
-"""The contract, part five: what a row remembers of its terms, and handing a role over to one
-candidate."""
+"""Contract tests of the past terms in a row, and of a handover to one candidate."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from coord.testing.contract.harness import (
 
 
 class HistoryContract(ContractHarness):
-    """`coord/core/history.py`, and `Release.to`."""
+    """Tests of past terms (`coord.core.history`) and of `Release.to`."""
 
     def test_a_term_is_remembered_with_its_end(self) -> None:
         async def body(at: StoreDriver) -> None:

@@ -1,4 +1,5 @@
-"""Names and infos of every kind, reading, and many candidates over many connections at once."""
+"""Contract tests of names and infos of every kind, of reads, and of many candidates that use many
+connections at the same time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules 2 and 3: renewals and releases, guarded by holder, token and beat."""
+"""Contract tests of rules 2 and 3: renewals and releases need the right holder, token and beat."""
 
 from __future__ import annotations
 

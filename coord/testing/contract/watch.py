@@ -1,4 +1,4 @@
-"""The feed: hints of what changes, as soon as possible."""
+"""Contract tests of the feed, which yields changed rows as soon as possible."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from coord.core.lease import Lease, Revision
 from coord.testing.contract.harness import ContractHarness, StoreDriver, applied, expect, same
 
 WITHIN = 5.0
-"""Seconds for a change to be heard of. Stores are far faster; a loaded machine may not be."""
+"""Seconds until a feed must yield a change. Stores are far faster; a loaded machine may not be."""
 
 
 async def heard(queue: asyncio.Queue[Lease], wanted: Callable[[Lease], bool], what: str) -> Lease:
-    """Wait for a row like this; others, which a feed may repeat or add, are passed over."""
+    """Wait for a row that is `wanted`. Skip others, because a feed may repeat or add rows."""
     seen: list[Lease] = []
 
     async def until() -> Lease:

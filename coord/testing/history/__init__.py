@@ -1,25 +1,27 @@
-"""What happened in a run, real or simulated, as a list of events that can be kept in a file and
-judged afterwards.
+"""A history: the events of a run, real or simulated, which can be kept in a file and checked later.
 
-Each operation is an `invoke` and, later, one outcome: `ok` (with what was answered), `fail` (it was
-not done, and never will be) or `unknown` (it may take effect at any later time, or never). An
-operation without an outcome is unknown, too. The format follows Jepsen's histories; times are
-seconds on one clock that all who record share.
+Each operation has an event `invoke` and later one outcome: `ok` (with the answer), `fail` (it was
+not done and never will be) or `unknown` (it may take effect at any later time, or never). An
+operation without an outcome is unknown, too. The format follows Jepsen's histories. Times are in
+seconds on one clock that all recorders share.
 
-Actions that the judges (`coord.testing.history.checkers`) understand, with the fields of the invoke
--> those of the outcome:
+The checkers (`coord.testing.history.checkers`) understand these actions. The fields before the
+arrow belong to the invoke, those after it to the outcome:
 
-claim    holder, beat, expected ([holder, token, beat] or null), takeover, skew, floor -> applied,
-row renew    holder, token, beat -> applied, row release  holder, token, beat, linger, to (whom the
-role is handed to, if anybody) -> applied, row read     -> row
-put      row: somebody wrote the row by hand (null: deleted it)
-believe  token: from the invoke to the outcome `process` believes that it leads. No outcome: to the
-end of the history.
-         `unknown`: it died; nothing is certain but the moment of the invoke
-held     -> token (null for none): one look at whether `process` believes. Between two looks that
-show the same token
-         it believed throughout, since a term that is over never comes back
-write    token -> accepted: a write at a fenced resource; for these `role` names the resource
+claim    holder, beat, expected ([holder, token, beat] or null), takeover, skew, floor
+         -> applied, row
+renew    holder, token, beat -> applied, row
+release  holder, token, beat, linger, to (the candidate that the role is handed to, or null)
+         -> applied, row
+read     -> row
+put      row: somebody wrote the row by hand; null means that they deleted it
+believe  token: from the invoke to the outcome, `process` believes that it leads. Without an
+         outcome, to the end of the history. With the outcome `unknown`, it died, and only the
+         moment of the invoke is certain.
+held     -> token (null for none): whether `process` believes that it leads, at one moment. Between
+         two moments with the same token it believed so all the time, because a term that is over
+         never comes back.
+write    token -> accepted: a write to a fenced resource, whose name is in `role`
 
 A `row` is [holder, token, beat]; a role without a row is [null, 0, 0].
 """
@@ -40,11 +42,13 @@ from coord.testing.history.events import KINDS, Event, Kind, MalformedHistory, O
 
 
 class History:
-    """Events in the order in which they happened. Recording is safe from several threads.
+    """Events in the order in which they happened. Several threads may record at the same time.
 
-    `now` is the clock that all events of the run are stamped with, in seconds; for several
-    processes on one machine the default, `time.monotonic`, is shared, and `History.read` puts their
-    files together."""
+    Args:
+        events: The events so far.
+        now: Returns the time of a new event, in seconds. It must never go back. All processes of a
+            machine share the default, `time.monotonic`, and `History.read` joins their files.
+    """
 
     def __init__(
         self, events: Iterable[Event] = (), now: Callable[[], float] = time.monotonic
@@ -56,7 +60,17 @@ class History:
         self._open: dict[tuple[str, int], Event] = {}
 
     def invoke(self, process: str, action: str, role: str, **value: Any) -> tuple[str, int]:
-        """Something begins. Give what comes back to `ok`, `fail` or `unknown`."""
+        """Record that an operation begins.
+
+        Args:
+            process: Who performs it.
+            action: What it is; see the docstring of the module.
+            role: The role, or the name of the fenced resource.
+            value: The fields of the invoke.
+
+        Returns:
+            The key of the operation, for `ok`, `fail` or `unknown`.
+        """
         with self._lock:
             self._next += 1
             event = Event("invoke", self.now(), process, self._next, action, role, value)
@@ -65,12 +79,15 @@ class History:
         return process, event.op
 
     def ok(self, key: tuple[str, int], **value: Any) -> None:
+        """Record the answer of an operation."""
         self._end("ok", key, value)
 
     def fail(self, key: tuple[str, int], **value: Any) -> None:
+        """Record that an operation was not done and never will be."""
         self._end("fail", key, value)
 
     def unknown(self, key: tuple[str, int], **value: Any) -> None:
+        """Record that an operation may take effect at any later time, or never."""
         self._end("unknown", key, value)
 
     def _end(self, kind: Kind, key: tuple[str, int], value: Mapping[str, Any]) -> None:
@@ -80,34 +97,40 @@ class History:
                 Event(kind, self.now(), begun.process, begun.op, begun.action, begun.role, value)
             )
 
-    # -- files
-    # -------------------------------------------------------------------------------------------------
+    # -- files -------------------------------------------------------------------------------------
 
     def write(self, path: str | Path) -> None:
-        """One JSON object a line."""
+        """Write the events to a file, one JSON object a line."""
         lines = (json.dumps(asdict(event), ensure_ascii=False) + "\n" for event in self.events)
         Path(path).write_text("".join(lines), encoding="utf-8")
 
     @classmethod
     def read(cls, *paths: str | Path) -> History:
-        """The events of one file, or of several (one a process) put together by their times.
+        """Read the events of one file, or of several files, one a process, in order of time.
 
-        Of events with the same time in different files an invoke counts as earlier: what may have
-        overlapped is taken to have. Raises `MalformedHistory`."""
+        Where events in different files have the same time, an invoke counts as the earlier one, so
+        that operations which may have overlapped do overlap.
+
+        Raises:
+            MalformedHistory: A line is not an event.
+        """
         events: list[Event] = []
         for path in paths:
             for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
                 if line.strip():
                     events.append(_parsed(line, f"{path}:{number}"))
-        if any(one.at > two.at for one, two in itertools.pairwise(events)):
+        if any(first.at > second.at for first, second in itertools.pairwise(events)):
             events.sort(key=lambda event: (event.at, event.kind != "invoke"))
         return cls(events)
 
-    # -- judging
-    # -----------------------------------------------------------------------------------------------
+    # -- checking ----------------------------------------------------------------------------------
 
     def operations(self) -> list[Operation]:
-        """Invokes with their outcomes, by the time of the invoke. Raises `MalformedHistory`."""
+        """Return the operations, in the order of their invokes.
+
+        Raises:
+            MalformedHistory: No run can have produced these events.
+        """
         begun: dict[tuple[str, int], int] = {}
         ends: dict[tuple[str, int], int] = {}
         last = float("-inf")
@@ -146,15 +169,18 @@ class History:
         )
 
     def violations(self) -> list[Violation]:
-        """Everything that must not be: a list of `coord.testing.history.checkers.Violation`, empty
-        for a good history."""
+        """Return every promise that this history breaks, as a list of
+        `coord.testing.history.checkers.Violation`; it is empty for a good history."""
         return judge(self)
 
     def verify(self) -> None:
-        """Raises `coord.testing.history.checkers.BadHistory`, an AssertionError that lists the
-        violations, if there are any."""
-        if found := self.violations():
-            raise BadHistory(found)
+        """Check that this history breaks no promise.
+
+        Raises:
+            BadHistory: It does; this AssertionError lists the violations.
+        """
+        if violations := self.violations():
+            raise BadHistory(violations)
 
 
 def judge(history: History) -> list[Violation]:

@@ -1,5 +1,4 @@
-"""What a history is judged by. Each judge finds every violation of one promise of
-docs/guarantees.md."""
+"""Checkers of histories: each finds every violation of one promise of docs/guarantees.md."""
 
 from __future__ import annotations
 
@@ -16,7 +15,13 @@ SWAPS = ("claim", "renew", "release", "read", "put")
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A promise that the history breaks, and the operations that show it."""
+    """A promise that the history breaks.
+
+    Attributes:
+        rule: "exclusion", "tokens", "linearizability" or "fencing".
+        detail: What happened.
+        operations: The operations that show it.
+    """
 
     rule: str
     detail: str
@@ -27,17 +32,22 @@ class Violation:
 
 
 class BadHistory(AssertionError):
+    """A history breaks promises; `violations` lists them."""
+
     def __init__(self, violations: list[Violation]) -> None:
         self.violations = violations
         super().__init__("\n".join(map(str, violations)))
 
 
 class Belief(NamedTuple):
-    """`process` is certain to have believed that it leads under `token` from `begin` until before
-    `end` (seconds).
+    """A time during which `process` certainly believed that it leads with `token`.
 
-    An `end` before the `begin` comes of a single look: it believed at some one moment between the
-    two."""
+    Attributes:
+        begin: The beginning, in seconds.
+        end: The end, in seconds, exclusive. If it is before `begin`, there was only one
+            observation: the process believed at one unknown moment between the two.
+        evidence: The operations that show it.
+    """
 
     begin: float
     end: float
@@ -48,7 +58,7 @@ class Belief(NamedTuple):
 
 
 def check(operations: list[Operation], last: float) -> list[Violation]:
-    """Run every check: exclusion, tokens, the lease register of each role, and each fenced resource.
+    """Run all checkers: exclusion, tokens, the lease of each role, and each fenced resource.
 
     Args:
         operations: What happened, in order.
@@ -63,70 +73,100 @@ def check(operations: list[Operation], last: float) -> list[Violation]:
 
 
 def beliefs(operations: Iterable[Operation], last: float) -> list[Belief]:
-    """What the events `believe` and `held` make certain, by role and begin."""
-    found: list[Belief] = []
-    looks: dict[tuple[str, str, int], list[Operation]] = {}
-    for one in operations:
-        if one.action == "believe":
+    """Return the beliefs that the actions `believe` and `held` prove, by role and begin.
+
+    Args:
+        operations: The operations of a history.
+        last: The time of its last event, in seconds.
+    """
+    believed: list[Belief] = []
+    observations: dict[tuple[str, str, int], list[Operation]] = {}
+    for operation in operations:
+        if operation.action == "believe":
             end = (
-                one.ended
-                if one.outcome != "unknown"
-                else one.began
-                if one.ended is not None
+                operation.ended
+                if operation.outcome != "unknown"
+                else operation.began
+                if operation.ended is not None
                 else last
             )
             assert end is not None
-            found.append(Belief(one.began, end, one.process, one.role, one.args["token"], (one,)))
-        elif one.action == "held" and one.outcome == "ok" and one.result["token"] is not None:
-            looks.setdefault((one.process, one.role, one.result["token"]), []).append(one)
-    for (process, role, token), seen in looks.items():
-        # It believed at some moment of each look: surely from the end of the first to the begin of
-        # the last.
-        first = min(seen, key=lambda one: one.ended or 0.0)
-        latest = max(seen, key=lambda one: one.began)
+            believed.append(
+                Belief(
+                    operation.began,
+                    end,
+                    operation.process,
+                    operation.role,
+                    operation.args["token"],
+                    (operation,),
+                )
+            )
+        elif (
+            operation.action == "held"
+            and operation.outcome == "ok"
+            and operation.result["token"] is not None
+        ):
+            observations.setdefault(
+                (operation.process, operation.role, operation.result["token"]), []
+            ).append(operation)
+    for (process, role, token), seen in observations.items():
+        # The process believed at some moment of each observation: certainly from the end of the
+        # first to the beginning of the last.
+        first = min(seen, key=lambda operation: operation.ended or 0.0)
+        latest = max(seen, key=lambda operation: operation.began)
         begin = first.ended or 0.0
-        found.append(Belief(begin, latest.began, process, role, token, (first, latest)))
-    return sorted(found, key=lambda one: (one.role, one.begin, one.end))
+        believed.append(Belief(begin, latest.began, process, role, token, (first, latest)))
+    return sorted(believed, key=lambda belief: (belief.role, belief.begin, belief.end))
 
 
 def exclusion(believed: list[Belief]) -> Iterator[Violation]:
-    """No two terms of a role are believed at one moment."""
+    """Check that no two terms of a role are believed at the same time."""
     widest: dict[str, Belief] = {}
-    for one in believed:
-        other = widest.get(one.role)
-        if other is not None and one.begin < other.end and one.begin < one.end:
-            who = f"{other.process} (token {other.token}) and {one.process} (token {one.token})"
-            until = min(one.end, other.end)
+    for belief in believed:
+        other = widest.get(belief.role)
+        if other is not None and belief.begin < other.end and belief.begin < belief.end:
+            who = (
+                f"{other.process} (token {other.token}) and {belief.process} (token {belief.token})"
+            )
+            until = min(belief.end, other.end)
             yield Violation(
                 "exclusion",
-                f"{who} both lead {one.role!r} from {one.begin:.6g} to {until:.6g}",
-                other.evidence + one.evidence,
+                f"{who} both lead {belief.role!r} from {belief.begin:.6g} to {until:.6g}",
+                other.evidence + belief.evidence,
             )
-        if other is None or one.end > other.end:
-            widest[one.role] = one
+        if other is None or belief.end > other.end:
+            widest[belief.role] = belief
 
 
 def tokens(operations: list[Operation], believed: list[Belief]) -> Iterator[Violation]:
-    """A token names one holder; later terms have higher tokens; the row's token is never seen to
-    fall.
+    """Check that a token names one holder, that later terms have higher tokens, and that the token
+    of a row never falls.
 
-    A row that was handed over (beat 0) still has the token of the term before: whom it names has
-    yet to claim it."""
+    A row that was handed over (beat 0) still has the token of the previous term, because the
+    candidate that it names has not claimed the role yet.
+    """
     owner: dict[tuple[str, int], tuple[str, Operation]] = {}
-    for one in operations:
-        row = one.result.get("row") if one.action in SWAPS and one.outcome == "ok" else None
+    for operation in operations:
+        row = (
+            operation.result.get("row")
+            if operation.action in SWAPS and operation.outcome == "ok"
+            else None
+        )
         if row is None or revision(row).holder is None or revision(row).beat == 0:
             continue
         holder, token, _ = revision(row)
         assert holder is not None
-        other, shown = owner.setdefault((one.role, token), (holder, one))
+        other, shown = owner.setdefault((operation.role, token), (holder, operation))
         if other != holder:
             yield Violation(
-                "tokens", f"token {token} of {one.role!r} names two holders", (shown, one)
+                "tokens",
+                f"token {token} of {operation.role!r} names two holders",
+                (shown, operation),
             )
-    # A term that certainly was before another certainly was not over has the lower token.
-    moments = [(one.begin, True, one) for one in believed] + [
-        (min(one.begin, one.end), False, one) for one in believed
+    # At `begin` a term has certainly begun, and at min(begin, end) it is certainly not over. A term
+    # that has begun before that moment of another term must have the lower token.
+    moments = [(belief.begin, True, belief) for belief in believed] + [
+        (min(belief.begin, belief.end), False, belief) for belief in believed
     ]
     newest: dict[str, Belief] = {}
     for _, begins, belief in sorted(moments, key=lambda moment: moment[:2]):
@@ -142,34 +182,39 @@ def tokens(operations: list[Operation], believed: list[Belief]) -> Iterator[Viol
 
 
 def _falling(operations: list[Operation]) -> Iterator[Violation]:
-    """An answer never shows a lower token than one that had arrived before its request was sent."""
+    """Check that no answer shows a lower token than an answer that arrived before its request was
+    sent."""
     marks: dict[str, list[tuple[int, bool, Operation, int]]] = {}
-    for one in operations:
+    for operation in operations:
         if (
-            one.action in SWAPS
-            and one.outcome == "ok"
-            and one.returned is not None
-            and "row" in one.result
+            operation.action in SWAPS
+            and operation.outcome == "ok"
+            and operation.returned is not None
+            and "row" in operation.result
         ):
-            token = revision(one.result["row"]).token
-            marks.setdefault(one.role, []).extend(
-                [(one.called, False, one, token), (one.returned, True, one, token)]
+            token = revision(operation.result["row"]).token
+            marks.setdefault(operation.role, []).extend(
+                [
+                    (operation.called, False, operation, token),
+                    (operation.returned, True, operation, token),
+                ]
             )
     for role, ordered in marks.items():
         highest, shown = 0, None
-        for _, answered, one, token in sorted(ordered, key=lambda mark: mark[0]):
+        for _, answered, operation, token in sorted(ordered, key=lambda mark: mark[0]):
             if answered:
                 if token > highest:
-                    highest, shown = token, one
+                    highest, shown = token, operation
             elif token < highest and shown is not None:
                 detail = f"the token of {role!r} falls from {highest} to {token}"
-                yield Violation("tokens", detail, (shown, one))
+                yield Violation("tokens", detail, (shown, operation))
 
 
 def lease_register(operations: list[Operation]) -> Iterator[Violation]:
-    """Claims, renewals, releases and reads of each role make sense in some order."""
+    """Check that some order of the claims, renewals, releases and reads of each role explains every
+    answer."""
     for role, mine in _by_role(operations, SWAPS).items():
-        edited = any(one.action == "put" for one in mine)
+        edited = any(operation.action == "put" for operation in mine)
         wrong = unexplained(mine, LeaseRegister(edited))
         if wrong is not None:
             yield Violation(
@@ -180,7 +225,8 @@ def lease_register(operations: list[Operation]) -> Iterator[Violation]:
 
 
 def fenced_resources(operations: list[Operation]) -> Iterator[Violation]:
-    """Each resource refuses writes with an older token than it has seen, and only those."""
+    """Check that each resource refuses writes with an older token than its newest, and no
+    others."""
     for name, mine in _by_role(operations, ("write",)).items():
         wrong = unexplained(mine, FencedResource())
         if wrong is not None:
@@ -191,7 +237,7 @@ def fenced_resources(operations: list[Operation]) -> Iterator[Violation]:
 
 def _by_role(operations: list[Operation], actions: tuple[str, ...]) -> dict[str, list[Operation]]:
     roles: dict[str, list[Operation]] = {}
-    for one in operations:
-        if one.action in actions:
-            roles.setdefault(one.role, []).append(one)
+    for operation in operations:
+        if operation.action in actions:
+            roles.setdefault(operation.role, []).append(operation)
     return roles

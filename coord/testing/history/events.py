@@ -1,3 +1,5 @@
+"""The values of a history: events, and the operations that they make up."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -5,19 +7,27 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Kind = Literal["invoke", "ok", "fail", "unknown"]
-
-
 KINDS = ("invoke", "ok", "fail", "unknown")
 
 
 class MalformedHistory(ValueError):
-    """A history that no run can have produced, or a line of a file that is none of its events."""
+    """A history that no run can have produced, or a line of a file that is not an event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`op` pairs an invoke with its outcome: a number that `process` uses for no other
-    operation."""
+    """An invoke or an outcome.
+
+    Attributes:
+        kind: "invoke", or the outcome: "ok", "fail" or "unknown".
+        at: The time in seconds, on the clock of the history.
+        process: Who performs the operation.
+        op: The number of the operation, which pairs an invoke with its outcome. `process` uses it
+            for no other operation.
+        action: What the operation is, such as "claim".
+        role: The role, or the name of the fenced resource.
+        value: The fields of the action; see `coord.testing.history`.
+    """
 
     kind: Kind
     at: float
@@ -30,10 +40,16 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An invoke with its outcome. `called` and `returned` are places in the history: the order
-    decides, times tell.
+    """An invoke with its outcome.
 
-    `returned` is None where the outcome is unknown: nothing limits when it takes effect.
+    Attributes:
+        args: The fields of the invoke.
+        result: The fields of the outcome.
+        called: The index of the invoke in the history. Checkers compare these indexes, not times.
+        returned: The index of the outcome; None if the outcome is unknown, because the operation
+            may take effect at any later time.
+        began: The time of the invoke, in seconds.
+        ended: The time of the outcome, in seconds; None if there is none.
     """
 
     process: str
@@ -49,7 +65,7 @@ class Operation:
     ended: float | None
 
     def __str__(self) -> str:
-        given = ", ".join(f"{name}={value!r}" for name, value in self.args.items())
+        args = ", ".join(f"{name}={value!r}" for name, value in self.args.items())
         shown = {"ok": dict(self.result), "fail": "not done", "unknown": "unknown"}[self.outcome]
         span = f"{self.began:.6g}..{'' if self.ended is None else format(self.ended, '.6g')}"
-        return f"[{span}] {self.process} #{self.op} {self.action}({self.role}: {given}) -> {shown}"
+        return f"[{span}] {self.process} #{self.op} {self.action}({self.role}: {args}) -> {shown}"

@@ -1,5 +1,5 @@
-"""Is there an order in which these operations, each at one moment between its invoke and its
-outcome, make sense?
+"""Checks whether a history is linearizable: whether an order of the operations, each at one moment
+between its invoke and its outcome, explains every answer.
 
 The search of Wing and Gong ("Testing and verifying concurrent objects", 1993) in the just-in-time
 form of Lowe ("Testing for linearizability", 2017): it walks the history once and keeps every
@@ -17,48 +17,59 @@ from coord.testing.history.events import Operation
 
 State = TypeVar("State", bound=Hashable)
 MOST_CONFIGURATIONS = 200_000
+"""How many configurations are kept at most; a good history needs far fewer."""
 
 
 class Undecided(Exception):
-    """The search was given up: too many operations with unknown outcomes overlap. Says nothing
-    about the history."""
+    """The search gave up because too many operations with unknown outcomes overlap. The history may
+    be good or bad."""
 
 
 class Register(Protocol[State]):
-    """The sequential meaning of the operations."""
+    """A sequential model: what operations do when they run one after the other."""
 
     @property
-    def initial(self) -> State: ...
+    def initial(self) -> State:
+        """The state before the first operation."""
 
     def after(self, state: State, operation: Operation) -> Iterable[State]:
-        """The states in which `operation` may leave `state`: none, when its answer is impossible
-        there.
+        """Return the states that `operation` may turn `state` into; none if its answer is
+        impossible there.
 
-        For an unknown outcome: what it may change. That it changes nothing need not be said.
+        If the outcome is unknown, only the states that it may change to: that it may change nothing
+        is understood.
         """
 
     def spent(self, state: State, operation: Operation) -> bool:
-        """Whether an operation with an unknown outcome can never change anything any more, from
-        `state` on."""
+        """Return whether an operation with an unknown outcome can change nothing from `state`
+        on."""
 
 
 def unexplained(
     operations: Sequence[Operation], register: Register[State], most: int = MOST_CONFIGURATIONS
 ) -> Operation | None:
-    """The first operation whose answer no order explains, or None: the history is linearizable.
+    """Return the first operation whose answer no order explains; None for a linearizable history.
 
-    Raises `Undecided` when more than `most` configurations would have to be kept.
+    Args:
+        operations: The operations on one register.
+        register: What the operations do.
+        most: How many configurations to keep at most.
+
+    Raises:
+        Undecided: The search needs more than `most` configurations.
     """
-    waiting = [one for one in operations if one.outcome != "fail"]
+    waiting = [operation for operation in operations if operation.outcome != "fail"]
     marks = sorted(
-        [(one.called, False, index) for index, one in enumerate(waiting)]
+        [(operation.called, False, index) for index, operation in enumerate(waiting)]
         + [
-            (one.returned, True, index)
-            for index, one in enumerate(waiting)
-            if one.returned is not None
+            (operation.returned, True, index)
+            for index, operation in enumerate(waiting)
+            if operation.returned is not None
         ]
     )
-    open_ended = frozenset(index for index, one in enumerate(waiting) if one.returned is None)
+    open_ended = frozenset(
+        index for index, operation in enumerate(waiting) if operation.returned is None
+    )
     configurations: set[tuple[State, frozenset[int]]] = {(register.initial, frozenset())}
     for _, ends, index in marks:
         if not ends:
@@ -71,9 +82,9 @@ def unexplained(
             if index not in pending:
                 survivors.add((state, pending))
                 continue
-            for one in pending:
-                for after in register.after(state, waiting[one]):
-                    left = pending - {one}
+            for chosen in pending:
+                for after in register.after(state, waiting[chosen]):
+                    left = pending - {chosen}
                     left -= {
                         other
                         for other in left & open_ended
@@ -95,8 +106,8 @@ def unexplained(
 def _best(
     configurations: set[tuple[State, frozenset[int]]], open_ended: frozenset[int]
 ) -> set[tuple[State, frozenset[int]]]:
-    """Without those that another one can stand for: same state, and no fewer unknown operations
-    still free to act."""
+    """Drop each configuration that explains no more than another: one with the same state, in which
+    more unknown operations may still take effect."""
     groups: dict[tuple[State, frozenset[int]], list[frozenset[int]]] = {}
     for state, pending in configurations:
         groups.setdefault((state, pending - open_ended), []).append(pending & open_ended)

@@ -1,5 +1,5 @@
-"""What the operations of a history mean when they come one after the other: the lease of a role, a
-fenced resource."""
+"""Sequential models: what the operations of a history do when they run one after the other, for the
+lease of a role and for a fenced resource."""
 
 from __future__ import annotations
 
@@ -13,16 +13,23 @@ EMPTY = Revision(None, 0, 0)
 
 
 def revision(row: Any) -> Revision:
-    """A row of a history ([holder, token, beat], or None for a role without one) as a value."""
+    """Return a row of a history as a value.
+
+    Args:
+        row: [holder, token, beat]; None for a role without a row.
+    """
     return EMPTY if row is None else Revision(*row)
 
 
 class LeaseRegister:
-    """The row of one role. Time is not in it: whether a lease had run out is for the judge of
-    exclusion to say.
+    """The row of one role.
 
-    `edited`: the history has writes by hand (`put`), after which anything that was thought spent
-    may act again."""
+    The model has no time: `exclusion` checks whether a lease had run out.
+
+    Args:
+        edited: Whether the history has writes by hand (`put`). After one, any operation with an
+            unknown outcome may take effect again.
+    """
 
     initial = EMPTY
 
@@ -30,6 +37,7 @@ class LeaseRegister:
         self._edited = edited
 
     def after(self, state: Revision, operation: Operation) -> Iterable[Revision]:
+        """Return the rows that `operation` may leave behind; see `Register.after`."""
         args, result = operation.args, operation.result
         if operation.action == "put":
             return [revision(args["row"])]
@@ -43,8 +51,8 @@ class LeaseRegister:
         return [] if must or revision(result["row"]) != state else [state]
 
     def _changed(self, state: Revision, operation: Operation) -> tuple[Revision | None, bool]:
-        """What it may make of the row, and whether it must (a claim may depend on the store's
-        clock)."""
+        """Return the row that the operation may write, None if it may not write, and whether it
+        must write. A claim may depend on the store's clock, so that both are right."""
         args = operation.args
         if operation.action == "claim":
             expected = args.get("expected")
@@ -70,6 +78,7 @@ class LeaseRegister:
         return Revision(state.holder if keeps else None, state.token, args["beat"]), True
 
     def spent(self, state: Revision, operation: Operation) -> bool:
+        """Return whether `operation` can never write a row again; see `Register.spent`."""
         args = operation.args
         if operation.action == "read":
             return True
@@ -81,14 +90,16 @@ class LeaseRegister:
         if args["token"] != state.token:
             return bool(args["token"] < state.token)
         if state.holder != args["holder"]:
-            return state.holder is None  # it may yet be handed over to that one
+            return state.holder is None  # the role may still be handed over to that holder
         return bool(args["beat"] <= state.beat)
 
 
 def _never_again(old: Revision, state: Revision) -> bool:
-    """Whether no swap can bring `old` about any more. Within a token a holder counts beats up; it
-    may then hand over, which begins at beat 0 for another; and once nobody has it, the next has
-    another token."""
+    """Return whether no swap can produce the row `old` again.
+
+    With the same token, a holder only increases the beat. It may then hand over, and the new holder
+    begins at beat 0. Once the role is vacant, the next holder gets a higher token.
+    """
     if old.token != state.token:
         return old.token < state.token
     if state.holder is None:
@@ -97,12 +108,13 @@ def _never_again(old: Revision, state: Revision) -> bool:
 
 
 class FencedResource:
-    """Something that keeps the newest token it has seen, and must refuse older ones and nothing
-    else."""
+    """A resource that keeps the newest token. It must refuse writes with older tokens, and no
+    others."""
 
     initial = 0
 
     def after(self, state: int, operation: Operation) -> Iterable[int]:
+        """Return the newest tokens that are possible after `operation`; see `Register.after`."""
         token = int(operation.args["token"])
         if operation.outcome == "unknown":
             return [token] if token >= state else []
@@ -111,4 +123,5 @@ class FencedResource:
         return [state] if token < state else []
 
     def spent(self, state: int, operation: Operation) -> bool:
+        """Return whether `operation` can never change the newest token; see `Register.spent`."""
         return int(operation.args["token"]) <= state
