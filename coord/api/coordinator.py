@@ -110,8 +110,6 @@ class AsyncCoordinator:
 
     async def close(self) -> None:
         """Stop every leadership (drain, then release) and every heartbeat, then close the store."""
-        await self.session.stop_members()
-        await self.unique_services.close()
         await self.session.close()
 
     # -- leadership --------------------------------------------------------------------------------

@@ -23,8 +23,13 @@ from coord.runtime.timers import LightSemaphore
 from coord.stores import requests
 from coord.stores.batching import MAX_SINGLE_REQUESTS, RenewalBatcher, SwapBatcher
 from coord.stores.feeds import SharedFeed
-from coord.stores.protocol import Announcements, Bulk, HasAnnouncements, HasRecords, Records, Store
-from coord.stores.requests import ImmediateRequests, PendingResult
+from coord.stores.protocol import Announcements, Bulk, Records, Store
+from coord.stores.requests import (
+    ImmediateRequests,
+    PendingResult,
+    announcements_of,
+    records_of,
+)
 
 T = TypeVar("T")
 
@@ -89,6 +94,7 @@ class Session:
         leaders: What the feed last showed of the leaders that somebody watches.
         members: The candidates that run on this session.
         on_close: Called before the members stop: heartbeats end, published leaders are withdrawn.
+        on_release: Called after the members have stopped: `unique_service` releases what it holds.
         context: Timers run in this context. Otherwise each of thousands of timers would copy its
         own.
     """
@@ -103,6 +109,7 @@ class Session:
         self.store = store
         self.timeout = validation.number(timeout, "timeout", low=0, above=True)
         self.now = now
+        self.on_release: set[Callable[[], Awaitable[None]]] = set()
         self._start()
         process.reset_after_fork(self)
         _sessions.add(self)
@@ -149,12 +156,7 @@ class Session:
         Raises:
             BadArgument: The store keeps no announcements.
         """
-        if not isinstance(self.store, HasAnnouncements):
-            kind = type(self.store).__name__
-            raise BadArgument(
-                "store", kind, "a store with announcements (a method announcements())"
-            )
-        return self.store.announcements()
+        return announcements_of(self.store)
 
     def records(self, table: str) -> Records:
         """Return the service records in `table` of the store.
@@ -162,12 +164,7 @@ class Session:
         Raises:
             BadArgument: The store keeps no service records.
         """
-        if not isinstance(self.store, HasRecords):
-            kind = type(self.store).__name__
-            raise BadArgument(
-                "store", kind, "a store with service records (a method records(table))"
-            )
-        return self.store.records(table)
+        return records_of(self.store, table)
 
     async def open(self, timeout: float | None = None) -> None:
         """Check that the store can be reached and used.
@@ -345,7 +342,7 @@ class Session:
         if not self.members:
             self._requests.stop()
 
-    async def stop_members(self) -> None:
+    async def _stop_members(self) -> None:
         """End heartbeats and publications, then stop every candidate and wait until its work has
         ended."""
         await asyncio.gather(*(close() for close in tuple(self.on_close)))
@@ -357,7 +354,10 @@ class Session:
             await asyncio.wait({member.task for member in running}, timeout=longest)
 
     async def close(self) -> None:
-        """Close the feeds, then the store. Call `stop_members` first."""
+        """Stop every candidate, release what `unique_service` holds, then close the feeds and the
+        store."""
+        await self._stop_members()
+        await asyncio.gather(*(release() for release in tuple(self.on_release)))
         await asyncio.gather(self._announcer.close(), self._requests.close())
         self._suspends.stop()
         await self._feed.close()

@@ -71,6 +71,7 @@ class UniqueServices:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._start()
+        session.on_release.add(self.close)
         process.reset_after_fork(self)
 
     def _start(self) -> None:

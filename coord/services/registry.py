@@ -439,8 +439,6 @@ class _OwnSession:
         self.unique_services = UniqueServices(self.session)
 
     async def close(self) -> None:
-        await self.session.stop_members()
-        await self.unique_services.close()
         await self.session.close()
 
 

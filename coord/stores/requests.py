@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Failure, Operation, Read, Release, Result
-from coord.errors import StoreRefused, StoreUnavailable
+from coord.errors import BadArgument, StoreRefused, StoreUnavailable
 from coord.runtime.timers import within
 from coord.stores.batching import TOO_LATE
-from coord.stores.protocol import Bulk
+from coord.stores.protocol import Bulk, HasAnnouncements, HasRecords
 
 if TYPE_CHECKING:
     from coord.stores.batching import Batchable
-    from coord.stores.protocol import Store
+    from coord.stores.protocol import Announcements, Records, Store
 
 T = TypeVar("T")
 
@@ -37,6 +37,30 @@ async def send(store: Store, operation: Operation, timeout: float) -> Result:
         return await within_timeout(store.release(operation, timeout), timeout)
     assert isinstance(operation, Read)
     return (await _look(store, [operation], timeout))[0]
+
+
+def announcements_of(store: Store) -> Announcements:
+    """Return the announcements of a store.
+
+    Raises:
+        BadArgument: The store keeps no announcements.
+    """
+    if not isinstance(store, HasAnnouncements):
+        allowed = "must be a store with announcements (a method announcements())"
+        raise BadArgument("store", type(store).__name__, allowed)
+    return store.announcements()
+
+
+def records_of(store: Store, table: str) -> Records:
+    """Return the service records in `table` of a store.
+
+    Raises:
+        BadArgument: The store keeps no service records.
+    """
+    if not isinstance(store, HasRecords):
+        allowed = "must be a store with service records (a method records(table))"
+        raise BadArgument("store", type(store).__name__, allowed)
+    return store.records(table)
 
 
 async def send_all(

@@ -14,8 +14,9 @@ from typing import Literal, TypeVar, cast
 from coord.core.history import PastTerm
 from coord.core.lease import Lease
 from coord.core.operations import Claim, Failure, Release, Renew, Result
-from coord.errors import AccessDenied, BadArgument, StoreUnavailable
-from coord.stores.protocol import Announcements, HasAnnouncements, HasRecords, Records, Store
+from coord.errors import AccessDenied, StoreUnavailable
+from coord.stores.protocol import Announcements, Records, Store
+from coord.stores.requests import announcements_of, records_of
 
 T = TypeVar("T")
 Name = Literal["open", "claim", "renew", "release", "read", "watch"]
@@ -221,10 +222,7 @@ class FaultyStore:
         Raises:
             BadArgument: The inner store keeps no announcements.
         """
-        if not isinstance(self.inner, HasAnnouncements):
-            kind = type(self.inner).__name__
-            raise BadArgument("store", kind, "a store with announcements")
-        return self.inner.announcements()
+        return announcements_of(self.inner)
 
     def records(self, table: str) -> Records:
         """Return the service records of the inner store. Instructions do not affect them.
@@ -235,10 +233,7 @@ class FaultyStore:
         Raises:
             BadArgument: The inner store keeps no service records.
         """
-        if not isinstance(self.inner, HasRecords):
-            kind = type(self.inner).__name__
-            raise BadArgument("store", kind, "a store with service records")
-        return self.inner.records(table)
+        return records_of(self.inner, table)
 
     async def close(self) -> None:
         """Cancel the requests under way, and close the inner store."""

@@ -20,7 +20,7 @@ TABLE = re.compile(rb'\[15,\[\[14,\["[^"]*"\]\],"([^"]+)"')
 LEASES = "coord_leases"
 OF_MODULE = {
     "coord.stores.sqlite.store": LEASES,
-    "coord.stores.sqlite.announcements": "coord_board",
+    "coord.stores.sqlite.announcements": "coord_announcements",
     "coord.stores.sqlite.records": "services",
 }
 """A transaction on SQLite is a function of the module that keeps the table."""
@@ -59,16 +59,16 @@ def _watch_rethinkdb(told: Told) -> Callable[[], None]:
     from coord.stores.rethinkdb import driver
     from coord.stores.rethinkdb.pool import Pool
 
-    run, begin, feed = Pool.run, Pool.begin, Pool.feed
+    query, begin, feed = Pool.query, Pool.begin, Pool.feed
 
     def table(term: Any) -> str:
         message = term if isinstance(term, bytes) else driver.start(term, {})
         found = TABLE.search(message)
         return found[1].decode() if found else "no table"
 
-    async def counted_run(self: Pool, term: Any, *args: Any, **options: Any) -> Any:
+    async def counted_query(self: Pool, term: Any, *args: Any, **options: Any) -> Any:
         told(table(term), clock.total_seconds())
-        return await run(self, term, *args, **options)
+        return await query(self, term, *args, **options)
 
     def counted_begin(self: Pool, message: bytes, timeout: float) -> Any:
         at, sent = clock.total_seconds(), begin(self, message, timeout)
@@ -83,11 +83,11 @@ def _watch_rethinkdb(told: Told) -> Callable[[], None]:
         async for item in feed(self, term, *args, **options):
             yield item
 
-    def put(run: Any, begin: Any, feed: Any) -> None:
-        Pool.run, Pool.begin, Pool.feed = run, begin, feed  # type: ignore[method-assign]
+    def put(query: Any, begin: Any, feed: Any) -> None:
+        Pool.query, Pool.begin, Pool.feed = query, begin, feed  # type: ignore[method-assign]
 
-    put(counted_run, counted_begin, counted_feed)
-    return lambda: put(run, begin, feed)
+    put(counted_query, counted_begin, counted_feed)
+    return lambda: put(query, begin, feed)
 
 
 def _watch_sqlite(told: Told) -> Callable[[], None]:

@@ -16,8 +16,8 @@ from typing import Any
 
 from coord import Leadership, Lease, PastTerm
 from coord.core.operations import Answer, Claim, Release, Renew, Result
-from coord.stores import urls
 from coord.stores.protocol import Announcements, Store
+from coord.stores.requests import announcements_of
 
 
 def now() -> float:
@@ -143,9 +143,9 @@ class RecordingStore:
             self._recorder.end("ok", key, row=_row(found.get(role, Lease(role))))
         return rows
 
-    def board(self) -> Announcements:
-        """Not recorded: nothing on it decides who leads."""
-        return urls.make_board(self._store)
+    def announcements(self) -> Announcements:
+        """Not recorded: they never decide who leads."""
+        return announcements_of(self._store)
 
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
         """Not recorded, either."""

@@ -108,7 +108,7 @@ def test_no_rights(runs: Runs, rethinkdb_url: str) -> None:
 
 def test_a_database_without_a_board(on_rethinkdb: Runs) -> None:
     url = on_rethinkdb.url
-    ask(url, r.db(parse_url(url).database).table_drop("coord_board"))
+    ask(url, r.db(parse_url(url).database).table_drop("coord_announcements"))
     with coord.connect(url) as c:
         assert c.unique_service("job", {"ttl": 30})
         status, out, err = on_rethinkdb.answer("status", "--url", url)

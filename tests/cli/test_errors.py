@@ -110,7 +110,7 @@ def test_another_programs_file(failing: Failing, tmp_path: Path) -> None:
 
 def test_a_bad_role(failing: Failing, url: str) -> None:
     for role in ("", "r" * 121):
-        check(failing.all(url, WITH_A_ROLE, role), 2, "a role is a string of 1 to 120 bytes")
+        check(failing.all(url, WITH_A_ROLE, role), 2, "must be a string of 1 to 120 bytes")
 
 
 @pytest.mark.rethinkdb

@@ -38,8 +38,9 @@ def test_an_unknown_command(runs: Runs) -> None:
 
 
 def test_init_makes_the_file_and_may_be_repeated(runs: Runs) -> None:
-    for _ in range(2):
-        assert runs.answer("init", "--url", runs.url) == (0, f"{runs.url} is ready\n", "")
+    path = runs.url.removeprefix("sqlite://")
+    for said in (f"created {path}\n", ""):
+        assert runs.answer("init", "--url", runs.url) == (0, f"{said}{runs.url} is ready\n", "")
     with sqlite3.connect(runs.url.removeprefix("sqlite://")) as connection:
         assert list(connection.execute("SELECT * FROM coord_leases")) == []
     connection.close()

@@ -82,7 +82,7 @@ def text(shown: Group) -> str:
 
 
 def test_a_change_is_looked_at_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "EVERY", 60.0)
+    monkeypatch.setattr(live, "REFRESH_EVERY", 60.0)
 
     async def main() -> None:
         store = MemoryStore()

@@ -15,7 +15,6 @@ from coord.election import lifecycle
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
-LEVELS = {"failure": "error"}
 
 
 def in_the_code() -> dict[str, tuple[set[str], set[str]]]:
@@ -23,15 +22,15 @@ def in_the_code() -> dict[str, tuple[set[str], set[str]]]:
     found: dict[str, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
     for path in sorted((ROOT / "coord").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.Call) or path.name == "events.py":
+            if not isinstance(node, ast.Call) or path.name == "log.py":
                 continue
             levels = {
                 one.attr
                 for one in ast.walk(node.func)
                 if isinstance(one, ast.Attribute)
                 and isinstance(one.value, ast.Name)
-                and one.value.id == "events"
-            } & {"debug", "info", "warning", "failure", "emit"}
+                and one.value.id == "log"
+            } & {"debug", "info", "warning", "error", "emit"}
             if not levels:
                 continue
             name = node.args[0]
@@ -39,7 +38,7 @@ def in_the_code() -> dict[str, tuple[set[str], set[str]]]:
             assert isinstance(name, ast.Constant), (
                 f"{path}:{node.lineno}: an event has a constant name"
             )
-            found[name.value][0].update(LEVELS.get(level, level) for level in levels)
+            found[name.value][0].update(levels)
             found[name.value][1].update(keyword.arg for keyword in node.keywords if keyword.arg)
     return dict(found)
 

@@ -53,7 +53,7 @@ class Store(MemoryStore):
         super().__init__()
         self.its = Spied()
 
-    def board(self) -> Spied:
+    def announcements(self) -> Spied:
         return self.its
 
 
@@ -225,7 +225,7 @@ def test_one_goes_and_another_comes_at_the_same_moment() -> None:
         waiting.add(a, 1.0, heard.append)  # elected, and lost at once: not to be withdrawn
         await asyncio.sleep(0.5)
         assert board.withdrawals == []
-        assert {one.key for one in board._standing()} == {a.key, b.key}
+        assert {one.key for one in board._unexpired()} == {a.key, b.key}
         assert set(heard) == {1, 2}  # how many wait, told to all of them
         await waiting.close()
         assert board.withdrawals == [{a.key, b.key}]
@@ -253,7 +253,7 @@ def test_a_board_that_fails_costs_no_leadership(
         store.its.fault = None
         late = crowd.leadership("r", ttl=0.5)
         await late.start()
-        await soon(lambda: store.its._standing(), "listed when the board is back")
+        await soon(lambda: store.its._unexpired(), "listed when the board is back")
         assert {one.candidate for one in await leader.candidates("r")} <= {
             late.candidate,
             waits.candidate,
@@ -290,8 +290,8 @@ def test_a_board_that_hangs_delays_no_leadership() -> None:
 
 
 class Boardless(MemoryStore):
-    def board(self) -> NoReturn:
-        raise BadArgument("store", self, "a store with a board")
+    def announcements(self) -> NoReturn:
+        raise BadArgument("store", self, "a store with announcements")
 
 
 def test_a_store_without_a_board() -> None:
@@ -304,7 +304,7 @@ def test_a_store_without_a_board() -> None:
             await asyncio.sleep(0.7)
             await leads.stop()
             assert await waits.wait(10)
-            with pytest.raises(BadArgument, match="board"):
+            with pytest.raises(BadArgument, match="announcements"):
                 await crowd.candidates()
 
     asyncio.run(main())
@@ -313,7 +313,7 @@ def test_a_store_without_a_board() -> None:
 @pytest.mark.parametrize("bad", [1001, -1001, 0.5, "1", None, True])
 def test_priorities_that_will_not_do(bad: object) -> None:
     with coord.Coordinator("memory://") as c:
-        with pytest.raises(BadArgument, match=r"priority: .*from -1000 to 1000"):
+        with pytest.raises(BadArgument, match=r"invalid priority .*from -1000 to 1000"):
             c.leadership("r", priority=bad)
         assert c.leadership("r", priority=-1000).inner.options.priority == -1000
         with pytest.raises(BadArgument, match="role"):

@@ -12,7 +12,7 @@ from coord.runtime.timers import within
 from coord.stores.rethinkdb import parse_url
 from coord.stores.rethinkdb.connection import Connection
 from coord.stores.rethinkdb.driver import reql
-from coord.stores.rethinkdb.pool import Pool
+from coord.stores.rethinkdb.pool import Deadline, Pool
 from coord.stores.rethinkdb.url import Address
 
 
@@ -76,7 +76,7 @@ def test_nor_while_a_store_connects(what: str, monkeypatch: pytest.MonkeyPatch) 
             async for _ in pool.feed(reql().expr(1)):
                 pass
         else:
-            await pool._connected(asyncio.get_running_loop().time() + 5)
+            await pool._connected(Deadline(5))
 
     async def endless() -> AsyncIterator[None]:
         await asyncio.sleep(60)

@@ -134,7 +134,7 @@ def test_2_every_call_is_one_query(three: Three, monkeypatch: pytest.MonkeyPatch
     registry = three[0]
     registry.healthy_services()  # connects
     pool = registry.inner.records._pool  # type: ignore[attr-defined]
-    asked, run, begin = [], pool.run, pool.begin
+    asked, run, begin = [], pool.query, pool.begin
 
     async def counted(*args: Any, **options: Any) -> Any:
         asked.append(1)
@@ -146,7 +146,7 @@ def test_2_every_call_is_one_query(three: Three, monkeypatch: pytest.MonkeyPatch
         assert sent is not None
         return sent
 
-    monkeypatch.setattr(pool, "run", counted)
+    monkeypatch.setattr(pool, "query", counted)
     monkeypatch.setattr(pool, "begin", begun)
     name = role()
     for call in (

@@ -349,7 +349,7 @@ def test_one_query_each(url: str) -> None:
         store: Any = urls.open_url(url)
         board = store.announcements()
         count = 0
-        place, name = (store.database, "run") if url.startswith("sqlite") else (store._pool, "run")
+        place, name = (store.database, "run") if url.startswith("sqlite") else (store.pool, "query")
         really = getattr(place, name)
 
         def counted(*given: Any, **more: Any) -> Any:

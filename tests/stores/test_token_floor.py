@@ -115,7 +115,7 @@ def test_after_a_restore_tokens_repeat_until_the_floor_is_raised(place: Place) -
     place.restore()
     assert init(place.url, "--token-floor", str(FLOOR), "--role", "later", "--role", "job")[
         -2:-1
-    ] == [f"no token is below {FLOOR}: 1 lifted, 1 roles made"]
+    ] == [f"no token is below {FLOOR}: 2 roles changed"]
     assert token(place.url) == FLOOR + 1
     assert token(place.url, "later") == FLOOR + 1
     fence(print, term=FLOOR + 1)

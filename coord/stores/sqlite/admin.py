@@ -59,7 +59,7 @@ class SQLiteAdmin:
                 raise BadArgument(name, value, "SQLite has no such option")
         guard = options.get("guard")
         if guard is not None and not guard:
-            raise BadArgument("guard", guard, "the guard of a SQLite file cannot be switched off")
+            raise BadArgument("guard", guard, "the guard of a SQLite file is always on")
         existed = self.exists()
         try:
             await self._database.open(timeout)

@@ -10,8 +10,8 @@ from coord.core.history import PastTerm
 from coord.core.lease import Lease
 from coord.core.operations import Claim, Failure, Operation, Release, Renew, Result
 from coord.election.term import Term
-from coord.errors import BadArgument
-from coord.stores.protocol import Announcements, HasAnnouncements, HasRecords, Records, Store
+from coord.stores.protocol import Announcements, Records, Store
+from coord.stores.requests import announcements_of, records_of
 from coord.testing.history import History
 
 
@@ -86,10 +86,7 @@ class RecordingStore:
         Raises:
             BadArgument: The inner store keeps no announcements.
         """
-        if not isinstance(self.inner, HasAnnouncements):
-            kind = type(self.inner).__name__
-            raise BadArgument("store", kind, "a store with announcements")
-        return self.inner.announcements()
+        return announcements_of(self.inner)
 
     def records(self, table: str) -> Records:
         """Return the service records of the inner store; they are not recorded.
@@ -100,10 +97,7 @@ class RecordingStore:
         Raises:
             BadArgument: The inner store keeps no service records.
         """
-        if not isinstance(self.inner, HasRecords):
-            kind = type(self.inner).__name__
-            raise BadArgument("store", kind, "a store with service records")
-        return self.inner.records(table)
+        return records_of(self.inner, table)
 
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
         """Read past terms from the inner store; this is not recorded."""
