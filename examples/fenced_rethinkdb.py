@@ -1,15 +1,14 @@
-"""A paused old leader is refused by a RethinkDB document: the write and the check of its token are
-one atomic query.
+"""RethinkDB refuses the write of a paused old leader: one query checks its token and writes.
 
-Run it: python examples/fenced_rethinkdb.py rethinkdb://localhost:28015/coord     (POSIX; after
-`coord init` there) The same story on SQLite is in fenced_writes.py."""
+Run it: python examples/fenced_rethinkdb.py rethinkdb://localhost:28015/coord
+Run `coord init` for that database first. It needs POSIX. fenced_writes.py does the same on SQLite.
+"""
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,20 +20,14 @@ from coord.fencing import rethinkdb_verify, rethinkdb_write
 r = RethinkDB()
 
 
-@contextlib.contextmanager
-def connected(url: str) -> Iterator[Any]:
+def connect(url: str) -> Any:
     place = urlsplit(url)
-    connection = r.connect(place.hostname, place.port or 28015, place.path.strip("/"))
-    yield connection
-    connection.close(noreply_wait=False)
+    return closing(r.connect(place.hostname, place.port or 28015, place.path.strip("/")))
 
 
 def worker(url: str, name: str) -> None:
-    with (
-        coord.connect(url) as c,
-        c.leadership("fenced-writer", ttl=1) as lead,
-        connected(url) as connection,
-    ):
+    c = coord.connect(url)
+    with c, c.leadership("fenced-writer", ttl=1) as lead, connect(url) as connection:
         lead.wait()
         term = lead.term
         print(f"{name} leads", flush=True)
@@ -49,7 +42,7 @@ def worker(url: str, name: str) -> None:
 
 
 def main(url: str) -> None:
-    with connected(url) as connection:
+    with connect(url) as connection:
         if "fenced_reports" not in r.table_list().run(connection):
             r.table_create("fenced_reports").run(connection)
         first = subprocess.Popen([sys.executable, __file__, url, "first"])
@@ -57,10 +50,8 @@ def main(url: str) -> None:
         subprocess.run([sys.executable, __file__, url, "second"], check=True)
         first.send_signal(signal.SIGCONT)
         first.wait()
-        print(
-            "the report was written by",
-            r.table("fenced_reports").get("daily")["written_by"].run(connection),
-        )
+        report = r.table("fenced_reports").get("daily").run(connection)
+        print("the report was written by", report["written_by"])
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ A worker becomes leader, checks that it leads, and is frozen (SIGSTOP) before it
 runs out, another worker takes over and writes. The first one thaws and writes too: without a token
 it would overwrite the newer value; with one it is refused.
 
-Run it: python examples/fenced_writes.py            (SQLite, in a temporary directory; POSIX, as it
-uses signals)"""
+Run it: python examples/fenced_writes.py            (SQLite in a temporary directory; needs POSIX)
+"""
 
 import os
 import signal
@@ -19,10 +19,8 @@ from coord.fencing import sql_write
 
 
 def worker(directory: str, name: str) -> None:
-    with (
-        coord.connect(f"sqlite://{directory}/coord.db") as c,
-        c.leadership("writer", ttl=1) as lead,
-    ):
+    url = f"sqlite://{directory}/coord.db"
+    with coord.connect(url) as c, c.leadership("writer", ttl=1) as lead:
         lead.wait()
         term = lead.term
         term.check()
@@ -44,19 +42,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         database = sqlite3.connect(f"{directory}/data.db")
         with database:
-            database.execute(
-                "CREATE TABLE report (id INTEGER PRIMARY KEY, written_by TEXT, fencing_token INTEGER)"
-            )
+            columns = "id INTEGER PRIMARY KEY, written_by TEXT, fencing_token INTEGER"
+            database.execute(f"CREATE TABLE report ({columns})")
             database.execute("INSERT INTO report VALUES (1, 'nobody', NULL)")
         first = subprocess.Popen([sys.executable, __file__, directory, "first"])
         os.waitpid(first.pid, os.WUNTRACED)  # until it has stopped itself
         subprocess.run([sys.executable, __file__, directory, "second"], check=True)
         first.send_signal(signal.SIGCONT)
         first.wait()
-        print(
-            "the report was written by",
-            *database.execute("SELECT written_by FROM report").fetchone(),
-        )
+        (name,) = database.execute("SELECT written_by FROM report").fetchone()
+        print("the report was written by", name)
         database.close()
 
 

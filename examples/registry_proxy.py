@@ -1,9 +1,7 @@
-"""The service registry behind a small proxy: backends come and go, requests go to one that is
-healthy and idle.
+"""A small proxy on the service registry: it sends each request to a healthy, idle backend.
 
 Run it: python examples/registry_proxy.py backend        (in as many terminals as you like)
-        python examples/registry_proxy.py proxy          (says on which port it listens; then curl
-        that)
+        python examples/registry_proxy.py proxy          (prints its port: curl that)
 """
 
 import sys
@@ -33,16 +31,13 @@ class Backend(Handler):
 
 class Proxy(Handler):
     def do_GET(self) -> None:
-        for _ in range(
-            3
-        ):  # one that was killed stays in the registry until its ttl is over: try another
+        for _ in range(3):  # a killed backend stays in the registry until its ttl is over
             found = self.services.healthy_service("web", choose="spread")
             if found is None:
                 break
+            url = f"http://{found['host']}:{found['port']}{self.path}"
             try:
-                with urllib.request.urlopen(
-                    f"http://{found['host']}:{found['port']}{self.path}", timeout=5
-                ) as reply:
+                with urllib.request.urlopen(url, timeout=5) as reply:
                     return self.answer(reply.status, reply.read())
             except urllib.error.URLError:
                 continue
@@ -56,14 +51,8 @@ def main(part: str, url: str | None = None) -> None:
         print(f"{part} on port {server.server_port}", flush=True)
         if part == "proxy":
             server.serve_forever()
-        status = {
-            "role": "web",
-            "ttl": 2,
-            "load": 0,
-            "host": "127.0.0.1",
-            "port": server.server_port,
-        }
-        with coord.Heartbeat(c.services, status):
+        where = {"host": "127.0.0.1", "port": server.server_port}
+        with coord.Heartbeat(c.services, {"role": "web", "ttl": 2, "load": 0, **where}):
             server.serve_forever()
 
 

@@ -1,8 +1,8 @@
-"""A sharded worker: many roles, and each process holds its fair share of them. Start more, and they
-share anew.
+"""A sharded worker: each process holds its fair share of many roles. Start more: they share again.
 
-Run it in several terminals: python examples/sharded_worker.py Each shard has one owner at a time
-and a fencing token of its own; all renewals of a process are one query."""
+Run it in several terminals: python examples/sharded_worker.py
+Each shard has one owner and a fencing token; a process renews all of its shards in one query.
+"""
 
 import math
 import random
@@ -20,8 +20,7 @@ class Worker:
         self.mine: dict[str, coord.Leadership] = {}
 
     def balance(self, workers: int) -> None:
-        """One step towards a fair share: give back what is too much, or claim some of what is
-        free."""
+        """Take one step towards a fair share: release shards, or claim some that are free."""
         for shard in [shard for shard, lead in self.mine.items() if not lead.is_leader]:
             self.mine.pop(shard).stop()
         missing = math.ceil(len(SHARDS) / workers) - len(self.mine)

@@ -43,10 +43,11 @@ def test_init_and_doctor(rethinkdb_server: Any, runs: Runs) -> None:
 def test_the_guard_is_put_on_and_taken_off(on_rethinkdb: Runs) -> None:
     runs = on_rethinkdb
     status, out, _ = runs.answer("init", "--guard", "--url", runs.url)
-    assert (status, out.splitlines()[0][:20]) == (0, "guarded coord_leases")
-    assert "is guarded" in runs.answer("doctor", "--url", runs.url, "--json")[1]
+    installed = "installed the write hook on coord_leases"
+    assert (status, out.splitlines()[0][: len(installed)]) == (0, installed)
+    assert "has the write hook" in runs.answer("doctor", "--url", runs.url, "--json")[1]
     status, out, _ = runs.answer("init", "--no-guard", "--url", runs.url)
-    assert (status, out.splitlines()[0]) == (0, "took the guard off coord_leases")
+    assert (status, out.splitlines()[0]) == (0, "removed the write hook from coord_leases")
 
 
 def test_run_and_takeover(on_rethinkdb: Runs) -> None:

@@ -88,7 +88,7 @@ def test_a_change_is_looked_at_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         store = MemoryStore()
         async with AsyncCoordinator(store=store) as c, AsyncCoordinator(store=store) as other:
             screen = live._Screen(c, every=False, console=Console(width=200))
-            assert "0 led" in text(await screen.look())
+            assert "0 with a leader" in text(await screen.look())
             changes = screen.changes()
             ahead = asyncio.ensure_future(changes.__anext__())
             await asyncio.sleep(0.1)

@@ -25,7 +25,7 @@ def takeover(home: Path) -> list[Terminal]:
     try:
         first.type(HELLO).until("token 1")
         second.type(HELLO)
-        second.until("standing by")
+        second.until("waiting for")
         first.signal(signal.SIGKILL).note("(kill -9 from elsewhere)")
         second.until("token 2")
         return [first, second]
@@ -56,7 +56,7 @@ def handover(home: Path) -> list[Terminal]:
     """An operator moves a role to a candidate that waits, and sees it in the history."""
     machines = [Terminal(home, name) for name in "ab"]
     try:
-        for one, sign in zip(machines, ("on\n", "standing by"), strict=True):
+        for one, sign in zip(machines, ("on\n", "waiting for"), strict=True):
             one.type(
                 f"coord run press --info name={one.title} -- sh -c 'echo on; exec sleep 60'"
             ).until(sign)

@@ -177,7 +177,7 @@ def test_celerys_beat_runs_once(url: str, tmp_path: Path) -> None:
         first.until(lambda it: len(it.lines("Sending due task often")) >= 2)
         with running(beat("two"), url) as second:
             first.until(lambda it: len(it.lines("Sending due task often")) >= 6)
-            assert len(second.said) == len(second.lines("standing by")) == 1
+            assert len(second.said) == len(second.lines("waiting for")) == 1
             first.stop(signal.SIGTERM)
             second.until(lambda it: len(it.lines("Sending due task often")) >= 2)
 

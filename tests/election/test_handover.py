@@ -114,7 +114,7 @@ def test_an_order_that_cannot_be_given(two: Two) -> None:
             two[0].request_transfer("r", to="somebody")
         with pytest.raises(BadArgument, match="invalid by "):
             two[0].request_step_down("r", by="x" * 201)
-        with pytest.raises(BadArgument, match="cooldown: "):
+        with pytest.raises(BadArgument, match="invalid cooldown "):
             two[0].request_step_down("r", cooldown=-1)
         assert lead.is_leader
 

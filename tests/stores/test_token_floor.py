@@ -120,7 +120,7 @@ def test_after_a_restore_tokens_repeat_until_the_floor_is_raised(place: Place) -
     assert token(place.url, "later") == FLOOR + 1
     fence(print, term=FLOOR + 1)
     said = init(place.url, "--token-floor", str(FLOOR), "--role", "later")
-    assert said[-2:-1] == [f"no token is below {FLOOR}: 0 lifted, 0 roles made"]
+    assert said[-2:-1] == [f"no token is below {FLOOR}: 0 roles changed"]
     assert token(place.url) == FLOOR + 2
 
 
