@@ -1,4 +1,5 @@
-"""Makes Markdown of our docstrings, which are plain text: lists of their arguments, links of public names."""
+"""Makes Markdown of our docstrings, which are plain text: lists of their arguments, links of public
+names."""
 
 from __future__ import annotations
 

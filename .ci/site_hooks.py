@@ -1,4 +1,5 @@
-"""What mkdocs is told beyond its configuration: what pages link to in examples/ and tests/ is on the site, too."""
+"""What mkdocs is told beyond its configuration: what pages link to in examples/ and tests/ is on
+the site, too."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ OUTSIDE = re.compile(r"\]\(((?:\.\./)+)((?:examples|tests)/[^)#\s]+)\)")
 
 
 def _linked(page: str) -> list[tuple[str, str]]:
-    """The files outside of docs/ that a page links to: as it is written there, and from the top of the repository."""
+    """The files outside of docs/ that a page links to: as it is written there, and from the top of
+    the repository."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     folder = posixpath.dirname(f"docs/{page}")
     return [

@@ -98,7 +98,8 @@ def sql_write(
     cursor = connection.cursor()
     try:
         cursor.execute(
-            f"UPDATE {table} SET {sets} WHERE {where} AND ({field} IS NULL OR {field} <= {placeholder})",  # noqa: S608  # names were checked above
+            f"UPDATE {table} SET {sets} WHERE {where} "  # noqa: S608 # names were checked above
+            f"AND ({field} IS NULL OR {field} <= {placeholder})",
             (*changes.values(), token, *key.values(), token),
         )
         if cursor.rowcount == 1:

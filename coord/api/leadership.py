@@ -34,31 +34,41 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class AsyncLeadership(CallbackDecorators):
-    """A candidate for a role: it runs from `start` to `stop`, through every outage, and holds the term when elected.
+    """A candidate for a role: it runs from `start` to `stop`, through every outage, and holds the
+    term when elected.
 
     `coordinator.leadership(role, ...)` makes one. All durations are in seconds.
 
     Args:
         coordinator: The `AsyncCoordinator` whose store and event loop it uses.
         role: The role: a string of 1 to 120 bytes.
-        ttl: Lease duration. If the leader crashes, another candidate takes over after at most this time.
+        ttl: Lease duration. If the leader crashes, another candidate takes over after at most this
+        time.
         renew_every: Time between renewals; None means a third of the ttl.
-        attempt_timeout: Time that one request may take; None means a value that fits the ttl (see `coord.Timing`).
-        margin: Time before the end of the lease at which the leader stops believing; None means a value that fits the
+        attempt_timeout: Time that one request may take; None means a value that fits the ttl (see
+        `coord.Timing`).
+        margin: Time before the end of the lease at which the leader stops believing; None means a
+        value that fits the
             ttl (see `coord.Timing`).
-        info: What others see of this candidate in `leader(role)`: a dict that JSON can hold, at most 16 KiB.
-        on_elected: Called as `on_elected(term)`: a function, plain or async, or a list of them. If one raises, the
+        info: What others see of this candidate in `leader(role)`: a dict that JSON can hold, at
+        most 16 KiB.
+        on_elected: Called as `on_elected(term)`: a function, plain or async, or a list of them. If
+        one raises, the
             term is resigned (`LossReason.CALLBACK_FAILED`), and the candidate waits for a ttl.
         on_lost: Called as `on_lost(term, reason)`, exactly once for each `on_elected`.
         on_new_leader: Called as `on_new_leader(lease)` when another candidate leads.
-        drain_timeout: Time that `stop` and `step_down` wait for the work of the term to end, before they leave the
+        drain_timeout: Time that `stop` and `step_down` wait for the work of the term to end, before
+        they leave the
             lease to run out; None means the ttl.
-        at_most: Time that the work of a term may go without `term.progress()` before the role is lost
+        at_most: Time that the work of a term may go without `term.progress()` before the role is
+        lost
             (`LossReason.NO_PROGRESS`); None means no limit.
         token_floor: 0 to 2**53 - 2. Its fencing tokens are greater than this.
-        priority: -1000 to 1000. A candidate with a priority above 0 replaces a leader with a lower one once the
+        priority: -1000 to 1000. A candidate with a priority above 0 replaces a leader with a lower
+        one once the
             leader's term has lasted `min_tenure`.
-        min_tenure: Minimum time that a term of this candidate lasts before a candidate with a higher priority may
+        min_tenure: Minimum time that a term of this candidate lasts before a candidate with a
+        higher priority may
             replace it; None means three ttls.
         dispatcher: Where callbacks run; None means a task on the loop.
 
@@ -125,7 +135,8 @@ class AsyncLeadership(CallbackDecorators):
 
     @property
     def is_leader(self) -> bool:
-        """Whether this candidate leads, by the clock: no I/O, and never true for longer than the lease allows."""
+        """Whether this candidate leads, by the clock: no I/O, and never true for longer than the
+        lease allows."""
         return self.held is not None
 
     @property
@@ -153,7 +164,8 @@ class AsyncLeadership(CallbackDecorators):
 
     @property
     def candidate(self) -> str | None:
-        """The id under which the lease and `candidates()` name it, new at every start; None while it is stopped."""
+        """The id under which the lease and `candidates()` name it, new at every start; None while
+        it is stopped."""
         elector = self.elector
         return None if elector is None else elector.candidate
 
@@ -205,12 +217,14 @@ class AsyncLeadership(CallbackDecorators):
         await self._resign(cooldown)
 
     async def transfer(self, to: str) -> None:
-        """Hand the role to one candidate: call `on_lost`, drain, then reserve the role for it for `renew_every`.
+        """Hand the role to one candidate: call `on_lost`, drain, then reserve the role for it for
+        `renew_every`.
 
         If it does not claim the role by then, anybody gets it. This candidate goes on as one.
 
         Args:
-            to: A candidate that waits: its id, the first four or more characters of its id, or the `name` in its info.
+            to: A candidate that waits: its id, the first four or more characters of its id, or the
+            `name` in its info.
 
         Raises:
             BadArgument: `to` names no candidate that waits, or several.
@@ -260,7 +274,8 @@ class AsyncLeadership(CallbackDecorators):
         If the call fails, a candidate that it started is stopped again.
 
         Args:
-            blocking: False waits for the result of one claim only, and returns None if another candidate leads.
+            blocking: False waits for the result of one claim only, and returns None if another
+            candidate leads.
             timeout: Seconds to wait; None means no limit.
 
         Raises:
@@ -300,7 +315,8 @@ class AsyncLeadership(CallbackDecorators):
             The term, or None if another candidate leads.
 
         Raises:
-            StoreRefused: The store will go on refusing. It stays a candidate all the same, in case that is fixed.
+            StoreRefused: The store will go on refusing. It stays a candidate all the same, in case
+            that is fixed.
         """
         await self.start()
         elector = self._elector
@@ -319,10 +335,11 @@ class AsyncLeadership(CallbackDecorators):
         await self.stop()
 
     async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Wait for the role, call `function` under the term, release the role, and return the result.
+        """Wait for the role, call `function` under the term, release the role, and return the
+        result.
 
-        A coroutine function is cancelled when the term is lost. A plain function blocks the event loop; it learns of a
-        loss from `coord.current_term()`.
+        A coroutine function is cancelled when the term is lost. A plain function blocks the event
+        loop; it learns of a loss from `coord.current_term()`.
 
         Raises:
             LeadershipLost: The term was lost while a coroutine function ran.
@@ -348,32 +365,43 @@ class SyncCoordinator(HasPortal, Protocol):
 
 
 class Leadership:
-    """A candidate for a role, for threaded programs: it has the settings and methods of `AsyncLeadership`.
+    """A candidate for a role, for threaded programs: it has the settings and methods of
+    `AsyncLeadership`.
 
-    Each call blocks until its outcome. Callbacks run in order on a thread of their own; async callbacks run in an event
-    loop that is made for the call. `coordinator.leadership(role, ...)` makes one. All durations are in seconds.
+    Each call blocks until its outcome. Callbacks run in order on a thread of their own; async
+    callbacks run in an event loop that is made for the call. `coordinator.leadership(role, ...)`
+    makes one. All durations are in seconds.
 
     Args:
         coordinator: The `Coordinator` whose store and background thread it uses.
         role: The role: a string of 1 to 120 bytes.
-        ttl: Lease duration. If the leader crashes, another candidate takes over after at most this time.
+        ttl: Lease duration. If the leader crashes, another candidate takes over after at most this
+        time.
         renew_every: Time between renewals; None means a third of the ttl.
-        attempt_timeout: Time that one request may take; None means a value that fits the ttl (see `coord.Timing`).
-        margin: Time before the end of the lease at which the leader stops believing; None means a value that fits the
+        attempt_timeout: Time that one request may take; None means a value that fits the ttl (see
+        `coord.Timing`).
+        margin: Time before the end of the lease at which the leader stops believing; None means a
+        value that fits the
             ttl (see `coord.Timing`).
-        info: What others see of this candidate in `leader(role)`: a dict that JSON can hold, at most 16 KiB.
-        on_elected: Called as `on_elected(term)`: a function, plain or async, or a list of them. If one raises, the
+        info: What others see of this candidate in `leader(role)`: a dict that JSON can hold, at
+        most 16 KiB.
+        on_elected: Called as `on_elected(term)`: a function, plain or async, or a list of them. If
+        one raises, the
             term is resigned (`LossReason.CALLBACK_FAILED`), and the candidate waits for a ttl.
         on_lost: Called as `on_lost(term, reason)`, exactly once for each `on_elected`.
         on_new_leader: Called as `on_new_leader(lease)` when another candidate leads.
-        drain_timeout: Time that `stop` and `step_down` wait for the work of the term to end, before they leave the
+        drain_timeout: Time that `stop` and `step_down` wait for the work of the term to end, before
+        they leave the
             lease to run out; None means the ttl.
-        at_most: Time that the work of a term may go without `term.progress()` before the role is lost
+        at_most: Time that the work of a term may go without `term.progress()` before the role is
+        lost
             (`LossReason.NO_PROGRESS`); None means no limit.
         token_floor: 0 to 2**53 - 2. Its fencing tokens are greater than this.
-        priority: -1000 to 1000. A candidate with a priority above 0 replaces a leader with a lower one once the
+        priority: -1000 to 1000. A candidate with a priority above 0 replaces a leader with a lower
+        one once the
             leader's term has lasted `min_tenure`.
-        min_tenure: Minimum time that a term of this candidate lasts before a candidate with a higher priority may
+        min_tenure: Minimum time that a term of this candidate lasts before a candidate with a
+        higher priority may
             replace it; None means three ttls.
 
     Raises:
@@ -439,7 +467,8 @@ class Leadership:
 
     @property
     def is_leader(self) -> bool:
-        """Whether this candidate leads, by the clock: no I/O, and never true for longer than the lease allows."""
+        """Whether this candidate leads, by the clock: no I/O, and never true for longer than the
+        lease allows."""
         return self.inner.held is not None
 
     @property
@@ -453,7 +482,8 @@ class Leadership:
 
     @property
     def candidate(self) -> str | None:
-        """The id under which the lease and `candidates()` name it, new at every start; None while it is stopped."""
+        """The id under which the lease and `candidates()` name it, new at every start; None while
+        it is stopped."""
         return self.inner.candidate
 
     @property
@@ -506,9 +536,11 @@ class Leadership:
         self.stop()
 
     def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Wait for the role, call `function` under the term in this thread, release the role, and return the result.
+        """Wait for the role, call `function` under the term in this thread, release the role, and
+        return the result.
 
-        The function learns of a loss from `coord.current_term()`: it calls `check()` before every step that matters.
+        The function learns of a loss from `coord.current_term()`: it calls `check()` before every
+        step that matters.
 
         Raises:
             BadArgument: `function` is a coroutine function; `AsyncLeadership.run` takes these.

@@ -1,5 +1,5 @@
-"""The elector: it runs one candidate on an event loop. It sends what the election wants sent, waits as it says, and
-applies what it decided."""
+"""The elector: it runs one candidate on an event loop. It sends what the election wants sent, waits
+as it says, and applies what it decided."""
 
 from __future__ import annotations
 
@@ -29,12 +29,14 @@ from coord.runtime.timers import within
 from coord.stores.requests import PendingResult
 
 GIVE_UP_AFTER = 3
-"""Tries without an answer after which those who wait for the first claim are told that there is no answer."""
+"""Tries without an answer after which those who wait for the first claim are told that there is no
+answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateOptions:
-    """The settings of a candidate, validated. All durations are in seconds; `AsyncLeadership` explains each."""
+    """The settings of a candidate, validated. All durations are in seconds; `AsyncLeadership`
+    explains each."""
 
     timing: Timing
     info: dict[str, Any]
@@ -72,7 +74,8 @@ class CandidateOptions:
 
 
 class Elector:
-    """Runs one incarnation of a candidate, from its creation until it is done. It lives on one event loop.
+    """Runs one incarnation of a candidate, from its creation until it is done. It lives on one
+    event loop.
 
     Only `term` may be read from other threads.
 
@@ -136,7 +139,8 @@ class Elector:
         )
         self.renewed_at: float | None = None
         """When the last applied claim or renewal was sent, on the awake clock."""
-        # A request that was sent by a feed callback, ahead of this elector's own task; the task awaits it first.
+        # A request that was sent by a feed callback, ahead of this elector's own task; the task
+        # awaits it first.
         self._ahead: tuple[Action, PendingResult] | None = None
         self._sent_at = session.now()
         self._wake: asyncio.Future[None] | None = None
@@ -176,7 +180,8 @@ class Elector:
     # -- what others want of it, on its loop -------------------------------------------------------
 
     async def wait_until(self, predicate: Callable[[], bool], timeout: float | None = None) -> None:
-        """Wait until `predicate()` holds, this elector is done, or `timeout` seconds have passed (None: never)."""
+        """Wait until `predicate()` holds, this elector is done, or `timeout` seconds have passed
+        (None: never)."""
 
         async def holds() -> None:
             while not predicate() and not self.task.done():
@@ -189,12 +194,14 @@ class Elector:
     def resign(
         self, reason: LossReason, cooldown: float, to: str | None = None, by: str = ""
     ) -> None:
-        """Hand the role to the candidate `to` (None: to anybody), and be a candidate again after the cooldown."""
+        """Hand the role to the candidate `to` (None: to anybody), and be a candidate again after
+        the cooldown."""
         self.election.resign(self._session.now(), reason, rest=cooldown, to=to, by=by)
         self._changed()
 
     def check_requests(self) -> None:
-        """Look at the announcements for the role, and hand it over if one asks for that (`decide_handover`)."""
+        """Look at the announcements for the role, and hand it over if one asks for that
+        (`decide_handover`)."""
         election, later, self._check_later = self.election, self._check_later, None
         if later is not None:
             later.cancel()
@@ -228,12 +235,14 @@ class Elector:
             self.resign(LossReason.STEPPED_DOWN, cooldown, decision.to, decision.by)
 
     def stop(self, linger: float = 0.0) -> None:
-        """Hand the role over, and be done. Nobody gets the role before `linger` seconds have passed."""
+        """Hand the role over, and be done. Nobody gets the role before `linger` seconds have
+        passed."""
         self.election.stop(self._session.now(), linger=linger)
         self._changed()
 
     def try_now(self, *, skip_cooldown: bool = False) -> None:
-        """Send the next request at once. For test kits: `skip_cooldown` ends a cooldown and a backoff, too."""
+        """Send the next request at once. For test kits: `skip_cooldown` ends a cooldown and a
+        backoff, too."""
         self.election.try_now(skip_cooldown=skip_cooldown)
         self.wake()
 
@@ -297,11 +306,13 @@ class Elector:
         return action
 
     def _on_sent(self) -> None:
-        # A deadline counts from when a claim is sent: thousands may wait in turn, for longer than a lease lasts.
+        # A deadline counts from when a claim is sent: thousands may wait in turn, for longer than a
+        # lease lasts.
         self._sent_at = self._session.now()
 
     def _send_due_now(self) -> None:
-        """Send what is due in this very iteration of the loop, ahead of the task, if the store can do that."""
+        """Send what is due in this very iteration of the loop, ahead of the task, if the store can
+        do that."""
         sleeps = self._wake is not None and not self._wake.done()
         if sleeps and isinstance(action := self._step(), Send):
             self._ahead = action, send_now(self._session, action)
@@ -329,7 +340,8 @@ class Elector:
             self.check_requests()
 
     def _is_first_result(self, result: Result) -> bool:
-        """Return whether the first try is settled: an answer, a refusal, or a store that stays silent."""
+        """Return whether the first try is settled: an answer, a refusal, or a store that stays
+        silent."""
         self._failures = self._failures + 1 if isinstance(result, Failure) else 0
         if not isinstance(result, Failure):
             return True
@@ -347,7 +359,8 @@ class Elector:
         return self._wake
 
     def _follow(self) -> None:
-        """A candidate that waits hears of releases through the feed and is announced; a leader needs neither."""
+        """A candidate that waits hears of releases through the feed and is announced; a leader
+        needs neither."""
         waits = self.election.phase is Phase.FOLLOWING and self.election.campaigning
         if waits and not self._unsubscribes:
             priority = self._options.priority
@@ -362,7 +375,8 @@ class Elector:
             self._unfollow()
 
     def _draw_delays(self, waiting: int | None) -> None:
-        """Draw how long this candidate lets others go first, given how many wait for the role (None: unknown)."""
+        """Draw how long this candidate lets others go first, given how many wait for the role
+        (None: unknown)."""
         election = self.election
         election.takeover_delay, election.release_delay = jitter.draw(election.timing.ttl, waiting)
 
@@ -393,7 +407,8 @@ class Elector:
             waiters.set_result(None)
 
     async def _cancelled(self) -> None:
-        """The loop is being shut down: nothing can be drained any more, but the lease can still be released."""
+        """The loop is being shut down: nothing can be drained any more, but the lease can still be
+        released."""
         held = self.election.phase in HOLDING
         self.election.stop(self._session.now())
         self.lifecycle.end()
@@ -406,7 +421,8 @@ class Elector:
 
 
 def new_candidate_id() -> str:
-    """Return a new random id for one incarnation of a candidate. (Importing the module `uuid` is slow.)"""
+    """Return a new random id for one incarnation of a candidate. (Importing the module `uuid` is
+    slow.)"""
     return os.urandom(16).hex()
 
 
@@ -419,7 +435,8 @@ def send_now(session: Session, send: Send) -> PendingResult:
 
 
 def _store_failed(err: Exception, role: str) -> Failure:
-    """Turn what a store raised into an unknown outcome: a candidate survives whatever a store does."""
+    """Turn what a store raised into an unknown outcome: a candidate survives whatever a store
+    does."""
     log.error("store.misbehaved", err, role=role)
     return Failure(unknown=True, detail=type(err).__name__)
 

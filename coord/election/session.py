@@ -239,7 +239,8 @@ class Session:
         return await self.retry(lambda timeout: self.store.read(wanted, timeout))
 
     async def leader(self, role: str) -> Lease | None:
-        """Return the lease of the leader of `role`, from the feed if somebody watches it; None if nobody leads.
+        """Return the lease of the leader of `role`, from the feed if somebody watches it; None if
+        nobody leads.
 
         Raises:
             StoreUnavailable: The store did not answer in time.

@@ -331,7 +331,8 @@ def current_term() -> Term | None:
 
 
 def require_term() -> Term:
-    """Return the term that the calling code runs under; the twin of `current_term` for code that always has one.
+    """Return the term that the calling code runs under; the twin of `current_term` for code that
+    always has one.
 
     Raises:
         CoordError: The calling code runs under no term.

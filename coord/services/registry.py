@@ -227,7 +227,7 @@ class AsyncServiceRegistry:
             log.warning("registry.unknown_id", id=key, table=self.table)
 
     # -- finding
-    # -----------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     async def healthy_service(self, role: str, *, choose: str = "least") -> Record | None:
         """A healthy service of that role, or None.
@@ -342,15 +342,19 @@ def _ttls(given: object) -> float:
 
 
 class ServiceRegistry:
-    """The services of one table, for threaded programs; any number of threads may share one registry.
+    """The services of one table, for threaded programs; any number of threads may share one
+    registry.
 
     It has the methods of `AsyncServiceRegistry`; each call blocks until its outcome.
 
     Args:
-        coordinator: A `Coordinator` whose store it uses, or the URL of a store, which the registry then opens and closes
-            itself. None means `COORD_URL`, and without that the SQLite file in the state directory of the user.
+        coordinator: A `Coordinator` whose store it uses, or the URL of a store, which the registry
+        then opens and closes
+            itself. None means `COORD_URL`, and without that the SQLite file in the state directory
+            of the user.
         table: The name of the table. On RethinkDB doublethink clients may use it at the same time.
-        publish: Write the leaders of `unique_service` into the table as well, for doublethink clients.
+        publish: Write the leaders of `unique_service` into the table as well, for doublethink
+        clients.
 
     Raises:
         BadArgument: An argument is invalid, or the store keeps no service records.

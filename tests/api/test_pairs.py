@@ -1,4 +1,5 @@
-"""Each sync class has the public names, the parameters and the docstrings of its async counterpart."""
+"""Each sync class has the public names, the parameters and the docstrings of its async
+counterpart."""
 
 from __future__ import annotations
 

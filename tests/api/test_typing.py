@@ -1,4 +1,5 @@
-"""mypy reports what an editor should underline: a misspelt setting, a wrong type, a callback with wrong parameters."""
+"""mypy reports what an editor should underline: a misspelt setting, a wrong type, a callback with
+wrong parameters."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ class World:
         return mine
 
     # -- time
-    # ---------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def pass_time(self, true: float, asleep: tuple[int, ...] = ()) -> None:
         """True time goes on. A machine that is asleep counts it on its total clock alone (rule

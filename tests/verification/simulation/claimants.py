@@ -220,7 +220,7 @@ class Scene:
             raise BadHistory(found)
 
     # -- liveness
-    # ------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def calm(self) -> None:
         """No fault any more: the net is well, everybody runs and stands, and what was delayed has
