@@ -60,7 +60,7 @@ def test_run_and_takeover(on_rethinkdb: Runs) -> None:
     first.kill()
     taken = runs.journal.wait_for(2)
     runs.journal.check_no_overlap()
-    assert taken.first - killed < 4
+    assert taken.first - killed < 15  # the ttl is 2 s; the rest is for a busy machine
     status, out, _ = runs.answer("status", "--url", runs.url, "--json")
     assert (status, [(one["role"], one["token"]) for one in json.loads(out)]) == (0, [("job", 2)])
 

@@ -121,7 +121,7 @@ def test_step_down_asks_first(pair: tuple[Runs, coord.Coordinator]) -> None:
     assert (status, out) == (2, "")
     assert "--yes" in err
     assert c.leader("job").token == 1  # type: ignore[union-attr]
-    status, out, _ = answered("y\n", "--by", "ops\x1b", "--cooldown", "0")
+    status, out, _ = answered("y\n", "--by", "ops\x1b", "--cooldown", "60")
     assert status == 0
     assert "stepped down; " in out
     runs.journal.wait_for(2)
