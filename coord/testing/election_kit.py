@@ -28,6 +28,8 @@ HANDOVERS = (
     LossReason.RELEASED,
     LossReason.NO_PROGRESS,
 )
+TRY_EVERY = 0.005
+"""Real seconds between two tries of `win`."""
 WAIT = 5.0
 """Real seconds that a helper waits for what it brought about before it raises AssertionError."""
 
@@ -180,19 +182,13 @@ class ElectionKit:
                 await self.memory.release(Release(role, RIVAL, row.token, self._beat), WAIT)
 
     async def _win(self, role: str) -> None:
-        standing = self._electors(role)
-        for one in standing:
-            one.try_now(skip_cooldown=True)
-        if standing and not self._led(role):
-            elected = {
-                asyncio.ensure_future(one.wait_until(lambda: self._led(role))) for one in standing
-            }
-            try:
-                await asyncio.wait(elected, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in elected:
-                    task.cancel()
-                await asyncio.gather(*elected, return_exceptions=True)
+        electors = self._electors(role)
+        while electors and not self._led(role):
+            # Each time anew: a claim that was under way may fail only now, and its backoff would
+            # last forever on a clock that stands still.
+            for elector in electors:
+                elector.try_now(skip_cooldown=True)
+            await asyncio.sleep(TRY_EVERY)
 
     def _led(self, role: str) -> bool:
         return any(one.term is not None and one.term.held for one in self._electors(role))

@@ -9,12 +9,14 @@ import threading
 import time
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import coord
 from coord import LossReason
 from coord.api.coordinator import default
+from coord.errors import StoreUnavailable
 from coord.testing import ElectionKit, Fault
 
 ROOT = Path(__file__).parent.parent.parent
@@ -128,6 +130,22 @@ def test_a_fault_in_the_store_is_lived_through(coord_election: ElectionKit) -> N
     with coord_election.coordinator.leadership("r", ttl=3) as lead:
         coord_election.win("r")
         assert lead.term.token == 2  # 1 was never believed
+
+
+def test_a_claim_that_fails_while_win_waits_is_tried_again(coord_election: ElectionKit) -> None:
+    claim, started = coord_election.memory.claim, threading.Event()
+
+    async def fails_late(*args: Any) -> Any:
+        coord_election.memory.claim = claim  # type: ignore[method-assign]
+        started.set()
+        await asyncio.sleep(0.2)
+        raise StoreUnavailable("too late")
+
+    coord_election.memory.claim = fails_late  # type: ignore[method-assign]
+    with coord_election.coordinator.leadership("r", ttl=3) as lead:
+        assert started.wait(5)
+        coord_election.win("r")
+        assert lead.is_leader
 
 
 def test_the_default_coordinator_is_put_back() -> None:
