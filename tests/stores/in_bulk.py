@@ -9,9 +9,10 @@ from typing import Any
 
 from coord.core.operations import Answer, Claim, Release, Result
 
-ROLES = 40
-"""Of the company. More than any test has requests under way, for each is claimed anew, with a newer
-beat."""
+ROLES = 128
+"""Roles of the accompanying requests. It must exceed the requests that any test has in flight
+(100): each role is claimed again with a newer beat, so two in flight for one role could be applied
+in the wrong order."""
 _serial = itertools.count(1)
 
 
