@@ -14,6 +14,7 @@ import itertools
 import math
 import selectors
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -108,6 +109,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.clock = clock
         self.stirred = True  # whether a callback was added since the last run
         self._idle_selector = _Selector()
+        self._created = 0
+        self._tasks: weakref.WeakKeyDictionary[asyncio.Task[Any], int] = weakref.WeakKeyDictionary()
         super().__init__(self._idle_selector)
         self._idle_selector.stop = self.stop
         self._clock_resolution = 1e-9
@@ -120,6 +123,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Schedule a callback, and note that the loop has something to do."""
         self.stirred = True
         return super().call_soon_threadsafe(*args, **kwargs)
+
+    def create_task(self, *args: Any, **kwargs: Any) -> asyncio.Task[Any]:
+        """Schedule a coroutine, and remember the order in which that was done."""
+        task = super().create_task(*args, **kwargs)
+        self._created += 1
+        self._tasks[task] = self._created
+        return task
+
+    def unfinished(self) -> list[asyncio.Task[Any]]:
+        """Return the tasks that are not done, oldest first; `asyncio.all_tasks` has no order."""
+        return sorted(asyncio.all_tasks(self), key=lambda task: self._tasks.get(task, -1))
 
     def run_until_idle(self) -> float:
         """Run everything that is due. Return the seconds until the next timer, or infinity."""
@@ -285,7 +299,7 @@ class World:
             if loop.is_closed():
                 continue
             for _ in range(5):  # a task that cleans up is cancelled again
-                for task in asyncio.all_tasks(loop):
+                for task in loop.unfinished():
                     task.cancel()
                 loop.run_until_idle()
             loop.close()

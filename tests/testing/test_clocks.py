@@ -93,3 +93,22 @@ def test_time_never_goes_back_when_a_turn_ends_after_the_end_of_a_run() -> None:
         assert world.time >= times[0] > 1.0
     finally:
         world.close()
+
+
+def test_what_is_not_done_at_the_end_is_cancelled_in_the_order_of_its_creation() -> None:
+    order: list[int] = []
+
+    async def waits(number: int) -> None:
+        try:
+            await asyncio.sleep(1e6)
+        finally:
+            order.append(number)
+
+    world = World()
+    machine = world.machine("only")
+    tasks: list[asyncio.Task[None]] = []
+    for number in range(100):
+        machine.do(lambda number=number: tasks.append(machine.loop.create_task(waits(number))))
+    world.run(1.0)
+    world.close()
+    assert order == list(range(100))
