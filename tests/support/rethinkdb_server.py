@@ -165,8 +165,11 @@ class Server:
         if process is None:
             return
         if process.poll() is None:
-            process.send_signal(signal.SIGCONT)
             process.send_signal(sign)
+            if sign != signal.SIGKILL:
+                # A frozen process acts on this signal only once it runs again. SIGKILL needs no
+                # such thing, and a moment of running would answer the queries on their way.
+                process.send_signal(signal.SIGCONT)
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
