@@ -48,7 +48,7 @@ async def choose_service(records: Records, role: str, choose: str, timeout: floa
     (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001; "How Useful Is Old
     Information?", 2000)."""
     if choose == "least":
-        return await records.least(role, timeout)
+        return await records.least_loaded(role, timeout)
     two = await records.sample(role, 2, timeout)
     return min(
         two, key=service_records.by_load, default=None
@@ -184,7 +184,7 @@ class AsyncServiceRegistry:
 
     async def _beat(self, record: Record, entry: _Registration, timeout: float) -> Record:
         if entry.registered:
-            stored = await self.records.keep(record, timeout)
+            stored = await self.records.refresh(record, timeout)
             if stored is not None:
                 return stored
             # Purged, or unregistered by somebody else; but it lives, and says so.
@@ -268,7 +268,7 @@ class AsyncServiceRegistry:
         """The records that `purge_stale_services` would delete; not the marks that it takes away
         with them."""
         ttls = _ttls(ttls_until_deletion)
-        seen = await self.session.retry(lambda timeout: self.records.roster(None, timeout))
+        seen = await self.session.retry(lambda timeout: self.records.list_all(None, timeout))
         return [
             one
             for one, left in seen
@@ -290,7 +290,7 @@ class AsyncServiceRegistry:
         """The records that lookups and purges leave out, or judge wrongly, and why (`coord doctor`
         lists them)."""
         now = datetime.now(timezone.utc)  # for one of the hints only
-        found = await self.session.retry(self.records.bad)
+        found = await self.session.retry(self.records.malformed)
         listed = [BadRecord(record, service_records.problems(record, now)) for record in found]
         return sorted(
             (one for one in listed if one.problems), key=lambda one: repr(one.record.get("id"))

@@ -47,7 +47,7 @@ async def watch_services(
             hint.clear()
             pause = LONGEST_PAUSE
             try:
-                seen = await records.roster(role, timeout)
+                seen = await records.list_all(role, timeout)
             except StoreUnavailable as err:
                 log.debug("registry.watch_interrupted", role=role, error=type(err).__name__)
                 pause = 0.5

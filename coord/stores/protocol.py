@@ -164,7 +164,7 @@ class Records(Protocol):
         when a `remove` with this `nonce` came first: this is a duplicate that the network delivered
         late."""
 
-    async def keep(self, record: Mapping[str, Any], timeout: float) -> Record | None:
+    async def refresh(self, record: Mapping[str, Any], timeout: float) -> Record | None:
         """The same, but only where the record exists; None where it does not. A late duplicate
         revives nothing."""
 
@@ -174,7 +174,7 @@ class Records(Protocol):
         With a `nonce` it leaves a mark that refuses a registration with that nonce, should one
         still be under way, and that `purge` takes away later. Lookups do not see the mark."""
 
-    async def least(self, role: str, timeout: float) -> Record | None:
+    async def least_loaded(self, role: str, timeout: float) -> Record | None:
         """The healthy record of that role with the lowest load."""
 
     async def sample(self, role: str, count: int, timeout: float) -> list[Record]:
@@ -186,14 +186,14 @@ class Records(Protocol):
         """All the healthy records, of a role or of every role, in any order; with `key` only that
         id's."""
 
-    async def roster(self, role: str | None, timeout: float) -> list[RecordWithRemaining]:
+    async def list_all(self, role: str | None, timeout: float) -> list[RecordWithRemaining]:
         """The records of a role, or of every role, that can be judged, healthy or not."""
 
     async def purge(self, ttls: float, timeout: float) -> int:
         """Delete the records that have been silent for more than `ttls` of their own ttls; how
         many."""
 
-    async def bad(self, timeout: float) -> list[Record]:
+    async def malformed(self, timeout: float) -> list[Record]:
         """The records that have a problem (`coord.core.records.problems`)."""
 
     async def publish(self, record: Mapping[str, Any], remaining: float, timeout: float) -> bool:

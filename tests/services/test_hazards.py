@@ -370,7 +370,7 @@ class Lossy:
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self.records, name)
-        if name not in ("register", "keep", "remove"):
+        if name not in ("register", "refresh", "remove"):
             return call
 
         async def lossy(*args: Any) -> Any:

@@ -93,8 +93,8 @@ class Flaky:
             raise StoreUnavailable("down")
         return await call(*args)
 
-    async def keep(self, *args: Any) -> Any:
-        return await self._maybe(self.records.keep, *args)
+    async def refresh(self, *args: Any) -> Any:
+        return await self._maybe(self.records.refresh, *args)
 
     async def register(self, *args: Any) -> Any:
         return await self._maybe(self.records.register, *args)

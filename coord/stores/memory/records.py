@@ -52,7 +52,7 @@ class MemoryRecords:
                 return None
             return self._write(record, row)
 
-    async def keep(self, record: Mapping[str, Any], timeout: float) -> Record | None:
+    async def refresh(self, record: Mapping[str, Any], timeout: float) -> Record | None:
         """Write the record if it exists, and return it as stored; None if it does not exist."""
         with self._lock:
             row = self._rows.get(record["id"])
@@ -70,7 +70,7 @@ class MemoryRecords:
             self._tell(row)
             return True
 
-    async def least(self, role: str, timeout: float) -> Record | None:
+    async def least_loaded(self, role: str, timeout: float) -> Record | None:
         """Return the healthy record of `role` with the lowest load; None if there is none."""
         return min(await self.healthy(role, timeout), key=records.by_load, default=None)
 
@@ -86,7 +86,7 @@ class MemoryRecords:
         seen = self._judged(role)
         return [one.record for one in seen if one.remaining > 0 and key in (None, one.record["id"])]
 
-    async def roster(self, role: str | None, timeout: float) -> list[RecordWithRemaining]:
+    async def list_all(self, role: str | None, timeout: float) -> list[RecordWithRemaining]:
         """Return the records of `role` (None: of every role), healthy or not."""
         return self._judged(role)
 
@@ -103,7 +103,7 @@ class MemoryRecords:
                 self._tell(row)
             return len(stale)
 
-    async def bad(self, timeout: float) -> list[Record]:
+    async def malformed(self, timeout: float) -> list[Record]:
         """Return the records that have a problem."""
         now = self._time()
         with self._lock:

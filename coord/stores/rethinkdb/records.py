@@ -129,7 +129,7 @@ class RethinkDBRecords(_Terms):
 
         return _living(await self._replace(record["id"], replacement, timeout))
 
-    async def keep(self, record: Mapping[str, Any], timeout: float) -> Record | None:
+    async def refresh(self, record: Mapping[str, Any], timeout: float) -> Record | None:
         """Write a record if it exists. Returns it as stored; None if it does not exist."""
 
         def replacement(row: Any, old: Any) -> Any:
@@ -218,7 +218,7 @@ class RethinkDBRecords(_Terms):
 
     # -- Reading
 
-    async def least(self, role: str, timeout: float) -> Record | None:
+    async def least_loaded(self, role: str, timeout: float) -> Record | None:
         """Return the healthy record of a role with the lowest load."""
         r = self._r
 
@@ -240,14 +240,14 @@ class RethinkDBRecords(_Terms):
         """Return the healthy records of a role, or of every role, or only the one with this id."""
         return list(await self._look_up(self._healthy_rows(role, key), timeout))
 
-    async def roster(self, role: str | None, timeout: float) -> list[RecordWithRemaining]:
+    async def list_all(self, role: str | None, timeout: float) -> list[RecordWithRemaining]:
         """Return all records of a role, or of every role, that say when they expire."""
         rows = self._rows(role).filter(lambda row: self._has_heartbeat(row))  # noqa: PLW0108 # the driver counts self in
         query = rows.map(lambda row: {"row": row, "remaining": self._remaining(row)})
         answers = await self._look_up(query, timeout)
         return [RecordWithRemaining(answer["row"], answer["remaining"]) for answer in answers]
 
-    async def bad(self, timeout: float) -> list[Record]:
+    async def malformed(self, timeout: float) -> list[Record]:
         """Return the records that have a problem; see `coord.core.records.problems`."""
         r = self._r
 

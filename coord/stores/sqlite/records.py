@@ -86,7 +86,7 @@ class SQLiteRecords:
 
         return await self._write(work, timeout)
 
-    async def keep(self, record: Mapping[str, Any], timeout: float) -> Record | None:
+    async def refresh(self, record: Mapping[str, Any], timeout: float) -> Record | None:
         """Write the record if it exists, and return it as stored; None if it does not exist."""
 
         def work(conn: sqlite3.Connection) -> Record | None:
@@ -117,7 +117,7 @@ class SQLiteRecords:
 
         return await self._write(work, timeout)
 
-    async def least(self, role: str, timeout: float) -> Record | None:
+    async def least_loaded(self, role: str, timeout: float) -> Record | None:
         """Return the healthy record of `role` with the lowest load; None if there is none."""
 
         where = f"role = :role AND {HEALTHY} ORDER BY {BY_LOAD}"
@@ -146,7 +146,7 @@ class SQLiteRecords:
         parameters = {"role": role, "id": None if key is None else records.encode_record(key)}
         return await self._read(lambda conn: list(self._select(conn, where, **parameters)), timeout)
 
-    async def roster(self, role: str | None, timeout: float) -> list[RecordWithRemaining]:
+    async def list_all(self, role: str | None, timeout: float) -> list[RecordWithRemaining]:
         """Return the records of `role` (None: of every role), healthy or not."""
 
         def work(conn: sqlite3.Connection) -> list[RecordWithRemaining]:
@@ -185,7 +185,7 @@ class SQLiteRecords:
 
         return await self._write(work, timeout)
 
-    async def bad(self, timeout: float) -> list[Record]:
+    async def malformed(self, timeout: float) -> list[Record]:
         """Return the records that have a problem."""
 
         def work(conn: sqlite3.Connection) -> list[Record]:

@@ -133,6 +133,6 @@ def test_records_share_the_connections_of_their_store(rethinkdb_url: str) -> Non
             assert [found["id"] for found in await records.healthy("worker", 5)] == ["x"]
             assert await records.remove("x", "nonce", 5)
             assert await records.register(record, "nonce", 5) is None
-            assert await records.least("worker", 5) is None
+            assert await records.least_loaded("worker", 5) is None
 
     run(body)
