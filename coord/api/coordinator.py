@@ -22,7 +22,8 @@ from coord.election.session import Session
 from coord.election.unique_service import UniqueServices
 from coord.errors import BadArgument, NotLeader
 from coord.runtime import clock, log, process
-from coord.runtime.portal import ClosesInThread, Portal, blocking, end_threads, iterating
+from coord.runtime.facade import ClosesInThread, PublicDir, blocking, end_threads, iterating
+from coord.runtime.portal import Portal
 from coord.stores import urls
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ EXIT_DRAIN_TIMEOUT = 5.0
 it runs out."""
 
 
-class AsyncCoordinator:
+class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
     """A store on the running event loop: leaderships, lookups and requests. It connects when it is
     first used.
 
@@ -340,7 +341,18 @@ class AsyncCoordinator:
         return AsyncServiceRegistry(self)
 
 
-class Coordinator:
+class Coordinator(
+    PublicDir,
+    internal=(
+        "after_fork",
+        "close_quickly",
+        "inner",
+        "on_close",
+        "portal",
+        "session",
+        "shared_leadership",
+    ),
+):
     """A store for threaded programs: leaderships, lookups and requests. It connects when it is
     first used.
 

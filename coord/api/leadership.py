@@ -28,12 +28,15 @@ from coord.election.session import HasSession
 from coord.election.term import Term, run_async_under_term, run_under_term
 from coord.errors import AcquireTimeout, BadArgument, NotLeader, StoreRefused
 from coord.runtime import process, threads
-from coord.runtime.portal import HasPortal, Portal, blocking
+from coord.runtime.facade import HasPortal, PublicDir, blocking
+from coord.runtime.portal import Portal
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class AsyncLeadership(CallbackDecorators):
+class AsyncLeadership(
+    CallbackDecorators, PublicDir, internal=("callbacks", "elector", "first_outcome", "options")
+):
     """A candidate for a role: it runs from `start` to `stop`, through every outage, and holds the
     term when elected.
 
@@ -364,7 +367,7 @@ class SyncCoordinator(HasPortal, Protocol):
         """Its async counterpart."""
 
 
-class Leadership:
+class Leadership(PublicDir, internal=("coordinator", "inner", "portal")):
     """A candidate for a role, for threaded programs: it has the settings and methods of
     `AsyncLeadership`.
 

@@ -58,7 +58,7 @@ class Candidate:
     priority: int = 0
     since: float = 0.0
 
-    def notice(self, ttl: float) -> Announcement:
+    def announcement(self, ttl: float) -> Announcement:
         """What it posts; urgent where its priority is above 0, so that a leader hears of it."""
         body = {
             "candidate": self.candidate,

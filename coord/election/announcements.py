@@ -138,7 +138,7 @@ class CandidateAnnouncer:
                 await board.withdraw(gone, timeout)
                 self._gone -= gone
             waiting = await self._post(
-                board, [one.candidate.notice(LIFETIME_TTLS * one.ttl) for one in due], timeout
+                board, [one.candidate.announcement(LIFETIME_TTLS * one.ttl) for one in due], timeout
             )
             for one in self._listed.values():
                 if (number := waiting.get(one.candidate.role)) is not None:
@@ -159,7 +159,7 @@ class CandidateAnnouncer:
         self._failing = True
         if not self._told:
             self._told = True
-            log.warning("board.not_posted", because=str(err) or type(err).__name__)
+            log.warning("announcements.not_stored", because=str(err) or type(err).__name__)
 
     @staticmethod
     async def _post(

@@ -195,7 +195,7 @@ class Session:
         if isinstance(operation, Renew):
             # No coroutine of its own: ten thousand renewals wait at a time.
             return self._renewals.renew(operation, timeout)
-        if self._batches is not None and self._semaphore.busy:
+        if self._batches is not None and self._semaphore.locked:
             queued = self._batches.add(operation, timeout, on_sent)
             if queued is not None:
                 return queued
@@ -204,14 +204,14 @@ class Session:
     async def _submit_alone(
         self, operation: Operation, timeout: float, on_sent: Callable[[], None]
     ) -> Result:
-        turn = self._semaphore.take()
+        turn = self._semaphore.acquire()
         try:
             if turn is not None:
                 await turn
             on_sent()
             result = await requests.send(self.store, operation, timeout)
         finally:
-            self._semaphore.give_back(turn)
+            self._semaphore.release(turn)
         self._on_result(result)
         return result
 

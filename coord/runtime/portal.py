@@ -6,18 +6,13 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import functools
-import inspect
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from coord.errors import CoordError
 
-A = TypeVar("A")
-A_co = TypeVar("A_co", covariant=True)
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -199,96 +194,3 @@ class _Call(Generic[T]):
         except BaseException as err:  # carried over to whoever waits, whatever it is
             self._error = err
         self._done.release()
-
-
-class ClosesInThread(Protocol):
-    """Something with a thread of its own, which ends before the store is closed."""
-
-    def halt(self) -> None:
-        """Tell the thread to end. Returns at once."""
-
-    def join(self) -> None:
-        """Wait until the thread has ended."""
-
-    async def unregister(self) -> None:
-        """Tell the store that it is gone. Called on the portal's loop."""
-
-
-class HasPortal(Protocol):
-    """What the sync classes need of the object whose thread they work on, such as a coordinator."""
-
-    portal: Portal
-    on_close: set[ClosesInThread]
-
-    def close_quickly(self) -> None:
-        """Close within a few seconds, because the process ends. Raises nothing."""
-
-
-def end_threads(host: HasPortal) -> None:
-    """End everything in `host.on_close`: first all threads, then all registrations at once."""
-    ending = tuple(host.on_close)
-    for thing in ending:
-        thing.halt()
-    for thing in ending:
-        thing.join()
-    if ending:
-        host.portal.call(functools.partial(_unregister_all, ending))
-
-
-async def _unregister_all(things: tuple[ClosesInThread, ...]) -> None:
-    await asyncio.gather(*(thing.unregister() for thing in things))
-
-
-class Facade(Protocol[A_co]):
-    """A sync object in front of an async one, which lives on the loop of a portal."""
-
-    @property
-    def portal(self) -> Portal:
-        """The portal on whose loop the async object lives."""
-
-    @property
-    def inner(self) -> A_co:
-        """The async object."""
-
-
-def blocking(
-    method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[Facade[A], P], T]:
-    """Return the sync twin of an async method: it runs on the portal, and blocks until that has
-    returned.
-
-    `wait = blocking(AsyncLeadership.wait)` in the body of a facade has the name, the parameters,
-    the types and the docstring of `AsyncLeadership.wait`."""
-
-    @functools.wraps(method)
-    def call(self: Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.portal.call(functools.partial(method, self.inner, *args, **kwargs))
-
-    return _as_method(call, method)
-
-
-def iterating(
-    method: Callable[Concatenate[A, P], AsyncIterator[T]],
-) -> Callable[Concatenate[Facade[A], P], Iterator[T]]:
-    """Return the sync twin of a method that returns an async iterator: it returns a plain iterator.
-
-    Arguments are checked by the call itself, not by the first step of the iterator.
-    """
-
-    @functools.wraps(method)
-    def call(self: Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
-        return self.portal.iterate(method(self.inner, *args, **kwargs))
-
-    return _as_method(call, method)
-
-
-def _as_method(call: Callable[P, T], method: Callable[..., Any]) -> Callable[P, T]:
-    """Show the signature of `method` without following `__wrapped__`, which would make a coroutine
-    function of it."""
-    del call.__wrapped__  # type: ignore[attr-defined] # set by functools.wraps
-    signature = inspect.signature(method)
-    returns = signature.return_annotation
-    if isinstance(returns, str):
-        returns = returns.replace("AsyncIterator[", "Iterator[")
-    cast("Any", call).__signature__ = signature.replace(return_annotation=returns)
-    return call

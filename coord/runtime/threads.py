@@ -46,7 +46,7 @@ class Latch:
         for action in actions:
             action()
 
-    def when_set(self, action: Callable[[], None]) -> Callable[[], None]:
+    def add_callback(self, action: Callable[[], None]) -> Callable[[], None]:
         """Call `action` once it has happened (at once when it has), on whatever thread set it.
         Returns an undo."""
         with self._lock:
@@ -62,7 +62,7 @@ class Latch:
         if self._set:
             return True
         event = threading.Event()
-        undo = self.when_set(event.set)
+        undo = self.add_callback(event.set)
         try:
             event.wait(timeout)
         finally:
@@ -81,7 +81,7 @@ class Latch:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(happened)
 
-        undo = self.when_set(from_any_thread)
+        undo = self.add_callback(from_any_thread)
         try:
             yield from future
         finally:

@@ -17,9 +17,8 @@ async def within(work: Awaitable[T], timeout: float | None) -> T:
     Raises:
         asyncio.TimeoutError: The time is over; `work` was cancelled.
     """
-    # Up to Python 3.11 `wait_for` makes a task: two turns of the loop, which somebody may be
-    # waiting for. And it swallows a cancellation that comes together with the outcome: whoever
-    # cancelled then waits for ever.
+    # Up to Python 3.11 `wait_for` makes a task, which takes two turns of the loop. It also swallows
+    # a cancellation that arrives together with the result, so that the canceller waits forever.
     if sys.version_info >= (3, 11):
         async with asyncio.timeout(timeout):
             return await work
@@ -45,12 +44,14 @@ async def within(work: Awaitable[T], timeout: float | None) -> T:
 
 
 class HasDeadline(Protocol):
-    """`until` is by the loop's clock; `wake` is called then, on the loop."""
+    """Something that waits until a deadline."""
 
     @property
-    def until(self) -> float: ...
+    def deadline(self) -> float:
+        """The time at which the wait ends, by the clock of the loop."""
 
-    def wake(self) -> None: ...
+    def on_deadline(self) -> None:
+        """End the wait. Called on the loop."""
 
 
 class DeadlineTimer:
@@ -58,6 +59,9 @@ class DeadlineTimer:
 
     A timer for each call took a fifth of the time of a call to another thread and back. The timer
     is not cancelled when its deadline is removed; it then finds nothing to do.
+
+    Args:
+        loop: The loop whose clock the deadlines are on.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -65,45 +69,52 @@ class DeadlineTimer:
         self._waiting: set[HasDeadline] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, one: HasDeadline) -> None:
-        """Wake it when its time is over, unless it is removed before."""
-        self._waiting.add(one)
-        if self._timer is None or one.until < self._timer.when():
-            self._set(one.until)
+    def add(self, waiting: HasDeadline) -> None:
+        """Call `waiting.on_deadline()` at its deadline, unless it is removed before."""
+        self._waiting.add(waiting)
+        if self._timer is None or waiting.deadline < self._timer.when():
+            self._schedule(waiting.deadline)
 
-    def remove(self, one: HasDeadline) -> None:
-        self._waiting.discard(one)
+    def remove(self, waiting: HasDeadline) -> None:
+        """Undo `add`; does nothing if its deadline has passed."""
+        self._waiting.discard(waiting)
 
-    def _set(self, moment: float) -> None:
+    def _schedule(self, deadline: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(moment, self._ring)
+        self._timer = self._loop.call_at(deadline, self._on_timer)
 
-    def _ring(self) -> None:
+    def _on_timer(self) -> None:
         self._timer, now = None, self._loop.time()
-        late = [one for one in self._waiting if one.until <= now]
+        late = [waiting for waiting in self._waiting if waiting.deadline <= now]
         self._waiting.difference_update(late)
         if self._waiting:
-            self._set(min(one.until for one in self._waiting))
-        for one in late:
-            one.wake()
+            self._schedule(min(waiting.deadline for waiting in self._waiting))
+        for waiting in late:
+            waiting.on_deadline()
 
 
 class LightSemaphore:
-    """Lives on one loop. `turn = turns.take()`; await it, where it is not None; in the end
-    `turns.give_back(turn)`."""
+    """A semaphore of one loop that costs no turn of the loop while it is free.
 
-    def __init__(self, at_once: int) -> None:
-        self._free = at_once
+    Use it as `turn = semaphore.acquire()`, await `turn` unless it is None, and call
+    `semaphore.release(turn)` at the end, also after a cancellation.
+
+    Args:
+        limit: How many holders it admits at a time.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._free = limit
         self._queue: deque[asyncio.Future[None]] = deque()
 
     @property
-    def busy(self) -> bool:
-        """Whether whoever comes now has to wait."""
+    def locked(self) -> bool:
+        """Whether the next `acquire` has to wait."""
         return self._free == 0
 
-    def take(self) -> asyncio.Future[None] | None:
-        """None: go on at once."""
+    def acquire(self) -> asyncio.Future[None] | None:
+        """Return a future to await for admission; None means admitted."""
         if self._free > 0:
             self._free -= 1
             return None
@@ -111,11 +122,10 @@ class LightSemaphore:
         self._queue.append(turn)
         return turn
 
-    def give_back(self, turn: asyncio.Future[None] | None) -> None:
-        """Let the next one go on. Whoever was cancelled gives back, too: its turn may have come
-        just before."""
+    def release(self, turn: asyncio.Future[None] | None) -> None:
+        """Admit the next waiter. A cancelled waiter calls it too: it may have been admitted."""
         if turn is not None and (turn.cancelled() or not turn.done()):
-            turn.cancel()  # it never came
+            turn.cancel()  # it was never admitted
             return
         while self._queue:
             if not (following := self._queue.popleft()).done():

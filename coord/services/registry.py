@@ -21,7 +21,8 @@ from coord.election.session import Session
 from coord.election.unique_service import HasUniqueServices, UniqueServices
 from coord.errors import BadArgument, StoreRefused
 from coord.runtime import log, process
-from coord.runtime.portal import ClosesInThread, HasPortal, Portal, blocking, end_threads, iterating
+from coord.runtime.facade import ClosesInThread, HasPortal, blocking, end_threads, iterating
+from coord.runtime.portal import Portal
 from coord.services.leaders import LeaderPublisher
 from coord.services.watch import ServiceChange, watch_services
 from coord.stores import urls

@@ -110,3 +110,24 @@ def test_callbacks_that_cannot_be_called_are_refused(setting: str, function: Any
             c.leadership("r", **{setting: function})
         with pytest.raises(coord.BadArgument, match=setting):
             getattr(c.leadership("r"), setting)(function)
+
+
+LOOKUPS = {"candidates", "check", "history", "leader", "leaders", "watch_leader", "watch_leaders"}
+REQUESTS = {"request_step_down", "request_transfer"}
+COORDINATOR = {"close", "leadership", "services", "store", "unique_service", "url"}
+LEADING = {"acquire", "release", "run", "start", "step_down", "stop", "transfer", "wait"}
+LEADERSHIP = {"candidate", "held", "is_leader", "role", "started", "term", "timing"}
+DECORATORS = {"on_elected", "on_lost", "on_new_leader"}
+
+
+def test_dir_of_an_instance_lists_what_is_public() -> None:
+    with coord.Coordinator("memory://") as c:
+        expected = COORDINATOR | LOOKUPS | REQUESTS
+        for coordinator, more in ((c, set()), (c.inner, {"announcements"})):
+            names = {name for name in dir(coordinator) if not name.startswith("__")}
+            assert names == expected | more
+        leadership = c.leadership("r")
+        for candidate in (leadership, leadership.inner):
+            names = {name for name in dir(candidate) if not name.startswith("__")}
+            assert names == LEADING | LEADERSHIP | DECORATORS
+            assert all(hasattr(candidate, name) for name in names - {"term"})

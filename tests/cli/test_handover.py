@@ -176,7 +176,7 @@ def test_purge(runs: Runs) -> None:
         assert out.splitlines()[-1] == "deleted 1 service record and 0 announcements"
         assert [one["id"] for one in c.services.healthy_services()] == ["alive"]
     status, out, _ = runs.answer("purge", "--yes", "--url", runs.url, "--json")
-    assert json.loads(out) == {"services": 0, "notices": 0, "stale": []}
+    assert json.loads(out) == {"services": 0, "announcements": 0, "stale": []}
     with closing(sqlite3.connect(runs.url.removeprefix("sqlite://"))) as db:
         assert db.execute("SELECT role, token FROM coord_leases").fetchall() == [("job", 1)]
 

@@ -262,7 +262,9 @@ def test_a_board_that_fails_costs_no_leadership(
     with caplog.at_level(logging.WARNING, "coord"):
         on_one(body)
     said = [record.message.split()[0] for record in caplog.records]
-    assert [event for event in said if event.startswith("board.")] == ["board.not_posted"]
+    assert [event for event in said if event.startswith("announcements.")] == [
+        "announcements.not_stored"
+    ]
 
 
 def test_a_board_that_hangs_delays_no_leadership() -> None:
@@ -323,7 +325,7 @@ def test_priorities_that_will_not_do(bad: object) -> None:
 def test_order_and_what_no_candidate_wrote() -> None:
     given = [Candidate("r", name, {"n": 1}, priority, since) for name, priority, since in
              [("c", 0, 2.0), ("b", 0, 1.0), ("a", 5, 9.0), ("d", -1, 0.0)]]  # fmt: skip
-    notices = [one.notice(60.0) for one in given]
+    notices = [one.announcement(60.0) for one in given]
     bad: list[dict[str, Any]] = [
         {},
         {"candidate": 7, "info": {}, "priority": 0, "since": 0.0},

@@ -220,15 +220,17 @@ def test_a_post_tells_how_many_wait_for_the_roles_in_it(url: str) -> None:
         )
         assert await board.post([], WITHIN) == {}
         assert await board.post([Announcement("o", "r", "request", {}, 60.0)], WITHIN) == {}
-        assert await board.post([first.notice(60)], WITHIN) == {"r": 1}
-        assert await other.post([Candidate("r", "two").notice(60)], WITHIN) == {"r": 2}
+        assert await board.post([first.announcement(60)], WITHIN) == {"r": 1}
+        assert await other.post([Candidate("r", "two").announcement(60)], WITHIN) == {"r": 2}
         assert await other.post(
-            [first.notice(60), *(one.notice(60) for one in many[:3])], WITHIN
+            [first.announcement(60), *(one.announcement(60) for one in many[:3])], WITHIN
         ) == {"r": 2, "s": 3}
-        assert await board.post([one.notice(60) for one in many], WITHIN) == {"s": MAX_COUNTED}
+        assert await board.post([one.announcement(60) for one in many], WITHIN) == {
+            "s": MAX_COUNTED
+        }
         await other.withdraw([first.key], WITHIN)
-        assert await board.post([Candidate("r", "two").notice(60)], WITHIN) == {"r": 1}
-        crowd = [Candidate(f"role {n}", "x").notice(60) for n in range(MAX_COUNTED_ROLES + 5)]
+        assert await board.post([Candidate("r", "two").announcement(60)], WITHIN) == {"r": 1}
+        crowd = [Candidate(f"role {n}", "x").announcement(60) for n in range(MAX_COUNTED_ROLES + 5)]
         assert len(await board.post(crowd, WITHIN)) == MAX_COUNTED_ROLES
 
     run(url, body)

@@ -27,7 +27,7 @@ def test_so_many_at_a_time_and_the_others_in_turn() -> None:
 
         async def job(number: int) -> None:
             nonlocal running, most
-            turn = turns.take()
+            turn = turns.acquire()
             try:
                 if turn is not None:
                     await turn
@@ -37,12 +37,12 @@ def test_so_many_at_a_time_and_the_others_in_turn() -> None:
                 await asyncio.sleep(0.001)
                 running -= 1
             finally:
-                turns.give_back(turn)
+                turns.release(turn)
 
         await asyncio.gather(*(job(number) for number in range(20)))
         assert (began, most) == (list(range(20)), 3)
-        assert [turns.take() for _ in range(3)] == [None] * 3
-        assert turns.take() is not None
+        assert [turns.acquire() for _ in range(3)] == [None] * 3
+        assert turns.acquire() is not None
 
     asyncio.run(main())
 
@@ -54,27 +54,27 @@ def test_who_is_cancelled_takes_no_turn_with_it(when: str) -> None:
         ran: list[str] = []
 
         async def job(name: str) -> None:
-            turn = turns.take()
+            turn = turns.acquire()
             try:
                 if turn is not None:
                     await turn
                 ran.append(name)
             finally:
-                turns.give_back(turn)
+                turns.release(turn)
 
-        mine = turns.take()
+        mine = turns.acquire()
         cancelled = asyncio.ensure_future(job("cancelled"))
         if when != "before it began":
             await asyncio.sleep(0)
         if when == "as its turn comes":
-            turns.give_back(mine)
+            turns.release(mine)
         cancelled.cancel()
         if when != "as its turn comes":
-            turns.give_back(mine)
+            turns.release(mine)
         await asyncio.gather(cancelled, return_exceptions=True)
         await asyncio.wait_for(job("next"), 1)
         assert ran == ["next"]
-        assert (turns.take(), turns.take() is None) == (None, False)
+        assert (turns.acquire(), turns.acquire() is None) == (None, False)
 
     asyncio.run(main())
 

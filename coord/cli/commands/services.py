@@ -64,7 +64,7 @@ def purge(ttls: float, yes: bool, as_json: bool, url: str | None) -> None:
         except (NotSetUp, BadArgument) as err:
             click.echo(f"coord purge: {output.one_line(str(err))}", err=True)
     if as_json:
-        click.echo(output.to_json({"services": deleted, "notices": expired, "stale": stale}))
+        click.echo(output.to_json({"services": deleted, "announcements": expired, "stale": stale}))
         return
     about = "" if expired is None else f" and {expired} announcement{'' if expired == 1 else 's'}"
     click.echo(f"deleted {_services(deleted)}{about}")

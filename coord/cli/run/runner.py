@@ -222,7 +222,7 @@ class Runner:
             },
             deadline,
         )
-        term.lost.when_set(self.inbox.wake)
+        term.lost.add_callback(self.inbox.wake)
         pause = min(self.job.ttl / 20, 0.25)
         while guarded.finished is None and not guarded.gone:
             self.inbox.wait(pause)

@@ -289,7 +289,7 @@ class Connection(asyncio.Protocol):
         return question
 
     async def _answer(self, question: _PendingQuery) -> dict[str, Any]:
-        if question.until < math.inf:
+        if question.deadline < math.inf:
             self._alarm.add(question)
         try:
             return await question.answer
@@ -306,14 +306,16 @@ class Connection(asyncio.Protocol):
 
 
 class _PendingQuery:
-    """Something that was sent, and is to be answered before `until`, by the loop's clock."""
+    """Something that was sent, and is to be answered before `deadline`, by the loop's clock."""
 
-    __slots__ = ("answer", "number", "until")
+    __slots__ = ("answer", "deadline", "number")
 
-    def __init__(self, number: int, answer: asyncio.Future[dict[str, Any]], until: float) -> None:
-        self.number, self.answer, self.until = number, answer, until
+    def __init__(
+        self, number: int, answer: asyncio.Future[dict[str, Any]], deadline: float
+    ) -> None:
+        self.number, self.answer, self.deadline = number, answer, deadline
 
-    def wake(self) -> None:
+    def on_deadline(self) -> None:
         """Its time is over."""
         if not self.answer.done():
             self.answer.set_exception(asyncio.TimeoutError())

@@ -139,8 +139,8 @@ class Job(Generic[T]):
     The work may be called several times. It changes nothing except by `commit`.
 
     Attributes:
-        deadline: Time at which the thread gives up, by `time.monotonic`.
-        until: Time at which the caller gives up, by the clock of its loop.
+        work_deadline: Time at which the thread gives up, by `time.monotonic`.
+        deadline: Time at which the caller gives up, by the clock of its loop.
         finished: Done once the job has a result or the caller's time is over.
     """
 
@@ -154,15 +154,15 @@ class Job(Generic[T]):
         "_work",
         "deadline",
         "finished",
-        "until",
+        "work_deadline",
     )
 
     def __init__(
         self, work: Callable[[Job[T], Connection], T], timeout: float, waker: LoopWaker
     ) -> None:
         self._work, self._waker = work, waker
-        self.deadline = time.monotonic() + timeout - min(ANSWER_MARGIN, timeout / 10)
-        self.until = waker.loop.time() + max(0.0, timeout)
+        self.work_deadline = time.monotonic() + timeout - min(ANSWER_MARGIN, timeout / 10)
+        self.deadline = waker.loop.time() + max(0.0, timeout)
         self.finished: asyncio.Future[None] = waker.loop.create_future()
         self._lock = threading.Lock()
         self._stage = Stage.QUEUED
@@ -176,7 +176,7 @@ class Job(Generic[T]):
             self._abandoned = True
             return self._stage
 
-    def wake(self) -> None:
+    def on_deadline(self) -> None:
         """End the caller's wait. Called on the loop, with the result or when the time is over."""
         if not self.finished.done():
             self.finished.set_result(None)
@@ -227,7 +227,7 @@ class Job(Generic[T]):
             except Busy as err:
                 busy = err
                 pause = random.uniform(*BUSY_RETRY_DELAY)  # noqa: S311 # no secret
-                if time.monotonic() + pause >= self.deadline:
+                if time.monotonic() + pause >= self.work_deadline:
                     raise
                 time.sleep(pause)
 
@@ -251,14 +251,14 @@ class Job(Generic[T]):
 
     def _enter(self, stage: Stage) -> None:
         with self._lock:
-            if self._abandoned or time.monotonic() >= self.deadline:
+            if self._abandoned or time.monotonic() >= self.work_deadline:
                 raise Abandoned("no time was left")
             self._stage = stage
 
     def _finish(self, value: T | None, error: BaseException | None) -> None:
         with self._lock:
             self._value, self._error, self._stage = value, error, Stage.DONE
-        self._waker.wake(self.wake)
+        self._waker.wake(self.on_deadline)
 
 
 class Worker:

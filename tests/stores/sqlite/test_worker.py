@@ -338,10 +338,10 @@ def test_a_forked_child_that_goes_on_with_the_loop_of_its_parent_is_told(tmp_pat
 
 class Sleeper:
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
-        self.loop, self.until = loop, loop.time() + seconds
+        self.loop, self.deadline = loop, loop.time() + seconds
         self.woken: list[float] = []
 
-    def wake(self) -> None:
+    def on_deadline(self) -> None:
         self.woken.append(self.loop.time())
 
 
@@ -366,7 +366,7 @@ def test_each_is_woken_in_its_own_time_by_one_timer(monkeypatch: pytest.MonkeyPa
         assert gone.woken == []
         for one in sleepers:
             assert len(one.woken) == 1
-            assert 0 <= one.woken[0] - one.until < 0.1
+            assert 0 <= one.woken[0] - one.deadline < 0.1
             alarm.remove(one)
         assert alarm._timer is None
         alarm.add(again := Sleeper(loop, -1.0))
