@@ -10,14 +10,13 @@ import asyncio
 import contextlib
 import math
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 from coord.core.announcements import Announcement, Candidate
 from coord.errors import BadArgument, StoreRefused
 from coord.runtime import log
-from coord.runtime.retry import Backoff
+from coord.runtime.retry import Backoff, reconnecting
 from coord.runtime.timers import within
 from coord.stores.protocol import Announcements
 
@@ -205,7 +204,15 @@ class RequestListener:
                 self._board()
             except BadArgument:  # a store of somebody else's, without one
                 return
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="coord wishes")
+            self._task = asyncio.get_running_loop().create_task(
+                reconnecting(
+                    lambda: self._board().watch(),
+                    self._receive,
+                    Backoff(0.1, 10.0),
+                    refused_pause=RETRY_UNSUPPORTED,
+                ),
+                name="coord requests",
+            )
 
     def stop(self) -> None:
         """Listen no more."""
@@ -240,31 +247,12 @@ class RequestListener:
         with contextlib.suppress(Exception):  # then it runs out
             await self._board().withdraw([key], WITHDRAW_TIMEOUT)
 
-    async def _run(self) -> None:
-        backoff = Backoff(0.1, 10.0)
-        while True:
-            try:
-                await self._follow(backoff)
-            except StoreRefused as err:
-                log.debug("feed.broken", error=type(err).__name__)
-                await asyncio.sleep(RETRY_UNSUPPORTED)
-            except Exception as err:  # whatever a store does, leaders lead on
-                log.debug("feed.broken", error=type(err).__name__)
-                await asyncio.sleep(backoff.next())
-
-    async def _follow(self, backoff: Backoff) -> None:
-        feed = cast("AsyncGenerator[Announcement, Any]", self._board().watch())
-        async with contextlib.aclosing(feed):
-            async for notice in feed:
-                backoff.reset()
-                now = asyncio.get_running_loop().time()
-                if now > self._swept + PRUNE_EVERY:
-                    self._swept = now
-                    self._heard = {
-                        role: self._heard[role] for role in tuple(self._heard) if self.pending(role)
-                    }
-                self._heard.setdefault(notice.role, {})[notice.key] = (
-                    notice,
-                    now + notice.remaining,
-                )
-                self._hear(notice.role)
+    def _receive(self, notice: Announcement) -> None:
+        now = asyncio.get_running_loop().time()
+        if now > self._swept + PRUNE_EVERY:
+            self._swept = now
+            self._heard = {
+                role: self._heard[role] for role in tuple(self._heard) if self.pending(role)
+            }
+        self._heard.setdefault(notice.role, {})[notice.key] = (notice, now + notice.remaining)
+        self._hear(notice.role)

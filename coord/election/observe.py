@@ -1,89 +1,116 @@
-"""One role as it is told to people and caches: which row counts, when it runs out, whether who
-leads has changed."""
+"""Who leads, for people and caches: the leader cache, `watch_leader` and `watch_leaders`.
+
+Nothing here decides who leads.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import heapq
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from collections.abc import AsyncIterator, Callable, Collection
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from coord.core.lease import Lease
-from coord.errors import CoordError
-from coord.runtime import log
-from coord.runtime.retry import Backoff
+from coord.runtime.retry import Backoff, reconnecting
 
 if TYPE_CHECKING:
     from coord.stores.protocol import Store
 
 
-class LeaderTracker:
-    """Takes rows as they are read or shown by a feed, in any order and repeated. `now` is a clock
-    of this process."""
+class ObservedLease(NamedTuple):
+    """A lease as this process last saw it, and when it expires on a clock of this process."""
 
-    def __init__(self) -> None:
-        self._row: Lease | None = None
-        self._told: tuple[str | None, int] | None = None
-        self.runs_out = 0.0
-        """When the lease runs out, on that clock, if nobody prolongs it."""
-
-    @property
-    def leads(self) -> bool:
-        """Whether somebody was said to lead, when it was last asked whether that has changed."""
-        return self._told is not None
-
-    def saw(self, row: Lease, now: float) -> bool:
-        """Take in what came at `now`; whether somebody else led then, or nobody, than was told
-        last."""
-        if self._row is None or not row.older_than(self._row):
-            runs_out = now + row.remaining
-            if self._row is not None and row.revision == self._row.revision:
-                # A feed without a clock gives every row its whole ttl: who has seen this write
-                # before knows better.
-                runs_out = min(runs_out, self.runs_out)
-            self._row, self.runs_out = row, runs_out
-        return self.changed(now)
-
-    def changed(self, now: float) -> bool:
-        """Whether that is so by `now` alone: a lease may have run out with nobody to take it."""
-        leader = self.leader(now)
-        who = None if leader is None else (leader.holder, leader.token)
-        before, self._told = self._told, who
-        return who != before
+    lease: Lease
+    expires_at: float
 
     def leader(self, now: float) -> Lease | None:
-        """Who leads at `now`."""
-        row = self._row
-        if row is None or row.vacant or row.reserved or self.runs_out <= now:
+        """Return the lease if it has a holder at `now`, with `remaining` counted from `now`."""
+        lease, remaining = self.lease, self.expires_at - now
+        if lease.vacant or lease.reserved or remaining <= 0:
             return None
-        return replace(row, remaining=self.runs_out - now)
+        # The same as `dataclasses.replace`, in a third of the time.
+        rest = lease.renewed_at, remaining, lease.info, lease.since
+        return Lease(lease.role, lease.holder, lease.token, lease.beat, lease.ttl, *rest)
 
 
-# -- Who leads the roles that are being watched, answered from memory.
+def latest(before: ObservedLease | None, row: Lease, now: float) -> ObservedLease:
+    """Return what is known of a role after `row` was received at `now`.
 
-_UNKNOWN = (None, 0.0)
+    A feed may repeat rows and deliver an old one late, so an older row changes nothing. RethinkDB's
+    feeds carry no server time, so `remaining` is the full ttl there. If this revision was seen
+    before, the earlier expiry counts.
+    """
+    expires_at = now + row.remaining
+    if before is not None:
+        if row.older_than(before.lease):
+            return before
+        if row.revision == before.lease.revision:
+            expires_at = min(expires_at, before.expires_at)
+    return ObservedLease(row, expires_at)
+
+
+class LeaderTracker:
+    """Tells when the leader of one role changes.
+
+    It takes rows from reads and feeds, in any order and repeated. `now` is always a time in seconds
+    on one clock of this process.
+    """
+
+    def __init__(self) -> None:
+        self._observed: ObservedLease | None = None
+        self._reported: tuple[str | None, int] | None = None
+
+    @property
+    def expires_at(self) -> float:
+        """When the lease expires unless it is renewed, on the clock of this process."""
+        return 0.0 if self._observed is None else self._observed.expires_at
+
+    @property
+    def has_leader(self) -> bool:
+        """Whether the role had a leader at the last call of `update` or `has_changed`."""
+        return self._reported is not None
+
+    def update(self, row: Lease, now: float) -> bool:
+        """Take a row that was received at `now`, and return `has_changed(now)`."""
+        self._observed = latest(self._observed, row, now)
+        return self.has_changed(now)
+
+    def has_changed(self, now: float) -> bool:
+        """Return whether the leader at `now` differs from the one at the last call.
+
+        It may change without a row: a lease expires, and nobody takes it.
+        """
+        leader = self.leader(now)
+        current = None if leader is None else (leader.holder, leader.token)
+        previous, self._reported = self._reported, current
+        return current != previous
+
+    def leader(self, now: float) -> Lease | None:
+        """Return the lease of the leader at `now`; None if there is none."""
+        return None if self._observed is None else self._observed.leader(now)
 
 
 class LeaderCache:
-    """Written by the watchers on the coordinator's loop, read from any thread.
+    """Answers who leads the roles that are being watched, from memory.
 
-    A role is here while somebody watches its leader and the feed is alive; when the feed breaks,
-    what was known is forgotten, and lookups ask the store again. As fresh as the feed: a
-    millisecond or so behind the store."""
+    The feed writes it on the session's event loop; any thread reads it. It knows a role while
+    somebody watches the role's leader and the feed is alive. When the feed breaks, lookups ask the
+    store again. It is as fresh as the feed: about a millisecond behind the store.
+    """
 
     def __init__(self) -> None:
         self._watched: dict[str, int] = {}
-        self._leases: dict[str, tuple[Lease, float]] = {}
-        self._before: dict[str, tuple[Lease, float]] = {}
-        """What was known until the feed broke: it still tells when those very writes run out."""
+        self._leases: dict[str, ObservedLease] = {}
+        self._before: dict[str, ObservedLease] = {}
+        """What was known until the feed broke: it still says when those revisions expire."""
 
     def track(self, role: str) -> None:
+        """Remember what `update` brings about `role`, until as many calls of `untrack`."""
         self._watched[role] = self._watched.get(role, 0) + 1
 
     def untrack(self, role: str) -> None:
+        """Undo one call of `track`."""
         self._watched[role] -= 1
         if self._watched[role] == 0:
             del self._watched[role]
@@ -91,47 +118,31 @@ class LeaderCache:
             self._before.pop(role, None)
 
     def update(self, lease: Lease) -> None:
-        """The feed, or a read, showed this."""
-        if lease.role in self._watched:
-            runs_out = time.monotonic() + lease.remaining
-            before = self._leases.get(lease.role) or self._before.get(lease.role)
-            if before is not None and lease.revision == before[0].revision:
-                runs_out = min(
-                    runs_out, before[1]
-                )  # a feed without a clock gives every row its whole ttl
-            if before is None or not lease.older_than(before[0]):
-                self._leases[lease.role] = (lease, runs_out)
+        """Take a row of the feed or of a read."""
+        role = lease.role
+        if role in self._watched:
+            before = self._leases.get(role) or self._before.get(role)
+            observed = latest(before, lease, time.monotonic())
+            if observed is not before:
+                self._leases[role] = observed
 
     def invalidate(self) -> None:
-        """The feed broke: nothing is known any more."""
+        """Forget who leads: the feed broke."""
         self._before |= self._leases
         self._leases.clear()
 
     def covers(self, role: str) -> bool:
-        """Whether `leader` is an answer."""
+        """Return whether `leader` knows this role."""
         return role in self._leases
 
     def leader(self, role: str) -> Lease | None:
-        """Who leads, or None for nobody; only where `covers` says so."""
-        lease, runs_out = self._leases.get(role, _UNKNOWN)
-        if lease is None or lease.vacant or lease.reserved:
-            return None
-        left = runs_out - time.monotonic()
-        # As `dataclasses.replace`, in a third of the time.
-        seen = lease.renewed_at, left, lease.info, lease.since
-        return (
-            Lease(lease.role, lease.holder, lease.token, lease.beat, lease.ttl, *seen)
-            if left > 0
-            else None
-        )
-
-
-# -- `watch_leader`: every change of a role's leader, "nobody" among them, for as long as somebody
-# listens.
+        """Return the lease of the leader; None if there is none, or if `covers` is false."""
+        observed = self._leases.get(role)
+        return None if observed is None else observed.leader(time.monotonic())
 
 
 class LeaderSource(Protocol):
-    """What it needs of a coordinator."""
+    """What `watch_leader` needs of a session."""
 
     leaders: LeaderCache
 
@@ -141,20 +152,19 @@ class LeaderSource(Protocol):
 
 
 RowQueue = asyncio.Queue[tuple[Lease, float]]
-"""Rows, each with the moment at which it came: whoever takes them may be slow, and a lease runs on
-from then."""
+"""Rows, each with the time at which it was received: its consumer may be slow, and the lease runs
+from that time."""
 
 
-async def next_row(rows: RowQueue, within: float | None) -> tuple[Lease, float] | None:
-    """The next row; None when none comes `within` so many seconds (None: wait for ever).
-
-    Not `asyncio.wait_for`: before Python 3.12 it swallows a cancellation that comes together with a
-    row."""
+async def next_row(rows: RowQueue, timeout: float | None) -> tuple[Lease, float] | None:
+    """Return the next row; None if none comes within `timeout` seconds (None: no limit)."""
+    # Not `asyncio.wait_for`: before Python 3.12 it swallows a cancellation that comes together with
+    # a row.
     if not rows.empty():
         return rows.get_nowait()
     getting = asyncio.ensure_future(rows.get())
     try:
-        await asyncio.wait({getting}, timeout=within)
+        await asyncio.wait({getting}, timeout=timeout)
     finally:
         if not getting.done():
             getting.cancel()
@@ -162,53 +172,53 @@ async def next_row(rows: RowQueue, within: float | None) -> tuple[Lease, float] 
 
 
 async def watch_leader(source: LeaderSource, role: str) -> AsyncIterator[Lease | None]:
-    """Who leads now (None for nobody), then each change.
+    """Yield the lease of the present leader (None if there is none), then each change.
 
-    A lease that runs out with nobody to take it is reported when it does, by the clock of this
-    process. A feed may anticipate a write that fails, so this tells people and caches; it decides
-    nothing."""
-    hints = RowQueue()
-    loop, story, begun = asyncio.get_running_loop(), LeaderTracker(), False
+    A lease that expires without a successor is reported when it expires, by the clock of this
+    process. A feed may show a write that fails later, so use this to inform, not to decide.
+    """
+    rows = RowQueue()
+    loop, tracker, first_read = asyncio.get_running_loop(), LeaderTracker(), False
 
-    def hinted(lease: Lease) -> None:
-        if begun:
+    def receive(lease: Lease) -> None:
+        if first_read:
             source.leaders.update(lease)
-        hints.put_nowait((lease, loop.time()))
+        rows.put_nowait((lease, loop.time()))
 
     source.leaders.track(role)
-    stop = source.subscribe(role, hinted)
+    unsubscribe = source.subscribe(role, receive)
     try:
-        rows = await source.read([role])
-        present = rows[0] if rows else Lease(role)
+        leases = await source.read([role])
+        present = leases[0] if leases else Lease(role)
         source.leaders.update(present)
-        begun = True
-        story.saw(present, loop.time())
-        yield story.leader(loop.time())
+        first_read = True
+        tracker.update(present, loop.time())
+        yield tracker.leader(loop.time())
         while True:
-            row = await next_row(
-                hints, max(0.0, story.runs_out - loop.time()) if story.leads else None
-            )
+            timeout = max(0.0, tracker.expires_at - loop.time()) if tracker.has_leader else None
+            row = await next_row(rows, timeout)
             now = loop.time() if row is None else row[1]
-            if story.changed(now) if row is None else story.saw(*row):
-                yield story.leader(now)
+            if tracker.has_changed(now) if row is None else tracker.update(*row):
+                yield tracker.leader(now)
     finally:
-        stop()
+        unsubscribe()
         source.leaders.untrack(role)
 
 
-# -- `watch_leaders`: every change of any role's leader, those of roles that appear later among
-# them.
-
-
 class LeaderChange(NamedTuple):
-    """Who leads `role` now; None for nobody."""
+    """The new leader of a role.
+
+    Attributes:
+        role: The role.
+        leader: The lease of the leader; None if there is none.
+    """
 
     role: str
     leader: Lease | None
 
 
 class LeadersSource(Protocol):
-    """What it needs of a coordinator."""
+    """What `watch_leaders` needs of a session."""
 
     store: Store
 
@@ -216,76 +226,66 @@ class LeadersSource(Protocol):
 
 
 class _Trackers:
-    """Those of all roles, and which lease runs out next."""
+    """The trackers of all roles, and which lease expires next."""
 
     def __init__(self) -> None:
         self._all: dict[str, LeaderTracker] = {}
         self._due: list[tuple[float, str]] = []
-        """A heap with one moment for each role, at which to look at it again."""
-        self._awaited: set[str] = set()
+        """A heap with one time for each role that has a leader: when to check it."""
+        self._scheduled: set[str] = set()
 
-    def saw(self, row: Lease, now: float) -> LeaderChange | None:
-        story = self._all.setdefault(row.role, LeaderTracker())
-        changed = story.saw(row, now)
-        self._await(row.role, story, now)
-        return LeaderChange(row.role, story.leader(now)) if changed else None
+    def update(self, row: Lease, now: float) -> LeaderChange | None:
+        tracker = self._all.setdefault(row.role, LeaderTracker())
+        changed = tracker.update(row, now)
+        self._schedule(row.role, tracker, now)
+        return LeaderChange(row.role, tracker.leader(now)) if changed else None
 
-    def left(self, now: float) -> float | None:
-        """Seconds until one has to be looked at; None: for ever."""
+    def seconds_until_check(self, now: float) -> float | None:
         return max(0.0, self._due[0][0] - now) if self._due else None
 
-    def run_out(self, now: float) -> list[LeaderChange]:
-        """The roles that nobody leads any more since their lease has run out."""
-        found = []
+    def expired(self, now: float) -> list[LeaderChange]:
+        """Return the changes of roles whose lease has expired."""
+        changes = []
         while self._due and self._due[0][0] <= now:
             _, role = heapq.heappop(self._due)
-            self._awaited.discard(role)
-            story = self._all[role]
-            if story.changed(now):
-                found.append(LeaderChange(role, story.leader(now)))
-            self._await(role, story, now)
-        return found
+            self._scheduled.discard(role)
+            tracker = self._all[role]
+            if tracker.has_changed(now):
+                changes.append(LeaderChange(role, tracker.leader(now)))
+            self._schedule(role, tracker, now)
+        return changes
 
-    def _await(self, role: str, story: LeaderTracker, now: float) -> None:
-        if role not in self._awaited and story.leader(now) is not None:
-            self._awaited.add(role)
-            heapq.heappush(self._due, (story.runs_out, role))
+    def _schedule(self, role: str, tracker: LeaderTracker, now: float) -> None:
+        if role not in self._scheduled and tracker.leader(now) is not None:
+            self._scheduled.add(role)
+            heapq.heappush(self._due, (tracker.expires_at, role))
 
 
 async def watch_leaders(source: LeadersSource) -> AsyncIterator[LeaderChange]:
-    """Each role that somebody leads now, then each change of any role's leader, None for nobody;
-    through outages.
+    """Yield each role that has a leader, then each change of any role's leader.
 
-    What was seen in an outage is told after it. As `changes_of_leader`, it tells people; it decides
-    nothing."""
-    loop, stories, backoff = asyncio.get_running_loop(), _Trackers(), Backoff(0.05, 5.0)
-    rows = RowQueue()
-    for row in sorted(await source.read(None), key=lambda one: one.role):
-        rows.put_nowait((row, loop.time()))
-    pump = loop.create_task(_pump(source.store, rows, backoff), name="coord watch_leaders")
+    It continues through outages, and reports afterwards what changed meanwhile. As with
+    `watch_leader`, use it to inform, not to decide.
+    """
+    loop, trackers, rows = asyncio.get_running_loop(), _Trackers(), RowQueue()
+    for lease in sorted(await source.read(None), key=lambda lease: lease.role):
+        rows.put_nowait((lease, loop.time()))
+    feed = loop.create_task(
+        reconnecting(
+            lambda: source.store.watch(None),
+            lambda lease: rows.put_nowait((lease, loop.time())),
+            Backoff(0.05, 5.0),
+        ),
+        name="coord watch_leaders",
+    )
     try:
         while True:
-            if (came := await next_row(rows, stories.left(loop.time()))) is not None:
-                if (change := stories.saw(*came)) is not None:
+            row = await next_row(rows, trackers.seconds_until_check(loop.time()))
+            if row is None:
+                for change in trackers.expired(loop.time()):
                     yield change
-            else:
-                for change in stories.run_out(loop.time()):
-                    yield change
+            elif (new := trackers.update(*row)) is not None:
+                yield new
     finally:
-        pump.cancel()
-        await asyncio.gather(pump, return_exceptions=True)
-
-
-async def _pump(store: Store, rows: RowQueue, backoff: Backoff) -> None:
-    """The feed's rows, again and again after a failure. The first rows of a feed are the present
-    ones."""
-    while True:
-        feed = cast("AsyncGenerator[Lease, Any]", store.watch(None))
-        try:
-            async with contextlib.aclosing(feed):
-                async for row in feed:
-                    backoff.reset()
-                    rows.put_nowait((row, asyncio.get_running_loop().time()))
-        except CoordError as err:
-            log.debug("feed.broken", error=type(err).__name__)
-        await asyncio.sleep(backoff.next())
+        feed.cancel()
+        await asyncio.gather(feed, return_exceptions=True)

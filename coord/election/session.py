@@ -264,7 +264,7 @@ class Session:
     def subscribe(self, role: str, listener: Callable[[Lease], None]) -> Callable[[], None]:
         """Call `listener` with each row of `role` that the feed shows. Returns a function that
         unsubscribes."""
-        return self._feed.add(role, listener)
+        return self._feed.subscribe(role, listener)
 
     def announce(
         self, candidate: Candidate, ttl: float, on_count: Callable[[int], None]

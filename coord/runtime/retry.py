@@ -1,13 +1,15 @@
-"""Waits after failures: random, growing and bounded ("full jitter")."""
+"""Repetition after failures: waits with jitter, requests with a deadline, feeds that reconnect."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn, TypeVar, cast
 
-from coord.errors import StoreUnavailable
+from coord.errors import CoordError, StoreRefused, StoreUnavailable
+from coord.runtime import log
 
 T = TypeVar("T")
 
@@ -34,6 +36,11 @@ class Backoff:
     def __init__(self, first: float, most: float) -> None:
         self._first, self._most = first, most
         self._failures = 0
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last request failed."""
+        return self._failures > 0
 
     def reset(self) -> None:
         """Start again with the shortest wait: a request succeeded."""
@@ -99,3 +106,44 @@ async def retry_until(ask: Callable[[float], Awaitable[T]], timeout: float) -> T
         reraise=True,
     )
     return await attempts(attempt)
+
+
+async def reconnecting(
+    open_feed: Callable[[], AsyncIterator[T]],
+    on_row: Callable[[T], None],
+    backoff: Backoff,
+    on_broken: Callable[[], None] = lambda: None,
+    refused_pause: float = 0.0,
+) -> NoReturn:
+    """Read a feed until the calling task is cancelled, and open it again whenever it ends.
+
+    An outage is logged as `feed.broken`, for debugging. Any other exception is a defect of the
+    store or of `on_row`, and is logged as a warning, `feed.failed`.
+
+    Args:
+        open_feed: Opens the feed. The first rows of a feed are the present ones, so nothing that
+            happens between two feeds is missed.
+        on_row: Called with each row, on the event loop.
+        backoff: Gives the waits between two attempts; each row resets it.
+        on_broken: Called when the feed ended, before the wait.
+        refused_pause: Seconds to wait at least after `StoreRefused`, which seldom changes soon.
+    """
+    while True:
+        pause = 0.0
+        error: Exception
+        try:
+            async with contextlib.aclosing(cast("AsyncGenerator[T, Any]", open_feed())) as feed:
+                async for row in feed:
+                    backoff.reset()
+                    on_row(row)
+            error = CoordError("the feed ended")
+        except StoreRefused as refusal:
+            error, pause = refusal, refused_pause
+        except Exception as failure:
+            error = failure
+        if isinstance(error, CoordError):
+            log.debug("feed.broken", error=type(error).__name__)
+        else:
+            log.warning("feed.failed", error=type(error).__name__, detail=str(error))
+        on_broken()
+        await asyncio.sleep(max(pause, backoff.next()))

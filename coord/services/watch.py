@@ -1,30 +1,35 @@
-"""`watch_services`: who of a role joins, leaves and expires."""
+"""`watch_services`: the services of a role that join, leave and expire."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 from coord.core.records import Record
-from coord.errors import CoordError, StoreUnavailable
+from coord.errors import StoreUnavailable
 from coord.runtime import log
-from coord.runtime.retry import Backoff
+from coord.runtime.retry import Backoff, reconnecting
 from coord.runtime.timers import within
 from coord.stores.protocol import Records
 
-LONGEST_PAUSE = 5.0
-"""Seconds after which it looks without a hint: for who beats again after it expired, and for lost
-hints."""
-SHORTEST_PAUSE = 0.02
+MAX_PAUSE = 5.0
+"""Seconds after which it reads without a hint: a service that expired may send heartbeats again,
+and hints may be lost."""
+MIN_PAUSE = 0.02
+"""Seconds between two reads at least."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceChange:
-    """`kind`: "joined", "left" (its record is gone) or "expired" (silent for its ttl). `service`:
-    as last seen."""
+    """One change of the services of a role.
+
+    Attributes:
+        kind: "joined", "left" (its record was deleted) or "expired" (no heartbeat for its ttl).
+        service: The record as it was seen last.
+    """
 
     kind: Literal["joined", "left", "expired"]
     service: Record
@@ -33,19 +38,26 @@ class ServiceChange:
 async def watch_services(
     records: Records, role: str, timeout: float
 ) -> AsyncIterator[ServiceChange]:
-    """The changes of a role. It reads when the feed gives a hint, and when the next service would
-    expire.
+    """Yield the changes of the services of a role, the present ones first.
 
-    So it costs nothing per heartbeat, and an expiry is told when it happens, by the store's clock.
+    It reads when the feed gives a hint and when the next service would expire, so a heartbeat costs
+    nothing, and an expiry is reported when it happens by the store's clock.
+
+    Args:
+        records: The service records.
+        role: The role to watch.
+        timeout: Seconds that one read may take.
     """
     known: dict[object, Record] = {}
     hint = asyncio.Event()
     hint.set()
-    feed = asyncio.ensure_future(_feed(records, role, hint))
+    feed = asyncio.ensure_future(
+        reconnecting(lambda: records.watch(role), lambda _: hint.set(), Backoff(0.05, MAX_PAUSE))
+    )
     try:
         while True:
             hint.clear()
-            pause = LONGEST_PAUSE
+            pause = MAX_PAUSE
             try:
                 seen = await records.list_all(role, timeout)
             except StoreUnavailable as err:
@@ -59,7 +71,7 @@ async def watch_services(
                 known = alive
                 pause = min([pause, *(one.remaining for one in seen if one.remaining > 0)])
             with contextlib.suppress(asyncio.TimeoutError):
-                await within(hint.wait(), max(pause, SHORTEST_PAUSE))
+                await within(hint.wait(), max(pause, MIN_PAUSE))
     finally:
         feed.cancel()
         await asyncio.gather(feed, return_exceptions=True)
@@ -68,28 +80,12 @@ async def watch_services(
 def _between(
     known: dict[object, Record], alive: dict[object, Record], present: set[object]
 ) -> list[ServiceChange]:
-    found = []
+    changes = []
     for key, record in known.items():
         if key not in alive:
-            found.append(ServiceChange("expired" if key in present else "left", record))
+            changes.append(ServiceChange("expired" if key in present else "left", record))
         elif alive[key].get("first_heartbeat") != record.get("first_heartbeat"):
-            found.append(
-                ServiceChange("left", record)
-            )  # and it is back under the same id, as another
-            found.append(ServiceChange("joined", alive[key]))
-    found += [ServiceChange("joined", record) for key, record in alive.items() if key not in known]
-    return found
-
-
-async def _feed(records: Records, role: str, hint: asyncio.Event) -> None:
-    backoff = Backoff(0.05, LONGEST_PAUSE)
-    while True:
-        feed = cast("AsyncGenerator[None, None]", records.watch(role))
-        try:
-            async with contextlib.aclosing(feed):
-                async for _ in feed:
-                    backoff.reset()
-                    hint.set()
-        except CoordError as err:
-            log.debug("feed.broken", error=type(err).__name__)
-        await asyncio.sleep(backoff.next())
+            # Another service registered under the same id.
+            changes += [ServiceChange("left", record), ServiceChange("joined", alive[key])]
+    joined = [record for key, record in alive.items() if key not in known]
+    return changes + [ServiceChange("joined", record) for record in joined]

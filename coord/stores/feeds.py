@@ -1,17 +1,17 @@
-"""One feed for all the roles that this process waits for. What it brings is a hint: it wakes, it
-decides nothing."""
+"""One feed for all roles that a session watches.
+
+A feed gives hints: they wake candidates and followers, and decide nothing.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, Callable, Collection
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 from coord.core.lease import Lease
-from coord.errors import CoordError
-from coord.runtime import log
-from coord.runtime.retry import Backoff
+from coord.runtime.retry import Backoff, reconnecting
 
 if TYPE_CHECKING:
     from coord.stores.protocol import Store
@@ -19,32 +19,41 @@ if TYPE_CHECKING:
 Listener = Callable[[Lease], None]
 
 COALESCE_DELAY = 0.005
-"""Seconds to wait for more roles before the feed is opened anew for them."""
+"""Seconds to wait for more roles before the feed is opened again with them."""
 
 
 class SharedFeed:
-    """Shares a store's feed among listeners; opens it anew after a failure (`broken` is told), or
-    to add a role to it.
+    """Shares a store's feed among listeners, on one event loop.
 
-    The first rows of a new feed are the present ones, so that nothing which happened in a gap stays
-    unknown."""
+    It opens the feed again after a failure, and to add a role. The first rows of a feed are the
+    present ones, so nothing that happens between two feeds is missed.
+    """
 
     def __init__(self, store: Callable[[], Store], broken: Callable[[], None]) -> None:
+        """Create a feed without listeners.
+
+        Args:
+            store: Returns the store to watch.
+            broken: Called when the feed ended, before it is opened again.
+        """
         self._store, self._broken = store, broken
         self._listeners: dict[str, list[Listener]] = {}
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._watched: frozenset[str] = frozenset()
 
-    def add(self, role: str, listener: Listener) -> Callable[[], None]:
-        """Hear of `role` from now on. Returns what ends that."""
+    def subscribe(self, role: str, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with each row of `role` from now on.
+
+        Returns:
+            A function that unsubscribes the listener.
+        """
         self._listeners.setdefault(role, []).append(listener)
-        # A role that is watched already is asked for again: the new listener needs a first row,
-        # too.
+        # A role that is watched already counts as new: the new listener needs a first row, too.
         self._watched = self._watched - {role}
         self._changed.set()
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="coord watcher")
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="coord feed")
         return lambda: self._remove(role, listener)
 
     def _remove(self, role: str, listener: Listener) -> None:
@@ -52,7 +61,7 @@ class SharedFeed:
         if listener in listeners:
             listeners.remove(listener)
         if not listeners:
-            # The open feed goes on telling of it, and nobody listens; the next feed leaves it out.
+            # The open feed still includes the role; the next one does not.
             self._listeners.pop(role, None)
         if not self._listeners and self._task is not None:
             self._task.cancel()
@@ -68,32 +77,27 @@ class SharedFeed:
     async def _run(self) -> None:
         backoff = Backoff(0.05, 5.0)
         while self._listeners:
-            await asyncio.sleep(COALESCE_DELAY)
+            # While the store does not answer, a new role waits for the next attempt.
+            await asyncio.sleep(backoff.next() if backoff.failing else COALESCE_DELAY)
             roles = self._watched = frozenset(self._listeners)
             self._changed.clear()
-            feed = asyncio.ensure_future(self._follow(roles, backoff))
-            changed = asyncio.ensure_future(self._until_changed())
+            feed = asyncio.ensure_future(
+                reconnecting(partial(self._open, roles), self._notify, backoff, self._broken)
+            )
             try:
-                await asyncio.wait({feed, changed}, return_when=asyncio.FIRST_COMPLETED)
+                await self._until_changed()
             finally:
-                for task in (feed, changed):
-                    task.cancel()
-                await asyncio.gather(feed, changed, return_exceptions=True)
-            if feed.done() and not feed.cancelled() and (error := feed.exception()) is not None:
-                self._broken()
-                log.debug("feed.broken", error=type(error).__name__)
-                await asyncio.sleep(backoff.next())
+                feed.cancel()
+                await asyncio.gather(feed, return_exceptions=True)
 
     async def _until_changed(self) -> None:
         while self._watched >= self._listeners.keys():
             self._changed.clear()
             await self._changed.wait()
 
-    async def _follow(self, roles: Collection[str], backoff: Backoff) -> None:
-        feed = cast("AsyncGenerator[Lease, Any]", self._store().watch(roles))
-        async with contextlib.aclosing(feed):
-            async for lease in feed:
-                backoff.reset()
-                for listener in tuple(self._listeners.get(lease.role, ())):
-                    listener(lease)
-        raise CoordError("the feed ended")
+    def _open(self, roles: frozenset[str]) -> AsyncIterator[Lease]:
+        return self._store().watch(roles)
+
+    def _notify(self, lease: Lease) -> None:
+        for listener in tuple(self._listeners.get(lease.role, ())):
+            listener(lease)

@@ -131,21 +131,21 @@ def test_who_is_slow_to_take_changes_hears_of_no_loss_that_was_none(url: str) ->
 
 
 def test_a_story() -> None:
-    story = LeaderTracker()
-    assert not story.changed(0)
-    assert not story.saw(Lease("r"), 0)
+    tracker = LeaderTracker()
+    assert not tracker.has_changed(0)
+    assert not tracker.update(Lease("r"), 0)
     held = Lease("r", "a", 1, 1, 10, remaining=10)
-    assert story.saw(held, 5)
-    assert not story.saw(Lease("r", "a", 1, 2, 10, remaining=10), 10)
-    assert not story.saw(held, 12)  # an older row, repeated
-    assert story.runs_out == 20
-    assert not story.saw(
+    assert tracker.update(held, 5)
+    assert not tracker.update(Lease("r", "a", 1, 2, 10, remaining=10), 10)
+    assert not tracker.update(held, 12)  # an older row, repeated
+    assert tracker.expires_at == 20
+    assert not tracker.update(
         Lease("r", "a", 1, 2, 10, remaining=10), 15
     )  # the same row, without a clock
-    assert story.runs_out == 20
-    assert story.changed(20)
-    assert story.leader(20) is None
-    assert not story.saw(
+    assert tracker.expires_at == 20
+    assert tracker.has_changed(20)
+    assert tracker.leader(20) is None
+    assert not tracker.update(
         Lease("r", "b", 2, 0, 5, remaining=5), 21
     )  # handed over: b does not lead yet
-    assert story.saw(Lease("r", "b", MAX_TOKEN, 1, 5, remaining=5), 21)
+    assert tracker.update(Lease("r", "b", MAX_TOKEN, 1, 5, remaining=5), 21)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import threading
 import time
@@ -18,6 +16,7 @@ from coord.core.announcements import (
     encode_body,
 )
 from coord.runtime import clock, process
+from coord.stores.memory.feeds import Feeds
 
 
 class MemoryAnnouncements:
@@ -32,7 +31,7 @@ class MemoryAnnouncements:
     ) -> None:
         self._now, self._wall = now, wall
         self._rows: dict[str, tuple[Announcement, float]] = {}
-        self._watchers: list[Callable[[Announcement], None]] = []
+        self._feeds: Feeds[Announcement] = Feeds()
         self._lock = threading.RLock()
         process.reset_after_fork(self)
 
@@ -52,9 +51,7 @@ class MemoryAnnouncements:
                     remaining=item.ttl,
                 )
                 self._rows[item.key] = (posted, self._now() + item.ttl)
-                if item.urgent:
-                    for notify in self._watchers:
-                        notify(posted)
+                self._feeds.publish(posted)
             waiting = [item.role for item, _ in self._rows.values() if item.kind == CANDIDATE]
             return {role: min(waiting.count(role), MAX_COUNTED) for role in counted_roles(notices)}
 
@@ -68,26 +65,12 @@ class MemoryAnnouncements:
         """Return the announcements about `roles` (None: about every role)."""
         return [item for item in self._unexpired() if roles is None or item.role in roles]
 
-    async def watch(self) -> AsyncIterator[Announcement]:
+    def watch(self) -> AsyncIterator[Announcement]:
         """Yield the urgent announcements, and again whenever one is posted."""
-        queue: asyncio.Queue[Announcement] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-
-        def notify(notice: Announcement) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop was closed, but not its feed
-                loop.call_soon_threadsafe(queue.put_nowait, notice)
-
-        with self._lock:
-            self._watchers.append(notify)
-            present = [item for item in self._unexpired() if item.urgent]
-        try:
-            for notice in present:
-                yield notice
-            while True:
-                yield await queue.get()
-        finally:
-            with self._lock:
-                self._watchers.remove(notify)
+        return self._feeds.open(
+            lambda: [notice for notice in self._unexpired() if notice.urgent],
+            lambda notice: notice.urgent,
+        )
 
     async def purge(self, timeout: float) -> int:
         """Delete all expired announcements, and return how many they were."""
@@ -99,7 +82,7 @@ class MemoryAnnouncements:
 
     def after_fork(self) -> None:
         """Forget everything, in a forked child: its copy says nothing about others."""
-        self._rows, self._watchers = {}, []
+        self._rows, self._feeds = {}, Feeds()
         self._lock = threading.RLock()
 
     def _unexpired(self) -> list[Announcement]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import copy
 import random
@@ -15,6 +14,7 @@ from typing import Any
 from coord.core import records
 from coord.core.records import Record, RecordWithRemaining
 from coord.runtime import clock, process
+from coord.stores.memory.feeds import Feeds
 
 
 class MemoryRecords:
@@ -31,7 +31,7 @@ class MemoryRecords:
         self._rows: dict[str | int, Record] = {}
         self._roles: dict[object, dict[str | int, None]] = {}
         self._runs_out: dict[str | int, tuple[datetime, float]] = {}
-        self._watchers: list[tuple[str, Callable[[], None]]] = []
+        self._feeds: Feeds[str | None] = Feeds()
         self._lock = threading.RLock()
         process.reset_after_fork(self)
 
@@ -67,7 +67,7 @@ class MemoryRecords:
                 self._put({"id": key, records.TOMBSTONE: nonce, "ttl": ttl}, 0.0)
             if row is None or records.TOMBSTONE in row:
                 return False
-            self._tell(row)
+            self._feeds.publish(_role(row))
             return True
 
     async def least_loaded(self, role: str, timeout: float) -> Record | None:
@@ -100,7 +100,7 @@ class MemoryRecords:
             ]
             for row in stale:
                 self._drop(row["id"])
-                self._tell(row)
+                self._feeds.publish(_role(row))
             return len(stale)
 
     async def malformed(self, timeout: float) -> list[Record]:
@@ -132,33 +132,19 @@ class MemoryRecords:
             if row is None or not records.is_published(row) or row["token"] > token:
                 return False
             self._drop(role)
-            self._tell(row)
+            self._feeds.publish(_role(row))
             return True
 
     async def watch(self, role: str) -> AsyncIterator[None]:
         """Yield at once, and whenever a service of `role` appears or disappears."""
-        hint = asyncio.Event()
-        loop = asyncio.get_running_loop()
-
-        def tell() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop was closed, but not its feed
-                loop.call_soon_threadsafe(hint.set)
-
-        entry = (role, tell)
-        with self._lock:
-            self._watchers.append(entry)
-        try:
-            while True:
+        feed = self._feeds.open(lambda: [role], lambda changed: changed == role)
+        async with contextlib.aclosing(feed):
+            async for _ in feed:
                 yield
-                await hint.wait()
-                hint.clear()
-        finally:
-            with self._lock:
-                self._watchers.remove(entry)
 
     def after_fork(self) -> None:
         """Forget everything, in a forked child: its copy says nothing about others."""
-        self._rows, self._roles, self._runs_out, self._watchers = {}, {}, {}, []
+        self._rows, self._roles, self._runs_out, self._feeds = {}, {}, {}, Feeds()
         self._lock = threading.RLock()
 
     def _write(self, record: Mapping[str, Any], row: Record | None) -> Record:
@@ -166,7 +152,7 @@ class MemoryRecords:
         stored = {"first_heartbeat": now, **record, **_first(row)}
         self._put(stored, stored["ttl"], now)
         if row is None or records.TOMBSTONE in row:
-            self._tell(stored)
+            self._feeds.publish(_role(stored))
         return copy.deepcopy(self._rows[stored["id"]])
 
     def _put(self, record: Record, remaining: float, now: datetime | None = None) -> None:
@@ -209,11 +195,6 @@ class MemoryRecords:
 
     def _time(self, offset: float = 0.0) -> datetime:
         return datetime.fromtimestamp(int((self._wall() + offset) * 1000) / 1000, timezone.utc)
-
-    def _tell(self, row: Mapping[str, Any]) -> None:
-        for role, tell in self._watchers:
-            if role == row.get("role"):
-                tell()
 
 
 def _first(row: Mapping[str, Any] | None) -> Record:

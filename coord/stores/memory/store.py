@@ -5,8 +5,6 @@ Tests compare the other stores with this one.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -18,8 +16,7 @@ from coord.core.history import PastTerm
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.runtime import clock
-from coord.stores.memory.announcements import MemoryAnnouncements
-from coord.stores.memory.records import MemoryRecords
+from coord.stores.memory.feeds import Feeds
 
 if TYPE_CHECKING:
     from coord.stores.memory.announcements import MemoryAnnouncements
@@ -51,7 +48,7 @@ class MemoryStore:
         self._now, self._wall = now, wall
         self._rows: dict[str, tuple[Lease, float]] = {}
         self._past: dict[str, list[history.Entry]] = {}
-        self._watchers: list[tuple[frozenset[str] | None, Callable[[Lease], None]]] = []
+        self._feeds: Feeds[Lease] = Feeds()
         self._lock = threading.RLock()
         self._announcements: MemoryAnnouncements | None = None
         self._records: dict[str, MemoryRecords] = {}
@@ -85,12 +82,7 @@ class MemoryStore:
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         """Return the leases of `roles` (None: of every role)."""
-        with self._lock:
-            return [
-                self._row(role)
-                for role in (self._rows if roles is None else roles)
-                if role in self._rows
-            ]
+        return self._present(roles)
 
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
         """Return the past terms of `roles` (None: of every role)."""
@@ -98,33 +90,19 @@ class MemoryStore:
             wanted = self._past if roles is None else [role for role in roles if role in self._past]
             return [term for role in wanted for term in history.parse(role, self._past[role])]
 
-    async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
+    def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
         """Yield the leases of `roles` (None: of every role), and again whenever one changes."""
-        queue: asyncio.Queue[Lease] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-
-        def tell(lease: Lease) -> None:
-            with contextlib.suppress(RuntimeError):  # that loop has closed without closing its feed
-                loop.call_soon_threadsafe(queue.put_nowait, lease)
-
-        entry = (None if roles is None else frozenset(roles), tell)
-        with self._lock:
-            self._watchers.append(entry)
-        try:
-            for lease in await self.read(roles, 0):
-                yield lease
-            while True:
-                yield await queue.get()
-        finally:
-            with self._lock:
-                self._watchers.remove(entry)
+        watched = None if roles is None else frozenset(roles)
+        return self._feeds.open(
+            lambda: self._present(watched), lambda lease: watched is None or lease.role in watched
+        )
 
     async def close(self) -> None:
         """Do nothing: there is nothing to release."""
 
     def abandon(self) -> None:
         """Forget everything, in a forked child: its copy says nothing about others."""
-        self._rows, self._past, self._watchers = {}, {}, []
+        self._rows, self._past, self._feeds = {}, {}, Feeds()
         self._lock = threading.RLock()
         self._announcements = None
         self._records = {}
@@ -147,6 +125,11 @@ class MemoryStore:
                 self._records[table] = MemoryRecords(self._now, self._wall)
             return self._records[table]
 
+    def _present(self, roles: Collection[str] | None) -> list[Lease]:
+        with self._lock:
+            wanted = self._rows if roles is None else [role for role in roles if role in self._rows]
+            return [self._row(role) for role in wanted]
+
     def _row(self, role: str) -> Lease:
         if role not in self._rows:
             return Lease(role)
@@ -166,9 +149,7 @@ class MemoryStore:
         if after is None:
             return Answer(False, row)
         self._rows[row.role] = (after, self._now() + after.remaining)
-        for roles, tell in self._watchers:
-            if roles is None or row.role in roles:
-                tell(after)
+        self._feeds.publish(after)
         return Answer(True, after)
 
 
