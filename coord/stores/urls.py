@@ -49,9 +49,9 @@ def resolve(url: str | None = None) -> str:
         return url
     if from_environment := os.environ.get("COORD_URL"):
         return from_environment
-    from coord.stores.sqlite import default_path
+    from coord.stores.sqlite import default_url
 
-    return f"sqlite://{default_path()}" if os.name == "posix" else f"sqlite:{default_path()}"
+    return default_url()
 
 
 def open_url(url: str) -> Store:
@@ -92,6 +92,9 @@ def _backend(url: str) -> ModuleType:
 
 
 def _not_a_url(url: str) -> BadArgument:
-    if url.startswith("/") and not set(url) & set("@:?#%"):
-        return BadArgument("url", url, f"{ALLOWED}; for this file write sqlite://{url}")
-    return BadArgument("url", "…", ALLOWED)
+    # What contains "@" or ":" may be a part of a URL with a password.
+    if not url.startswith("/") or url.startswith("//") or set(url) & set("@:"):
+        return BadArgument("url", "…", ALLOWED)
+    from urllib.parse import quote  # slow to import, and rarely needed
+
+    return BadArgument("url", url, f"{ALLOWED}; for this file write sqlite://{quote(url)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,13 @@ def test_the_backends_of_coord(tmp_path: Path) -> None:
         "sqlite:",
         "sqlite:///",
         "sqlite:///directory/",
+        "sqlite:///a.db#secret",
+        "sqlite:///a.db?filesystem=secret",
+        "sqlite:///a.db?filesystem=local&x=secret",
+        "sqlite://user:secret",
+        "sqlite://user:secret%40host/db",
+        "sqlite:///a.db?",
+        "sqlite:///a.db#",
         "sqlite://a.db",
         "",
         ":",
@@ -126,6 +134,28 @@ def test_an_unknown_url_is_refused_without_its_password(url: str) -> None:
 def test_a_path_is_no_url() -> None:
     with pytest.raises(BadArgument, match=r"write sqlite:///tmp/foo\.db"):
         urls.open_url("/tmp/foo.db")  # nothing is opened
+
+
+def test_a_path_with_special_characters_is_quoted_in_the_advice() -> None:
+    with pytest.raises(BadArgument, match=r"write sqlite:///tmp/a%23b%3F\.db"):
+        urls.open_url("/tmp/a#b?.db")
+
+
+@pytest.mark.parametrize("name", ["a#b.db", "a?b.db", "a#b?c%d .db"])
+def test_special_characters_in_the_path_of_a_sqlite_file(name: str, tmp_path: Path) -> None:
+    store = SQLiteStore(str(tmp_path / name))
+    again = urls.open_url(store.url)
+    assert isinstance(again, SQLiteStore)
+    assert again.path == store.path == str(tmp_path / name)
+    asyncio.run(again.open(5))
+    asyncio.run(again.close())
+    assert (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("url", ["sqlite:///:memory:", "sqlite::memory:", "sqlite:///x/:memory:"])
+def test_a_sqlite_database_in_memory_is_an_error(url: str) -> None:
+    with pytest.raises(BadArgument, match="use memory://name"):
+        urls.open_url(url)
 
 
 def test_records_of_a_table_are_shared(tmp_path: Path) -> None:

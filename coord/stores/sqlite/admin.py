@@ -10,7 +10,7 @@ from coord.core import validation
 from coord.errors import BadArgument
 from coord.stores.sqlite.connection import Connection
 from coord.stores.sqlite.database import Database
-from coord.stores.sqlite.url import path_of
+from coord.stores.sqlite.url import parse_url
 from coord.stores.sqlite.worker import Job
 
 if TYPE_CHECKING:
@@ -30,9 +30,18 @@ class SQLiteAdmin:
         path: Absolute path of the file.
     """
 
-    def __init__(self, path: str) -> None:
-        """Create an instance; it opens nothing. Raises `BadArgument` if `path` is not a path."""
-        self._database = Database(path)
+    def __init__(self, path: str, *, local: bool = False) -> None:
+        """Create an instance; it opens nothing.
+
+        Args:
+            path: Path of the file.
+            local: Whether the user states that the file system of the file is local.
+
+        Raises:
+            BadArgument: `path` is not the path of a file.
+        """
+        self._database = Database(path, local=local)
+        self._local = local
         self.path = self._database.path
 
     def exists(self) -> bool:
@@ -80,7 +89,7 @@ class SQLiteAdmin:
         # Imported here because this module is imported with every SQLite store.
         from coord.stores.sqlite import doctor
 
-        return list(doctor.check(self.path))
+        return list(doctor.check(self.path, local=self._local))
 
     async def raise_token_floor(self, floor: int, roles: Sequence[str], timeout: float) -> int:
         """Make every later token greater than `floor`, for all roles and for `roles`.
@@ -126,4 +135,5 @@ def admin(url: str) -> SQLiteAdmin:
     Raises:
         BadArgument: The URL does not name a file.
     """
-    return SQLiteAdmin(path_of(url))
+    location = parse_url(url)
+    return SQLiteAdmin(location.path, local=location.local)

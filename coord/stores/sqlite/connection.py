@@ -25,7 +25,8 @@ from typing import Protocol
 from coord.errors import StoreRefused
 from coord.stores.sqlite import schema
 from coord.stores.sqlite.errors import FileReplaced, classify_os
-from coord.stores.sqlite.files import MOUNTS, prepare
+from coord.stores.sqlite.files import prepare
+from coord.stores.sqlite.filesystems import MOUNTS
 
 FORK_WAIT = 1.0
 """Maximum time in seconds that a fork waits for threads inside SQLite; their disk may be slow."""
@@ -124,8 +125,8 @@ class Connection:
         times_opened: How often the connection was opened. It tells a feed that it has a new one.
     """
 
-    def __init__(self, path: str, mounts: str = MOUNTS) -> None:
-        self.path, self._mounts = path, mounts
+    def __init__(self, path: str, mounts: str = MOUNTS, *, local: bool = False) -> None:
+        self.path, self._mounts, self._local = path, mounts, local
         self.times_opened = 0
         self._conn: sqlite3.Connection | None = None
         self._synced = False
@@ -151,7 +152,7 @@ class Connection:
             CoordError: As `files.prepare` and `schema.connect`.
         """
         if self._conn is None:
-            prepare(self.path, self._mounts)
+            prepare(self.path, self._mounts, local=self._local)
             before = self._identity()
             self._conn, self._synced = schema.connect(self.path), True
             self._file = before

@@ -16,9 +16,11 @@ from typing import Any, TypeVar
 
 from coord.errors import BadArgument, StoreRefused, StoreUnavailable
 from coord.runtime.clock import StoreClock, machine_clock
-from coord.stores.sqlite import files, schema
+from coord.stores.sqlite import schema
 from coord.stores.sqlite.connection import Connection, leak
 from coord.stores.sqlite.feed import Feed
+from coord.stores.sqlite.filesystems import MOUNTS
+from coord.stores.sqlite.url import IN_MEMORY
 from coord.stores.sqlite.worker import Job, LoopWaker, Stage, Worker
 
 T = TypeVar("T")
@@ -49,25 +51,31 @@ class Database:
     """
 
     def __init__(
-        self, path: str, *, clock: StoreClock | None = None, mounts: str = files.MOUNTS
+        self,
+        path: str,
+        *,
+        local: bool = False,
+        clock: StoreClock | None = None,
+        mounts: str = MOUNTS,
     ) -> None:
         """Create a database.
 
         Args:
-            path: Path of the file. The file (mode 0o600) and its directories (0o700) are created
-                if they are missing. A relative path starts at the current directory of the process.
+            path: Path of the file. The file (mode 0o600) and its directories are created if they
+                are missing. A relative path starts at the current directory of the process.
+            local: Whether the user states that the file system of the file is local.
             clock: A clock for tests.
-            mounts: A list of mounts for tests; it shows which file systems are network file
-                systems.
+            mounts: A list of mounts for tests, in the format of /proc/self/mountinfo.
 
         Raises:
             BadArgument: `path` is not the path of a file.
         """
-        if not isinstance(path, str) or not path or "\0" in path or path == ":memory:":
-            raise BadArgument(
-                "path", path, "must be the path of a file (for a store in memory use memory://name)"
-            )
+        if not isinstance(path, str) or not path or "\0" in path:
+            raise BadArgument("path", path, "must be the path of a file")
+        if os.path.basename(path) == ":memory:":
+            raise BadArgument("path", path, IN_MEMORY)
         self.path = os.path.abspath(path)
+        self._local = local
         self.clock = machine_clock() if clock is None else clock
         self._mounts = mounts
         self._worker: Worker | None = None
@@ -218,7 +226,7 @@ class Database:
             self.abandon()
 
     def _connection(self) -> Connection:
-        return Connection(self.path, self._mounts)
+        return Connection(self.path, self._mounts, local=self._local)
 
     def _waker_of_this_loop(self) -> LoopWaker:
         loop, waker = asyncio.get_running_loop(), self._waker

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from coord.errors import CoordError
 from coord.runtime import clock
 from coord.stores.protocol import Finding
-from coord.stores.sqlite import files, schema
+from coord.stores.sqlite import files, filesystems, schema
 
 MAX_BUSY = 1.0
 """Time in seconds that another process may lock the file before that is an error."""
@@ -22,8 +22,13 @@ RETRY_DELAY = 0.02
 """Time in seconds between two tries to open a locked file."""
 
 
-def check(path: str) -> Iterator[Finding]:
-    """Yield what was found about the file at the absolute `path`, the most important first."""
+def check(path: str, *, local: bool = False) -> Iterator[Finding]:
+    """Yield what was found about the file at the absolute `path`, the most important first.
+
+    Args:
+        path: Absolute path of the file.
+        local: Whether the user states that the file system is local.
+    """
     yield from _clocks()
     if not os.path.exists(path):
         yield Finding(
@@ -34,7 +39,7 @@ def check(path: str) -> Iterator[Finding]:
         )
         return
     try:
-        files.prepare(path)
+        files.prepare(path, local=local)
     except CoordError as err:
         yield Finding(
             "error",
@@ -84,11 +89,8 @@ def _mode(path: str) -> Finding:
     if mode & 0o022:
         advice = f"chmod 600 {path}, unless these users share it on purpose"
         return Finding("warn", "file", f"{path}: others may write it (mode {mode:03o})", advice)
-    return Finding(
-        "ok",
-        "file",
-        f"{path} (mode {mode:03o}, {files.file_system(os.path.realpath(path)) or 'unknown'})",
-    )
+    kind = filesystems.file_system(path)
+    return Finding("ok", "file", f"{path} (mode {mode:03o}, {kind or 'file system unknown'})")
 
 
 def _database(path: str) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 
 from coord.errors import AccessDenied, CoordError, StoreRefused, StoreUnavailable
@@ -30,6 +31,10 @@ class Abandoned(StoreUnavailable):
 PERM, BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR = 3, 5, 6, 7, 8, 9, 10
 CORRUPT, FULL, CANTOPEN, PROTOCOL, AUTH, FORMAT, NOTADB = 11, 13, 14, 15, 23, 24, 26
 
+DESCRIPTORS = 4
+"""Files that SQLite has open at most for one connection: the database, the log, its index, and the
+directory while it is synced."""
+
 # Python 3.11 and later report SQLite's code. Earlier versions have only its text (sqlite3ErrStr in
 # main.c).
 _TEXTS = {
@@ -46,9 +51,8 @@ _TEXTS = {
     "file is not a database": NOTADB,
     "access permission denied": PERM,
 }
+_NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
 _TEMPORARY = {
-    errno.EMFILE,
-    errno.ENFILE,
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EIO,
@@ -72,6 +76,8 @@ def classify(err: sqlite3.Error, path: str) -> CoordError:
     Its message holds the path and SQLite's short text, and never the content of a row.
     """
     number, text = code(err), f"{path}: {err}"
+    if number in (CANTOPEN, IOERR) and out_of_descriptors():
+        return _no_descriptor(path)
     if number in (BUSY, LOCKED, PROTOCOL):
         return Busy(text)
     if number in (IOERR, FULL, NOMEM, INTERRUPT):
@@ -83,5 +89,29 @@ def classify(err: sqlite3.Error, path: str) -> CoordError:
 
 def classify_os(err: OSError, path: str) -> CoordError:
     """Return the exception for an error of the file system."""
+    if err.errno in _NO_DESCRIPTOR:
+        return _no_descriptor(path)
     text = f"{path}: {err.strerror or err}"
     return StoreUnavailable(text) if err.errno in _TEMPORARY else AccessDenied(text)
+
+
+def out_of_descriptors() -> bool:
+    """Return whether this process has too few file descriptors left to open a database."""
+    files: list[int] = []
+    try:
+        # SQLite reports only that it could not open a file, and has closed the others by then.
+        for _ in range(DESCRIPTORS):
+            files.append(os.open(os.devnull, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)))
+    except OSError as err:
+        return err.errno in _NO_DESCRIPTOR
+    finally:
+        for file in files:
+            os.close(file)
+    return False
+
+
+def _no_descriptor(path: str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"cannot open {path}: no file descriptor is left; raise the limit (ulimit -n), or find what"
+        " keeps files open"
+    )

@@ -16,8 +16,8 @@ from coord.stores.sqlite.connection import Connection
 from coord.stores.sqlite.database import Database, TooLate
 from coord.stores.sqlite.errors import CommitUnknown
 from coord.stores.sqlite.feed import LeaseFeed
-from coord.stores.sqlite.files import MOUNTS
-from coord.stores.sqlite.url import path_of, url_of
+from coord.stores.sqlite.filesystems import MOUNTS
+from coord.stores.sqlite.url import parse_url, url_of
 from coord.stores.sqlite.worker import Job, Stage
 
 if TYPE_CHECKING:
@@ -43,26 +43,27 @@ class SQLiteStore:
         path: str,
         *,
         url: str | None = None,
+        local: bool = False,
         clock: StoreClock | None = None,
         mounts: str = MOUNTS,
     ) -> None:
         """Create a store.
 
         Args:
-            path: Path of the file. The file (mode 0o600) and its directories (0o700) are created
-                if they are missing. A relative path starts at the current directory of the process.
+            path: Path of the file. The file (mode 0o600) and its directories are created if they
+                are missing. A relative path starts at the current directory of the process.
             url: The value of the attribute `url`, if the store was created from a URL.
+            local: Whether the user states that the file system of the file is local.
             clock: A clock for tests.
-            mounts: A list of mounts for tests; it shows which file systems are network file
-                systems.
+            mounts: A list of mounts for tests, in the format of /proc/self/mountinfo.
 
         Raises:
             BadArgument: `path` is not the path of a file. ":memory:" is none, because every
                 connection would have a database of its own; use `memory://name`.
         """
-        self.database = Database(path, clock=clock, mounts=mounts)
+        self.database = Database(path, local=local, clock=clock, mounts=mounts)
         self.path = self.database.path
-        self.url = url_of(self.path) if url is None else url
+        self.url = url_of(self.path, local=local) if url is None else url
         self.max_clock_skew: float | None = self.database.clock.skew
         self._announcements: SQLiteAnnouncements | None = None
         self._records: dict[str, SQLiteRecords] = {}
@@ -197,4 +198,5 @@ def open_url(url: str) -> SQLiteStore:
     Raises:
         BadArgument: The URL does not name a file.
     """
-    return SQLiteStore(path_of(url), url=url)
+    location = parse_url(url)
+    return SQLiteStore(location.path, url=url, local=location.local)

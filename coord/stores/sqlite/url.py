@@ -3,21 +3,48 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 from coord.errors import BadArgument
+from coord.stores.sqlite.files import default_path
 
-ALLOWED = "use sqlite:///absolute/path or sqlite:relative/path"
+LOCAL = "filesystem=local"
+"""The only option of a URL: the user states that the file system of the file is local."""
+ALLOWED = f"use sqlite:///absolute/path or sqlite:relative/path, and ?{LOCAL} if necessary"
+IN_MEMORY = "has no file of that name (for a store in memory use memory://name)"
 
 
-def url_of(path: str) -> str:
+class Location(NamedTuple):
+    """What a URL names.
+
+    Attributes:
+        path: The path of the file, as the URL has it.
+        local: Whether the URL states that the file system is local, so that coord need not know it.
+    """
+
+    path: str
+    local: bool = False
+
+
+def url_of(path: str, *, local: bool = False) -> str:
     """Return the URL of the file at the absolute `path`."""
     from urllib.parse import quote  # slow to import, and rarely needed
 
-    return "sqlite://" + quote(path)
+    return f"sqlite://{quote(path)}" if not local else f"sqlite://{quote(path)}?{LOCAL}"
 
 
-def path_of(url: str) -> str:
-    """Return the path of the file that `url` names; `~` is the home directory of the user.
+def default_url() -> str:
+    """Return the URL of the user's own file."""
+    path = default_path()
+    if os.name == "posix":
+        return url_of(path)
+    from urllib.parse import quote  # slow to import, and rarely needed
+
+    return f"sqlite:{quote(path, safe='/:' + os.sep)}"
+
+
+def parse_url(url: str) -> Location:
+    """Return the location that `url` names; `~` is the home directory of the user.
 
     Args:
         url: A URL whose scheme is `sqlite`. `%` begins a character in percent-encoding.
@@ -30,23 +57,28 @@ def path_of(url: str) -> str:
     if location.startswith("//") and not location.startswith("///"):
         raise BadArgument("url", _shown(url), f"a file has three slashes or none: {ALLOWED}")
     path = location[2:] if location.startswith("///") else location
-    before, _, fragment = path.partition("#")
-    query = before.partition("?")[2]
+    if "#" in path:
+        raise BadArgument("url", _shown(url), f"write %23 for # in the path: {ALLOWED}")
+    path, mark, option = path.partition("?")
+    if mark and option != LOCAL:
+        raise BadArgument("url", _shown(url), f"write %3F for ? in the path: {ALLOWED}")
     if "%" in path:
         from urllib.parse import unquote  # slow to import, and rarely needed
 
         path = unquote(path)
     path = os.path.expanduser(path)
-    if not path or path.endswith("/") or query or fragment:
-        raise BadArgument(
-            "url", _shown(url), f"name a file, and percent-encode ? and # in its path: {ALLOWED}"
-        )
-    return path
+    if not path or path.endswith("/"):
+        raise BadArgument("url", _shown(url), f"must name a file: {ALLOWED}")
+    if os.path.basename(path) == ":memory:":
+        raise BadArgument("url", _shown(url), IN_MEMORY)
+    return Location(path, local=bool(mark))
 
 
 def _shown(url: str) -> str:
     """Return the URL for an error message, without what may be a password."""
-    if "@" in url:
+    location = url.partition(":")[2]
+    authority = location.startswith("//") and not location.startswith("///")
+    if "@" in url or (authority and ":" in location):
         return "sqlite:…"
-    path, mark, _ = url.partition("?")
-    return f"{path}?…" if mark else path
+    end = min((at for mark in "?#" if (at := url.find(mark)) >= 0), default=len(url))
+    return url[: end + 1] + "…" if end + 1 < len(url) else url

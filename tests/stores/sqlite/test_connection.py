@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sqlite3
 import stat
@@ -15,10 +16,13 @@ from pathlib import Path
 import pytest
 
 from coord.core.operations import Answer, Claim, Failure
-from coord.errors import AccessDenied, BadArgument, StoreRefused
+from coord.errors import AccessDenied, BadArgument, CoordError, StoreRefused, StoreUnavailable
 from coord.runtime import clock
+from coord.stores import urls
 from coord.stores.protocol import Store
-from coord.stores.sqlite import SQLiteStore, StoreClock, default_path, files, schema
+from coord.stores.sqlite import SQLiteStore, StoreClock, default_path, filesystems, open_url, schema
+from coord.stores.sqlite.files import prepare
+from coord.stores.sqlite.url import parse_url
 
 
 def claim_once(store: SQLiteStore, role: str = "r", **more: object) -> object:
@@ -50,7 +54,6 @@ def test_it_is_a_store_and_lazy(tmp_path: Path) -> None:
     assert not path.parent.exists()
     assert isinstance(claim_once(store), Answer)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
 def test_an_existing_file_keeps_its_mode(tmp_path: Path) -> None:
@@ -61,8 +64,8 @@ def test_an_existing_file_keeps_its_mode(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
-@pytest.mark.parametrize("path", ["", ":memory:", "a\0b", None, 7, b"x"])
-def test_paths_that_will_not_do(path: object) -> None:
+@pytest.mark.parametrize("path", ["", ":memory:", "/:memory:", "a\0b", None, 7, b"x"])
+def test_invalid_paths(path: object) -> None:
     with pytest.raises(BadArgument):
         SQLiteStore(path)  # type: ignore[arg-type]
 
@@ -88,7 +91,7 @@ def test_files_that_cannot_be(kind: str, tmp_path: Path) -> None:
     }[kind]
     error = open_error(SQLiteStore(str(path)))
     assert str(path) in str(error)
-    assert isinstance(error, AccessDenied) == (kind in ("under a file", "in /proc"))
+    assert isinstance(error, AccessDenied) == (kind == "under a file")
     result = claim_once(SQLiteStore(str(path)))
     assert isinstance(result, Failure)
     assert (result.permanent, result.unknown) == (True, False)
@@ -173,15 +176,19 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
 
 
 MOUNTS = """\
-/dev/vda / ext4 rw 0 0
-server:/home /home nfs4 rw 0 0
-/dev/vdb /home/local xfs rw 0 0
-//server/share /mnt/with\\040space cifs rw 0 0
-me@there: /mnt/ssh fuse.sshfs rw 0 0
-/dev/vdc /mnt/ssh/cover ext4 rw 0 0
-tmpfs /twice tmpfs rw 0 0
-host /twice 9p rw 0 0
-/dev/sda1 /ntfs fuseblk rw 0 0
+27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+28 27 0:50 / /home rw shared:1 master:2 - nfs4 server:/home rw
+29 28 254:16 / /home/local rw - xfs /dev/vdb rw
+30 27 0:51 / /mnt/with\\040space rw - cifs //server/share rw
+31 27 0:52 / /mnt/ssh rw - fuse.sshfs me@there: rw
+32 31 254:32 / /mnt/ssh/cover rw - ext4 /dev/vdc rw
+33 27 0:53 / /twice rw - tmpfs tmpfs rw
+34 27 0:54 / /twice rw - 9p host rw
+35 27 8:1 / /ntfs rw - fuseblk /dev/sda1 rw
+36 27 0:55 / /docker rw - fakeowner /run/host_mark/Users rw
+37 27 0:56 / /plain rw - fuse s3fs rw
+38 27 0:57 / /new rw - a-file-system-of-next-year x rw
+this line is too short
 """
 
 
@@ -198,27 +205,180 @@ host /twice 9p rw 0 0
         ("/mnt/ssh/cover/x.db", "ext4", False),
         ("/twice/x.db", "9p", True),
         ("/ntfs/x.db", "fuseblk", False),
+        ("/docker/x.db", "fakeowner", True),
+        ("/plain/x.db", "fuse", True),
+        ("/new/x.db", "a-file-system-of-next-year", True),
     ],
 )
-def test_network_file_systems(path: str, kind: str, refused: bool, tmp_path: Path) -> None:
+def test_only_local_file_systems_are_used(
+    path: str, kind: str, refused: bool, tmp_path: Path
+) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text(MOUNTS)
-    assert files.file_system(path, str(mounts)) == kind
+    assert filesystems.file_system(path, str(mounts)) == kind
     if not refused:
-        files.refuse_network(path, str(mounts))
+        filesystems.refuse_network(path, str(mounts))
         return
     with pytest.raises(StoreRefused, match=kind):
-        files.refuse_network(path, str(mounts))
+        filesystems.refuse_network(path, str(mounts))
 
 
 def test_a_store_on_a_network_file_system_is_refused(tmp_path: Path) -> None:
     mounts = tmp_path / "mounts"
-    mounts.write_text(f"server:/x {os.path.realpath(tmp_path)} nfs rw 0 0\n")
+    mounts.write_text(f"27 1 0:5 / {os.path.realpath(tmp_path)} rw - nfs server:/x rw\n")
     path = tmp_path / "coord.db"
     (tmp_path / "link").symlink_to(tmp_path)
     for given in (path, tmp_path / "link" / "coord.db"):
-        assert "nfs" in str(open_error(SQLiteStore(str(given), mounts=str(mounts))))
+        error = str(open_error(SQLiteStore(str(given), mounts=str(mounts))))
+        assert "(nfs)" in error
+        assert "filesystem=local" in error
     assert not path.exists()
+    store = SQLiteStore(str(path), local=True, mounts=str(mounts))
+    assert isinstance(claim_once(store), Answer)
+    assert store.url == f"sqlite://{path}?filesystem=local"
+
+
+def test_a_url_can_state_that_the_file_system_is_local(tmp_path: Path) -> None:
+    path = f"{tmp_path}/c.db"
+    location = parse_url(f"sqlite://{path}?filesystem=local")
+    assert location == (path, True)
+    assert parse_url(f"sqlite://{path}") == (path, False)
+    store = open_url(f"sqlite://{path}?filesystem=local")
+    assert isinstance(store, SQLiteStore)
+    assert (store.path, store.url) == (path, f"sqlite://{path}?filesystem=local")
+
+
+def test_a_list_of_mounts_that_cannot_be_read_now_is_not_taken_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a descriptor a network file system must not be taken for a local one."""
+    assert filesystems.file_system("/", str(tmp_path / "missing")) == ""
+
+    def refuse(*_: object, **__: object) -> object:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(OSError, match="too many"):
+        filesystems.file_system("/")
+    error = open_error_of(tmp_path / "coord.db")
+    assert isinstance(error, StoreUnavailable)
+    assert "no file descriptor is left" in str(error)
+
+
+def open_error_of(path: Path) -> Exception:
+    with pytest.raises(CoordError) as caught:
+        prepare(str(path))
+    return caught.value
+
+
+def test_a_file_with_two_links_is_refused_under_each_name(tmp_path: Path) -> None:
+    path, other = tmp_path / "coord.db", tmp_path / "other" / "coord.db"
+    assert isinstance(claim_once(SQLiteStore(str(path))), Answer)
+    other.parent.mkdir()
+    os.link(path, other)
+    for name in (path, other):
+        error = open_error(SQLiteStore(str(name)))
+        assert f"cannot use {name}: it has 2 hard links" in str(error)
+        result = claim_once(SQLiteStore(str(name)))
+        assert isinstance(result, Failure)
+        assert (result.permanent, result.unknown) == (True, False)
+    other.unlink()
+    assert isinstance(claim_once(SQLiteStore(str(path))), Answer)
+
+
+def test_a_mounted_file_is_refused(tmp_path: Path) -> None:
+    """What `docker -v /host/coord.db:/data/coord.db` does. The link shows that names are resolved."""
+    path, link = tmp_path / "coord.db", tmp_path / "link.db"
+    path.touch()
+    link.symlink_to(path)
+    mounts = tmp_path / "mounts"
+    root = "27 1 254:0 / / rw - ext4 /dev/vda rw\n"
+    mounts.write_text(root + f"28 27 254:0 /x.db {os.path.realpath(path)} rw - ext4 /dev/vda rw\n")
+    for name in (path, link):
+        error = open_error(SQLiteStore(str(name), mounts=str(mounts)))
+        assert "this single file is mounted here" in str(error)
+        assert "Mount the directory" in str(error)
+    mounts.write_text(root + f"28 27 254:0 /x {os.path.realpath(tmp_path)} rw - ext4 /dev/vda rw\n")
+    assert isinstance(claim_once(SQLiteStore(str(path), mounts=str(mounts))), Answer)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_file_that_is_really_mounted_is_refused(listed: bool, tmp_path: Path) -> None:
+    """In a mount namespace of its own, with and without a list of mounts."""
+    code = """
+        import sys
+        from coord.errors import StoreRefused
+        from coord.stores.sqlite.filesystems import MOUNTS, refuse_second_name
+        for path in sys.argv[2:]:
+            try:
+                refuse_second_name(path, MOUNTS if sys.argv[1] == "True" else "/nowhere")
+                print("used")
+            except StoreRefused as err:
+                print("mounted" if "single file is mounted" in str(err) else err)
+    """
+    target, beside, source = (tmp_path / name for name in ("coord.db", "beside.db", "source"))
+    target.touch(), beside.touch(), source.mkdir()
+    script = """
+        mount -t tmpfs tmpfs "$1" && : > "$1/coord.db" && mount --bind "$1/coord.db" "$2" || exit 99
+        shift 2
+        exec "$0" -c "$@"
+    """
+    command = ["unshare", "-m", "sh", "-c", script, sys.executable, str(source), str(target)]
+    command += [textwrap.dedent(code), str(listed), str(target), str(beside)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("needs unshare")
+    if done.returncode != 0 and "ermi" in done.stderr:
+        pytest.skip("needs the right to mount")
+    assert (done.stdout, done.stderr) == ("mounted\nused\n", "")
+
+
+def test_missing_directories_have_the_rights_that_the_umask_leaves(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        claim_once(SQLiteStore(str(tmp_path / "a" / "b" / "coord.db")))
+    finally:
+        os.umask(before)
+    for made in (tmp_path / "a", tmp_path / "a" / "b"):
+        assert stat.S_IMODE(made.stat().st_mode) == 0o750
+    assert stat.S_IMODE((tmp_path / "a" / "b" / "coord.db").stat().st_mode) == 0o600
+
+
+def test_without_descriptors_the_rights_are_not_blamed(tmp_path: Path) -> None:
+    code = """
+        import asyncio, os, resource, sys
+        from coord.core.operations import Claim
+        from coord.errors import StoreRefused, StoreUnavailable
+        from coord.stores.sqlite import SQLiteStore
+        async def main():
+            store = SQLiteStore(sys.argv[1])
+            await store.open(5)
+            await store.close()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+            files = []
+            for left in range(12):  # so many descriptors are left
+                while True:
+                    try:
+                        files.append(os.open(os.devnull, os.O_RDONLY))
+                    except OSError:
+                        break
+                for _ in range(left):
+                    os.close(files.pop())
+                result = await store.claim(Claim(f"r{left}", "a", 1, 30.0), 0.5)
+                detail = getattr(result, "detail", "claimed")
+                if "no file descriptor is left" in detail:
+                    print("none", result.permanent, result.unknown)
+                else:
+                    print(detail)
+                await store.close()
+        asyncio.run(main())
+    """
+    run = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "coord.db")]
+    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert set(lines) == {"none False False", "claimed"}
+    assert (lines[0], lines[-1]) == ("none False False", "claimed")
 
 
 def test_default_path(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,6 +392,15 @@ def test_default_path(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_path() == "/home/me/.local/state/coord/coord.db"
     monkeypatch.setattr(sys, "platform", "darwin")
     assert default_path() == "/home/me/Library/Application Support/coord/coord.db"
+
+
+def test_the_default_url_names_the_default_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("COORD_URL", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", "/st#te/a b?c/100%25")
+    store = open_url(urls.resolve())
+    assert isinstance(store, SQLiteStore)
+    assert store.path == "/st#te/a b?c/100%25/coord/coord.db"
 
 
 def test_after_a_reboot_every_lease_has_run_out(tmp_path: Path) -> None:
