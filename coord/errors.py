@@ -11,12 +11,29 @@ text of a driver's exception, which may contain the whole query, is never passed
 
 from __future__ import annotations
 
+from typing import Any
+
 MAX_VALUE_LENGTH = 80
 """Characters of an invalid value that a message shows."""
 
 
 class CoordError(Exception):
-    """The base of every exception that coord raises on purpose."""
+    """The base of every exception that coord raises on purpose.
+
+    Every exception of coord can be pickled, with its message and its attributes, so that it can
+    pass from one process to another.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The constructors of the subclasses take other arguments than the message in `args`.
+        return _restore, (type(self), self.args), self.__dict__
+
+
+def _restore(kind: type[CoordError], args: tuple[Any, ...]) -> CoordError:
+    """Create an exception with this message, without a call of its constructor."""
+    error = kind.__new__(kind, *args)
+    error.args = args  # `OSError.__new__` leaves this to the constructor
+    return error
 
 
 class BadArgument(CoordError, ValueError):
@@ -35,8 +52,15 @@ class BadArgument(CoordError, ValueError):
             shown = f"{shown[: MAX_VALUE_LENGTH - 1]}…"
         super().__init__(f"invalid {argument} {shown}: {allowed}")
 
-    def __reduce__(self) -> tuple[type[BadArgument], tuple[str, object, str]]:
-        return type(self), (self.argument, self.value, self.allowed)
+    def __reduce__(self) -> tuple[Any, ...]:
+        import pickle  # few programs need it
+
+        fields = dict(self.__dict__)
+        try:
+            pickle.dumps(self.value)
+        except Exception:  # whatever the value raises: the error must reach the other process
+            fields["value"] = repr(self.value)
+        return _restore, (type(self), self.args), fields
 
 
 class StoreUnavailable(CoordError):
@@ -82,9 +106,6 @@ class LeadershipLost(CoordError):
         super().__init__(
             f"lost the leadership of {role!r} (token {token}): {getattr(reason, 'value', reason)}"
         )
-
-    def __reduce__(self) -> tuple[type[LeadershipLost], tuple[str, int, object]]:
-        return type(self), (self.role, self.token, self.reason)
 
 
 class AcquireTimeout(CoordError, TimeoutError):
