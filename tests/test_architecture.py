@@ -27,7 +27,7 @@ STORE_INTERFACE = {
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "core": set(),
-    "runtime": {"core.timing"},
+    "runtime": {"core.timing", "core.validation"},
     "stores": {"core", "runtime"},
     "election": {"core", "runtime", *STORE_INTERFACE},
     "fencing": {"core", "election"},

@@ -107,7 +107,7 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
             NotSetUp: The store needs `coord init` first.
             AccessDenied: The store refuses this user.
         """
-        await self.session.open(timeout)
+        await self.session.open(validation.timeout(timeout))
 
     async def close(self) -> None:
         """Stop every leadership (drain, then release) and every heartbeat, then close the store."""

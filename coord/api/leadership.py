@@ -198,7 +198,11 @@ class AsyncLeadership(
 
         Args:
             linger: Seconds for which nobody gets the role.
+
+        Raises:
+            BadArgument: `linger` is not a number from 0 to 2,678,400.
         """
+        linger = validation.linger(linger)
         elector = self.elector
         if elector is None:
             return
@@ -515,6 +519,7 @@ class Leadership(PublicDir, internal=("coordinator", "inner", "portal")):
             threads.warm_up()
 
     def stop(self, *, linger: float = 0.0) -> None:
+        linger = validation.linger(linger)
         elector = self.inner.elector
         if elector is not None:
             stop = functools.partial(self.inner.stop, linger=linger)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from coord.core.lease import MAX_TOKEN
+from coord.core.lease import MAX_TOKEN, copy_info
 from coord.core.validation import is_number
 
 CANDIDATE = "candidate"
@@ -84,7 +84,7 @@ class Candidate:
             return None
         if not isinstance(priority, int) or isinstance(priority, bool) or not is_number(since):
             return None
-        return cls(notice.role, who, info, priority, float(since))
+        return cls(notice.role, who, copy_info(info), priority, float(since))
 
 
 def key_prefix(role: str) -> str:

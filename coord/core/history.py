@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from coord.core.lease import MAX_TOKEN, Lease, LossReason
+from coord.core.lease import MAX_TOKEN, Lease, LossReason, copy_info
 from coord.core.operations import Claim, Release
 from coord.core.validation import is_number
 
@@ -124,7 +124,7 @@ def _term(role: str, entry: Mapping[str, Any], after: Mapping[str, Any] | None) 
         until=float(until) if is_number(until) else None,
         reason=str(reason or ""),
         by=str(entry.get("by") or ""),
-        info=info if isinstance(info, dict) else {},
+        info=copy_info(info) if isinstance(info, dict) else {},
     )
 
 

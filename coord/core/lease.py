@@ -1,5 +1,4 @@
-"""The values that everything else speaks in: the lease of a role, what a candidate saw of it, why a
-term ended."""
+"""The lease of a role, the revision of a lease, and the reasons for which a term ends."""
 
 from __future__ import annotations
 
@@ -9,16 +8,16 @@ from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 MAX_TOKEN = 2**53
-"""No token goes above this: beyond it a JSON number, and so RethinkDB, is no longer exact."""
+"""The largest token. RethinkDB keeps numbers as JSON does, which is not exact above this."""
 
 
 class Revision(NamedTuple):
-    """What tells one state of a lease from every other: no two writes to a role ever leave the same
-    triple.
+    """Identifies one state of a lease: no two writes to a role result in the same triple.
 
-    `beat` is counted by the holder, one up for each request that it *sends*, so that even a write
-    that was shown and then lost in a failover is not mistaken for the one that replaced it
-    (`docs/design-notes.md`, "Beats")."""
+    The holder counts `beat`. It adds one for each request that it *sends*, so that a write that a
+    feed showed, and that was then lost in a failover, is not taken for the write that replaced it
+    (`docs/design-notes.md`, "Beats").
+    """
 
     holder: str | None
     token: int
@@ -27,11 +26,23 @@ class Revision(NamedTuple):
 
 @dataclass(frozen=True, slots=True, init=False)
 class Lease:
-    """The stored record of a role, as it stood when it was read.
+    """The stored record of a role at the moment when it was read.
 
-    `remaining` is in seconds, by the store's own clock at that moment: 0 or less once the lease has
-    run out, and 0 for a vacant one. `renewed_at`, and `since`, when the term began (0: unknown),
-    are wall time (seconds since 1970) for people to read; nothing is decided by them."""
+    Two leases are equal if they are the same state of the same role, whenever they were read.
+
+    Attributes:
+        role: The role.
+        holder: The id of the candidate that holds the role; None if the role is vacant.
+        token: The fencing token of the last term.
+        beat: The number of requests that the holder has sent in its term.
+        ttl: The duration of the lease after a renewal, in seconds.
+        renewed_at: When the lease was last written: wall time, in seconds since 1970, for people.
+            Nothing is decided by it.
+        remaining: Seconds until the lease expires, by the clock of the store when it was read. 0 or
+            less after the lease has expired, and 0 for a vacant role.
+        info: What the holder says about itself. Each access returns a copy.
+        since: When the term began: wall time like `renewed_at`; 0 if it is not known.
+    """
 
     role: str
     holder: str | None = None
@@ -39,7 +50,7 @@ class Lease:
     beat: int = 0
     ttl: float = 0.0
     renewed_at: float = 0.0
-    remaining: float = 0.0
+    remaining: float = field(default=0.0, compare=False)
     info: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
     since: float = field(default=0.0, compare=False)
 
@@ -55,8 +66,8 @@ class Lease:
         info: Mapping[str, Any] | None = None,
         since: float = 0.0,
     ) -> None:
-        # A third of the time of a frozen dataclass's own, of which a batch of renewals makes a
-        # thousand.
+        # This takes a third of the time that the `__init__` of a frozen dataclass takes. A batch of
+        # renewals creates a thousand leases.
         _set_role(self, role)
         _set_holder(self, holder)
         _set_token(self, token)
@@ -69,32 +80,33 @@ class Lease:
 
     @property
     def revision(self) -> Revision:
+        """The holder, the token and the beat, which identify this state of the lease."""
         return Revision(self.holder, self.token, self.beat)
 
     @property
     def vacant(self) -> bool:
+        """Whether nobody holds the role."""
         return self.holder is None
 
     @property
     def reserved(self) -> bool:
-        """Whether it waits for the candidate that it was handed over to (`Release.to`), who does
-        not lead yet."""
+        """Whether the role is reserved for a candidate that does not lead yet: it was handed over
+        to that candidate (`Release.to`)."""
         return self.holder is not None and self.beat == 0
 
     @property
     def led(self) -> bool:
-        """Whether somebody leads, by the store's clock when it was read."""
+        """Whether somebody leads, by the clock of the store when the lease was read."""
         return self.holder is not None and self.beat > 0 and self.remaining > 0
 
     def older_than(self, other: Lease) -> bool:
-        """Whether `other` must have been written after this, going by the two alone (a feed may
-        repeat itself)."""
+        """Return whether `other` was certainly written after this lease. A feed may repeat rows."""
         if self.token != other.token:
             return self.token < other.token
         if self.holder == other.holder:
             return self.beat < other.beat
-        # Within a term: its holder's writes, then perhaps the one it was handed over to, then
-        # nobody.
+        # Within a term the holder writes first; then the role may be reserved for a candidate; then
+        # it is vacant.
         return self.holder is not None and (
             other.holder is None or (other.reserved and not self.reserved)
         )
@@ -113,29 +125,57 @@ class Lease:
 ) = (getattr(Lease, one.name).__set__ for one in fields(Lease))
 
 
+def copy_info(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of an info, which shares no dict and no list with it."""
+    copied = dict(info)
+    incomplete: list[Any] = [copied]  # no recursion: somebody may store a deeply nested info
+    while incomplete:
+        container = incomplete.pop()
+        items = container.items() if isinstance(container, dict) else enumerate(container)
+        for key, value in items:
+            if isinstance(value, Mapping):
+                container[key] = dict(value)
+                incomplete.append(container[key])
+            elif isinstance(value, (list, tuple)):
+                container[key] = list(value)
+                incomplete.append(container[key])
+    return copied
+
+
+# A property over the slot: several readers share one lease (the watchers of a role, the callbacks
+# of a candidate, a store in memory), and what one of them does to the info must not reach the
+# others. The setter is for pickle; a frozen dataclass refuses assignments anyway.
+_lease_class: Any = Lease
+_stored_info = _lease_class.info
+_lease_class.info = property(
+    lambda lease: copy_info(_stored_info.__get__(lease)),
+    _stored_info.__set__,
+    doc="What the holder says about itself. Each access returns a copy.",
+)
+
+
 class LossReason(str, enum.Enum):
-    """Why a term ended. Given to `on_lost`, to the log and to `LeadershipLost`."""
+    """Why a term ended: for `on_lost`, the log and `LeadershipLost`."""
 
     EXPIRED = "expired"
-    """The deadline passed with no renewal that was answered in time, though the store could be
-    reached."""
+    """The deadline passed. The store could be reached, but answered no renewal in time."""
     TAKEN = "taken"
-    """The store says that the lease is no longer ours."""
+    """According to the store, this candidate does not hold the lease."""
     RELEASED = "released"
-    """We were asked to stop standing, and gave the role back."""
+    """The candidate was stopped, and released the role."""
     STORE_UNREACHABLE = "store_unreachable"
     """The deadline passed while the store did not answer."""
     STEPPED_DOWN = "stepped_down"
-    """We were asked to hand the role over."""
+    """The leader was asked to hand the role over, or gave way to a higher priority."""
     CALLBACK_FAILED = "callback_failed"
-    """An `on_elected` callback raised."""
+    """An `on_elected` callback raised an exception."""
     FORKED = "forked"
-    """This process is a fork of the one that leads."""
+    """This process is a fork of the process that leads."""
     SUSPENDED = "suspended"
     """The machine slept past the deadline."""
     NO_PROGRESS = "no_progress"
-    """The job showed no progress for its `at_most`. It may still run, so the lease is left to run
-    out."""
+    """The job made no progress for its `at_most`. The job may still run, so coord does not release
+    the lease, and the lease expires."""
 
     def __str__(self) -> str:
         return self.value

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 from coord.core import validation
+from coord.core.validation import is_number
 from coord.errors import BadArgument
 
 KIND = "$reql_type$"
@@ -155,7 +155,7 @@ def storable(value: object, argument: str, depth: int = 0) -> Any:
     if value is None or isinstance(value, (bool, str, bytes)):
         return value
     if isinstance(value, (int, float)):
-        if math.isfinite(value):
+        if is_number(value):
             return value
         raise BadArgument(argument, value, "must be a finite number")
     if isinstance(value, datetime):
@@ -181,11 +181,6 @@ def storable(value: object, argument: str, depth: int = 0) -> Any:
         value,
         "must be None, a bool, number, string, bytes, datetime with a time zone, list or dict",
     )
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Return whether `value` is a finite int or float. A bool is not."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def problems(record: Mapping[str, Any], now: datetime) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Mapping
 from typing import Any, TypeGuard
@@ -17,6 +16,8 @@ MAX_INFO_BYTES = 16_384
 """Bytes of JSON that the info of a candidate may have; it is in every row that a store returns."""
 MIN_TTL, MAX_TTL = 0.1, 31 * 86_400.0
 """Seconds that a lease may last."""
+MAX_SECONDS = 1e9
+"""The largest duration in seconds, 31 years. A thread cannot wait for much longer."""
 
 
 def name(value: object, argument: str, most: int, allowed: str) -> str:
@@ -57,7 +58,7 @@ def number(
     argument: str,
     *,
     low: float,
-    high: float = math.inf,
+    high: float = MAX_SECONDS,
     above: bool = False,
     unit: str = "seconds",
 ) -> float:
@@ -74,20 +75,18 @@ def number(
     Raises:
         BadArgument: It is not such a number.
     """
-    if math.isfinite(high) and not above:
-        allowed = f"must be between {low:g} and {high:,.10g} {unit}"
+    if above:
+        allowed = f"must be greater than {low:g} and at most {high:,.10g} {unit}"
     else:
-        most = f" and at most {high:,.10g}" if math.isfinite(high) else ""
-        allowed = f"must be {'greater than' if above else 'at least'} {low:g}{most} {unit}"
+        allowed = f"must be between {low:g} and {high:,.10g} {unit}"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise BadArgument(argument, value, allowed)
     try:
         given = float(value)
     except OverflowError:
         raise BadArgument(argument, value, allowed) from None
-    if not math.isfinite(given):
-        allowed += ", and finite"
-    if not math.isfinite(given) or given < low or given > high or (above and given == low):
+    # NaN is not in any range.
+    if not low <= given <= high or (above and given == low):
         raise BadArgument(argument, value, allowed)
     return given
 
@@ -110,6 +109,15 @@ def ttl(value: object, argument: str = "ttl") -> float:
         BadArgument: It is not such a number.
     """
     return number(value, argument, low=MIN_TTL, high=MAX_TTL)
+
+
+def linger(value: object) -> float:
+    """Return for how many seconds nobody gets a role after its leader has stopped, up to 31 days.
+
+    Raises:
+        BadArgument: It is not such a number.
+    """
+    return number(value, "linger", low=0, high=MAX_TTL)
 
 
 def timeout(value: object) -> float | None:
@@ -193,7 +201,7 @@ def info(value: object, argument: str = "info") -> dict[str, Any]:
         raise BadArgument(argument, value, allowed)
     try:
         text = json.dumps(dict(value), allow_nan=False)
-        copied: dict[str, Any] = json.loads(text, object_hook=_storable)
+        copied: dict[str, Any] = json.loads(text, object_hook=_storable, parse_int=_float_size)
         # A string with a lone surrogate cannot be encoded, and stores refuse it.
         json.dumps(copied, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as err:
@@ -209,6 +217,13 @@ def _storable(part: dict[str, Any]) -> dict[str, Any]:
     if "$reql_type$" in part:
         raise ValueError("RethinkDB reserves the key $reql_type$")
     return part
+
+
+def _float_size(digits: str) -> int:
+    value = int(digits)
+    if abs(value) > sys.float_info.max:
+        raise ValueError("a number is too large for a float")
+    return value
 
 
 def callback(value: object, argument: str) -> Any:

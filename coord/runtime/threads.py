@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Any
 
+from coord.core import validation
 from coord.runtime import process
 
 
@@ -57,8 +58,15 @@ class Latch:
         return lambda: None
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Block this thread for up to `timeout` seconds (None: without end). Whether it has
-        happened."""
+        """Block this thread until the latch is set, and return whether it is set.
+
+        Args:
+            timeout: Seconds to wait; None means no limit.
+
+        Raises:
+            BadArgument: The timeout is invalid.
+        """
+        timeout = validation.timeout(timeout)
         if self._set:
             return True
         event = threading.Event()

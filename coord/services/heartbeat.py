@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from coord.core import records, validation
 from coord.core.records import Record
+from coord.core.validation import is_number
 from coord.errors import BadArgument, StoreRefused, StoreUnavailable
 from coord.runtime import log, process
 from coord.runtime.retry import Backoff
@@ -35,8 +36,11 @@ class HeartbeatState:
             raise BadArgument(
                 "status",
                 status,
-                "a dict with at least role, ttl and load, or a function that returns one",
+                "must be a dict with at least role, ttl and load, or a function that returns one",
             )
+        if load is not None and not callable(load) and not is_number(load):
+            allowed = "must be a finite number, or a function that returns one"
+            raise BadArgument("load", load, allowed)
         self.status, self.load = status, load
         self.every = None if every is None else validation.number(every, "every", low=0, above=True)
         self.id: str | int = str(uuid.uuid4())
@@ -55,7 +59,7 @@ class HeartbeatState:
     def complete(self, status: object, load: object) -> Record:
         """The record to send."""
         if not isinstance(status, Mapping):
-            raise BadArgument("status()", status, "a dict with at least role, ttl and load")
+            raise BadArgument("status()", status, "must be a dict with at least role, ttl and load")
         said = dict(status)
         if load is not None:
             said["load"] = load

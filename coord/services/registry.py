@@ -330,12 +330,12 @@ class AsyncServiceRegistry:
             self.publisher.published.clear()
 
 
+MAX_TTLS = 1e6
+"""The largest number of ttls for which a service may be silent before it is deleted."""
+
+
 def _ttls(given: object) -> float:
-    if not service_records.is_number(given) or given < 1:
-        raise BadArgument(
-            "ttls_until_deletion", given, "a finite number from 1: a younger one lives"
-        )
-    return float(given)
+    return validation.number(given, "ttls_until_deletion", low=1, high=MAX_TTLS, unit="ttls")
 
 
 # -- `ServiceRegistry`: the service registry for threaded programs, and for those that come from

@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from coord.core import validation
 from coord.core.timing import Instant
 
 
@@ -52,7 +53,11 @@ class ManualClock:
 
         Args:
             seconds: How far; 0 or more.
+
+        Raises:
+            BadArgument: `seconds` is negative or not a number.
         """
+        validation.number(seconds, "seconds", low=0)
         self._move(seconds, seconds)
 
     def suspend(self, seconds: float) -> None:
@@ -60,7 +65,11 @@ class ManualClock:
 
         Args:
             seconds: How long; 0 or more.
+
+        Raises:
+            BadArgument: `seconds` is negative or not a number.
         """
+        validation.number(seconds, "seconds", low=0)
         self._move(0.0, seconds)
 
     def when_moved(self, call: Callable[[], None]) -> None:
@@ -68,8 +77,6 @@ class ManualClock:
         self._moved.append(call)
 
     def _move(self, awake: float, total: float) -> None:
-        if awake < 0 or total < 0:
-            raise ValueError("these clocks never go back")
         with self._lock:
             self._instant = Instant(self._instant.awake + awake, self._instant.total + total)
         for call in tuple(self._moved):

@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequ
 from dataclasses import dataclass
 from typing import Literal, TypeVar, cast
 
+from coord.core import validation
 from coord.core.history import PastTerm
 from coord.core.lease import Lease
 from coord.core.operations import Claim, Failure, Release, Renew, Result
-from coord.errors import AccessDenied, StoreUnavailable
+from coord.errors import AccessDenied, BadArgument, StoreUnavailable
 from coord.stores.protocol import Announcements, Records, Store
 from coord.stores.requests import announcements_of, records_of
 
@@ -103,8 +104,11 @@ class FaultyStore:
             times: How many of the next requests fail; None for all, until `heal`.
 
         Raises:
-            ValueError: There are no requests of that name.
+            BadArgument: There are no requests of that name, `fault` is not a `Fault`, or `times` is
+                neither None nor an int of at least 0.
         """
+        if not isinstance(fault, Fault):
+            raise BadArgument("fault", fault, "must be a coord.testing.Fault")
         self._instruct(name, Instruction(fault), times)
 
     def slow(
@@ -117,7 +121,13 @@ class FaultyStore:
             before: Seconds by which they reach the store later.
             after: Seconds by which their answers come back later.
             times: How many of the next requests are slow; None for all, until `heal`.
+
+        Raises:
+            BadArgument: A delay is not a number of at least 0, or an argument is invalid as for
+                `fail`.
         """
+        validation.number(before, "before", low=0)
+        validation.number(after, "after", low=0)
         self._instruct(name, Instruction(None, before, after), times)
 
     def down(self, fault: Fault = Fault.NOT_DONE) -> None:
@@ -160,7 +170,11 @@ class FaultyStore:
 
     def _instruct(self, name: Name, instruction: Instruction, times: int | None) -> None:
         if name not in NAMES:
-            raise ValueError(f"no operation {name!r}: {', '.join(NAMES)}")
+            raise BadArgument("name", name, f"must be one of {', '.join(NAMES)}")
+        if times is not None and (
+            isinstance(times, bool) or not isinstance(times, int) or times < 0
+        ):
+            raise BadArgument("times", times, "must be an int of at least 0, or None")
         if times is None:
             self._always[name] = instruction
         else:

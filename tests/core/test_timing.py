@@ -65,6 +65,7 @@ NOT_STORABLE = [{"a": "\ud800"}, {"\udfff": 1}, {"a": [{"$reql_type$": "TIME"}]}
     [
         {"a": object()},
         {"a": math.nan},
+        {"a": [{"b": 10**400}]},
         {1: "a"},
         {"a": "x" * 16_384},
         [1],

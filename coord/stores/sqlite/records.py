@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from coord.core import records
 from coord.core.records import Record, RecordWithRemaining
+from coord.core.validation import is_number
 from coord.stores.sqlite.connection import Connection
 from coord.stores.sqlite.database import Database
 from coord.stores.sqlite.worker import Job
@@ -348,8 +349,8 @@ def _record(row: tuple[Any, ...]) -> Record | None:
         return None
     known = {"role": role, "load": load, "ttl": ttl}
     record.update((name, value) for name, value in known.items() if value is not None)
-    if records.is_number(beat_at) and records.is_number(beat):
+    if is_number(beat_at) and is_number(beat):
         record["last_heartbeat"] = datetime.fromtimestamp(beat, timezone.utc)
     elif beat is not None or beat_at is not None:
-        record["last_heartbeat"] = beat if not records.is_number(beat) else str(beat)
+        record["last_heartbeat"] = beat if not is_number(beat) else str(beat)
     return record

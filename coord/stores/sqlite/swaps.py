@@ -190,8 +190,8 @@ def renew(
         if after is None:
             results.append(Answer(False, lease))
             continue
-        if after.info is not lease.info:
-            new_infos[renewal.role] = schema.encode_info(after.info)
+        if renewal.info is not None:
+            new_infos[renewal.role] = schema.encode_info(renewal.info)
         leases[renewal.role] = changed[renewal.role] = after
         results.append(Answer(True, after))
     if not changed:
