@@ -225,7 +225,7 @@ class Session:
         Returns:
             None if the store cannot do that, or too many such requests are under way.
         """
-        return self._immediate.begin(self.store, operation, timeout)
+        return self._immediate.send(self.store, operation, timeout)
 
     async def read(self, roles: Collection[str] | None) -> list[Lease]:
         """Return the leases of `roles` (None: of all roles), retried within the timeout of the

@@ -1,55 +1,78 @@
-"""Renewals of many roles go out as one query: what is asked while a query is under way travels with
-the next."""
+"""Batches: requests about many roles travel to the store in one query.
+
+`RenewalBatcher` sends renewals, `SwapBatcher` claims, releases and reads. Both live on one event
+loop and start from nothing if they are used on another one.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Union
 
 from coord.core.operations import Claim, Failure, Operation, Read, Release, Renew, Result
+from coord.runtime.timers import DeadlineTimer
 
 SendRenewals = Callable[[Sequence[Renew], float], Awaitable[Sequence[Result]]]
 
-MAX_BATCH_SIZE = 2_000
-MANY, PATIENCE = 8, 0.1
-"""A batch that follows one of `MANY` or more waits for company, for this share of the time that its
-members have: ten thousand roles then cost tens of queries a second, not hundreds. A process with
-few roles never waits."""
+MAX_RENEWALS = 2_000
+"""Renewals in a batch."""
+WAIT_FROM_SIZE, WAIT_SHARE, MAX_WAIT = 8, 0.1, 0.25
+"""A batch that follows one of `WAIT_FROM_SIZE` or more waits for further renewals: for this share
+of the time that its members have, and at most `MAX_WAIT` seconds. Ten thousand roles then cost tens
+of queries a second, not hundreds. A process with few roles never waits."""
 TOO_LATE = Failure(unknown=True, detail="no answer in time")
 
 
-class RenewalBatcher:
-    """Collects the renewals of one coordinator. `ask` is the store's `renew`; `heard` is told of
-    one result of each
-    batch: of a failure, where there was one."""
+class _QueuedRenewal:
+    __slots__ = ("deadline", "future", "on_late", "renewal")
 
-    def __init__(self, ask: SendRenewals, heard: Callable[[Result], None]) -> None:
-        self._ask, self._heard = ask, heard
-        self._waiting: list[tuple[Renew, float, asyncio.Future[Result]]] = []
-        self._sent: list[tuple[Renew, float, asyncio.Future[Result]]] = []
-        self._late: asyncio.TimerHandle | None = (
-            None  # one for all: thousands wait, and hardly one is late
-        )
+    def __init__(
+        self,
+        renewal: Renew,
+        deadline: float,
+        future: asyncio.Future[Result],
+        on_late: Callable[[Result], None],
+    ) -> None:
+        self.renewal, self.deadline, self.future = renewal, deadline, future
+        self.on_late = on_late
+
+    def on_deadline(self) -> None:
+        if not self.future.done():
+            self.future.set_result(TOO_LATE)
+            self.on_late(TOO_LATE)
+
+
+class RenewalBatcher:
+    """Collects the renewals of a session: while a query is under way, they wait for the next."""
+
+    def __init__(self, send: SendRenewals, on_result: Callable[[Result], None]) -> None:
+        """Create a batcher.
+
+        Args:
+            send: The store's `renew`.
+            on_result: Called with one result of each batch: with a failure, if there is one.
+        """
+        self._send_batch, self._on_result = send, on_result
+        self._waiting: list[_QueuedRenewal] = []
+        self._sent: list[_QueuedRenewal] = []
+        self._deadlines: DeadlineTimer | None = None
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._before = 0
+        self._last_size = 0
 
     def renew(self, renewal: Renew, timeout: float) -> asyncio.Future[Result]:
-        """The result of this one, within `timeout` seconds whatever happens to the batch."""
+        """Return the result of a renewal, which arrives within `timeout` seconds."""
         loop = asyncio.get_running_loop()
-        if (
-            loop is not self._loop
-        ):  # what was left of the one before is over with it, timer and task included
-            self._loop, self._waiting, self._sent, self._late, self._task = loop, [], [], None, None
+        if loop is not self._loop or self._deadlines is None:
+            self._loop, self._waiting, self._sent, self._task = loop, [], [], None
+            self._deadlines = DeadlineTimer(loop)
         future: asyncio.Future[Result] = loop.create_future()
-        until = loop.time() + timeout
-        self._waiting.append((renewal, until, future))
+        queued = _QueuedRenewal(renewal, loop.time() + timeout, future, self._on_result)
+        self._waiting.append(queued)
+        self._deadlines.add(queued)
         if self._task is None or self._task.done():
             self._task = loop.create_task(self._send(), name="coord renewals")
-        if self._late is None or until < self._late.when():
-            self._look_again(until)
         return future
 
     async def _send(self) -> None:
@@ -62,210 +85,194 @@ class RenewalBatcher:
             raise
         finally:
             self._sent = []
-            self._look_again(None)
 
     async def _send_some(self) -> None:
         loop = asyncio.get_running_loop()
-        if self._before >= MANY:
-            hurry = min(until for _, until, _ in self._waiting) - loop.time()
-            await asyncio.sleep(max(0.0, min(hurry * PATIENCE, 0.25)))
-        first, self._waiting = self._waiting[:MAX_BATCH_SIZE], self._waiting[MAX_BATCH_SIZE:]
-        # Who gave up meanwhile may have asked anew, and a query has each role once; or the store
-        # may be closed by now.
-        batch = [one for one in first if not one[2].done()]
+        if self._last_size >= WAIT_FROM_SIZE:
+            left = min(queued.deadline for queued in self._waiting) - loop.time()
+            await asyncio.sleep(max(0.0, min(left * WAIT_SHARE, MAX_WAIT)))
+        first, self._waiting = self._waiting[:MAX_RENEWALS], self._waiting[MAX_RENEWALS:]
+        # A caller that stopped waiting may have sent a new renewal of its role, and a query has
+        # each role once. Or the store may be closed by now.
+        batch = [queued for queued in first if not queued.future.done()]
         if not batch:
             return
-        # The batch is given as long as its most patient member has; the others give up by
-        # themselves.
-        self._before, self._sent = len(batch), batch
-        timeout = max(until for _, until, _ in batch) - loop.time()
+        # The batch may take as long as the member with the most time; the others time out alone.
+        self._last_size, self._sent = len(batch), batch
+        timeout = max(queued.deadline for queued in batch) - loop.time()
+        renewals = [queued.renewal for queued in batch]
         try:
-            results = await self._ask([renewal for renewal, _, _ in batch], max(timeout, 0.001))
+            results = await self._send_batch(renewals, max(timeout, 0.001))
             answered = list(zip(batch, results, strict=True))
         except Exception as err:  # whatever a store does, its renewals are merely unknown
             self._fail(batch, type(err).__name__)
             return
-        told = answered[0][1]
-        for (_, _, future), result in answered:
-            resolve(future, result)
+        reported = answered[0][1]
+        for queued, result in answered:
+            self._resolve(queued, result)
             if isinstance(result, Failure):
-                told = result
-        self._heard(told)
+                reported = result
+        self._on_result(reported)
 
-    def _fail(self, batch: list[tuple[Renew, float, asyncio.Future[Result]]], detail: str) -> None:
+    def _fail(self, batch: list[_QueuedRenewal], detail: str) -> None:
         failure = Failure(unknown=True, detail=detail)
-        for _, _, future in batch:
-            resolve(future, failure)
-        self._heard(failure)
+        for queued in batch:
+            self._resolve(queued, failure)
+        self._on_result(failure)
 
-    def _look_again(self, moment: float | None) -> None:
-        """At whether one is late."""
-        if self._late is not None:
-            self._late.cancel()
-        self._late = (
-            None if moment is None else asyncio.get_running_loop().call_at(moment, self._give_up)
-        )
-
-    def _give_up(self) -> None:
-        now, self._late = asyncio.get_running_loop().time(), None
-        left = [
-            (until, future)
-            for _, until, future in itertools.chain(self._sent, self._waiting)
-            if not future.done()
-        ]
-        for until, future in left:
-            if until <= now:
-                resolve(future, TOO_LATE)
-                self._heard(TOO_LATE)
-        if later := [until for until, _ in left if until > now]:
-            self._look_again(min(later))
+    def _resolve(self, queued: _QueuedRenewal, result: Result) -> None:
+        if self._deadlines is not None:
+            self._deadlines.remove(queued)
+        resolve(queued.future, result)
 
 
 def resolve(future: asyncio.Future[Result], result: Result) -> None:
-    """Answer whoever still waits."""
+    """Set the result of `future`, unless it is done or cancelled."""
     if not future.done():
         future.set_result(result)
 
 
-# -- Claims, releases and looks of many roles go out together, where a store can: ten thousand roles
-# at once, in dozens of queries. A few at a time go alone, and at once. What is asked while those
-# are under way waits here, and leaves with the next batch. A batch is as large as the store answers
-# in good time.
-#
-
 MAX_SINGLE_REQUESTS = 32
-"""Requests that are under way by themselves, before others travel together."""
+"""Requests that are under way alone, before others travel in batches."""
 MAX_CONCURRENT_BATCHES = 2
-"""Batches that are under way, so that the store has something to do while an answer is on its
-way."""
-FEWEST, FIRST, MOST = 16, 64, 512
-"""Requests to a batch: at the least, at first, and at most."""
+"""Batches that are under way: the store works on one while the answer of another is on its way."""
+MIN_BATCH_SIZE, INITIAL_BATCH_SIZE, MAX_BATCH_SIZE = 16, 64, 512
+"""Requests in a batch of claims, releases and reads."""
 
 Batchable = Union[Claim, Release, Read]
 SendAll = Callable[[Sequence[Batchable], float], Awaitable[Sequence[Result]]]
 
 
 class _QueuedSwap:
-    __slots__ = ("future", "going", "operation", "timeout")
+    __slots__ = ("future", "on_sent", "operation", "timeout")
 
     def __init__(
         self,
         operation: Batchable,
         timeout: float,
-        going: Callable[[], None],
+        on_sent: Callable[[], None],
         loop: asyncio.AbstractEventLoop,
     ):
-        self.operation, self.timeout, self.going = operation, timeout, going
+        self.operation, self.timeout, self.on_sent = operation, timeout, on_sent
         self.future: asyncio.Future[Result] = loop.create_future()
 
 
 class SwapBatcher:
-    """Those of one coordinator. `ask` puts requests for different roles to the store; `heard` is
-    told of one result of
-    each batch: of a failure, where there was one. Lives on one loop."""
+    """Collects the claims, releases and reads of a session.
 
-    def __init__(self, ask: SendAll, heard: Callable[[Result], None]) -> None:
-        self._ask, self._heard = ask, heard
+    A few requests travel alone and at once; the session passes on here what comes while those are
+    under way. A batch is as large as the store answers in good time.
+    """
+
+    def __init__(self, send: SendAll, on_result: Callable[[Result], None]) -> None:
+        """Create a batcher.
+
+        Args:
+            send: Sends requests about different roles to the store.
+            on_result: Called with one result of each batch: with a failure, if there is one.
+        """
+        self._send_batch, self._on_result = send, on_result
         self._waiting: dict[str, _QueuedSwap] = {}
-        """By role: of each one, for a query has each role once."""
+        """By role: a query has each role once."""
         self._under_way: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._size = FIRST
+        self._size = INITIAL_BATCH_SIZE
 
     def add(
-        self, operation: Operation, timeout: float, going: Callable[[], None]
+        self, operation: Operation, timeout: float, on_sent: Callable[[], None]
     ) -> asyncio.Future[Result] | None:
-        """The result of this one, `timeout` seconds after it leaves at the latest; `going` is
-        called when it does.
+        """Add a request to the next batch.
 
-        None: it cannot travel with the others, for one about that role waits already.
+        Args:
+            operation: The request.
+            timeout: Seconds that the request may take, from when it is sent.
+            on_sent: Called when it is sent.
+
+        Returns:
+            The result; None if the request cannot travel in a batch, because it is a renewal or
+            because another one about its role waits already.
         """
         if isinstance(operation, Renew) or operation.role in self._waiting:
             return None
         loop = asyncio.get_running_loop()
-        if (
-            loop is not self._loop
-        ):  # what was left of the one before is over with it, tasks included
+        if loop is not self._loop:
             self._loop, self._waiting, self._under_way = loop, {}, set()
-        waiting = self._waiting[operation.role] = _QueuedSwap(operation, timeout, going, loop)
+        queued = self._waiting[operation.role] = _QueuedSwap(operation, timeout, on_sent, loop)
         if len(self._under_way) < MAX_CONCURRENT_BATCHES:
-            self._begin(loop)
-        return waiting.future
+            self._start_batch(loop)
+        return queued.future
 
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _start_batch(self, loop: asyncio.AbstractEventLoop) -> None:
         task = loop.create_task(self._send(), name="coord batches")
         self._under_way.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_end)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """Of its own accord, or cancelled, perhaps before it began. A loop that ends cancels it;
-        who holds a lease asks only then, to give it back, and must not wait for a batch that never
-        leaves."""
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        # A loop that ends cancels the task, perhaps before it began. A candidate that gives its
+        # lease back at that moment must not wait for a batch that is never sent.
         loop = task.get_loop()
         if loop is self._loop:
             self._under_way.discard(task)
-            if len(self._under_way) < MAX_CONCURRENT_BATCHES and any(
-                not one.future.done() for one in self._waiting.values()
-            ):
-                self._begin(loop)
+            waiting = any(not queued.future.done() for queued in self._waiting.values())
+            if waiting and len(self._under_way) < MAX_CONCURRENT_BATCHES:
+                self._start_batch(loop)
 
     async def _send(self) -> None:
         try:
-            await self._send_all()
-        finally:  # not a turn of the loop later: whoever is added then would wait for the next one
+            while batch := self._next_batch():
+                await self._send_one(batch)
+        finally:
+            # The done callback runs one iteration of the loop later. A request that is added
+            # before it must not count on this task.
             task = asyncio.current_task()
             if task is not None:
                 self._under_way.discard(task)
 
-    async def _send_all(self) -> None:
-        while batch := self._next():
-            loop = asyncio.get_running_loop()
-            timeout, began = batch[0].timeout, loop.time()
-            for one in batch:
-                one.going()
-            try:
-                results = await self._ask([one.operation for one in batch], timeout)
-                answered = list(zip(batch, results, strict=True))
-            except asyncio.CancelledError:
-                self._fail(batch, "the coordinator was closed")
-                raise
-            except Exception as err:  # whatever a store does, its requests are merely unknown
-                self._fail(batch, type(err).__name__)
-                continue
-            self._fit(len(batch), loop.time() - began, timeout)
-            for one, result in answered:
-                resolve(one.future, result)
-            self._heard(next((one for one in results if isinstance(one, Failure)), results[0]))
+    async def _send_one(self, batch: list[_QueuedSwap]) -> None:
+        loop = asyncio.get_running_loop()
+        timeout, began = batch[0].timeout, loop.time()
+        for queued in batch:
+            queued.on_sent()
+        try:
+            results = await self._send_batch([queued.operation for queued in batch], timeout)
+            answered = list(zip(batch, results, strict=True))
+        except asyncio.CancelledError:
+            self._fail(batch, "the coordinator was closed")
+            raise
+        except Exception as err:  # whatever a store does, its requests are merely unknown
+            self._fail(batch, type(err).__name__)
+            return
+        self._adapt_size(len(batch), loop.time() - began, timeout)
+        for queued, result in answered:
+            resolve(queued.future, result)
+        failures = (result for result in results if isinstance(result, Failure))
+        self._on_result(next(failures, results[0]))
 
-    def _next(self) -> list[_QueuedSwap]:
-        """Those that have waited longest, and have as much time for the answer as the first of
-        them."""
+    def _next_batch(self) -> list[_QueuedSwap]:
+        """Remove and return the requests that have waited longest and have the same timeout."""
         batch: list[_QueuedSwap] = []
-        gone: list[str] = []
-        for (
-            role,
-            one,
-        ) in self._waiting.items():  # up to where it is full: thousands may stand behind
-            if one.future.done():  # whoever waited was cancelled
-                gone.append(role)
-            elif not batch or one.timeout == batch[0].timeout:
-                batch.append(one)
-                gone.append(role)
+        removed: list[str] = []
+        for role, queued in self._waiting.items():
+            if queued.future.done():  # its caller was cancelled
+                removed.append(role)
+            elif not batch or queued.timeout == batch[0].timeout:
+                batch.append(queued)
+                removed.append(role)
                 if len(batch) == self._size:
                     break
-        for role in gone:
+        for role in removed:
             del self._waiting[role]
         return batch
 
-    def _fit(self, size: int, took: float, timeout: float) -> None:
-        """A batch is to take an eighth to a quarter of the time that there is."""
-        if took > timeout / 4:
-            self._size = max(FEWEST, self._size // 2)
-        elif took < timeout / 8 and size == self._size:
-            self._size = min(MOST, self._size * 2)
+    def _adapt_size(self, size: int, seconds: float, timeout: float) -> None:
+        """Keep the time that a batch takes between an eighth and a quarter of its timeout."""
+        if seconds > timeout / 4:
+            self._size = max(MIN_BATCH_SIZE, self._size // 2)
+        elif seconds < timeout / 8 and size == self._size:
+            self._size = min(MAX_BATCH_SIZE, self._size * 2)
 
     def _fail(self, batch: Sequence[_QueuedSwap], detail: str) -> None:
         failure = Failure(unknown=True, detail=detail)
-        for one in batch:
-            resolve(one.future, failure)
-        self._heard(failure)
+        for queued in batch:
+            resolve(queued.future, failure)
+        self._on_result(failure)

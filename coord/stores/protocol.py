@@ -1,13 +1,15 @@
-"""What a store must do: four small atomic operations on one row a role, a read, and a feed of
-hints.
+"""What a store must do: atomic operations on one row per role, reads, and a feed of hints.
 
-A store is driven from one asyncio loop. Swaps (`claim`, `renew`, `release`) never raise for
-trouble: they answer with a `Failure` that says whether the request may have been applied (rule 8 in
-`coord/core/election.py`). Reads raise `StoreUnavailable` or `StoreRefused`. Every call is bounded
-by its `timeout` (seconds), connecting included, and a swap that was given up must not leave a
-connection behind on which its late answer could be taken for another's.
+A store is driven from one asyncio loop. Swaps (`claim`, `renew`, `release`) do not raise when the
+database fails: they return a `Failure` that says whether the request may have been applied (rule 8
+in `coord/core/election.py`). Reads raise `StoreUnavailable` or `StoreRefused`. Every call takes at
+most `timeout` seconds, the time to connect included. After a swap that timed out, its connection is
+not used again, since the late answer could be taken for the answer to another request.
 
-`coord.testing.StoreContract` is the suite that a store must pass.
+A store may also keep announcements (`HasAnnouncements`) and service records (`HasRecords`), send a
+request before anybody awaits it (`Immediate`), and apply many swaps in one query (`Bulk`).
+
+`coord.testing.StoreContract` is the test suite that a store must pass.
 """
 
 from __future__ import annotations
@@ -25,196 +27,260 @@ from coord.core.records import Record, RecordWithRemaining
 
 @runtime_checkable
 class Store(Protocol):
-    """One place where leases are kept. All times are in seconds."""
+    """A database table with one lease per role. All times are in seconds."""
 
     @property
     def url(self) -> str:
-        """The URL it was made from, with any password taken out."""
+        """The URL of the store, without its password."""
 
     @property
     def max_clock_skew(self) -> float | None:
-        """How far the store's clock may be off, for takeover by that clock; None switches it off
-        (rule 4)."""
+        """How far the store's clock may be off, in seconds.
+
+        A candidate takes a lease over without watching it once the lease expired more than this
+        long ago by the store's clock (rule 4). None: the store's clock is never used.
+        """
 
     async def open(self, timeout: float) -> None:
-        """Reach the store and see that it is usable. Raises `StoreUnavailable`, `NotSetUp` or
-        `AccessDenied`."""
+        """Connect, and check that the store can be used.
+
+        Raises:
+            StoreUnavailable: The store did not answer in time.
+            NotSetUp: The tables are missing or not safe to use.
+            AccessDenied: The store denies access.
+        """
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
-        """One query. Applied or not, the answer carries the row as it stands after it."""
+        """Apply one claim, in one query.
+
+        Returns:
+            The answer with the row as it is afterwards, whether the claim was applied or not.
+        """
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
-        """One query for all of them (each for another role); the results are in the order of the
-        requests.
+        """Apply renewals of different roles, in one query.
 
-        What the row says of its holder (`info`, `since`) may be missing in the answer to one that
-        was applied."""
+        Returns:
+            The results in the order of `renewals`. The row of an applied renewal may lack `info`
+            and `since`.
+        """
 
     async def release(self, release: Release, timeout: float) -> Result:
-        """One query."""
+        """Apply one release, in one query."""
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
-        """The rows of these roles that exist (None: of every role), as last committed, in any
-        order. One query."""
+        """Return the committed rows of `roles` (None: of every role) that exist, in one query.
+
+        Raises:
+            StoreUnavailable: The store did not answer in time.
+            StoreRefused: The store is not set up, denies access, or holds a row that is not a
+                lease.
+        """
 
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
-        """The terms that these roles' rows remember (None: of every role), newest first within a
-        role. One query.
+        """Return the terms in the history of `roles` (None: of every role), in one query.
 
-        They were written by the swaps themselves: see `coord/core/history.py`.
+        The terms of a role come newest first. The swaps themselves write them: see
+        `coord/core/history.py`. Raises as `read`.
         """
 
     def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
-        """Rows of these roles (None: of every role, those that appear later, too): first all that
-        exist, then each as it changes, as soon as possible.
+        """Yield the rows of `roles` that exist, then each row as soon as it changes.
 
-        Only a hint: may lose, repeat or anticipate writes. But what it shows of a row is of one
-        write, ttl included: a challenger may count a takeover from it. A feed that shows renewals
-        too spares challengers their queries. Ends by raising `StoreUnavailable`; never ends
-        otherwise until it is closed (`aclose`)."""
+        Rows are hints: a feed may lose, repeat or anticipate writes. But each row that it yields is
+        one that was written, ttl included, since a candidate may count a takeover from it. Renewals
+        may be left out.
+
+        Args:
+            roles: The roles to watch; None means every role, including those that appear later.
+
+        Raises:
+            StoreUnavailable: The feed broke. It does not end in any other way until it is closed
+                (`aclose`).
+        """
 
     async def close(self) -> None:
-        """Let go of everything. Never raises, and takes no longer than a second."""
+        """Free everything, within a second. It does not raise."""
 
     def abandon(self) -> None:
-        """In a forked child: forget every connection without touching it (rule 9)."""
+        """Forget every connection without using it, in a forked child (rule 9)."""
 
 
 @runtime_checkable
 class Immediate(Protocol):
-    """What a store may be able to do besides: send before anybody awaits. A handover does not wait
-    for tasks then."""
+    """A store that can send a request at once, so that a handover does not wait for tasks."""
 
     def begin(self, operation: Operation, timeout: float) -> Coroutine[Any, Any, Result] | None:
-        """Send a claim, a release or one renewal in this very turn of the loop. What is returned
-        must be awaited, and is its result, as of the method of that name; None: that cannot be done
-        now, and nothing was sent."""
+        """Send a claim, a release or one renewal before the caller returns to the event loop.
+
+        Returns:
+            A coroutine that must be awaited and returns the result; None if nothing was sent.
+        """
 
 
 @runtime_checkable
 class Bulk(Protocol):
-    """What a store may be able to do besides: many swaps as one. Thousands of roles are claimed and
-    given back in seconds then, whether a process starts, ends, or takes over from one that was
-    killed."""
+    """A store that can apply many swaps together.
 
-    async def swap_all(self, asked: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
-        """As `claim` and `release` for each (each for another role), in a few queries however many
-        they are; the results are in the order of the requests. Each row is swapped atomically, not
-        all of them together."""
+    A process then claims or releases thousands of roles in seconds.
+    """
 
+    async def swap_all(self, swaps: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
+        """Apply claims and releases of different roles, in a few queries for any number of them.
 
-# -- What the board asks of a store: notices are written, read, told and taken away, many at once in
-# one query. Nothing on the board ever decides who leads: the lease alone does. A board that is
-# empty, old, wrong or out of reach costs people a sight of who waits, and a leader a hint; never a
-# leadership. So writes need not survive a crash of the store, and one whose answer was lost may be
-# repeated blindly: the last one counts. All methods are bounded by `timeout` (seconds), connecting
-# included, and raise `StoreUnavailable` or `StoreRefused` (`NotSetUp` where an older coord set up
-# the store and there is no board yet). Each is one query.
-#
+        Each row is swapped atomically, but not all rows together.
+
+        Returns:
+            The results in the order of `swaps`, as `claim` and `release` return them.
+        """
 
 
 class Announcements(Protocol):
-    """The board of one store. A notice runs out by the store's own clock, and from then on is not
-    there."""
+    """The announcements in one store: which candidates wait, and what operators request.
+
+    They never decide who leads. If they are lost, old or out of reach, people do not see who waits,
+    and a leader misses a request; no leadership ends. So writes need not survive a crash of the
+    store, and a write whose answer was lost may be repeated. An announcement expires by the store's
+    clock. Each method is one query, takes at most `timeout` seconds, and raises `StoreUnavailable`
+    or `StoreRefused` (`NotSetUp` where there is no table for announcements).
+    """
 
     async def post(self, notices: Sequence[Announcement], timeout: float) -> Mapping[str, int]:
-        """Write these, each in place of what has its key. May take away a few that have run out, on
-        the way.
+        """Write announcements; each replaces the one with its key. May delete expired ones.
 
-        By role, how many candidates for it are on the board then (some may have run out; no more
-        than `MAX_COUNTED` are counted), for up to `MAX_COUNTED_ROLES` of the roles of which
-        candidates were posted."""
+        Returns:
+            How many candidates are announced for each role of a candidate in `notices`: for at most
+            `MAX_COUNTED_ROLES` roles, counted up to `MAX_COUNTED`. Expired ones may be included.
+        """
 
     async def withdraw(self, keys: Collection[str], timeout: float) -> None:
-        """Take away the notices with these keys, those that are there."""
+        """Delete the announcements with these keys, if they exist."""
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Announcement]:
-        """The notices about these roles (None: about every role), in any order."""
+        """Return the announcements about `roles` (None: about every role), in any order."""
 
     def watch(self) -> AsyncIterator[Announcement]:
-        """The urgent notices: first all that are there, then each when it is posted (anew, too), at
-        once.
+        """Yield the urgent announcements that exist, then each one when it is posted.
 
-        Several posts under one key may come as one. Ends by raising `StoreUnavailable` (open it
-        anew) or `StoreRefused`; never ends otherwise until it is closed (`aclose`)."""
+        Several posts under one key may arrive as one.
+
+        Raises:
+            StoreUnavailable: The feed broke.
+            StoreRefused: There are no announcements, or the store denies access. The feed does not
+                end in any other way until it is closed (`aclose`).
+        """
 
     async def purge(self, timeout: float) -> int:
-        """Delete all that have run out; how many. They are not seen either way: this is for the
-        space they take."""
+        """Delete the expired announcements, which nobody sees, to free their space.
 
-
-# -- What the service registry asks of a store: a handful of atomic operations on one record a
-# service. The record is the ancestor's own (`doublethink.ServiceRegistry`): `id`, `role`, `load`,
-# `ttl`, `host`, `pid`, `first_heartbeat`, `last_heartbeat`, and whatever else the service says. A
-# keeper adds nothing to it. Times are the store's, and so is every judgement of health: a record is
-# healthy while `store's now - last_heartbeat < ttl`. All methods raise `StoreUnavailable` or
-# `StoreRefused`, and are bounded by `timeout` (seconds), connecting included. Each is one query.
-#
+        Returns:
+            How many were deleted.
+        """
 
 
 class Records(Protocol):
-    """One table of service records."""
+    """One table of service records.
+
+    The record is that of `doublethink.ServiceRegistry`: `id`, `role`, `load`, `ttl`, `host`, `pid`,
+    `first_heartbeat`, `last_heartbeat`, and any other fields of the service. A store adds none.
+    Times are the store's, and the store judges health: a record is healthy while
+    `now - last_heartbeat < ttl`. Each method is one query, takes at most `timeout` seconds, and
+    raises `StoreUnavailable` or `StoreRefused`.
+    """
 
     async def register(
         self, record: Mapping[str, Any], nonce: str, timeout: float
     ) -> Record | None:
-        """Write the record, there or not, with `last_heartbeat` = now, and return it as stored.
+        """Write a record, whether it exists or not, with `last_heartbeat` = now.
 
-        `first_heartbeat` is that of the record that was there, else the given one, else now. None
-        when a `remove` with this `nonce` came first: this is a duplicate that the network delivered
-        late."""
+        `first_heartbeat` is that of the existing record, otherwise the given one, otherwise now.
+
+        Returns:
+            The record as stored; None if a `remove` with this `nonce` came first, so that this is a
+            duplicate that arrived late.
+        """
 
     async def refresh(self, record: Mapping[str, Any], timeout: float) -> Record | None:
-        """The same, but only where the record exists; None where it does not. A late duplicate
-        revives nothing."""
+        """Write a record as `register` does, if it exists. A late duplicate restores nothing.
+
+        Returns:
+            The record as stored; None if it does not exist.
+        """
 
     async def remove(self, key: str | int, nonce: str | None, timeout: float) -> bool:
-        """Delete the record; whether there was one.
+        """Delete a record.
 
-        With a `nonce` it leaves a mark that refuses a registration with that nonce, should one
-        still be under way, and that `purge` takes away later. Lookups do not see the mark."""
+        Args:
+            key: The id of the record.
+            nonce: The nonce of a registration that may still arrive. The store keeps a tombstone
+                that refuses it; lookups do not return the tombstone, and `purge` deletes it later.
+                None: keep no tombstone.
+            timeout: Seconds that the query may take.
+
+        Returns:
+            Whether the record existed.
+        """
 
     async def least_loaded(self, role: str, timeout: float) -> Record | None:
-        """The healthy record of that role with the lowest load."""
+        """Return the healthy record of `role` with the lowest load; None if there is none."""
 
     async def sample(self, role: str, count: int, timeout: float) -> list[Record]:
-        """At most `count` healthy records of that role, drawn at random."""
+        """Return at most `count` healthy records of `role`, drawn at random."""
 
     async def healthy(
         self, role: str | None, timeout: float, *, key: str | None = None
     ) -> list[Record]:
-        """All the healthy records, of a role or of every role, in any order; with `key` only that
-        id's."""
+        """Return the healthy records of `role` (None: of every role), in any order.
+
+        With `key`, return only the record with that id.
+        """
 
     async def list_all(self, role: str | None, timeout: float) -> list[RecordWithRemaining]:
-        """The records of a role, or of every role, that can be judged, healthy or not."""
+        """Return the records of `role` (None: of every role), healthy or not.
+
+        Malformed records are left out.
+        """
 
     async def purge(self, ttls: float, timeout: float) -> int:
-        """Delete the records that have been silent for more than `ttls` of their own ttls; how
-        many."""
+        """Delete the records without a heartbeat for more than `ttls` of their own ttls.
+
+        Returns:
+            How many were deleted.
+        """
 
     async def malformed(self, timeout: float) -> list[Record]:
-        """The records that have a problem (`coord.core.records.problems`)."""
+        """Return the malformed records (`coord.core.records.problems`)."""
 
     async def publish(self, record: Mapping[str, Any], remaining: float, timeout: float) -> bool:
-        """Write a leader's record, which runs out in `remaining` seconds, under its role as the id.
+        """Write the record of a leader, which expires in `remaining` seconds, under its role as id.
 
-        Not over a living record that is not a published leader, nor over one with a higher `token`.
-        Whether it was."""
+        It does not replace the healthy record of a service, nor that of a leader with a higher
+        `token`.
+
+        Returns:
+            Whether it was written.
+        """
 
     async def withdraw(self, role: str, token: int, timeout: float) -> bool:
-        """Delete the published leader of that role, if it is of this `token` or a lower one."""
+        """Delete the record of a leader of `role` with this `token` or a lower one.
+
+        Returns:
+            Whether it was deleted.
+        """
 
     def watch(self, role: str) -> AsyncIterator[None]:
-        """A hint at once, and whenever a record of that role comes or goes; not for heartbeats.
+        """Yield at once, and whenever a record of `role` appears or disappears.
 
-        Hints may be lost or repeated. Ends by raising `StoreUnavailable` or when it is closed.
+        These are hints, which may be lost or repeated. Heartbeats yield nothing.
+
+        Raises:
+            StoreUnavailable: The feed broke. It does not end in any other way until it is closed.
         """
 
 
 @runtime_checkable
 class HasAnnouncements(Protocol):
-    """A store that keeps announcements, too: candidates are listed, and leaders hear requests."""
+    """A store with announcements: candidates are listed, and leaders receive requests."""
 
     def announcements(self) -> Announcements:
         """Return the announcements of this store. Makes no connection."""
@@ -222,13 +288,11 @@ class HasAnnouncements(Protocol):
 
 @runtime_checkable
 class HasRecords(Protocol):
-    """A store that keeps service records, too."""
+    """A store with service records."""
 
     def records(self, table: str) -> Records:
         """Return the service records in `table`. Makes no connection."""
 
-
-# -- What operators need of a backend: `coord init` and `coord doctor`.
 
 Level = Literal["ok", "warn", "error"]
 
@@ -238,10 +302,10 @@ class Finding:
     """One thing that `coord doctor` checked.
 
     Attributes:
-        level: How bad it is.
+        level: "ok", "warn" or "error".
         what: What was checked.
-        detail: What was found.
-        advice: What to do; "" if nothing is to be done.
+        detail: What the check showed.
+        advice: What to do; "" if there is nothing to do.
     """
 
     level: Level
@@ -251,8 +315,10 @@ class Finding:
 
 
 class Admin(Protocol):
-    """Sets up and checks the database behind one URL. Each backend brings its own
-    (`admin(url)`)."""
+    """Sets up and checks the database of one URL: `coord init` and `coord doctor`.
+
+    The function `admin(url)` of a backend returns it.
+    """
 
     def exists(self) -> bool:
         """Return whether the database exists, so that looking at it does not create it."""
@@ -261,12 +327,12 @@ class Admin(Protocol):
         """Create what is missing; safe to repeat.
 
         Args:
-            options: What the command line was given, by the name of the option; None where it was
-            not given.
+            options: The values of the command line's options, by their names; None for an option
+                that was not given.
             timeout: Seconds that it may take.
 
         Returns:
-            A line for each thing that was done, for people.
+            A line of text for each change.
 
         Raises:
             BadArgument: The backend does not know an option that was given.
@@ -275,8 +341,11 @@ class Admin(Protocol):
         """
 
     async def check(self, timeout: float) -> Sequence[Finding]:
-        """Check the database, and say how to fix what is wrong."""
+        """Check the database, and return what is wrong with it and how to fix that."""
 
     async def raise_token_floor(self, floor: int, roles: Sequence[str], timeout: float) -> int:
-        """Make every later token greater than `floor`, for all roles and for `roles`; how many rows
-        it changed."""
+        """Make every later token greater than `floor`, for all roles that exist and for `roles`.
+
+        Returns:
+            How many rows changed.
+        """

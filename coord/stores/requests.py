@@ -1,5 +1,4 @@
-"""Putting what candidates ask to a store: one by one, or many as one. Never raises for a store's
-trouble."""
+"""Sending requests to a store: alone, in a batch, or at once. A failing store never raises here."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ T = TypeVar("T")
 
 
 async def within_timeout(work: Awaitable[T], timeout: float) -> T | Failure:
-    """What the store answers. A store bounds itself; this second bound is for one that does not."""
+    """Return what the store answers. The limit here is for stores that exceed their timeout."""
     try:
         return await within(work, timeout + 0.1)
     except asyncio.TimeoutError:
@@ -30,13 +29,13 @@ async def within_timeout(work: Awaitable[T], timeout: float) -> T | Failure:
 
 
 async def send(store: Store, operation: Operation, timeout: float) -> Result:
-    """What came of a claim, a release or a look."""
+    """Send a claim, a release or a read, and return its result."""
     if isinstance(operation, Claim):
         return await within_timeout(store.claim(operation, timeout), timeout)
     if isinstance(operation, Release):
         return await within_timeout(store.release(operation, timeout), timeout)
     assert isinstance(operation, Read)
-    return (await _look(store, [operation], timeout))[0]
+    return (await _read(store, [operation], timeout))[0]
 
 
 def announcements_of(store: Store) -> Announcements:
@@ -66,15 +65,20 @@ def records_of(store: Store, table: str) -> Records:
 async def send_all(
     store: Store, operations: Sequence[Batchable], timeout: float
 ) -> Sequence[Result]:
-    """What came of each; they are for different roles, and the store is one that can
-    (`protocol.Bulk`)."""
-    swaps = [one for one in operations if not isinstance(one, Read)]
-    looks = [one for one in operations if isinstance(one, Read)]
-    swapped, looked = await asyncio.gather(
-        _swap(store, swaps, timeout), _look(store, looks, timeout)
+    """Send requests about different roles together to a store that can (`protocol.Bulk`).
+
+    Returns:
+        The results in the order of `operations`.
+    """
+    swaps = [operation for operation in operations if not isinstance(operation, Read)]
+    reads = [operation for operation in operations if isinstance(operation, Read)]
+    swap_results, read_results = await asyncio.gather(
+        _swap(store, swaps, timeout), _read(store, reads, timeout)
     )
-    found, seen = iter(swapped), iter(looked)
-    return [next(seen if isinstance(one, Read) else found) for one in operations]
+    next_swap, next_read = iter(swap_results), iter(read_results)
+    return [
+        next(next_read if isinstance(operation, Read) else next_swap) for operation in operations
+    ]
 
 
 async def _swap(store: Store, swaps: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
@@ -85,63 +89,56 @@ async def _swap(store: Store, swaps: Sequence[Claim | Release], timeout: float) 
     return [results] * len(swaps) if isinstance(results, Failure) else results
 
 
-async def _look(store: Store, looks: Sequence[Read], timeout: float) -> Sequence[Result]:
-    if not looks:
+async def _read(store: Store, reads: Sequence[Read], timeout: float) -> Sequence[Result]:
+    if not reads:
         return []
-    until = asyncio.get_running_loop().time() + timeout
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
     try:
-        rows = await within_timeout(store.read([one.role for one in looks], timeout), timeout)
+        rows = await within_timeout(store.read([read.role for read in reads], timeout), timeout)
     except (StoreUnavailable, StoreRefused) as err:
-        if (
-            type(err) is StoreRefused and len(looks) > 1
-        ):  # for one row, perhaps: that stops no other
-            left = max(until - asyncio.get_running_loop().time(), 0.001)
-            return [
-                one
-                for (one,) in await asyncio.gather(*(_look(store, [look], left) for look in looks))
-            ]
+        if type(err) is StoreRefused and len(reads) > 1:
+            # Perhaps one malformed row was refused. It must not stop the reads of other roles.
+            left = max(deadline - loop.time(), 0.001)
+            results = await asyncio.gather(*(_read(store, [read], left) for read in reads))
+            return [result for (result,) in results]
         rows = Failure(unknown=False, detail=str(err), permanent=isinstance(err, StoreRefused))
     if isinstance(rows, Failure):
-        return [rows] * len(looks)
-    found = {row.role: row for row in rows}
-    return [Answer(False, found.get(one.role) or Lease(one.role)) for one in looks]
+        return [rows] * len(reads)
+    leases = {row.role: row for row in rows}
+    return [Answer(False, leases.get(read.role) or Lease(read.role)) for read in reads]
 
-
-# -- Putting to the store what the core wants put: before anybody awaits it where the store can, and
-# never raising.
 
 PendingResult = Union[Coroutine[Any, Any, Result], None]
-"""What is to be awaited for the answer to something that was sent; None: it was not."""
+"""A coroutine that returns the result of a request which was sent; None if it was not sent."""
 
 MAX_IMMEDIATE = 16
-"""Requests of a coordinator that are under way together besides those which wait in turn."""
+"""Requests of a session that are sent at once and under way together."""
 
 
 class ImmediateRequests:
-    """Sends before anybody awaits, where the store can (`stores.protocol.Prompt`). `heard` is told
-    of each result."""
+    """Sends requests before anybody awaits them, where the store can (`protocol.Immediate`)."""
 
-    def __init__(self, heard: Callable[[Result], None]) -> None:
-        self._heard = heard
+    def __init__(self, on_result: Callable[[Result], None]) -> None:
+        """Create it; `on_result` is called with each result."""
+        self._on_result = on_result
         self.under_way = 0
 
-    def begin(self, store: object, operation: Operation, timeout: float) -> PendingResult:
-        """What is to be awaited then; None: it cannot be sent now."""
-        _begin: Callable[[Operation, float], PendingResult] | None = getattr(store, "begin", None)
-        sent = (
-            None
-            if _begin is None or self.under_way >= MAX_IMMEDIATE
-            else _begin(operation, timeout)
-        )
-        if sent is None:
+    def send(self, store: object, operation: Operation, timeout: float) -> PendingResult:
+        """Send a request now, and return what to await; None if it cannot be sent now."""
+        begin: Callable[[Operation, float], PendingResult] | None = getattr(store, "begin", None)
+        if begin is None or self.under_way >= MAX_IMMEDIATE:
+            return None
+        pending = begin(operation, timeout)
+        if pending is None:
             return None
         self.under_way += 1
-        return self._answer(sent, timeout)
+        return self._result(pending, timeout)
 
-    async def _answer(self, sent: Coroutine[Any, Any, Result], timeout: float) -> Result:
+    async def _result(self, pending: Coroutine[Any, Any, Result], timeout: float) -> Result:
         try:
-            result = await within_timeout(sent, timeout)
+            result = await within_timeout(pending, timeout)
         finally:
             self.under_way -= 1
-        self._heard(result)
+        self._on_result(result)
         return result

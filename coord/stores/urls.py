@@ -1,4 +1,4 @@
-"""Which store a URL means.
+"""URLs of stores, and the backends that open them.
 
 This is the only module that knows the backends. Each backend is a module with two functions,
 `open_url(url)` and `admin(url)`, and is imported when a URL names it. A package outside of coord
@@ -55,7 +55,7 @@ def resolve(url: str | None = None) -> str:
 
 
 def open_url(url: str) -> Store:
-    """Return the store that `url` means. It opens nothing.
+    """Return the store of `url`. It does not connect.
 
     Raises:
         BadArgument: No backend knows the URL. The message contains no password.
@@ -65,7 +65,7 @@ def open_url(url: str) -> Store:
 
 
 def open_admin(url: str) -> Admin:
-    """Return the administration of the store that `url` means. It opens nothing.
+    """Return the administration of the store of `url`. It does not connect.
 
     Raises:
         BadArgument: No backend knows the URL. The message contains no password.

@@ -15,10 +15,10 @@ from coord.core.operations import Answer, Claim, Failure, Operation, Read, Relea
 from coord.errors import AccessDenied, StoreUnavailable
 from coord.stores import batching
 from coord.stores.batching import (
-    FEWEST,
-    FIRST,
+    INITIAL_BATCH_SIZE,
+    MAX_BATCH_SIZE,
     MAX_CONCURRENT_BATCHES,
-    MOST,
+    MIN_BATCH_SIZE,
     Batchable,
     SwapBatcher,
 )
@@ -152,25 +152,31 @@ def test_batches_grow_while_the_store_is_quick_and_shrink_when_it_is_not() -> No
 
         for _ in range(5):
             await full()
-        assert sizes == [2 * FIRST, 4 * FIRST, MOST, MOST, MOST]
+        assert sizes == [
+            2 * INITIAL_BATCH_SIZE,
+            4 * INITIAL_BATCH_SIZE,
+            MAX_BATCH_SIZE,
+            MAX_BATCH_SIZE,
+            MAX_BATCH_SIZE,
+        ]
         takes(0.2)  # neither
         await full()
         takes(0.3)
         for _ in range(7):
             await full()
         assert sizes[5:] == [
-            MOST,
-            MOST // 2,
-            MOST // 4,
-            MOST // 8,
-            MOST // 16,
-            FEWEST,
-            FEWEST,
-            FEWEST,
+            MAX_BATCH_SIZE,
+            MAX_BATCH_SIZE // 2,
+            MAX_BATCH_SIZE // 4,
+            MAX_BATCH_SIZE // 8,
+            MAX_BATCH_SIZE // 16,
+            MIN_BATCH_SIZE,
+            MIN_BATCH_SIZE,
+            MIN_BATCH_SIZE,
         ]
         takes(0.0)
         await store.ask("lone", 0.4)
-        assert store.batches._size == FEWEST  # it was no full one that was quick
+        assert store.batches._size == MIN_BATCH_SIZE  # it was no full one that was quick
 
     asyncio.run(main())
 
@@ -260,8 +266,8 @@ class CanTogether(MemoryStore):
         self.trouble: Exception | None = None
         self.hangs = False
 
-    async def swap_all(self, asked: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
-        self.sizes.append(len(asked))
+    async def swap_all(self, swaps: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
+        self.sizes.append(len(swaps))
         if self.hangs:
             await asyncio.sleep(3600)
         await asyncio.sleep(0.01)
@@ -270,7 +276,7 @@ class CanTogether(MemoryStore):
             await (
                 alone.claim(one, timeout) if isinstance(one, Claim) else alone.release(one, timeout)
             )
-            for one in asked
+            for one in swaps
         ]
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
@@ -335,7 +341,7 @@ def test_many_roles_are_had_and_given_back_in_few_queries() -> None:
             assert await soon(lambda: all(lead.is_leader for lead in leads))
             assert sum(store.sizes) == 1000 - batching.MAX_SINGLE_REQUESTS
             assert len(store.sizes) <= 8
-            assert max(store.sizes) >= FIRST
+            assert max(store.sizes) >= INITIAL_BATCH_SIZE
             store.sizes.clear()
             await asyncio.gather(*(lead.stop() for lead in leads))
             assert all(row.vacant for row in await store.read(None, 5))

@@ -64,11 +64,11 @@ class Stuck(CanTogether):
             await asyncio.sleep(3600)
         return await super().claim(claim, timeout)
 
-    async def swap_all(self, asked: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
-        if self.stuck and any(isinstance(one, Claim) for one in asked):
-            self.sizes.append(len(asked))
+    async def swap_all(self, swaps: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
+        if self.stuck and any(isinstance(one, Claim) for one in swaps):
+            self.sizes.append(len(swaps))
             await asyncio.sleep(3600)
-        return await super().swap_all(asked, timeout)
+        return await super().swap_all(swaps, timeout)
 
 
 async def busy(c: AsyncCoordinator, store: Stuck) -> None:

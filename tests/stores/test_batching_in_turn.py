@@ -13,7 +13,7 @@ from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Failure, Renew, Result
 from coord.election import session
 from coord.runtime.timers import LightSemaphore
-from coord.stores.batching import MANY, RenewalBatcher
+from coord.stores.batching import WAIT_FROM_SIZE, RenewalBatcher
 from coord.stores.memory.store import MemoryStore
 from tests.support.waits import soon
 
@@ -118,7 +118,7 @@ def test_each_renewal_gives_up_in_its_own_time() -> None:
         store.go.set()
         assert isinstance(await asyncio.wait_for(patient, 2), Answer)
         await asyncio.sleep(0.01)
-        assert store.renewals._late is None  # nobody waits any more
+        assert not store.renewals._deadlines._waiting
 
     asyncio.run(main())
 
@@ -202,7 +202,9 @@ def test_a_loop_that_ends_leaves_nothing_to_the_next(company: bool) -> None:
     async def first() -> None:
         if company:  # what follows waits for more
             store.go.set()
-            await asyncio.gather(*(store.ask(f"r{number}", 5.0) for number in range(MANY)))
+            await asyncio.gather(
+                *(store.ask(f"r{number}", 5.0) for number in range(WAIT_FROM_SIZE))
+            )
         timeout = (
             5.0 if company else 0.1
         )  # which makes it wait for long enough, or sets an early timer

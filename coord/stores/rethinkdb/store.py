@@ -141,9 +141,9 @@ class RethinkDBStore:
             return answer and self._renew_one(operation, timeout, answer)
         return None
 
-    async def swap_all(self, asked: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
+    async def swap_all(self, swaps: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
         """Claim and release many roles at once; see `coord.stores.protocol.Bulk`."""
-        parts = bulk.parts(asked)
+        parts = bulk.parts(swaps)
         answers = await asyncio.gather(
             *(self._swap_part(kind, members, timeout) for kind, members in parts)
         )
@@ -152,7 +152,7 @@ class RethinkDBStore:
             for (_, members), part_results in zip(parts, answers, strict=True)
             for swap, result in zip(members, part_results, strict=True)
         }
-        return [results[swap.role] for swap in asked]
+        return [results[swap.role] for swap in swaps]
 
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
         """Return the terms that the rows of these roles remember; None means every role."""
