@@ -106,7 +106,7 @@ def raw_sqlite(path: str, roles: int) -> tuple[Callable[[], None], Callable[[], 
     db.execute("PRAGMA synchronous=FULL")
     db.execute(
         "CREATE TABLE l (role TEXT NOT NULL PRIMARY KEY, holder TEXT, token INT, beat INT, ttl REAL, renewed_at REAL, "
-        "runs_out REAL, boot_id TEXT, info TEXT)"
+        "runs_out REAL, clock TEXT, info TEXT)"
     )
     names = [f"role-{number}" for number in range(roles)]
     db.executemany(
@@ -131,7 +131,7 @@ def raw_sqlite(path: str, roles: int) -> tuple[Callable[[], None], Callable[[], 
             if row[1] == "me" and row[2] == 1
         ]
         db.executemany(
-            "UPDATE l SET holder = ?, beat = ?, ttl = ?, renewed_at = ?, runs_out = ?, boot_id = ? WHERE role = ?",
+            "UPDATE l SET holder = ?, beat = ?, ttl = ?, renewed_at = ?, runs_out = ?, clock = ? WHERE role = ?",
             values,
         )
         db.execute("COMMIT")

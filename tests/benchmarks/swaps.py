@@ -90,14 +90,14 @@ class RawSQLite:
         self.db.execute(f"PRAGMA synchronous={synchronous}")
         self.db.execute(
             "CREATE TABLE l (role TEXT PRIMARY KEY, holder TEXT, token INT, beat INT, ttl REAL, renewed_at REAL, "
-            "runs_out REAL, boot_id TEXT, info TEXT, history TEXT)"
+            "runs_out REAL, clock TEXT, info TEXT, history TEXT)"
         )
         self.db.execute(
             "INSERT INTO l VALUES ('bench', 'me', 1, 1, 30, 0, 0, 'b', '{}', ?)", (self.HISTORY,)
         )
 
     def _row(
-        self, columns: str = "role, holder, token, beat, ttl, renewed_at, runs_out, boot_id, info"
+        self, columns: str = "role, holder, token, beat, ttl, renewed_at, runs_out, clock, info"
     ) -> Any:
         self.db.execute("BEGIN IMMEDIATE")
         return self.db.execute(f"SELECT {columns} FROM l WHERE role = ?", ("bench",)).fetchone()
@@ -117,7 +117,7 @@ class RawSQLite:
             "bench",
         )
         self.db.execute(
-            "UPDATE l SET holder=?, token=?, beat=?, ttl=?, renewed_at=?, runs_out=?, boot_id=?, info=?, history=? "
+            "UPDATE l SET holder=?, token=?, beat=?, ttl=?, renewed_at=?, runs_out=?, clock=?, info=?, history=? "
             "WHERE role=?",
             values,
         )
@@ -127,7 +127,7 @@ class RawSQLite:
         self._row()
         values = ("me", number, 30.0, time.time(), clock.total_seconds() + 30, "b", "bench")
         self.db.execute(
-            "UPDATE l SET holder=?, beat=?, ttl=?, renewed_at=?, runs_out=?, boot_id=? WHERE role=?",
+            "UPDATE l SET holder=?, beat=?, ttl=?, renewed_at=?, runs_out=?, clock=? WHERE role=?",
             values,
         )
         self.db.execute("COMMIT")

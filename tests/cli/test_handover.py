@@ -187,7 +187,7 @@ def test_services_of_before_a_reboot_are_stale_by_the_wall_clock(runs: Runs) -> 
             c.services.heartbeat({"id": name, "role": "proxy", "ttl": 60, "load": 1})
         with closing(sqlite3.connect(runs.url.removeprefix("sqlite://"))) as db, db:
             db.execute(
-                "UPDATE coord_records_services SET boot_id = 'another', beat_at = beat_at + 1e6"
+                "UPDATE coord_records_services SET clock = 'another', beat_at = beat_at + 1e6"
             )
             db.execute(
                 "UPDATE coord_records_services SET last_heartbeat = last_heartbeat - 1000 WHERE id = '\"old\"'"

@@ -68,7 +68,8 @@ def test_doctor_on_a_healthy_file(runs: Runs) -> None:
     status, found = findings(runs)
     assert status == 0
     assert {what: one["level"] for what, one in found.items()} == dict.fromkeys(
-        ("boot id", "clock", "file", "journal", "synchronous", "content", "write"), "ok"
+        ("lease clock", "clock", "file", "restart", "journal", "synchronous", "content", "write"),
+        "ok",
     )
     assert found["journal"]["detail"] == "wal"
     status, out, _ = runs.answer("doctor", "--url", runs.url)

@@ -308,7 +308,8 @@ def test_the_stores_clock_decides(tmp_path: Path) -> None:
     clock = StoreClock(lambda: Clock.total, lambda: Clock.wall, "this boot")
     store = SQLiteStore(str(tmp_path / "coord.db"), clock=clock)
     after = SQLiteStore(
-        str(tmp_path / "coord.db"), clock=StoreClock(lambda: 0.0, lambda: 0.0, "the next boot")
+        str(tmp_path / "coord.db"),
+        clock=StoreClock(lambda: 0.0, lambda: Clock.wall, "the next boot"),
     )
 
     async def body(board: Announcements, again: Announcements) -> None:
@@ -327,8 +328,14 @@ def test_the_stores_clock_decides(tmp_path: Path) -> None:
         await body(memory.announcements(), memory.announcements())
         await body(store.announcements(), store.announcements())
         reborn = after.announcements()
+        # The machine has restarted, or this is another clock: the wall clock decides.
+        (one,) = await reborn.read(None, WITHIN)
+        assert one.remaining == 10.0
+        Clock.wall -= 6  # posted in the future: the wall clock says nothing
         assert await reborn.read(None, WITHIN) == []
-        await reborn.post([notice("new")], WITHIN)  # sweeps what is of another boot
+        Clock.wall += 16
+        assert await reborn.read(None, WITHIN) == []
+        await reborn.post([notice("new")], WITHIN)  # deletes what has expired
         assert await reborn.purge(WITHIN) == 0
         await store.close()
         await after.close()

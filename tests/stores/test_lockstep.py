@@ -38,7 +38,7 @@ def in_lockstep(
     clock = ManualClock()
     machine.clock, machine.loop = clock, asyncio.new_event_loop()
     machine.tested = kind(
-        str(path / "coord.db"), clock=StoreClock(total=clock, wall=clock, boot="manual")
+        str(path / "coord.db"), clock=StoreClock(total=clock, wall=clock, name="manual")
     )
     try:
         run_state_machine_as_test(

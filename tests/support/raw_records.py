@@ -42,7 +42,7 @@ def write(
         if isinstance(age, float):
             times = (clock.wall() - age, clock.total() - age)
         columns = [row.get(name) for name in ("role", "load", "ttl")]
-        values = (json.dumps(key), *columns, *times, clock.boot, json.dumps(fields))
+        values = (json.dumps(key), *columns, *times, clock.name, json.dumps(fields))
         registry.portal.call(
             lambda: records._write(lambda conn: records._sql(conn, PUT, *values), 5)
         )
@@ -64,7 +64,7 @@ def write_many(registry: ServiceRegistry, role: str, count: int) -> None:
         clock = records._clock
         body = json.dumps({"host": "h", "pid": 1})
         rows = [
-            (json.dumps(name), role, load, 6000, clock.wall(), clock.total(), clock.boot, body)
+            (json.dumps(name), role, load, 6000, clock.wall(), clock.total(), clock.name, body)
             for name, load in names
         ]
         statement = PUT.format(table=records._table)

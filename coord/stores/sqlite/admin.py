@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GUARDED = "the guard of a SQLite file is always on: it rejects deletes and decreasing tokens"
 RAISE = "UPDATE coord_leases SET token = ? WHERE token < ?"
 CREATE_VACANT = """INSERT INTO coord_leases
-    (role, token, beat, ttl, renewed_at, runs_out, boot_id, info)
+    (role, token, beat, ttl, renewed_at, runs_out, clock, info)
     VALUES (?, ?, 0, 0, 0, 0, '', '{}') ON CONFLICT (role) DO NOTHING"""
 
 

@@ -18,28 +18,32 @@ from coord.core.announcements import (
     encode_body,
 )
 from coord.core.validation import is_number
-from coord.runtime.clock import StoreClock
+from coord.runtime.clock import WALL_SKEW
 from coord.stores.sqlite import schema
 from coord.stores.sqlite.connection import Connection
 from coord.stores.sqlite.database import Database
 from coord.stores.sqlite.feed import Feed
+from coord.stores.sqlite.lease_clock import LeaseClock
 from coord.stores.sqlite.worker import Job
 
 Row = tuple[Any, ...]
 
-SELECT = """SELECT key, role, kind, body, ttl, urgent, posted_at, runs_out, boot_id
+SELECT = """SELECT key, role, kind, body, ttl, urgent, posted_at, runs_out, clock
     FROM coord_announcements"""
 PUT = """INSERT OR REPLACE INTO coord_announcements
-    (key, role, kind, body, ttl, urgent, posted_at, runs_out, boot_id)
+    (key, role, kind, body, ttl, urgent, posted_at, runs_out, clock)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 DELETE = "DELETE FROM coord_announcements WHERE key = ?"
 COUNT = """SELECT count(*) FROM
     (SELECT 1 FROM coord_announcements WHERE role = ? AND kind = ? LIMIT ?)"""
-# A row with another boot id was written before the machine restarted, so it has expired.
-DELETE_EXPIRED = "DELETE FROM coord_announcements WHERE boot_id <> ? OR runs_out <= ?"
+# A row whose clock has another name was written before the machine restarted, or by a process that
+# reads another clock. The wall clock decides about it, because a wrong decision costs a hint only.
+EXPIRED = f"""CASE clock WHEN :clock THEN runs_out <= :now
+    ELSE posted_at NOT BETWEEN :wall - ttl AND :wall + {WALL_SKEW} END"""
+DELETE_EXPIRED = f"DELETE FROM coord_announcements WHERE {EXPIRED}"  # noqa: S608 # constants
 # Every post deletes a few, so that nobody has to call `purge`.
-DELETE_SOME_EXPIRED = """DELETE FROM coord_announcements WHERE key IN
-    (SELECT key FROM coord_announcements WHERE boot_id <> ? OR runs_out <= ? LIMIT 100)"""
+DELETE_SOME_EXPIRED = f"""DELETE FROM coord_announcements WHERE key IN
+    (SELECT key FROM coord_announcements WHERE {EXPIRED} LIMIT 100)"""  # noqa: S608 # constants
 
 
 class SQLiteAnnouncements:
@@ -55,10 +59,11 @@ class SQLiteAnnouncements:
         """
 
         def work(conn: sqlite3.Connection) -> dict[str, int]:
-            now, wall, boot = self._clock.total(), self._clock.wall(), self._clock.boot
-            conn.execute(DELETE_SOME_EXPIRED, (boot, now))
+            times = _times(self._clock)
+            now, wall, name = times["now"], times["wall"], times["clock"]
+            conn.execute(DELETE_SOME_EXPIRED, times)
             rows = [
-                (key, role, kind, body, ttl, urgent, wall, now + ttl, boot)
+                (key, role, kind, body, ttl, urgent, wall, now + ttl, name)
                 for key, role, kind, body, ttl, urgent in columns
             ]
             conn.executemany(PUT, rows)
@@ -107,8 +112,7 @@ class SQLiteAnnouncements:
         """Delete all expired announcements, and return how many they were."""
 
         def work(conn: sqlite3.Connection) -> int:
-            parameters = (self._clock.boot, self._clock.total())
-            return conn.execute(DELETE_EXPIRED, parameters).rowcount
+            return conn.execute(DELETE_EXPIRED, _times(self._clock)).rowcount
 
         return await self._database.write(work, timeout)
 
@@ -120,7 +124,7 @@ class UrgentFeed(Feed[Announcement]):
     # look as often as the feed of a candidate that waits for a lease.
     poll_interval = 0.1
 
-    def __init__(self, connection: Connection, clock: StoreClock) -> None:
+    def __init__(self, connection: Connection, clock: LeaseClock) -> None:
         super().__init__(connection, clock)
         self._known: dict[str, Row] = {}
 
@@ -132,11 +136,21 @@ class UrgentFeed(Feed[Announcement]):
         return {item.key: item for item in _unexpired(posted, self._clock)}
 
 
-def _unexpired(rows: Sequence[Row], clock: StoreClock) -> list[Announcement]:
-    now = clock.total()
-    announcements = (
-        decode_announcement(key, role, kind, body, ttl, urgent, posted_at, runs_out - now)
-        for key, role, kind, body, ttl, urgent, posted_at, runs_out, boot in rows
-        if boot == clock.boot and is_number(runs_out) and runs_out > now
-    )
-    return [item for item in announcements if item is not None]
+def _times(clock: LeaseClock) -> dict[str, Any]:
+    return {"now": clock.total(), "wall": clock.wall(), "clock": clock.name}
+
+
+def _unexpired(rows: Sequence[Row], clock: LeaseClock) -> list[Announcement]:
+    now, wall, name = clock.total(), clock.wall(), clock.name
+    result = []
+    for key, role, kind, body, ttl, urgent, posted_at, runs_out, row_clock in rows:
+        if not (is_number(runs_out) and is_number(posted_at) and is_number(ttl)):
+            continue
+        remaining = runs_out - now if row_clock == name else posted_at + ttl - wall
+        if row_clock != name and posted_at > wall + WALL_SKEW:
+            continue
+        if remaining > 0:
+            item = decode_announcement(key, role, kind, body, ttl, urgent, posted_at, remaining)
+            if item is not None:
+                result.append(item)
+    return result

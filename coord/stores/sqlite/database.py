@@ -15,11 +15,12 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
 from coord.errors import BadArgument, StoreRefused, StoreUnavailable
-from coord.runtime.clock import StoreClock, machine_clock
+from coord.runtime.clock import StoreClock
 from coord.stores.sqlite import schema
 from coord.stores.sqlite.connection import Connection, leak
 from coord.stores.sqlite.feed import Feed
 from coord.stores.sqlite.filesystems import MOUNTS
+from coord.stores.sqlite.lease_clock import LeaseClock
 from coord.stores.sqlite.url import IN_MEMORY
 from coord.stores.sqlite.worker import Job, LoopWaker, Stage, Worker
 
@@ -76,7 +77,7 @@ class Database:
             raise BadArgument("path", path, IN_MEMORY)
         self.path = os.path.abspath(path)
         self._local = local
-        self.clock = machine_clock() if clock is None else clock
+        self.clock = LeaseClock(self.path, clock)
         self._mounts = mounts
         self._worker: Worker | None = None
         self._waker: LoopWaker | None = None
@@ -194,6 +195,7 @@ class Database:
             worker, self._worker = self._worker, None
             for job in worker.stop():
                 job.abandon()
+        self.clock.close()
         if self._waker is not None and self._waker.loop is asyncio.get_running_loop():
             self._waker.close()
             self._waker = None
@@ -210,6 +212,7 @@ class Database:
             leak(feed)
         if self._waker is not None:
             self._waker.abandon()
+        self.clock.abandon()
         self._worker, self._waker, self._second_waker = None, None, None
         self._feeds, self._pid = set(), os.getpid()
 

@@ -15,6 +15,7 @@ from coord.errors import CoordError
 from coord.runtime import clock
 from coord.stores.protocol import Finding
 from coord.stores.sqlite import files, filesystems, schema
+from coord.stores.sqlite.lease_clock import LeaseClock
 
 MAX_BUSY = 1.0
 """Time in seconds that another process may lock the file before that is an error."""
@@ -49,6 +50,7 @@ def check(path: str, *, local: bool = False) -> Iterator[Finding]:
         )
         return
     yield _mode(path)
+    yield _restart(path)
     try:
         yield from _database(path)
     except CoordError as err:
@@ -63,16 +65,7 @@ def check(path: str, *, local: bool = False) -> Iterator[Finding]:
 
 
 def _clocks() -> Iterator[Finding]:
-    boot = clock.boot_id()
-    if boot:
-        yield Finding("ok", "boot id", boot)
-    else:
-        yield Finding(
-            "warn",
-            "boot id",
-            "this system has none: leases expire by the wall clock",
-            "do not set the clock forward by hand while leaders run",
-        )
+    yield _lease_clock()
     if clock.COUNTS_SUSPEND:
         yield Finding("ok", "clock", "the leader's clock counts suspend")
     else:
@@ -82,6 +75,47 @@ def _clocks() -> Iterator[Finding]:
             "no clock counts suspend: after a sleep a leader notices at its next renewal",
             "keep the machine from sleeping while it leads",
         )
+
+
+def _lease_clock() -> Finding:
+    """Return which clock decides for this process whether a lease has expired."""
+    what, judge = "lease clock", clock.machine_clock()
+    if judge.name == clock.WALL:
+        return Finding(
+            "warn",
+            what,
+            "the wall clock, because this system has no boot id",
+            "do not set the clock forward by hand while leaders run",
+        )
+    kernel = clock.kernel_clock()
+    if not kernel.boot_id:
+        return Finding(
+            "warn",
+            what,
+            f"none that other processes share: {kernel.problem}",
+            "this process waits for a whole ttl before it takes over from another process, and "
+            "others wait for it; show it the boot id of the kernel",
+        )
+    offset = kernel.total_offset
+    note = f", {offset:+g} s in this time namespace" if offset else ""
+    return Finding("ok", what, f"the kernel's CLOCK_BOOTTIME{note}, boot id {kernel.boot_id}")
+
+
+def _restart(path: str) -> Finding:
+    """Return whether a restart of the machine can be proven, so that leases expire at once."""
+    proof = LeaseClock(path)
+    try:
+        if proof.can_prove_restart():
+            detail = f"proven by a lock on {proof.lock_path}: leases then expire at once"
+            return Finding("ok", "restart", detail)
+    finally:
+        proof.close()
+    return Finding(
+        "warn",
+        "restart",
+        "cannot be proven: after a restart of the machine candidates wait for a whole ttl",
+        f"see the lease clock above, or let this user read {proof.lock_path}",
+    )
 
 
 def _mode(path: str) -> Finding:

@@ -17,10 +17,10 @@ from typing import Generic, TypeVar
 
 from coord.core.lease import Lease, Revision
 from coord.errors import CoordError, StoreUnavailable
-from coord.runtime.clock import StoreClock
 from coord.stores.sqlite import schema
 from coord.stores.sqlite.connection import Connection
 from coord.stores.sqlite.errors import Busy, FileReplaced, classify
+from coord.stores.sqlite.lease_clock import LeaseClock
 
 T = TypeVar("T")
 POLL_INTERVAL = 0.005
@@ -50,7 +50,7 @@ class Feed(Generic[T]):
 
     poll_interval = POLL_INTERVAL
 
-    def __init__(self, connection: Connection, clock: StoreClock) -> None:
+    def __init__(self, connection: Connection, clock: LeaseClock) -> None:
         self.stopped = False
         self.ended = False
         # The thread waits for this lock instead of sleeping; `stop` releases it.
@@ -177,7 +177,7 @@ class LeaseFeed(Feed[Lease]):
     """The leases of `roles` (None: of every role): first all, then each whose revision changed."""
 
     def __init__(
-        self, connection: Connection, clock: StoreClock, roles: Collection[str] | None
+        self, connection: Connection, clock: LeaseClock, roles: Collection[str] | None
     ) -> None:
         super().__init__(connection, clock)
         self._roles = None if roles is None else tuple(roles)
@@ -191,5 +191,5 @@ class LeaseFeed(Feed[Lease]):
             revision = Revision(row[1], row[2], row[3])
             if self._known.get(row[0]) != revision:
                 self._known[row[0]] = revision
-                changed[row[0]] = schema.decode_lease(row, now, self._clock.boot)
+                changed[row[0]] = schema.decode_lease(row, now, self._clock)
         return changed

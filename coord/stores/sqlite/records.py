@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from coord.core import records
 from coord.core.records import Record, RecordWithRemaining
 from coord.core.validation import is_number
+from coord.runtime.clock import UNKNOWN, is_known
 from coord.stores.sqlite.connection import Connection
 from coord.stores.sqlite.database import Database
 from coord.stores.sqlite.worker import Job
@@ -39,18 +40,22 @@ TABLE = """CREATE TABLE IF NOT EXISTS "{table}" (
     load,
     ttl, -- seconds
     last_heartbeat, -- wall time, seconds since 1970, for people
-    beat_at, -- the same on the machine's clock, within boot_id
-    boot_id TEXT,
+    beat_at, -- the same on the machine's clock
+    clock TEXT, -- the name of that clock
     body TEXT NOT NULL DEFAULT '{{}}' -- JSON: all the other fields
 )"""
 INDEX = 'CREATE INDEX IF NOT EXISTS "{table}_role" ON "{table}" (role)'
 PUT = """INSERT OR REPLACE INTO "{table}"
-    (id, role, load, ttl, last_heartbeat, beat_at, boot_id, body)
+    (id, role, load, ttl, last_heartbeat, beat_at, clock, body)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
-SELECT = 'SELECT id, role, load, ttl, last_heartbeat, beat_at, boot_id, body FROM "{table}"'
+SELECT = 'SELECT id, role, load, ttl, last_heartbeat, beat_at, clock, body FROM "{table}"'
 DELETE = 'DELETE FROM "{table}"'
 JUDGED = "typeof(ttl) IN ('integer', 'real') AND ttl > 0 AND typeof(beat_at) IN ('integer', 'real')"
-HEALTHY = f"{JUDGED} AND boot_id = :boot AND :now - beat_at < ttl"
+# A row whose clock has another name was written before the machine restarted, unless the name says
+# that it compares with no other: then the wall clock decides.
+HEALTHY = f"""{JUDGED} AND (CASE WHEN clock = :clock THEN :now - beat_at
+    WHEN clock LIKE '{UNKNOWN}%' OR :clock LIKE '{UNKNOWN}%' THEN :wall - last_heartbeat
+    END) < ttl"""
 BY_LOAD = "typeof(load) NOT IN ('integer', 'real'), load"
 
 
@@ -151,21 +156,21 @@ class SQLiteRecords:
         """Return the records of `role` (None: of every role), healthy or not."""
 
         def work(conn: sqlite3.Connection) -> list[RecordWithRemaining]:
-            now, wall, boot = self._clock.total(), self._clock.wall(), self._clock.boot
+            now, wall, name = self._clock.total(), self._clock.wall(), self._clock.name
             roles = [] if role is None else [role]
+
+            def silence(row: tuple[Any, ...]) -> float:
+                if row[6] == name:
+                    return float(now - row[5])
+                if is_number(row[4]) and not (is_known(row[6] or "") and is_known(name)):
+                    return float(wall - row[4])
+                return records.silence_by_wall_clock(row[3], row[4], wall)
+
             rows = self._sql(
                 conn, f"{SELECT} WHERE {JUDGED}{' AND role = ?' if roles else ''}", *roles
             )
             return [
-                RecordWithRemaining(
-                    record,
-                    row[3]
-                    - (
-                        now - row[5]
-                        if row[6] == boot
-                        else records.silence_by_wall_clock(row[3], row[4], wall)
-                    ),
-                )
+                RecordWithRemaining(record, row[3] - silence(row))
                 for row in rows
                 if (record := _record(row)) is not None and records.TOMBSTONE not in record
             ]
@@ -176,10 +181,10 @@ class SQLiteRecords:
         """Delete the records that were silent for more than `ttls` of their own ttls."""
 
         # Only the wall clock shows the age of a record that was written before a restart.
-        silent = "CASE boot_id WHEN ? THEN ? - beat_at ELSE ? - last_heartbeat END"
+        silent = "CASE clock WHEN ? THEN ? - beat_at ELSE ? - last_heartbeat END"
 
         def work(conn: sqlite3.Connection) -> int:
-            times = (self._clock.boot, self._clock.total(), self._clock.wall())
+            times = (self._clock.name, self._clock.total(), self._clock.wall())
             return self._sql(
                 conn, f"{DELETE} WHERE {JUDGED} AND {silent} > ttl * ?", *times, ttls
             ).rowcount
@@ -289,7 +294,8 @@ class SQLiteRecords:
     def _select(
         self, conn: sqlite3.Connection, where: str, **parameters: object
     ) -> Iterator[Record]:
-        times = {"now": self._clock.total(), "boot": self._clock.boot}
+        clock = self._clock
+        times = {"now": clock.total(), "wall": clock.wall(), "clock": clock.name}
         rows = conn.execute(
             f"{SELECT} WHERE {where}".format(table=self._table), {**times, **parameters}
         )
@@ -330,7 +336,7 @@ class SQLiteRecords:
             *columns,
             wall,
             self._clock.total() - ago,
-            self._clock.boot,
+            self._clock.name,
             records.encode_record(body),
         )
         self._sql(conn, PUT, *written)

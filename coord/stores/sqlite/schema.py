@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sqlite3
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from coord.core.history import MAX_TERMS, Entry, close_last
 from coord.core.lease import Lease
 from coord.errors import StoreRefused
+from coord.stores.sqlite.lease_clock import LeaseClock
 
 _SEPARATOR = ",\n"
 _LASTS = '"until":null,"reason":"","by":""}'
@@ -89,8 +89,8 @@ def _parse_terms(line: str) -> list[Any]:
 
 # -- The tables.
 
-VERSION = 3
-"""The number of this schema, in `PRAGMA user_version`. 1 and 2 were used before the first
+VERSION = 4
+"""The number of this schema, in `PRAGMA user_version`. 1 to 3 were used before the first
 release."""
 MAX_ROLES_PER_SELECT = 500
 """SQLite before 3.32 allows 999 parameters in a statement."""
@@ -106,8 +106,8 @@ TABLES = (
         beat INTEGER NOT NULL,
         ttl REAL NOT NULL,
         renewed_at REAL NOT NULL, -- wall time, for people
-        runs_out REAL NOT NULL, -- on the machine's clock, within boot_id
-        boot_id TEXT NOT NULL,
+        runs_out REAL NOT NULL, -- on the clock that the column clock names
+        clock TEXT NOT NULL, -- LeaseClock.stamp
         info TEXT NOT NULL, -- JSON
         since REAL NOT NULL DEFAULT 0, -- wall time, for people
         history TEXT NOT NULL DEFAULT '[]' -- JSON: coord/core/history.py
@@ -125,23 +125,23 @@ TABLES = (
         ttl REAL NOT NULL,
         urgent INTEGER NOT NULL,
         posted_at REAL NOT NULL, -- wall time, for people
-        runs_out REAL NOT NULL, -- on the machine's clock, within boot_id
-        boot_id TEXT NOT NULL
+        runs_out REAL NOT NULL, -- on the clock that the column clock names
+        clock TEXT NOT NULL -- its name
     )""",
     "CREATE INDEX IF NOT EXISTS coord_announcements_role ON coord_announcements (role)",
     """CREATE INDEX IF NOT EXISTS coord_announcements_urgent ON coord_announcements (key)
         WHERE urgent""",
 )
-SELECT = """SELECT role, holder, token, beat, ttl, renewed_at, runs_out, boot_id, info, since
+SELECT = """SELECT role, holder, token, beat, ttl, renewed_at, runs_out, clock, info, since
     FROM coord_leases"""
 PUT = """INSERT INTO coord_leases
-    (holder, token, beat, ttl, renewed_at, runs_out, boot_id, info, since, history, role)
+    (holder, token, beat, ttl, renewed_at, runs_out, clock, info, since, history, role)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (role) DO UPDATE SET
     holder = excluded.holder, token = excluded.token, beat = excluded.beat, ttl = excluded.ttl,
-    renewed_at = excluded.renewed_at, runs_out = excluded.runs_out, boot_id = excluded.boot_id,
+    renewed_at = excluded.renewed_at, runs_out = excluded.runs_out, clock = excluded.clock,
     info = excluded.info, since = excluded.since, history = excluded.history"""
 RENEW = """UPDATE coord_leases
-    SET holder = ?, beat = ?, ttl = ?, renewed_at = ?, runs_out = ?, boot_id = ? WHERE role = ?"""
+    SET holder = ?, beat = ?, ttl = ?, renewed_at = ?, runs_out = ?, clock = ? WHERE role = ?"""
 SET_INFO = "UPDATE coord_leases SET info = ? WHERE role = ?"
 SELECT_ROW = SELECT.replace("since", "since, history") + " WHERE role = ?"
 SELECT_HISTORY = "SELECT role, history FROM coord_leases"
@@ -241,21 +241,20 @@ def select_roles(conn: sqlite3.Connection, query: str, roles: Collection[str] | 
     return rows
 
 
-def decode_lease(row: Row, now: float, boot: str) -> Lease:
+def decode_lease(row: Row, now: float, clock: LeaseClock) -> Lease:
     """Return the lease in a row.
 
     Args:
         row: A row of `SELECT`.
-        now: The time in seconds on the machine's clock.
-        boot: The boot id for which `now` is valid.
+        now: The time in seconds on `clock`.
+        clock: The clock that tells how long the lease lasts.
 
     Raises:
         StoreRefused: The row holds values that coord does not write.
     """
-    role, holder, token, beat, ttl, renewed_at, runs_out, row_boot, info, since = row
+    role, holder, token, beat, ttl, renewed_at, runs_out, stamp, info, since = row
     try:
-        # A row with another boot id was written before the machine restarted.
-        remaining = runs_out - now if row_boot == boot else -math.inf
+        remaining = clock.remaining(stamp, runs_out, ttl, now)
         decoded = json.loads(info) if info != "{}" else {}
         # SQLite accepts a text in these columns, and the rules calculate with them.
         _ = runs_out - renewed_at - ttl - beat
@@ -268,7 +267,7 @@ def decode_lease(row: Row, now: float, boot: str) -> Lease:
     return Lease(role, holder, token, beat, ttl, renewed_at, remaining, valid_info, since)
 
 
-def row_values(lease: Lease, now: float, boot: str, history: str) -> tuple[object, ...]:
+def row_values(lease: Lease, now: float, stamp: str, history: str) -> tuple[object, ...]:
     """Return the parameters of `PUT`, which writes the whole row."""
     return (
         lease.holder,
@@ -277,7 +276,7 @@ def row_values(lease: Lease, now: float, boot: str, history: str) -> tuple[objec
         lease.ttl,
         lease.renewed_at,
         now + lease.remaining,
-        boot,
+        stamp,
         encode_info(lease.info),
         lease.since,
         history,
@@ -285,7 +284,7 @@ def row_values(lease: Lease, now: float, boot: str, history: str) -> tuple[objec
     )
 
 
-def renewal_values(lease: Lease, now: float, boot: str) -> tuple[object, ...]:
+def renewal_values(lease: Lease, now: float, stamp: str) -> tuple[object, ...]:
     """Return the parameters of `RENEW`, which writes what a renewal changes."""
     return (
         lease.holder,
@@ -293,7 +292,7 @@ def renewal_values(lease: Lease, now: float, boot: str) -> tuple[object, ...]:
         lease.ttl,
         lease.renewed_at,
         now + lease.remaining,
-        boot,
+        stamp,
         lease.role,
     )
 
@@ -306,12 +305,14 @@ def select_histories(
     return [(role, History(text)) for role, text in rows]
 
 
-def read_row(conn: sqlite3.Connection, role: str, now: float, boot: str) -> tuple[Lease, History]:
+def read_row(
+    conn: sqlite3.Connection, role: str, now: float, clock: LeaseClock
+) -> tuple[Lease, History]:
     """Return the lease of a role and its history; empty ones if there is no row."""
     row = conn.execute(SELECT_ROW, (role,)).fetchone()
     if row is None:
         return Lease(role), History()
-    return decode_lease(row[:-1], now, boot), History(row[-1])
+    return decode_lease(row[:-1], now, clock), History(row[-1])
 
 
 def encode_info(info: Mapping[str, Any]) -> str:

@@ -64,7 +64,7 @@ class SQLiteStore:
         self.database = Database(path, local=local, clock=clock, mounts=mounts)
         self.path = self.database.path
         self.url = url_of(self.path, local=local) if url is None else url
-        self.max_clock_skew: float | None = self.database.clock.skew
+        self.max_clock_skew: float | None = self.database.clock.store_clock.skew
         self._announcements: SQLiteAnnouncements | None = None
         self._records: dict[str, SQLiteRecords] = {}
 

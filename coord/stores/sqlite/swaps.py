@@ -20,10 +20,10 @@ from coord.core.history import PastTerm, parse
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.errors import StoreRefused
-from coord.runtime.clock import StoreClock
 from coord.stores.sqlite import schema
 from coord.stores.sqlite.connection import Connection
 from coord.stores.sqlite.errors import classify
+from coord.stores.sqlite.lease_clock import LeaseClock
 from coord.stores.sqlite.worker import BUSY_RETRY_DELAY, Job
 
 STATEMENT_SIZES = (4, 16, 64, 256)
@@ -41,16 +41,16 @@ _NOBODY = (None,) * 5
 # The conditions keep a ttl or a time from decreasing: `renew` handles such a row.
 _ONE = """UPDATE coord_leases SET beat = ?, renewed_at = ?, runs_out = ? + ttl
     WHERE role = ? AND holder = ? AND token = ? AND beat < ? AND ttl = ?
-    AND renewed_at <= ? AND runs_out <= ? + ttl AND boot_id = ?"""
+    AND renewed_at <= ? AND runs_out <= ? + ttl AND clock = ?"""
 _MANY = """UPDATE coord_leases SET beat = new.column4, renewed_at = ?, runs_out = ? + ttl
     FROM (VALUES (?)) AS new
     WHERE role = new.column1 AND holder = new.column2 AND token = new.column3
     AND beat < new.column4 AND ttl = new.column5
-    AND renewed_at <= ? AND runs_out <= ? + ttl AND boot_id = ?"""
+    AND renewed_at <= ? AND runs_out <= ? + ttl AND clock = ?"""
 
 
 def renew_many(
-    job: Job[Any], connection: Connection, clock: StoreClock, renewals: Sequence[Renew]
+    job: Job[Any], connection: Connection, clock: LeaseClock, renewals: Sequence[Renew]
 ) -> list[Result]:
     """Renew leases in one transaction; each renewal is for another role.
 
@@ -60,7 +60,7 @@ def renew_many(
     if AVAILABLE and all(renewal.info is None for renewal in renewals):
         conn = connection.begin(synced=False)
         now, wall = clock.total(), clock.wall()
-        if _renew_unread(conn, renewals, now, wall, clock.boot) == len(renewals):
+        if _renew_unread(conn, renewals, now, wall, clock.stamp()) == len(renewals):
             results: list[Result] = [
                 Answer(True, lease) for lease in swaps.unchanged_but_renewed(renewals, wall)
             ]
@@ -71,13 +71,13 @@ def renew_many(
 
 
 def _renew_unread(
-    conn: sqlite3.Connection, renewals: Sequence[Renew], now: float, wall: float, boot: str
+    conn: sqlite3.Connection, renewals: Sequence[Renew], now: float, wall: float, stamp: str
 ) -> int:
     """Renew the rows that are as their holders left them, and return how many they were."""
     if len(renewals) == 1:
         (only,) = renewals
         identity = (only.role, only.holder, only.token, only.beat, only.ttl)
-        return conn.execute(_ONE, (only.beat, wall, now, *identity, wall, now, boot)).rowcount
+        return conn.execute(_ONE, (only.beat, wall, now, *identity, wall, now, stamp)).rowcount
     count = 0
     for start in range(0, len(renewals), STATEMENT_SIZES[-1]):
         part = renewals[start : start + STATEMENT_SIZES[-1]]
@@ -92,7 +92,7 @@ def _renew_unread(
                 renewal.ttl,
             )
         parameters += _NOBODY * (size - len(part))
-        parameters += (wall, now, boot)
+        parameters += (wall, now, stamp)
         count += conn.execute(_update_statement(size), parameters).rowcount
     return count
 
@@ -102,7 +102,7 @@ def _update_statement(size: int) -> str:
     return _MANY.replace("(?)", ",".join(["(?,?,?,?,?)"] * size))
 
 
-def swap(job: Job[Any], connection: Connection, clock: StoreClock, operation: Swap) -> Answer:
+def swap(job: Job[Any], connection: Connection, clock: LeaseClock, operation: Swap) -> Answer:
     """Apply one claim or release, and write the whole row with its history.
 
     Raises:
@@ -111,7 +111,7 @@ def swap(job: Job[Any], connection: Connection, clock: StoreClock, operation: Sw
     conn = connection.begin(synced=isinstance(operation, Claim))
     # The clock is read only now: while this thread waited for the lock, time passed and others
     # wrote.
-    answer = _apply(conn, operation, clock.total(), clock.wall(), clock.boot)
+    answer = _apply(conn, operation, clock.total(), clock.wall(), clock)
     if answer.applied:
         job.commit(connection)
     else:
@@ -120,7 +120,7 @@ def swap(job: Job[Any], connection: Connection, clock: StoreClock, operation: Sw
 
 
 def swap_all(
-    job: Job[Any], connection: Connection, clock: StoreClock, operations: Sequence[Swap]
+    job: Job[Any], connection: Connection, clock: LeaseClock, operations: Sequence[Swap]
 ) -> list[Result]:
     """Apply claims and releases in one transaction.
 
@@ -129,14 +129,14 @@ def swap_all(
     applied.
     """
     conn = connection.begin(synced=any(isinstance(item, Claim) for item in operations))
-    now, wall, boot = clock.total(), clock.wall(), clock.boot
+    now, wall = clock.total(), clock.wall()
     results: list[Result] = []
     deadline = time.monotonic() + MAX_TRANSACTION
     for operation in operations:
         if results and time.monotonic() >= deadline:
             break
         try:
-            results.append(_apply(conn, operation, now, wall, boot))
+            results.append(_apply(conn, operation, now, wall, clock))
         except StoreRefused as err:
             results.append(_permanent(err))
         except sqlite3.IntegrityError as err:
@@ -151,8 +151,10 @@ def swap_all(
     return results
 
 
-def _apply(conn: sqlite3.Connection, operation: Swap, now: float, wall: float, boot: str) -> Answer:
-    lease, history = schema.read_row(conn, operation.role, now, boot)
+def _apply(
+    conn: sqlite3.Connection, operation: Swap, now: float, wall: float, clock: LeaseClock
+) -> Answer:
+    lease, history = schema.read_row(conn, operation.role, now, clock)
     after = (
         swaps.claim(lease, operation, wall)
         if isinstance(operation, Claim)
@@ -163,21 +165,21 @@ def _apply(conn: sqlite3.Connection, operation: Swap, now: float, wall: float, b
     history.close(*term_history.end_of_term(lease, operation, wall))
     if isinstance(operation, Claim):
         history.begin(term_history.new_entry(operation, after.token, wall))
-    conn.execute(schema.PUT, schema.row_values(after, now, boot, history.text()))
+    conn.execute(schema.PUT, schema.row_values(after, now, clock.stamp(), history.text()))
     return Answer(True, after)
 
 
 def renew(
-    job: Job[Any], connection: Connection, clock: StoreClock, renewals: Sequence[Renew]
+    job: Job[Any], connection: Connection, clock: LeaseClock, renewals: Sequence[Renew]
 ) -> list[Result]:
     """Read the rows, apply each renewal to its row, and write what changed.
 
     A damaged row is refused, and does not keep the others from being renewed.
     """
     conn = connection.begin(synced=False)
-    now, wall, boot = clock.total(), clock.wall(), clock.boot
+    now, wall, stamp = clock.total(), clock.wall(), clock.stamp()
     rows = schema.select_leases(conn, [renewal.role for renewal in renewals])
-    leases = {row[0]: _decode(row, now, boot) for row in rows}
+    leases = {row[0]: _decode(row, now, clock) for row in rows}
     results: list[Result] = []
     changed: dict[str, Lease] = {}
     new_infos: dict[str, str] = {}
@@ -198,7 +200,7 @@ def renew(
         conn.execute("ROLLBACK")
         return results
     conn.executemany(
-        schema.RENEW, [schema.renewal_values(after, now, boot) for after in changed.values()]
+        schema.RENEW, [schema.renewal_values(after, now, stamp) for after in changed.values()]
     )
     if new_infos:
         conn.executemany(schema.SET_INFO, [(info, role) for role, info in new_infos.items()])
@@ -206,9 +208,9 @@ def renew(
     return results
 
 
-def _decode(row: schema.Row, now: float, boot: str) -> Lease | Failure:
+def _decode(row: schema.Row, now: float, clock: LeaseClock) -> Lease | Failure:
     try:
-        return schema.decode_lease(row, now, boot)
+        return schema.decode_lease(row, now, clock)
     except StoreRefused as err:
         return _permanent(err)
 
@@ -217,13 +219,13 @@ def _permanent(err: Exception) -> Failure:
     return Failure(unknown=False, detail=str(err), permanent=True)
 
 
-def read(connection: Connection, clock: StoreClock, roles: Collection[str] | None) -> list[Lease]:
+def read(connection: Connection, clock: LeaseClock, roles: Collection[str] | None) -> list[Lease]:
     """Return the leases of these roles (None: of every role), as last committed."""
     conn = connection.sqlite()
     connection.check_file()
     rows = schema.select_leases(conn, roles)
     now = clock.total()
-    return [schema.decode_lease(row, now, clock.boot) for row in rows]
+    return [schema.decode_lease(row, now, clock) for row in rows]
 
 
 def history(connection: Connection, roles: Collection[str] | None) -> list[PastTerm]:

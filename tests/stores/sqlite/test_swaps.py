@@ -16,6 +16,7 @@ import pytest
 
 from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.stores.sqlite import SQLiteStore, StoreClock, swaps
+from coord.stores.sqlite.lease_clock import LeaseClock
 from tests.stores.lockstep import ManualClock
 
 
@@ -121,7 +122,9 @@ def test_a_clock_that_steps_back_shortens_nothing(tmp_path: Path, count: int) ->
     total, wall = ManualClock(), ManualClock()
 
     async def body(store: SQLiteStore) -> None:
-        store.database.clock = StoreClock(total=total, wall=wall, boot="manual")
+        store.database.clock = LeaseClock(
+            store.path, StoreClock(total=total, wall=wall, name="manual")
+        )
         renewals = await held(store, count)
         for clock in (total, wall):
             clock.now -= 10
