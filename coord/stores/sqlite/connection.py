@@ -24,10 +24,13 @@ from typing import Protocol
 
 from coord.errors import StoreRefused
 from coord.stores.sqlite import schema
-from coord.stores.sqlite.errors import FileReplaced, classify_os
+from coord.stores.sqlite.errors import FileReplaced
 from coord.stores.sqlite.files import prepare
 from coord.stores.sqlite.filesystems import MOUNTS
+from coord.stores.sqlite.identity import Files, look, refuse_second_log
 
+MISSING = (0, 0)
+"""What no existing file equals."""
 FORK_WAIT = 1.0
 """Maximum time in seconds that a fork waits for threads inside SQLite; their disk may be slow."""
 
@@ -45,6 +48,7 @@ class _State:
         self.forks_running = 0
         self.inside: set[Closable] = set()
         self.open: set[Closable] = set()
+        self.replacements = 0
 
 
 _state = _State()
@@ -77,6 +81,15 @@ def leave(user: Closable) -> None:
         _state.inside.discard(user)
         if _state.forks_running and not _state.inside:
             _state.changed.notify_all()
+
+
+def replacements() -> int:
+    """Return how often a connection of this process has found that its files were replaced.
+
+    Whenever the number changes, every connection should check its own files: none can be opened
+    again before all that use the old files are closed.
+    """
+    return _state.replacements
 
 
 def leak(thing: object) -> None:
@@ -123,6 +136,7 @@ class Connection:
     Attributes:
         path: Absolute path of the file.
         times_opened: How often the connection was opened. It tells a feed that it has a new one.
+        files: The files that it has open, and the size of the log at the last check.
     """
 
     def __init__(self, path: str, mounts: str = MOUNTS, *, local: bool = False) -> None:
@@ -130,7 +144,8 @@ class Connection:
         self.times_opened = 0
         self._conn: sqlite3.Connection | None = None
         self._synced = False
-        self._file: tuple[int, int] = (0, 0)
+        self._real = path
+        self.files = Files(None, None, None)
 
     def __enter__(self) -> Connection:
         enter(self)
@@ -153,13 +168,24 @@ class Connection:
         """
         if self._conn is None:
             prepare(self.path, self._mounts, local=self._local)
-            before = self._identity()
+            self._real = os.path.realpath(self.path)
+            before = look(self.path, self._real)
+            self._refuse_old_files(before)
+            refuse_second_log(self.path, before)
             self._conn, self._synced = schema.connect(self.path), True
-            self._file = before
-            self.times_opened += 1
             _state.open.add(self)
-            self.check_file()
+            self.times_opened += 1
+            self.files = look(self.path, self._real)
+            # What was missing before was created by SQLite just now, here or in another process.
+            after = self.files
+            wal, shm = before.wal or after.wal or MISSING, before.shm or after.shm or MISSING
+            Files(before.main, wal, shm).check(after, self.path)
         return self._conn
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has the file open."""
+        return self._conn is not None
 
     def begin(self, *, synced: bool) -> sqlite3.Connection:
         """Begin a transaction that writes, and return the connection.
@@ -181,21 +207,35 @@ class Connection:
         return conn
 
     def check_file(self) -> None:
-        """Raise `FileReplaced` if the file was deleted or replaced since it was opened.
+        """Raise `FileReplaced` if the database, its log or its index was deleted or replaced.
 
-        Other processes would elect a second leader in the new file.
+        Other processes would elect a second leader with the new files.
         """
-        if self._identity() != self._file:
-            raise FileReplaced(f"{self.path}: was deleted or replaced while it was open")
-
-    def _identity(self) -> tuple[int, int]:
+        now = look(self.path, self._real)
         try:
-            stat = os.stat(self.path)
-        except FileNotFoundError:
-            return (0, -1)
-        except OSError as err:
-            raise classify_os(err, self.path) from None
-        return stat.st_dev, stat.st_ino
+            self.files.check(now, self.path)
+        except FileReplaced:
+            _state.replacements += 1
+            raise
+        self.files = now
+
+    def close_if_replaced(self) -> None:
+        """Close if the files were replaced, so that others can open the new ones."""
+        if self.is_open:
+            try:
+                self.check_file()
+            except FileReplaced:
+                self.close()
+
+    def _refuse_old_files(self, now: Files) -> None:
+        """Raise `FileReplaced` if a connection of this process has the database with an old log.
+
+        SQLite would use the new log with the old index, because it shares the index among all
+        connections of a process.
+        """
+        for other in tuple(_state.open):
+            if isinstance(other, Connection) and other.files.main == now.main:
+                other.files.check(now, self.path)
 
     def roll_back(self) -> None:
         """End the transaction, if there is one. If even that fails, close: closing rolls back."""

@@ -15,6 +15,8 @@ from coord.errors import CoordError
 from coord.runtime import clock
 from coord.stores.protocol import Finding
 from coord.stores.sqlite import files, filesystems, schema
+from coord.stores.sqlite.connection import Connection
+from coord.stores.sqlite.errors import Busy, classify
 from coord.stores.sqlite.lease_clock import LeaseClock
 
 MAX_BUSY = 1.0
@@ -52,7 +54,7 @@ def check(path: str, *, local: bool = False) -> Iterator[Finding]:
     yield _mode(path)
     yield _restart(path)
     try:
-        yield from _database(path)
+        yield from _database(path, local)
     except CoordError as err:
         yield Finding("error", "database", str(err), "give coord a file of its own")
     except sqlite3.Error as err:
@@ -127,48 +129,53 @@ def _mode(path: str) -> Finding:
     return Finding("ok", "file", f"{path} (mode {mode:03o}, {kind or 'file system unknown'})")
 
 
-def _database(path: str) -> Iterator[Finding]:
-    connection = _connect(path)
-    if connection is None:
-        advice = f"find the process that locks it: fuser {path}"
-        yield Finding(
-            "error", "lock", f"{path} has been locked by another process for {MAX_BUSY:g} s", advice
-        )
-        return
-    try:
-        (journal,) = connection.execute("PRAGMA journal_mode").fetchone()
-        yield Finding("ok" if journal == "wal" else "error", "journal", journal)
-        (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
-        durable = synchronous >= 2
-        yield Finding(
-            "ok" if durable else "error",
-            "synchronous",
-            "full" if durable else f"level {synchronous}",
-        )
-        (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        advice = "stop all users, and restore the file from a copy, or delete it"
-        yield (
-            Finding("ok", "content", "sound")
-            if sound == "ok"
-            else Finding("error", "content", sound, advice)
-        )
-        yield _write(connection, path)
-    finally:
-        connection.close()
+def _database(path: str, local: bool) -> Iterator[Finding]:
+    connection = Connection(path, local=local)
+    with connection:
+        try:
+            conn = _connect(connection)
+            (journal,) = conn.execute("PRAGMA journal_mode").fetchone()
+            yield Finding("ok" if journal == "wal" else "error", "journal", journal)
+            (synchronous,) = conn.execute("PRAGMA synchronous").fetchone()
+            durable = synchronous >= 2
+            yield Finding(
+                "ok" if durable else "error",
+                "synchronous",
+                "full" if durable else f"level {synchronous}",
+            )
+            (sound,) = conn.execute("PRAGMA quick_check(1)").fetchone()
+            advice = "stop all users, and restore the file from a copy, or delete it"
+            yield (
+                Finding("ok", "content", "sound")
+                if sound == "ok"
+                else Finding("error", "content", sound, advice)
+            )
+            yield _write(conn, path)
+        except Busy as err:
+            advice = f"find the processes that use it: fuser {path}"
+            yield Finding("error", "lock", f"not usable for {MAX_BUSY:g} s: {err}", advice)
+        finally:
+            connection.close()
 
 
-def _connect(path: str) -> sqlite3.Connection | None:
-    """Connect as the store does; return None if the file stays locked."""
+def _connect(connection: Connection) -> sqlite3.Connection:
+    """Connect as the store does, and try again for a moment while the file is locked."""
     until = time.monotonic() + MAX_BUSY
     while True:
         try:
-            return schema.connect(path)
-        except sqlite3.OperationalError as err:
-            if "locked" not in str(err) and "busy" not in str(err):
-                raise
+            return _open(connection)
+        except Busy:
             if time.monotonic() > until:
-                return None
+                raise
             time.sleep(RETRY_DELAY)
+
+
+def _open(connection: Connection) -> sqlite3.Connection:
+    try:
+        return connection.sqlite()
+    except sqlite3.Error as err:
+        error = classify(err, connection.path)
+        raise (error if isinstance(error, Busy) else err) from None
 
 
 def _write(connection: sqlite3.Connection, path: str) -> Finding:

@@ -10,11 +10,24 @@ from coord.errors import AccessDenied, CoordError, StoreRefused, StoreUnavailabl
 
 
 class Busy(StoreUnavailable):
-    """Another connection has the lock: try again within the time that is left."""
+    """Another connection has the lock: try again within the time that is left.
+
+    Attributes:
+        pause: Minimum and maximum time in seconds until the next try. It is random, so that many
+            processes do not try at the same moments.
+    """
+
+    pause = (0.0005, 0.004)
 
 
 class FileReplaced(Busy):
-    """The file at the path is not the one that is open: try again with the current one."""
+    """The files at the path are not those that are open: try again with the current ones."""
+
+
+class LogRemoved(Busy):
+    """Other processes use a log or an index that was removed: wait until they have closed it."""
+
+    pause = (0.005, 0.02)  # each try opens the database
 
 
 class CommitUnknown(StoreUnavailable):

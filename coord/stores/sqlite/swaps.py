@@ -22,9 +22,9 @@ from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.errors import StoreRefused
 from coord.stores.sqlite import schema
 from coord.stores.sqlite.connection import Connection
-from coord.stores.sqlite.errors import classify
+from coord.stores.sqlite.errors import Busy, classify
 from coord.stores.sqlite.lease_clock import LeaseClock
-from coord.stores.sqlite.worker import BUSY_RETRY_DELAY, Job
+from coord.stores.sqlite.worker import Job
 
 STATEMENT_SIZES = (4, 16, 64, 256)
 """Rows for one UPDATE. There are few sizes so that SQLite soon has all statements prepared; a batch
@@ -147,7 +147,7 @@ def swap_all(
     else:
         conn.execute("ROLLBACK")
     if len(results) < len(operations):
-        time.sleep(BUSY_RETRY_DELAY[1])  # who waits for the lock tries once within this time
+        time.sleep(Busy.pause[1])  # who waits for the lock tries once within this time
     return results
 
 

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from coord.errors import StoreRefused, StoreUnavailable
+from coord.errors import CoordError, StoreRefused, StoreUnavailable
 from coord.runtime.timers import DeadlineTimer
 from coord.stores.sqlite.connection import Connection
 from coord.stores.sqlite.errors import BUSY, Abandoned, Busy, CommitUnknown, classify, code
@@ -116,9 +116,9 @@ class LoopWaker:
 
 
 T = TypeVar("T")
-BUSY_RETRY_DELAY = (0.0005, 0.004)
-"""Minimum and maximum time in seconds between two tries while another connection has the lock. It
-is random, so that many processes do not try at the same moments."""
+IDLE_CHECK_INTERVAL = 2.0
+"""Time in seconds between two checks of the files of a connection that has nothing to do. While it
+has a log open that somebody has removed, no process can open the database."""
 ANSWER_MARGIN = 0.02
 """Time in seconds by which the thread gives up before its caller does, so that the caller gets the
 reason."""
@@ -226,7 +226,7 @@ class Job(Generic[T]):
                     return self._attempt(connection)
             except Busy as err:
                 busy = err
-                pause = random.uniform(*BUSY_RETRY_DELAY)  # noqa: S311 # no secret
+                pause = random.uniform(*err.pause)  # noqa: S311 # no secret
                 if time.monotonic() + pause >= self.work_deadline:
                     raise
                 time.sleep(pause)
@@ -300,7 +300,15 @@ class Worker:
 
     @staticmethod
     def _run(connection: Connection, jobs: queue.SimpleQueue[Job[Any] | None]) -> None:
-        while (job := jobs.get()) is not None:
+        while True:
+            try:
+                job = jobs.get(timeout=IDLE_CHECK_INTERVAL if connection.is_open else None)
+            except queue.Empty:
+                with contextlib.suppress(CoordError), connection:
+                    connection.close_if_replaced()
+                continue
+            if job is None:
+                break
             job.run(connection)
             del job
         # A child that was forked at the wrong moment may not use SQLite.

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from coord.core.operations import Answer, Claim, Release
-from coord.stores.sqlite import SQLiteStore
+from coord.stores.sqlite import SQLiteStore, schema
 
 
 @pytest.fixture
@@ -74,7 +74,12 @@ def test_no_two_processes_get_one_token(path: str) -> None:
     assert sum(bool(tokens) for tokens, _ in results) > 1
 
 
-def test_many_make_the_file_at_once(path: str) -> None:
+@pytest.mark.parametrize("exists", [False, True])
+def test_many_open_the_file_at_once(path: str, exists: bool) -> None:
+    """None of them may create the log while another has the file open, and all have to."""
+    if exists:
+        schema.connect(path).close()
+        assert not Path(path + "-wal").exists()
     code = """
         import asyncio, sys
         from coord.stores.sqlite import SQLiteStore

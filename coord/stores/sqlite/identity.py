@@ -1,0 +1,125 @@
+"""Whether all processes that use a SQLite file use the same log.
+
+A database in WAL mode consists of three files: the database, the log (`-wal`) and the index of the
+log (`-shm`). A connection opens each of them once. If somebody removes the log or the index, old
+connections continue with the removed files, and a new connection would create new ones: two groups
+of processes, each with a leader of its own and with the same tokens.
+
+Two checks prevent that. Before each commit a connection looks whether the names still lead to the
+files that it has open. And no connection creates a log or an index while another process has the
+database open: a connection in WAL mode keeps a shared lock on the database as long as it lives
+(`pagerUseWal` in SQLite's pager.c). The connection that closes last moves the removed log into the
+database, so nothing is lost, and then new connections are possible.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import NamedTuple
+
+from coord.stores.sqlite import locks
+from coord.stores.sqlite.errors import BUSY, FileReplaced, LogRemoved, classify_os, code
+
+Number = tuple[int, int]
+"""The device and the inode of a file."""
+
+
+class Files(NamedTuple):
+    """The files behind the names of one database; None for a file that does not exist.
+
+    Attributes:
+        main: The database.
+        wal: The write-ahead log.
+        shm: The index of the log, which is shared memory.
+        wal_size: The size of the log in bytes; it tells nothing about the identity.
+    """
+
+    main: Number | None
+    wal: Number | None
+    shm: Number | None
+    wal_size: int = 0
+
+    def check(self, now: Files, path: str) -> None:
+        """Raise `FileReplaced` if `now` are other files than these."""
+        if now[:3] == self[:3]:
+            return
+        if now.main != self.main:
+            raise FileReplaced(f"{path} was deleted or replaced while it was open")
+        name = f"{path}-wal" if now.wal != self.wal else f"{path}-shm"
+        raise FileReplaced(
+            f"{name} was deleted or replaced while {path} was open; delete it only when no process "
+            "uses the database"
+        )
+
+
+def look(path: str, real: str) -> Files:
+    """Return the files that the names lead to now.
+
+    Args:
+        path: The path of the database.
+        real: The same without symbolic links. SQLite keeps the log and the index beside it.
+
+    Raises:
+        CoordError: The file system does not answer.
+    """
+    try:
+        main, wal, shm = _stat(path), _stat(f"{real}-wal"), _stat(f"{real}-shm")
+    except OSError as err:
+        raise classify_os(err, path) from None
+    return Files(
+        main and (main.st_dev, main.st_ino),
+        wal and (wal.st_dev, wal.st_ino),
+        shm and (shm.st_dev, shm.st_ino),
+        wal.st_size if wal else 0,
+    )
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        return None
+
+
+def refuse_second_log(path: str, files: Files) -> None:
+    """Raise `LogRemoved` if a process uses the database with another log than a new connection.
+
+    Several processes that open a new file at the same time may get this error for a moment, and
+    try again.
+
+    Args:
+        path: The path of the database.
+        files: Its files as they are now.
+
+    Raises:
+        LogRemoved: A process uses a log that was removed.
+        sqlite3.Error: SQLite cannot open the file.
+    """
+    if files.wal is not None and files.shm is not None:
+        removed = locks.users_of_another_index(files.main, files.shm)
+    else:
+        removed = os.path.getsize(path) > 0 and _in_use(path)
+    if removed:
+        raise LogRemoved(
+            f"cannot use {path}: its log ({path}-wal) or the index of the log ({path}-shm) was "
+            "deleted while other processes had the database open. Processes of coord notice that "
+            f"within seconds and close it; if others do not (see fuser {path}), end them"
+        )
+
+
+def _in_use(path: str) -> bool:
+    """Return whether another connection, of any process, has the database open."""
+    conn = sqlite3.connect(path, timeout=0, isolation_level=None)
+    try:
+        # In this mode the first read needs an exclusive lock on a database in WAL mode, and SQLite
+        # creates no index.
+        conn.execute("PRAGMA locking_mode=EXCLUSIVE")
+        conn.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as err:
+        if code(err) == BUSY:
+            return True
+        raise
+    finally:
+        conn.close()
+    return False

@@ -1,0 +1,252 @@
+"""Logs that are deleted or replaced while processes use the database."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from coord.core.operations import Answer, Claim, Release, Renew, Result
+from coord.stores.sqlite import SQLiteStore, locks, schema
+from coord.stores.sqlite.connection import Connection
+from coord.stores.sqlite.errors import FileReplaced, LogRemoved
+from coord.stores.sqlite.identity import look, refuse_second_log
+
+needs_locks = pytest.mark.skipif(not Path(locks.LOCKS).exists(), reason="needs /proc/locks")
+REMOVALS = [("-wal",), ("-shm",), ("-wal", "-shm")]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "coord.db")
+
+
+def remove(path: str, suffixes: tuple[str, ...]) -> None:
+    for suffix in suffixes:
+        os.unlink(path + suffix)
+
+
+def exists(path: str) -> bool:
+    return os.path.exists(path)
+
+
+def run(path: str, body: Callable[[SQLiteStore], Awaitable[None]]) -> None:
+    async def main() -> None:
+        store = SQLiteStore(path)
+        try:
+            await body(store)
+        finally:
+            await store.close()
+
+    asyncio.run(main())
+
+
+async def claim(store: SQLiteStore, holder: str, timeout: float = 20) -> Result:
+    return await store.claim(Claim("r", holder, 1, 30.0), timeout)
+
+
+async def renew(store: SQLiteStore, beat: int) -> Result:
+    return (await store.renew([Renew("r", "a", 1, beat, 30.0)], 20))[0]
+
+
+async def claim_elsewhere(path: str, timeout: float) -> str:
+    """Return what a claim in another process gives."""
+    code = """
+        import asyncio, sys
+        from coord.core.operations import Answer, Claim
+        from coord.stores.sqlite import SQLiteStore
+        async def main():
+            store = SQLiteStore(sys.argv[1])
+            result = await store.claim(Claim("r", "b", 1, 30.0), float(sys.argv[2]))
+            if isinstance(result, Answer):
+                print(result.applied, result.lease.holder, result.lease.token)
+            else:
+                print(result.permanent, result.unknown, result.detail)
+            await store.close()
+        asyncio.run(main())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), path, str(timeout)]
+    done = await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, text=True, check=True
+    )
+    return str(done.stdout).strip()
+
+
+@pytest.mark.parametrize("removed", REMOVALS, ids="+".join)
+def test_nobody_joins_while_a_process_uses_a_removed_log(
+    removed: tuple[str, ...], path: str
+) -> None:
+    """The leader finds out at its next renewal, stays the leader, and its token is not lost."""
+
+    async def body(store: SQLiteStore) -> None:
+        assert isinstance(await claim(store, "a"), Answer)
+        remove(path, removed)
+        said = await claim_elsewhere(path, 0.3)
+        assert said.startswith("False False")
+        assert "was deleted while other processes had the database open" in said
+        assert not exists(path + removed[0])
+        renewed = await renew(store, 2)
+        assert isinstance(renewed, Answer)
+        assert renewed.applied
+        assert exists(path + removed[0])
+        assert await claim_elsewhere(path, 20) == "False a 1"
+
+    run(path, body)
+
+
+@pytest.mark.parametrize("removed", REMOVALS, ids="+".join)
+def test_an_idle_store_lets_go_of_a_removed_log(removed: tuple[str, ...], path: str) -> None:
+    async def body(store: SQLiteStore) -> None:
+        assert isinstance(await claim(store, "a"), Answer)
+        remove(path, removed)
+        assert await claim_elsewhere(path, 30) == "False a 1"  # `store` is not used meanwhile
+
+    run(path, body)
+
+
+@pytest.mark.parametrize("removed", REMOVALS, ids="+".join)
+def test_all_connections_of_a_process_change_together(removed: tuple[str, ...], path: str) -> None:
+    """A feed, an idle store and a store that renews, all in one process."""
+
+    async def body(store: SQLiteStore) -> None:
+        assert isinstance(await claim(store, "a"), Answer)
+        idle = SQLiteStore(path)
+        assert len(await idle.read(None, 5)) == 1
+        feed = store.watch(["r"])
+        assert (await feed.__anext__()).beat == 1
+        remove(path, removed)
+        renewed = await renew(store, 2)
+        assert isinstance(renewed, Answer)
+        assert renewed.applied
+        while (await asyncio.wait_for(feed.__anext__(), 20)).beat != 2:
+            pass
+        other = await claim(idle, "b")
+        assert isinstance(other, Answer)
+        assert (other.applied, other.lease.holder, other.lease.token) == (False, "a", 1)
+        await feed.aclose()  # type: ignore[attr-defined]
+        await idle.close()
+
+    run(path, body)
+
+
+@needs_locks
+def test_a_log_that_another_program_created_again(path: str) -> None:
+    """The log exists again, but is not that of the leader. Nobody may join it."""
+
+    async def body(store: SQLiteStore) -> None:
+        assert isinstance(await claim(store, "a"), Answer)
+        remove(path, ("-wal", "-shm"))
+        code = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('PRAGMA user_version')"
+        await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code, path], check=True)
+        assert exists(path + "-wal")
+        assert "was deleted while other processes" in await claim_elsewhere(path, 0.3)
+        renewed = await renew(store, 2)
+        assert isinstance(renewed, Answer)
+        assert renewed.applied
+        assert await claim_elsewhere(path, 20) == "False a 1"
+
+    run(path, body)
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+def test_a_commit_does_not_count_once_a_file_is_replaced(suffix: str, path: str) -> None:
+    connection = Connection(path)
+    with connection:
+        connection.sqlite()
+        connection.check_file()
+        Path(path + ".new").write_bytes(Path(path + suffix).read_bytes())
+        os.replace(path + ".new", path + suffix)
+        with pytest.raises(FileReplaced, match=f"coord.db{suffix} was deleted or replaced"):
+            connection.check_file()
+        connection.close()
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+def test_a_log_that_is_removed_while_it_is_opened(
+    suffix: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Connection(path)
+    with other:
+        other.sqlite()
+        connect = schema.connect
+
+        def remove_first(name: str) -> sqlite3.Connection:
+            os.unlink(path + suffix)
+            monkeypatch.undo()
+            return connect(name)
+
+        monkeypatch.setattr(schema, "connect", remove_first)
+        connection = Connection(path)
+        with connection:
+            # SQLite itself refuses an empty log beside an index that this process shares.
+            with pytest.raises((FileReplaced, sqlite3.OperationalError)):
+                connection.sqlite()
+            connection.close()
+            with pytest.raises((FileReplaced, LogRemoved)):
+                connection.sqlite()
+            other.close()
+            connection.sqlite()
+            connection.close()
+
+
+def test_a_connection_of_another_process_is_seen_without_a_log(path: str) -> None:
+    """The check that needs no list of locks."""
+    conn = schema.connect(path)
+    missing = look(path, path)._replace(wal=None)
+    with pytest.raises(LogRemoved, match=r"fuser .*coord\.db"):
+        refuse_second_log(path, missing)
+    conn.close()
+    refuse_second_log(path, missing)
+    refuse_second_log(path, look(path, path))
+
+
+def test_a_symbolic_link_leads_to_the_same_log(path: str, tmp_path: Path) -> None:
+    link = tmp_path / "elsewhere" / "link.db"
+    link.parent.mkdir()
+    link.symlink_to(path)
+
+    async def body(store: SQLiteStore) -> None:
+        assert isinstance(await claim(store, "a"), Answer)
+        by_link = SQLiteStore(str(link))
+        other = await claim(by_link, "b")
+        assert isinstance(other, Answer)
+        assert other.lease.holder == "a"
+        assert isinstance(await by_link.release(Release("r", "a", 1, 2), 5), Answer)
+        link.unlink()
+        link.symlink_to(tmp_path / "other.db")
+        (tmp_path / "other.db").touch()
+        result = await claim(by_link, "c")
+        assert isinstance(result, Answer)
+        assert (result.applied, result.lease.token) == (True, 1)
+        await by_link.close()
+
+    run(path, body)
+    assert not list(link.parent.glob("*-wal"))
+
+
+def test_the_list_of_locks(tmp_path: Path) -> None:
+    listed = tmp_path / "locks"
+    listed.write_text(
+        "1: POSIX  ADVISORY  READ 11 fe:00:500 1073741826 1073742335\n"
+        "2: POSIX  ADVISORY  READ 12 fe:00:500 1073741826 1073742335\n"
+        "3: POSIX  ADVISORY  READ 11 fe:00:501 128 128\n"
+        "4: FLOCK  ADVISORY  WRITE 13 fe:00:501 0 EOF\n"
+        "5: POSIX  ADVISORY  WRITE 14 fe:01:501 0 EOF\n"
+        "5: -> POSIX  ADVISORY  WRITE 15 fe:01:501 0 EOF\n"
+        "6: POSIX  ADVISORY  READ 16 <none>:0 0 EOF\n"
+        "nonsense\n"
+    )
+    main, shm = (os.makedev(0xFE, 0), 500), (os.makedev(0xFE, 0), 501)
+    assert [lock.pid for lock in locks.held(str(listed))] == [11, 12, 11, 14]
+    assert locks.users_of_another_index(main, shm, str(listed))
+    assert not locks.users_of_another_index(shm, main, str(listed))
+    listed.write_text(listed.read_text() + "7: POSIX  ADVISORY  READ 12 fe:00:501 128 128\n")
+    assert not locks.users_of_another_index(main, shm, str(listed))
+    assert not locks.users_of_another_index(main, shm, str(tmp_path / "missing"))
