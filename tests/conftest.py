@@ -2,9 +2,10 @@
 here, and real RethinkDB servers for those that need one.
 
 `pytest -m quick` is all that needs no server, no cluster, no chaos and no more than a second or so.
-Tests marked `rethinkdb` or `cluster` are skipped where no server can be had. COORD_TEST_RETHINKDB
-may name a running server (`rethinkdb://host:port`); tests that kill, freeze or secure a server want
-the binary all the same. Each process of a run starts a server of its own."""
+A test that takes a fixture with a server is marked `rethinkdb` or `cluster`; one that starts a
+server itself has the mark in its file. Such tests are skipped where no server can be started.
+COORD_TEST_RETHINKDB may name a running server (`rethinkdb://host:port`); tests that kill, freeze or
+secure a server need the binary nevertheless. Each process of a run starts a server of its own."""
 
 from __future__ import annotations
 
@@ -23,13 +24,20 @@ from tests.support.requirements import EXTERNAL
 HERE = Path(__file__).parent
 SLOW_TESTS = HERE / "support" / "slow_tests.txt"
 NEEDS_BINARY = {"rethinkdb_cluster", "own_server"}
+NEEDS_SERVER = {
+    "rethinkdb_server",
+    "rethinkdb_databases",
+    "rethinkdb_url",
+    "rethinkdb_module_url",
+    "own_server",
+}
 NOT_QUICK = {"slow", "rethinkdb", "cluster", "chaos"}
 LONG = 15.0
 _names = itertools.count()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    requirements.required()  # a name that is wrong is said at once
+    requirements.required()  # an invalid name is an error at once
     signals.restore()
 
 
@@ -46,6 +54,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("slow")
         if "chaos" in item.path.relative_to(HERE).parts:
             item.add_marker("chaos")
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if "rethinkdb_cluster" in fixtures:
+            item.add_marker("cluster")
+        elif fixtures & NEEDS_SERVER:
+            item.add_marker("rethinkdb")
         marks = {mark.name for mark in item.iter_markers()}
         if "cluster" in marks:
             item.add_marker(pytest.mark.xdist_group("cluster"))
@@ -65,6 +78,8 @@ def slow_tests() -> dict[str, float]:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        requirements.need(*mark.args)
     fixtures = set(getattr(item, "fixturenames", ()))
     if not ({"rethinkdb", "cluster"} & {mark.name for mark in item.iter_markers()}):
         return

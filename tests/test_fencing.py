@@ -84,7 +84,6 @@ def test_the_current_term_is_the_default() -> None:
     c.close()
 
 
-@pytest.mark.rethinkdb
 def test_a_rethinkdb_document(rethinkdb_server: Any) -> None:
     from rethinkdb import RethinkDB
 

@@ -14,6 +14,7 @@ from tests.benchmarks.counting import LEASES, Counted
 from tests.benchmarks.crowd import Crowd
 from tests.benchmarks.figures import Aim, Figure, Reference
 from tests.benchmarks.setting import Setting
+from tests.support import requirements
 from tests.support.rethinkdb_server import Server
 
 STORES = ["SQLite", pytest.param("RethinkDB", marks=pytest.mark.rethinkdb)]
@@ -133,7 +134,7 @@ def test_aims_are_judged_by_what_was_measured(aim: Aim, value: float, met: bool)
 
 
 def test_pictures_are_small_and_the_same_for_the_same_points(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+    requirements.need("matplotlib")
     panel = plots.Panel(
         "queries", "roles", "a second", {"SQLite": [(10, 1), (100, 2)], "RethinkDB": [(10, 1.5)]}
     )

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.crew import ROOT
+from tests.support import requirements
 from tests.support import rethinkdb_server as servers
 from tests.support.processes import lives
 
@@ -160,7 +161,7 @@ def test_a_term_that_ignores_its_deadline_is_caught(on_sqlite: dict[str, Chaos])
 def on_rethinkdb(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Two runs at once."""
     if not servers.available():
-        pytest.skip("a server that may be killed is needed")
+        requirements.skip("rethinkdb")
     directory = tmp_path_factory.mktemp("chaos")
     kinds = "stop in act,kill,transfer,blackhole,reset,server killed,server stopped,stop in act,clock stepped"
     brief = (
@@ -204,9 +205,10 @@ def test_a_document_that_fences_nothing_is_caught(on_rethinkdb: dict[str, Chaos]
 
 
 @pytest.mark.cluster
+@pytest.mark.needs("cc")  # for the library that shifts the servers' clocks
 def test_three_rethinkdb_nodes_keep_every_promise(tmp_path: Path) -> None:
     if not servers.available():
-        pytest.skip("servers that may be killed are needed")
+        requirements.skip("rethinkdb")
     kinds = "stop in act,primary killed,clock stepped,stop in act,node cut off"
     chaos = Chaos(
         tmp_path, "cluster", "cluster", 20, "--ttl", "1.5", "--calm", "0.5", "--kinds", kinds

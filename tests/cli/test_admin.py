@@ -16,7 +16,6 @@ from tests.stores.rethinkdb.kit import ask
 from tests.support.processes import Journal, Runs, Start, boottime
 from tests.support.waits import eventually
 
-pytestmark = pytest.mark.rethinkdb
 r = driver.reql()
 
 

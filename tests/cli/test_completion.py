@@ -14,7 +14,7 @@ import pytest
 import coord
 from tests.support.processes import ROOT, Runs
 
-pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+pytestmark = pytest.mark.needs("bash")
 
 SCRIPT = """
 eval "$(coord completion bash)"

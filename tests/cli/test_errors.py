@@ -113,7 +113,6 @@ def test_a_bad_role(failing: Failing, url: str) -> None:
         check(failing.all(url, WITH_A_ROLE, role), 2, "must be a string of 1 to 120 bytes")
 
 
-@pytest.mark.rethinkdb
 def test_not_set_up(failing: Failing, rethinkdb_server: Any) -> None:
     url = rethinkdb_server.url(f"cli_{uuid.uuid4().hex[:8]}")
     check(failing.all(url, {*WORDS} - {"init"}), 78, "coord init")

@@ -182,7 +182,6 @@ def test_celerys_beat_runs_once(url: str, tmp_path: Path) -> None:
             second.until(lambda it: len(it.lines("Sending due task often")) >= 2)
 
 
-@pytest.mark.rethinkdb
 def test_a_paused_old_leader_is_refused_by_a_document(rethinkdb_url: str) -> None:
     done = subprocess.run(
         [*PYTHON, str(EXAMPLES / "fenced_rethinkdb.py"), rethinkdb_url],

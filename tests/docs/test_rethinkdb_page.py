@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from coord.stores.rethinkdb.setup import set_up
 from tests.docs.blocks import blocks
 from tests.stores.rethinkdb.kit import ask, r, run
 from tests.support.rethinkdb_server import Authority, Server
-
-pytestmark = pytest.mark.rethinkdb
 
 
 def block(sign: str) -> str:
@@ -47,7 +44,8 @@ def test_the_user_with_few_rights_can_lead_wait_and_heartbeat(own_server: Server
         run(lambda: set_up(own_server.url("another", who="app:%E2%80%A6@")))
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made by openssl")
+@pytest.mark.rethinkdb
+@pytest.mark.needs("openssl")
 def test_the_configuration_file(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     _, key, _, certificate = authority.server_options()
@@ -74,6 +72,7 @@ def test_the_configuration_file(tmp_path: Path) -> None:
             coord.connect(server.url(), timeout=2)
 
 
+@pytest.mark.rethinkdb
 def test_the_options_that_the_file_has_are_the_servers() -> None:
     known = subprocess.run(
         ["rethinkdb", "--help"], capture_output=True, text=True, timeout=30, check=True

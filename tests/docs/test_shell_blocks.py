@@ -116,7 +116,6 @@ def test_it_runs(block: Block, tmp_path: Path) -> None:
     check(block, tmp_path)
 
 
-@pytest.mark.rethinkdb
 @pytest.mark.parametrize("block", parameters(with_rethinkdb=True))
 def test_it_runs_on_rethinkdb(block: Block, tmp_path: Path, rethinkdb_url: str) -> None:
     server, database = re.fullmatch(

@@ -13,7 +13,7 @@ import pytest
 
 from tests.docs.blocks import ROOT
 
-pytest.importorskip("mkdocstrings", reason="the site needs the extra coord[docs]; .ci/run has it")
+pytestmark = pytest.mark.needs("mkdocs")
 
 
 def test_it_builds(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def one(two: tuple[ServiceRegistry, ServiceRegistry]) -> ServiceRegistry:
 
 def doublethink() -> Any:
     """The ancestor itself."""
-    return requirements.ancestor()
+    return requirements.doublethink()
 
 
 def ancestor(url: str, table: str = "services") -> Any:

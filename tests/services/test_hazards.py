@@ -19,8 +19,6 @@ from tests.services.conftest import ancestor, doublethink, set_up
 from tests.support import raw_records
 from tests.support.rethinkdb_server import Server
 
-pytestmark = pytest.mark.rethinkdb
-
 Three = tuple[ServiceRegistry, ServiceRegistry, ServiceRegistry]
 
 
@@ -384,11 +382,9 @@ class Lossy:
         return lossy
 
 
-@pytest.fixture(params=["memory", "sqlite", "rethinkdb"])
-def lossy(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[tuple[ServiceRegistry, Lossy]]:
-    kinds = {"memory": lambda: "memory://", "sqlite": lambda: f"sqlite://{tmp_path}/coord.db"}
-    kind = kinds.get(request.param)
-    with ServiceRegistry(kind() if kind else request.getfixturevalue("database")) as registry:
+@pytest.fixture
+def lossy(url: str) -> Iterator[tuple[ServiceRegistry, Lossy]]:
+    with ServiceRegistry(url) as registry:
         registry.inner.records = keeper = Lossy(registry.inner.records)  # type: ignore[assignment]
         yield registry, keeper
 

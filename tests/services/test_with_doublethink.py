@@ -13,8 +13,6 @@ from coord import Coordinator, ServiceRegistry
 from tests.services.conftest import ancestor
 from tests.support import raw_records
 
-pytestmark = pytest.mark.rethinkdb
-
 
 @pytest.fixture
 def old(database: str) -> Any:

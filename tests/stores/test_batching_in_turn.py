@@ -15,6 +15,8 @@ from coord.election import session
 from coord.runtime.timers import LightSemaphore
 from coord.stores.batching import WAIT_FROM_SIZE, RenewalBatcher
 from coord.stores.memory.store import MemoryStore
+from coord.testing.clocks import Machine
+from coord.testing.clocks import run as virtual_time
 from tests.support.waits import soon
 
 
@@ -121,6 +123,28 @@ def test_each_renewal_gives_up_in_its_own_time() -> None:
         assert not store.renewals._deadlines._waiting
 
     asyncio.run(main())
+
+
+def test_a_batch_of_renewals_may_take_as_long_as_its_most_patient_member() -> None:
+    timeouts: list[float] = []
+
+    async def renew(renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
+        timeouts.append(timeout)
+        await asyncio.sleep(min(timeout, 3.0))
+        return [Answer(True, Lease(one.role)) for one in renewals]
+
+    async def main(machine: Machine) -> None:
+        renewals = RenewalBatcher(renew, lambda result: None)
+        results = await asyncio.gather(
+            *(
+                renewals.renew(Renew(role, "a", 1, 2, 30.0), timeout)
+                for role, timeout in (("hasty", 1.0), ("patient", 5.0), ("hasty too", 1.0))
+            )
+        )
+        assert [type(one) for one in results] == [Failure, Answer, Failure]
+        assert [round(timeout) for timeout in timeouts] == [5]
+
+    virtual_time(main)
 
 
 def test_what_nobody_waits_for_is_not_sent() -> None:

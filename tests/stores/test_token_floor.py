@@ -145,7 +145,6 @@ def test_a_leader_whose_token_is_lifted_has_lost_and_leads_anew(place: Place) ->
     assert lost[0] == (1, "taken")
 
 
-@pytest.mark.rethinkdb
 def test_rows_written_by_hand_get_the_floor_too(rethinkdb_url: str) -> None:
     table = db(rethinkdb_url).table("coord_leases")
     ask(

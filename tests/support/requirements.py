@@ -1,73 +1,128 @@
-"""What some tests need and not every machine has. A test skips without it, and the end of the run
-says so in one line for each, however many processes it had. COORD_REQUIRE names those whose absence
-is a failure: `COORD_REQUIRE=rethinkdb,doublethink`."""
+"""The tools that some tests need and not every machine has.
+
+A test names them: `@pytest.mark.needs("spin", "cc")`, or `requirements.need("openssl")` in a
+fixture or in the test itself. Without one of them the test is skipped, and the end of the run
+reports each missing tool in one line. COORD_REQUIRE names the tools whose absence is a failure:
+`COORD_REQUIRE=rethinkdb,spin`, or `COORD_REQUIRE=all`.
+"""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
+import shutil
 import sys
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import pytest
 
 from tests.support import rethinkdb_server as servers
 
-EXTERNAL, REQUIRE = "COORD_TEST_RETHINKDB", "COORD_REQUIRE"
+EXTERNAL, REQUIRE, ALL = "COORD_TEST_RETHINKDB", "COORD_REQUIRE", "all"
 PREFIX = "not tested: "
-WHY = {
-    "rethinkdb": f"no `{servers.BINARY}` is on PATH and {EXTERNAL} names no server that would do",
-    "doublethink": f"it is not installed; there is none for Python {sys.version_info.major}."
-    f"{sys.version_info.minor}"
+
+
+@dataclass(frozen=True)
+class Tool:
+    """Something that tests need. `missing` says why it is not there, for people."""
+
+    available: Callable[[], bool]
+    missing: str
+
+
+def program(name: str, hint: str = "") -> Tool:
+    """A program on PATH."""
+    return Tool(lambda: shutil.which(name) is not None, f"no `{name}` is on PATH{hint}")
+
+
+def package(name: str, missing: str) -> Tool:
+    """A Python package, which is not imported to find out."""
+    return Tool(lambda: importlib.util.find_spec(name) is not None, missing)
+
+
+NO_DOUBLETHINK = (
+    f"there is no doublethink for Python {sys.version_info.major}.{sys.version_info.minor}"
     if sys.version_info >= (3, 12)
-    else "it is not installed",
+    else "doublethink is not installed"
+)
+TOOLS = {
+    "rethinkdb": Tool(
+        lambda: servers.available() or bool(os.environ.get(EXTERNAL)),
+        f"no `{servers.BINARY}` is on PATH, and {EXTERNAL} names no server that is sufficient",
+    ),
+    "doublethink": package("doublethink", NO_DOUBLETHINK),
+    "spin": program("spin", " (apt install spin)"),
+    "cc": program("cc", " (apt install gcc)"),
+    "timeout": program("timeout", " (it is part of coreutils)"),
+    "openssl": program("openssl"),
+    "bash": program("bash"),
+    "mkdocs": package("mkdocstrings", "the extra coord[docs] is not installed"),
+    "matplotlib": package("matplotlib", "the extra coord[benchmarks] is not installed"),
 }
 
 skipped: dict[str, set[str]] = {}
-"""Tests by what they lacked."""
+"""The skipped tests, by the tool that is missing."""
 
 
-def skip(what: str) -> NoReturn:
-    """Skip the running test."""
-    pytest.skip(f"{PREFIX}{what}")
+def need(*names: str) -> None:
+    """Skip the running test if one of these tools is missing."""
+    for name in names:
+        if not TOOLS[name].available():
+            skip(name)
 
 
-def ancestor() -> Any:
+def skip(name: str) -> NoReturn:
+    """Skip the running test, because this tool is missing."""
+    pytest.skip(f"{PREFIX}{name}")
+
+
+def doublethink() -> Any:
     """The package doublethink."""
+    need("doublethink")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            return importlib.import_module("doublethink")
-        except ImportError:
-            skip("doublethink")
+        return importlib.import_module("doublethink")
 
 
 def note(report: pytest.TestReport) -> None:
-    """Keep what a report says of a lack. Under xdist the controller hears of all reports."""
+    """Keep what a report says of a missing tool. Under xdist the controller gets all reports."""
     if report.skipped and isinstance(report.longrepr, tuple):
-        _, found, what = report.longrepr[2].partition(PREFIX)
-        if found:
-            skipped.setdefault(what, set()).add(report.nodeid)
+        _, is_ours, name = report.longrepr[2].partition(PREFIX)
+        if is_ours:
+            skipped.setdefault(name, set()).add(report.nodeid)
 
 
 def required() -> set[str]:
+    """The tools that COORD_REQUIRE names."""
     names = {name.strip() for name in os.environ.get(REQUIRE, "").split(",")} - {""}
-    if unknown := names - WHY.keys():
+    if unknown := names - TOOLS.keys() - {ALL}:
         raise pytest.UsageError(
-            f"{REQUIRE} knows {', '.join(sorted(WHY))}; not {', '.join(sorted(unknown))}"
+            f"invalid {REQUIRE} {', '.join(sorted(unknown))!r}: "
+            f"must be {ALL} or some of {', '.join(sorted(TOOLS))}"
         )
-    return names
+    return set(TOOLS) if ALL in names else names
 
 
 def summary() -> list[tuple[str, bool]]:
-    """The lines to say, and whether each is a failure."""
+    """The lines to print at the end, and whether each is a failure."""
     lines = []
-    for what, tests in sorted(skipped.items()):
-        fails = what in required()
-        consequence = f"; {REQUIRE}={what} makes this a failure" if fails else ""
+    for name, tests in sorted(skipped.items()):
+        fails = name in required()
+        consequence = f"; {REQUIRE}={os.environ.get(REQUIRE)} makes this a failure" if fails else ""
         number = f"{len(tests)} test{'s' * (len(tests) != 1)} skipped"
         lines.append(
-            (f"{what.upper()} NOT TESTED: {number}, since {WHY[what]}{consequence}", fails)
+            (
+                f"{name.upper()} NOT TESTED: {number}, because {TOOLS[name].missing}{consequence}",
+                fails,
+            )
         )
     return lines
+
+
+def available() -> list[str]:
+    """The tools that are there, for COORD_REQUIRE."""
+    return sorted(name for name, tool in TOOLS.items() if tool.available())

@@ -61,7 +61,6 @@ def test_no_admin_method_shows_the_password() -> None:
     assert "geheim" not in repr(asyncio.run(admin.check(0.3)))
 
 
-@pytest.mark.rethinkdb
 def test_an_admin_sets_up_checks_and_raises_tokens(rethinkdb_url: str) -> None:
     url = f"{rethinkdb_url.rpartition('/')[0]}/{new_database()}"
     admin = rethinkdb.admin(url)
@@ -79,7 +78,6 @@ def test_an_admin_sets_up_checks_and_raises_tokens(rethinkdb_url: str) -> None:
         ask(url, r.db_drop(parse_url(url).database))
 
 
-@pytest.mark.rethinkdb
 def test_announcements_are_stored_under_the_new_names(rethinkdb_url: str) -> None:
     async def body() -> None:
         async with opened(rethinkdb_url) as store:
@@ -97,7 +95,6 @@ def test_announcements_are_stored_under_the_new_names(rethinkdb_url: str) -> Non
     run(body)
 
 
-@pytest.mark.rethinkdb
 def test_a_pool_raises_coords_exceptions(rethinkdb_url: str) -> None:
     """Only `query` raises `QueryError`."""
 
@@ -121,7 +118,6 @@ def test_a_pool_raises_coords_exceptions(rethinkdb_url: str) -> None:
     run(body)
 
 
-@pytest.mark.rethinkdb
 def test_records_share_the_connections_of_their_store(rethinkdb_url: str) -> None:
     run(lambda: setup.set_up(rethinkdb_url))
 

@@ -14,7 +14,6 @@ from coord.stores.rethinkdb import RethinkDBStore, errors
 from coord.stores.rethinkdb.queries.rows import FIELDS
 from tests.stores.rethinkdb.kit import answered, ask, db, opened, r, run
 
-pytestmark = pytest.mark.rethinkdb
 ROLES = [f"role {number}" for number in range(12)]
 
 

@@ -7,7 +7,6 @@ import asyncio
 import json
 import math
 import os
-import shutil
 import socket
 import sys
 import threading
@@ -28,9 +27,8 @@ from coord.stores.rethinkdb.connection import Connection
 from coord.stores.rethinkdb.driver import InlineTemplate
 from coord.stores.rethinkdb.setup import set_up
 from tests.stores.rethinkdb.kit import answered, ask, db, failed, opened, r, run
+from tests.support import requirements
 from tests.support.rethinkdb_server import Authority, Cluster, Server
-
-pytestmark = pytest.mark.rethinkdb
 
 
 @pytest.fixture
@@ -484,8 +482,7 @@ def test_a_driver_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl to make certificates with")
+    requirements.need("openssl")
     return Authority(tmp_path)
 
 
@@ -495,6 +492,7 @@ def secured(authority: Authority) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.rethinkdb
 def test_tls(secured: Server, authority: Authority, tmp_path: Path) -> None:
     other = Authority(tmp_path, "other")
     run(lambda: set_up(secured.url(options=f"?ca_certs={authority.ca_certs}")))

@@ -19,8 +19,6 @@ from coord.testing import StoreContract
 from tests.stores.in_bulk import in_bulk
 from tests.stores.lockstep import Lockstep
 
-pytestmark = pytest.mark.rethinkdb
-
 
 class TestRethinkDBContract(StoreContract):
     @pytest.fixture(autouse=True)

@@ -17,7 +17,6 @@ from coord.stores.rethinkdb.pool import Pool
 from tests.stores.rethinkdb.kit import answered, ask, db, opened, r, run
 from tests.support.rethinkdb_server import Server
 
-pytestmark = pytest.mark.rethinkdb
 ROLES = [f"role {number}" for number in range(40)]
 beats = itertools.count(1)
 

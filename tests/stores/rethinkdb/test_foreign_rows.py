@@ -9,7 +9,6 @@ import pytest
 from coord.core.operations import Claim, Release, Renew
 from tests.stores.rethinkdb.kit import answered, ask, db, failed, opened, r, run
 
-pytestmark = pytest.mark.rethinkdb
 SECRET = "geheim"
 
 

@@ -25,7 +25,6 @@ from tests.support.databases import new_database
 from tests.support.rethinkdb_server import Server
 
 TABLES = ("coord_leases", "coord_announcements", "services")
-pytestmark = pytest.mark.rethinkdb
 config = r.db("rethinkdb").table("table_config")
 
 
@@ -235,7 +234,7 @@ def test_half_made(fresh_url: str) -> None:
 
 
 def test_a_table_that_doublethink_made(fresh_url: str) -> None:
-    doublethink = requirements.ancestor()
+    doublethink = requirements.doublethink()
     host = fresh_url.split("/")[2]
     ask(fresh_url, r.db_create(db_name(fresh_url)))
     registry = doublethink.ServiceRegistry(doublethink.Rethinker([host], db_name(fresh_url)))

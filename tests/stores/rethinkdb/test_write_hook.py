@@ -17,8 +17,6 @@ from coord.stores.rethinkdb.setup import set_up
 from coord.testing import StoreContract
 from tests.stores.rethinkdb.kit import answered, ask, db, opened, r, run
 
-pytestmark = pytest.mark.rethinkdb
-
 
 @pytest.fixture(scope="module")
 def guarded_module_url(rethinkdb_module_url: str) -> str:

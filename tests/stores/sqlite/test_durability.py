@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pytest
 
 from coord.core.operations import Answer, Claim
 from coord.stores.sqlite import SQLiteStore, StoreClock
+from tests.support import requirements
 
 SOURCE = Path(__file__).with_name("power_cut.c")
 TERMS, RENEWALS = 6, 4
@@ -70,10 +70,11 @@ class Step(NamedTuple):
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler, library = shutil.which("cc"), tmp_path_factory.mktemp("library") / "power_cut.so"
-    if sys.platform != "linux" or compiler is None:
-        pytest.skip("needs Linux and a C compiler")
-    command = [compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(SOURCE)]
+    if sys.platform != "linux":
+        pytest.skip("the library for power cuts needs Linux")
+    requirements.need("cc")
+    library = tmp_path_factory.mktemp("library") / "power_cut.so"
+    command = ["cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(SOURCE)]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     return library
 

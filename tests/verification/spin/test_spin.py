@@ -4,17 +4,13 @@ these."""
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.verification.spin import spin
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("spin") is None or shutil.which("cc") is None or shutil.which("timeout") is None,
-    reason="needs spin (apt install spin) and a C compiler",
-)
+pytestmark = pytest.mark.needs("spin", "cc", "timeout")
 
 
 @pytest.mark.parametrize("flags", spin.SMALLEST, ids="-".join)

@@ -1,0 +1,126 @@
+"""The one feed of a process: when it is opened again after a failure, and for which roles."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Collection
+from typing import Any
+
+import pytest
+
+from coord.core.lease import Lease
+from coord.stores.feeds import SharedFeed
+from coord.stores.memory.store import MemoryStore
+from coord.testing.clocks import Machine
+from coord.testing.clocks import run as virtual_time
+
+
+class Feeds(MemoryStore):
+    """A store whose feeds end as the test wants: each string says what one feed does.
+
+    "broken": it fails at once; "row then broken": it yields a row and fails; "open": it stays open.
+    """
+
+    def __init__(self, machine: Machine, *kinds: str) -> None:
+        super().__init__()
+        self._machine, self._kinds = machine, list(kinds)
+        self.opened: list[float] = []
+        self.roles: list[set[str]] = []
+
+    async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
+        self.opened.append(self._machine.world.time)
+        self.roles.append(set(roles or ()))
+        kind = self._kinds.pop(0) if self._kinds else "open"
+        if kind != "broken":
+            for role in sorted(roles or ()):
+                yield Lease(role)
+        if kind == "open":
+            await asyncio.Event().wait()
+        raise ConnectionResetError("the feed was broken")
+
+    @property
+    def gaps(self) -> list[float]:
+        return [
+            round(after - before, 1)
+            for before, after in zip(self.opened, self.opened[1:], strict=False)
+        ]
+
+
+@pytest.fixture(autouse=True)
+def longest_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each random wait is as long as it may be."""
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
+
+
+async def run_feed(store: Feeds, feeds: int) -> tuple[list[Lease], int]:
+    """Follow role "a" until the store has opened so many feeds. Returns the rows, and how often
+    the store's failure was reported."""
+    rows: list[Lease] = []
+    failures: list[None] = []
+    feed = SharedFeed(lambda: store, lambda: failures.append(None))
+    feed.add("a", rows.append)
+    while len(store.opened) < feeds:  # noqa: ASYNC110 # on virtual time, which costs nothing
+        await asyncio.sleep(0.01)
+    await feed.close()
+    return rows, len(failures)
+
+
+def test_the_wait_before_a_new_feed_grows_from_failure_to_failure() -> None:
+    async def main(machine: Machine) -> None:
+        store = Feeds(machine, *["broken"] * 9)
+        _, failures = await run_feed(store, 10)
+        assert failures == 9
+        assert store.gaps == [0.1, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+
+    virtual_time(main)
+
+
+def test_a_feed_that_has_yielded_a_row_starts_with_the_shortest_wait_again() -> None:
+    async def main(machine: Machine) -> None:
+        kinds = [*["broken"] * 6, "row then broken", *["broken"] * 3]
+        store = Feeds(machine, *kinds)
+        rows, _ = await run_feed(store, 10)
+        assert rows == [Lease("a")]
+        assert store.gaps == [0.1, 0.1, 0.2, 0.4, 0.8, 1.6, 0.1, 0.1, 0.2]
+
+    virtual_time(main)
+
+
+def test_a_feed_that_ends_without_an_error_is_a_failure_too() -> None:
+    class Ending(Feeds):
+        async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
+            self.opened.append(self._machine.world.time)
+            for role in sorted(roles or ()):
+                yield Lease(role)
+
+    async def main(machine: Machine) -> None:
+        store = Ending(machine)
+        rows, failures = await run_feed(store, 3)
+        assert len(rows) >= 2
+        assert failures >= 2
+
+    virtual_time(main)
+
+
+def test_roles_share_a_feed_and_a_new_role_opens_one_for_all() -> None:
+    async def main(machine: Machine) -> None:
+        store = Feeds(machine)
+        rows: dict[str, list[Any]] = {"a": [], "b": []}
+        feed = SharedFeed(lambda: store, lambda: pytest.fail("no feed failed"))
+        leave = feed.add("a", rows["a"].append)
+        await asyncio.sleep(0.1)
+        feed.add("b", rows["b"].append)
+        await asyncio.sleep(0.1)
+        assert store.roles == [{"a"}, {"a", "b"}]
+        assert rows == {"a": [Lease("a"), Lease("a")], "b": [Lease("b")]}
+        feed.add("b", rows["b"].append)  # a second listener needs the present row, too
+        await asyncio.sleep(0.1)
+        assert len(store.opened) == 3
+        leave()
+        feed.add("c", rows["a"].append)
+        await asyncio.sleep(0.1)
+        assert store.roles[-1] == {"b", "c"}
+        await feed.close()
+
+    virtual_time(main)

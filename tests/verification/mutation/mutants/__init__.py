@@ -1,0 +1,15 @@
+"""All mutants, in one module for each package of coord."""
+
+from __future__ import annotations
+
+from tests.verification.mutation.mutant import Mutant
+from tests.verification.mutation.mutants import api, cli, election, runtime, services, stores
+
+MUTANTS: list[Mutant] = [
+    *runtime.MUTANTS,
+    *stores.MUTANTS,
+    *election.MUTANTS,
+    *services.MUTANTS,
+    *api.MUTANTS,
+    *cli.MUTANTS,
+]

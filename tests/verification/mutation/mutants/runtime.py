@@ -1,0 +1,7 @@
+"""Mutants of coord.runtime."""
+
+from __future__ import annotations
+
+from tests.verification.mutation.mutant import Mutant
+
+MUTANTS: list[Mutant] = []

@@ -1,0 +1,39 @@
+"""Each mutant outside the core is caught by the tests that are named with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import requirements
+from tests.verification.mutation.mutant import Mutant
+from tests.verification.mutation.mutants import MUTANTS
+from tests.verification.mutation.runner import Outcome, Runner
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[Runner]:
+    with Runner() as started:
+        yield started
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.id)
+def test_each_mutant_is_caught(mutant: Mutant, runner: Runner) -> None:
+    for tool in mutant.needs:
+        requirements.need(tool)
+    verdict = runner.run(mutant)
+    print(verdict)
+    assert verdict.outcome is Outcome.CAUGHT, f"{mutant.id}: {verdict}"
+
+
+def test_each_mutant_applies() -> None:
+    for mutant in MUTANTS:
+        mutant.check()
+
+
+def test_each_mutant_has_a_name_of_its_own() -> None:
+    ids = [mutant.id for mutant in MUTANTS]
+    assert len(set(ids)) == len(ids)
+    changes = [(mutant.place, mutant.old, mutant.new) for mutant in MUTANTS]
+    assert len(set(changes)) == len(changes)
