@@ -59,7 +59,7 @@ async def run_feed(store: Feeds, feeds: int) -> tuple[list[Lease], int]:
     rows: list[Lease] = []
     failures: list[None] = []
     feed = SharedFeed(lambda: store, lambda: failures.append(None))
-    feed.add("a", rows.append)
+    feed.subscribe("a", rows.append)
     while len(store.opened) < feeds:  # noqa: ASYNC110 # on virtual time, which costs nothing
         await asyncio.sleep(0.01)
     await feed.close()
@@ -108,17 +108,17 @@ def test_roles_share_a_feed_and_a_new_role_opens_one_for_all() -> None:
         store = Feeds(machine)
         rows: dict[str, list[Any]] = {"a": [], "b": []}
         feed = SharedFeed(lambda: store, lambda: pytest.fail("no feed failed"))
-        leave = feed.add("a", rows["a"].append)
+        leave = feed.subscribe("a", rows["a"].append)
         await asyncio.sleep(0.1)
-        feed.add("b", rows["b"].append)
+        feed.subscribe("b", rows["b"].append)
         await asyncio.sleep(0.1)
         assert store.roles == [{"a"}, {"a", "b"}]
         assert rows == {"a": [Lease("a"), Lease("a")], "b": [Lease("b")]}
-        feed.add("b", rows["b"].append)  # a second listener needs the present row, too
+        feed.subscribe("b", rows["b"].append)  # a second listener needs the present row, too
         await asyncio.sleep(0.1)
         assert len(store.opened) == 3
         leave()
-        feed.add("c", rows["a"].append)
+        feed.subscribe("c", rows["a"].append)
         await asyncio.sleep(0.1)
         assert store.roles[-1] == {"b", "c"}
         await feed.close()

@@ -76,7 +76,7 @@ def test_a_fault_that_no_test_notices_survives(runner: Runner) -> None:
         (PLACE, "random.uniform(0, longest)", "random.gone(0, longest)", HEARTBEATS),
         # The batcher treats any exception of a store as an unknown outcome: the test fails, and
         # without the record of the crash it would look as if it had noticed the fault.
-        (SWALLOWED, "[renewal for renewal, _, _ in batch]", "[batch.gone]", BATCHES),
+        (SWALLOWED, "[queued.renewal for queued in batch]", "[batch.gone]", BATCHES),
         # The crash is in the caller, because the mutant returns what no caller expects.
         (PLACE, "random.uniform(0, longest)", "None", HEARTBEATS),
     ],

@@ -6,17 +6,10 @@ from tests.verification.mutation.mutant import Mutant
 
 MUTANTS = [
     Mutant(
-        "the backoff of feeds is never reset",
-        "coord.stores.feeds:SharedFeed._follow",
-        "backoff.reset()",
-        "pass",
-        ("stores/test_feeds.py",),
-    ),
-    Mutant(
         "a batch of renewals gets the shortest timeout",
         "coord.stores.batching:RenewalBatcher._send_some",
-        "max(until for _, until, _ in batch)",
-        "min(until for _, until, _ in batch)",
+        "max(queued.deadline for queued in batch)",
+        "min(queued.deadline for queued in batch)",
         (
             "stores/test_batching_in_turn.py::"
             "test_a_batch_of_renewals_may_take_as_long_as_its_most_patient_member",
@@ -24,8 +17,8 @@ MUTANTS = [
     ),
     Mutant(
         "swaps with different timeouts share a batch",
-        "coord.stores.batching:SwapBatcher._next",
-        "elif not batch or one.timeout == batch[0].timeout:",
+        "coord.stores.batching:SwapBatcher._next_batch",
+        "elif not batch or queued.timeout == batch[0].timeout:",
         "else:",
         (
             "stores/test_batching.py::"
