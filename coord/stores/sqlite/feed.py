@@ -189,9 +189,9 @@ class LeaseFeed(Feed[Lease]):
         """Return the leases whose revision changed since the last call, by role."""
         rows = schema.select_leases(conn, self._roles)
         now, changed = self._clock.total(), {}
-        for row in rows:
-            revision = Revision(row[1], row[2], row[3])
-            if self._known.get(row[0]) != revision:
-                self._known[row[0]] = revision
-                changed[row[0]] = schema.decode_lease(row, now, self._clock)
+        path = self._connection.path
+        news = [row for row in rows if self._known.get(row[0]) != (row[1], row[2], row[3])]
+        for row, lease in schema.decode_readable(news, now, self._clock, path):
+            self._known[row[0]] = lease.revision
+            changed[row[0]] = lease
         return changed

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from coord.core.history import MAX_TERMS, Entry, close_last
 from coord.core.lease import Lease
-from coord.errors import StoreRefused
+from coord.core.validation import is_number
+from coord.errors import NotSetUp, StoreRefused
+from coord.runtime import log
 from coord.stores.sqlite.lease_clock import LeaseClock
 
 _SEPARATOR = ",\n"
@@ -92,6 +94,12 @@ def _parse_terms(line: str) -> list[Any]:
 VERSION = 4
 """The number of this schema, in `PRAGMA user_version`. 1 to 3 were used before the first
 release."""
+NAMES = ("coord_leases", "coord_announcements")
+"""The tables that every file has."""
+MAX_WAIT_FOR_LOCK = 5.0
+"""Seconds that `create_missing_tables` waits for other processes."""
+MAX_TIME = 253_402_300_799.0
+"""Seconds since 1970 at the end of the year 9999, the last that Python can show."""
 MAX_ROLES_PER_SELECT = 500
 """SQLite before 3.32 allows 999 parameters in a statement."""
 
@@ -146,6 +154,9 @@ SET_INFO = "UPDATE coord_leases SET info = ? WHERE role = ?"
 SELECT_ROW = SELECT.replace("since", "since, history") + " WHERE role = ?"
 SELECT_HISTORY = "SELECT role, history FROM coord_leases"
 
+_reported: set[tuple[str, object]] = set()
+"""The damaged rows that are in the log already: path and role."""
+
 Row = tuple[str, "str | None", int, int, float, float, float, str, str, float]
 
 
@@ -185,6 +196,41 @@ def connect(path: str) -> sqlite3.Connection:
     return conn
 
 
+def create_missing_tables(path: str) -> list[str]:
+    """Create again the tables that somebody dropped, and return their names.
+
+    A file that is not coord's, or that is new, is not changed. Only `coord init` does this: the
+    fencing tokens of a new table of leases start at 1.
+
+    Raises:
+        sqlite3.Error: SQLite could not open the file, or it is busy.
+    """
+    conn = sqlite3.connect(path, timeout=MAX_WAIT_FOR_LOCK, isolation_level=None)
+    try:
+        conn.execute("BEGIN IMMEDIATE")
+        query = "SELECT name FROM sqlite_master WHERE type = 'table'"
+        tables = {name for (name,) in conn.execute(query)}
+        missing = [name for name in NAMES if name not in tables]
+        is_ours = version(conn) == VERSION and (not tables or tables.intersection(NAMES))
+        if not missing or not is_ours:
+            conn.execute("ROLLBACK")
+            return []
+        for statement in TABLES:
+            conn.execute(statement)
+        conn.execute("COMMIT")
+        return missing
+    finally:
+        conn.close()
+
+
+def table_is_missing(path: str, table: str) -> NotSetUp:
+    """Return the error for a table that somebody dropped."""
+    return NotSetUp(
+        f"{path}: the table {table} was dropped: restore the file from a copy, or stop all "
+        f"candidates, run `coord init` and give a --token-floor above every earlier token"
+    )
+
+
 def switch_to_wal(conn: sqlite3.Connection, path: str) -> None:
     """Switch the file to a write-ahead log. Raises `StoreRefused` if SQLite cannot."""
     if (mode := conn.execute("PRAGMA journal_mode=WAL").fetchone()[0]) != "wal":
@@ -202,10 +248,13 @@ def check_owner(conn: sqlite3.Connection, path: str) -> None:
     """Raise `StoreRefused` if the file is not one that this version of coord may change."""
     # One statement, so that all values are of one moment: another process may be creating the
     # tables.
-    number, tables, leases = conn.execute(
+    number, tables, leases, announcements = conn.execute(
         "SELECT (SELECT user_version FROM pragma_user_version), count(*), "
-        "total(name = 'coord_leases') FROM sqlite_master WHERE type = 'table'"
+        "total(name = 'coord_leases'), total(name = 'coord_announcements') "
+        "FROM sqlite_master WHERE type = 'table'"
     ).fetchone()
+    if not leases and number == VERSION and (announcements or not tables):
+        raise table_is_missing(path, "coord_leases")
     if tables and not leases:
         raise StoreRefused(f"{path}: is another program's database; give coord a file of its own")
     if number > VERSION:
@@ -256,15 +305,39 @@ def decode_lease(row: Row, now: float, clock: LeaseClock) -> Lease:
     try:
         remaining = clock.remaining(stamp, runs_out, ttl, now)
         decoded = json.loads(info) if info != "{}" else {}
-        # SQLite accepts a text in these columns, and the rules calculate with them.
-        _ = runs_out - renewed_at - ttl - beat
+        # SQLite accepts any value in these columns, and the rules calculate with them.
+        sound = (
+            isinstance(role, str)
+            and (holder is None or isinstance(holder, str))
+            and all(map(is_number, (token, beat, ttl, runs_out)))
+            and is_number(renewed_at, MAX_TIME)
+            and is_number(since, MAX_TIME)
+        )
     except (TypeError, ValueError, RecursionError):
-        raise StoreRefused(f"the row of {role!r} is damaged") from None
+        sound = False
+    if not sound:
+        raise StoreRefused(f"the row of {role!r} is damaged")
     if holder is None:
         remaining = 0.0
     # As on RethinkDB: what a person wrote there instead of an object counts as no info.
     valid_info = decoded if isinstance(decoded, dict) else {}
     return Lease(role, holder, token, beat, ttl, renewed_at, remaining, valid_info, since)
+
+
+def decode_readable(
+    rows: Iterable[Row], now: float, clock: LeaseClock, path: str
+) -> Iterator[tuple[Row, Lease]]:
+    """Yield the rows with their leases, without those that are damaged, which are logged once."""
+    for row in rows:
+        try:
+            lease = decode_lease(row, now, clock)
+        except StoreRefused:
+            if (path, row[0]) not in _reported:
+                _reported.add((path, row[0]))
+                log.warning("store.damaged_row", path=path, role=row[0])
+        else:
+            _reported.discard((path, row[0]))
+            yield row, lease
 
 
 def row_values(lease: Lease, now: float, stamp: str, history: str) -> tuple[object, ...]:
