@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from coord.core import validation
 from coord.errors import BadArgument
+from coord.stores.sqlite import schema
 from coord.stores.sqlite.connection import Connection
 from coord.stores.sqlite.database import Database
+from coord.stores.sqlite.errors import classify
 from coord.stores.sqlite.url import parse_url
 from coord.stores.sqlite.worker import Job
 
@@ -70,11 +74,17 @@ class SQLiteAdmin:
         if guard is not None and not guard:
             raise BadArgument("guard", guard, "the guard of a SQLite file is always on")
         existed = self.exists()
+        done = [] if existed else [f"created {self.path}"]
         try:
+            if existed:
+                # This process has not opened the file yet, so no lock of its own can be lost.
+                missing = await asyncio.to_thread(schema.create_missing_tables, self.path)
+                done += [f"created the table {name}, which had been dropped" for name in missing]
             await self._database.open(timeout)
+        except sqlite3.Error as err:
+            raise classify(err, self.path) from None
         finally:
             await self._database.close()
-        done = [] if existed else [f"created {self.path}"]
         return [*done, GUARDED] if guard else done
 
     async def check(self, timeout: float) -> Sequence[Finding]:

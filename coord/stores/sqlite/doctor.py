@@ -11,7 +11,7 @@ import stat
 import time
 from collections.abc import Iterator
 
-from coord.errors import CoordError
+from coord.errors import CoordError, NotSetUp, StoreRefused
 from coord.runtime import clock
 from coord.stores.protocol import Finding
 from coord.stores.sqlite import files, filesystems, schema
@@ -55,6 +55,8 @@ def check(path: str, *, local: bool = False) -> Iterator[Finding]:
     yield _restart(path)
     try:
         yield from _database(path, local)
+    except NotSetUp as err:
+        yield Finding("error", "database", str(err), "do one of the two")
     except CoordError as err:
         yield Finding("error", "database", str(err), "give coord a file of its own")
     except sqlite3.Error as err:
@@ -150,12 +152,29 @@ def _database(path: str, local: bool) -> Iterator[Finding]:
                 if sound == "ok"
                 else Finding("error", "content", sound, advice)
             )
+            yield from _damaged_rows(conn, path)
             yield _write(conn, path)
         except Busy as err:
             advice = f"find the processes that use it: fuser {path}"
             yield Finding("error", "lock", f"not usable for {MAX_BUSY:g} s: {err}", advice)
         finally:
             connection.close()
+
+
+def _damaged_rows(connection: sqlite3.Connection, path: str) -> Iterator[Finding]:
+    advice = (
+        "stop the candidates for the role, and set the columns of the row to what coord writes: "
+        "holder NULL, beat 0, ttl 0, renewed_at 0, runs_out 0, info '{}', since 0"
+    )
+    lease_clock = LeaseClock(path)
+    try:
+        for row in schema.select_leases(connection, None):
+            try:
+                schema.decode_lease(row, 0.0, lease_clock)
+            except StoreRefused as err:
+                yield Finding("error", "content", f"{err}: nobody can claim the role", advice)
+    finally:
+        lease_clock.close()
 
 
 def _connect(connection: Connection) -> sqlite3.Connection:

@@ -6,7 +6,7 @@ import errno
 import os
 import sqlite3
 
-from coord.errors import AccessDenied, CoordError, StoreRefused, StoreUnavailable
+from coord.errors import AccessDenied, CoordError, NotSetUp, StoreRefused, StoreUnavailable
 
 
 class Busy(StoreUnavailable):
@@ -65,6 +65,7 @@ _TEXTS = {
     "access permission denied": PERM,
 }
 _NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
+_NO_TABLE = "no such table: "
 _TEMPORARY = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -97,7 +98,17 @@ def classify(err: sqlite3.Error, path: str) -> CoordError:
         return StoreUnavailable(text)
     if number in (PERM, READONLY, CANTOPEN, AUTH):
         return AccessDenied(f"{text} (the file and its directory must be writable)")
+    if (table := str(err).removeprefix(_NO_TABLE)) != str(err) and table.startswith("coord_"):
+        return table_is_missing(path, table)
     return StoreRefused(text)
+
+
+def table_is_missing(path: str, table: str) -> NotSetUp:
+    """Return the error for a table of coord that somebody dropped."""
+    return NotSetUp(
+        f"{path}: the table {table} was dropped: restore the file from a copy, or stop all "
+        f"candidates, run `coord init` and give a --token-floor above every earlier token"
+    )
 
 
 def classify_os(err: OSError, path: str) -> CoordError:

@@ -10,8 +10,9 @@ from typing import Any
 from coord.core.history import MAX_TERMS, Entry, close_last
 from coord.core.lease import Lease
 from coord.core.validation import is_number
-from coord.errors import NotSetUp, StoreRefused
+from coord.errors import StoreRefused
 from coord.runtime import log
+from coord.stores.sqlite.errors import table_is_missing
 from coord.stores.sqlite.lease_clock import LeaseClock
 
 _SEPARATOR = ",\n"
@@ -221,14 +222,6 @@ def create_missing_tables(path: str) -> list[str]:
         return missing
     finally:
         conn.close()
-
-
-def table_is_missing(path: str, table: str) -> NotSetUp:
-    """Return the error for a table that somebody dropped."""
-    return NotSetUp(
-        f"{path}: the table {table} was dropped: restore the file from a copy, or stop all "
-        f"candidates, run `coord init` and give a --token-floor above every earlier token"
-    )
 
 
 def switch_to_wal(conn: sqlite3.Connection, path: str) -> None:
