@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.cli_terminal import Terminal
-from tests.support.processes import ROOT, Journal, Runs, Start, lives
+from tests.support.processes import MARK, ROOT, Journal, Runs, Start, end_marked
 
 
 @pytest.fixture
@@ -33,6 +32,7 @@ def start() -> Iterator[Start]:
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "PYTHONDONTWRITEBYTECODE": "",
+            **MARK,
             **options.pop("env", {}),
         }
         options = {
@@ -47,10 +47,8 @@ def start() -> Iterator[Start]:
         return process
 
     yield begin
+    end_marked()
     for process in running:
-        if process.poll() is None:
-            process.send_signal(signal.SIGCONT)
-            process.kill()
         process.wait()
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
@@ -73,8 +71,8 @@ def terminals() -> Iterator[list[Terminal]]:
     """What a test puts here is ended after it."""
     made: list[Terminal] = []
     yield made
+    end_marked()
     for one in made:
-        if lives(one.pid):
-            os.kill(one.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):  # The test has waited for it.
             os.waitpid(one.pid, 0)
         os.close(one.fd)

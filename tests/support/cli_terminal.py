@@ -7,7 +7,7 @@ import pty
 import select
 import time
 
-from tests.support.processes import ROOT
+from tests.support.processes import MARK, ROOT
 
 
 class Terminal:
@@ -16,7 +16,7 @@ class Terminal:
     def __init__(self, *arguments: str) -> None:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            os.environ |= {"PYTHONPATH": str(ROOT), "TERM": "dumb"}
+            os.environ |= {"PYTHONPATH": str(ROOT), "TERM": "dumb", **MARK}
             os.execv(arguments[0], arguments)
         self.seen = ""
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -30,6 +33,10 @@ def lives(pid: int) -> bool:
         return False
 
 
+TERMINATED = "terminated"
+"""What a worker with --ignore-term writes when it gets SIGTERM, instead of its name."""
+
+
 @dataclass(frozen=True)
 class Stretch:
     """One process's entries in the journal: from when to when it is known to have run."""
@@ -50,12 +57,26 @@ class Journal:
     def stretches(self) -> list[Stretch]:
         """In order of first sight."""
         found: dict[int, Stretch] = {}
-        text = self.path.read_text() if self.path.exists() else ""
-        for line in text.rpartition("\n")[0].splitlines():  # the last line may be under way
-            token, pid, moment, name = line.split()
+        for token, pid, moment, name in self._entries():
+            if name == TERMINATED:
+                continue
             first = found[int(pid)].first if int(pid) in found else float(moment)
             found[int(pid)] = Stretch(token, int(pid), name, first, float(moment))
         return list(found.values())
+
+    def terminated(self, pid: int) -> float | None:
+        """When a worker got SIGTERM and ignored it; None if that is not known."""
+        moments = (
+            float(moment)
+            for _, writer, moment, name in self._entries()
+            if (int(writer), name) == (pid, TERMINATED)
+        )
+        return next(moments, None)
+
+    def _entries(self) -> list[list[str]]:
+        text = self.path.read_text() if self.path.exists() else ""
+        # The last line may not be complete.
+        return [line.split() for line in text.rpartition("\n")[0].splitlines()]
 
     def of(self, token: int, name: str = "worker") -> Stretch | None:
         return next(
@@ -100,6 +121,34 @@ class Runs:
         process = self.start("-m", "coord.cli", *words)
         out, err = process.communicate(timeout=within)
         return process.returncode, out, err
+
+
+MARK = {"COORD_TEST_PROCESS": str(os.getpid())}
+"""A variable of the environment by which `end_marked` finds the processes of this test run."""
+
+
+def end_marked() -> None:
+    """Kill every process that has MARK in its environment, whatever has become of its parents."""
+    ((name, value),) = MARK.items()
+    word = f"{name}={value}".encode()
+
+    def marked() -> list[int]:
+        found = []
+        for directory in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                pid = int(directory.name)
+                if word in (directory / "environ").read_bytes().split(b"\0") and lives(pid):
+                    found.append(pid)
+        return found
+
+    def all_ended() -> bool:
+        pids = marked()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not pids
+
+    eventually(all_ended)
 
 
 def children(pid: int) -> list[int]:

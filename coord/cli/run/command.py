@@ -117,12 +117,13 @@ def run(
     environment of COMMAND. It forwards the signals INT, TERM, HUP, QUIT, USR1, USR2, WINCH and
     CONT, and exits with the status of COMMAND.
 
-    If leadership is lost, coord run ends COMMAND and its process group before another candidate
+    If leadership is lost, coord run ends COMMAND and all its descendants before another candidate
     can become the leader: SIGTERM, then SIGKILL. A second process, the guardian, does this even if
-    coord run itself is killed, stopped or hangs. The guardian does not end processes that left the
-    group, such as daemons. Ctrl-Z also stops coord run; if you continue it too late, it has lost
-    the role. After COMMAND has ended, coord run ends the other processes of its group and releases
-    the role.
+    coord run itself is killed, stopped or hangs. Ctrl-Z also stops coord run; if you continue it
+    too late, it has lost the role. After COMMAND has ended, coord run ends the processes that
+    COMMAND left behind and releases the role. If one of them cannot be ended, coord run says so and
+    does not release the role. Only Linux has the means to find descendants that left the process
+    group of COMMAND.
     """
     validation.role(role)
     timing = Timing.of(ttl)

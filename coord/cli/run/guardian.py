@@ -3,39 +3,50 @@
 The runner renews the lease and talks to the store. It may be killed, be stopped, or hang. The
 guardian does not depend on it: it has one thread, no store and no log, and it writes to nothing
 that could block it. It knows only the deadline of the term, which the runner extends through a
-pipe. It ends COMMAND's process group in four cases:
+pipe. It ends COMMAND and all its descendants in four cases:
 
 - The runner is gone: SIGTERM at once; SIGKILL `grace` later, or at the deadline if that is sooner.
 - The deadline is near: SIGTERM at deadline - grace, SIGKILL at the deadline.
 - The runner says so: SIGTERM at once; SIGKILL when it says, or at the deadline if that is sooner.
-- COMMAND ends by itself: SIGTERM to the rest of its group, SIGKILL one second later.
+- COMMAND ends by itself: SIGTERM to what it left behind, SIGKILL one second later.
+
+On Linux the guardian is a subreaper: a descendant of COMMAND whose parent ends becomes a child of
+the guardian, whatever group or session it moved to. So the guardian knows that all have ended when
+it has no child. It reports those that do not end after SIGKILL.
 
 If the guardian itself is killed, the kernel kills COMMAND (`process.die_with`), and the runner
-kills its group. The deadline is one `margin` before the lease expires: within that time a SIGKILL
+kills the rest. The deadline is one `margin` before the lease expires: within that time a SIGKILL
 must take effect.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import signal
 from collections.abc import Collection, Sequence
 
-from coord.cli.run import pipe, process
+from coord.cli.run import descendants, pipe, process
 from coord.cli.run.pipe import Cause, Command, Report
 from coord.cli.run.process import spawn
 from coord.runtime.clock import total_seconds
 
 LEFTOVERS_WAIT = 1.0
-"""Seconds that the rest of the group may take to end after COMMAND has ended by itself."""
+"""Seconds that descendants may take to end after COMMAND has ended by itself."""
+KILL_WAIT = 1.0
+"""Seconds after SIGKILL until a process that still lives is reported as one that cannot be ended.
+"""
 SLICE = 0.25
 """Seconds that one select() takes at most while COMMAND runs.
 
 Unlike the deadline, select() does not count suspend."""
 POLL = 0.02
-"""Seconds between two checks whether the group has ended. There is no event for that."""
+"""Seconds between two checks whether the descendants have ended."""
+NOT_LISTED = "of unknown number"
+"""Describes processes that /proc does not list."""
+NAME = "role-guardian"
+"""The name of the process. It does not contain `coord`, so that `killall coord` and `pkill coord`
+reach the runner only, and the guardian then ends COMMAND."""
 
 KEEP_DEFAULT = {
     signal.SIGKILL,
@@ -49,7 +60,16 @@ KEEP_DEFAULT = {
 
 
 class Guardian:
-    """Starts COMMAND, and ends it in time. `watch()` is everything that the process does."""
+    """Starts COMMAND, and ends it in time. `watch()` is everything that the process does.
+
+    Args:
+        command: The words of COMMAND.
+        orders: The descriptor from which to read commands of the runner.
+        reports: The descriptor to which to write reports.
+        grace: Seconds between SIGTERM and SIGKILL.
+        runner_group: The process group of the runner.
+        ignored: The signals that COMMAND ignores when it starts.
+    """
 
     def __init__(
         self,
@@ -64,6 +84,7 @@ class Guardian:
         self.grace = grace
         self.runner_group = runner_group
         self.ignored = ignored
+        self.subreaper = False
         self.orders = pipe.Reader(orders)
         self.reports = reports
         self.deadline = 0.0
@@ -71,10 +92,12 @@ class Guardian:
         self.status: int | None = None
         self.cause = Cause.BY_ITSELF
         self.kill_at: float | None = None
+        self.killed_at: float | None = None
         self.over = False
+        self._childless = False
 
     def watch(self) -> None:
-        """Obey commands until COMMAND and its group have ended.
+        """Obey commands until COMMAND and its descendants have ended.
 
         It also returns if the runner ends before COMMAND was started.
         """
@@ -95,10 +118,9 @@ class Guardian:
                     self._reap()
                     self._enforce()
         finally:
-            if (
-                self.child and not self.over
-            ):  # a defect, of ours: never leave COMMAND without a guardian
-                _signal_group(self.child, signal.SIGKILL)
+            if self.child and not self.over:
+                # This process has a defect. It must not leave COMMAND without a guardian.
+                descendants.end_all(os.getpid(), self.child, KILL_WAIT)
 
     def _obey(self) -> None:
         for kind, payload in self.orders.frames():
@@ -127,16 +149,22 @@ class Guardian:
         pipe.write(self.reports, Report.STARTED, pipe.NUMBER.pack(self.child))
 
     def _pass_on(self, number: int) -> None:
-        if number == signal.SIGCONT:
-            _signal_group(self.child, number)  # as fg and bg do
-        else:
-            os.kill(self.child, number)  # It is not reaped, so the id is still valid.
+        try:
+            if number == signal.SIGCONT:
+                os.killpg(self.child, number)  # as fg and bg do
+            else:
+                os.kill(self.child, number)  # It is not reaped, so the id is still valid.
+        except ProcessLookupError:
+            pass
+        except PermissionError:  # COMMAND runs as another user.
+            pipe.write(self.reports, Report.NOT_PERMITTED, pipe.NUMBER.pack(number))
 
     def _reap(self) -> None:
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
             except ChildProcessError:
+                self._childless = True
                 return
             if pid == 0:
                 return
@@ -149,7 +177,7 @@ class Guardian:
 
     def _enforce(self) -> None:
         now = total_seconds()
-        if self.status is not None and not _group_lives(self.child):
+        if self.status is not None and self._all_ended():
             self._finish(self.cause, self.status)
             return
         if self.kill_at is None:
@@ -157,17 +185,32 @@ class Guardian:
                 self._end(now + LEFTOVERS_WAIT, Cause.BY_ITSELF)
             elif now >= self.deadline - self.grace:
                 self._end(self.deadline, Cause.DEADLINE)
-        if self.kill_at is not None and now >= min(self.kill_at, self.deadline):
-            _signal_group(self.child, signal.SIGKILL)
+        if self.kill_at is not None and now >= self.kill_at:
+            self._kill(now)
+
+    def _all_ended(self) -> bool:
+        if not self._childless:
+            return False
+        return self.subreaper or not descendants.living(os.getpid(), self.child)
 
     def _end(self, kill_at: float, cause: Cause) -> None:
         if self.kill_at is None:
             self.kill_at = kill_at
             if self.status is None:
                 self.cause = cause
-            _signal_group(self.child, signal.SIGTERM)
-            _signal_group(self.child, signal.SIGCONT)  # lets a stopped process end
+            for number in (signal.SIGTERM, signal.SIGCONT):  # A stopped process must run to end.
+                descendants.signal_all(os.getpid(), self.child, number)
         self.kill_at = min(self.kill_at, kill_at, self.deadline)
+
+    def _kill(self, now: float) -> None:
+        survivors = descendants.signal_all(os.getpid(), self.child, signal.SIGKILL)
+        if self.killed_at is None:
+            self.killed_at = now
+        elif now >= self.killed_at + KILL_WAIT:
+            self._reap()
+            if not self._all_ended():
+                names = [str(survivor) for survivor in survivors] or [NOT_LISTED]
+                self._finish(self.cause, self.status or 0, names)
 
     def _pause(self) -> float | None:
         if not self.child:
@@ -179,8 +222,8 @@ class Guardian:
             return max(0.0, min(self.deadline - self.grace - now, SLICE))
         return min(max(POLL, self.kill_at - now), SLICE)
 
-    def _finish(self, cause: Cause, status: int) -> None:
-        pipe.write(self.reports, Report.FINISHED, pipe.ENDED.pack(cause.value, status))
+    def _finish(self, cause: Cause, status: int, survivors: Sequence[str] = ()) -> None:
+        pipe.write(self.reports, Report.FINISHED, pipe.ended(cause, status, survivors))
         self.over = True
 
 
@@ -190,9 +233,8 @@ def live(guardian: Guardian) -> None:
     try:
         for number in signal.valid_signals() - KEEP_DEFAULT:
             try:
-                signal.signal(
-                    number, signal.SIG_IGN
-                )  # what is meant for the job goes to the runner
+                # Signals that are meant for COMMAND go to the runner.
+                signal.signal(number, signal.SIG_IGN)
             except OSError:
                 continue
         # A signal to the group of the runner must not reach the guardian. A new session also
@@ -201,24 +243,12 @@ def live(guardian: Guardian) -> None:
             os.setsid()
         else:
             os.setpgid(0, 0)
-        process.adopt_orphans()
+        process.rename(NAME)
+        guardian.subreaper = process.adopt_orphans()
         guardian.watch()
         status = 0
+    except BaseException as err:
+        os.close(guardian.reports)  # The runner must not wait for the write below.
+        os.write(2, f"coord run: the guardian failed: {type(err).__name__}: {err}\n".encode())
     finally:
         os._exit(status)
-
-
-def _group_lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _signal_group(group: int, number: int) -> None:
-    # The group is empty, or has only processes of other users, which this process may not end.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)

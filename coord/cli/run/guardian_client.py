@@ -12,18 +12,20 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from coord.cli.run import pipe, process
+from coord.cli.run import descendants, pipe, process
 from coord.cli.run.guardian import Guardian, live
 from coord.cli.run.pipe import Cause, Command, Report
 
 
 @dataclass(frozen=True)
 class Finished:
-    """COMMAND and its group have ended."""
+    """COMMAND and its descendants have ended, except the survivors."""
 
     cause: Cause
     status: int
     """The exit status as a shell reports it: 128 + n for signal n."""
+    survivors: tuple[str, ...] = ()
+    """The processes that could not be ended, for people."""
 
 
 class GuardianClient:
@@ -33,7 +35,9 @@ class GuardianClient:
         self, command: Sequence[str], grace: float, ignored: Collection[signal.Signals] = ()
     ) -> None:
         process.load()
-        process.adopt_orphans()  # to wait for the children of a killed guardian
+        process.adopt_orphans()  # The descendants of COMMAND, if the guardian is killed.
+        # A shell that started children and then executed coord run leaves them to this process.
+        self._foreign = descendants.children(os.getpid())
         their_orders, self._orders = os.pipe()
         reports, their_reports = os.pipe()
         self.guardian = os.fork()
@@ -50,6 +54,8 @@ class GuardianClient:
         """The process id of COMMAND, and of its group; None before it runs."""
         self.stopped = False
         """Whether COMMAND was stopped. The code that handles this resets it."""
+        self.not_permitted: list[int] = []
+        """Signals that could not be passed on. The code that reports them empties the list."""
         self.finished: Finished | None = None
         self.gone = False
         """Whether the guardian has ended or was killed."""
@@ -89,29 +95,34 @@ class GuardianClient:
             elif kind == Report.STOPPED:
                 self.stopped = True
             elif kind == Report.FINISHED:
-                cause, status = pipe.ENDED.unpack(payload)
+                cause, status, survivors = pipe.parse_ended(payload)
                 code = os.waitstatus_to_exitcode(status)
-                self.finished = Finished(Cause(cause), code if code >= 0 else 128 - code)
+                self.finished = Finished(cause, code if code >= 0 else 128 - code, survivors)
+            elif kind == Report.NOT_PERMITTED:
+                self.not_permitted.extend(pipe.NUMBER.unpack(payload))
         self.gone = self._reader.ended
 
-    def force(self, wait: float = 1.0) -> bool:
-        """Kill the guardian and the group of COMMAND. Return whether the group has ended.
+    def force(self, wait: float = 1.0) -> tuple[str, ...]:
+        """Kill the guardian, COMMAND and all its descendants. Return those that live, for people.
 
         Args:
             wait: Seconds that it may take.
         """
-        child = self.child
         if not self.gone:
-            os.kill(
-                self.guardian, signal.SIGKILL
-            )  # not reaped before `wait`, so the id is still its own
+            # It is not reaped before `wait`, so the id is still its own. This process adopts its
+            # children.
+            os.kill(self.guardian, signal.SIGKILL)
         until = time.monotonic() + wait
-        while time.monotonic() < until:
-            self._reap()
-            if not self._kill_group(child):
-                return True
+        while True:
+            alive = descendants.signal_all(
+                os.getpid(), self.child, signal.SIGKILL, spared=self._foreign
+            )
+            reaped = self._reap()
+            if not alive and not reaped:
+                return ()
+            if time.monotonic() >= until:
+                return tuple(str(survivor) for survivor in alive)
             time.sleep(0.01)
-        return False
 
     def wait(self) -> None:
         """Wait for a guardian that has finished or was killed."""
@@ -124,18 +135,11 @@ class GuardianClient:
         os.close(self._orders)
         os.close(self._reader.fd)
 
-    def _kill_group(self, child: int | None) -> bool:
-        if child is None:
-            return False
-        try:
-            os.killpg(child, signal.SIGKILL)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return True
-
-    def _reap(self) -> None:
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+    def _reap(self) -> bool:
+        """Take the exit statuses of children that have ended. Return whether there were any."""
+        found = False
+        for child in descendants.children(os.getpid()):
+            if child not in self._foreign:
+                with contextlib.suppress(ChildProcessError):
+                    found |= os.waitpid(child, os.WNOHANG)[0] != 0
+        return found

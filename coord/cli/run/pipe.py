@@ -10,14 +10,15 @@ from __future__ import annotations
 import enum
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 _HEAD = struct.Struct("<cI")
 MOMENT = struct.Struct("<d")
 """A time in seconds, on the clock that counts suspend."""
 NUMBER = struct.Struct("<i")
-ENDED = struct.Struct("<ci")
-"""The payload of FINISHED: the cause, and the wait status of COMMAND."""
+_ENDED = struct.Struct("<ci")
+MAX_SURVIVORS = 5
+"""Processes that a FINISHED names at most."""
 
 
 class Command(bytes, enum.Enum):
@@ -40,8 +41,11 @@ class Report(bytes, enum.Enum):
     """COMMAND runs. Payload: its process id, which is also that of its group."""
     STOPPED = b"t"
     """COMMAND was stopped by a signal."""
+    NOT_PERMITTED = b"n"
+    """A signal was not passed on, because COMMAND runs as another user. Payload: its number."""
     FINISHED = b"f"
-    """COMMAND and its whole process group have ended."""
+    """COMMAND and its descendants have ended, except those in the payload. Payload: the cause, the
+    wait status of COMMAND, and the processes that could not be ended, each with NUL."""
 
 
 class Cause(bytes, enum.Enum):
@@ -61,6 +65,21 @@ def frame(kind: Command | Report, payload: bytes) -> bytes:
 def variables(environment: dict[str, str]) -> bytes:
     """Return environment variables as the payload of START."""
     return b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in environment.items())
+
+
+def ended(cause: Cause, status: int, survivors: Sequence[str]) -> bytes:
+    """Return the payload of FINISHED."""
+    named = list(survivors[:MAX_SURVIVORS])
+    if len(survivors) > MAX_SURVIVORS:
+        named.append(f"{len(survivors) - MAX_SURVIVORS} more")
+    return _ENDED.pack(cause.value, status) + b"".join(os.fsencode(name) + b"\0" for name in named)
+
+
+def parse_ended(payload: bytes) -> tuple[Cause, int, tuple[str, ...]]:
+    """Return cause, wait status and survivors of a FINISHED."""
+    cause, status = _ENDED.unpack_from(payload)
+    names = payload[_ENDED.size :].split(b"\0")[:-1]
+    return Cause(cause), status, tuple(os.fsdecode(name) for name in names)
 
 
 def moment(payload: bytes) -> float:

@@ -15,7 +15,10 @@ from typing import Any, NoReturn
 from coord.cli import exit_codes
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
+_ARG_START = 45
+"""The field arg_start of /proc/PID/stat, counted from the one after the name."""
 _libc: Any = None
 
 
@@ -39,13 +42,33 @@ def die_with(parent: int) -> None:
             os._exit(128 + signal.SIGKILL)
 
 
-def adopt_orphans() -> None:
+def adopt_orphans() -> bool:
     """Become the parent of descendants whose parent ends, so that this process can wait for them.
 
-    This does not survive fork.
+    This does not survive fork. Return whether the system can do this.
     """
-    if _libc is not None:
-        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    return _libc is not None and _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+
+
+def rename(name: str) -> None:
+    """Change the name of this process and its command line, as `killall`, `pkill` and `ps` see
+    them. The name has at most 15 characters."""
+    if _libc is None:
+        return
+    _libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
+    # The command line is the memory that the kernel filled before the program started. A wrong
+    # address gives an error here, because the kernel does the access.
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        with open("/proc/self/stat", "rb") as stat, open("/proc/self/cmdline", "rb") as file:
+            start = int(stat.read().rpartition(b")")[2].split()[_ARG_START])
+            before = file.read()
+        memory = os.open("/proc/self/mem", os.O_RDWR)
+        try:
+            if os.pread(memory, len(before), start) == before:
+                title = name.encode()[: len(before) - 1]
+                os.pwrite(memory, title.ljust(len(before), b"\0"), start)
+        finally:
+            os.close(memory)
 
 
 def foreground() -> int | None:
@@ -109,9 +132,9 @@ def spawn(
 ) -> int:
     """Start `command` in a process group of its own, and return its process id.
 
-    It inherits stdin, stdout and stderr and no other descriptor. All signals have their default
-    disposition, except those in `ignored`. It gets the foreground of the terminal if `runner_group`
-    has it. On Linux, the kernel kills it when the caller ends.
+    It inherits the descriptors that this program inherited; Python closes its own on exec. All
+    signals have their default disposition, except those in `ignored`. It gets the foreground of the
+    terminal if `runner_group` has it. On Linux, the kernel kills it when the caller ends.
     """
     # Signals are blocked until the child has the default dispositions, so that a signal that is
     # passed on at once is not lost.
@@ -145,7 +168,6 @@ def _become(
             except OSError:
                 continue  # The C library reserves a few real-time signals.
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        _close_all_but_standard()
         os.execvpe(command[0], list(command), dict(environment))  # noqa: S606  # `coord run` exists to do this.
     except BaseException as err:
         if isinstance(err, FileNotFoundError):
@@ -156,20 +178,3 @@ def _become(
         )
     finally:
         os._exit(status)
-
-
-def _close_all_but_standard() -> None:
-    try:
-        descriptors = [
-            int(name)
-            for name in os.listdir("/proc/self/fd" if sys.platform == "linux" else "/dev/fd")
-        ]
-    except OSError:
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # The limit may be as high as a billion.
-        return
-    for descriptor in descriptors:
-        if descriptor > 2:
-            try:
-                os.close(descriptor)
-            except OSError:
-                continue  # This one belonged to listdir.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from coord.cli import exit_codes, output
 from coord.cli.run import process
+from coord.cli.run.guardian import KILL_WAIT
 from coord.cli.run.guardian_client import GuardianClient
 from coord.cli.run.pipe import Cause
 from coord.cli.run.signals import SignalInbox, start_daemon_thread
@@ -184,12 +185,14 @@ class Runner:
         term = standby.term
         assert term is not None
         status = self._work(term)
+        if not self._ended.is_set():
+            return status  # Without a release, because a descendant of COMMAND still runs.
         if not self._leave(max(RELEASE_TIMEOUT, self.job.ttl / 3)):
-            print_status(
-                f"cannot release {self.job.role!r}: it is free when the lease expires, in at most "
-                f"{self.job.ttl:g} s"
-            )
+            print_status(f"cannot release {self.job.role!r}: {self._free_later()}")
         return status
+
+    def _free_later(self) -> str:
+        return f"it is free when the lease expires, in at most {self.job.ttl:g} s"
 
     def _stand_by(self, standby: Standby) -> int | None:
         """Wait for the role. Return None when this process leads, otherwise the exit status."""
@@ -210,7 +213,7 @@ class Runner:
     def _work(self, term: Term) -> int:
         """Run COMMAND while this process leads, and return the exit status.
 
-        COMMAND and its group have ended by then.
+        COMMAND and its descendants have ended by then, unless `_ended` is not set.
         """
         guarded = self.guarded
         deadline = term.deadline
@@ -231,6 +234,8 @@ class Runner:
                 guarded.extend(deadline)
             for number in self.inbox.signals():
                 self._pass_on(number)
+            while guarded.not_permitted:
+                self._not_permitted(guarded.not_permitted.pop())
             if guarded.stopped:
                 guarded.stopped = False
                 self._stop_too()
@@ -242,6 +247,10 @@ class Runner:
         if number == signal.SIGCONT and self.guarded.child is not None:
             process.hand_over(os.getpgrp(), to=self.guarded.child)  # fg
         self.guarded.pass_on(number)
+
+    def _not_permitted(self, number: int) -> None:
+        name = signal.Signals(number).name
+        print_status(f"cannot send {name} to COMMAND: it runs as another user; end it yourself")
 
     def _stop_too(self) -> None:
         """Give the terminal back to the shell and stop, because COMMAND was stopped with Ctrl-Z.
@@ -268,7 +277,9 @@ class Runner:
             )
             kill_at = min(now + grace, max(term.deadline, now))
             self.guarded.end(kill_at)
-            self._backstop = kill_at + min(0.25, self.job.margin / 4)
+            # The guardian reports survivors at `KILL_WAIT`, where the deadline leaves that time.
+            reports_at = min(kill_at + KILL_WAIT, max(term.deadline, kill_at))
+            self._backstop = reports_at + min(0.25, self.job.margin / 4)
         elif now >= self._backstop:
             self.inbox.wait(0)  # Its report may just have arrived.
             if self.guarded.finished is None:
@@ -277,24 +288,29 @@ class Runner:
     def _finish(self, term: Term) -> int:
         finished, child = self.guarded.finished, self.guarded.child
         if finished is None:
-            known = self.guarded.force()
-            if known:
-                self._ended.set()
+            survivors = self.guarded.force()
             print_status(
                 "the guardian process was killed; COMMAND "
-                + ("was ended" if known else "may not have ended")
+                + ("may not have ended" if survivors else "was ended")
             )
             status = exit_codes.LOST if term.lost.is_set() else exit_codes.GUARDIAN_DIED
         else:
-            self._ended.set()
+            survivors = finished.survivors
             status = finished.status
             if finished.cause is not Cause.BY_ITSELF:
                 reason = str(term.reason) if term.lost.is_set() else "no renewal in time"
                 print_status(
                     f"lost the leadership of {self.job.role!r} (token {term.token}): {reason}; "
-                    "COMMAND was ended"
+                    + ("COMMAND has not ended" if survivors else "COMMAND was ended")
                 )
                 status = exit_codes.LOST
+        if survivors:
+            print_status(
+                f"cannot end process {', '.join(survivors)}, which COMMAND started: end it "
+                f"yourself; {self.job.role!r} is not released: {self._free_later()}"
+            )
+        else:
+            self._ended.set()
         if child is not None:
             process.hand_over(child, to=os.getpgrp())
         return status

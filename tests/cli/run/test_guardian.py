@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,13 +16,16 @@ from tests.support.processes import HERE, WORKER, Journal, Start, boottime, live
 from tests.support.waits import eventually
 
 SHORT = 0.15
+DAEMON = ("--ignore-term", "--grandchild", "--daemon")
+"""COMMAND leaves a process with a session of its own behind."""
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs prctl(2) of Linux")
 
 
 class Driven:
     """The driver's process, and what it hears from the guardian."""
 
-    def __init__(self, start: Start, grace: float, *command: str) -> None:
-        self.process = start(str(HERE / "guardian_driver.py"), str(grace), *command)
+    def __init__(self, start: Start, grace: float, *command: str, **options: Any) -> None:
+        self.process = start(str(HERE / "guardian_driver.py"), str(grace), *command, **options)
         self.guardian = self.hear()["guardian"]
 
     def tell(self, *words: object) -> None:
@@ -147,7 +151,7 @@ def test_signals_for_everybody_do_not_reach_the_guardian(start: Start, journal: 
     assert driven.hear() == {"cause": "BY_ITSELF", "status": 128 + signal.SIGUSR2}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs PR_SET_PDEATHSIG")
+@linux
 def test_a_killed_guardian_takes_the_command_along(start: Start, journal: Journal) -> None:
     driven = Driven(start, 5, *WORKER, str(journal.path), "--ignore-term", "--grandchild")
     child = driven.begin(30)
@@ -156,8 +160,42 @@ def test_a_killed_guardian_takes_the_command_along(start: Start, journal: Journa
     os.kill(driven.guardian, signal.SIGKILL)
     eventually(lambda: not lives(child))  # by the kernel: the runner is stopped
     os.kill(driven.process.pid, signal.SIGCONT)
-    assert driven.hear() == {"gone": True, "clean": True}
+    assert driven.hear() == {"gone": True, "survivors": []}
     assert not lives(grandchild)
+
+
+@linux
+def test_a_killed_guardian_takes_daemons_along(start: Start, journal: Journal) -> None:
+    driven = Driven(start, 5, *WORKER, str(journal.path), *DAEMON)
+    driven.begin(30)
+    daemon = journal.wait_for(7, "grandchild").pid
+    os.kill(driven.guardian, signal.SIGKILL)
+    assert driven.hear() == {"gone": True, "survivors": []}
+    assert not lives(daemon)
+
+
+@linux
+def test_killall_does_not_reach_the_guardian(start: Start) -> None:
+    driven = Driven(start, 1, "sleep", "30")
+    driven.begin(30)
+    names = [Path(f"/proc/{driven.guardian}/{file}").read_text() for file in ("comm", "cmdline")]
+    assert [name.rstrip("\n\0") for name in names] == ["role-guardian"] * 2
+
+
+@pytest.mark.parametrize("defect", ["_enforce", "_reap"])
+def test_a_defect_of_the_guardian_ends_the_command(
+    start: Start, journal: Journal, defect: str
+) -> None:
+    driven = Driven(start, 5, *WORKER, str(journal.path), *DAEMON, env={"DEFECT": defect})
+    driven.tell("start", 30)
+    daemon = journal.wait_for(7, "grandchild").pid
+    child = journal.wait_for(7).pid
+    os.kill(driven.process.pid, signal.SIGSTOP)  # The runner cannot help.
+    eventually(lambda: not lives(child) and not lives(daemon))
+    os.kill(driven.process.pid, signal.SIGCONT)
+    eventually(lambda: driven.hear() == {"gone": True, "survivors": []})
+    assert driven.process.stderr is not None
+    assert "the guardian failed: RuntimeError" in driven.process.stderr.readline()
 
 
 def test_a_stopped_guardian_is_replaced_by_force(start: Start, journal: Journal) -> None:
@@ -184,6 +222,112 @@ def test_what_is_left_of_the_group_is_ended(start: Start, journal: Journal) -> N
     assert begun + 1.2 < left.last < begun + 1.3 + 2 * SHORT
 
 
+@linux
+def test_a_daemon_is_ended(start: Start, journal: Journal) -> None:
+    """It has another group, another session and, since its parent ended, another parent."""
+    driven = Driven(start, 5, *WORKER, str(journal.path), *DAEMON, "--for", "0.3")
+    driven.begin(30)
+    daemon = journal.wait_for(7, "grandchild").pid
+    driven.tell("end", 0.3)
+    assert driven.hear()["cause"] == "ORDERED"
+    assert not lives(daemon)
+
+
+@linux
+@pytest.mark.parametrize("order", ["end 25", "extend 0"])
+def test_the_kill_time_is_never_after_the_deadline(
+    start: Start, journal: Journal, order: str
+) -> None:
+    """Neither when the runner orders a later time, nor when COMMAND leaves a process behind."""
+    worker = " ".join([*WORKER, str(journal.path), "--ignore-term"])
+    driven = Driven(start, 0.1, "sh", "-c", f"trap '' TERM; {worker} & sleep 2.2; exit 3")
+    begun = boottime()
+    driven.begin(2.5)
+    journal.wait_for(7)
+    driven.tell(order)
+    driven.hear()
+    assert max(one.last for one in journal.stretches()) < begun + 2.5 + SHORT
+
+
+@linux
+def test_gnu_timeout_does_not_hide_a_process(start: Start, journal: Journal) -> None:
+    """It moves itself and its command to a process group of their own."""
+    script = " ".join(["timeout 60", *WORKER, str(journal.path), "--ignore-term"])
+    driven = Driven(start, 5, "sh", "-c", f"{script}; true")
+    driven.begin(30)
+    worker = journal.wait_for(7).pid
+    driven.tell("end", 0.2)
+    assert driven.hear()["cause"] == "ORDERED"
+    assert not lives(worker)
+
+
+@linux
+def test_a_fork_bomb_is_ended(start: Start, journal: Journal) -> None:
+    """Each process lives for some milliseconds and has a session of its own."""
+    script = (
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"file = os.open({str(journal.path)!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)\n"
+        "while True:\n"
+        "    if os.fork(): os._exit(0)\n"
+        "    os.setsid()\n"
+        "    now = time.clock_gettime(time.CLOCK_BOOTTIME)\n"
+        "    os.write(file, f'7 {os.getpid()} {now:.6f} worker\\n'.encode())\n"
+    )
+    driven = Driven(start, 0.2, sys.executable, "-S", "-E", "-c", script)
+    driven.begin(30)
+    journal.wait_for(7)
+    assert driven.hear() == {"cause": "BY_ITSELF", "status": 0}
+    ended = boottime()
+    time.sleep(0.1)
+    assert all(one.last < ended for one in journal.stretches())
+
+
+@linux
+@pytest.mark.parametrize("status", [0, 3])
+def test_what_cannot_be_killed_is_reported(start: Start, journal: Journal, status: int) -> None:
+    worker = " ".join([*WORKER, str(journal.path), "--immune", "--for", "8"])
+    driven = Driven(
+        start,
+        1,
+        *("sh", "-c", f"setsid {worker} & sleep 0.5; exit {status}"),
+        env={"IMMUNE": "--immune"},
+    )
+    driven.begin(30)
+    immune = journal.wait_for(7).pid
+    reported = driven.hear()
+    name = Path(f"/proc/{immune}/comm").read_text().strip()
+    assert reported == {
+        "cause": "BY_ITSELF",
+        "status": status,
+        "survivors": [f"{immune} ({name})"],
+    }
+    os.kill(immune, signal.SIGKILL)
+
+
+@linux
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to start a process of another user")
+def test_a_process_of_another_user_is_reported(start: Start) -> None:
+    """The kernel denies the signals, because the driver has no CAP_KILL."""
+    without = ["setpriv", "--bounding-set", "-kill", "--inh-caps", "-kill"]
+    another = "exec setpriv --reuid 65534 --clear-groups sleep 8"
+    driver = [sys.executable, str(HERE / "guardian_driver.py"), "1", "sh", "-c", another]
+    process = start("-c", f"import os; os.execvp('setpriv', {[*without, *driver]!r})")
+    assert process.stdin is not None
+    assert process.stdout is not None
+    print("start 30", file=process.stdin, flush=True)
+    _, child = (json.loads(process.stdout.readline()) for _ in range(2))
+    eventually(lambda: "sleep" in Path(f"/proc/{child['child']}/comm").read_text())
+    print(f"signal {int(signal.SIGUSR1)}\nend 0.2", file=process.stdin, flush=True)
+    assert json.loads(process.stdout.readline()) == {"not_permitted": [int(signal.SIGUSR1)]}
+    assert json.loads(process.stdout.readline()) == {
+        "cause": "ORDERED",
+        "status": 0,
+        "survivors": [f"{child['child']} (sleep)"],
+    }
+    os.kill(child["child"], signal.SIGKILL)
+
+
 def test_a_stopped_command_is_ended_too(start: Start, journal: Journal) -> None:
     driven = Driven(start, 4, *WORKER, str(journal.path))
     child = driven.begin(30)
@@ -193,7 +337,7 @@ def test_a_stopped_command_is_ended_too(start: Start, journal: Journal) -> None:
     assert driven.hear() == {"cause": "ORDERED", "status": 143}
 
 
-def test_the_command_gets_three_descriptors_and_default_signals(
+def test_the_command_gets_inherited_descriptors_and_default_signals(
     start: Start, tmp_path: Any
 ) -> None:
     script = (
@@ -212,7 +356,9 @@ def test_the_command_gets_three_descriptors_and_default_signals(
     os.close(writer)
     seen = (tmp_path / "seen").read_text()
     numbers = [line.split(" -> ")[0].split()[-1] for line in seen.splitlines() if "->" in line]
-    assert numbers == ["0", "1", "2", "3"]  # 3 is the directory that ls reads
+    more = [number for number in numbers if int(number) > 2 and int(number) not in (reader, writer)]
+    assert sorted(numbers) == sorted(["0", "1", "2", str(reader), str(writer), *more])
+    assert len(more) == 1  # the directory that ls reads
     masks = {line[:6]: int(line.split()[1], 16) for line in seen.splitlines() if line[:3] == "Sig"}
     # The C library keeps signals 32 and 33 to itself: no program can set what they do.
     assert masks["SigIgn"] & ~(0b11 << 31) == 0

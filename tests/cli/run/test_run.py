@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -311,3 +312,12 @@ def test_python_modules_that_run_does_not_need(runs: Runs) -> None:
         [*WORKER[:1], "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     ).stdout
     assert not {"rich", "rethinkdb"} & set(out.split())
+
+
+def test_inherited_descriptors_reach_the_command(runs: Runs) -> None:
+    """The shell passes the output of a process substitution as an open descriptor."""
+    words = f"-m coord.cli run job --url '{runs.url}' -- cat <(echo text)"
+    code = "import os, sys; os.execvp('bash', ['bash', '-c', sys.argv[1]])"
+    process = runs.start("-c", code, f"'{sys.executable}' {words}")
+    assert process.communicate(timeout=20)[0] == "text\n"
+    assert process.returncode == 0

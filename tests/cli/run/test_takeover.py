@@ -6,9 +6,12 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import sys
 import time
+from pathlib import Path
 
-from tests.support.processes import Runs, blocked, boottime, children, lives
+from coord.cli.run import descendants
+from tests.support.processes import WORKER, Runs, blocked, boottime, children, lives
 from tests.support.waits import eventually
 
 TTL = 1.5
@@ -137,6 +140,71 @@ def test_a_role_taken_by_force(runs: Runs) -> None:
     assert not lives(child)
     assert first.stderr is not None
     assert "taken" in first.stderr.read()
+
+
+def test_a_role_taken_by_force_gives_no_grace(runs: Runs) -> None:
+    """Another holder leads already, so COMMAND gets much less than its grace of 2 s."""
+    first = runs.worker("--ttl", "6", "--grace", "2", flags=STUBBORN)
+    runs.journal.wait_for(1, "grandchild")
+    worker = runs.journal.wait_for(1).pid
+    eventually(lambda: _usurp(runs.url))
+    assert first.stderr is not None
+    assert first.wait(20) == 77
+    said = "lost the leadership of 'job' (token 1): taken; COMMAND was ended"
+    assert said in first.stderr.read()
+    terminated = runs.journal.terminated(worker)
+    assert terminated is not None
+    assert runs.journal.wait_for(1).last - terminated < 1.2
+
+
+def test_a_job_below_gnu_timeout_ends_before_the_next_begins(runs: Runs) -> None:
+    script = f"timeout 60 {' '.join([*WORKER, str(runs.journal.path)])} --ignore-term; true"
+    runs.run("--ttl", "30", "--grace", "0.5", "--", "sh", "-c", script)
+    runs.journal.wait_for(1)
+    runs.worker("--ttl", "30")
+    eventually(lambda: runs.answer("candidates", "job", "--url", runs.url, "--json")[1] != "[]\n")
+    status, _, err = runs.answer("step-down", "job", "--url", runs.url, "--yes")
+    assert status == 0, err
+    runs.journal.wait_for(2)
+    runs.journal.check_no_overlap()
+
+
+def test_killall_ends_the_command_and_all_its_descendants(runs: Runs) -> None:
+    """`killall -9 coord` reaches every process with that name."""
+    program = Path(sys.executable).with_name("coord")
+    words = ("run", "job", "--url", runs.url, "--", *WORKER, str(runs.journal.path), *STUBBORN)
+    code = f"import os; os.execv({str(program)!r}, ['coord', *{list(words)!r}, '--daemon'])"
+    first = runs.start("-c", code)
+    daemon = runs.journal.wait_for(1, "grandchild").pid
+    tree = [first.pid, *(process.pid for process in descendants.living(first.pid, None))]
+    assert daemon in tree
+    named = [pid for pid in tree if Path(f"/proc/{pid}/comm").read_text() == "coord\n"]
+    assert named == [first.pid]
+    for pid in named:
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not any(lives(pid) for pid in tree if pid != first.pid))
+
+
+def test_a_process_that_cannot_be_killed_keeps_the_role(runs: Runs) -> None:
+    worker = " ".join([*WORKER, str(runs.journal.path), "--immune"])
+    words = ("run", "job", "--url", runs.url)
+    command = ("--", "sh", "-c", f"setsid {worker} & sleep 0.5; exit 3")
+    first = runs.start(
+        "-c",
+        "import sys; from tests.support.signals import make_immune; make_immune('--immune');"
+        "from coord.cli import main; main(sys.argv[1:])",
+        *words,
+        *command,
+    )
+    immune = runs.journal.wait_for(1).pid
+    assert first.wait(20) == 3
+    assert first.stderr is not None
+    name = Path(f"/proc/{immune}/comm").read_text().strip()
+    assert first.stderr.readline() == (
+        f"coord run: cannot end process {immune} ({name}), which COMMAND started: end it yourself; "
+        "'job' is not released: it is free when the lease expires, in at most 30 s\n"
+    )
+    assert runs.answer("leader", "job", "--url", runs.url)[0] == 0
 
 
 def test_many_candidates_and_killed_leaders(runs: Runs) -> None:
