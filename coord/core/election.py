@@ -38,7 +38,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Union
 
-from coord.core.lease import MAX_TOKEN, Lease, LossReason, Revision
+from coord.core.lease import MAX_TOKEN, Lease, LossReason, Observation, Revision
 from coord.core.operations import Answer, Claim, Failure, Operation, Read, Release, Renew, Result
 from coord.core.timing import Instant, Timing
 
@@ -254,12 +254,8 @@ class Election:
             return Wait(self._cooldown_until - now.total)
         if self.observed is None:
             return self._claim(None)
-        if self.observed.vacant:
-            wait = self._observed_at + self.release_delay - now.awake
-        else:
-            observed = self._observed_at + self.observed.ttl + self.takeover_delay - now.awake
-            wait = min(observed, self._store_expiry + self.takeover_delay - now.total)
-        if self.observed.holder == self.candidate or self._try_now or wait <= 0:
+        wait = self._claim_wait(now)
+        if self._try_now or wait <= 0:
             takeover = now.awake >= self._observed_at + self.observed.ttl
             # `try_now` is used when somebody knows more than we do (a handover,
             # `unique_service`), so our last observation may be old. Claim without an expected
@@ -269,6 +265,16 @@ class Election:
                 None if prompted and not takeover else self.observed.revision, takeover
             )
         return Wait(wait)
+
+    def _claim_wait(self, now: Instant) -> float:
+        """Return how many seconds to wait before claiming what was observed."""
+        assert self.observed is not None
+        if self.observed.holder == self.candidate:
+            return 0.0
+        if self.observed.vacant:
+            return self._observed_at + self.release_delay - now.awake
+        observed = self._observed_at + self.observed.ttl + self.takeover_delay - now.awake
+        return min(observed, self._store_expiry + self.takeover_delay - now.total)
 
     def reply(
         self, send: Send, result: Result, sent_at: Instant, now: Instant, retry_in: float = 0.0
@@ -308,6 +314,31 @@ class Election:
                 self._see(lease, now)
         elif self.phase is Phase.LEADING and lease.token > self.token:
             self._try_now = True  # the store shall say whether that is so
+
+    @property
+    def observation(self) -> Observation | None:
+        """Since when the lease has been as it was seen last; None if it is vacant or not seen."""
+        if self.observed is None or self.observed.vacant:
+            return None
+        return Observation(self.observed.revision, self._observed_at)
+
+    def recall(self, observation: Observation) -> None:
+        """Count the takeover from what an earlier candidate on this machine observed (rule 4).
+
+        It changes nothing if the lease was seen at another revision: somebody has written since.
+        """
+        if self.observed is not None and self.observed.revision == observation.revision:
+            self._observed_at = min(self._observed_at, observation.since)
+
+    def claims_now(self, now: Instant) -> bool:
+        """Return whether the next step claims the lease that was seen last."""
+        return (
+            self.phase is Phase.FOLLOWING
+            and self.campaigning
+            and not (self.in_flight or self._work_running or self._claim_unknown)
+            and now.total >= max(self._retry_at, self._cooldown_until)
+            and self._claim_wait(now) <= 0
+        )
 
     def lose(self, reason: LossReason) -> None:
         """End the term as if its deadline had passed; for test kits, while leading."""

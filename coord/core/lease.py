@@ -24,6 +24,18 @@ class Revision(NamedTuple):
     beat: int
 
 
+class Observation(NamedTuple):
+    """Since when a lease has been at one revision, as this machine knows it.
+
+    Attributes:
+        revision: The revision.
+        since: When it was first received, in seconds on the awake clock.
+    """
+
+    revision: Revision
+    since: float
+
+
 @dataclass(frozen=True, slots=True, init=False)
 class Lease:
     """The stored record of a role at the moment when it was read.

@@ -17,7 +17,7 @@ from coord.core.announcements import Candidate, decide_handover
 from coord.core.election import HOLDING, Action, Done, Election, Phase, Send, Wait
 from coord.core.lease import Lease, LossReason
 from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
-from coord.core.timing import Timing
+from coord.core.timing import Instant, Timing
 from coord.election import jitter, lifecycle
 from coord.election.callbacks import CallbackRunner, Callbacks, Dispatcher
 from coord.election.lifecycle import TermLifecycle
@@ -280,6 +280,8 @@ class Elector:
                         )
                     except Exception as err:
                         result = _store_failed(err, self.election.role)
+                    if _refused(action, result) and not self._session.observations.loaded:
+                        await self._session.observations.load()
                     self._apply_result(action, result)
                     await self.lifecycle.yield_to_callbacks()
                 elif isinstance(action, Wait):
@@ -333,18 +335,22 @@ class Elector:
             if observer is not None and isinstance(send.operation, Renew) and term is not None:
                 observer.renewed(term, now.awake - sent_at.awake, term.deadline - now.total)
         self.election.reply(send, result, sent_at, now, delay)
-        self.first_result_seen = self.first_result_seen or self._is_first_result(result)
+        if _refused(send, result):
+            earlier = self._session.observations.get(self.election.role)
+            if earlier is not None:
+                self.election.recall(earlier)
+        self.first_result_seen = self.first_result_seen or self._is_first_result(result, now)
         self.lifecycle.apply_events()
         self._notify_waiters()
         if isinstance(send.operation, Claim):
             self.check_requests()
 
-    def _is_first_result(self, result: Result) -> bool:
+    def _is_first_result(self, result: Result, now: Instant) -> bool:
         """Return whether the first try is settled: an answer, a refusal, or a store that stays
-        silent."""
+        silent. It is not settled if a claim for a lease that was observed to expire follows."""
         self._failures = self._failures + 1 if isinstance(result, Failure) else 0
         if not isinstance(result, Failure):
-            return True
+            return not self.election.claims_now(now)
         return result.permanent or self._failures >= GIVE_UP_AFTER
 
     def _sleep(self, seconds: float) -> asyncio.Future[None]:
@@ -398,6 +404,7 @@ class Elector:
         self._notify_waiters()
 
     def _done(self, _task: asyncio.Task[None]) -> None:
+        self._session.observations.keep(self.election.role, self.election.observation)
         self._session.leave(self)
         self._notify_waiters()
 
@@ -432,6 +439,12 @@ def send_now(session: Session, send: Send) -> PendingResult:
         return session.send_now(send.operation, send.timeout)
     except Exception:  # then it is submitted as usual, which survives whatever the store raises
         return None
+
+
+def _refused(send: Send, result: Result) -> bool:
+    """Return whether the store answered a claim, and did not grant it."""
+    claim = isinstance(send.operation, Claim)
+    return claim and isinstance(result, Answer) and not result.applied
 
 
 def _store_failed(err: Exception, role: str) -> Failure:

@@ -15,6 +15,7 @@ from coord.core.lease import Lease
 from coord.core.operations import Failure, Operation, Renew, Result
 from coord.core.timing import Instant
 from coord.election.announcements import CandidateAnnouncer, RequestListener
+from coord.election.observations import Observations
 from coord.election.observe import LeaderCache
 from coord.errors import BadArgument
 from coord.runtime import clock, process
@@ -92,6 +93,7 @@ class Session:
         last_error: Why the last request failed, for messages to people; "" when the store answered
         it.
         leaders: What the feed last showed of the leaders that somebody watches.
+        observations: What the candidates that have ended had observed.
         members: The candidates that run on this session.
         on_close: Called before the members stop: heartbeats end, published leaders are withdrawn.
         on_release: Called after the members have stopped: `unique_service` releases what it holds.
@@ -117,6 +119,7 @@ class Session:
     def _start(self) -> None:
         self.last_error = ""
         self.leaders = LeaderCache()
+        self.observations = Observations(self.store.url, lambda: self.now is clock.system_now)
         self.members: set[Member] = set()
         self.on_close: set[Callable[[], Awaitable[None]]] = set()
         self.context = contextvars.copy_context()
@@ -237,6 +240,25 @@ class Session:
         """
         wanted = None if roles is None else list(roles)
         return await self.retry(lambda timeout: self.store.read(wanted, timeout))
+
+    async def held(self, role: str) -> tuple[Lease, float] | None:
+        """Return the lease of `role`, and for how many seconds at most it keeps others from the
+        role unless it is renewed; None if nobody holds the role.
+
+        Raises:
+            StoreUnavailable: The store did not answer in time.
+            StoreRefused: The store will go on refusing.
+        """
+        rows = await self.read([validation.role(role)])
+        lease = next((row for row in rows if not row.vacant), None)
+        if lease is None:
+            return None
+        now, seen, skew = self.now(), self.observations.get(role), self.max_clock_skew
+        watched = seen is not None and seen.revision == lease.revision
+        seconds = seen.since + lease.ttl - now.awake if seen is not None and watched else lease.ttl
+        if skew is not None:
+            seconds = min(seconds, lease.remaining + skew)
+        return lease, max(0.0, seconds)
 
     async def leader(self, role: str) -> Lease | None:
         """Return the lease of the leader of `role`, from the feed if somebody watches it; None if
@@ -361,6 +383,7 @@ class Session:
         await asyncio.gather(*(release() for release in tuple(self.on_release)))
         await asyncio.gather(self._announcer.close(), self._requests.close())
         self._suspends.stop()
+        await self.observations.save()
         await self._feed.close()
         await self.store.close()
 

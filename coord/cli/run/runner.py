@@ -5,6 +5,7 @@ Its main thread never asks the store, so that a store that hangs cannot delay a 
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -91,7 +92,7 @@ class Standby:
             )
             self._store_error = self._coordinator.session.last_error
             if self.term is None and not self._store_error:
-                self._led_by = self._leader()
+                self._led_by = self._held_by()
         except BaseException as err:
             self._store_error = self._coordinator.session.last_error
             self._error = err
@@ -109,7 +110,7 @@ class Standby:
             )
             return exit_codes.UNAVAILABLE
         if err is None:
-            print_status(f"not started, {self.job.role!r} has a leader: {self._led_by}")
+            print_status(f"not started, {self.job.role!r} is {self._led_by}")
             return exit_codes.TAKEN
         print_status(str(err))
         return exit_codes.of(err)
@@ -127,6 +128,17 @@ class Standby:
             return  # The coordinator was closed, so nobody waits any more.
         if not self.answered:
             print_status(f"waiting for {self.job.role!r}: {by}")
+
+    def _held_by(self) -> str:
+        session = self._coordinator.session
+        held = self._coordinator.portal.call(functools.partial(session.held, self.job.role))
+        if held is None:
+            return "free again: the lease was released meanwhile"
+        lease, seconds = held
+        return (
+            f"held by {describe_leader(lease)}, token {lease.token}, for {seconds:.1f} s more "
+            "unless the lease is renewed"
+        )
 
     def _leader(self) -> str:
         lease = self._coordinator.leader(self.job.role)

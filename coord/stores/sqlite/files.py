@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 
 from coord.errors import AccessDenied, StoreRefused
+from coord.runtime.state_file import state_directory
 from coord.stores.sqlite.errors import classify_os
 from coord.stores.sqlite.filesystems import MOUNTS, refuse_network, refuse_second_name
 
@@ -16,25 +16,9 @@ _creating = threading.Lock()
 def default_path() -> str:
     """Return the path of the user's own file.
 
-    It is in $XDG_STATE_HOME or ~/.local/state; on macOS in ~/Library/Application Support; on
-    Windows in %LOCALAPPDATA%.
+    It is in the state directory of the user (`state_directory`).
     """
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or os.path.join(_home(), "AppData", "Local")
-    elif sys.platform == "darwin":
-        base = os.path.join(_home(), "Library", "Application Support")
-    else:
-        # The XDG base directory specification: a path that is not absolute must be ignored.
-        state_home = os.environ.get("XDG_STATE_HOME", "")
-        base = state_home if os.path.isabs(state_home) else os.path.join(_home(), ".local", "state")
-    return os.path.join(base, "coord", "coord.db")
-
-
-def _home() -> str:
-    home = os.path.expanduser("~")
-    if home == "~":
-        raise RuntimeError("the home directory of this user is not known")
-    return home
+    return os.path.join(state_directory(), "coord.db")
 
 
 def prepare(path: str, mounts: str = MOUNTS, *, local: bool = False) -> None:

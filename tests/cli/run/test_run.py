@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -270,10 +271,15 @@ def test_no_wait_and_timeout_when_another_leads(runs: Runs) -> None:
     leader = runs.worker()
     runs.journal.wait_for(1)
     status, _, err = runs.answer("run", "job", "--url", runs.url, "--no-wait", "--", "true")
-    assert (status, err) == (
-        75,
-        f"coord run: not started, 'job' has a leader: the leader is pid {leader.pid} on {os.uname().nodename}, token 1\n",
+    held = re.fullmatch(
+        r"coord run: not started, 'job' is held by pid (\d+) on (\S+), token 1, for (\d+\.\d) s more "
+        r"unless the lease is renewed\n",
+        err,
     )
+    assert status == 75
+    assert held is not None, err
+    assert (int(held[1]), held[2]) == (leader.pid, os.uname().nodename)
+    assert 0 < float(held[3]) <= 30
     begun = time.monotonic()
     status, _, err = runs.answer("run", "job", "--url", runs.url, "--timeout", "0.6", "--", "true")
     assert status == 76
