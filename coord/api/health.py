@@ -1,5 +1,7 @@
-"""`coord.health()`: what a load balancer or Kubernetes asks. Reads memory and the clock; waits for
-nothing."""
+"""`coord.health()`: the answer to the probes of a load balancer or of Kubernetes.
+
+It reads memory and the clocks, and waits for nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +20,18 @@ from coord.errors import BadArgument
 
 
 class HealthStatus(str, enum.Enum):
-    """The worst that holds, from below."""
+    """The state of all candidates: the last of these that applies."""
 
     OK = "ok"
-    """Leads at least one role."""
+    """This process leads at least one role."""
     STANDBY = "standby"
-    """Stands for roles, and leads none."""
+    """It has candidates, and leads no role."""
     IDLE = "idle"
-    """Stands for nothing."""
+    """It has no candidates."""
     TROUBLE = "trouble"
-    """The store did not answer last, or refuses. A restart of this process will not mend that."""
+    """The store does not answer, or refuses. A restart of this process does not help."""
     WEDGED = "wedged"
-    """Something in this process stands still that should move, though it may look alive. Restart
-    it."""
+    """Something in this process makes no progress. Restart the process."""
 
     def __str__(self) -> str:
         return self.value
@@ -40,11 +41,15 @@ class HealthStatus(str, enum.Enum):
 class RoleHealth:
     """One candidate. Durations are in seconds.
 
-    leads: by the clock. token, remaining: of the term that is held (remaining 0 when none is; the
-    token then is that of the last one, or None). renewal_age: since the last applied claim or
-    renewal was sent, None before the first.
-    jobs: calls that run under the last term. problems: what stands still, for people; empty when
-    all is well."""
+    Attributes:
+        role: The role.
+        leads: Whether it leads, by the clock.
+        token: The fencing token of its last term; None before the first.
+        remaining: Time until its term ends unless it is renewed; 0 if it does not lead.
+        renewal_age: Time since the last applied claim or renewal was sent; None before the first.
+        jobs: How many calls run under its last term.
+        problems: What makes no progress, for people; empty when all is well.
+    """
 
     role: str
     leads: bool
@@ -57,10 +62,15 @@ class RoleHealth:
 
 @dataclasses.dataclass(frozen=True)
 class Health:
-    """How the candidates of this process do. `as_dict()` is for JSON.
+    """The health of the candidates of this process. `as_dict()` is for JSON.
 
-    loop_lag: seconds by which coord's loop is late. store_trouble: what kept the store from
-    answering last; "" when it answered. problems: all of them, those of the roles with their names.
+    Attributes:
+        status: The state of all of them together.
+        roles: One entry for each candidate, sorted by role.
+        loop_lag: Seconds by which an event loop of coord is late; the largest, if there are
+            several.
+        store_trouble: Why a store did not answer the last request; "" if it answered.
+        problems: The problems of all roles, with their names.
     """
 
     status: HealthStatus
@@ -71,17 +81,16 @@ class Health:
 
     @property
     def healthy(self) -> bool:
-        """For a liveness probe: nothing is wedged. A standby is healthy, and so is a store that is
-        down."""
+        """For a liveness probe: whether nothing is wedged. It stays true when the store is down."""
         return self.status is not HealthStatus.WEDGED
 
     @property
     def leads(self) -> bool:
-        """For a load balancer that sends to leaders only: some role is led."""
+        """For a load balancer that sends requests to leaders only: whether it leads any role."""
         return any(role.leads for role in self.roles)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON takes them."""
+        """Return it as values that JSON can hold."""
         return {
             **dataclasses.asdict(self),
             "status": str(self.status),
@@ -93,18 +102,24 @@ class Health:
 def health(
     coordinator: Coordinator | AsyncCoordinator | None = None, *, max_lag: float = 2.0
 ) -> Health:
-    """How the candidates of `coordinator` do; without one, those of all coordinators of this
-    process.
+    """Return the health of the candidates of a coordinator, or of all coordinators of this process.
 
-    From any thread, at once, with no I/O and no help of coord's own loop, which may be what stands
-    still. "wedged" is:
+    Call it from any thread. It returns at once: it makes no request, and does not need coord's own
+    loop, which may be what is stuck. The status is "wedged" if
 
-    - a job that went without progress for longer than its `at_most`, and has not returned;
-    - work or `on_lost` of a lost term that did not end within `drain_timeout`, or another callback
-    that has run
-      for longer (an `on_elected` may take its time while the term stands);
-    - a leader that was not renewed for two `renew_every`;
-    - a loop that is late by more than `max_lag` seconds (looked at twice a second).
+    - a job went without progress for longer than its `at_most`, and has not returned;
+    - the work or `on_lost` of a lost term did not end within `drain_timeout`;
+    - another callback has run for longer than that (an `on_elected` may run while its term lasts);
+    - a leader was not renewed for two `renew_every`, although the store answers;
+    - the task of a candidate failed, and has not recovered;
+    - an event loop of coord is late by more than `max_lag`, which is checked twice a second.
+
+    Args:
+        coordinator: A coordinator; None means all of this process.
+        max_lag: How late a loop may be, in seconds.
+
+    Raises:
+        BadArgument: An argument is invalid.
     """
     validation.number(max_lag, "max_lag", low=0, above=True)
     if coordinator is None:
@@ -127,6 +142,8 @@ def health(
         if electors:
             lag = max(lag, _lag(session, now))
             troubles.append(session.last_error)
+            if any(elector.election.failing for elector in electors):
+                troubles.append(session.last_error or "a request was not answered")
         roles += [_role(elector, now) for elector in electors]
     trouble = "; ".join(dict.fromkeys(filter(None, troubles)))
     problems = [f"{role.role}: {problem}" for role in roles for problem in role.problems]
@@ -178,6 +195,11 @@ def _problems(elector: Elector, now: Instant) -> Iterable[str]:
         )
         if took > lifecycle.drain_timeout and not patient:
             yield f"the callback {running.name} has run for {took:.1f} s"
+    if elector.failure:
+        yield elector.failure
     age = None if elector.renewed_at is None else now.awake - elector.renewed_at
-    if elector.election.phase is Phase.LEADING and age is not None and age > 2 * timing.renew_every:
+    if elector.election.phase is not Phase.LEADING or age is None:
+        return
+    # While the store is silent, a restart of this process would not help.
+    if age > 2 * timing.renew_every and not elector.store_is_silent(now):
         yield f"not renewed for {age:.1f} s"

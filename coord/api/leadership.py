@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from coord.core import validation
-from coord.core.election import Phase
 from coord.core.lease import LossReason
 from coord.core.timing import Timing
 from coord.election.callbacks import (
@@ -25,8 +23,8 @@ from coord.election.callbacks import (
 )
 from coord.election.elector import CandidateOptions, Elector
 from coord.election.session import HasSession
-from coord.election.term import Term, run_async_under_term, run_under_term
-from coord.errors import AcquireTimeout, BadArgument, NotLeader, StoreRefused
+from coord.election.term import Term, is_inside, run_async_under_term, run_under_term
+from coord.errors import AcquireTimeout, BadArgument, CoordError, NotLeader, StoreRefused
 from coord.runtime import process, threads
 from coord.runtime.facade import HasPortal, PublicDir, blocking
 from coord.runtime.portal import Portal
@@ -162,15 +160,16 @@ class AsyncLeadership(
 
     @property
     def started(self) -> bool:
-        """Whether it is a candidate now."""
-        return self.elector is not None
+        """Whether it is a candidate now. False from `stop` on, though its work may go on."""
+        elector = self.elector
+        return elector is not None and not elector.stopping
 
     @property
     def candidate(self) -> str | None:
         """The id under which the lease and `candidates()` name it, new at every start; None while
         it is stopped."""
         elector = self.elector
-        return None if elector is None else elector.candidate
+        return None if elector is None or elector.stopping else elector.candidate
 
     @property
     def elector(self) -> Elector | None:
@@ -180,9 +179,24 @@ class AsyncLeadership(
             return None
         return elector if self._fork_generation == process.fork_generation else None
 
+    def on_elected(self, function: Function) -> Function:
+        super().on_elected(function)
+        elector = self.elector
+        if elector is not None:
+            elector.callback_added()
+        return function
+
+    on_elected.__doc__ = CallbackDecorators.on_elected.__doc__
+
     async def start(self) -> None:
-        """Become a candidate. Returns at once; does nothing if it is one already."""
-        if self.started:
+        """Become a candidate. Returns at once; does nothing if it is one already.
+
+        After a `stop` whose work has not ended, it becomes a candidate when the work has ended.
+        """
+        elector = self.elector
+        if elector is not None:
+            if elector.stopping:
+                elector.resume()
             return
         if self._fork_generation != process.fork_generation:
             self._dispatcher.forget()
@@ -207,9 +221,8 @@ class AsyncLeadership(
         if elector is None:
             return
         elector.stop(linger)
-        # A callback that stops its own leadership must not wait for itself.
-        if current_dispatcher.get() is not self._dispatcher:
-            await asyncio.wait({elector.task}, timeout=elector.stop_timeout)
+        if not self._called_from_its_work(elector):
+            await elector.wait_until_stopped()
 
     async def step_down(self, cooldown: float | None = None) -> None:
         """Hand the role to another candidate: call `on_lost`, drain, release.
@@ -250,9 +263,12 @@ class AsyncLeadership(
         if elector is None:
             return
         elector.resign(LossReason.STEPPED_DOWN, cooldown, to)
-        if current_dispatcher.get() is not self._dispatcher:
-            ending = (Phase.DRAINING, Phase.RELEASING)
-            await elector.wait_until(lambda: elector.election.phase not in ending)
+        if not self._called_from_its_work(elector):
+            await elector.wait_until_handed_over()
+
+    def _called_from_its_work(self, elector: Elector) -> bool:
+        """Whether a callback or a job of this candidate calls, which would wait for itself."""
+        return current_dispatcher.get() is self._dispatcher or is_inside(elector.term)
 
     async def __aenter__(self) -> AsyncLeadership:
         await self.start()
@@ -264,15 +280,23 @@ class AsyncLeadership(
     async def wait(self, timeout: float | None = None) -> bool:
         """Wait until this candidate leads, and return whether it does.
 
-        It must have been started. When it is stopped, waiting ends.
+        When it is stopped, waiting ends.
 
         Args:
             timeout: Seconds to wait; None means no limit.
+
+        Raises:
+            CoordError: It was never started.
         """
-        validation.timeout(timeout)
+        timeout = validation.timeout(timeout)
         elector = self._elector
-        if elector is not None and not self.is_leader:
-            await elector.wait_until(lambda: self.is_leader, timeout)
+        if elector is None or self._fork_generation != process.fork_generation:
+            raise CoordError(
+                f"cannot wait for the role {self.role!r}: this candidate was not started; "
+                "call start() first, or acquire()"
+            )
+        if not self.is_leader:
+            await elector.wait_until(lambda: self.is_leader or elector.stopping, timeout)
         return self.is_leader
 
     async def acquire(self, blocking: bool = True, timeout: float | None = None) -> Term | None:

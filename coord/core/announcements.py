@@ -5,6 +5,7 @@ They never decide who leads. Rows may be written by anybody, so malformed ones a
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -92,8 +93,6 @@ def key_prefix(role: str) -> str:
 
     It is a digest, because a key with the role itself could be too long.
     """
-    import hashlib  # It is slow to import, and a candidate that leads at once does not need it.
-
     return f"{hashlib.blake2b(role.encode(), digest_size=10).hexdigest()} "
 
 

@@ -208,6 +208,11 @@ class Election:
         """Rule 6: the clock decides."""
         return self.phase is Phase.LEADING and now.total < self.deadline
 
+    @property
+    def failing(self) -> bool:
+        """Whether the store did not answer the last request."""
+        return self._failing
+
     def take_events(self) -> tuple[Event, ...]:
         events, self._events = self._events, ()
         return events
@@ -383,6 +388,11 @@ class Election:
         """Hand the role over, if it is held, and stand no more."""
         self.campaigning = False
         self.resign(now, reason, linger=linger)
+
+    def resume(self) -> None:
+        """Be a candidate again: the caller has changed its mind after `stop`. A lease that is being
+        handed over is handed over first."""
+        self.campaigning = True
 
     def drained(self, now: Instant) -> None:
         """The work of the term that was lost has ended."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from coord.core.announcements import Announcement, Candidate
 from coord.errors import BadArgument, StoreRefused
 from coord.runtime import log
-from coord.runtime.retry import Backoff, reconnecting
+from coord.runtime.retry import Backoff, reconnecting, restart_on_failure
 from coord.runtime.timers import within
 from coord.stores.protocol import Announcements
 
@@ -77,7 +77,8 @@ class CandidateAnnouncer:
         self._listed[candidate.key] = one
         self._look_at(one.due)
         if self._task is None or self._task.done():
-            self._task = loop.create_task(self._run(), name="coord waiting")
+            work = restart_on_failure(self._run, "announce candidates")
+            self._task = loop.create_task(work, name="coord waiting")
         return lambda: self._remove(one)
 
     def _remove(self, one: _Announced) -> None:

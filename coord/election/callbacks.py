@@ -1,27 +1,32 @@
-"""The callbacks of a leadership: kept in order, called in order, never on what renews."""
+"""The callbacks of a candidate: in which order and on which thread they are called.
+
+They never run on what renews leases, and what they raise never gets further than this module.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import contextvars
+import functools
 import inspect
+import queue
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar, Union
 
 from coord.core.lease import Lease, LossReason
 from coord.core.timing import Instant
 from coord.election.term import Term, _current
 from coord.errors import BadArgument
-from coord.runtime import log, threads
+from coord.runtime import log, process, threads
 from coord.runtime.threads import Latch
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Job = Callable[[], Coroutine[Any, Any, None]]
-Functions = tuple[Callable[..., Any], ...]
+Functions = list[Callable[..., Any]]
 
 ElectedCallback = Callable[[Term], object]
 LostCallback = Callable[[Term, LossReason], object]
@@ -38,19 +43,25 @@ current_dispatcher: contextvars.ContextVar[object] = contextvars.ContextVar(
 )
 """The dispatcher whose callback is running here: a callback that stops its own leadership must not
 wait for itself."""
+RETRY_THREAD = 0.25
+"""Seconds until another try to start the thread of a dispatcher."""
 
 
 @dataclass(slots=True)
 class Callbacks:
-    """What is to be called, by kind."""
+    """The callbacks of a candidate, by kind. More are added at the end."""
 
-    elected: Functions = ()
-    lost: Functions = ()
-    new_leader: Functions = ()
+    elected: Functions = field(default_factory=list)
+    lost: Functions = field(default_factory=list)
+    new_leader: Functions = field(default_factory=list)
 
     @classmethod
     def of(cls, elected: object, lost: object, new_leader: object) -> Callbacks:
-        """From what was given for each: a function, several, or None."""
+        """Make one from the arguments of a leadership: a function, several, or None.
+
+        Raises:
+            BadArgument: An argument is no function, or cannot be called as its kind is.
+        """
         return cls(
             cls.listed(elected, "on_elected"),
             cls.listed(lost, "on_lost"),
@@ -59,9 +70,11 @@ class Callbacks:
 
     @staticmethod
     def listed(given: object, argument: str) -> Functions:
-        """One function, several, or None, as a tuple."""
-        several = given if isinstance(given, (list, tuple)) else [] if given is None else [given]
-        return tuple([validate_callback(function, argument) for function in several])
+        """Return a function, several, or None as a list of functions."""
+        functions = given if isinstance(given, (list, tuple)) else [given]
+        if given is None:
+            functions = []
+        return [validate_callback(function, argument) for function in functions]
 
 
 PARAMETERS = {
@@ -101,18 +114,21 @@ class CallbackDecorators:
     callbacks: Callbacks
 
     def on_elected(self, function: Function) -> Function:
-        """Adds a callback; usable as a decorator."""
-        self.callbacks.elected += (validate_callback(function, "on_elected"),)
+        """Add a callback; usable as a decorator.
+
+        If this candidate leads, the callback is called at once for the present term.
+        """
+        self.callbacks.elected.append(validate_callback(function, "on_elected"))
         return function
 
     def on_lost(self, function: Function) -> Function:
-        """Adds a callback; usable as a decorator."""
-        self.callbacks.lost += (validate_callback(function, "on_lost"),)
+        """Add a callback; usable as a decorator."""
+        self.callbacks.lost.append(validate_callback(function, "on_lost"))
         return function
 
     def on_new_leader(self, function: Function) -> Function:
-        """Adds a callback; usable as a decorator."""
-        self.callbacks.new_leader += (validate_callback(function, "on_new_leader"),)
+        """Add a callback; usable as a decorator."""
+        self.callbacks.new_leader.append(validate_callback(function, "on_new_leader"))
         return function
 
 
@@ -121,40 +137,40 @@ class Dispatcher(Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether all that was put has been done."""
+        """Whether every job has been done."""
 
     def put(self, job: Job) -> None:
-        """Run it after all that was put before. A job awaits nothing but `settle`."""
+        """Run `job` after all earlier ones. Called on the loop. A job awaits only `settle`."""
 
     async def settle(self, outcome: Awaitable[Any]) -> None:
-        """Finish what an async callback returned."""
+        """Await what an async callback returned."""
 
     def forget(self) -> None:
-        """In a forked child: what was put, and what ran, belongs to the parent."""
+        """In a forked child: forget all jobs, which belong to the parent."""
 
 
 class TaskDispatcher:
-    """One task on the running loop, alive while there is something to do. Plain functions must not
-    block there."""
+    """Runs jobs in one task of the running loop, which exists while there are jobs.
+
+    Plain callbacks must not block there.
+    """
 
     __slots__ = ("_jobs", "_task")
 
     def __init__(self) -> None:
-        self._jobs: tuple[
-            Job, ...
-        ] = ()  # seldom more than two: a deque would take ten times the memory
+        # Seldom more than two: a deque would take ten times the memory.
+        self._jobs: tuple[Job, ...] = ()
         self._task: asyncio.Task[None] | None = None
 
     @property
     def idle(self) -> bool:
-        return self._task is None
+        return self._task is None or self._task.done()
 
     def put(self, job: Job) -> None:
         self._jobs += (job,)
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(
-                self._work(), name="coord callbacks"
-            )
+        if self.idle:
+            loop = asyncio.get_running_loop()
+            self._task = loop.create_task(self._work(), name="coord callbacks")
 
     async def _work(self) -> None:
         current_dispatcher.set(self)
@@ -172,65 +188,79 @@ class TaskDispatcher:
 
 
 class ThreadDispatcher:
-    """A thread, taken while there is something to do: ten thousand quiet roles share the one that
-    is kept.
+    """Runs jobs in a thread, which it takes while there are jobs: ten thousand quiet roles share
+    the one idle thread.
 
-    Async functions run there too, in a loop made for the call.
+    Async callbacks run there too, in a loop that is made for the call.
+
+    Args:
+        name: The name of the thread.
     """
 
-    __slots__ = ("_jobs", "_lock", "_name", "_running")
+    __slots__ = ("_jobs", "_name", "_running")
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._jobs: tuple[Job, ...] = ()
-        self._lock = threading.Lock()
-        self._running = False
+        self.forget()
 
     @property
     def idle(self) -> bool:
-        return not self._running
+        return not self._running.locked()
 
     def put(self, job: Job) -> None:
-        with self._lock:
-            self._jobs += (job,)
-            if self._running:
-                return
-            self._running = True
-        threads.start_thread_soon(self._work, self._name)
+        self._jobs.put(job)
+        self._take_thread()
 
-    def _work(self) -> None:
+    def _take_thread(self) -> None:
+        # Whoever gets this lock runs the jobs. Nobody waits for it.
+        if not self._running.acquire(blocking=False):
+            return
+        try:
+            work = functools.partial(self._work, process.fork_generation)
+            threads.start_thread_soon(work, self._name)
+        except threads.CannotStartThread as err:
+            self._running.release()
+            log.error("callback.delayed", because=str(err))
+            asyncio.get_running_loop().call_later(RETRY_THREAD, self._take_thread)
+
+    def _work(self, generation: int) -> None:
         current_dispatcher.set(self)
-        while True:
-            with self._lock:
-                if not self._jobs:
-                    self._running = False
+        jobs, running = self._jobs, self._running
+        # A child that a callback forked has a thread of its own for its own jobs.
+        while generation == process.fork_generation:
+            try:
+                job = jobs.get_nowait()
+            except queue.Empty:
+                running.release()
+                # A job that arrived just now found the lock taken.
+                if jobs.empty() or not running.acquire(blocking=False):
                     return
-                job, self._jobs = self._jobs[0], self._jobs[1:]
+                continue
             with contextlib.suppress(StopIteration):
-                job().send(
-                    None
-                )  # it awaits nothing but `settle`, which does not suspend: no loop is needed
+                # It awaits only `settle`, which does not suspend: no loop is needed.
+                job().send(None)
 
     async def settle(self, outcome: Awaitable[Any]) -> None:
         asyncio.run(_finish(outcome))
 
     def forget(self) -> None:
-        self._jobs = ()
-        self._lock = threading.Lock()
-        self._running = False
+        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._running = threading.Lock()
 
 
 async def _finish(outcome: Awaitable[Any]) -> None:
     await outcome
 
 
-# -- Tells a leadership's callbacks what happened, through its dispatcher, and lives through what
-# they do.
-
-
 class RunningCallback(NamedTuple):
-    """A callback that has not returned: since when (awake clock), under which term, whether it is
-    an `on_elected`."""
+    """A callback that has not returned.
+
+    Attributes:
+        name: Its name.
+        since: When it began, on the awake clock.
+        term: The term that it runs under; None for an `on_new_leader`.
+        elected: Whether it is an `on_elected`.
+    """
 
     name: str
     since: float
@@ -238,102 +268,156 @@ class RunningCallback(NamedTuple):
     elected: bool
 
 
-class CallbackRunner:
-    """Each method returns at once; what it announces is called after all that was announced
-    before."""
+class _ElectedCalls:
+    """Which `on_elected` callbacks of a term have been called."""
 
-    __slots__ = ("_callbacks", "_now", "_role", "dispatcher", "running")
+    __slots__ = ("called", "failed", "over", "term")
+
+    def __init__(self, term: Term, failed: Callable[[], None]) -> None:
+        self.term, self.failed = term, failed
+        self.called = 0
+        self.over = False
+
+
+class CallbackRunner:
+    """Calls the callbacks of a candidate through a dispatcher, in order, whatever they raise.
+
+    Each method returns at once; what it announces is called after everything before.
+
+    Args:
+        role: The role, for the log.
+        callbacks: The callbacks. More may be added later.
+        dispatcher: Where they are called.
+        now: Reads the clocks.
+
+    Attributes:
+        dispatcher: See above.
+        running: The callback that runs now; None if none does.
+    """
+
+    __slots__ = ("_callbacks", "_elected", "_now", "_role", "dispatcher", "running")
 
     def __init__(
         self, role: str, callbacks: Callbacks, dispatcher: Dispatcher, now: Callable[[], Instant]
     ) -> None:
         self._role, self._callbacks, self.dispatcher, self._now = role, callbacks, dispatcher, now
+        self._elected: _ElectedCalls | None = None
         self.running: RunningCallback | None = None
 
     @property
     def idle(self) -> bool:
-        """Whether all that was announced has been called."""
+        """Whether everything that was announced has been called."""
         return self.dispatcher.idle
 
     def elected(self, term: Term, failed: Callable[[], None]) -> None:
-        """`on_elected`, up to the first that raises; then `failed()`, on the dispatcher's
-        thread."""
-        if not self._callbacks.elected:
+        """Announce `on_elected`.
+
+        Args:
+            term: The term that begins.
+            failed: Called on the dispatcher's thread when a callback has raised. The later ones are
+                not called then.
+        """
+        self._elected = _ElectedCalls(term, failed)
+        self.call_added()
+
+    def call_added(self) -> None:
+        """Announce the `on_elected` callbacks of the present term that were not called yet."""
+        calls = self._elected
+        if calls is None or calls.over or len(self._callbacks.elected) <= calls.called:
             return
 
         async def job() -> None:
-            if await self._call(self._callbacks.elected, term, term, stop_at_error=True):
-                failed()
+            # Jobs run one after the other, and callbacks are only added, at the end.
+            functions = self._callbacks.elected[calls.called :]
+            if calls.over or not functions:
+                return
+            calls.called += len(functions)
+            if await self._call(functions, calls.term, calls.term, elected=True):
+                calls.over = True  # the later ones are not called
+                calls.failed()
 
         self.dispatcher.put(job)
 
     def lost(self, term: Term) -> Latch:
-        """`on_lost`. The flag is set when that is over, and with it every job that ran under the
-        term."""
-        ended = Latch()
-        if (
-            not self._callbacks.lost and self.dispatcher.idle
-        ):  # nobody to call: a handover does not wait for a thread
+        """Announce `on_lost`.
+
+        Returns:
+            A latch that is set when the callbacks have returned, and every job that ran under the
+            term has.
+        """
+        ended, calls = Latch(), self._elected
+        if not self._callbacks.lost and self.dispatcher.idle:
+            # There is nothing to call: a handover does not wait for a thread.
+            if calls is not None:
+                calls.over = True
             term._on_idle(ended.set)
             return ended
 
         async def job() -> None:
-            await self._call(self._callbacks.lost, term, term, term.reason)
+            if calls is not None:
+                calls.over = True
+            await self._call(list(self._callbacks.lost), term, term, term.reason)
             term._on_idle(ended.set)
 
         self.dispatcher.put(job)
         return ended
 
     def new_leader(self, lease: Lease) -> None:
-        """`on_new_leader`."""
+        """Announce `on_new_leader`."""
 
         async def job() -> None:
-            await self._call(self._callbacks.new_leader, None, lease)
+            await self._call(list(self._callbacks.new_leader), None, lease)
 
         if self._callbacks.new_leader:
             self.dispatcher.put(job)
 
     async def _call(
-        self, functions: Functions, term: Term | None, *args: Any, stop_at_error: bool = False
+        self, functions: Functions, term: Term | None, *args: Any, elected: bool = False
     ) -> bool:
-        """Call them in order. What one raises is logged. Whether one did."""
+        """Call them in order, and return whether one failed. `on_elected` stops at the first that
+        does."""
         failed = False
-        reset = _current.set(term)
+        before, task = _current.set(term), _current_task()
         for function in functions:
-            self.running = RunningCallback(
-                _name(function), self._now().awake, term, functions is self._callbacks.elected
-            )
+            self.running = RunningCallback(_name(function), self._now().awake, term, elected)
             try:
                 outcome = function(*args)
                 if inspect.isawaitable(outcome):
                     await self.dispatcher.settle(outcome)
-            except (Exception, SystemExit, asyncio.CancelledError) as err:
-                if isinstance(err, asyncio.CancelledError) and _cancelled():
+            except BaseException as err:  # KeyboardInterrupt, GeneratorExit or the user's own, too
+                if _is_ending(err, task):
                     raise
-                token = None if term is None else term.token
-                log.error(
-                    "callback.failed", err, role=self._role, token=token, callback=_name(function)
-                )
                 failed = True
-                if stop_at_error:
+                self._log_failure(err, function, term)
+                if elected:
                     break
             finally:
                 self.running = None
-        _current.reset(reset)
+        _current.reset(before)
         return failed
 
+    def _log_failure(self, err: BaseException, function: object, term: Term | None) -> None:
+        token = None if term is None else term.token
+        name = _name(function)
+        log.error("callback.failed", err, role=self._role, token=token, callback=name)
 
-def _cancelled() -> bool:
-    """Whether what calls is being cancelled itself, rather than something that a callback waited
-    for."""
+
+def _current_task() -> asyncio.Task[Any] | None:
     try:
-        task = asyncio.current_task()
-    except RuntimeError:  # a thread's work, which nobody cancels
+        return asyncio.current_task()
+    except RuntimeError:  # no loop runs in this thread
+        return None
+
+
+def _is_ending(err: BaseException, task: asyncio.Task[Any] | None) -> bool:
+    """Return whether the task that calls is being ended itself, instead of what a callback does."""
+    if task is None:  # a thread, which nobody cancels
         return False
-    return task is not None and (
-        sys.version_info < (3, 11) or task.cancelling() > 0
-    )  # 3.10 cannot tell
+    if isinstance(err, asyncio.CancelledError):
+        return sys.version_info < (3, 11) or task.cancelling() > 0  # Python 3.10 cannot tell
+    # Closing a coroutine raises GeneratorExit in it, outside of its task.
+    return isinstance(err, GeneratorExit) and _current_task() is not task
 
 
-def _name(function: Callable[..., Any]) -> str:
+def _name(function: object) -> str:
     return getattr(function, "__qualname__", None) or repr(function)

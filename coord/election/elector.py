@@ -1,5 +1,5 @@
-"""The elector: it runs one candidate on an event loop. It sends what the election wants sent, waits
-as it says, and applies what it decided."""
+"""The elector runs one candidate on an event loop: it sends the requests of the election, waits as
+it says, and applies what it decides."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,9 @@ from coord.core.election import HOLDING, Action, Done, Election, Phase, Send, Wa
 from coord.core.lease import Lease, LossReason
 from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.core.timing import Instant, Timing
-from coord.election import jitter, lifecycle
+from coord.election import jitter
 from coord.election.callbacks import CallbackRunner, Callbacks, Dispatcher
-from coord.election.lifecycle import TermLifecycle
+from coord.election.lifecycle import TermLifecycle, notify_observer
 from coord.election.session import Session
 from coord.election.term import Term
 from coord.runtime import log
@@ -28,9 +28,10 @@ from coord.runtime.retry import full_jitter
 from coord.runtime.timers import within
 from coord.stores.requests import PendingResult
 
+RESTART_FIRST = 0.1
+"""Seconds until the task of a candidate goes on after its first failure, at most."""
 GIVE_UP_AFTER = 3
-"""Tries without an answer after which those who wait for the first claim are told that there is no
-answer."""
+"""Tries without an answer after which the first claim counts as unanswered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class CandidateOptions:
         priority: int,
         min_tenure: float | None,
     ) -> CandidateOptions:
-        """Check the settings and fill in what None stands for.
+        """Check the settings and fill in the defaults.
 
         Raises:
             BadArgument: A setting is invalid.
@@ -85,14 +86,28 @@ class Elector:
         options: Its settings.
         callbacks: What it calls when something happens.
         dispatcher: Where it calls them.
+
+    Attributes:
+        candidate: Its id, new for each incarnation.
+        election: The state of the election.
+        first_result_seen: Whether the first claim was answered, refused, or unanswered several
+            times.
+        refusal: Why the store refuses its requests; None if it does not.
+        failure: Why its task failed last; "" if it has done its work since.
+        lifecycle: Its terms.
+        renewed_at: When the last applied claim or renewal was sent, on the awake clock; None before
+            the first.
+        task: The task that runs it.
     """
 
     __slots__ = (
         "_ahead",
         "_check_later",
+        "_error",
         "_failures",
         "_loop",
         "_options",
+        "_restarts",
         "_sent_at",
         "_session",
         "_timer",
@@ -101,6 +116,7 @@ class Elector:
         "_wake",
         "candidate",
         "election",
+        "failure",
         "first_result_seen",
         "lifecycle",
         "refusal",
@@ -129,6 +145,8 @@ class Elector:
         self._draw_delays(None)
         self.first_result_seen, self._failures = False, 0
         self.refusal: str | None = None
+        self.failure, self._restarts = "", 0
+        self._error: Exception | None = None
         self.lifecycle = TermLifecycle(
             self.election,
             CallbackRunner(role, callbacks, dispatcher, session.now),
@@ -138,7 +156,6 @@ class Elector:
             options.at_most,
         )
         self.renewed_at: float | None = None
-        """When the last applied claim or renewal was sent, on the awake clock."""
         # A request that was sent by a feed callback, ahead of this elector's own task; the task
         # awaits it first.
         self._ahead: tuple[Action, PendingResult] | None = None
@@ -165,12 +182,18 @@ class Elector:
     @property
     def running_jobs(self) -> int:
         """How many calls run under its last term."""
-        return 0 if self.term is None else self.term._jobs
+        return 0 if self.term is None else len(self.term._jobs)
 
     @property
     def stalled(self) -> bool:
         """Whether its last term ended because a job made no progress."""
         return self.term is not None and self.term._stalled
+
+    def store_is_silent(self, now: Instant) -> bool:
+        """Return whether it waits for an answer of the store, or the last request had none."""
+        in_flight = self.election.in_flight
+        waits = in_flight is not None and now.awake < self._sent_at.awake + in_flight.timeout + 1
+        return waits or self.election.failing
 
     @property
     def stop_timeout(self) -> float:
@@ -224,21 +247,45 @@ class Elector:
         elif decision is not None:
             if decision.key:
                 self._session.request_done(election.role, decision.key)
-            log.info(
-                "leadership.gives_way",
-                role=election.role,
-                token=election.token,
-                to=decision.to,
-                by=decision.by,
-            )
             cooldown = election.timing.ttl if decision.rest is None else decision.rest
-            self.resign(LossReason.STEPPED_DOWN, cooldown, decision.to, decision.by)
+            role, token, to, by = election.role, election.token, decision.to, decision.by
+            log.info("leadership.gives_way", role=role, token=token, to=to, by=by)
+            self.resign(LossReason.STEPPED_DOWN, cooldown, to, by)
 
     def stop(self, linger: float = 0.0) -> None:
         """Hand the role over, and be done. Nobody gets the role before `linger` seconds have
         passed."""
         self.election.stop(self._session.now(), linger=linger)
         self._changed()
+
+    def resume(self) -> None:
+        """Go on as a candidate, after a `stop` whose work has not ended yet."""
+        self.election.resume()
+        self._changed()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was stopped and has not been resumed."""
+        return not self.election.campaigning
+
+    async def wait_until_stopped(self) -> None:
+        """Wait until what `stop` began is over: it is done, or it was resumed and holds nothing of
+        the term that was stopped. Waits for `stop_timeout` seconds at most."""
+        deadline = self.stop_timeout
+        await self.wait_until(lambda: not (self.stopping or self._handing_over()), deadline)
+
+    async def wait_until_handed_over(self) -> None:
+        """Wait until the work of the last term has ended and its lease was released or left to
+        expire."""
+        await self.wait_until(lambda: not self._handing_over())
+
+    def _handing_over(self) -> bool:
+        return self.election.phase in (Phase.DRAINING, Phase.RELEASING)
+
+    def callback_added(self) -> None:
+        """Call the `on_elected` callbacks that were added since its term began. From any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has closed: the term is over
+            self._loop.call_soon_threadsafe(self.lifecycle.callback_added)
 
     def try_now(self, *, skip_cooldown: bool = False) -> None:
         """Send the next request at once. For test kits: `skip_cooldown` ends a cooldown and a
@@ -269,27 +316,10 @@ class Elector:
     async def _run(self) -> None:
         try:
             while True:
-                self.lifecycle.check_progress()
-                ahead, self._ahead = self._ahead, None
-                action, pending = ahead or (self._step(), None)
-                if isinstance(action, Send):
-                    try:  # no coroutine of its own: ten thousand electors wait here at a time
-                        result = await (
-                            pending
-                            or self._session.submit(action.operation, action.timeout, self._on_sent)
-                        )
-                    except Exception as err:
-                        result = _store_failed(err, self.election.role)
-                    if _refused(action, result) and not self._session.observations.loaded:
-                        await self._session.observations.load()
-                    self._apply_result(action, result)
-                    await self.lifecycle.yield_to_callbacks()
-                elif isinstance(action, Wait):
-                    self._follow()
-                    if action.seconds > 0:
-                        await self._sleep(action.seconds)
-                elif isinstance(action, Done):
-                    return
+                try:
+                    return await self._run_election()
+                except Exception as err:
+                    await self._sleep(self._failed(err))
         except asyncio.CancelledError:
             _discard(None if self._ahead is None else self._ahead[1])
             await self._cancelled()
@@ -300,6 +330,52 @@ class Elector:
             if self._check_later is not None:
                 self._check_later.cancel()
             self.lifecycle.end()
+
+    async def _run_election(self) -> None:
+        """Do what the election says, until it is done."""
+        while True:
+            error, self._error = self._error, None
+            if error is not None:
+                raise error
+            self.lifecycle.check_term()
+            ahead, self._ahead = self._ahead, None
+            action, pending = ahead or (self._step(), None)
+            if isinstance(action, Send):
+                try:  # no coroutine of its own: ten thousand electors wait here at a time
+                    result = await (
+                        pending
+                        or self._session.submit(action.operation, action.timeout, self._on_sent)
+                    )
+                except Exception as err:
+                    result = _store_failed(err, self.election.role)
+                if _refused(action, result) and not self._session.observations.loaded:
+                    await self._session.observations.load()
+                self._apply_result(action, result)
+                await self.lifecycle.yield_to_callbacks()
+            elif isinstance(action, Wait):
+                self._follow()
+                if action.seconds > 0:
+                    await self._sleep(action.seconds)
+            elif isinstance(action, Done):
+                return
+
+    def _failed(self, err: Exception) -> float:
+        """Prepare to go on after a failure of this task, and return the seconds until then.
+
+        The outcome of a request under way is unknown then, which the election can handle (rule 8).
+        """
+        self.failure = f"its task failed: {type(err).__name__}: {err}"
+        self._restarts += 1
+        delay = full_jitter(self._restarts, RESTART_FIRST, self.election.timing.ttl / 10)
+        log.error("candidate.failed", err, role=self.role)
+        self._unfollow()
+        in_flight, now = self.election.in_flight, self._session.now()
+        ahead, self._ahead = self._ahead, None
+        _discard(None if ahead is None else ahead[1])
+        if in_flight is not None:
+            unknown = Failure(unknown=True, detail=self.failure)
+            self.election.reply(in_flight, unknown, self._sent_at, now, delay)
+        return delay
 
     def _step(self) -> Action:
         self._on_sent()
@@ -318,22 +394,16 @@ class Elector:
         sleeps = self._wake is not None and not self._wake.done()
         if sleeps and isinstance(action := self._step(), Send):
             self._ahead = action, send_now(self._session, action)
-        self.wake()
 
     def _apply_result(self, send: Send, result: Result) -> None:
         refused = isinstance(result, Failure) and result.permanent
         self.refusal = result.detail if isinstance(result, Failure) and refused else None
         delay = _retry_delay(result, self._failures + 1, self.election.timing.ttl)
         sent_at, now = self._sent_at, self._session.now()
-        if (
-            isinstance(result, Answer)
-            and result.applied
-            and not isinstance(send.operation, Release)
-        ):
+        applied = isinstance(result, Answer) and result.applied
+        if applied and not isinstance(send.operation, Release):
             self.renewed_at = sent_at.awake
-            observer, term = lifecycle.observer, self.term
-            if observer is not None and isinstance(send.operation, Renew) and term is not None:
-                observer.renewed(term, now.awake - sent_at.awake, term.deadline - now.total)
+        left = self.election.deadline - now.total
         self.election.reply(send, result, sent_at, now, delay)
         if _refused(send, result):
             earlier = self._session.observations.get(self.election.role)
@@ -342,6 +412,11 @@ class Elector:
         self.first_result_seen = self.first_result_seen or self._is_first_result(result, now)
         self.lifecycle.apply_events()
         self._notify_waiters()
+        self.failure, self._restarts = "", 0
+        term = self.term
+        if applied and isinstance(send.operation, Renew) and term is not None:
+            latency = now.awake - sent_at.awake
+            notify_observer(self.role, lambda observer: observer.renewed(term, latency, left))
         if isinstance(send.operation, Claim):
             self.check_requests()
 
@@ -392,20 +467,33 @@ class Elector:
             unsubscribe()
 
     def _row_seen(self, lease: Lease) -> None:
-        before = self.election.observed
-        self.election.hint(lease, self._session.now())
-        self.lifecycle.apply_events()
-        if before is None or lease.vacant or lease.holder != before.holder:
-            self._send_due_now()
+        with self._failures_to_task():
+            before = self.election.observed
+            self.election.hint(lease, self._session.now())
+            self.lifecycle.apply_events()
+            if before is None or lease.vacant or lease.holder != before.holder:
+                self._send_due_now()
+                self.wake()
 
     def _changed(self) -> None:
-        self.lifecycle.apply_and_continue()
-        self._send_due_now()
+        with self._failures_to_task():
+            self.lifecycle.apply_and_continue()
+            self._send_due_now()
+        self.wake()
         self._notify_waiters()
 
+    @contextlib.contextmanager
+    def _failures_to_task(self) -> Iterator[None]:
+        """Let the task of this elector fail with what the block raises, as it handles failures."""
+        try:
+            yield
+        except Exception as err:
+            self._error = err
+            self.wake()
+
     def _done(self, _task: asyncio.Task[None]) -> None:
-        self._session.observations.keep(self.election.role, self.election.observation)
         self._session.leave(self)
+        self._session.observations.keep(self.election.role, self.election.observation)
         self._notify_waiters()
 
     def _notify_waiters(self) -> None:

@@ -1,5 +1,5 @@
-"""Who is told how elections go, for figures: nobody, until somebody asks (`coord.metrics`). Off, it
-costs one look."""
+"""The terms of one candidate, one after the other: what is informed of their begin and their end,
+and when the work under them has ended."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import Protocol
 
-from coord.core.election import Elected, Election, Event, Lost, Phase
+from coord.core.election import Elected, Election, Event, LeaderObserved, Lost, Phase
 from coord.core.lease import LossReason
 from coord.core.timing import Instant
 from coord.election.callbacks import CallbackRunner, Dispatcher, RunningCallback
@@ -20,7 +20,8 @@ from coord.runtime.timers import within
 
 
 class Observer(Protocol):
-    """Called on coord's loop, between two requests: it must be quick, and must not raise."""
+    """Is informed of elections, on coord's loop, between two requests. It must be quick. What it
+    raises is logged, and decides nothing."""
 
     def elected(self, term: Term) -> None:
         """A term begins."""
@@ -30,27 +31,47 @@ class Observer(Protocol):
 
     def renewed(self, term: Term, latency: float, left: float) -> None:
         """A renewal was answered, `latency` seconds after it was sent and `left` seconds before the
-        term's deadline."""
+        deadline of the term."""
 
 
 observer: Observer | None = None
-"""The one that is told. Set by `coord.metrics.enable`."""
+"""The observer of this process; None while there is none. `coord.metrics.enable` sets it."""
 
 
-# -- The terms of one candidate, one after the other: who is told of their begin and end, and when
-# their work is over.
+def notify_observer(role: str, notify: Callable[[Observer], None]) -> None:
+    """Call `notify` with the observer, if there is one. What it raises is logged."""
+    if observer is not None:
+        try:
+            notify(observer)
+        except Exception as err:
+            log.error("metrics.failed", err, role=role)
+
 
 AFTER_CALLBACKS = 0.001
-"""Seconds that a callback has for itself when it begins."""
+"""Seconds that callbacks of an election have before this thread goes on."""
 
 
 class TermLifecycle:
-    """Turns what the core says into terms, log events and callbacks. Lives on one loop; `term` is
-    read from anywhere.
+    """Turns what the election decides into terms, callbacks and log events.
 
-    at_most: seconds that the work of a term may stand still (`Term.progress`), from its election
-    on; None: without
-        end. Calls of `@leader_only` bring an `at_most` of their own.
+    It lives on one loop. Other threads may read `term`. What decides comes first and what reports
+    comes last, so that a log or an observer that fails delays nothing.
+
+    Args:
+        election: The election of the candidate.
+        callbacks: Calls the callbacks.
+        now: Reads the clocks.
+        changed: Called when the election has something to do, because work has ended or failed.
+        drain_timeout: Seconds that the work of a lost term has to end, before its lease is left to
+            expire.
+        at_most: Seconds that the work of a term may go without `Term.progress`, counted from its
+            election; None means no limit. Calls of `@leader_only` have their own.
+
+    Attributes:
+        term: The last term, held or over; None before the first.
+        drain_timeout: See above.
+        began_at: When the last term began, on the awake clock.
+        still_draining: The lost term whose work did not end within `drain_timeout`, until it ends.
     """
 
     __slots__ = (
@@ -81,23 +102,16 @@ class TermLifecycle:
     ) -> None:
         self.term: Term | None = None
         self.drain_timeout, self._at_most = drain_timeout, at_most
-        self._election, self._callbacks, self._now, self._changed = (
-            election,
-            callbacks,
-            now,
-            changed,
-        )
+        self._election, self._callbacks = election, callbacks
+        self._now, self._changed = now, changed
         self._loop = asyncio.get_running_loop()
         self._watchdog: Watchdog | None = None
         self.began_at = 0.0
-        """When the last term began, on the awake clock."""
         self._drain: asyncio.Task[None] | None = None
-        self._elected = False  # just now
-        self._ended: asyncio.Handle | None = (
-            None  # there while nothing but a turn of the loop keeps the lease
-        )
+        self._elected = False  # a term has just begun
+        # Set while nothing but a turn of the loop keeps the lease.
+        self._ended: asyncio.Handle | None = None
         self.still_draining: Term | None = None
-        """The lost term whose work has not ended within `drain_timeout`, until it does."""
 
     @property
     def draining(self) -> bool:
@@ -115,93 +129,87 @@ class TermLifecycle:
         return self._callbacks.running
 
     async def yield_to_callbacks(self) -> None:
-        """Callbacks of an election go first: their thread cannot run while this one does what else
-        comes of it."""
+        """Let the callbacks of an election go first: their thread waits while this one works."""
         if self._elected and not self._callbacks.idle:
             await asyncio.sleep(AFTER_CALLBACKS)
         self._elected = False
 
     def apply_events(self) -> None:
-        """Tell what the core has decided since the last time."""
-        self.check_progress()
+        """Apply what the election has decided since the last call."""
+        self.check_term()
         term, election = self.term, self._election
-        renewed = (
-            election.phase is Phase.LEADING
-            and term is not None
-            and term._deadline < election.deadline
-        )
         if (
-            renewed
-            and term is not None
+            term is not None
+            and election.phase is Phase.LEADING
             and term.token == election.token
+            and term._deadline < election.deadline
             and not term._extend(election.deadline)
         ):
-            self.check_progress()
-            election.expire_now(self._now())
+            self.check_term()
         for event in election.take_events():
             self._apply(event)
 
-    def check_progress(self) -> None:
-        """A term whose job stands still is lost. It is not renewed from here on, nor released: the
-        job still runs, so the lease runs out by itself (rule 3). Others come first: we rest until
-        they have had their chance."""
+    def check_term(self) -> None:
+        """Let the election know if the term is over already: somebody has seen its end (rule 6).
+
+        A term whose job makes no progress is not released, because the job still runs: its lease
+        expires (rule 3). Others come first, so this candidate waits until they have had a chance.
+        """
         term, election = self.term, self._election
-        if term is None or term._progress is None or election.phase is not Phase.LEADING:
+        if term is None or election.phase is not Phase.LEADING or term.token != election.token:
             return
-        if term.token == election.token and term._stalled:
+        if term._stalled:
             now, timing = self._now(), election.timing
             election.resign(now, LossReason.NO_PROGRESS, rest=timing.ttl + timing.renew_every)
             election.abandon(now)
+        elif term._over:
+            election.expire_now(self._now())
+
+    def callback_added(self) -> None:
+        """Call the `on_elected` callbacks that were added since the term began."""
+        self._callbacks.call_added()
 
     def _apply(self, event: Event) -> None:
-        role = self._election.role
         if isinstance(event, Elected):
-            term = self._begin(event)
-            log.info("leadership.elected", role=role, token=term.token)
-            if observer is not None:
-                observer.elected(term)
-            self._elected = True
-            self._callbacks.elected(
-                term, functools.partial(self._on_loop, self._callback_failed, term)
-            )
+            self._begin(event)
         elif isinstance(event, Lost):
-            lost = self.term
-            assert lost is not None  # the core says Lost only after Elected
-            lost._end(event.reason)
-            reason = lost.reason or event.reason
-            wanted = reason in (LossReason.RELEASED, LossReason.STEPPED_DOWN)
-            (log.info if wanted else log.warning)(
-                "leadership.lost", role=role, token=event.token, reason=str(reason)
-            )
-            if observer is not None:
-                observer.lost(lost, reason)
-            ended = self._callbacks.lost(lost)
-            if ended:
-                self._ended = self._loop.call_soon(self._drained)
-            else:
-                self._drain = self._loop.create_task(
-                    self._drain_term(lost, ended), name=f"coord drain {role}"
-                )
-        else:
+            self._lose(event)
+        elif isinstance(event, LeaderObserved):
             self._callbacks.new_leader(event.lease)
 
-    def _begin(self, elected: Elected) -> Term:
+    def _begin(self, elected: Elected) -> None:
+        role = self._election.role
         term = Term(
-            self._election.role,
-            self._election.candidate,
-            elected.lease.token,
-            elected.deadline,
-            self._now,
+            role, self._election.candidate, elected.lease.token, elected.deadline, self._now
         )
         term._on_earlier_check = self._watch_soon
         if self._at_most is not None:
-            term._watch(self._at_most)
-        self.term, self.began_at = term, self._now().awake
-        return term
+            term._watch_all(self._at_most)
+        self.term, self.began_at, self._elected = term, self._now().awake, True
+        failed = functools.partial(self._on_loop, self._callback_failed, term)
+        self._callbacks.elected(term, failed)
+        notify_observer(role, lambda observer: observer.elected(term))
+        log.info("leadership.elected", role=role, token=term.token)
+
+    def _lose(self, event: Lost) -> None:
+        term, role = self.term, self._election.role
+        assert term is not None  # the election emits Lost only after Elected
+        term._end(event.reason)
+        ended = self._callbacks.lost(term)
+        if ended:
+            self._ended = self._loop.call_soon(self._drained)
+        else:
+            drain = self._drain_term(term, ended)
+            self._drain = self._loop.create_task(drain, name=f"coord drain {role}")
+        reason = term.reason or event.reason
+        notify_observer(role, lambda observer: observer.lost(term, reason))
+        wanted = reason in (LossReason.RELEASED, LossReason.STEPPED_DOWN)
+        (log.info if wanted else log.warning)(
+            "leadership.lost", role=role, token=event.token, reason=str(reason)
+        )
 
     def _watch_soon(self) -> None:
-        """Something that runs under the term is to be looked at earlier than planned; said on any
-        thread."""
+        """A job must be checked earlier than planned. Called on any thread."""
         self._on_loop(self._watch)
 
     def _watch(self) -> None:
@@ -210,30 +218,27 @@ class TermLifecycle:
             self._watchdog.watch(self.term)
 
     def _stalled(self) -> None:
-        self.check_progress()
+        self.check_term()
         self._changed()
 
     async def _drain_term(self, term: Term, ended: Latch) -> None:
-        """Wait for `on_lost` and for every job under the term, then let the core go on (rule 3)."""
+        """Wait for `on_lost` and for every job under the term, then let the election go on (rule
+        3)."""
         try:
-            await within(_happened(ended), self.drain_timeout)
+            await within(_is_set(ended), self.drain_timeout)
         except asyncio.TimeoutError:
-            log.warning(
-                "leadership.not_drained",
-                role=term.role,
-                token=term.token,
-                seconds=self.drain_timeout,
-            )
             self._election.abandon(self._now())
-            self._changed()
             self.still_draining = term
+            self._changed()
+            seconds = self.drain_timeout
+            log.warning("leadership.not_drained", role=term.role, token=term.token, seconds=seconds)
             await ended
             self.still_draining = None
         self._drain = None
         self._drained()
 
     def apply_and_continue(self) -> None:
-        """Tell what the core has decided, and let it go on now where nothing is left to wait
+        """Apply what the election has decided, and let it go on now if nothing is left to wait
         for."""
         self.apply_events()
         ended, self._ended = self._ended, None
@@ -242,7 +247,7 @@ class TermLifecycle:
             self._election.drained(self._now())
 
     def end(self) -> None:
-        """Nobody is to believe in the last term any more, whatever is told of it later."""
+        """End the last term, whatever else becomes known about it later."""
         if self.term is not None:
             self.term._end(LossReason.RELEASED)
 
@@ -256,12 +261,12 @@ class TermLifecycle:
             self._loop.call_soon_threadsafe(function, *args)
 
     def _callback_failed(self, term: Term) -> None:
+        # The callback may belong to an earlier term, which says nothing about the present one.
         if self.term is term:
-            self._election.resign(
-                self._now(), LossReason.CALLBACK_FAILED, rest=self._election.timing.ttl
-            )
+            rest = self._election.timing.ttl
+            self._election.resign(self._now(), LossReason.CALLBACK_FAILED, rest=rest)
             self._changed()
 
 
-async def _happened(flag: Latch) -> None:
-    await flag
+async def _is_set(latch: Latch) -> None:
+    await latch

@@ -19,7 +19,7 @@ from coord.election.observations import Observations
 from coord.election.observe import LeaderCache
 from coord.errors import BadArgument
 from coord.runtime import clock, process
-from coord.runtime.retry import retry_until
+from coord.runtime.retry import restart_on_failure, retry_until
 from coord.runtime.timers import LightSemaphore
 from coord.stores import requests
 from coord.stores.batching import MAX_SINGLE_REQUESTS, RenewalBatcher, SwapBatcher
@@ -416,7 +416,8 @@ class SuspendDetector:
         if self._task is None or self._task.done():
             self.last_tick = self._now().awake
             loop = asyncio.get_running_loop()
-            self._task = loop.create_task(self._run(), name="coord suspend")
+            work = restart_on_failure(self._run, "detect suspend")
+            self._task = loop.create_task(work, name="coord suspend")
 
     def stop(self) -> None:
         """Check no longer."""

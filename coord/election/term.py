@@ -1,11 +1,16 @@
-"""Whether the jobs under a term go forward. Kept by the term, under its lock; the watchdog looks at
-it by a timer."""
+"""A term as its holder sees it, the jobs that run under it, and whether they make progress.
+
+Nothing in here takes a lock. Any thread may be inside of these methods, the main thread too, when a
+signal handler runs; a handler that waits for coord's own thread, which ends terms, must not wait
+for a lock that the main thread holds. Each shared field is changed by one atomic operation, and
+changes in one direction only: a term that is over stays over.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import threading
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -18,72 +23,100 @@ from coord.runtime.threads import Latch
 NEVER = float("inf")
 
 
-class WatchedJob:
-    """One job that may stand still for `at_most` seconds; `due` is when it must have moved, on the
-    awake clock."""
+class Progress:
+    """When a job must have made progress.
 
-    __slots__ = ("at_most", "due")
+    Attributes:
+        due: That time, on the clock that stands still during suspend. Whether the lease outlived a
+            suspend is for the deadline of the term to say.
+    """
+
+    __slots__ = ("_at_most", "due")
 
     def __init__(self, at_most: float, now: float) -> None:
-        self.at_most = at_most
+        self._at_most = at_most
         self.due = now + at_most
 
-
-class ProgressTracker:
-    """The watched jobs of one term.
-
-    All times are on the clock that stands still while the machine sleeps: a job cannot move then,
-    and whether the lease outlived the sleep is for the deadline to say."""
-
-    __slots__ = ("armed", "due", "jobs")
-
-    def __init__(self) -> None:
-        self.jobs: list[WatchedJob] = []
-        self.due = NEVER
-        """When the first of them must have moved. Read without the lock."""
-        self.armed = NEVER
-        """When the watchdog looks next."""
-
-    def begin(self, at_most: float, now: float) -> WatchedJob:
-        """A job starts; it is to be ended by `end`."""
-        job = WatchedJob(at_most, now)
-        self.jobs.append(job)
-        self._reckon()
-        return job
-
-    def end(self, job: WatchedJob) -> None:
-        self.jobs.remove(job)
-        self._reckon()
-
-    def moved(self, now: float) -> None:
-        """The calling job goes forward; called from outside of any watched job of this term, all of
-        them do."""
-        own = current_job.get()
-        for job in [own] if own in self.jobs and own is not None else self.jobs:
-            job.due = now + job.at_most
-        self._reckon()
-
-    def _reckon(self) -> None:
-        self.due = min((job.due for job in self.jobs), default=NEVER)
+    def progressed(self, now: float) -> None:
+        """The job has `at_most` seconds from now."""
+        self.due = now + self._at_most
 
 
-current_job: contextvars.ContextVar[WatchedJob | None] = contextvars.ContextVar(
+class RunningJob:
+    """One call that runs under a term, from `begin` to `end`.
+
+    It ends at the latest when nothing refers to it any more, because an exception that a signal
+    handler raises can keep its caller from ending it.
+
+    Args:
+        term: The term that it runs under.
+        at_most: Seconds that it may go without progress; None means no limit.
+    """
+
+    __slots__ = ("__weakref__", "progress", "term")
+
+    def __init__(self, term: Term, at_most: float | None) -> None:
+        self.term = term
+        self.progress = None if at_most is None else Progress(at_most, term._now().awake)
+
+    def __del__(self) -> None:
+        self.end()
+
+    @property
+    def running(self) -> bool:
+        """Whether it has begun and has not ended."""
+        return id(self) in self.term._jobs
+
+    def begin(self) -> None:
+        """Count it among the jobs of the term.
+
+        Raises:
+            LeadershipLost: The term is over.
+        """
+        term, key = self.term, id(self)
+        term._jobs[key] = None
+        if not term.held:
+            self.end()
+            raise LeadershipLost(term.role, term.token, term.reason)
+        if self.progress is not None:
+            term._watch(key, self.progress)
+
+    def end(self) -> None:
+        """Count it no longer. A second call does nothing."""
+        term, key = self.term, id(self)
+        if key not in term._jobs:
+            return
+        if key in term._watched:
+            term._check_clock()  # it may have made progress too late, and nobody has looked
+            term._watched.pop(key, None)
+        term._jobs.pop(key, None)
+        term._tell_if_idle()
+
+
+current_job: contextvars.ContextVar[weakref.ref[RunningJob] | None] = contextvars.ContextVar(
     "coord_job", default=None
 )
-"""The watched job that the calling code is part of."""
+"""The job that the calling code is part of."""
 
 
-# -- Looks, by a timer on coord's own loop, whether the watched jobs of a term go forward
-# (`at_most`).
+def is_inside(term: Term | None) -> bool:
+    """Return whether the calling code is part of a job that runs under `term`."""
+    reference = current_job.get()
+    job = None if reference is None else reference()
+    return job is not None and job.term is term and job.running
 
 
 class Watchdog:
-    """Calls `stalled` once a watched job of the term stands still. Costs one timer while such a job
-    runs.
+    """Calls `stalled` on the loop when a job of the watched term makes no progress.
 
-    The timer is only what makes the loss *told* soon: `Term.held` reads the clock itself, so a loop
-    that is late delays `on_lost`, and nobody believes for longer. A job that goes forward does not
-    touch the timer; that finds out when it fires, once per `at_most`."""
+    `Term.held` reads the clock itself, so a late loop delays `on_lost` and never the end of the
+    term. A job that makes progress does not touch the timer, which finds out when it fires, once in
+    each `at_most`.
+
+    Args:
+        loop: The loop that its one timer runs on.
+        stalled: What to call.
+    """
 
     __slots__ = ("_loop", "_stalled", "_term", "_timer")
 
@@ -93,7 +126,7 @@ class Watchdog:
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, term: Term) -> None:
-        """Look at this term now, and again when its next job should have moved. On the loop."""
+        """Check this term now, and again when its next job must have made progress."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -105,27 +138,33 @@ class Watchdog:
             self._timer = self._loop.call_later(left, self.watch, term)
 
 
-# -- A term as its holder sees it: the token to fence with, and whether it still stands.
-
-
 class Term:
     """One unbroken hold of a role, under one fencing token.
 
-    `held` and `check()` read the machine's clock and nothing else (rule 6): no thread has to run,
-    and no store has to answer, for a term to be over. Once over, it never comes back."""
+    `held` and `check()` read only the clock of the machine (rule 6): no thread has to run and no
+    store has to answer for a term to end. A term that is over never returns.
+
+    Attributes:
+        role: The role.
+        holder: The id of the candidate that holds it.
+        token: The fencing token.
+        lost: Set when the term is over: `lost.wait(seconds)` in a thread, `await term.lost` in a
+            coroutine.
+    """
 
     __slots__ = (
         "__weakref__",
+        "_armed",
         "_deadline",
-        "_epoch",
+        "_generation",
         "_idle",
         "_jobs",
-        "_lock",
+        "_no_progress",
         "_now",
         "_on_earlier_check",
         "_over",
-        "_progress",
         "_reason",
+        "_watched",
         "holder",
         "lost",
         "role",
@@ -143,18 +182,16 @@ class Term:
         self.role = role
         self.holder = holder
         self.token = token
-        self._lock = threading.Lock()
-        self.lost = Latch(self._lock)
-        """Set once the term is over: `lost.wait(seconds)` in a thread, `await term.lost` in a
-        coroutine."""
+        self.lost = Latch()
         self._deadline = deadline
         self._reason: LossReason | None = None
-        self._over = False
+        self._over = self._no_progress = False
         self._now = now
-        self._epoch = process.fork_generation
-        self._jobs = 0
+        self._generation = process.fork_generation
+        self._jobs: dict[int, None] = {}
+        self._watched: dict[int, Progress] = {}
+        self._armed = NEVER
         self._idle: Callable[[], None] | None = None
-        self._progress: ProgressTracker | None = None
         self._on_earlier_check: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
@@ -163,158 +200,139 @@ class Term:
 
     @property
     def deadline(self) -> float:
-        """Until when it stands, unless renewed: seconds on the clock that counts suspend
+        """When it ends unless it is renewed, in seconds on the clock that counts suspend
         (CLOCK_BOOTTIME)."""
         return self._deadline
 
     @property
     def held(self) -> bool:
-        """Whether the term stands, by the clock."""
-        if self._over or self._epoch != process.fork_generation:
+        """Whether the role is held, by the clock."""
+        if self._over or self._generation != process.fork_generation:
             return False
-        now, progress = self._now(), self._progress
-        passed = now.total >= self._deadline or (progress is not None and now.awake >= progress.due)
-        return not (passed and self._pass())
+        now = self._now()
+        passed = now.total >= self._deadline or (
+            bool(self._watched) and now.awake >= self._progress_due()
+        )
+        return not (passed and self._check_clock())
 
     @property
     def remaining(self) -> float:
-        """Seconds until it ends if nothing renews it; 0 once it is over."""
+        """Seconds until it ends unless it is renewed; 0 when it is over."""
         return max(0.0, self._deadline - self._now().total) if self.held else 0.0
 
     @property
     def reason(self) -> LossReason | None:
-        """Why it ended; None while it stands."""
+        """Why it ended; None while it is held."""
         if self._reason is None and not self.held:
-            return (
-                LossReason.FORKED if self._epoch != process.fork_generation else LossReason.EXPIRED
-            )
+            if self._generation != process.fork_generation:
+                return LossReason.FORKED
+            return LossReason.NO_PROGRESS if self._no_progress else LossReason.EXPIRED
         return self._reason
 
     def check(self) -> None:
-        """Raises `LeadershipLost` when the term is over. Cheap: call it before every step that
-        matters.
+        """Raise an error if the term is over. It is cheap: call it before every step that matters.
 
-        A check is not a fence: the process may be frozen between it and the write. Send the token
-        along (`coord.fencing`, and rule 10 in docs/guarantees.md)."""
+        A check is not a fence: the process may be stopped between the check and the write. Send the
+        token with the write (`coord.fencing`, and rule 10 in docs/guarantees.md).
+
+        Raises:
+            LeadershipLost: The term is over.
+        """
         if not self.held:
             raise LeadershipLost(self.role, self.token, self.reason)
 
     def progress(self) -> None:
-        """Say that the job goes forward: from here it has its `at_most` seconds anew. Raises what
-        `check()` raises.
+        """Report progress: the job has another `at_most` seconds from now.
 
-        It speaks for the call of `@leader_only` that it is made in; from anywhere else (a thread
-        that the job started, a callback) for all that is watched under this term. Without an
-        `at_most` it only checks."""
+        Inside a call of `@leader_only` it counts for that call. Elsewhere (a thread that the job
+        started, a callback) it counts for everything that is watched under this term. Without an
+        `at_most` it only checks.
+
+        Raises:
+            LeadershipLost: The term is over.
+        """
         self.check()
-        if self._progress is None:
+        if not self._watched:
             return
-        with self._lock:
-            late = self._check_clock()
-            if not late:
-                self._progress.moved(self._now().awake)
-        if late:
-            self.check()
+        reference = current_job.get()
+        job = None if reference is None else reference()
+        own = job.progress if job is not None and job.term is self else None
+        now = self._now().awake
+        for progress in [own] if own is not None else list(self._watched.values()):
+            progress.progressed(now)
 
-    # -- for the shells
-    # -----------------------------------------------------------------------------------------
+    def _progress_due(self) -> float:
+        return min((progress.due for progress in list(self._watched.values())), default=NEVER)
 
     def _check_clock(self) -> bool:
-        """Under the lock: whether it is over, by the clock. Once seen, it is so whatever comes
-        later (rule 6)."""
+        """Return whether it is over by the clock. Once seen, that is final (rule 6)."""
         if self._over:
             return True
         now = self._now()
-        late = now.total - self._deadline
-        stalled = -1.0 if self._progress is None else now.awake - self._progress.due
+        late, stalled = now.total - self._deadline, now.awake - self._progress_due()
         if stalled >= max(late, 0.0):
-            self._reason = LossReason.NO_PROGRESS
-        self._over = late >= 0 or stalled >= 0
+            self._no_progress = True
+        if late >= 0 or stalled >= 0:
+            self._over = True
         return self._over
 
-    def _pass(self) -> bool:
-        """Somebody saw the deadline behind us: from here on it is, whatever a renewal brings."""
-        with self._lock:
-            return self._check_clock()
-
     def _extend(self, deadline: float) -> bool:
-        """A renewal was answered. False when somebody has already been told that the term is
-        over."""
-        with self._lock:
-            if self._check_clock():
-                return False
-            self._deadline = max(self._deadline, deadline)
-            return True
+        """Move the deadline after a renewal; False if somebody has seen the end of the term."""
+        if self._check_clock():
+            return False
+        self._deadline = max(self._deadline, deadline)
+        return not self._over
 
     def _end(self, reason: LossReason) -> None:
-        with self._lock:
-            if reason is not LossReason.FORKED:
-                self._check_clock()  # a job that stood still ended it before anybody looked
-            self._over = True
-            self._reason = self._reason or reason
+        if reason is not LossReason.FORKED:
+            self._check_clock()  # a job without progress ended it before anybody looked
+        self._over = True
+        if self._reason is None:
+            self._reason = LossReason.NO_PROGRESS if self._no_progress else reason
         self.lost.set()
 
-    def _job_started(self, at_most: float | None = None) -> WatchedJob | None:
-        """A job starts under this term, watched when `at_most`; raises `LeadershipLost` when it is
-        over."""
-        self.check()
-        with self._lock:
-            self._jobs += 1
-        return None if at_most is None else self._watch(at_most)
+    def _watch(self, key: int, progress: Progress) -> None:
+        """From now on this must make progress, or the term is over."""
+        self._watched[key] = progress
+        earlier = self._on_earlier_check
+        if earlier is not None and progress.due < self._armed:
+            earlier()
 
-    def _job_ended(self, job: WatchedJob | None = None) -> None:
-        with self._lock:
-            if job is not None and self._progress is not None:
-                self._check_clock()  # the job may have moved too late, with nobody looking
-                self._progress.end(job)
-            self._jobs -= 1
-            tell = self._idle if self._jobs == 0 else None
-        if tell is not None:
-            tell()
-
-    def _watch(self, at_most: float) -> WatchedJob:
-        """From now on something must go forward every `at_most` seconds, or the term is over."""
-        with self._lock:
-            progress = self._progress = self._progress or ProgressTracker()
-            job = progress.begin(at_most, self._now().awake)
-            sooner = self._on_earlier_check if progress.due < progress.armed else None
-        if sooner is not None:
-            sooner()
-        return job
+    def _watch_all(self, at_most: float) -> None:
+        """Something under this term must make progress every `at_most` seconds, from now on."""
+        self._watch(id(self), Progress(at_most, self._now().awake))
 
     @property
     def _stalled(self) -> bool:
-        """Whether it is over for want of progress."""
-        if self._progress is None:
-            return False
-        with self._lock:
-            return self._check_clock() and self._reason is LossReason.NO_PROGRESS
+        """Whether it is over because a job made no progress."""
+        return bool(self._watched or self._no_progress) and (
+            self._check_clock() and self._no_progress
+        )
 
     def _seconds_until_stalled(self) -> float | None:
-        """For the watchdog, which looks again then: seconds until it is over for want of progress,
-        0 when it is; None while nothing is watched."""
-        with self._lock:
-            progress = self._progress
-            if progress is None or (
-                self._check_clock() and self._reason is not LossReason.NO_PROGRESS
-            ):
-                return None
-            progress.armed = progress.due
-            if self._over:
-                return 0.0
-            return None if progress.due == float("inf") else progress.due - self._now().awake
+        """Return when the watchdog must look again, in seconds: 0 if a job has stalled, None while
+        nothing is watched."""
+        if not self._watched and not self._no_progress:
+            return None
+        if self._check_clock():
+            return 0.0 if self._no_progress else None
+        # Something that begins to be watched just now compares with this, and calls the watchdog.
+        self._armed = NEVER
+        self._armed = due = self._progress_due()
+        return None if due == NEVER else max(due - self._now().awake, 0.001)
 
     def _on_idle(self, tell: Callable[[], None]) -> None:
-        """Call `tell` once no job runs under this term (at once, when none does)."""
-        with self._lock:
-            self._idle = tell
-            idle = self._jobs == 0
-        if idle:
+        """Call `tell`, perhaps more than once, when no job runs under this term any more."""
+        self._idle = tell
+        self._tell_if_idle()
+
+    def _tell_if_idle(self) -> None:
+        tell = self._idle
+        if tell is not None and not self._jobs:
             tell()
 
     def _end_in_fork(self) -> None:
-        self._lock = threading.Lock()
-        self.lost = Latch(self._lock)
+        self.lost = Latch()
         self._end(LossReason.FORKED)
 
 
@@ -322,10 +340,10 @@ _current: contextvars.ContextVar[Term | None] = contextvars.ContextVar("coord_te
 
 
 def current_term() -> Term | None:
-    """The term that the calling code runs under: inside `@leader_only`, `Leadership.run` and
-    `on_elected`.
+    """Return the term that the calling code runs under, or None.
 
-    None elsewhere. A thread that the job starts does not inherit it: hand the term over.
+    It is set inside `@leader_only`, `Leadership.run` and `on_elected`. A thread that the job starts
+    does not inherit it: pass the term to the thread.
     """
     return _current.get()
 
@@ -345,31 +363,38 @@ def require_term() -> Term:
     return term
 
 
-# -- Running a job under a term: the job finds the term, the leadership knows that it runs, a
-# coroutine ends with it.
-
 T = TypeVar("T")
 
 
 def run_under_term(
     term: Term, at_most: float | None, function: Callable[..., T], *args: Any, **kwargs: Any
 ) -> T:
-    """Call a plain function with `coord.current_term()` set. Raises `LeadershipLost` when the term
-    is over already.
+    """Call a plain function with `coord.current_term()` set.
 
-    at_most: seconds from now, or from the last `term.progress()` in it, after which the term is
-    lost
-        (`LossReason.NO_PROGRESS`); None: without end.
-    Until it returns, its process does not claim the role again.
+    Until it returns, this process does not claim the role again.
+
+    Args:
+        term: The term.
+        at_most: Seconds from now, and from each `term.progress()` in the function, after which the
+            term is lost (`LossReason.NO_PROGRESS`); None means no limit.
+        function: The function.
+        *args: Its arguments.
+        **kwargs: Its keyword arguments.
+
+    Raises:
+        LeadershipLost: The term is over already.
     """
-    watched = term._job_started(at_most)
-    token, job_token = _current.set(term), current_job.set(watched)
+    job = RunningJob(term, at_most)
     try:
-        return function(*args, **kwargs)
+        job.begin()
+        before = _current.set(term), current_job.set(weakref.ref(job))
+        try:
+            return function(*args, **kwargs)
+        finally:
+            current_job.reset(before[1])
+            _current.reset(before[0])
     finally:
-        _current.reset(token)
-        current_job.reset(job_token)
-        term._job_ended(watched)
+        job.end()
 
 
 async def run_async_under_term(
@@ -379,32 +404,35 @@ async def run_async_under_term(
     *args: Any,
     **kwargs: Any,
 ) -> T:
-    """Await a coroutine function likewise; it is cancelled when the term is lost, and
-    `LeadershipLost` raised."""
-    watched = term._job_started(at_most)
-    token, job_token = _current.set(term), current_job.set(watched)
+    """Await a coroutine function with `coord.current_term()` set, as `run_under_term` does.
+
+    Raises:
+        LeadershipLost: The term is over already, or was lost. The function was cancelled then.
+    """
+    job = RunningJob(term, at_most)
     try:
-        job = asyncio.ensure_future(function(*args, **kwargs))
-    except BaseException:
-        term._job_ended(watched)
-        raise
+        job.begin()
+        before = _current.set(term), current_job.set(weakref.ref(job))
+        try:
+            task = asyncio.ensure_future(function(*args, **kwargs))
+        finally:
+            current_job.reset(before[1])
+            _current.reset(before[0])
+        lost = asyncio.ensure_future(_until_lost(term))
+        try:
+            await asyncio.wait({task, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+                if task.cancelled():
+                    raise LeadershipLost(term.role, term.token, term.reason)
+            return task.result()
+        finally:
+            for ending in (task, lost):
+                ending.cancel()
+            await asyncio.gather(task, lost, return_exceptions=True)
     finally:
-        _current.reset(token)
-        current_job.reset(job_token)
-    lost = asyncio.ensure_future(_until_lost(term))
-    try:
-        await asyncio.wait({job, lost}, return_when=asyncio.FIRST_COMPLETED)
-        if not job.done():
-            job.cancel()
-            await asyncio.wait({job})
-            if job.cancelled():
-                raise LeadershipLost(term.role, term.token, term.reason)
-        return job.result()
-    finally:
-        for task in (job, lost):
-            task.cancel()
-        await asyncio.gather(job, lost, return_exceptions=True)
-        term._job_ended(watched)
+        job.end()
 
 
 async def _until_lost(term: Term) -> None:

@@ -1,12 +1,15 @@
-"""Log events: few, with stable names and fields.
+"""What coord writes to the log: few events, with stable names and fields (docs/events.md lists
+them).
 
-They go to structlog if the application has configured it, otherwise through the standard `logging`
-to the logger `coord`. Nothing is configured here: without handlers the standard library shows
-warnings and errors only.
+Events go to structlog when the application has configured it, else to the logger `coord` of the
+standard library. coord configures neither: without handlers the standard library shows warnings and
+errors only. No event raises, because a log never decides anything: if the application's logging
+fails, the event goes to stderr.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from typing import Any
@@ -15,33 +18,54 @@ _standard = logging.getLogger("coord")
 
 
 def emit(level: int, event: str, *, exception: BaseException | None = None, **fields: Any) -> None:
-    """Write one event; `exception` adds its traceback."""
-    # Importing structlog takes 50 ms, which the first election of a process must not wait for. So
-    # it is imported when an event is written; an application that configured it has imported it.
-    configured = sys.modules.get("structlog")
-    if configured is not None and configured.is_configured():
-        if exception is not None:
-            fields["exc_info"] = exception
-        configured.get_logger("coord").log(level, event, **fields)
-    elif _standard.isEnabledFor(level):
-        import structlog
+    """Write one event. It never raises an `Exception`.
 
-        text = structlog.processors.KeyValueRenderer()(_standard, "log", dict(fields))
-        _standard.log(level, "%s %s", event, text, exc_info=exception, extra={"coord": fields})
+    Args:
+        level: A level of the module `logging`.
+        event: The name of the event.
+        exception: An exception whose traceback is added; None means none.
+        **fields: What else is known.
+    """
+    try:
+        # coord does not import structlog: an application that has configured it has imported it.
+        structlog = sys.modules.get("structlog")
+        if structlog is not None and structlog.is_configured():
+            more = {} if exception is None else {"exc_info": exception}
+            structlog.get_logger("coord").log(level, event, **fields, **more)
+        elif _standard.isEnabledFor(level):
+            text = _rendered(fields)
+            _standard.log(level, "%s %s", event, text, exc_info=exception, extra={"coord": fields})
+    except Exception as err:  # a filter, a processor or a broken pipe of the application
+        _emit_to_stderr(level, event, fields, err)
+
+
+def _emit_to_stderr(level: int, event: str, fields: dict[str, Any], failed: Exception) -> None:
+    with contextlib.suppress(Exception):  # stderr may be closed, too
+        if level >= logging.WARNING:
+            text = f"{event} {_rendered(fields)} (not logged: {type(failed).__name__})\n"
+            sys.stderr.write(text)
+
+
+def _rendered(fields: dict[str, Any]) -> str:
+    return " ".join(f"{name}={value!r}" for name, value in fields.items())
 
 
 def debug(event: str, **fields: Any) -> None:
+    """Write an event for the developers of an application."""
     if _standard.isEnabledFor(logging.DEBUG):
         emit(logging.DEBUG, event, **fields)
 
 
 def info(event: str, **fields: Any) -> None:
+    """Write an event of the ordinary course."""
     emit(logging.INFO, event, **fields)
 
 
 def warning(event: str, **fields: Any) -> None:
+    """Write an event that somebody should look at."""
     emit(logging.WARNING, event, **fields)
 
 
 def error(event: str, exception: BaseException | None = None, **fields: Any) -> None:
+    """Write an event that is a fault. `exception` adds its traceback; None means none."""
     emit(logging.ERROR, event, exception=exception, **fields)

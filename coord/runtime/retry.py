@@ -17,6 +17,8 @@ RETRY_FIRST, RETRY_MAX = 0.02, 1.0
 """Seconds that `retry_until` waits at most after the first failure, and after any."""
 MIN_REMAINING = 0.001
 """Seconds that `retry_until` gives the last attempt at least."""
+RESTART_FIRST, RESTART_MAX = 0.1, 5.0
+"""Seconds that `restart_on_failure` waits at most after the first failure, and after any."""
 
 
 class Backoff:
@@ -80,32 +82,34 @@ async def retry_until(ask: Callable[[float], Awaitable[T]], timeout: float) -> T
     Raises:
         StoreUnavailable: The last attempt raised it, and the next one would be too late.
     """
-    # tenacity takes 40 ms to import, so `import coord` does without it.
-    from tenacity import (
-        AsyncRetrying,
-        RetryCallState,
-        retry_if_exception_type,
-        wait_random_exponential,
-    )
-
     loop = asyncio.get_running_loop()
-    end = loop.time() + timeout
+    deadline, backoff = loop.time() + timeout, Backoff(RETRY_FIRST, RETRY_MAX)
+    while True:
+        try:
+            return await ask(max(deadline - loop.time(), MIN_REMAINING))
+        except StoreUnavailable:
+            delay = backoff.next()
+            if loop.time() + delay >= deadline:
+                raise
+        await asyncio.sleep(delay)
 
-    async def attempt() -> T:
-        return await ask(max(end - loop.time(), MIN_REMAINING))
 
-    def next_is_too_late(state: RetryCallState) -> bool:
-        # tenacity's own `stop_before_delay` reads another clock than the loop, which tests replace.
-        return loop.time() + state.upcoming_sleep >= end
+async def restart_on_failure(work: Callable[[], Awaitable[None]], name: str) -> None:
+    """Run `work` until it returns. If it raises, log that, wait a moment and run it again.
 
-    attempts = AsyncRetrying(
-        sleep=asyncio.sleep,
-        stop=next_is_too_late,
-        wait=wait_random_exponential(multiplier=RETRY_FIRST, max=RETRY_MAX),
-        retry=retry_if_exception_type(StoreUnavailable),
-        reraise=True,
-    )
-    return await attempts(attempt)
+    It is for the tasks that a coordinator runs in the background, whose failure nobody would see.
+
+    Args:
+        work: Does the task. What it keeps must allow a second call.
+        name: The name of the task in the log.
+    """
+    backoff = Backoff(RESTART_FIRST, RESTART_MAX)
+    while True:
+        try:
+            return await work()
+        except Exception as err:
+            log.error("task.failed", err, task=name)
+        await asyncio.sleep(backoff.next())
 
 
 async def reconnecting(

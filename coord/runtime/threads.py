@@ -1,8 +1,13 @@
-"""A latch that threads and coroutines can wait for, and threads for callbacks."""
+"""A latch that threads and coroutines can wait for, and threads for callbacks.
+
+Nothing in here takes a lock. A signal handler runs in the main thread at any moment; if the main
+thread held a lock then, a handler that waits for another thread could wait forever.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import queue
 import threading
@@ -10,22 +15,21 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from coord.core import validation
+from coord.errors import CoordError
 from coord.runtime import process
 
 
 class Latch:
-    """`wait(timeout)` in a thread, `await flag` in a coroutine, `is_set()` anywhere. Set once,
-    never cleared.
+    """An event that is set once and never cleared.
 
-    `lock`: one that its owner has anyway, and does not hold when it calls; without one it has its
-    own."""
+    `wait(timeout)` waits in a thread, `await latch` in a coroutine, and `is_set()` asks anywhere.
+    """
 
-    __slots__ = ("_actions", "_lock", "_set")
+    __slots__ = ("_callbacks", "_set")
 
-    def __init__(self, lock: threading.Lock | None = None) -> None:
+    def __init__(self) -> None:
         self._set = False
-        self._lock = lock or threading.Lock()
-        self._actions: tuple[Callable[[], None], ...] = ()
+        self._callbacks: dict[object, Callable[[], None]] = {}
 
     def __bool__(self) -> bool:
         return self._set
@@ -38,27 +42,28 @@ class Latch:
         return self._set
 
     def set(self) -> None:
-        """Let it have happened. What waits is woken; a second time does nothing."""
-        with self._lock:
-            if self._set:
-                return
-            self._set = True
-            actions, self._actions = self._actions, ()
-        for action in actions:
-            action()
+        """Set the latch and wake whatever waits for it. A second call does nothing."""
+        self._set = True
+        for key in list(self._callbacks):
+            self._call(key)
 
-    def add_callback(self, action: Callable[[], None]) -> Callable[[], None]:
-        """Call `action` once it has happened (at once when it has), on whatever thread set it.
-        Returns an undo."""
-        with self._lock:
-            if not self._set:
-                self._actions += (action,)
-                return lambda: self._forget(action)
-        action()
-        return lambda: None
+    def add_callback(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` when the latch is set, on the thread that sets it; at once if it is set.
+
+        Args:
+            callback: What to call. It must not raise.
+
+        Returns:
+            A function that removes the callback.
+        """
+        key = object()
+        self._callbacks[key] = callback
+        if self._set:
+            self._call(key)
+        return lambda: self._remove(key)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Block this thread until the latch is set, and return whether it is set.
+        """Block this thread until the latch is set, and return whether it is.
 
         Args:
             timeout: Seconds to wait; None means no limit.
@@ -69,56 +74,79 @@ class Latch:
         timeout = validation.timeout(timeout)
         if self._set:
             return True
-        event = threading.Event()
-        undo = self.add_callback(event.set)
+        # An `Event` has a lock, which this thread would hold when a signal handler runs.
+        waiting = threading.Lock()
+        waiting.acquire()
+        remove = self.add_callback(lambda: _release(waiting))
         try:
-            event.wait(timeout)
+            waiting.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
         finally:
-            undo()
+            remove()
         return self._set
 
     def __await__(self) -> Generator[Any, None, None]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
 
-        def happened() -> None:
+        def wake() -> None:
             if not future.done():
                 future.set_result(None)
 
-        def from_any_thread() -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(happened)
+        def wake_from_any_thread() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(wake)
 
-        undo = self.add_callback(from_any_thread)
+        remove = self.add_callback(wake_from_any_thread)
         try:
             yield from future
         finally:
-            undo()
+            remove()
 
-    def _forget(self, action: Callable[[], None]) -> None:
-        with self._lock:
-            self._actions = tuple(one for one in self._actions if one is not action)
+    def _call(self, key: object) -> None:
+        # Taking a callback out of a dict is atomic, so each is called once.
+        callback = self._callbacks.pop(key, None)
+        if callback is not None:
+            callback()
+
+    def _remove(self, key: object) -> None:
+        self._callbacks.pop(key, None)
+
+
+def _release(lock: threading.Lock) -> None:
+    with contextlib.suppress(RuntimeError):  # it was released before
+        lock.release()
 
 
 Work = Callable[[], None]
 _Inbox = queue.SimpleQueue[tuple[Work, str]]
 
-_kept: list[tuple[int, _Inbox]] = []
-"""Who waits for work, and under which epoch: in a forked child, nobody does. Its methods are
-atomic: no lock is needed, which a fork might leave taken."""
+_idle: list[tuple[int, _Inbox]] = []
+"""The idle thread, if there is one, and the fork generation that it belongs to: a forked child has
+no idle thread."""
+
+
+class CannotStartThread(CoordError):
+    """The system starts no more threads now."""
 
 
 def start_thread_soon(work: Work, name: str) -> None:
-    """Run `work` at once, in a daemon thread with this name. It must not raise.
+    """Run `work` at once, in a daemon thread with this name.
 
     One idle thread is kept for the next call, because to wake it takes a tenth of starting one.
+
+    Args:
+        work: What to run. It must not raise.
+        name: The name of the thread while it runs `work`.
+
+    Raises:
+        CannotStartThread: There is no idle thread, and no other can be started.
     """
-    while _kept:
+    while _idle:
         try:
-            epoch, inbox = _kept.pop()
+            generation, inbox = _idle.pop()
         except IndexError:  # another thread was quicker
             break
-        if epoch == process.fork_generation:
+        if generation == process.fork_generation:
             inbox.put((work, name))
             return
     _start(work, name)
@@ -126,30 +154,51 @@ def start_thread_soon(work: Work, name: str) -> None:
 
 def warm_up() -> None:
     """Start the idle thread now, so that the next `start_thread_soon` is quick."""
-    if not any(epoch == process.fork_generation for epoch, _ in tuple(_kept)):
-        _start(lambda: None, "coord spare")
+    if not any(generation == process.fork_generation for generation, _ in tuple(_idle)):
+        with contextlib.suppress(CannotStartThread):
+            _start(lambda: None, "coord spare")
+
+
+def start_thread(target: Callable[..., None], args: tuple[Any, ...], name: str) -> threading.Thread:
+    """Start a daemon thread.
+
+    Raises:
+        CannotStartThread: The system starts no more threads, or the interpreter is ending.
+    """
+    thread = threading.Thread(target=target, args=args, name=name, daemon=True)
+    try:
+        thread.start()
+    except (RuntimeError, MemoryError) as err:
+        raise CannotStartThread(
+            f"cannot start the thread {name!r}: {err}; raise the limit of processes and threads "
+            "of this user or container"
+        ) from None
+    return thread
 
 
 def _start(work: Work, name: str) -> None:
     try:
-        threading.Thread(target=_live, args=(work, name), name=name, daemon=True).start()
-    except (
-        RuntimeError
-    ):  # the interpreter is ending, and starts no more threads (3.12.0 and 3.12.1)
+        start_thread(_run, (work, name), name)
+    except CannotStartThread as err:
+        if "interpreter shutdown" not in str(err):
+            raise
+        # Python 3.12 starts no threads while the interpreter ends; the callbacks run here.
         contextvars.copy_context().run(work)
 
 
-def _live(work: Work, name: str) -> None:
+def _run(work: Work, name: str) -> None:
     inbox: _Inbox = queue.SimpleQueue()
-    begun = process.fork_generation
+    generation = process.fork_generation
     while True:
         threading.current_thread().name = name
         contextvars.Context().run(work)  # what callbacks set is not seen by those of other roles
         del work
-        if begun != process.fork_generation or any(epoch == begun for epoch, _ in tuple(_kept)):
-            # in a child that the work forked, this is the only thread: were it kept, the child
-            # would never end
+        if generation != process.fork_generation or any(
+            idle == generation for idle, _ in tuple(_idle)
+        ):
+            # In a child that the work forked, this is the only thread: if it were kept, the child
+            # would never end.
             return
         threading.current_thread().name = "coord spare"
-        _kept.append((begun, inbox))
+        _idle.append((generation, inbox))
         work, name = inbox.get()

@@ -14,11 +14,12 @@ import pytest
 import coord
 from coord import AsyncCoordinator, Coordinator, Health, HealthStatus, leader_only
 from coord.core.operations import Claim, Failure, Renew, Result
+from coord.election.elector import Elector
 from coord.stores.memory.store import MemoryStore
 
 
 class Moody(MemoryStore):
-    down = False
+    down = swallows = False
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
         return (
@@ -28,6 +29,9 @@ class Moody(MemoryStore):
         )
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
+        if self.swallows:
+            await asyncio.sleep(timeout + 0.1)
+            return [Failure(unknown=True, detail="no answer in time")] * len(renewals)
         if self.down:
             return [Failure(unknown=False, detail="is down")] * len(renewals)
         return await super().renew(renewals, timeout)
@@ -169,20 +173,83 @@ def test_a_loop_that_does_not_turn_is_wedged(c: Coordinator) -> None:
         reported(c, lambda one: one.loop_lag < 0.4)
 
 
-def test_a_leader_that_is_not_renewed_is_wedged_and_a_candidate_without_a_store_is_not(
-    c: Coordinator, store: Moody
-) -> None:
+def test_an_outage_is_trouble_and_never_wedged(c: Coordinator, store: Moody) -> None:
     with c.leadership("a", ttl=3, renew_every=0.3, attempt_timeout=0.5) as lead:
         assert lead.wait(5)
         store.down = True
-        health = reported(c, wedged)
-        assert "a: not renewed for" in health.problems[0]
-        assert health.store_trouble == "is down"
-        assert health.leads  # it still does, by the clock
-        health = reported(c, lambda found: not found.leads and found.healthy)
+        statuses = set[HealthStatus]()
+
+        def over(health: Health) -> bool:
+            statuses.add(health.status)
+            return not health.leads
+
+        health = reported(c, over, 30)
+        assert statuses == {HealthStatus.OK, HealthStatus.TROUBLE}
         assert (health.status, health.problems) == (HealthStatus.TROUBLE, ())
+        assert health.store_trouble == "is down"
         store.down = False
         assert reported(c, lambda found: found.leads).status is HealthStatus.OK
+
+
+def test_a_store_that_swallows_requests_is_trouble(c: Coordinator, store: Moody) -> None:
+    with c.leadership("a", ttl=3, renew_every=0.3, attempt_timeout=0.9) as lead:
+        assert lead.wait(5)
+        store.swallows = True
+        health = reported(c, lambda health: health.status is not HealthStatus.OK, 30)
+        assert health.status is HealthStatus.TROUBLE
+        assert health.problems == ()
+        store.swallows = False
+
+
+def test_a_leader_that_is_not_renewed_although_the_store_answers_is_wedged(
+    c: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with c.leadership("a", ttl=6, renew_every=0.3, attempt_timeout=0.5) as lead:
+        assert lead.wait(5)
+        monkeypatch.setattr(Elector, "wake", lambda self: None)  # its timers are lost
+        health = reported(c, wedged, 30)
+        assert health.problems[0].startswith("a: not renewed for")
+        monkeypatch.undo()
+
+
+def test_the_largest_lag_of_several_loops_counts(c: Coordinator) -> None:
+    others = [Coordinator("memory://") for _ in range(3)]
+    every = [others[0], c, *others[1:]]
+    leads = [one.leadership(f"r{n}", ttl=30) for n, one in enumerate(every)]
+    for lead in leads:
+        lead.start()
+        assert lead.wait(5)
+    for late in every:
+        until = time.monotonic() + 30
+        late.portal.loop().call_soon_threadsafe(time.sleep, 1.2)
+        while coord.health().loop_lag < 0.4:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert coord.health(late).loop_lag >= 0.4
+        while coord.health().loop_lag >= 0.4:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    for one in others:
+        one.close()
+
+
+def test_a_stalled_job_of_a_term_that_has_drained_is_not_wedged(c: Coordinator) -> None:
+    go_on, began = threading.Event(), threading.Event()
+
+    @leader_only("a", coordinator=c, ttl=0.6, at_most=0.2)
+    def stalls() -> None:
+        began.set()
+        go_on.wait(30)
+
+    thread = threading.Thread(target=stalls)
+    thread.start()
+    assert began.wait(10)
+    assert "shows no progress" in reported(c, wedged).problems[0]
+    go_on.set()
+    thread.join(10)
+    # It rests for a ttl, and its last term is still the one that stalled.
+    health = reported(c, lambda found: found.healthy)
+    assert health.status is HealthStatus.STANDBY
 
 
 def test_on_the_applications_own_loop() -> None:

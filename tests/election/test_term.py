@@ -16,6 +16,7 @@ import coord
 from coord import AsyncCoordinator, Coordinator, LossReason, Term, leader_only
 from coord.core.operations import Renew, Result
 from coord.core.timing import Instant
+from coord.election.term import RunningJob
 from coord.runtime import clock
 from coord.stores.memory.store import MemoryStore
 from coord.testing import ElectionKit
@@ -311,14 +312,15 @@ async def _lost(term: Term) -> None:
 def test_a_job_that_moved_too_late_has_lost_though_nobody_looked() -> None:
     at = Instant(0.0, 0.0)
     term = Term("r", "me", 1, 100.0, lambda: at)
-    job = term._job_started(5.0)
+    job = RunningJob(term, 5.0)
+    job.begin()
     at = at.after(4.9)
     assert term.held
     term.progress()
     at = at.after(4.9)
     assert term.held
     at = at.after(0.2)
-    term._job_ended(job)
+    job.end()
     assert not term.held
     assert term.reason is LossReason.NO_PROGRESS
     assert not term._extend(200.0)
@@ -327,7 +329,8 @@ def test_a_job_that_moved_too_late_has_lost_though_nobody_looked() -> None:
 def test_a_sleeping_machine_is_no_hung_job() -> None:
     at = Instant(0.0, 0.0)
     term = Term("r", "me", 1, 100.0, lambda: at)
-    term._job_started(5.0)
+    job = RunningJob(term, 5.0)
+    job.begin()
     at = Instant(1.0, 60.0)
     assert term.held
     assert term._extend(100.5)
@@ -338,7 +341,8 @@ def test_a_sleeping_machine_is_no_hung_job() -> None:
 def test_whichever_ran_out_first_is_the_reason() -> None:
     at = Instant(0.0, 0.0)
     term = Term("r", "me", 1, 10.0, lambda: at)
-    term._job_started(12.0)
+    job = RunningJob(term, 12.0)
+    job.begin()
     at = at.after(20.0)
     term._end(LossReason.STORE_UNREACHABLE)
     assert term.reason is LossReason.STORE_UNREACHABLE

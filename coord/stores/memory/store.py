@@ -9,18 +9,15 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from coord.core import history, swaps
 from coord.core.history import PastTerm
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.runtime import clock
+from coord.stores.memory.announcements import MemoryAnnouncements
 from coord.stores.memory.feeds import Feeds
-
-if TYPE_CHECKING:
-    from coord.stores.memory.announcements import MemoryAnnouncements
-    from coord.stores.memory.records import MemoryRecords
+from coord.stores.memory.records import MemoryRecords
 
 _shared: dict[str, MemoryStore] = {}
 """The stores of `memory://name`, by name."""
@@ -109,8 +106,6 @@ class MemoryStore:
 
     def announcements(self) -> MemoryAnnouncements:
         """Return the announcements of this store; always the same instance."""
-        from coord.stores.memory.announcements import MemoryAnnouncements  # many use leases only
-
         with self._lock:
             if self._announcements is None:
                 self._announcements = MemoryAnnouncements(self._now, self._wall)
@@ -118,8 +113,6 @@ class MemoryStore:
 
     def records(self, table: str) -> MemoryRecords:
         """Return the service records in `table`; always the same instance for a table."""
-        from coord.stores.memory.records import MemoryRecords  # many use leases only
-
         with self._lock:
             if table not in self._records:
                 self._records[table] = MemoryRecords(self._now, self._wall)

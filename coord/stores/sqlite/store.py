@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from typing import TYPE_CHECKING
 
 from coord.core.history import PastTerm
 from coord.core.lease import Lease
@@ -12,17 +11,15 @@ from coord.core.operations import Claim, Failure, Release, Renew, Result
 from coord.errors import StoreRefused, StoreUnavailable
 from coord.runtime.clock import StoreClock
 from coord.stores.sqlite import swaps
+from coord.stores.sqlite.announcements import SQLiteAnnouncements
 from coord.stores.sqlite.connection import Connection
 from coord.stores.sqlite.database import Database, TooLate
 from coord.stores.sqlite.errors import CommitUnknown
 from coord.stores.sqlite.feed import LeaseFeed
 from coord.stores.sqlite.filesystems import MOUNTS
+from coord.stores.sqlite.records import SQLiteRecords
 from coord.stores.sqlite.url import parse_url, url_of
 from coord.stores.sqlite.worker import Job, Stage
-
-if TYPE_CHECKING:
-    from coord.stores.sqlite.announcements import SQLiteAnnouncements
-    from coord.stores.sqlite.records import SQLiteRecords
 
 
 class SQLiteStore:
@@ -151,18 +148,12 @@ class SQLiteStore:
     def announcements(self) -> SQLiteAnnouncements:
         """Return the announcements in this file; always the same instance."""
         if self._announcements is None:
-            # Imported here because many programs use leases only.
-            from coord.stores.sqlite.announcements import SQLiteAnnouncements
-
             self._announcements = SQLiteAnnouncements(self.database)
         return self._announcements
 
     def records(self, table: str) -> SQLiteRecords:
         """Return the service records in `table`; always the same instance for a table."""
         if table not in self._records:
-            # Imported here because many programs use leases only.
-            from coord.stores.sqlite.records import SQLiteRecords
-
             self._records.setdefault(table, SQLiteRecords(self.database, table))
         return self._records[table]
 
