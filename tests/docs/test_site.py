@@ -1,5 +1,5 @@
-"""The site builds without a warning, and fetches nothing from elsewhere. `.ci/run` builds it too,
-always."""
+"""The site builds without a warning, and fetches nothing from elsewhere. `.ci/run` runs
+this, because it needs the extra coord[docs]."""
 
 from __future__ import annotations
 
