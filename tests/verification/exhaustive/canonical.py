@@ -6,6 +6,7 @@ their order among those of their writer."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from coord.core.election import HOLDING, Election, Phase
@@ -15,6 +16,13 @@ from tests.verification.exhaustive.model import Candidate, Packet, World
 
 PHASES = {phase: number for number, phase in enumerate(Phase)}
 FAR = 99  # stands for "so long ago, or so far ahead, that it makes no difference"
+
+
+@functools.cache
+def _number(holder: str) -> int:
+    """The number of a holder, which is called `slot.incarnation`."""
+    slot, _, incarnation = holder.partition(".")
+    return 100 * int(incarnation) + int(slot)
 
 
 class _Names:
@@ -55,8 +63,7 @@ class _Names:
     def writer(self, holder: str | None, token: int) -> int:
         if holder is None:
             return self.writers.get(token, -1)
-        slot, _, incarnation = holder.partition(".")
-        return 100 * int(incarnation) + int(slot)
+        return _number(holder)
 
     def revision(self, holder: str | None, token: int, beat: int) -> tuple[int, ...]:
         writer = self.writer(holder, token)
@@ -126,7 +133,7 @@ def _seat(mine: Candidate, names: _Names) -> tuple[Any, ...]:
         () if seen is None else names.lease(seen),
         waited,
         due,
-        names.beats[100 * mine.incarnation + int(e.candidate.partition(".")[0]), e._beat],
+        names.beats[_number(e.candidate), e._beat],
         e.token_floor - names.base + FAR,
         max(e._renew_at - total, 0) if holding else 0,
         max(e._retry_at - total, 0),

@@ -117,7 +117,14 @@ def moves(world: World, bounds: Bounds) -> list[Move]:
 
 
 def _busy(mine: Candidate) -> bool:
-    """Whether this candidate would do something now, were it asked."""
+    """Whether this candidate would do something now, were it asked. Worlds share the candidates
+    that an event did not change, so each is asked once."""
+    if mine.busy is None:
+        mine.busy = _has_something_to_do(mine)
+    return mine.busy
+
+
+def _has_something_to_do(mine: Candidate) -> bool:
     election = mine.election
     if mine.working and not mine.open:
         return True

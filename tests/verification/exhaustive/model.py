@@ -9,6 +9,7 @@ explorer, binary fractions elsewhere."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
@@ -69,13 +70,22 @@ class Packet(NamedTuple):
     copy: bool = False
 
 
-_FIELDS = tuple(each.name for each in fields(Election))
+def _copier(names: Iterable[str]) -> Callable[[Any, Any], None]:
+    """A function that assigns these attributes of one object to another. The explorer copies
+    millions of times, and compiled assignments take a third of a loop over the names."""
+    lines = [f"    new.{name} = old.{name}" for name in names]
+    scope: dict[str, Any] = {}
+    exec("\n".join(["def copy(old, new):", *lines]), scope)
+    copy: Callable[[Any, Any], None] = scope["copy"]
+    return copy
+
+
+_copy_election = _copier(each.name for each in fields(Election))
 
 
 def _copied(election: Election) -> Election:
     new = object.__new__(type(election))
-    for name in _FIELDS:
-        setattr(new, name, getattr(election, name))
+    _copy_election(election, new)
     if more := getattr(election, "__dict__", None):  # what a mutant keeps besides
         new.__dict__.update(more)
     return new
@@ -87,7 +97,7 @@ class Candidate:
 
     __slots__ = (
         *("election", "now", "incarnation", "open", "ended", "working", "promise"),
-        *("epoch", "remembers", "sent_at", "revision", "sight_at", "unsure"),
+        *("epoch", "remembers", "sent_at", "revision", "sight_at", "unsure", "busy"),
     )
 
     def __init__(self, election: Election, now: Instant, incarnation: int = 0) -> None:
@@ -102,17 +112,21 @@ class Candidate:
         self.revision: Revision | None = None  # what it last saw, and since when on its awake clock
         self.sight_at = now.awake
         self.unsure = False  # a claim's outcome is unknown, and nothing has been read since
+        self.busy: bool | None = None  # the explorer's: whether it has something to do now
 
     def copied(self) -> Candidate:
         new = Candidate.__new__(Candidate)
-        for name in Candidate.__slots__:
-            setattr(new, name, getattr(self, name))
+        _copy_candidate(self, new)
+        new.busy = None
         new.election = _copied(self.election)
         return new
 
     @property
     def leads(self) -> bool:
         return self.election.leads(self.now)
+
+
+_copy_candidate = _copier(Candidate.__slots__)
 
 
 class World:

@@ -100,16 +100,13 @@ def told(name: str, setup: Setup, bounds: Bounds, report: Report) -> None:
         pytest.fail(f"{name}: {report.violation} after {report.trace[-1]}")
 
 
-@pytest.mark.timeout(300)  # some 15 s alone on a core; others may be at work beside it
-def test_every_interleaving() -> None:
-    states = 0
-    for name, (setup, bounds) in PROFILES.items():
-        report = explore(setup, bounds)
-        told(name, setup, bounds, report)
-        assert report.complete, name
-        states += report.states
-    print(f"{states:,} distinct states in all")
-    assert states >= 100_000
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_interleaving(name: str) -> None:
+    setup, bounds = PROFILES[name]
+    report = explore(setup, bounds)
+    told(name, setup, bounds, report)
+    assert report.complete
+    assert report.states >= 9_000, "the bounds leave too little to search"
 
 
 @pytest.mark.skipif(not os.environ.get("COORD_LONG"), reason="millions of states: COORD_LONG=1")

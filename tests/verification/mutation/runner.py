@@ -30,11 +30,11 @@ HOOK = Path(__file__).parent / "hook"
 TEST_LIMIT, LIMIT = 60, 180
 """Seconds that one test, and all tests of one mutant, may take."""
 IMPORTED_BEFORE = (
-    "asyncio", "click", "concurrent.futures", "hypothesis", "hypothesis.stateful", "json",
-    "logging.handlers", "multiprocessing", "prometheus_client", "rich.console", "rich.table",
-    "sqlite3", "ssl", "structlog", "tenacity", "uuid",
+    "_hypothesis_pytestplugin", "anyio.pytest_plugin", "asyncio", "click", "concurrent.futures", "hypothesis", "hypothesis.stateful", "json",
+    "logging.handlers", "multiprocessing", "prometheus_client", "pytest_timeout", "rich.console", "rich.table",
+    "sqlite3", "ssl", "structlog", "tenacity", "uuid", "xdist.plugin", "xdist.looponfail",
 )  # fmt: skip
-"""What coord and its tests import, without coord itself."""
+"""What pytest, coord and its tests import, without coord itself."""
 CRASHES = {"TypeError", "NameError", "UnboundLocalError", "AttributeError", "ImportError",
            "ModuleNotFoundError", "SyntaxError", "RecursionError"}  # fmt: skip
 """A test that fails with one of these inside coord has seen a mutant that crashed, not its
@@ -77,7 +77,7 @@ class Runner:
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
+            env=environment,
         )
         self._number = 0
         return self
