@@ -88,12 +88,14 @@ class RethinkDBAdmin:
 def _validated(options: Mapping[str, Any]) -> tuple[int | None, bool | None]:
     for name, value in options.items():
         if value is not None and name not in OPTIONS:
-            raise BadArgument(name, value, f"RethinkDB knows the options {' and '.join(OPTIONS)}")
+            raise BadArgument(
+                name, value, f"must be an option that RethinkDB has: {', '.join(OPTIONS)}"
+            )
     replicas, guard = options.get("replicas"), options.get("guard")
     if replicas is not None and (
         isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 1
     ):
-        raise BadArgument("replicas", replicas, "an int of at least 1")
+        raise BadArgument("replicas", replicas, "must be an int of at least 1")
     if guard is not None and not isinstance(guard, bool):
-        raise BadArgument("guard", guard, "True or False")
+        raise BadArgument("guard", guard, "must be True or False")
     return replicas, guard

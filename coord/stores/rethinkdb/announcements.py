@@ -59,7 +59,8 @@ class RethinkDBAnnouncements:
             "prefixes": [key_prefix(role) for role in roles],
         }
         report = await self._write(self._insertion.fill(parameters), timeout)
-        return dict(zip(roles, report["candidates"], strict=True))
+        with errors.decoding_read():
+            return dict(zip(roles, map(int, report["candidates"]), strict=True))
 
     async def withdraw(self, keys: Collection[str], timeout: float) -> None:
         """Delete the announcements with these keys."""
@@ -75,10 +76,9 @@ class RethinkDBAnnouncements:
             names = sorted(set(roles))
             rows = rows.filter(lambda row: r.expr(names).contains(row["role"].default(None)))
         query = rows.map(lambda row: {"row": row, "remaining": self._remaining(row)})
-        decoded = (
-            _announcement(answer["row"], answer["remaining"])
-            for answer in await self._pool.read(query, timeout)
-        )
+        answers = await self._pool.read(query, timeout)
+        with errors.decoding_read():
+            decoded = [_announcement(answer["row"], answer["remaining"]) for answer in answers]
         return [announcement for announcement in decoded if announcement is not None]
 
     async def watch(self) -> AsyncIterator[Announcement]:
@@ -102,8 +102,10 @@ class RethinkDBAnnouncements:
         )
         async with contextlib.aclosing(self._pool.feed(changes, refusals=True)) as feed:
             async for change in feed:
-                row = change.get("new_val")
-                if row and (announcement := _announcement(row, change["remaining"])) is not None:
+                with errors.decoding_read():
+                    row = change.get("new_val")
+                    announcement = _announcement(row, change["remaining"]) if row else None
+                if announcement is not None:
                     yield announcement
 
     async def purge(self, timeout: float) -> int:
@@ -116,7 +118,9 @@ class RethinkDBAnnouncements:
         deletion = self._table.filter(is_expired).replace(
             lambda row: self._r.branch(is_expired(row), None, row), durability="soft"
         )
-        return int((await self._write(deletion, timeout))["deleted"])
+        report = await self._write(deletion, timeout)
+        with errors.decoding_read():
+            return int(report["deleted"])
 
     @cached_property
     def _insertion(self) -> JsonTemplate:
@@ -151,8 +155,9 @@ class RethinkDBAnnouncements:
 
     async def _write(self, query: Any, timeout: float) -> Mapping[str, Any]:
         report: Mapping[str, Any] = await self._pool.run(query, timeout)
-        if report["errors"]:
-            raise errors.from_row(report["first_error"]).error()
+        with errors.decoding_read():
+            if report["errors"]:
+                raise errors.from_row(report["first_error"]).error()
         return report
 
 

@@ -1,9 +1,9 @@
-"""The RethinkDB driver, loaded when it is first needed: it builds our queries and answers the
-server's challenge.
+"""The RethinkDB driver, which builds the queries. It is imported when it is first needed.
 
 Its connections are not used. The asyncio mode of 2.4.9, the version that doublethink pins, cannot
 be imported on Python 3.11 and later, and closing one of its connections may hang
-(docs/design-notes.md, "Why not the driver's connections")."""
+(docs/design-notes.md, "Why not the driver's connections").
+"""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ from coord.errors import StoreRefused
 
 @lru_cache(maxsize=1)
 def reql() -> Any:
-    """What people call `r`, of our own: `table`, `expr`, `branch`…: terms only, with no state that
-    others share.
+    """Return what is usually called `r`: `table`, `expr`, `branch` and all other terms.
 
-    Raises `StoreRefused` when the driver is missing or too old for this Python.
+    It has terms only, and no state that other users of the driver share.
+
+    Raises:
+        StoreRefused: The driver is missing, or too old for this Python.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # old code: its SyntaxWarnings are not our users' business
+        warnings.simplefilter("ignore")  # SyntaxWarnings of the driver do not concern our users.
         try:
             from rethinkdb import ast, query
         except Exception as err:
@@ -40,7 +42,7 @@ def reql() -> Any:
 
 
 def start(term: Any, options: dict[str, Any]) -> bytes:
-    """A query as the server reads it: `[1 (START), term, options]` in JSON."""
+    """Return a query as the server reads it: `[1 (START), term, options]` in JSON."""
     expr = reql().expr
     from rethinkdb.ast import ReQLEncoder
 
@@ -48,53 +50,46 @@ def start(term: Any, options: dict[str, Any]) -> bytes:
     return str(ReQLEncoder().encode([1, term, encoded])).encode()
 
 
-def handshake(host: str, port: int, user: str, password: str) -> Any:
-    """The client's side of SCRAM-SHA-256, with no input or output of its own: `next_message(answer
-    or None)`."""
-    reql()
-    from rethinkdb.handshake import HandshakeV1_0
-
-    # It encodes the password in Latin-1 where the server wants UTF-8: these are the same bytes.
-    as_latin = password.encode().decode("latin-1")
-    return HandshakeV1_0(json.JSONDecoder(), json.JSONEncoder(), host, port, user, as_latin)
-
-
-# -- A query that is built once and filled in often: building terms through the driver takes longer
-# than running them.
-
 _MARK = "coord parameters"
 
 
 class JsonTemplate:
-    """`body(parameters)` makes the term; `parameters` stands for what is given anew each time."""
+    """A query that is built once and filled in often.
+
+    Building terms through the driver takes longer than running them.
+
+    Args:
+        body: Makes the term; its argument stands for the parameters of each query.
+    """
 
     def __init__(self, body: Callable[[Any], Any]) -> None:
         term = reql().json(_MARK).do(body)
         self._before, self._after = start(term, {}).split(json.dumps(_MARK).encode())
 
     def fill(self, parameters: Mapping[str, Any] | Sequence[Any]) -> bytes:
-        """The query, ready to be sent.
+        """Return the query with these parameters, ready to be sent.
 
-        The parameters go as a JSON text within the JSON: `$reql_type$` in them means nothing until
-        the server reads that text, and nesting deeper than the driver allows is no error."""
+        The parameters are a JSON text within the JSON: `$reql_type$` in them means nothing until
+        the server reads that text, and deeper nesting than the driver allows is no error.
+        """
         text = json.dumps(parameters, allow_nan=False)
         return self._before + json.dumps(text).encode() + self._after
 
 
 class InlineTemplate:
-    """The same for a few plain parameters (texts, numbers, booleans, None), each put where it is
-    used.
+    """The same for a few parameters that are texts, numbers, booleans or None.
 
-    A server takes a query apart, and sends the function that writes to where the row is: of a small
-    query that is a third of the time, so a small one is worth a form of its own for each shape of a
-    request."""
+    Each parameter is written where it is used. The server parses a query and sends the function
+    that writes to the node of the row. For a small query that is a third of the time, so a small
+    query has a template of its own for each shape of a request.
+    """
 
     def __init__(self, body: Callable[[Mapping[str, Any]], Any]) -> None:
         text = start(body(_Places()), {}).decode()
         self._pieces = re.split(f'"{_MARK} ([a-z_]+)"', text)
 
     def fill(self, parameters: Mapping[str, Any]) -> bytes:
-        """The query, ready to be sent."""
+        """Return the query with these parameters, ready to be sent."""
         pieces = self._pieces.copy()
         for at in range(1, len(pieces), 2):
             pieces[at] = _text(parameters[pieces[at]])
@@ -102,13 +97,15 @@ class InlineTemplate:
 
 
 def _text(value: Any) -> str:
-    """As JSON has it. An encoder is made anew for each number, which takes most of the time of
-    filling in a query."""
+    """Return a value in JSON.
+
+    `json.dumps` makes a new encoder for each call, which would take most of the time of `fill`.
+    """
     if isinstance(value, str):
         return encode_basestring_ascii(value)
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    assert isinstance(value, (int, float))  # a list or a dict would be read as a term
+    assert isinstance(value, (int, float))  # The server would read a list or a dict as a term.
     if not math.isfinite(value):
         raise ValueError(f"{value} is no JSON")
     return repr(value)

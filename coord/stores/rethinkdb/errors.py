@@ -7,7 +7,8 @@ name nothing but tables and servers are passed on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from coord.core.operations import Failure
@@ -83,6 +84,39 @@ def unreachable(detail: str) -> QueryError:
 def lost(detail: str) -> QueryError:
     """Return the error for a query that was sent and whose answer is missing."""
     return QueryError(detail, unknown=True, retryable=True)
+
+
+_MALFORMED = (LookupError, TypeError, AttributeError, ArithmeticError, ValueError)
+"""What decoding raises for an answer that is not what coord's query returns."""
+
+
+@contextlib.contextmanager
+def decoding() -> Iterator[None]:
+    """Decode an answer in this block. A malformed one is the same as none: the outcome is unknown.
+
+    Raises:
+        QueryError: The answer is malformed.
+    """
+    try:
+        yield
+    except CoordError:
+        raise
+    except _MALFORMED as err:
+        raise lost(f"the server's answer is malformed ({type(err).__name__})") from None
+
+
+@contextlib.contextmanager
+def decoding_read() -> Iterator[None]:
+    """Do the same as `decoding`, for answers whose callers know no `QueryError`.
+
+    Raises:
+        StoreUnavailable: The answer is malformed.
+    """
+    try:
+        with decoding():
+            yield
+    except QueryError as error:
+        raise error.error() from None
 
 
 def from_response(response: Mapping[str, Any], url: RethinkURL) -> QueryError:

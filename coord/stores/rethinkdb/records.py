@@ -173,9 +173,9 @@ class RethinkDBRecords(_Terms):
             lambda row: r.branch(is_stale(row), None, row)
         )
         report = await self._run(deletion, timeout)
-        if report["errors"]:
-            raise errors.from_row(report["first_error"]).error()
-        return int(report["deleted"])
+        with errors.decoding_read():
+            _raise_error_of(report)
+            return int(report["deleted"])
 
     async def publish(self, record: Mapping[str, Any], remaining: float, timeout: float) -> bool:
         """Write the record of a leader, under its role as the id.
@@ -227,25 +227,28 @@ class RethinkDBRecords(_Terms):
             return r.branch(is_number, [0, row["load"]], [1, 0])
 
         query = self._healthy_rows(role).min(by_load).default(None)
-        record: Record | None = await self._look_up(query, timeout)
-        return record
+        return _record(await self._look_up(query, timeout))
 
     async def sample(self, role: str, count: int, timeout: float) -> list[Record]:
         """Return up to `count` healthy records of a role, chosen at random."""
-        return list(await self._look_up(self._healthy_rows(role).sample(count), timeout))
+        return _records(await self._look_up(self._healthy_rows(role).sample(count), timeout))
 
     async def healthy(
         self, role: str | None, timeout: float, *, key: str | None = None
     ) -> list[Record]:
         """Return the healthy records of a role, or of every role, or only the one with this id."""
-        return list(await self._look_up(self._healthy_rows(role, key), timeout))
+        return _records(await self._look_up(self._healthy_rows(role, key), timeout))
 
     async def list_all(self, role: str | None, timeout: float) -> list[RecordWithRemaining]:
         """Return all records of a role, or of every role, that say when they expire."""
         rows = self._rows(role).filter(lambda row: self._has_heartbeat(row))  # noqa: PLW0108 # the driver counts self in
         query = rows.map(lambda row: {"row": row, "remaining": self._remaining(row)})
         answers = await self._look_up(query, timeout)
-        return [RecordWithRemaining(answer["row"], answer["remaining"]) for answer in answers]
+        with errors.decoding_read():
+            return [
+                RecordWithRemaining(dict(answer["row"]), float(answer["remaining"]))
+                for answer in answers
+            ]
 
     async def malformed(self, timeout: float) -> list[Record]:
         """Return the records that have a problem; see `coord.core.records.problems`."""
@@ -265,7 +268,7 @@ class RethinkDBRecords(_Terms):
                 ),
             )
 
-        return list(await self._look_up(self._table.filter(has_problem), timeout))
+        return _records(await self._look_up(self._table.filter(has_problem), timeout))
 
     async def watch(self, role: str) -> AsyncIterator[None]:
         """Yield when records of a role come or go, and once at the start.
@@ -297,14 +300,16 @@ class RethinkDBRecords(_Terms):
     async def _change(self, write: Any, timeout: float) -> tuple[Record | None, Record | None]:
         """Return the row before and after a write of one row."""
         report = await self._run(write, timeout)
-        if report["errors"]:
-            raise errors.from_row(report["first_error"]).error()
-        change = report["changes"][0]
-        return change["old_val"], change["new_val"]
+        with errors.decoding_read():
+            _raise_error_of(report)
+            change = report["changes"][0]
+            return _record(change["old_val"]), _record(change["new_val"])
 
     async def _run(self, term: Any, timeout: float) -> Any:
         try:
-            return records.decode(await self._pool.query(term, timeout))
+            answer = await self._pool.query(term, timeout)
+            with errors.decoding():
+                return records.decode(answer)
         except QueryError as error:
             raise self._explained(error) from None
 
@@ -321,7 +326,9 @@ class RethinkDBRecords(_Terms):
         """Read by the index, and create the index if the table lacks it (hazard 8)."""
         deadline = Deadline(timeout)
         try:
-            return records.decode(await self._pool.query(term, timeout))
+            answer = await self._pool.query(term, timeout)
+            with errors.decoding():
+                return records.decode(answer)
         except QueryError as error:
             if "ndex" not in error.detail:
                 raise self._explained(error) from None
@@ -342,6 +349,28 @@ class RethinkDBRecords(_Terms):
             if "already exists" not in error.detail:
                 raise error.error() from None
         await self._run(self._table.index_wait(INDEX), deadline.left())
+
+
+def _raise_error_of(report: Mapping[str, Any]) -> None:
+    """Raise what the server's report on a write says about a row that it could not write."""
+    if report["errors"]:
+        raise errors.from_row(report["first_error"]).error()
+
+
+def _record(answer: Any) -> Record | None:
+    """Return the record in an answer.
+
+    Raises:
+        StoreUnavailable: The answer is not a record.
+    """
+    with errors.decoding_read():
+        return None if answer is None else dict(answer)
+
+
+def _records(answer: Any) -> list[Record]:
+    """Do the same as `_record`, for a list of them."""
+    with errors.decoding_read():
+        return [dict(record) for record in answer]
 
 
 def _living(row: Record | None) -> Record | None:

@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 from coord.core import validation
 from coord.errors import NotSetUp, StoreUnavailable
 from coord.stores.rethinkdb import driver
-from coord.stores.rethinkdb.errors import QueryError, from_row
+from coord.stores.rethinkdb.errors import QueryError, decoding, from_row
 from coord.stores.rethinkdb.pool import Pool
 from coord.stores.rethinkdb.queries import rows as row_views
 from coord.stores.rethinkdb.url import REQUIRED_SETTINGS, SERVICES_TABLE, RethinkURL, parse_url
@@ -83,9 +83,10 @@ async def _both(pool: Pool, made: Any, lifted: Any, timeout: float) -> tuple[int
         report: dict[str, Any] = (
             {count: 0, "errors": 0} if query is None else await pool.query(query, timeout)
         )
-        if report["errors"]:
-            raise from_row(report["first_error"])
-        counts.append(int(report[count]))
+        with decoding():
+            if report["errors"]:
+                raise from_row(report["first_error"])
+            counts.append(int(report[count]))
     return counts[0], counts[1]
 
 
@@ -299,7 +300,8 @@ async def set_up(
     pool = Pool(parsed, in_order=True)
     work = _SetUp(pool, deadline, replicas, guard)
     try:
-        return await asyncio.wait_for(work.run(), timeout)
+        with decoding():
+            return await asyncio.wait_for(work.run(), timeout)
     except asyncio.TimeoutError:
         raise StoreUnavailable(
             f"setting up {parsed.redacted} did not end within {timeout:g} s"

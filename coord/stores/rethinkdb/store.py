@@ -13,10 +13,10 @@ from coord.core import swaps
 from coord.core.history import PastTerm, parse
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Operation, Release, Renew, Result
-from coord.errors import AccessDenied, NotSetUp, StoreRefused
+from coord.errors import StoreRefused
 from coord.stores.rethinkdb import errors
 from coord.stores.rethinkdb.announcements import RethinkDBAnnouncements
-from coord.stores.rethinkdb.errors import QueryError, not_set_up
+from coord.stores.rethinkdb.errors import QueryError
 from coord.stores.rethinkdb.pool import Deadline, Pool
 from coord.stores.rethinkdb.queries import bulk
 from coord.stores.rethinkdb.queries import results as query_results
@@ -24,7 +24,8 @@ from coord.stores.rethinkdb.queries.leases import Queries
 from coord.stores.rethinkdb.queries.rows import lease
 from coord.stores.rethinkdb.queries.swaps import ClaimShape
 from coord.stores.rethinkdb.records import RethinkDBRecords
-from coord.stores.rethinkdb.url import REQUIRED_SETTINGS, RethinkURL, parse_url
+from coord.stores.rethinkdb.settings import TableSettings
+from coord.stores.rethinkdb.url import RethinkURL, parse_url
 
 MAX_RENEWALS = 1_000
 """Renewals in one query. More of them are sent as several queries at the same time. That changes
@@ -47,6 +48,7 @@ class RethinkDBStore:
     def __init__(self, url: RethinkURL | str) -> None:
         self._url = parse_url(url) if isinstance(url, str) else url
         self.pool = Pool(self._url)
+        self._settings = TableSettings(self.pool, self._url)
         self._warmed_up = False
 
     def __repr__(self) -> str:
@@ -88,25 +90,14 @@ class RethinkDBStore:
             AccessDenied: The password is wrong, or the user lacks a permission.
             StoreUnavailable: No server answered in time.
         """
-        deadline, table = Deadline(timeout), self._queries.table
+        deadline = Deadline(timeout)
         # No row has this key, so nothing is written. The right to write is needed all the same.
-        probe = table.get(["coord", "open"]).replace(lambda row: row)
+        probe = self._queries.table.get(["coord", "open"]).replace(lambda row: row)
         await self.pool.read(probe, deadline.left())
         try:
-            config = await self.pool.read(table.config(), deadline.left())
-        except AccessDenied:
-            return
-        wrong = [
-            f"{name} is {config.get(name)}"
-            for name, value in REQUIRED_SETTINGS.items()
-            if config.get(name) != value
-        ]
-        if wrong:
-            problem = (
-                f"the table {self._url.table} may lose what it has acknowledged "
-                f"({', '.join(wrong)})"
-            )
-            raise NotSetUp(not_set_up(problem, self._url))
+            await self._settings.require(deadline.left(), fresh=True)
+        except QueryError as error:
+            raise error.error() from None
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
         """Take a role; see `coord.core.operations.Claim`."""
@@ -118,6 +109,10 @@ class RethinkDBStore:
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
         """Prolong leases; see `coord.core.operations.Renew`."""
+        try:
+            await self._settings.require(timeout)
+        except (QueryError, StoreRefused) as error:
+            return [query_results.failure(error)] * len(renewals)
         batches = [
             renewals[start : start + MAX_RENEWALS]
             for start in range(0, len(renewals), MAX_RENEWALS)
@@ -129,6 +124,8 @@ class RethinkDBStore:
 
     def begin(self, operation: Operation, timeout: float) -> Coroutine[Any, Any, Result] | None:
         """Send a swap at once; see `coord.stores.protocol.Immediate`."""
+        if not (self._settings.acceptable or isinstance(operation, Release)):
+            return None
         if isinstance(operation, Claim):
             answer = self.pool.begin(self._queries.claim(operation), timeout)
             return answer and self._claim(operation, timeout, answer)
@@ -160,7 +157,8 @@ class RethinkDBStore:
         if names == ():
             return []
         rows = await self.pool.read(self._queries.history(names), timeout)
-        return [term for row in rows for term in parse(str(row["id"]), row.get("history"))]
+        with errors.decoding_read():
+            return [term for row in rows for term in parse(str(row["id"]), row.get("history"))]
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         """Return the leases of these roles, as a majority has them; None means every role."""
@@ -168,11 +166,12 @@ class RethinkDBStore:
         if names == []:
             return []
         answers = await self.pool.read(self._queries.read(names), timeout)
-        return [
-            lease(answer["row"], answer["now"])
-            for answer in answers
-            if isinstance(answer["row"]["id"], str)
-        ]
+        with errors.decoding_read():
+            return [
+                lease(answer["row"], answer["now"])
+                for answer in answers
+                if isinstance(answer["row"]["id"], str)
+            ]
 
     async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
         """Yield the leases of these roles: first all that exist, then each change.
@@ -183,17 +182,21 @@ class RethinkDBStore:
         names = None if roles is None else sorted(set(roles))
         async with contextlib.aclosing(self.pool.feed(self._queries.watch(names))) as feed:
             async for change in feed:
-                row = change.get("new_val")
-                role = (row or change["old_val"])["id"]
+                with errors.decoding_read():
+                    row = change.get("new_val")
+                    role = (row or change["old_val"])["id"]
+                    shown = lease(row, None) if row else Lease(str(role))
                 if isinstance(role, str):  # People may have written rows with keys of other types.
-                    yield lease(row, None) if row else Lease(role)
+                    yield shown
 
     async def close(self) -> None:
         """Close all connections."""
+        self._settings.close()
         await self.pool.close()
 
     def abandon(self) -> None:
         """Forget all connections in a forked child (rule 9)."""
+        self._settings.abandon()
         self.pool.abandon()
 
     # -- Swaps. `answer` is the answer to the first query, if `begin` has sent it already.
@@ -203,10 +206,17 @@ class RethinkDBStore:
     ) -> Result:
         deadline = Deadline(timeout)
         try:
-            outcome = await (answer or self.pool.query(self._queries.claim(claim), timeout))
-            if query_results.misread(claim, outcome["written"]):
+            if answer is None:
+                await self._settings.require(timeout)
+                answer = self.pool.query(self._queries.claim(claim), deadline.left())
+            outcome = await answer
+            with errors.decoding():
+                misread = query_results.misread(claim, outcome["written"])
+            if misread:
                 query = self._queries.claim(claim, strict=True)
                 outcome = await self.pool.query(query, deadline.left())
+            with errors.decoding():
+                result = query_results.swapped(claim.role, outcome)
         except (QueryError, StoreRefused) as error:
             return query_results.failure(error)
         if not self._warmed_up:
@@ -214,7 +224,7 @@ class RethinkDBStore:
             loop = asyncio.get_running_loop()
             for number, build in enumerate(self._queries.warm_up(claim), 1):
                 loop.call_later(WARM_UP_DELAY * number, build)
-        return query_results.swapped(claim.role, outcome)
+        return result
 
     async def _release(
         self, release: Release, timeout: float, answer: Coroutine[Any, Any, Any] | None = None
@@ -222,12 +232,15 @@ class RethinkDBStore:
         deadline = Deadline(timeout)
         try:
             outcome = await (answer or self.pool.query(self._queries.release(release), timeout))
-            if query_results.hit_foreign_row(outcome["written"]):
+            with errors.decoding():
+                foreign = query_results.hit_foreign_row(outcome["written"])
+            if foreign:
                 query = self._queries.release(release, strict=True)
                 outcome = await self.pool.query(query, deadline.left())
+            with errors.decoding():
+                return query_results.swapped(release.role, outcome)
         except (QueryError, StoreRefused) as error:
             return query_results.failure(error)
-        return query_results.swapped(release.role, outcome)
 
     async def _swap(self, swap: Claim | Release, timeout: float) -> Result:
         if isinstance(swap, Claim):
@@ -241,15 +254,21 @@ class RethinkDBStore:
         deadline, in_bulk, doubtful = Deadline(timeout), kind != bulk.UNBATCHABLE, False
         results: dict[str, Result] = {}
         try:
+            if isinstance(kind, ClaimShape):
+                await self._settings.require(timeout)
             if in_bulk:
                 query = self._queries.bulk.swaps(kind, batch)
-                results = bulk.results(batch, await self.pool.query(query, timeout))
+                answer = await self.pool.query(query, timeout)
+                with errors.decoding():
+                    results = bulk.results(batch, answer)
             creations = [
                 swap for swap in batch if swap.role not in results and bulk.creates_row(kind, swap)
             ]
             if creations and isinstance(kind, ClaimShape):
                 query = self._queries.bulk.first(kind, creations)
-                created = bulk.results(creations, await self.pool.query(query, deadline.left()))
+                answer = await self.pool.query(query, deadline.left())
+                with errors.decoding():
+                    created = bulk.results(creations, answer)
                 results |= {
                     swap.role: query_results.already_applied(swap, created[swap.role])
                     for swap in creations
@@ -294,21 +313,24 @@ class RethinkDBStore:
                     quick = self.pool.query(query, timeout)
                 if quick is not None:
                     outcome = await quick
-                    report = outcome["written"]
-                    if report["replaced"]:
-                        return _unchanged(renewals, outcome["now"])
-                    if report["errors"]:
-                        error = errors.from_row(report["first_error"])
-                        if error.unknown:
-                            return [error.failure()]
+                    with errors.decoding():
+                        report = outcome["written"]
+                        if report["replaced"]:
+                            return _unchanged(renewals, float(outcome["now"]))
+                        if report["errors"]:
+                            error = errors.from_row(report["first_error"])
+                            if error.unknown:
+                                return [error.failure()]
             if (batch := self._queries.renew_all(renewals)) is not None:
                 report = await self.pool.query(batch, timeout)
-                if report["replaced"] == len(renewals):
-                    return _unchanged(renewals, time.time())
+                with errors.decoding():
+                    if report["replaced"] == len(renewals):
+                        return _unchanged(renewals, time.time())
             outcome = await self.pool.query(self._queries.renew(renewals), deadline.left())
+            with errors.decoding():
+                return query_results.renewed(renewals, outcome, after_batch=batch is not None)
         except (QueryError, StoreRefused) as err:
             return [query_results.failure(err)] * len(renewals)
-        return query_results.renewed(renewals, outcome, after_batch=batch is not None)
 
 
 def _unchanged(renewals: Sequence[Renew], now: float) -> list[Result]:

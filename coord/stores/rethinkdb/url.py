@@ -33,9 +33,11 @@ FORM = "rethinkdb://[user[:password]@]host[:port][,host[:port]…][/database][?o
 OPTIONS = frozenset({"tls", "ca_certs", "max_clock_skew", "table", "password_file"})
 _SCHEME = "rethinkdb://"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_NAME_FORM = "1 to 100 of the characters A-Z, a-z, 0-9, _ and -"
 _HOST = re.compile(
     r"\[(?P<v6>[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?)\](?::(?P<port6>.*))?|(?P<host>[^:\[\]]*)(?::(?P<port>.*))?"
 )
+_SHOWN_HOST = re.compile(r"(?:\[[0-9A-Za-z:.%_-]*\]|[^:\[\]]*)(?::\d{1,5})?")
 _BOOLEANS = {
     "1": True,
     "true": True,
@@ -117,17 +119,38 @@ class RethinkURL:
 
 
 def redact(url: str) -> str:
-    """Return the text of a URL, valid or not, without anything that may be a password."""
+    """Return the text of a URL, valid or not, without anything that may be a password.
+
+    A URL may be invalid because its password is not encoded or its @ is missing. So whatever cannot
+    be a host, a port, a database or an option is hidden.
+    """
     scheme, separator, rest = url.partition("://")
     if not separator:
         scheme, rest = "", url
     # Split at the last @: a password that contains a bare / or @ must not show either.
     credentials, at, location = rest.rpartition("@")
+    who = ""
     if at:
-        user, colon, _ = credentials.partition(":")
-        rest = f"{user}{colon and ':***'}@{location}"
-    hidden = r"([?&](?!password_file=)[^=&]*(?:pass|secret|token|auth|key)[^=&]*=)[^&]*"
-    return scheme + separator + re.sub(hidden, r"\1***", rest, flags=re.IGNORECASE)
+        user = re.split("[:/?#]", credentials, maxsplit=1)[0]
+        who = f"{user}{'' if user == credentials else ':***'}@"
+    place, query_mark, query = location.partition("?")
+    place, number_sign, _ = place.partition("#")
+    for host in place.partition("/")[0].split(","):
+        if not _SHOWN_HOST.fullmatch(host):
+            # What follows a host and a colon and is not a port may be the password of a user.
+            before = place[: place.index(host)]
+            return f"{scheme}{separator}{who}{before}{host.partition(':')[0]}:***"
+    authority, slash, path = place.partition("/")
+    place = authority + slash + (path if not path or _NAME.fullmatch(path) else "***")
+    if number_sign:
+        return f"{scheme}{separator}{who}{place}#***"
+    options = "&".join(_redacted_option(option) for option in query.split("&"))
+    return f"{scheme}{separator}{who}{place}{query_mark}{options if query_mark else ''}"
+
+
+def _redacted_option(text: str) -> str:
+    name, equals, value = text.partition("=")
+    return text if name in OPTIONS and equals and "#" not in value else "***"
 
 
 def parse_url(url: str, environ: Mapping[str, str] | None = None) -> RethinkURL:
@@ -148,32 +171,44 @@ def parse_url(url: str, environ: Mapping[str, str] | None = None) -> RethinkURL:
         BadArgument: The URL is invalid. The message holds no password.
     """
     if not isinstance(url, str):
-        raise BadArgument("url", type(url).__name__, FORM)
+        raise BadArgument("url", type(url).__name__, f"must be a string of the form {FORM}")
     shown = redact(url)
     if not url.startswith(_SCHEME):
-        raise BadArgument("url", shown, FORM)
+        raise BadArgument("url", shown, f"must have the form {FORM}")
     rest, fragment, _ = url[len(_SCHEME) :].partition("#")
     if fragment:
-        raise BadArgument("url", shown, f"percent-encode a # as %23; {FORM}")
+        raise BadArgument("url", shown, f"must have the form {FORM}; write a # as %23")
     rest, _, query = rest.partition("?")
     authority, _, path = rest.partition("/")
     who, at, where = authority.rpartition("@")
     if "@" in path or "@" in query.partition("password_file=")[0]:
-        raise BadArgument("url", shown, f"percent-encode / ? # and @ in user and password; {FORM}")
+        raise BadArgument(
+            "url",
+            shown,
+            f"must have the form {FORM}; percent-encode / ? # and @ in user and password",
+        )
     user, colon, password = who.partition(":")
     user, password = _decoded(user, shown, "user"), _decoded(password, shown, "password")
     if at and not user:
-        raise BadArgument("url", shown, f"write a user before the @; {FORM}")
+        raise BadArgument("url", shown, f"must have the form {FORM}, with a user before the @")
     if not user.isascii() or not user.isprintable():
-        raise BadArgument("url", shown, "a user consists of printable ASCII characters")
+        raise BadArgument("url", shown, "the user must consist of printable ASCII characters")
     database = _decoded(path, shown, "database") or "coord"
     if not _NAME.fullmatch(database):
-        raise BadArgument("url", shown, "a database name consists of A-Z, a-z, 0-9, _ and -")
+        raise BadArgument(
+            "url",
+            shown,
+            f"the database must be {_NAME_FORM}",
+        )
     options = _options(query, shown)
     ca_certs = options.get("ca_certs")
     table = options.get("table", LEASES_TABLE)
     if not _NAME.fullmatch(table):
-        raise BadArgument("url", shown, "a table name consists of A-Z, a-z, 0-9, _ and -")
+        raise BadArgument(
+            "url",
+            shown,
+            f"the table must be {_NAME_FORM}",
+        )
     if ca_certs is not None and not Path(ca_certs).is_file():
         raise BadArgument("url", shown, "ca_certs must be the path of a PEM file")
     return RethinkURL(
@@ -194,26 +229,24 @@ def _decoded(text: str, shown: str, part: str) -> str:
     with contextlib.suppress(UnicodeDecodeError):  # The text of the exception shows the bytes.
         if not re.search(r"%(?![0-9A-Fa-f]{2})", text):
             return unquote(text, errors="strict")
-    raise BadArgument(
-        "url", shown, f"write the {part} in percent-encoded UTF-8, and a bare % as %25"
-    )
+    raise BadArgument("url", shown, f"the {part} must be percent-encoded UTF-8; write % as %25")
 
 
 def _address(text: str, shown: str) -> Address:
     match = _HOST.fullmatch(text)
     if match is None or (text.count(":") > 1 and not text.startswith("[")):
         raise BadArgument(
-            "url", shown, f"write an IPv6 address in brackets, as in [::1]:{DEFAULT_PORT}"
+            "url", shown, f"an IPv6 address must be in brackets, as in [::1]:{DEFAULT_PORT}"
         )
     host, port = match["v6"] or match["host"], match["port6"] or match["port"]
     if not host or not (match["v6"] or re.fullmatch(r"[A-Za-z0-9_.-]+", host)):
         raise BadArgument(
-            "url", shown, f"write a host name before each comma and at the end; {FORM}"
+            "url", shown, f"must have the form {FORM}, with a host name between commas"
         )
     if port is None and not text.endswith(":"):
         return Address(host, DEFAULT_PORT)
     if port is None or not (port.isascii() and port.isdigit() and 0 < int(port[:9]) < 65536):
-        raise BadArgument("url", shown, "a port is a number from 1 to 65535")
+        raise BadArgument("url", shown, "a port must be a number from 1 to 65535")
     return Address(host, int(port))
 
 
@@ -222,11 +255,9 @@ def _options(query: str, shown: str) -> dict[str, str]:
     for piece in query.split("&") if query else ():
         key, equals, value = piece.partition("=")
         if key not in OPTIONS or not equals or not value or key in options:
-            raise BadArgument(
-                "url",
-                shown,
-                f"each option may be given once, with a value: {', '.join(sorted(OPTIONS))}",
-            )
+            known = ", ".join(sorted(OPTIONS))
+            allowed = f"an option must have a value, occur once, and be one of {known}"
+            raise BadArgument("url", shown, allowed)
         options[key] = _decoded(value, shown, key)
     return options
 
@@ -237,7 +268,7 @@ def _tls(options: Mapping[str, str], shown: str) -> bool:
         raise BadArgument("url", shown, "tls must be 1 or 0")
     tls = "ca_certs" in options if flag is None else _BOOLEANS[flag.lower()]
     if "ca_certs" in options and not tls:
-        raise BadArgument("url", shown, "ca_certs needs tls=1")
+        raise BadArgument("url", shown, "ca_certs must not be combined with tls=0")
     return tls
 
 
@@ -261,7 +292,7 @@ def _password(
     if file is None:
         return in_url if in_url is not None else environ.get(PASSWORD_VARIABLE, "")
     if in_url is not None:
-        raise BadArgument("url", shown, "give a password or a password_file, not both")
+        raise BadArgument("url", shown, "must contain a password or a password_file, not both")
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):

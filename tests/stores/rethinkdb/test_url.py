@@ -118,6 +118,19 @@ SECRET = "geheim"
         f"u:{SECRET}@db",
         f"rethinkdb://:{SECRET}@db",
         f"rethinkdb://u:{SECRET}%ff@db", f"rethinkdb://u:{SECRET}@db?password_file=/etc/hostname",
+        f"rethinkdb://u:{SECRET}",
+        f"rethinkdb://u:a?{SECRET}",
+        f"rethinkdb://u:12?{SECRET}",
+        f"rethinkdb://u:12?{SECRET}=x",
+        f"rethinkdb://u:{SECRET}/x",
+        f"rethinkdb://u:a/{SECRET}",
+        f"rethinkdb://u:12/{SECRET}$",
+        f"rethinkdb://u:a,{SECRET}",
+        f"rethinkdb://db,u:a,{SECRET}",
+        f"rethinkdb://u:a#{SECRET}",
+        f"rethinkdb://db?tls=1#{SECRET}",
+        f"rethinkdb://u?{SECRET}@db@:0",
+        f"rethinkdb://x:y@db:{SECRET}",
     ],
 )  # fmt: skip
 def test_a_password_shows_in_no_error(text: str) -> None:
@@ -126,6 +139,20 @@ def test_a_password_shows_in_no_error(text: str) -> None:
     assert SECRET not in f"{caught.value} {caught.value!r} {caught.value.args} {caught.value.value}"
     assert caught.value.__cause__ is None
     assert SECRET not in redact(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("rethinkdb://db:1,[::1]:2/x?tls=2&table=t", "rethinkdb://db:1,[::1]:2/x?tls=2&table=t"),
+        ("rethinkdb://me@db:65536", "rethinkdb://me@db:65536"),
+        ("rethinkdb://u:pw", "rethinkdb://u:***"),
+        ("rethinkdb://u:pw@db/x y", "rethinkdb://u:***@db/***"),
+        ("rethinkdb://db?no=1&tls=2", "rethinkdb://db?***&tls=2"),
+    ],
+)
+def test_what_an_error_shows_of_a_url(text: str, shown: str) -> None:
+    assert redact(text) == shown
 
 
 def test_a_password_shows_nowhere_else() -> None:

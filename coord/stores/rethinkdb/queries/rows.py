@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, TypeGuard
+from typing import Any
 
 from coord.core.lease import MAX_TOKEN, Lease
-from coord.core.validation import MAX_TTL
+from coord.core.validation import MAX_TTL, is_number
 from coord.stores.rethinkdb import driver
 from coord.stores.rethinkdb.queries import swaps
 
@@ -25,20 +25,17 @@ def lease(row: Mapping[str, Any], now: float | None) -> Lease:
     """
     holder, token, beat, ttl = row.get("holder"), row.get("token"), row.get("beat"), row.get("ttl")
     at = row.get("renewed_at")
-    renewed_at = (
-        at.get("epoch_time")
-        if isinstance(at, Mapping) and at.get("$reql_type$") == "TIME"
-        else None
-    )
+    epoch_time = at.get("epoch_time") if isinstance(at, Mapping) else None
+    renewed_at = float(epoch_time) if is_number(epoch_time) else None
     whole = (
-        _number(token)
-        and _number(beat)
-        and _number(ttl)
+        is_number(token)
+        and is_number(beat)
+        and is_number(ttl)
         and 0 < ttl <= MAX_TTL
         and renewed_at is not None
     )
     held = whole and isinstance(holder, str) and holder != ""
-    seconds = float(ttl) if _number(ttl) and 0 < ttl <= MAX_TTL else 0.0
+    seconds = float(ttl) if is_number(ttl) and 0 < ttl <= MAX_TTL else 0.0
     left = seconds if now is None else (renewed_at or 0.0) + seconds - now
     info, since = row.get("info"), row.get("since")
     return Lease(
@@ -50,7 +47,7 @@ def lease(row: Mapping[str, Any], now: float | None) -> Lease:
         renewed_at=renewed_at or 0.0,
         remaining=left if held else 0.0,
         info=info if isinstance(info, dict) else {},
-        since=float(since) if _number(since) else 0.0,
+        since=float(since) if is_number(since) else 0.0,
     )
 
 
@@ -62,12 +59,8 @@ def is_well_formed(row: Mapping[str, Any]) -> bool:
     return written == (seen.holder, seen.token, seen.beat, seen.ttl) and seen.renewed_at > 0
 
 
-def _number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def _count(value: Any) -> int:
-    return math.floor(value) if _number(value) and value > 0 else 0
+    return math.floor(value) if is_number(value) and value > 0 else 0
 
 
 # -- What `rows.lease` makes of a row, said to the server: every field of its right type, whatever
