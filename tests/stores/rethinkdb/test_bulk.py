@@ -158,6 +158,7 @@ def test_many_swaps_are_a_few_queries(rethinkdb_url: str) -> None:
 
     async def body() -> None:
         async with opened(rethinkdb_url) as store:
+            await store.open(5)  # The settings of the table are known from then on.
             some, more = ROLES[:6], ROLES
             counted = Counted(store)
 

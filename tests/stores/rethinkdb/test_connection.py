@@ -347,6 +347,8 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 def test_each_operation_is_one_query(rethinkdb_url: str, sent: list[bytes]) -> None:
     async def body() -> None:
         async with opened(rethinkdb_url) as store:
+            await store.open(5)  # The settings of the table are known from then on.
+            sent.clear()
             for claim in (
                 Claim("x", "a", 1, 30.0),
                 Claim("x", "b", 1, 30.0, skew=5.0),

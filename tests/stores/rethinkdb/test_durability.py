@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from coord.core.operations import Claim
+from coord.core.operations import Answer, Claim
+from coord.stores.rethinkdb import RethinkDBStore, settings
 from coord.stores.rethinkdb.connection import Connection
 from coord.stores.rethinkdb.driver import InlineTemplate, JsonTemplate
 from coord.stores.rethinkdb.pool import Pool
-from tests.stores.rethinkdb.kit import answered, ask, db, opened, r, run
+from tests.stores.rethinkdb.kit import ask, db, opened, r, run
 from tests.support.rethinkdb_server import Server
 
-ROLES = [f"role {number}" for number in range(40)]
+ROLES = [f"role {number}" for number in range(800)]
 beats = itertools.count(1)
 
 
@@ -30,29 +31,34 @@ def server(own_server: Server) -> Server:
 
 
 def tokens_lost(server: Server) -> int:
-    """Claim, be told that it is done, kill the server at once: how many of the tokens are gone?"""
+    """Claim all roles at once, kill the server when it has answered a few: how many of the tokens
+    that it told are gone?"""
 
-    async def claim_all() -> dict[str, int]:
+    async def claim_until_killed() -> dict[str, int]:
         told: dict[str, int] = {}
+
+        async def claim(store: RethinkDBStore, role: str) -> None:
+            again = Claim(role, "somebody", next(beats), 30.0, takeover=True)
+            result = await store.claim(again, 20)
+            if isinstance(result, Answer):
+                assert result.applied
+                told[role] = result.lease.token
+                if len(told) == len(ROLES) // 4:
+                    server.kill()
+
         async with opened(server.url()) as store:
-            for _ in range(3):
-                claims = [
-                    Claim(role, "somebody", next(beats), 30.0, takeover=True) for role in ROLES
-                ]
-                for result in await asyncio.gather(*(store.claim(claim, 20) for claim in claims)):
-                    assert answered(result).applied
-                    told[answered(result).lease.role] = answered(result).lease.token
-            server.kill()
+            await store.open(20)
+            await asyncio.gather(*(claim(store, role) for role in ROLES))
         return told
 
     async def read() -> dict[str, int]:
         async with opened(server.url()) as store:
             return {one.role: one.token for one in await store.read(ROLES, 20)}
 
-    told = run(claim_all)
+    told = run(claim_until_killed)
     server.start()
     kept = run(read)
-    return sum(kept.get(role, 0) < told[role] for role in ROLES)
+    return sum(kept.get(role, 0) < token for role, token in told.items())
 
 
 def test_hard_durability_keeps_what_was_acknowledged(server: Server) -> None:
@@ -60,22 +66,25 @@ def test_hard_durability_keeps_what_was_acknowledged(server: Server) -> None:
 
 
 def test_soft_durability_loses_tokens(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mutant: a soft table, and queries that do not ask for better. `open` and `coord doctor`
-    refuse that table."""
+    """The mutant: a soft table, a store that does not look at its settings, and queries that do not
+    ask for better."""
     table = db(server.url()).table("coord_leases")
-    ask(
+    (report, _) = ask(
         server.url(),
         table.config().update({"durability": "soft"}),
         table.wait(wait_for="all_replicas_ready"),
     )
+    assert report["replaced"] == 1
+    monkeypatch.setattr(settings, "weak_settings", lambda config: "")
 
     def softly(fill: Callable[..., bytes]) -> Callable[..., bytes]:
         return lambda form, parameters: fill(form, parameters).replace(b'"hard"', b'"soft"')
 
     for kind in (JsonTemplate, InlineTemplate):
         monkeypatch.setattr(kind, "fill", softly(kind.fill))
-    # Where the disk is quick, what was soft may have got there all the same.
-    assert any(tokens_lost(server) > 0 for _ in range(8))
+    # A server that happens to write its cache to the disk at the right moment loses nothing. That
+    # is as likely as not.
+    assert any(tokens_lost(server) > 0 for _ in range(30))
 
 
 def answers_after_a_timeout(server: Server) -> list[Any]:
