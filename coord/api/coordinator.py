@@ -140,7 +140,7 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
             (rule 8).
             StoreRefused: The store will go on refusing.
         """
-        return await self.unique_services.claim_or_look_up(validation.role(role), candidate)
+        return (await self.unique_services.call(role, candidate)).record
 
     def leadership(
         self,

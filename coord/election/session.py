@@ -48,7 +48,9 @@ MIN_ID_PREFIX = 4
 class Member(Protocol):
     """What a session knows about a candidate that runs on it."""
 
-    task: asyncio.Task[None]
+    @property
+    def task(self) -> asyncio.Future[None]:
+        """Done when the candidate is done, or no member of the session any more."""
 
     @property
     def role(self) -> str:
@@ -96,7 +98,6 @@ class Session:
         observations: What the candidates that have ended had observed.
         members: The candidates that run on this session.
         on_close: Called before the members stop: heartbeats end, published leaders are withdrawn.
-        on_release: Called after the members have stopped: `unique_service` releases what it holds.
         context: Timers run in this context. Otherwise each of thousands of timers would copy its
         own.
     """
@@ -111,7 +112,6 @@ class Session:
         self.store = store
         self.timeout = validation.number(timeout, "timeout", low=0, above=True)
         self.now = now
-        self.on_release: set[Callable[[], Awaitable[None]]] = set()
         self._start()
         process.reset_after_fork(self)
         _sessions.add(self)
@@ -328,7 +328,8 @@ class Session:
 
         Args:
             role: The role that it waits for.
-            name: Its id, the first four or more characters of its id, or the `name` in its info.
+            name: Its id, the first four or more characters of its id, or the `name` or `id` in its
+                info.
 
         Raises:
             BadArgument: No candidate has that name, or several have it.
@@ -338,7 +339,7 @@ class Session:
         named = [candidate for candidate in waiting if candidate.candidate == name] or [
             candidate
             for candidate in waiting
-            if candidate.info.get("name") == name
+            if name in (candidate.info.get("name"), candidate.info.get("id"))
             or (len(name) >= MIN_ID_PREFIX and candidate.candidate.startswith(name))
         ]
         if len(named) != 1:
@@ -377,10 +378,8 @@ class Session:
             await asyncio.wait({member.task for member in running}, timeout=longest)
 
     async def close(self) -> None:
-        """Stop every candidate, release what `unique_service` holds, then close the feeds and the
-        store."""
+        """Stop every candidate, then close the feeds and the store."""
         await self._stop_members()
-        await asyncio.gather(*(release() for release in tuple(self.on_release)))
         await asyncio.gather(self._announcer.close(), self._requests.close())
         self._suspends.stop()
         await self.observations.save()

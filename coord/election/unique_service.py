@@ -1,51 +1,79 @@
-"""`unique_service`: leadership by calls instead of by a loop. One query a call, the same lease,
-rules and tokens."""
+"""`unique_service`: leadership by calls instead of by a loop, with the same leases and tokens."""
 
 from __future__ import annotations
 
 import asyncio
+import copy
+import json
+import os
+import socket
 from collections.abc import Mapping
-from typing import Any, Protocol
+from datetime import datetime, timezone
+from typing import Any, NamedTuple, Protocol
 
 from coord.core import validation
-from coord.core.election import Election, Send
 from coord.core.lease import Lease
-from coord.core.operations import Answer, Failure, Read, Result
-from coord.core.timing import Instant, Timing
-from coord.election.elector import new_candidate_id, send_now
+from coord.core.timing import Timing
+from coord.election.claimant import Claimant
 from coord.election.session import Session
-from coord.errors import BadArgument, StoreRefused, StoreUnavailable
+from coord.election.term import Term
+from coord.errors import BadArgument
 from coord.runtime import process
 
-_PLAIN = (str, int, float, bool, type(None))
+MAX_WAITING = 256
+"""Candidates without a lease that are remembered. The one that was not called for the longest time
+is forgotten first; it then has to observe the lease again before it may take it over."""
+ANSWERED_FIELDS = ("role", "first_heartbeat", "last_heartbeat", "holder", "token", "mine")
+"""Fields of a record that coord fills in. A caller that passes a record back as its candidate
+thereby says nothing about itself."""
+ALLOWED = "must be a dict with string keys and at least ttl, in seconds"
+
+_SCALARS = (str, int, float, bool, type(None))
 
 
-class _Claimant:
-    """A candidate that `unique_service` was called for, with what it was called with last."""
+class Answer(NamedTuple):
+    """What one call returns.
 
-    __slots__ = ("election", "given", "info", "lock", "timing")
+    Attributes:
+        record: The record of the holder; None if nobody holds the role.
+        term: The term of the call's candidate, if it leads; it tells later whether it still does.
+    """
 
-    def __init__(self, role: str, given: Mapping[str, Any], max_clock_skew: float | None) -> None:
-        self.lock = asyncio.Lock()
-        self.update(given)
-        self.election = Election(
-            role, new_candidate_id(), self.timing, max_clock_skew=max_clock_skew
-        )
+    record: dict[str, Any] | None
+    term: Term | None
 
-    def update(self, given: Mapping[str, Any]) -> None:
-        """Check it, and keep it. Raises `BadArgument`."""
-        info = validation.info(given, "candidate")
-        if "ttl" not in info:
-            raise BadArgument("candidate", given, "a dict with at least ttl, in seconds")
-        copied, timing = dict(info), Timing.of(validation.ttl(info.pop("ttl"), "candidate['ttl']"))
-        self.given, self.info, self.timing = copied, info, timing
 
-    def matches(self, given: Mapping[str, Any]) -> bool:
-        """Whether it is what was given last, and plain. Checking it anew takes longer than the rest
-        of a call."""
-        return self.given == given and all(
-            type(one) in _PLAIN and type(one) is type(given[key]) for key, one in self.given.items()
-        )
+class _Described(NamedTuple):
+    """A candidate as its caller described it, checked.
+
+    Attributes:
+        fields: What the caller passed, in a form that can be compared; None if it has lists or
+            dicts in it.
+        info: What the lease says about its holder.
+        timing: The timing of the lease.
+    """
+
+    fields: frozenset[tuple[str, object, bool]] | None
+    info: dict[str, Any]
+    timing: Timing
+
+    @property
+    def identity(self) -> object:
+        """Who the candidate is: what its id says, or else all its fields."""
+        return _identity({**self.info, "ttl": self.timing.ttl})
+
+
+class _Entry:
+    """A candidate of this process, with how its caller described it last."""
+
+    __slots__ = ("calls", "claimant", "described", "identity", "owner")
+
+    def __init__(self, identity: object, described: _Described) -> None:
+        self.identity, self.described = identity, described
+        self.claimant: Claimant
+        self.owner: object = None
+        self.calls = 0
+        """Calls that are under way or wait for their turn."""
 
 
 class HasUniqueServices(Protocol):
@@ -61,127 +89,242 @@ class HasUniqueServices(Protocol):
 
 
 class UniqueServices:
-    """The candidates that `unique_service` was called for, by role and by the `id` that the caller
-    gave them.
+    """The candidates that `unique_service` was called for on one session.
 
-    The holder in the lease is a random id of this incarnation, whatever the caller's fields say:
-    two processes that are configured alike never renew each other's lease (hazard 3 of the
-    ancestor)."""
+    A candidate is who its `id` says, and without an `id`, who its other fields say. That holds
+    within this object. The holder in the lease is a random id of each candidate, so two processes
+    with equal candidates are two candidates and never renew each other's lease.
+
+    Args:
+        session: The session that its requests go to.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._start()
-        session.on_release.add(self.close)
         process.reset_after_fork(self)
 
     def _start(self) -> None:
-        self._claimants: dict[tuple[str, str], _Claimant] = {}
-        self._elections: dict[str, Election] = {}
-        """Theirs, by their ids."""
+        self._roles: dict[str, dict[object, _Entry]] = {}
+        # Those that hold no lease and are not being called, the longest ago first.
+        self._waiting: dict[_Entry, None] = {}
 
     def after_fork(self) -> None:
-        """In a forked child: the claims belong to the parent (rule 9)."""
+        """In a forked child: every candidate belongs to the parent (rule 9)."""
         self._start()
 
-    async def claim_or_look_up(
-        self, role: str, candidate: Mapping[str, Any] | None
-    ) -> dict[str, Any] | None:
+    async def call(
+        self, role: str, candidate: Mapping[str, Any] | None, owner: object = None
+    ) -> Answer:
+        """Claim or renew `role` for `candidate`, or look up its holder if there is none.
+
+        Args:
+            role: The role.
+            candidate: A mapping with at least `ttl`, in seconds; None means to look up only.
+            owner: On whose behalf, for `release`.
+
+        Raises:
+            BadArgument: The role or the candidate is invalid.
+            StoreUnavailable: The store did not answer. The claim may or may not have succeeded.
+            StoreRefused: The store will go on refusing.
+        """
+        validation.role(role)
         if candidate is None:
             lease = await self._session.leader(role)
-            return None if lease is None else self._record(lease, lease.info)
-        claimant = self._claimant(role, candidate)
-        timing, info = (
-            claimant.timing,
-            claimant.info,
-        )  # of this call: another may come while it waits
-        async with claimant.lock:
-            claimant.election.timing, claimant.election.info = timing, info
-            answer = await self._claim_or_keep(claimant.election)
-        # What the row says of its holder is not in every answer to a renewal that was applied, but
-        # it is this.
-        return (
-            self._record(answer.lease, info if answer.applied else answer.lease.info)
-            if answer.lease.led
-            else None
-        )
-
-    def _claimant(self, role: str, candidate: Mapping[str, Any]) -> _Claimant:
-        key = (role, str(candidate.get("id", "")) if isinstance(candidate, Mapping) else "")
-        claimant = self._claimants.get(key)
-        if claimant is None:
-            claimant = _Claimant(role, candidate, self._session.max_clock_skew)
-            self._claimants[key] = claimant
-            self._elections[claimant.election.candidate] = claimant.election
-        elif not claimant.matches(candidate):
-            claimant.update(candidate)
-        return claimant
-
-    async def _claim_or_keep(self, election: Election) -> Answer:
+            return Answer(None if lease is None else record_of(lease, lease.info), None)
         while True:
-            began = self._session.now()
-            election.drained(
-                began
-            )  # the caller's loop is the work, and it is here, between two passes
-            election.try_now()
-            action = election.step(began)
-            assert isinstance(
-                action, Send
-            )  # prompted, nothing in flight, never held back, always standing
-            result = await self._ask(election, action, began)
-            if isinstance(result, Failure):
-                raise (StoreRefused if result.permanent else StoreUnavailable)(result.detail)
-            if not isinstance(
-                action.operation, Read
-            ):  # a look follows a claim that was never answered (rule 8)
-                return result
+            entry = self._enter(role, candidate)
+            entry.owner, described = owner, entry.described
+            try:
+                row = await entry.claimant.claim(described.timing, described.info)
+            finally:
+                self._leave(entry)
+            if row is not None:
+                return _answer(entry.claimant, row, described.info)
+            # It was released while this call waited for its turn: the call makes another.
 
-    async def _ask(self, election: Election, action: Send, began: Instant) -> Result:
-        """Put it to the store. A caller that is cancelled leaves an outcome that is unknown."""
-        session = self._session
-        result: Result = Failure(unknown=True, detail="the call was cancelled")
+    async def release(
+        self,
+        role: str,
+        candidate: Mapping[str, Any] | None = None,
+        *,
+        owner: object = None,
+        patience: float | None = None,
+    ) -> bool:
+        """Give `role` back, and forget its candidates.
 
-        def going() -> None:  # it may have waited in turn for longer than a lease lasts
-            nonlocal began
-            began = session.now()
+        Args:
+            role: The role.
+            candidate: Which candidate gives it back; None means every candidate of the role.
+            owner: Only the candidates of this owner; None means of every owner.
+            patience: Seconds to repeat requests that fail; None means the timeout of the session.
 
+        Returns:
+            Whether one of these candidates led.
+
+        Raises:
+            BadArgument: The role or the candidate is invalid.
+            StoreUnavailable: The store did not answer. The lease may run until its end.
+            StoreRefused: The store refuses the request.
+        """
+        validation.role(role)
+        only = None if candidate is None else _checked(_fields(role, candidate)).identity
+        leaving = [
+            entry
+            for entry in self._roles.get(role, {}).values()
+            if only in (None, entry.identity) and (owner is None or entry.owner is owner)
+        ]
+        seconds = self._session.timeout if patience is None else patience
         try:
-            sent = send_now(session, action)
-            result = await (sent or session.submit(action.operation, action.timeout, going))
+            held = await asyncio.gather(
+                *(entry.claimant.give_back(seconds) for entry in leaving), return_exceptions=True
+            )
         finally:
-            election.reply(action, result, began, session.now())
-            election.take_events()
-        return result
+            for entry in leaving:
+                if entry.claimant.stopped:
+                    self._forget(entry)
+        for outcome in held:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return any(held)
 
-    async def close(self) -> None:
-        """Give back what is held."""
-        elections, self._elections, self._claimants = self._elections, {}, {}
-        await asyncio.gather(*map(self._give_back, elections.values()))
-
-    async def _give_back(self, election: Election) -> None:
-        """Once at the most; before that comes a look, where a claim was never answered."""
-        now = self._session.now()
-        election.stop(now)
-        election.drained(now)
-        for _ in range(2):
-            began = self._session.now()
-            if isinstance(action := election.step(began), Send):
-                result = await self._ask(election, action, began)
-                if isinstance(result, Failure) or not isinstance(action.operation, Read):
-                    return
-
-    def _record(self, lease: Lease, info: Mapping[str, Any]) -> dict[str, Any]:
-        from datetime import (
-            datetime,
-            timezone,  # not part of importing coord
+    def leads(self, role: str, owner: object) -> bool:
+        """Return whether a candidate of this owner leads `role`, by the clock."""
+        return any(
+            entry.owner is owner and entry.claimant.leads
+            for entry in self._roles.get(role, {}).values()
         )
 
-        holder = self._elections.get(lease.holder or "")
-        return {
-            **info,
-            "role": lease.role,
-            "ttl": lease.ttl,
-            "holder": lease.holder,
-            "token": lease.token,
-            "last_heartbeat": datetime.fromtimestamp(lease.renewed_at, timezone.utc),
-            "mine": holder is not None and holder.leads(self._session.now()),
-        }
+    def _enter(self, role: str, candidate: Mapping[str, Any]) -> _Entry:
+        """Find the entry for a call, or make it. `_leave` is called at the end of the call."""
+        fields = _fields(role, candidate)
+        known = self._roles.get(role, {})
+        entry = None
+        if _all_scalars(fields):
+            # Checking what was checked before would take longer than the rest of the call.
+            entry = known.get(_identity(fields))
+            if entry is not None and entry.described.fields != _comparable(fields):
+                entry = None
+        if entry is None:
+            described = _checked(fields)
+            identity = described.identity
+            entry = known.get(identity)
+            if entry is None or entry.claimant.stopped:
+                entry = self._new(role, identity, described)
+            entry.described = described
+        entry.calls += 1
+        self._waiting.pop(entry, None)
+        return entry
+
+    def _new(self, role: str, identity: object, described: _Described) -> _Entry:
+        entry = _Entry(identity, described)
+        entry.claimant = Claimant(
+            self._session, role, described.timing, lambda: self._became_idle(entry)
+        )
+        self._roles.setdefault(role, {})[identity] = entry
+        return entry
+
+    def _leave(self, entry: _Entry) -> None:
+        entry.calls -= 1
+        if entry.claimant.stopped:
+            self._forget(entry)
+        elif not entry.claimant.holding:
+            self._became_idle(entry)
+
+    def _became_idle(self, entry: _Entry) -> None:
+        if entry.calls:
+            return
+        self._waiting[entry] = None
+        if len(self._waiting) > MAX_WAITING:
+            self._forget(next(iter(self._waiting)))
+
+    def _forget(self, entry: _Entry) -> None:
+        entry.claimant.leave()
+        self._waiting.pop(entry, None)
+        role = entry.claimant.role
+        known = self._roles.get(role, {})
+        if known.get(entry.identity) is entry:
+            del known[entry.identity]
+            if not known:
+                del self._roles[role]
+
+
+def _answer(claimant: Claimant, row: Lease, info: Mapping[str, Any]) -> Answer:
+    if row.holder != claimant.candidate:
+        return Answer(record_of(row, row.info) if row.led else None, None)
+    term = claimant.term
+    mine = term is not None and term.token == row.token and term.held
+    if not (mine or row.led):
+        return Answer(None, None)
+    # The answer to a renewal does not always carry what the row says of its holder.
+    record = record_of(row, info, claimant.first_heartbeat)
+    record["mine"] = mine
+    return Answer(record, term if mine else None)
+
+
+def record_of(lease: Lease, info: Mapping[str, Any], since: float = 0.0) -> dict[str, Any]:
+    """Return the record of the holder of a lease, as doublethink's callers know it.
+
+    Args:
+        lease: The lease.
+        info: What the holder says about itself.
+        since: When the term began, in seconds since 1970, if the lease does not say it.
+    """
+    return {
+        "id": lease.role,
+        "host": None,
+        "pid": None,
+        **(info if _all_scalars(info) else copy.deepcopy(dict(info))),
+        "role": lease.role,
+        "ttl": lease.ttl,
+        "first_heartbeat": _time(lease.since or since),
+        "last_heartbeat": _time(lease.renewed_at),
+        "holder": lease.holder,
+        "token": lease.token,
+        "mine": False,
+    }
+
+
+def _time(seconds: float) -> datetime | None:
+    return datetime.fromtimestamp(seconds, timezone.utc) if seconds else None
+
+
+def _fields(role: str, candidate: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a caller says about its candidate, with host and pid filled in."""
+    if not isinstance(candidate, Mapping):
+        raise BadArgument("candidate", candidate, ALLOWED)
+    if candidate.get("role", role) != role:
+        raise BadArgument("candidate['role']", candidate["role"], f"must be {role!r}, or absent")
+    fields = {name: value for name, value in candidate.items() if name not in ANSWERED_FIELDS}
+    if fields.get("id", role) in (None, role):  # the id of a record whose candidate has none
+        fields.pop("id", None)
+    if fields.get("host") is None:
+        fields["host"] = socket.gethostname()
+    if fields.get("pid") is None:
+        fields["pid"] = os.getpid()
+    return fields
+
+
+def _checked(fields: dict[str, Any]) -> _Described:
+    info = validation.info(fields, "candidate")
+    if "ttl" not in info:
+        raise BadArgument("candidate", fields, ALLOWED)
+    timing = Timing.of(validation.ttl(info.pop("ttl"), "candidate['ttl']"))
+    if "id" in info and (not isinstance(info["id"], (str, int)) or isinstance(info["id"], bool)):
+        raise BadArgument("candidate['id']", info["id"], "must be a string or an int")
+    return _Described(_comparable(fields) if _all_scalars(fields) else None, info, timing)
+
+
+def _all_scalars(fields: Mapping[str, Any]) -> bool:
+    return all(type(value) in _SCALARS for value in fields.values())
+
+
+def _comparable(fields: Mapping[str, Any]) -> frozenset[tuple[str, object, bool]]:
+    """Return fields without lists and dicts in a form that tells True from 1."""
+    return frozenset((name, value, isinstance(value, bool)) for name, value in fields.items())
+
+
+def _identity(fields: Mapping[str, Any]) -> object:
+    if "id" in fields:
+        return type(fields["id"]).__name__, fields["id"]
+    return _comparable(fields) if _all_scalars(fields) else json.dumps(fields, sort_keys=True)

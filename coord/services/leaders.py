@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
-import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from coord.core import records as service_records
+from coord.core import validation
 from coord.election.session import Session
 from coord.election.unique_service import UniqueServices
 from coord.errors import StoreRefused, StoreUnavailable
@@ -30,7 +29,7 @@ class LeaderPublisher:
         self.published: dict[str, int] = {}
 
     async def unique_service(
-        self, role: str, candidate: Mapping[str, Any] | None
+        self, role: str, candidate: Mapping[str, Any] | None, owner: object
     ) -> dict[str, Any] | None:
         """One more query than without: a look at an old client's claim, or the publication of our
         own.
@@ -38,16 +37,17 @@ class LeaderPublisher:
         The look and the claim are two steps. They keep out of a role that old clients have, and
         stay out of each other's way in a move that is made one after the other; they do not make an
         election among old and new."""
+        validation.role(role)
         if role not in self.published:
             found = await self._session.retry(
                 lambda timeout: self._records.healthy(None, timeout, key=role)
             )
             if found and not service_records.is_published(found[0]):
-                return {"role": role, **found[0], "mine": False}
-        leader = await self._unique_services.claim_or_look_up(role, candidate)
-        if leader is not None and leader["mine"]:
-            record = {"host": socket.gethostname(), "pid": os.getpid(), **leader}
-            await self._publish(record, leader["ttl"])
+                return {"role": role, "holder": None, "token": None, **found[0], "mine": False}
+        leader, term = await self._unique_services.call(role, candidate, owner)
+        if leader is not None and term is not None:
+            await self._publish(leader, leader["ttl"])
+            leader["mine"] = term.held  # the publication may have taken longer than the term
         else:
             self.published.pop(role, None)
         return leader
@@ -81,7 +81,7 @@ class LeaderPublisher:
         record = {
             name: value
             for name, value in leader.items()
-            if name not in ("mine", "id", "last_heartbeat")
+            if name not in ("mine", "id", "first_heartbeat", "last_heartbeat")
         }
         role, token = record["role"], record["token"]
         done = await self._try(

@@ -310,8 +310,8 @@ class AsyncServiceRegistry:
         `publish`, an old client's living claim in this table is answered as it stands, and one of
         ours is written into it."""
         if self.publisher is None:
-            return await self._unique_services.claim_or_look_up(validation.role(role), candidate)
-        return await self.publisher.unique_service(validation.role(role), candidate)
+            return (await self._unique_services.call(role, candidate, self)).record
+        return await self.publisher.unique_service(role, candidate, self)
 
     async def publish_leader(self, role: str) -> bool:
         """Write who leads `role` by its lease into the table, for old clients to find; whether it

@@ -14,7 +14,6 @@ import pytest
 
 import coord
 from coord import AsyncCoordinator, Coordinator, Lease, StoreUnavailable
-from coord.election.unique_service import _Claimant
 from coord.stores.memory.store import MemoryStore
 from coord.testing import Fault, FaultyStore
 from coord.testing.faulty_store import Name
@@ -25,7 +24,7 @@ Two = tuple[Coordinator, Coordinator]
 
 def test_claim_keep_lookup(two: Two) -> None:
     a, b = two
-    candidate = {"ttl": 5, "node": "a", "port": 1, "tags": ["x", {"y": None}]}
+    candidate = {"ttl": 5, "id": "a:1", "node": "a", "port": 1, "tags": ["x", {"y": None}]}
     before = {**candidate}
     got = a.unique_service("sync", candidate)
     assert candidate == before
@@ -262,9 +261,9 @@ def test_a_call_that_was_cancelled_is_followed_by_others(operation: Name) -> Non
             StoreUnavailable
         ):  # renewals wait for the one that hangs, for an attempt's time
             await c.unique_service("r", candidate)
-        for later in (await c.unique_service("r", candidate), await c.unique_service("r")):
-            assert later is not None
-            assert later["mine"]
+        later = await c.unique_service("r", candidate)
+        assert later is not None
+        assert later["mine"]
         await c.close()
         assert (await store.read(["r"], 5))[0].vacant
 
@@ -324,28 +323,23 @@ def test_what_was_given_last_is_not_taken_for_what_is_given_now(url: str) -> Non
                 assert got["mine"]
                 return got
 
-            given: dict[str, Any] = {"ttl": 30, "up": 1, "tags": ["x"]}
+            given: dict[str, Any] = {"id": "a", "ttl": 30, "up": 1, "tags": ["x"]}
             assert (await told(given))["tags"] == ["x"]
             given["tags"].append("y")  # the very object that was given before
             assert (await told(given))["tags"] == ["x", "y"]
-            assert (await told({"ttl": 30, "up": 1}))["up"] == 1
-            assert (await told({"ttl": 30, "up": 1}))["up"] == 1
-            assert (await told({"ttl": 40, "up": 1}))["ttl"] == 40
-            for bad in ({"up": 1}, {"ttl": -1, "up": 1}, {"ttl": 40, "up": object()}, ["ttl"]):
+            assert (await told({"id": "a", "ttl": 30, "up": 1}))["up"] == 1
+            assert (await told({"id": "a", "ttl": 30, "up": 1}))["up"] == 1
+            assert (await told({"id": "a", "ttl": 40, "up": 1}))["ttl"] == 40
+            for bad in (
+                {"id": "a", "up": 1},
+                {"id": "a", "ttl": -1, "up": 1},
+                {"id": "a", "ttl": 40, "up": object()},
+                ["ttl"],
+            ):
                 with pytest.raises(coord.BadArgument):
                     await c.unique_service("r", bad)  # type: ignore[arg-type]
-                kept = await told({"ttl": 40, "up": 1})
+                kept = await told({"id": "a", "ttl": 40, "up": 1})
                 assert (kept["ttl"], kept["up"], "tags" in kept) == (40, 1, False)
-            assert (await told({"ttl": 40, "up": 2}))["up"] == 2
+            assert (await told({"id": "a", "ttl": 40, "up": 2}))["up"] == 2
 
     asyncio.run(main())
-
-
-def test_what_equals_but_is_no_plain_text_or_number_is_looked_at() -> None:
-    claimant = _Claimant("r", {"ttl": 30, "up": 1, "none": None}, 0.0)
-    assert claimant.matches({"ttl": 30, "up": 1, "none": None})
-    assert not claimant.matches({"ttl": 30, "up": True, "none": None})
-    assert not claimant.matches({"ttl": 30.0, "up": 1, "none": None})
-    assert not claimant.matches({"ttl": 30, "up": 1})
-    nested = _Claimant("r", {"ttl": 30, "tags": []}, 0.0)
-    assert not nested.matches({"ttl": 30, "tags": []})
