@@ -1,5 +1,4 @@
-"""coord: exactly one leader per role, and proof of it. Start with `leader_only`, `connect` and
-README.md."""
+"""coord: exactly one leader for each role. Start with `unique_service` and `leader_only`."""
 
 from __future__ import annotations
 
@@ -15,6 +14,9 @@ if TYPE_CHECKING:
     from coord.api.leader_only import leader_only as leader_only
     from coord.api.leadership import AsyncLeadership as AsyncLeadership
     from coord.api.leadership import Leadership as Leadership
+    from coord.api.unique_service import release as release
+    from coord.api.unique_service import releasing as releasing
+    from coord.api.unique_service import unique_service as unique_service
     from coord.core.announcements import Candidate as Candidate
     from coord.core.history import PastTerm as PastTerm
     from coord.core.lease import Lease as Lease
@@ -48,6 +50,7 @@ _PUBLIC = {
     "api.health": ("Health", "HealthStatus", "health"),
     "api.leader_only": ("leader_only",),
     "api.leadership": ("AsyncLeadership", "Leadership"),
+    "api.unique_service": ("release", "releasing", "unique_service"),
     "core.announcements": ("Candidate",),
     "core.history": ("PastTerm",),
     "core.lease": ("Lease", "LossReason"),

@@ -28,7 +28,7 @@ def test_the_driver_is_imported_only_for_its_own_urls(code: str) -> None:
 
 
 def test_what_a_program_names_at_its_top_costs_it_no_asyncio() -> None:
-    names = "import coord; job = coord.leader_only('r')(print); coord.connect; coord.Timing.of(9); coord.LossReason"
+    names = "import coord; job = coord.leader_only('r')(print); coord.connect; coord.unique_service; coord.Timing.of(9); coord.LossReason"
     late = "import sys; assert not {'asyncio', 'sqlite3', 'urllib', 'logging'} & set(sys.modules), sorted(sys.modules)"
     # A coroutine function is called on a loop, which must not wait for imports: they are done by
     # then.

@@ -21,7 +21,7 @@ from coord.election.observe import LeaderChange, watch_leader, watch_leaders
 from coord.election.session import Session
 from coord.election.unique_service import UniqueServices
 from coord.errors import BadArgument, NotLeader
-from coord.runtime import clock, log, process
+from coord.runtime import clock, process
 from coord.runtime.facade import ClosesInThread, PublicDir, blocking, end_threads, iterating
 from coord.runtime.portal import Portal
 from coord.stores import urls
@@ -121,26 +121,69 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
         """Claim or renew `role` for `candidate`, and return the record of the current holder.
 
         A call with a candidate claims a free role, or renews the claim of an earlier call, in one
-        query. Call it again within every ttl, for instance on each pass of a loop.
+        query. Call it again within every ttl, for instance on each pass of a loop. The candidate
+        obeys requests to step down in its next call. `release` gives the role back.
 
         Args:
             role: The role.
-            candidate: A dict with at least `ttl`, in seconds. Its other fields are what others see,
-            and are kept as
-                given. None means: only look up the holder.
+            candidate: A dict with at least `ttl`, in seconds. A candidate is who its `id` says;
+                without an `id`, who all its other fields say. The fields are what others see. Their
+                values must be JSON. With an `id` they may change from call to call. None means:
+                only look up the holder.
 
         Returns:
-            The fields of the holder's candidate with `role`, `ttl`, `holder`, `token`,
-            `last_heartbeat` and `mine` (whether this call's candidate is the holder), or None if
-            nobody holds the role.
+            The fields of the holder's candidate with `id` (the role, if the candidate has none),
+            `role`, `ttl`, `host`, `pid`, `first_heartbeat`, `last_heartbeat`, `holder` (a random id
+            of the candidate in this process), `token`, and `mine` (whether the candidate of this
+            call is the leader). None if nobody holds the role, and the candidate cannot get it now.
 
         Raises:
             BadArgument: The role or the candidate is invalid.
             StoreUnavailable: The store did not answer. The claim may or may not have succeeded
-            (rule 8).
+                (rule 8).
             StoreRefused: The store will go on refusing.
         """
         return (await self.unique_services.call(role, candidate)).record
+
+    async def release(self, role: str, candidate: Mapping[str, Any] | None = None) -> bool:
+        """Give `role` back, if a candidate of `unique_service` in this coordinator holds it.
+
+        Other candidates can get the role at once. Leaderships are not affected.
+
+        Args:
+            role: The role.
+            candidate: The candidate that gives the role back. None means every candidate that
+                `unique_service` was called with for this role.
+
+        Returns:
+            Whether one of these candidates was the leader.
+
+        Raises:
+            BadArgument: The role or the candidate is invalid.
+            StoreUnavailable: The store did not answer within the timeout of the coordinator. The
+                lease may run until its ttl is over.
+            StoreRefused: The store refuses the request.
+        """
+        return await self.unique_services.release(role, candidate)
+
+    @contextlib.asynccontextmanager
+    async def releasing(
+        self, role: str, candidate: Mapping[str, Any] | None = None
+    ) -> AsyncIterator[None]:
+        """Return a context manager that calls `release(role, candidate)` at the end of its block.
+
+        Args:
+            role: The role.
+            candidate: See `release`.
+
+        Raises:
+            BadArgument: The role is invalid.
+        """
+        validation.role(role)
+        try:
+            yield
+        finally:
+            await self.release(role, candidate)
 
     def leadership(
         self,
@@ -290,8 +333,8 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
 
         Args:
             role: The role.
-            to: The candidate: its id, the first four or more characters of its id, or the `name` in
-            its info.
+            to: The candidate: its id, the first four or more characters of its id, or the `name` or
+            `id` in its info.
             by: Who asks, for the history of the role; at most 200 bytes.
 
         Returns:
@@ -432,6 +475,17 @@ class Coordinator(
         return self.portal.call(functools.partial(self.inner.unique_service, role, candidate))
 
     unique_service.__doc__ = AsyncCoordinator.unique_service.__doc__
+    release = blocking(AsyncCoordinator.release)
+
+    @contextlib.contextmanager
+    def releasing(self, role: str, candidate: Mapping[str, Any] | None = None) -> Iterator[None]:
+        validation.role(role)
+        try:
+            yield
+        finally:
+            self.release(role, candidate)
+
+    releasing.__doc__ = AsyncCoordinator.releasing.__doc__
 
     def leadership(
         self,
@@ -535,39 +589,3 @@ class Coordinator(
 
 def _validate_requester(by: str) -> str:
     return by and validation.name(by, "by", 200, "who asks: a string of at most 200 bytes")
-
-
-class DefaultCoordinator:
-    """The coordinator that `@leader_only` uses: for `COORD_URL`, else for the embedded SQLite
-    file."""
-
-    def __init__(self) -> None:
-        self._coordinator: Coordinator | None = None
-        self._lock = threading.Lock()
-        process.reset_after_fork(self)
-
-    def get(self) -> Coordinator:
-        """Return it; the first call makes it."""
-        with self._lock:
-            if self._coordinator is None:
-                self._coordinator = Coordinator()
-                log.debug("coordinator.default", url=self._coordinator.url)
-            return self._coordinator
-
-    @contextlib.contextmanager
-    def replaced_by(self, coordinator: Coordinator) -> Iterator[None]:
-        """Use another coordinator for the duration of the block; for tests."""
-        with self._lock:
-            before, self._coordinator = self._coordinator, coordinator
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._coordinator = before
-
-    def after_fork(self) -> None:
-        """In a forked child: the parent may hold the lock."""
-        self._lock = threading.Lock()
-
-
-default = DefaultCoordinator()

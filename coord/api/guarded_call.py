@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from coord.api.coordinator import Coordinator, default
+from coord.api.coordinator import Coordinator
+from coord.api.default import default
 from coord.api.leadership import Leadership
 from coord.election.elector import Elector
 from coord.election.term import Term, run_async_under_term, run_under_term

@@ -14,6 +14,7 @@ from coord.api.coordinator import AsyncCoordinator, Coordinator
 from coord.core import validation
 from coord.core.election import Phase
 from coord.core.timing import Instant
+from coord.election.claimant import Claimant
 from coord.election.elector import Elector
 from coord.election.session import SUSPEND_CHECK_EVERY, Session, sessions
 from coord.errors import BadArgument
@@ -133,18 +134,18 @@ def health(
     roles: list[RoleHealth] = []
     troubles, lag = [], 0.0
     for session in observed:
-        electors = [
-            member
-            for member in tuple(session.members)
-            if isinstance(member, Elector) and not member.task.done()
-        ]
+        members = [member for member in tuple(session.members) if not member.task.done()]
+        electors = [member for member in members if isinstance(member, Elector)]
+        claimants = [member for member in members if isinstance(member, Claimant)]
         now = session.now()
-        if electors:
+        if electors:  # the caller of a claimant may well keep its own loop busy
             lag = max(lag, _lag(session, now))
+        if members:
             troubles.append(session.last_error)
-            if any(elector.election.failing for elector in electors):
+            if any(member.election.failing for member in (*electors, *claimants)):
                 troubles.append(session.last_error or "a request was not answered")
-        roles += [_role(elector, now) for elector in electors]
+        roles += [_role(elector, now, elector.running_jobs) for elector in electors]
+        roles += [_role(claimant, now) for claimant in claimants]
     trouble = "; ".join(dict.fromkeys(filter(None, troubles)))
     problems = [f"{role.role}: {problem}" for role in roles for problem in role.problems]
     if lag > max_lag:
@@ -168,16 +169,16 @@ def _lag(session: Session, now: Instant) -> float:
     return 0.0 if last_tick is None else max(0.0, now.awake - last_tick - SUSPEND_CHECK_EVERY)
 
 
-def _role(elector: Elector, now: Instant) -> RoleHealth:
-    term, renewed = elector.term, elector.renewed_at
+def _role(member: Elector | Claimant, now: Instant, jobs: int = 0) -> RoleHealth:
+    term, renewed = member.term, member.renewed_at
     return RoleHealth(
-        role=elector.election.role,
+        role=member.role,
         leads=term is not None and term.held,
         token=None if term is None else term.token,
         remaining=0.0 if term is None else term.remaining,
         renewal_age=max(0.0, now.awake - renewed) if renewed is not None else None,
-        jobs=elector.running_jobs,
-        problems=tuple(_problems(elector, now)),
+        jobs=jobs,
+        problems=tuple(_problems(member, now)) if isinstance(member, Elector) else (),
     )
 
 

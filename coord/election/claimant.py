@@ -44,14 +44,12 @@ class Claimant:
         session: The session that its requests go to.
         role: The role that it claims.
         timing: The timing of its lease.
-        on_idle: Called when its lease has run out between two calls.
     """
 
     __slots__ = (
         "_active_until",
         "_lifecycle",
         "_lock",
-        "_on_idle",
         "_session",
         "_since",
         "_timer",
@@ -61,14 +59,8 @@ class Claimant:
         "task",
     )
 
-    def __init__(
-        self,
-        session: Session,
-        role: str,
-        timing: Timing,
-        on_idle: Callable[[], None],
-    ) -> None:
-        self._session, self._on_idle = session, on_idle
+    def __init__(self, session: Session, role: str, timing: Timing) -> None:
+        self._session = session
         self.election = Election(
             role, new_candidate_id(), timing, max_clock_skew=session.max_clock_skew
         )
@@ -364,11 +356,14 @@ class Claimant:
             self.election.expire_now(now)
             self._apply_events()
             if not self.holding:
-                self._on_idle()
+                self._lease_ended()
         if self.holding or now.awake < self._active_until:
             self._look_again(now)
         elif not self._lock.locked():  # otherwise the end of that call sets the timer
             self.leave()
+
+    def _lease_ended(self) -> None:
+        """The lease has run out between two calls; for subclasses."""
 
     def _look_again(self, now: Instant) -> None:
         left = self._active_until - now.awake

@@ -63,17 +63,27 @@ class _Described(NamedTuple):
         return _identity({**self.info, "ttl": self.timing.ttl})
 
 
-class _Entry:
-    """A candidate of this process, with how its caller described it last."""
+class _Candidate(Claimant):
+    """A candidate of this process, with how its caller described it last.
 
-    __slots__ = ("calls", "claimant", "described", "identity", "owner")
+    Args:
+        services: Where it is known.
+        role: The role that it claims.
+        described: How its caller describes it.
+    """
 
-    def __init__(self, identity: object, described: _Described) -> None:
-        self.identity, self.described = identity, described
-        self.claimant: Claimant
+    __slots__ = ("_services", "calls", "described", "identity", "owner")
+
+    def __init__(self, services: UniqueServices, role: str, described: _Described) -> None:
+        super().__init__(services.session, role, described.timing)
+        self._services, self.described = services, described
+        self.identity = described.identity
         self.owner: object = None
         self.calls = 0
         """Calls that are under way or wait for their turn."""
+
+    def _lease_ended(self) -> None:
+        self._services.became_idle(self)
 
 
 class HasUniqueServices(Protocol):
@@ -100,14 +110,14 @@ class UniqueServices:
     """
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        self.session = session
         self._start()
         process.reset_after_fork(self)
 
     def _start(self) -> None:
-        self._roles: dict[str, dict[object, _Entry]] = {}
+        self._roles: dict[str, dict[object, _Candidate]] = {}
         # Those that hold no lease and are not being called, the longest ago first.
-        self._waiting: dict[_Entry, None] = {}
+        self._waiting: dict[_Candidate, None] = {}
 
     def after_fork(self) -> None:
         """In a forked child: every candidate belongs to the parent (rule 9)."""
@@ -130,17 +140,19 @@ class UniqueServices:
         """
         validation.role(role)
         if candidate is None:
-            lease = await self._session.leader(role)
+            lease = await self.session.leader(role)
             return Answer(None if lease is None else record_of(lease, lease.info), None)
         while True:
-            entry = self._enter(role, candidate)
-            entry.owner, described = owner, entry.described
+            known = self._enter(role, candidate)
+            known.owner, described = owner, known.described
             try:
-                row = await entry.claimant.claim(described.timing, described.info)
+                row = await known.claim(described.timing, described.info)
             finally:
-                self._leave(entry)
+                forgotten = self._leave(known)
+            if forgotten:
+                await asyncio.sleep(0)  # lets the loop drop the timers that were cancelled
             if row is not None:
-                return _answer(entry.claimant, row, described.info)
+                return _answer(known, row, described.info)
             # It was released while this call waited for its turn: the call makes another.
 
     async def release(
@@ -170,19 +182,19 @@ class UniqueServices:
         validation.role(role)
         only = None if candidate is None else _checked(_fields(role, candidate)).identity
         leaving = [
-            entry
-            for entry in self._roles.get(role, {}).values()
-            if only in (None, entry.identity) and (owner is None or entry.owner is owner)
+            known
+            for known in self._roles.get(role, {}).values()
+            if only in (None, known.identity) and (owner is None or known.owner is owner)
         ]
-        seconds = self._session.timeout if patience is None else patience
+        seconds = self.session.timeout if patience is None else patience
         try:
             held = await asyncio.gather(
-                *(entry.claimant.give_back(seconds) for entry in leaving), return_exceptions=True
+                *(known.give_back(seconds) for known in leaving), return_exceptions=True
             )
         finally:
-            for entry in leaving:
-                if entry.claimant.stopped:
-                    self._forget(entry)
+            for known in leaving:
+                if known.stopped:
+                    self._forget(known)
         for outcome in held:
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -191,62 +203,60 @@ class UniqueServices:
     def leads(self, role: str, owner: object) -> bool:
         """Return whether a candidate of this owner leads `role`, by the clock."""
         return any(
-            entry.owner is owner and entry.claimant.leads
-            for entry in self._roles.get(role, {}).values()
+            known.owner is owner and known.leads for known in self._roles.get(role, {}).values()
         )
 
-    def _enter(self, role: str, candidate: Mapping[str, Any]) -> _Entry:
-        """Find the entry for a call, or make it. `_leave` is called at the end of the call."""
+    def became_idle(self, known: _Candidate) -> bool:
+        """Keep a candidate that holds no lease, unless a call is under way, and forget another.
+
+        Returns:
+            Whether another was forgotten.
+        """
+        if known.calls:
+            return False
+        self._waiting[known] = None
+        if len(self._waiting) <= MAX_WAITING:
+            return False
+        self._forget(next(iter(self._waiting)))
+        return True
+
+    def _enter(self, role: str, candidate: Mapping[str, Any]) -> _Candidate:
+        """Find the candidate of a call, or make it. `_leave` is called at the end of the call."""
         fields = _fields(role, candidate)
-        known = self._roles.get(role, {})
-        entry = None
+        of_role = self._roles.get(role, {})
+        known = None
         if _all_scalars(fields):
             # Checking what was checked before would take longer than the rest of the call.
-            entry = known.get(_identity(fields))
-            if entry is not None and entry.described.fields != _comparable(fields):
-                entry = None
-        if entry is None:
+            known = of_role.get(_identity(fields))
+            if known is not None and known.described.fields != _comparable(fields):
+                known = None
+        if known is None:
             described = _checked(fields)
-            identity = described.identity
-            entry = known.get(identity)
-            if entry is None or entry.claimant.stopped:
-                entry = self._new(role, identity, described)
-            entry.described = described
-        entry.calls += 1
-        self._waiting.pop(entry, None)
-        return entry
+            known = of_role.get(described.identity)
+            if known is None or known.stopped:
+                known = _Candidate(self, role, described)
+                self._roles.setdefault(role, {})[known.identity] = known
+            known.described = described
+        known.calls += 1
+        self._waiting.pop(known, None)
+        return known
 
-    def _new(self, role: str, identity: object, described: _Described) -> _Entry:
-        entry = _Entry(identity, described)
-        entry.claimant = Claimant(
-            self._session, role, described.timing, lambda: self._became_idle(entry)
-        )
-        self._roles.setdefault(role, {})[identity] = entry
-        return entry
+    def _leave(self, known: _Candidate) -> bool:
+        """End a call; return whether a candidate was forgotten."""
+        known.calls -= 1
+        if known.stopped:
+            self._forget(known)
+            return True
+        return not known.holding and self.became_idle(known)
 
-    def _leave(self, entry: _Entry) -> None:
-        entry.calls -= 1
-        if entry.claimant.stopped:
-            self._forget(entry)
-        elif not entry.claimant.holding:
-            self._became_idle(entry)
-
-    def _became_idle(self, entry: _Entry) -> None:
-        if entry.calls:
-            return
-        self._waiting[entry] = None
-        if len(self._waiting) > MAX_WAITING:
-            self._forget(next(iter(self._waiting)))
-
-    def _forget(self, entry: _Entry) -> None:
-        entry.claimant.leave()
-        self._waiting.pop(entry, None)
-        role = entry.claimant.role
-        known = self._roles.get(role, {})
-        if known.get(entry.identity) is entry:
-            del known[entry.identity]
-            if not known:
-                del self._roles[role]
+    def _forget(self, known: _Candidate) -> None:
+        known.leave()
+        self._waiting.pop(known, None)
+        of_role = self._roles.get(known.role, {})
+        if of_role.get(known.identity) is known:
+            del of_role[known.identity]
+            if not of_role:
+                del self._roles[known.role]
 
 
 def _answer(claimant: Claimant, row: Lease, info: Mapping[str, Any]) -> Answer:

@@ -66,6 +66,12 @@ class LeaderPublisher:
         }
         return await self._publish(record, lease.remaining)
 
+    async def withdraw(self, role: str) -> None:
+        """Delete the record of the leader of `role` that was published here, if there is one."""
+        token = self.published.pop(role, None)
+        if token is not None:
+            await self._try(functools.partial(self._records.withdraw, role, token), role)
+
     async def withdraw_all(self) -> None:
         """Delete what was published here."""
         self._session.on_close.discard(self.withdraw_all)

@@ -10,7 +10,7 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any, NamedTuple, Protocol
 
@@ -202,9 +202,24 @@ class AsyncServiceRegistry:
         return stored
 
     async def unregister(self, id: str | int) -> None:  # noqa: A002 # the ancestor's name
-        """Remove a service. An id that is not there is a warning in the log. It never touches a
-        leadership."""
+        """Remove the service `id`, or give the role `id` back.
+
+        If a candidate that this registry called `unique_service` with leads the role `id`, the role
+        is given back (`release`). Otherwise the record `id` is removed from the table. It never
+        ends the leadership of anybody else.
+
+        Args:
+            id: The id of a service, or a role. An unknown id is a warning in the log.
+
+        Raises:
+            BadArgument: The id is invalid.
+            StoreUnavailable: The store did not answer in time.
+            StoreRefused: The store will go on refusing.
+        """
         key = service_records.validate_id(id)
+        if isinstance(key, str) and self._unique_services.leads(key, self):
+            await self.release(key)
+            return
         entry = self._entries.get(key)
         if entry is None:
             await self._remove(key, None)
@@ -303,15 +318,68 @@ class AsyncServiceRegistry:
     async def unique_service(
         self, role: str, candidate: Mapping[str, Any] | None = None
     ) -> dict[str, Any] | None:
-        """The one service of that role, after claiming or keeping it for `candidate` when one is
-        given.
+        """Claim or renew `role` for `candidate`, and return the record of the current holder.
 
-        `AsyncCoordinator.unique_service` says it all: the leases are in a table of their own. With
-        `publish`, an old client's living claim in this table is answered as it stands, and one of
-        ours is written into it."""
+        See `AsyncCoordinator.unique_service`. Leases are in a table of their own. With
+        `publish=True` the call also returns the leader that a doublethink client wrote into the
+        table of services, and publishes the leader that it claims there.
+
+        Args:
+            role: The role.
+            candidate: A dict with at least `ttl`, in seconds. None means: only look up the holder.
+
+        Returns:
+            The record of the holder, or None.
+
+        Raises:
+            BadArgument: The role or the candidate is invalid.
+            StoreUnavailable: The store did not answer. The claim may or may not have succeeded.
+            StoreRefused: The store will go on refusing.
+        """
         if self.publisher is None:
             return (await self._unique_services.call(role, candidate, self)).record
         return await self.publisher.unique_service(role, candidate, self)
+
+    async def release(self, role: str, candidate: Mapping[str, Any] | None = None) -> bool:
+        """Give `role` back, if a candidate of this registry holds it.
+
+        Args:
+            role: The role.
+            candidate: The candidate that gives the role back. None means every candidate that this
+                registry called `unique_service` with for this role.
+
+        Returns:
+            Whether one of these candidates was the leader.
+
+        Raises:
+            BadArgument: The role or the candidate is invalid.
+            StoreUnavailable: The store did not answer in time. The lease may run until its ttl is
+                over.
+            StoreRefused: The store refuses the request.
+        """
+        held = await self._unique_services.release(role, candidate, owner=self)
+        if held and self.publisher is not None:
+            await self.publisher.withdraw(role)
+        return held
+
+    @contextlib.asynccontextmanager
+    async def releasing(
+        self, role: str, candidate: Mapping[str, Any] | None = None
+    ) -> AsyncIterator[None]:
+        """Return a context manager that calls `release(role, candidate)` at the end of its block.
+
+        Args:
+            role: The role.
+            candidate: See `release`.
+
+        Raises:
+            BadArgument: The role is invalid.
+        """
+        validation.role(role)
+        try:
+            yield
+        finally:
+            await self.release(role, candidate)
 
     async def publish_leader(self, role: str) -> bool:
         """Write who leads `role` by its lease into the table, for old clients to find; whether it
@@ -426,6 +494,17 @@ class ServiceRegistry:
         return self.portal.call(functools.partial(self.inner.unique_service, role, candidate))
 
     unique_service.__doc__ = AsyncServiceRegistry.unique_service.__doc__
+    release = blocking(AsyncServiceRegistry.release)
+
+    @contextlib.contextmanager
+    def releasing(self, role: str, candidate: Mapping[str, Any] | None = None) -> Iterator[None]:
+        validation.role(role)
+        try:
+            yield
+        finally:
+            self.release(role, candidate)
+
+    releasing.__doc__ = AsyncServiceRegistry.releasing.__doc__
 
 
 class SyncHost(HasPortal, Protocol):

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from coord.api.coordinator import Coordinator, default
+from coord.api.coordinator import Coordinator
+from coord.api.default import default
 from coord.core import validation
 from coord.core.election import HOLDING, Phase
 from coord.core.lease import LossReason

@@ -114,7 +114,8 @@ def test_callbacks_that_cannot_be_called_are_refused(setting: str, function: Any
 
 LOOKUPS = {"candidates", "check", "history", "leader", "leaders", "watch_leader", "watch_leaders"}
 REQUESTS = {"request_step_down", "request_transfer"}
-COORDINATOR = {"close", "leadership", "services", "store", "unique_service", "url"}
+UNIQUE = {"release", "releasing", "unique_service"}
+COORDINATOR = {"close", "leadership", "services", "store", "url"} | UNIQUE
 LEADING = {"acquire", "release", "run", "start", "step_down", "stop", "transfer", "wait"}
 LEADERSHIP = {"candidate", "held", "is_leader", "role", "started", "term", "timing"}
 DECORATORS = {"on_elected", "on_lost", "on_new_leader"}

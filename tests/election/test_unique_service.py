@@ -148,10 +148,10 @@ def test_watch_leader_reports_changes_and_nobody(two: Two) -> None:
         expect(None, 1)
         lead.stop()
         expect(None, 1, None)
-    assert two[0].unique_service("r", {"ttl": 0.5})
+    assert two[0].unique_service("r", {"id": "a", "ttl": 0.5})
     expect(None, 1, None, 2)
     expect(None, 1, None, 2, None)  # it ran out, and nobody wrote anything
-    assert two[0].unique_service("r", {"ttl": 5})
+    assert two[0].unique_service("r", {"id": "a", "ttl": 5})
     thread.join(5)
     assert not thread.is_alive()
 

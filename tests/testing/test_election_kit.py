@@ -15,7 +15,7 @@ import pytest
 
 import coord
 from coord import LossReason
-from coord.api.coordinator import default
+from coord.api.default import default
 from coord.errors import StoreUnavailable
 from coord.testing import ElectionKit, Fault
 
