@@ -19,6 +19,8 @@ from coord.election.elector import Elector
 from coord.election.session import SUSPEND_CHECK_EVERY, Session, sessions
 from coord.errors import BadArgument
 
+_KINDS = (Elector, Claimant)
+
 
 class HealthStatus(str, enum.Enum):
     """The state of all candidates: the last of these that applies."""
@@ -142,7 +144,8 @@ def health(
             lag = max(lag, _lag(session, now))
         if members:
             troubles.append(session.last_error)
-            if any(member.election.failing for member in (*electors, *claimants)):
+            elections = [member.election for member in members if isinstance(member, _KINDS)]
+            if any(election.failing for election in elections):
                 troubles.append(session.last_error or "a request was not answered")
         roles += [_role(elector, now, elector.running_jobs) for elector in electors]
         roles += [_role(claimant, now) for claimant in claimants]

@@ -236,14 +236,27 @@ class Claimant:
             operation, lease = action.operation, result.lease
             if isinstance(operation, Read):
                 continue  # the claim follows: a row that was only read is never adopted (rule 8)
-            if election.leads(self._session.now()) or self._led_by_another(lease):
+            if election.leads(self._session.now()):
                 break
-            if isinstance(operation, Claim) and operation.expected is None and not result.applied:
-                break  # the store looked at the row as it is, and refused
+            if isinstance(operation, Claim) and not result.applied:
+                await self._recall()
+                fresh = operation.expected is None or self._led_by_another(lease)
+                if fresh and not election.claims_now(self._session.now()):
+                    break  # the store looked at the row as it is, and refused
             # Nobody leads, but the store did not see that: it compared the row with what this
             # candidate had observed before, which is out of date. Try again with what is known now.
             rounds += 1
         return lease or Lease(self.role)
+
+    async def _recall(self) -> None:
+        """Count the takeover from what earlier candidates on this machine observed."""
+        observations = self._session.observations
+        if not observations.loaded:
+            await observations.load()
+        earlier = observations.get(self.role)
+        if earlier is not None:
+            self.election.recall(earlier)
+        observations.keep(self.role, self.election.observation)
 
     def _led_by_another(self, lease: Lease) -> bool:
         return lease.led and lease.holder != self.candidate

@@ -22,7 +22,7 @@ from coord.runtime import process
 
 MAX_WAITING = 256
 """Candidates without a lease that are remembered. The one that was not called for the longest time
-is forgotten first; it then has to observe the lease again before it may take it over."""
+is forgotten first. What it observed is kept by the session, for a later candidate."""
 ANSWERED_FIELDS = ("role", "first_heartbeat", "last_heartbeat", "holder", "token", "mine")
 """Fields of a record that coord fills in. A caller that passes a record back as its candidate
 thereby says nothing about itself."""

@@ -239,6 +239,22 @@ def test_none_means_that_it_could_not_get_the_role_now(skew: float | None) -> No
     on_virtual_time(test, skew)
 
 
+@pytest.mark.parametrize("skew", [None, 60.0])
+def test_new_candidates_take_over_by_what_earlier_ones_observed(skew: float | None) -> None:
+    """Each call is another candidate, as in a process that has no id of its own."""
+
+    async def test(scene: Scene) -> None:
+        assert await scene.a.unique_service("r", candidate("a"))
+        for second in range(35):
+            got = await scene.b.unique_service("r", candidate(f"b{second}"))
+            if got and got["mine"]:
+                break
+            await asyncio.sleep(1)
+        assert TTL <= second <= TTL + 1
+
+    on_virtual_time(test, skew)
+
+
 def test_a_deadline_counts_from_the_sending() -> None:
     """The answer to a claim takes longer than the margin: the term ends before its lease does."""
 
