@@ -130,7 +130,7 @@ def test_2_a_paused_holder_changes_nothing(three: Three) -> None:
 
 def test_2_every_call_is_one_query(three: Three, monkeypatch: pytest.MonkeyPatch) -> None:
     registry = three[0]
-    registry.healthy_services()  # connects
+    assert registry.unique_service(role(), {"id": "a", "ttl": 30})  # connects, and checks the table
     pool = registry.inner.records._pool  # type: ignore[attr-defined]
     asked, run, begin = [], pool.query, pool.begin
 
