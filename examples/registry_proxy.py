@@ -32,14 +32,14 @@ class Backend(Handler):
 class Proxy(Handler):
     def do_GET(self) -> None:
         for _ in range(3):  # a killed backend stays in the registry until its ttl is over
-            found = self.services.healthy_service("web", choose="spread")
-            if found is None:
-                break
-            url = f"http://{found['host']}:{found['port']}{self.path}"
             try:
+                found = self.services.healthy_service("web", choose="spread")
+                if found is None:
+                    break
+                url = f"http://{found['host']}:{found['port']}{self.path}"
                 with urllib.request.urlopen(url, timeout=5) as reply:
                     return self.answer(reply.status, reply.read())
-            except urllib.error.URLError:
+            except (coord.CoordError, urllib.error.URLError):
                 continue
         return self.answer(503, b"no backend is healthy\n")
 

@@ -18,7 +18,7 @@ import pytest
 
 from tests.support import requirements, signals
 from tests.support import rethinkdb_server as servers
-from tests.support.databases import Databases
+from tests.support.databases import Databases, new_sqlite_url
 from tests.support.requirements import EXTERNAL
 
 HERE = Path(__file__).parent
@@ -177,6 +177,6 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "memory":
         return f"memory://test-{next(_names)}"
     if request.param == "sqlite":
-        return f"sqlite://{tmp_path}/coord.db"
+        return new_sqlite_url(tmp_path / "coord.db")
     found: str = request.getfixturevalue("database")
     return found

@@ -134,6 +134,7 @@ def test_usage(runs: Runs) -> None:
 
 
 def test_a_pipe_that_is_closed(runs: Runs) -> None:
+    assert runs.answer("init", "--url", runs.url)[0] == 0
     process = runs.start("-m", "coord.cli", "watch", "job", "--url", runs.url)
     assert process.stdout is not None
     assert process.stderr is not None

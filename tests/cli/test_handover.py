@@ -146,6 +146,7 @@ def test_a_leader_that_does_not_hear(runs: Runs) -> None:
 
 
 def test_asking_when_nobody_leads(runs: Runs) -> None:
+    assert runs.answer("init", "--url", runs.url)[0] == 0
     for words in (("step-down", "job"), ("transfer", "job", "--to", "x")):
         assert runs.answer(*words, "--yes", "--url", runs.url) == (
             1,

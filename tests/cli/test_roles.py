@@ -108,7 +108,37 @@ def test_doctor_finds_what_is_wrong(runs: Runs, spoilt: str) -> None:
     assert path in errors[0]["detail"]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("leader", "job"),
+        ("status",),
+        ("status", "--all"),
+        ("candidates",),
+        ("history", "job"),
+        ("watch",),
+        ("watch", "job"),
+        ("top", "--once"),
+        ("services", "job"),
+        ("step-down", "job", "--yes"),
+        ("transfer", "job", "--to", "x", "--yes"),
+        ("purge", "--yes"),
+    ],
+    ids=" ".join,
+)
+def test_a_look_up_of_a_wrong_url_says_so_and_creates_nothing(
+    words: tuple[str, ...], runs: Runs, tmp_path: Path
+) -> None:
+    path = tmp_path / "typo" / "leases.db"
+    status, out, err = runs.answer(*words, "--url", f"sqlite://{path}")
+    assert (status, out) == (78, "")
+    assert err.startswith(f"coord: no such database: {path}. Check the URL.")
+    assert len(err.splitlines()) == 1
+    assert not path.parent.exists()
+
+
 def test_leader_and_status(runs: Runs) -> None:
+    assert runs.answer("init", "--url", runs.url)[0] == 0
     status, out, err = runs.answer("leader", "job", "--url", runs.url)
     assert (status, out, err) == (1, "", "nobody leads 'job'\n")
     assert runs.answer("leader", "job", "--url", runs.url, "--json")[:2] == (1, "null\n")

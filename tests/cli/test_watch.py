@@ -12,6 +12,7 @@ from tests.support.processes import Runs
 
 
 def test_watch_prints_each_change_at_once(runs: Runs) -> None:
+    assert runs.answer("init", "--url", runs.url)[0] == 0
     with coord.connect(runs.url) as c:
         watching = runs.start(
             "-m", "coord.cli", "watch", "job", "--url", runs.url, "--json", stdout=subprocess.PIPE

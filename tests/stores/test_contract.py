@@ -11,6 +11,7 @@ from coord.stores.protocol import Store
 from coord.stores.sqlite import SQLiteStore
 from coord.testing import StoreContract
 from tests.stores.in_bulk import in_bulk
+from tests.support.databases import new_sqlite_url
 
 
 class TestMemory(StoreContract):
@@ -26,6 +27,7 @@ class TestSQLite(StoreContract):
     @pytest.fixture(autouse=True)
     def _path(self, tmp_path: Path) -> None:
         self.path = str(tmp_path / "new" / "coord.db")
+        new_sqlite_url(tmp_path / "new" / "coord.db")
 
     def make_store(self) -> Store:
         return SQLiteStore(self.path)

@@ -147,8 +147,7 @@ def test_special_characters_in_the_path_of_a_sqlite_file(name: str, tmp_path: Pa
     again = urls.open_url(store.url)
     assert isinstance(again, SQLiteStore)
     assert again.path == store.path == str(tmp_path / name)
-    asyncio.run(again.open(5))
-    asyncio.run(again.close())
+    asyncio.run(urls.open_admin(store.url).setup({}, 10))
     assert (tmp_path / name).exists()
 
 

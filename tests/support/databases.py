@@ -10,8 +10,10 @@ import asyncio
 import uuid
 from collections import deque
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
+from coord.stores import urls
 from coord.stores.rethinkdb.driver import reql
 from coord.stores.rethinkdb.pool import Pool
 from coord.stores.rethinkdb.setup import set_up
@@ -24,6 +26,13 @@ then."""
 
 class AnyServer(Protocol):
     def url(self, database: str = ..., options: str = ...) -> str: ...
+
+
+def new_sqlite_url(path: Path) -> str:
+    """Return the URL of a new SQLite file at `path`, set up as `coord init` does."""
+    url = f"sqlite://{path}"
+    asyncio.run(urls.open_admin(url).setup({}, 30))
+    return url
 
 
 def new_database() -> str:

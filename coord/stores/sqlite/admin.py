@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from coord.core import validation
 from coord.errors import BadArgument
-from coord.stores.sqlite import schema
+from coord.stores.sqlite import files, schema
 from coord.stores.sqlite.connection import Connection
 from coord.stores.sqlite.database import Database
-from coord.stores.sqlite.errors import classify
+from coord.stores.sqlite.errors import Busy, classify
+from coord.stores.sqlite.identity import look, refuse_second_log
 from coord.stores.sqlite.url import parse_url
 from coord.stores.sqlite.worker import Job
 
@@ -78,14 +80,27 @@ class SQLiteAdmin:
         try:
             if existed:
                 # This process has not opened the file yet, so no lock of its own can be lost.
-                missing = await asyncio.to_thread(schema.create_missing_tables, self.path)
+                missing = await asyncio.to_thread(self._create_missing_tables, timeout)
                 done += [f"created the table {name}, which had been dropped" for name in missing]
-            await self._database.open(timeout)
+            await self._database.create(timeout)
         except sqlite3.Error as err:
             raise classify(err, self.path) from None
         finally:
             await self._database.close()
         return [*done, GUARDED] if guard else done
+
+    def _create_missing_tables(self, timeout: float) -> list[str]:
+        files.prepare(self.path, local=self._local)
+        until = time.monotonic() + timeout
+        while True:
+            try:
+                refuse_second_log(self.path, look(self.path, os.path.realpath(self.path)))
+            except Busy as err:  # another process may be opening the file
+                if time.monotonic() > until:
+                    raise
+                time.sleep(err.pause[1])
+            else:
+                return schema.create_missing_tables(self.path)
 
     async def check(self, timeout: float) -> Sequence[Finding]:
         """Check the file. It is read on this thread, and not created if it does not exist.

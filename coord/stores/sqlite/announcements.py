@@ -88,7 +88,7 @@ class SQLiteAnnouncements:
             conn.executemany(DELETE, parameters)
 
         if parameters:
-            await self._database.write(work, timeout)
+            await self._database.write(work, timeout, create=False)
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Announcement]:
         """Return the announcements about `roles` (None: about every role), in any order."""
@@ -114,7 +114,7 @@ class SQLiteAnnouncements:
         def work(conn: sqlite3.Connection) -> int:
             return conn.execute(DELETE_EXPIRED, _times(self._clock)).rowcount
 
-        return await self._database.write(work, timeout)
+        return await self._database.write(work, timeout, create=False)
 
 
 class UrgentFeed(Feed[Announcement]):

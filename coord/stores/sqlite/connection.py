@@ -48,7 +48,6 @@ class _State:
         self.forks_running = 0
         self.inside: set[Closable] = set()
         self.open: set[Closable] = set()
-        self.replacements = 0
 
 
 _state = _State()
@@ -81,15 +80,6 @@ def leave(user: Closable) -> None:
         _state.inside.discard(user)
         if _state.forks_running and not _state.inside:
             _state.changed.notify_all()
-
-
-def replacements() -> int:
-    """Return how often a connection of this process has found that its files were replaced.
-
-    Whenever the number changes, every connection should check its own files: none can be opened
-    again before all that use the old files are closed.
-    """
-    return _state.replacements
 
 
 def leak(thing: object) -> None:
@@ -127,6 +117,17 @@ if hasattr(os, "register_at_fork"):
     )
 
 
+def _close_idle(now: Files) -> None:
+    """Close the connections that no thread uses at the moment and whose files were replaced.
+
+    No process can use the files that are there `now` before all these connections are closed.
+    """
+    with _state.changed:
+        for owner in _state.open - _state.inside:
+            if isinstance(owner, Connection) and owner.files.uses_old(now):
+                owner.close()
+
+
 class Connection:
     """One thread's connection to a file.
 
@@ -159,15 +160,20 @@ class Connection:
     ) -> None:
         leave(self)
 
-    def sqlite(self) -> sqlite3.Connection:
+    def sqlite(self, *, create: bool = False) -> sqlite3.Connection:
         """Return the connection of the sqlite3 module; open it if necessary.
 
+        Args:
+            create: Whether to create a missing file. What only reads must not create one: an
+                empty database looks as if nobody led, although the URL is wrong.
+
         Raises:
+            NotSetUp: The file does not exist, and `create` is False.
             sqlite3.Error: SQLite could not open the file.
             CoordError: As `files.prepare` and `schema.connect`.
         """
         if self._conn is None:
-            prepare(self.path, self._mounts, local=self._local)
+            prepare(self.path, self._mounts, local=self._local, create=create)
             self._real = os.path.realpath(self.path)
             before = look(self.path, self._real)
             self._refuse_old_files(before)
@@ -187,11 +193,12 @@ class Connection:
         """Whether it has the file open."""
         return self._conn is not None
 
-    def begin(self, *, synced: bool) -> sqlite3.Connection:
+    def begin(self, *, synced: bool, create: bool = True) -> sqlite3.Connection:
         """Begin a transaction that writes, and return the connection.
 
         Args:
             synced: Whether COMMIT waits until everything is on the disk.
+            create: Whether to create a missing file.
         """
         # A claim must be synced, because no token may be given twice, whatever happens. Other
         # writes only have to outlive every process, and they do so once the operating system has
@@ -199,7 +206,7 @@ class Connection:
         # has expired. Besides, a busy disk then does not keep a leader from renewing. In WAL mode
         # NORMAL may lose the last commits at a power failure and nothing else; a later commit that
         # is synced keeps them (sqlite.org/pragma.html#pragma_synchronous).
-        conn = self.sqlite()
+        conn = self.sqlite(create=create)
         if synced is not self._synced:
             conn.execute("PRAGMA synchronous=FULL" if synced else "PRAGMA synchronous=NORMAL")
             self._synced = synced
@@ -215,7 +222,7 @@ class Connection:
         try:
             self.files.check(now, self.path)
         except FileReplaced:
-            _state.replacements += 1
+            _close_idle(now)
             raise
         self.files = now
 
@@ -234,7 +241,8 @@ class Connection:
         connections of a process.
         """
         for other in tuple(_state.open):
-            if isinstance(other, Connection) and other.files.main == now.main:
+            if isinstance(other, Connection) and other.files.uses_old(now):
+                _close_idle(now)
                 other.files.check(now, self.path)
 
     def roll_back(self) -> None:

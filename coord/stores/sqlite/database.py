@@ -14,9 +14,9 @@ import sqlite3
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
-from coord.errors import BadArgument, StoreRefused, StoreUnavailable
+from coord.errors import BadArgument, NotSetUp, StoreRefused, StoreUnavailable
 from coord.runtime.clock import StoreClock
-from coord.stores.sqlite import schema
+from coord.stores.sqlite import files, schema
 from coord.stores.sqlite.connection import Connection, leak
 from coord.stores.sqlite.feed import Feed
 from coord.stores.sqlite.filesystems import MOUNTS
@@ -62,8 +62,9 @@ class Database:
         """Create a database.
 
         Args:
-            path: Path of the file. The file (mode 0o600) and its directories are created if they
-                are missing. A relative path starts at the current directory of the process.
+            path: Path of the file. The first write creates the file (mode 0o600) and its
+                directories if they are missing. A relative path starts at the current directory
+                of the process.
             local: Whether the user states that the file system of the file is local.
             clock: A clock for tests.
             mounts: A list of mounts for tests, in the format of /proc/self/mountinfo.
@@ -102,13 +103,26 @@ class Database:
     async def open(self, timeout: float) -> None:
         """Open the file, and check that it is a file of coord.
 
+        A missing file is not created; it is only checked that it could be.
+
         Raises:
             StoreUnavailable: The file could not be opened within `timeout` seconds.
             StoreRefused: The file cannot be used. The message names the path.
         """
-        await self.run(
-            lambda _, connection: schema.check_owner(connection.sqlite(), self.path), timeout
-        )
+
+        def check(_: Job[None], connection: Connection) -> None:
+            try:
+                conn = connection.sqlite()
+            except NotSetUp:
+                files.check_creatable(self.path, self._mounts, local=self._local)
+            else:
+                schema.check_owner(conn, self.path)
+
+        await self.run(check, timeout)
+
+    async def create(self, timeout: float) -> None:
+        """Open the file, and create it if it does not exist. Raises as `open`."""
+        await self.run(lambda _, connection: connection.sqlite(create=True), timeout)
 
     async def run(self, work: Callable[[Job[T], Connection], T], timeout: float) -> T:
         """Run `work` on the thread, and return its result.
@@ -146,15 +160,18 @@ class Database:
             self._replace(worker)
         raise TooLate(self.path, timeout, stage)
 
-    async def write(self, work: Callable[[sqlite3.Connection], T], timeout: float) -> T:
+    async def write(
+        self, work: Callable[[sqlite3.Connection], T], timeout: float, *, create: bool = True
+    ) -> T:
         """Run `work` in one transaction on the thread, commit it, and return its result.
 
         The commit does not wait for the disk: it survives a crash of every process, but perhaps
-        not a power failure. Raises as `run`.
+        not a power failure. Raises as `run`, and `NotSetUp` if the file does not exist and `create`
+        is False.
         """
 
         def transaction(job: Job[T], connection: Connection) -> T:
-            conn = connection.begin(synced=False)
+            conn = connection.begin(synced=False, create=create)
             result = work(conn)
             job.commit(connection)
             return result

@@ -16,9 +16,9 @@ from collections.abc import Collection
 from typing import Generic, TypeVar
 
 from coord.core.lease import Lease, Revision
-from coord.errors import CoordError, StoreUnavailable
+from coord.errors import CoordError, NotSetUp, StoreUnavailable
 from coord.stores.sqlite import schema
-from coord.stores.sqlite.connection import Connection, replacements
+from coord.stores.sqlite.connection import Connection
 from coord.stores.sqlite.errors import Busy, FileReplaced, classify
 from coord.stores.sqlite.lease_clock import LeaseClock
 
@@ -63,7 +63,6 @@ class Feed(Generic[T]):
         self._error: str | None = None
         self._version = (0, 0)
         self._file_checked = time.monotonic()
-        self._replacements = replacements()
 
     def read_changes(self, conn: sqlite3.Connection) -> dict[str, T]:
         """Return the rows that changed since the last call, by key; at first all rows.
@@ -144,9 +143,8 @@ class Feed(Generic[T]):
         connection = self._connection
         try:
             conn = connection.sqlite()
-            now, replaced = time.monotonic(), replacements()
-            if now - self._file_checked > FILE_CHECK_INTERVAL or replaced != self._replacements:
-                self._file_checked, self._replacements = now, replaced
+            if (now := time.monotonic()) - self._file_checked > FILE_CHECK_INTERVAL:
+                self._file_checked = now
                 connection.check_file()
             # The number is read first: a commit between the two reads is then read now, and at
             # worst once more.
@@ -154,6 +152,8 @@ class Feed(Generic[T]):
             if version == self._version:
                 return {}
             rows = self.read_changes(conn)
+        except NotSetUp:
+            return {}  # the first claim creates the file
         except FileReplaced:
             connection.close()
             raise

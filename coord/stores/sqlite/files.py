@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
-from coord.errors import AccessDenied, StoreRefused
+from coord.errors import AccessDenied, NotSetUp, StoreRefused
 from coord.runtime.state_file import state_directory
 from coord.stores.sqlite.errors import classify_os
 from coord.stores.sqlite.filesystems import MOUNTS, refuse_network, refuse_second_name
@@ -21,16 +21,18 @@ def default_path() -> str:
     return os.path.join(state_directory(), "coord.db")
 
 
-def prepare(path: str, mounts: str = MOUNTS, *, local: bool = False) -> None:
-    """Check that `path` is a local file that this process may write, and create it if necessary.
+def prepare(path: str, mounts: str = MOUNTS, *, local: bool = False, create: bool = False) -> None:
+    """Check that `path` is a local file that this process may write.
 
     Args:
-        path: Absolute path of the file. Missing directories are created, too, with the rights that
-            the umask leaves.
+        path: Absolute path of the file.
         mounts: File that lists the mounted file systems.
         local: Whether the user states that the file system is local.
+        create: Whether to create the file if it does not exist, and missing directories with the
+            rights that the umask leaves.
 
     Raises:
+        NotSetUp: The file does not exist, and `create` is False.
         StoreRefused: The path is a directory, is not on a local file system, or is one of several
             names of the file.
         AccessDenied: This user may not read and write the file.
@@ -38,22 +40,68 @@ def prepare(path: str, mounts: str = MOUNTS, *, local: bool = False) -> None:
     """
     directory = os.path.dirname(path)
     try:
-        os.makedirs(directory, exist_ok=True)
+        if create:
+            os.makedirs(directory, exist_ok=True)
+        elif not exists(path):
+            raise NotSetUp(
+                f"no such database: {path}. Check the URL. The first candidate or service creates "
+                "the file, and so does coord init"
+            )
         if not local:
             refuse_network(path, mounts)
         if os.path.isdir(path):
             raise StoreRefused(f"cannot use {path}: it is a directory, not a file")
-        create_file(path)
+        if create:
+            create_file(path)
         refuse_second_name(path, mounts)
     except OSError as err:
         raise classify_os(err, path) from None
     if not os.access(path, os.R_OK | os.W_OK):
         # SQLite would open the file for reading, and report the problem only at the first claim.
         raise AccessDenied(f"cannot use {path}: this user may not read and write it")
+    _check_directory(directory, path)
+
+
+def check_creatable(path: str, mounts: str = MOUNTS, *, local: bool = False) -> None:
+    """Check that this process may create the missing file at `path`, and create nothing.
+
+    Args:
+        path: Absolute path of the file.
+        mounts: File that lists the mounted file systems.
+        local: Whether the user states that the file system is local.
+
+    Raises:
+        StoreRefused: The file would not be on a local file system.
+        AccessDenied: This user may not create the file or its directory.
+        StoreUnavailable: The file system has a problem that may pass.
+    """
+    directory = os.path.dirname(path)
+    try:
+        while not exists(directory):
+            directory = os.path.dirname(directory)
+        if not local:
+            refuse_network(path, mounts)
+    except OSError as err:
+        raise classify_os(err, path) from None
+    _check_directory(directory, path)
+
+
+def exists(path: str) -> bool:
+    """Return whether something is at `path`. Raises `OSError` if that cannot be found out."""
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _check_directory(directory: str, path: str) -> None:
+    if not os.path.isdir(directory):
+        raise AccessDenied(f"cannot use {path}: {directory} is not a directory")
     if not os.access(directory, os.W_OK | os.X_OK):
         raise AccessDenied(
-            f"cannot use {path}: this user may not write in its directory, where SQLite keeps its "
-            "log"
+            f"cannot use {path}: this user may not create files in {directory}, and SQLite keeps "
+            "its log beside the file"
         )
 
 

@@ -40,6 +40,10 @@ class Files(NamedTuple):
     shm: Number | None
     wal_size: int = 0
 
+    def uses_old(self, now: Files) -> bool:
+        """Return whether these are the database of `now` with another log or index."""
+        return self.main == now.main and self[:3] != now[:3]
+
     def check(self, now: Files, path: str) -> None:
         """Raise `FileReplaced` if `now` are other files than these."""
         if now[:3] == self[:3]:

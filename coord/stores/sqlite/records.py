@@ -121,7 +121,7 @@ class SQLiteRecords:
                 )
             return row is not None and records.TOMBSTONE not in row
 
-        return await self._write(work, timeout)
+        return await self._write(work, timeout, create=False)
 
     async def least_loaded(self, role: str, timeout: float) -> Record | None:
         """Return the healthy record of `role` with the lowest load; None if there is none."""
@@ -189,7 +189,7 @@ class SQLiteRecords:
                 conn, f"{DELETE} WHERE {JUDGED} AND {silent} > ttl * ?", *times, ttls
             ).rowcount
 
-        return await self._write(work, timeout)
+        return await self._write(work, timeout, create=False)
 
     async def malformed(self, timeout: float) -> list[Record]:
         """Return the records that have a problem."""
@@ -236,7 +236,7 @@ class SQLiteRecords:
             self._sql(conn, f"{DELETE} WHERE id = ?", records.encode_record(role))
             return True
 
-        return await self._write(work, timeout)
+        return await self._write(work, timeout, create=False)
 
     async def watch(self, role: str) -> AsyncIterator[None]:
         """Yield at once, and whenever a service of `role` appears or disappears."""
@@ -262,9 +262,9 @@ class SQLiteRecords:
 
         return await self._database.run(read, timeout)
 
-    async def _write(self, work: Work[T], timeout: float) -> T:
+    async def _write(self, work: Work[T], timeout: float, *, create: bool = True) -> T:
         def write(job: Job[T], connection: Connection) -> T:
-            self._with_table(job, connection)
+            self._with_table(job, connection, create=create)
             conn = connection.begin(synced=False)
             result = work(conn)
             job.commit(connection)
@@ -272,9 +272,14 @@ class SQLiteRecords:
 
         return await self._database.run(write, timeout)
 
-    def _with_table(self, job: Job[Any], connection: Connection) -> sqlite3.Connection:
-        """Return the connection, and create the table if it does not exist."""
-        conn = connection.sqlite()
+    def _with_table(
+        self, job: Job[Any], connection: Connection, *, create: bool = False
+    ) -> sqlite3.Connection:
+        """Return the connection, and create the table if it does not exist.
+
+        `create` says whether to create a missing file, too.
+        """
+        conn = connection.sqlite(create=create)
         if self._table_checked != (connection, connection.times_opened):
             tables = conn.execute(
                 "SELECT count(*) FROM sqlite_master WHERE name IN (?, ?)",

@@ -47,8 +47,9 @@ class SQLiteStore:
         """Create a store.
 
         Args:
-            path: Path of the file. The file (mode 0o600) and its directories are created if they
-                are missing. A relative path starts at the current directory of the process.
+            path: Path of the file. The first claim creates the file (mode 0o600) and its
+                directories if they are missing. A relative path starts at the current directory
+                of the process.
             url: The value of the attribute `url`, if the store was created from a URL.
             local: Whether the user states that the file system of the file is local.
             clock: A clock for tests.

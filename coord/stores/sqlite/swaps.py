@@ -108,7 +108,8 @@ def swap(job: Job[Any], connection: Connection, clock: LeaseClock, operation: Sw
     Raises:
         StoreRefused: The row is damaged.
     """
-    conn = connection.begin(synced=isinstance(operation, Claim))
+    claims = isinstance(operation, Claim)
+    conn = connection.begin(synced=claims, create=claims)
     # The clock is read only now: while this thread waited for the lock, time passed and others
     # wrote.
     answer = _apply(conn, operation, clock.total(), clock.wall(), clock)
@@ -128,7 +129,8 @@ def swap_all(
     least one. A damaged row, or one whose tokens are used up, does not keep the others from being
     applied.
     """
-    conn = connection.begin(synced=any(isinstance(item, Claim) for item in operations))
+    claims = any(isinstance(item, Claim) for item in operations)
+    conn = connection.begin(synced=claims, create=claims)
     now, wall = clock.total(), clock.wall()
     results: list[Result] = []
     deadline = time.monotonic() + MAX_TRANSACTION

@@ -116,7 +116,7 @@ class LoopWaker:
 
 
 T = TypeVar("T")
-IDLE_CHECK_INTERVAL = 2.0
+IDLE_CHECK_INTERVAL = 1.0
 """Time in seconds between two checks of the files of a connection that has nothing to do. While it
 has a log open that somebody has removed, no process can open the database."""
 ANSWER_MARGIN = 0.02

@@ -144,7 +144,7 @@ def test_many_create_one_file(tmp_path: Path) -> None:
 
     async def main() -> None:
         stores = [SQLiteStore(path) for _ in range(5)]
-        await asyncio.gather(*(store.open(10) for store in stores))
+        await asyncio.gather(*(store.database.create(10) for store in stores))
         await asyncio.gather(*(store.close() for store in stores))
 
     asyncio.run(main())
@@ -267,7 +267,7 @@ def test_a_list_of_mounts_that_cannot_be_read_now_is_not_taken_for_none(
 
 def open_error_of(path: Path) -> Exception:
     with pytest.raises(CoordError) as caught:
-        prepare(str(path))
+        prepare(str(path), create=True)
     return caught.value
 
 

@@ -35,7 +35,7 @@ def run(path: str, body: Callable[[SQLiteStore], Awaitable[None]]) -> None:
     async def main() -> None:
         store = SQLiteStore(path)
         try:
-            await store.open(10)
+            await store.database.create(10)
             await body(store)
         finally:
             await store.close()
@@ -319,7 +319,7 @@ def test_threads_end(path: str) -> None:
 
     async def closed() -> None:
         store = SQLiteStore(path)
-        await store.open(5)
+        await store.database.create(5)
         feed = store.watch(["r"])
         waiting = asyncio.ensure_future(feed.__anext__())
         await asyncio.sleep(0.03)
@@ -330,7 +330,7 @@ def test_threads_end(path: str) -> None:
         await store.close()
 
     async def forgotten() -> None:
-        await SQLiteStore(path).open(5)
+        await SQLiteStore(path).database.create(5)
         gc.collect()
 
     for body in (closed, forgotten):

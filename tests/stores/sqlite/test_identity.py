@@ -159,7 +159,7 @@ def test_a_log_that_another_program_created_again(path: str) -> None:
 def test_a_commit_does_not_count_once_a_file_is_replaced(suffix: str, path: str) -> None:
     connection = Connection(path)
     with connection:
-        connection.sqlite()
+        connection.sqlite(create=True)
         connection.check_file()
         Path(path + ".new").write_bytes(Path(path + suffix).read_bytes())
         os.replace(path + ".new", path + suffix)
@@ -174,7 +174,7 @@ def test_a_log_that_is_removed_while_it_is_opened(
 ) -> None:
     other = Connection(path)
     with other:
-        other.sqlite()
+        other.sqlite(create=True)
         connect = schema.connect
 
         def remove_first(name: str) -> sqlite3.Connection:

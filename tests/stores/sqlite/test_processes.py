@@ -45,12 +45,16 @@ def finish(process: subprocess.Popen[str], timeout: float = 60) -> str:
 HAMMER = """
     import asyncio, json, os, sys
     from coord.core.operations import Claim, Release, Answer
+    from coord.errors import NotSetUp
     from coord.stores.sqlite import SQLiteStore
     async def main(path, me, turns):
         store, won, failed, beat = SQLiteStore(path), [], 0, 0
         for _ in range(turns):
             beat += 1
-            seen = {lease.role: lease for lease in await store.read(["r"], 30)}
+            try:
+                seen = {lease.role: lease for lease in await store.read(["r"], 30)}
+            except NotSetUp:  # nobody has created the file yet
+                seen = {}
             expected = seen["r"].revision if seen else None
             claim = Claim("r", me, beat, 30.0, expected, takeover=expected is not None)
             result = await store.claim(claim, 30)
@@ -84,7 +88,7 @@ def test_many_open_the_file_at_once(path: str, exists: bool) -> None:
         import asyncio, sys
         from coord.stores.sqlite import SQLiteStore
         sys.stdin.read()
-        asyncio.run(SQLiteStore(sys.argv[1]).open(30))
+        asyncio.run(SQLiteStore(sys.argv[1]).database.create(30))
     """
     command = [sys.executable, "-c", textwrap.dedent(code), path]
     processes = [
