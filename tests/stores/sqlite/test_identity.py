@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from coord.core.operations import Answer, Claim, Release, Renew, Result
-from coord.stores.sqlite import SQLiteStore, locks, schema
+from coord.stores.sqlite import SQLiteStore, locks, schema, worker
 from coord.stores.sqlite.connection import Connection
 from coord.stores.sqlite.errors import FileReplaced, LogRemoved
 from coord.stores.sqlite.identity import look, refuse_second_log
@@ -81,9 +81,10 @@ async def claim_elsewhere(path: str, timeout: float) -> str:
 
 @pytest.mark.parametrize("removed", REMOVALS, ids="+".join)
 def test_nobody_joins_while_a_process_uses_a_removed_log(
-    removed: tuple[str, ...], path: str
+    removed: tuple[str, ...], path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The leader finds out at its next renewal, stays the leader, and its token is not lost."""
+    monkeypatch.setattr(worker, "IDLE_CHECK_INTERVAL", 600)
 
     async def body(store: SQLiteStore) -> None:
         assert isinstance(await claim(store, "a"), Answer)
@@ -137,8 +138,11 @@ def test_all_connections_of_a_process_change_together(removed: tuple[str, ...], 
 
 
 @needs_locks
-def test_a_log_that_another_program_created_again(path: str) -> None:
+def test_a_log_that_another_program_created_again(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The log exists again, but is not that of the leader. Nobody may join it."""
+    monkeypatch.setattr(worker, "IDLE_CHECK_INTERVAL", 600)
 
     async def body(store: SQLiteStore) -> None:
         assert isinstance(await claim(store, "a"), Answer)
