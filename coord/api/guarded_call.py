@@ -1,25 +1,45 @@
-"""What a function under `@leader_only` does when it is called. Apart from the decorator: see
-there."""
+"""A call of a function under `@leader_only`: it acquires a term, runs the function, and gives the
+role back.
+
+This module is apart from the decorator (`coord/api/leader_only.py`) because it imports asyncio.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import inspect
 import math
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from coord.api.coordinator import Coordinator
 from coord.api.default import default
 from coord.api.leadership import Leadership
 from coord.election.elector import Elector
-from coord.election.term import Term, run_async_under_term, run_under_term
+from coord.election.term import Term, current_term, run_async_under_term, run_under_term
 from coord.errors import AcquireTimeout, NotLeader
 from coord.runtime import log, process
 
 
 class GuardedCall:
-    """One decorated function's way to its role."""
+    """Runs calls of one decorated function under the leadership of its role.
+
+    A call inside of another call for the same role runs under the term of the outer one: a
+    candidate of its own would wait for the outer call to end.
+
+    Args:
+        role: The role.
+        coordinator: The coordinator; None means the default one of the process.
+        ttl: The duration of the lease, in seconds.
+        otherwise: "skip", "wait" or "raise": what a call does if another candidate leads.
+        scope: "process" or "call": how long the role is kept.
+        at_least: Seconds that the role stays taken from the start of a call.
+        at_most: Seconds that a call may go without progress; None means no limit.
+        timeout: Seconds that a call waits for the role; None means no limit.
+    """
 
     def __init__(
         self,
@@ -33,49 +53,102 @@ class GuardedCall:
         timeout: float | None,
     ) -> None:
         self._role, self._coordinator, self._ttl = role, coordinator, ttl
-        self._otherwise, self._per_call, self._at_least, self._timeout = (
-            otherwise,
-            scope == "call",
-            at_least,
-            timeout,
-        )
-        self._at_most = at_most
+        self._otherwise, self._per_call = otherwise, scope == "call"
+        self._at_least, self._at_most, self._timeout = at_least, at_most, timeout
 
-    def _candidate(self) -> Leadership:
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a plain function under a term, or return None if the call is skipped.
+
+        If the function returns an awaitable, the call returns a coroutine, which awaits it under
+        the same term, and keeps the role for as long.
+        """
+        visit = self._visit()
+        try:
+            if visit.term is None:
+                lead = visit.lead
+                visit.term = lead.held or lead.coordinator.portal.call(lambda: self._acquire(lead))
+                if visit.term is None:
+                    return None
+            result = run_under_term(visit.term, self._at_most, function, *args, **kwargs)
+            if inspect.isawaitable(result):
+                visit, kept = _Visit(None, visit.lead, False), visit
+                return self._await_later(kept, result)
+            return result
+        finally:
+            if visit.gives_back:
+                visit.lead.stop(linger=self._linger(visit))
+
+    async def call_async(
+        self, function: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Await a coroutine function under a term, or return None if the call is skipped."""
+        visit = self._visit()
+        try:
+            if visit.term is None:
+                lead = visit.lead
+                # The candidate lives on coord's own thread, so that renewals do not depend on how
+                # busy this loop is.
+                visit.term = lead.held or await lead.coordinator.portal.submit(self._acquire(lead))
+                if visit.term is None:
+                    return None
+            return await run_async_under_term(visit.term, self._at_most, function, *args, **kwargs)
+        finally:
+            await self._give_back(visit)
+
+    def _visit(self) -> _Visit:
         coordinator = self._coordinator or default.get()
         process.close_at_exit(coordinator)
         if self._per_call:
-            return coordinator.leadership(self._role, ttl=self._ttl)
-        return coordinator.shared_leadership(self._role, self._ttl)
+            lead = coordinator.leadership(self._role, ttl=self._ttl)
+        else:
+            lead = coordinator.shared_leadership(self._role, self._ttl)
+        outer = self._outer_term(coordinator)
+        return _Visit(outer, lead, gives_back=self._per_call and outer is None)
 
-    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        lead, began = self._candidate(), time.monotonic()
-        portal = lead.coordinator.portal
-        term = lead.held or portal.call(lambda: self._acquire(lead))
-        if term is None:
+    def _outer_term(self, coordinator: Coordinator) -> Term | None:
+        """Return the term that the caller runs under, if a candidate of this coordinator got it for
+        this role. It may be lost: then the call raises `LeadershipLost`, as the outer one does."""
+        outer = current_term()
+        if outer is None or outer.role != self._role:
             return None
-        try:
-            return run_under_term(term, self._at_most, function, *args, **kwargs)
-        finally:
-            if self._per_call:
-                lead.stop(linger=self._linger(began))
+        members = tuple(coordinator.session.members)
+        ours = any(isinstance(member, Elector) and member.term is outer for member in members)
+        return outer if ours else None
 
-    async def call_async(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        lead, began = self._candidate(), time.monotonic()
-        portal = lead.coordinator.portal
-        # The candidate lives on coord's own thread, so that renewals do not depend on how busy this
-        # loop is.
-        term = lead.held or await portal.submit(self._acquire(lead))
-        if term is None:
-            return None
-        try:
-            return await run_async_under_term(term, self._at_most, function, *args, **kwargs)
-        finally:
-            if self._per_call:
-                await asyncio.shield(portal.submit(lead.inner.stop(linger=self._linger(began))))
+    def _await_later(self, visit: _Visit, work: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
+        """Return a coroutine that awaits what a plain function returned, under its term."""
+        term, begun, at_most = visit.term, False, self._at_most
+        assert term is not None
+
+        async def awaited() -> Any:
+            nonlocal begun
+            begun = True
+            try:
+                return await run_async_under_term(term, at_most, lambda: work)
+            finally:
+                if inspect.iscoroutine(work):
+                    work.close()  # it never ran if the term was lost before
+                await self._give_back(visit)
+
+        coroutine = awaited()
+        if visit.gives_back:
+            loop = visit.lead.coordinator.portal.loop()
+
+            def dropped() -> None:  # nobody awaited it: then nothing else gives the role back
+                if not begun:
+                    with contextlib.suppress(RuntimeError):  # the coordinator was closed
+                        asyncio.run_coroutine_threadsafe(visit.lead.inner.stop(), loop)
+
+            weakref.finalize(coroutine, dropped).atexit = False
+        return coroutine
+
+    async def _give_back(self, visit: _Visit) -> None:
+        if visit.gives_back:
+            stopping = visit.lead.inner.stop(linger=self._linger(visit))
+            await asyncio.shield(visit.lead.coordinator.portal.submit(stopping))
 
     async def _acquire(self, lead: Leadership) -> Term | None:
-        """The term to run under, or None to skip the call; on coord's loop."""
+        """Return the term to run under, or None to skip the call. It runs on coord's loop."""
         inner, timeout = lead.inner, self._timeout
         if self._otherwise == "wait":
             if self._per_call:
@@ -90,12 +163,17 @@ class GuardedCall:
         trouble = lead.coordinator.inner.session.last_error
         if self._otherwise == "raise":
             raise NotLeader(self._role, trouble)
-        log.info("leadership.skipped", role=self._role, **({"trouble": trouble} if trouble else {}))
+        if trouble:
+            # Perhaps nobody runs the function: unlike a role that another candidate holds, this
+            # needs somebody's attention.
+            log.warning("leadership.skipped", role=self._role, trouble=trouble)
+        else:
+            log.info("leadership.skipped", role=self._role)
         return None
 
     def _previous_call_runs(self, lead: Leadership) -> bool:
-        """Whether a call that has lost its term still runs in this process: another would run
-        beside it (rule 3)."""
+        """Return whether a call that has lost its term still runs in this process: another call
+        would run at the same time (rule 3)."""
         return any(
             isinstance(member, Elector)
             and member.role == self._role
@@ -106,7 +184,7 @@ class GuardedCall:
         )
 
     async def _until_free(self, lead: Leadership, timeout: float | None) -> float | None:
-        """Wait for such a call to return; the part of `timeout` that is left then."""
+        """Wait for such a call to return, and return what is left of `timeout` then."""
         until = math.inf if timeout is None else time.monotonic() + timeout
         while self._previous_call_runs(lead):
             if time.monotonic() >= until:
@@ -116,5 +194,17 @@ class GuardedCall:
             await asyncio.sleep(0.05)
         return None if timeout is None else max(0.0, until - time.monotonic())
 
-    def _linger(self, began: float) -> float:
-        return max(0.0, began + self._at_least - time.monotonic())
+    def _linger(self, visit: _Visit) -> float:
+        if visit.term is None:
+            return 0.0  # the function did not run
+        return max(0.0, visit.began + self._at_least - time.monotonic())
+
+
+class _Visit:
+    """One call: the term that it runs under, once it has one, and the candidate that got it."""
+
+    __slots__ = ("began", "gives_back", "lead", "term")
+
+    def __init__(self, term: Term | None, lead: Leadership, gives_back: bool) -> None:
+        self.term, self.lead, self.gives_back = term, lead, gives_back
+        self.began = time.monotonic()

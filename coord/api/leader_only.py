@@ -1,15 +1,17 @@
 """`@leader_only`: a function that runs only where this process leads the role.
 
-What it needs to run is imported when such a function is first called (`coord/api/guarded_call.py`):
-a program that is only asked for its `--help` does not pay for asyncio. A coroutine function is
-called on a loop, which must not wait for imports: for that they are done at once."""
+A call needs asyncio, which is imported when such a function is first called
+(`coord/api/guarded_call.py`): a program that is only asked for its `--help` does not need it. A
+coroutine function is called on an event loop, which must not wait for imports; for it they are done
+when it is decorated.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from coord.core import validation
 from coord.core.timing import Timing
@@ -20,6 +22,59 @@ if TYPE_CHECKING:
     from coord.api.guarded_call import GuardedCall
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+P = ParamSpec("P")
+T = TypeVar("T")
+
+NO_GENERATOR = (
+    "must not be a generator function, whose body runs after the call has returned: "
+    "decorate the function that iterates over it"
+)
+
+
+class SkippingDecorator(Protocol):
+    """What `leader_only` returns if a call may be skipped: the function then returns None."""
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, T]], /
+    ) -> Callable[P, Coroutine[Any, Any, T | None]]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, T], /) -> Callable[P, T | None]: ...
+
+
+class Decorator(Protocol):
+    """What `leader_only` returns if no call is skipped."""
+
+    def __call__(self, function: Function, /) -> Function: ...
+
+
+@overload
+def leader_only(
+    role: str,
+    *,
+    coordinator: Coordinator | None = None,
+    ttl: float = 30.0,
+    otherwise: Literal["skip"] = "skip",
+    scope: Literal["process", "call"] = "process",
+    at_least: float = 0.0,
+    at_most: float | None = None,
+    timeout: None = None,
+) -> SkippingDecorator: ...
+
+
+@overload
+def leader_only(
+    role: str,
+    *,
+    coordinator: Coordinator | None = None,
+    ttl: float = 30.0,
+    otherwise: Literal["wait", "raise"],
+    scope: Literal["process", "call"] = "process",
+    at_least: float = 0.0,
+    at_most: float | None = None,
+    timeout: float | None = None,
+) -> Decorator: ...
 
 
 def leader_only(
@@ -32,87 +87,121 @@ def leader_only(
     at_least: float = 0.0,
     at_most: float | None = None,
     timeout: float | None = None,
-) -> Callable[[Function], Function]:
-    """Let a function, method or coroutine function run only under the leadership of `role`.
+) -> Callable[..., Any]:
+    """Let a function, method or coroutine function run only while this process leads `role`.
 
-    coordinator: where; by default the process's own (`COORD_URL`, else the embedded SQLite file),
-    made at the first
-        call. Nothing is connected when the decorator is applied.
-    ttl: seconds that the lease runs after a renewal.
-    scope: "process": from the first call on the process stands for the role, and goes on holding it
-    between calls;
-        the first call waits for the outcome of its first claim. "call": each call claims the role,
-        and releases it when it returns.
-    otherwise: what a call does that finds another leading: "skip" it (returns None; the event
-    `leadership.skipped`
-        is logged), "wait" for the role (at most `timeout` seconds, then `AcquireTimeout`), or
-        "raise" `NotLeader`.
-    at_least: for scope="call", seconds that the role stays taken from the start of the call, even
-    if the call is
-        shorter: clocks a few seconds apart then do not run a short job twice (ShedLock's
-        lockAtLeastFor).
+    Inside, `coord.current_term()` is the term, with its fencing token. When the term is lost, a
+    coroutine function is cancelled, and the call raises `LeadershipLost`. A plain function learns
+    of the loss by `coord.current_term().check()`. A decorated function that calls another one of
+    the same role and coordinator runs it under its own term.
 
-    at_most: seconds that a call may go without `current_term().progress()`, counted from its start,
-    before the role
-        is lost (`LossReason.NO_PROGRESS`): others take over once the lease has run out. A call that
-        hangs cannot be ended; this process does not claim the role again before it has returned.
-        None: for ever.
+    Nothing is connected when the decorator is applied. A decorated function can be pickled, unless
+    it has a coordinator of its own.
 
-    Inside, `coord.current_term()` is the term, with its fencing token. A coroutine is cancelled
-    when the term is lost, and the call raises `LeadershipLost`; a plain function finds out by
-    `current_term().check()`. Raises `BadArgument` at once for bad settings; a call raises
-    `StoreRefused` when the store will not serve us."""
+    Args:
+        role: The role: a string of 1 to 120 bytes.
+        coordinator: The coordinator to use. None means the default one of the process, which the
+            first call makes for `COORD_URL`, and without that for a SQLite file in the state
+            directory of the user.
+        ttl: Lease duration in seconds. If the leader crashes, another candidate takes over after at
+            most this time.
+        otherwise: What a call does if another candidate leads. "skip" returns None and logs the
+            event `leadership.skipped`; "wait" waits for the role; "raise" raises `NotLeader`.
+        scope: "process" keeps the role between calls, until the process ends: for a program that
+            runs all the time. The first call waits for the result of its first claim. "call" claims
+            the role for each call, and releases it when the call returns: for a program that ends.
+        at_least: For scope "call": seconds from the start of a call for which the role stays taken,
+            even if the call is shorter. The same job, started on several machines at about the same
+            time, then runs once.
+        at_most: Seconds that a call may go without `coord.current_term().progress()` before the
+            role is lost (`LossReason.NO_PROGRESS`). Another candidate takes over when the lease has
+            expired. coord cannot end a call that hangs; this process does not claim the role again
+            before it has returned. None means no limit.
+        timeout: For otherwise "wait": seconds to wait, after which the call raises
+            `AcquireTimeout`. None means no limit.
+
+    Raises:
+        BadArgument: A setting is invalid, or the function is a generator function. A call raises
+            `StoreRefused` (`NotSetUp`, `AccessDenied`) if the store refuses to serve it.
+    """
     validation.role(role)
     timing = Timing.of(ttl)
     if otherwise not in ("skip", "wait", "raise"):
-        raise BadArgument("otherwise", otherwise, '"skip", "wait" or "raise"')
+        raise BadArgument("otherwise", otherwise, 'must be "skip", "wait" or "raise"')
     if scope not in ("process", "call"):
-        raise BadArgument("scope", scope, '"process" or "call"')
+        raise BadArgument("scope", scope, 'must be "process" or "call"')
     validation.number(at_least, "at_least", low=0, high=validation.MAX_TTL)
     if at_least and scope != "call":
-        raise BadArgument(
-            "at_least", at_least, 'at_least goes with scope="call"; a process holds its role anyway'
-        )
+        allowed = 'must be 0 with scope="process", which keeps the role between calls'
+        raise BadArgument("at_least", at_least, allowed)
     if timeout is not None:
-        validation.number(timeout, "timeout", low=0)
+        validation.timeout(timeout)
         if otherwise != "wait":
-            raise BadArgument("timeout", timeout, 'timeout goes with otherwise="wait"')
+            raise BadArgument("timeout", timeout, 'must be None unless otherwise="wait"')
     if coordinator is not None:
         _check_coordinator(coordinator)
     at_most = validation.at_most(at_most)
+    guard = _Guard(role, coordinator, timing.ttl, otherwise, scope, at_least, at_most, timeout)
 
-    @functools.lru_cache(maxsize=1)
-    def guard() -> GuardedCall:
-        from coord.api.guarded_call import GuardedCall
-
-        return GuardedCall(
-            role, coordinator, timing.ttl, otherwise, scope, at_least, at_most, timeout
-        )
-
-    def decorate(function: Function) -> Function:
+    def decorate(function: Any) -> Any:
+        if isinstance(function, (staticmethod, classmethod)):
+            return type(function)(decorate(function.__func__))
         validation.callback(function, "function")
-        if inspect.iscoroutinefunction(function):
-            guard()
+        if _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function):
+            raise BadArgument("function", function, NO_GENERATOR)
+        if _is(inspect.iscoroutinefunction, function):
+            guard.get()
 
             @functools.wraps(function)
             async def awaited(*args: Any, **kwargs: Any) -> Any:
-                return await guard().call_async(function, *args, **kwargs)
+                return await guard.get().call_async(function, *args, **kwargs)
 
-            return cast("Function", awaited)
+            return awaited
 
         @functools.wraps(function)
         def called(*args: Any, **kwargs: Any) -> Any:
-            return guard().call(function, *args, **kwargs)
+            return guard.get().call(function, *args, **kwargs)
 
-        return cast("Function", called)
+        return called
 
     return decorate
+
+
+class _Guard:
+    """The settings of a decorator, and the `GuardedCall` that the first call makes of them.
+
+    A decorated function that is pickled by value (cloudpickle) takes the settings with it.
+    """
+
+    def __init__(self, *settings: Any) -> None:
+        self._settings = settings
+        self._call: GuardedCall | None = None
+
+    def get(self) -> GuardedCall:
+        if self._call is None:
+            from coord.api.guarded_call import GuardedCall
+
+            self._call = GuardedCall(*self._settings)
+        return self._call
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        coordinator = self._settings[1]
+        if coordinator is not None:
+            allowed = "must be left out where the function is pickled; set COORD_URL instead"
+            raise BadArgument("coordinator", coordinator, allowed)
+        return type(self), self._settings
+
+
+def _is(kind: Callable[[Any], bool], function: Any) -> bool:
+    """Return whether a callable is a function of that kind, or an object whose calls are."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return kind(function) or kind(type(function).__call__)
 
 
 def _check_coordinator(given: object) -> None:
     from coord.api.coordinator import Coordinator
 
     if not isinstance(given, Coordinator):
-        raise BadArgument(
-            "coordinator", given, "a coord.Coordinator (coroutines, too, are guarded by one)"
-        )
+        allowed = "must be a coord.Coordinator; coroutine functions need one, too"
+        raise BadArgument("coordinator", given, allowed)

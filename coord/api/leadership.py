@@ -23,7 +23,13 @@ from coord.election.callbacks import (
 )
 from coord.election.elector import CandidateOptions, Elector
 from coord.election.session import HasSession
-from coord.election.term import Term, is_inside, run_async_under_term, run_under_term
+from coord.election.term import (
+    Term,
+    current_term,
+    is_inside,
+    run_async_under_term,
+    run_under_term,
+)
 from coord.errors import AcquireTimeout, BadArgument, CoordError, NotLeader, StoreRefused
 from coord.runtime import process, threads
 from coord.runtime.facade import HasPortal, PublicDir, blocking
@@ -33,7 +39,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class AsyncLeadership(
-    CallbackDecorators, PublicDir, internal=("callbacks", "elector", "first_outcome", "options")
+    CallbackDecorators,
+    PublicDir,
+    internal=("callbacks", "elector", "first_outcome", "options"),
 ):
     """A candidate for a role: it runs from `start` to `stop`, through every outage, and holds the
     term when elected.
@@ -376,7 +384,8 @@ class AsyncLeadership(
             LeadershipLost: The term was lost while a coroutine function ran.
         """
         validation.callback(function, "function")
-        term = await self.acquire()
+        outer = _outer_term(self)
+        term = outer or await self.acquire()
         assert term is not None  # acquire(blocking=True) raises otherwise
         try:
             term.progress()
@@ -384,7 +393,18 @@ class AsyncLeadership(
                 return await run_async_under_term(term, None, function, *args, **kwargs)
             return run_under_term(term, None, function, *args, **kwargs)
         finally:
-            await self.stop()
+            if term is not outer:
+                await self.stop()
+
+
+def _outer_term(leadership: AsyncLeadership) -> Term | None:
+    """Return the term of `leadership` that the calling code runs under; it may be lost.
+
+    A call of `run` inside of another one must not wait for a term: there is none before the outer
+    call has returned. It runs under the outer term, and leaves the release to the outer call.
+    """
+    outer, elector = current_term(), leadership._elector
+    return outer if elector is not None and elector.term is outer else None
 
 
 class SyncCoordinator(HasPortal, Protocol):
@@ -581,13 +601,15 @@ class Leadership(PublicDir, internal=("coordinator", "inner", "portal")):
         if inspect.iscoroutinefunction(function):
             allowed = "a plain function; AsyncLeadership.run takes coroutine functions"
             raise BadArgument("function", function, allowed)
-        term = self.acquire()
+        outer = _outer_term(self.inner)
+        term = outer or self.acquire()
         assert term is not None  # acquire(blocking=True) raises otherwise
         try:
             term.progress()
             return run_under_term(term, None, function, *args, **kwargs)
         finally:
-            self.stop()
+            if term is not outer:
+                self.stop()
 
     on_elected.__doc__ = AsyncLeadership.on_elected.__doc__
     on_lost.__doc__ = AsyncLeadership.on_lost.__doc__

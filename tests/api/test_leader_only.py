@@ -12,6 +12,8 @@ import pytest
 
 import coord
 from coord import Coordinator, leader_only
+from coord.stores.memory.store import MemoryStore
+from coord.testing import FaultyStore
 
 Two = tuple[Coordinator, Coordinator]
 
@@ -41,7 +43,9 @@ def test_the_first_call_runs_and_the_process_goes_on_holding(
     assert here("a") == ("a", 1)
     with caplog.at_level(logging.INFO, "coord"):
         assert there() is None
-    assert any("leadership.skipped role='job'" in r.getMessage() for r in caplog.records)
+    (skipped,) = (one for one in caplog.records if "leadership.skipped" in one.getMessage())
+    assert "role='job'" in skipped.getMessage()
+    assert skipped.levelno == logging.INFO  # the other coordinator leads, so nothing is wrong
     assert here("b", times=2) == ("b", 1)  # the same term
     assert calls == ["a", "bb"]
     two[0].close()
@@ -231,6 +235,22 @@ def test_bad_settings_are_refused_when_the_decorator_is_applied(
 ) -> None:
     with pytest.raises(coord.BadArgument, match=said):
         leader_only("job", **settings)
+
+
+@pytest.mark.parametrize("scope", ["process", "call"])
+def test_a_call_that_is_skipped_because_of_trouble_is_a_warning(
+    caplog: pytest.LogCaptureFixture, scope: Any
+) -> None:
+    store = FaultyStore(MemoryStore())
+    with Coordinator(store=store) as coordinator:
+        job = leader_only("job", coordinator=coordinator, scope=scope)(token)
+        store.down()
+        with caplog.at_level(logging.DEBUG, "coord"):
+            assert job() is None
+        store.heal()
+    (skipped,) = (one for one in caplog.records if "leadership.skipped" in one.getMessage())
+    assert skipped.levelno == logging.WARNING
+    assert "trouble=" in skipped.getMessage()
 
 
 def test_a_role_must_be_given() -> None:

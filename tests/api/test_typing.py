@@ -21,6 +21,28 @@ a = coord.AsyncCoordinator("memory://")
 a.leadership("r", ttll=3)
 Leadership(c, "r", ttll=3)
 AsyncLeadership(a, "r", on_elected=[lambda: None])
+
+
+@coord.leader_only("r")
+def count(number: int) -> int:
+    return number
+
+
+@coord.leader_only("r", scope="call")
+async def later(number: int) -> int:
+    return number
+
+
+total: int = count(1)
+count("1")
+
+
+async def main() -> int:
+    return await later(1)
+
+
+coord.leader_only("r", timeout=3)
+coord.leader_only("r", otherwise="maybe")
 """
 GOOD = """\
 import coord
@@ -40,6 +62,45 @@ lead = c.leadership(
     "r", ttl=3, on_elected=[elected, print], on_lost=lambda term, why: print(term.token, why.value)
 )
 ok: bool = lead.wait(timeout=3)
+
+
+@coord.leader_only("r")
+def count(number: int) -> int:
+    return number
+
+
+@coord.leader_only("r", otherwise="wait", timeout=3)
+def waits(number: int) -> int:
+    return number
+
+
+@coord.leader_only("r", otherwise="raise")
+async def raises(number: int) -> int:
+    return number
+
+
+class Job:
+    @coord.leader_only("r")
+    def method(self, number: int) -> int:
+        return number
+
+    @classmethod
+    @coord.leader_only("r")
+    async def later(cls, number: int) -> int:
+        return number
+
+
+perhaps: int | None = count(1)
+surely: int = waits(number=1)
+method: int | None = Job().method(1)
+
+
+async def main() -> None:
+    here: int | None = await Job.later(1)
+    there: int = await raises(1)
+    print(here, there)
+
+
 for change in c.watch_leaders():
     print(change.role)
 """
@@ -64,7 +125,7 @@ def check(path: Path, text: str) -> list[str]:
 def test_mypy_reports_wrong_calls(tmp_path: Path) -> None:
     errors = check(tmp_path / "bad.py", BAD)
     lines = {int(line.split(":")[1]) for line in errors}
-    assert lines == {5, 6, 7, 8, 10, 11, 12}, errors
+    assert lines == {5, 6, 7, 8, 10, 11, 12, 25, 26, 30, 33, 34}, errors
 
 
 def test_mypy_accepts_right_ones(tmp_path: Path) -> None:

@@ -62,6 +62,9 @@ TOOLS = {
     "bash": program("bash"),
     "mkdocs": package("mkdocstrings", "the extra coord[docs] is not installed"),
     "matplotlib": package("matplotlib", "the extra coord[benchmarks] is not installed"),
+    "cloudpickle": package("cloudpickle", "cloudpickle is not installed"),
+    "gevent": package("gevent", "gevent is not installed"),
+    "eventlet": package("eventlet", "eventlet is not installed"),
 }
 
 skipped: dict[str, set[str]] = {}

@@ -1,0 +1,45 @@
+"""The job in README.md and the quickstart runs once, however many processes start it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import ROOT, blocks
+
+PAGES = ("README.md", "docs/quickstart.md")
+
+
+def snippet(page: str) -> str:
+    (found,) = (
+        block.code
+        for block in blocks({"python"})
+        if block.where.startswith(f"{page}:")
+        and '@coord.leader_only("nightly-report"' in block.code
+    )
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_three_starts_are_one_run(page: str, tmp_path: Path) -> None:
+    assert (ROOT / page).exists()
+    environment = {**os.environ, "COORD_URL": "", "XDG_STATE_HOME": str(tmp_path)}
+
+    def start() -> subprocess.Popen[str]:
+        command = [sys.executable, "-W", "error", "-c", snippet(page)]
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
+
+    said = []
+    for process in [start() for _ in range(3)]:  # at once
+        out, err = process.communicate(timeout=120)
+        assert (process.returncode, err) == (0, "")
+        said.append(out)
+    assert sorted(said) == ["", "", "writing under token 1\n"]
+    late, _ = start().communicate(timeout=120)  # a machine whose clock is late
+    assert late == ""
