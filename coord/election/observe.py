@@ -9,6 +9,7 @@ import asyncio
 import heapq
 import time
 from collections.abc import AsyncIterator, Callable, Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from coord.core.lease import Lease
@@ -39,7 +40,8 @@ def latest(before: ObservedLease | None, row: Lease, now: float) -> ObservedLeas
 
     A feed may repeat rows and deliver an old one late, so an older row changes nothing. RethinkDB's
     feeds carry no server time, so `remaining` is the full ttl there. If this revision was seen
-    before, the earlier expiry counts.
+    before, the earlier expiry counts. They carry no info either, so what an earlier read said of
+    the same term still counts.
     """
     expires_at = now + row.remaining
     if before is not None:
@@ -47,6 +49,9 @@ def latest(before: ObservedLease | None, row: Lease, now: float) -> ObservedLeas
             return before
         if row.revision == before.lease.revision:
             expires_at = min(expires_at, before.expires_at)
+        same_term = (row.holder, row.token) == (before.lease.holder, before.lease.token)
+        if same_term and not row.info and before.lease.info:
+            row = replace(row, info=before.lease.info)
     return ObservedLease(row, expires_at)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from coord import AsyncCoordinator, Coordinator, Lease
 from coord.core.lease import MAX_TOKEN
 from coord.core.operations import Answer, Claim
-from coord.election.observe import LeaderTracker
+from coord.election.observe import LeaderTracker, latest
 from coord.stores.memory.store import MemoryStore
 from coord.testing import Fault, FaultyStore
 
@@ -149,3 +149,11 @@ def test_a_story() -> None:
         Lease("r", "b", 2, 0, 5, remaining=5), 21
     )  # handed over: b does not lead yet
     assert tracker.update(Lease("r", "b", MAX_TOKEN, 1, 5, remaining=5), 21)
+
+
+def test_a_feed_without_infos_does_not_hide_what_a_read_showed() -> None:
+    read = Lease("r", "a", 3, 7, 30.0, 0.0, 30.0, {"name": "A"})
+    renewed, next_term = Lease("r", "a", 3, 8, 30.0), Lease("r", "b", 4, 1, 30.0)
+    seen = latest(latest(None, read, 0.0), renewed, 1.0)
+    assert (seen.lease.beat, seen.lease.info) == (8, {"name": "A"})
+    assert latest(seen, next_term, 2.0).lease.info == {}
