@@ -418,21 +418,24 @@ async def run_async_under_term(
         finally:
             current_job.reset(before[1])
             _current.reset(before[0])
-        lost = asyncio.ensure_future(_until_lost(term))
-        try:
-            await asyncio.wait({task, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task})
-                if task.cancelled():
-                    raise LeadershipLost(term.role, term.token, term.reason)
-            return task.result()
-        finally:
-            for ending in (task, lost):
-                ending.cancel()
-            await asyncio.gather(task, lost, return_exceptions=True)
-    finally:
+    except BaseException:
         job.end()
+        raise
+    # Not in the `finally` below: a caller that is cancelled twice leaves while the job cleans up.
+    task.add_done_callback(lambda _: job.end())
+    lost = asyncio.ensure_future(_until_lost(term))
+    try:
+        await asyncio.wait({task, lost}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+            if task.cancelled():
+                raise LeadershipLost(term.role, term.token, term.reason)
+        return task.result()
+    finally:
+        for ending in (task, lost):
+            ending.cancel()
+        await asyncio.gather(task, lost, return_exceptions=True)
 
 
 async def _until_lost(term: Term) -> None:

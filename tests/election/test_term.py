@@ -4,6 +4,7 @@ others take over."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -16,7 +17,7 @@ import coord
 from coord import AsyncCoordinator, Coordinator, LossReason, Term, leader_only
 from coord.core.operations import Renew, Result
 from coord.core.timing import Instant
-from coord.election.term import RunningJob
+from coord.election.term import RunningJob, run_async_under_term
 from coord.runtime import clock
 from coord.stores.memory.store import MemoryStore
 from coord.testing import ElectionKit
@@ -388,3 +389,37 @@ def test_a_test_of_a_users_own_can_let_the_time_pass() -> None:
 
     with coord_election.as_default():
         job()
+
+
+@pytest.mark.parametrize("cancels", [1, 2])
+def test_a_cancelled_job_is_counted_until_it_has_ended(cancels: int) -> None:
+    async def job() -> None:
+        running.append(1)
+        try:
+            for _ in range(4):
+                with contextlib.suppress(asyncio.CancelledError):  # it cleans up
+                    await asyncio.sleep(0)
+        finally:
+            running.pop()
+
+    async def interrupted_after(turns: int) -> None:
+        term, idle = Term("r", "me", 1, deadline=float("inf")), []
+        call = asyncio.ensure_future(run_async_under_term(term, None, job))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for _ in range(cancels):
+            call.cancel()
+            await asyncio.sleep(0)
+        await asyncio.gather(call, return_exceptions=True)
+        term._on_idle(lambda: idle.append(list(running)))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert idle == [[]], f"after {turns} turns"
+
+    running: list[int] = []
+
+    async def main() -> None:
+        for turns in range(15):
+            await interrupted_after(turns)
+
+    asyncio.run(main())
