@@ -23,13 +23,7 @@ from coord.election.callbacks import (
 )
 from coord.election.elector import CandidateOptions, Elector
 from coord.election.session import HasSession
-from coord.election.term import (
-    Term,
-    current_term,
-    is_inside,
-    run_async_under_term,
-    run_under_term,
-)
+from coord.election.term import Term, current_if, is_inside, run_async_under_term, run_under_term
 from coord.errors import AcquireTimeout, BadArgument, CoordError, NotLeader, StoreRefused
 from coord.runtime import process, threads
 from coord.runtime.facade import HasPortal, PublicDir, blocking
@@ -52,33 +46,28 @@ class AsyncLeadership(
         coordinator: The `AsyncCoordinator` whose store and event loop it uses.
         role: The role: a string of 1 to 120 bytes.
         ttl: Lease duration. If the leader crashes, another candidate takes over after at most this
-        time.
+            time.
         renew_every: Time between renewals; None means a third of the ttl.
         attempt_timeout: Time that one request may take; None means a value that fits the ttl (see
-        `coord.Timing`).
+            `coord.Timing`).
         margin: Time before the end of the lease at which the leader stops believing; None means a
-        value that fits the
-            ttl (see `coord.Timing`).
+            value that fits the ttl (see `coord.Timing`).
         info: What others see of this candidate in `leader(role)`: a dict that JSON can hold, at
-        most 16 KiB.
+            most 16 KiB.
         on_elected: Called as `on_elected(term)`: a function, plain or async, or a list of them. If
-        one raises, the
-            term is resigned (`LossReason.CALLBACK_FAILED`), and the candidate waits for a ttl.
+            one raises, the term is resigned (`LossReason.CALLBACK_FAILED`), and the candidate waits
+            for a ttl.
         on_lost: Called as `on_lost(term, reason)`, exactly once for each `on_elected`.
         on_new_leader: Called as `on_new_leader(lease)` when another candidate leads.
         drain_timeout: Time that `stop` and `step_down` wait for the work of the term to end, before
-        they leave the
-            lease to run out; None means the ttl.
+            they leave the lease to run out; None means the ttl.
         at_most: Time that the work of a term may go without `term.progress()` before the role is
-        lost
-            (`LossReason.NO_PROGRESS`); None means no limit.
+            lost (`LossReason.NO_PROGRESS`); None means no limit.
         token_floor: 0 to 2**53 - 2. Its fencing tokens are greater than this.
         priority: -1000 to 1000. A candidate with a priority above 0 replaces a leader with a lower
-        one once the
-            leader's term has lasted `min_tenure`.
+            one once the leader's term has lasted `min_tenure`.
         min_tenure: Minimum time that a term of this candidate lasts before a candidate with a
-        higher priority may
-            replace it; None means three ttls.
+            higher priority may replace it; None means three ttls.
         dispatcher: Where callbacks run; None means a task on the loop.
 
     Raises:
@@ -163,8 +152,12 @@ class AsyncLeadership(
     @property
     def held(self) -> Term | None:
         """The term that it holds, or None."""
-        term = None if self._elector is None else self._elector.term
+        term = self._last_term
         return term if term is not None and term.held else None
+
+    @property
+    def _last_term(self) -> Term | None:
+        return None if self._elector is None else self._elector.term
 
     @property
     def started(self) -> bool:
@@ -252,7 +245,7 @@ class AsyncLeadership(
 
         Args:
             to: A candidate that waits: its id, the first four or more characters of its id, or the
-            `name` in its info.
+                `name` in its info.
 
         Raises:
             BadArgument: `to` names no candidate that waits, or several.
@@ -314,7 +307,7 @@ class AsyncLeadership(
 
         Args:
             blocking: False waits for the result of one claim only, and returns None if another
-            candidate leads.
+                candidate leads.
             timeout: Seconds to wait; None means no limit.
 
         Raises:
@@ -355,7 +348,7 @@ class AsyncLeadership(
 
         Raises:
             StoreRefused: The store will go on refusing. It stays a candidate all the same, in case
-            that is fixed.
+                that is fixed.
         """
         await self.start()
         elector = self._elector
@@ -384,7 +377,7 @@ class AsyncLeadership(
             LeadershipLost: The term was lost while a coroutine function ran.
         """
         validation.callback(function, "function")
-        outer = _outer_term(self)
+        outer = current_if(self._last_term)
         term = outer or await self.acquire()
         assert term is not None  # acquire(blocking=True) raises otherwise
         try:
@@ -395,16 +388,6 @@ class AsyncLeadership(
         finally:
             if term is not outer:
                 await self.stop()
-
-
-def _outer_term(leadership: AsyncLeadership) -> Term | None:
-    """Return the term of `leadership` that the calling code runs under; it may be lost.
-
-    A call of `run` inside of another one must not wait for a term: there is none before the outer
-    call has returned. It runs under the outer term, and leaves the release to the outer call.
-    """
-    outer, elector = current_term(), leadership._elector
-    return outer if elector is not None and elector.term is outer else None
 
 
 class SyncCoordinator(HasPortal, Protocol):
@@ -427,33 +410,28 @@ class Leadership(PublicDir, internal=("coordinator", "inner", "portal")):
         coordinator: The `Coordinator` whose store and background thread it uses.
         role: The role: a string of 1 to 120 bytes.
         ttl: Lease duration. If the leader crashes, another candidate takes over after at most this
-        time.
+            time.
         renew_every: Time between renewals; None means a third of the ttl.
         attempt_timeout: Time that one request may take; None means a value that fits the ttl (see
-        `coord.Timing`).
+            `coord.Timing`).
         margin: Time before the end of the lease at which the leader stops believing; None means a
-        value that fits the
-            ttl (see `coord.Timing`).
+            value that fits the ttl (see `coord.Timing`).
         info: What others see of this candidate in `leader(role)`: a dict that JSON can hold, at
-        most 16 KiB.
+            most 16 KiB.
         on_elected: Called as `on_elected(term)`: a function, plain or async, or a list of them. If
-        one raises, the
-            term is resigned (`LossReason.CALLBACK_FAILED`), and the candidate waits for a ttl.
+            one raises, the term is resigned (`LossReason.CALLBACK_FAILED`), and the candidate waits
+            for a ttl.
         on_lost: Called as `on_lost(term, reason)`, exactly once for each `on_elected`.
         on_new_leader: Called as `on_new_leader(lease)` when another candidate leads.
         drain_timeout: Time that `stop` and `step_down` wait for the work of the term to end, before
-        they leave the
-            lease to run out; None means the ttl.
+            they leave the lease to run out; None means the ttl.
         at_most: Time that the work of a term may go without `term.progress()` before the role is
-        lost
-            (`LossReason.NO_PROGRESS`); None means no limit.
+            lost (`LossReason.NO_PROGRESS`); None means no limit.
         token_floor: 0 to 2**53 - 2. Its fencing tokens are greater than this.
         priority: -1000 to 1000. A candidate with a priority above 0 replaces a leader with a lower
-        one once the
-            leader's term has lasted `min_tenure`.
+            one once the leader's term has lasted `min_tenure`.
         min_tenure: Minimum time that a term of this candidate lasts before a candidate with a
-        higher priority may
-            replace it; None means three ttls.
+            higher priority may replace it; None means three ttls.
 
     Raises:
         BadArgument: The role or a setting is invalid.
@@ -601,7 +579,7 @@ class Leadership(PublicDir, internal=("coordinator", "inner", "portal")):
         if inspect.iscoroutinefunction(function):
             allowed = "a plain function; AsyncLeadership.run takes coroutine functions"
             raise BadArgument("function", function, allowed)
-        outer = _outer_term(self.inner)
+        outer = current_if(self.inner._last_term)
         term = outer or self.acquire()
         assert term is not None  # acquire(blocking=True) raises otherwise
         try:

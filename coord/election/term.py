@@ -348,6 +348,15 @@ def current_term() -> Term | None:
     return _current.get()
 
 
+def current_if(term: Term | None) -> Term | None:
+    """Return `term` if the calling code runs under it, and else None. The term may be lost.
+
+    A job that asks for its role again runs under the term that it has: it would wait for a new one
+    until it has ended itself.
+    """
+    return term if _current.get() is term else None
+
+
 def require_term() -> Term:
     """Return the term that the calling code runs under; the twin of `current_term` for code that
     always has one.
