@@ -23,13 +23,17 @@ BACKENDS = {
     "memory": "coord.stores.memory",
     "sqlite": "coord.stores.sqlite",
     "rethinkdb": "coord.stores.rethinkdb",
+    "redis": "coord.stores.redis",
+    "rediss": "coord.stores.redis",
+    "redis+sentinel": "coord.stores.redis",
+    "rediss+sentinel": "coord.stores.redis",
 }
 """The module of each backend, by the scheme of its URLs."""
 ENTRY_POINTS = "coord.stores"
 """The group of entry points in which other packages register their backends."""
 ALLOWED = (
     "a URL starts with sqlite:///absolute/path, sqlite:relative/path, "
-    "rethinkdb://host[:port][,host…]/database, memory:// or memory://name"
+    "rethinkdb://host[:port][,host…]/database, redis://host[:port], memory:// or memory://name"
 )
 
 

@@ -4,11 +4,15 @@ people, would."""
 from __future__ import annotations
 
 import json
+import time
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from coord import ServiceRegistry
+from coord.core.records import encode_record
+from coord.core.validation import is_number
 from coord.stores.memory.records import MemoryRecords
+from coord.stores.redis.records import RedisRecords
 from coord.stores.rethinkdb.records import RethinkDBRecords
 from coord.stores.sqlite.records import PUT, SQLiteRecords
 
@@ -46,11 +50,35 @@ def write(
         registry.portal.call(
             lambda: records._write(lambda conn: records._sql(conn, PUT, *values), 5)
         )
+    elif isinstance(records, RedisRecords):
+        _write_redis(registry, records, row, age)
     else:
         assert isinstance(records, RethinkDBRecords)
         if age is not LEFT_OUT:
             row["last_heartbeat"] = records._r.now() - age if isinstance(age, float) else age
         run(registry, records._table.insert(row, conflict="replace"))
+
+
+def _write_redis(
+    registry: ServiceRegistry, records: RedisRecords, row: dict[str, Any], age: object
+) -> None:
+    prefix, key = records._prefix, encode_record(row["id"])
+    role, load, ttl = row.get("role"), row.get("load"), row.get("ttl")
+    words: list[Any] = ["v", encode_record(row), "o", repr(load) if is_number(load) else ""]
+    if isinstance(role, str):
+        words += ["r", role]
+    if is_number(ttl):
+        words += ["t", repr(ttl)]
+    if age is not LEFT_OUT:
+        beat = str(round((time.time() - age) * 1e6)) if isinstance(age, float) else str(age)
+        words += ["b", beat]
+    commands: list[list[Any]] = [
+        ["HSET", f"{prefix}i:{key}", *words],
+        ["SADD", f"{prefix}all", key],
+    ]
+    if isinstance(role, str):
+        commands.append(["SADD", f"{prefix}r:{role}", key])
+    registry.portal.call(lambda: records._scripts.client.pipeline(10, commands))
 
 
 def write_many(registry: ServiceRegistry, role: str, count: int) -> None:
@@ -92,6 +120,11 @@ def keys(registry: ServiceRegistry) -> set[object]:
             )
         )
         return {json.loads(row[0]) for row in found}
+    if isinstance(records, RedisRecords):
+        ids = registry.portal.call(
+            lambda: records._scripts.client.command(10, "SMEMBERS", f"{records._prefix}all")
+        )
+        return {json.loads(key) for key in ids}
     assert isinstance(records, RethinkDBRecords)
     return set(run(registry, records._table["id"]))
 

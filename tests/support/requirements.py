@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from tests.support import redis_server
 from tests.support import rethinkdb_server as servers
 
 EXTERNAL, REQUIRE, ALL = "COORD_TEST_RETHINKDB", "COORD_REQUIRE", "all"
@@ -53,6 +54,10 @@ TOOLS = {
     "rethinkdb": Tool(
         lambda: servers.available() or bool(os.environ.get(EXTERNAL)),
         f"no `{servers.BINARY}` is on PATH, and {EXTERNAL} names no server that is sufficient",
+    ),
+    "redis": Tool(
+        lambda: redis_server.binary() is not None and importlib.util.find_spec("redis") is not None,
+        "no redis-server or valkey-server is on PATH, or the package redis is not installed",
     ),
     "doublethink": package("doublethink", NO_DOUBLETHINK),
     "spin": program("spin", " (apt install spin)"),
