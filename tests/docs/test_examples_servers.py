@@ -176,6 +176,7 @@ def test_celerys_beat_runs_once(url: str, tmp_path: Path) -> None:
     with running(beat("one"), url) as first:
         first.until(lambda it: len(it.lines("Sending due task often")) >= 2)
         with running(beat("two"), url) as second:
+            second.until(lambda it: bool(it.lines("waiting for")))
             first.until(lambda it: len(it.lines("Sending due task often")) >= 6)
             assert len(second.said) == len(second.lines("waiting for")) == 1
             first.stop(signal.SIGTERM)

@@ -99,7 +99,7 @@ def test_the_backends_of_coord(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "redis://user:secret@host/1",
+        "mongodb://user:secret@host/1",
         "user:secret@host/db",
         "secret",
         "//user:secret@host",
