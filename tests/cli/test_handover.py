@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -132,7 +133,7 @@ def test_step_down_asks_first(pair: tuple[Runs, coord.Coordinator]) -> None:
 
 def test_a_leader_that_does_not_hear(runs: Runs) -> None:
     with coord.connect(runs.url) as c:
-        assert c.unique_service("job", {"ttl": 60})  # nobody listens for orders there
+        assert c.unique_service("job", {"ttl": 60})  # it obeys in its next call, which never comes
         words = ("step-down", "job", "--yes", "--url", runs.url)
         status, out, err = runs.answer(*words, "--timeout", "0.3")
         assert (status, out) == (76, "")
@@ -143,6 +144,35 @@ def test_a_leader_that_does_not_hear(runs: Runs) -> None:
         status, out, _ = runs.answer(*words, "--no-wait", "--json")
         assert json.loads(out)["seconds"] is None
         assert c.leader("job").token == 1  # type: ignore[union-attr]
+
+
+def test_candidates_of_unique_service_obey(runs: Runs) -> None:
+    with coord.connect(runs.url) as a, coord.connect(runs.url) as b:
+        stopping = threading.Event()
+
+        def call(coordinator: coord.Coordinator, name: str) -> None:
+            while not stopping.wait(0.1):
+                coordinator.unique_service("job", {"id": name, "ttl": 5})
+
+        assert a.unique_service("job", {"id": "a", "ttl": 5})
+        callers = [threading.Thread(target=call, args=one) for one in ((a, "a"), (b, "b"))]
+        for caller in callers:
+            caller.start()
+        try:
+            eventually(lambda: b.candidates("job"))
+            assert "id=b" in runs.answer("candidates", "job", "--url", runs.url)[1]
+            words = ("transfer", "job", "--to", "b", "--yes", "--url", runs.url)
+            assert runs.answer(*words)[0] == 0
+            assert (b.unique_service("job") or {})["id"] == "b"
+            words = ("step-down", "job", "--yes", "--by", "ops", "--url", runs.url)
+            assert runs.answer(*words)[0] == 0
+            ended = next(term for term in b.history("job") if term.token == 2)
+            assert (ended.reason, ended.by, ended.info["id"]) == ("stepped_down", "ops", "b")
+            assert "id=b" in runs.answer("history", "job", "--url", runs.url)[1]
+        finally:
+            stopping.set()
+            for caller in callers:
+                caller.join()
 
 
 def test_asking_when_nobody_leads(runs: Runs) -> None:
