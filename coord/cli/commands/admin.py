@@ -32,6 +32,13 @@ CHECK_TIMEOUT = 10.0
     "lease table, or remove it. [default: no change]",
 )
 @click.option(
+    "--service-table",
+    "service_tables",
+    multiple=True,
+    metavar="NAME",
+    help="Create another table for service records, besides services. May be repeated.",
+)
+@click.option(
     "--token-floor",
     type=int,
     metavar="N",
@@ -47,6 +54,7 @@ CHECK_TIMEOUT = 10.0
 def init(
     replicas: int | None,
     guard: bool | None,
+    service_tables: tuple[str, ...],
     token_floor: int | None,
     roles: tuple[str, ...],
     url: str | None,
@@ -68,7 +76,12 @@ def init(
 
     full = urls.resolve(url)
     admin = urls.open_admin(full)
-    for line in asyncio.run(admin.setup({"replicas": replicas, "guard": guard}, SETUP_TIMEOUT)):
+    given = {
+        "replicas": replicas,
+        "guard": guard,
+        "service_tables": list(service_tables) or None,
+    }
+    for line in asyncio.run(admin.setup(given, SETUP_TIMEOUT)):
         click.echo(line)
     coordinator = Coordinator(full)
     try:

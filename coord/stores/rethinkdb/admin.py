@@ -11,7 +11,7 @@ from coord.stores.rethinkdb.url import RethinkURL
 if TYPE_CHECKING:
     from coord.stores.protocol import Finding
 
-OPTIONS = ("replicas", "guard")
+OPTIONS = ("replicas", "guard", "service_tables")
 """The options of `coord init` that RethinkDB knows."""
 
 
@@ -41,7 +41,8 @@ class RethinkDBAdmin:
         Args:
             options: `replicas` (an int) is the number of replicas of each new table. `guard` (a
                 bool) installs the write hook that rejects deletes and falling tokens, or removes
-                it. None stands for an option that was not given.
+                it. `service_tables` (a list of str) are more tables for service records. None
+                means that an option was not given.
             timeout: Seconds that it may take.
 
         Returns:
@@ -53,9 +54,12 @@ class RethinkDBAdmin:
             StoreRefused: The servers refused, or people must decide something first.
         """
         replicas, guard = _validated(options)
+        tables = options.get("service_tables") or ()
         from coord.stores.rethinkdb.setup import set_up
 
-        report = await set_up(self._url, timeout, replicas=replicas, guard=guard)
+        report = await set_up(
+            self._url, timeout, replicas=replicas, guard=guard, service_tables=tables
+        )
         return [*report.done, *report.notes]
 
     async def check(self, timeout: float) -> Sequence[Finding]:

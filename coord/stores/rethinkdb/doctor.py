@@ -21,6 +21,8 @@ from coord.stores.rethinkdb.url import (
     parse_url,
 )
 
+ADMIN = "admin"
+"""The account that a new server has, without a password."""
 OLDEST = (2, 4)
 """The oldest version of a server that coord was tested with."""
 
@@ -75,6 +77,8 @@ class _Checkup:
                 yield one
             self.pool = reached[0][0]
             async for one in self._servers():
+                yield one
+            for one in await self._admin():
                 yield one
             for name in dict.fromkeys(
                 (self.url.table, SERVICES_TABLE, self.url.announcements_table)
@@ -157,6 +161,17 @@ class _Checkup:
                 "use one server, or three",
             )
 
+    async def _admin(self) -> list[Finding]:
+        """Return a warning if everybody who reaches the port may do everything."""
+        if self.url.user != ADMIN or self.url.password:
+            users = self.r.db("rethinkdb").table("users")
+            # What the server shows of a password is whether there is one. Only an admin sees it.
+            if await self._or_nothing(users.get(ADMIN)["password"].default(True)) is not False:
+                return []
+        detail = "the account admin has no password: whoever reaches the port may do everything"
+        advice = "set one: update its row in the table users of the database rethinkdb"
+        return [Finding("warn", "accounts", detail, advice)]
+
     async def _table(self, name: str) -> AsyncIterator[Finding]:
         what, table = f"table {name}", self.r.db(self.url.database).table(name)
         try:
@@ -238,6 +253,14 @@ class _Checkup:
                 what,
                 f"has {replicas} replicas of {wanted} that the servers allow",
                 self.init,
+            )
+        elif replicas == 1 and what == f"table {self.url.table}":
+            detail = "has one replica: without its server there are no leaders, and if it is lost, "
+            yield Finding(
+                "warn",
+                what,
+                f"{detail}so are the fencing tokens",
+                "use three servers, and run `coord init` again",
             )
         else:
             yield Finding("ok", what, f"has {replicas} replica{'s' if replicas > 1 else ''}")

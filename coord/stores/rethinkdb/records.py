@@ -316,9 +316,9 @@ class RethinkDBRecords(_Terms):
     def _explained(self, error: QueryError) -> CoordError:
         is_missing = error.permanent is NotSetUp and "does not exist" in error.detail
         if is_missing and self._name != SERVICES_TABLE:
-            # `coord init` creates the usual table only. It does not know the names of others.
             return NotSetUp(
-                f"there is no table {self._name} in {self._url.redacted}: create it once, by hand"
+                f"there is no table {self._name} in {self._url.redacted}: run `coord init "
+                f"--service-table {self._name} --url '{self._url.redacted}'`"
             )
         return error.error()
 

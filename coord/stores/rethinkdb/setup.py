@@ -11,17 +11,24 @@ import contextlib
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from coord.core import validation
-from coord.errors import NotSetUp, StoreUnavailable
+from coord.errors import BadArgument, NotSetUp, StoreUnavailable
 from coord.stores.rethinkdb import driver
 from coord.stores.rethinkdb.errors import QueryError, decoding, from_row
 from coord.stores.rethinkdb.pool import Pool
 from coord.stores.rethinkdb.queries import rows as row_views
-from coord.stores.rethinkdb.url import REQUIRED_SETTINGS, SERVICES_TABLE, RethinkURL, parse_url
+from coord.stores.rethinkdb.records import INDEX
+from coord.stores.rethinkdb.url import (
+    REQUIRED_SETTINGS,
+    SERVICES_TABLE,
+    RethinkURL,
+    parse_url,
+    service_table,
+)
 
 
 async def raise_token_floor(
@@ -277,8 +284,9 @@ async def set_up(
     *,
     replicas: int | None = None,
     guard: bool | None = None,
+    service_tables: Sequence[str] = (),
 ) -> Report:
-    """Create the database, its tables and the index of the services, or complete them.
+    """Create the database, its tables and the indexes of the services, or complete them.
 
     Safe to repeat. Any number of processes may do this at once; each returns when all is ready.
 
@@ -289,8 +297,10 @@ async def set_up(
             fewer servers. A table of leases that has fewer replicas gets more.
         guard: Whether the table of leases has the write hook that rejects deletes and falling
             tokens; None leaves that as it is.
+        service_tables: More tables for service records, besides `services`.
 
     Raises:
+        BadArgument: The URL or another argument is invalid.
         StoreUnavailable: No server answered in time.
         AccessDenied: The user lacks a permission.
         NotSetUp: Duplicate tables hold records, or the table of leases has another write hook.
@@ -298,7 +308,11 @@ async def set_up(
     parsed = parse_url(url) if isinstance(url, str) else url
     deadline = time.monotonic() + validation.number(timeout, "timeout", low=0, above=True)
     pool = Pool(parsed, in_order=True)
-    work = _SetUp(pool, deadline, replicas, guard)
+    services = tuple(dict.fromkeys((SERVICES_TABLE, *map(service_table, service_tables))))
+    if clash := {parsed.table, parsed.announcements_table}.intersection(services):
+        name = clash.pop()
+        raise BadArgument("service_table", name, "must not be a table that coord uses otherwise")
+    work = _SetUp(pool, deadline, replicas, guard, services)
     try:
         with decoding():
             return await asyncio.wait_for(work.run(), timeout)
@@ -314,10 +328,16 @@ async def set_up(
 
 class _SetUp:
     def __init__(
-        self, pool: Pool, deadline: float, replicas: int | None, guard: bool | None
+        self,
+        pool: Pool,
+        deadline: float,
+        replicas: int | None,
+        guard: bool | None,
+        services: Sequence[str],
     ) -> None:
         self.pool, self.url, self.r = pool, pool.url, driver.reql()
         self._deadline, self._replicas, self._guard = deadline, replicas, guard
+        self._services = services
         self.system = self.r.db("rethinkdb")
         self.report = Report(self.url.database)
 
@@ -347,9 +367,10 @@ class _SetUp:
         replicas = self._replicas or min(
             MAX_DEFAULT_REPLICAS, await self.run_query(self.system.table("server_status").count())
         )
-        for name in dict.fromkeys((self.url.table, SERVICES_TABLE, self.url.announcements_table)):
+        for name in (self.url.table, self.url.announcements_table, *self._services):
             await self._table(name, replicas)
-        await self._index()
+        for name in self._services:
+            await self._index(name)
 
     async def run_query(self, term: Any) -> Any:
         """Return the answer to one query, within what is left of the time."""
@@ -421,13 +442,13 @@ class _SetUp:
                 raise
             self.report.notes.append(f"not every replica of {name} is ready yet ({error.detail})")
 
-    async def _index(self) -> None:
-        table = self.r.db(self.url.database).table(SERVICES_TABLE)
-        if "role" not in await self.run_query(table.index_list()) and await self._create(
-            table.index_create("role")
+    async def _index(self, name: str) -> None:
+        table = self.r.db(self.url.database).table(name)
+        if INDEX not in await self.run_query(table.index_list()) and await self._create(
+            table.index_create(INDEX)
         ):
-            self.report.done.append(f"created the index role on {SERVICES_TABLE}")
-        await self.run_query(table.index_wait("role"))
+            self.report.done.append(f"created the index {INDEX} on {name}")
+        await self.run_query(table.index_wait(INDEX))
 
     async def _create(self, term: Any) -> bool:
         """Create something, and return whether it did not exist yet."""

@@ -58,7 +58,8 @@ class SQLiteAdmin:
         """Create the file and its tables if they are missing; safe to repeat.
 
         Args:
-            options: The options of `coord init`. SQLite knows `guard`, which must not be False.
+            options: The options of `coord init`. SQLite knows `guard`, which must not be False,
+                and `service_tables`, which it creates when they are first used.
             timeout: Maximum time in seconds.
 
         Returns:
@@ -70,7 +71,7 @@ class SQLiteAdmin:
             StoreRefused: The file cannot be used.
         """
         for name, value in options.items():
-            if value is not None and name != "guard":
+            if value is not None and name not in ("guard", "service_tables"):
                 raise BadArgument(name, value, "SQLite has no such option")
         guard = options.get("guard")
         if guard is not None and not guard:

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from coord.core.lease import Lease
 from coord.core.operations import Claim, Release, Renew
-from coord.errors import AccessDenied, NotSetUp, StoreUnavailable
+from coord.errors import AccessDenied, BadArgument, NotSetUp, StoreUnavailable
 from coord.stores.rethinkdb import parse_url, setup
 from coord.stores.rethinkdb.doctor import Finding, check
 from coord.stores.rethinkdb.pool import Pool
@@ -93,6 +94,31 @@ def test_eight_processes_on_a_fresh_database(fresh_url: str) -> None:
     eight_at_once(fresh_url)
     assert set(tables(fresh_url)) == {"coord_announcements", "coord_leases", "services"}
     assert make_ready(fresh_url).done == []
+
+
+def test_eight_processes_that_want_another_table_of_services(fresh_url: str) -> None:
+    wanted = PROCESS.replace("sys.argv[1])", "sys.argv[1], service_tables=['workers', 'jobs'])")
+    eight_at_once(fresh_url, wanted)
+    made = tables(fresh_url)
+    assert set(made) == {"coord_announcements", "coord_leases", "services", "workers", "jobs"}
+    assert made["workers"]["indexes"] == made["jobs"]["indexes"] == ["role"]
+    report = run(lambda: set_up(fresh_url, service_tables=["workers"]))
+    assert report.done == []
+
+    async def usable() -> None:
+        async with opened(fresh_url) as store:
+            record = {"id": "x", "role": "worker", "ttl": 60, "load": 1}
+            assert await store.records("workers").register(record, "nonce", 5)
+            with pytest.raises(NotSetUp, match="coord init --service-table others --url"):
+                await store.records("others").register(record, "nonce", 5)
+
+    run(usable)
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "x" * 101, 5, "coord_leases", "coord_announcements"])
+def test_a_table_of_services_that_is_refused(name: Any) -> None:
+    with pytest.raises(BadArgument, match="service_table"):
+        run(lambda: set_up("rethinkdb://127.0.0.1:1", 1, service_tables=[name]))
 
 
 def test_eight_processes_without_the_lock(fresh_url: str) -> None:
@@ -261,8 +287,11 @@ def findings(url: str) -> list[Finding]:
 
 def test_doctor_on_a_healthy_database(rethinkdb_url: str) -> None:
     found = findings(rethinkdb_url)
-    assert {one.level for one in found} == {"ok"}, found
-    assert {one.what.split()[0] for one in found} == {"connection", "clocks", "servers", "table"}
+    # The server of the tests is alone, and its admin has no password.
+    warnings = [one.what for one in found if one.level != "ok"]
+    assert set(warnings) <= {"accounts", "table coord_leases"}, found
+    known = {"connection", "clocks", "servers", "table", "accounts"}
+    assert {one.what.split()[0] for one in found} == known
 
 
 def test_doctor_on_clocks_that_are_off(rethinkdb_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,6 +314,27 @@ def test_doctor_without_a_server_or_a_database(rethinkdb_server: Server | Extern
     ]
     assert [one.what for one in missing] == ["table coord_leases"]
     assert "coord init" in missing[0].advice
+
+
+def test_doctor_warns_of_an_admin_without_a_password_and_of_one_replica(own_server: Server) -> None:
+    run(lambda: set_up(own_server.url()))
+    open_to_all = [one for one in findings(own_server.url()) if one.level == "warn"]
+    assert [one.what for one in open_to_all] == ["accounts", "table coord_leases"]
+    assert "no password" in open_to_all[0].detail
+    assert "one replica" in open_to_all[1].detail
+    users = r.db("rethinkdb").table("users")
+    second = {"id": "second", "password": "geheim"}
+    ask(
+        own_server.url(),
+        users.insert(second),
+        r.grant("second", {"read": True, "write": True, "config": True}),
+        r.db("rethinkdb").grant("second", {"read": True, "write": True, "config": True}),
+    )
+    as_second = own_server.url(who="second:geheim@")
+    assert "accounts" in [one.what for one in findings(as_second)]
+    ask(own_server.url(), users.get("admin").update({"password": "geheim"}))
+    for url in (own_server.url(who="admin:geheim@"), as_second):
+        assert "accounts" not in [one.what for one in findings(url)]
 
 
 def test_a_user_with_rights_on_the_tables_alone(rethinkdb_url: str) -> None:
@@ -330,7 +380,7 @@ def test_a_user_with_rights_on_the_tables_alone(rethinkdb_url: str) -> None:
     found = findings(url)
     assert {one.level for one in found} == {"ok", "warn"}
     assert {one.what for one in found if one.level == "warn"} == {
-        "servers", *(f"settings of {table}" for table in TABLES)
+        "servers", "table coord_leases", *(f"settings of {table}" for table in TABLES)
     }  # fmt: skip
     assert secret not in repr(found)
     with pytest.raises(AccessDenied, match="wrong user or password") as caught:
