@@ -10,7 +10,7 @@ import functools
 from typing import Any
 
 from coord.core.election import HOLDING, Election, Phase
-from coord.core.lease import Lease
+from coord.core.lease import Lease, Observation
 from coord.core.operations import Claim, Operation, Read, Release
 from tests.verification.exhaustive.model import Candidate, Packet, World
 
@@ -57,6 +57,10 @@ class _Names:
                         holder, token, beat = operation.expected
                         tokens.append(token)
                         beats.add((self.writer(holder, token), beat))
+        for note in world.notes.values():
+            holder, token, beat = note.revision
+            tokens.append(token)
+            beats.add((self.writer(holder, token), beat))
         self.base = min(tokens)
         self.beats = {pair: rank for rank, pair in enumerate(sorted(beats))}
 
@@ -100,6 +104,7 @@ def key(world: World) -> tuple[Any, ...]:
         max(world.runs_out - clock + 2 * skew + 1, 0) if world.row.holder is not None else 0,
         names.revision(*world.older.revision),
         tuple(packets),
+        tuple(_note(slot, note, world, names) for slot, note in sorted(world.notes.items())),
         world.step,
         world.faults,
         world.whispers,
@@ -148,6 +153,11 @@ def _seat(mine: Candidate, names: _Names) -> tuple[Any, ...]:
             flying.timeout,
         ),
     )
+
+
+def _note(slot: int, note: Observation, world: World, names: _Names) -> tuple[Any, ...]:
+    waited = world.candidates[slot].now.awake - note.since
+    return (slot, names.revision(*note.revision), min(waited, FAR))
 
 
 def _packet(packet: Packet, world: World, names: _Names) -> tuple[Any, ...]:

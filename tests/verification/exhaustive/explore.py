@@ -108,6 +108,13 @@ def moves(world: World, bounds: Bounds) -> list[Move]:
                 found.append(("duplicate", index))
     if faults and "clock" in kinds and world.setup.skew:
         found.append(("step_clock", 0 if world.step else world.setup.skew))
+    if faults and "restore" in kinds and world.older.revision != world.row.revision:
+        stopped = all(mine.election.phase is Phase.UNSEEN for mine in world.candidates)
+        if stopped and not world.packets:
+            found.append(("restore",))
+    same_term = world.older.holder == world.row.holder and world.older.token == world.row.token
+    if faults and "restore carelessly" in kinds and same_term and world.older != world.row:
+        found.append(("restore_carelessly",))
     delayed = sum(mine.election.in_flight is not None for mine in world.candidates)
     if not waiting and world.delays + delayed <= bounds.delays:
         found.append(("pass_time", 1))
@@ -210,7 +217,7 @@ def after(world: World, move: Move) -> World:
         return new
     if name in ("resign", "stop", "abandon", "transfer"):
         new.orders += 1
-    elif name in ("crash", "duplicate", "step_clock"):
+    elif name in ("crash", "duplicate", "step_clock", "restore", "restore_carelessly"):
         new.faults += 1
     elif name == "try_now":
         new.whispers += 1

@@ -3,14 +3,16 @@ those of `rules`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from coord.core import swaps
 from coord.core.election import HOLDING, Cue, Elected, Election, Lost, Phase, Send
-from coord.core.lease import Lease, LossReason
+from coord.core.lease import Lease, LossReason, Observation
 from coord.core.operations import Answer, Claim, Failure, Release, Renew
 from coord.core.timing import Instant
+from tests.verification.exhaustive.model import Notes
 
 
 class NoDeadlineInLeads(Election):
@@ -52,6 +54,19 @@ class NoMargin(Election):
 
     def _renew_answered(self, answer: Answer, sent_at: Instant, now: Instant) -> None:
         super()._renew_answered(answer, sent_at.after(self.timing.margin), now)
+
+
+class RecallsAnyRevision(Election):
+    def recall(self, observation: Observation) -> None:
+        if self.observed is not None and self.observed.holder is not None:
+            self._observed_at = min(self._observed_at, observation.since)
+
+
+class AnyClock(Notes):
+    """A home directory that two machines share, and no name of the clock in the file."""
+
+    def recalled(self, notes: Mapping[int, Observation], slot: int) -> Observation | None:
+        return next((notes[other] for other in sorted(notes) if other != slot), None)
 
 
 class DeadlineMovesBack(Election):

@@ -9,13 +9,13 @@ explorer, binary fractions elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 from coord.core import swaps
 from coord.core.election import HOLDING, Elected, Election, Lost, Phase, Send, Wait
-from coord.core.lease import Lease, LossReason, Revision
+from coord.core.lease import Lease, LossReason, Observation, Revision
 from coord.core.operations import Answer, Claim, Failure, Read, Release, Renew
 from coord.core.timing import Instant, Timing
 
@@ -40,6 +40,17 @@ class Rules:
     release: Any = swaps.release
 
 
+class Notes:
+    """The observations that candidates leave to those that come after them; or a mutant of it.
+
+    Each seat is a machine with a clock of its own, and its candidates come one after another.
+    """
+
+    def recalled(self, notes: Mapping[int, Observation], slot: int) -> Observation | None:
+        """Return what the candidate on seat `slot` recalls."""
+        return notes.get(slot)
+
+
 @dataclass(frozen=True)
 class Setup:
     """What a world is made of. `rates`: how many units each candidate's clock gains in one unit of
@@ -49,11 +60,15 @@ class Setup:
         default_factory=lambda: Timing(ttl=16, renew_every=4, attempt_timeout=4, margin=4)
     )
     rates: tuple[float, ...] = (3, 4)
+    origins: tuple[float, ...] = (0, 0, 0, 0, 0)
+    """What each candidate's clock shows in the beginning: their machines were started at
+    different times."""
     store_rate: float = 4
     skew: float | None = 8
     takeover_delay: tuple[float, ...] = (0, 0, 0, 0, 0)
     election: type[Election] = Election
     swaps: Rules = field(default_factory=Rules)
+    notes: Notes | None = None
     leaders_only: bool = (
         False  # look for nothing but two leaders at once (what a mutant breaks in the end)
     )
@@ -141,10 +156,16 @@ class World:
         self.writers: dict[int, int] = {
             0: -1
         }  # by token: who wrote it, as `100 * incarnation + slot`
+        self.notes: Mapping[int, Observation] = {}
+        # Since when each machine has known the revision that it received last, on its own clock.
+        self.sights: Mapping[int, Observation] = {}
         self.last_token = self.epoch = 0
         assert (candidates or 0) <= len(setup.rates), "a clock for each candidate"
-        zero = Instant(self.clock, self.clock)
-        self.candidates = [self._born(slot, zero) for slot in range(candidates or len(setup.rates))]
+        origins = [self.clock + origin for origin in setup.origins]
+        self.candidates = [
+            self._born(slot, Instant(origins[slot], origins[slot]))
+            for slot in range(candidates or len(setup.rates))
+        ]
         self.tick = self.delays = self.faults = self.whispers = self.orders = (
             0  # the explorer's, used by it alone
         )
@@ -253,6 +274,8 @@ class World:
         self._told(
             mine, mine.election.reply, packet.send, answer, packet.sent_at, mine.now, retry_in
         )
+        if awaited and not answer.applied and isinstance(packet.send.operation, Claim):
+            self._recall(packet.slot, mine)
         if awaited:
             mine.remembers = max(mine.remembers, answer.lease.token)
 
@@ -305,7 +328,28 @@ class World:
         """The process dies and another one sits down, under a new id. What it had sent goes on
         travelling."""
         old = self.candidates[slot]
+        observation = old.election.observation
+        if self.setup.notes is not None and observation is not None:
+            kept = self.notes.get(slot)
+            if kept is None or kept.revision != observation.revision:
+                self.notes = {**self.notes, slot: observation}
         self.candidates[slot] = self._born(slot, old.now, old.incarnation + 1)
+
+    def _recall(self, slot: int, mine: Candidate) -> None:
+        if self.setup.notes is None:
+            return
+        observation = self.setup.notes.recalled(self.notes, slot)
+        if observation is not None:
+            self._told(mine, mine.election.recall, observation)
+
+    def restore(self) -> None:
+        """All candidates were stopped, and the store is restored from a backup: the row is as it
+        was before the last write."""
+        self.tamper(self.older)
+
+    def restore_carelessly(self) -> None:
+        """The same while candidates run. It ends no epoch: whoever leads should be the only one."""
+        self.row, self.runs_out = self.older, self.clock + self.step + self.older.remaining
 
     # -- what the store and the net do
     # --------------------------------------------------------------------------
@@ -412,11 +456,23 @@ class World:
             self._violated("a deadline moves back", f"{before[2]} -> {election.deadline}")
         if election.observed is not None and election.observed.revision != mine.revision:
             mine.revision, mine.sight_at = election.observed.revision, mine.now.awake
+            self._seen(mine)
         if election._events:
             for event in election.take_events():
                 self._heard(mine, event)
         self.check()
         return result
+
+    def _seen(self, mine: Candidate) -> None:
+        """What a machine knows of a revision, it knows since the first of its candidates did."""
+        slot = int(mine.election.candidate.partition(".")[0])
+        known = self.sights.get(slot)
+        if self.setup.notes is None or mine.revision is None:
+            return
+        if known is not None and known.revision == mine.revision:
+            mine.sight_at = known.since
+        else:
+            self.sights = {**self.sights, slot: Observation(mine.revision, mine.sight_at)}
 
     def _heard(self, mine: Candidate, event: Any) -> None:
         if isinstance(event, Elected):

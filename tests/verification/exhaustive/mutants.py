@@ -13,8 +13,8 @@ from pathlib import Path
 from coord.core.election import Election
 from tests.verification.exhaustive import faults, scenarios
 from tests.verification.exhaustive.explore import Bounds, explore
-from tests.verification.exhaustive.model import Rules, Setup, Violation
-from tests.verification.exhaustive.test_exhaustive import COARSE, FINE
+from tests.verification.exhaustive.model import Notes, Rules, Setup, Violation
+from tests.verification.exhaustive.test_exhaustive import COARSE, FINE, RESTARTS
 
 TWO = "two leaders at once"
 PAGE = Path(__file__).parents[3] / "docs" / "mutants.md"
@@ -27,13 +27,15 @@ class Mutant:
 
     name: str
     rule: int
-    mutated: type[Election] | Rules
+    mutated: type[Election] | Rules | Notes
     within: Bounds | Callable[[Setup], int]
     setup: Setup = COARSE
 
     def altered(self, *, leaders_only: bool = False) -> Setup:
         if isinstance(self.mutated, Rules):
             return replace(self.setup, swaps=self.mutated, leaders_only=leaders_only)
+        if isinstance(self.mutated, Notes):
+            return replace(self.setup, notes=self.mutated, leaders_only=leaders_only)
         return replace(self.setup, election=self.mutated, leaders_only=leaders_only)
 
 
@@ -128,6 +130,20 @@ MUTANTS = [
         Rules(claim=faults.claim_without_skew),
         _net("clock", "ask", whispers=1),
         FINE,
+    ),
+    Mutant(
+        "an observation of an earlier candidate that counts for another revision",
+        4,
+        faults.RecallsAnyRevision,
+        _net("crash", faults=2, delays=0),
+        RESTARTS,
+    ),
+    Mutant(
+        "an observation of an earlier candidate on another clock",
+        4,
+        faults.AnyClock(),
+        _net("crash", faults=2, delays=0, candidates=3),
+        replace(RESTARTS, rates=(1, 2, 2), origins=(0, 7, 0)),
     ),
     Mutant("a deadline that counts from the answer", 5, faults.DeadlineFromReply, _net(), FINE),
     Mutant("a deadline without the margin", 5, faults.NoMargin, _net(), FINE),

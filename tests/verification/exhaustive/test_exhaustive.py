@@ -13,7 +13,7 @@ import pytest
 
 from coord.core.timing import Timing
 from tests.verification.exhaustive.explore import Bounds, Report, explore, replay
-from tests.verification.exhaustive.model import Setup
+from tests.verification.exhaustive.model import Notes, Setup
 
 # Drift at its bound: a slow leader believes for (16 - 4) / 3 = 4 ticks, a fast challenger waits for
 # 16 / 4 = 4.
@@ -23,6 +23,8 @@ FINE = Setup()
 COARSE = Setup(
     Timing(ttl=4, renew_every=1, attempt_timeout=0.5, margin=2), rates=(1, 2), store_rate=2, skew=2
 )
+# Processes come and go, and each leaves what it has observed to the next one on its machine.
+RESTARTS = replace(COARSE, skew=None, notes=Notes(), origins=(0, 7))
 THREE = replace(COARSE, rates=(1, 2, 2))
 FEED = Bounds().kinds - {"ask"}
 ASK = frozenset({"ask", "late", "twice", "crash"})
@@ -57,6 +59,34 @@ PROFILES = {
     "handed over, and a feed": (
         COARSE,
         Bounds(ticks=6, delays=1, faults=0, prompt=True, transfers=True, rests=(0, 4), kinds=FEED),
+    ),
+    "restarts, with observations kept": (
+        RESTARTS,
+        Bounds(
+            ticks=6,
+            delays=0,
+            faults=2,
+            whispers=0,
+            orders=0,
+            prompt=True,
+            kinds=frozenset({"crash", "late"}),
+        ),
+    ),
+    "restarts and a feed": (
+        RESTARTS,
+        Bounds(ticks=6, delays=0, orders=0, prompt=True, kinds=frozenset({"crash"}) | FEED),
+    ),
+    "restarts, and a restored backup": (
+        RESTARTS,
+        Bounds(
+            ticks=5,
+            delays=0,
+            faults=3,
+            whispers=0,
+            orders=0,
+            prompt=True,
+            kinds=frozenset({"crash", "restore"}),
+        ),
     ),
     "any delay, nobody paused": (COARSE, replace(BARE, ticks=3, prompt=True)),
     "any delay, anybody paused": (COARSE, replace(BARE, ticks=2)),

@@ -1,0 +1,31 @@
+"""What observations that outlive their candidates rest on, and what breaks where it is missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.verification.exhaustive.explore import Bounds, explore
+from tests.verification.exhaustive.model import Setup
+from tests.verification.exhaustive.test_exhaustive import RESTARTS
+
+BOUNDS = Bounds(ticks=8, delays=0, faults=2, whispers=0, orders=0, prompt=True)
+
+
+def violation(setup: Setup, *kinds: str) -> str:
+    report = explore(
+        replace(setup, leaders_only=True), replace(BOUNDS, kinds=frozenset({"crash", *kinds}))
+    )
+    assert report.complete or report.violation
+    return report.violation.rule if report.violation else ""
+
+
+def test_clocks_that_differ_in_rate_by_more_than_the_margin() -> None:
+    assert violation(RESTARTS) == ""
+    assert violation(replace(RESTARTS, rates=(1, 5))) == "two leaders at once"
+
+
+def test_a_backup_that_is_restored_under_a_running_leader() -> None:
+    """The page of guarantees forbids it: an old revision comes back, and an observation of it, kept
+    or not, is old enough. If all candidates were stopped before, nothing happens."""
+    assert violation(RESTARTS, "restore carelessly") == "two leaders at once"
+    assert violation(RESTARTS, "restore") == ""
