@@ -16,6 +16,7 @@ from coord import AsyncCoordinator, Coordinator, Health, HealthStatus, leader_on
 from coord.core.operations import Claim, Failure, Renew, Result
 from coord.election.elector import Elector
 from coord.stores.memory.store import MemoryStore
+from tests.support.waits import WITHIN
 
 
 class Moody(MemoryStore):
@@ -220,7 +221,7 @@ def test_the_largest_lag_of_several_loops_counts(c: Coordinator) -> None:
         lead.start()
         assert lead.wait(5)
     for late in every:
-        until = time.monotonic() + 30
+        until = time.monotonic() + WITHIN
         late.portal.loop().call_soon_threadsafe(time.sleep, 1.2)
         while coord.health().loop_lag < 0.4:
             assert time.monotonic() < until

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.cli_terminal import Terminal
-from tests.support.processes import MARK, ROOT, Journal, Runs, Start, end_marked
+from tests.support.processes import MARK, Journal, Runs, Start, end_marked, python_environment
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def start() -> Iterator[Start]:
     def begin(*arguments: str, **options: Any) -> subprocess.Popen[str]:
         environment = {
             **os.environ,
-            "PYTHONPATH": str(ROOT),
+            **python_environment(),
             "PYTHONDONTWRITEBYTECODE": "",
             **MARK,
             **options.pop("env", {}),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import coord
-from tests.support.processes import ROOT, Runs
+from tests.support.processes import Runs, python_environment
 
 pytestmark = pytest.mark.needs("bash")
 
@@ -33,7 +33,7 @@ class Bash:
         command.write_text(f'#!/bin/sh\nexec {sys.executable} -m coord.cli "$@"\n')
         command.chmod(0o755)
         path = f"{command.parent}:{os.environ['PATH']}"
-        self.environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COORD_URL": url}
+        self.environment = {**os.environ, "PATH": path, **python_environment(), "COORD_URL": url}
 
     def offers(self, *words: str) -> list[str]:
         """What Tab offers after these words; the last one is begun."""

@@ -67,6 +67,7 @@ def test_json_is_complete_and_harmless() -> None:
     assert json.loads(text) == EVIL
     assert text.isascii()
     assert text.isprintable()
+    assert output.to_json({"a": "\x7f"}) == '{"a": "\\u007f"}'
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import ROOT, Block, blocks
+from tests.docs.blocks import Block, blocks
+from tests.support.processes import python_environment
 
 SHORTER = {"sleep 60": "sleep 0.2", "-m pytest": "-m pytest --version"}
 URL, ADDRESS = re.compile(r"rethinkdb://[^/\s'\"]+/\w+"), re.compile(r"\bdb1:28015\b")
@@ -55,7 +56,7 @@ def run(script: str, home: Path) -> tuple[int, str]:
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
     path = os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "HOME": str(home)}
+    environment = {**os.environ, "PATH": path, **python_environment(), "HOME": str(home)}
     environment |= {"XDG_STATE_HOME": str(home / "state"), "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("COORD_URL", None)
     with (home / ".said").open(

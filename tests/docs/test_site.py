@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import ROOT
+from tests.support.processes import python_environment
 
 pytestmark = pytest.mark.needs("mkdocs")
 
@@ -28,7 +29,7 @@ def test_it_builds(tmp_path: Path) -> None:
         "-d",
         str(tmp_path),
     ]
-    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", **python_environment()}
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=100, env=environment, cwd=ROOT
     )

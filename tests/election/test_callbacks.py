@@ -16,7 +16,7 @@ from coord import AsyncCoordinator, Coordinator, LossReason, Term
 from coord.runtime import threads
 from coord.stores.memory.store import MemoryStore
 from coord.testing import ElectionKit
-from tests.support.waits import eventually, soon
+from tests.support.waits import WITHIN, eventually, soon
 
 
 async def broken(*_: object) -> None:
@@ -204,7 +204,7 @@ def test_the_same_leadership_gets_callbacks_in_a_child_that_its_callback_forked(
             status = 1
             try:
                 lead.start()
-                status = 0 if called.wait(30) and lead.is_leader else 2
+                status = 0 if called.wait(WITHIN) and lead.is_leader else 2
                 lead.stop()
                 status = status or (3 if lead.started else 0)
             finally:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -347,6 +348,17 @@ def test_whichever_ran_out_first_is_the_reason() -> None:
     at = at.after(20.0)
     term._end(LossReason.STORE_UNREACHABLE)
     assert term.reason is LossReason.STORE_UNREACHABLE
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_term_that_no_candidate_knows_is_over_in_a_forked_child() -> None:
+    term = Term("r", "me", 1, 100.0, lambda: Instant(0.0, 0.0))
+    assert term.held
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if not term.held and term.reason is LossReason.FORKED else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert term.held
 
 
 def test_many_watched_roles_cost_a_timer_each_and_no_traffic() -> None:

@@ -103,6 +103,8 @@ def test_the_backends_of_coord(tmp_path: Path) -> None:
         "user:secret@host/db",
         "secret",
         "//user:secret@host",
+        "/user:secret@host/db",
+        "/secret@host",
         "sec ret:x",
         "sqlite://user:secret@host/db",
         "sqlite:///a.db?password=secret",

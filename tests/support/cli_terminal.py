@@ -7,7 +7,7 @@ import pty
 import select
 import time
 
-from tests.support.processes import MARK, ROOT
+from tests.support.processes import MARK, python_environment
 
 
 class Terminal:
@@ -16,7 +16,7 @@ class Terminal:
     def __init__(self, *arguments: str) -> None:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            os.environ |= {"PYTHONPATH": str(ROOT), "TERM": "dumb", **MARK}
+            os.environ |= {**python_environment(), "TERM": "dumb", **MARK}
             os.execv(arguments[0], arguments)
         self.seen = ""
 

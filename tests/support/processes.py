@@ -21,6 +21,16 @@ ROOT = Path(__file__).parent.parent.parent
 WORKER = [sys.executable, "-S", "-E", str(HERE / "worker.py")]
 
 
+def python_environment() -> dict[str, str]:
+    """The variables with which a Python program finds coord and the tests, and what the tests that
+    start it were given: a mutant reaches its processes in this way."""
+    inherited = os.environ.get("PYTHONPATH", "")
+    found = {"PYTHONPATH": os.pathsep.join(filter(None, [inherited, str(ROOT)]))}
+    if (mutant := os.environ.get("COORD_MUTANT")) is not None:
+        found["COORD_MUTANT"] = mutant
+    return found
+
+
 def boottime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 

@@ -118,28 +118,37 @@ def test_continuing_reaches_a_stopped_command(runs: Runs) -> None:
     eventually(lambda: runs.journal.wait_for(1).last > before)
 
 
-def test_nohup_is_respected(runs: Runs) -> None:
-    process = runs.start(
+def under_nohup(runs: Runs) -> subprocess.Popen[str]:
+    """`coord run job` with a worker, started with SIGHUP ignored."""
+    return runs.start(
         "-c",
         "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN);"
         "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])",
-        *(
-            "-m",
-            "coord.cli",
-            "run",
-            "job",
-            "--url",
-            runs.url,
-            "--",
-            *WORKER,
-            str(runs.journal.path),
-        ),
+        *("-m", "coord.cli", "run", "job", "--url", runs.url, "--"),
+        *(*WORKER, str(runs.journal.path)),
     )
+
+
+def test_nohup_is_respected(runs: Runs) -> None:
+    process = under_nohup(runs)
     child = runs.journal.wait_for(1).pid
     process.send_signal(signal.SIGHUP)
     os.kill(child, signal.SIGHUP)
     before = boottime()
     eventually(lambda: runs.journal.wait_for(1).last > before + 0.05)
+    process.terminate()
+    assert process.wait(20) == 143
+
+
+def test_nohup_is_respected_while_it_waits(runs: Runs) -> None:
+    leader = runs.worker()
+    runs.journal.wait_for(1)
+    process = under_nohup(runs)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("coord run: waiting for 'job'")
+    process.send_signal(signal.SIGHUP)
+    leader.terminate()
+    runs.journal.wait_for(2)
     process.terminate()
     assert process.wait(20) == 143
 

@@ -17,6 +17,7 @@ import pytest
 from coord.core.operations import Answer, Claim
 from coord.stores.sqlite import SQLiteStore, StoreClock
 from tests.support import requirements
+from tests.support.processes import python_environment
 
 SOURCE = Path(__file__).with_name("power_cut.c")
 TERMS, RENEWALS = 6, 4
@@ -88,7 +89,7 @@ def lead(library: Path, directory: Path, mutant: str = "") -> list[Step]:
         "LD_PRELOAD": str(library),
         "POWER_CUT_OF": str(directory / "file"),
         "POWER_CUT_TO": str(directory / "disk"),
-        "PYTHONPATH": str(Path(__file__).parents[3]),
+        **python_environment(),
         "PATH": "/usr/bin:/bin",
     }
     command = [sys.executable, "-c", LEADERS, *arguments]

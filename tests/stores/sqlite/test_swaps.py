@@ -96,6 +96,27 @@ def test_each_has_its_own_answer_where_some_are_not_as_left(
     run(tmp_path, body)
 
 
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize(
+    "wrong", [{"token": 7}, {"holder": "another"}, {"beat": 1}, {"role": "another"}], ids=str
+)
+def test_one_wrong_field_is_enough_to_refuse_a_renewal(
+    tmp_path: Path, wrong: dict[str, Any], count: int
+) -> None:
+    """The renewal is refused without reading the rows first, alone and among others."""
+
+    async def body(store: SQLiteStore) -> None:
+        renewals = await held(store, count)
+        before = {row.role: row for row in await store.read(None, 5)}
+        renewals[0] = replace(renewals[0], **wrong)
+        results = [answered(one) for one in await store.renew(renewals, 5)]
+        assert [one.applied for one in results] == [False, *[True] * (count - 1)]
+        after = {row.role: row for row in await store.read(None, 5)}
+        assert after["role 0"].revision == before["role 0"].revision
+
+    run(tmp_path, body)
+
+
 def test_a_damaged_row_stops_no_other(tmp_path: Path) -> None:
     async def body(store: SQLiteStore) -> None:
         renewals = await held(store, 3)

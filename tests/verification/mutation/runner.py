@@ -29,6 +29,8 @@ from tests.verification.mutation.mutant import ROOT, Mutant
 HOOK = Path(__file__).parent / "hook"
 TEST_LIMIT, LIMIT = 60, 180
 """Seconds that one test, and all tests of one mutant, may take."""
+WITHIN = 5
+"""Seconds for which tests wait for what a mutant may keep from coming."""
 IMPORTED_BEFORE = (
     "_hypothesis_pytestplugin", "anyio.pytest_plugin", "asyncio", "click", "concurrent.futures", "hypothesis", "hypothesis.stateful", "json",
     "logging.handlers", "multiprocessing", "prometheus_client", "pytest_timeout", "rich.console", "rich.table",
@@ -77,7 +79,7 @@ class Runner:
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env=environment,
+            env={**environment, "COORD_TEST_WITHIN": str(WITHIN)},
         )
         self._number = 0
         return self

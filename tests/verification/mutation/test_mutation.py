@@ -11,6 +11,9 @@ from tests.verification.mutation.mutant import Mutant
 from tests.verification.mutation.mutants import MUTANTS
 from tests.verification.mutation.runner import Outcome, Runner
 
+FEWEST = 50
+PACKAGES = {"runtime", "stores", "election", "services", "api", "cli"}
+
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[Runner]:
@@ -30,6 +33,12 @@ def test_each_mutant_is_caught(mutant: Mutant, runner: Runner) -> None:
 def test_each_mutant_applies() -> None:
     for mutant in MUTANTS:
         mutant.check()
+
+
+def test_each_package_has_mutants() -> None:
+    packages = {mutant.module.split(".")[1] for mutant in MUTANTS}
+    assert packages >= PACKAGES
+    assert len(MUTANTS) >= FEWEST
 
 
 def test_each_mutant_has_a_name_of_its_own() -> None:

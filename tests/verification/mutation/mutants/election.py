@@ -4,4 +4,172 @@ from __future__ import annotations
 
 from tests.verification.mutation.mutant import Mutant
 
-MUTANTS: list[Mutant] = []
+ANNOUNCEMENTS = "election/test_announcements.py"
+CALLBACKS = "election/test_callbacks.py"
+ELECTOR = "election/test_elector.py"
+HANDOVER = "election/test_handover.py"
+OBSERVATIONS = "election/test_observations.py"
+SUPERVISION = "election/test_supervision.py"
+TERM = "election/test_term.py"
+LEADERSHIP = "api/test_leadership.py"
+
+MUTANTS = [
+    Mutant(
+        "the failed callback of an old term ends the new one",
+        "coord.election.lifecycle:TermLifecycle._callback_failed",
+        "if self.term is term:",
+        "if term:",
+        (f"{CALLBACKS}::test_the_failed_callback_of_an_old_term_does_not_end_the_new_one",),
+    ),
+    Mutant(
+        "a child that a callback forked gets no callbacks",
+        "coord.election.callbacks:ThreadDispatcher.forget",
+        "self._running = threading.Lock()",
+        'self._running = getattr(self, "_running", None) or threading.Lock()',
+        (
+            f"{CALLBACKS}::test_the_same_leadership_gets_callbacks_in_a_child_that_its_callback_forked",
+        ),
+    ),
+    Mutant(
+        "a callback that raises KeyboardInterrupt does not end its term",
+        "coord.election.callbacks:CallbackRunner._call",
+        "except BaseException as err:",
+        "except Exception as err:",
+        (f"{CALLBACKS}::test_a_base_exception_is_a_failed_callback",),
+    ),
+    Mutant(
+        "later on_elected callbacks are called after one that failed",
+        "coord.election.callbacks:CallbackRunner._call",
+        "if elected:\n                    break",
+        "if False:\n                    break",
+        (f"{LEADERSHIP}::test_an_error_in_on_elected_ends_the_term_and_is_logged", CALLBACKS),
+    ),
+    Mutant(
+        "the role is released while on_lost runs",
+        "coord.election.callbacks:CallbackRunner.lost",
+        "await self._call(list(self._callbacks.lost), term, term, term.reason)\n"
+        "            term._on_idle(ended.set)",
+        "term._on_idle(ended.set)\n"
+        "            await self._call(list(self._callbacks.lost), term, term, term.reason)",
+        (f"{LEADERSHIP}::test_the_role_passes_on_only_when_the_work_has_ended",),
+    ),
+    Mutant(
+        "a term forgets that somebody saw its end",
+        "coord.election.term:Term._check_clock",
+        "if late >= 0 or stalled >= 0:\n            self._over = True\n        return self._over",
+        "return late >= 0 or stalled >= 0",
+        (f"{ELECTOR}::test_a_term_that_somebody_saw_end_never_comes_back",),
+    ),
+    Mutant(
+        "a term does not read the clock",
+        "coord.election.term:Term.held",
+        "return not (passed and self._check_clock())",
+        "return True",
+        (f"{ELECTOR}::test_is_leader_stays_right_while_the_loop_is_blocked",),
+    ),
+    Mutant(
+        "a forked child believes in its parent's term",
+        "coord.election.term:Term.held",
+        "if self._over or self._generation != process.fork_generation:",
+        "if self._over:",
+        (f"{TERM}::test_a_term_that_no_candidate_knows_is_over_in_a_forked_child",),
+    ),
+    Mutant(
+        "the reason of a loss is the one found last",
+        "coord.election.term:Term._check_clock",
+        "if stalled >= max(late, 0.0):",
+        "if stalled >= 0.0:",
+        (f"{TERM}::test_whichever_ran_out_first_is_the_reason",),
+    ),
+    Mutant(
+        "progress of one call counts for all calls",
+        "coord.election.term:Term.progress",
+        "[own] if own is not None else list(self._watched.values())",
+        "list(self._watched.values())",
+        (f"{TERM}::test_progress_of_one_call_does_not_speak_for_another",),
+    ),
+    Mutant(
+        "a job goes on being watched after its end",
+        "coord.election.term:RunningJob.end",
+        "term._watched.pop(key, None)",
+        "pass",
+        (f"{TERM}::test_progress_keeps_the_role_and_the_end_of_the_call_ends_the_count",),
+    ),
+    Mutant(
+        "a coroutine that is cancelled for its lost term does not say so",
+        "coord.election.term:run_async_under_term",
+        "if task.cancelled():",
+        "if False:",
+        (f"{TERM}::test_a_coroutine_that_stands_still_is_cancelled",),
+    ),
+    Mutant(
+        "an order for an earlier term is carried out",
+        "coord.core.announcements:decide_handover",
+        "order.token == token and",
+        "",
+        (f"{HANDOVER}::test_an_order_for_an_earlier_term_is_not_carried_out",),
+    ),
+    Mutant(
+        "a preferred candidate does not wait for min_tenure",
+        "coord.election.elector:Elector.check_requests",
+        "            options.min_tenure,\n",
+        "            0.0,\n",
+        (f"{HANDOVER}::test_who_is_preferred_gets_the_role_and_not_before_the_term_has_lasted",),
+    ),
+    Mutant(
+        "a refused store is asked again at once",
+        "coord.election.elector:_retry_delay",
+        "full_jitter(failures, 0.05, min(5.0, ttl / 3))",
+        "full_jitter(failures, 0.0005, 0.001)",
+        (f"{ELECTOR}::test_a_failing_store_is_not_asked_in_a_tight_loop",),
+    ),
+    Mutant(
+        "a loop that is cancelled keeps its lease",
+        "coord.election.elector:Elector._cancelled",
+        "if held:",
+        "if False:",
+        (f"{ELECTOR}::test_a_cancelled_loop_gives_back_what_it_holds",),
+    ),
+    Mutant(
+        "a task that fails ends the candidate",
+        "coord.election.elector:Elector._run",
+        "await self._sleep(self._failed(err))",
+        "return self._failed(err) and None",
+        (f"{SUPERVISION}::test_a_task_that_fails_is_logged_and_goes_on",),
+    ),
+    Mutant(
+        "an observation starts again with each candidate",
+        "coord.election.elector:Elector._done",
+        "self._session.observations.keep(self.election.role, self.election.observation)",
+        "pass",
+        (f"{OBSERVATIONS}::test_a_caller_every_second_gets_a_dead_holders_role",),
+    ),
+    Mutant(
+        "an observation of another revision counts",
+        "coord.election.observations:_earlier",
+        "other.revision == one.revision and",
+        "",
+        (f"{OBSERVATIONS}::test_the_earlier_time_counts_for_one_revision",),
+    ),
+    Mutant(
+        "a session keeps all observations for ever",
+        "coord.election.observations:Observations.keep",
+        "if len(self._kept) > MAX_ROLES:",
+        "if False:",
+        (f"{OBSERVATIONS}::test_a_session_keeps_a_bounded_number",),
+    ),
+    Mutant(
+        "an observation of another machine's clock counts",
+        "coord.election.observations:_read",
+        'and row["clock"] == kernel.boot_id',
+        "",
+        (f"{OBSERVATIONS}::test_what_is_no_observation_of_this_lease",),
+    ),
+    Mutant(
+        "a candidate that is alone waits for others",
+        "coord.election.jitter:takeover_delay",
+        "if waiting <= 1:",
+        "if waiting < 1:",
+        (f"{ANNOUNCEMENTS}::test_who_is_alone_lets_nobody_go_first",),
+    ),
+]
