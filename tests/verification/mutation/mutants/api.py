@@ -55,7 +55,7 @@ MUTANTS = [
     Mutant(
         "a call leaves its role taken",
         "coord.api.guarded_call:GuardedCall.call",
-        "if self._per_call:",
+        "if visit.gives_back:",
         "if False:",
         (f"{LEADER_ONLY}::test_scope_call_releases_after_the_call",),
     ),

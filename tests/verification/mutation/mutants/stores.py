@@ -129,7 +129,7 @@ MUTANTS = [
     Mutant(
         "SQLite: withdrawing a publication is a stub that raises",
         "coord.stores.sqlite.records:SQLiteRecords.withdraw",
-        "return await self._write(work, timeout)",
+        "return await self._write(work, timeout, create=False)",
         "raise RuntimeError",
         (f"{PUBLISHING}::test_publications_are_withdrawn_when_the_registry_is_closed[sqlite]",),
     ),
@@ -185,8 +185,8 @@ MUTANTS = [
     Mutant(
         "SQLite: a claim is not synced",
         "coord.stores.sqlite.swaps:swap",
-        "synced=isinstance(operation, Claim)",
-        "synced=False",
+        "synced=claims,",
+        "synced=False,",
         ("stores/sqlite/test_durability.py::test_a_power_cut_takes_no_token",),
         needs=("cc",),
     ),
