@@ -68,7 +68,17 @@ def test_doctor_on_a_healthy_file(runs: Runs) -> None:
     status, found = findings(runs)
     assert status == 0
     assert {what: one["level"] for what, one in found.items()} == dict.fromkeys(
-        ("lease clock", "clock", "file", "restart", "journal", "synchronous", "content", "write"),
+        (
+            "lease clock",
+            "clock",
+            "file",
+            "restart",
+            "journal",
+            "synchronous",
+            "content",
+            "log",
+            "write",
+        ),
         "ok",
     )
     assert found["journal"]["detail"] == "wal"

@@ -27,6 +27,7 @@ from coord.stores.sqlite import schema
 from coord.stores.sqlite.errors import FileReplaced
 from coord.stores.sqlite.files import prepare
 from coord.stores.sqlite.filesystems import MOUNTS
+from coord.stores.sqlite.growth import WalGrowth
 from coord.stores.sqlite.identity import Files, look, refuse_second_log
 
 MISSING = (0, 0)
@@ -147,6 +148,7 @@ class Connection:
         self._synced = False
         self._real = path
         self.files = Files(None, None, None)
+        self._growth = WalGrowth(path)
 
     def __enter__(self) -> Connection:
         enter(self)
@@ -186,6 +188,7 @@ class Connection:
             after = self.files
             wal, shm = before.wal or after.wal or MISSING, before.shm or after.shm or MISSING
             Files(before.main, wal, shm).check(after, self.path)
+            self._growth.opened(after)
         return self._conn
 
     @property
@@ -225,6 +228,7 @@ class Connection:
             _close_idle(now)
             raise
         self.files = now
+        self._growth.check(now)
 
     def close_if_replaced(self) -> None:
         """Close if the files were replaced, so that others can open the new ones."""

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from coord.errors import CoordError, NotSetUp, StoreRefused
 from coord.runtime import clock
 from coord.stores.protocol import Finding
-from coord.stores.sqlite import files, filesystems, schema
+from coord.stores.sqlite import files, filesystems, locks, schema
 from coord.stores.sqlite.connection import Connection
 from coord.stores.sqlite.errors import Busy, classify
+from coord.stores.sqlite.growth import MIN_TRANSACTION, name_readers
 from coord.stores.sqlite.lease_clock import LeaseClock
 
 MAX_BUSY = 1.0
@@ -153,6 +154,7 @@ def _database(path: str, local: bool) -> Iterator[Finding]:
                 else Finding("error", "content", sound, advice)
             )
             yield from _damaged_rows(conn, path)
+            yield _log(connection)
             yield _write(conn, path)
         except Busy as err:
             advice = f"find the processes that use it: fuser {path}"
@@ -197,6 +199,24 @@ def _open(connection: Connection) -> sqlite3.Connection:
         raise (error if isinstance(error, Busy) else err) from None
 
 
+def _log(connection: Connection) -> Finding:
+    """Report the size of the log, and who keeps it from being used again."""
+    connection.check_file()
+    files = connection.files
+    size = f"{files.wal_size / 2**20:.1f} MiB"
+    if found := locks.readers(files.shm):
+        time.sleep(MIN_TRANSACTION)
+        found &= locks.readers(files.shm)
+    if found:
+        return Finding(
+            "warn",
+            "log",
+            f"{size}, and grows: a transaction that reads is open in {name_readers(found)}",
+            "end the transaction: commit, or close the cursor or the connection",
+        )
+    return Finding("ok", "log", size)
+
+
 def _write(connection: sqlite3.Connection, path: str) -> Finding:
     """Try a transaction that writes, and measure how long it takes."""
     connection.execute(f"PRAGMA busy_timeout={int(MAX_BUSY * 1000)}")
@@ -207,9 +227,13 @@ def _write(connection: sqlite3.Connection, path: str) -> Finding:
         connection.execute(f"PRAGMA user_version={schema.VERSION}")
         connection.execute("COMMIT")
     except sqlite3.OperationalError as err:
-        return Finding(
-            "error", "write", f"{path}: {err}", f"find the process that locks it: fuser {path}"
+        pid = locks.writer(path)
+        holder, advice = (
+            ("", f"find the process that locks it: fuser {path}")
+            if pid is None
+            else (f" by {locks.describe(pid)}", "let the process continue, or end it")
         )
+        return Finding("error", "write", f"{path}: {err}{holder}", advice)
     return Finding(
         "ok", "write", f"{(time.perf_counter() - started) * 1000:.1f} ms for a durable transaction"
     )

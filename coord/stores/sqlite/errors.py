@@ -20,6 +20,10 @@ class Busy(StoreUnavailable):
     pause = (0.0005, 0.004)
 
 
+class WriteLocked(Busy):
+    """Another process has had the write lock for the whole time. The message names it."""
+
+
 class FileReplaced(Busy):
     """The files at the path are not those that are open: try again with the current ones."""
 

@@ -32,6 +32,11 @@ class Lock(NamedTuple):
     file: tuple[int, int]
     first: int
     last: int
+    exclusive: bool
+
+    def covers(self, byte: int) -> bool:
+        """Return whether the byte is locked."""
+        return self.first <= byte <= self.last
 
 
 def held(source: str = LOCKS) -> Iterator[Lock]:
@@ -50,7 +55,9 @@ def held(source: str = LOCKS) -> Iterator[Lock]:
             major, minor, inode = fields[5].split(":")
             device = os.makedev(int(major, 16), int(minor, 16))
             last = 2**63 if fields[7] == "EOF" else int(fields[7])
-            yield Lock(int(fields[4]), (device, int(inode)), int(fields[6]), last)
+            yield Lock(
+                int(fields[4]), (device, int(inode)), int(fields[6]), last, fields[3] == "WRITE"
+            )
 
 
 def users_of_another_index(
@@ -60,3 +67,62 @@ def users_of_another_index(
     locks = list(held(source))
     users = {lock.pid for lock in locks if lock.file == main and lock.first == SHARED}
     return bool(users - {lock.pid for lock in locks if lock.file == index and lock.first == USER})
+
+
+def writer(path: str, source: str = LOCKS) -> int | None:
+    """Return the process that has the write lock of a database; None if it is not known."""
+    try:
+        found = os.stat(path), os.stat(f"{os.path.realpath(path)}-shm")
+    except OSError:
+        return None
+    main, shm = ((file.st_dev, file.st_ino) for file in found)
+    for lock in held(source):
+        if lock.exclusive and (
+            (lock.file == shm and lock.covers(WRITER))
+            or (lock.file == main and lock.covers(SHARED))
+        ):
+            return lock.pid
+    return None
+
+
+def readers(shm: tuple[int, int] | None, source: str = LOCKS) -> set[tuple[int, int]]:
+    """Return the processes that read the database now, and for each the byte that it has locked.
+
+    A transaction of coord takes milliseconds. A process that is found again after a second keeps a
+    transaction open.
+    """
+    return {
+        (lock.pid, lock.first)
+        for lock in held(source)
+        if lock.file == shm and lock.first in READERS and lock.pid != os.getpid()
+    }
+
+
+def describe(pid: int) -> str:
+    """Return the process, its program and whether it is stopped, for people."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            # The name of the program is in parentheses, and may contain some.
+            program, _, rest = file.read().partition("(")[2].rpartition(")")
+    except OSError:
+        return f"pid {pid}"
+    stopped = rest.split()[:1] in (["T"], ["t"]) or _is_frozen(pid)
+    return f"pid {pid} ({program}{', stopped' if stopped else ''})"
+
+
+def _is_frozen(pid: int) -> bool:
+    """Return whether the control group of the process is frozen, as by `docker pause`."""
+    with contextlib.suppress(OSError):
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+            groups = [line.rstrip("\n").split(":", 2) for line in file]
+        for number, controllers, path in groups:
+            if number == "0":
+                state, frozen = f"/sys/fs/cgroup{path}/cgroup.events", "frozen 1"
+            elif controllers == "freezer":
+                state, frozen = f"/sys/fs/cgroup/freezer{path}/freezer.state", "FROZEN"
+            else:
+                continue
+            with contextlib.suppress(OSError), open(state, encoding="ascii") as file:
+                if frozen in file.read().splitlines():
+                    return True
+    return False

@@ -13,6 +13,7 @@ from coord.core.validation import is_number
 from coord.errors import StoreRefused
 from coord.runtime import log
 from coord.stores.sqlite.errors import table_is_missing
+from coord.stores.sqlite.growth import MAX_WAL_SIZE
 from coord.stores.sqlite.lease_clock import LeaseClock
 
 _SEPARATOR = ",\n"
@@ -180,6 +181,7 @@ def connect(path: str) -> sqlite3.Connection:
         # The schema and every token must survive a power failure. `Connection.begin` lowers this
         # for writes that need not survive it.
         conn.execute("PRAGMA synchronous=FULL")
+        conn.execute(f"PRAGMA journal_size_limit={MAX_WAL_SIZE}")
         # On macOS fsync does not reach the disk without this; elsewhere it does nothing.
         conn.execute("PRAGMA fullfsync=ON")
         if version(conn) != VERSION:

@@ -22,8 +22,17 @@ from typing import Any, Generic, TypeVar
 
 from coord.errors import CoordError, StoreRefused, StoreUnavailable
 from coord.runtime.timers import DeadlineTimer
+from coord.stores.sqlite import locks
 from coord.stores.sqlite.connection import Connection
-from coord.stores.sqlite.errors import BUSY, Abandoned, Busy, CommitUnknown, classify, code
+from coord.stores.sqlite.errors import (
+    BUSY,
+    Abandoned,
+    Busy,
+    CommitUnknown,
+    WriteLocked,
+    classify,
+    code,
+)
 
 Callback = Callable[[], None]
 
@@ -215,12 +224,15 @@ class Job(Generic[T]):
 
     def _attempts(self, connection: Connection) -> T:
         busy: Busy | None = None
+        began = time.monotonic()
         while True:
             try:
                 self._enter(Stage.RUNNING)
             except Abandoned:
+                if busy is None:
+                    raise
                 # After a sleep that took too long, the caller gets the reason for the sleep.
-                raise busy or Abandoned("no time was left") from None
+                raise _explained(busy, connection.path, began) from None
             try:
                 with connection:
                     return self._attempt(connection)
@@ -228,7 +240,7 @@ class Job(Generic[T]):
                 busy = err
                 pause = random.uniform(*err.pause)  # noqa: S311 # no secret
                 if time.monotonic() + pause >= self.work_deadline:
-                    raise
+                    raise _explained(busy, connection.path, began) from None
                 time.sleep(pause)
 
     def _attempt(self, connection: Connection) -> T:
@@ -259,6 +271,23 @@ class Job(Generic[T]):
         with self._lock:
             self._value, self._error, self._stage = value, error, Stage.DONE
         self._waker.wake(self.on_deadline)
+
+
+def _explained(busy: Busy, path: str, since: float) -> Busy:
+    """Return the error with the process that has the lock, if it is about a lock."""
+    if type(busy) is not Busy:
+        return busy
+    pid = locks.writer(path)
+    holder, advice = (
+        ("another process", f"Find it with fuser {path}, and let it continue or end it")
+        if pid is None
+        else (locks.describe(pid), "Let this process continue, or end it")
+    )
+    return WriteLocked(
+        f"{path} is locked: {holder} has had its write lock for at least "
+        f"{time.monotonic() - since:.1f} s. Meanwhile no role in it can be claimed or renewed. "
+        f"{advice}"
+    )
 
 
 class Worker:
