@@ -20,6 +20,7 @@ from coord.election.observe import LeaderCache
 from coord.errors import BadArgument
 from coord.runtime import clock, process
 from coord.runtime.retry import restart_on_failure, retry_until
+from coord.runtime.threads import require_real_threads
 from coord.runtime.timers import LightSemaphore
 from coord.stores import requests
 from coord.stores.batching import MAX_SINGLE_REQUESTS, RenewalBatcher, SwapBatcher
@@ -109,6 +110,7 @@ class Session:
         timeout: float = 5.0,
         now: Callable[[], Instant] = clock.system_now,
     ) -> None:
+        require_real_threads()
         self.store = store
         self.timeout = validation.number(timeout, "timeout", low=0, above=True)
         self.now = now

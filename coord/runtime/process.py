@@ -7,6 +7,7 @@ process ends: at a normal end, `sys.exit`, Ctrl-C and SIGTERM.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -73,12 +74,16 @@ def close_at_exit(leaver: ClosesAtExit) -> None:
 
 
 def exit_on_sigterm() -> None:
-    """Turn SIGTERM into `SystemExit(143)`, unless the application handles SIGTERM itself."""
+    """Turn SIGTERM into `SystemExit(143)`, unless the application handles SIGTERM itself.
+
+    Only the main thread of the main interpreter can do so. Elsewhere this does nothing.
+    """
     if (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     ):
-        signal.signal(signal.SIGTERM, _terminated)
+        with contextlib.suppress(ValueError):  # a subinterpreter, as in mod_wsgi
+            signal.signal(signal.SIGTERM, _terminated)
 
 
 def cancel_close_at_exit(leaver: ClosesAtExit) -> None:

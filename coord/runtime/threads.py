@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import contextvars
 import queue
+import sys
 import threading
 from collections.abc import Callable, Generator
 from typing import Any
@@ -115,6 +116,27 @@ class Latch:
 def _release(lock: threading.Lock) -> None:
     with contextlib.suppress(RuntimeError):  # it was released before
         lock.release()
+
+
+def require_real_threads() -> None:
+    """Check that nothing has replaced the threads of this process by green threads.
+
+    Renewals need a thread and an event loop that run whatever the program does. Under monkey
+    patching, asyncio runs in the thread of the program, and finds another loop there.
+
+    Raises:
+        CoordError: gevent or eventlet has replaced them.
+    """
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    if gevent is not None and any(map(gevent.is_module_patched, ("threading", "queue", "select"))):
+        call = "gevent.monkey.patch_all(thread=False, queue=False, select=False)"
+    elif eventlet is not None and eventlet.is_monkey_patched("thread"):
+        call = "eventlet.monkey_patch(thread=False)"
+    else:
+        return
+    raise CoordError(
+        f"cannot renew leases: monkey patching has replaced the threads of this process. Use {call}"
+    )
 
 
 Work = Callable[[], None]

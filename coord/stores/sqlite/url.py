@@ -34,8 +34,16 @@ def url_of(path: str, *, local: bool = False) -> str:
 
 
 def default_url() -> str:
-    """Return the URL of the user's own file."""
-    path = default_path()
+    """Return the URL of the user's own file.
+
+    Raises:
+        BadArgument: The home directory of the user is not known.
+    """
+    try:
+        path = default_path()
+    except RuntimeError as error:
+        allowed = f"must be given, or set in COORD_URL: {error}"
+        raise BadArgument("url", None, allowed) from None
     if os.name == "posix":
         return url_of(path)
     from urllib.parse import quote  # slow to import, and rarely needed
@@ -67,6 +75,9 @@ def parse_url(url: str) -> Location:
 
         path = unquote(path)
     path = os.path.expanduser(path)
+    if path.startswith("~"):
+        allowed = "must name a directory instead of ~, because that home directory is not known"
+        raise BadArgument("url", _shown(url), allowed)
     if not path or path.endswith("/"):
         raise BadArgument("url", _shown(url), f"must name a file: {ALLOWED}")
     if os.path.basename(path) == ":memory:":
