@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from coord.core.announcements import Announcement, Candidate
 from coord.errors import BadArgument, StoreRefused
 from coord.runtime import log
-from coord.runtime.retry import Backoff, reconnecting, restart_on_failure
+from coord.runtime.retry import Backoff, reconnecting, restart_on_failure, rng
 from coord.runtime.timers import within
 from coord.stores.protocol import Announcements
 
@@ -58,7 +57,7 @@ class CandidateAnnouncer:
         self._due = math.inf
         self._on_earlier_check = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._phase = random.random()  # noqa: S311 # no secret
+        self._phase = rng.random()
         self._failing = self._told = False
 
     def add(

@@ -11,7 +11,8 @@ known (`coord/election/announcements.py`), for many on few machines also hear mo
 from __future__ import annotations
 
 import math
-import random
+
+from coord.runtime.retry import rng
 
 NO_DELAY_UP_TO = 4
 """So few do not wait for one another when a lease is given back."""
@@ -19,7 +20,7 @@ NO_DELAY_UP_TO = 4
 
 def draw(ttl: float, waiting: int | None) -> tuple[float, float]:
     """One candidate's `at_takeover` and `at_release`."""
-    chance = random.random()  # noqa: S311 # it keeps no secret
+    chance = rng.random()
     return takeover_delay(ttl, chance, waiting), release_delay(ttl, chance, waiting)
 
 

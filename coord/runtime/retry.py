@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn, TypeVar, cast
 
 from coord.errors import CoordError, StoreRefused, StoreUnavailable
-from coord.runtime import log
+from coord.runtime import log, process
 
 T = TypeVar("T")
 
@@ -19,6 +19,23 @@ MIN_REMAINING = 0.001
 """Seconds that `retry_until` gives the last attempt at least."""
 RESTART_FIRST, RESTART_MAX = 0.1, 5.0
 """Seconds that `restart_on_failure` waits at most after the first failure, and after any."""
+
+
+class PrivateRandom(random.Random):
+    """A generator of random numbers that a forked child seeds again.
+
+    Two processes that were forked from one would otherwise wait for the same times.
+    """
+
+    def after_fork(self) -> None:
+        """Take a new seed from the operating system."""
+        self.seed()
+
+
+rng = PrivateRandom()
+"""The generator for all of coord, for what is no secret. The generator of the module `random`
+belongs to the program, which may have seeded it to get the same numbers in each run."""
+process.reset_after_fork(rng)
 
 
 class Backoff:
@@ -64,7 +81,7 @@ def full_jitter(failures: int, first: float, most: float) -> float:
     """
     # From the thousandth failure on, 2.0 ** failures would not be a float any more.
     longest = min(most, first * 2.0 ** min(failures - 1, 100))
-    return random.uniform(0, longest)  # noqa: S311  # the wait is not a secret
+    return rng.uniform(0, longest)
 
 
 async def retry_until(ask: Callable[[float], Awaitable[T]], timeout: float) -> T:

@@ -29,7 +29,7 @@ def structlog_is_configured() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def longest_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each wait is as long as it can be."""
-    monkeypatch.setattr(retry.random, "uniform", lambda low, high: high)
+    monkeypatch.setattr(retry.rng, "uniform", lambda low, high: high)
 
 
 def feeds(

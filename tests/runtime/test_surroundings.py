@@ -4,11 +4,15 @@ entry in the user database, a seeded random generator. coord works there, or say
 from __future__ import annotations
 
 import os
+import random
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import coord
 
 WORKS = """
 import asyncio, coord, threading
@@ -149,3 +153,43 @@ def test_a_user_without_an_entry_in_the_user_database(tmp_path: Path) -> None:
     code = f"{NO_HOME}\n{WORKS.format(directory=tmp_path)}"
     assert run(code, tmp_path) == "works\n"
     assert not (tmp_path / "~").exists()
+
+
+def test_coord_does_not_draw_from_the_generator_of_the_program(tmp_path: Path) -> None:
+    state = random.getstate()
+    with (
+        coord.Coordinator(f"sqlite://{tmp_path}/c.db") as first,
+        coord.Coordinator(f"sqlite://{tmp_path}/c.db") as second,
+        first.leadership("r", ttl=0.5) as leader,
+    ):
+        assert leader.wait(60)
+        with second.leadership("r", ttl=0.5) as follower:
+            second.services.heartbeat({"role": "w", "ttl": 5, "load": 0})
+            assert second.services.healthy_service("w", choose="spread")
+            leader.stop()
+            assert follower.wait(60)
+    assert random.getstate() == state
+
+
+def test_no_module_of_coord_uses_the_generator_of_the_program() -> None:
+    """Of the module `random`, only the class `Random` is used; tenacity draws from `random`, too."""
+    allowed = {"random.Random"}
+    for path in (Path(coord.__file__).parent).rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert "wait_random" not in text, path
+        used = set(re.findall(r"(?<![\w.])random\.\w+", text)) - allowed
+        assert not used, (path, used)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_child_draws_other_numbers(tmp_path: Path) -> None:
+    code = """
+import os
+from coord.runtime.retry import rng
+if (child := os.fork()) == 0:
+    print(rng.random(), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print(rng.random())
+"""
+    assert len(set(run(code, tmp_path).split())) == 2

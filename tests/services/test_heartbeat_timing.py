@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import threading
 import time
 from typing import Any
@@ -17,6 +16,7 @@ from coord import (
     ServiceRegistry,
     StoreUnavailable,
 )
+from coord.runtime.retry import rng
 from coord.services.heartbeat import HeartbeatState
 from coord.stores.memory.records import MemoryRecords
 from tests.support.waits import eventually
@@ -83,7 +83,7 @@ def test_the_ttl_of_an_asyncio_heartbeat_counts_from_the_request_too() -> None:
 @pytest.fixture
 def longest_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each random wait is as long as it may be."""
-    monkeypatch.setattr(random, "uniform", lambda low, high: high)
+    monkeypatch.setattr(rng, "uniform", lambda low, high: high)
 
 
 def test_the_wait_after_a_failure_grows_and_starts_again_after_a_success(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 import pytest
 
 from coord.core.lease import Lease
+from coord.runtime.retry import rng
 from coord.stores.feeds import SharedFeed
 from coord.stores.memory.store import MemoryStore
 from coord.testing.clocks import Machine
@@ -50,7 +50,7 @@ class Feeds(MemoryStore):
 @pytest.fixture(autouse=True)
 def longest_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each random wait is as long as it may be."""
-    monkeypatch.setattr(random, "uniform", lambda low, high: high)
+    monkeypatch.setattr(rng, "uniform", lambda low, high: high)
 
 
 async def run_feed(store: Feeds, feeds: int) -> tuple[list[Lease], int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import random
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 from coord.core import records
 from coord.core.records import Record, RecordWithRemaining
 from coord.runtime import clock, process
+from coord.runtime.retry import rng
 from coord.stores.memory.feeds import Feeds
 
 
@@ -77,7 +77,7 @@ class MemoryRecords:
     async def sample(self, role: str, count: int, timeout: float) -> list[Record]:
         """Return at most `count` healthy records of `role`, drawn at random."""
         found = await self.healthy(role, timeout)
-        return random.sample(found, min(count, len(found)))
+        return rng.sample(found, min(count, len(found)))
 
     async def healthy(
         self, role: str | None, timeout: float, *, key: str | None = None

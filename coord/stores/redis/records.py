@@ -10,7 +10,6 @@ and `n`, the nonce of a tombstone.
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from coord.core import records
 from coord.core.records import Record, RecordWithRemaining
 from coord.core.validation import is_number
+from coord.runtime.retry import rng
 from coord.stores.redis import errors
 from coord.stores.redis.connection import Reply, Scripts, Word
 from coord.stores.redis.errors import RequestError
@@ -230,7 +230,7 @@ class RedisRecords:
     async def sample(self, role: str, count: int, timeout: float) -> list[Record]:
         """Return at most `count` healthy records of `role`, drawn at random."""
         found = await self.healthy(role, timeout)
-        return _random.sample(found, min(count, len(found)))
+        return rng.sample(found, min(count, len(found)))
 
     async def healthy(
         self, role: str | None, timeout: float, *, key: str | None = None
@@ -293,9 +293,6 @@ class RedisRecords:
         except RequestError as err:
             raise err.error() from None
         return reply
-
-
-_random = random.Random()  # noqa: S311  # not a secret; the program's own sequence stays its own
 
 
 def _record(row: Sequence[Any]) -> Record:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections.abc import AsyncGenerator, Coroutine
 from typing import Any
 
-from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from coord.errors import CoordError, StoreUnavailable
+from coord.runtime.retry import full_jitter, rng
 from coord.runtime.timers import within
 from coord.stores.rethinkdb import driver, errors
 from coord.stores.rethinkdb.connection import Connection
@@ -66,7 +66,7 @@ class Pool:
 
     def __init__(self, url: RethinkURL, *, in_order: bool = False) -> None:
         self.url = url
-        self._order = list(url.hosts) if in_order else random.sample(url.hosts, len(url.hosts))
+        self._order = list(url.hosts) if in_order else rng.sample(url.hosts, len(url.hosts))
         self._reset()
 
     def _reset(self) -> None:
@@ -113,7 +113,10 @@ class Pool:
         async def pause(seconds: float) -> None:
             await asyncio.sleep(min(seconds, deadline.left()))
 
-        wait = wait_random_exponential(multiplier=0.02, max=0.5)
+        def wait(state: RetryCallState) -> float:
+            # Not one of tenacity's: those draw from the generator of the program.
+            return full_jitter(state.attempt_number, 0.02, 0.5)
+
         retry = retry_if_exception(is_worth_another)
         try:
             return await AsyncRetrying(wait=wait, retry=retry, sleep=pause, reraise=True)(attempt)

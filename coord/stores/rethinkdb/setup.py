@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import re
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any, Literal, Protocol
 
 from coord.core import validation
 from coord.errors import BadArgument, NotSetUp, StoreUnavailable
+from coord.runtime.retry import rng
 from coord.stores.rethinkdb import driver
 from coord.stores.rethinkdb.errors import QueryError, decoding, from_row
 from coord.stores.rethinkdb.pool import Pool
@@ -356,7 +356,7 @@ class _SetUp:
                     )
                     if attempt == ATTEMPTS or not again:
                         raise
-                    await asyncio.sleep(random.uniform(0.1, 0.3))  # noqa: S311 # so that two who collide do not again
+                    await asyncio.sleep(rng.uniform(0.1, 0.3))  # two that collided part now
                 else:
                     break
         return self.report

@@ -12,7 +12,6 @@ import contextlib
 import enum
 import os
 import queue
-import random
 import sqlite3
 import threading
 import time
@@ -21,6 +20,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from coord.errors import CoordError, StoreRefused, StoreUnavailable
+from coord.runtime.retry import rng
 from coord.runtime.timers import DeadlineTimer
 from coord.stores.sqlite import locks
 from coord.stores.sqlite.connection import Connection
@@ -238,7 +238,7 @@ class Job(Generic[T]):
                     return self._attempt(connection)
             except Busy as err:
                 busy = err
-                pause = random.uniform(*err.pause)  # noqa: S311 # no secret
+                pause = rng.uniform(*err.pause)
                 if time.monotonic() + pause >= self.work_deadline:
                     raise _explained(busy, connection.path, began) from None
                 time.sleep(pause)

@@ -10,6 +10,7 @@ from typing import Any
 
 from coord import AsyncCoordinator, Fence, LossReason, StaleToken, Term
 from coord.core.timing import Timing
+from coord.runtime.retry import rng
 from coord.testing.clocks import Machine, World
 from coord.testing.history import History, judge
 from coord.testing.history.checkers import BadHistory, fenced_resources, lease_register
@@ -123,7 +124,7 @@ class Scene:
     def __init__(
         self, claimants: int, seed: int, skew: float | None, ttl: float = 30.0, drift: float = 0.04
     ) -> None:
-        random.seed(seed)
+        rng.seed(seed)
         self.random = random.Random(seed + 1)
         self.timing = Timing.of(ttl)
         self.drift = drift
