@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from coord import errors as errors
+    from coord import fencing as fencing
     from coord import metrics as metrics
+    from coord import testing as testing
     from coord.api.coordinator import AsyncCoordinator as AsyncCoordinator
     from coord.api.coordinator import Coordinator as Coordinator
     from coord.api.health import Health as Health
@@ -75,15 +78,27 @@ _PUBLIC = {
     "services.watch": ("ServiceChange",),
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
-__all__ = sorted([*_MODULE_OF, "connect", "metrics"])  # noqa: PLE0605 # made from the one table above
+_MODULES = ("errors", "fencing", "metrics", "testing")
+__all__ = sorted([*_MODULE_OF, *_MODULES, "connect"])  # noqa: PLE0605 # made from the tables above
 
 
 def connect(url: str | None = None, *, timeout: float = 5.0) -> Coordinator:
-    """A coordinator whose store has been reached and found usable.
+    """Return a coordinator, after a check that its store can be reached and used.
 
-    Raises `BadArgument` for a bad URL, `StoreUnavailable` when nobody answers within `timeout`
-    seconds, `NotSetUp` (which names the command that sets it up) and `AccessDenied`.
-    `Coordinator(url)` does the same without checking."""
+    `Coordinator(url)` returns one without the check.
+
+    Args:
+        url: The URL of the store. None means the environment variable `COORD_URL`, and without that
+            a SQLite file in the state directory of the user.
+        timeout: Seconds that the check may take, and later each lookup, retries included.
+
+    Raises:
+        BadArgument: The URL or the timeout is invalid.
+        StoreUnavailable: The store did not answer in time.
+        NotSetUp: The store lacks tables or a schema. The message names the command that creates
+            them.
+        AccessDenied: The store refuses this user.
+    """
     from coord.api.coordinator import Coordinator  # imports asyncio, which `import coord` must not
 
     coordinator = Coordinator(url, timeout=timeout)
@@ -99,8 +114,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used (PEP 562), so that `import coord` is cheap."""
     import importlib
 
-    if name == "metrics":
-        return importlib.import_module("coord.metrics")
+    if name in _MODULES:
+        return importlib.import_module(f"coord.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'coord' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"coord.{_MODULE_OF[name]}"), name)

@@ -43,3 +43,31 @@ def test_public_names_are_there() -> None:
         assert getattr(coord, name).__doc__, name
     with pytest.raises(AttributeError, match="nonsense"):
         _ = coord.nonsense
+
+
+MODULES = ("errors", "fencing", "metrics", "testing")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_public_module_needs_no_import_of_its_own(name: str) -> None:
+    code = f"import coord, types; assert isinstance(coord.{name}, types.ModuleType); print(coord.{name}.__name__)"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == (f"coord.{name}\n", "")
+
+
+def test_dir_and_help_show_public_things() -> None:
+    code = """
+import coord, pydoc
+names = {name for name in dir(coord) if not name.startswith("__")}
+assert names == set(coord.__all__), names ^ set(coord.__all__)
+coord.Coordinator("memory://").leader("r")  # imports much of the package
+assert {name for name in dir(coord) if not name.startswith("__")} == names
+text = pydoc.render_doc(coord, renderer=pydoc.plaintext)
+assert "leader_only(role:" in text and "unique_service(role" in text
+assert not [line for line in text.splitlines() if line.startswith("    _")]
+from coord import *
+assert leader_only and fencing.sql_write and errors.NotLeader
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
