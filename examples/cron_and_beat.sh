@@ -5,10 +5,10 @@
 #
 # As a line of crontab, the same on each machine:
 #
-#   0 3 * * *  COORD_URL=rethinkdb://db1/coord  coord run --no-wait nightly -- sh -c 'nightly; s=$?; sleep 50; exit $s'
+#   0 3 * * *  COORD_URL=rethinkdb://db1/coord  coord run --no-wait --at-least 50 nightly -- nightly
 #
-# The first machine to come has the role; the others exit with 75 at once. `sleep 50` keeps the role taken until all
-# clocks agree that the minute has begun: a short job would end, and a machine that is 2 s behind would run it again.
+# The first machine gets the role, and the others exit with 75 at once. With --at-least 50 nobody else gets the role for
+# 50 s, until the minute has begun by all clocks. A short job would end, and a machine that is 2 s behind would run it again.
 #
 # Celery's beat sends each task once per beat process, so it must run once. Start this on each machine, under systemd
 # or another that restarts it; the standbys wait:
@@ -19,7 +19,7 @@
 
 NIGHTLY=${NIGHTLY:-"echo nightly, token \$COORD_TOKEN"}
 HOLD=${HOLD:-50}
-coord run --no-wait nightly -- sh -c "$NIGHTLY; s=\$?; sleep $HOLD; exit \$s"
+coord run --no-wait --at-least "$HOLD" nightly -- sh -c "$NIGHTLY"
 status=$?
 [ $status -eq 75 ] && echo "another machine does it" && exit 0
 exit $status

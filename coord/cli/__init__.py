@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import importlib
-import io
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -15,7 +13,7 @@ from typing import Any, NoReturn
 import click
 from click.exceptions import NoArgsIsHelpError
 
-from coord.cli import exit_codes, output
+from coord.cli import exit_codes, output, streams
 from coord.errors import CoordError
 
 COMMANDS = {
@@ -90,30 +88,42 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     Args:
         argv: The words after `coord`; None means those of this process.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # otherwise print could raise
+    streams.protect()
+    status = _run(argv)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        streams.discard()
+        status = status or exit_codes.NOBODY_READS
+    if problem := streams.error():
+        _say(f"cannot write to stdout: {problem}", status)
+    sys.exit(status)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    """Run a command, and return the exit status."""
     try:
         status = commands.main(
             args=None if argv is None else list(argv), prog_name="coord", standalone_mode=False
         )
-        sys.stdout.flush()
+    except SystemExit as err:
+        status = err.code
     except CoordError as err:
-        status = _say(str(err), exit_codes.of(err))
+        return _say(str(err), exit_codes.of(err))
     except NoArgsIsHelpError as err:
         err.show()
-        status = err.exit_code
+        return err.exit_code
     except click.UsageError as err:
         path = "coord" if err.ctx is None else err.ctx.command_path
-        status = _say(f"{err.format_message()} (see {path} --help)", err.exit_code)
+        return _say(f"{err.format_message()} (see {path} --help)", err.exit_code)
     except click.ClickException as err:
-        status = _say(err.format_message(), err.exit_code)
+        return _say(err.format_message(), err.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        status = exit_codes.INTERRUPTED
+        return exit_codes.INTERRUPTED
     except (_NobodyReads, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes again when it exits.
-        status = exit_codes.NOBODY_READS
-    sys.exit(status if isinstance(status, int) else 0)
+        streams.discard()
+        return exit_codes.NOBODY_READS
+    return status if isinstance(status, int) else 0
 
 
 def _say(text: str, status: int) -> int:

@@ -78,6 +78,27 @@ def open_admin(url: str) -> Admin:
     return admin
 
 
+def absolute(url: str, *, password_file: str | None = None) -> str:
+    """Return a URL that means the same store in a process with another working directory.
+
+    Args:
+        url: A URL. Relative paths in it refer to the current directory.
+        password_file: A file whose first line is the password, for the result; None means that the
+            URL says where the password is.
+
+    Raises:
+        BadArgument: The URL is invalid, or a store without passwords gets a `password_file`.
+    """
+    backend = _backend(url)
+    if password_file is not None:
+        if not hasattr(backend, "with_password_file"):
+            raise BadArgument("password_file", password_file, "is for stores that have passwords")
+        url = backend.with_password_file(url, password_file)
+    if hasattr(backend, "absolute_url"):
+        url = backend.absolute_url(url)
+    return url
+
+
 def _backend(url: str) -> ModuleType:
     scheme, colon, _ = url.partition(":")
     # Anything else before the colon is not a scheme, and may be a part of a password.

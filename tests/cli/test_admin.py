@@ -66,7 +66,7 @@ def test_run_and_takeover(on_rethinkdb: Runs) -> None:
 
 def test_operators(on_rethinkdb: Runs) -> None:
     runs = on_rethinkdb
-    watching = runs.start("-m", "coord.cli", "watch", "--json", "--url", runs.url)
+    watching = runs.start("-m", "coord", "watch", "--json", "--url", runs.url)
     runs.worker("--ttl", "3", "--info", "name=one")
     runs.journal.wait_for(1)
     runs.worker("--ttl", "3", "--info", "name=two")

@@ -30,7 +30,7 @@ class Bash:
     def __init__(self, tmp_path: Path, url: str) -> None:
         command = tmp_path / "bin" / "coord"
         command.parent.mkdir()
-        command.write_text(f'#!/bin/sh\nexec {sys.executable} -m coord.cli "$@"\n')
+        command.write_text(f'#!/bin/sh\nexec {sys.executable} -m coord "$@"\n')
         command.chmod(0o755)
         path = f"{command.parent}:{os.environ['PATH']}"
         self.environment = {**os.environ, "PATH": path, **python_environment(), "COORD_URL": url}

@@ -53,7 +53,7 @@ class Failing:
 
     def _begin(self, name: str, url: str, role: str) -> subprocess.Popen[str]:
         words = [role if word == "job" else word for word in WORDS[name]]
-        return self._runs.start("-m", "coord.cli", words[0], "--url", url, *words[1:])
+        return self._runs.start("-m", "coord", words[0], "--url", url, *words[1:])
 
     def _end(self, name: str, process: subprocess.Popen[str]) -> tuple[int, str]:
         out, err = process.communicate("", timeout=60)
@@ -135,12 +135,12 @@ def test_usage(runs: Runs) -> None:
 
 def test_a_pipe_that_is_closed(runs: Runs) -> None:
     assert runs.answer("init", "--url", runs.url)[0] == 0
-    process = runs.start("-m", "coord.cli", "watch", "job", "--url", runs.url)
+    process = runs.start("-m", "coord", "watch", "job", "--url", runs.url)
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.readline()
     process.stdout.close()
-    other = runs.start("-m", "coord.cli", "run", "job", "--url", runs.url, "--", "true")
+    other = runs.start("-m", "coord", "run", "job", "--url", runs.url, "--", "true")
     assert other.wait(20) == 0
     assert process.wait(20) == 141
     assert process.stderr.read() == ""

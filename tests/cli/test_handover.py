@@ -110,7 +110,7 @@ def test_step_down_asks_first(pair: tuple[Runs, coord.Coordinator]) -> None:
     runs, c = pair
 
     def answered(reply: str, *more: str) -> tuple[int, str, str]:
-        process = runs.start("-m", "coord.cli", "step-down", "job", "--url", runs.url, *more)
+        process = runs.start("-m", "coord", "step-down", "job", "--url", runs.url, *more)
         out, err = process.communicate(reply, timeout=20)
         return process.returncode, out, err
 

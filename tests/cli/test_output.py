@@ -122,7 +122,7 @@ def test_watch(evil: Runs) -> None:
     role = f"job {ESCAPE}\n"
     for more in ((role,), (), (role, "--json"), ("--json",)):
         process = evil.start(
-            "-m", "coord.cli", "watch", "--url", evil.url, *more, stdout=subprocess.PIPE
+            "-m", "coord", "watch", "--url", evil.url, *more, stdout=subprocess.PIPE
         )
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -146,7 +146,7 @@ def test_run_says_who_leads(evil: Runs) -> None:
 
 def test_a_terminal_that_knows_only_ascii(evil: Runs) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    process = evil.start("-m", "coord.cli", "status", "--url", evil.url, env=environment)
+    process = evil.start("-m", "coord", "status", "--url", evil.url, env=environment)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (0, "")
     assert out.isascii()

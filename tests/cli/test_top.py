@@ -21,7 +21,7 @@ from tests.support.cli_terminal import Terminal
 from tests.support.processes import Runs
 
 live = importlib.import_module("coord.cli.commands.top")
-COORD = (sys.executable, "-m", "coord.cli")
+COORD = (sys.executable, "-m", "coord")
 LEAVES = "\x1b[?1049l"
 """What puts a terminal's screen back as it was."""
 

@@ -15,7 +15,7 @@ def test_watch_prints_each_change_at_once(runs: Runs) -> None:
     assert runs.answer("init", "--url", runs.url)[0] == 0
     with coord.connect(runs.url) as c:
         watching = runs.start(
-            "-m", "coord.cli", "watch", "job", "--url", runs.url, "--json", stdout=subprocess.PIPE
+            "-m", "coord", "watch", "job", "--url", runs.url, "--json", stdout=subprocess.PIPE
         )
         assert watching.stdout is not None
 
@@ -40,7 +40,7 @@ def test_watch_for_people(runs: Runs) -> None:
         lead = c.leadership("job", ttl=5, info={"node": "a"})
         assert lead.acquire(timeout=10)
         watching = runs.start(
-            "-m", "coord.cli", "watch", "job", "--url", runs.url, stdout=subprocess.PIPE
+            "-m", "coord", "watch", "job", "--url", runs.url, stdout=subprocess.PIPE
         )
         assert watching.stdout is not None
         line = watching.stdout.readline()
@@ -70,9 +70,9 @@ def test_services(runs: Runs) -> None:
 def test_watch_every_role(runs: Runs) -> None:
     with coord.connect(runs.url) as c:
         assert c.unique_service("there", {"ttl": 30})
-        watching = runs.start("-m", "coord.cli", "watch", "--url", runs.url, stdout=subprocess.PIPE)
+        watching = runs.start("-m", "coord", "watch", "--url", runs.url, stdout=subprocess.PIPE)
         as_json = runs.start(
-            "-m", "coord.cli", "watch", "--url", runs.url, "--json", stdout=subprocess.PIPE
+            "-m", "coord", "watch", "--url", runs.url, "--json", stdout=subprocess.PIPE
         )
         assert watching.stdout is not None
         assert as_json.stdout is not None
@@ -100,7 +100,7 @@ def test_ctrl_c_is_quiet(runs: Runs) -> None:
     with coord.connect(runs.url) as c:
         assert c.unique_service("there", {"ttl": 30})
         for words in (("watch",), ("watch", "there")):
-            watching = runs.start("-m", "coord.cli", *words, "--url", runs.url)
+            watching = runs.start("-m", "coord", *words, "--url", runs.url)
             assert watching.stdout is not None
             watching.stdout.readline()
             watching.send_signal(signal.SIGINT)

@@ -141,7 +141,7 @@ def test_requests_go_to_a_healthy_backend(url: str) -> None:
 
 def test_the_cron_line_runs_its_job_once(url: str, tmp_path: Path) -> None:
     command = ["./cron_and_beat.sh"]
-    with running(command, url, HOLD="3") as first:
+    with running(command, url, HOLD="30") as first:
         first.until(lambda it: it.said == ["nightly, token 1"])
         with running(command, url, HOLD="0") as second:
             assert second.process.wait(20) == 0

@@ -51,7 +51,7 @@ def run(script: str, home: Path) -> tuple[int, str]:
     for name, text in (
         ("python3", VENV.format(python=sys.executable)),
         ("python", f'#!/bin/sh\nexec {sys.executable} "$@"\n'),
-        ("coord", f'#!/bin/sh\nexec {sys.executable} -m coord.cli "$@"\n'),
+        ("coord", f'#!/bin/sh\nexec {sys.executable} -m coord "$@"\n'),
     ):
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)

@@ -36,7 +36,7 @@ def token(url: str, role: str = "job", **settings: int) -> int:
 
 def init(url: str, *words: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-m", "coord.cli", "init", "--url", url, *words],
+        [sys.executable, "-m", "coord", "init", "--url", url, *words],
         capture_output=True,
         text=True,
         timeout=60,

@@ -171,3 +171,34 @@ def test_importing_it_is_cheap() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for name in ("asyncio", "sqlite3", "logging", "importlib.metadata", "coord.stores.sqlite"):
         assert name not in done.stdout.split()
+
+
+def test_absolute_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a b").write_text("secret\n")
+    (tmp_path / "ca.pem").write_text("")
+    for url, absolute in (
+        ("sqlite:a b.db", f"sqlite://{tmp_path}/a%20b.db"),
+        ("sqlite:../x.db?filesystem=local", f"sqlite://{tmp_path.parent}/x.db?filesystem=local"),
+        (f"sqlite://{tmp_path}/x.db", f"sqlite://{tmp_path}/x.db"),
+        ("rethinkdb://u:pw@h,i:1/d", "rethinkdb://u:pw@h,i:1/d"),
+        (
+            "rethinkdb://h/d?table=t&ca_certs=ca.pem&password_file=a%20b",
+            f"rethinkdb://h/d?table=t&ca_certs={tmp_path}/ca.pem&password_file={tmp_path}/a%20b",
+        ),
+        ("memory://x", "memory://x"),
+    ):
+        assert urls.absolute(url) == absolute
+        assert urls.absolute(absolute) == absolute
+
+
+def test_a_password_file_for_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a b").write_text("secret\n")
+    for url, mark in (("rethinkdb://h/d", "?"), ("rethinkdb://h/d?tls=1", "&")):
+        found = urls.absolute(url, password_file="a b")
+        assert found == f"{url}{mark}password_file={tmp_path}/a%20b"
+    for url in ("sqlite:a.db", "memory://", "rethinkdb://u:secret@h/d", "rethinkdb://h:x/d"):
+        with pytest.raises(BadArgument) as caught:
+            urls.absolute(url, password_file="a b")
+        assert "secret" not in str(caught.value)

@@ -118,7 +118,7 @@ class Runs:
 
     def run(self, *words: str, role: str = "job", **options: Any) -> subprocess.Popen[str]:
         """`coord run job --url URL` and what is given."""
-        return self.start("-m", "coord.cli", "run", role, "--url", self.url, *words, **options)
+        return self.start("-m", "coord", "run", role, "--url", self.url, *words, **options)
 
     def worker(
         self, *coord_words: str, flags: Sequence[str] = (), **options: Any
@@ -128,7 +128,7 @@ class Runs:
 
     def answer(self, *words: str, within: float = 20.0) -> tuple[int, str, str]:
         """Run `coord` to its end: status, stdout, stderr."""
-        process = self.start("-m", "coord.cli", *words)
+        process = self.start("-m", "coord", *words)
         out, err = process.communicate(timeout=within)
         return process.returncode, out, err
 

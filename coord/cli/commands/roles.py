@@ -8,7 +8,7 @@ import time
 
 import click
 
-from coord.cli import exit_codes, options, output
+from coord.cli import exit_codes, options, output, streams
 from coord.cli.options import open_coordinator
 from coord.cli.output import format_duration, format_time, lease_as_dict, term_as_dict
 from coord.core import validation
@@ -170,7 +170,7 @@ def _row(term: PastTerm, lease: Lease | None) -> tuple[object, ...]:
     )
 
 
-@click.command(epilog=exit_codes.help_of())
+@click.command(epilog=exit_codes.help_of({exit_codes.FAILED: "the output cannot be written"}))
 @options.any_role
 @options.as_json
 @options.url
@@ -186,9 +186,14 @@ def watch(role: str | None, as_json: bool, url: str | None) -> None:
         if role is None:
             for change in coordinator.watch_leaders():
                 _print_change(change.role, change.leader, as_json, every=True)
+                if streams.error():
+                    break
         else:
             for lease in coordinator.watch_leader(role):
                 _print_change(role, lease, as_json, every=False)
+                if streams.error():
+                    break
+    sys.exit(exit_codes.FAILED)
 
 
 def _print_change(role: str, leader: Lease | None, as_json: bool, *, every: bool) -> None:

@@ -9,10 +9,13 @@ from typing import Any
 
 import click
 
-from coord.cli import exit_codes, options, output
+from coord.cli import exit_codes, options
 from coord.core import validation
 from coord.core.timing import Timing
 from coord.errors import BadArgument
+
+SECRET_VARIABLES = ("COORD_URL", "COORD_RETHINKDB_PASSWORD")
+"""What --no-url keeps out of the environment of COMMAND."""
 
 
 class _RunCommand(click.Command):
@@ -96,6 +99,23 @@ class _RunCommand(click.Command):
     help="Minimum time that COMMAND runs before a candidate with a higher priority may "
     "replace it.  [default: 3 ttls]",
 )
+@click.option(
+    "--at-least",
+    type=float,
+    default=0.0,
+    metavar="SECONDS",
+    help="Nobody else gets the role within this time after COMMAND has started, even if COMMAND "
+    "ends sooner. Use it for short jobs with --no-wait.",
+)
+@click.option(
+    "--no-url", is_flag=True, help="Keep the URL and the password out of COMMAND's environment."
+)
+@click.option(
+    "--password-file",
+    type=click.Path(),
+    metavar="FILE",
+    help="Read the password of the store from the first line of FILE.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log to stderr.")
 @options.url
 def run(
@@ -108,14 +128,17 @@ def run(
     info: dict[str, Any],
     priority: int,
     min_tenure: float | None,
+    at_least: float,
+    no_url: bool,
+    password_file: str | None,
     verbose: bool,
     url: str | None,
 ) -> None:
     """Run COMMAND while this process is the leader of ROLE. Until then, wait.
 
-    coord run sets COORD_ROLE, COORD_TOKEN (the fencing token of the term) and COORD_URL in the
-    environment of COMMAND. It forwards the signals INT, TERM, HUP, QUIT, USR1, USR2, WINCH and
-    CONT, and exits with the status of COMMAND.
+    COMMAND gets the environment of coord run, and in addition COORD_ROLE, COORD_TOKEN (the fencing
+    token of the term) and COORD_URL. It also gets the open file descriptors. coord run forwards the
+    signals INT, TERM, HUP, QUIT, USR1, USR2, WINCH and CONT to COMMAND, and exits with its status.
 
     If leadership is lost, coord run ends COMMAND and all its descendants before another candidate
     can become the leader: SIGTERM, then SIGKILL. A second process, the guardian, does this even if
@@ -132,19 +155,23 @@ def run(
     if no_wait and timeout is not None:
         raise click.UsageError("--no-wait and --timeout cannot be used together")
     grace = _grace(grace, timing)
+    validation.number(at_least, "at_least", low=0, high=validation.MAX_TTL)
     preference = validation.priority(priority), validation.min_tenure(min_tenure, timing.ttl)
     about = validation.info({"host": os.uname().nodename, "pid": os.getpid(), **info})
     _check_command(command[0])
     nohup = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
 
+    store = _store_url(url, password_file)
+    hidden = SECRET_VARIABLES if no_url else ()
+
     from coord.cli.run.guardian_client import GuardianClient
 
     # This forks, so it must come before anything that may start a thread.
-    guarded = GuardianClient(command, grace, nohup)
+    guarded = GuardianClient(command, grace, nohup, hidden)
 
     from coord.api.coordinator import Coordinator
+    from coord.cli.run.messages import messages
     from coord.cli.run.runner import Runner, RunOptions
-    from coord.stores import urls
 
     _log(verbose)
     job = RunOptions(
@@ -156,12 +183,32 @@ def run(
         timeout,
         about,
         *preference,
-        urls.resolve(url),
+        at_least,
+        None if no_url else store,
     )
-    status = Runner(job, guarded, Coordinator(url)).run()
-    sys.stdout.flush()
+    status = Runner(job, guarded, Coordinator(store)).run()
+    messages.flush()
     # Everything is done. A thread of the store that still hangs must not delay the exit.
     os._exit(status)
+
+
+def _store_url(url: str | None, password_file: str | None) -> str:
+    """Return the URL to use, which means the same in every working directory.
+
+    Raises:
+        BadArgument: The store is in memory, so that no other process could be a candidate.
+    """
+    from coord.stores import urls
+
+    full = urls.absolute(urls.resolve(url), password_file=password_file)
+    if full.startswith("memory:"):
+        raise BadArgument(
+            "url",
+            full,
+            "must name a store that several processes can use, and memory:// is one "
+            "process's own: use sqlite:///path or rethinkdb://host/database",
+        )
+    return full
 
 
 def _grace(given: float | None, timing: Timing) -> float:
@@ -196,14 +243,9 @@ def _log(verbose: bool) -> None:
     import logging
 
     if verbose:
+        from coord.cli.run.messages import MessageHandler, messages
 
-        class OneLine(logging.Formatter):
-            def format(self, record: logging.LogRecord) -> str:
-                return f"coord run: {output.one_line(super().format(record))}"
-
-        handler = logging.StreamHandler()
-        handler.setFormatter(OneLine())
-        logging.basicConfig(level=logging.INFO, handlers=[handler])
+        logging.basicConfig(level=logging.INFO, handlers=[MessageHandler(messages)])
     else:
         # coord run prints its own messages about what matters.
         logging.getLogger("coord").addHandler(logging.NullHandler())

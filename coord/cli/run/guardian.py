@@ -24,7 +24,7 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from coord.cli.run import descendants, pipe, process
 from coord.cli.run.pipe import Cause, Command, Report
@@ -69,6 +69,7 @@ class Guardian:
         grace: Seconds between SIGTERM and SIGKILL.
         runner_group: The process group of the runner.
         ignored: The signals that COMMAND ignores when it starts.
+        environment: The environment of COMMAND, without the variables that the runner adds.
     """
 
     def __init__(
@@ -79,11 +80,13 @@ class Guardian:
         grace: float,
         runner_group: int,
         ignored: Collection[signal.Signals],
+        environment: Mapping[bytes, bytes],
     ) -> None:
         self.command = command
         self.grace = grace
         self.runner_group = runner_group
         self.ignored = ignored
+        self.environment = environment
         self.subreaper = False
         self.orders = pipe.Reader(orders)
         self.reports = reports
@@ -145,7 +148,9 @@ class Guardian:
         ):  # the runner was held up: it is too late to begin
             self._finish(Cause.DEADLINE, 0)
             return
-        self.child = spawn(self.command, {**os.environb, **more}, self.runner_group, self.ignored)
+        self.child = spawn(
+            self.command, {**self.environment, **more}, self.runner_group, self.ignored
+        )
         pipe.write(self.reports, Report.STARTED, pipe.NUMBER.pack(self.child))
 
     def _pass_on(self, number: int) -> None:

@@ -29,10 +29,21 @@ class Finished:
 
 
 class GuardianClient:
-    """Runs COMMAND under a guardian. It forks, so create it before any other thread exists."""
+    """Runs COMMAND under a guardian. It forks, so create it before any other thread exists.
+
+    Args:
+        command: The words of COMMAND.
+        grace: Seconds between SIGTERM and SIGKILL.
+        ignored: The signals that COMMAND ignores when it starts.
+        hidden: Variables of our environment that COMMAND does not get.
+    """
 
     def __init__(
-        self, command: Sequence[str], grace: float, ignored: Collection[signal.Signals] = ()
+        self,
+        command: Sequence[str],
+        grace: float,
+        ignored: Collection[signal.Signals] = (),
+        hidden: Collection[str] = (),
     ) -> None:
         process.load()
         process.adopt_orphans()  # The descendants of COMMAND, if the guardian is killed.
@@ -45,7 +56,22 @@ class GuardianClient:
             os.close(self._orders)
             os.close(reports)
             os.set_blocking(their_reports, False)
-            live(Guardian(command, their_orders, their_reports, grace, os.getpgrp(), ignored))
+            environment = {
+                name: value
+                for name, value in os.environb.items()
+                if os.fsdecode(name) not in hidden
+            }
+            live(
+                Guardian(
+                    command,
+                    their_orders,
+                    their_reports,
+                    grace,
+                    os.getpgrp(),
+                    ignored,
+                    environment,
+                )
+            )
         os.close(their_orders)
         os.close(their_reports)
         os.set_blocking(self._orders, False)

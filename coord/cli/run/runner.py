@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
@@ -19,6 +18,7 @@ from coord.cli import exit_codes, output
 from coord.cli.run import process
 from coord.cli.run.guardian import KILL_WAIT
 from coord.cli.run.guardian_client import GuardianClient
+from coord.cli.run.messages import messages
 from coord.cli.run.pipe import Cause
 from coord.cli.run.signals import SignalInbox, start_daemon_thread
 from coord.core.lease import Lease, LossReason
@@ -44,13 +44,10 @@ class RunOptions:
     info: Mapping[str, Any]
     priority: int
     min_tenure: float
-    full_url: str
-    """The URL with its secrets, for the environment of COMMAND only."""
-
-
-def print_status(text: str) -> None:
-    """Print one line on stderr."""
-    print(f"coord run: {output.one_line(text)}", file=sys.stderr, flush=True)
+    at_least: float
+    """How long nobody else gets the role after COMMAND has started, even if COMMAND ends sooner."""
+    command_url: str | None
+    """The URL with its secrets, for the environment of COMMAND; None if COMMAND gets none."""
 
 
 ANNOUNCE_AFTER = 0.3
@@ -105,14 +102,14 @@ class Standby:
         if err is not None and not isinstance(err, CoordError):
             raise err
         if self._store_error and (err is None or isinstance(err, AcquireTimeout)):
-            print_status(
+            messages.print(
                 f"the store does not answer ({self._store_error}); run `coord doctor` to check it"
             )
             return exit_codes.UNAVAILABLE
         if err is None:
-            print_status(f"not started, {self.job.role!r} is {self._led_by}")
+            messages.print(f"not started, {self.job.role!r} is {self._led_by}")
             return exit_codes.TAKEN
-        print_status(str(err))
+        messages.print(str(err))
         return exit_codes.of(err)
 
     def announce(self) -> None:
@@ -127,7 +124,7 @@ class Standby:
         except CancelledError:
             return  # The coordinator was closed, so nobody waits any more.
         if not self.answered:
-            print_status(f"waiting for {self.job.role!r}: {by}")
+            messages.print(f"waiting for {self.job.role!r}: {by}")
 
     def _held_by(self) -> str:
         session = self._coordinator.session
@@ -172,6 +169,7 @@ class Runner:
         self.coordinator = coordinator
         self.inbox = SignalInbox(guarded)
         self._backstop: float | None = None
+        self._started_at = -float("inf")
         self._ended = threading.Event()
 
     def run(self) -> int:
@@ -192,16 +190,22 @@ class Runner:
         status = self._stand_by(standby)
         if status is not None:
             self._ended.set()
-            self._leave(RELEASE_TIMEOUT)
+            self._leave(leadership, RELEASE_TIMEOUT)
             return status
         term = standby.term
         assert term is not None
         status = self._work(term)
         if not self._ended.is_set():
             return status  # Without a release, because a descendant of COMMAND still runs.
-        if not self._leave(max(RELEASE_TIMEOUT, self.job.ttl / 3)):
-            print_status(f"cannot release {self.job.role!r}: {self._free_later()}")
+        # A leader that was asked to step down releases the role at once.
+        linger = 0.0 if term.lost.is_set() else self._linger()
+        if not self._leave(leadership, max(RELEASE_TIMEOUT, self.job.ttl / 3), linger):
+            messages.print(f"cannot release {self.job.role!r}: {self._free_later()}")
         return status
+
+    def _linger(self) -> float:
+        """Return the seconds for which nobody may get the role yet (--at-least)."""
+        return max(0.0, self._started_at + self.job.at_least - clock.total_seconds())
 
     def _free_later(self) -> str:
         return f"it is free when the lease expires, in at most {self.job.ttl:g} s"
@@ -215,7 +219,7 @@ class Runner:
                 if number in SIGNALS_THAT_END_WAITING:
                     return exit_codes.SIGNALLED + number
             if self.guarded.gone:
-                print_status("the guardian process was killed; start coord run again")
+                messages.print("the guardian process was killed; start coord run again")
                 return exit_codes.GUARDIAN_DIED
             if announce is not None and clock.total_seconds() >= announce and not standby.answered:
                 announce = None
@@ -229,14 +233,11 @@ class Runner:
         """
         guarded = self.guarded
         deadline = term.deadline
-        guarded.start(
-            {
-                "COORD_ROLE": self.job.role,
-                "COORD_TOKEN": str(term.token),
-                "COORD_URL": self.job.full_url,
-            },
-            deadline,
-        )
+        variables = {"COORD_ROLE": self.job.role, "COORD_TOKEN": str(term.token)}
+        if self.job.command_url is not None:
+            variables["COORD_URL"] = self.job.command_url
+        self._started_at = clock.total_seconds()
+        guarded.start(variables, deadline)
         term.lost.add_callback(self.inbox.wake)
         pause = min(self.job.ttl / 20, 0.25)
         while guarded.finished is None and not guarded.gone:
@@ -262,7 +263,7 @@ class Runner:
 
     def _not_permitted(self, number: int) -> None:
         name = signal.Signals(number).name
-        print_status(f"cannot send {name} to COMMAND: it runs as another user; end it yourself")
+        messages.print(f"cannot send {name} to COMMAND: it runs as another user; end it yourself")
 
     def _stop_too(self) -> None:
         """Give the terminal back to the shell and stop, because COMMAND was stopped with Ctrl-Z.
@@ -301,7 +302,7 @@ class Runner:
         finished, child = self.guarded.finished, self.guarded.child
         if finished is None:
             survivors = self.guarded.force()
-            print_status(
+            messages.print(
                 "the guardian process was killed; COMMAND "
                 + ("may not have ended" if survivors else "was ended")
             )
@@ -311,13 +312,13 @@ class Runner:
             status = finished.status
             if finished.cause is not Cause.BY_ITSELF:
                 reason = str(term.reason) if term.lost.is_set() else "no renewal in time"
-                print_status(
+                messages.print(
                     f"lost the leadership of {self.job.role!r} (token {term.token}): {reason}; "
                     + ("COMMAND has not ended" if survivors else "COMMAND was ended")
                 )
                 status = exit_codes.LOST
         if survivors:
-            print_status(
+            messages.print(
                 f"cannot end process {', '.join(survivors)}, which COMMAND started: end it "
                 f"yourself; {self.job.role!r} is not released: {self._free_later()}"
             )
@@ -331,15 +332,23 @@ class Runner:
         """Block `on_lost` until COMMAND has ended: only then is the lease released (rule 3)."""
         self._ended.wait()
 
-    def _leave(self, within: float) -> bool:
-        """Resign and release the role. Return whether that succeeded `within` seconds."""
+    def _leave(self, leadership: Leadership, within: float, linger: float = 0.0) -> bool:
+        """Resign and release the role. Return whether that succeeded `within` seconds.
+
+        Args:
+            leadership: The leadership of the role.
+            within: The maximum wait in seconds.
+            linger: Seconds for which nobody gets the role.
+        """
         left = threading.Event()
 
         def leave() -> None:
             try:
-                self.coordinator.close()  # This releases the role.
+                if linger > 0:
+                    leadership.stop(linger=linger)
+                self.coordinator.close()  # This releases the role, if it is not released yet.
             except CoordError as err:
-                print_status(str(err))
+                messages.print(str(err))
             left.set()
             self.inbox.wake()
 

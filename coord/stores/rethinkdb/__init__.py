@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING
 
 from coord.stores.rethinkdb.admin import RethinkDBAdmin
 from coord.stores.rethinkdb.store import RethinkDBStore
-from coord.stores.rethinkdb.url import RethinkURL, parse_url
+from coord.stores.rethinkdb.url import RethinkURL, absolute_url, parse_url, with_password_file
 
 if TYPE_CHECKING:
     from coord.stores.protocol import Admin, Store
 
-__all__ = ["RethinkDBStore", "RethinkURL", "admin", "open_url", "parse_url"]
+__all__ = [
+    "RethinkDBStore",
+    "RethinkURL",
+    "absolute_url",
+    "admin",
+    "open_url",
+    "parse_url",
+    "with_password_file",
+]
 
 
 def open_url(url: str) -> Store:

@@ -31,6 +31,7 @@ PASSWORD_VARIABLE = "COORD_RETHINKDB_PASSWORD"  # noqa: S105 (the name of a vari
 
 FORM = "rethinkdb://[user[:password]@]host[:port][,host[:port]…][/database][?option=value&…]"
 OPTIONS = frozenset({"tls", "ca_certs", "max_clock_skew", "table", "password_file"})
+_PATHS = ("ca_certs", "password_file")
 _SCHEME = "rethinkdb://"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _NAME_FORM = "1 to 100 of the characters A-Z, a-z, 0-9, _ and -"
@@ -234,6 +235,35 @@ def parse_url(url: str, environ: Mapping[str, str] | None = None) -> RethinkURL:
         max_clock_skew=_skew(options.get("max_clock_skew"), shown),
         table=table,
     )
+
+
+def absolute_url(url: str) -> str:
+    """Return the URL with absolute paths in its options, so that it means the same everywhere.
+
+    Raises:
+        BadArgument: The URL is invalid. The message holds no password.
+    """
+    parse_url(url)
+    location, mark, query = url.partition("?")
+    pieces = []
+    for piece in query.split("&") if query else ():
+        key, _, value = piece.partition("=")
+        path = quote(os.path.abspath(unquote(value)), safe="/")
+        pieces.append(f"{key}={path}" if key in _PATHS else piece)
+    return f"{location}{mark}{'&'.join(pieces)}"
+
+
+def with_password_file(url: str, file: str) -> str:
+    """Return the URL with the option `password_file`.
+
+    Raises:
+        BadArgument: The URL is invalid or has a password, or the file cannot be read. The message
+            holds no password.
+    """
+    parse_url(url)
+    added = f"{url}{'&' if '?' in url else '?'}password_file={quote(file, safe='/')}"
+    parse_url(added)
+    return added
 
 
 def _decoded(text: str, shown: str, part: str) -> str:

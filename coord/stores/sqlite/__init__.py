@@ -8,6 +8,14 @@ from coord.runtime.clock import StoreClock
 from coord.stores.sqlite.admin import admin
 from coord.stores.sqlite.files import default_path
 from coord.stores.sqlite.store import SQLiteStore, open_url
-from coord.stores.sqlite.url import default_url
+from coord.stores.sqlite.url import absolute_url, default_url
 
-__all__ = ["SQLiteStore", "StoreClock", "admin", "default_path", "default_url", "open_url"]
+__all__ = [
+    "SQLiteStore",
+    "StoreClock",
+    "absolute_url",
+    "admin",
+    "default_path",
+    "default_url",
+    "open_url",
+]

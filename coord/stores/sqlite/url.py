@@ -85,6 +85,18 @@ def parse_url(url: str) -> Location:
     return Location(path, local=bool(mark))
 
 
+def absolute_url(url: str) -> str:
+    """Return the URL of the same file for a process with another working directory.
+
+    Raises:
+        BadArgument: The URL does not name a file.
+    """
+    location = parse_url(url)
+    if url.startswith("sqlite:///"):
+        return url
+    return url_of(os.path.abspath(location.path), local=location.local)
+
+
 def _shown(url: str) -> str:
     """Return the URL for an error message, without what may be a password."""
     location = url.partition(":")[2]

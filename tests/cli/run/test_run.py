@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import (
+    MARK,
     ROOT,
     WORKER,
     Runs,
@@ -37,7 +38,7 @@ def test_the_command_finds_role_token_and_url(runs: Runs) -> None:
 
 def test_the_url_comes_from_the_environment(runs: Runs) -> None:
     process = runs.start(
-        "-m", "coord.cli", "run", "job", "sh", "-c", "echo $COORD_URL", env={"COORD_URL": runs.url}
+        "-m", "coord", "run", "job", "sh", "-c", "echo $COORD_URL", env={"COORD_URL": runs.url}
     )
     assert process.communicate(timeout=20)[0] == f"{runs.url}\n"
 
@@ -124,7 +125,7 @@ def under_nohup(runs: Runs) -> subprocess.Popen[str]:
         "-c",
         "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN);"
         "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])",
-        *("-m", "coord.cli", "run", "job", "--url", runs.url, "--"),
+        *("-m", "coord", "run", "job", "--url", runs.url, "--"),
         *(*WORKER, str(runs.journal.path)),
     )
 
@@ -205,7 +206,7 @@ def test_options_of_the_command_are_its_own(runs: Runs) -> None:
     process = runs.run("echo", "--ttl", "--", "-x")
     assert process.communicate(timeout=20)[0] == "--ttl -- -x\n"
     process = runs.start(
-        "-m", "coord.cli", "run", "--url", runs.url, "--ttl=9", "job", "--", "printf", "%s", "--url"
+        "-m", "coord", "run", "--url", runs.url, "--ttl=9", "job", "--", "printf", "%s", "--url"
     )
     assert process.communicate(timeout=20)[0] == "--url"
 
@@ -235,6 +236,19 @@ def test_options_of_the_command_are_its_own(runs: Runs) -> None:
         (["run", "job", "--info", "zone", "--", "true"], 2, "neither KEY=VALUE nor a JSON object"),
         (["run", "job", "--info", "{", "--", "true"], 2, "is not a JSON object"),
         (["run", "job"], 2, "Missing argument 'COMMAND...'"),
+        (["run", "job", "--url", "memory://", "--", "true"], 2, "coord: invalid url 'memory://': "),
+        (["run", "job", "--url", "memory://x", "--", "true"], 2, "that several processes can use"),
+        (["run", "job", "--at-least", "-1", "--", "true"], 2, "coord: invalid at_least -1.0: "),
+        (
+            ["run", "job", "--url", "sqlite:x.db", "--password-file", "x", "--", "true"],
+            2,
+            "coord: invalid password_file 'x': ",
+        ),
+        (
+            ["run", "job", "--url", "rethinkdb://h/d", "--password-file", "/no/x", "--", "true"],
+            2,
+            "password_file must be a text file that coord may read",
+        ),
         (["run", "job", "--", "no-such-command"], 127, "coord run: no-such-command: not found"),
         (["run", "job", "--", "/etc/passwd"], 126, "coord run: /etc/passwd: cannot be executed"),
         (
@@ -331,8 +345,103 @@ def test_python_modules_that_run_does_not_need(runs: Runs) -> None:
 
 def test_inherited_descriptors_reach_the_command(runs: Runs) -> None:
     """The shell passes the output of a process substitution as an open descriptor."""
-    words = f"-m coord.cli run job --url '{runs.url}' -- cat <(echo text)"
+    words = f"-m coord run job --url '{runs.url}' -- cat <(echo text)"
     code = "import os, sys; os.execvp('bash', ['bash', '-c', sys.argv[1]])"
     process = runs.start("-c", code, f"'{sys.executable}' {words}")
     assert process.communicate(timeout=20)[0] == "text\n"
     assert process.returncode == 0
+
+
+def test_a_relative_url_becomes_absolute(runs: Runs, tmp_path: Path) -> None:
+    words = ("-m", "coord", "run", "job", "--url", "sqlite:coord.db", "--")
+    process = runs.start(*words, "sh", "-c", "cd /; echo $COORD_URL", cwd=tmp_path)
+    assert process.communicate(timeout=20)[0] == f"sqlite://{tmp_path}/coord.db\n"
+
+
+def test_no_url_keeps_the_store_from_the_command(runs: Runs) -> None:
+    secrets = {"COORD_URL": runs.url, "COORD_RETHINKDB_PASSWORD": "secret"}
+    words = ("-m", "coord", "run", "job")
+    for options, names in (
+        ((), {"COORD_ROLE", "COORD_TOKEN", "COORD_URL", "COORD_RETHINKDB_PASSWORD"}),
+        (("--no-url",), {"COORD_ROLE", "COORD_TOKEN"}),
+    ):
+        process = runs.start(*words, *options, "--", "env", env=secrets)
+        out, _ = process.communicate(timeout=20)
+        found = {line.partition("=")[0] for line in out.splitlines() if line.startswith("COORD_")}
+        assert found - MARK.keys() == names
+
+
+def test_at_least_keeps_the_role_after_a_short_command(runs: Runs) -> None:
+    """Several machines begin a short job at about the same time."""
+    words = ("--ttl", "5", "--no-wait", "--at-least", "60")
+    assert runs.run(*words, "--", "true").wait(20) == 0
+    late = runs.run(*words, "--", "true")
+    assert late.wait(20) == 75
+    assert late.stderr is not None
+    said = late.stderr.read()
+    assert "token 1, for 5" in said, said  # at least 50 of the 60 s
+
+
+def test_at_least_ends(runs: Runs) -> None:
+    begun = time.monotonic()
+    assert runs.run("--ttl", "30", "--at-least", "3", "--", "true").wait(20) == 0
+    assert runs.run("--ttl", "30", "--", "true").wait(30) == 0
+    assert 3 <= time.monotonic() - begun < 20
+
+
+def test_at_least_counts_from_the_start_of_the_command(runs: Runs) -> None:
+    assert runs.run("--at-least", "1", "--", "sleep", "1.2").wait(20) == 0
+    assert runs.run("--no-wait", "--", "true").wait(20) == 0
+
+
+def test_an_operator_ends_at_least(runs: Runs) -> None:
+    """A leader that was asked to step down releases the role at once."""
+    first = runs.worker("--at-least", "300")
+    runs.journal.wait_for(1)
+    assert runs.answer("step-down", "job", "--url", runs.url, "--yes")[0] == 0
+    assert first.wait(20) == 77
+    assert runs.run("--no-wait", "--", "true").wait(20) == 0
+
+
+@pytest.mark.parametrize("script", ["exec >&-", "exec 2>&-", "exec >&- 2>&-", "exec <&- >&- 2>&-"])
+def test_closed_streams_do_not_change_the_status(runs: Runs, script: str) -> None:
+    assert _in_shell(runs, script, "--", "sh", "-c", "echo out; echo err >&2; exit 7") == 7
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("words", [[], ["--verbose"]])
+def test_full_streams_do_not_change_the_status(runs: Runs, words: list[str]) -> None:
+    assert _in_shell(runs, "exec >/dev/full 2>&1", *words, "--", "sh", "-c", "exit 7") == 7
+
+
+def test_a_broken_pipe_does_not_change_the_status(runs: Runs) -> None:
+    """Whoever reads stderr has ended before coord run writes."""
+    first = runs.worker()
+    runs.journal.wait_for(1)
+    waiting = runs.run("-v", "--timeout", "1", "--", "true")
+    assert waiting.stderr is not None
+    waiting.stderr.close()
+    assert waiting.wait(20) == 76
+    assert first.poll() is None
+
+
+def test_a_stderr_that_nobody_reads_does_not_delay_renewals(runs: Runs) -> None:
+    """The pipe is full, and every write to it would wait."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    process = runs.worker("-v", "--ttl", "2", flags=["--for", "4"], stderr=writer)
+    os.close(writer)
+    assert process.wait(30) == 0
+    os.close(reader)
+
+
+def _in_shell(runs: Runs, script: str, *words: str) -> int:
+    """The exit status of `coord run` after a shell has run `script`."""
+    line = f'{script}; exec "$@"'
+    begin = "import os, sys; os.execvp('sh', ['sh', '-c', *sys.argv[1:]])"
+    coord = (sys.executable, "-m", "coord", "run", "job", "--url", runs.url)
+    return runs.start("-c", begin, line, "sh", *coord, *words).wait(20)

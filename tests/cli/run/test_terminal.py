@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.support.cli_terminal import Terminal
 from tests.support.waits import eventually
 
-COORD = (sys.executable, "-m", "coord.cli", "run", "job")
+COORD = (sys.executable, "-m", "coord", "run", "job")
 
 
 def test_ctrl_c_reaches_the_command(terminals: list[Terminal], url: str) -> None:

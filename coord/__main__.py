@@ -1,4 +1,4 @@
-"""Runs `coord` as `python -m coord.cli`."""
+"""Runs the command line as `python -m coord`."""
 
 from __future__ import annotations
 
