@@ -96,7 +96,7 @@ def test_leader_only_refuses_a_weak_table(weak_url: str, scope: str) -> None:
 
 
 def test_coord_run_refuses_a_weak_table(weak_url: str) -> None:
-    done = python(weak_url, "-m", "coord.cli", "run", "role", "--", "echo", "ran")
+    done = python(weak_url, "-m", "coord", "run", "role", "--", "echo", "ran")
     assert (done.returncode, done.stdout) == (78, "")
     assert "may lose what it has acknowledged" in done.stderr
 
