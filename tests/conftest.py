@@ -32,7 +32,7 @@ NEEDS_SERVER = {
     "own_server",
 }
 NOT_QUICK = {"slow", "rethinkdb", "cluster", "chaos"}
-LONG = 15.0
+LONG = 10.0
 _names = itertools.count()
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
 from coord.core.lease import Lease
-from coord.core.operations import Answer, Renew, Result
+from coord.core.operations import Answer, Claim, Renew, Result
 from coord.stores.sqlite import SQLiteStore, StoreClock, swaps
 from tests.stores.in_bulk import in_bulk
 from tests.stores.lockstep import Lockstep, ManualClock, roles
@@ -41,6 +41,8 @@ def in_lockstep(
         str(path / "coord.db"), clock=StoreClock(total=clock, wall=clock, name="manual")
     )
     try:
+        # A look at a database that is not there is an error; a claim creates it.
+        machine.loop.run_until_complete(machine.tested.claim(Claim("first", "h", 1, 30.0), 10))
         run_state_machine_as_test(
             machine,
             settings=settings(
@@ -56,25 +58,25 @@ def in_lockstep(
         machine.loop.close()
 
 
-def test_sqlite_answers_as_memory_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sqlite_answers_as_memory_does(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(swaps, "AVAILABLE", False)
 
     class SQLite(Lockstep):
         pass
 
-    in_lockstep(SQLite, tmp_path, 120)
+    in_lockstep(SQLite, memory_path, 120)
 
 
-def test_so_it_does_in_bulk(tmp_path: Path) -> None:
+def test_so_it_does_in_bulk(memory_path: Path) -> None:
     class SQLite(Lockstep):
         def compare(self, asked: object, tested: Result, oracle: Result) -> None:
             if not isinstance(asked, Renew):  # those are compared without others
                 super().compare(asked, tested, oracle)
 
-    in_lockstep(SQLite, tmp_path, 60, in_bulk(SQLiteStore))
+    in_lockstep(SQLite, memory_path, 60, in_bulk(SQLiteStore))
 
 
-def test_so_it_does_where_renewals_are_written_without_being_read(tmp_path: Path) -> None:
+def test_so_it_does_where_renewals_are_written_without_being_read(memory_path: Path) -> None:
     """What a row says of its holder is not compared in the answers, but is in the rows as they are
     read."""
 
@@ -108,4 +110,4 @@ def test_so_it_does_where_renewals_are_written_without_being_read(tmp_path: Path
             for one, first, second in zip(asked, tested, oracle, strict=True):
                 self.compare(one, first, second)
 
-    in_lockstep(SQLite, tmp_path, 80)
+    in_lockstep(SQLite, memory_path, 80)
