@@ -23,6 +23,8 @@ BACKENDS = {
     "memory": "coord.stores.memory",
     "sqlite": "coord.stores.sqlite",
     "rethinkdb": "coord.stores.rethinkdb",
+    "postgresql": "coord.stores.postgresql",
+    "postgres": "coord.stores.postgresql",
     "redis": "coord.stores.redis",
     "rediss": "coord.stores.redis",
     "redis+sentinel": "coord.stores.redis",
@@ -33,7 +35,8 @@ ENTRY_POINTS = "coord.stores"
 """The group of entry points in which other packages register their backends."""
 ALLOWED = (
     "a URL starts with sqlite:///absolute/path, sqlite:relative/path, "
-    "rethinkdb://host[:port][,host…]/database, redis://host[:port], memory:// or memory://name"
+    "rethinkdb://host[:port][,host…]/database, postgresql://host/database, "
+    "redis://host[:port], memory:// or memory://name"
 )
 
 

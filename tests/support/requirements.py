@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from tests.support import redis_server
+from tests.support import postgresql_server, redis_server
 from tests.support import rethinkdb_server as servers
 
 EXTERNAL, REQUIRE, ALL = "COORD_TEST_RETHINKDB", "COORD_REQUIRE", "all"
@@ -58,6 +58,10 @@ TOOLS = {
     "redis": Tool(
         lambda: redis_server.binary() is not None and importlib.util.find_spec("redis") is not None,
         "no redis-server or valkey-server is on PATH, or the package redis is not installed",
+    ),
+    "postgresql": Tool(
+        postgresql_server.available,
+        "no PostgreSQL server is installed, or the package asyncpg is missing",
     ),
     "doublethink": package("doublethink", NO_DOUBLETHINK),
     "spin": program("spin", " (apt install spin)"),

@@ -1,0 +1,353 @@
+"""The connections of one store: a few that all requests share, and one for each feed.
+
+A connection serves one request at a time. When a request is given up, its connection is closed at
+once and no cancel request is sent: PostgreSQL would answer a claim that waits for a standby with
+success, although the standby never got it. What was given up may still be applied (rule 8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import warnings
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlencode
+
+from coord.errors import AccessDenied, StoreRefused
+from coord.runtime.timers import LightSemaphore, within
+from coord.stores.postgresql import errors
+from coord.stores.postgresql.errors import QueryError
+from coord.stores.postgresql.url import Address, PostgreSQLURL
+
+MAX_CONNECTIONS = 4
+"""Connections that the requests of one store share."""
+CONNECT_TIMEOUT = 10.0
+"""Seconds after which an attempt to connect is given up."""
+STAGGER = 0.3
+"""Seconds for which one server is tried alone before the next is tried as well."""
+STATEMENT_TIMEOUT = 60
+"""Seconds after which the server ends a statement that waits, for instance for a lock."""
+CLOSE_TIMEOUT = 0.5
+"""Seconds that `close` gives a connection to say good-bye."""
+
+_leaked: list[object] = []
+"""Keeps the parent's connections alive in a forked child. Closing them there would end them for the
+parent."""
+
+
+@lru_cache(maxsize=1)
+def driver() -> Any:
+    """Return the module asyncpg.
+
+    Raises:
+        StoreRefused: It is not installed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            import asyncpg
+        except ImportError as err:
+            raise StoreRefused(
+                f"asyncpg cannot be imported ({type(err).__name__}: {err}); "
+                f"install it with: pip install 'coord[postgresql]'"
+            ) from None
+    return asyncpg
+
+
+class Connection:
+    """One open connection, of the loop that it was opened on.
+
+    Attributes:
+        raw: The connection of asyncpg.
+        warned: Whether the server has sent a warning since this was last set to False.
+    """
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+        self.warned = False
+        raw.add_log_listener(self._on_message)
+        self._end = asyncio.get_running_loop().create_future()
+        self._keeper = asyncio.get_running_loop().create_task(
+            self._keep(), name="coord postgresql connection"
+        )
+
+    @property
+    def usable(self) -> bool:
+        """Whether it takes a request."""
+        return not self.raw.is_closed()
+
+    async def fetch(self, url: PostgreSQLURL, sql: str, args: Sequence[Any], timeout: float) -> Any:
+        """Return the rows that one statement answers with.
+
+        Raises:
+            QueryError: There is no answer.
+        """
+        self.warned = False
+        # A task of its own: if this coroutine were cancelled, asyncpg would send a cancel request.
+        asked = asyncio.ensure_future(self.raw.fetch(sql, *args))
+        try:
+            done, _ = await asyncio.wait({asked}, timeout=timeout)
+        except BaseException:
+            self._give_up(asked)
+            raise
+        if not done:
+            self._give_up(asked)
+            raise errors.lost(f"{url.redacted} did not answer within {timeout:g} s")
+        try:
+            rows = asked.result()
+        except Exception as err:
+            raise from_exception(err, url) from None
+        if self.warned:
+            # For instance: "committed locally, but might not have been replicated".
+            raise errors.lost(f"{url.redacted} answered with a warning")
+        return rows
+
+    def _give_up(self, asked: asyncio.Future[Any]) -> None:
+        self.terminate()
+        asked.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def close(self) -> None:
+        """Close it politely, or at once if the server does not react."""
+        try:
+            await within(self.raw.close(), CLOSE_TIMEOUT)
+        except Exception:
+            self.terminate()
+        self._stop()
+
+    def terminate(self) -> None:
+        """Close it at once."""
+        with contextlib.suppress(Exception):  # Its loop may have been closed.
+            self.raw.terminate()
+        self._stop()
+
+    def _stop(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            if not self._end.done():
+                self._end.set_result(None)
+
+    async def _keep(self) -> None:
+        """A loop that ends cancels its tasks. That closes a connection that everybody has
+        forgotten."""
+        try:
+            await self._end
+        finally:
+            if not self._end.done() or self._end.cancelled():
+                self.terminate()
+
+    def _on_message(self, _connection: Any, message: Any) -> None:
+        severity = str(getattr(message, "severity_en", None) or getattr(message, "severity", ""))
+        self.warned = self.warned or severity.upper() == "WARNING"
+
+
+def from_exception(err: BaseException, url: PostgreSQLURL) -> QueryError:
+    """Return the error for an exception of the driver, after a request was sent."""
+    asyncpg = driver()
+    code = getattr(err, "sqlstate", None)
+    if isinstance(err, asyncpg.PostgresError) and isinstance(code, str) and code != "08003":
+        return errors.from_code(code, url)
+    if isinstance(err, (ValueError, TypeError, OverflowError)) and not isinstance(err, OSError):
+        # asyncpg.DataError and InterfaceError are ValueErrors or no PostgresErrors.
+        return QueryError(f"{url.redacted} cannot take these values", permanent=StoreRefused)
+    return errors.lost(f"the connection to {url.redacted} broke off ({type(err).__name__})")
+
+
+class Pool:
+    """The connections of one store.
+
+    A pool works on the event loop that it is called from. When it is called from another loop, it
+    drops the connections of the first.
+    """
+
+    def __init__(self, url: PostgreSQLURL) -> None:
+        self.url = url
+        self._order: list[Address | None] = list(url.hosts) or [None]
+        self._reset()
+
+    def _reset(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._idle: list[Connection] = []
+        self._all: set[Connection] = set()
+        self._turns = LightSemaphore(MAX_CONNECTIONS)
+
+    async def run(self, sql: str, args: Sequence[Any], timeout: float) -> Any:
+        """Return the rows that one statement answers with. It is sent at most once.
+
+        Args:
+            sql: The statement.
+            args: Its parameters.
+            timeout: Seconds for a connection and for the answer together.
+
+        Raises:
+            QueryError: There is no answer.
+        """
+        self._on_this_loop()
+        loop, turns = asyncio.get_running_loop(), self._turns
+        deadline = loop.time() + timeout
+        turn = turns.acquire()
+        try:
+            if turn is not None:
+                try:
+                    await within(turn, max(deadline - loop.time(), 0.001))
+                except asyncio.TimeoutError:
+                    raise errors.unreachable(
+                        f"no connection to {self.url.redacted} was free in time"
+                    ) from None
+            connection = await self._connected(max(deadline - loop.time(), 0.001))
+            return await self._answer(connection, sql, args, max(deadline - loop.time(), 0.001))
+        finally:
+            turns.release(turn)
+
+    async def _answer(
+        self, connection: Connection, sql: str, args: Sequence[Any], timeout: float
+    ) -> Any:
+        keep = False
+        try:
+            rows = await connection.fetch(self.url, sql, args, timeout)
+            keep = True
+        except QueryError as error:
+            keep = not error.lost
+            raise
+        finally:
+            if keep and connection.usable and connection in self._all:
+                self._idle.append(connection)
+            else:
+                self.drop(connection)
+        return rows
+
+    async def _connected(self, timeout: float) -> Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable:
+                return connection
+            self.drop(connection)
+        return await self.open(timeout)
+
+    async def open(self, timeout: float) -> Connection:
+        """Open one more connection, to the server that takes writes.
+
+        Raises:
+            QueryError: No server can be used.
+        """
+        self._on_this_loop()
+        try:
+            connection = await within(self._open_any(), min(timeout, CONNECT_TIMEOUT))
+        except asyncio.TimeoutError:
+            detail = f"no connection to {self.url.redacted} in time"
+            raise errors.unreachable(detail) from None
+        self._all.add(connection)
+        return connection
+
+    async def _open_any(self) -> Connection:
+        untried = list(self._order)
+        attempts: set[asyncio.Task[Connection]] = set()
+        last_error = errors.unreachable("no server")
+        try:
+            while untried or attempts:
+                if untried:
+                    attempts.add(asyncio.ensure_future(self._open(untried.pop(0))))
+                done, attempts = await asyncio.wait(
+                    attempts,
+                    timeout=STAGGER if untried else None,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                opened = [task.result() for task in done if task.exception() is None]
+                for connection in opened[1:]:
+                    connection.terminate()
+                if opened:
+                    return opened[0]
+                for task in done:
+                    error = task.exception()
+                    if not isinstance(error, QueryError):
+                        assert error is not None
+                        raise error
+                    if error.permanent is not None:
+                        raise error
+                    last_error = error
+            raise last_error
+        finally:
+            for task in attempts:
+                task.cancel()
+                task.add_done_callback(_drop_result)
+
+    async def _open(self, address: Address | None) -> Connection:
+        url, asyncpg = self.url, driver()
+        options = {"sslmode": url.sslmode, "sslrootcert": url.sslrootcert}
+        chosen = {name: value for name, value in options.items() if value is not None}
+        shown = str(address) if address else url.redacted
+        try:
+            raw = await asyncpg.connect(
+                dsn=f"postgresql://?{urlencode(chosen)}" if chosen else None,
+                host=address.host if address else None,
+                port=address.port if address else None,
+                user=url.user,
+                password=url.password,
+                database=url.database,
+                timeout=CONNECT_TIMEOUT,
+                target_session_attrs="read-write",
+                server_settings={
+                    "application_name": "coord",
+                    "default_transaction_isolation": "read committed",
+                    "statement_timeout": f"{STATEMENT_TIMEOUT}s",
+                },
+            )
+        except asyncio.CancelledError:
+            raise
+        except Exception as err:
+            self._move_to_end(address)
+            raise _from_connecting(err, url, shown) from None
+        return Connection(raw)
+
+    def _move_to_end(self, address: Address | None) -> None:
+        if len(self._order) > 1 and address in self._order:
+            self._order.remove(address)
+            self._order.append(address)
+
+    def drop(self, connection: Connection) -> None:
+        """Close a connection that is not used again."""
+        self._all.discard(connection)
+        connection.terminate()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._loop is asyncio.get_running_loop():
+            busy = self._all.difference(self._idle)
+            for connection in busy:
+                connection.terminate()
+            await asyncio.gather(*(connection.close() for connection in self._idle))
+        self._reset()
+
+    def abandon(self) -> None:
+        """Forget all connections in a forked child: they are the parent's (rule 9)."""
+        _leaked.append((self._all, self._idle, self._loop, self._turns))
+        self._reset()
+
+    def _on_this_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            for connection in self._all:
+                connection.terminate()
+            self._reset()
+            self._loop = loop
+
+
+def _drop_result(task: asyncio.Task[Connection]) -> None:
+    """Drop a connection that was opened after another one had been chosen."""
+    if not task.cancelled() and task.exception() is None:
+        task.result().terminate()
+
+
+def _from_connecting(err: BaseException, url: PostgreSQLURL, shown: str) -> QueryError:
+    asyncpg = driver()
+    code = getattr(err, "sqlstate", None)
+    if isinstance(err, asyncpg.PostgresError) and isinstance(code, str):
+        if code in ("28000", "28P01"):
+            detail = f"{shown} refuses the user: wrong user or password, or not allowed from here"
+            return QueryError(detail, permanent=AccessDenied)
+        error = errors.from_code(code, url)
+        return QueryError(error.detail, permanent=error.permanent, lost=True)
+    if "SessionAttribute" in type(err).__name__ or "TargetServer" in type(err).__name__:
+        return errors.unreachable(f"{shown} is a standby and cannot write")
+    detail = err.strerror if isinstance(err, OSError) and err.strerror else type(err).__name__
+    return errors.unreachable(f"cannot connect to {shown}: {detail}")

@@ -1,0 +1,324 @@
+"""The tables and functions of coord in PostgreSQL: `coord/core/swaps.py` in PL/pgSQL.
+
+Each swap is one call of one function. A function first reads the row without a lock, so that a
+refused claim writes nothing and waits for nobody. Then it locks the row that it read, and only then
+reads the clock: `clock_timestamp()`, since `now()` is the begin of the transaction, which may have
+waited. A row that changed in between is read again. Everything runs under READ COMMITTED, where
+each statement of a function sees what was committed before it.
+
+The functions have the rights of the user who ran `coord init`. Programs need no right to write the
+tables, so a mistake cannot delete a lease or lower a token. The names of functions end in the
+version of this schema, so that an older coord finds its own functions while both run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from coord.core.history import MAX_TERMS
+
+VERSION = 1
+"""The version of this schema. It is the end of the names of all functions."""
+LOCK = (4919, 1)
+"""The advisory lock under which tables are created: `CREATE … IF NOT EXISTS` is not atomic."""
+
+# Equality is by bytes (COLLATE "C"). `info` is a text and not jsonb, which rejects \u0000. No index
+# contains a column that renewals change, so that PostgreSQL can update a row within its page.
+TABLES = """
+CREATE TABLE IF NOT EXISTS {schema}.leases (
+  role text COLLATE "C" PRIMARY KEY,
+  holder text COLLATE "C",
+  token bigint NOT NULL CHECK (token BETWEEN 0 AND 9007199254740992),
+  beat bigint NOT NULL,
+  ttl float8 NOT NULL CHECK (ttl BETWEEN 0 AND 2678400),
+  expires_at timestamptz NOT NULL CHECK (isfinite(expires_at)),
+  renewed_at timestamptz NOT NULL CHECK (isfinite(renewed_at)),
+  since timestamptz CHECK (isfinite(since)),
+  info text NOT NULL DEFAULT '{{}}',
+  history text[] NOT NULL DEFAULT '{{}}'
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+
+CREATE OR REPLACE FUNCTION {schema}.protect_lease_{version}() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+  IF TG_OP = 'DELETE' THEN
+    RAISE EXCEPTION 'coord: a lease keeps its token, so its row stays';
+  ELSIF new.token < old.token THEN
+    RAISE EXCEPTION 'coord: a fencing token never falls';
+  END IF;
+  RETURN new;
+END $$;
+
+DROP TRIGGER IF EXISTS protect_lease ON {schema}.leases;
+CREATE TRIGGER protect_lease BEFORE UPDATE OF token OR DELETE ON {schema}.leases
+FOR EACH ROW EXECUTE FUNCTION {schema}.protect_lease_{version}();
+"""
+
+# After a promotion, tokens that the old primary issued and the new one never received must not be
+# issued again. Each promotion begins a new timeline, and each timeline has tokens of its own.
+FUNCTIONS = """
+CREATE OR REPLACE FUNCTION {schema}.token_floor_{version}() RETURNS bigint
+LANGUAGE plpgsql AS $$
+BEGIN
+  RETURN (('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint - 1)
+    << 32;
+END $$;
+
+CREATE OR REPLACE FUNCTION {schema}.read_{version}(p_roles text[])
+RETURNS TABLE (role text, holder text, token bigint, beat bigint, ttl float8, remaining float8,
+  renewed_at float8, info text, since float8)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
+  SELECT l.role, l.holder, l.token, l.beat, l.ttl,
+    CASE WHEN l.holder IS NULL THEN 0
+      ELSE extract(epoch FROM l.expires_at - clock_timestamp()) END::float8,
+    extract(epoch FROM l.renewed_at)::float8, l.info,
+    coalesce(extract(epoch FROM l.since), 0)::float8
+  FROM {schema}.leases l WHERE p_roles IS NULL OR l.role = ANY (p_roles)
+$$;
+
+CREATE OR REPLACE FUNCTION {schema}.past_{version}(p_roles text[])
+RETURNS TABLE (role text, history text[])
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
+  SELECT l.role, l.history FROM {schema}.leases l WHERE p_roles IS NULL OR l.role = ANY (p_roles)
+$$;
+
+-- The last term of a history ends, if it has not ended yet: a line is added to its text.
+CREATE OR REPLACE FUNCTION {schema}.close_last_{version}(
+  p_history text[], p_until timestamptz, p_reason text, p_by text
+) RETURNS text[] LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  n int := coalesce(array_length(p_history, 1), 0);
+BEGIN
+  IF n > 0 AND position(E'\\n' IN p_history[n]) = 0 THEN
+    p_history[n] := p_history[n] || E'\\n{{"until":' || extract(epoch FROM p_until)::float8
+      || ',"reason":' || p_reason || ',"by":' || p_by || '}}';
+  END IF;
+  RETURN p_history;
+END $$;
+
+-- outcome: 0 refused, 1 applied, 2 refused because there is no greater token.
+CREATE OR REPLACE FUNCTION {schema}.claim_{version}(
+  p_role text, p_holder text, p_beat bigint, p_ttl float8,
+  p_expected boolean, p_expected_holder text, p_expected_token bigint, p_expected_beat bigint,
+  p_takeover boolean, p_skew float8, p_floor bigint, p_info text,
+  p_opening text, p_lost_token bigint, p_lost_reason text
+) RETURNS TABLE (outcome int, holder text, token bigint, beat bigint, ttl float8,
+  remaining float8, renewed_at float8, info text, since float8)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+  old {schema}.leases;
+  present boolean;
+  clock timestamptz;
+  last bigint;
+  reason text;
+  terms text[];
+BEGIN
+  LOOP
+    SELECT * INTO old FROM {schema}.leases l WHERE l.role = p_role;
+    present := FOUND;
+    IF NOT present THEN
+      old.role := p_role; old.holder := NULL; old.token := 0; old.beat := 0; old.ttl := 0;
+      old.expires_at := 'epoch'; old.renewed_at := 'epoch'; old.info := '{{}}';
+      old.history := '{{}}';
+    END IF;
+    clock := clock_timestamp();
+    last := greatest(old.token, p_floor, {schema}.token_floor_{version}());
+    outcome := CASE
+      WHEN p_expected AND NOT (old.holder IS NOT DISTINCT FROM p_expected_holder
+        AND old.token = p_expected_token AND old.beat = p_expected_beat) THEN 0
+      WHEN NOT (old.holder IS NULL OR (old.holder = p_holder AND p_beat > old.beat) OR p_takeover
+        OR coalesce(extract(epoch FROM clock - old.expires_at) > p_skew, false)) THEN 0
+      WHEN last >= 9007199254740992 THEN 2
+      ELSE 1 END;
+    IF outcome <> 1 THEN
+      RETURN QUERY SELECT outcome, old.holder, old.token, old.beat, old.ttl,
+        CASE WHEN old.holder IS NULL THEN 0
+          ELSE extract(epoch FROM old.expires_at - clock) END::float8,
+        extract(epoch FROM old.renewed_at)::float8, old.info,
+        coalesce(extract(epoch FROM old.since), 0)::float8;
+      RETURN;
+    END IF;
+    IF present THEN
+      SELECT * INTO old FROM {schema}.leases l
+        WHERE l.role = p_role AND l.holder IS NOT DISTINCT FROM old.holder
+          AND l.token = old.token AND l.beat = old.beat
+        FOR NO KEY UPDATE;
+      CONTINUE WHEN NOT FOUND;
+    END IF;
+    clock := clock_timestamp();
+    reason := CASE WHEN old.holder = p_holder AND old.token = p_lost_token
+      THEN p_lost_reason ELSE '"expired"' END;
+    terms := {schema}.close_last_{version}(old.history,
+      least(clock, old.renewed_at + make_interval(secs => old.ttl)), reason, '""');
+    terms := terms || ('{{"token":' || (last + 1) || p_opening || '"since":'
+      || extract(epoch FROM clock)::float8 || '}}');
+    terms := terms[greatest(1, array_length(terms, 1) - {max_terms} + 1):];
+    IF present THEN
+      UPDATE {schema}.leases l SET holder = p_holder, token = last + 1, beat = p_beat, ttl = p_ttl,
+        expires_at = clock + make_interval(secs => p_ttl), renewed_at = clock, since = clock,
+        info = p_info, history = terms
+      WHERE l.role = p_role;
+    ELSE
+      INSERT INTO {schema}.leases (role, holder, token, beat, ttl, expires_at, renewed_at, since,
+        info, history)
+      VALUES (p_role, p_holder, last + 1, p_beat, p_ttl, clock + make_interval(secs => p_ttl),
+        clock, clock, p_info, terms)
+      ON CONFLICT DO NOTHING;
+      CONTINUE WHEN NOT FOUND;
+    END IF;
+    RETURN QUERY SELECT 1, p_holder, last + 1, p_beat, p_ttl, p_ttl,
+      extract(epoch FROM clock)::float8, p_info, extract(epoch FROM clock)::float8;
+    RETURN;
+  END LOOP;
+END $$;
+
+-- Locks the rows in the order of their roles, so that two batches cannot wait for each other, and
+-- only those that the holder still has. Answers no row if all were applied as they were asked for,
+-- unless `p_all`.
+CREATE OR REPLACE FUNCTION {schema}.renew_{version}(
+  p_roles text[], p_holders text[], p_tokens bigint[], p_beats bigint[], p_ttls float8[],
+  p_infos text[], p_all boolean
+) RETURNS TABLE (applied boolean, role text, holder text, token bigint, beat bigint, ttl float8,
+  remaining float8, renewed_at float8, info text, since float8)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+  clock timestamptz;
+  done text[];
+  longer boolean;
+BEGIN
+  PERFORM 1 FROM {schema}.leases l
+    JOIN unnest(p_roles, p_holders, p_tokens, p_beats) a (role, holder, token, beat)
+      ON l.role = a.role AND l.holder = a.holder AND l.token = a.token AND l.beat < a.beat
+    ORDER BY l.role FOR NO KEY UPDATE OF l;
+  clock := clock_timestamp();
+  WITH renewed AS (
+    UPDATE {schema}.leases l SET beat = a.beat, ttl = greatest(l.ttl, a.ttl),
+      expires_at = greatest(l.expires_at, clock + make_interval(secs => a.ttl)),
+      renewed_at = greatest(l.renewed_at, clock), info = coalesce(a.info, l.info)
+    FROM unnest(p_roles, p_holders, p_tokens, p_beats, p_ttls, p_infos)
+      a (role, holder, token, beat, ttl, info)
+    WHERE l.role = a.role AND l.holder = a.holder AND l.token = a.token AND l.beat < a.beat
+    RETURNING l.role, l.ttl > a.ttl AS longer
+  ) SELECT coalesce(array_agg(r.role), '{{}}'), coalesce(bool_or(r.longer), false)
+    INTO done, longer FROM renewed r;
+  IF NOT p_all AND NOT longer AND cardinality(done) = cardinality(p_roles) THEN
+    RETURN;
+  END IF;
+  RETURN QUERY SELECT d.role IS NOT NULL, l.role, l.holder, l.token, l.beat, l.ttl,
+    CASE WHEN l.holder IS NULL THEN 0
+      ELSE extract(epoch FROM l.expires_at - clock_timestamp()) END::float8,
+    extract(epoch FROM l.renewed_at)::float8, l.info,
+    coalesce(extract(epoch FROM l.since), 0)::float8
+  FROM {schema}.leases l LEFT JOIN unnest(done) d (role) ON d.role = l.role
+  WHERE l.role = ANY (p_roles);
+END $$;
+
+-- Need not wait for the disk: the log of the database is one sequence, so the claim of the
+-- successor, which waits, makes the release durable before itself.
+CREATE OR REPLACE FUNCTION {schema}.release_{version}(
+  p_role text, p_holder text, p_token bigint, p_beat bigint, p_linger float8, p_to text,
+  p_reason text, p_by text
+) RETURNS TABLE (applied boolean, holder text, token bigint, beat bigint, ttl float8,
+  remaining float8, renewed_at float8, info text, since float8)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+  clock timestamptz;
+  is_own boolean;
+  lingers boolean := p_linger > 0;
+  hands_over boolean := p_linger > 0 AND p_to IS NOT NULL;
+BEGIN
+  PERFORM 1 FROM {schema}.leases l WHERE l.role = p_role AND l.holder = p_holder
+    AND l.token = p_token AND l.beat < p_beat FOR NO KEY UPDATE;
+  is_own := FOUND;
+  IF is_own THEN
+    clock := clock_timestamp();
+    UPDATE {schema}.leases l SET
+      holder = CASE WHEN hands_over THEN p_to WHEN lingers THEN l.holder END,
+      beat = CASE WHEN hands_over THEN 0 ELSE p_beat END,
+      ttl = CASE WHEN lingers THEN p_linger ELSE l.ttl END,
+      expires_at = clock + make_interval(secs => p_linger),
+      renewed_at = clock,
+      since = CASE WHEN lingers AND NOT hands_over THEN l.since END,
+      info = CASE WHEN hands_over THEN '{{}}' ELSE l.info END,
+      history = {schema}.close_last_{version}(l.history, clock, p_reason, p_by)
+    WHERE l.role = p_role;
+    PERFORM set_config('synchronous_commit', 'off', true);
+    PERFORM pg_notify('{channel}', json_build_array(p_role)::text);
+  END IF;
+  RETURN QUERY SELECT is_own, l.holder, l.token, l.beat, l.ttl,
+    CASE WHEN l.holder IS NULL THEN 0
+      ELSE extract(epoch FROM l.expires_at - clock_timestamp()) END::float8,
+    extract(epoch FROM l.renewed_at)::float8, l.info,
+    coalesce(extract(epoch FROM l.since), 0)::float8
+  FROM {schema}.leases l WHERE l.role = p_role;
+END $$;
+
+CREATE OR REPLACE FUNCTION {schema}.raise_token_floor_{version}(p_floor bigint, p_roles text[])
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = {schema}, pg_temp AS $$
+DECLARE
+  raised bigint;
+  created bigint;
+BEGIN
+  UPDATE {schema}.leases l SET token = p_floor WHERE l.token < p_floor;
+  GET DIAGNOSTICS raised = ROW_COUNT;
+  INSERT INTO {schema}.leases (role, token, beat, ttl, expires_at, renewed_at)
+    SELECT DISTINCT r, p_floor, 0, 0, 'epoch'::timestamptz, 'epoch'::timestamptz
+    FROM unnest(p_roles) r
+    ON CONFLICT DO NOTHING;
+  GET DIAGNOSTICS created = ROW_COUNT;
+  RETURN raised + created;
+END $$;
+"""
+
+
+def quoted(schema: str) -> str:
+    """Return the name of a schema as SQL has it."""
+    return f'"{schema}"'
+
+
+def channel(schema: str) -> str:
+    """Return the channel on which changes of leases are announced."""
+    return f"coord_leases_{schema}"
+
+
+def payload(roles: Sequence[str] | None) -> str:
+    """Return the payload of a notification about these roles; None means any role."""
+    return json.dumps(roles, ensure_ascii=False)
+
+
+def roles_in(payload: str) -> set[str] | None:
+    """Return the roles in the payload of a notification; None means any role. Never raises."""
+    try:
+        named = json.loads(payload)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(named, list) or not all(isinstance(role, str) for role in named):
+        return None
+    return set(named)
+
+
+def statements(schema: str) -> str:
+    """Return the statements that create the tables and functions, or replace the functions."""
+    names = {"schema": quoted(schema), "version": VERSION, "channel": channel(schema)}
+    return (TABLES + FUNCTIONS).format(max_terms=MAX_TERMS, **names)
+
+
+def revocations(schema: str) -> list[str]:
+    """Return the statements after which only the owner, and whom the owner grants it, may call the
+    functions."""
+    return [f"REVOKE ALL ON ALL FUNCTIONS IN SCHEMA {quoted(schema)} FROM PUBLIC"]
+
+
+def calls(schema: str) -> dict[str, str]:
+    """Return the queries that programs send, by name."""
+    prefix = f"SELECT * FROM {quoted(schema)}."  # noqa: S608 (the schema was checked)
+    counts = {"read": 1, "past": 1, "claim": 15, "renew": 7, "release": 8, "raise_token_floor": 2}
+    return {
+        name: f"{prefix}{name}_{VERSION}({', '.join(f'${n}' for n in range(1, count + 1))})"
+        for name, count in counts.items()
+    }

@@ -1,0 +1,211 @@
+"""`PostgreSQLStore`: leases in one table of a PostgreSQL database. Each swap is one query."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import Any
+
+from coord.core import swaps
+from coord.core.history import PastTerm, parse
+from coord.core.lease import Lease
+from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
+from coord.errors import StoreRefused
+from coord.stores.postgresql import rows, schema
+from coord.stores.postgresql.connection import Pool
+from coord.stores.postgresql.errors import QueryError
+from coord.stores.postgresql.feed import LeaseFeed
+from coord.stores.postgresql.url import PostgreSQLURL, parse_url
+
+MAX_RENEWALS = 2_000
+"""Renewals in one query. More of them are sent as several queries at the same time."""
+MIN_BATCH = 8
+"""Renewals from which on rows that were renewed as asked are not sent back."""
+NOTIFY_DELAY = 0.01
+"""Seconds after a claim until others are notified. At once, that would delay the next requests."""
+MAX_NOTIFIED = 50
+"""Roles in one notification, which may have 8,000 bytes. With more, listeners read all rows."""
+_APPLIED, _NO_TOKEN = 1, 2
+"""Outcomes of the function `claim`."""
+
+
+class PostgreSQLStore:
+    """Leases in the schema `coord` of a PostgreSQL database.
+
+    Implements `coord.stores.protocol.Store`. Connects when it is first used.
+
+    Args:
+        url: The servers, the user and the database.
+    """
+
+    def __init__(self, url: PostgreSQLURL | str) -> None:
+        self._url = parse_url(url) if isinstance(url, str) else url
+        self._calls = schema.calls(self._url.schema)
+        self.pool = Pool(self._url)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._changed: set[str] = set()
+        self._notifying: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<PostgreSQLStore {self.url}>"
+
+    @property
+    def url(self) -> str:
+        """The URL, with `***` for the password."""
+        return self._url.redacted
+
+    @property
+    def max_clock_skew(self) -> float | None:
+        """Seconds that the server's clock may be off; None switches takeover by it off."""
+        return self._url.max_clock_skew
+
+    async def open(self, timeout: float) -> None:
+        """Check that a server can be reached which takes writes, and that it is set up.
+
+        Args:
+            timeout: Seconds that it may take.
+
+        Raises:
+            NotSetUp: The functions of this version of coord are missing. Run `coord init`.
+            AccessDenied: The password is wrong, or a grant is missing.
+            StoreUnavailable: No server answered in time.
+        """
+        # An absent role that is held by nobody cannot be released, so this changes nothing. The
+        # right to call the function is needed all the same.
+        probe = rows.release_parameters(Release("", "", 0, 0))
+        try:
+            await self.pool.run(self._calls["release"], probe, timeout)
+        except QueryError as error:
+            raise error.error() from None
+
+    async def claim(self, claim: Claim, timeout: float) -> Result:
+        """Take a role; see `coord.core.operations.Claim`."""
+        try:
+            parameters = rows.claim_parameters(claim)
+            (row,) = await self.pool.run(self._calls["claim"], parameters, timeout)
+        except (QueryError, StoreRefused) as error:
+            return _failure(error)
+        if row["outcome"] == _NO_TOKEN:
+            return Failure(unknown=False, detail="the token is at its end", permanent=True)
+        if row["outcome"] == _APPLIED:
+            self._notify(claim.role)
+        return Answer(row["outcome"] == _APPLIED, rows.lease(row, claim.role))
+
+    async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
+        """Prolong leases; see `coord.core.operations.Renew`."""
+        batches = [
+            renewals[start : start + MAX_RENEWALS]
+            for start in range(0, len(renewals), MAX_RENEWALS)
+        ]
+        results = await asyncio.gather(*(self._renew(batch, timeout) for batch in batches))
+        return [result for batch in results for result in batch]
+
+    async def release(self, release: Release, timeout: float) -> Result:
+        """Give a role back; see `coord.core.operations.Release`."""
+        try:
+            parameters = rows.release_parameters(release)
+            found = await self.pool.run(self._calls["release"], parameters, timeout)
+        except (QueryError, StoreRefused) as error:
+            return _failure(error)
+        if not found:
+            return Answer(False, Lease(release.role))
+        (row,) = found
+        return Answer(row["applied"], rows.lease(row, release.role))
+
+    async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
+        """Return the leases of these roles; None means every role."""
+        found = await self._read("read", roles, timeout)
+        return [rows.lease(row, row["role"]) for row in found]
+
+    async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
+        """Return the terms that the rows of these roles remember; None means every role."""
+        found = await self._read("past", roles, timeout)
+        return [term for row in found for term in parse(row["role"], row["history"])]
+
+    async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
+        """Yield the leases of these roles: first all that exist, then each change.
+
+        Raises:
+            StoreUnavailable: The feed broke off. Open a new one.
+        """
+        feed = LeaseFeed(self.pool, None if roles is None else sorted(set(roles)))
+        async with contextlib.aclosing(feed.rows()) as changes:
+            async for lease in changes:
+                yield lease
+
+    async def close(self) -> None:
+        """Close all connections."""
+        notifying, self._notifying = self._notifying, None
+        if notifying is not None and notifying.get_loop() is asyncio.get_running_loop():
+            notifying.cancel()
+            await asyncio.gather(notifying, return_exceptions=True)
+        self._reset()
+        await self.pool.close()
+
+    def abandon(self) -> None:
+        """Forget all connections in a forked child (rule 9)."""
+        self.pool.abandon()
+        self._reset()
+
+    async def _read(self, name: str, roles: Collection[str] | None, timeout: float) -> Any:
+        wanted = None if roles is None else sorted(set(roles))
+        if wanted == []:
+            return []
+        try:
+            return await self.pool.run(self._calls[name], (wanted,), timeout)
+        except QueryError as error:
+            raise error.error() from None
+
+    async def _renew(self, renewals: Sequence[Renew], timeout: float) -> list[Result]:
+        answer_all = len(renewals) < MIN_BATCH
+        try:
+            parameters = rows.renew_parameters(renewals, answer_all=answer_all)
+            found = await self.pool.run(self._calls["renew"], parameters, timeout)
+        except (QueryError, StoreRefused) as error:
+            return [_failure(error)] * len(renewals)
+        if not found and not answer_all:
+            leases = swaps.unchanged_but_renewed(renewals, time.time())
+            return [Answer(True, lease) for lease in leases]
+        by_role = {
+            row["role"]: Answer(row["applied"], rows.lease(row, row["role"])) for row in found
+        }
+        return [
+            by_role.get(renewal.role, Answer(False, Lease(renewal.role))) for renewal in renewals
+        ]
+
+    def _notify(self, role: str) -> None:
+        """Tell the feeds of other processes about a claim, together with those that follow."""
+        self._changed.add(role)
+        if self._notifying is None or self._notifying.done():
+            self._notifying = asyncio.get_running_loop().create_task(
+                self._notify_later(), name="coord postgresql notify"
+            )
+
+    async def _notify_later(self) -> None:
+        while self._changed:
+            await asyncio.sleep(NOTIFY_DELAY)
+            changed, self._changed = self._changed, set()
+            payload = schema.payload(sorted(changed) if len(changed) <= MAX_NOTIFIED else None)
+            # A notification is a hint. Feeds also read their rows now and then.
+            with contextlib.suppress(QueryError, StoreRefused):
+                channel = schema.channel(self._url.schema)
+                await self.pool.run("SELECT pg_notify($1, $2)", (channel, payload), 1.0)
+
+
+def _failure(error: QueryError | StoreRefused) -> Failure:
+    if isinstance(error, QueryError):
+        return error.failure()
+    return Failure(unknown=False, detail=str(error), permanent=True)
+
+
+def open_url(url: str) -> PostgreSQLStore:
+    """Return the store that `url` means. Makes no connection.
+
+    Raises:
+        BadArgument: The URL is invalid. The message holds no password.
+    """
+    return PostgreSQLStore(parse_url(url))

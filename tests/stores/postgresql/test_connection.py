@@ -1,0 +1,333 @@
+"""Servers that are killed, frozen, silent or standbys: what is unknown then, and how long it
+takes."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import socket
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from coord.core.operations import Claim, Renew
+from coord.errors import AccessDenied, StoreRefused, StoreUnavailable
+from coord.stores.postgresql import PostgreSQLStore, admin, connection
+from coord.stores.postgresql.errors import QueryError
+from tests.stores.postgresql.conftest import new_schema
+from tests.stores.postgresql.kit import answered, execute, failed, opened, run, schema_of
+from tests.support.postgresql_server import Server
+
+beats = itertools.count(1)
+
+
+def test_no_acknowledged_token_is_lost_when_the_server_is_killed(own_server: Server) -> None:
+    """Again and again, in the middle of many claims."""
+    url, told = new_schema(own_server), dict[str, int]()
+    killed = False
+
+    async def claim_until_killed() -> None:
+        async def claim(store: PostgreSQLStore, role: str) -> None:
+            nonlocal killed
+            while True:
+                again = Claim(role, "somebody", next(beats), 30.0, takeover=True)
+                result = await store.claim(again, 20)
+                if not hasattr(result, "lease"):
+                    return
+                assert result.applied
+                assert result.lease.token > told.get(role, 0)
+                told[role] = result.lease.token
+                if not killed and min(told.values()) > target:
+                    killed = True
+                    await asyncio.to_thread(own_server.kill)
+
+        async with opened(url) as store:
+            await asyncio.gather(*(claim(store, f"role {n}") for n in range(8)))
+
+    async def read() -> dict[str, int]:
+        async with opened(url) as store:
+            return {lease.role: lease.token for lease in await store.read(None, 20)}
+
+    for _ in range(3):
+        target, killed = min(told.values(), default=0) + 5, False
+        run(claim_until_killed)
+        own_server.start()
+        kept = run(read)
+        assert all(kept[role] >= token for role, token in told.items())
+
+
+def test_killed_and_back(own_server: Server) -> None:
+    url = new_schema(own_server)
+
+    async def body() -> None:
+        async with opened(url) as store:
+            assert answered(await store.claim(Claim("role", "a", 1, 30.0), 5)).applied
+            feed: Any = store.watch(["role"])
+            assert (await anext(feed)).token == 1
+            own_server.freeze()
+            asked = asyncio.ensure_future(store.claim(Claim("lost", "a", 1, 30.0), 30))
+            await asyncio.sleep(0.1)
+            await asyncio.to_thread(own_server.kill)
+            lost = failed(await asked)
+            assert (lost.unknown, lost.permanent) == (True, False)
+            with pytest.raises(StoreUnavailable, match="feed broke off"):
+                await anext(feed)
+            unsent = failed(await store.claim(Claim("unsent", "a", 1, 30.0), 5))
+            assert (unsent.unknown, unsent.permanent) == (False, False)
+            with pytest.raises(StoreUnavailable):
+                await store.read(None, 0.5)
+            await asyncio.to_thread(own_server.start)
+            (row,) = await store.read(["role"], 20)
+            assert row.token == 1
+            assert answered((await store.renew([Renew("role", "a", 1, 2, 30.0)], 5))[0]).applied
+
+    run(body)
+
+
+def test_frozen(own_server: Server) -> None:
+    url = new_schema(own_server)
+
+    async def body() -> None:
+        async with opened(url) as store:
+            roles = [f"role {n}" for n in range(9)]
+            for role in roles:
+                assert answered(await store.claim(Claim(role, "a", 1, 30.0), 5)).applied
+            own_server.freeze()
+            began = time.monotonic()
+            late = asyncio.ensure_future(store.claim(Claim("late", "a", 1, 30.0), 0.3))
+            reading = asyncio.ensure_future(store.read(roles, 0.4))
+            renewals = [Renew(role, "a", 1, 2, 30.0) for role in roles]
+            for result in [*await store.renew(renewals, 0.5), await late]:
+                failure = failed(result)
+                assert not failure.permanent
+            with pytest.raises(StoreUnavailable):
+                await reading
+            assert time.monotonic() - began < 5
+            own_server.thaw()
+            assert len(await store.read(roles, 20)) == 9
+
+    run(body)
+
+
+def test_closing_is_quick_while_the_server_hangs(own_server: Server) -> None:
+    url = new_schema(own_server)
+
+    async def body() -> None:
+        async with opened(url) as store:
+            await store.open(5)
+            feed: Any = store.watch(None)
+            waiting = asyncio.ensure_future(anext(feed))
+            await asyncio.sleep(0.2)
+            own_server.freeze()
+            asked = asyncio.ensure_future(store.claim(Claim("role", "a", 1, 30.0), 30))
+            await asyncio.sleep(0.05)
+            began = time.monotonic()
+            await store.close()
+            assert time.monotonic() - began < 3
+            assert failed(await asked).unknown
+            with pytest.raises(StoreUnavailable):
+                await waiting
+        own_server.thaw()
+
+    run(body)
+
+
+def test_a_cancelled_claim_sends_no_cancel_request(url: str) -> None:
+    """Its connection is closed. A cancel request would end the wait for a standby with success."""
+
+    async def body() -> None:
+        async with opened(url) as store:
+            await store.open(5)
+            lock = await store.pool.open(5)
+            await lock.raw.execute(f"BEGIN; LOCK TABLE {schema_of(url)}.leases IN SHARE MODE")
+            asked = asyncio.ensure_future(store.claim(Claim("role", "a", 1, 30.0), 20))
+            await asyncio.sleep(0.3)
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
+            late = failed(await store.claim(Claim("other", "a", 1, 30.0), 0.3))
+            assert late.unknown
+            await lock.raw.execute("COMMIT")
+            # The server goes on with what was given up: it was never cancelled.
+            for _ in range(200):
+                if len(await store.read(["role", "other"], 5)) == 2:
+                    return
+                await asyncio.sleep(0.05)
+            raise AssertionError("the claims were cancelled")
+
+    run(body)
+
+
+def test_a_warning_makes_an_answer_unknown(url: str) -> None:
+    """As when a commit was not replicated."""
+    warn = "DO $$ BEGIN RAISE WARNING 'not replicated'; END $$"
+
+    async def body() -> None:
+        async with opened(url) as store:
+            with pytest.raises(QueryError) as caught:
+                await store.pool.run(warn, (), 5)
+            assert (caught.value.unknown, caught.value.lost) == (True, True)
+            await store.pool.run(warn.replace("WARNING", "NOTICE"), (), 5)
+
+    run(body)
+
+
+def test_hosts_that_do_not_answer_and_a_standby(own_server: Server) -> None:
+    """One refuses, one accepts and stays silent. The first that takes writes is used."""
+    url = new_schema(own_server)
+
+    async def body() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            hosts = f"127.0.0.1:1,127.0.0.1:{silent.getsockname()[1]},"
+            several = url.replace("@", f"@{hosts}")
+            async with opened(several) as store:
+                began = time.monotonic()
+                await store.open(20)
+                assert time.monotonic() - began < 8
+            alone = url.replace(f":{own_server.port}", f":{silent.getsockname()[1]}")
+            async with opened(alone) as store:
+                late = failed(await store.claim(Claim("role", "a", 1, 5.0), 0.3))
+                assert (late.unknown, "in time" in late.detail) == (False, True)
+        refused = url.replace(f":{own_server.port}", ":1")
+        async with opened(refused) as store:
+            unsent = failed(await store.claim(Claim("role", "a", 1, 5.0), 5))
+            assert (unsent.unknown, unsent.permanent) == (False, False)
+            assert "cannot connect to 127.0.0.1:1" in unsent.detail
+
+    run(body)
+    execute(url, "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
+
+    async def on_a_standby() -> None:
+        async with opened(url) as store:
+            for _ in range(100):  # the setting needs a moment
+                result = await store.claim(Claim("role", "b", 1, 5.0), 5)
+                if not hasattr(result, "lease"):
+                    break
+                await asyncio.sleep(0.05)
+            assert (failed(result).unknown, failed(result).permanent) == (False, False)
+            assert "standby" in failed(result).detail
+
+    run(on_a_standby)
+
+
+def test_a_server_that_is_no_postgresql(own_server: Server) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await reader.read()
+        writer.close()
+
+    async def body() -> None:
+        server = await asyncio.start_server(talk, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with opened(f"postgresql://u:geheim@127.0.0.1:{port}/db") as store:
+            result = failed(await store.claim(Claim("role", "a", 1, 5.0), 2))
+            assert not result.unknown
+            assert "geheim" not in result.detail
+        server.close()
+
+    run(body)
+
+
+SECRET = "geheim"
+
+
+def test_no_error_holds_a_row_or_a_password(url: str) -> None:
+    execute(url, f"ALTER TABLE {schema_of(url)}.leases ADD CHECK (info NOT LIKE '%{SECRET}%')")
+
+    async def body() -> None:
+        async with opened(url) as store:
+            claim = Claim(SECRET, SECRET, 1, 30.0, info={SECRET: SECRET})
+            result = failed(await store.claim(claim, 5))
+            assert (result.unknown, result.permanent) == (False, True)
+            assert SECRET not in repr(result)
+            assert answered(await store.claim(Claim("role", "a", 1, 30.0), 5)).applied
+        wrong = url.replace("postgres@", f"nobody:{SECRET}@")
+        async with opened(wrong) as store:
+            with pytest.raises(AccessDenied) as caught:
+                await store.open(5)
+            assert SECRET not in f"{caught.value!r} {store!r} {store.url}"
+
+    run(body)
+
+
+def test_a_store_goes_from_loop_to_loop(url: str) -> None:
+    store = PostgreSQLStore(url)
+    for number in range(3):
+
+        async def claim(beat: int) -> bool:
+            return answered(await store.claim(Claim("role", "a", beat, 30.0), 5)).applied
+
+        assert asyncio.run(claim(number + 1))  # and no loop closes the store
+
+    async def close() -> None:
+        await store.close()
+        await store.close()
+
+    asyncio.run(close())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_leaves_the_parents_connections_alone(url: str) -> None:
+    async def body() -> None:
+        async with opened(url) as store:
+            await store.open(5)
+            feed: Any = store.watch(["role"])
+            first = asyncio.ensure_future(anext(feed))
+            await asyncio.sleep(0.2)
+            pid = os.fork()
+            if pid == 0:
+                store.abandon()
+                os._exit(0 if not store.pool._all else 1)
+            _, status = await asyncio.to_thread(os.waitpid, pid, 0)
+            assert os.waitstatus_to_exitcode(status) == 0
+            assert answered(await store.claim(Claim("role", "a", 1, 30.0), 5)).applied
+            assert (await asyncio.wait_for(first, 10)).holder == "a"
+            await feed.aclose()
+
+    run(body)
+
+
+def test_the_driver_is_not_imported_before_it_is_needed() -> None:
+    import subprocess
+
+    code = (
+        "import sys; from coord.stores import postgresql as p;"
+        "p.open_url('postgresql://h/d'); p.admin('postgres://h/d');"
+        "assert 'asyncpg' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_driver_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection.driver.cache_clear()
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    try:
+
+        async def body() -> None:
+            async with opened("postgresql://127.0.0.1:1/db") as store:
+                with pytest.raises(StoreRefused, match="pip install"):
+                    await store.open(5)
+                result = failed(await store.claim(Claim("role", "a", 1, 5.0), 5))
+                assert (result.unknown, result.permanent) == (False, True)
+            (finding,) = await admin("postgresql://127.0.0.1:1/db").check(5)
+            assert finding.level == "error"
+
+        run(body)
+    finally:
+        connection.driver.cache_clear()
+
+
+def test_connections_are_shared_and_few(url: str) -> None:
+    async def body() -> None:
+        async with opened(url) as store:
+            claims = [store.claim(Claim(f"role {n}", "a", 1, 30.0), 20) for n in range(60)]
+            for result in await asyncio.gather(*claims):
+                assert answered(result).applied
+            assert len(store.pool._all) <= connection.MAX_CONNECTIONS
+            assert store._notifying is not None
+            await store._notifying
+            assert len(store.pool._idle) == len(store.pool._all)
+
+    run(body)
