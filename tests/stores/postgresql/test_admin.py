@@ -86,7 +86,7 @@ def test_eight_processes_at_once(fresh_url: str) -> None:
 def test_init_and_doctor_by_the_command_line(fresh_url: str) -> None:
     def command(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "coord.cli", *words, "--url", fresh_url],
+            [sys.executable, "-m", "coord", *words, "--url", fresh_url],
             capture_output=True,
             text=True,
             timeout=100,
