@@ -361,6 +361,7 @@ def test_one_query_each(url: str) -> None:
         place, name = {
             "sqlite": lambda: (store.database, "run"),
             "rethinkdb": lambda: (store.pool, "query"),
+            "postgresql": lambda: (store.pool, "run"),
             "redis": lambda: (store.client, "pipeline"),
         }[url.partition(":")[0]]()
         really = getattr(place, name)

@@ -1,23 +1,25 @@
-"""The feed of leases: notifications, and a look at the rows now and then.
+"""Feeds: notifications, and a look at the rows now and then.
 
-A notification says which roles changed, and the feed reads these rows. It is never believed: every
-user who may connect to the database may send one. Renewals are not notified, since each
-notification wakes every listener of the database. The feed sees them when it reads all its rows,
-which it does several times within a ttl. That is also what works behind a connection pooler, which
-does not pass notifications on.
+A notification says what changed, and the feed reads these rows. It is never believed: every user
+who may connect to the database may send one. Renewals are not notified, since each notification
+wakes every listener of the database. A feed sees them when it reads all its rows, which it does
+several times within a ttl. That is also what works behind a connection pooler, which does not pass
+notifications on.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from coord.core.lease import Lease, Revision
-from coord.errors import StoreUnavailable
+from coord.errors import StoreRefused, StoreUnavailable
 from coord.stores.postgresql import rows, schema
 from coord.stores.postgresql.connection import CONNECT_TIMEOUT, Connection, Pool, from_exception
 from coord.stores.postgresql.errors import QueryError
+
+T = TypeVar("T")
 
 MIN_INTERVAL, MAX_INTERVAL = 0.1, 1.0
 """Seconds between two looks at all rows."""
@@ -27,33 +29,47 @@ READ_TIMEOUT = 5.0
 """Seconds that a look may take. After that the server is taken for unreachable."""
 
 
-class LeaseFeed:
-    """The leases of `roles` (None: of every role), on a connection of its own.
+class Feed(Generic[T]):
+    """The base class of the feeds. A feed has a connection of its own.
 
     Args:
         pool: Opens the connection.
-        roles: The roles to watch.
+        channel: The channel to listen on.
+        refusals: Whether to raise `StoreRefused` when the server refuses; otherwise that is a
+            `StoreUnavailable`, too.
     """
 
-    def __init__(self, pool: Pool, roles: Sequence[str] | None) -> None:
-        self._pool, self._roles = pool, roles
-        self._read = schema.calls(pool.url.schema)["read"]
-        self._known: dict[str, Revision] = {}
-        self._ttls: dict[str, float] = {}
+    def __init__(self, pool: Pool, channel: str, *, refusals: bool = False) -> None:
+        self.pool, self._channel, self._refusals = pool, channel, refusals
         self._hints: set[str] | None = set()
-        """Roles that a notification named; None: any role."""
+        """What notifications named; None: anything."""
         self._hinted = asyncio.Event()
 
-    async def rows(self) -> AsyncGenerator[Lease, None]:
-        """Yield the rows: first all that exist, then each as it changes.
+    async def look(self, connection: Connection, hints: set[str] | None) -> list[T]:
+        """Return what has changed since the last look: of all rows for None, or of those that the
+        hints name."""
+        raise NotImplementedError
+
+    def relevant(self, payload: str) -> set[str] | None:
+        """Return what a notification names of what this feed shows; None means anything."""
+        return None
+
+    @property
+    def interval(self) -> float:
+        """Seconds until the next look at all rows."""
+        return MAX_INTERVAL
+
+    async def items(self) -> AsyncGenerator[T, None]:
+        """Yield what exists, then each change.
 
         Raises:
             StoreUnavailable: The feed broke off.
+            StoreRefused: The server refuses.
         """
         try:
-            connection = await self._pool.open(CONNECT_TIMEOUT)
+            connection = await self.pool.open(CONNECT_TIMEOUT)
         except QueryError as error:
-            raise StoreUnavailable(f"the feed could not be opened: {error.detail}") from None
+            raise self._error(error) from None
         try:
             await self._listen(connection)
             loop = asyncio.get_running_loop()
@@ -61,60 +77,45 @@ class LeaseFeed:
             while True:
                 hints, self._hints = self._hints, set()
                 self._hinted.clear()
-                if hints is None or loop.time() >= due:
-                    for lease in await self._look(connection, self._roles):
-                        yield lease
-                    due = loop.time() + self._interval()
-                elif hints:
-                    for lease in await self._look(connection, sorted(hints)):
-                        yield lease
+                if loop.time() >= due:
+                    hints = None
+                if hints is None or hints:
+                    for item in await self.look(connection, hints):
+                        yield item
+                if hints is None:
+                    due = loop.time() + self.interval
                 await self._wait(max(due - loop.time(), 0.0))
         except QueryError as error:
-            raise StoreUnavailable(f"the feed broke off: {error.detail}") from None
+            raise self._error(error) from None
         finally:
-            self._pool.drop(connection)
+            self.pool.drop(connection)
+
+    def _error(self, error: QueryError) -> StoreUnavailable | StoreRefused:
+        if self._refusals and error.permanent is not None:
+            return error.permanent(error.detail)
+        return StoreUnavailable(f"the feed broke off: {error.detail}")
 
     async def _listen(self, connection: Connection) -> None:
         raw = connection.raw
         raw.add_termination_listener(lambda _: self._hinted.set())
-        listening = asyncio.ensure_future(
-            raw.add_listener(schema.channel(self._pool.url.schema), self._on_notification)
-        )
+        listening = asyncio.ensure_future(raw.add_listener(self._channel, self._on_notification))
         done, _ = await asyncio.wait({listening}, timeout=READ_TIMEOUT)
         if not done:
             connection.terminate()
         try:
             await listening
         except Exception as err:
-            raise from_exception(err, self._pool.url) from None
+            raise from_exception(err, self.pool.url) from None
 
     def _on_notification(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
-        named = schema.roles_in(payload)
+        named = self.relevant(payload)
         if named is None:
             self._hints = None
+        elif not named:
+            return
         elif self._hints is not None:
-            watched = named if self._roles is None else named.intersection(self._roles)
-            if not watched:
-                return
-            self._hints |= watched
+            self._hints |= named
         self._hinted.set()
-
-    async def _look(self, connection: Connection, roles: Sequence[str] | None) -> list[Lease]:
-        """Return the rows that have changed since the last look."""
-        changed = []
-        wanted = None if roles is None else list(roles)
-        found = await connection.fetch(self._pool.url, self._read, (wanted,), READ_TIMEOUT)
-        for row in found:
-            lease = rows.lease(row, row["role"])
-            if self._known.get(lease.role) != lease.revision:
-                self._known[lease.role] = lease.revision
-                changed.append(lease)
-            self._ttls[lease.role] = 0.0 if lease.vacant else lease.ttl
-        return changed
-
-    def _interval(self) -> float:
-        shortest = min((ttl for ttl in self._ttls.values() if ttl > 0), default=MAX_INTERVAL)
-        return min(max(shortest / LOOKS_PER_TTL, MIN_INTERVAL), MAX_INTERVAL)
 
     async def _wait(self, seconds: float) -> None:
         """Wait for a notification, but not longer."""
@@ -123,3 +124,43 @@ class LeaseFeed:
             await self._hinted.wait()
         finally:
             timer.cancel()
+
+
+class LeaseFeed(Feed[Lease]):
+    """The leases of `roles` (None: of every role).
+
+    Args:
+        pool: Opens the connection.
+        roles: The roles to watch.
+    """
+
+    def __init__(self, pool: Pool, roles: Sequence[str] | None) -> None:
+        super().__init__(pool, schema.channel(pool.url.schema))
+        self._roles = roles
+        self._read = schema.calls(pool.url.schema)["read"]
+        self._known: dict[str, Revision] = {}
+        self._ttls: dict[str, float] = {}
+
+    def relevant(self, payload: str) -> set[str] | None:
+        """Return the roles that a notification names and that are watched."""
+        named = schema.roles_in(payload)
+        return named if named is None or self._roles is None else named.intersection(self._roles)
+
+    async def look(self, connection: Connection, hints: set[str] | None) -> list[Lease]:
+        """Return the leases that have changed since the last look."""
+        changed = []
+        wanted = self._roles if hints is None else sorted(hints)
+        found = await connection.fetch(self.pool.url, self._read, (wanted,), READ_TIMEOUT)
+        for row in found:
+            lease = rows.lease(row, row["role"])
+            if self._known.get(lease.role) != lease.revision:
+                self._known[lease.role] = lease.revision
+                changed.append(lease)
+            self._ttls[lease.role] = 0.0 if lease.vacant else lease.ttl
+        return changed
+
+    @property
+    def interval(self) -> float:
+        """Seconds until the next look at all rows: a fraction of the shortest ttl."""
+        shortest = min((ttl for ttl in self._ttls.values() if ttl > 0), default=MAX_INTERVAL)
+        return min(max(shortest / LOOKS_PER_TTL, MIN_INTERVAL), MAX_INTERVAL)

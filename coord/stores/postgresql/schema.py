@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from coord.core.announcements import CANDIDATE, MAX_COUNTED
 from coord.core.history import MAX_TERMS
 
 VERSION = 1
@@ -38,6 +39,19 @@ CREATE TABLE IF NOT EXISTS {schema}.leases (
   info text NOT NULL DEFAULT '{{}}',
   history text[] NOT NULL DEFAULT '{{}}'
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+
+CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.announcements (
+  key text COLLATE "C" PRIMARY KEY,
+  role text COLLATE "C" NOT NULL,
+  kind text NOT NULL,
+  body text NOT NULL,
+  ttl float8 NOT NULL,
+  urgent boolean NOT NULL,
+  posted_at timestamptz NOT NULL,
+  expires_at timestamptz NOT NULL
+);
+CREATE INDEX IF NOT EXISTS announcements_role ON {schema}.announcements (role);
+CREATE INDEX IF NOT EXISTS announcements_urgent ON {schema}.announcements (key) WHERE urgent;
 
 CREATE OR REPLACE FUNCTION {schema}.protect_lease_{version}() RETURNS trigger
 LANGUAGE plpgsql AS $$
@@ -257,6 +271,77 @@ BEGIN
   FROM {schema}.leases l WHERE l.role = p_role;
 END $$;
 
+-- Announcements need not survive a crash: their table is not logged, and no commit waits.
+CREATE OR REPLACE FUNCTION {schema}.post_{version}(
+  p_keys text[], p_roles text[], p_kinds text[], p_bodies text[], p_ttls float8[],
+  p_urgent boolean[], p_counted text[]
+) RETURNS TABLE (role text, candidates bigint)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+  clock timestamptz;
+BEGIN
+  PERFORM set_config('synchronous_commit', 'off', true);
+  DELETE FROM {schema}.announcements WHERE key IN (
+    SELECT a.key FROM {schema}.announcements a WHERE a.expires_at <= clock_timestamp()
+    LIMIT 100 FOR UPDATE SKIP LOCKED);
+  clock := clock_timestamp();
+  INSERT INTO {schema}.announcements AS a
+    (key, role, kind, body, ttl, urgent, posted_at, expires_at)
+    SELECT n.key, n.role, n.kind, n.body, n.ttl, n.urgent, clock,
+      clock + make_interval(secs => n.ttl)
+    FROM unnest(p_keys, p_roles, p_kinds, p_bodies, p_ttls, p_urgent)
+      n (key, role, kind, body, ttl, urgent)
+    ORDER BY n.key
+  ON CONFLICT (key) DO UPDATE SET role = excluded.role, kind = excluded.kind, body = excluded.body,
+    ttl = excluded.ttl, urgent = excluded.urgent, posted_at = clock_timestamp(),
+    expires_at = clock_timestamp() + make_interval(secs => excluded.ttl);
+  IF true = ANY (p_urgent) THEN
+    PERFORM pg_notify('{urgent_channel}', '');
+  END IF;
+  RETURN QUERY SELECT c.role, (SELECT count(*) FROM (
+      SELECT 1 FROM {schema}.announcements a WHERE a.role = c.role AND a.kind = '{candidate}'
+      LIMIT {max_counted}) few)
+    FROM unnest(p_counted) c (role);
+END $$;
+
+CREATE OR REPLACE FUNCTION {schema}.withdraw_{version}(p_keys text[]) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
+DECLARE
+  deleted bigint;
+BEGIN
+  PERFORM set_config('synchronous_commit', 'off', true);
+  DELETE FROM {schema}.announcements WHERE key IN (
+    SELECT a.key FROM {schema}.announcements a WHERE a.key = ANY (p_keys)
+    ORDER BY a.key FOR UPDATE);
+  GET DIAGNOSTICS deleted = ROW_COUNT;
+  RETURN deleted;
+END $$;
+
+CREATE OR REPLACE FUNCTION {schema}.posted_{version}(p_roles text[], p_urgent boolean)
+RETURNS TABLE (key text, role text, kind text, body text, ttl float8, urgent boolean,
+  posted_at float8, remaining float8)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
+  SELECT a.key, a.role, a.kind, a.body, a.ttl, a.urgent, extract(epoch FROM a.posted_at)::float8,
+    extract(epoch FROM a.expires_at - clock_timestamp())::float8
+  FROM {schema}.announcements a
+  WHERE (p_roles IS NULL OR a.role = ANY (p_roles)) AND (NOT p_urgent OR a.urgent)
+    AND a.expires_at > clock_timestamp()
+$$;
+
+CREATE OR REPLACE FUNCTION {schema}.purge_announcements_{version}() RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
+DECLARE
+  deleted bigint;
+BEGIN
+  PERFORM set_config('synchronous_commit', 'off', true);
+  DELETE FROM {schema}.announcements WHERE key IN (
+    SELECT a.key FROM {schema}.announcements a WHERE a.expires_at <= clock_timestamp()
+    ORDER BY a.key FOR UPDATE);
+  GET DIAGNOSTICS deleted = ROW_COUNT;
+  RETURN deleted;
+END $$;
+
 CREATE OR REPLACE FUNCTION {schema}.raise_token_floor_{version}(p_floor bigint, p_roles text[])
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = {schema}, pg_temp AS $$
@@ -286,6 +371,11 @@ def channel(schema: str) -> str:
     return f"coord_leases_{schema}"
 
 
+def urgent_channel(schema: str) -> str:
+    """Return the channel on which urgent announcements are announced."""
+    return f"coord_urgent_{schema}"
+
+
 def payload(roles: Sequence[str] | None) -> str:
     """Return the payload of a notification about these roles; None means any role."""
     return json.dumps(roles, ensure_ascii=False)
@@ -304,8 +394,16 @@ def roles_in(payload: str) -> set[str] | None:
 
 def statements(schema: str) -> str:
     """Return the statements that create the tables and functions, or replace the functions."""
-    names = {"schema": quoted(schema), "version": VERSION, "channel": channel(schema)}
-    return (TABLES + FUNCTIONS).format(max_terms=MAX_TERMS, **names)
+    values = {
+        "schema": quoted(schema),
+        "version": VERSION,
+        "channel": channel(schema),
+        "urgent_channel": urgent_channel(schema),
+        "max_terms": MAX_TERMS,
+        "candidate": CANDIDATE,
+        "max_counted": MAX_COUNTED,
+    }
+    return (TABLES + FUNCTIONS).format(**values)
 
 
 def revocations(schema: str) -> list[str]:
@@ -317,7 +415,9 @@ def revocations(schema: str) -> list[str]:
 def calls(schema: str) -> dict[str, str]:
     """Return the queries that programs send, by name."""
     prefix = f"SELECT * FROM {quoted(schema)}."  # noqa: S608 (the schema was checked)
-    counts = {"read": 1, "past": 1, "claim": 15, "renew": 7, "release": 8, "raise_token_floor": 2}
+    leases = {"read": 1, "past": 1, "claim": 15, "renew": 7, "release": 8, "raise_token_floor": 2}
+    announcements = {"post": 7, "withdraw": 1, "posted": 2, "purge_announcements": 0}
+    counts = {**leases, **announcements}
     return {
         name: f"{prefix}{name}_{VERSION}({', '.join(f'${n}' for n in range(1, count + 1))})"
         for name, count in counts.items()

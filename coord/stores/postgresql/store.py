@@ -14,6 +14,7 @@ from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.errors import StoreRefused
 from coord.stores.postgresql import rows, schema
+from coord.stores.postgresql.announcements import PostgreSQLAnnouncements
 from coord.stores.postgresql.connection import Pool
 from coord.stores.postgresql.errors import QueryError
 from coord.stores.postgresql.feed import LeaseFeed
@@ -34,7 +35,7 @@ _APPLIED, _NO_TOKEN = 1, 2
 class PostgreSQLStore:
     """Leases in the schema `coord` of a PostgreSQL database.
 
-    Implements `coord.stores.protocol.Store`. Connects when it is first used.
+    Implements `coord.stores.protocol.Store` and `HasAnnouncements`. Connects when it is first used.
 
     Args:
         url: The servers, the user and the database.
@@ -62,6 +63,10 @@ class PostgreSQLStore:
     def max_clock_skew(self) -> float | None:
         """Seconds that the server's clock may be off; None switches takeover by it off."""
         return self._url.max_clock_skew
+
+    def announcements(self) -> PostgreSQLAnnouncements:
+        """Return the announcements of the same schema, on the same connections."""
+        return PostgreSQLAnnouncements(self.pool)
 
     async def open(self, timeout: float) -> None:
         """Check that a server can be reached which takes writes, and that it is set up.
@@ -133,7 +138,7 @@ class PostgreSQLStore:
             StoreUnavailable: The feed broke off. Open a new one.
         """
         feed = LeaseFeed(self.pool, None if roles is None else sorted(set(roles)))
-        async with contextlib.aclosing(feed.rows()) as changes:
+        async with contextlib.aclosing(feed.items()) as changes:
             async for lease in changes:
                 yield lease
 
