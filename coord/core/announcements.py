@@ -47,10 +47,14 @@ class Announcement:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Who waits for `role`: its id (`leadership.candidate`), what it says about itself, its
-    priority.
+    """A candidate that waits for a role.
 
-    `since` is wall time by its own machine (seconds since 1970): when it began to wait.
+    Attributes:
+        role: The role.
+        candidate: The id of the candidate (`leadership.candidate`).
+        info: What it says about itself.
+        priority: A leader gives way to a candidate with a higher priority.
+        since: When it began to wait: wall time of its own machine, in seconds since 1970.
     """
 
     role: str
@@ -60,7 +64,10 @@ class Candidate:
     since: float = 0.0
 
     def announcement(self, ttl: float) -> Announcement:
-        """What it posts; urgent where its priority is above 0, so that a leader hears of it."""
+        """Return the announcement to post; `ttl` is in seconds.
+
+        It is urgent if the priority is above 0, so that a leader notices it.
+        """
         body = {
             "candidate": self.candidate,
             "info": dict(self.info),
@@ -71,21 +78,23 @@ class Candidate:
 
     @property
     def key(self) -> str:
-        """Of its notice: those of one role stand together."""
+        """The key of its announcement. Those of one role have the same prefix."""
         return key_prefix(self.role) + self.candidate
 
     @classmethod
-    def of(cls, notice: Announcement) -> Candidate | None:
-        """Who posted that; None for another kind of notice, or one that no candidate wrote."""
-        body = notice.body
-        who, info, priority, since = (
+    def of(cls, announcement: Announcement) -> Candidate | None:
+        """Return the candidate in an announcement; None if it is another kind or malformed."""
+        body = announcement.body
+        candidate, info, priority, since = (
             body.get(name) for name in ("candidate", "info", "priority", "since")
         )
-        if notice.kind != CANDIDATE or not isinstance(who, str) or not isinstance(info, dict):
+        if announcement.kind != CANDIDATE:
+            return None
+        if not isinstance(candidate, str) or not isinstance(info, dict):
             return None
         if not isinstance(priority, int) or isinstance(priority, bool) or not is_number(since):
             return None
-        return cls(notice.role, who, copy_info(info), priority, float(since))
+        return cls(announcement.role, candidate, copy_info(info), priority, float(since))
 
 
 def key_prefix(role: str) -> str:
@@ -96,10 +105,13 @@ def key_prefix(role: str) -> str:
     return f"{hashlib.blake2b(role.encode(), digest_size=10).hexdigest()} "
 
 
-def by_priority(notices: Iterable[Announcement]) -> list[Candidate]:
+def by_priority(announcements: Iterable[Announcement]) -> list[Candidate]:
     """Return the candidates among announcements, the highest priority and longest wait first."""
-    found = (one for notice in notices if (one := Candidate.of(notice)) is not None)
-    return sorted(found, key=lambda one: (-one.priority, one.since, one.candidate))
+    candidates = (Candidate.of(announcement) for announcement in announcements)
+    return sorted(
+        (candidate for candidate in candidates if candidate is not None),
+        key=lambda candidate: (-candidate.priority, candidate.since, candidate.candidate),
+    )
 
 
 def encode_body(body: Mapping[str, Any]) -> str:
@@ -139,20 +151,15 @@ def decode_announcement(
     if not is_number(ttl) or ttl <= 0:
         return None
     try:
-        said = json.loads(body)
+        decoded = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(said, dict):
+    if not isinstance(decoded, dict):
         return None
     at = float(posted_at) if is_number(posted_at) else 0.0
-    return Announcement(key, role, kind, said, float(ttl), bool(urgent), at, min(left, float(ttl)))
+    remaining = min(left, float(ttl))
+    return Announcement(key, role, kind, decoded, float(ttl), bool(urgent), at, remaining)
 
-
-# -- What the leader of a role may be asked: to step down, or to hand the role to a certain
-# candidate. It is asked by an urgent announcement, and does it itself, by the way of every
-# step-down: first the work ends, then the lease is released. Nobody else's lease is ever written.
-# An order names the term that it means, so that one which comes late does not hit the next leader.
-#
 
 LIFETIME_TTLS, MIN_LIFETIME = 2.0, 60.0
 """A request lasts this many ttls of the lease, and at least this many seconds.
@@ -164,8 +171,20 @@ may differ by half a minute. A request is for one term, so a long lifetime does 
 
 @dataclass(frozen=True, slots=True)
 class HandoverRequest:
-    """`to` is a candidate's id (None: anybody). `cooldown`: seconds for which the leader then does
-    not stand; None: its own choice. `by` says who asks."""
+    """A request to the leader of a role: to step down, or to hand the role to one candidate.
+
+    It is an urgent announcement. The leader does it itself: first the work ends, then the lease is
+    released. Nobody writes the lease of another candidate. The request names one term, so that it
+    does not affect the next leader if it arrives late.
+
+    Attributes:
+        role: The role.
+        token: The token of the term that is to end.
+        to: The id of the next leader; None means any candidate.
+        by: Who requests it.
+        cooldown: Seconds for which the leader is no candidate afterwards; None means its default.
+        key: The key of the announcement.
+    """
 
     role: str
     token: int
@@ -182,22 +201,20 @@ class HandoverRequest:
         )
 
     @classmethod
-    def of(cls, notice: Announcement) -> HandoverRequest | None:
-        """The order that was posted; None for another kind of notice, or one that cannot be
-        used."""
+    def of(cls, announcement: Announcement) -> HandoverRequest | None:
+        """Return the request in an announcement; None if it is another kind or malformed."""
         token, to, by, cooldown = (
-            notice.body.get(name) for name in ("token", "to", "by", "cooldown")
+            announcement.body.get(name) for name in ("token", "to", "by", "cooldown")
         )
         if (
-            notice.kind != REQUEST
+            announcement.kind != REQUEST
             or not is_number(token, MAX_TOKEN)
             or not (to is None or (isinstance(to, str) and to))
         ):
             return None
         pause = float(cooldown) if is_number(cooldown, MAX_TOKEN) and cooldown >= 0 else None
-        return cls(
-            notice.role, int(token), to, by if isinstance(by, str) else "", pause, notice.key
-        )
+        by = by if isinstance(by, str) else ""
+        return cls(announcement.role, int(token), to, by, pause, announcement.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,30 +235,41 @@ class Handover:
 
 
 def decide_handover(
-    notices: Iterable[Announcement],
+    announcements: Iterable[Announcement],
     token: int,
     candidate: str,
     priority: int,
     tenure: float,
     min_tenure: float,
 ) -> Handover | float | None:
-    """What the leader `candidate`, under `token` for `tenure` seconds, makes of what was posted
-    about its role.
+    """Decide whether a leader hands its role over because of the announcements about the role.
 
-    An order is carried out at once. A candidate of a higher priority gets the role once the term
-    has lasted `min_tenure` seconds: until then the answer is how long that will be. None: there is
-    nothing to heed."""
-    notices = list(notices)
-    for notice in notices:
-        order = HandoverRequest.of(notice)
-        if order is not None and order.token == token and order.to != candidate:
-            rest = order.cooldown if order.to is None else order.cooldown or 0.0
-            return Handover(order.to, order.by, order.key, rest)
+    A request takes effect at once. A candidate with a higher priority gets the role when the term
+    has lasted `min_tenure` seconds.
+
+    Args:
+        announcements: The announcements about the role.
+        token: The token of the leader's term.
+        candidate: The id of the leader.
+        priority: The priority of the leader.
+        tenure: Seconds that the term has lasted.
+        min_tenure: Seconds that a term lasts at least before a higher priority ends it.
+
+    Returns:
+        The decision to hand over now; or the seconds until a higher priority ends the term; or None
+        if the leader goes on.
+    """
+    announcements = list(announcements)
+    for announcement in announcements:
+        request = HandoverRequest.of(announcement)
+        if request is not None and request.token == token and request.to != candidate:
+            rest = request.cooldown if request.to is None else request.cooldown or 0.0
+            return Handover(request.to, request.by, request.key, rest)
     preferred = next(
         (
-            one
-            for one in by_priority(notices)
-            if one.priority > priority and one.candidate != candidate
+            waiting
+            for waiting in by_priority(announcements)
+            if waiting.priority > priority and waiting.candidate != candidate
         ),
         None,
     )
@@ -257,6 +285,7 @@ MAX_COUNTED, MAX_COUNTED_ROLES = 256, 64
 posted."""
 
 
-def counted_roles(notices: Sequence[Announcement]) -> list[str]:
+def counted_roles(announcements: Sequence[Announcement]) -> list[str]:
     """Return the roles whose candidates a store counts when it posts these announcements."""
-    return sorted({one.role for one in notices if one.kind == CANDIDATE})[:MAX_COUNTED_ROLES]
+    roles = {item.role for item in announcements if item.kind == CANDIDATE}
+    return sorted(roles)[:MAX_COUNTED_ROLES]

@@ -1,35 +1,36 @@
-"""One candidate for one role, as a pure state machine. No clock, no I/O, no threads, no randomness
-in here.
+"""The election of one candidate for one role, as a pure state machine.
 
-A shell calls `step(now)` and does what it says: send a request, wait, or stop. What came back it
-gives to `reply(send, result, sent_at, now)`; what a feed whispered, to `hint`. Events (`Elected`,
-`Lost`, `Saw`) pile up in `take_events()`. All times are `Instant`s that the shell read.
+It has no clock, no I/O, no threads and no randomness. The caller calls `step(now)` and does what
+the action says: send a request, wait, or stop. It passes the result of a request to
+`reply(send, result, sent_at, now)`, and a row that a feed showed to `hint`. Events (`Elected`,
+`Lost`, `LeaderObserved`) are collected until `take_events` returns them. All times are `Instant`s
+that the caller read.
 
 The rules, by the numbers of `docs/guarantees.md`:
 
-1.  A claim is one compare-and-swap against what was last seen. A first claim has seen nothing, and
-may take only a
-    lease that is vacant or run out by the store's clock; otherwise its answer is the first sight.
-2.  A renewal names its holder and token; it is never sent for a term that has ended.
-3.  The work ends first (`drained`), then the lease is released. Work that will not end lets the
-lease run out. Nor
-    is a new claim sent before the work of the last term has ended. A release may hand the role to
-    one candidate: the row then names it, with beat 0, and it claims as under rule 8; the others
-    wait as for any lease.
-4.  Takeover is due when the same (holder, token, beat) was seen for the row's whole ttl on this
-candidate's `awake`
-    clock, counted from when the first sight of it was *received*; or when the store's clock says so
-    (the store judges that, in the claim).
-5.  A leader's deadline is counted from *before it asked*: sent_at + ttl - margin. It never moves
-back. 6.  A passed deadline is final. The clock decides it, not the store, and no late answer undoes
-it. 7.  The deadline is on the `total` clock, which counts suspend; the challenger's wait is on the
-`awake` clock. 8.  An unknown outcome is a value. After an unknown claim comes a look, then a fresh
-decision. A row that says that I
-    hold a lease I do not lead is never adopted: it is claimed anew, with a new token. An unknown
-    renewal may be
-    followed by another: a renewal is guarded by its token, so two of them do no more than one.
-9.  Every request that is sent counts `beat` up, so that no two writes ever leave the same sight
-behind."""
+1.  A claim is one atomic compare-and-swap against the revision that was observed last. A first
+    claim has observed nothing. It takes only a lease that is vacant or has expired by the store's
+    clock; otherwise its answer is the first observation.
+2.  A renewal names its holder and token. It is never sent for a term that has ended.
+3.  First the work ends (`drained`), then the lease is released. If the work does not end, the lease
+    expires. No new claim is sent before the work of the last term has ended. A release may reserve
+    the role for one candidate: then the row names that candidate, with beat 0. It claims as in
+    rule 8, and the others wait as for any lease.
+4.  Takeover is due when the same revision was observed for the whole ttl of the row on the awake
+    clock of this machine, counted from when the revision was first *received*, by this candidate or
+    by an earlier one on the same machine (`recall`). It is also due when the store's clock says
+    that the lease has expired; the store judges that, in the claim.
+5.  The deadline of a leader counts from *before the request was sent*: sent_at + ttl - margin. It
+    never moves back.
+6.  A passed deadline is final. The clock decides, not the store, and no late answer undoes it.
+7.  The deadline is on the `total` clock, which counts suspend. A challenger waits on the `awake`
+    clock.
+8.  An unknown outcome is a value. After an unknown claim the candidate reads the row and decides
+    from the beginning. It never adopts a row that names it as the holder of a lease that it does
+    not lead: it claims again, with a new token. After an unknown renewal it may renew again: a
+    renewal is guarded by its token, so two have the effect of one.
+9.  Each request that is sent increases `beat`, so that no two writes result in the same revision.
+"""
 
 from __future__ import annotations
 
@@ -44,27 +45,31 @@ from coord.core.timing import Instant, Timing
 
 
 class Phase(enum.Enum):
-    UNSEEN = "unseen"  # stands for the role, has not yet seen its row
-    FOLLOWING = "following"  # has seen the row, waits until the role may be claimed
-    LEADING = "leading"  # holds the lease and believes it, until the deadline
-    DRAINING = "draining"  # gives the role up: believes nothing, renews while the work ends
-    RELEASING = "releasing"  # the work has ended, the lease is being given back
-    STOPPED = "stopped"  # stands no more
+    """What a candidate does at present."""
+
+    UNSEEN = "unseen"  # is a candidate, and has not seen the row yet
+    FOLLOWING = "following"  # has seen the row, and waits until it may claim the role
+    LEADING = "leading"  # holds the lease, and believes so until the deadline
+    DRAINING = "draining"  # gives the role up: does not lead, and renews while the work ends
+    RELEASING = "releasing"  # the work has ended, and the lease is released
+    STOPPED = "stopped"  # is no candidate any longer
 
 
 class Cue(enum.Enum):
+    """What makes a candidate go to another phase."""
+
     SEEN = "an answer showed the row"
     FAILED = "no answer"
     WON = "a claim was applied"
-    WON_UNWANTED = "a claim was applied that is not wanted any more"
+    WON_UNWANTED = "a claim was applied that is no longer wanted"
     RENEWED = "a renewal was applied"
-    TAKEN = "the store says that the lease is not ours"
+    TAKEN = "according to the store, the lease is not ours"
     DEADLINE = "the deadline passed"
-    RESIGN = "asked to hand the role over"
+    RESIGN = "a request to hand the role over"
     DRAINED = "the work has ended"
     ABANDONED = "the work did not end in time"
     RELEASED = "the release was answered"
-    STOP = "nothing is held and nobody wants to stand"
+    STOP = "nothing is held, and it is no candidate"
 
 
 TRANSITIONS: Mapping[Phase, Mapping[Cue, Phase]] = {
@@ -104,20 +109,25 @@ TRANSITIONS: Mapping[Phase, Mapping[Cue, Phase]] = {
     },
     Phase.STOPPED: {},
 }
-"""Where each cue leads. A pair that is not here cannot happen, and raises `ImpossibleCue`."""
+"""The next phase for each cue. Any other pair is impossible, and raises `ImpossibleCue`."""
 
 HOLDING = (Phase.LEADING, Phase.DRAINING, Phase.RELEASING)
+"""The phases in which the candidate holds the lease."""
 
 
 class ImpossibleCue(AssertionError):
-    """The machine was driven somewhere that the table does not know: a defect of coord, never of
-    the caller."""
+    """A cue came that is impossible in the present phase: a defect of coord."""
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Put this to the store now; give it up after `timeout` seconds (then the result is an unknown
-    `Failure`)."""
+    """Send a request to the store now.
+
+    Attributes:
+        operation: The request.
+        timeout: Seconds after which the caller gives the request up; the result is then an unknown
+            `Failure`.
+    """
 
     operation: Operation
     timeout: float
@@ -125,14 +135,14 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do for so many seconds, unless something happens. May be infinite."""
+    """Do nothing for `seconds`, which may be infinite, unless something happens."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Stopped: there is nothing left to do, ever."""
+    """The candidate is stopped: nothing is left to do."""
 
 
 Action = Union[Send, Wait, Done]
@@ -140,7 +150,12 @@ Action = Union[Send, Wait, Done]
 
 @dataclass(frozen=True, slots=True)
 class Elected:
-    """We lead, under this token, until `deadline` (and further, with every renewal)."""
+    """A term begins.
+
+    Attributes:
+        lease: The lease, with the token of the term.
+        deadline: When the term ends on the total clock; each renewal moves it.
+    """
 
     lease: Lease
     deadline: float
@@ -148,13 +163,20 @@ class Elected:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
+    """A term has ended.
+
+    Attributes:
+        token: The token of the term.
+        reason: Why it ended.
+    """
+
     token: int
     reason: LossReason
 
 
 @dataclass(frozen=True, slots=True)
 class LeaderObserved:
-    """Somebody new leads (perhaps we)."""
+    """The lease has another holder or token than before; the holder may be this candidate."""
 
     lease: Lease
 
@@ -166,10 +188,26 @@ NEVER = float("inf")
 
 @dataclass(slots=True)
 class Election:
-    """A candidate. `candidate` is its id, new for every incarnation; `takeover_delay` and
-    `release_delay` (seconds) are its own small delays before it takes what has run out, and what
-    was given back: drawn by the shell, so that many candidates do not all ask at once. They may be
-    changed at any time."""
+    """One candidate for one role.
+
+    Attributes:
+        role: The role.
+        candidate: The id of the candidate. Each incarnation has a new one.
+        timing: The durations. They may be changed at any time, like `info` and the two delays.
+        info: What the candidate says about itself while it holds the role.
+        max_clock_skew: How far the store's clock may be off, in seconds; None means that takeover
+            by the store's clock is off.
+        takeover_delay: Seconds to wait after a lease has expired before claiming it. The caller
+            draws both delays, so that many candidates do not send their claims at the same time.
+        release_delay: Seconds to wait after a role was seen to be vacant before claiming it.
+        token_floor: The highest token that the candidate knows of; its own are higher.
+        phase: What the candidate does at present.
+        campaigning: Whether it is a candidate; False after `stop`.
+        token: The token of its last term.
+        deadline: When its term ends, on the total clock.
+        observed: The lease as it was seen last; None before the first answer.
+        in_flight: The request that has no result yet.
+    """
 
     role: str
     candidate: str
@@ -205,7 +243,7 @@ class Election:
     _events: tuple[Event, ...] = ()
 
     def leads(self, now: Instant) -> bool:
-        """Rule 6: the clock decides."""
+        """Return whether the candidate leads at `now`; the clock decides (rule 6)."""
         return self.phase is Phase.LEADING and now.total < self.deadline
 
     @property
@@ -214,11 +252,12 @@ class Election:
         return self._failing
 
     def take_events(self) -> tuple[Event, ...]:
+        """Return the events since the last call, oldest first."""
         events, self._events = self._events, ()
         return events
 
     def step(self, now: Instant) -> Action:
-        """What to do now."""
+        """Return what to do now."""
         self._expire(now)
         if self.in_flight is not None:
             return Wait(max(0.0, self.deadline - now.total) if self.phase in HOLDING else NEVER)
@@ -240,9 +279,9 @@ class Election:
         self._beat += 1
         if self.phase is Phase.RELEASING:
             return self._send(self._release(now), timeout)
-        told = None if self.info == self._stored_info else self.info
+        info = None if self.info == self._stored_info else self.info
         return self._send(
-            Renew(self.role, self.candidate, self.token, self._beat, self.timing.ttl, told), timeout
+            Renew(self.role, self.candidate, self.token, self._beat, self.timing.ttl, info), timeout
         )
 
     def _step_waiting(self, now: Instant) -> Action:
@@ -284,10 +323,17 @@ class Election:
     def reply(
         self, send: Send, result: Result, sent_at: Instant, now: Instant, retry_in: float = 0.0
     ) -> None:
-        """What came of `send`. `retry_in` (seconds) holds the next try back after a failure; the
-        shell jitters it.
+        """Process the result of a request.
 
-        A reply to anything but the request in flight (late, or a second time) is ignored.
+        It ignores a result of any other request than the one in flight, which may be late or a
+        duplicate.
+
+        Args:
+            send: The request.
+            result: Its result.
+            sent_at: When the request was sent.
+            now: The present time.
+            retry_in: Seconds to wait after a failure before the next try; the caller draws it.
         """
         if send is not self.in_flight:
             return
@@ -312,13 +358,16 @@ class Election:
             self._look_answered(result.lease, now)
 
     def hint(self, lease: Lease, now: Instant) -> None:
-        """A feed whispers that the row looks like this. Never adopted: it may wake us, and start a
-        takeover's count."""
+        """Process a row that a feed showed.
+
+        It is never adopted. It may make the candidate send a request, and it may begin an
+        observation.
+        """
         if self.phase is Phase.FOLLOWING:
             if self.observed is None or not lease.older_than(self.observed):
                 self._see(lease, now)
         elif self.phase is Phase.LEADING and lease.token > self.token:
-            self._try_now = True  # the store shall say whether that is so
+            self._try_now = True  # a request shows whether that is true
 
     @property
     def observation(self) -> Observation | None:
@@ -346,13 +395,17 @@ class Election:
         )
 
     def lose(self, reason: LossReason) -> None:
-        """End the term as if its deadline had passed; for test kits, while leading."""
+        """End the term for `reason`, as if its deadline had passed; for test kits."""
         self._lose(reason, Cue.DEADLINE)
 
     def try_now(self, *, skip_cooldown: bool = False) -> None:
-        """Ask the store at the next step, without waiting for the time when it would be due: renew,
-        or try to claim (what is vacant or has run out; a lease that stands is not taken by
-        asking)."""
+        """Send a request at the next step, even if none is due: a renewal or a claim.
+
+        Such a claim takes only what is vacant or has expired.
+
+        Args:
+            skip_cooldown: Whether to end a cooldown and the wait after a failure.
+        """
         self._try_now = True
         if skip_cooldown:
             self._cooldown_until = self._retry_at = -NEVER
@@ -367,13 +420,16 @@ class Election:
         to: str | None = None,
         by: str = "",
     ) -> None:
-        """Hand the role over, if it is held, and stand again after `rest` seconds (`stop` ends that
-        too).
+        """Give the role up, if it is held, and be a candidate again later.
 
-        `linger`: let the lease rest so many seconds from now before anyone gets it.
-        to: the candidate that is to have it; the others get it when that one has not claimed for
-        `renew_every` seconds.
-        by: who asked, for the history.
+        Args:
+            now: The present time.
+            reason: Why the term ends.
+            rest: Seconds from `now` for which the candidate sends no claim.
+            linger: Seconds from `now` for which nobody gets the role.
+            to: The id of the candidate that gets the role. The others get it if that candidate does
+                not claim it for `renew_every` seconds. None means any candidate.
+            by: Who requested it, for the history.
         """
         self._expire(now)
         self._cooldown_until = max(self._cooldown_until, now.total + max(rest, linger))
@@ -385,13 +441,12 @@ class Election:
     def stop(
         self, now: Instant, reason: LossReason = LossReason.RELEASED, *, linger: float = 0.0
     ) -> None:
-        """Hand the role over, if it is held, and stand no more."""
+        """Give the role up, if it is held, and be no candidate any longer. See `resign`."""
         self.campaigning = False
         self.resign(now, reason, linger=linger)
 
     def resume(self) -> None:
-        """Be a candidate again: the caller has changed its mind after `stop`. A lease that is being
-        handed over is handed over first."""
+        """Be a candidate again after `stop`. A lease that is being released is released first."""
         self.campaigning = True
 
     def drained(self, now: Instant) -> None:
@@ -402,7 +457,7 @@ class Election:
             self._go(Cue.DRAINED)
 
     def abandon(self, now: Instant) -> None:
-        """The work does not end: renew no more, and let the lease run out by itself."""
+        """The work does not end: stop renewing, so that the lease expires."""
         self._expire(now)
         if self.phase is Phase.DRAINING:
             self._go(Cue.ABANDONED)
@@ -410,11 +465,11 @@ class Election:
                 self._last_loss = (
                     self.token,
                     LossReason.EXPIRED.value,
-                )  # for the history: that is how the lease ends
+                )  # for the history: the lease ends in this way
 
     def expire_now(self, now: Instant) -> None:
-        """Somebody has already been told that the term is over: so it is, whatever a late renewal
-        brought (rule 6)."""
+        """End a term that somebody has seen to be over, whatever a late renewal answered
+        (rule 6)."""
         self._expire(now)
         if self.phase is Phase.LEADING:
             self._lose(LossReason.EXPIRED, Cue.DEADLINE)
@@ -438,7 +493,7 @@ class Election:
         if last is not None and last[0] == self.token:
             by, to = self._requested_by, self._successor
         else:
-            last = None  # a lease that nobody wanted: no term of ours came of it
+            last = None  # the lease was no longer wanted, so it was no term of this candidate
         if to is not None:
             linger = max(linger, self.timing.renew_every)
         reason = LossReason.RELEASED.value if last is None else last[1]
@@ -478,7 +533,7 @@ class Election:
     def _renew_answered(self, answer: Answer, sent_at: Instant, now: Instant) -> None:
         self._see(answer.lease, now)
         if self.phase not in (Phase.LEADING, Phase.DRAINING):
-            return  # the deadline passed, or the work ended, while it was under way
+            return  # the deadline passed, or the work ended, while the request was under way
         if answer.applied:
             deadline = sent_at.total + self.timing.ttl - self.timing.margin
             if deadline > self.deadline:
@@ -489,7 +544,7 @@ class Election:
             if self.phase is Phase.LEADING:
                 self._lose(LossReason.TAKEN, Cue.TAKEN)
             else:
-                self._go(Cue.TAKEN)  # the loss was told when the role was given up
+                self._go(Cue.TAKEN)  # `Lost` was emitted when the role was given up
         else:
             self._go(Cue.FAILED)
 
@@ -498,8 +553,8 @@ class Election:
         self._see(lease, now)
         self._go(Cue.SEEN)
         if lease.holder == self.candidate and not self.campaigning:
-            # The claim did get through, and nobody wants it any more: give it back, without ever
-            # having believed it.
+            # The claim was applied, and the role is no longer wanted: release it, without ever
+            # having led.
             self.token, self.deadline = lease.token, now.total + lease.ttl
             self._go(Cue.WON_UNWANTED)
 
@@ -515,7 +570,7 @@ class Election:
         if isinstance(operation, Claim) and failure.unknown:
             self._claim_unknown = True
         elif isinstance(operation, Read) and not self.campaigning:
-            self._claim_unknown = False  # a best effort: what may be held will run out by itself
+            self._claim_unknown = False  # a lease that may be held expires
         if self.phase is not Phase.STOPPED:
             self._go(Cue.FAILED)
 
@@ -525,8 +580,8 @@ class Election:
             self._observed_at = now.awake
         self.observed = lease
         self.token_floor = min(max(self.token_floor, lease.token), MAX_TOKEN - 1)
-        # When to ask, going by the store's clock; the store decides. Never at once again, or a
-        # clock that stands still would make this spin.
+        # When to claim by the store's clock; the store decides. Never at once again, because with a
+        # clock that stands still the candidate would send claims without a pause.
         pause = 0.02 * self.timing.ttl
         left = (
             NEVER
@@ -539,7 +594,7 @@ class Election:
         known = before is not None and (before.holder, before.token) == (lease.holder, lease.token)
         if lease.reserved:
             if lease.holder == self.candidate:
-                self._cooldown_until = -NEVER  # handed over to us, whatever we rested from
+                self._cooldown_until = -NEVER  # the role is reserved for this candidate
         elif not lease.vacant and not known:
             self._emit(LeaderObserved(lease))
 
@@ -548,12 +603,12 @@ class Election:
             return
         if self.phase is Phase.LEADING:
             asleep = now.awake < self._sent_at + self.timing.ttl - self.timing.margin
-            late = (
+            reason_if_awake = (
                 LossReason.STORE_UNREACHABLE
                 if self._failing or self.in_flight
                 else LossReason.EXPIRED
             )
-            self._lose(LossReason.SUSPENDED if asleep else late, Cue.DEADLINE)
+            self._lose(LossReason.SUSPENDED if asleep else reason_if_awake, Cue.DEADLINE)
         else:
             self._go(Cue.DEADLINE)
 

@@ -27,20 +27,29 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _EXPIRED = LossReason.EXPIRED.value
 
 Entry = dict[str, Any]
-"""A term as it is stored: token, holder, info, since, until, reason, by. Where a store would have
-to touch the entry before for it, this one may have `ended`, instead: [when the lease of that one
-runs out, reason]. It may be kept as a text, lines of JSON of which each says more of it."""
+"""A term as it is stored: token, holder, info, since, until, reason, by.
+
+If a store does not change the entry before, an entry may have a field `ended` instead: when the
+lease of the term before expired, and the reason. An entry may also be a text of several lines of
+JSON, each with more fields.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class PastTerm:
-    """One term. `since` and `until` are wall time, in seconds since 1970, for people; `until` is
-    None while it lasts.
+    """One term of a role, for people.
 
-    `reason` is a `LossReason`, as text, or "" while the term lasts. `expired` may mean anything
-    that kept the holder
-    from renewing: it alone knew, and told it to its log. `by` says who asked for the end, where
-    somebody did."""
+    Attributes:
+        role: The role.
+        token: The fencing token of the term.
+        holder: The id of the candidate that led.
+        since: When the term began: wall time, in seconds since 1970.
+        until: When the term ended, likewise; None while it lasts.
+        reason: A `LossReason` as text; "" while the term lasts. `expired` may mean anything that
+            kept the holder from renewing; the reason is then in the log of the holder.
+        by: Who requested the end; "" if nobody did.
+        info: What the holder said about itself, if it is short.
+    """
 
     role: str
     token: int
@@ -57,20 +66,28 @@ def short_info(info: Mapping[str, Any]) -> dict[str, Any]:
     return dict(info) if not info or len(_encode(dict(info))) <= MAX_INFO_LENGTH else {}
 
 
-def end_of_term(row: Lease, asked: Claim | Release, wall: float) -> tuple[float, str, str]:
-    """Return when and why the term in `row` ends, and who asked, if `asked` is applied now."""
-    if isinstance(asked, Release):
-        return wall, asked.reason, asked.by
+def end_of_term(row: Lease, operation: Claim | Release, wall: float) -> tuple[float, str, str]:
+    """Return when and why the term in `row` ends if `operation` is applied, and who requested it."""
+    if isinstance(operation, Release):
+        return wall, operation.reason, operation.by
     reason = _EXPIRED
-    if asked.lost is not None and (row.holder, row.token) == (asked.holder, asked.lost[0]):
-        reason = asked.lost[1]
+    if operation.lost is not None and (row.holder, row.token) == (
+        operation.holder,
+        operation.lost[0],
+    ):
+        reason = operation.lost[1]
     return min(wall, row.renewed_at + row.ttl), reason, ""
 
 
-def new_entry(asked: Claim, token: int, wall: float) -> Entry:
-    """Return the term that begins with `token` if `asked` is applied at `wall`."""
-    opened = {"token": token, "holder": asked.holder, "info": short_info(asked.info), "since": wall}
-    return {**opened, "until": None, "reason": "", "by": ""}
+def new_entry(operation: Claim, token: int, wall: float) -> Entry:
+    """Return the term that begins with `token` if `operation` is applied at `wall`."""
+    begin = {
+        "token": token,
+        "holder": operation.holder,
+        "info": short_info(operation.info),
+        "since": wall,
+    }
+    return {**begin, "until": None, "reason": "", "by": ""}
 
 
 def close_last(entries: Sequence[Entry], until: float, reason: str, by: str) -> list[Entry]:
@@ -81,13 +98,13 @@ def close_last(entries: Sequence[Entry], until: float, reason: str, by: str) -> 
 
 
 def after_swap(
-    entries: Sequence[Entry], row: Lease, asked: Claim | Release, now: Lease, wall: float
+    entries: Sequence[Entry], row: Lease, operation: Claim | Release, now: Lease, wall: float
 ) -> list[Entry]:
-    """Return the entries after `asked` has changed `row` into `now`, at `wall`."""
-    entries = close_last(entries, *end_of_term(row, asked, wall))
+    """Return the entries after `operation` has changed `row` into `now`, at `wall`."""
+    entries = close_last(entries, *end_of_term(row, operation, wall))
     return (
-        [*entries, new_entry(asked, now.token, wall)][-MAX_TERMS:]
-        if isinstance(asked, Claim)
+        [*entries, new_entry(operation, now.token, wall)][-MAX_TERMS:]
+        if isinstance(operation, Claim)
         else entries
     )
 
@@ -95,16 +112,12 @@ def after_swap(
 def parse(role: str, entries: object) -> list[PastTerm]:
     """Return the terms in a stored list, newest first. Malformed entries are ignored."""
     listed = entries if isinstance(entries, list) else []
-    found = [
-        entry
-        for one in listed
-        if (entry := one if isinstance(one, Mapping) else _parse_lines(one)) is not None
+    parsed = [item if isinstance(item, Mapping) else _parse_lines(item) for item in listed]
+    valid = [entry for entry in parsed if entry is not None]
+    terms = [
+        _term(role, entry, later) for entry, later in zip(valid, [*valid[1:], None], strict=False)
     ]
-    seen = [
-        _term(role, one, after_swap)
-        for one, after_swap in zip(found, [*found[1:], None], strict=False)
-    ]
-    return [one for one in reversed(seen) if one is not None]
+    return [term for term in reversed(terms) if term is not None]
 
 
 def _term(role: str, entry: Mapping[str, Any], after: Mapping[str, Any] | None) -> PastTerm | None:
@@ -130,12 +143,10 @@ def _term(role: str, entry: Mapping[str, Any], after: Mapping[str, Any] | None) 
 
 def _ended(after: Mapping[str, Any]) -> tuple[float | None, str]:
     """Return when and why the term before the entry `after` ended, going by that entry."""
-    said = after.get("ended")
-    at, reason = said if isinstance(said, list) and len(said) == 2 else (None, None)
-    moments = [float(moment) for moment in (at, after.get("since")) if is_number(moment)]
-    return min(moments, default=None), reason if isinstance(
-        reason, str
-    ) else LossReason.EXPIRED.value
+    ended = after.get("ended")
+    at, reason = ended if isinstance(ended, list) and len(ended) == 2 else (None, None)
+    times = [float(time) for time in (at, after.get("since")) if is_number(time)]
+    return min(times, default=None), reason if isinstance(reason, str) else LossReason.EXPIRED.value
 
 
 def _parse_lines(text: object) -> dict[str, Any] | None:
@@ -143,9 +154,9 @@ def _parse_lines(text: object) -> dict[str, Any] | None:
     entry: dict[str, Any] = {}
     for line in text.split("\n") if isinstance(text, str) else ():
         try:
-            said = json.loads(line)
+            decoded = json.loads(line)
         except (ValueError, RecursionError):
             return None
-        if isinstance(said, dict):
-            entry = {**said, **entry}  # A term ends once, so earlier lines win.
+        if isinstance(decoded, dict):
+            entry = {**decoded, **entry}  # A term ends once, so earlier lines win.
     return entry or None

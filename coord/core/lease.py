@@ -134,7 +134,7 @@ class Lease:
     _set_remaining,
     _set_info,
     _set_since,
-) = (getattr(Lease, one.name).__set__ for one in fields(Lease))
+) = (getattr(Lease, attribute.name).__set__ for attribute in fields(Lease))
 
 
 def copy_info(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a candidate asks of a store, and what can come back: plain values, so that the core needs no
+"""The requests of a candidate to a store, and the results: plain values, so that the core needs no
 store."""
 
 from __future__ import annotations
@@ -12,14 +12,27 @@ from coord.core.lease import Lease, Revision
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Take the role, atomically (rule 1): `token = max(token, floor) + 1`, `holder`, `beat`, `ttl`
-    and `info` are set.
+    """Take the role, in one atomic step (rule 1).
 
-    Applied when the row is `expected` (or nothing is expected: a first claim) **and** the lease is
-    vacant, or held by this very candidate with an older beat, or `takeover` (the candidate saw
-    `expected` for the row's whole ttl on its own clock), or `skew` is a number and the lease ran
-    out more than that many seconds ago by the store's clock (rule 4). `lost` is this candidate's
-    last term and why it ended, for the history (`coord/core/history.py`)."""
+    The store applies it if the row is at `expected` (or nothing is expected) **and** one of these
+    is true: the role is vacant; this candidate holds it already, with a lower beat; `takeover` is
+    set; or `skew` is a number and the lease expired more than so many seconds ago by the store's
+    clock (rule 4). The new token is `max(token of the row, floor) + 1`.
+
+    Attributes:
+        role: The role.
+        holder: The id of the candidate.
+        beat: The number of this request, for the new row.
+        ttl: The duration of the lease after this claim, in seconds.
+        expected: The revision that the row must be at; None for a first claim, which expects none.
+        takeover: Whether the candidate has observed `expected` for the whole ttl of the row.
+        skew: How far the store's clock may be off, in seconds; None means that the store's clock
+            does not decide.
+        floor: The highest token that the candidate knows of.
+        info: What the candidate says about itself.
+        lost: The token of the candidate's last term, and why it ended, for the history
+            (`coord/core/history.py`).
+    """
 
     role: str
     holder: str
@@ -35,10 +48,18 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Prolong (rule 2): only where `holder` and `token` are mine and `beat` is new; never shortens,
-    never revives.
+    """Prolong the lease (rule 2).
 
-    `info` replaces what the row says about the holder, when it is given.
+    The store applies it if `holder` and `token` are those of the row and `beat` is higher. It never
+    shortens a lease.
+
+    Attributes:
+        role: The role.
+        holder: The id of the candidate.
+        token: The token of its term.
+        beat: The number of this request.
+        ttl: The duration of the lease after this renewal, in seconds.
+        info: What the holder says about itself from now on; None keeps the info of the row.
     """
 
     role: str
@@ -51,14 +72,22 @@ class Renew:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Give back (rule 3): only where `holder` and `token` are mine; the row keeps its token.
+    """Give the role back (rule 3). The row keeps its token.
 
-    With `linger` above 0 the holder stays in the row for that many seconds more and cannot renew:
-    the role is to rest for so long before it passes on.
+    The store applies it if `holder` and `token` are those of the row and `beat` is higher.
 
-    With `to`, another candidate's id, it is that one who stands in the row for the `linger`
-    seconds, with beat 0: it may claim at once, for the row names it (rule 8), and the others only
-    when that time is over. `reason` and `by` (who asked) go into the history."""
+    Attributes:
+        role: The role.
+        holder: The id of the candidate.
+        token: The token of its term.
+        beat: The number of this request.
+        linger: Seconds for which nobody else gets the role. The row keeps its holder for so long,
+            who cannot renew any longer.
+        to: The id of a candidate for which the role is reserved for `linger` seconds. The row names
+            this candidate with beat 0, and it may claim at once (rule 8).
+        reason: Why the term ends, for the history.
+        by: Who requested it, for the history.
+    """
 
     role: str
     holder: str
@@ -82,8 +111,12 @@ Operation = Union[Claim, Renew, Release, Read]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The store's own word: whether the operation changed the row, and the row as it stands after
-    it."""
+    """The answer of the store.
+
+    Attributes:
+        applied: Whether the request changed the row.
+        lease: The row after the request.
+    """
 
     applied: bool
     lease: Lease
@@ -91,11 +124,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """No answer. `unknown`: it was sent, and may have been applied or may yet be, at any later time
-    (rule 8).
+    """There is no answer.
 
-    `permanent`: the store was reached and refuses (rights, set-up); it will not mend by itself.
-    `detail` is for people, and holds no secrets."""
+    Attributes:
+        unknown: Whether the request was sent: it may have been applied, or may be applied at any
+            later time (rule 8).
+        detail: The reason, for people, without secrets.
+        permanent: Whether the store was reached and refuses, because of rights or its setup. Trying
+            again does not help.
+    """
 
     unknown: bool
     detail: str = ""

@@ -60,10 +60,10 @@ def _special(value: object) -> dict[str, Any]:
     raise TypeError(type(value).__name__)
 
 
-def _plain(found: dict[str, Any]) -> Any:
-    kind = found.get(KIND)
+def _plain(value: dict[str, Any]) -> Any:
+    kind = value.get(KIND)
     if kind == "TIME":
-        offset = str(found["timezone"])
+        offset = str(value["timezone"])
         minutes = int(offset[1:3]) * 60 + int(offset[4:6]) if len(offset) == 6 else 0
         zone = (
             timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes))
@@ -71,12 +71,12 @@ def _plain(found: dict[str, Any]) -> Any:
             else timezone.utc
         )
         try:
-            return datetime.fromtimestamp(found["epoch_time"], zone)
+            return datetime.fromtimestamp(value["epoch_time"], zone)
         except (ValueError, OverflowError, OSError):
-            return found  # Python does not support this year.
+            return value  # Python does not support this year.
     if kind == "BINARY":
-        return base64.b64decode(found["data"])
-    return found
+        return base64.b64decode(value["data"])
+    return value
 
 
 MAX_DEPTH = 16
@@ -84,28 +84,31 @@ MAX_DEPTH = 16
 MAX_ID_BYTES = 127
 """RethinkDB's limit for a primary key."""
 TOMBSTONE = "unregistered"
-"""The one field by which `remove` marks the place of a record (see `Records.remove`)."""
+"""The field of the mark that `remove` leaves in place of a record (see `Records.remove`)."""
 
 
-def validate_status(given: object) -> Record:
-    """A copy of `status_info` that is fit to be stored, `host` and `pid` filled in. Raises
-    `BadArgument`."""
+def validate_status(status: object) -> Record:
+    """Return a copy of `status_info` that every store can hold.
+
+    Raises:
+        BadArgument: A field is missing or invalid.
+    """
     allowed = "must be a dict with string keys and at least role, ttl and load"
-    if not isinstance(given, Mapping):
-        raise BadArgument("status_info", type(given).__name__, allowed)
+    if not isinstance(status, Mapping):
+        raise BadArgument("status_info", type(status).__name__, allowed)
     # Messages name the fields and do not show their values: a value may contain a password.
-    if not all(isinstance(name, str) for name in given):
+    if not all(isinstance(name, str) for name in status):
         raise BadArgument(
-            "status_info", [name for name in given if not isinstance(name, str)], allowed
+            "status_info", [name for name in status if not isinstance(name, str)], allowed
         )
     for field in ("role", "ttl", "load"):
-        if field not in given:
-            raise BadArgument("status_info", list(given), f"{allowed}; {field} is missing")
-    record = {name: storable(value, f"status_info[{name!r}]") for name, value in given.items()}
+        if field not in status:
+            raise BadArgument("status_info", list(status), f"{allowed}; {field} is missing")
+    record = {name: storable(value, f"status_info[{name!r}]") for name, value in status.items()}
     validation.role(record["role"], "status_info['role']")
     validation.number(record["ttl"], "status_info['ttl']", low=0, above=True)
     if not is_number(record["load"]):
-        raise BadArgument("status_info['load']", given["load"], "must be a finite number")
+        raise BadArgument("status_info['load']", status["load"], "must be a finite number")
     if record.get("id") is None:
         record.pop("id", None)
     else:
@@ -115,7 +118,7 @@ def validate_status(given: object) -> Record:
     elif not isinstance(record["first_heartbeat"], datetime):
         raise BadArgument(
             "status_info['first_heartbeat']",
-            given["first_heartbeat"],
+            status["first_heartbeat"],
             "must be a datetime with a time zone, or None",
         )
     record.pop("last_heartbeat", None)

@@ -1,5 +1,8 @@
-"""What a swap does to a row, for the stores that compute it in Python. `stores/rethinkdb/` says the
-same in ReQL."""
+"""What a claim, a renewal and a release do to a row.
+
+The stores that compute swaps in Python use these functions. The other stores do the same in the
+language of their server, such as `stores/rethinkdb/queries/swaps.py` in ReQL.
+"""
 
 from __future__ import annotations
 
@@ -11,68 +14,94 @@ from coord.core.lease import Lease
 from coord.core.operations import Claim, Release, Renew
 
 
-def claim(row: Lease, asked: Claim, wall: float) -> Lease | None:
-    """The row after the claim, or None when it does not apply. `row.remaining` is by the store's
-    clock, now."""
-    if asked.expected is not None and row.revision != asked.expected:
+def claim(row: Lease, operation: Claim, wall: float) -> Lease | None:
+    """Return the row after a claim; None if the claim is refused.
+
+    Args:
+        row: The row; its `remaining` is valid now, by the store's clock.
+        operation: The claim.
+        wall: The wall time, in seconds since 1970.
+    """
+    if operation.expected is not None and row.revision != operation.expected:
         return None
-    # As in the other swaps, only with a new beat: a first claim that comes late, or twice, must
-    # leave alone what its candidate holds by now. A feed may have shown its write long before, and
-    # a challenger be counting from there.
-    mine = row.holder == asked.holder and asked.beat > row.beat
-    run_out = asked.skew is not None and row.remaining < -asked.skew
-    if not (row.vacant or mine or asked.takeover or run_out):
+    # As in the other swaps, only with a higher beat: a first claim that arrives late, or twice,
+    # must not change what its candidate holds by now. A feed may have shown the write long before,
+    # and a challenger may have begun to count then.
+    own = row.holder == operation.holder and operation.beat > row.beat
+    expired = operation.skew is not None and row.remaining < -operation.skew
+    if not (row.vacant or own or operation.takeover or expired):
         return None
     return Lease(
-        role=asked.role,
-        holder=asked.holder,
-        token=max(row.token, asked.floor) + 1,
-        beat=asked.beat,
-        ttl=asked.ttl,
+        role=operation.role,
+        holder=operation.holder,
+        token=max(row.token, operation.floor) + 1,
+        beat=operation.beat,
+        ttl=operation.ttl,
         renewed_at=wall,
-        remaining=asked.ttl,
+        remaining=operation.ttl,
         since=wall,
-        info=asked.info,
+        info=operation.info,
     )
 
 
-def renew(row: Lease, asked: Renew, wall: float) -> Lease | None:
-    """The row after the renewal, or None.
+def renew(row: Lease, operation: Renew, wall: float) -> Lease | None:
+    """Return the row after a renewal; None if the renewal is refused.
 
-    Neither `remaining` nor `ttl` gets less within a term: the holder may still count on what it was
-    promised before, and a challenger waits for the row's ttl."""
-    if row.holder != asked.holder or row.token != asked.token or asked.beat <= row.beat:
+    Within a term neither `remaining` nor `ttl` decreases: the holder may still rely on an earlier
+    answer, and a challenger waits for the ttl of the row. The arguments are those of `claim`.
+    """
+    if not _of_holder(row, operation):
         return None
-    ttl = max(row.ttl, asked.ttl)
-    remaining = max(row.remaining, asked.ttl)
-    info = row.info if asked.info is None else asked.info
+    ttl = max(row.ttl, operation.ttl)
+    remaining = max(row.remaining, operation.ttl)
+    info = row.info if operation.info is None else operation.info
     renewed_at = max(row.renewed_at, wall)
     return Lease(
-        row.role, row.holder, row.token, asked.beat, ttl, renewed_at, remaining, info, row.since
+        row.role, row.holder, row.token, operation.beat, ttl, renewed_at, remaining, info, row.since
     )
 
 
-def unchanged_but_renewed(asked: Sequence[Renew], wall: float) -> list[Lease]:
-    """The rows after renewals that found all as their holders had left it, but for what they say of
-    the holders."""
-    info: dict[str, Any] = {}  # one for all: candidates keep what they saw
+def unchanged_but_renewed(renewals: Sequence[Renew], wall: float) -> list[Lease]:
+    """Return the rows after renewals of rows that were as their holders had left them.
+
+    The leases have no `info` and no `since`, because the rows were not read.
+    """
+    info: dict[str, Any] = {}  # the same object for all leases: nobody changes it
     return [
-        Lease(one.role, one.holder, one.token, one.beat, one.ttl, wall, one.ttl, info)
-        for one in asked
+        Lease(
+            renewal.role,
+            renewal.holder,
+            renewal.token,
+            renewal.beat,
+            renewal.ttl,
+            wall,
+            renewal.ttl,
+            info,
+        )
+        for renewal in renewals
     ]
 
 
-def release(row: Lease, asked: Release, wall: float) -> Lease | None:
-    """The row after the release, or None. The token stays; with `linger` the holder does too, for
-    that long, or the one it is handed over to."""
-    if row.holder != asked.holder or row.token != asked.token or asked.beat <= row.beat:
+def release(row: Lease, operation: Release, wall: float) -> Lease | None:
+    """Return the row after a release; None if the release is refused.
+
+    The row keeps its token. With `linger` it keeps its holder for so many seconds, or names the
+    candidate for which the role is reserved. The arguments are those of `claim`.
+    """
+    if not _of_holder(row, operation):
         return None
-    if asked.to is not None and asked.linger > 0:
-        # Beat 0 is nobody's: this sight was never there, and what `to` sends next is newer.
-        handed = replace(row, holder=asked.to, beat=0, ttl=asked.linger, remaining=asked.linger)
-        return replace(handed, renewed_at=wall, since=0.0, info={})
-    if asked.linger > 0:
-        return replace(
-            row, beat=asked.beat, ttl=asked.linger, remaining=asked.linger, renewed_at=wall
-        )
-    return replace(row, holder=None, beat=asked.beat, remaining=0.0, renewed_at=wall, since=0.0)
+    linger = operation.linger
+    if operation.to is not None and linger > 0:
+        # No request has beat 0, so this is a new revision, and each request of `to` has a higher
+        # beat.
+        reserved = replace(row, holder=operation.to, beat=0, ttl=linger, remaining=linger)
+        return replace(reserved, renewed_at=wall, since=0.0, info={})
+    if linger > 0:
+        return replace(row, beat=operation.beat, ttl=linger, remaining=linger, renewed_at=wall)
+    return replace(row, holder=None, beat=operation.beat, remaining=0.0, renewed_at=wall, since=0.0)
+
+
+def _of_holder(row: Lease, operation: Renew | Release) -> bool:
+    """Return whether a request is one of the present holder, and newer than the row."""
+    identity = (operation.holder, operation.token)
+    return (row.holder, row.token) == identity and operation.beat > row.beat
