@@ -67,7 +67,7 @@ def short_info(info: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def end_of_term(row: Lease, operation: Claim | Release, wall: float) -> tuple[float, str, str]:
-    """Return when and why the term in `row` ends if `operation` is applied, and who requested it."""
+    """Return when and why `operation` ends the term in `row`, and who requested that."""
     if isinstance(operation, Release):
         return wall, operation.reason, operation.by
     reason = _EXPIRED

@@ -40,6 +40,8 @@ def in_lockstep(
     machine.tested = kind(
         str(path / "coord.db"), clock=StoreClock(total=clock, wall=clock, name="manual")
     )
+    # The steps may begin with a read, which creates no file.
+    machine.loop.run_until_complete(machine.tested.database.create(10))
     try:
         # A look at a database that is not there is an error; a claim creates it.
         machine.loop.run_until_complete(machine.tested.claim(Claim("first", "h", 1, 30.0), 10))
