@@ -12,7 +12,7 @@ from typing import Any
 
 from coord.api.coordinator import AsyncCoordinator, Coordinator
 from coord.core import validation
-from coord.core.election import Phase
+from coord.core.phases import Phase
 from coord.core.timing import Instant
 from coord.election.claimant import Claimant
 from coord.election.elector import Elector

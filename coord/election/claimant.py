@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from coord.core.announcements import Candidate, Handover, decide_handover
-from coord.core.election import HOLDING, Election, Phase, Send
+from coord.core.election import Election, Send
 from coord.core.lease import Lease, LossReason
 from coord.core.operations import Claim, Failure, Read, Renew, Result
+from coord.core.phases import HOLDING, Phase
 from coord.core.timing import Instant, Timing
 from coord.election import lifecycle
 from coord.election.callbacks import CallbackRunner, Callbacks, TaskDispatcher

@@ -14,9 +14,10 @@ from typing import Any
 
 from coord.core import validation
 from coord.core.announcements import Candidate, decide_handover
-from coord.core.election import HOLDING, Action, Done, Election, Phase, Send, Wait
+from coord.core.election import Action, Done, Election, Send, Wait
 from coord.core.lease import Lease, LossReason
 from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
+from coord.core.phases import HOLDING, Phase
 from coord.core.timing import Instant, Timing
 from coord.election import jitter
 from coord.election.callbacks import CallbackRunner, Callbacks, Dispatcher

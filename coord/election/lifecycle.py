@@ -9,8 +9,9 @@ import functools
 from collections.abc import Callable
 from typing import Protocol
 
-from coord.core.election import Elected, Election, Event, LeaderObserved, Lost, Phase
+from coord.core.election import Elected, Election, Event, LeaderObserved, Lost
 from coord.core.lease import LossReason
+from coord.core.phases import Phase
 from coord.core.timing import Instant
 from coord.election.callbacks import CallbackRunner, Dispatcher, RunningCallback
 from coord.election.term import Term, Watchdog

@@ -11,9 +11,9 @@ from typing import Any
 from coord.api.coordinator import Coordinator
 from coord.api.default import default
 from coord.core import validation
-from coord.core.election import HOLDING, Phase
 from coord.core.lease import LossReason
 from coord.core.operations import Answer, Claim, Release
+from coord.core.phases import HOLDING, Phase
 from coord.election.callbacks import current_dispatcher
 from coord.election.elector import Elector
 from coord.errors import BadArgument

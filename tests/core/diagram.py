@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coord.core.election import HOLDING, TRANSITIONS, Cue, Phase
+from coord.core.phases import HOLDING, TRANSITIONS, Cue, Phase
 
 PAGE = Path(__file__).parents[2] / "docs" / "election.md"
 
@@ -20,7 +20,7 @@ MEANS = {
 HEAD = """\
 # The election, as a state machine
 
-*Written by `python -m tests.core.diagram` from `TRANSITIONS` in `coord/core/election.py`; a test fails when it is stale.*
+*Written by `python -m tests.core.diagram` from `TRANSITIONS` in `coord/core/phases.py`; a test fails when it is stale.*
 
 One candidate for one role is in one of {phases} phases. A pair of phase and cue that is not in the table cannot happen:
 it raises `ImpossibleCue`, and would be a defect of coord.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coord.core.election import TRANSITIONS, Cue, Phase
+from coord.core.phases import TRANSITIONS, Cue, Phase
 from tests.core import diagram
 
 

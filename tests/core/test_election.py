@@ -7,22 +7,10 @@ from typing import Any
 
 import pytest
 
-from coord.core.election import (
-    HOLDING,
-    TRANSITIONS,
-    Cue,
-    Done,
-    Elected,
-    Election,
-    ImpossibleCue,
-    LeaderObserved,
-    Lost,
-    Phase,
-    Send,
-    Wait,
-)
+from coord.core.election import Done, Elected, Election, LeaderObserved, Lost, Send, Wait
 from coord.core.lease import MAX_TOKEN, Lease, LossReason, Revision
 from coord.core.operations import Answer, Claim, Failure, Read, Release, Renew
+from coord.core.phases import HOLDING, TRANSITIONS, Cue, ImpossibleCue, Phase
 from coord.core.timing import Instant, Timing
 
 TTL, MARGIN = 30.0, 3.0

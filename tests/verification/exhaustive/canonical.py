@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from coord.core.election import HOLDING, Election, Phase
+from coord.core.election import Election
 from coord.core.lease import Lease, Observation
 from coord.core.operations import Claim, Operation, Read, Release
+from coord.core.phases import HOLDING, Phase
 from tests.verification.exhaustive.model import Candidate, Packet, World
 
 PHASES = {phase: number for number, phase in enumerate(Phase)}

@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from coord.core.election import HOLDING, Phase, Wait
+from coord.core.election import Wait
 from coord.core.operations import Read
+from coord.core.phases import HOLDING, Phase
 from tests.verification.exhaustive.canonical import FAR, key
 from tests.verification.exhaustive.model import Candidate, Packet, Setup, Violation, World
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from coord.core import swaps
-from coord.core.election import HOLDING, Cue, Elected, Election, Lost, Phase, Send
+from coord.core.election import Elected, Election, Lost, Send
 from coord.core.lease import Lease, LossReason, Observation
 from coord.core.operations import Answer, Claim, Failure, Release, Renew
+from coord.core.phases import HOLDING, Cue, Phase
 from coord.core.timing import Instant
 from tests.verification.exhaustive.model import Notes
 

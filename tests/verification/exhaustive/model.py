@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 from coord.core import swaps
-from coord.core.election import HOLDING, Elected, Election, Lost, Phase, Send, Wait
+from coord.core.election import Elected, Election, Lost, Send, Wait
 from coord.core.lease import Lease, LossReason, Observation, Revision
 from coord.core.operations import Answer, Claim, Failure, Read, Release, Renew
+from coord.core.phases import HOLDING, Phase
 from coord.core.timing import Instant, Timing
 
 ROLE = "role"

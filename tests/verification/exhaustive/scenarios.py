@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from coord.core.election import HOLDING, Phase, Send
+from coord.core.election import Send
 from coord.core.lease import Lease
 from coord.core.operations import Claim, Renew
+from coord.core.phases import HOLDING, Phase
 from tests.verification.exhaustive.model import ROLE, Packet, Setup, Violation, World
 
 
