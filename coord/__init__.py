@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from coord.errors import AcquireTimeout as AcquireTimeout
     from coord.errors import BadArgument as BadArgument
     from coord.errors import CoordError as CoordError
+    from coord.errors import CoordinatorClosed as CoordinatorClosed
     from coord.errors import LeadershipLost as LeadershipLost
     from coord.errors import NotLeader as NotLeader
     from coord.errors import NotSetUp as NotSetUp
@@ -65,6 +66,7 @@ _PUBLIC = {
         "AcquireTimeout",
         "BadArgument",
         "CoordError",
+        "CoordinatorClosed",
         "LeadershipLost",
         "NotLeader",
         "NotSetUp",

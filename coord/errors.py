@@ -79,6 +79,10 @@ class AccessDenied(StoreRefused):
     """The user or password is wrong, a permission is missing, or a file is not writable."""
 
 
+class CoordinatorClosed(CoordError):
+    """The coordinator was closed, or belongs to an event loop that has ended."""
+
+
 class NotLeader(CoordError):
     """The candidate is not the leader of the role.
 

@@ -3,9 +3,11 @@ it."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ from coord.election.elector import Elector, new_candidate_id
 from coord.election.observe import LeaderChange, watch_leader, watch_leaders
 from coord.election.session import Session
 from coord.election.unique_service import UniqueServices
-from coord.errors import BadArgument, NotLeader
+from coord.errors import BadArgument, CoordinatorClosed, NotLeader
 from coord.runtime import clock, process
 from coord.runtime.facade import ClosesInThread, PublicDir, blocking, end_threads, iterating
 from coord.runtime.portal import Portal
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
 EXIT_DRAIN_TIMEOUT = 5.0
 """Seconds that the end of a process waits for work to end; what does not end keeps its lease until
 it runs out."""
+
+
+CLOSE_CHECK_EVERY = 0.1
+"""Seconds between two checks whether another thread goes on closing a coordinator."""
 
 
 class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
@@ -110,7 +116,12 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
         await self.session.open(validation.timeout(timeout))
 
     async def close(self) -> None:
-        """Stop every leadership (drain, then release) and every heartbeat, then close the store."""
+        """Stop every leadership (drain, then release) and every heartbeat, then close the store.
+
+        A closed coordinator stays closed: every other call raises `CoordinatorClosed`. Called in a
+        callback or a job of a leadership, it returns before that, because it would wait for
+        itself.
+        """
         await self.session.close()
 
     # -- leadership --------------------------------------------------------------------------------
@@ -143,6 +154,7 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
                 (rule 8).
             StoreRefused: The store will go on refusing.
         """
+        self.session.check_usable(f"claim the role {role!r}")
         return (await self.unique_services.call(role, candidate)).record
 
     async def release(self, role: str, candidate: Mapping[str, Any] | None = None) -> bool:
@@ -164,6 +176,7 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
                 lease may run until its ttl is over.
             StoreRefused: The store refuses the request.
         """
+        self.session.check_usable(f"release the role {role!r}")
         return await self.unique_services.release(role, candidate)
 
     @contextlib.asynccontextmanager
@@ -267,6 +280,7 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
             StoreRefused: The store will go on refusing.
         """
         roles = None if role is None else [validation.role(role)]
+        self.session.check_usable("read the history")
         terms = await self.session.retry(lambda timeout: self.store.past(roles, timeout))
         return sorted(terms, key=lambda term: (term.role, -term.token))
 
@@ -284,23 +298,26 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
         """
+        self.session.check_usable("look up candidates")
         return await self.session.candidates(None if role is None else validation.role(role))
 
     def watch_leader(self, role: str) -> AsyncIterator[Lease | None]:
         """Yield the leader of `role` now, then each change as it happens; None means that nobody
         leads.
 
-        It goes on through outages of the store.
+        It goes on through outages of the store, and ends when the coordinator is closed.
         """
-        return watch_leader(self.session, validation.role(role))
+        return self.session.until_closed(watch_leader(self.session, validation.role(role)))
 
     def watch_leaders(self) -> AsyncIterator[LeaderChange]:
         """Yield each role that has a leader now, then each change of any role's leader as it
         happens.
 
         Roles that appear later are included. A change has the fields `role` and `leader`, which is
-        None if nobody leads. It goes on through outages of the store."""
-        return watch_leaders(self.session)
+        None if nobody leads. It goes on through outages of the store, and ends when the coordinator
+        is closed.
+        """
+        return self.session.until_closed(watch_leaders(self.session))
 
     # -- requests to leaders -----------------------------------------------------------------------
 
@@ -422,8 +439,10 @@ class Coordinator(
         self.portal = Portal("coord")
         self.on_close: set[ClosesInThread] = set()
         self._shared: dict[str, Leadership] = {}
-        self._lock = threading.Lock()
+        self._closers: dict[str, tuple[int, object]] = {}
         process.reset_after_fork(self)
+        # What nobody refers to, and leads nothing, needs no thread and no file any more.
+        weakref.finalize(self, _dispose, self.inner, self.portal).atexit = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
@@ -461,7 +480,7 @@ class Coordinator(
 
     def leader(self, role: str) -> Lease | None:
         leaders = self.session.leaders  # answered without the background thread, if it can be
-        if leaders.covers(role):
+        if leaders.covers(role) and not self.session.closing:
             return leaders.leader(role)
         return self.portal.call(functools.partial(self.inner.leader, role))
 
@@ -471,7 +490,7 @@ class Coordinator(
         self, role: str, candidate: Mapping[str, Any] | None = None
     ) -> dict[str, Any] | None:
         if candidate is not None:
-            process.close_at_exit(self)
+            process.close_at_exit(self, hold=False)
         return self.portal.call(functools.partial(self.inner.unique_service, role, candidate))
 
     unique_service.__doc__ = AsyncCoordinator.unique_service.__doc__
@@ -535,10 +554,9 @@ class Coordinator(
         Raises:
             BadArgument: It exists already, with another ttl.
         """
-        with self._lock:
-            lead = self._shared.get(role)
-            if lead is None:
-                lead = self._shared[role] = self.leadership(role, ttl=ttl)
+        lead = self._shared.get(role)
+        if lead is None:
+            lead = self._shared.setdefault(role, self.leadership(role, ttl=ttl))
         if lead.timing.ttl != ttl:
             allowed = (
                 f"this process is a candidate for {role!r} with a ttl of {lead.timing.ttl:g} s"
@@ -560,14 +578,44 @@ class Coordinator(
 
     def close(self) -> None:
         """Stop every leadership (drain, then release) and every heartbeat, then close the store and
-        the thread."""
-        end_threads(self)
-        with self._lock:
-            self._shared.clear()
-        if self.portal.running:
-            self.portal.call(self.inner.close)
-            self.portal.stop()
+        the thread.
+
+        A closed coordinator stays closed: every other call raises `CoordinatorClosed`. Called in a
+        callback or a job of a leadership, it returns before that, because it would wait for
+        itself.
+        """
+        session, claim = self.session, (threading.get_ident(), object())
+        while not session.closed:
+            closer = self._closers.setdefault("closer", claim)
+            if closer is claim:
+                break
+            # A signal handler may interrupt the close of its own thread.
+            if closer[0] == claim[0] or self._is_calling():
+                return
+            session.closed.wait(CLOSE_CHECK_EVERY)
+        else:
+            return
+        try:
+            end_threads(self)
+            if self.portal.running:
+                self.portal.call(self.inner.close)
+            else:
+                session.mark_closed()
+        except CoordinatorClosed:
+            session.closed.wait()
+        finally:
+            self._closers.clear()
+        session.closed.add_callback(self._closed)
+
+    def _closed(self) -> None:
+        self._shared.clear()
+        self.portal.close(
+            f"cannot use the coordinator of {self.url}: it is closed; create a new one"
+        )
         process.cancel_close_at_exit(self)
+
+    def _is_calling(self) -> bool:
+        return any(member.is_calling() for member in tuple(self.session.members))
 
     def close_quickly(self) -> None:
         """Do what `close` does within a few seconds, because the process ends. Raises nothing."""
@@ -581,10 +629,33 @@ class Coordinator(
     def after_fork(self) -> None:
         """In a forked child: the thread is not here, and nothing belongs to this process (rule
         9)."""
-        self.portal = Portal("coord")
+        self.portal.forget()
         self.on_close = set()
         self._shared = {}
-        self._lock = threading.Lock()
+        self._closers = {}
+
+
+def _dispose(inner: AsyncCoordinator, portal: Portal) -> None:
+    """Close what was dropped without `close`. It is called anywhere, and waits for nothing."""
+
+    async def close() -> None:
+        # A caller of `unique_service` may still rely on what it was told: let that expire.
+        for member in tuple(inner.session.members):
+            if not isinstance(member, Elector):
+                inner.session.leave(member)
+        with contextlib.suppress(Exception):
+            await inner.close()
+        portal.close("cannot use this coordinator: it was dropped")
+
+    def begin() -> None:
+        task = asyncio.get_running_loop().create_task(close(), name="coord dispose")
+        _disposing.add(task)
+        task.add_done_callback(_disposing.discard)
+
+    portal.post(begin)
+
+
+_disposing: set[asyncio.Task[None]] = set()
 
 
 def _validate_requester(by: str) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator
 
 from coord.api.coordinator import Coordinator
-from coord.runtime import log, process
+from coord.runtime import log
 
 
 class DefaultCoordinator:
@@ -17,32 +16,29 @@ class DefaultCoordinator:
     """
 
     def __init__(self) -> None:
-        self._coordinator: Coordinator | None = None
-        self._lock = threading.Lock()
-        process.reset_after_fork(self)
+        # At most one entry. A dict needs no lock, which a signal handler could wait for.
+        self._coordinators: dict[str, Coordinator] = {}
 
     def get(self) -> Coordinator:
         """Return it; the first call makes it."""
-        with self._lock:
-            if self._coordinator is None:
-                self._coordinator = Coordinator()
-                log.debug("coordinator.default", url=self._coordinator.url)
-            return self._coordinator
+        coordinator = self._coordinators.get("default")
+        if coordinator is None:
+            # If another thread makes one just now, the second is dropped, and was never used.
+            coordinator = self._coordinators.setdefault("default", Coordinator())
+            log.debug("coordinator.default", url=coordinator.url)
+        return coordinator
 
     @contextlib.contextmanager
     def replaced_by(self, coordinator: Coordinator) -> Iterator[None]:
         """Use another coordinator for the duration of the block; for tests."""
-        with self._lock:
-            before, self._coordinator = self._coordinator, coordinator
+        before = self._coordinators.get("default")
+        self._coordinators["default"] = coordinator
         try:
             yield
         finally:
-            with self._lock:
-                self._coordinator = before
-
-    def after_fork(self) -> None:
-        """In a forked child: the parent may hold the lock."""
-        self._lock = threading.Lock()
+            self._coordinators.pop("default", None)
+            if before is not None:
+                self._coordinators["default"] = before
 
 
 default = DefaultCoordinator()

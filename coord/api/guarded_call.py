@@ -7,7 +7,6 @@ This module is apart from the decorator (`coord/api/leader_only.py`) because it 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import math
 import time
@@ -88,7 +87,9 @@ class GuardedCall:
                 lead = visit.lead
                 # The candidate lives on coord's own thread, so that renewals do not depend on how
                 # busy this loop is.
-                visit.term = lead.held or await lead.coordinator.portal.submit(self._acquire(lead))
+                visit.term = lead.held or await lead.coordinator.portal.submit(
+                    lambda: self._acquire(lead)
+                )
                 if visit.term is None:
                     return None
             return await run_async_under_term(visit.term, self._at_most, function, *args, **kwargs)
@@ -97,9 +98,12 @@ class GuardedCall:
 
     def _visit(self) -> _Visit:
         coordinator = self._coordinator or default.get()
-        process.close_at_exit(coordinator)
+        process.close_at_exit(coordinator, hold=False)
         if self._per_call:
             lead = coordinator.leadership(self._role, ttl=self._ttl)
+            # An exception that a signal handler raises can end a call at any point, and nobody may
+            # await what it returns: the role is given back at the latest when this is dropped.
+            weakref.finalize(lead, coordinator.portal.post, lead.inner.stop_soon).atexit = False
         else:
             lead = coordinator.shared_leadership(self._role, self._ttl)
         outer = self._outer_term(coordinator)
@@ -117,12 +121,10 @@ class GuardedCall:
 
     def _await_later(self, visit: _Visit, work: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
         """Return a coroutine that awaits what a plain function returned, under its term."""
-        term, begun, at_most = visit.term, False, self._at_most
+        term, at_most = visit.term, self._at_most
         assert term is not None
 
         async def awaited() -> Any:
-            nonlocal begun
-            begun = True
             try:
                 return await run_async_under_term(term, at_most, lambda: work)
             finally:
@@ -130,22 +132,14 @@ class GuardedCall:
                     work.close()  # it never ran if the term was lost before
                 await self._give_back(visit)
 
-        coroutine = awaited()
-        if visit.gives_back:
-            loop = visit.lead.coordinator.portal.loop()
-
-            def dropped() -> None:  # nobody awaited it: then nothing else gives the role back
-                if not begun:
-                    with contextlib.suppress(RuntimeError):  # the coordinator was closed
-                        asyncio.run_coroutine_threadsafe(visit.lead.inner.stop(), loop)
-
-            weakref.finalize(coroutine, dropped).atexit = False
-        return coroutine
+        return awaited()
 
     async def _give_back(self, visit: _Visit) -> None:
         if visit.gives_back:
-            stopping = visit.lead.inner.stop(linger=self._linger(visit))
-            await asyncio.shield(visit.lead.coordinator.portal.submit(stopping))
+            lead, linger = visit.lead, self._linger(visit)
+            await asyncio.shield(
+                lead.coordinator.portal.submit(lambda: lead.inner.stop(linger=linger))
+            )
 
     async def _acquire(self, lead: Leadership) -> Term | None:
         """Return the term to run under, or None to skip the call. It runs on coord's loop."""

@@ -19,12 +19,18 @@ from coord.election.callbacks import (
     OnNewLeader,
     TaskDispatcher,
     ThreadDispatcher,
-    current_dispatcher,
 )
 from coord.election.elector import CandidateOptions, Elector
 from coord.election.session import HasSession
-from coord.election.term import Term, current_if, is_inside, run_async_under_term, run_under_term
-from coord.errors import AcquireTimeout, BadArgument, CoordError, NotLeader, StoreRefused
+from coord.election.term import Term, current_if, run_async_under_term, run_under_term
+from coord.errors import (
+    AcquireTimeout,
+    BadArgument,
+    CoordError,
+    CoordinatorClosed,
+    NotLeader,
+    StoreRefused,
+)
 from coord.runtime import process, threads
 from coord.runtime.facade import HasPortal, PublicDir, blocking
 from coord.runtime.portal import Portal
@@ -35,7 +41,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class AsyncLeadership(
     CallbackDecorators,
     PublicDir,
-    internal=("callbacks", "elector", "first_outcome", "options"),
+    internal=("callbacks", "elector", "first_outcome", "options", "stop_soon"),
 ):
     """A candidate for a role: it runs from `start` to `stop`, through every outage, and holds the
     term when elected.
@@ -69,6 +75,7 @@ class AsyncLeadership(
         min_tenure: Minimum time that a term of this candidate lasts before a candidate with a
             higher priority may replace it; None means three ttls.
         dispatcher: Where callbacks run; None means a task on the loop.
+        owner: Kept alive while it is a candidate; None means nothing.
 
     Raises:
         BadArgument: The role or a setting is invalid.
@@ -79,6 +86,7 @@ class AsyncLeadership(
         "_dispatcher",
         "_elector",
         "_fork_generation",
+        "_owner",
         "_session",
         "callbacks",
         "options",
@@ -104,6 +112,7 @@ class AsyncLeadership(
         priority: int = 0,
         min_tenure: float | None = None,
         dispatcher: Dispatcher | None = None,
+        owner: object = None,
     ) -> None:
         self.role = validation.role(role)
         self.options = CandidateOptions.validated(
@@ -118,6 +127,7 @@ class AsyncLeadership(
         self.callbacks = Callbacks.of(on_elected, on_lost, on_new_leader)
         self._session = coordinator.session
         self._dispatcher = dispatcher or TaskDispatcher()
+        self._owner = owner
         self._elector: Elector | None = None
         self._fork_generation = process.fork_generation
 
@@ -193,7 +203,11 @@ class AsyncLeadership(
         """Become a candidate. Returns at once; does nothing if it is one already.
 
         After a `stop` whose work has not ended, it becomes a candidate when the work has ended.
+
+        Raises:
+            CoordinatorClosed: The coordinator was closed, or belongs to another event loop.
         """
+        self._session.check_usable(f"start the candidate for {self.role!r}")
         elector = self.elector
         if elector is not None:
             if elector.stopping:
@@ -202,7 +216,9 @@ class AsyncLeadership(
         if self._fork_generation != process.fork_generation:
             self._dispatcher.forget()
             self._fork_generation = process.fork_generation
-        elector = Elector(self._session, self.role, self.options, self.callbacks, self._dispatcher)
+        elector = Elector(
+            self._session, self.role, self.options, self.callbacks, self._dispatcher, self._owner
+        )
         self._elector = elector
         self._session.join(elector)
 
@@ -222,8 +238,14 @@ class AsyncLeadership(
         if elector is None:
             return
         elector.stop(linger)
-        if not self._called_from_its_work(elector):
+        if not elector.is_calling():
             await elector.wait_until_stopped()
+
+    def stop_soon(self, linger: float = 0.0) -> None:
+        """Do what `stop` does, and do not wait for it. Called on the loop."""
+        elector = self.elector
+        if elector is not None:
+            elector.stop(linger)
 
     async def step_down(self, cooldown: float | None = None) -> None:
         """Hand the role to another candidate: call `on_lost`, drain, release.
@@ -264,12 +286,8 @@ class AsyncLeadership(
         if elector is None:
             return
         elector.resign(LossReason.STEPPED_DOWN, cooldown, to)
-        if not self._called_from_its_work(elector):
+        if not elector.is_calling():
             await elector.wait_until_handed_over()
-
-    def _called_from_its_work(self, elector: Elector) -> bool:
-        """Whether a callback or a job of this candidate calls, which would wait for itself."""
-        return current_dispatcher.get() is self._dispatcher or is_inside(elector.term)
 
     async def __aenter__(self) -> AsyncLeadership:
         await self.start()
@@ -333,6 +351,7 @@ class AsyncLeadership(
                 return term
             if elector.refusal is not None:
                 await self._raise_refusal(elector.refusal)
+            self._session.check_usable(f"acquire the role {self.role!r}")
             if blocking:
                 raise AcquireTimeout(self.role, timeout or 0.0, self._session.last_error)
             return None
@@ -398,7 +417,7 @@ class SyncCoordinator(HasPortal, Protocol):
         """Its async counterpart."""
 
 
-class Leadership(PublicDir, internal=("coordinator", "inner", "portal")):
+class Leadership(PublicDir, internal=("abandon", "coordinator", "inner", "portal")):
     """A candidate for a role, for threaded programs: it has the settings and methods of
     `AsyncLeadership`.
 
@@ -474,6 +493,7 @@ class Leadership(PublicDir, internal=("coordinator", "inner", "portal")):
             priority=priority,
             min_tenure=min_tenure,
             dispatcher=ThreadDispatcher(f"coord callbacks {str(role)[:40]!r}"),
+            owner=coordinator,
         )
 
     def __repr__(self) -> str:
@@ -535,32 +555,58 @@ class Leadership(PublicDir, internal=("coordinator", "inner", "portal")):
         return self.inner.on_new_leader(function)
 
     def start(self) -> None:
-        process.close_at_exit(self.coordinator)
+        process.close_at_exit(self.coordinator, hold=False)
         self.portal.call(self.inner.start)
         if self.inner.callbacks.elected:
             threads.warm_up()
 
     def stop(self, *, linger: float = 0.0) -> None:
         linger = validation.linger(linger)
-        elector = self.inner.elector
-        if elector is not None:
-            stop = functools.partial(self.inner.stop, linger=linger)
-            self.portal.call(stop, before=functools.partial(elector.stop, linger))
+        try:
+            elector = self.inner.elector
+            if elector is not None:
+                stop = functools.partial(self.inner.stop, linger=linger)
+                self.portal.call(stop, before=functools.partial(elector.stop, linger))
+        except CoordinatorClosed:
+            return  # closing has stopped it
+        except BaseException:  # an interruption, perhaps before the call has reached the loop
+            self.portal.post(functools.partial(self.inner.stop_soon, linger))
+            raise
+
+    def abandon(self) -> None:
+        """Stop being a candidate, and do not wait for that. For signal handlers and finalizers."""
+        self.portal.post(self.inner.stop_soon)
 
     step_down = blocking(AsyncLeadership.step_down)
     transfer = blocking(AsyncLeadership.transfer)
     wait = blocking(AsyncLeadership.wait)
 
     def __enter__(self) -> Leadership:
-        self.start()
+        try:
+            self.start()
+        except BaseException:  # nobody else will stop it
+            self.abandon()
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.stop()
+        stopped = False
+        try:
+            self.stop()
+            stopped = True
+        finally:
+            if not stopped:  # a signal handler has raised before `stop` began
+                self.abandon()
 
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> Term | None:
-        process.close_at_exit(self.coordinator)
-        return self.portal.call(functools.partial(self.inner.acquire, blocking, timeout))
+        process.close_at_exit(self.coordinator, hold=False)
+        started = self.started
+        try:
+            return self.portal.call(functools.partial(self.inner.acquire, blocking, timeout))
+        except BaseException:  # an interruption, perhaps when it was acquired just now
+            if not started:
+                self.abandon()
+            raise
 
     def release(self) -> None:
         self.stop()
@@ -580,14 +626,20 @@ class Leadership(PublicDir, internal=("coordinator", "inner", "portal")):
             allowed = "a plain function; AsyncLeadership.run takes coroutine functions"
             raise BadArgument("function", function, allowed)
         outer = current_if(self.inner._last_term)
-        term = outer or self.acquire()
-        assert term is not None  # acquire(blocking=True) raises otherwise
+        stopped = outer is not None
         try:
-            term.progress()
-            return run_under_term(term, None, function, *args, **kwargs)
+            try:
+                term = outer or self.acquire()
+                assert term is not None  # acquire(blocking=True) raises otherwise
+                term.progress()
+                return run_under_term(term, None, function, *args, **kwargs)
+            finally:
+                if outer is None:
+                    self.stop()
+                stopped = True
         finally:
-            if term is not outer:
-                self.stop()
+            if not stopped:  # a signal handler has raised before `stop` began
+                self.abandon()
 
     on_elected.__doc__ = AsyncLeadership.on_elected.__doc__
     on_lost.__doc__ = AsyncLeadership.on_lost.__doc__

@@ -13,10 +13,9 @@ from coord.core.lease import Lease, LossReason
 from coord.core.operations import Claim, Failure, Read, Renew, Result
 from coord.core.phases import HOLDING, Phase
 from coord.core.timing import Instant, Timing
-from coord.election import lifecycle
 from coord.election.callbacks import CallbackRunner, Callbacks, TaskDispatcher
 from coord.election.elector import new_candidate_id, send_now
-from coord.election.lifecycle import TermLifecycle
+from coord.election.lifecycle import TermLifecycle, notify_observer
 from coord.election.session import Session
 from coord.election.term import Term
 from coord.errors import StoreRefused, StoreUnavailable
@@ -198,6 +197,10 @@ class Claimant:
         except (StoreUnavailable, StoreRefused) as err:
             log.warning("leadership.not_released", role=self.role, because=str(err))
 
+    def is_calling(self) -> bool:
+        """Return False: it has no callbacks, and does not wait for the work of its caller."""
+        return False
+
     def after_fork(self) -> None:
         """In a forked child: the term, if there is one, belongs to the parent."""
         if self.term is not None:
@@ -289,10 +292,10 @@ class Claimant:
             self._since, self.renewed_at = lease.since, began.awake
         elif isinstance(operation, Renew):
             self.renewed_at = began.awake
-            observer, term = lifecycle.observer, self.term
-            if observer is not None and term is not None:
-                now = self._session.now()
-                observer.renewed(term, now.awake - began.awake, term.deadline - now.total)
+            term, now = self.term, self._session.now()
+            if term is not None:
+                latency, left = now.awake - began.awake, term.deadline - now.total
+                notify_observer(self.role, lambda observer: observer.renewed(term, latency, left))
 
     def _obey_requests(self) -> None:
         """Step down if an announcement asks for it, and this candidate leads."""

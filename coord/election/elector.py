@@ -20,10 +20,15 @@ from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.core.phases import HOLDING, Phase
 from coord.core.timing import Instant, Timing
 from coord.election import jitter
-from coord.election.callbacks import CallbackRunner, Callbacks, Dispatcher
+from coord.election.callbacks import (
+    CallbackRunner,
+    Callbacks,
+    Dispatcher,
+    current_dispatcher,
+)
 from coord.election.lifecycle import TermLifecycle, notify_observer
 from coord.election.session import Session
-from coord.election.term import Term
+from coord.election.term import Term, is_inside
 from coord.runtime import log
 from coord.runtime.retry import full_jitter
 from coord.runtime.timers import within
@@ -87,6 +92,7 @@ class Elector:
         options: Its settings.
         callbacks: What it calls when something happens.
         dispatcher: Where it calls them.
+        owner: Kept alive while it runs; None means nothing.
 
     Attributes:
         candidate: Its id, new for each incarnation.
@@ -108,6 +114,7 @@ class Elector:
         "_failures",
         "_loop",
         "_options",
+        "_owner",
         "_restarts",
         "_sent_at",
         "_session",
@@ -132,8 +139,9 @@ class Elector:
         options: CandidateOptions,
         callbacks: Callbacks,
         dispatcher: Dispatcher,
+        owner: object = None,
     ) -> None:
-        self._session, self._options = session, options
+        self._session, self._options, self._owner = session, options, owner
         self.candidate = new_candidate_id()
         self.election = Election(
             role,
@@ -183,7 +191,7 @@ class Elector:
     @property
     def running_jobs(self) -> int:
         """How many calls run under its last term."""
-        return 0 if self.term is None else len(self.term._jobs)
+        return 0 if self.term is None else self.term._running_jobs
 
     @property
     def stalled(self) -> bool:
@@ -282,6 +290,11 @@ class Elector:
 
     def _handing_over(self) -> bool:
         return self.election.phase in (Phase.DRAINING, Phase.RELEASING)
+
+    def is_calling(self) -> bool:
+        """Return whether the calling code is a callback or a job of this candidate, which must not
+        wait for its own end."""
+        return current_dispatcher.get() is self.lifecycle.dispatcher or is_inside(self.term)
 
     def callback_added(self) -> None:
         """Call the `on_elected` callbacks that were added since its term began. From any thread."""

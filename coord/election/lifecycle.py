@@ -14,7 +14,7 @@ from coord.core.lease import LossReason
 from coord.core.phases import Phase
 from coord.core.timing import Instant
 from coord.election.callbacks import CallbackRunner, Dispatcher, RunningCallback
-from coord.election.term import Term, Watchdog
+from coord.election.term import NEVER, Term, Watchdog
 from coord.runtime import log
 from coord.runtime.threads import Latch
 from coord.runtime.timers import within
@@ -48,6 +48,8 @@ def notify_observer(role: str, notify: Callable[[Observer], None]) -> None:
             log.error("metrics.failed", err, role=role)
 
 
+IDLE_CHECK_EVERY = 0.25
+"""Seconds between two checks whether a job that was interrupted keeps a lost term."""
 AFTER_CALLBACKS = 0.001
 """Seconds that callbacks of an election have before this thread goes on."""
 
@@ -225,18 +227,24 @@ class TermLifecycle:
     async def _drain_term(self, term: Term, ended: Latch) -> None:
         """Wait for `on_lost` and for every job under the term, then let the election go on (rule
         3)."""
-        try:
-            await within(_is_set(ended), self.drain_timeout)
-        except asyncio.TimeoutError:
-            self._election.abandon(self._now())
-            self.still_draining = term
-            self._changed()
-            seconds = self.drain_timeout
-            log.warning("leadership.not_drained", role=term.role, token=term.token, seconds=seconds)
-            await ended
-            self.still_draining = None
+        deadline, late = self._loop.time() + self.drain_timeout, False
+        while not ended:
+            if not late and self._loop.time() >= deadline:
+                late, self.still_draining = True, term
+                self._leave_to_expire(term)
+            left = NEVER if late else max(deadline - self._loop.time(), 0.0)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await within(_is_set(ended), min(left, IDLE_CHECK_EVERY))
+            term._tell_if_idle()  # a job that was interrupted may have ended without that
+        self.still_draining = None
         self._drain = None
         self._drained()
+
+    def _leave_to_expire(self, term: Term) -> None:
+        self._election.abandon(self._now())
+        self._changed()
+        seconds = self.drain_timeout
+        log.warning("leadership.not_drained", role=term.role, token=term.token, seconds=seconds)
 
     def apply_and_continue(self) -> None:
         """Apply what the election has decided, and let it go on now if nothing is left to wait

@@ -6,8 +6,8 @@ import asyncio
 import contextvars
 import functools
 import weakref
-from collections.abc import Awaitable, Callable, Collection
-from typing import Protocol, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
+from typing import Protocol, TypeVar, cast
 
 from coord.core import validation
 from coord.core.announcements import Announcement, Candidate, by_priority
@@ -17,10 +17,10 @@ from coord.core.timing import Instant
 from coord.election.announcements import CandidateAnnouncer, RequestListener
 from coord.election.observations import Observations
 from coord.election.observe import LeaderCache
-from coord.errors import BadArgument
+from coord.errors import BadArgument, CoordError, CoordinatorClosed
 from coord.runtime import clock, process
 from coord.runtime.retry import restart_on_failure, retry_until
-from coord.runtime.threads import require_real_threads
+from coord.runtime.threads import Latch, require_real_threads
 from coord.runtime.timers import LightSemaphore
 from coord.stores import requests
 from coord.stores.batching import MAX_SINGLE_REQUESTS, RenewalBatcher, SwapBatcher
@@ -70,6 +70,9 @@ class Member(Protocol):
     def stop(self) -> None:
         """Resign, and be done when the work of the term has ended."""
 
+    def is_calling(self) -> bool:
+        """Whether the calling code is a callback or a job of this candidate."""
+
     def after_fork(self) -> None:
         """In a forked child: nothing of this candidate belongs to this process."""
 
@@ -101,6 +104,8 @@ class Session:
         on_close: Called before the members stop: heartbeats end, published leaders are withdrawn.
         context: Timers run in this context. Otherwise each of thousands of timers would copy its
         own.
+        closing: Set when somebody begins to close the session.
+        closed: Set when the session has been closed.
     """
 
     def __init__(
@@ -114,11 +119,15 @@ class Session:
         self.store = store
         self.timeout = validation.number(timeout, "timeout", low=0, above=True)
         self.now = now
+        self.closed = Latch()
+        self.closing = Latch()
         self._start()
         process.reset_after_fork(self)
         _sessions.add(self)
 
     def _start(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._close_task: asyncio.Task[None] | None = None
         self.last_error = ""
         self.leaders = LeaderCache()
         self.observations = Observations(self.store.url, lambda: self.now is clock.system_now)
@@ -139,6 +148,30 @@ class Session:
         self._requests = RequestListener(lambda: self.announcements, self._request_arrived)
         self._suspends = SuspendDetector(self.members, lambda: self.now())  # noqa: PLW0108 # tests replace `now` later
         self.__dict__.pop("announcements", None)  # the child of a fork makes its own
+
+    def check_usable(self, purpose: str) -> None:
+        """Check that the session is open and belongs to the running event loop.
+
+        Args:
+            purpose: What the caller is about to do, for the message: "cannot PURPOSE: …".
+
+        Raises:
+            CoordinatorClosed: It was closed, or it belongs to another event loop.
+        """
+        if self.closing:
+            raise CoordinatorClosed(
+                f"cannot {purpose}: the coordinator of {self.store.url} is closed; create a new one"
+            )
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            state = "has ended" if self._loop.is_closed() else "is another one"
+            raise CoordinatorClosed(
+                f"cannot {purpose}: the coordinator of {self.store.url} belongs to the event loop "
+                f"in which it was first used, which {state}; create an AsyncCoordinator in each "
+                "event loop (asyncio.run)"
+            )
 
     # -- the store ---------------------------------------------------------------------------------
 
@@ -180,7 +213,9 @@ class Session:
         Raises:
             StoreUnavailable: The store did not answer in time.
             StoreRefused: The store is not set up (`NotSetUp`) or denies access (`AccessDenied`).
+            CoordinatorClosed: The session is closed, as for every other request.
         """
+        self.check_usable("check the store")
         await self.store.open(self.timeout if timeout is None else timeout)
 
     # -- requests ----------------------------------------------------------------------------------
@@ -240,6 +275,7 @@ class Session:
             StoreUnavailable: The store did not answer in time.
             StoreRefused: The store will go on refusing.
         """
+        self.check_usable("read leases")
         wanted = None if roles is None else list(roles)
         return await self.retry(lambda timeout: self.store.read(wanted, timeout))
 
@@ -270,6 +306,7 @@ class Session:
             StoreUnavailable: The store did not answer in time.
             StoreRefused: The store will go on refusing.
         """
+        self.check_usable(f"look up the leader of {role!r}")
         if self.leaders.covers(role):
             return self.leaders.leader(role)
         rows = await self.read([validation.role(role)])
@@ -280,8 +317,37 @@ class Session:
 
         Raises:
             StoreUnavailable: Every try raised it, until the time was over.
+            CoordinatorClosed: The session was closed before, or meanwhile.
         """
-        return await retry_until(ask, self.timeout)
+        if self.closed:
+            self.check_usable("use the store")
+        try:
+            return await retry_until(ask, self.timeout)
+        except CoordError:
+            if self.closed:
+                self.check_usable("use the store")
+            raise
+
+    async def until_closed(self, items: AsyncIterator[T]) -> AsyncIterator[T]:
+        """Yield what `items` yields, until the session is closed."""
+        loop = asyncio.get_running_loop()
+        closing = loop.create_task(_is_set(self.closing))
+        generator = cast("AsyncGenerator[T, None]", items)
+        try:
+            while True:
+                item = loop.create_task(_next(generator))
+                try:
+                    await asyncio.wait({item, closing}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    if not item.done():
+                        item.cancel()
+                        await asyncio.gather(item, return_exceptions=True)
+                if item.cancelled() or not (found := item.result()):
+                    return
+                yield found[0]
+        finally:
+            closing.cancel()
+            await generator.aclose()
 
     # -- what the store tells ----------------------------------------------------------------------
 
@@ -355,7 +421,10 @@ class Session:
     # -- members -----------------------------------------------------------------------------------
 
     def join(self, member: Member) -> None:
-        """Count `member` among the candidates of this session until `leave`."""
+        """Count `member` among the candidates of this session until `leave`.
+
+        The caller has checked before that the session is usable.
+        """
         # `async with` and a cancelled loop release leases; SIGTERM alone would skip both.
         process.exit_on_sigterm()
         self.members.add(member)
@@ -380,19 +449,67 @@ class Session:
             await asyncio.wait({member.task for member in running}, timeout=longest)
 
     async def close(self) -> None:
-        """Stop every candidate, then close the feeds and the store."""
-        await self._stop_members()
-        await asyncio.gather(self._announcer.close(), self._requests.close())
-        self._suspends.stop()
-        await self.observations.save()
-        await self._feed.close()
-        await self.store.close()
+        """Stop every candidate, then close the feeds and the store.
+
+        Several callers may close it at the same time: each waits until it is closed. Only a
+        callback or a job of a candidate of this session does not wait, because the end of that
+        candidate waits for it.
+
+        Raises:
+            CoordinatorClosed: It belongs to another event loop, which is running.
+        """
+        if self.closed:
+            return
+        loop = asyncio.get_running_loop()
+        if self._loop is not None and self._loop is not loop:
+            await self._close_elsewhere(self._loop)
+            return
+        self._loop = loop
+        self.closing.set()
+        if self._close_task is None or self._close_task.done():
+            self._close_task = loop.create_task(self._close(), name="coord close")
+        if not any(member.is_calling() for member in self.members):
+            await asyncio.shield(self._close_task)
+
+    async def _close(self) -> None:
+        try:
+            await self._stop_members()
+            await asyncio.gather(self._announcer.close(), self._requests.close())
+            self._suspends.stop()
+            await self.observations.save()
+            await self._feed.close()
+        finally:
+            try:
+                await self.store.close()
+            finally:
+                self.closed.set()
+
+    def mark_closed(self) -> None:
+        """Refuse later use. For a session that no event loop has used, which has nothing open."""
+        self.closing.set()
+        self.closed.set()
+
+    async def _close_elsewhere(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Close the store of a session whose event loop has ended, and its tasks with it."""
+        if not loop.is_closed():
+            raise CoordinatorClosed(
+                f"cannot close the coordinator of {self.store.url} here: it belongs to another "
+                "event loop, which is running; close it there"
+            )
+        self.closing.set()
+        try:
+            await self.store.close()
+        except RuntimeError:  # a connection that belongs to the loop that has ended
+            self.store.abandon()
+        self.closed.set()
 
     def after_fork(self) -> None:
         """In a forked child: nothing of this belongs to it (rule 9)."""
         for member in self.members:
             member.after_fork()
         self.store.abandon()
+        if self.closing:
+            self.closed.set()
         self._start()
 
 
@@ -437,6 +554,16 @@ class SuspendDetector:
                     member.wake()
             before = after
         self.last_tick = None
+
+
+async def _is_set(latch: Latch) -> None:
+    await latch
+
+
+async def _next(items: AsyncIterator[T]) -> tuple[T] | None:
+    async for item in items:
+        return (item,)
+    return None
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()

@@ -23,30 +23,11 @@ from coord.runtime.threads import Latch
 NEVER = float("inf")
 
 
-class Progress:
-    """When a job must have made progress.
-
-    Attributes:
-        due: That time, on the clock that stands still during suspend. Whether the lease outlived a
-            suspend is for the deadline of the term to say.
-    """
-
-    __slots__ = ("_at_most", "due")
-
-    def __init__(self, at_most: float, now: float) -> None:
-        self._at_most = at_most
-        self.due = now + at_most
-
-    def progressed(self, now: float) -> None:
-        """The job has `at_most` seconds from now."""
-        self.due = now + self._at_most
-
-
 class RunningJob:
     """One call that runs under a term, from `begin` to `end`.
 
-    It ends at the latest when nothing refers to it any more, because an exception that a signal
-    handler raises can keep its caller from ending it.
+    An exception that a signal handler raises can keep its caller from ending it. The term refers to
+    it weakly, so it counts no longer than its caller exists.
 
     Args:
         term: The term that it runs under.
@@ -57,10 +38,7 @@ class RunningJob:
 
     def __init__(self, term: Term, at_most: float | None) -> None:
         self.term = term
-        self.progress = None if at_most is None else Progress(at_most, term._now().awake)
-
-    def __del__(self) -> None:
-        self.end()
+        self.progress = None if at_most is None else Progress(at_most, term._now().awake, self)
 
     @property
     def running(self) -> bool:
@@ -74,7 +52,7 @@ class RunningJob:
             LeadershipLost: The term is over.
         """
         term, key = self.term, id(self)
-        term._jobs[key] = None
+        term._jobs[key] = weakref.ref(self)
         if not term.held:
             self.end()
             raise LeadershipLost(term.role, term.token, term.reason)
@@ -84,13 +62,37 @@ class RunningJob:
     def end(self) -> None:
         """Count it no longer. A second call does nothing."""
         term, key = self.term, id(self)
-        if key not in term._jobs:
-            return
         if key in term._watched:
             term._check_clock()  # it may have made progress too late, and nobody has looked
             term._watched.pop(key, None)
         term._jobs.pop(key, None)
         term._tell_if_idle()
+
+
+class Progress:
+    """When a job must have made progress.
+
+    Args:
+        at_most: Seconds from one report of progress to the next.
+        now: The time, on the clock that stands still during suspend. Whether the lease outlived a
+            suspend is for the deadline of the term to say.
+        job: The job; None if it is everything that runs under a term.
+    """
+
+    __slots__ = ("_at_most", "_due", "_job")
+
+    def __init__(self, at_most: float, now: float, job: RunningJob | None = None) -> None:
+        self._at_most, self._due = at_most, now + at_most
+        self._job = None if job is None else weakref.ref(job)
+
+    @property
+    def due(self) -> float:
+        """When it must have made progress."""
+        return NEVER if self._job is not None and self._job() is None else self._due
+
+    def progressed(self, now: float) -> None:
+        """The job has `at_most` seconds from now."""
+        self._due = now + self._at_most
 
 
 current_job: contextvars.ContextVar[weakref.ref[RunningJob] | None] = contextvars.ContextVar(
@@ -188,7 +190,7 @@ class Term:
         self._over = self._no_progress = False
         self._now = now
         self._generation = process.fork_generation
-        self._jobs: dict[int, None] = {}
+        self._jobs: dict[int, weakref.ref[RunningJob]] = {}
         self._watched: dict[int, Progress] = {}
         self._armed = NEVER
         self._idle: Callable[[], None] | None = None
@@ -321,6 +323,11 @@ class Term:
         self._armed = due = self._progress_due()
         return None if due == NEVER else max(due - self._now().awake, 0.001)
 
+    @property
+    def _running_jobs(self) -> int:
+        """How many calls run under this term."""
+        return sum(job() is not None for job in list(self._jobs.values()))
+
     def _on_idle(self, tell: Callable[[], None]) -> None:
         """Call `tell`, perhaps more than once, when no job runs under this term any more."""
         self._idle = tell
@@ -328,7 +335,7 @@ class Term:
 
     def _tell_if_idle(self) -> None:
         tell = self._idle
-        if tell is not None and not self._jobs:
+        if tell is not None and self._running_jobs == 0:
             tell()
 
     def _end_in_fork(self) -> None:

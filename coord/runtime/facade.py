@@ -113,7 +113,7 @@ def iterating(
 
     @functools.wraps(method)
     def call(self: Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
-        return self.portal.iterate(method(self.inner, *args, **kwargs))
+        return self.portal.iterate(method(self.inner, *args, **kwargs), owner=self)
 
     return _as_method(call, method)
 

@@ -1,5 +1,8 @@
-"""The one background thread of a sync coordinator: an asyncio loop that other threads hand work
-to."""
+"""The background thread of a sync coordinator: an event loop that other threads give work to.
+
+Nothing in here takes a lock that a signal handler could meet: the main thread may be anywhere in
+these methods when a handler runs that calls them too.
+"""
 
 from __future__ import annotations
 
@@ -9,136 +12,239 @@ import contextlib
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from coord.errors import CoordError
+from coord.errors import CoordError, CoordinatorClosed
+from coord.runtime.threads import CannotStartThread, start_thread
 
 T = TypeVar("T")
 
+Work = Callable[[], Coroutine[Any, Any, T]]
+JOIN_TIMEOUT = 5.0
+"""Seconds that the end of a portal waits for its thread."""
+
 
 class Portal:
-    """Started by the first call. A daemon: it lives until the interpreter ends, so that leases can
-    be released."""
+    """An event loop in a daemon thread, which the first call starts.
+
+    The thread runs until the portal is stopped, so that leases can be released when the process
+    ends.
+
+    Args:
+        name: The name of the thread.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._calls: set[_Call[Any]] = set()
+        # At most one entry: adding to a dict, and taking from it, are atomic.
+        self._engines: dict[str, _Engine] = {}
+        self._closed: str | None = None
 
     @property
     def running(self) -> bool:
-        return self._loop is not None
+        """Whether it has a thread."""
+        engine = self._engines.get(self._name)
+        return engine is not None and engine.started
 
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop, running."""
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=self._run, args=(self._loop, self._calls), name=self._name, daemon=True
-                )
-                self._thread.start()
-            return self._loop
+        """Return the loop, running.
 
-    def call(
-        self, work: Callable[[], Coroutine[Any, Any, T]], before: Callable[[], None] | None = None
-    ) -> T:
-        """Run a coroutine there and wait for it here. Interrupted (Ctrl-C), it is cancelled there.
+        Raises:
+            CoordinatorClosed: The portal was closed.
+            CoordError: The thread cannot be started now.
+        """
+        return self._engine().loop
 
-        first: what cannot wait for a task to begin; it raises nothing. Raises what the coroutine
-        raises, and `concurrent.futures.CancelledError` where the thread ended, or was ended, before
-        it did."""
-        if threading.current_thread() is self._thread:
+    def call(self, work: Work[T], before: Callable[[], None] | None = None) -> T:
+        """Run a coroutine on the loop and wait for it here. If the wait is interrupted (Ctrl-C),
+        the coroutine is cancelled.
+
+        Args:
+            work: Returns the coroutine. It is called on the loop.
+            before: Called on the loop before the task of the coroutine exists; it must not raise.
+
+        Raises:
+            CoordinatorClosed: The portal was closed, or stopped before the coroutine returned.
+            CoordError: It is called on the loop itself, or the thread cannot be started now.
+            concurrent.futures.CancelledError: The coroutine cancelled itself.
+        """
+        engine = self._engine()
+        if threading.get_ident() == engine.thread_id:
             raise CoordError(
-                "a sync call from coord's own loop would wait for itself; use the async names there"
+                "cannot wait on coord's own thread: the call would wait for itself; "
+                "use the asynchronous classes there"
             )
-        call, calls = _Call(work, self.loop(), before), self._calls
-        calls.add(call)
+        call = _Call(work, engine, before)
+        engine.pending.add(call)
         try:
             return call.outcome()
         finally:
-            calls.discard(call)
+            engine.pending.discard(call)
 
-    def submit(self, work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
-        """Run a coroutine there, to be awaited on the caller's own loop."""
-        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop()))
+    async def submit(self, work: Work[T]) -> T:
+        """Run a coroutine on the portal's loop and await it on the caller's own loop. If the wait
+        is cancelled, the coroutine is cancelled.
 
-    def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
-        """Yield what an async iterator yields there, for the calling thread. Closing this one
-        cancels the other."""
-        arrived: queue.SimpleQueue[tuple[T] | BaseException] = queue.SimpleQueue()
+        Args:
+            work: Returns the coroutine. It is called on the portal's loop.
 
-        async def pump() -> None:
-            try:
-                async for item in items:
-                    arrived.put((item,))
-            except BaseException as err:
-                arrived.put(err)
-                raise
-            arrived.put(StopIteration())
-
-        task = asyncio.run_coroutine_threadsafe(pump(), self.loop())
+        Raises:
+            CoordinatorClosed: The portal was closed, or stopped before the coroutine returned.
+        """
+        engine = self._engine()
+        submitted = _Submitted(work, engine)
+        engine.pending.add(submitted)
         try:
-            while True:
-                item = arrived.get()
-                if isinstance(item, (StopIteration, asyncio.CancelledError)):
-                    return
-                if isinstance(item, BaseException):
-                    raise item
-                yield item[0]
+            return await submitted.outcome()
         finally:
-            task.cancel()
+            engine.pending.discard(submitted)
+
+    def post(self, function: Callable[[], object]) -> None:
+        """Call a function on the loop, soon, and do not wait for it. Does nothing if there is no
+        loop. It may be called from a signal handler and from a finalizer."""
+        engine = self._engines.get(self._name)
+        if engine is not None and engine.started:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                engine.loop.call_soon_threadsafe(function)
+
+    def iterate(self, items: AsyncIterator[T], owner: object = None) -> Iterator[T]:
+        """Yield in the calling thread what an async iterator yields on the loop.
+
+        Closing this iterator closes the other. It ends when the portal is stopped.
+
+        Args:
+            items: The async iterator.
+            owner: Kept alive until the iteration ends.
+        """
+        engine = self._engine()
+        stream = _Stream(items, engine)
+        engine.pending.add(stream)
+        try:
+            yield from stream.items()
+        finally:
+            engine.pending.discard(stream)
+
+    def stop(self) -> None:
+        """End the thread, and close the loop. A later call starts another thread."""
+        engine = self._engines.pop(self._name, None)
+        if engine is not None:
+            engine.stop()
+
+    def close(self, reason: str) -> None:
+        """End the thread for good: later calls raise `CoordinatorClosed` with this reason."""
+        self._closed = reason
+        self.stop()
+
+    def forget(self) -> None:
+        """In a forked child: the thread is not here."""
+        self._engines = {}
+
+    def _engine(self) -> _Engine:
+        if self._closed is not None:
+            raise CoordinatorClosed(self._closed)
+        engine = self._engines.get(self._name)
+        if engine is None:
+            try:
+                new = _Engine(self._name)
+            except OSError as err:
+                raise CoordError(
+                    f"cannot start coord's background thread: {err.strerror or err}; raise the "
+                    "limit of open files (ulimit -n)"
+                ) from None
+            engine = self._engines.setdefault(self._name, new)
+            if engine is not new:
+                new.loop.close()
+        engine.start()
+        return engine
+
+
+class _Pending(Protocol):
+    """Something that waits for the loop."""
+
+    def end(self) -> None:
+        """The loop has ended: there will be no outcome. Called on the thread of the loop."""
+
+
+class _Engine:
+    """One loop and its thread."""
+
+    def __init__(self, name: str) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.started = False
+        self.ending = False
+        self.thread_id: int | None = None
+        self.pending: set[_Pending] = set()
+        self._name = name
+        self._thread: threading.Thread | None = None
+        self._runs = threading.Lock()
+
+    def start(self) -> None:
+        """Start the thread, if it does not run.
+
+        A signal handler may come here while the call that it interrupts is starting the thread. It
+        cannot wait for that, so it starts another; only the first of them runs the loop.
+        """
+        if self.started:
+            return
+        try:
+            thread = start_thread(self._run, (), self._name)
+        except CannotStartThread:
+            if self.thread_id is None:  # nor has another caller started one
+                raise
+            return
+        self._thread = self._thread or thread
+        self.started = True
 
     def stop(self) -> None:
         """End the thread, and close the loop."""
-        with self._lock:
-            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
-        if loop is not None and thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join(5)
+        self.ending = True
+        if not self.started:
+            self.loop.close()
+            return
+        with contextlib.suppress(RuntimeError):  # it has ended already
+            self.loop.call_soon_threadsafe(self.loop.stop)
+        if self._thread is not None and threading.get_ident() != self.thread_id:
+            self._thread.join(JOIN_TIMEOUT)
 
-    @staticmethod
-    def _run(loop: asyncio.AbstractEventLoop, calls: set[_Call[Any]]) -> None:
+    def _run(self) -> None:
+        if not self._runs.acquire(blocking=False):
+            return
+        self._thread, self.thread_id = threading.current_thread(), threading.get_ident()
+        loop = self.loop
         asyncio.set_event_loop(loop)
         try:
             loop.run_forever()
-            Portal._cancel_all(loop)
+            self.ending = True
+            tasks = asyncio.all_tasks(loop)
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
             loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(
-                asyncio.sleep(0)
-            )  # transports that were aborted close their sockets only now
+            # Transports that were aborted close their sockets only now.
+            loop.run_until_complete(asyncio.sleep(0))
         finally:
+            self.ending = True
             loop.close()
-            for call in tuple(calls):
-                if call.loop is loop:  # it came while that ended, and will never begin
-                    call.end()
+            for pending in list(self.pending):
+                pending.end()
 
-    @staticmethod
-    def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+
+def _closed() -> CoordinatorClosed:
+    return CoordinatorClosed("the coordinator was closed during this call")
 
 
 class _Call(Generic[T]):
-    """A coroutine that another thread waits for: it is woken as the last thing that the coroutine's
-    task does.
+    """A coroutine that another thread waits for. The last thing that its task does is to wake that
+    thread.
 
-    `asyncio.run_coroutine_threadsafe` tells it by way of two futures and a turn of the loop more,
-    for which a sync call would wait each time."""
+    `asyncio.run_coroutine_threadsafe` takes two futures and another turn of the loop for that,
+    which each sync call would wait for, and its futures have locks.
+    """
 
-    __slots__ = ("_before", "_done", "_error", "_task", "_value", "_work", "loop")
+    __slots__ = ("_before", "_done", "_engine", "_error", "_task", "_value", "_work")
 
-    def __init__(
-        self,
-        work: Callable[[], Coroutine[Any, Any, T]],
-        loop: asyncio.AbstractEventLoop,
-        before: Callable[[], None] | None,
-    ) -> None:
-        self._work, self._before, self.loop = work, before, loop
+    def __init__(self, work: Work[T], engine: _Engine, before: Callable[[], None] | None) -> None:
+        self._work, self._engine, self._before = work, engine, before
         self._task: asyncio.Task[None] | None = None
         self._value: T | None = None
         self._error: BaseException | None = asyncio.CancelledError()  # until there is an outcome
@@ -146,27 +252,32 @@ class _Call(Generic[T]):
         self._done.acquire()
 
     def outcome(self) -> T:
-        """What the coroutine returns or raises, once it does."""
+        """Wait for the coroutine, and return or raise what it does."""
+        loop = self._engine.loop
         try:
-            self.loop.call_soon_threadsafe(self._begin)
+            try:
+                loop.call_soon_threadsafe(self._begin)
+            except RuntimeError:  # the loop is closed
+                raise _closed() from None
             self._done.acquire()
         except BaseException:
             with contextlib.suppress(RuntimeError):  # the loop has ended
-                self.loop.call_soon_threadsafe(self._interrupt)
+                loop.call_soon_threadsafe(self._interrupt)
             raise
+        error, self._error = self._error, None  # its traceback holds this frame
         try:
-            if isinstance(
-                self._error, asyncio.CancelledError
-            ):  # the task's, not that of whoever waits
-                raise concurrent.futures.CancelledError from None
-            if self._error is not None:
-                raise self._error
+            if isinstance(error, asyncio.CancelledError):  # the task's, not that of the caller
+                if self._engine.ending:
+                    raise _closed()
+                raise concurrent.futures.CancelledError
+            if error is not None:
+                raise error
             return self._value  # type: ignore[return-value] # done without an error: it is a T
         finally:
-            self._error = None  # its traceback holds this frame
+            del error
 
     def end(self) -> None:
-        """There is no outcome, nor will there be."""
+        """Wake the caller: there will be no outcome."""
         with contextlib.suppress(RuntimeError):  # there was one just now
             self._done.release()
 
@@ -174,8 +285,8 @@ class _Call(Generic[T]):
         try:
             if self._before is not None:
                 self._before()
-        finally:  # whatever comes of that, somebody waits here
-            self._task = self.loop.create_task(self._run())
+        finally:  # whatever that raises, the caller waits
+            self._task = self._engine.loop.create_task(self._run())
             self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -191,6 +302,100 @@ class _Call(Generic[T]):
             self._value, self._error = await self._work(), None
         except asyncio.CancelledError:
             raise
-        except BaseException as err:  # carried over to whoever waits, whatever it is
+        except BaseException as err:  # the caller gets it, whatever it is
             self._error = err
         self._done.release()
+
+
+class _Submitted(Generic[T]):
+    """A coroutine that a task of another loop awaits."""
+
+    def __init__(self, work: Work[T], engine: _Engine) -> None:
+        self._work, self._engine = work, engine
+        self._task: asyncio.Task[T] | None = None
+        self._caller = asyncio.get_running_loop()
+        self._future: asyncio.Future[None] = self._caller.create_future()
+
+    async def outcome(self) -> T:
+        """Await the coroutine, and return or raise what it does."""
+        loop = self._engine.loop
+        try:
+            loop.call_soon_threadsafe(self._begin)
+        except RuntimeError:
+            raise _closed() from None
+        try:
+            await self._future
+        except BaseException:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._interrupt)
+            raise
+        task = self._task
+        if task is None or (task.cancelled() and self._engine.ending):
+            raise _closed()
+        return task.result()
+
+    def end(self) -> None:
+        """Wake the caller: there is an outcome, or there will be none."""
+        with contextlib.suppress(RuntimeError):  # the caller's loop is closed
+            self._caller.call_soon_threadsafe(self._wake)
+
+    def _begin(self) -> None:
+        self._task = self._engine.loop.create_task(self._work())
+        self._task.add_done_callback(lambda _: self.end())
+
+    def _interrupt(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _wake(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+
+class _Stream(Generic[T]):
+    """An async iterator that another thread iterates over."""
+
+    def __init__(self, items: AsyncIterator[T], engine: _Engine) -> None:
+        self._items, self._engine = items, engine
+        self._task: asyncio.Task[None] | None = None
+        self._arrived: queue.SimpleQueue[tuple[T] | BaseException] = queue.SimpleQueue()
+
+    def items(self) -> Iterator[T]:
+        """Yield the items as they arrive."""
+        try:
+            self._engine.loop.call_soon_threadsafe(self._begin)
+        except RuntimeError:
+            raise _closed() from None
+        try:
+            while True:
+                item = self._arrived.get()
+                if isinstance(item, (StopIteration, asyncio.CancelledError)):
+                    return
+                if isinstance(item, BaseException):
+                    raise item
+                yield item[0]
+        finally:
+            with contextlib.suppress(RuntimeError):
+                self._engine.loop.call_soon_threadsafe(self._interrupt)
+
+    def end(self) -> None:
+        """End the iteration."""
+        self._arrived.put(StopIteration())
+
+    def _begin(self) -> None:
+        self._task = self._engine.loop.create_task(self._pump())
+
+    def _interrupt(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _pump(self) -> None:
+        try:
+            async for item in self._items:
+                self._arrived.put((item,))
+        except BaseException as err:
+            self._arrived.put(err)
+            if isinstance(err, asyncio.CancelledError):
+                raise
+        else:
+            self.end()

@@ -21,24 +21,25 @@ fork_generation = 0
 
 
 class ForkAware(Protocol):
+    """Something that a forked child must not share with its parent."""
+
     def after_fork(self) -> None:
-        """Called in the child, before any other code of it: forget, touch nothing, raise
-        nothing."""
+        """Forget what belongs to the parent. Called in the child, before any other code of it; it
+        must not raise."""
 
 
-_known: weakref.WeakSet[ForkAware] = weakref.WeakSet()
+_fork_aware: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 
 def reset_after_fork(thing: ForkAware) -> None:
-    """Have `thing.after_fork` called in every child of this process, for as long as somebody holds
-    it."""
-    _known.add(thing)
+    """Call `thing.after_fork` in every child of this process, while `thing` exists."""
+    _fork_aware.add(thing)
 
 
 def _in_child() -> None:
     global fork_generation
     fork_generation += 1
-    for thing in list(_known):
+    for thing in list(_fork_aware):
         thing.after_fork()
 
 
@@ -47,29 +48,39 @@ if hasattr(os, "register_at_fork"):
 
 
 class ClosesAtExit(Protocol):
+    """Something to close when the process ends."""
+
     def close_quickly(self) -> None:
         """Release what is held, within a few seconds. Raises nothing."""
 
 
-_leavers: set[ClosesAtExit] = set()  # held: a leadership that nobody refers to any more still leads
+_held_until_exit: set[ClosesAtExit] = set()
+_closed_at_exit: weakref.WeakSet[ClosesAtExit] = weakref.WeakSet()
 _registered_in: int | None = None
 
 
-def close_at_exit(leaver: ClosesAtExit) -> None:
-    """Have `leaver.close_quickly()` called when this process ends.
+def close_at_exit(thing: ClosesAtExit, *, hold: bool = True) -> None:
+    """Call `thing.close_quickly()` when this process ends.
 
-    SIGTERM ends a Python process without a word, unless somebody handles it. Where nobody does, it
-    is turned into `SystemExit(143)` in the main thread, so that `finally` blocks run and the lease
-    goes back; a handler of the application's own is left alone."""
+    SIGTERM ends a Python process at once, unless it is handled. If nobody handles it, it is turned
+    into `SystemExit(143)` in the main thread, so that `finally` blocks run and leases are released.
+    A handler of the application is left alone.
+
+    Args:
+        thing: What to close.
+        hold: Whether `thing` is kept alive until then.
+    """
     global _registered_in
-    _leavers.add(leaver)
+    if hold:
+        _held_until_exit.add(thing)
+    _closed_at_exit.add(thing)
     if _registered_in != fork_generation:
         _registered_in = fork_generation
-        atexit.register(_leave_all)
+        atexit.register(_close_all)
         if "multiprocessing" in sys.modules:  # its children end without running atexit
             from multiprocessing import util
 
-            util.Finalize(None, _leave_all, exitpriority=0)
+            util.Finalize(None, _close_all, exitpriority=0)
     exit_on_sigterm()
 
 
@@ -86,15 +97,16 @@ def exit_on_sigterm() -> None:
             signal.signal(signal.SIGTERM, _terminated)
 
 
-def cancel_close_at_exit(leaver: ClosesAtExit) -> None:
+def cancel_close_at_exit(thing: ClosesAtExit) -> None:
     """Undo `close_at_exit`: the object was closed."""
-    _leavers.discard(leaver)
+    _held_until_exit.discard(thing)
+    _closed_at_exit.discard(thing)
 
 
 def _terminated(number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def _leave_all() -> None:
-    for leaver in list(_leavers):
-        leaver.close_quickly()
+def _close_all() -> None:
+    for thing in list(_closed_at_exit):
+        thing.close_quickly()

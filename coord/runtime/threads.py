@@ -43,7 +43,8 @@ class Latch:
         return self._set
 
     def set(self) -> None:
-        """Set the latch and wake whatever waits for it. A second call does nothing."""
+        """Set the latch and wake whatever waits for it. It may be called again: what a call that
+        was interrupted has not called is called then."""
         self._set = True
         for key in list(self._callbacks):
             self._call(key)
@@ -52,7 +53,8 @@ class Latch:
         """Call `callback` when the latch is set, on the thread that sets it; at once if it is set.
 
         Args:
-            callback: What to call. It must not raise.
+            callback: What to call. It must not raise. It may be called more than once, if several
+                threads set the latch.
 
         Returns:
             A function that removes the callback.
@@ -104,10 +106,11 @@ class Latch:
             remove()
 
     def _call(self, key: object) -> None:
-        # Taking a callback out of a dict is atomic, so each is called once.
-        callback = self._callbacks.pop(key, None)
+        # A signal handler may raise at any point here, so it is removed after it was called.
+        callback = self._callbacks.get(key)
         if callback is not None:
             callback()
+            self._remove(key)
 
     def _remove(self, key: object) -> None:
         self._callbacks.pop(key, None)

@@ -19,9 +19,14 @@ PAIRS = [
 OWN_DOCSTRING = {"__init__", "leadership", "close", "run", "services", "store", "session"}
 """Members whose docstrings differ on purpose: they name the class, or the thread."""
 SYNC_ONLY = {
-    "close_quickly", "after_fork", "shared_leadership", "portal", "inner", "coordinator", "host", "on_close",
+    "abandon", "after_fork", "close_quickly", "coordinator", "host", "inner", "on_close", "portal",
+    "shared_leadership",
 }  # fmt: skip
-ASYNC_ONLY = {"announcements", "elector", "first_outcome", "after_fork"}
+ASYNC_ONLY = {"after_fork", "announcements", "elector", "first_outcome", "stop_soon"}
+
+
+INTERNAL = ("coordinator", "dispatcher", "owner")
+"""Parameters that only coord passes."""
 
 
 def members(kind: type) -> dict[str, Any]:
@@ -64,7 +69,7 @@ def test_the_same_parameters_and_docstrings(sync: type, of: type) -> None:
 
 def test_the_same_settings_everywhere() -> None:
     def settings(function: Any) -> list[tuple[str, object, object, object]]:
-        return [one for one in parameters(function) if one[0] not in ("coordinator", "dispatcher")]
+        return [one for one in parameters(function) if one[0] not in INTERNAL]
 
     expected = settings(coord.AsyncLeadership.__init__)
     assert ("ttl", inspect.Parameter.KEYWORD_ONLY, 30.0, "float") in expected

@@ -106,6 +106,6 @@ def test_a_process_that_a_test_starts_has_the_mutant(runner: Runner) -> None:
     test = "services/test_registry_lifetime.py::test_a_role_is_released_when_the_process_ends[exit-own]"
     mutant = Mutant(
         "nothing is closed at exit", "coord.runtime.process:close_at_exit",
-        "_leavers.add(leaver)", "pass", (test,),
+        "_closed_at_exit.add(thing)", "pass", (test,),
     )  # fmt: skip
     assert runner.run(mutant).outcome is Outcome.CAUGHT

@@ -1,0 +1,358 @@
+"""The end of a coordinator: closed is closed, whoever closes it, from wherever, how often ever."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import coord
+from coord import AsyncCoordinator, Coordinator, CoordinatorClosed, LossReason, Term
+from tests.support.waits import eventually, soon
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "memory":
+        return f"memory://{tmp_path.name}"
+    return f"sqlite:///{tmp_path}/coord.db"
+
+
+def calls(c: Coordinator) -> list[Callable[[], object]]:
+    """Everything that uses a coordinator."""
+    lead = c.leadership("r", ttl=5)
+    return [
+        c.check,
+        c.leaders,
+        c.history,
+        c.candidates,
+        c.__enter__,
+        lambda: c.leader("r"),
+        lambda: c.unique_service("r"),
+        lambda: c.unique_service("r", {"ttl": 5}),
+        lambda: c.request_step_down("r"),
+        lambda: c.request_transfer("r", "somebody"),
+        lambda: next(c.watch_leader("r")),
+        lambda: next(c.watch_leaders()),
+        lead.start,
+        lead.acquire,
+        lead.__enter__,
+        lambda: lead.run(lambda: None),
+        coord.leader_only("r", coordinator=c)(lambda: None),
+        coord.leader_only("r", coordinator=c, scope="call")(lambda: None),
+    ]
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_closed_coordinator_refuses_every_call(url: str, used: bool) -> None:
+    c = Coordinator(url)
+    if used:
+        assert c.leader("r") is None
+    c.close()
+    c.close()
+    for call in calls(c):
+        with pytest.raises(CoordinatorClosed, match="is closed; create a new one"):
+            call()
+    lead = c.leadership("r")
+    lead.stop()
+    assert not lead.started
+    assert coord.health(c).status is coord.HealthStatus.IDLE
+
+
+def test_a_closed_async_coordinator_refuses_every_call(url: str) -> None:
+    async def main() -> None:
+        c = AsyncCoordinator(url)
+        lead = c.leadership("r", ttl=5)
+        assert await lead.acquire() is not None
+        await asyncio.gather(c.close(), c.close(), c.close())
+        await c.close()
+        assert not lead.started
+
+        async def first(items: Any) -> object:
+            async for item in items:
+                return item
+            raise AssertionError("it ended")
+
+        for call in (
+            c.check, c.leaders, c.history, c.candidates, lead.start, lead.acquire,
+            lambda: c.leader("r"), lambda: c.unique_service("r", {"ttl": 5}),
+            lambda: c.request_step_down("r"), lambda: c.request_transfer("r", "x"),
+            lambda: first(c.watch_leader("r")), lambda: first(c.watch_leaders()),
+        ):  # fmt: skip
+            with pytest.raises(CoordinatorClosed, match="is closed; create a new one"):
+                await call()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("_repeated", range(5))
+def test_many_threads_close_it_during_calls_of_many_others(url: str, _repeated: int) -> None:
+    c = Coordinator(url)
+    waiting, lead = c.leadership("busy", ttl=5), c.leadership("r", ttl=5)
+    assert c.leadership("busy", ttl=5).acquire() is not None
+    waiting.start()
+    errors, answers, began = list[BaseException](), list[bool](), threading.Semaphore(0)
+
+    def repeat(call: Callable[[], object]) -> None:
+        began.release()
+        try:
+            while True:
+                with contextlib.suppress(coord.LeadershipLost):  # before the job began
+                    call()
+        except CoordinatorClosed:
+            return
+        except BaseException as err:
+            errors.append(err)
+
+    def watch() -> None:
+        for _ in c.watch_leader("busy"):
+            pass
+        assert c.session.closing
+
+    work: list[Callable[[], object]] = [
+        lambda: c.leader("r"),
+        c.leaders,
+        lambda: (lead.acquire(timeout=5), lead.release()),
+        lambda: c.unique_service("u", {"ttl": 5}),
+        coord.leader_only("g", coordinator=c, scope="call")(lambda: None),
+        watch,
+    ]
+    threads = [threading.Thread(target=repeat, args=(call,)) for call in work]
+    threads.append(threading.Thread(target=lambda: answers.append(waiting.wait())))
+    for thread in threads:
+        thread.start()
+    for _ in work:
+        assert began.acquire(timeout=10)
+    closers = [threading.Thread(target=c.close) for _ in range(3)]
+    for thread in closers:
+        thread.start()
+    for thread in (*closers, *threads):
+        thread.join(30)
+        assert not thread.is_alive()
+    assert errors == []
+    assert answers == [False]
+    assert not c.portal.running
+    with Coordinator(url) as other:
+        assert other.leaders() == []  # everything was released
+
+
+@pytest.mark.parametrize("what", ["on_elected", "on_lost", "job"])
+def test_closing_it_in_a_callback_or_job_does_not_wait_for_itself(url: str, what: str) -> None:
+    c, seconds = Coordinator(url), list[float]()
+
+    def close(*_: object) -> None:
+        began = time.monotonic()
+        c.close()
+        seconds.append(time.monotonic() - began)
+
+    if what == "job":
+        coord.leader_only("r", coordinator=c, ttl=60)(close)()
+    else:
+        lead = c.leadership("r", ttl=60, **{what: close})
+        lead.start()
+        assert lead.wait(10)
+        if what == "on_lost":
+            with contextlib.suppress(CoordinatorClosed):
+                lead.step_down()
+    eventually(lambda: seconds and not c.portal.running)
+    assert seconds[0] < 20  # the drain timeout is 60 s
+    c.close()
+    with pytest.raises(CoordinatorClosed):
+        c.leaders()
+    with Coordinator(url) as other:
+        eventually(lambda: other.leader("r") is None)
+
+
+def test_closing_it_in_an_async_callback_does_not_wait_for_itself(url: str) -> None:
+    async def main() -> None:
+        c, reasons = AsyncCoordinator(url), list[LossReason]()
+
+        async def on_elected(_: Term) -> None:
+            await c.close()
+
+        lead = c.leadership("r", ttl=60, on_elected=on_elected)
+        lead.on_lost(lambda _, reason: reasons.append(reason))
+        await lead.start()
+        await soon(lambda: reasons == [LossReason.RELEASED])
+        await asyncio.wait_for(c.close(), 20)
+        assert not lead.started
+
+    asyncio.run(main())
+
+
+def test_an_interrupted_close_can_be_repeated(url: str) -> None:
+    c, go_on, draining = Coordinator(url), threading.Event(), threading.Event()
+
+    def on_lost(_: Term, __: LossReason) -> None:
+        draining.set()
+        go_on.wait(30)
+
+    lead = c.leadership("r", ttl=5, drain_timeout=60, on_lost=on_lost)
+    assert lead.acquire() is not None
+
+    def interrupt() -> None:
+        draining.wait(30)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        c.close()
+    thread.join(10)
+    with pytest.raises(CoordinatorClosed):
+        c.leaders()
+    go_on.set()
+    c.close()
+    assert not c.portal.running
+
+
+def test_a_second_event_loop_gets_a_clear_error(url: str) -> None:
+    _use_in_two_event_loops(url)
+    eventually(lambda: not sqlite_threads())
+
+
+def _use_in_two_event_loops(url: str) -> None:
+    c = AsyncCoordinator(url)
+    lead = c.leadership("r", ttl=5)
+
+    async def cut_short() -> None:
+        other = AsyncCoordinator(url)
+        assert await other.leadership("r", ttl=5).acquire() is not None
+        await lead.start()
+        await asyncio.sleep(0.2)  # it waits, and is announced
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        asyncio.run(cut_short())
+
+    async def go_on() -> None:
+        message = r"event loop in which it was first used, which has ended; create an Async"
+        for call in (lead.start, lead.acquire, c.leaders, lambda: c.unique_service("r")):
+            with pytest.raises(CoordinatorClosed, match=message):
+                await call()
+        await lead.stop()
+        await c.close()
+        await c.close()
+        with pytest.raises(CoordinatorClosed, match="closed"):
+            await c.leaders()
+
+    asyncio.run(go_on())
+
+
+def test_two_running_loops_cannot_share_one(url: str) -> None:
+    c = AsyncCoordinator(url)
+
+    async def elsewhere() -> None:
+        with pytest.raises(CoordinatorClosed, match="which is another one"):
+            await c.leaders()
+        with pytest.raises(CoordinatorClosed, match="close it there"):
+            await c.close()
+
+    async def main() -> None:
+        await c.leaders()
+        await asyncio.to_thread(lambda: asyncio.run(elsewhere()))
+        await c.leaders()
+        await c.close()
+
+    asyncio.run(main())
+
+
+def sqlite_threads() -> list[str]:
+    gc.collect()  # of the coordinator that was dropped
+    return [one.name for one in threading.enumerate() if one.name.startswith("coord sqlite")]
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    def resources() -> tuple[int, int]:
+        gc.collect()
+        names = [one.name for one in threading.enumerate() if one.name != "coord spare"]
+        return len([name for name in names if name.startswith("coord")]), len(os.listdir(FILES))
+
+    before = resources()
+    yield
+    eventually(lambda: resources() <= before, "threads and files are left")
+
+
+FILES = "/proc/self/fd" if os.path.exists("/proc/self/fd") else "/dev/fd"
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_dropped_coordinators_leave_no_thread_and_no_file(url: str) -> None:
+    for _ in range(20):
+        assert coord.connect(url).leader("nobody") is None
+    for number in range(20):
+        lead = coord.connect(url).leadership(f"r{number}", ttl=5)
+        assert lead.acquire() is not None
+        lead.release()
+    with contextlib.suppress(StopIteration):
+        next(coord.connect(url).watch_leader("r"))
+    del lead
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_dropped_async_coordinators_leave_no_thread_and_no_file(url: str) -> None:
+    async def main() -> None:
+        for number in range(20):
+            c = AsyncCoordinator(url)
+            lead = c.leadership(f"r{number}", ttl=5)
+            assert await lead.acquire() is not None
+            assert await c.leader(f"r{number}") is not None
+            await lead.release()
+        del c, lead
+        await asyncio.sleep(0.7)  # the task that detects suspend has ended
+
+    asyncio.run(main())
+
+
+def test_what_leads_goes_on_when_nobody_refers_to_it(url: str) -> None:
+    c = Coordinator(url)
+    lead, gone = c.leadership("r", ttl=0.6), weakref.ref(c)
+    assert lead.acquire() is not None
+    elector = lead.inner.elector
+    assert elector is not None
+    del c, lead
+    gc.collect()
+    time.sleep(1.2)  # two ttls
+    assert elector.term is not None
+    assert elector.term.held
+    still = gone()
+    assert still is not None
+    still.close()
+    del still, elector
+    gc.collect()
+    assert gone() is None
+
+
+def test_an_iteration_keeps_its_coordinator(url: str) -> None:
+    changes = coord.connect(url).watch_leader("r")
+    assert next(changes) is None
+    gc.collect()
+    with Coordinator(url) as c, c.leadership("r", ttl=5):
+        assert next(changes) is not None
+    changes.close()  # type: ignore[attr-defined]
+
+
+def test_a_claim_of_unique_service_is_not_released_when_its_coordinator_is_dropped(
+    url: str,
+) -> None:
+    """Its caller may rely for a ttl on what it was told."""
+    with Coordinator(url) as other:
+        found = Coordinator(url).unique_service("r", {"ttl": 30})
+        assert found is not None
+        assert found["mine"]
+        gc.collect()
+        time.sleep(0.3)
+        lease = other.leader("r")
+        assert lease is not None
+        assert lease.holder == found["holder"]
