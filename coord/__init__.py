@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from coord.api.health import health as health
     from coord.api.leader_only import leader_only as leader_only
     from coord.api.leadership import AsyncLeadership as AsyncLeadership
-    from coord.api.leadership import Leadership as Leadership
+    from coord.api.sync_leadership import Leadership as Leadership
     from coord.api.unique_service import release as release
     from coord.api.unique_service import releasing as releasing
     from coord.api.unique_service import unique_service as unique_service
@@ -53,7 +53,8 @@ _PUBLIC = {
     "api.coordinator": ("AsyncCoordinator", "Coordinator"),
     "api.health": ("Health", "HealthStatus", "health"),
     "api.leader_only": ("leader_only",),
-    "api.leadership": ("AsyncLeadership", "Leadership"),
+    "api.leadership": ("AsyncLeadership",),
+    "api.sync_leadership": ("Leadership",),
     "api.unique_service": ("release", "releasing", "unique_service"),
     "core.announcements": ("Candidate",),
     "core.history": ("PastTerm",),

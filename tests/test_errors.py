@@ -16,6 +16,7 @@ from coord.core.lease import LossReason
 
 EXAMPLES = [
     errors.CoordError("cannot do it"),
+    errors.CoordinatorClosed("cannot do it: it is closed"),
     errors.BadArgument("ttl", 0, "must be more"),
     errors.StoreUnavailable("no answer"),
     errors.StoreRefused("no"),

@@ -3,42 +3,33 @@ it."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
-import threading
-import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from coord.api.leadership import AsyncLeadership, Leadership
+from coord.api.closing import Closing
+from coord.api.leadership import AsyncLeadership
+from coord.api.sync_leadership import Leadership
 from coord.core import validation
 from coord.core.announcements import Candidate, HandoverRequest
 from coord.core.history import PastTerm
 from coord.core.lease import Lease
 from coord.core.timing import Instant
 from coord.election.callbacks import OnElected, OnLost, OnNewLeader
-from coord.election.elector import Elector, new_candidate_id
+from coord.election.elector import new_candidate_id
 from coord.election.observe import LeaderChange, watch_leader, watch_leaders
 from coord.election.session import Session
 from coord.election.unique_service import UniqueServices
-from coord.errors import BadArgument, CoordinatorClosed, NotLeader
+from coord.errors import BadArgument, NotLeader
 from coord.runtime import clock, process
-from coord.runtime.facade import ClosesInThread, PublicDir, blocking, end_threads, iterating
+from coord.runtime.facade import ClosesInThread, PublicDir, blocking, iterating
 from coord.runtime.portal import Portal
 from coord.stores import urls
 
 if TYPE_CHECKING:
     from coord.services.registry import AsyncServiceRegistry, ServiceRegistry
     from coord.stores.protocol import Announcements, Store
-
-EXIT_DRAIN_TIMEOUT = 5.0
-"""Seconds that the end of a process waits for work to end; what does not end keeps its lease until
-it runs out."""
-
-
-CLOSE_CHECK_EVERY = 0.1
-"""Seconds between two checks whether another thread goes on closing a coordinator."""
 
 
 class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
@@ -439,10 +430,8 @@ class Coordinator(
         self.portal = Portal("coord")
         self.on_close: set[ClosesInThread] = set()
         self._shared: dict[str, Leadership] = {}
-        self._closers: dict[str, tuple[int, object]] = {}
         process.reset_after_fork(self)
-        # What nobody refers to, and leads nothing, needs no thread and no file any more.
-        weakref.finalize(self, _dispose, self.inner, self.portal).atexit = False
+        self._closing = Closing(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
@@ -584,47 +573,11 @@ class Coordinator(
         callback or a job of a leadership, it returns before that, because it would wait for
         itself.
         """
-        session, claim = self.session, (threading.get_ident(), object())
-        while not session.closed:
-            closer = self._closers.setdefault("closer", claim)
-            if closer is claim:
-                break
-            # A signal handler may interrupt the close of its own thread.
-            if closer[0] == claim[0] or self._is_calling():
-                return
-            session.closed.wait(CLOSE_CHECK_EVERY)
-        else:
-            return
-        try:
-            end_threads(self)
-            if self.portal.running:
-                self.portal.call(self.inner.close)
-            else:
-                session.mark_closed()
-        except CoordinatorClosed:
-            session.closed.wait()
-        finally:
-            self._closers.clear()
-        session.closed.add_callback(self._closed)
-
-    def _closed(self) -> None:
-        self._shared.clear()
-        self.portal.close(
-            f"cannot use the coordinator of {self.url}: it is closed; create a new one"
-        )
-        process.cancel_close_at_exit(self)
-
-    def _is_calling(self) -> bool:
-        return any(member.is_calling() for member in tuple(self.session.members))
+        self._closing.close()
 
     def close_quickly(self) -> None:
         """Do what `close` does within a few seconds, because the process ends. Raises nothing."""
-        for member in tuple(self.session.members):
-            if isinstance(member, Elector):
-                lifecycle = member.lifecycle
-                lifecycle.drain_timeout = min(lifecycle.drain_timeout, EXIT_DRAIN_TIMEOUT)
-        with contextlib.suppress(Exception):
-            self.close()
+        self._closing.close_quickly()
 
     def after_fork(self) -> None:
         """In a forked child: the thread is not here, and nothing belongs to this process (rule
@@ -632,30 +585,7 @@ class Coordinator(
         self.portal.forget()
         self.on_close = set()
         self._shared = {}
-        self._closers = {}
-
-
-def _dispose(inner: AsyncCoordinator, portal: Portal) -> None:
-    """Close what was dropped without `close`. It is called anywhere, and waits for nothing."""
-
-    async def close() -> None:
-        # A caller of `unique_service` may still rely on what it was told: let that expire.
-        for member in tuple(inner.session.members):
-            if not isinstance(member, Elector):
-                inner.session.leave(member)
-        with contextlib.suppress(Exception):
-            await inner.close()
-        portal.close("cannot use this coordinator: it was dropped")
-
-    def begin() -> None:
-        task = asyncio.get_running_loop().create_task(close(), name="coord dispose")
-        _disposing.add(task)
-        task.add_done_callback(_disposing.discard)
-
-    portal.post(begin)
-
-
-_disposing: set[asyncio.Task[None]] = set()
+        self._closing.after_fork()
 
 
 def _validate_requester(by: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from coord.api.coordinator import Coordinator
 from coord.api.default import default
-from coord.api.leadership import Leadership
+from coord.api.sync_leadership import Leadership
 from coord.election.elector import Elector
 from coord.election.term import Term, current_term, run_async_under_term, run_under_term
 from coord.errors import AcquireTimeout, NotLeader

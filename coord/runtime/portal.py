@@ -198,7 +198,7 @@ class _Engine:
     def stop(self) -> None:
         """End the thread, and close the loop."""
         self.ending = True
-        if not self.started:
+        if self._runs.acquire(blocking=False):  # no thread runs it, and from now on none will
             self.loop.close()
             return
         with contextlib.suppress(RuntimeError):  # it has ended already

@@ -25,7 +25,10 @@ from tests.support.waits import eventually, soon
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "memory":
         return f"memory://{tmp_path.name}"
-    return f"sqlite:///{tmp_path}/coord.db"
+    made = f"sqlite:///{tmp_path}/coord.db"
+    with Coordinator(made) as c:
+        c.leadership("first", ttl=5).run(lambda: None)  # a look-up creates no file
+    return made
 
 
 def calls(c: Coordinator) -> list[Callable[[], object]]:

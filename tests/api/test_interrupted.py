@@ -28,7 +28,7 @@ def handler(*_):
 
 way, url = sys.argv[1:]
 c, other = coord.Coordinator(url), coord.Coordinator(url)
-c.leader("first")  # the thread runs before the first limit
+c.leadership("first", ttl=5).run(lambda: None)  # the thread runs before the first limit
 signal.signal(signal.SIGALRM, handler)
 draw = random.Random(3)
 longest = 0.004 if way in ("process", "progress") else 0.015

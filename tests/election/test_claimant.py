@@ -636,6 +636,6 @@ def test_sigterm_gives_the_role_back(two: Two) -> None:
     from coord.runtime import process
 
     assert two[0].unique_service("r", {"id": "a", "ttl": 60})
-    assert two[0] in process._leavers
+    assert two[0] in process._closed_at_exit
     two[0].close_quickly()
     eventually(lambda: two[1].leader("r") is None)

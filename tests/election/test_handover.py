@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from coord import BadArgument, Coordinator, LossReason, NotLeader
-from coord.api.leadership import Leadership
+from coord.api.sync_leadership import Leadership
 from coord.election.term import Term
 from tests.support.waits import eventually
 

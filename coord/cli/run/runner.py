@@ -27,7 +27,7 @@ from coord.runtime import clock
 
 if TYPE_CHECKING:
     from coord.api.coordinator import Coordinator
-    from coord.api.leadership import Leadership
+    from coord.api.sync_leadership import Leadership
     from coord.election.term import Term
 
 
