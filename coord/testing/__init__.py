@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from coord.testing.history.events import Event, MalformedHistory, Operation
     from coord.testing.history.linearizability import Undecided
     from coord.testing.history.recording import RecordingStore, look
+    from coord.testing.proxy import FaultProxy, Link
 
 _WHERE = {
     "BadHistory": "coord.testing.history.checkers",
     "ElectionKit": "coord.testing.election_kit",
     "Event": "coord.testing.history.events",
     "Fault": "coord.testing.faulty_store",
+    "FaultProxy": "coord.testing.proxy",
     "FaultyStore": "coord.testing.faulty_store",
     "History": "coord.testing.history",
+    "Link": "coord.testing.proxy",
     "MalformedHistory": "coord.testing.history.events",
     "ManualClock": "coord.testing.clocks",
     "Operation": "coord.testing.history.events",
@@ -40,8 +43,10 @@ __all__ = [
     "ElectionKit",
     "Event",
     "Fault",
+    "FaultProxy",
     "FaultyStore",
     "History",
+    "Link",
     "MalformedHistory",
     "ManualClock",
     "Operation",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +34,15 @@ class TestSQLite(StoreContract):
 
     def make_store(self) -> Store:
         return SQLiteStore(self.path)
+
+    @contextlib.asynccontextmanager
+    async def hold_row(self, role: str) -> AsyncIterator[None]:
+        conn = sqlite3.connect(self.path, isolation_level=None)
+        conn.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            conn.close()
 
 
 class TestSQLiteInBulk(TestSQLite):

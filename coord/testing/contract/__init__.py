@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from coord.testing.contract.abilities import BulkContract, ImmediateContract
 from coord.testing.contract.claims import ClaimContract
 from coord.testing.contract.history import HistoryContract
+from coord.testing.contract.promises import PromiseContract
 from coord.testing.contract.sharing import SharingContract
 from coord.testing.contract.terms import TermContract
 from coord.testing.contract.watch import WatchContract
 
 
-class StoreContract(ClaimContract, TermContract, HistoryContract, SharingContract, WatchContract):
-    """Tests of everything that `coord.stores.protocol` and rules 1 to 4 promise.
+class StoreContract(
+    ClaimContract,
+    TermContract,
+    HistoryContract,
+    SharingContract,
+    WatchContract,
+    PromiseContract,
+    BulkContract,
+    ImmediateContract,
+):
+    """Tests of what `coord.stores.protocol.Store` and rules 1 to 4 promise, and of the abilities
+    `Bulk` and `Immediate` if the store has them.
 
     Run them with pytest:
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from coord.core.operations import Answer, Claim, Release, Renew, Result
-from coord.stores.sqlite import SQLiteStore, locks, schema, worker
+from coord.stores.sqlite import SQLiteStore, feed, locks, schema, worker
 from coord.stores.sqlite.connection import Connection
 from coord.stores.sqlite.errors import FileReplaced, LogRemoved
 from coord.stores.sqlite.identity import look, refuse_second_log
@@ -113,25 +113,30 @@ def test_an_idle_store_lets_go_of_a_removed_log(removed: tuple[str, ...], path: 
 
 
 @pytest.mark.parametrize("removed", REMOVALS, ids="+".join)
-def test_all_connections_of_a_process_change_together(removed: tuple[str, ...], path: str) -> None:
-    """A feed, an idle store and a store that renews, all in one process."""
+def test_all_connections_of_a_process_change_together(
+    removed: tuple[str, ...], path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A feed, an idle store and a store that renews, all in one process. The first that notices
+    closes the others."""
+    monkeypatch.setattr(worker, "IDLE_CHECK_INTERVAL", 600)
+    monkeypatch.setattr(feed, "FILE_CHECK_INTERVAL", 600)
 
     async def body(store: SQLiteStore) -> None:
         assert isinstance(await claim(store, "a"), Answer)
         idle = SQLiteStore(path)
         assert len(await idle.read(None, 5)) == 1
-        feed = store.watch(["r"])
-        assert (await feed.__anext__()).beat == 1
+        watching = store.watch(["r"])
+        assert (await watching.__anext__()).beat == 1
         remove(path, removed)
         renewed = await renew(store, 2)
         assert isinstance(renewed, Answer)
         assert renewed.applied
-        while (await asyncio.wait_for(feed.__anext__(), 20)).beat != 2:
+        while (await asyncio.wait_for(watching.__anext__(), 20)).beat != 2:
             pass
         other = await claim(idle, "b")
         assert isinstance(other, Answer)
         assert (other.applied, other.lease.holder, other.lease.token) == (False, "a", 1)
-        await feed.aclose()  # type: ignore[attr-defined]
+        await watching.aclose()  # type: ignore[attr-defined]
         await idle.close()
 
     run(path, body)
