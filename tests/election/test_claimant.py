@@ -19,7 +19,7 @@ import coord
 from coord import AsyncCoordinator, Coordinator, HealthStatus, StoreUnavailable
 from coord.api.default import default
 from coord.core.lease import LossReason
-from coord.election.unique_service import MAX_WAITING
+from coord.election.unique_service import MAX_WAITING, UniqueServices
 from coord.stores.memory.store import MemoryStore
 from coord.testing import Fault, FaultyStore
 from coord.testing.clocks import Machine, run
@@ -295,6 +295,25 @@ def test_an_answer_that_comes_too_late_is_no_term(caplog: pytest.LogCaptureFixtu
     assert [line.split()[0] for line in caplog.messages] == [
         *("leadership.elected", "leadership.lost", "leadership.elected")
     ]
+
+
+def test_a_process_that_stops_after_the_answer_does_not_lead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test(scene: Scene) -> None:
+        leave = UniqueServices._leave
+
+        def stopped(self: UniqueServices, known: Any) -> bool:
+            scene.machine.world.time += 10  # longer than the term
+            return leave(self, known)
+
+        assert (await scene.a.unique_service("r", {"id": "a", "ttl": 6}) or {})["mine"]
+        monkeypatch.setattr(UniqueServices, "_leave", stopped)
+        got = await scene.a.unique_service("r", {"id": "a", "ttl": 6})
+        assert got is not None
+        assert (got["mine"], got["token"]) == (False, 1)
+
+    on_virtual_time(test)
 
 
 # The end.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.verification.mutation.mutant import Mutant
 
 ANNOUNCEMENTS = "election/test_announcements.py"
+CLAIMANT = "election/test_claimant.py"
 CALLBACKS = "election/test_callbacks.py"
 ELECTOR = "election/test_elector.py"
 HANDOVER = "election/test_handover.py"
@@ -171,5 +172,47 @@ MUTANTS = [
         "if waiting <= 1:",
         "if waiting < 1:",
         (f"{ANNOUNCEMENTS}::test_who_is_alone_lets_nobody_go_first",),
+    ),
+    Mutant(
+        "a forked child keeps the candidates of its parent",
+        "coord.election.unique_service:UniqueServices.after_fork",
+        "self._start()",
+        "pass",
+        (f"{CLAIMANT}::test_a_forked_child_has_none_of_its_parents_candidates[sqlite]",),
+    ),
+    Mutant(
+        "mine ignores the clock",
+        "coord.election.unique_service:_answer",
+        "and term.held",
+        "",
+        (f"{CLAIMANT}::test_a_process_that_stops_after_the_answer_does_not_lead",),
+    ),
+    Mutant(
+        "the deadline of a claimant counts from the answer",
+        "coord.election.claimant:Claimant._send",
+        "election.reply(action, result, began, session.now())",
+        "election.reply(action, result, session.now(), session.now())",
+        (f"{CLAIMANT}::test_a_deadline_counts_from_the_sending",),
+    ),
+    Mutant(
+        "a stale observation is not followed by a second look",
+        "coord.election.claimant:Claimant._claim",
+        "if fresh and not election.claims_now(self._session.now()):",
+        "if True:",
+        (f"{CLAIMANT}::test_a_stale_observation_is_followed_by_a_second_look",),
+    ),
+    Mutant(
+        "candidates that do not lead are kept for ever",
+        "coord.election.unique_service:UniqueServices.became_idle",
+        "if len(self._waiting) <= MAX_WAITING:",
+        "if True:",
+        (f"{CLAIMANT}::test_candidates_that_do_not_lead_are_few",),
+    ),
+    Mutant(
+        "a candidate of unique_service does not step down",
+        "coord.election.claimant:Claimant.claim",
+        "self._obey_requests()",
+        "pass",
+        (f"{CLAIMANT}::test_it_steps_down_in_its_next_call",),
     ),
 ]
