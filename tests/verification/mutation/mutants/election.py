@@ -106,7 +106,7 @@ MUTANTS = [
     Mutant(
         "an order for an earlier term is carried out",
         "coord.core.announcements:decide_handover",
-        "order.token == token and",
+        "request.token == token and",
         "",
         (f"{HANDOVER}::test_an_order_for_an_earlier_term_is_not_carried_out",),
     ),
