@@ -29,6 +29,7 @@ BACKENDS = {
     "rediss": "coord.stores.redis",
     "redis+sentinel": "coord.stores.redis",
     "rediss+sentinel": "coord.stores.redis",
+    "etcd": "coord.stores.etcd",
 }
 """The module of each backend, by the scheme of its URLs."""
 ENTRY_POINTS = "coord.stores"
@@ -36,7 +37,7 @@ ENTRY_POINTS = "coord.stores"
 ALLOWED = (
     "a URL starts with sqlite:///absolute/path, sqlite:relative/path, "
     "rethinkdb://host[:port][,host…]/database, postgresql://host/database, "
-    "redis://host[:port], memory:// or memory://name"
+    "redis://host[:port], etcd://host[:port], memory:// or memory://name"
 )
 
 

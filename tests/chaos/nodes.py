@@ -19,7 +19,8 @@ from tests.chaos.clocks import ShiftedClock, environment, shifted_clocks
 from tests.chaos.links import ClusterProxy
 from tests.chaos.proxy import Proxy
 from tests.chaos.stage import APART, WORKER_KINDS, Stage
-from tests.support.rethinkdb_server import Server, free_ports
+from tests.support.rethinkdb_server import Server
+from tests.support.server_process import free_ports
 
 NETWORK_KINDS = ("blackhole", "stall", "delay", "reset", "refuse")
 

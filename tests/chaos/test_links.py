@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.chaos.links import ClusterProxy, listens, owner
-from tests.support.rethinkdb_server import free_ports
+from tests.support.server_process import free_ports
 
 Echo = Callable[[bytes], Awaitable[bool]]
 

@@ -3,17 +3,15 @@ their process ids."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
+
+from tests.support.server_process import ServerProcess, free_ports
 
 BINARY = "rethinkdb"
 START_TIMEOUT = 30.0
@@ -24,31 +22,7 @@ def available() -> bool:
     return shutil.which(BINARY) is not None
 
 
-def _stands_still(pid: int) -> bool:
-    """Whether all its threads have stopped: a signal takes its time, in which one may still answer
-    a query."""
-    states = []
-    for file in Path(f"/proc/{pid}/task").glob("*/stat"):  # none on other systems than Linux
-        with contextlib.suppress(OSError):  # a thread that ended meanwhile
-            states.append(file.read_text().rpartition(")")[2].split()[0])
-    return all(state in "TtZX" for state in states)
-
-
-@contextmanager
-def free_ports(count: int) -> Iterator[list[int]]:
-    """Ports that nobody listens on; all are held together for a moment, so that they differ."""
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for one in held:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            one.bind(("127.0.0.1", 0))
-        yield [one.getsockname()[1] for one in held]
-    finally:
-        for one in held:
-            one.close()
-
-
-class Server:
+class Server(ServerProcess):
     """One node. `options` are added to its command line; `join` are the cluster ports of others."""
 
     host = "127.0.0.1"
@@ -58,25 +32,15 @@ class Server:
         self._dir = Path(tempfile.mkdtemp(prefix="coord-rethinkdb-"))
         with free_ports(2) as ports:
             self.port, self.cluster_port = ports
-        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__()
 
     @property
     def started(self) -> bool:
         return self._process is not None
 
     @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    @property
     def address(self) -> str:
         return f"{self.host}:{self.port}"
-
-    @property
-    def log(self) -> str:
-        """What it said, for failed tests."""
-        return (self._dir / "output").read_text(errors="replace")
 
     def url(self, database: str = "coord", who: str = "", options: str = "") -> str:
         """`who` is `user:password@`, `options` is `?…`."""
@@ -90,7 +54,6 @@ class Server:
 
     def start(self, wait: bool = True) -> Server:
         """Start it, again on its old data and ports if it ran before, and wait until it answers."""
-        assert self._process is None, "it runs already"
         command = [
             BINARY,
             "--directory",
@@ -104,15 +67,7 @@ class Server:
         command += ["--no-http-admin", "--no-update-check", "--cache-size", "64", *self._options]
         for port in self._join:
             command += ["--join", f"{self.host}:{port}"]
-        with (self._dir / "output").open("ab") as output:
-            # In a session of its own: a Ctrl-C at the tests reaches them first, and they end it.
-            self._process = subprocess.Popen(
-                command,
-                stdout=output,
-                stderr=output,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+        self.run(command, self._dir / "output")
         if wait:
             self.wait_until_up()
         return self
@@ -120,11 +75,7 @@ class Server:
     def wait_until_up(self) -> None:
         until = time.monotonic() + START_TIMEOUT
         while time.monotonic() < until:
-            assert self._process is not None
-            if self._process.poll() is not None:
-                raise RuntimeError(
-                    f"rethinkdb ended with {self._process.returncode}:\n{self.log[-2000:]}"
-                )
+            self.check_it_runs()
             with socket.socket() as probe:
                 if probe.connect_ex((self.host, self.port)) == 0:
                     return
@@ -133,48 +84,14 @@ class Server:
             f"rethinkdb does not listen after {START_TIMEOUT} s:\n{self.log[-2000:]}"
         )
 
-    def stop(self) -> None:
-        """End it as an operator would."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it as a power failure would."""
-        self._end(signal.SIGKILL)
-
     def restart(self) -> None:
         self.stop()
         self.start()
-
-    def freeze(self) -> None:
-        """It keeps its connections and answers nothing."""
-        os.kill(self.pid, signal.SIGSTOP)
-        until = time.monotonic() + 5
-        while not _stands_still(self.pid) and time.monotonic() < until:
-            time.sleep(0.001)
-
-    def thaw(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
 
     def discard(self) -> None:
         """End it, whatever its state, and remove its data."""
         self.kill()
         shutil.rmtree(self._dir, ignore_errors=True)
-
-    def _end(self, sign: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        if process.poll() is None:
-            process.send_signal(sign)
-            if sign != signal.SIGKILL:
-                # A frozen process acts on this signal only once it runs again. SIGKILL needs no
-                # such thing, and a moment of running would answer the queries on their way.
-                process.send_signal(signal.SIGCONT)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(10)
 
 
 class Cluster:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from coord.core import validation
 from coord.errors import BadArgument
+from coord.stores.failures import RequestError
 from coord.stores.redis import errors, rows, scripts
-from coord.stores.redis.errors import RequestError
 from coord.stores.redis.store import RedisStore
 from coord.stores.redis.url import RedisURL, parse_url
 

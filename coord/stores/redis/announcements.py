@@ -19,9 +19,9 @@ from coord.core.announcements import (
     decode_announcement,
     encode_body,
 )
+from coord.stores.failures import RequestError
 from coord.stores.redis import errors
 from coord.stores.redis.connection import Reply, Scripts, Word
-from coord.stores.redis.errors import RequestError
 from coord.stores.redis.feed import SUBSCRIBED, subscribe
 from coord.stores.redis.url import RedisURL
 

@@ -15,9 +15,11 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Union
 
+from coord.stores import failures
+from coord.stores.failures import RequestError
 from coord.stores.redis import errors
-from coord.stores.redis.errors import RequestError
-from coord.stores.redis.url import Address, RedisURL
+from coord.stores.redis.url import RedisURL
+from coord.stores.server_url import Address
 
 if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
@@ -59,7 +61,7 @@ class Connection:
         """
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         if self.closed or not self._driver.is_connected:
-            answer.set_exception(errors.unreachable(self.server, "the connection was closed"))
+            answer.set_exception(failures.unreachable(self.server, "the connection was closed"))
             return answer
         self._pending.append(answer)
         sending = self._driver.send_packed_command(
@@ -97,7 +99,7 @@ class Connection:
             while self._pending:
                 answer = self._pending.popleft()
                 if not answer.done():
-                    answer.set_exception(errors.lost(self.server, reason))
+                    answer.set_exception(failures.lost(self.server, reason))
                     answer.exception()  # the caller may have stopped waiting
             with contextlib.suppress(Exception):
                 await self._driver.disconnect(nowait=True)
@@ -191,7 +193,7 @@ async def open_driver(driver: AbstractConnection, server: str) -> None:
         if isinstance(err, (ResponseError, AuthenticationError)):
             raise errors.from_server(err, server) from None
         if isinstance(err, (NotConnected, OSError, asyncio.TimeoutError)):
-            raise errors.unreachable(server, _reason(err)) from None
+            raise failures.unreachable(server, _reason(err)) from None
         raise
 
 
@@ -256,7 +258,7 @@ class Client:
                 answer.cancel()  # of a caller that was cancelled; nothing if there is an answer
         if late:
             self._retire(connection)
-            raise errors.lost(connection.server, "no answer in time")
+            raise failures.lost(connection.server, "no answer in time")
         replies: list[Reply] = []
         for answer in answers:
             try:
@@ -281,7 +283,7 @@ class Client:
             self._loop, self._connection, self._connecting = loop, None, None
             self._retired = set()
         if self._is_closed:
-            raise errors.unreachable(self.url.redacted, "the store is closed", retryable=False)
+            raise failures.closed()
         connection = self._connection
         if connection is not None and not (connection.closed or connection.retired):
             return connection
@@ -290,7 +292,7 @@ class Client:
             self._connecting.add_done_callback(_observe)
         _, late = await asyncio.wait({self._connecting}, timeout=max(0.0, deadline - loop.time()))
         if late:
-            raise errors.unreachable(self.url.redacted, "no connection in time", retryable=False)
+            raise failures.unreachable(self.url.redacted, "no connection in time", retryable=False)
         return self._connecting.result()
 
     async def _connect(self) -> Connection:
@@ -307,7 +309,7 @@ class Client:
         """
         if self.url.service is None:
             return self.url.hosts[0]
-        problem = errors.unreachable(self.url.redacted, "no sentinel answered")
+        problem = failures.unreachable(self.url.redacted, "no sentinel answered")
         for sentinel in self.url.hosts:
             try:
                 connection = await asyncio.wait_for(
@@ -321,14 +323,14 @@ class Client:
                     SENTINEL_TIMEOUT,
                 )
             except Exception as err:  # the next sentinel may know
-                problem = errors.unreachable(str(sentinel), type(err).__name__)
+                problem = failures.unreachable(str(sentinel), type(err).__name__)
                 continue
             finally:
                 await connection.close()
             if found:
                 host, port = found
                 return Address(host.decode(), int(port))
-            problem = errors.unreachable(
+            problem = failures.unreachable(
                 str(sentinel), f"the sentinel does not know {self.url.service!r}"
             )
         raise problem

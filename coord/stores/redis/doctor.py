@@ -6,9 +6,9 @@ import re
 from collections.abc import AsyncIterator, Iterator
 
 from coord.errors import CoordError
+from coord.stores.failures import RequestError
 from coord.stores.protocol import Finding
 from coord.stores.redis import rows
-from coord.stores.redis.errors import RequestError
 from coord.stores.redis.store import RedisStore
 from coord.stores.redis.url import RedisURL
 

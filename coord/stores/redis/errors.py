@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coord.core.operations import Failure
-from coord.errors import AccessDenied, CoordError, NotSetUp, StoreRefused, StoreUnavailable
+from coord.errors import AccessDenied, NotSetUp
+from coord.stores.failures import RequestError
 
 if TYPE_CHECKING:
     from redis.exceptions import RedisError
@@ -48,35 +48,6 @@ _CODES = {
 """redis-py takes the code off the texts of these exceptions."""
 
 
-class RequestError(Exception):
-    """A request without a usable answer.
-
-    Attributes:
-        unknown: Whether it may have been applied, or may still be.
-        permanent: Whether somebody has to fix something first.
-        retryable: Whether it certainly was not applied, and another try may succeed at once.
-    """
-
-    def __init__(
-        self, detail: str, *, unknown: bool, permanent: bool = False, retryable: bool = False
-    ) -> None:
-        super().__init__(detail)
-        self.detail, self.unknown, self.permanent = detail, unknown, permanent
-        self.retryable = retryable
-
-    def failure(self) -> Failure:
-        """Return the result of a swap."""
-        return Failure(unknown=self.unknown, detail=self.detail, permanent=self.permanent)
-
-    def error(self) -> CoordError:
-        """Return the exception of a read."""
-        if not self.permanent:
-            return StoreUnavailable(self.detail)
-        if self.detail.startswith("access denied"):
-            return AccessDenied(self.detail)
-        return NotSetUp(self.detail) if "coord init" in self.detail else StoreRefused(self.detail)
-
-
 def code_of(error: RedisError) -> str:
     """Return the code of an error that the server sent, such as NOSCRIPT."""
     known = _CODES.get(type(error).__name__)
@@ -89,22 +60,12 @@ def from_server(error: RedisError, server: str) -> RequestError:
     if code in REFUSED:
         in_script = code == "NOPERM" and "script" in text
         detail = f"access denied by {server} ({text}); check the user, the password and its ACL"
-        return RequestError(detail, unknown=in_script, permanent=True)
+        return RequestError(detail, unknown=in_script, refusal=AccessDenied)
     if code in NOT_DONE:
         return RequestError(
             f"{server} answered {code}: {text}", unknown=False, retryable=code in ELSEWHERE
         )
     return RequestError(f"{server} answered an error: {text}", unknown=True)
-
-
-def lost(server: str, reason: str) -> RequestError:
-    """Return the error of a request that was sent and got no answer."""
-    return RequestError(f"no answer from {server}: {reason}", unknown=True)
-
-
-def unreachable(server: str, reason: str, *, retryable: bool = True) -> RequestError:
-    """Return the error of a request that could not be sent."""
-    return RequestError(f"cannot reach {server}: {reason}", unknown=False, retryable=retryable)
 
 
 def not_set_up(url: RedisURL) -> RequestError:
@@ -114,13 +75,8 @@ def not_set_up(url: RedisURL) -> RequestError:
         f"--url '{url.redacted}'. If it existed before, the server has lost its data: see the "
         f"guarantees of Redis before you do",
         unknown=False,
-        permanent=True,
+        refusal=NotSetUp,
     )
-
-
-def damaged(role: str) -> RequestError:
-    """Return the error of a lease that coord did not write."""
-    return RequestError(f"the row of {role!r} is damaged", unknown=False, permanent=True)
 
 
 def _first_line(text: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
 
+from coord.stores import failures
 from coord.stores.redis import errors
 from coord.stores.redis.connection import Client, make_driver, open_driver
 
@@ -38,7 +39,7 @@ async def subscribe(
         server = str(address)
         await asyncio.wait_for(open_driver(driver, server), CONNECT_TIMEOUT)
     except asyncio.TimeoutError:
-        raise errors.unreachable(client.url.redacted, "no connection in time") from None
+        raise failures.unreachable(client.url.redacted, "no connection in time") from None
     reading: asyncio.Future[object] | None = None
     try:
         names = [pattern] if channels is None else list(channels)
@@ -51,7 +52,7 @@ async def subscribe(
             done, _ = await asyncio.wait({reading}, timeout=PING_EVERY)
             if not done:
                 if pinged:
-                    raise errors.lost(server, f"no answer to PING in {PING_EVERY:g} s")
+                    raise failures.lost(server, f"no answer to PING in {PING_EVERY:g} s")
                 await driver.send_command("PING", check_health=False)
                 pinged = True
                 continue
@@ -67,7 +68,7 @@ async def subscribe(
     except (RedisError, OSError) as err:
         if isinstance(err, RedisError) and errors.code_of(err) in errors.REFUSED:
             raise errors.from_server(err, server) from None
-        raise errors.lost(server, type(err).__name__) from None
+        raise failures.lost(server, type(err).__name__) from None
     finally:
         if reading is not None:
             reading.cancel()

@@ -18,9 +18,9 @@ from coord.core import records
 from coord.core.records import Record, RecordWithRemaining
 from coord.core.validation import is_number
 from coord.runtime.retry import rng
+from coord.stores.failures import RequestError
 from coord.stores.redis import errors
 from coord.stores.redis.connection import Reply, Scripts, Word
-from coord.stores.redis.errors import RequestError
 from coord.stores.redis.feed import subscribe
 from coord.stores.redis.url import RedisURL
 

@@ -9,9 +9,11 @@ from typing import Any
 from coord.core.history import PastTerm, parse, short_info
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
+from coord.errors import StoreRefused
+from coord.stores import failures
+from coord.stores.failures import RequestError
 from coord.stores.redis import errors
 from coord.stores.redis.connection import Word
-from coord.stores.redis.errors import RequestError
 from coord.stores.redis.url import RedisURL
 
 _json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -156,9 +158,11 @@ def _refusal(url: RedisURL, role: str, reply: Any) -> RequestError:
             unknown=False,
         )
     if reason == b"no tokens left":
-        return RequestError(f"{role!r} has no fencing tokens left", unknown=False, permanent=True)
+        return RequestError(
+            f"{role!r} has no fencing tokens left", unknown=False, refusal=StoreRefused
+        )
     if reason == b"damaged":
-        return errors.damaged(role)
+        return failures.damaged(role)
     return errors.not_set_up(url)
 
 

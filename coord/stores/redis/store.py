@@ -12,9 +12,9 @@ from coord.core.history import PastTerm
 from coord.core.lease import Lease
 from coord.core.operations import Claim, Release, Renew, Result
 from coord.errors import StoreRefused
+from coord.stores.failures import RequestError
 from coord.stores.redis import errors, rows, scripts
 from coord.stores.redis.connection import Client, Scripts, Word
-from coord.stores.redis.errors import RequestError
 from coord.stores.redis.feed import SUBSCRIBED, subscribe
 from coord.stores.redis.rows import Keys
 from coord.stores.redis.url import RedisURL, parse_url

@@ -230,7 +230,7 @@ def test_a_damaged_row_is_refused_and_stops_no_other(own_redis_server: Server) -
         ("redis://host/x", "number of a database"),
         ("redis://host/0?namespace=a{b}", "namespace of 1 to 100"),
         ("redis://host?max_clock_skew=-1", "max_clock_skew"),
-        ("redis://host?ca_certs=/x", "rediss://"),
+        ("redis://host?ca_certs=/etc/passwd", "rediss://"),
         ("redis://host?unknown=1", "the options are"),
         ("redis://u:p#w@host", "percent-encoded as %23"),
         ("redis+sentinel://host", "name the service"),

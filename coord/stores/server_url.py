@@ -1,0 +1,227 @@
+"""The common syntax of URLs that name servers: scheme://[user:password@]host[:port][,…][/path][?…].
+
+Each backend parses its own path and options. No message shows a password.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from coord.core import validation
+from coord.errors import BadArgument
+
+_NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_HOST = re.compile(
+    r"\[(?P<v6>[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?)\](?::(?P<port6>\d+))?|(?P<host>[A-Za-z0-9_.-]+)(?::(?P<port>\d+))?"
+)
+
+
+class Address(NamedTuple):
+    """Where one server listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerURL:
+    """The parts of a URL, percent-decoded.
+
+    Attributes:
+        shown: The URL without its password, for messages.
+        scheme: The scheme.
+        user: The user; "" if there is none.
+        password: The password in the URL; None if there is none.
+        hosts: The hosts as they are written.
+        path: The path without its first slash, not decoded.
+        options: The options after the `?`.
+    """
+
+    shown: str
+    scheme: str
+    user: str
+    password: str | None = field(repr=False)
+    hosts: tuple[str, ...]
+    path: str
+    options: Mapping[str, str]
+
+    def reject(self, reason: str) -> BadArgument:
+        """Return the error for this URL; `reason` is "must …"."""
+        return BadArgument("url", self.shown, reason)
+
+    def decode(self, text: str) -> str:
+        """Return a percent-decoded part of the URL.
+
+        Raises:
+            BadArgument: It is not percent-encoded UTF-8.
+        """
+        with contextlib.suppress(UnicodeDecodeError):  # The text of the exception shows the bytes.
+            if not re.search(r"%(?![0-9A-Fa-f]{2})", text):
+                return unquote(text, errors="strict")
+        raise self.reject("must be percent-encoded UTF-8, with a bare % written as %25")
+
+    def addresses(self, default_port: int) -> tuple[Address, ...]:
+        """Return the hosts as addresses.
+
+        Raises:
+            BadArgument: A host or a port is invalid.
+        """
+        return tuple(self._address(host, default_port) for host in self.hosts)
+
+    def _address(self, text: str, default_port: int) -> Address:
+        match = _HOST.fullmatch(text)
+        if match is None:
+            raise self.reject("must have a host name, or an IPv6 address in brackets")
+        port = match["port6"] or match["port"]
+        if port is not None and not 0 < int(port[:9]) < 65536:
+            raise self.reject("must have ports from 1 to 65535")
+        return Address(match["v6"] or match["host"], int(port) if port else default_port)
+
+    def namespace(self) -> str:
+        """Return the option `namespace`, which separates the roles of several teams.
+
+        Raises:
+            BadArgument: It is invalid.
+        """
+        namespace = self.options.get("namespace", "default")
+        if not _NAMESPACE.fullmatch(namespace):
+            raise self.reject("must have a namespace of 1 to 100 letters, digits, _ . and -")
+        return namespace
+
+    def max_clock_skew(self, default: float | None) -> float | None:
+        """Return the option `max_clock_skew` in seconds; None for `off`.
+
+        Raises:
+            BadArgument: It is invalid.
+        """
+        text = self.options.get("max_clock_skew")
+        if text is None:
+            return default
+        if text.lower() == "off":
+            return None
+        try:
+            return validation.number(float(text), "max_clock_skew", low=0)
+        except ValueError:  # BadArgument is a ValueError.
+            raise self.reject(
+                "must have max_clock_skew=SECONDS (0 or more) or max_clock_skew=off"
+            ) from None
+
+    def file(self, option: str) -> str | None:
+        """Return the option `option`, the path of a PEM file; None if it is not given.
+
+        Raises:
+            BadArgument: There is no such file.
+        """
+        path = self.options.get(option)
+        if path is not None and not Path(path).is_file():
+            raise self.reject(f"must name a PEM file as {option}")
+        return path
+
+    def find_password(self, variable: str, environ: Mapping[str, str] | None) -> str:
+        """Return the password: from the URL, from `password_file`, or from the environment.
+
+        Args:
+            variable: The name of the environment variable.
+            environ: The environment variables; None means those of the process.
+
+        Raises:
+            BadArgument: The file cannot be read, or there are two passwords.
+        """
+        in_file = self.first_line("password_file")
+        if in_file is None:
+            if self.password is not None:
+                return self.password
+            return (os.environ if environ is None else environ).get(variable, "")
+        if self.password is not None:
+            raise self.reject("must have a password or a password_file, not both")
+        return in_file
+
+    def first_line(self, option: str) -> str | None:
+        """Return the first line of the file that `option` names; None if it is not given.
+
+        Raises:
+            BadArgument: The file cannot be read, or its first line is empty.
+        """
+        file = self.options.get(option)
+        if file is None:
+            return None
+        try:
+            lines = Path(file).read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError):
+            raise self.reject(f"must name a readable text file as {option}") from None
+        if not lines or not lines[0]:
+            raise self.reject(f"must name a file as {option} whose first line is the password")
+        return lines[0]
+
+
+def redact(url: str) -> str:
+    """Return the text of a URL, valid or not, without anything that may be a password."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return "…"
+    # A password with a bare / or @ must not show either, so everything before the last @ goes.
+    credentials, at, location = rest.rpartition("@")
+    if at:
+        user, colon, _ = credentials.partition(":")
+        return f"{scheme}://{user}{colon and ':***'}@{location}"
+    # Without @, a text after a colon may be a password, unless it is a port.
+    hosts, _, rest_of_url = rest.partition("/")
+    ports_only = re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[^:?#,\[]*)(:\d+)?", hosts.partition(",")[0])
+    several = all(_HOST.fullmatch(host) for host in hosts.partition("?")[0].split(","))
+    return url if (ports_only or several) and ":" not in rest_of_url else "…"
+
+
+def parse(url: str, schemes: Collection[str], options: Collection[str], form: str) -> ServerURL:
+    """Split a URL into its parts.
+
+    Args:
+        url: The URL.
+        schemes: The schemes of the backend.
+        options: The options that the backend knows.
+        form: What a URL looks like, as "must have the form …".
+
+    Raises:
+        BadArgument: The URL is invalid. The message holds no password.
+    """
+    if not isinstance(url, str):
+        raise BadArgument("url", type(url).__name__, form)
+    scheme, separator, rest = url.partition("://")
+    parts = ServerURL(redact(url), scheme, "", None, (), "", {})
+    if not separator or scheme not in schemes:
+        raise parts.reject(form)
+    if "#" in rest:
+        raise parts.reject(f"must have a # percent-encoded as %23; {form}")
+    rest, _, query = rest.partition("?")
+    authority, _, path = rest.partition("/")
+    credentials, at, where = authority.rpartition("@")
+    if "@" in path or "@" in query:
+        raise parts.reject(f"must have / ? # and @ percent-encoded in user and password; {form}")
+    user, colon, password = credentials.partition(":")
+    if at and not (user or colon):
+        raise parts.reject(f"must have a user or a password before the @; {form}")
+    given: dict[str, str] = {}
+    for piece in query.split("&") if query else ():
+        name, _, value = piece.partition("=")
+        if name not in options or not value or name in given:
+            known = ", ".join(sorted(options))
+            raise parts.reject(f"must give each option once, with a value; the options are {known}")
+        given[name] = parts.decode(value)
+    return ServerURL(
+        parts.shown,
+        scheme,
+        parts.decode(user),
+        parts.decode(password) if colon else None,
+        tuple(where.split(",")),
+        path,
+        given,
+    )

@@ -1,0 +1,107 @@
+"""A server process of a test: started in a session of its own, and ended by its process id."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def stands_still(pid: int) -> bool:
+    """Whether all its threads have stopped: a signal takes its time, in which one may still answer
+    a query."""
+    states = []
+    for file in Path(f"/proc/{pid}/task").glob("*/stat"):  # none on other systems than Linux
+        with contextlib.suppress(OSError):  # a thread that ended meanwhile
+            states.append(file.read_text().rpartition(")")[2].split()[0])
+    return all(state in "TtZX" for state in states)
+
+
+@contextmanager
+def free_ports(count: int) -> Iterator[list[int]]:
+    """Ports that nobody listens on; all are held together for a moment, so that they differ."""
+    held = [socket.socket() for _ in range(count)]
+    try:
+        for one in held:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind(("127.0.0.1", 0))
+        yield [one.getsockname()[1] for one in held]
+    finally:
+        for one in held:
+            one.close()
+
+
+class ServerProcess:
+    """One server, which can be stopped, killed, frozen and started again."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._output: Path | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """What it printed, for failed tests."""
+        return "" if self._output is None else self._output.read_text(errors="replace")
+
+    def run(self, command: Sequence[str], output: Path) -> None:
+        """Start the server. A Ctrl-C at the tests reaches them first, and they end it."""
+        assert self._process is None, "it runs already"
+        self._output = output
+        with output.open("ab") as file:
+            self._process = subprocess.Popen(
+                list(command),
+                stdout=file,
+                stderr=file,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    def check_it_runs(self) -> None:
+        """Raise an exception with its output if it ended by itself."""
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise RuntimeError(f"it ended with {self._process.returncode}:\n{self.log[-2000:]}")
+
+    def stop(self) -> None:
+        """End it as an operator would."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a failing process would."""
+        self._end(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """It keeps its connections and answers nothing."""
+        os.kill(self.pid, signal.SIGSTOP)
+        deadline = time.monotonic() + 5
+        while not stands_still(self.pid) and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    def thaw(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def _end(self, sign: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.poll() is None:
+            process.send_signal(sign)
+            if sign != signal.SIGKILL:
+                # A frozen process acts on this signal only once it runs again.
+                process.send_signal(signal.SIGCONT)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
