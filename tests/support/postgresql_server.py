@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.support.rethinkdb_server import _stands_still, free_ports
+from tests.support.server_process import free_ports, stands_still
 
 START_TIMEOUT = 60.0
 USERS = ("postgres", "nobody")
@@ -192,7 +192,7 @@ class Server:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP)
         deadline = time.monotonic() + 5
-        while not all(map(_stands_still, self._group())) and time.monotonic() < deadline:
+        while not all(map(stands_still, self._group())) and time.monotonic() < deadline:
             time.sleep(0.001)
 
     def thaw(self) -> None:
