@@ -12,6 +12,7 @@ from coord import ServiceRegistry
 from coord.core.records import encode_record
 from coord.core.validation import is_number
 from coord.stores.memory.records import MemoryRecords
+from coord.stores.postgresql.records import PostgreSQLRecords
 from coord.stores.redis.records import RedisRecords
 from coord.stores.rethinkdb.records import RethinkDBRecords
 from coord.stores.sqlite.records import PUT, SQLiteRecords
@@ -52,11 +53,38 @@ def write(
         )
     elif isinstance(records, RedisRecords):
         _write_redis(registry, records, row, age)
+    elif isinstance(records, PostgreSQLRecords):
+        _write_postgresql(registry, records, row, age)
     else:
         assert isinstance(records, RethinkDBRecords)
         if age is not LEFT_OUT:
             row["last_heartbeat"] = records._r.now() - age if isinstance(age, float) else age
         run(registry, records._table.insert(row, conflict="replace"))
+
+
+def _write_postgresql(
+    registry: ServiceRegistry, records: PostgreSQLRecords, row: dict[str, Any], age: object
+) -> None:
+    if age is not LEFT_OUT and not isinstance(age, float):
+        row = {**row, "last_heartbeat": age}
+    role, load, ttl = row.get("role"), row.get("load"), row.get("ttl")
+    statement = (
+        f"INSERT INTO {records._pool.url.schema}.records"
+        " (registry, id, body, role, load, ttl, last_heartbeat) VALUES"
+        " ($1, $2, $3, $4, $5, $6, clock_timestamp() - make_interval(secs => $7))"
+        " ON CONFLICT (registry, id) DO UPDATE SET body = excluded.body, role = excluded.role,"
+        " load = excluded.load, ttl = excluded.ttl, last_heartbeat = excluded.last_heartbeat"
+    )
+    parameters = (
+        records._registry,
+        encode_record(row["id"]),
+        encode_record(row),
+        role if isinstance(role, str) else None,
+        float(load) if is_number(load) else None,
+        float(ttl) if is_number(ttl) else None,
+        age if isinstance(age, float) else None,
+    )
+    registry.portal.call(lambda: records._pool.run(statement, parameters, 10))
 
 
 def _write_redis(
@@ -120,6 +148,11 @@ def keys(registry: ServiceRegistry) -> set[object]:
             )
         )
         return {json.loads(row[0]) for row in found}
+    if isinstance(records, PostgreSQLRecords):
+        table = f"{records._pool.url.schema}.records"
+        query = f"SELECT id FROM {table} WHERE registry = $1"
+        found = registry.portal.call(lambda: records._pool.run(query, (records._registry,), 10))
+        return {json.loads(row["id"]) for row in found}
     if isinstance(records, RedisRecords):
         ids = registry.portal.call(
             lambda: records._scripts.client.command(10, "SMEMBERS", f"{records._prefix}all")

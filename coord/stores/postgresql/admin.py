@@ -41,7 +41,8 @@ class PostgreSQLAdmin:
         Any number of processes may do this at once. The database itself must exist.
 
         Args:
-            options: The options of `coord init`. PostgreSQL knows `guard`, which must not be False.
+            options: The options of `coord init`. PostgreSQL knows `guard`, which must not be
+                False, and `service_tables`, which need no setup: all are in one table.
             timeout: Seconds that it may take.
 
         Returns:
@@ -53,7 +54,7 @@ class PostgreSQLAdmin:
             StoreRefused: The server refuses.
         """
         for name, value in options.items():
-            if value is not None and name != "guard":
+            if value is not None and name not in ("guard", "service_tables"):
                 raise BadArgument(name, value, "must be omitted: PostgreSQL has no such option")
         guard = options.get("guard")
         if guard is not None and not guard:

@@ -18,6 +18,7 @@ from coord.stores.postgresql.announcements import PostgreSQLAnnouncements
 from coord.stores.postgresql.connection import Pool
 from coord.stores.postgresql.errors import QueryError
 from coord.stores.postgresql.feed import LeaseFeed
+from coord.stores.postgresql.records import PostgreSQLRecords
 from coord.stores.postgresql.url import PostgreSQLURL, parse_url
 
 MAX_RENEWALS = 2_000
@@ -35,7 +36,8 @@ _APPLIED, _NO_TOKEN = 1, 2
 class PostgreSQLStore:
     """Leases in the schema `coord` of a PostgreSQL database.
 
-    Implements `coord.stores.protocol.Store` and `HasAnnouncements`. Connects when it is first used.
+    Implements `coord.stores.protocol.Store`, `HasAnnouncements` and `HasRecords`. Connects when it
+    is first used.
 
     Args:
         url: The servers, the user and the database.
@@ -67,6 +69,10 @@ class PostgreSQLStore:
     def announcements(self) -> PostgreSQLAnnouncements:
         """Return the announcements of the same schema, on the same connections."""
         return PostgreSQLAnnouncements(self.pool)
+
+    def records(self, table: str) -> PostgreSQLRecords:
+        """Return the service records of the registry `table`, on the same connections."""
+        return PostgreSQLRecords(self.pool, table)
 
     async def open(self, timeout: float) -> None:
         """Check that a server can be reached which takes writes, and that it is set up.
