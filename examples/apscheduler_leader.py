@@ -1,9 +1,13 @@
-"""APScheduler on the leader only: started paused everywhere, resumed and paused by callbacks.
+"""APScheduler on the leader only: paused in every process, and resumed by a callback on the leader.
 
 Needs: pip install apscheduler
-Run it in two terminals: python examples/apscheduler_leader.py Stop one with Ctrl-C: the other goes
-on at once. A job that runs when the role is lost ends before it passes on."""
+Run it in two terminals: python examples/apscheduler_leader.py
 
+Stop the leader with Ctrl-C, and the other process continues at once. A job that runs when the role
+is lost ends before another process gets the role.
+"""
+
+import contextlib
 import logging
 import sys
 import threading
@@ -22,7 +26,6 @@ def main(url: str | None, seconds: float) -> None:
     coordinator = coord.connect(url)
     lead = coordinator.leadership("scheduler", ttl=5)
 
-    @scheduler.scheduled_job("interval", seconds=0.3)
     def tick() -> None:
         with working:
             term = lead.held
@@ -37,11 +40,12 @@ def main(url: str | None, seconds: float) -> None:
     @lead.on_lost
     def pause(term: coord.Term, why: coord.LossReason) -> None:
         scheduler.pause()
-        with working:  # the role passes on when we return: not before a job that runs has ended
+        with working:  # another process gets the role only after this function has returned
             print(f"lost ({why}): paused", flush=True)
 
+    scheduler.add_job(tick, "interval", seconds=0.3)
     scheduler.start(paused=True)
-    with lead:
+    with contextlib.suppress(KeyboardInterrupt), lead:
         time.sleep(seconds)
     coordinator.close()
     scheduler.shutdown()

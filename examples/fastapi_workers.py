@@ -1,5 +1,5 @@
-"""FastAPI under several uvicorn workers: all serve, one does the periodic job. Another takes over
-when it ends.
+"""FastAPI with several uvicorn workers: all of them serve, and one does the periodic job. When that
+worker ends, another takes the job over.
 
 Needs: pip install fastapi uvicorn
 Run it: uvicorn --app-dir examples fastapi_workers:app --workers 3
@@ -16,25 +16,24 @@ from fastapi import FastAPI, Response
 import coord
 
 
-async def report_for_ever() -> None:
-    term = coord.current_term()
+async def report_forever() -> None:
+    term = coord.require_term()
     while True:
-        term.progress()  # checks that we lead, and says that the job goes forward
+        term.progress()  # raises LeadershipLost after a loss, and reports progress
         print(f"worker {os.getpid()} reports under token {term.token}", flush=True)
         await asyncio.sleep(0.3)
 
 
 async def whenever_elected(lead: coord.AsyncLeadership) -> None:
     while True:
-        with contextlib.suppress(coord.LeadershipLost):  # the job was cancelled: stand again
-            await lead.run(report_for_ever)
+        with contextlib.suppress(coord.LeadershipLost):  # the job was cancelled: wait again
+            await lead.run(report_forever)
 
 
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with (
-        coord.AsyncCoordinator() as coordinator
-    ):  # COORD_URL, else a SQLite file in the state directory
+    # For COORD_URL, or a SQLite file in the state directory.
+    async with coord.AsyncCoordinator() as coordinator:
         app.state.lead = coordinator.leadership("report", ttl=3, at_most=30)
         job = asyncio.create_task(whenever_elected(app.state.lead))
         yield

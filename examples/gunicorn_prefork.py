@@ -1,11 +1,12 @@
-"""gunicorn, pre-forked: the application is loaded once and forked into workers; one of them does
-the periodic job.
+"""gunicorn with preloading: it loads the application once and forks the workers, and one of them
+does the periodic job.
 
 Needs: pip install gunicorn
 Run it: cd examples && gunicorn --config gunicorn_prefork.py gunicorn_prefork:app
 
-The file is application and configuration in one. `@leader_only` may be applied before the fork:
-nothing is connected until the first call, and a fork never inherits a term."""
+The file is the application and the configuration of gunicorn. A function may be decorated before
+the fork: nothing is connected until the first call, and a forked process never inherits a term.
+"""
 
 import os
 import threading
@@ -20,10 +21,8 @@ preload_app = True
 
 @coord.leader_only("digest", ttl=3)  # skipped where another worker leads
 def digest() -> None:
-    print(
-        f"worker {os.getpid()} writes the digest under token {coord.current_term().token}",
-        flush=True,
-    )
+    token = coord.require_term().token
+    print(f"worker {os.getpid()} writes the digest under token {token}", flush=True)
 
 
 def every(seconds: float) -> None:
@@ -33,7 +32,7 @@ def every(seconds: float) -> None:
 
 
 def post_fork(server: object, worker: object) -> None:
-    """gunicorn calls this in each new worker: threads do not survive a fork, so they start here."""
+    """Start the thread. gunicorn calls this in each new worker; threads do not survive a fork."""
     threading.Thread(target=every, args=(0.3,), daemon=True).start()
 
 

@@ -1,9 +1,10 @@
-"""A small proxy on the service registry: it sends each request to a healthy, idle backend.
+"""A small proxy on the service registry. It sends each request to a healthy backend with low load.
 
 Run it: python examples/registry_proxy.py backend        (in as many terminals as you like)
         python examples/registry_proxy.py proxy          (prints its port: curl that)
 """
 
+import contextlib
 import sys
 import urllib.error
 import urllib.request
@@ -14,6 +15,7 @@ import coord
 
 class Handler(BaseHTTPRequestHandler):
     services: coord.ServiceRegistry
+    port: int
 
     def answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
@@ -26,12 +28,12 @@ class Handler(BaseHTTPRequestHandler):
 
 class Backend(Handler):
     def do_GET(self) -> None:
-        self.answer(200, f"backend {self.server.server_port}\n".encode())
+        self.answer(200, f"backend {self.port}\n".encode())
 
 
 class Proxy(Handler):
     def do_GET(self) -> None:
-        for _ in range(3):  # a killed backend stays in the registry until its ttl is over
+        for _ in range(3):  # a killed backend stays in the registry for its ttl
             try:
                 found = self.services.healthy_service("web", choose="spread")
                 if found is None:
@@ -45,16 +47,17 @@ class Proxy(Handler):
 
 
 def main(part: str, url: str | None = None) -> None:
-    with coord.connect(url) as c:
-        Handler.services = c.services
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Backend if part == "backend" else Proxy)
+    handler = Backend if part == "backend" else Proxy
+    with coord.connect(url) as c, ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Handler.services, Handler.port = c.services, server.server_port
         print(f"{part} on port {server.server_port}", flush=True)
         if part == "proxy":
             server.serve_forever()
-        where = {"host": "127.0.0.1", "port": server.server_port}
-        with coord.Heartbeat(c.services, {"role": "web", "ttl": 2, "load": 0, **where}):
+        web = {"role": "web", "ttl": 2, "load": 0, "host": "127.0.0.1", "port": server.server_port}
+        with coord.Heartbeat(c.services, web):
             server.serve_forever()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    with contextlib.suppress(KeyboardInterrupt):
+        main(*sys.argv[1:])

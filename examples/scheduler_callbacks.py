@@ -1,8 +1,12 @@
-"""A scheduler that runs on the leader only: callbacks start and pause it, jobs carry the token.
+"""A scheduler that runs on the leader only: callbacks start and pause it, and jobs use the token.
 
-Run it in two terminals: python examples/scheduler_callbacks.py Stop one with Ctrl-C and see the
-other go on at once; kill -9 it and see the other go on within the ttl."""
+Run it in two terminals: python examples/scheduler_callbacks.py
 
+Stop the leader with Ctrl-C, and the other process continues at once. Kill it with `kill -9`, and
+the other one continues within the ttl.
+"""
+
+import contextlib
 import sys
 import threading
 
@@ -10,7 +14,7 @@ import coord
 
 
 class Ticker:
-    """Stands for your scheduler: does something every so often, while it is not paused."""
+    """A placeholder for your scheduler: it works at intervals while it is not paused."""
 
     def __init__(self) -> None:
         self.running = threading.Event()
@@ -35,7 +39,8 @@ class Ticker:
 def main() -> None:
     ticker = Ticker()
     coordinator = coord.connect(sys.argv[1] if len(sys.argv) > 1 else None)
-    with coordinator.leadership("ticker", ttl=5, on_elected=ticker.start, on_lost=ticker.pause):
+    lead = coordinator.leadership("ticker", ttl=5, on_elected=ticker.start, on_lost=ticker.pause)
+    with contextlib.suppress(KeyboardInterrupt), lead:
         ticker.run(ticks=int(sys.argv[2]) if len(sys.argv) > 2 else 1_000_000)
     coordinator.close()
 

@@ -1,9 +1,10 @@
-"""A sharded worker: each process holds its fair share of many roles. Start more: they share again.
+"""A sharded worker: each process leads its share of many roles. Start more, and they share again.
 
 Run it in several terminals: python examples/sharded_worker.py
 Each shard has one owner and a fencing token; a process renews all of its shards in one query.
 """
 
+import contextlib
 import math
 import random
 import sys
@@ -40,8 +41,8 @@ class Worker:
                 _ = term.token  # do the shard's work here, and send this with each write
 
 
-def main(url: str | None, seconds: float) -> None:
-    until, said = time.monotonic() + seconds, None
+def main(url: str | None = None, seconds: str = "1e6") -> None:
+    until, said = time.monotonic() + float(seconds), None
     with coord.connect(url) as coordinator:
         worker, services = Worker(coordinator), coordinator.services
         with coord.Heartbeat(services, {"role": "sharded-worker", "ttl": 3, "load": 0}):
@@ -55,6 +56,5 @@ def main(url: str | None, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(
-        sys.argv[1] if len(sys.argv) > 1 else None, float(sys.argv[2]) if len(sys.argv) > 2 else 1e6
-    )
+    with contextlib.suppress(KeyboardInterrupt):
+        main(*sys.argv[1:])

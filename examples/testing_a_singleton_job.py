@@ -1,46 +1,48 @@
-"""How to test a job that runs only on the leader: it wins and loses on demand, with no server and
-no sleep.
+"""How to test a job that runs only on the leader: it wins and loses the role on demand, without a
+server and without sleeping.
 
 Run it with `pytest examples/testing_a_singleton_job.py` (pip install coord pytest). The fixture
-`coord_election` comes with coord; docs/testing-your-job.md tells the rest."""
+`coord_election` comes with coord. docs/testing-your-job.md describes it.
+"""
+
+from collections.abc import Iterable, Iterator
 
 import pytest
 
 import coord
-from coord.testing import Fault
+from coord.testing import ElectionKit, Fault
 
 sent: list[str] = []
 
 
 @coord.leader_only("invoices")
-def send_invoices(customers):
-    """The job under test: one process of many sends the invoices, and stops when it is no longer
-    the one."""
+def send_invoices(customers: Iterable[str]) -> int:
+    """The job under test: one of many processes sends the invoices, and stops after a loss."""
     for customer in customers:
-        coord.current_term().check()
+        coord.require_term().check()
         sent.append(customer)
     return len(sent)
 
 
 @pytest.fixture(autouse=True)
-def nothing_sent_yet():
+def nothing_sent() -> None:
     sent.clear()
 
 
 @pytest.mark.usefixtures("coord_election")
-def test_it_runs_where_we_lead():
+def test_it_runs_on_the_leader() -> None:
     assert send_invoices(["ada", "grace"]) == 2
 
 
-def test_it_is_skipped_where_somebody_else_leads(coord_election):
+def test_it_is_skipped_if_another_candidate_leads(coord_election: ElectionKit) -> None:
     coord_election.occupy("invoices")
     assert send_invoices(["ada"]) is None
-    coord_election.win("invoices")  # they give way
+    coord_election.win("invoices")
     assert send_invoices(["ada"]) == 1
 
 
-def test_it_stops_in_the_middle_when_the_lease_is_lost(coord_election):
-    def customers():
+def test_it_stops_when_the_lease_is_lost(coord_election: ElectionKit) -> None:
+    def customers() -> Iterator[str]:
         yield "ada"
         coord_election.lose("invoices", coord.LossReason.STORE_UNREACHABLE)
         yield "grace"
@@ -50,7 +52,7 @@ def test_it_stops_in_the_middle_when_the_lease_is_lost(coord_election):
     assert sent == ["ada"]
 
 
-def test_it_outlives_a_store_that_fails_for_a_moment(coord_election):
+def test_it_survives_a_short_failure_of_the_store(coord_election: ElectionKit) -> None:
     send_invoices([])
     coord_election.store.fail("renew", Fault.UNKNOWN_DONE)
     coord_election.advance(60)  # twice the ttl, on the clock of the test
