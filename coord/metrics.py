@@ -1,19 +1,19 @@
-"""Prometheus figures of this process's elections, through the official client:
+"""Prometheus metrics of the elections in this process, through the official client:
 `coord.metrics.enable()`.
 
-Needs the extra `coord[prometheus]`. Nothing is imported, kept or counted before that call.
+They need the extra `coord[prometheus]`. Before that call nothing is imported or counted.
 
 | metric | type | labels | |
 | --- | --- | --- | --- |
-| `coord_is_leader` | gauge | role | 1 while this process leads, by the clock at the scrape; else 0
-|
+| `coord_is_leader` | gauge | role | 1 if this process leads, by the clock at the scrape; else 0 |
 | `coord_fencing_token` | gauge | role | the token of the last term that this process held |
-| `coord_elections_total` | counter | role | terms begun |
-| `coord_losses_total` | counter | role, reason | terms ended, by `coord.LossReason` |
-| `coord_renewal_seconds` | histogram | | from sending a renewal until its answer |
-| `coord_renewal_left_seconds` | histogram | | what was left of the term when that answer came |
+| `coord_elections_total` | counter | role | terms that began |
+| `coord_losses_total` | counter | role, reason | terms that ended, by `coord.LossReason` |
+| `coord_renewal_seconds` | histogram | | time from sending a renewal until its answer |
+| `coord_renewal_left_seconds` | histogram | | time that was left of the term at that answer |
 
-The histograms have no role: ten thousand roles would make a quarter of a million series of them.
+The histograms have no label for the role, because ten thousand roles would result in a quarter of a
+million time series.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LEFT = (0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 20, 30, 60, 120)
 
 
 class PrometheusObserver:
-    """What the metrics are, in one registry."""
+    """The metrics in one registry. The elections call its methods."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         from prometheus_client import Counter, Gauge, Histogram
@@ -51,22 +51,24 @@ class PrometheusObserver:
         )
         self._token = Gauge(
             "coord_fencing_token",
-            "Token of the last term held",
+            "Token of the last term that this process held",
             role,
             registry=registry,
             multiprocess_mode="max",
         )
-        self._elections = Counter("coord_elections", "Terms begun", role, registry=registry)
-        self._losses = Counter("coord_losses", "Terms ended", ["role", "reason"], registry=registry)
+        self._elections = Counter("coord_elections", "Terms that began", role, registry=registry)
+        self._losses = Counter(
+            "coord_losses", "Terms that ended", ["role", "reason"], registry=registry
+        )
         self._latency = Histogram(
             "coord_renewal_seconds",
-            "From sending a renewal until its answer",
+            "Time from sending a renewal until its answer",
             buckets=LATENCIES,
             registry=registry,
         )
         self._left = Histogram(
             "coord_renewal_left_seconds",
-            "Left of the term when a renewal was answered",
+            "Time left of the term when a renewal was answered",
             buckets=LEFT,
             registry=registry,
         )
@@ -85,21 +87,20 @@ class PrometheusObserver:
         self._latency.observe(latency)
         self._left.observe(left)
         if self._terms.get(term.role) is not term:
-            self._show(term)  # it was held before we were switched on
+            self._show(term)  # the term began before the metrics were enabled
 
     def _show(self, term: Term) -> None:
         gauge = self._leads.labels(term.role)
         self._token.labels(term.role).set(term.token)
         self._terms[term.role] = term
         gauge.set(1)
-        if (
-            "PROMETHEUS_MULTIPROC_DIR" not in os.environ
-        ):  # the client's files of many processes hold numbers only
+        # The client keeps the metrics of many processes in files, which contain numbers only.
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             terms, role = self._terms, term.role
             gauge.set_function(lambda: float((held := terms.get(role)) is not None and held.held))
 
     def withdraw(self) -> None:
-        """Take the metrics out of their registry."""
+        """Unregister the metrics."""
         for metric in (
             self._leads,
             self._token,
@@ -112,16 +113,21 @@ class PrometheusObserver:
 
 
 def enable(registry: CollectorRegistry | None = None) -> None:
-    """Count from now on, in `registry` (the client's default one). A second call for the same one
-    does nothing.
+    """Count from now on. A second call for the same registry does nothing.
 
-    One registry at a time: another one takes the place of the first. Raises `CoordError` when the
-    client is not installed."""
+    There is one registry at a time: a call for another one unregisters the metrics from the first.
+
+    Args:
+        registry: The registry of the metrics. None means the default one of the client.
+
+    Raises:
+        CoordError: The Prometheus client is not installed.
+    """
     try:
         import prometheus_client
     except ImportError:
         raise CoordError(
-            "coord.metrics needs the Prometheus client: pip install 'coord[prometheus]'"
+            "cannot count: the Prometheus client is missing. pip install 'coord[prometheus]'"
         ) from None
     registry = prometheus_client.REGISTRY if registry is None else registry
     present = lifecycle.observer
@@ -132,7 +138,7 @@ def enable(registry: CollectorRegistry | None = None) -> None:
 
 
 def disable() -> None:
-    """Count no more, and take the metrics out of their registry."""
+    """Stop counting, and unregister the metrics."""
     present, lifecycle.observer = lifecycle.observer, None
     if isinstance(present, PrometheusObserver):
         present.withdraw()

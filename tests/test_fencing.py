@@ -23,33 +23,72 @@ def test_any_callable() -> None:
     assert done == ["a", "b", "c"]
 
 
-def test_an_older_call_cannot_slip_in_while_a_newer_one_runs() -> None:
-    fence, order = Fence(), []
+@pytest.mark.parametrize(("running", "arriving"), [(1, 2), (2, 1), (2, 2)])
+def test_a_call_that_arrives_while_another_is_under_way_waits(running: int, arriving: int) -> None:
+    """Without the wait, an older call could still write after a newer one has returned."""
+    fence, order = Fence("the file"), []
     inside, go_on = threading.Event(), threading.Event()
-
-    def newer() -> None:
-        inside.set()
-        go_on.wait(5)
-        order.append("newer")
-
     refused: list[StaleToken] = []
 
-    def older() -> None:
+    def first() -> None:
+        inside.set()
+        assert go_on.wait(60)
+        order.append("first")
+
+    def second() -> None:
         try:
-            fence(order.append, "older", term=1)
+            fence(order.append, "second", term=arriving)
         except StaleToken as err:
             refused.append(err)
 
-    first = threading.Thread(target=lambda: fence(newer, term=2))
-    first.start()
-    assert inside.wait(5)
-    second = threading.Thread(target=older)
-    second.start()
+    calls = [threading.Thread(target=lambda: fence(first, term=running))]
+    calls[0].start()
+    assert inside.wait(60)
+    calls.append(threading.Thread(target=second))
+    calls[1].start()
+    calls[1].join(0.2)  # long enough for a call that does not wait
+    meanwhile = (list(order), list(refused), fence.newest)
     go_on.set()
-    first.join()
-    second.join()
-    assert order == ["newer"]
-    assert len(refused) == 1
+    for call in calls:
+        call.join(60)
+    assert meanwhile == ([], [], running)
+    assert order == (["first", "second"] if arriving >= running else ["first"])
+    assert fence.newest == max(running, arriving)
+    assert [(err.token, err.newest) for err in refused] == ([(1, 2)] if arriving < running else [])
+
+
+def test_a_call_inside_of_a_guarded_one_does_not_wait_for_itself() -> None:
+    fence: Fence = Fence()
+    assert fence(lambda: fence(lambda: fence.newest, term=3), term=2) == 3
+
+
+@pytest.mark.parametrize("bad", [0.5, -1, True, "1", 2**53 + 1])
+def test_what_a_fence_begins_with_is_checked(bad: Any) -> None:
+    with pytest.raises(coord.BadArgument, match=r"^invalid newest .*: must be "):
+        Fence("x", newest=bad)
+
+
+INJECTIONS = ["a b", "a; DROP TABLE t", "a = 1 OR 1", "", "1a", "a-b", '"a"', "é", "a\n", None, 7]
+
+
+@pytest.mark.parametrize("where", ["table", "key", "changes", "field"])
+@pytest.mark.parametrize("bad", INJECTIONS)
+def test_names_in_a_sql_write_are_checked(where: str, bad: Any) -> None:
+    class NoDatabase:
+        def cursor(self) -> None:
+            raise AssertionError("the statement was sent")
+
+    given: dict[str, Any] = {"table": "t", "key": {"id": 1}, "changes": {"n": 2}, "field": "token"}
+    given[where] = {bad: 1} if isinstance(given[where], dict) else bad
+    with pytest.raises(coord.BadArgument, match=rf"^invalid {where} .*: must be "):
+        sql_write(NoDatabase(), term=1, **given)
+
+
+@pytest.mark.parametrize("where", ["key", "changes"])
+def test_a_sql_write_names_columns(where: str) -> None:
+    given: dict[str, Any] = {"key": {"id": 1}, "changes": {"n": 2}, where: {}}
+    with pytest.raises(coord.BadArgument, match=rf"^invalid {where} {{}}: must "):
+        sql_write(None, "t", term=1, **given)
 
 
 def test_a_sql_row() -> None:

@@ -56,10 +56,30 @@ def resolve(url: str | None = None) -> str:
             raise BadArgument("url", url, ALLOWED)
         return url
     if from_environment := os.environ.get("COORD_URL"):
+        if from_environment.startswith("memory:"):
+            _log_once("store.not_shared")
         return from_environment
     from coord.stores.sqlite import default_url
 
-    return default_url()
+    url = default_url()
+    _log_once("store.embedded", url)
+    return url
+
+
+_logged: set[tuple[str, int]] = set()
+
+
+def _log_once(event: str, url: str = "memory://") -> None:
+    """Log which store this process uses, for somebody who has more than one process or machine."""
+    from coord.runtime import log, process  # `import coord` does not need the module logging
+
+    if (event, process.fork_generation) in _logged:
+        return
+    _logged.add((event, process.fork_generation))
+    if event == "store.embedded":
+        log.info("store.embedded", url=url)
+    else:
+        log.warning("store.not_shared", url=url)
 
 
 def open_url(url: str) -> Store:

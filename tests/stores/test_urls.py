@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -202,3 +203,53 @@ def test_a_password_file_for_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(BadArgument) as caught:
             urls.absolute(url, password_file="a b")
         assert "secret" not in str(caught.value)
+
+
+LOGGED = """
+import logging, coord, os, sys
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stdout)
+"""
+
+
+def logged(code: str, tmp_path: Path, url: str = "") -> list[str]:
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "COORD_URL": url}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", LOGGED + code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return [line for line in done.stdout.splitlines() if " store." in line]
+
+
+def test_the_embedded_default_is_logged_once(tmp_path: Path) -> None:
+    code = (
+        "coord.leader_only('a')(print)(); coord.connect().close(); coord.ServiceRegistry().close()"
+    )
+    (line,) = logged(code, tmp_path)
+    assert line.startswith("INFO store.embedded url='sqlite:///")
+    assert logged("coord.connect('sqlite:' + os.environ['XDG_STATE_HOME'] + '/a')", tmp_path) == []
+    assert logged("coord.connect()", tmp_path, f"sqlite://{tmp_path}/a") == []
+
+
+def test_memory_for_several_processes_is_warned_of(tmp_path: Path) -> None:
+    warning = "WARNING store.not_shared url='memory://'"
+    code = "coord.leader_only('a')(print)(); coord.connect().close()"
+    assert logged(code, tmp_path, "memory://name") == [warning]
+    forked = """
+c = coord.Coordinator("memory://")
+if (child := os.fork()) == 0:
+    with c.leadership("r") as lead:
+        assert lead.wait(30)
+    with c.leadership("s") as lead:
+        assert lead.wait(30)
+    sys.stdout.flush()
+    os._exit(0)
+os.waitpid(child, 0)
+with c.leadership("r") as lead:
+    assert lead.wait(30)
+"""
+    assert logged(forked, tmp_path) == [warning]

@@ -14,7 +14,7 @@ from coord.core import history, swaps
 from coord.core.history import PastTerm
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
-from coord.runtime import clock
+from coord.runtime import clock, log
 from coord.stores.memory.announcements import MemoryAnnouncements
 from coord.stores.memory.feeds import Feeds
 from coord.stores.memory.records import MemoryRecords
@@ -47,6 +47,7 @@ class MemoryStore:
         self._past: dict[str, list[history.Entry]] = {}
         self._feeds: Feeds[Lease] = Feeds()
         self._lock = threading.RLock()
+        self._forked = False
         self._announcements: MemoryAnnouncements | None = None
         self._records: dict[str, MemoryRecords] = {}
 
@@ -55,6 +56,9 @@ class MemoryStore:
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
         """Apply one claim. See `protocol.Store.claim`."""
+        if self._forked:
+            self._forked = False
+            log.warning("store.not_shared", url=self.url)
         with self._lock:
             row, wall = self._row(claim.role), self._wall()
             return self._swap(
@@ -101,6 +105,7 @@ class MemoryStore:
         """Forget everything, in a forked child: its copy says nothing about others."""
         self._rows, self._past, self._feeds = {}, {}, Feeds()
         self._lock = threading.RLock()
+        self._forked = True
         self._announcements = None
         self._records = {}
 
