@@ -57,8 +57,6 @@ def test_it_ends_quietly_at_ctrl_c(name: str, arguments: tuple[str, ...], tmp_pa
     process = subprocess.Popen(
         [
             sys.executable,
-            "-W",
-            "error",
             str(EXAMPLES / name),
             *arguments,
             f"sqlite://{tmp_path}/c.db",
