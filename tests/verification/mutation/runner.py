@@ -27,6 +27,8 @@ import pytest
 from tests.verification.mutation.mutant import ROOT, Mutant
 
 HOOK = Path(__file__).parent / "hook"
+COMPILED = ROOT / ".pytest_cache" / "mutants"
+"""Where the compiled files of all runs are, which otherwise each run would compile again."""
 TEST_LIMIT, LIMIT = 60, 180
 """Seconds that one test, and all tests of one mutant, may take."""
 WITHIN = 5
@@ -73,13 +75,15 @@ class Runner:
             for name, value in os.environ.items()
             if not name.startswith(("PYTEST_", "COORD_")) or name == "COORD_TEST_RETHINKDB"
         }
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        environment |= {"PYTHONPYCACHEPREFIX": str(COMPILED), "COORD_TEST_WITHIN": str(WITHIN)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.verification.mutation.runner"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env={**environment, "COORD_TEST_WITHIN": str(WITHIN)},
+            env=environment,
         )
         self._number = 0
         return self
@@ -180,7 +184,7 @@ class Reports:
             "when": getattr(report, "when", None) or "collect",
             "outcome": report.outcome,
             "error": type(error).__name__,
-            "message": str(error)[:300],
+            "message": (str(error) or (frames[-1].line or "" if frames else ""))[:300],
             "in_coord": bool(frames) and Path(frames[-1].filename).is_relative_to(ROOT / "coord"),
         }
         with open(self._path, "a", encoding="utf-8") as file:
@@ -242,6 +246,9 @@ def run_tests(path: str) -> None:
         # Now, because pytest puts a finder of its own before all others.
         assert "__mutant_crashed__" in vars(importlib.import_module(spec["module"]))
         options = ["-x", "-q", "-n0", "-p", "no:cacheprovider", f"--timeout={spec['limit']}"]
+        # What a test fails with is not shown in detail, and to rewrite the asserts takes longer than
+        # most of the tests.
+        options += ["--assert=plain"]
         # Plugins that were imported before the fork contain no asserts that pytest should rewrite.
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
         status = pytest.main(
