@@ -354,6 +354,20 @@ def test_coord_keeps(check: Rule, coord_tree: Tree) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+OTHER_TESTS = {"benchmarks", "chaos", "docs", "support", "verification"}
+"""Directories of tests/ that test no single package of coord."""
+
+
+def test_the_tests_mirror_the_packages() -> None:
+    def directories(path: Path) -> set[str]:
+        return {entry.parent.name for entry in path.glob("*/__init__.py")}
+
+    assert directories(ROOT / "tests") == directories(ROOT / "coord") | OTHER_TESTS
+    for package in directories(ROOT / "coord"):
+        inside = directories(ROOT / "tests" / package)
+        assert inside <= directories(ROOT / "coord" / package), f"tests/{package}"
+
+
 # Each rule, broken once. A file here is its first lines; the rest is filled up.
 
 SOUND = {

@@ -16,7 +16,7 @@ from tests.support.waits import eventually
 Two = tuple[Coordinator, Coordinator]
 
 
-def test_elected_and_lost_are_told_once_each_in_order_on_another_thread(one: Coordinator) -> None:
+def test_elected_and_lost_are_called_once_each_in_order_on_another_thread(one: Coordinator) -> None:
     told: list[tuple[Any, ...]] = []
     lead = one.leadership(
         "r",
@@ -65,7 +65,7 @@ def test_a_standby_takes_over_at_once_with_a_higher_token(two: Two) -> None:
                 first.check()
 
 
-def test_new_leaders_are_told(two: Two) -> None:
+def test_new_leaders_are_reported(two: Two) -> None:
     seen: list[tuple[str, int]] = []
     a = two[0].leadership("r", ttl=2, info={"node": "a"})
     b = two[1].leadership(

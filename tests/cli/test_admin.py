@@ -106,7 +106,7 @@ def test_no_rights(runs: Runs, rethinkdb_url: str) -> None:
     check(Failing(runs).all(wrong, ["leader", "watch", "init"]), 78, "wrong user or password")
 
 
-def test_a_database_without_a_board(on_rethinkdb: Runs) -> None:
+def test_a_database_without_announcements(on_rethinkdb: Runs) -> None:
     url = on_rethinkdb.url
     ask(url, r.db(parse_url(url).database).table_drop("coord_announcements"))
     with coord.connect(url) as c:

@@ -99,7 +99,7 @@ def test_a_change_is_looked_at_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(main())
 
 
-def test_an_outage_is_told_and_lived_through() -> None:
+def test_an_outage_is_reported_and_survived() -> None:
     async def main() -> None:
         store = FaultyStore(MemoryStore())
         async with AsyncCoordinator(store=store, timeout=0.2) as c:

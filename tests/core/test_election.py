@@ -159,7 +159,7 @@ def test_nothing_is_claimed_before_the_work_has_ended() -> None:
     assert isinstance(sent(election, 20).operation, Claim)
 
 
-def test_a_loss_is_told_once_though_the_lease_be_taken_while_the_work_drains() -> None:
+def test_a_loss_is_reported_once_even_if_the_lease_is_taken_while_the_work_drains() -> None:
     election = elected()
     election.resign(at(2), LossReason.STEPPED_DOWN)
     refused(election, 10, lease("you", 2, 1))
@@ -205,7 +205,7 @@ def test_a_role_is_handed_to_the_candidate_that_was_named_and_not_before_the_wor
     )
 
 
-def test_who_hands_over_stands_again_and_takes_back_what_nobody_came_for() -> None:
+def test_who_hands_over_is_a_candidate_again_and_takes_the_role_that_nobody_claims() -> None:
     election = handing_over()
     election.reply(
         sent(election, 4), Answer(True, lease("you", 1, 0, ttl=10.0, remaining=10.0)), at(4), at(5)
@@ -283,7 +283,7 @@ def test_takeover_is_due_when_one_sight_was_seen_for_the_rows_whole_ttl() -> Non
     assert claim.expected == Revision("you", 7, 3)
 
 
-def test_the_count_starts_when_the_sight_is_received_not_when_it_was_asked_for() -> None:
+def test_the_count_starts_when_the_row_is_received_not_when_it_was_requested() -> None:
     election = candidate(max_clock_skew=None)
     election.reply(sent(election, 0), Answer(False, lease("you", 7, 3)), at(0), at(4))
     assert waits(election, 4) == TTL
@@ -314,7 +314,7 @@ def test_the_stores_clock_tells_when_to_ask_and_the_store_decides() -> None:
 # -----------------------------------------------------------------------------------
 
 
-def test_a_leader_counts_from_before_it_asked() -> None:
+def test_a_leader_counts_from_before_its_request() -> None:
     election = elected()  # asked at 0, answered at 1
     assert election.deadline == TTL - MARGIN
     assert election.leads(at(26.9))
@@ -349,7 +349,7 @@ def test_no_request_of_a_leader_outlasts_its_deadline() -> None:
     assert sent(elected(), 25).timeout == 2
 
 
-def test_somebody_was_told_that_the_term_is_over_and_so_it_is() -> None:
+def test_a_term_that_was_reported_to_be_over_is_over() -> None:
     election = elected()
     election.expire_now(at(5))
     assert election.take_events() == (Lost(1, LossReason.EXPIRED),)
@@ -377,7 +377,7 @@ def test_a_challenger_that_slept_has_not_waited() -> None:
 # --------------------------------------------------------------------------------------
 
 
-def test_after_an_unknown_claim_comes_a_look_and_a_row_of_mine_is_claimed_anew() -> None:
+def test_after_an_unknown_claim_comes_a_look_and_a_row_of_mine_is_claimed_again() -> None:
     election = candidate()
     election.reply(sent(election, 0), Failure(unknown=True), at(0), at(5), retry_in=1)
     assert waits(election, 5) == 1
@@ -419,9 +419,7 @@ def test_a_feed_that_shows_a_newer_token_makes_a_leader_ask() -> None:
     assert isinstance(sent(election, 2).operation, Renew)
 
 
-def test_who_stands_no_more_looks_once_after_an_unknown_claim_and_gives_back_what_it_finds() -> (
-    None
-):
+def test_a_stopped_candidate_reads_once_after_an_unknown_claim_and_releases_what_it_finds() -> None:
     election = candidate()
     claim = sent(election, 0)
     election.stop(at(1))

@@ -113,7 +113,7 @@ def seen_by(watcher: coord.Coordinator, role: str) -> list[str]:
     return [one.candidate for one in watcher.candidates(role)]
 
 
-def test_a_coordinator_that_closes_takes_its_notices_along(url: str) -> None:
+def test_a_coordinator_that_closes_withdraws_its_announcements(url: str) -> None:
     role = f"closing-{next(_names)}"
     with coord.connect(url) as first, coord.connect(url) as watcher:
         assert first.leadership(role, ttl=5).acquire(timeout=10)
@@ -237,7 +237,7 @@ def test_one_goes_and_another_comes_at_the_same_moment() -> None:
     "fault",
     [StoreUnavailable("the board is down"), StoreRefused("no board"), RuntimeError("a defect")],
 )
-def test_a_board_that_fails_costs_no_leadership(
+def test_announcements_that_fail_cost_no_leadership(
     fault: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def body(store: Store, leader: AsyncCoordinator, crowd: AsyncCoordinator) -> None:
@@ -267,7 +267,7 @@ def test_a_board_that_fails_costs_no_leadership(
     ]
 
 
-def test_a_board_that_hangs_delays_no_leadership() -> None:
+def test_announcements_that_hang_delay_no_leadership() -> None:
     class Hung(Spied):
         async def post(self, notices: Any, timeout: float) -> None:
             self.posts.append((timeout, list(notices)))
@@ -296,7 +296,7 @@ class Boardless(MemoryStore):
         raise BadArgument("store", self, "a store with announcements")
 
 
-def test_a_store_without_a_board() -> None:
+def test_a_store_without_announcements() -> None:
     async def main() -> None:
         store = Boardless()
         async with AsyncCoordinator(store=store) as leader, AsyncCoordinator(store=store) as crowd:
@@ -313,7 +313,7 @@ def test_a_store_without_a_board() -> None:
 
 
 @pytest.mark.parametrize("bad", [1001, -1001, 0.5, "1", None, True])
-def test_priorities_that_will_not_do(bad: object) -> None:
+def test_invalid_priorities(bad: object) -> None:
     with coord.Coordinator("memory://") as c:
         with pytest.raises(BadArgument, match=r"invalid priority .*from -1000 to 1000"):
             c.leadership("r", priority=bad)
@@ -342,7 +342,7 @@ def test_order_and_what_no_candidate_wrote() -> None:
 
 
 @pytest.mark.parametrize("ttl", [0.1, 7.3, 30.0, 2_678_400.0])
-def test_when_candidates_of_one_ttl_are_posted_anew(ttl: float) -> None:
+def test_when_candidates_of_one_ttl_are_posted_again(ttl: float) -> None:
     waiting = CandidateAnnouncer(MemoryAnnouncements)
     moments = [waiting._next(ttl, 1_000.0 + n * ttl / 100) for n in range(300)]
     assert all(0.49 < (moment - 1_000.0) / ttl - n / 100 < 1.51 for n, moment in enumerate(moments))

@@ -576,7 +576,7 @@ def test_health() -> None:
     on_virtual_time(test)
 
 
-def test_a_loss_is_told_when_it_happens(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_loss_is_reported_when_it_happens(caplog: pytest.LogCaptureFixture) -> None:
     async def test(scene: Scene) -> None:
         assert await scene.a.unique_service("r", candidate("a"))
         (claimant,) = scene.a.session.members

@@ -122,7 +122,7 @@ def test_a_store_that_refuses_is_reported_by_acquire_and_forgiven_by_the_loop() 
     coordinator.close()
 
 
-def test_a_failing_store_is_not_asked_in_a_tight_loop() -> None:
+def test_a_failing_store_is_not_called_in_a_tight_loop() -> None:
     store = Moody()
     store.mood = "down"
     coordinator = Coordinator(store=store)

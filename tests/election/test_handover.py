@@ -66,7 +66,7 @@ def test_a_role_is_handed_to_whom_the_leader_names(two: Two, three: tuple[Leader
     ]
 
 
-def test_only_one_who_waits_can_be_named_and_only_by_the_leader(
+def test_only_a_candidate_that_waits_can_be_named_and_only_by_the_leader(
     two: Two, three: tuple[Leadership, ...]
 ) -> None:
     a, b, _ = three

@@ -295,7 +295,7 @@ def test_no_renewal_is_sent_for_a_job_that_stands_still_though_no_timer_has_said
     asyncio.run(main())
 
 
-def test_it_is_told_soon_though_the_next_renewal_is_far_away(one: Coordinator) -> None:
+def test_it_is_reported_soon_although_the_next_renewal_is_far_away(one: Coordinator) -> None:
     hanging = Hanging()
     thread = threading.Thread(
         target=leader_only("job", coordinator=one, ttl=60, at_most=0.2, otherwise="wait")(hanging)

@@ -127,7 +127,7 @@ def test_interrupted_it_is_cancelled_there(portal: Portal) -> None:
     assert portal.call(lambda: ask(1)) == 1
 
 
-def test_when_the_thread_ends_nobody_waits_for_ever(portal: Portal) -> None:
+def test_when_the_thread_ends_nobody_waits_forever(portal: Portal) -> None:
     """Of many that call while it ends, each gets an answer, or an error. Those that come later
     start it anew."""
     outcomes: list[object] = []
@@ -153,7 +153,7 @@ def test_when_the_thread_ends_nobody_waits_for_ever(portal: Portal) -> None:
     assert len(outcomes) == 800
 
 
-def test_who_calls_in_the_last_moment_does_not_wait_for_ever(
+def test_who_calls_in_the_last_moment_does_not_wait_forever(
     portal: Portal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loop takes the call, and is closed before its next turn."""

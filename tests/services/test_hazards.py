@@ -1,7 +1,7 @@
 """The ten hazards of the ancestor, each shown on doublethink itself and gone here, on a real
 RethinkDB.
 
-A test named `..._of_the_ancestor` does it the ancestor's way and sees the harm; those after it do
+A test named `..._of_doublethink` does it in the way of doublethink and sees the harm; those after it do
 the same by coord."""
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def role() -> str:
 # -- 1: whose clock --------------------------------------------------------------------------------
 
 
-def test_1_of_the_ancestor_a_fast_claimant_steals_and_a_slow_holder_is_displaced(
+def test_1_of_doublethink_a_fast_claimant_steals_and_a_slow_holder_is_displaced(
     old: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = doublethink()
@@ -92,7 +92,7 @@ class Paused:
         return self.wrapped.table(*args, **options)
 
 
-def test_2_of_the_ancestor_a_paused_holder_overwrites_and_two_lead(old: Any, database: str) -> None:
+def test_2_of_doublethink_a_paused_holder_overwrites_and_two_lead(old: Any, database: str) -> None:
     other = ancestor(database)
     told: list[Any] = []
 
@@ -167,7 +167,7 @@ def test_2_every_call_is_one_query(three: Three, monkeypatch: pytest.MonkeyPatch
 # -- 3: who the holder is --------------------------------------------------------------------------
 
 
-def test_3_of_the_ancestor_a_tuple_is_never_renewed_and_twins_renew_each_other(old: Any) -> None:
+def test_3_of_doublethink_a_tuple_is_never_renewed_and_twins_renew_each_other(old: Any) -> None:
     first = old.unique_service("tuple", {"node": "a", "ports": (1, 2), "ttl": 30})
     time.sleep(0.01)
     assert old.unique_service("tuple", {"node": "a", "ports": (1, 2), "ttl": 30}) == first, (
@@ -201,7 +201,7 @@ def test_3_a_holder_is_known_by_an_id_of_its_own(three: Three) -> None:
 # -- 4: who may depose -----------------------------------------------------------------------------
 
 
-def test_4_of_the_ancestor_anybody_deposes(old: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_4_of_doublethink_anybody_deposes(old: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     old.unique_service("sync", {"node": "a", "ttl": 30})
     old.unregister("sync")
     assert old.unique_service("sync", {"node": "b", "ttl": 30})["node"] == "b"
@@ -240,7 +240,7 @@ def test_4_a_leader_has_a_token_and_only_it_releases(
 # -- 5: malformed rows -----------------------------------------------------------------------------
 
 
-def test_5_of_the_ancestor_a_row_without_ttl_wedges(old: Any) -> None:
+def test_5_of_doublethink_a_row_without_ttl_wedges(old: Any) -> None:
     old.rr.table("services").insert({"id": "sync"}).run()
     for _ in range(3):
         assert old.unique_service("sync", {"node": "a", "ttl": 30}) is None, "nobody leads, ever"
@@ -271,7 +271,7 @@ def test_5_malformed_rows_wedge_nothing(three: Three, database: str) -> None:
 # -- 6: failures -----------------------------------------------------------------------------------
 
 
-def test_6_of_the_ancestor_failures_are_swallowed_or_last_for_ever(own_server: Server) -> None:
+def test_6_of_doublethink_failures_are_swallowed_or_last_forever(own_server: Server) -> None:
     module = doublethink()
     old = ancestor(own_server.url())
     rr = old.rr
@@ -332,7 +332,7 @@ def test_6_a_failed_heartbeat_raises_in_time_and_changes_nothing(
 # -- 7: ghosts -------------------------------------------------------------------------------------
 
 
-def test_7_of_the_ancestor_late_and_lost_answers_make_ghosts(old: Any) -> None:
+def test_7_of_doublethink_late_and_lost_answers_make_ghosts(old: Any) -> None:
     sent = old.heartbeat({"id": "a", "role": "worker", "ttl": 60, "load": 1})
     old.unregister("a")
     old.heartbeat(sent)  # the same query once more, as a network may deliver it
@@ -457,7 +457,7 @@ def test_7_an_unregistering_whose_answer_is_lost_warns_of_nothing(
 # -- 8: setting up ---------------------------------------------------------------------------------
 
 
-def test_8_of_the_ancestor_a_table_without_its_index_is_broken_for_good(old: Any) -> None:
+def test_8_of_doublethink_a_table_without_its_index_is_broken_for_good(old: Any) -> None:
     old.rr.table("services").index_drop("role").run()
     again = ancestor_like(old)
     again.heartbeat({"role": "worker", "ttl": 60, "load": 1})
@@ -471,7 +471,7 @@ def ancestor_like(old: Any) -> Any:
     return type(old)(old.rr, old.table)
 
 
-def test_8_of_the_ancestor_the_first_lookup_on_a_fresh_database_fails(own_server: Server) -> None:
+def test_8_of_doublethink_the_first_lookup_on_a_fresh_database_fails(own_server: Server) -> None:
     failures = 0
     for number in range(5):
         fresh = ancestor(own_server.url(f"fresh_{number}"))
@@ -538,7 +538,7 @@ def test_8_a_missing_index_is_made_by_whoever_looks_first(three: Three, database
 # -- 9: the crowd ----------------------------------------------------------------------------------
 
 
-def test_9_of_the_ancestor_all_land_on_one(old: Any, three: Three) -> None:
+def test_9_of_doublethink_all_land_on_one(old: Any, three: Three) -> None:
     for number in range(10):
         old.heartbeat({"id": f"s{number}", "role": "worker", "ttl": 60, "load": number})
     assert {old.healthy_service("worker")["id"] for _ in range(30)} == {"s0"}
@@ -550,7 +550,7 @@ def test_9_of_the_ancestor_all_land_on_one(old: Any, three: Three) -> None:
 # -- 10: replicas ----------------------------------------------------------------------------------
 
 
-def test_10_of_the_ancestor_replicas_follow_the_list_of_seeds(own_server: Server) -> None:
+def test_10_of_doublethink_replicas_follow_the_list_of_seeds(own_server: Server) -> None:
     module = doublethink()
     seeds = [own_server.address, f"localhost:{own_server.port}", own_server.address]
     with pytest.raises(Exception, match="replicas"):

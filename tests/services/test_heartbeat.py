@@ -27,7 +27,7 @@ from tests.support.waits import eventually
 Two = tuple[ServiceRegistry, ServiceRegistry]
 
 
-def test_it_beats_registers_anew_and_unregisters(two: Two) -> None:
+def test_it_sends_heartbeats_registers_again_and_unregisters(two: Two) -> None:
     here, there = two
     loads = iter(range(10_000))
     status = {"role": "worker", "ttl": 0.6, "port": 80}
@@ -109,7 +109,9 @@ def flaky(monkeypatch: pytest.MonkeyPatch) -> Any:
     registry.close()
 
 
-def test_an_outage_is_survived_and_told_once(flaky: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_is_survived_and_reported_once(
+    flaky: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     registry, records = flaky
     records.down = True
     caplog.set_level(logging.INFO, logger="coord")

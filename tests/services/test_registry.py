@@ -330,7 +330,7 @@ def test_a_leadership_is_out_of_reach(two: Two) -> None:
     assert raw_records.keys(here) == set(), "leases are in a table of their own"
 
 
-def test_joins_leaves_and_expiries_are_told(two: Two) -> None:
+def test_joins_leaves_and_expiries_are_reported(two: Two) -> None:
     here, there = two
     told: list[ServiceChange] = []
     news = threading.Condition()

@@ -115,7 +115,7 @@ def test_a_leader_of_a_loop_is_published_by_its_lease(old: Any, new: ServiceRegi
         lead.stop()
 
 
-def test_an_old_clients_leader_is_heeded(
+def test_an_old_clients_leader_is_respected(
     old: Any, new: ServiceRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     old.unique_service("sync", {"node": "old", "ttl": 2})

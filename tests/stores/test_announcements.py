@@ -92,7 +92,7 @@ def test_what_is_posted_is_read_by_another(url: str) -> None:
     run(url, body)
 
 
-def test_one_key_is_one_notice(url: str) -> None:
+def test_one_key_is_one_announcement(url: str) -> None:
     async def body(desk: Desk) -> None:
         board, other = desk.board(), desk.board()
         await board.post([notice("k", n=1), notice("l", n=1)], WITHIN)
@@ -236,7 +236,7 @@ def test_a_post_tells_how_many_wait_for_the_roles_in_it(url: str) -> None:
     run(url, body)
 
 
-def test_posting_anew_prolongs(url: str) -> None:
+def test_posting_again_prolongs(url: str) -> None:
     async def body(desk: Desk) -> None:
         board = desk.board()
         await board.post([notice("k", ttl=0.3)], WITHIN)

@@ -94,7 +94,7 @@ def test_a_role_is_in_a_batch_once_and_renewals_are_in_none() -> None:
     asyncio.run(main())
 
 
-def test_each_is_told_when_it_leaves_and_those_of_one_timeout_leave_together() -> None:
+def test_each_hears_when_it_is_sent_and_equal_timeouts_travel_together() -> None:
     async def main() -> None:
         store, left = Store(), list[str]()
         asked = [

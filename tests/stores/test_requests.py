@@ -73,7 +73,7 @@ def test_a_lease_is_given_back_and_taken_in_the_turn_in_which_that_is_known() ->
 
 
 @pytest.mark.parametrize("how", ["unable", "broken"])
-def test_one_that_cannot_is_asked_as_any_other(how: str) -> None:
+def test_a_store_that_cannot_gets_requests_as_any_other(how: str) -> None:
     async def body() -> None:
         store = Quick()
         store.able, store.broken = how != "unable", how == "broken"
@@ -88,7 +88,7 @@ def test_one_that_cannot_is_asked_as_any_other(how: str) -> None:
     asyncio.run(body())
 
 
-def test_one_that_never_answers_is_given_up_as_any_other() -> None:
+def test_a_store_that_never_answers_times_out_as_any_other() -> None:
     class Silent(Quick):
         def begin(self, operation: Operation, timeout: float) -> Coroutine[Any, Any, Result] | None:
             self.begun.append(operation)

@@ -124,7 +124,7 @@ def test_after_a_restore_tokens_repeat_until_the_floor_is_raised(place: Place) -
     assert token(place.url) == FLOOR + 2
 
 
-def test_a_leader_whose_token_is_lifted_has_lost_and_leads_anew(place: Place) -> None:
+def test_a_leader_whose_token_is_raised_has_lost_and_leads_again(place: Place) -> None:
     lost: list[tuple[int, str]] = []
     init(place.url)
     with coord.connect(place.url) as c:

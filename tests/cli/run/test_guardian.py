@@ -126,7 +126,7 @@ def test_a_killed_runner(start: Start, journal: Journal) -> None:
     assert all(killed + 0.2 < one.last < killed + 0.3 + SHORT for one in journal.stretches())
 
 
-def test_a_runner_killed_with_its_group_while_standing_by(start: Start) -> None:
+def test_a_runner_killed_with_its_group_while_it_waits(start: Start) -> None:
     driven = Driven(start, 1, "true")
     driven.process.kill()
     eventually(lambda: not lives(driven.guardian))
@@ -373,7 +373,7 @@ def test_an_early_signal_is_not_lost(start: Start) -> None:
         assert driven.hear() == {"cause": "BY_ITSELF", "status": 143}
 
 
-def test_standing_by_costs_no_processor_time(start: Start) -> None:
+def test_waiting_costs_no_processor_time(start: Start) -> None:
     driven = Driven(start, 1, "true")
     time.sleep(0.1)
     before = _switches(driven.guardian)

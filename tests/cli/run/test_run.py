@@ -194,7 +194,7 @@ def test_the_guardian_killed(runs: Runs) -> None:
     assert runs.answer("leader", "job", "--url", runs.url)[0] == 1  # given up, not left to run out
 
 
-def test_the_guardian_killed_while_standing_by(runs: Runs) -> None:
+def test_the_guardian_killed_while_the_runner_waits(runs: Runs) -> None:
     runs.worker()
     runs.journal.wait_for(1)
     process = runs.worker()
@@ -258,7 +258,9 @@ def test_options_of_the_command_are_its_own(runs: Runs) -> None:
         ),
     ],
 )
-def test_mistakes_are_told_in_a_line(runs: Runs, words: list[str], status: int, says: str) -> None:
+def test_mistakes_are_reported_in_a_line(
+    runs: Runs, words: list[str], status: int, says: str
+) -> None:
     found, out, err = runs.answer(*words)
     assert (found, out) == (status, "")
     assert says in err
@@ -277,7 +279,7 @@ def test_a_path_that_cannot_be_written(runs: Runs, tmp_path: Path) -> None:
         assert "leases.db" in err
 
 
-def test_an_interrupted_standby(runs: Runs) -> None:
+def test_an_interrupted_wait(runs: Runs) -> None:
     runs.worker()
     runs.journal.wait_for(1)
     process = runs.worker()

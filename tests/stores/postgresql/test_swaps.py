@@ -20,7 +20,7 @@ from tests.stores.postgresql.kit import answered, execute, failed, opened, run, 
 from tests.support.postgresql_server import Server, binary
 
 
-def test_losers_of_a_race_are_told_the_row_of_the_winner(url: str) -> None:
+def test_losers_of_a_race_get_the_row_of_the_winner(url: str) -> None:
     """On rows that are absent, vacant and expired."""
 
     async def body() -> None:

@@ -145,7 +145,7 @@ def test_a_ring_for_a_loop_that_is_closed_is_nothing() -> None:
         one.wake(lambda: pytest.fail("nobody is there"))
 
 
-def test_a_loop_that_waits_for_no_files_is_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_that_waits_for_no_files_is_woken_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
 
@@ -161,7 +161,7 @@ def test_a_loop_that_waits_for_no_files_is_told_otherwise(monkeypatch: pytest.Mo
 
 
 @needs_eventfd
-def test_where_no_file_may_be_opened_it_is_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_file_may_be_opened_it_is_woken_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         def refuse(*_: object) -> int:
             raise OSError(errno.EMFILE, "too many open files")
@@ -312,7 +312,7 @@ def test_a_forked_child_has_a_bell_of_its_own(tmp_path: Path) -> None:
 
 
 @needs_eventfd
-def test_a_forked_child_that_goes_on_with_the_loop_of_its_parent_is_told(tmp_path: Path) -> None:
+def test_a_forked_child_that_goes_on_with_the_loop_of_its_parent_is_woken(tmp_path: Path) -> None:
     """As a daemon does that made its loop before it forked. The parent's own is not touched."""
     store = SQLiteStore(str(tmp_path / "coord.db"))
     loop = asyncio.new_event_loop()

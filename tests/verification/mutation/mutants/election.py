@@ -122,7 +122,7 @@ MUTANTS = [
         "coord.election.elector:_retry_delay",
         "full_jitter(failures, 0.05, min(5.0, ttl / 3))",
         "full_jitter(failures, 0.0005, 0.001)",
-        (f"{ELECTOR}::test_a_failing_store_is_not_asked_in_a_tight_loop",),
+        (f"{ELECTOR}::test_a_failing_store_is_not_called_in_a_tight_loop",),
     ),
     Mutant(
         "a loop that is cancelled keeps its lease",

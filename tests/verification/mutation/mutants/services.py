@@ -78,7 +78,9 @@ MUTANTS = [
         "coord.services.registry:AsyncServiceRegistry._beat",
         "if stored is not None:\n                return stored",
         "if True:\n                return stored or record",
-        ("services/test_heartbeat.py::test_it_beats_registers_anew_and_unregisters[memory]",),
+        (
+            "services/test_heartbeat.py::test_it_sends_heartbeats_registers_again_and_unregisters[memory]",
+        ),
     ),
     Mutant(
         "a lost answer leaves a twin",
@@ -99,7 +101,7 @@ MUTANTS = [
         "coord.services.heartbeat:Heartbeat._run",
         "pause = self._rhythm.failed(err)",
         "return",
-        ("services/test_heartbeat.py::test_an_outage_is_survived_and_told_once",),
+        ("services/test_heartbeat.py::test_an_outage_is_survived_and_reported_once",),
     ),
     Mutant(
         "a forked child stops the heartbeat of its parent",
@@ -134,6 +136,6 @@ MUTANTS = [
         "coord.services.watch:_between",
         '"expired"',
         '"left"',
-        (f"{REGISTRY}::test_joins_leaves_and_expiries_are_told[memory]",),
+        (f"{REGISTRY}::test_joins_leaves_and_expiries_are_reported[memory]",),
     ),
 ]

@@ -207,7 +207,7 @@ MUTANTS = [
         "else:",
         (
             "stores/test_batching.py::"
-            "test_each_is_told_when_it_leaves_and_those_of_one_timeout_leave_together",
+            "test_each_hears_when_it_is_sent_and_equal_timeouts_travel_together",
         ),
     ),
 ]
