@@ -357,7 +357,7 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
         by = _validate_requester(by)
         lease = await self._current_lease(role)
         successor = await self.session.find_candidate(role, to)
-        return await self._request(lease, successor.candidate, by, None)
+        return await self._request(lease, successor.id, by, None)
 
     async def _current_lease(self, role: str) -> Lease:
         rows = await self.session.read([validation.role(role)])

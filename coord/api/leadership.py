@@ -274,7 +274,7 @@ class AsyncLeadership(
         successor = await self._session.find_candidate(self.role, to)
         if self.held is not term:
             raise NotLeader(self.role)
-        await self._resign(0.0, successor.candidate)
+        await self._resign(0.0, successor.id)
 
     async def _resign(self, cooldown: float, to: str | None = None) -> None:
         elector = self.elector

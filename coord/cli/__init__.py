@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -56,6 +57,16 @@ class _Lazy(click.Group):
         found = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name.replace("-", "_"))
         assert isinstance(found, click.Command)
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name in COMMANDS or name.startswith("-"):
+            return super().resolve_command(ctx, args)
+        similar = difflib.get_close_matches(name, COMMANDS, n=3)
+        advice = f" Did you mean {' or '.join(similar)}?" if similar else ""
+        raise click.UsageError(f"No such command '{output.sanitize(name, 80)}'.{advice}", ctx)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

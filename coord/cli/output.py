@@ -77,13 +77,31 @@ def format_info(info: object, most: int = MAX_LENGTH, *, but: tuple[str, ...] = 
     return sanitize(" ".join(shown), most)
 
 
-def describe_candidate(candidate: str | None, info: object) -> str:
-    """Return where a candidate says that it runs, such as `pid 7 on vm`, or otherwise its id."""
+IDENTITY = ("name", "host", "pid")
+"""Keys of an info that `candidate_name` and `candidate_place` show."""
+
+
+def candidate_name(candidate: str | None, info: object) -> str:
+    """Return the name or the id in a candidate's info, by which `coord transfer --to` finds it too,
+    or otherwise its own id."""
+    about = info if isinstance(info, Mapping) else {}
+    names = (about.get(key) for key in ("name", "id"))
+    return sanitize(next((name for name in names if isinstance(name, str) and name), candidate), 80)
+
+
+def candidate_place(info: object) -> str:
+    """Return where a candidate says that it runs, such as `pid 7 on vm`; empty if unknown."""
     about = info if isinstance(info, Mapping) else {}
     host, pid = sanitize(about.get("host"), 80), sanitize(about.get("pid"), 20)
-    if not host:
-        return f"candidate {sanitize(candidate, 80)}"
-    return f"pid {pid} on {host}" if pid else host
+    return f"pid {pid} on {host}" if host and pid else host
+
+
+def describe_candidate(candidate: str | None, info: object) -> str:
+    """Return the name of a candidate and where it runs, or otherwise its id."""
+    name, place = candidate_name(candidate, info), candidate_place(info)
+    if name == sanitize(candidate, 80):
+        return place or f"candidate {name}"
+    return f"{name} ({place})" if place else name
 
 
 def _value(value: object, most: int) -> str:
@@ -144,19 +162,69 @@ def print_table(
 
 
 def build_table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], most: int = MAX_LENGTH
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    most: int = MAX_LENGTH,
+    *,
+    widths: Sequence[int] | None = None,
 ) -> Table:
-    """Return a table that shows `most` characters of each cell, without empty columns."""
+    """Return a table that shows `most` characters of each cell, without empty columns.
+
+    Args:
+        columns: The names of the columns.
+        rows: The cells of each row. They may contain untrusted text.
+        most: Characters to show of each cell.
+        widths: The width of each column, where longer cells are cut. None means that long cells
+            continue on the next line. With widths, no column may be empty.
+    """
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     names, cells = _used(columns, rows, most)
-    for name in names:
-        table.add_column(name, overflow="fold")
+    for number, name in enumerate(names):
+        if widths is None:
+            table.add_column(name, overflow="fold")
+        else:
+            table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=widths[number])
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
     return table
+
+
+def fitting_columns(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], width: int, important: Sequence[str]
+) -> dict[int, int]:
+    """Return the columns for which a table of `width` characters has space, and their widths.
+
+    Args:
+        columns: The names of the columns.
+        rows: The cells of each row.
+        width: The width of the table.
+        important: The names of the columns, the most important first. The first two are always
+            part of the result, and cells in them are cut if necessary.
+    """
+    from rich.cells import cell_len
+
+    wanted = {}
+    for name in important:
+        number = columns.index(name)
+        cells = [sanitize(row[number]) for row in rows]
+        if any(cells):
+            wanted[number] = max(cell_len(text) for text in (name, *cells))
+    space = width + len(COLUMN_GAP)
+    most = max(1, space // 3 - len(COLUMN_GAP))
+    chosen: dict[int, int] = {}
+    for number, needed in wanted.items():
+        taken = min(needed, most) if len(chosen) < 2 else needed
+        if taken + len(COLUMN_GAP) <= space:
+            chosen[number] = taken
+            space -= taken + len(COLUMN_GAP)
+    for number, taken in [*chosen.items()]:  # What is left goes to the cells that are cut.
+        more = min(space, wanted[number] - taken)
+        chosen[number] = taken + more
+        space -= more
+    return dict(sorted(chosen.items()))
 
 
 def _used(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from coord.api.coordinator import AsyncCoordinator
 
 COLUMNS = ("role", "leader", "token", "since", "left", "waiting", "last loss", "info")
+IMPORTANT = ("role", "leader", "left", "waiting", "token", "last loss", "since", "info")
+"""COLUMNS, the most important first, for a narrow screen."""
 NOBODY = "nobody"
 
 
@@ -75,7 +77,7 @@ class Overview:
             f"{lease.remaining:.1f} s of {lease.ttl:g}",
             waiting,
             ended,
-            output.format_info(lease.info, but=("host", "pid")),
+            output.format_info(lease.info, but=output.IDENTITY),
         )
 
 

@@ -51,14 +51,14 @@ class Candidate:
 
     Attributes:
         role: The role.
-        candidate: The id of the candidate (`leadership.candidate`).
+        id: The id of the candidate (`leadership.candidate`).
         info: What it says about itself.
         priority: A leader gives way to a candidate with a higher priority.
         since: When it began to wait: wall time of its own machine, in seconds since 1970.
     """
 
     role: str
-    candidate: str
+    id: str
     info: Mapping[str, Any] = field(default_factory=dict, hash=False)
     priority: int = 0
     since: float = 0.0
@@ -69,7 +69,7 @@ class Candidate:
         It is urgent if the priority is above 0, so that a leader notices it.
         """
         body = {
-            "candidate": self.candidate,
+            "id": self.id,
             "info": dict(self.info),
             "priority": self.priority,
             "since": round(self.since, 3),
@@ -79,14 +79,14 @@ class Candidate:
     @property
     def key(self) -> str:
         """The key of its announcement. Those of one role have the same prefix."""
-        return key_prefix(self.role) + self.candidate
+        return key_prefix(self.role) + self.id
 
     @classmethod
     def of(cls, announcement: Announcement) -> Candidate | None:
         """Return the candidate in an announcement; None if it is another kind or malformed."""
         body = announcement.body
         candidate, info, priority, since = (
-            body.get(name) for name in ("candidate", "info", "priority", "since")
+            body.get(name) for name in ("id", "info", "priority", "since")
         )
         if announcement.kind != CANDIDATE:
             return None
@@ -110,7 +110,7 @@ def by_priority(announcements: Iterable[Announcement]) -> list[Candidate]:
     candidates = (Candidate.of(announcement) for announcement in announcements)
     return sorted(
         (candidate for candidate in candidates if candidate is not None),
-        key=lambda candidate: (-candidate.priority, candidate.since, candidate.candidate),
+        key=lambda candidate: (-candidate.priority, candidate.since, candidate.id),
     )
 
 
@@ -269,7 +269,7 @@ def decide_handover(
         (
             waiting
             for waiting in by_priority(announcements)
-            if waiting.priority > priority and waiting.candidate != candidate
+            if waiting.priority > priority and waiting.id != candidate
         ),
         None,
     )
@@ -277,7 +277,7 @@ def decide_handover(
         return None
     if tenure < min_tenure:
         return min_tenure - tenure
-    return Handover(preferred.candidate, f"priority {preferred.priority}", "", 0.0)
+    return Handover(preferred.id, f"priority {preferred.priority}", "", 0.0)
 
 
 MAX_COUNTED, MAX_COUNTED_ROLES = 256, 64

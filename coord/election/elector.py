@@ -29,7 +29,7 @@ from coord.election.callbacks import (
 from coord.election.lifecycle import TermLifecycle, notify_observer
 from coord.election.session import Session
 from coord.election.term import Term, is_inside
-from coord.runtime import log
+from coord.runtime import log, process
 from coord.runtime.retry import full_jitter
 from coord.runtime.timers import within
 from coord.stores.requests import PendingResult
@@ -147,7 +147,7 @@ class Elector:
             role,
             self.candidate,
             options.timing,
-            options.info,
+            {**process.identity(), **options.info},
             session.max_clock_skew,
             token_floor=options.token_floor,
         )

@@ -404,14 +404,14 @@ class Session:
         """
         validation.name(name, "to", 200, "a candidate's id or name, at most 200 bytes long")
         waiting = await self.candidates(role)
-        named = [candidate for candidate in waiting if candidate.candidate == name] or [
+        named = [candidate for candidate in waiting if candidate.id == name] or [
             candidate
             for candidate in waiting
             if name in (candidate.info.get("name"), candidate.info.get("id"))
-            or (len(name) >= MIN_ID_PREFIX and candidate.candidate.startswith(name))
+            or (len(name) >= MIN_ID_PREFIX and candidate.id.startswith(name))
         ]
         if len(named) != 1:
-            ids = ", ".join(candidate.candidate for candidate in (named or waiting)[:5])
+            ids = ", ".join(candidate.id for candidate in (named or waiting)[:5])
             found = f"it names several: {ids}" if named else f"waiting now: {ids or 'nobody'}"
             raise BadArgument(
                 "to", name, f"must name one candidate that waits for {role!r} ({found})"
@@ -426,7 +426,7 @@ class Session:
         The caller has checked before that the session is usable.
         """
         # `async with` and a cancelled loop release leases; SIGTERM alone would skip both.
-        process.exit_on_sigterm()
+        process.exit_on_signals()
         self.members.add(member)
         self._suspends.start()
         self._requests.start()

@@ -1,7 +1,7 @@
 """Forks and the end of the process.
 
 A forked child drops every term, connection and id (rule 9). What is held is released when the
-process ends: at a normal end, `sys.exit`, Ctrl-C and SIGTERM.
+process ends: at a normal end, `sys.exit`, Ctrl-C, SIGTERM and SIGHUP.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import atexit
 import contextlib
 import os
 import signal
+import socket
 import sys
 import threading
 import weakref
 from types import FrameType
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 fork_generation = 0
 """How often this process was forked. Objects of another generation belong to the parent."""
@@ -62,9 +63,9 @@ _registered_in: int | None = None
 def close_at_exit(thing: ClosesAtExit, *, hold: bool = True) -> None:
     """Call `thing.close_quickly()` when this process ends.
 
-    SIGTERM ends a Python process at once, unless it is handled. If nobody handles it, it is turned
-    into `SystemExit(143)` in the main thread, so that `finally` blocks run and leases are released.
-    A handler of the application is left alone.
+    SIGTERM and SIGHUP end a Python process at once, unless they are handled. If nobody handles
+    them, they become `SystemExit` in the main thread, so that `finally` blocks run and leases are
+    released. A handler of the application is left alone.
 
     Args:
         thing: What to close.
@@ -81,20 +82,27 @@ def close_at_exit(thing: ClosesAtExit, *, hold: bool = True) -> None:
             from multiprocessing import util
 
             util.Finalize(None, _close_all, exitpriority=0)
-    exit_on_sigterm()
+    exit_on_signals()
 
 
-def exit_on_sigterm() -> None:
-    """Turn SIGTERM into `SystemExit(143)`, unless the application handles SIGTERM itself.
+def exit_on_signals() -> None:
+    """Turn SIGTERM and SIGHUP into `SystemExit(128 + number)`, so that the leases are released.
 
-    Only the main thread of the main interpreter can do so. Elsewhere this does nothing.
+    A signal that the application handles or ignores itself, as under nohup, stays as it is. Only
+    the main thread of the main interpreter can do this. Elsewhere this does nothing.
     """
-    if (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    ):
-        with contextlib.suppress(ValueError):  # a subinterpreter, as in mod_wsgi
-            signal.signal(signal.SIGTERM, _terminated)
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP.
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            with contextlib.suppress(ValueError):  # a subinterpreter, as in mod_wsgi
+                signal.signal(number, _terminated)
+
+
+def identity() -> dict[str, Any]:
+    """Return the host and the process id of this process, as candidates describe themselves."""
+    return {"host": socket.gethostname(), "pid": os.getpid()}
 
 
 def cancel_close_at_exit(thing: ClosesAtExit) -> None:

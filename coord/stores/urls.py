@@ -34,6 +34,8 @@ BACKENDS = {
 """The module of each backend, by the scheme of its URLs."""
 ENTRY_POINTS = "coord.stores"
 """The group of entry points in which other packages register their backends."""
+_SECRET_FREE = re.compile(r"(//)?[^@:/?#]*(:[0-9]{1,5})?(/[^@:?#]*)?")
+"""What follows the scheme of a URL that has no user, and so no password."""
 ALLOWED = (
     "a URL starts with sqlite:///absolute/path, sqlite:relative/path, "
     "rethinkdb://host[:port][,host…]/database, postgresql://host/database, "
@@ -137,7 +139,16 @@ def _backend(url: str) -> ModuleType:
     for entry_point in entry_points(group=ENTRY_POINTS, name=scheme):
         module: ModuleType = entry_point.load()
         return module
-    raise BadArgument("url", f"{scheme}:…", ALLOWED)
+    raise BadArgument("url", _shown(url), ALLOWED)
+
+
+def _shown(url: str) -> str:
+    """Return the URL for an error message, without anything that may be a password."""
+    scheme, _, rest = url.partition(":")
+    location, mark, _ = rest.partition("?")
+    if _SECRET_FREE.fullmatch(location):
+        return f"{scheme}:{location}{mark and '?…'}"
+    return f"{scheme}:…"
 
 
 def _not_a_url(url: str) -> BadArgument:

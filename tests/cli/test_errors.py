@@ -152,3 +152,22 @@ def test_a_pipe_that_is_closed(runs: Runs) -> None:
     assert other.wait(20) == 0
     assert process.wait(20) == 141
     assert process.stderr.read() == ""
+
+
+def test_a_command_that_does_not_exist(runs: Runs) -> None:
+    for word, advice in (
+        ("statu", " Did you mean status?"),
+        ("stepdown", " Did you mean step-down?"),
+        ("xyzzy", ""),
+    ):
+        assert runs.answer(word) == (
+            2,
+            "",
+            f"coord: No such command '{word}'.{advice} (see coord --help)\n",
+        )
+
+
+def test_an_option_is_named_as_it_is_written(runs: Runs) -> None:
+    status, out, err = runs.answer("purge", "--ttls", "0", "--yes", "--url", runs.url)
+    assert (status, out) == (2, "")
+    assert err == "coord: invalid --ttls 0.0: must be between 1 and 1,000,000 ttls\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -34,8 +35,8 @@ def pair(runs: Runs) -> Iterator[tuple[Runs, coord.Coordinator]]:
 
 def test_status_history_candidates(pair: tuple[Runs, coord.Coordinator]) -> None:
     runs, c = pair
-    assert c.unique_service("gone", {"ttl": 0.1})
-    time.sleep(0.2)
+    assert eventually(lambda: c.unique_service("gone", {"ttl": 0.5, "id": "x"}))
+    eventually(lambda: c.leader("gone") is None)
     _, out, _ = runs.answer("status", "--url", runs.url)
     assert out.splitlines()[0].split() == [
         "role",
@@ -44,13 +45,12 @@ def test_status_history_candidates(pair: tuple[Runs, coord.Coordinator]) -> None
         "since",
         "left",
         "waiting",
-        "info",
     ]
     assert len(out.splitlines()) == 2
     _, out, _ = runs.answer("status", "--url", runs.url, "--all")
     assert [line.split()[:2] for line in out.splitlines()[1:]] == [
         ["gone", "nobody"],
-        ["job", "pid"],
+        ["job", "one"],
     ]
     _, out, _ = runs.answer("status", "--url", runs.url, "--all", "--json")
     found = {one["role"]: one for one in json.loads(out)}
@@ -62,13 +62,15 @@ def test_status_history_candidates(pair: tuple[Runs, coord.Coordinator]) -> None
     assert abs(found["job"]["since"] - time.time()) < 60
     assert (found["gone"]["led"], found["gone"]["remaining"]) == (False, 0)
     _, out, _ = runs.answer("candidates", "--url", runs.url)
-    assert "name=two" in out
+    assert out.splitlines()[1].split()[:3] == ["job", "two", "pid"]
     (waiting,) = json.loads(runs.answer("candidates", "job", "--url", runs.url, "--json")[1])
     assert waiting["info"]["name"] == "two"
+    assert waiting["id"] == c.candidates("job")[0].id
     _, out, _ = runs.answer("history", "gone", "--url", runs.url)
     assert "ran out" in out
     _, out, _ = runs.answer("history", "job", "--url", runs.url)
     assert "leads" in out
+    assert out.splitlines()[1].split()[:3] == ["1", "one", "pid"]
     assert runs.answer("history", "no", "--url", runs.url)[:2] == (
         0,
         f"'no' has no history on {runs.url}\n",
@@ -92,7 +94,7 @@ def test_transfer(pair: tuple[Runs, coord.Coordinator]) -> None:
     came = json.loads(out)
     assert (came["asked"]["token"], came["reason"]) == (1, "stepped_down")
     assert came["by"].endswith(ME)
-    assert (came["leader"]["holder"], came["leader"]["token"]) == (waiting.candidate, 2)
+    assert (came["leader"]["holder"], came["leader"]["token"]) == (waiting.id, 2)
     assert came["seconds"] < 15
     runs.journal.wait_for(2)
     runs.journal.check_no_overlap()
@@ -124,7 +126,11 @@ def test_step_down_asks_first(pair: tuple[Runs, coord.Coordinator]) -> None:
     assert c.leader("job").token == 1  # type: ignore[union-attr]
     status, out, _ = answered("y\n", "--by", "ops\x1b", "--cooldown", "60")
     assert status == 0
-    assert "stepped down; " in out
+    assert re.fullmatch(
+        r"'job': one \(pid \d+ on .*\) stepped down; two \(pid \d+ on .*\) is the leader now "
+        r"\(token 2\)\n",
+        out,
+    )
     runs.journal.wait_for(2)
     runs.journal.check_no_overlap()
     assert c.history("job")[1].by == "ops\x1b"

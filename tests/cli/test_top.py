@@ -131,3 +131,51 @@ def test_more_roles_than_lines() -> None:
             assert len(shown.splitlines()) <= 10
 
     asyncio.run(main())
+
+
+def test_a_narrow_screen() -> None:
+    """Each line fits, and the most important columns are there."""
+
+    async def main() -> None:
+        async with AsyncCoordinator(store=MemoryStore()) as c:
+            about = {"ttl": 60, "host": "a-host.example", "pid": 12345, "zone": "z" * 60}
+            assert await c.unique_service("a-role", about)
+            assert await c.unique_service("role " * 20, {**about, "name": "n" * 70})
+            for width, columns in (
+                (50, ["role", "leader", "left"]),
+                (80, ["role", "leader", "left", "waiting"]),
+            ):
+                console = Console(width=width, file=io.StringIO())
+                screen = live._Screen(c, every=False, console=console)
+                console.print(await screen.look())
+                assert isinstance(console.file, io.StringIO)
+                _, _, header, *rows = console.file.getvalue().splitlines()
+                assert header.split() == columns
+                assert [row[:4] for row in rows] == ["a-ro", "role"]
+                assert all(len(row) <= width for row in [header, *rows])
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("key", ["q", "Q", "xq"])
+def test_q_ends_it(terminals: list[Terminal], runs: Runs, key: str) -> None:
+    with coord.connect(runs.url) as c:
+        assert c.unique_service("there", {"ttl": 60})
+        terminal = top(terminals, runs.url)
+        terminal.read_until("there")
+        terminal.type(key)
+        terminal.read_until(LEAVES)
+    assert terminal.status() == 0
+
+
+def test_the_terminal_is_as_before(terminals: list[Terminal], runs: Runs) -> None:
+    with coord.connect(runs.url) as c:
+        assert c.unique_service("there", {"ttl": 60})
+        command = f"{sys.executable} -m coord top --url {runs.url}; echo; stty -a; echo end of it"
+        terminal = Terminal("/usr/bin/env", "TERM=xterm", "sh", "-c", command)
+        terminals.append(terminal)
+        terminal.read_until("there")
+        terminal.type("q")
+    settings = terminal.read_until("end of it")
+    assert " icanon" in settings
+    assert " echo " in settings

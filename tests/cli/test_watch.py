@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import time
 
@@ -85,7 +87,7 @@ def test_watch_every_role(runs: Runs) -> None:
         assert (said["role"], said["leader"]["token"], said["leader"]["info"]) == (
             "later",
             1,
-            {"node": "a"},
+            {"host": socket.gethostname(), "pid": os.getpid(), "node": "a"},
         )
         lead.stop()
         assert watching.stdout.readline().rstrip().endswith("nobody leads 'later'")

@@ -61,7 +61,7 @@ def handover(home: Path) -> list[Terminal]:
                 f"coord run press --info name={one.title} -- sh -c 'echo on; exec sleep 60'"
             ).until(sign)
         waits = Terminal(home, "looks until somebody is listed")
-        while "name=b" not in waits.text:
+        while "press  b  " not in waits.text:
             waits.run("coord candidates press")
         operator = Terminal(home, "an operator").run("coord candidates press")
         return [operator.run("coord transfer press --to b --yes").run("coord history press")]

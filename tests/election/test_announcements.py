@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -87,14 +88,12 @@ def test_who_waits_is_seen_by_another(url: str) -> None:
         urgent.start()
         eventually(lambda: len(watcher.candidates(role)) == 2, "both")
         found = watcher.candidates(role)
-        assert [(one.candidate, one.priority, one.info) for one in found] == [
-            (urgent.candidate, 5, {"host": "c"}),
-            (old.candidate, 0, {"host": "b"}),
+        assert [(one.id, one.priority, one.info) for one in found] == [
+            (urgent.candidate, 5, {"host": "c", "pid": os.getpid()}),
+            (old.candidate, 0, {"host": "b", "pid": os.getpid()}),
         ]
         assert all(one.role == role and abs(one.since - before) < 30 for one in found)
-        assert leads.candidate not in {
-            one.candidate for one in watcher.candidates()
-        }  # it is in the lease
+        assert leads.candidate not in {one.id for one in watcher.candidates()}  # it is in the lease
         leads.stop()
         assert leads.candidate is None
         elected = eventually(
@@ -110,7 +109,7 @@ def test_who_waits_is_seen_by_another(url: str) -> None:
 
 
 def seen_by(watcher: coord.Coordinator, role: str) -> list[str]:
-    return [one.candidate for one in watcher.candidates(role)]
+    return [one.id for one in watcher.candidates(role)]
 
 
 def test_a_coordinator_that_closes_withdraws_its_announcements(url: str) -> None:
@@ -130,7 +129,7 @@ def test_it_stays_listed_and_runs_out_with_its_process() -> None:
         await waits.start()
         await soon(lambda: len(store.its.posts) >= 5, "refreshed")
         seen = [
-            [one.candidate for one in await leader.candidates("r")]
+            [one.id for one in await leader.candidates("r")]
             for _ in range(5)
             if not await asyncio.sleep(0.1)
         ]
@@ -254,7 +253,7 @@ def test_announcements_that_fail_cost_no_leadership(
         late = crowd.leadership("r", ttl=0.5)
         await late.start()
         await soon(lambda: store.its._unexpired(), "listed when the board is back")
-        assert {one.candidate for one in await leader.candidates("r")} <= {
+        assert {one.id for one in await leader.candidates("r")} <= {
             late.candidate,
             waits.candidate,
         }
@@ -336,7 +335,7 @@ def test_order_and_what_no_candidate_wrote() -> None:
     ]
     notices += [Announcement(f"bad{n}", "r", "candidate", body, 60.0) for n, body in enumerate(bad)]
     notices.append(Announcement("asked", "r", "request", notices[0].body, 60.0))
-    assert [one.candidate for one in by_priority(notices)] == ["a", "b", "c", "d"]
+    assert [one.id for one in by_priority(notices)] == ["a", "b", "c", "d"]
     assert by_priority(notices)[0] == given[2]
     assert [one.urgent for one in notices[:4]] == [False, False, True, False]
 

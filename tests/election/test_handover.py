@@ -19,7 +19,7 @@ Two = tuple[Coordinator, Coordinator]
 def waiting(coordinator: Coordinator, lead: Leadership) -> str:
     """Its id, once it is listed."""
     assert eventually(
-        lambda: lead.candidate in {one.candidate for one in coordinator.candidates(lead.role)}
+        lambda: lead.candidate in {one.id for one in coordinator.candidates(lead.role)}
     )
     assert lead.candidate is not None
     return lead.candidate
@@ -49,7 +49,7 @@ def test_a_role_is_handed_to_whom_the_leader_names(two: Two, three: tuple[Leader
     for named, winner, loser in ((c.candidate, c, b), ("b", b, a), (str(a.candidate)[:8], a, c)):
         holder = next(lead for lead in three if lead.is_leader)
         assert eventually(
-            lambda one=winner: one.candidate in {w.candidate for w in two[0].candidates("r")}
+            lambda one=winner: one.candidate in {w.id for w in two[0].candidates("r")}
         )
         token = holder.term.token
         holder.transfer(str(named))

@@ -28,17 +28,25 @@ ENDS = {
     "sys.exit": ("sys.exit(7)", 7),
     "an exception": ("raise SystemError('x')", 1),
     "SIGTERM": ("time.sleep(60)", 143),
+    "SIGHUP": ("time.sleep(60)", 129),
     "Ctrl-C": ("time.sleep(60)", -signal.SIGINT),
     "SIGTERM of a job": (
         "coord.leader_only('job', coordinator=c)(lambda: (time.sleep(60)))()",
         143,
     ),
 }
+SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGHUP": signal.SIGHUP, "Ctrl-C": signal.SIGINT}
 
 
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite://{tmp_path}/coord.db"
+
+
+def test_nohup_is_respected(sqlite_url: str) -> None:
+    code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + HOLD
+    code += "import os; os.kill(os.getpid(), signal.SIGHUP); time.sleep(0.1); sys.exit(5)"
+    assert subprocess.run([sys.executable, "-c", code, sqlite_url], check=False).returncode == 5
 
 
 @pytest.mark.parametrize("way", ENDS)
@@ -52,10 +60,11 @@ def test_the_end_of_a_process_releases(way: str, sqlite_url: str) -> None:
     assert child.stdout is not None
     assert child.stdout.readline() == b"held\n"
     with coord.connect(sqlite_url) as c:
-        if "SIGTERM" in way or way == "Ctrl-C":
+        number = SIGNALS.get(way.split(maxsplit=1)[0])
+        if number is not None:
             assert c.leader("r") is not None
             time.sleep(0.3)
-            child.send_signal(signal.SIGINT if way == "Ctrl-C" else signal.SIGTERM)
+            child.send_signal(number)
         _, err = child.communicate(timeout=20)
         assert child.returncode == status, err.decode()
         assert c.leaders() == []

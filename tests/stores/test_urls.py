@@ -253,3 +253,22 @@ with c.leadership("r") as lead:
     assert lead.wait(30)
 """
     assert logged(forked, tmp_path) == [warning]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("mysql://db.example/crawl", "'mysql://db.example/crawl'"),
+        ("mysql://db.example:3306/crawl?x=secret", "'mysql://db.example:3306/crawl?…'"),
+        ("sqlit:///a/b.db", "'sqlit:///a/b.db'"),
+        ("mysql://u:secret@h/db", "'mysql:…'"),
+        ("mysql://u:secret", "'mysql:…'"),
+        ("mysql://u:1234567", "'mysql:…'"),
+        ("mysql://h/d#secret", "'mysql:…'"),
+        ("mysql:u@secret", "'mysql:…'"),
+    ],
+)
+def test_an_unknown_url_is_shown_unless_it_may_hold_a_secret(url: str, shown: str) -> None:
+    with pytest.raises(BadArgument) as caught:
+        urls.open_url(url)
+    assert f"invalid url {shown}: " in str(caught.value)

@@ -59,7 +59,7 @@ def candidates(ctx: click.Context, prefix: str) -> list[CompletionItem]:
         ctx,
         prefix,
         lambda c: {
-            candidate.candidate: output.describe_candidate(candidate.candidate, candidate.info)
+            candidate.id: output.describe_candidate(candidate.id, candidate.info)
             for candidate in c.candidates(role)
         },
     )

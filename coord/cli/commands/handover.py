@@ -229,7 +229,7 @@ def _successor_id(coordinator: Coordinator, role: str, to: str | None) -> str | 
         return None
     _leader(coordinator, role)
     found = coordinator.portal.call(functools.partial(coordinator.session.find_candidate, role, to))
-    return found.candidate
+    return found.id
 
 
 def _say(asked: Lease, came: Outcome | None, as_json: bool) -> None:

@@ -31,7 +31,8 @@ def leader(role: str, as_json: bool, url: str | None) -> None:
         click.echo(f"nobody leads {output.quote(role)}", err=True)
     else:
         left = f"token {lease.token}  {lease.remaining:.1f} s left"
-        click.echo(f"{output.sanitize(lease.holder)}  {left}  {output.format_info(lease.info)}")
+        name = output.candidate_name(lease.holder, lease.info)
+        click.echo(f"{name}  {left}  {output.format_info(lease.info, but=('name',))}")
     sys.exit(exit_codes.FAILED if lease is None else 0)
 
 
@@ -68,7 +69,7 @@ def show(*, every: bool, as_json: bool, url: str | None) -> None:
     output.print_table(overview.COLUMNS, seen.rows())
 
 
-CANDIDATE_COLUMNS = ("role", "candidate", "who", "priority", "waits for", "info")
+CANDIDATE_COLUMNS = ("role", "candidate", "runs on", "priority", "waits for", "info")
 
 
 @click.command(epilog=exit_codes.help_of())
@@ -86,7 +87,7 @@ def candidates(role: str | None, as_json: bool, url: str | None) -> None:
         waiting = coordinator.candidates(role)
         where = coordinator.url
     if as_json:
-        fields = ("role", "candidate", "priority", "since", "info")
+        fields = ("role", "id", "priority", "since", "info")
         click.echo(
             output.to_json(
                 [{name: getattr(candidate, name) for name in fields} for candidate in waiting]
@@ -101,11 +102,11 @@ def candidates(role: str | None, as_json: bool, url: str | None) -> None:
     rows = [
         (
             candidate.role,
-            candidate.candidate,
-            output.describe_candidate(candidate.candidate, candidate.info),
+            output.candidate_name(candidate.id, candidate.info),
+            output.candidate_place(candidate.info),
             candidate.priority or "",
             format_duration(now - candidate.since),
-            output.format_info(candidate.info, but=("host", "pid")),
+            output.format_info(candidate.info, but=output.IDENTITY),
         )
         for candidate in sorted(waiting, key=lambda candidate: candidate.role)
     ]
@@ -115,12 +116,12 @@ def candidates(role: str | None, as_json: bool, url: str | None) -> None:
 HISTORY_COLUMNS = (
     "token",
     "leader",
+    "runs on",
     "from",
     "until",
     "lasted",
     "ended",
     "asked by",
-    "candidate",
     "info",
 )
 
@@ -159,14 +160,14 @@ def _row(term: PastTerm, lease: Lease | None) -> tuple[object, ...]:
     )
     return (
         term.token,
-        output.describe_candidate(term.holder, term.info),
+        output.candidate_name(term.holder, term.info),
+        output.candidate_place(term.info),
         format_time(term.since),
         format_time(term.until),
         lasted,
         ended,
         term.by,
-        term.holder,
-        output.format_info(term.info, but=("host", "pid")),
+        output.format_info(term.info, but=output.IDENTITY),
     )
 
 
@@ -210,7 +211,6 @@ def _print_change(role: str, leader: Lease | None, as_json: bool, *, every: bool
         click.echo(f"{clock}  nobody leads {output.quote(role)}")
         return
     about = f"{output.sanitize(role)}  " if every else ""
-    who = (
-        f"token {leader.token}  {output.sanitize(leader.holder)}  {output.format_info(leader.info)}"
-    )
-    click.echo(f"{clock}  {about}{who}")
+    name = output.candidate_name(leader.holder, leader.info)
+    info = output.format_info(leader.info, but=("name",))
+    click.echo(f"{clock}  {about}token {leader.token}  {name}  {info}")

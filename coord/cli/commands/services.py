@@ -6,7 +6,9 @@ import click
 
 from coord.cli import exit_codes, options, output
 from coord.cli.options import open_coordinator
+from coord.core import validation
 from coord.errors import BadArgument, NotSetUp
+from coord.services.registry import MAX_TTLS
 
 SERVICE_FIELDS = ("role", "id", "load", "host", "last_heartbeat")
 
@@ -50,6 +52,7 @@ def purge(ttls: float, yes: bool, as_json: bool, url: str | None) -> None:
 
     Shows the services and asks for confirmation. It never deletes a lease.
     """
+    validation.number(ttls, "--ttls", low=1, high=MAX_TTLS, unit="ttls")
     with open_coordinator(url) as coordinator:
         stale = coordinator.services.stale_services(ttls)
         if not as_json:

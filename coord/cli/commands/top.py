@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +18,7 @@ from coord.errors import CoordError
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
+    from rich.table import Table
 
     from coord.api.coordinator import AsyncCoordinator
     from coord.cli.overview import Overview
@@ -27,7 +29,7 @@ COALESCE_DELAY = 0.05
 """Seconds between a change and the query for it, because changes often come together."""
 
 
-@click.command(epilog=exit_codes.help_of({0: "done, or ended with Ctrl-C"}))
+@click.command(epilog=exit_codes.help_of({0: "done, or ended with q or Ctrl-C"}))
 @click.option("--all", "every", is_flag=True, help="Include roles without a leader.")
 @click.option(
     "--once", is_flag=True, help="Print one table and exit. This is the default without a terminal."
@@ -38,7 +40,7 @@ def top(every: bool, once: bool, as_json: bool, url: str | None) -> None:
     """Show all roles on the whole screen, like coord status.
 
     The screen shows each change at once, and refreshes every second. It continues during outages
-    of the store. Ctrl-C ends it.
+    of the store. The letter q or Ctrl-C ends it. A narrow screen shows fewer columns.
     """
     if once or as_json or not sys.stdout.isatty():
         from coord.cli.commands.roles import show
@@ -58,15 +60,49 @@ async def _until_signalled(url: str | None, every: bool) -> int:
         if not came.done():
             came.set_result(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, signalled, number)
     showing = asyncio.ensure_future(_live(url, every))
     both: set[asyncio.Future[Any]] = {showing, came}
-    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    with _keys(lambda key: signalled(signal.SIGINT) if key in "qQ" else None):
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     if showing.done():
         showing.result()  # It ends early only by raising.
     await _end(showing)
     return came.result()
+
+
+@contextlib.contextmanager
+def _keys(pressed: Callable[[str], None]) -> Iterator[None]:
+    """Call `pressed` with each key that the user presses, if stdin is a terminal."""
+    if not sys.stdin or not sys.stdin.isatty():
+        yield
+        return
+    import termios
+    import tty
+
+    loop, fd = asyncio.get_running_loop(), sys.stdin.fileno()
+    before = termios.tcgetattr(fd)
+
+    def read() -> None:
+        keys = os.read(fd, 100)
+        if not keys:  # The terminal is gone.
+            loop.remove_reader(fd)
+        for key in keys.decode("ascii", "ignore"):
+            pressed(key)
+
+    def set_mode() -> None:
+        tty.setcbreak(fd)
+
+    set_mode()
+    loop.add_reader(fd, read)
+    loop.add_signal_handler(signal.SIGCONT, set_mode)  # The mode is lost after Ctrl-Z.
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGCONT)
+        loop.remove_reader(fd)
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
 async def _live(url: str | None, every: bool) -> None:
@@ -147,8 +183,6 @@ class _Screen:
         from rich.console import Group
         from rich.text import Text
 
-        from coord.cli import overview
-
         seen = self._seen
         assert seen is not None
         room = max(1, self._console.size.height - 4)
@@ -165,5 +199,15 @@ class _Screen:
                 overflow="ellipsis",
                 style="red" if self._error else "",
             ),
-            output.build_table(overview.COLUMNS, seen.rows(room)),
+            self._table(seen.rows(room)),
         )
+
+    def _table(self, rows: list[tuple[object, ...]]) -> Table:
+        from coord.cli import overview
+
+        widths = output.fitting_columns(
+            overview.COLUMNS, rows, self._console.size.width, overview.IMPORTANT
+        )
+        columns = [overview.COLUMNS[number] for number in widths]
+        cells = [[row[number] for number in widths] for row in rows]
+        return output.build_table(columns, cells, widths=[*widths.values()])

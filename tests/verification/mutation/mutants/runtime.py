@@ -109,7 +109,7 @@ MUTANTS = [
     Mutant(
         "SIGTERM releases nothing",
         "coord.runtime.process:close_at_exit",
-        "exit_on_sigterm()",
+        "exit_on_signals()",
         "pass",
         (f"{PROCESS}::test_the_end_of_a_process_releases",),
     ),
