@@ -3,17 +3,20 @@ its class, message and attributes."""
 
 from __future__ import annotations
 
+import ast
 import copy
 import inspect
 import multiprocessing
 import pickle
 import threading
+from pathlib import Path
 
 import pytest
 
 from coord import errors
 from coord.core.lease import LossReason
 
+ROOT = Path(errors.__file__).parent
 EXAMPLES = [
     errors.CoordError("cannot do it"),
     errors.CoordinatorClosed("cannot do it: it is closed"),
@@ -87,3 +90,29 @@ def test_a_pool_passes_every_exception_on() -> None:
             with pytest.raises(type(error)) as caught:
                 pool.apply_async(raise_example, (number,)).get(60)
             assert str(caught.value) == str(error)
+
+
+def texts_of_bad_arguments() -> list[tuple[str, str]]:
+    """The place and the begin of each text of a `BadArgument` that is written where it is raised."""
+    found = []
+    for path in sorted(ROOT.rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or len(node.args) < 3:
+                continue
+            if getattr(node.func, "id", getattr(node.func, "attr", "")) == "BadArgument":
+                text = node.args[2]
+                if isinstance(text, ast.JoinedStr):
+                    text = text.values[0]
+                if isinstance(text, ast.Constant):
+                    place = f"{path.relative_to(ROOT)}:{node.lineno}"
+                    found.append((place, str(text.value)))
+    return found
+
+
+def test_an_invalid_argument_is_told_what_it_must_be() -> None:
+    texts = texts_of_bad_arguments()
+    assert len(texts) > 20
+    # The text about a URL may name the part that is invalid.
+    wrong = [f"{place}: {text}" for place, text in texts if not text.startswith("must ")]
+    assert [one for one in wrong if "/url.py:" not in one] == []

@@ -547,9 +547,7 @@ class Coordinator(
         if lead is None:
             lead = self._shared.setdefault(role, self.leadership(role, ttl=ttl))
         if lead.timing.ttl != ttl:
-            allowed = (
-                f"this process is a candidate for {role!r} with a ttl of {lead.timing.ttl:g} s"
-            )
+            allowed = f"must be {lead.timing.ttl:g}, as in other calls of this process for {role!r}"
             raise BadArgument("ttl", ttl, allowed)
         return lead
 
@@ -589,4 +587,4 @@ class Coordinator(
 
 
 def _validate_requester(by: str) -> str:
-    return by and validation.name(by, "by", 200, "who asks: a string of at most 200 bytes")
+    return by and validation.name(by, "by", 200, "must be a string of at most 200 bytes")

@@ -131,7 +131,9 @@ def health(
         observed = [coordinator.session]
     else:
         raise BadArgument(
-            "coordinator", coordinator, "a coord.Coordinator, a coord.AsyncCoordinator, or None"
+            "coordinator",
+            coordinator,
+            "must be a Coordinator, an AsyncCoordinator, or None",
         )
     roles: list[RoleHealth] = []
     troubles, lag = [], 0.0

@@ -235,7 +235,7 @@ class Leadership(PublicDir, internal=("abandon", "coordinator", "inner", "portal
         """
         validation.callback(function, "function")
         if inspect.iscoroutinefunction(function):
-            allowed = "a plain function; AsyncLeadership.run takes coroutine functions"
+            allowed = "must be a plain function; AsyncLeadership.run takes coroutine functions"
             raise BadArgument("function", function, allowed)
         outer = current_if(self.inner._last_term)
         stopped = outer is not None

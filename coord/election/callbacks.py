@@ -94,7 +94,9 @@ def validate_callback(function: Any, argument: str) -> Any:
     names = PARAMETERS[argument]
     call = f"{argument}({', '.join(names)})"
     if not callable(function):
-        raise BadArgument(argument, function, f"a function, plain or async, called as {call}")
+        raise BadArgument(
+            argument, function, f"must be a function, plain or async, called as {call}"
+        )
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # some functions written in C have no signature
@@ -102,7 +104,9 @@ def validate_callback(function: Any, argument: str) -> Any:
     try:
         signature.bind(*names)
     except TypeError as err:
-        raise BadArgument(argument, function, f"a function that takes {call} ({err})") from None
+        raise BadArgument(
+            argument, function, f"must be a function that takes {call} ({err})"
+        ) from None
     return function
 
 

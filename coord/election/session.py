@@ -402,7 +402,9 @@ class Session:
         Raises:
             BadArgument: No candidate has that name, or several have it.
         """
-        validation.name(name, "to", 200, "a candidate's id or name, at most 200 bytes long")
+        validation.name(
+            name, "to", 200, "must be the id or name of a candidate, of at most 200 bytes"
+        )
         waiting = await self.candidates(role)
         named = [candidate for candidate in waiting if candidate.id == name] or [
             candidate

@@ -35,7 +35,7 @@ def validate_choice(choose: object) -> str:
     """One of `CHOICES`."""
     if choose not in CHOICES:
         raise BadArgument(
-            "choose", choose, '"least" (the lowest load) or "spread" (the better of two at random)'
+            "choose", choose, 'must be "least" (the lowest load) or "spread" (the better of two)'
         )
     return str(choose)
 
@@ -105,7 +105,7 @@ class AsyncServiceRegistry:
         publish: bool = False,
     ) -> None:
         if not isinstance(table, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", table):
-            raise BadArgument("table", table, "1 to 100 letters, digits, _ and -")
+            raise BadArgument("table", table, "must be 1 to 100 letters, digits, _ and -")
         if coordinator is None or isinstance(coordinator, str):
             self._own: _OwnSession | None = _OwnSession(coordinator)
             host: HasUniqueServices = self._own
@@ -113,7 +113,7 @@ class AsyncServiceRegistry:
             self._own, host = None, coordinator
         else:
             kind = type(coordinator).__name__
-            raise BadArgument("coordinator", kind, "an AsyncCoordinator, a URL, or None")
+            raise BadArgument("coordinator", kind, "must be an AsyncCoordinator, a URL, or None")
         self.coordinator = None if self._own is not None else coordinator
         self.session, self._unique_services = host.session, host.unique_services
         self.table = table
@@ -388,7 +388,7 @@ class AsyncServiceRegistry:
         For leaders that are not made by `unique_service`: call it every ttl / 3. Anybody may. Needs
         `publish=True`."""
         if self.publisher is None:
-            raise BadArgument("publish", False, "publish=True when the registry is made")
+            raise BadArgument("publish", False, "must be True when the registry is created")
         return await self.publisher.publish_lease(validation.role(role))
 
     def after_fork(self) -> None:
@@ -443,7 +443,7 @@ class ServiceRegistry:
             self._own, self.host = None, coordinator
         else:
             kind = type(coordinator).__name__
-            raise BadArgument("coordinator", kind, "a Coordinator, a URL, or None")
+            raise BadArgument("coordinator", kind, "must be a Coordinator, a URL, or None")
         self.coordinator = None if self._own is not None else coordinator
         self.inner = AsyncServiceRegistry(self.host.inner, table, publish=publish)
 

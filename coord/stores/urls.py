@@ -118,7 +118,7 @@ def absolute(url: str, *, password_file: str | None = None) -> str:
     backend = _backend(url)
     if password_file is not None:
         if not hasattr(backend, "with_password_file"):
-            raise BadArgument("password_file", password_file, "is for stores that have passwords")
+            raise BadArgument("password_file", password_file, "must be left out for this store")
         url = backend.with_password_file(url, password_file)
     if hasattr(backend, "absolute_url"):
         url = backend.absolute_url(url)

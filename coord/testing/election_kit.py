@@ -89,7 +89,7 @@ class ElectionKit:
         leadership. Raises `AssertionError` when this process does not lead the role. `FORKED`
         cannot be had: fork."""
         if reason not in (LossReason.TAKEN, *DEADLINES, *HANDOVERS):
-            raise BadArgument("reason", reason, "any LossReason but FORKED")
+            raise BadArgument("reason", reason, "must be a LossReason other than FORKED")
         if not self._on_loop(self._leading(validation.role(role))):
             raise AssertionError(
                 f"no candidate of this process leads {role!r}: there is nothing to lose"

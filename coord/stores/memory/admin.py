@@ -40,7 +40,7 @@ class MemoryAdmin:
         """
         for name, value in options.items():
             if value is not None and name != "service_tables":
-                raise BadArgument(name, value, "a store in memory has no such option")
+                raise BadArgument(name, value, "must be left out for a store in memory")
         return []
 
     async def check(self, timeout: float) -> Sequence[Finding]:
@@ -56,7 +56,7 @@ class MemoryAdmin:
             BadArgument: Always.
         """
         raise BadArgument(
-            "token_floor", floor, "needs a store that can be restored: SQLite or RethinkDB"
+            "token_floor", floor, "must be left out: a store in memory cannot be restored"
         )
 
 

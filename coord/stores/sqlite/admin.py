@@ -72,10 +72,10 @@ class SQLiteAdmin:
         """
         for name, value in options.items():
             if value is not None and name not in ("guard", "service_tables"):
-                raise BadArgument(name, value, "SQLite has no such option")
+                raise BadArgument(name, value, "must be left out for SQLite")
         guard = options.get("guard")
         if guard is not None and not guard:
-            raise BadArgument("guard", guard, "the guard of a SQLite file is always on")
+            raise BadArgument("guard", guard, "must be left out: the guard is always on")
         existed = self.exists()
         done = [] if existed else [f"created {self.path}"]
         try:

@@ -11,7 +11,7 @@ from coord.stores.sqlite.files import default_path
 LOCAL = "filesystem=local"
 """The only option of a URL: the user states that the file system of the file is local."""
 ALLOWED = f"use sqlite:///absolute/path or sqlite:relative/path, and ?{LOCAL} if necessary"
-IN_MEMORY = "has no file of that name (for a store in memory use memory://name)"
+IN_MEMORY = "must name a file (for a store in memory use memory://name)"
 
 
 class Location(NamedTuple):
@@ -63,13 +63,13 @@ def parse_url(url: str) -> Location:
     """
     location = url.partition(":")[2]
     if location.startswith("//") and not location.startswith("///"):
-        raise BadArgument("url", _shown(url), f"a file has three slashes or none: {ALLOWED}")
+        raise BadArgument("url", _shown(url), f"must have three slashes or none: {ALLOWED}")
     path = location[2:] if location.startswith("///") else location
     if "#" in path:
-        raise BadArgument("url", _shown(url), f"write %23 for # in the path: {ALLOWED}")
+        raise BadArgument("url", _shown(url), f"must have %23 for # in the path: {ALLOWED}")
     path, mark, option = path.partition("?")
     if mark and option != LOCAL:
-        raise BadArgument("url", _shown(url), f"write %3F for ? in the path: {ALLOWED}")
+        raise BadArgument("url", _shown(url), f"must have %3F for ? in the path: {ALLOWED}")
     if "%" in path:
         from urllib.parse import unquote  # slow to import, and rarely needed
 
