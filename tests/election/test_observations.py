@@ -6,7 +6,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import stat
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,7 @@ from coord.election import observations
 from coord.election.observations import MAX_ROLES, Observations
 from coord.runtime import clock
 from coord.stores.memory.store import MemoryStore
+from coord.stores.sqlite import SQLiteStore, StoreClock
 from coord.testing.clocks import Machine, run
 
 TTL = 6.0
@@ -61,16 +66,37 @@ async def calls(machine: Machine, c: AsyncCoordinator, every: float) -> float:
 
 
 @pytest.mark.parametrize("skew", [0.0, 60.0, None], ids=["exact", "60 s", "off"])
-def test_a_caller_every_second_gets_a_dead_holders_role(skew: float | None) -> None:
+@pytest.mark.parametrize(
+    ("later", "most"), [(0.0, TTL + 2), (3.0, 2 * TTL + 2)], ids=["before", "after"]
+)
+def test_a_caller_every_second_gets_a_dead_holders_role(
+    skew: float | None, later: float, most: float
+) -> None:
+    """`later`: seconds from the last renewal to the first call."""
+
     async def main(machine: Machine) -> float:
         store = Elsewhere(skew, lambda: machine.now().total)
         c = AsyncCoordinator(store=store, now=machine.now)
         await led(store)
-        took = await calls(machine, c, 1.0)
+        await asyncio.sleep(later)
+        took = later + await calls(machine, c, 1.0)
         await c.close()
         return took
 
-    assert TTL - 0.1 <= run(main) <= TTL + 2
+    assert TTL - 0.1 <= run(main) <= most
+
+
+def test_a_cron_job_every_minute_skips_one_run() -> None:
+    async def main(machine: Machine) -> float:
+        store = Elsewhere(None, lambda: machine.now().total)
+        c = AsyncCoordinator(store=store, now=machine.now)
+        await led(store, 30.0)
+        await asyncio.sleep(1.0)
+        took = await calls(machine, c, 60.0)
+        await c.close()
+        return took
+
+    assert 60.0 <= run(main) < 61.0
 
 
 def test_a_minimum_hold_is_over_when_it_is_over() -> None:
@@ -119,6 +145,28 @@ def test_a_role_that_was_given_back_is_had_by_the_next_call() -> None:
         return had
 
     assert run(main)
+
+
+def test_a_lease_by_an_unknown_clock_is_taken_by_callers_too(tmp_path: Path) -> None:
+    """Its end says nothing to them: without an observation it would be there forever."""
+
+    async def main() -> float:
+        path = str(tmp_path / "coord.db")
+        hidden = SQLiteStore(path, clock=StoreClock(name=f"{clock.UNKNOWN}another container"))
+        result = await hidden.claim(Claim("r", "dead", 1, 1.0), 30)
+        assert isinstance(result, Answer)
+        assert result.applied
+        began = time.monotonic()
+        c = AsyncCoordinator(f"sqlite://{path}")
+        while await c.leadership("r", ttl=1.0).acquire(blocking=False) is None:
+            assert time.monotonic() - began < 60
+            await asyncio.sleep(0.1)
+        took = time.monotonic() - began
+        await c.close()
+        await hidden.close()
+        return took
+
+    assert asyncio.run(main()) >= 0.9
 
 
 def seen(beat: int, since: float = 1.0) -> Observation:
@@ -306,6 +354,34 @@ def test_a_directory_that_cannot_be_written_disturbs_nobody(
     store = Elsewhere(None)
     asyncio.run(led(store))
     assert not a_process(store)
+
+
+def test_processes_that_end_get_the_role_of_a_killed_one(rethinkdb_url: str) -> None:
+    """Real processes, which do not wait: each finds what the one before has observed."""
+    url = f"{rethinkdb_url}?max_clock_skew=off"
+    command = [sys.executable, "-m", "coord", "run", "r", "--ttl", "3", "--url", url]
+    with subprocess.Popen(
+        [*command, "--", "sh", "-c", "echo started; exec sleep 600"], stdout=subprocess.PIPE
+    ) as leader:
+        assert leader.stdout is not None
+        assert leader.stdout.readline() == b"started\n"
+        leader.kill()
+    began, skipped = time.monotonic(), list[float]()
+    while time.monotonic() - began < 120:
+        result = subprocess.run(
+            [*command, "--no-wait", "--", "true"], capture_output=True, text=True, check=False
+        )
+        if result.returncode == 0:
+            break
+        assert result.returncode == 75, result.stderr
+        found = re.search(r"for (\d+\.\d) s more", result.stderr)
+        assert found is not None, result.stderr
+        skipped.append(float(found[1]))
+        time.sleep(0.2)
+    assert result.returncode == 0
+    assert skipped
+    assert skipped == sorted(skipped, reverse=True)  # it is held for less and less
+    assert skipped[0] <= 3.0
 
 
 def test_a_fork_forgets() -> None:

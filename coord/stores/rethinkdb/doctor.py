@@ -129,11 +129,13 @@ class _Checkup:
         if len(offsets) > 1:
             detail = f"{spread:.3f} s between servers, {detail}"
         if skew is None:
-            return [Finding("ok", "clocks", f"{detail}; takeover by the servers' clocks is off")]
+            judge = "the clock of each watching machine judges leases (max_clock_skew=off)"
+            return [Finding("ok", "clocks", f"{judge}; servers: {detail}")]
+        detail = f"the servers' clocks judge leases: {detail}, of {skew:g} s allowed"
         if max(spread, farthest) - unsure > skew / 2:
             advice = f"run NTP on all machines, or raise max_clock_skew in the URL ({skew:g} s)"
-            return [Finding("warn", "clocks", f"{detail}, of {skew:g} s allowed", advice)]
-        return [Finding("ok", "clocks", f"{detail}, of {skew:g} s allowed")]
+            return [Finding("warn", "clocks", detail, advice)]
+        return [Finding("ok", "clocks", detail)]
 
     async def _servers(self) -> AsyncIterator[Finding]:
         self.servers: int | None = None

@@ -39,11 +39,7 @@ _FLOCK = "hhqqi0q"
 
 
 class LeaseClock:
-    """The clock of the leases in one file, for one `Database`. Any thread may use it.
-
-    Attributes:
-        lock_path: Path of the file of locks.
-    """
+    """The clock of the leases in one file, for one `Database`. Any thread may use it."""
 
     def __init__(self, path: str, clock: StoreClock | None = None) -> None:
         """Create a clock; it opens nothing.
@@ -52,7 +48,6 @@ class LeaseClock:
             path: Path of the database.
             clock: A clock for tests; None means the clock of the machine.
         """
-        self.lock_path = path + SUFFIX
         self._path, self._fixed = path, clock
         self._start()
 
@@ -63,6 +58,11 @@ class LeaseClock:
     def __del__(self) -> None:
         if getattr(self, "_lock_fd", -1) >= 0:
             self._close_lock()
+
+    @property
+    def lock_path(self) -> str:
+        """Path of the file of locks. All symbolic links to the database have the same one."""
+        return os.path.realpath(self._path) + SUFFIX
 
     @property
     def store_clock(self) -> StoreClock:

@@ -108,6 +108,15 @@ def test_the_file_of_locks_has_the_rights_of_the_database(path: str) -> None:
     assert os.stat(f"{path}-lock").st_size == 0
 
 
+def test_a_symbolic_link_leads_to_the_same_locks(path: str) -> None:
+    os.symlink(path, f"{path}-link")
+    with clock_of(f"{path}-link", "one") as other, clock_of(path, "two") as mine:
+        stamp = other.stamp()
+        assert mine.stamp().split()[1] == stamp.split()[1]
+        assert not os.path.exists(f"{path}-link-lock")
+        assert mine.remaining(stamp, 5.0, 30.0, 1000.0) == 30.0
+
+
 def test_a_forked_child_leaves_the_lock_to_its_parent(path: str) -> None:
     with clock_of(path, "one") as other, clock_of(path, "two") as mine:
         stamp = other.stamp()

@@ -215,4 +215,33 @@ MUTANTS = [
         "pass",
         (f"{CLAIMANT}::test_it_steps_down_in_its_next_call",),
     ),
+    Mutant(
+        "an observation of days ago is believed",
+        "coord.election.observations:_read",
+        "now - MAX_AGE <= since",
+        "since",
+        (OBSERVATIONS,),
+    ),
+    Mutant(
+        "the offset of a time namespace is forgotten in the file",
+        "coord.election.observations:_write",
+        "- kernel.awake_offset",
+        "",
+        (OBSERVATIONS,),
+    ),
+    Mutant(
+        "a refused claim is the first result although the lease was observed to expire",
+        "coord.election.elector:Elector._is_first_result",
+        "not self.election.claims_now(now)",
+        "True",
+        (f"{OBSERVATIONS}::test_processes_that_end_get_the_role_of_a_killed_one",),
+        ("rethinkdb",),
+    ),
+    Mutant(
+        "a later time counts for the same revision",
+        "coord.election.observations:_earlier",
+        "other.since < one.since",
+        "False",
+        (OBSERVATIONS,),
+    ),
 ]

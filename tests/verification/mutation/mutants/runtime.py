@@ -127,4 +127,11 @@ MUTANTS = [
         "pass",
         (f"{PROCESS}::test_a_fork_drops_everything_and_the_parent_keeps_it",),
     ),
+    Mutant(
+        "the offset of a time namespace is added",
+        "coord.runtime.clock:_clock_of",
+        "total_seconds() - offset",
+        "total_seconds() + offset",
+        ("runtime/test_clock.py",),
+    ),
 ]

@@ -8,6 +8,7 @@ BATCHING = "stores/test_batching.py"
 BULK = "stores/sqlite/test_bulk.py"
 CONTRACT = "stores/test_contract.py"
 FEEDS = "stores/test_feeds.py"
+LEASE_CLOCK = "stores/sqlite/test_lease_clock.py"
 PUBLISHING = "services/test_publishing.py"
 REGISTRY = "services/test_registry.py"
 REQUESTS = "stores/test_requests.py"
@@ -209,5 +210,40 @@ MUTANTS = [
             "stores/test_batching.py::"
             "test_each_hears_when_it_is_sent_and_equal_timeouts_travel_together",
         ),
+    ),
+    Mutant(
+        "a lease by an unknown clock has expired",
+        "coord.stores.sqlite.lease_clock:LeaseClock.remaining",
+        "        return ttl\n",
+        "        return -inf\n",
+        (LEASE_CLOCK,),
+    ),
+    Mutant(
+        "another boot id proves that the machine restarted",
+        "coord.stores.sqlite.lease_clock:LeaseClock.remaining",
+        "and self._nobody_lives(name, lock_file)",
+        "",
+        (LEASE_CLOCK,),
+    ),
+    Mutant(
+        "a process that was killed is a restart",
+        "coord.stores.sqlite.lease_clock:LeaseClock.remaining",
+        "lock_file and is_known(name) and is_known(mine)",
+        "lock_file",
+        (LEASE_CLOCK,),
+    ),
+    Mutant(
+        "a new file of locks proves a restart",
+        "coord.stores.sqlite.lease_clock:LeaseClock._nobody_lives",
+        "str(os.fstat(fd).st_ino) == lock_file and",
+        "",
+        (LEASE_CLOCK,),
+    ),
+    Mutant(
+        "the lock is not taken",
+        "coord.stores.sqlite.lease_clock:LeaseClock._open_and_lock",
+        "fcntl.fcntl(self._lock_fd, fcntl.F_OFD_SETLK, wanted)",
+        "pass",
+        (LEASE_CLOCK,),
     ),
 ]
