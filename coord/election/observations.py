@@ -37,8 +37,9 @@ restored from a backup can bring back."""
 MAX_BYTES = 4 * 2**20
 """Size in bytes of a file that is not read, because coord did not write it."""
 FILE = "observations.json"
-FILE_TIMEOUT = 0.5
-"""Seconds to wait for the file: a home directory on a network may not answer."""
+FILE_TIMEOUT = 2.0
+"""Seconds to wait for the file. A home directory on a network may never answer, and on a busy
+machine a thread may need long to begin."""
 
 
 class Observations:
