@@ -92,3 +92,8 @@ def renew_parameters(renewals: Sequence[Renew], *, answer_all: bool) -> tuple[ob
         [None if renewal.info is None else encode_info(renewal.info) for renewal in renewals],
         answer_all,
     )
+
+
+def in_columns(parameters: Sequence[tuple[object, ...]]) -> tuple[list[object], ...]:
+    """Return the parameters of several calls as those of one call, each of which is an array."""
+    return tuple(map(list, zip(*parameters, strict=True)))

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from coord.core import swaps
 from coord.core.history import PastTerm, parse
@@ -21,8 +21,12 @@ from coord.stores.postgresql.feed import LeaseFeed
 from coord.stores.postgresql.records import PostgreSQLRecords
 from coord.stores.postgresql.url import PostgreSQLURL, parse_url
 
+T = TypeVar("T")
+
 MAX_RENEWALS = 2_000
 """Renewals in one query. More of them are sent as several queries at the same time."""
+MAX_SWAPS = 500
+"""Claims, or releases, in one transaction. Their rows are locked until it ends."""
 MIN_BATCH = 8
 """Renewals from which on rows that were renewed as asked are not sent back."""
 NOTIFY_DELAY = 0.01
@@ -36,8 +40,8 @@ _APPLIED, _NO_TOKEN = 1, 2
 class PostgreSQLStore:
     """Leases in the schema `coord` of a PostgreSQL database.
 
-    Implements `coord.stores.protocol.Store`, `HasAnnouncements` and `HasRecords`. Connects when it
-    is first used.
+    Implements `coord.stores.protocol.Store`, `Bulk`, `HasAnnouncements` and `HasRecords`. Connects
+    when it is first used.
 
     Args:
         url: The servers, the user and the database.
@@ -100,11 +104,7 @@ class PostgreSQLStore:
             (row,) = await self.pool.run(self._calls["claim"], parameters, timeout)
         except (QueryError, StoreRefused) as error:
             return _failure(error)
-        if row["outcome"] == _NO_TOKEN:
-            return Failure(unknown=False, detail="the token is at its end", permanent=True)
-        if row["outcome"] == _APPLIED:
-            self._notify(claim.role)
-        return Answer(row["outcome"] == _APPLIED, rows.lease(row, claim.role))
+        return self._claimed(row, claim.role)
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
         """Prolong leases; see `coord.core.operations.Renew`."""
@@ -114,6 +114,19 @@ class PostgreSQLStore:
         ]
         results = await asyncio.gather(*(self._renew(batch, timeout) for batch in batches))
         return [result for batch in results for result in batch]
+
+    async def swap_all(self, swaps: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
+        """Claim and release many roles at once; see `coord.stores.protocol.Bulk`."""
+        claims = [swap for swap in swaps if isinstance(swap, Claim)]
+        releases = [swap for swap in swaps if isinstance(swap, Release)]
+        batches = [
+            *(self._claim_all(part, timeout) for part in _parts(claims)),
+            *(self._release_all(part, timeout) for part in _parts(releases)),
+        ]
+        by_role: dict[str, Result] = {}
+        for results in await asyncio.gather(*batches):
+            by_role |= results
+        return [by_role[swap.role] for swap in swaps]
 
     async def release(self, release: Release, timeout: float) -> Result:
         """Give a role back; see `coord.core.operations.Release`."""
@@ -162,6 +175,34 @@ class PostgreSQLStore:
         self.pool.abandon()
         self._reset()
 
+    async def _claim_all(self, claims: Sequence[Claim], timeout: float) -> dict[str, Result]:
+        parameters = rows.in_columns([rows.claim_parameters(claim) for claim in claims])
+        try:
+            found = await self.pool.run(self._calls["claim_all"], parameters, timeout)
+        except (QueryError, StoreRefused) as error:
+            return dict.fromkeys((claim.role for claim in claims), _failure(error))
+        return {row["role"]: self._claimed(row, row["role"]) for row in found}
+
+    async def _release_all(self, releases: Sequence[Release], timeout: float) -> dict[str, Result]:
+        parameters = rows.in_columns([rows.release_parameters(release) for release in releases])
+        try:
+            found = await self.pool.run(self._calls["release_all"], parameters, timeout)
+        except (QueryError, StoreRefused) as error:
+            return dict.fromkeys((release.role for release in releases), _failure(error))
+        results: dict[str, Result] = {
+            release.role: Answer(False, Lease(release.role)) for release in releases
+        }
+        for row in found:
+            results[row["role"]] = Answer(row["applied"], rows.lease(row, row["role"]))
+        return results
+
+    def _claimed(self, row: Any, role: str) -> Result:
+        if row["outcome"] == _NO_TOKEN:
+            return Failure(unknown=False, detail="the token is at its end", permanent=True)
+        if row["outcome"] == _APPLIED:
+            self._notify(role)
+        return Answer(row["outcome"] == _APPLIED, rows.lease(row, role))
+
     async def _read(self, name: str, roles: Collection[str] | None, timeout: float) -> Any:
         wanted = None if roles is None else sorted(set(roles))
         if wanted == []:
@@ -205,6 +246,10 @@ class PostgreSQLStore:
             with contextlib.suppress(QueryError, StoreRefused):
                 channel = schema.channel(self._url.schema)
                 await self.pool.run("SELECT pg_notify($1, $2)", (channel, payload), 1.0)
+
+
+def _parts(swaps: Sequence[T]) -> list[Sequence[T]]:
+    return [swaps[start : start + MAX_SWAPS] for start in range(0, len(swaps), MAX_SWAPS)]
 
 
 def _failure(error: QueryError | StoreRefused) -> Failure:
