@@ -67,6 +67,8 @@ def test_killed_and_back(own_server: Server) -> None:
             assert answered(await store.claim(Claim("role", "a", 1, 30.0), 5)).applied
             feed: Any = store.watch(["role"])
             assert (await anext(feed)).token == 1
+            assert store._notifying is not None
+            await store._notifying  # so that a connection is free, on which the claim is sent
             own_server.freeze()
             asked = asyncio.ensure_future(store.claim(Claim("lost", "a", 1, 30.0), 30))
             await asyncio.sleep(0.1)
