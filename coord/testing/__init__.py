@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coord.testing.clocks import ManualClock
-    from coord.testing.contract import StoreContract
+    from coord.testing.contract import ContractServer, ServerContract, StoreContract
     from coord.testing.election_kit import ElectionKit
     from coord.testing.faulty_store import Fault, FaultyStore
     from coord.testing.history import History, judge
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "BadHistory": "coord.testing.history.checkers",
+    "ContractServer": "coord.testing.contract",
     "ElectionKit": "coord.testing.election_kit",
     "Event": "coord.testing.history.events",
     "Fault": "coord.testing.faulty_store",
@@ -31,6 +32,7 @@ _WHERE = {
     "ManualClock": "coord.testing.clocks",
     "Operation": "coord.testing.history.events",
     "RecordingStore": "coord.testing.history.recording",
+    "ServerContract": "coord.testing.contract",
     "StoreContract": "coord.testing.contract",
     "Undecided": "coord.testing.history.linearizability",
     "Violation": "coord.testing.history.checkers",
@@ -40,6 +42,7 @@ _WHERE = {
 
 __all__ = [
     "BadHistory",
+    "ContractServer",
     "ElectionKit",
     "Event",
     "Fault",
@@ -51,6 +54,7 @@ __all__ = [
     "ManualClock",
     "Operation",
     "RecordingStore",
+    "ServerContract",
     "StoreContract",
     "Undecided",
     "Violation",

@@ -67,6 +67,7 @@ class FaultProxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # a transport that was aborted ends in the next turn of the loop
 
     def set(self, mode: Link, *, delay: float | None = None) -> None:
         """Change what the proxy does from now on.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from coord.testing.contract.abilities import BulkContract, ImmediateContract
 from coord.testing.contract.claims import ClaimContract
+from coord.testing.contract.faults import ContractServer, ServerContract
 from coord.testing.contract.history import HistoryContract
 from coord.testing.contract.promises import PromiseContract
 from coord.testing.contract.sharing import SharingContract
@@ -33,8 +34,9 @@ class StoreContract(
     The tests call `make_store` inside a running loop, some of them several times. Each call returns
     another store on the same data, as another process would have it. A store in memory returns
     itself again. Every test uses new roles, so you may keep the data between tests. Override
-    `fresh_role` if roles need a prefix, and `slack` (seconds) if the store is slow.
+    `fresh_role` if roles need a prefix, and `slack` (seconds) if the store is slow. If the store
+    talks to a server, run `ServerContract`, too.
     """
 
 
-__all__ = ["StoreContract"]
+__all__ = ["ContractServer", "ServerContract", "StoreContract"]
