@@ -87,4 +87,18 @@ MUTANTS = [
         "> 1 + MAX_INFO_BYTES",
         ("api/test_values.py::test_the_limit_of_an_info_is_exact",),
     ),
+    Mutant(
+        "a fence has no lock",
+        "coord.fencing:Fence.__call__",
+        "with self._lock:",
+        "if self._lock:",
+        (f"{FENCING}::test_a_call_that_arrives_while_another_is_under_way_waits",),
+    ),
+    Mutant(
+        "the columns of the key of a SQL write are not checked",
+        "coord.fencing:sql_write",
+        '("key", key), ',
+        "",
+        (f"{FENCING}::test_names_in_a_sql_write_are_checked",),
+    ),
 ]
