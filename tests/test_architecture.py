@@ -337,6 +337,15 @@ def files_are_neither_long_nor_short(tree: Tree) -> Iterator[str]:
 
 
 @rule
+def comments_are_sentences(tree: Tree) -> Iterator[str]:
+    """No lines that separate the parts of a file: a file is one concept."""
+    for module in tree.modules.values():
+        for number, line in enumerate(module.text.splitlines(), 1):
+            if line.lstrip().startswith(("# --", "#--", "# ==", "####")):
+                yield f"{module}:{number} is a separator"
+
+
+@rule
 def the_top_is_small(tree: Tree) -> Iterator[str]:
     entries = sorted(path.name for path in tree.package.iterdir() if path.name != "__pycache__")
     if len(entries) > MAX_ENTRIES:
@@ -446,6 +455,7 @@ BROKEN = [
     ("private_attributes_stay_in_their_package", "api/coordinator.py", "store._rows = 2"),
     ("private_attributes_stay_in_their_package", "api/coordinator.py", "getattr(store, '_rows')"),
     ("files_are_neither_long_nor_short", "core/lease.py", "x = 1\n" * 601),
+    ("comments_are_sentences", "core/lease.py", "x = 1\n# -- values -----"),
     ("files_are_neither_long_nor_short", "cli/__init__.py", "x = 1\n" * 601),
     ("files_are_neither_long_nor_short", "core/small.py", "x = 1\n# short"),
 ]

@@ -38,11 +38,11 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
 
     Args:
         url: `sqlite:///absolute/path`,
-        `rethinkdb://[user[:password]@]host[:port][,host…]/database`, `memory://`, or
-            the URL of another backend. None means the environment variable `COORD_URL`, and without
-            that a SQLite file in the state directory of the user.
+            `rethinkdb://[user[:password]@]host[:port][,host…]/database`, `memory://`, or the URL of
+            another backend. None means the environment variable `COORD_URL`, and without that a
+            SQLite file in the state directory of the user.
         timeout: Seconds that a lookup may take, retries included, before it raises
-        `StoreUnavailable`.
+            `StoreUnavailable`.
         store: A store to use instead of a URL (`coord.stores.protocol.Store`).
         now: Reads the clocks; for tests.
 
@@ -114,8 +114,6 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
         itself.
         """
         await self.session.close()
-
-    # -- leadership --------------------------------------------------------------------------------
 
     async def unique_service(
         self, role: str, candidate: Mapping[str, Any] | None = None
@@ -230,8 +228,6 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
             min_tenure=min_tenure,
         )
 
-    # -- lookups -----------------------------------------------------------------------------------
-
     async def leader(self, role: str) -> Lease | None:
         """Return the lease of the leader of `role`, judged by the store's clock.
 
@@ -310,8 +306,6 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
         """
         return self.session.until_closed(watch_leaders(self.session))
 
-    # -- requests to leaders -----------------------------------------------------------------------
-
     async def request_step_down(
         self, role: str, *, by: str = "", cooldown: float | None = None
     ) -> Lease:
@@ -342,7 +336,7 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
         Args:
             role: The role.
             to: The candidate: its id, the first four or more characters of its id, or the `name` or
-            `id` in its info.
+                `id` in its info.
             by: Who asks, for the history of the role; at most 200 bytes.
 
         Returns:
@@ -377,8 +371,6 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
         )
         return lease
 
-    # -- services ----------------------------------------------------------------------------------
-
     @functools.cached_property
     def services(self) -> AsyncServiceRegistry:
         """The service registry of the table `services`. For another table:
@@ -412,11 +404,11 @@ class Coordinator(
 
     Args:
         url: `sqlite:///absolute/path`,
-        `rethinkdb://[user[:password]@]host[:port][,host…]/database`, `memory://`, or
-            the URL of another backend. None means the environment variable `COORD_URL`, and without
-            that a SQLite file in the state directory of the user.
+            `rethinkdb://[user[:password]@]host[:port][,host…]/database`, `memory://`, or the URL of
+            another backend. None means the environment variable `COORD_URL`, and without that a
+            SQLite file in the state directory of the user.
         timeout: Seconds that a lookup may take, retries included, before it raises
-        `StoreUnavailable`.
+            `StoreUnavailable`.
         store: A store to use instead of a URL (`coord.stores.protocol.Store`).
 
     Raises:

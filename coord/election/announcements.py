@@ -103,9 +103,6 @@ class CandidateAnnouncer:
             with contextlib.suppress(Exception):  # then it runs out
                 await self._board().withdraw(gone, CLOSE_TIMEOUT)
 
-    # -- the rounds
-    # ----------------------------------------------------------------------------------------------
-
     def _look_at(self, moment: float) -> None:
         if moment < self._due:
             self._due = moment
@@ -173,11 +170,6 @@ class CandidateAnnouncer:
         """When those of this ttl are posted anew: the first such moment that is half a ttl away."""
         return (math.ceil(now / ttl + 0.5 - self._phase) + self._phase) * ttl
 
-
-# -- What is posted loudly about the roles that this coordinator stands for: orders, and candidates
-# that are preferred. Hints, like all that is on the board: a leader that hears nothing leads on,
-# and one that hears of it late is late.
-#
 
 PRUNE_EVERY = 60.0
 """Seconds between looks for what has run out."""

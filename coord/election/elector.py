@@ -209,8 +209,6 @@ class Elector:
         """Seconds that it may take from `stop` until it is done."""
         return self.lifecycle.drain_timeout + 2 * self.election.timing.attempt_timeout
 
-    # -- what others want of it, on its loop -------------------------------------------------------
-
     async def wait_until(self, predicate: Callable[[], bool], timeout: float | None = None) -> None:
         """Wait until `predicate()` holds, this elector is done, or `timeout` seconds have passed
         (None: never)."""
@@ -324,8 +322,6 @@ class Elector:
             timer.cancel()
         if sleeping is not None and not sleeping.done():
             sleeping.set_result(None)
-
-    # -- the loop ----------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         try:

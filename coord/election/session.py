@@ -173,8 +173,6 @@ class Session:
                 "event loop (asyncio.run)"
             )
 
-    # -- the store ---------------------------------------------------------------------------------
-
     @property
     def max_clock_skew(self) -> float | None:
         """Seconds that the store's clock may be off; None: leases never run out by the store's
@@ -217,8 +215,6 @@ class Session:
         """
         self.check_usable("check the store")
         await self.store.open(self.timeout if timeout is None else timeout)
-
-    # -- requests ----------------------------------------------------------------------------------
 
     def submit(
         self, operation: Operation, timeout: float, on_sent: Callable[[], None] = lambda: None
@@ -349,8 +345,6 @@ class Session:
             closing.cancel()
             await generator.aclose()
 
-    # -- what the store tells ----------------------------------------------------------------------
-
     def subscribe(self, role: str, listener: Callable[[Lease], None]) -> Callable[[], None]:
         """Call `listener` with each row of `role` that the feed shows. Returns a function that
         unsubscribes."""
@@ -419,8 +413,6 @@ class Session:
                 "to", name, f"must name one candidate that waits for {role!r} ({found})"
             )
         return named[0]
-
-    # -- members -----------------------------------------------------------------------------------
 
     def join(self, member: Member) -> None:
         """Count `member` among the candidates of this session until `leave`.

@@ -100,10 +100,6 @@ class HeartbeatState:
             )
 
 
-# -- `Heartbeat` and `AsyncHeartbeat`: a service's heartbeats in the background, for as long as it
-# runs.
-
-
 class _Known:
     """What both kinds of heartbeat know of their record."""
 

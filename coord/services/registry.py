@@ -56,9 +56,6 @@ async def choose_service(records: Records, role: str, choose: str, timeout: floa
     )  # of equal loads the first, and the order is random
 
 
-# -- `AsyncServiceRegistry`: services heartbeat, others find the healthy ones. The successor of
-# `doublethink`'s.
-
 UNANSWERED_WINDOW = 300.0
 """Seconds for which a registration that was never answered is taken to be under way still."""
 
@@ -146,9 +143,6 @@ class AsyncServiceRegistry:
             await self.publisher.withdraw_all()
         if self._own is not None:
             await self._own.close()
-
-    # -- being there
-    # -------------------------------------------------------------------------------------------
 
     async def heartbeat(self, status_info: Mapping[str, Any]) -> Record:
         """Say that a service is there: write its record, and return it as stored, with `id` and the
@@ -242,9 +236,6 @@ class AsyncServiceRegistry:
         if not await self.session.retry(remove) and asked == 1:
             log.warning("registry.unknown_id", id=key, table=self.table)
 
-    # -- finding
-    # ----------------------------------------------------------------------------------------------
-
     async def healthy_service(self, role: str, *, choose: str = "least") -> Record | None:
         """A healthy service of that role, or None.
 
@@ -277,9 +268,6 @@ class AsyncServiceRegistry:
         """
         return watch_services(self.records, validation.role(role), self.session.timeout)
 
-    # -- keeping order
-    # -----------------------------------------------------------------------------------------
-
     async def stale_services(self, ttls_until_deletion: float = 2) -> list[Record]:
         """The records that `purge_stale_services` would delete; not the marks that it takes away
         with them."""
@@ -311,9 +299,6 @@ class AsyncServiceRegistry:
         return sorted(
             (one for one in listed if one.problems), key=lambda one: repr(one.record.get("id"))
         )
-
-    # -- the unique service
-    # ------------------------------------------------------------------------------------
 
     async def unique_service(
         self, role: str, candidate: Mapping[str, Any] | None = None
@@ -404,10 +389,6 @@ MAX_TTLS = 1e6
 
 def _ttls(given: object) -> float:
     return validation.number(given, "ttls_until_deletion", low=1, high=MAX_TTLS, unit="ttls")
-
-
-# -- `ServiceRegistry`: the service registry for threaded programs, and for those that come from
-# `doublethink`.
 
 
 class ServiceRegistry:

@@ -83,8 +83,6 @@ class ManualClock:
             call()
 
 
-# -- virtual time ----------------------------------------------------------------------------------
-
 T = TypeVar("T")
 TURN = 1e-6
 """Seconds that an iteration of a loop takes. Without it, a timer whose delay is too small for a

@@ -1,5 +1,5 @@
-"""Elections under a test's control: an in-process coordinator, a rival who takes and leaves roles,
-a manual clock."""
+"""Elections under the control of a test: a coordinator on memory, another candidate that takes and
+leaves roles, and a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -30,17 +30,21 @@ HANDOVERS = (
     LossReason.NO_PROGRESS,
 )
 TRY_EVERY = 0.005
-"""Real seconds between two tries of `win`."""
+"""Time between two tries of `win`, in real seconds."""
 WAIT = 5.0
-"""Real seconds that a helper waits for what it brought about before it raises AssertionError."""
+"""Time that a method waits for its effect before it raises AssertionError, in real seconds."""
 
 
 class ElectionKit:
-    """What the fixture `coord_election` gives.
+    """Wins and loses roles on demand. The fixture `coord_election` returns one.
 
-    coordinator   a `coord.Coordinator` on memory; while `as_default()` lasts it is what
-    `@leader_only` uses clock         a `ManualClock` that leases run by: nothing expires until the
-    test says so store         the `FaultyStore` under it"""
+    Attributes:
+        coordinator: A `coord.Coordinator` on memory. While `as_default()` lasts, `@leader_only` and
+            `coord.unique_service` use it.
+        clock: The `ManualClock` of the leases. Nothing expires until the test moves it.
+        store: The `FaultyStore` below the coordinator.
+        memory: The store in memory below that one.
+    """
 
     def __init__(self) -> None:
         self.clock = ManualClock()
@@ -53,7 +57,8 @@ class ElectionKit:
 
     @contextmanager
     def as_default(self) -> Iterator[ElectionKit]:
-        """Be the default coordinator of this process for a while; closes at the end."""
+        """Make the coordinator the default one of this process for the duration of the block, and
+        close it at the end."""
         with default.replaced_by(self.coordinator):
             try:
                 yield self
@@ -62,9 +67,19 @@ class ElectionKit:
                 self.coordinator.close()
 
     def occupy(self, role: str, info: Mapping[str, Any] | None = None) -> int:
-        """Somebody else leads `role` from now on, until `vacate` or `win`. Returns their token.
+        """Let another candidate lead `role` until `vacate` or `win`.
 
-        A candidate of this process that led it has lost it when this returns (`LossReason.TAKEN`).
+        If this process leads the role, it has lost it when the call returns (`LossReason.TAKEN`).
+
+        Args:
+            role: The role.
+            info: What the other candidate says about itself; None means nothing.
+
+        Returns:
+            The fencing token of the other candidate.
+
+        Raises:
+            BadArgument: An argument is invalid.
         """
         return int(
             self._on_loop(
@@ -78,16 +93,27 @@ class ElectionKit:
         )
 
     def vacate(self, role: str) -> None:
-        """Somebody else leads no more; whoever stands may have it."""
+        """Let the other candidate release `role`. Any candidate can claim it.
+
+        Raises:
+            BadArgument: The role is invalid.
+        """
         self._on_loop(self._vacate(validation.role(role)))
 
     def lose(self, role: str, reason: LossReason = LossReason.TAKEN) -> None:
-        """Let this process lose `role`, for that reason. Somebody else leads it afterwards, until
-        `win`.
+        """Let this process lose `role`. Another candidate leads it afterwards, until `win`.
 
-        `on_lost` has been called when this returns, unless it is called from a callback of the same
-        leadership. Raises `AssertionError` when this process does not lead the role. `FORKED`
-        cannot be had: fork."""
+        When the call returns, `on_lost` has been called, unless a callback of the same leadership
+        makes the call.
+
+        Args:
+            role: The role.
+            reason: The reason of the loss. `FORKED` is impossible here: fork instead.
+
+        Raises:
+            AssertionError: This process does not lead the role.
+            BadArgument: An argument is invalid.
+        """
         if reason not in (LossReason.TAKEN, *DEADLINES, *HANDOVERS):
             raise BadArgument("reason", reason, "must be a LossReason other than FORKED")
         if not self._on_loop(self._leading(validation.role(role))):
@@ -97,27 +123,34 @@ class ElectionKit:
         self._on_loop(self._occupy(role, {}, reason, current_dispatcher.get()))
 
     def win(self, role: str) -> None:
-        """Let the candidate of this process lead `role`: somebody else gives way, and no rest is
-        waited out.
+        """Let the candidate of this process lead `role`. It does not wait for a cooldown.
 
-        Where nobody stands yet, the next who does will be elected. Raises `AssertionError` when a
-        candidate that stands does not get the role, for instance because the work of its last term
-        has not ended."""
+        If this process has no candidate for the role, the next one is elected.
+
+        Raises:
+            AssertionError: The candidate does not get the role, for instance because the work of
+                its last term has not ended.
+            BadArgument: The role is invalid.
+        """
         self._on_loop(self._vacate(validation.role(role)))
         self._on_loop(self._win(role))
 
     def advance(self, seconds: float, step: float = 0.25) -> None:
-        """Let time pass in small steps, in which leaders renew. `clock.advance` makes one jump of
-        it instead."""
+        """Let time pass in small steps, in which leaders renew. `clock.advance` makes one jump.
+
+        Args:
+            seconds: The time that passes, in seconds.
+            step: The length of a step, in seconds.
+
+        Raises:
+            BadArgument: An argument is invalid.
+        """
         validation.number(seconds, "seconds", low=0)
         validation.number(step, "step", low=0, above=True)
         while seconds > 0:
             self.clock.advance(min(step, seconds))
             seconds -= step
             self._on_loop(_settle())
-
-    # -- on the coordinator's loop
-    # -----------------------------------------------------------------------------
 
     def _on_loop(self, work: Any) -> Any:
         async def bounded() -> Any:
@@ -126,7 +159,7 @@ class ElectionKit:
         try:
             return self.coordinator.portal.call(bounded)
         except (TimeoutError, asyncio.TimeoutError):
-            raise AssertionError(f"it did not come about within {WAIT:g} s") from None
+            raise AssertionError(f"it did not happen within {WAIT:g} s") from None
 
     def _electors(self, role: str) -> list[Elector]:
         return [
@@ -145,34 +178,32 @@ class ElectionKit:
         claim = Claim(role, RIVAL, self._beat, validation.MAX_TTL, takeover=True, info=info)
         answer = await self.memory.claim(claim, WAIT)
         assert isinstance(answer, Answer)  # memory does not fail
-        for standing in self._electors(role):
-            if standing.election.phase in HOLDING:
-                await self._dethrone(standing, reason, caller)
+        for elector in self._electors(role):
+            if elector.election.phase in HOLDING:
+                await self._take_role(elector, reason, caller)
         return answer.lease.token
 
-    async def _dethrone(self, standing: Elector, reason: LossReason, caller: object) -> None:
-        election, term, now = standing.election, standing.term, self.clock.now()
+    async def _take_role(self, elector: Elector, reason: LossReason, caller: object) -> None:
+        election, term, now = elector.election, elector.term, self.clock.now()
         if reason is LossReason.TAKEN:
-            standing.try_now()  # the next renewal is answered with the rival's row
+            elector.try_now()  # the next renewal is answered with the rival's row
         elif reason in HANDOVERS:
-            standing.resign(reason, election.timing.ttl)
+            elector.resign(reason, election.timing.ttl)
         elif election.phase is Phase.LEADING:
-            standing.lose(reason)
+            elector.lose(reason)
         if now.total < election.deadline:
-            await standing.wait_until(
+            await elector.wait_until(
                 lambda: election.phase not in HOLDING or term is None or term.lost.is_set()
             )
-        await (
-            _settle()
-        )  # the loss is on its way to the dispatcher: what is put there now comes after it
+        await _settle()  # what the dispatcher gets from here on comes after the loss
         called = asyncio.Event()
         loop = asyncio.get_running_loop()
-        dispatcher = standing.lifecycle.dispatcher
+        dispatcher = elector.lifecycle.dispatcher
 
         async def after_on_lost() -> None:
             loop.call_soon_threadsafe(called.set)
 
-        if caller is not dispatcher:  # a callback does not wait for the one that comes after it
+        if caller is not dispatcher:  # a callback must not wait for the next one
             dispatcher.put(after_on_lost)
             await called.wait()
 
@@ -185,8 +216,8 @@ class ElectionKit:
     async def _win(self, role: str) -> None:
         electors = self._electors(role)
         while electors and not self._led(role):
-            # Each time anew: a claim that was under way may fail only now, and its backoff would
-            # last forever on a clock that stands still.
+            # In each round: a claim that was under way may fail only now, and its backoff would
+            # never end on a clock that stands still.
             for elector in electors:
                 elector.try_now(skip_cooldown=True)
             await asyncio.sleep(TRY_EVERY)
@@ -199,13 +230,13 @@ class ElectionKit:
             self._on_loop(self._wake_all())
 
     async def _wake_all(self) -> None:
-        for standing in tuple(self.coordinator.session.members):
-            standing.wake()
+        for elector in tuple(self.coordinator.session.members):
+            elector.wake()
         await _settle()
 
 
 async def _settle() -> None:
-    """Let what can happen without waiting happen: a few turns of the loop are enough for a store in
-    memory."""
+    """Let everything happen that needs no waiting: a few turns of the loop are enough for a store
+    in memory."""
     for _ in range(25):
         await asyncio.sleep(0)

@@ -1,5 +1,5 @@
-"""A store that fails on demand: with every class of error of rule 8, late or not at all, and with
-feeds that break, lose rows or repeat them."""
+"""A store that fails on demand: with every kind of error of rule 8, late or never, and with feeds
+that break, lose rows or repeat them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ NAMES: tuple[Name, ...] = ("open", "claim", "renew", "release", "read", "watch")
 class Fault(enum.Enum):
     """What happens to a request that fails."""
 
-    NOT_DONE = "not done, and the store says so"
-    UNKNOWN_DONE = "done, and the answer is lost"
-    UNKNOWN_NOT_DONE = "lost on the way; nobody can tell"
-    PERMANENT = "refused: no rights"
-    HANG = "lost on the way; the request waits until its timeout"
-    RAISES = "the store has a defect, and raises what it should not"
+    NOT_DONE = "the request is not applied, and the answer says so"
+    UNKNOWN_DONE = "the request is applied, and the answer is lost"
+    UNKNOWN_NOT_DONE = "the request is lost, and the caller cannot know"
+    PERMANENT = "the store refuses: a permission is missing"
+    HANG = "the request is lost, and the caller waits until its timeout"
+    RAISES = "the store has a defect, and raises an unexpected exception"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,6 @@ class FaultyStore:
     def max_clock_skew(self) -> float | None:
         """The clock skew that the inner store allows for, in seconds; None if it is not known."""
         return self.inner.max_clock_skew
-
-    # -- instructions ------------------------------------------------------------------------------
 
     def fail(self, name: Name, fault: Fault, times: int | None = 1) -> None:
         """Make requests fail.
@@ -185,8 +183,6 @@ class FaultyStore:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(queue.put_nowait, item)
 
-    # -- the store ---------------------------------------------------------------------------------
-
     async def open(self, timeout: float) -> None:
         """Open the inner store, as instructed."""
         await self._raising("open", lambda: self.inner.open(timeout), timeout)
@@ -259,8 +255,6 @@ class FaultyStore:
         """Forget everything in a forked child, and let the inner store do the same."""
         self._feeds, self._under_way = [], set()
         self.inner.abandon()
-
-    # -- internals ---------------------------------------------------------------------------------
 
     async def _pump(
         self, roles: Collection[str] | None, queue: asyncio.Queue[Lease | StoreUnavailable]

@@ -96,7 +96,7 @@ def test_work_that_does_not_end_keeps_the_role_from_being_won(
         coord_election.lose("r")
         coord_election.win("r")
 
-    with pytest.raises(AssertionError, match="did not come about"):
+    with pytest.raises(AssertionError, match="did not happen"):
         job()
 
 

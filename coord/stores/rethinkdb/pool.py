@@ -233,8 +233,6 @@ class Pool:
         _leaked.extend((self._connections, self._shared, self._opening, self._loop))
         self._reset()
 
-    # -- Connecting
-
     def _on_this_loop(self) -> None:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:

@@ -112,8 +112,6 @@ class RethinkDBRecords(_Terms):
         self._pool = pool
         self._url = url
 
-    # -- Writing
-
     async def register(
         self, record: Mapping[str, Any], nonce: str, timeout: float
     ) -> Record | None:
@@ -216,8 +214,6 @@ class RethinkDBRecords(_Terms):
         old, new = await self._change(write, timeout)
         return old is not None and new is None
 
-    # -- Reading
-
     async def least_loaded(self, role: str, timeout: float) -> Record | None:
         """Return the healthy record of a role with the lowest load."""
         r = self._r
@@ -281,8 +277,6 @@ class RethinkDBRecords(_Terms):
         async with contextlib.aclosing(self._pool.feed(changes)) as feed:
             async for _ in feed:
                 yield
-
-    # -- Queries
 
     async def _replace(
         self, key: str | int, replacement: Any, timeout: float, **options: Any

@@ -97,7 +97,7 @@ async def _both(pool: Pool, made: Any, lifted: Any, timeout: float) -> tuple[int
     return counts[0], counts[1]
 
 
-# -- The write hook, with which the server itself rejects deletes and falling tokens in the table of
+# The write hook, with which the server itself rejects deletes and falling tokens in the table of
 # leases. coord never asks for either (rule 3), so the hook only stops others: a slip in the data
 # explorer, a script, a restore that goes wrong. Whoever may configure the table can remove it. The
 # SQLite schema has triggers that do the same.
@@ -145,7 +145,7 @@ def hook_of(config: Mapping[str, Any]) -> Literal["guard", "other"] | None:
     )
 
 
-# -- Duplicate tables. RethinkDB can create several tables of one name, and no query can address
+# Duplicate tables. RethinkDB can create several tables of one name, and no query can address
 # them by that name. All but the first (by id) are renamed to `<name>_duplicate_<id>`, so that the
 # name means one table again and each can be examined. An empty one is dropped. If the first is
 # empty and one duplicate is not, that duplicate gets the name. If two hold records, people must
@@ -240,7 +240,7 @@ async def _is_empty(runner: QueryRunner, name: str) -> bool:
     return False
 
 
-# -- Set-up. `table_create` is not exclusive: eight processes that run it at once make eight tables
+# Set-up. `table_create` is not exclusive: eight processes that run it at once make eight tables
 # of one name, and every later query on that name fails as ambiguous.
 #
 # So one process does the work at a time. The lock is a database, `<database>__coord_setup`, since

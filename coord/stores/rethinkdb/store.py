@@ -199,8 +199,6 @@ class RethinkDBStore:
         self._settings.abandon()
         self.pool.abandon()
 
-    # -- Swaps. `answer` is the answer to the first query, if `begin` has sent it already.
-
     async def _claim(
         self, claim: Claim, timeout: float, answer: Coroutine[Any, Any, Any] | None = None
     ) -> Result:

@@ -91,8 +91,6 @@ def _parse_terms(line: str) -> list[Any]:
     return [term for term in terms if isinstance(term, dict) and "until" in term]
 
 
-# -- The tables.
-
 VERSION = 4
 """The number of this schema, in `PRAGMA user_version`. 1 to 3 were used before the first
 release."""
@@ -262,9 +260,6 @@ def check_owner(conn: sqlite3.Connection, path: str) -> None:
             f"{path}: was written by a coord from before the first release (schema {number}, this "
             f"version needs {VERSION}); use a new file"
         )
-
-
-# -- Reading and writing rows.
 
 
 def select_leases(conn: sqlite3.Connection, roles: Collection[str] | None) -> list[Row]:

@@ -97,8 +97,6 @@ class History:
                 Event(kind, self.now(), begun.process, begun.op, begun.action, begun.role, value)
             )
 
-    # -- files -------------------------------------------------------------------------------------
-
     def write(self, path: str | Path) -> None:
         """Write the events to a file, one JSON object a line."""
         lines = (json.dumps(asdict(event), ensure_ascii=False) + "\n" for event in self.events)
@@ -122,8 +120,6 @@ class History:
         if any(first.at > second.at for first, second in itertools.pairwise(events)):
             events.sort(key=lambda event: (event.at, event.kind != "invoke"))
         return cls(events)
-
-    # -- checking ----------------------------------------------------------------------------------
 
     def operations(self) -> list[Operation]:
         """Return the operations, in the order of their invokes.

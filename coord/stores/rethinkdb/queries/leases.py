@@ -125,8 +125,6 @@ class Queries:
         rows = self.table if roles is None else self.table.get_all(*roles)
         return rows.pluck(*FIELDS).changes(include_initial=True, squash=False)
 
-    # -- What they are made of
-
     def _claim(self, params: Mapping[str, Any], shape: ClaimShape) -> Any:
         r = self.r
         blank = swaps.blank_row()

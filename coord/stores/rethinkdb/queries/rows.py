@@ -63,7 +63,7 @@ def _count(value: Any) -> int:
     return math.floor(value) if is_number(value) and value > 0 else 0
 
 
-# -- What `rows.lease` makes of a row, said to the server: every field of its right type, whatever
+# What `rows.lease` makes of a row, said to the server: every field of its right type, whatever
 # is stored.
 
 

@@ -138,7 +138,7 @@ def _next_token(params: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
     )
 
 
-# -- `coord/core/history.py`, said to the server: what a claim and a release do to the terms that a
+# `coord/core/history.py`, said to the server: what a claim and a release do to the terms that a
 # row remembers.
 # Each is kept as a text: JSON of how it began and, on a line of its own, of how it ended. A server
 # takes a row apart and puts it together anew with each write of it, and sixteen objects are most of
@@ -233,7 +233,7 @@ def _text(number: Any) -> Any:
     return number.coerce_to("string")
 
 
-# -- a release, in ReQL: whose lease it is, and what becomes of the row.
+# a release, in ReQL: whose lease it is, and what becomes of the row.
 # `params` are the release's parameters, `row` the row as it is stored, whoever wrote it.
 
 _MIN_TTL = 1e-300
