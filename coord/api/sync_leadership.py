@@ -48,7 +48,7 @@ class Leadership(PublicDir, internal=("abandon", "coordinator", "inner", "portal
         margin: Time before the end of the lease at which the leader stops believing; None means a
             value that fits the ttl (see `coord.Timing`).
         info: What others see of this candidate in `leader(role)`: a dict that JSON can hold, at
-            most 16 KiB.
+            most 16 KiB. `host` and `pid` are added, unless it has them. Commands show a `name`.
         on_elected: Called as `on_elected(term)`: a function, plain or async, or a list of them. If
             one raises, the term is resigned (`LossReason.CALLBACK_FAILED`), and the candidate waits
             for a ttl.
