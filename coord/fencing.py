@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from coord.core.lease import MAX_TOKEN
 from coord.election.term import Term, current_term
@@ -119,27 +119,91 @@ def sql_write(
         BadArgument: A name is not a plain name, or `key` or `changes` is empty.
     """
     token = token_of(term)
+    update, select = _statements(table, key, changes, field, lambda _: placeholder)
+    cursor = connection.cursor()
+    try:
+        cursor.execute(update, (*changes.values(), token, *key.values(), token))
+        if cursor.rowcount == 1:
+            return
+        cursor.execute(select, tuple(key.values()))
+        row = cursor.fetchone()
+    finally:
+        cursor.close()
+    _refuse(table, token, row)
+
+
+async def asyncpg_write(
+    connection: Any,
+    table: str,
+    key: Mapping[str, Any],
+    changes: Mapping[str, Any],
+    term: Term | int | None = None,
+    *,
+    field: str = FIELD,
+) -> None:
+    """Update one row in PostgreSQL over asyncpg, unless it has seen a newer token.
+
+    It does the same as `sql_write`, which is for psycopg and other DB-API drivers. Outside of a
+    transaction of the caller, the change is committed when this returns.
+
+    Args:
+        connection: A connection or a pool of asyncpg.
+        table: The name of the table.
+        key: The columns that identify the row, with their values. The row must exist.
+        changes: The columns to set, with their values.
+        term: The term or token of the write. None means `coord.current_term()`.
+        field: The column that contains the token: a bigint or NULL.
+
+    Raises:
+        StaleToken: The row has seen a newer token.
+        CoordError: There is no such row.
+        NotLeader: `term` is None, and the calling code runs under no term.
+        BadArgument: A name is not a plain name, or `key` or `changes` is empty.
+    """
+    token = token_of(term)
+    update, select = _statements(table, key, changes, field, lambda number: f"${number}")
+    # Under READ COMMITTED a condition that had to wait for another write is judged again after it.
+    done = await connection.execute(update, *changes.values(), token, *key.values(), token)
+    if done != "UPDATE 1":
+        _refuse(table, token, await connection.fetchrow(select, *key.values()))
+
+
+def _statements(
+    table: str,
+    key: Mapping[str, Any],
+    changes: Mapping[str, Any],
+    field: str,
+    mark: Callable[[int], str],
+) -> tuple[str, str]:
+    """Return the statement that writes if the token is not stale, and the one that reads the token.
+
+    Args:
+        table: See `sql_write`, as for `key`, `changes` and `field`.
+        key: See `table`.
+        changes: See `table`.
+        field: See `table`.
+        mark: Returns the mark of a parameter from its number, which begins with 1.
+    """
     for what, names in (("table", [table]), ("key", key), ("changes", changes), ("field", [field])):
         for name in names:
             if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name):
                 raise BadArgument(what, name, "must be a plain name: letters, digits and _")
     if not key or not changes:
         raise BadArgument("key" if not key else "changes", {}, "must have at least one column")
-    sets = ", ".join(f"{name} = {placeholder}" for name in (*changes, field))
-    where = " AND ".join(f"{name} = {placeholder}" for name in key)
-    cursor = connection.cursor()
-    try:
-        cursor.execute(
-            f"UPDATE {table} SET {sets} WHERE {where} "  # noqa: S608 # names were checked above
-            f"AND ({field} IS NULL OR {field} <= {placeholder})",
-            (*changes.values(), token, *key.values(), token),
-        )
-        if cursor.rowcount == 1:
-            return
-        cursor.execute(f"SELECT {field} FROM {table} WHERE {where}", tuple(key.values()))  # noqa: S608  # likewise
-        row = cursor.fetchone()
-    finally:
-        cursor.close()
+    columns = [*changes, field]
+    sets = ", ".join(f"{name} = {mark(n)}" for n, name in enumerate(columns, 1))
+    first = len(columns) + 1
+    where = " AND ".join(f"{name} = {mark(n)}" for n, name in enumerate(key, first))
+    is_newest = f"({field} IS NULL OR {field} <= {mark(first + len(key))})"
+    same = " AND ".join(f"{name} = {mark(n)}" for n, name in enumerate(key, 1))
+    return (
+        f"UPDATE {table} SET {sets} WHERE {where} AND {is_newest}",  # noqa: S608 # plain names
+        f"SELECT {field} FROM {table} WHERE {same}",  # noqa: S608 # likewise
+    )
+
+
+def _refuse(table: str, token: int, row: Any) -> NoReturn:
+    """Raise the reason for which no row was written; `row` contains the token that was read."""
     if row is None:
         raise CoordError(
             f"cannot write to {table}: it has no row with this key. Insert the row first"
