@@ -10,7 +10,7 @@ from typing import Any
 from coord.core.announcements import Candidate, Handover, decide_handover
 from coord.core.election import Election, Send
 from coord.core.lease import Lease, LossReason
-from coord.core.operations import Claim, Failure, Read, Renew, Result
+from coord.core.operations import Claim, Failure, Read, Release, Renew, Result
 from coord.core.phases import HOLDING, Phase
 from coord.core.timing import Instant, Timing
 from coord.election.callbacks import CallbackRunner, Callbacks, TaskDispatcher
@@ -138,8 +138,7 @@ class Claimant:
             self.election.timing, self.election.info = timing, info
             self._join()
             try:
-                self._obey_requests()
-                return await self._claim()
+                return await self._claim(stepping_down=self._obey_requests())
             finally:
                 self._follow()
 
@@ -223,9 +222,15 @@ class Claimant:
 
     # One call.
 
-    async def _claim(self) -> Lease:
+    async def _claim(self, *, stepping_down: bool) -> Lease:
+        """Send what has to be sent until the outcome is clear.
+
+        An exception leaves the term as it was, so that the caller may go on until its deadline. If
+        the term has ended in this call, the call returns although a later request failed.
+        """
         election, rounds = self.election, 0
         lease: Lease | None = None
+        over: Lease | None = Lease(self.role) if stepping_down else None
         while rounds < MAX_ROUNDS:
             now = self._session.now()
             election.drained(now)  # the work is the caller's, who is here, between two passes
@@ -236,12 +241,18 @@ class Claimant:
                 return lease or await self._session.leader(self.role) or Lease(self.role)
             result = await self._send(action, now)
             if isinstance(result, Failure):
-                raise _error(result)
+                if over is None:
+                    raise _error(result)
+                if isinstance(action.operation, Release):
+                    log.warning("leadership.not_released", role=self.role, because=result.detail)
+                return over
             operation, lease = action.operation, result.lease
             if isinstance(operation, Read):
                 continue  # the claim follows: a row that was only read is never adopted (rule 8)
             if election.leads(self._session.now()):
                 break
+            if isinstance(operation, Renew):
+                over = lease  # another has the lease, or had it
             if isinstance(operation, Claim) and not result.applied:
                 await self._recall()
                 fresh = operation.expected is None or self._led_by_another(lease)
@@ -297,12 +308,16 @@ class Claimant:
                 latency, left = now.awake - began.awake, term.deadline - now.total
                 notify_observer(self.role, lambda observer: observer.renewed(term, latency, left))
 
-    def _obey_requests(self) -> None:
-        """Step down if an announcement asks for it, and this candidate leads."""
+    def _obey_requests(self) -> bool:
+        """Step down if an announcement asks for it, and this candidate leads.
+
+        Returns:
+            Whether it steps down.
+        """
         election, session = self.election, self._session
         announcements = session.requests_for(self.role)
         if not announcements or self._lifecycle is None or election.phase is not Phase.LEADING:
-            return
+            return False
         now, ttl = session.now(), election.timing.ttl
         decision = decide_handover(
             announcements,
@@ -313,7 +328,7 @@ class Claimant:
             MIN_TENURE_TTLS * ttl,
         )
         if not isinstance(decision, Handover):
-            return
+            return False
         if decision.key:
             session.request_done(self.role, decision.key)
         log.info(
@@ -326,6 +341,7 @@ class Claimant:
         rest = ttl if decision.rest is None else decision.rest
         election.resign(now, LossReason.STEPPED_DOWN, rest=rest, to=decision.to, by=decision.by)
         self._apply_events()
+        return True
 
     # Between two calls.
 

@@ -486,6 +486,37 @@ def test_it_steps_down_in_its_next_call() -> None:
     on_virtual_time(test)
 
 
+def test_an_exception_leaves_the_term_as_it_was(caplog: pytest.LogCaptureFixture) -> None:
+    """A caller that leads goes on after an exception. So a call in which its term ends returns."""
+
+    async def test(scene: Scene) -> None:
+        a, b = scene.a, scene.b
+        assert await a.unique_service("r", candidate("a"))
+        (claimant,) = a.session.members
+        scene.store.fail("renew", Fault.UNKNOWN_NOT_DONE)
+        with pytest.raises(StoreUnavailable):
+            await a.unique_service("r", candidate("a"))
+        assert claimant.term.held  # type: ignore[attr-defined]
+        await b.request_step_down("r")
+        await asyncio.sleep(1)
+        scene.store.down(Fault.UNKNOWN_DONE)
+        assert await a.unique_service("r", candidate("a")) is None
+        assert await b.leader("r") is None
+        assert not claimant.term.held  # type: ignore[attr-defined]
+        scene.store.heal()
+        assert await a.unique_service("s", candidate("a"))
+        scene.memory._rows.clear()  # an operator deleted the rows
+        assert await b.unique_service("s", candidate("b"))
+        scene.store.fail("claim", Fault.UNKNOWN_NOT_DONE)
+        denied = await a.unique_service("s", candidate("a"))
+        assert denied is not None
+        assert (denied["id"], denied["mine"]) == ("b", False)
+
+    with caplog.at_level(logging.WARNING, logger="coord"):
+        on_virtual_time(test)
+    assert "leadership.not_released role='r'" in caplog.text
+
+
 def test_it_hands_the_role_to_a_candidate_that_is_named_by_its_id() -> None:
     async def test(scene: Scene) -> None:
         a, b = scene.a, scene.b

@@ -58,7 +58,7 @@ class LeaseRegister:
             expected = args.get("expected")
             if expected is not None and revision(expected) != state:
                 return None, False
-            mine = expected is not None and state.holder == args["holder"]
+            mine = state.holder == args["holder"] and args["beat"] > state.beat
             must = state.holder is None or mine or bool(args.get("takeover"))
             if not must and args.get("skew") is None:
                 return None, False

@@ -37,7 +37,7 @@ class Claimant:
         self.coordinator: Any = None
         self.lead: Any = None
         self.generation = 0
-        self.wire = Wire(scene.server, self.machine)
+        self.wire = scene.wire(scene.server, self.machine)
         self.machine.spawn(self._begin)
 
     async def _begin(self) -> None:
@@ -82,12 +82,16 @@ class Claimant:
         """Check, be stopped for `pause` seconds, then write at the fenced resource."""
 
         def check() -> None:
-            term = None if self.lead is None else self.lead.held
-            if term is not None:
+            token = self._works_under()
+            if token is not None:
                 self.machine.pause(pause)
-                self.machine.do(lambda: self._write(term.token))
+                self.machine.do(lambda: self._write(token))
 
         self.machine.do(check)
+
+    def _works_under(self) -> int | None:
+        term = None if self.lead is None else self.lead.held
+        return None if term is None else term.token
 
     def _write(self, token: int) -> None:
         def arrive() -> None:
@@ -120,6 +124,8 @@ class Claimant:
 class Scene:
     """The world, the server, and the claimants. `check` looks at everything that must hold at every
     moment."""
+
+    wire: type[Wire] = Wire
 
     def __init__(
         self, claimants: int, seed: int, skew: float | None, ttl: float = 30.0, drift: float = 0.04

@@ -13,6 +13,7 @@ OBSERVATIONS = "election/test_observations.py"
 SUPERVISION = "election/test_supervision.py"
 TERM = "election/test_term.py"
 LEADERSHIP = "api/test_leadership.py"
+CLAIMANT = "election/test_claimant.py"
 
 MUTANTS = [
     Mutant(
@@ -195,6 +196,13 @@ MUTANTS = [
         (f"{CLAIMANT}::test_a_deadline_counts_from_the_sending",),
     ),
     Mutant(
+        "all candidates with an id are one",
+        "coord.election.unique_service:_identity",
+        'return type(fields["id"]).__name__, fields["id"]',
+        'return "id"',
+        (f"{CLAIMANT}::test_two_candidates_of_one_coordinator_never_lead_both",),
+    ),
+    Mutant(
         "a stale observation is not followed by a second look",
         "coord.election.claimant:Claimant._claim",
         "if fresh and not election.claims_now(self._session.now()):",
@@ -210,9 +218,9 @@ MUTANTS = [
     ),
     Mutant(
         "a candidate of unique_service does not step down",
-        "coord.election.claimant:Claimant.claim",
-        "self._obey_requests()",
-        "pass",
+        "coord.election.claimant:Claimant._obey_requests",
+        "if not isinstance(decision, Handover):",
+        "if True:",
         (f"{CLAIMANT}::test_it_steps_down_in_its_next_call",),
     ),
     Mutant(
@@ -243,5 +251,22 @@ MUTANTS = [
         "other.since < one.since",
         "False",
         (OBSERVATIONS,),
+    ),
+    Mutant(
+        "a registry releases what another one claimed",
+        "coord.election.unique_service:UniqueServices.release",
+        "(owner is None or known.owner is owner)",
+        "owner is owner",
+        (
+            "services/test_unique_service.py::"
+            "test_unregister_gives_back_only_what_this_registry_holds",
+        ),
+    ),
+    Mutant(
+        "a claimant whose term is over raises instead of saying so",
+        "coord.election.claimant:Claimant._claim",
+        "if over is None:",
+        "if True:",
+        (f"{CLAIMANT}::test_an_exception_leaves_the_term_as_it_was",),
     ),
 ]

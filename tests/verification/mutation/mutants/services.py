@@ -138,4 +138,14 @@ MUTANTS = [
         '"left"',
         (f"{REGISTRY}::test_joins_leaves_and_expiries_are_reported[memory]",),
     ),
+    Mutant(
+        "mine ignores the clock",
+        "coord.services.leaders:LeaderPublisher.unique_service",
+        'leader["mine"] = term.held',
+        'leader["mine"] = True',
+        (
+            "services/test_unique_service.py::"
+            "test_a_publication_that_outlasts_the_term_leaves_nobody_believing",
+        ),
+    ),
 ]

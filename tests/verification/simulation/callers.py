@@ -1,0 +1,222 @@
+"""Processes that call `unique_service`, among claimants that run a `Leadership`, on virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from typing import Any
+
+from coord import CoordError, Term
+from coord.core.announcements import HandoverRequest
+from coord.core.timing import Timing
+from coord.stores.protocol import Announcements
+from coord.testing.history.checkers import BadHistory, fenced_resources
+from coord.testing.history.linearizability import Undecided
+from tests.verification.simulation.claimants import Broken, Claimant, Scene
+from tests.verification.simulation.wire import ROLE, Wire
+
+MAX_OPERATIONS = 150
+"""The longest history for which an order of the operations is searched."""
+
+
+class AnnouncingWire(Wire):
+    """A wire to a store with announcements, so that leaders can be asked to step down."""
+
+    def announcements(self) -> Announcements:
+        return self.server.memory.announcements()
+
+
+class Belief:
+    """What a caller believes by its last record that said `mine`, on its own clock.
+
+    While a call is under way, the caller does no work.
+    """
+
+    def __init__(self, record: dict[str, Any], until: float) -> None:
+        self.token, self.holder, self.until = record["token"], record["holder"], until
+
+
+class Caller(Claimant):
+    """One process that calls `unique_service` for one or two candidates, each in a loop."""
+
+    scene: MixedScene
+
+    def __init__(self, scene: Scene, name: str, rate: float) -> None:
+        self.beliefs: dict[str, Belief | None] = {}
+        self.period = scene.timing.ttl / 3
+        self.patience: float | None = None
+        self.count = self.releasing = 0
+        super().__init__(scene, name, rate)
+
+    async def _stand(self) -> None:
+        for name in ["x", "y"][: 1 + self.scene.random.randrange(2)]:
+            asyncio.get_running_loop().create_task(self._loop(name))
+
+    def candidate(self, name: str) -> dict[str, Any]:
+        """One of the two has an id and a field that changes, the other has neither."""
+        self.count += 1
+        ttl = self.scene.timing.ttl
+        return (
+            {"id": name, "ttl": ttl, "n": self.count} if name == "x" else {"ttl": ttl, "at": name}
+        )
+
+    async def _loop(self, name: str) -> None:
+        while self.standing:
+            await self.call(name)
+            await asyncio.sleep(self.period)
+
+    async def call(self, name: str) -> None:
+        """One pass of the caller's loop, as the how-to page describes it."""
+        timing, before = Timing.of(self.scene.timing.ttl), self.beliefs.get(name)
+        self.beliefs[name] = None
+        began = self.machine.now().total
+        try:
+            call = self.coordinator.unique_service(ROLE, self.candidate(name))
+            record = await asyncio.wait_for(call, self.patience)
+        except CoordError:
+            self.beliefs[name] = before  # an exception leaves the term as it was
+            return
+        except asyncio.TimeoutError:
+            return  # a call that was cancelled may have ended the term
+        if record is not None and record["mine"] and not self.releasing:
+            self.beliefs[name] = Belief(record, began + timing.ttl - timing.margin)
+
+    def _works_under(self) -> int | None:
+        belief = self.trusts()
+        return None if belief is None else belief.token
+
+    def release(self) -> None:
+        """Give the role back, between two passes."""
+
+        async def release() -> None:
+            self.releasing += 1
+            self.beliefs.clear()
+            with contextlib.suppress(CoordError):  # then the lease runs out
+                await self.coordinator.release(ROLE)
+            self.releasing -= 1
+
+        self.machine.spawn(release)
+
+    def candidates(self) -> list[Any]:
+        """The candidates that coord knows of in this process."""
+        if self.machine.dead or self.coordinator is None:
+            return []
+        return list(self.coordinator.unique_services._roles.get(ROLE, {}).values())
+
+    def believes(self) -> Term | None:
+        """The term that coord holds for one of the candidates."""
+        held = [known.term for known in self.candidates() if known.leads]
+        if len(held) > 1 and not self.scene.server.edits:
+            raise Broken(f"{self.name}: two candidates of one coordinator lead: {held}")
+        return max(held, key=lambda term: term.token, default=None)
+
+    def trusts(self) -> Belief | None:
+        """What the callers believe, by their own clock."""
+        if self.machine.dead or self.coordinator is None:
+            return None
+        now = self.machine.now().total
+        held = [belief for belief in self.beliefs.values() if belief and now < belief.until]
+        if len(held) > 1 and not self.scene.server.edits:
+            raise Broken(f"{self.name}: two callers in one process believe that they lead")
+        return max(held, key=lambda belief: belief.token, default=None)
+
+    def fork(self) -> None:
+        """Go on as a forked child, which calls for the same candidates."""
+        parents = {known.candidate for known in self.candidates()}
+        super().fork()
+        if self.coordinator is None:
+            return
+        known = self.coordinator.unique_services._roles.get(ROLE, {})  # what a call would use
+        if any(candidate.candidate in parents for candidate in known.values()):
+            raise Broken("a forked child has a candidate of its parent")
+
+
+class MixedScene(Scene):
+    """Claimants and callers of one role."""
+
+    wire = AnnouncingWire
+
+    def __init__(self, claimants: int, seed: int, skew: float | None, ttl: float = 30.0) -> None:
+        self._kinds = random.Random(seed + 2)
+        self._holders: dict[int, str] = {}
+        self.asked = 0
+        super().__init__(claimants, seed, skew, ttl)
+        if not self.callers():
+            self.claimants[0].machine.kill()
+            self.replace(0, Caller)
+
+    def _new(self, kind: type[Claimant] | None = None) -> Claimant:
+        self.names += 1
+        kind = kind or (Caller if self._kinds.random() < 0.7 else Claimant)
+        claimant = kind(self, f"c{self.names}", self._rate())
+        claimant.standing = True
+        return claimant
+
+    def join(self) -> Claimant:
+        claimant = self._new()
+        self.claimants.append(claimant)
+        return claimant
+
+    def replace(self, index: int, kind: type[Claimant] | None = None) -> None:
+        self.claimants[index] = self._new(kind)
+
+    def callers(self) -> list[Caller]:
+        return [one for one in self.claimants if isinstance(one, Caller)]
+
+    def ask(self, to: bool, cooldown: float | None) -> None:
+        """An operator asks the leader to step down, or to hand the role to a candidate."""
+        row = self.server.row
+        if row.holder is None:
+            return
+        ids = [known.candidate for one in self.callers() for known in one.candidates()]
+        successor = self.random.choice(ids) if to and ids else None
+        self.asked += 1
+        key = f"request {self.asked}"
+        request = HandoverRequest(ROLE, row.token, successor, "ops", cooldown, key)
+        posting = self.server.memory.announcements().post([request.announcement(row.ttl)], 5)
+        try:
+            posting.send(None)
+        except StopIteration:
+            return
+        raise AssertionError("the memory store waited")
+
+    def check(self) -> None:
+        super().check()
+        if self.server.edits:
+            return
+        terms = {one.name: term for one in self.claimants if (term := one.believes())}
+        for caller in self.callers():
+            belief = caller.trusts()
+            if belief is None:
+                continue
+            holder = self._holders.setdefault(belief.token, belief.holder)
+            if holder != belief.holder:
+                raise Broken(f"token {belief.token} was given to two candidates")
+            for name, term in terms.items():
+                if term.token != belief.token:
+                    raise Broken(
+                        f"at {self.world.time:.6f} {caller.name} works under {belief.token}, "
+                        f"and {name} leads under {term.token}"
+                    )
+            others = [one for one in self.callers() if one is not caller and one.trusts()]
+            if others:
+                raise Broken(f"{caller.name} and {others[0].name} both work")
+
+    def calm(self) -> None:
+        for caller in self.callers():
+            caller.period, caller.patience = self.timing.ttl / 3, None
+        super().calm()
+
+    def judge(self) -> None:
+        """Long histories would take seconds each: for them, what `check` sees is all."""
+        operations = self.history.operations()
+        if found := list(fenced_resources(operations)):
+            raise BadHistory(found)
+        if len(operations) <= MAX_OPERATIONS:
+            with contextlib.suppress(Undecided):
+                super().judge()
+
+    def bound(self) -> float:
+        """A caller looks only when it calls, and one that stepped down rests for a ttl."""
+        return super().bound() + 3 * self.timing.ttl / (1 - self.drift)

@@ -1,0 +1,172 @@
+"""Callers of `unique_service` and leaderships on one role, with every fault there is: a hypothesis
+state machine on virtual time, random scenes by their seeds, and mutants that they must catch."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import re
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, rule, run_state_machine_as_test
+
+from coord.election import unique_service
+from coord.election.claimant import Claimant
+from coord.election.term import Term
+from coord.election.unique_service import UniqueServices
+from tests.verification.simulation.callers import Caller, MixedScene
+from tests.verification.simulation.drive import happen, quiet
+from tests.verification.simulation.test_simulation import WHO, ConcurrentClaimants
+
+Patch = pytest.MonkeyPatch
+
+
+class CallersAndClaimants(ConcurrentClaimants):
+    """The faults of `ConcurrentClaimants`, and what callers of `unique_service` and operators do."""
+
+    scene: MixedScene | None = None
+
+    @initialize(
+        claimants=st.integers(2, 5),
+        seed=st.integers(0, 2**32),
+        skew=st.sampled_from([0.0, None, 20.0]),
+        ttl=st.sampled_from([30.0, 8.0]),
+    )
+    def begin(self, claimants: int, seed: int, skew: float | None, ttl: float) -> None:
+        logging.getLogger("coord").setLevel(logging.CRITICAL + 1)
+        self.scene = MixedScene(claimants, seed, skew, ttl=ttl)
+
+    def caller(self, who: int) -> Caller | None:
+        assert self.scene is not None
+        callers = self.scene.callers()
+        return callers[who % len(callers)] if callers else None
+
+    @rule(who=WHO)
+    def a_caller_releases(self, who: int) -> None:
+        caller = self.caller(who)
+        if caller is not None and caller.coordinator is not None:
+            caller.release()
+
+    @rule(who=WHO, ttls=st.sampled_from([0.02, 0.3, 0.9, 1.5]))
+    def a_caller_calls_more_often_or_less(self, who: int, ttls: float) -> None:
+        caller = self.caller(who)
+        if caller is not None:
+            caller.period = ttls * caller.scene.timing.ttl
+
+    @rule(who=WHO, patience=st.sampled_from([None, 0.0, 0.004, 1.0]))
+    def a_caller_cancels_its_calls(self, who: int, patience: float | None) -> None:
+        caller = self.caller(who)
+        if caller is not None:
+            caller.patience = patience
+
+    @rule(to=st.booleans(), cooldown=st.sampled_from([None, 0.0, 60.0]))
+    def an_operator_asks_for_a_handover(self, to: bool, cooldown: float | None) -> None:
+        assert self.scene is not None
+        self.scene.ask(to, cooldown)
+
+
+def test_callers_and_claimants() -> None:
+    examples = int(os.environ.get("COORD_PROOF_EXAMPLES", "100"))
+    run_state_machine_as_test(
+        CallersAndClaimants,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=25,
+            deadline=None,
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def drive(seed: int, steps: int = 25) -> MixedScene:
+    """Play one random scene, and raise what is broken."""
+    rnd = random.Random(seed)
+    scene = MixedScene(rnd.randint(2, 5), seed, rnd.choice([0.0, None, 20.0]))
+    try:
+        with quiet():
+            for _ in range(steps):
+                caller = rnd.choice(scene.callers() or [None])
+                what = rnd.randrange(10)
+                if caller is not None and what == 0 and caller.coordinator is not None:
+                    caller.release()
+                elif caller is not None and what == 1:
+                    caller.period = rnd.choice((0.02, 0.3, 0.9, 1.5)) * scene.timing.ttl
+                elif caller is not None and what == 2:
+                    caller.patience = rnd.choice((None, None, 0.0, 0.004, 1.0))
+                elif what in (3, 4):
+                    scene.ask(rnd.random() < 0.5, rnd.choice((None, 0.0, 60.0)))
+                else:
+                    happen(scene, rnd, True)
+                scene.world.run(rnd.choice([0.01, 1.0, 7.0, 20.0, 45.0]))
+            scene.check_callbacks()
+            scene.calm()
+            scene.somebody_leads()
+            scene.judge()
+    except AssertionError as err:
+        raise AssertionError(f"seed {seed}: {err}") from err
+    finally:
+        scene.close()
+    return scene
+
+
+@pytest.mark.parametrize("first", [0, 1_000])
+def test_random_scenes(first: int) -> None:
+    terms = sum(drive(seed).terms for seed in range(first, first + 8))
+    assert terms > 8
+
+
+def forked_children_keep_the_candidates(patch: Patch) -> None:
+    patch.setattr(UniqueServices, "after_fork", lambda self: None)
+
+
+def mine_ignores_the_clock(patch: Patch) -> None:
+    patch.setattr(Term, "held", property(lambda self: not self._over))
+
+
+def all_candidates_of_a_role_are_one(patch: Patch) -> None:
+    patch.setattr(unique_service, "_identity", lambda fields: "the only one")
+
+
+def requests_are_obeyed_at_once(patch: Patch) -> None:
+    """The role is released while the caller still works."""
+
+    def obey(self: Claimant) -> None:
+        if self._obey_requests():
+            self.stop()
+
+    patch.setattr(Claimant, "check_requests", obey)
+
+
+MUTANTS: list[Callable[[Patch], None]] = [
+    forked_children_keep_the_candidates,
+    mine_ignores_the_clock,
+    all_candidates_of_a_role_are_one,
+    requests_are_obeyed_at_once,
+]
+
+
+def broken(seed: int) -> str:
+    """Return the promise that a random scene breaks; "" if it breaks none."""
+    try:
+        drive(seed)
+    except AssertionError as err:
+        return str(err)
+    return ""
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_mutant_is_caught(mutant: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    mutant(monkeypatch)
+    calm = MixedScene(3, 1, 0.0)
+    try:
+        with quiet():
+            assert calm.world.run(300, until=calm.leads), "nobody leads, with no fault at all"
+    finally:
+        calm.close()
+    found = next(filter(None, map(broken, range(300))), "")
+    assert re.search("lead|works|believe|forked|token", found), "no scene has caught it"
