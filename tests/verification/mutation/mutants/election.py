@@ -189,6 +189,23 @@ MUTANTS = [
         (f"{CLAIMANT}::test_a_process_that_stops_after_the_answer_does_not_lead",),
     ),
     Mutant(
+        "a registry releases what another one claimed",
+        "coord.election.unique_service:UniqueServices.release",
+        "(owner is None or known.owner is owner)",
+        "owner is owner",
+        (
+            "services/test_unique_service.py::"
+            "test_unregister_gives_back_only_what_this_registry_holds",
+        ),
+    ),
+    Mutant(
+        "a claimant whose term is over raises instead of saying so",
+        "coord.election.claimant:Claimant._claim",
+        "if over is None:",
+        "if True:",
+        (f"{CLAIMANT}::test_an_exception_leaves_the_term_as_it_was",),
+    ),
+    Mutant(
         "the deadline of a claimant counts from the answer",
         "coord.election.claimant:Claimant._send",
         "election.reply(action, result, began, session.now())",
@@ -251,22 +268,5 @@ MUTANTS = [
         "other.since < one.since",
         "False",
         (OBSERVATIONS,),
-    ),
-    Mutant(
-        "a registry releases what another one claimed",
-        "coord.election.unique_service:UniqueServices.release",
-        "(owner is None or known.owner is owner)",
-        "owner is owner",
-        (
-            "services/test_unique_service.py::"
-            "test_unregister_gives_back_only_what_this_registry_holds",
-        ),
-    ),
-    Mutant(
-        "a claimant whose term is over raises instead of saying so",
-        "coord.election.claimant:Claimant._claim",
-        "if over is None:",
-        "if True:",
-        (f"{CLAIMANT}::test_an_exception_leaves_the_term_as_it_was",),
     ),
 ]
