@@ -1,4 +1,4 @@
-"""What a background heartbeat says and when, for both of its shells (`heartbeat.py`)."""
+"""`Heartbeat` and `AsyncHeartbeat`: the heartbeats of a service in the background."""
 
 from __future__ import annotations
 
@@ -23,13 +23,18 @@ if TYPE_CHECKING:
     from coord.services.registry import AsyncServiceRegistry, ServiceRegistry
 
 UNREGISTER_TIMEOUT = 3.0
-"""Seconds that the end of a heartbeat waits for a store that does not answer; then the record runs
-out by itself."""
+"""Seconds that the end of a heartbeat waits for a store that does not answer. The record expires by
+itself then."""
 
 
 class HeartbeatState:
-    """The part that needs no waiting. `every` is in seconds; the other two are what `Heartbeat` was
-    given."""
+    """What a heartbeat sends and when, without waiting.
+
+    Args:
+        status: See `Heartbeat`.
+        load: See `Heartbeat`.
+        every: Seconds between heartbeats; None means a third of the ttl.
+    """
 
     def __init__(self, status: object, load: object, every: float | None) -> None:
         if not isinstance(status, Mapping) and not callable(status):
@@ -45,8 +50,8 @@ class HeartbeatState:
         self.every = None if every is None else validation.number(every, "every", low=0, above=True)
         self.id: str | int = str(uuid.uuid4())
         if isinstance(status, Mapping):
-            given = {"load": 0, **status} if load is not None else status
-            self.id = records.validate_status(given).get("id", self.id)
+            complete = {"load": 0, **status} if load is not None else status
+            self.id = records.validate_status(complete).get("id", self.id)
         self.record: Record | None = None
         self._until = 0.0
         self.failing = False
@@ -54,30 +59,38 @@ class HeartbeatState:
 
     @property
     def healthy(self) -> bool:
+        """Whether the last record that was stored has not expired."""
         return time.monotonic() < self._until
 
-    def complete(self, status: object, load: object) -> Record:
-        """The record to send."""
+    def build_record(self, status: object, load: object) -> Record:
+        """Return the record to send.
+
+        Raises:
+            BadArgument: `status` is not a dict.
+        """
         if not isinstance(status, Mapping):
             raise BadArgument("status()", status, "must be a dict with at least role, ttl and load")
-        said = dict(status)
+        record = dict(status)
         if load is not None:
-            said["load"] = load
-        if said.get("id") is None:
-            said["id"] = self.id
-        return said
+            record["load"] = load
+        if record.get("id") is None:
+            record["id"] = self.id
+        return record
 
-    def stored(self, record: Record, asked_at: float) -> float:
-        """It was stored: seconds to the next."""
-        self.id, self.record, self._until = record["id"], record, asked_at + record["ttl"]
+    def on_stored(self, record: Record, sent_at: float) -> float:
+        """Note a stored record, and return the seconds until the next heartbeat."""
+        self.id, self.record, self._until = record["id"], record, sent_at + record["ttl"]
         if self.failing:
             log.info("heartbeat.recovered", id=self.id, role=record["role"])
         self.failing = False
         self._backoff.reset()
         return float(self.every or record["ttl"] / 3)
 
-    def failed(self, err: Exception) -> float:
-        """It was not: seconds to the next attempt. One warning for each outage."""
+    def on_failed(self, err: Exception) -> float:
+        """Note a failed heartbeat, and return the seconds until the next attempt.
+
+        An outage is logged once.
+        """
         if not self.failing:
             if isinstance(err, (StoreUnavailable, StoreRefused)):
                 log.warning("heartbeat.failed", id=self.id, because=str(err))
@@ -88,7 +101,7 @@ class HeartbeatState:
         return float(min(self._backoff.next(), usual))
 
     async def unregister(self, unregister: Callable[[str | int], Awaitable[None]]) -> None:
-        """Unregister what may be registered, within `FAREWELL` seconds."""
+        """Unregister what may be registered, within `UNREGISTER_TIMEOUT` seconds."""
         self._until = 0.0
         if self.record is None and not self.failing:
             return
@@ -100,45 +113,48 @@ class HeartbeatState:
             )
 
 
-class _Known:
+class _HasRecord:
     """What both kinds of heartbeat know of their record."""
 
-    _rhythm: HeartbeatState
+    _state: HeartbeatState
 
     @property
     def id(self) -> str | int:
         """The id of the record."""
-        return self._rhythm.id
+        return self._state.id
 
     @property
     def record(self) -> Record | None:
-        """The record as last stored; None before the first time."""
-        return self._rhythm.record
+        """The record as it was stored last; None before the first time."""
+        return self._state.record
 
     @property
     def healthy(self) -> bool:
-        """Whether others see the service as healthy, as far as is known here: without I/O."""
-        return self._rhythm.healthy
+        """Whether the last record has not expired, so that others see a healthy service. No I/O."""
+        return self._state.healthy
 
 
-class Heartbeat(_Known):
-    """Registers a service, heartbeats it every ttl / 3 from a thread of its own, and unregisters it
-    at the end.
+class Heartbeat(_HasRecord):
+    """Sends the heartbeats of a service from a thread of its own, and unregisters it at the end.
 
-    Use it as a context manager, or by `start` and `stop`; what is still running when the process
-    ends is unregistered then. An outage of the store is survived: it goes on trying, and registers
-    anew where the record has gone.
+    Use it as a context manager, or call `start` and `stop`. A service that is still registered when
+    the process ends is unregistered then. Heartbeats continue through an outage of the store, and
+    register the service again if its record is gone.
 
-    registry: a `ServiceRegistry`.
-    status: the dict for `heartbeat`, or a function that returns it, called for each heartbeat.
-    Without an `id` one is
-        made and kept.
-    load: a number, or a function that returns one, called for each heartbeat; instead of `load` in
-    the status.
-    every: seconds between heartbeats (ttl / 3).
+    If `status` or `load` raises an exception, that heartbeat is not sent, and the exception is
+    logged: a service that cannot report its state is not healthy.
 
-    A function that raises costs that heartbeat, and is logged: a service that cannot say how it is,
-    is not healthy."""
+    Args:
+        registry: The registry.
+        status: The dict for `ServiceRegistry.heartbeat`, or a function that returns it, which is
+            called for each heartbeat. If it has no `id`, one is made and kept.
+        load: A number, or a function that returns one and is called for each heartbeat. It replaces
+            `load` in the status. None: the status has it.
+        every: Seconds between heartbeats; None means a third of the ttl.
+
+    Raises:
+        BadArgument: An argument is invalid.
+    """
 
     def __init__(
         self,
@@ -149,29 +165,32 @@ class Heartbeat(_Known):
         every: float | None = None,
     ) -> None:
         self._registry = registry
-        self._new_rhythm = functools.partial(HeartbeatState, status, load, every)
-        self._rhythm = self._new_rhythm()
+        self._new_state = functools.partial(HeartbeatState, status, load, every)
+        self._state = self._new_state()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._epoch = process.fork_generation
 
     def start(self) -> None:
-        """Heartbeat once, then from the background. Does nothing when it runs already.
+        """Send one heartbeat now and the others in the background. If it runs, do nothing.
 
-        Raises `BadArgument` for a bad status, and `StoreRefused`; a store that is not there is
-        tried again later."""
+        If the store does not answer, the background tries again.
+
+        Raises:
+            BadArgument: The status is invalid.
+            StoreRefused: The store refuses.
+        """
         if self._thread is not None and self._epoch == process.fork_generation:
             return
-        if (
-            self._epoch != process.fork_generation
-        ):  # another process, so another service: an id that was made is not shared
-            self._epoch, self._rhythm = process.fork_generation, self._new_rhythm()
+        if self._epoch != process.fork_generation:
+            # A forked process is another service, so an id that was made is not shared.
+            self._epoch, self._state = process.fork_generation, self._new_state()
         host = self._registry.host
         self._stopping = threading.Event()
         try:
             pause = self._beat()
         except StoreUnavailable as err:
-            pause = self._rhythm.failed(err)
+            pause = self._state.on_failed(err)
         self._thread = threading.Thread(
             target=self._run, args=(pause, self._stopping), name="coord heartbeat", daemon=True
         )
@@ -180,30 +199,32 @@ class Heartbeat(_Known):
         self._thread.start()
 
     def stop(self) -> None:
-        """No more heartbeats, and unregister. A store that does not answer is logged: the record
-        runs out by itself."""
+        """End the heartbeats, and unregister the service.
+
+        If the store does not answer, that is logged, and the record expires by itself.
+        """
         if self._thread is not None and self._epoch == process.fork_generation:
             self.halt()
             self.join()
             self._registry.portal.call(self.unregister)
 
-    # The three steps of `stop`, so that a coordinator that closes takes each for all heartbeats at
+    # `stop` has three steps, so that a coordinator that closes can do each for all heartbeats at
     # once.
 
     def halt(self) -> None:
-        """Begin no more heartbeats. Does not wait."""
+        """Start no further heartbeat. Does not wait."""
         self._stopping.set()
 
     def join(self) -> None:
-        """Wait for one that is under way, a second at most."""
+        """Wait for a heartbeat that is under way, for at most a second."""
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(1.0)
 
     async def unregister(self) -> None:
-        """On the coordinator's loop: unregister."""
+        """Unregister the service. Called on the loop of the coordinator."""
         self._thread = None
         self._registry.host.on_close.discard(self)
-        await self._rhythm.unregister(self._registry.inner.unregister)
+        await self._state.unregister(self._registry.inner.unregister)
 
     def __enter__(self) -> Heartbeat:
         self.start()
@@ -213,26 +234,27 @@ class Heartbeat(_Known):
         self.stop()
 
     def _beat(self) -> float:
-        rhythm = self._rhythm
-        status = rhythm.status() if callable(rhythm.status) else rhythm.status
-        said = rhythm.complete(status, rhythm.load() if callable(rhythm.load) else rhythm.load)
-        if self._stopping.is_set():  # while the functions took their time
+        state = self._state
+        status = state.status() if callable(state.status) else state.status
+        record = state.build_record(status, state.load() if callable(state.load) else state.load)
+        if self._stopping.is_set():  # the functions of the user may take long
             return 0.0
-        asked_at = time.monotonic()
-        return rhythm.stored(self._registry.heartbeat(said), asked_at)
+        sent_at = time.monotonic()
+        return state.on_stored(self._registry.heartbeat(record), sent_at)
 
     def _run(self, pause: float, stopping: threading.Event) -> None:
         while not stopping.wait(pause):
             try:
                 pause = self._beat()
             except Exception as err:  # whatever it is, the next heartbeat may succeed
-                pause = self._rhythm.failed(err)
+                pause = self._state.on_failed(err)
 
 
-class AsyncHeartbeat(_Known):
-    """The same on the running loop: `async with AsyncHeartbeat(registry, status): ...`.
+class AsyncHeartbeat(_HasRecord):
+    """A `Heartbeat` on the running event loop: `async with AsyncHeartbeat(registry, status): ...`.
 
-    The functions may be async; plain ones run on the loop, so they must be quick.
+    `status` and `load` may be coroutine functions. Ordinary functions run on the loop, so they must
+    be quick.
     """
 
     def __init__(
@@ -244,37 +266,36 @@ class AsyncHeartbeat(_Known):
         every: float | None = None,
     ) -> None:
         self._registry = registry
-        self._new_rhythm = functools.partial(HeartbeatState, status, load, every)
-        self._rhythm = self._new_rhythm()
+        self._new_state = functools.partial(HeartbeatState, status, load, every)
+        self._state = self._new_state()
         self._task: asyncio.Task[None] | None = None
         self._epoch = process.fork_generation
 
     async def start(self) -> None:
-        """Heartbeat once, then from the background; see `Heartbeat.start`."""
+        """Send one heartbeat now and the others in the background; see `Heartbeat.start`."""
         if self._task is not None and self._epoch == process.fork_generation:
             return
-        if (
-            self._epoch != process.fork_generation
-        ):  # another process, so another service: an id that was made is not shared
-            self._epoch, self._rhythm = process.fork_generation, self._new_rhythm()
+        if self._epoch != process.fork_generation:
+            # A forked process is another service, so an id that was made is not shared.
+            self._epoch, self._state = process.fork_generation, self._new_state()
         try:
             pause = await self._beat()
         except StoreUnavailable as err:
-            pause = self._rhythm.failed(err)
+            pause = self._state.on_failed(err)
         self._registry.session.on_close.add(self.stop)
         self._task = asyncio.get_running_loop().create_task(
             self._run(pause), name="coord heartbeat"
         )
 
     async def stop(self) -> None:
-        """No more heartbeats, and unregister; see `Heartbeat.stop`."""
+        """End the heartbeats, and unregister the service; see `Heartbeat.stop`."""
         task, self._task = self._task, None
         self._registry.session.on_close.discard(self.stop)
         if task is None or self._epoch != process.fork_generation:
             return
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await self._rhythm.unregister(self._registry.unregister)
+        await self._state.unregister(self._registry.unregister)
 
     async def __aenter__(self) -> AsyncHeartbeat:
         await self.start()
@@ -284,11 +305,10 @@ class AsyncHeartbeat(_Known):
         await self.stop()
 
     async def _beat(self) -> float:
-        rhythm = self._rhythm
-        status = await _said(rhythm.status)
-        said = rhythm.complete(status, await _said(rhythm.load))
-        asked_at = time.monotonic()
-        return rhythm.stored(await self._registry.heartbeat(said), asked_at)
+        state = self._state
+        record = state.build_record(await _value(state.status), await _value(state.load))
+        sent_at = time.monotonic()
+        return state.on_stored(await self._registry.heartbeat(record), sent_at)
 
     async def _run(self, pause: float) -> None:
         with contextlib.suppress(asyncio.CancelledError):
@@ -297,9 +317,9 @@ class AsyncHeartbeat(_Known):
                 try:
                     pause = await self._beat()
                 except Exception as err:  # whatever it is, the next heartbeat may succeed
-                    pause = self._rhythm.failed(err)
+                    pause = self._state.on_failed(err)
 
 
-async def _said(what: Any) -> Any:
-    value = what() if callable(what) else what
+async def _value(source: Any) -> Any:
+    value = source() if callable(source) else source
     return await value if inspect.isawaitable(value) else value

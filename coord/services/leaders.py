@@ -1,5 +1,7 @@
-"""Leaders in the table of services, where clients of the ancestor look for them. The lease decides;
-this only tells."""
+"""Leaders as service records, where clients of doublethink look for them.
+
+The lease decides who leads; these records only show it.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,10 @@ from coord.stores.protocol import Records
 
 
 class LeaderPublisher:
-    """Writes leaders as `{"id": role, "role": role, "ttl": …}`, and heeds those that old clients
-    wrote."""
+    """Writes leaders as records `{"id": role, "role": role, "ttl": …}`.
+
+    It leaves a role alone that a doublethink client has claimed in the same table.
+    """
 
     def __init__(
         self, session: Session, unique_services: UniqueServices, records: Records, table: str
@@ -31,12 +35,13 @@ class LeaderPublisher:
     async def unique_service(
         self, role: str, candidate: Mapping[str, Any] | None, owner: object
     ) -> dict[str, Any] | None:
-        """One more query than without: a look at an old client's claim, or the publication of our
-        own.
+        """Claim `role` as `UniqueServices.call` does, with one query more.
 
-        The look and the claim are two steps. They keep out of a role that old clients have, and
-        stay out of each other's way in a move that is made one after the other; they do not make an
-        election among old and new."""
+        The query reads the claim of a doublethink client, or publishes our own. Reading and
+        claiming are two steps. So this keeps coord out of a role that a doublethink client holds,
+        which is enough for a migration of one process after another. It is no election between both
+        kinds of client.
+        """
         validation.role(role)
         if role not in self.published:
             found = await self._session.retry(
@@ -53,7 +58,7 @@ class LeaderPublisher:
         return leader
 
     async def publish_lease(self, role: str) -> bool:
-        """Publish who leads by the lease; whether it stands there now."""
+        """Publish the leader of `role`, and return whether its record is there now."""
         lease = await self._session.leader(role)
         if lease is None:
             return False
@@ -101,12 +106,12 @@ class LeaderPublisher:
                 "registry.not_published",
                 role=role,
                 table=self._table,
-                because="another's record is there",
+                because="the table has the record of another service",
             )
         return bool(done)
 
     async def _try(self, ask: Callable[[float], Awaitable[bool]], role: str) -> bool | None:
-        """It is for others: that it fails must not cost the caller its leadership."""
+        """Return what `ask` returns; None if it failed, which must not end the caller's term."""
         try:
             return await self._session.retry(ask)
         except (StoreUnavailable, StoreRefused) as err:

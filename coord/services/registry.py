@@ -1,4 +1,7 @@
-"""Which of the healthy services a caller gets. One look at the store each way."""
+"""The service registry: services send heartbeats, and others find the healthy ones.
+
+It succeeds `doublethink.ServiceRegistry`.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ CHOICES = ("least", "spread")
 
 
 def validate_choice(choose: object) -> str:
-    """One of `CHOICES`."""
+    """Return `choose`, which must be one of `CHOICES`; otherwise raise `BadArgument`."""
     if choose not in CHOICES:
         raise BadArgument(
             "choose", choose, 'must be "least" (the lowest load) or "spread" (the better of two)'
@@ -41,58 +44,66 @@ def validate_choice(choose: object) -> str:
 
 
 async def choose_service(records: Records, role: str, choose: str, timeout: float) -> Record | None:
-    """A healthy service of that role, or None.
+    """Return a healthy service of a role, in one query; None if there is none.
 
-    "least" is the lowest load. Everybody who looks between two heartbeats gets the same one, so a
-    crowd lands on it. "spread" draws two at random and takes the lower load of them: nearly as well
-    balanced as always finding the lowest, and with figures that are a heartbeat old much better
-    (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001; "How Useful Is Old
-    Information?", 2000)."""
+    "least" is the service with the lowest load. Everybody who looks between two heartbeats gets the
+    same one, so many callers overload it. "spread" draws two services at random and returns the one
+    with the lower load. That balances nearly as well as the lowest load, and much better if the
+    loads are a heartbeat old (Mitzenmacher, "The Power of Two Choices in Randomized Load
+    Balancing", 2001; "How Useful Is Old Information?", 2000).
+    """
     if choose == "least":
         return await records.least_loaded(role, timeout)
     two = await records.sample(role, 2, timeout)
-    return min(
-        two, key=service_records.by_load, default=None
-    )  # of equal loads the first, and the order is random
+    # With equal loads the first one is returned, and the order is random.
+    return min(two, key=service_records.by_load, default=None)
 
 
 UNANSWERED_WINDOW = 300.0
-"""Seconds for which a registration that was never answered is taken to be under way still."""
+"""Seconds for which a registration without an answer may still arrive at the store."""
 
 
 class BadRecord(NamedTuple):
-    """A record that somebody wrote and that is not as it should be. `problems` is for people."""
+    """A malformed record, and what is wrong with it.
+
+    Attributes:
+        record: The record as it is stored.
+        problems: One line of text for each problem.
+    """
 
     record: Record
     problems: list[str]
 
 
 class _Registration:
-    """What this registry knows of an id that it heartbeats."""
+    """What this registry knows of an id whose heartbeats it sends."""
 
     def __init__(self) -> None:
-        self.lock = (
-            asyncio.Lock()
-        )  # a heartbeat that is under way is over before the record is removed
+        # Removing a record waits for a heartbeat that is under way.
+        self.lock = asyncio.Lock()
         self.nonce = uuid.uuid4().hex
         self.registered = False
         self.doubtful_until = 0.0
 
 
 class AsyncServiceRegistry:
-    """The services of one table. All durations are in seconds; health is judged by the store's
-    clock, in the query.
+    """The services in one table.
 
-    coordinator: an `AsyncCoordinator`, or a URL that one is made of (and closed with the registry).
-    table: on RethinkDB the table of that name, which the ancestor's clients may use at the same
-    time.
-    publish: also write the leaders that `unique_service` makes into the table, as old clients'
-    lookups expect them,
-        and heed the leaders that old clients have written there (docs/moving-over.md says what that
-        can and cannot do).
+    Durations are in seconds. The query judges the health of services, by the clock of the store.
+    Every call raises `StoreUnavailable` if the store does not answer within the timeout of the
+    coordinator, and `StoreRefused` (`NotSetUp`, `AccessDenied`) if it refuses.
 
-    Every call raises `StoreUnavailable` when the store does not answer within the coordinator's
-    timeout, and `StoreRefused` (`NotSetUp`, `AccessDenied`) when it will go on refusing."""
+    Args:
+        coordinator: An `AsyncCoordinator` whose store it uses, or the URL of a store, which the
+            registry opens and closes itself. None means the URL in `COORD_URL` or the default.
+        table: The name of the table. On RethinkDB, doublethink clients may use the same table.
+        publish: Whether `unique_service` also writes its leaders into the table, where doublethink
+            clients look for them, and leaves roles alone that these clients hold
+            (docs/moving-over.md explains the limits).
+
+    Raises:
+        BadArgument: An argument is invalid, or the store keeps no service records.
+    """
 
     def __init__(
         self,
@@ -137,22 +148,34 @@ class AsyncServiceRegistry:
         await self.close()
 
     async def close(self) -> None:
-        """Take back what was published, and close the coordinator if it was made here. Services
-        stay registered."""
+        """Delete published leaders, and close the store if the registry opened it.
+
+        Services stay registered.
+        """
         if self.publisher is not None:
             await self.publisher.withdraw_all()
         if self._own is not None:
             await self._own.close()
 
     async def heartbeat(self, status_info: Mapping[str, Any]) -> Record:
-        """Say that a service is there: write its record, and return it as stored, with `id` and the
-        store's times.
+        """Write the record of a service, in one query.
 
-        `status_info` needs `role`, `ttl` (seconds) and `load` (lower is better); anything else is
-        kept as given, and it is never changed. Without an `id` one is made: send it back with each
-        later heartbeat. The natural cadence is `ttl / 3`; `coord.Heartbeat` does it for you. One
-        query. Raises `BadArgument` for what cannot be stored. After `StoreUnavailable` the record
-        may have been written or not; calling again with the same dict is right, id or none."""
+        Call it every `ttl / 3` seconds, or let `coord.Heartbeat` do that.
+
+        Args:
+            status_info: A dict with `role`, `ttl` (seconds) and `load` (lower is better). Other
+                fields are stored as they are. Without an `id`, one is made; send it back with each
+                later heartbeat. The dict is not changed.
+
+        Returns:
+            The record as stored, with `id` and the store's times.
+
+        Raises:
+            BadArgument: `status_info` cannot be stored.
+            StoreUnavailable: The store did not answer. The record may have been written. Call again
+                with the same dict, with or without an `id`.
+            StoreRefused: The store refuses.
+        """
         record = service_records.validate_status(status_info)
         record.setdefault("host", socket.gethostname())
         record.setdefault("pid", os.getpid())
@@ -165,15 +188,14 @@ class AsyncServiceRegistry:
         if entry is None:
             entry = self._entries[key] = _Registration()
         async with entry.lock:
-            self._entries[key] = (
-                entry  # it may have been unregistered while this waited: then this registers anew
-            )
+            # If it was unregistered while this waited, this registers it again.
+            self._entries[key] = entry
             try:
                 return await self.session.retry(lambda timeout: self._beat(record, entry, timeout))
             except BaseException:
                 if not entry.registered and made:
-                    # The next heartbeat of that role without an id takes this one: a lost answer
-                    # leaves no twin.
+                    # The next heartbeat of this role without an id takes this id, so that a lost
+                    # answer leaves no second record.
                     self._unanswered.setdefault(role, []).append(key)
                 raise
 
@@ -182,7 +204,7 @@ class AsyncServiceRegistry:
             stored = await self.records.refresh(record, timeout)
             if stored is not None:
                 return stored
-            # Purged, or unregistered by somebody else; but it lives, and says so.
+            # It was purged, or somebody else unregistered it, but the service still runs.
             log.info("registry.registered_anew", id=record["id"], role=record["role"])
             entry.registered = False
         try:
@@ -190,7 +212,7 @@ class AsyncServiceRegistry:
         except BaseException:
             entry.doubtful_until = time.monotonic() + UNANSWERED_WINDOW
             raise
-        if stored is None:  # another process removed it with this very nonce: cannot be
+        if stored is None:  # impossible unless another process used the same random nonce
             raise StoreRefused(f"the service {record['id']!r} was unregistered")
         entry.registered = True
         return stored
@@ -237,11 +259,13 @@ class AsyncServiceRegistry:
             log.warning("registry.unknown_id", id=key, table=self.table)
 
     async def healthy_service(self, role: str, *, choose: str = "least") -> Record | None:
-        """A healthy service of that role, or None.
+        """Return a healthy service of `role`; None if there is none.
 
-        choose: "least", the lowest load; "spread", the better of two at random, so that a crowd
-        that looks at the
-            same moment does not land on one.
+        Args:
+            role: The role.
+            choose: "least" returns the service with the lowest load. "spread" draws two at random
+                and returns the one with the lower load, so that many callers do not all get the
+                same service.
         """
         validation.role(role)
         validate_choice(choose)
@@ -250,8 +274,7 @@ class AsyncServiceRegistry:
         )
 
     async def healthy_services(self, role: str | None = None) -> list[Record]:
-        """All the healthy services of that role, or of every role, the lowest load first. May be
-        empty."""
+        """Return the healthy services of `role` (None: of every role), the lowest load first."""
         if role is not None:
             validation.role(role)
         found = await self.session.retry(lambda timeout: self.records.healthy(role, timeout))
@@ -261,16 +284,14 @@ class AsyncServiceRegistry:
     available_services = healthy_services
 
     def watch_services(self, role: str) -> AsyncIterator[ServiceChange]:
-        """The services of that role: those that are there as "joined", then each that joins, leaves
-        or expires.
+        """Yield the services of `role` as "joined", then each that joins, leaves or expires.
 
-        Goes on through outages of the store; what happened in one is told after it.
+        It continues through outages of the store, and reports afterwards what changed meanwhile.
         """
         return watch_services(self.records, validation.role(role), self.session.timeout)
 
     async def stale_services(self, ttls_until_deletion: float = 2) -> list[Record]:
-        """The records that `purge_stale_services` would delete; not the marks that it takes away
-        with them."""
+        """Return the records that `purge_stale_services` would delete."""
         ttls = _ttls(ttls_until_deletion)
         seen = await self.session.retry(lambda timeout: self.records.list_all(None, timeout))
         return [
@@ -280,10 +301,15 @@ class AsyncServiceRegistry:
         ]
 
     async def purge_stale_services(self, ttls_until_deletion: float = 2) -> dict[str, int]:
-        """Delete the records that were silent for more than so many of their own ttls (1 or more).
-        Never a leadership.
+        """Delete the records without a heartbeat for more than so many of their own ttls.
 
-        Returns `{"deleted": how many}`.
+        It never ends a leadership.
+
+        Args:
+            ttls_until_deletion: How many ttls, 1 or more.
+
+        Returns:
+            `{"deleted": how many}`.
         """
         ttls = _ttls(ttls_until_deletion)
         return {
@@ -291,9 +317,11 @@ class AsyncServiceRegistry:
         }
 
     async def bad_records(self) -> list[BadRecord]:
-        """The records that lookups and purges leave out, or judge wrongly, and why (`coord doctor`
-        lists them)."""
-        now = datetime.now(timezone.utc)  # for one of the hints only
+        """Return the malformed records, with what is wrong. `coord doctor` lists them, too.
+
+        Lookups and purges leave them out or misjudge their health.
+        """
+        now = datetime.now(timezone.utc)  # one of the problems is a time in the future
         found = await self.session.retry(self.records.malformed)
         listed = [BadRecord(record, service_records.problems(record, now)) for record in found]
         return sorted(
@@ -367,17 +395,20 @@ class AsyncServiceRegistry:
             await self.release(role, candidate)
 
     async def publish_leader(self, role: str) -> bool:
-        """Write who leads `role` by its lease into the table, for old clients to find; whether it
-        stands there now.
+        """Write the leader of `role` into the table, where doublethink clients look for it.
 
-        For leaders that are not made by `unique_service`: call it every ttl / 3. Anybody may. Needs
-        `publish=True`."""
+        Use it for leaders that `unique_service` does not make, and call it every ttl / 3. Any
+        process may call it. The registry needs `publish=True`.
+
+        Returns:
+            Whether the record of the leader is in the table now.
+        """
         if self.publisher is None:
             raise BadArgument("publish", False, "must be True when the registry is created")
         return await self.publisher.publish_lease(validation.role(role))
 
     def after_fork(self) -> None:
-        """In a forked child: it has registered and published nothing (rule 9)."""
+        """Forget all registrations, in a forked child: they are its parent's (rule 9)."""
         self._begin()
         if self.publisher is not None:
             self.publisher.published.clear()

@@ -91,15 +91,15 @@ def test_the_wait_after_a_failure_grows_and_starts_again_after_a_success(
 ) -> None:
     state = HeartbeatState(STATUS, None, None)
     outage = StoreUnavailable("down")
-    assert [state.failed(outage) for _ in range(6)] == [0.25, 0.5, 1, 2, 4, 5]
-    assert state.stored(dict(STATUS), time.monotonic()) == 20
+    assert [state.on_failed(outage) for _ in range(6)] == [0.25, 0.5, 1, 2, 4, 5]
+    assert state.on_stored(dict(STATUS), time.monotonic()) == 20
     assert state.healthy
-    assert [state.failed(outage) for _ in range(2)] == [0.25, 0.5]
+    assert [state.on_failed(outage) for _ in range(2)] == [0.25, 0.5]
 
 
 def test_the_wait_after_a_failure_is_no_longer_than_the_usual_one(longest_waits: None) -> None:
     state = HeartbeatState(STATUS, None, 0.3)
-    assert [state.failed(StoreUnavailable("down")) for _ in range(3)] == [0.25, 0.3, 0.3]
+    assert [state.on_failed(StoreUnavailable("down")) for _ in range(3)] == [0.25, 0.3, 0.3]
 
 
 def test_a_service_is_unhealthy_as_soon_as_its_heartbeat_stops() -> None:

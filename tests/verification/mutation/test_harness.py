@@ -73,12 +73,12 @@ def test_a_fault_that_no_test_notices_survives(runner: Runner) -> None:
     ("place", "old", "new", "tests"),
     [
         (PLACE, "first * 2.0", "first * 'two'", HEARTBEATS),
-        (PLACE, "random.uniform(0, longest)", "random.gone(0, longest)", HEARTBEATS),
+        (PLACE, "rng.uniform(0, longest)", "rng.gone(0, longest)", HEARTBEATS),
         # The batcher treats any exception of a store as an unknown outcome: the test fails, and
         # without the record of the crash it would look as if it had noticed the fault.
         (SWALLOWED, "[queued.renewal for queued in batch]", "[batch.gone]", BATCHES),
         # The crash is in the caller, because the mutant returns what no caller expects.
-        (PLACE, "random.uniform(0, longest)", "None", HEARTBEATS),
+        (PLACE, "rng.uniform(0, longest)", "None", HEARTBEATS),
     ],
     ids=["TypeError", "AttributeError", "swallowed", "in the caller"],
 )
