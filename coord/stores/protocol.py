@@ -38,7 +38,9 @@ class Store(Protocol):
         """How far the store's clock may be off, in seconds.
 
         A candidate takes a lease over without watching it once the lease expired more than this
-        long ago by the store's clock (rule 4). None: the store's clock is never used.
+        long ago by the store's clock (rule 4). None: the store has no clock that all candidates
+        share, or it must not be used. `Lease.remaining` then is the ttl of a row with a holder,
+        whatever its age, and a claim with a `skew` is applied as one with None.
         """
 
     async def open(self, timeout: float) -> None:

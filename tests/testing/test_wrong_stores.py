@@ -73,14 +73,43 @@ def net_server() -> Iterator[NetServer]:
     server.stop()
 
 
+class NoClockStore(NetStore):
+    """A right store without a clock: `remaining` is the ttl, and no claim goes by it."""
+
+    max_clock_skew = None
+
+    async def _swap(self, operations: Sequence[Operation], timeout: float) -> list[Result]:
+        asked = [
+            replace(item, skew=None) if isinstance(item, Claim) else item for item in operations
+        ]
+        results = await super()._swap(asked, timeout)
+        return [
+            replace(item, lease=timeless(item.lease)) if isinstance(item, Answer) else item
+            for item in results
+        ]
+
+    def begin(self, operation: Operation, timeout: float) -> Any:
+        return None
+
+    async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
+        return [timeless(lease) for lease in await super().read(roles, timeout)]
+
+    async def _next_row(self, reader: asyncio.StreamReader) -> Lease:
+        return timeless(await super()._next_row(reader))
+
+
+def timeless(lease: Lease) -> Lease:
+    return replace(lease, remaining=0.0 if lease.holder is None else lease.ttl)
+
+
 TESTS = [name.removeprefix("test_") for name in dir(NetContract) if name.startswith("test_")]
 
 
+@pytest.mark.parametrize("kind", [NetStore, NoClockStore])
 @pytest.mark.parametrize("test", TESTS)
-def test_the_store_that_the_wrong_ones_are_made_from_is_right(
-    test: str, net_server: NetServer
-) -> None:
-    getattr(NetContract(NetContractServer(net_server, NetStore)), f"test_{test}")()
+def test_right_stores_pass(test: str, kind: type[NetStore], net_server: NetServer) -> None:
+    """Among them the store that the wrong ones are made from."""
+    getattr(NetContract(NetContractServer(net_server, kind)), f"test_{test}")()
 
 
 class IgnoresTimeouts(NetStore):
@@ -206,6 +235,10 @@ class ReadsNothing(NetStore):
         return []
 
 
+class TakesByAClockThatItHasNot(NetStore):
+    max_clock_skew = None
+
+
 WRONG = {
     IgnoresTimeouts: "requests_end_in_time_although_nothing_gets_through",
     RaisesFromSwaps: "a_refused_connection",
@@ -222,6 +255,7 @@ WRONG = {
     ReadsTheClockFirst: "a_request_that_waited_for_a_lock_reads_the_clock_after_it",
     Deadlocks: "batches_for_the_same_roles_do_not_keep_each_other_from_ending",
     ShowsLosersTheOldRow: "every_loser_of_a_race_sees_the_row_of_the_winner",
+    TakesByAClockThatItHasNot: "takeover_by_the_stores_clock",
     FeedIsMute: "its_own_stores_writes_are_heard",
     TokensFall: "tokens_never_fall",
     RenewsForAnybody: "renew_is_guarded",

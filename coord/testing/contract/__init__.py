@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from coord.testing.contract.abilities import BulkContract, ImmediateContract
+from coord.testing.contract.announcements import AnnouncementContract
 from coord.testing.contract.claims import ClaimContract
 from coord.testing.contract.faults import ContractServer, ServerContract
 from coord.testing.contract.history import HistoryContract
 from coord.testing.contract.promises import PromiseContract
+from coord.testing.contract.records import RecordContract
 from coord.testing.contract.sharing import SharingContract
 from coord.testing.contract.terms import TermContract
 from coord.testing.contract.watch import WatchContract
@@ -21,9 +23,14 @@ class StoreContract(
     PromiseContract,
     BulkContract,
     ImmediateContract,
+    AnnouncementContract,
+    RecordContract,
 ):
     """Tests of what `coord.stores.protocol.Store` and rules 1 to 4 promise, and of the abilities
-    `Bulk` and `Immediate` if the store has them.
+    that the store has: `Bulk`, `Immediate`, announcements and service records.
+
+    For a store whose `max_clock_skew` is None, no test expects that a lease expires by the store's
+    clock.
 
     Run them with pytest:
 

@@ -142,6 +142,12 @@ class ClaimContract(ContractHarness):
     def test_takeover_by_the_stores_clock(self) -> None:
         async def body(at: StoreDriver) -> None:
             old = applied(await at.claim("a", ttl=0.3))
+            if not at.has_clock:
+                await at.run_out(0.3)
+                same(
+                    refused(await at.claim("b", skew=0.0)).revision, old.revision, "without a clock"
+                )
+                return
             refused(await at.claim("b", skew=0.0))
             await at.run_out(0.3)
             row = refused(await at.claim("b", skew=None))
@@ -159,6 +165,8 @@ class ClaimContract(ContractHarness):
 
     def test_takeover_waits_for_the_skew(self) -> None:
         async def body(at: StoreDriver) -> None:
+            if not at.has_clock:
+                return
             applied(await at.claim("a", ttl=0.2))
             await at.run_out(0.2)
             refused(await at.claim("b", skew=5.0))

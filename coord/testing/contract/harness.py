@@ -93,6 +93,11 @@ class StoreDriver:
         other.role = self.role
         return other
 
+    @property
+    def has_clock(self) -> bool:
+        """Whether leases expire by a clock of the store."""
+        return self.store.max_clock_skew is not None
+
     def fresh_role(self) -> str:
         """Return a role that no other test uses."""
         return self._harness.fresh_role()

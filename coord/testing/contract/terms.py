@@ -24,7 +24,8 @@ class TermContract(ContractHarness):
         async def body(at: StoreDriver) -> None:
             first = applied(await at.claim("a", 1, ttl=10.0, info={"kept": [1]}))
             await asyncio.sleep(0.3)
-            expect((await at.row()).remaining < 9.9, "remaining falls")
+            if at.has_clock:
+                expect((await at.row()).remaining < 9.9, "remaining falls")
             row = applied(await at.renew("a", 1, 2, ttl=10.0))
             same((row.revision, row.ttl), (Revision("a", 1, 2), 10.0), "the renewed row")
             expect(9.9 < row.remaining <= 10, f"it runs its whole ttl again: {row.remaining}")
@@ -88,7 +89,10 @@ class TermContract(ContractHarness):
             applied(await at.renew("a", 1, 2, ttl=5.0))
             await asyncio.sleep(0.2)
             row = refused(await at.renew("a", 1, 2, ttl=60.0))
-            expect(row.ttl == 5.0 and row.remaining < 4.9, f"neither ttl nor remaining grew: {row}")
+            expect(
+                row.ttl == 5.0 and (row.remaining < 4.9 or not at.has_clock),
+                f"neither ttl nor remaining grew: {row}",
+            )
 
         self.run(body)
 
@@ -234,6 +238,8 @@ class TermContract(ContractHarness):
             expect(0 < row.remaining <= 0.3, f"remaining: {row.remaining}")
             refused(await at.claim("b", 1, skew=0.0))
             await at.run_out(0.3)
+            if not at.has_clock:
+                return
             same(
                 applied(await at.claim("b", 1, skew=0.0)).revision,
                 Revision("b", 2, 1),

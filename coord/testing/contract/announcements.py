@@ -1,0 +1,191 @@
+"""Contract tests of announcements. A store that keeps none passes."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+from coord.core.announcements import MAX_COUNTED, Announcement, Candidate
+from coord.stores.protocol import Announcements, HasAnnouncements
+from coord.testing.contract.harness import ContractHarness, StoreDriver, expect, same
+
+WITHIN = 10.0
+"""Seconds until the feed must yield what was posted."""
+
+Body = Callable[[StoreDriver, Announcements, Announcements], Awaitable[None]]
+
+
+class AnnouncementContract(ContractHarness):
+    def test_what_is_announced_is_read_by_another(self) -> None:
+        async def body(at: StoreDriver, mine: Announcements, theirs: Announcements) -> None:
+            key, text = _key(), {"a": [1, None, {"b": 0.5}], "text": "ü🦑'\"\\", "$x": "{table}"}
+            posted = Announcement(key, at.role, "request", text, 60.0, True)
+            await mine.post([posted, _notice(at.role)], self.timeout)
+            for reader in (mine, theirs):
+                found = {item.key: item for item in await reader.read([at.role], self.timeout)}
+                same(len(found), 2, "announcements about the role")
+                item = found[key]
+                same(
+                    (item.role, item.kind, dict(item.body), item.ttl, item.urgent),
+                    (at.role, "request", text, 60.0, True),
+                    "the announcement as read",
+                )
+                expect(50 < item.remaining <= 60, f"remaining is about the ttl: {item.remaining}")
+                everything = {item.key for item in await reader.read(None, self.timeout)}
+                expect(everything >= set(found), "they are among those about all roles")
+
+        self._announce(body)
+
+    def test_announcements_by_role(self) -> None:
+        async def body(at: StoreDriver, mine: Announcements, theirs: Announcements) -> None:
+            roles = [at.fresh_role() for _ in range(3)]
+            await mine.post([_notice(role) for role in roles for _ in range(2)], self.timeout)
+            found = await theirs.read([roles[0], roles[2], at.role], self.timeout)
+            same(
+                sorted(item.role for item in found),
+                sorted([roles[0]] * 2 + [roles[2]] * 2),
+                "the roles of what is read",
+            )
+            same(await theirs.read([], self.timeout), [], "announcements about no role")
+
+        self._announce(body)
+
+    def test_an_announcement_replaces_that_with_its_key(self) -> None:
+        async def body(at: StoreDriver, mine: Announcements, theirs: Announcements) -> None:
+            key, role = _key(), at.fresh_role()
+            await mine.post([_notice(at.role, key=key, ttl=0.3, n=1)], self.timeout)
+            await theirs.post([_notice(role, key=key, n=2)], self.timeout)
+            await asyncio.sleep(0.3 + self.slack)
+            same(await mine.read([at.role], self.timeout), [], "about the first role")
+            (item,) = await mine.read([role], self.timeout)
+            same((item.key, dict(item.body)), (key, {"n": 2}), "about the second role")
+
+        self._announce(body)
+
+    def test_an_announcement_that_is_withdrawn(self) -> None:
+        async def body(at: StoreDriver, mine: Announcements, theirs: Announcements) -> None:
+            keys = [_key() for _ in range(4)]
+            await mine.post([_notice(at.role, key=key) for key in keys], self.timeout)
+            await theirs.withdraw({keys[0], keys[2], _key()}, self.timeout)
+            await theirs.withdraw([], self.timeout)
+            found = await mine.read([at.role], self.timeout)
+            same({item.key for item in found}, {keys[1], keys[3]}, "those that are left")
+
+        self._announce(body)
+
+    def test_an_announcement_expires(self) -> None:
+        async def body(at: StoreDriver, mine: Announcements, theirs: Announcements) -> None:
+            short, long = _key(), _key()
+            await mine.post(
+                [_notice(at.role, key=short, ttl=0.2), _notice(at.role, key=long)], self.timeout
+            )
+            await asyncio.sleep(0.2 + self.slack)
+            for found in (
+                await theirs.read([at.role], self.timeout),
+                await theirs.read(None, self.timeout),
+            ):
+                keys = {item.key for item in found}
+                expect(short not in keys and long in keys, "only that which has not expired")
+            expect(await theirs.purge(self.timeout) >= 0, "purge counts what it deletes")
+            (item,) = await mine.read([at.role], self.timeout)
+            same(item.key, long, "purge leaves what has not expired")
+
+        self._announce(body)
+
+    def test_a_post_counts_the_candidates(self) -> None:
+        async def body(at: StoreDriver, mine: Announcements, theirs: Announcements) -> None:
+            other = at.fresh_role()
+            same(dict(await mine.post([], self.timeout)), {}, "nothing is posted")
+            request = Announcement(_key(), at.role, "request", {}, 60.0)
+            same(dict(await mine.post([request], self.timeout)), {}, "no candidate is posted")
+            one, two = (Candidate(at.role, secrets.token_hex(8)) for _ in range(2))
+            same(
+                dict(await mine.post([one.announcement(60)], self.timeout)),
+                {at.role: 1},
+                "one candidate",
+            )
+            same(
+                dict(await theirs.post([two.announcement(60)], self.timeout)),
+                {at.role: 2},
+                "two candidates",
+            )
+            crowd = [
+                Candidate(other, secrets.token_hex(8)).announcement(60)
+                for _ in range(MAX_COUNTED + 5)
+            ]
+            same(
+                dict(await mine.post([one.announcement(60), *crowd], self.timeout)),
+                {at.role: 2, other: MAX_COUNTED},
+                "candidates are counted up to a limit",
+            )
+            await theirs.withdraw([one.key], self.timeout)
+            same(
+                dict(await mine.post([two.announcement(60)], self.timeout)),
+                {at.role: 1},
+                "after one was withdrawn",
+            )
+
+        self._announce(body)
+
+    def test_the_feed_of_urgent_announcements(self) -> None:
+        async def body(at: StoreDriver, mine: Announcements, theirs: Announcements) -> None:
+            there, later = _key(), _key()
+            await mine.post(
+                [_notice(at.role, key=there, urgent=True, n=1), _notice(at.role)], self.timeout
+            )
+            async with aclosing(theirs.watch()) as feed:  # type: ignore[type-var] # a generator
+
+                async def heard(key: str) -> Announcement:
+                    async def until() -> Announcement:
+                        async for item in feed:
+                            expect(item.urgent, "the feed yields urgent announcements only")
+                            if item.key == key:
+                                return item
+                        raise AssertionError("the feed ended by itself")
+
+                    try:
+                        return await asyncio.wait_for(until(), WITHIN)
+                    except asyncio.TimeoutError:
+                        raise AssertionError(f"not heard of {key} within {WITHIN:g} s") from None
+
+                item = await heard(there)
+                same((item.role, dict(item.body)), (at.role, {"n": 1}), "one that existed")
+                await mine.post([_notice(at.role, key=later, urgent=True, n=2)], self.timeout)
+                same(dict((await heard(later)).body), {"n": 2}, "one that was posted")
+                await mine.post([_notice(at.role, key=there, urgent=True, n=3)], self.timeout)
+                same(dict((await heard(there)).body), {"n": 3}, "one that was posted again")
+
+        self._announce(body)
+
+    def test_many_announcements_at_once(self) -> None:
+        async def body(at: StoreDriver, mine: Announcements, theirs: Announcements) -> None:
+            notices = [_notice(at.role, n=number) for number in range(500)]
+            await mine.post(notices, self.timeout)
+            found = {item.key: dict(item.body) for item in await theirs.read([at.role], 10)}
+            same(found, {item.key: dict(item.body) for item in notices}, "all of them")
+            await theirs.withdraw(list(found), self.timeout)
+            same(await mine.read([at.role], self.timeout), [], "after all were withdrawn")
+
+        self._announce(body)
+
+    def _announce(self, body: Body) -> None:
+        async def with_both(at: StoreDriver) -> None:
+            other = await at.another()
+            mine, theirs = at.store, other.store
+            if isinstance(mine, HasAnnouncements) and isinstance(theirs, HasAnnouncements):
+                await body(at, mine.announcements(), theirs.announcements())
+
+        self.run(with_both)
+
+
+def _key() -> str:
+    return f"contract {secrets.token_hex(8)}"
+
+
+def _notice(
+    role: str, *, key: str = "", ttl: float = 60.0, urgent: bool = False, **body: Any
+) -> Announcement:
+    return Announcement(key or _key(), role, "request", body, ttl, urgent)

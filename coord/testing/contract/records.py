@@ -1,0 +1,203 @@
+"""Contract tests of service records. A store that keeps none passes."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from coord.core.records import Record
+from coord.stores.protocol import HasRecords, Records
+from coord.testing.contract.harness import ContractHarness, StoreDriver, expect, same
+
+WITHIN = 10.0
+"""Seconds until the feed must yield a hint."""
+
+Body = Callable[[StoreDriver, Records, Records], Awaitable[None]]
+
+
+class RecordContract(ContractHarness):
+    table = "services"
+    """The table of the records."""
+
+    def test_a_record_is_stored_and_returned(self) -> None:
+        async def body(at: StoreDriver, mine: Records, theirs: Records) -> None:
+            before = datetime.now(timezone.utc)
+            given = _record(at.role, nested={"a": [1, None, 0.5]}, text="ü🦑'\"\\")
+            stored = await mine.register(given, _nonce(), self.timeout)
+            assert stored is not None
+            same({name: stored[name] for name in given}, given, "the fields of the service")
+            expect(
+                abs(stored["last_heartbeat"] - before) < timedelta(hours=1),
+                f"last_heartbeat is a time with a zone: {stored['last_heartbeat']!r}",
+            )
+            same(stored["first_heartbeat"], stored["last_heartbeat"], "both, at first")
+            (found,) = await theirs.healthy(at.role, self.timeout)
+            same(found, stored, "the record as another store reads it")
+            (found,) = await theirs.healthy(None, self.timeout, key=given["id"])
+            same(found, stored, "the record by its id")
+
+        self._keep(body)
+
+    def test_registering_again_keeps_the_first_heartbeat_only(self) -> None:
+        async def body(at: StoreDriver, mine: Records, theirs: Records) -> None:
+            given = _record(at.role, old=True)
+            first = await mine.register(given, _nonce(), self.timeout)
+            assert first is not None
+            await asyncio.sleep(0.01)
+            changed = {**_record(at.role, load=0.5), "id": given["id"]}
+            second = await theirs.register(changed, _nonce(), self.timeout)
+            assert second is not None
+            same(second["first_heartbeat"], first["first_heartbeat"], "first_heartbeat")
+            expect(second["last_heartbeat"] > first["last_heartbeat"], "last_heartbeat is newer")
+            expect("old" not in second, "a field that is not given any longer is gone")
+
+        self._keep(body)
+
+    def test_a_refresh_creates_nothing(self) -> None:
+        async def body(at: StoreDriver, mine: Records, theirs: Records) -> None:
+            given = _record(at.role)
+            same(await mine.refresh(given, self.timeout), None, "a refresh of an absent record")
+            same(await theirs.healthy(at.role, self.timeout), [], "the records of the role")
+            await mine.register(given, _nonce(), self.timeout)
+            stored = await theirs.refresh({**given, "load": 7}, self.timeout)
+            assert stored is not None
+            same(stored["load"], 7, "the load after a refresh")
+
+        self._keep(body)
+
+    def test_a_late_duplicate_of_a_registration_revives_nothing(self) -> None:
+        async def body(at: StoreDriver, mine: Records, theirs: Records) -> None:
+            given, nonce = _record(at.role), _nonce()
+            await mine.register(given, nonce, self.timeout)
+            same(await theirs.remove(given["id"], nonce, self.timeout), True, "it existed")
+            same(await theirs.remove(given["id"], nonce, self.timeout), False, "it is gone")
+            same(await mine.register(given, nonce, self.timeout), None, "the late duplicate")
+            same(await mine.refresh(given, self.timeout), None, "a late refresh")
+            same(await mine.healthy(at.role, self.timeout), [], "the records of the role")
+            same(await mine.list_all(at.role, self.timeout), [], "a tombstone is not listed")
+            expect(
+                await mine.register(given, _nonce(), self.timeout) is not None,
+                "a new registration of the same id",
+            )
+
+        self._keep(body)
+
+    def test_lookups_find_healthy_records(self) -> None:
+        async def body(at: StoreDriver, mine: Records, theirs: Records) -> None:
+            loads = (0.5, 0.25, 3)
+            for load in loads:
+                await mine.register(_record(at.role, load=load), _nonce(), self.timeout)
+            await mine.register(_record(at.role, load=0, ttl=0.2), _nonce(), self.timeout)
+            await asyncio.sleep(0.2 + self.slack)
+            best = await theirs.least_loaded(at.role, self.timeout)
+            assert best is not None
+            same(best["load"], 0.25, "the lowest load of those that are healthy")
+            found = await theirs.healthy(at.role, self.timeout)
+            same(sorted(record["load"] for record in found), sorted(loads), "the healthy ones")
+            drawn = await theirs.sample(at.role, 2, self.timeout)
+            same(len({record["id"] for record in drawn}), 2, "different records of a sample")
+            same(len(await theirs.sample(at.role, 10, self.timeout)), 3, "a sample of all")
+            everything = await theirs.list_all(at.role, self.timeout)
+            same(
+                sorted(entry.remaining > 0 for entry in everything),
+                [False, True, True, True],
+                "which of all are healthy",
+            )
+            same(await theirs.least_loaded(at.fresh_role(), self.timeout), None, "an empty role")
+
+        self._keep(body)
+
+    def test_purge_deletes_those_that_were_silent_for_long(self) -> None:
+        async def body(at: StoreDriver, mine: Records, theirs: Records) -> None:
+            for ttl in (0.05, 0.3, 60.0):
+                await mine.register(_record(at.role, ttl=ttl), _nonce(), self.timeout)
+            await asyncio.sleep(0.35 + self.slack)
+            expect(await theirs.purge(3, self.timeout) >= 1, "purge counts what it deletes")
+            left = [entry.record["ttl"] for entry in await mine.list_all(at.role, self.timeout)]
+            same(sorted(left), [0.3, 60.0], "the ttls of those that are left")
+
+        self._keep(body)
+
+    def test_a_published_leader(self) -> None:
+        async def body(at: StoreDriver, mine: Records, theirs: Records) -> None:
+            role = at.role
+            leader = {"role": role, "ttl": 30.0, "token": 5, "holder": "a"}
+            expect(await mine.publish(leader, 20.0, self.timeout), "a leader is published")
+            (found,) = await theirs.healthy(role, self.timeout)
+            same((found["id"], found["token"]), (role, 5), "its id is the role")
+            older = {**leader, "token": 4, "holder": "b"}
+            expect(not await theirs.publish(older, 20.0, self.timeout), "an older one is refused")
+            expect(not await theirs.withdraw(role, 4, self.timeout), "nor does it withdraw")
+            newer = {**leader, "token": 6, "holder": "c"}
+            expect(await theirs.publish(newer, 20.0, self.timeout), "a newer one replaces it")
+            (found,) = await mine.healthy(role, self.timeout)
+            same(found["holder"], "c", "the holder")
+            expect(await mine.withdraw(role, 6, self.timeout), "it is withdrawn")
+            same(await theirs.healthy(role, self.timeout), [], "the records of the role")
+
+        self._keep(body)
+
+    def test_a_leader_does_not_replace_a_healthy_service(self) -> None:
+        async def body(at: StoreDriver, mine: Records, theirs: Records) -> None:
+            service = {**_record(at.role), "id": at.role}
+            await mine.register(service, _nonce(), self.timeout)
+            leader = {"role": at.role, "ttl": 30.0, "token": 5, "holder": "a"}
+            expect(not await theirs.publish(leader, 20.0, self.timeout), "it is refused")
+            expect(not await theirs.withdraw(at.role, 9, self.timeout), "nothing is withdrawn")
+            (found,) = await mine.healthy(at.role, self.timeout)
+            expect("token" not in found, "the service is still there")
+
+        self._keep(body)
+
+    def test_hints_that_services_come_and_go(self) -> None:
+        async def body(at: StoreDriver, mine: Records, theirs: Records) -> None:
+            given = _record(at.role)
+            async with aclosing(theirs.watch(at.role)) as feed:  # type: ignore[type-var] # a generator
+
+                async def hint_until(present: bool) -> None:
+                    async def until() -> None:
+                        async for _ in feed:
+                            if bool(await theirs.healthy(at.role, self.timeout)) is present:
+                                return
+
+                    try:
+                        await asyncio.wait_for(until(), WITHIN)
+                    except asyncio.TimeoutError:
+                        raise AssertionError(f"no hint within {WITHIN:g} s") from None
+
+                await hint_until(False)
+                await mine.register(given, _nonce(), self.timeout)
+                await hint_until(True)
+                await mine.remove(given["id"], _nonce(), self.timeout)
+                await hint_until(False)
+
+        self._keep(body)
+
+    def _keep(self, body: Body) -> None:
+        async def with_both(at: StoreDriver) -> None:
+            other = await at.another()
+            mine, theirs = at.store, other.store
+            if isinstance(mine, HasRecords) and isinstance(theirs, HasRecords):
+                await body(at, mine.records(self.table), theirs.records(self.table))
+
+        self.run(with_both)
+
+
+def _nonce() -> str:
+    return secrets.token_hex(8)
+
+
+def _record(role: str, *, load: float = 1, ttl: float = 30.0, **more: Any) -> Record:
+    return {
+        "id": f"contract-{secrets.token_hex(8)}",
+        "role": role,
+        "load": load,
+        "ttl": ttl,
+        "host": "host.example",
+        "pid": 1,
+        **more,
+    }
