@@ -37,7 +37,7 @@ class GuardedCall:
         scope: "process" or "call": how long the role is kept.
         at_least: Seconds that the role stays taken from the start of a call.
         at_most: Seconds that a call may go without progress; None means no limit.
-        timeout: Seconds that a call waits for the role; None means no limit.
+        timeout: Seconds that a call waits for the role; None means the default of `leader_only`.
     """
 
     def __init__(
@@ -75,7 +75,10 @@ class GuardedCall:
             return result
         finally:
             if visit.gives_back:
-                visit.lead.stop(linger=self._linger(visit))
+                if visit.term is None:  # it holds nothing, and the store may be silent
+                    visit.lead.abandon()
+                else:
+                    visit.lead.stop(linger=self._linger(visit))
 
     async def call_async(
         self, function: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any
@@ -137,6 +140,9 @@ class GuardedCall:
     async def _give_back(self, visit: _Visit) -> None:
         if visit.gives_back:
             lead, linger = visit.lead, self._linger(visit)
+            if visit.term is None:  # it holds nothing, and the store may be silent
+                lead.abandon()
+                return
             await asyncio.shield(
                 lead.coordinator.portal.submit(lambda: lead.inner.stop(linger=linger))
             )
@@ -150,11 +156,15 @@ class GuardedCall:
             return await inner.acquire(timeout=timeout)
         if not (self._per_call and self._previous_call_runs(lead)):
             term = await (
-                inner.acquire(blocking=False) if self._per_call else inner.first_outcome()
+                inner.acquire(blocking=False, timeout=timeout)
+                if self._per_call
+                else inner.first_outcome(timeout)
             )
             if term is not None:
                 return term
         trouble = lead.coordinator.inner.session.last_error
+        if not trouble and not inner.answered:
+            trouble = f"the store did not answer within {timeout} s"
         if self._otherwise == "raise":
             raise NotLeader(self._role, trouble)
         if trouble:

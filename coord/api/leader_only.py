@@ -59,7 +59,7 @@ def leader_only(
     scope: Literal["process", "call"] = "process",
     at_least: float = 0.0,
     at_most: float | None = None,
-    timeout: None = None,
+    timeout: float | None = None,
 ) -> SkippingDecorator: ...
 
 
@@ -117,8 +117,10 @@ def leader_only(
             role is lost (`LossReason.NO_PROGRESS`). Another candidate takes over when the lease has
             expired. coord cannot end a call that hangs; this process does not claim the role again
             before it has returned. None means no limit.
-        timeout: For otherwise "wait": seconds to wait, after which the call raises
-            `AcquireTimeout`. None means no limit.
+        timeout: Seconds that a call waits for the role. For otherwise "wait", the call raises
+            `AcquireTimeout` then, and None means no limit. For "skip" and "raise", this limits how
+            long a call waits for a store that does not answer; None means three attempts, which is
+            half of the ttl.
 
     Raises:
         BadArgument: A setting is invalid, or the function is a generator function. A call raises
@@ -136,8 +138,6 @@ def leader_only(
         raise BadArgument("at_least", at_least, allowed)
     if timeout is not None:
         validation.timeout(timeout)
-        if otherwise != "wait":
-            raise BadArgument("timeout", timeout, 'must be None unless otherwise="wait"')
     if coordinator is not None:
         _check_coordinator(coordinator)
     at_most = validation.at_most(at_most)

@@ -36,7 +36,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class AsyncLeadership(
     CallbackDecorators,
     PublicDir,
-    internal=("callbacks", "elector", "first_outcome", "options", "stop_soon"),
+    internal=("answered", "callbacks", "elector", "first_outcome", "options", "stop_soon"),
 ):
     """A candidate for a role: it runs from `start` to `stop`, through every outage, and holds the
     term when elected.
@@ -169,6 +169,11 @@ class AsyncLeadership(
         """Whether it is a candidate now. False from `stop` on, though its work may go on."""
         elector = self.elector
         return elector is not None and not elector.stopping
+
+    @property
+    def answered(self) -> bool:
+        """Whether its first claim was answered or given up, if it has made one."""
+        return self._elector is None or self._elector.first_result_seen
 
     @property
     def candidate(self) -> str | None:
@@ -321,10 +326,12 @@ class AsyncLeadership(
         Args:
             blocking: False waits for the result of one claim only, and returns None if another
                 candidate leads.
-            timeout: Seconds to wait; None means no limit.
+            timeout: Seconds to wait; None means no limit. With `blocking=False`, None means until
+                the store has answered, or not answered three attempts, which takes half a ttl by
+                default.
 
         Raises:
-            AcquireTimeout: It does not lead after `timeout` seconds.
+            AcquireTimeout: It does not lead after `timeout` seconds, and `blocking` is True.
             StoreRefused: The store will go on refusing (`NotSetUp`, `AccessDenied`).
         """
         validation.timeout(timeout)
@@ -351,11 +358,15 @@ class AsyncLeadership(
                 raise AcquireTimeout(self.role, timeout or 0.0, self._session.last_error)
             return None
         finally:
-            if fresh:
-                await self.stop()
+            if fresh:  # it does not wait for that: the store may be silent
+                self.stop_soon()
 
-    async def first_outcome(self) -> Term | None:
+    async def first_outcome(self, timeout: float | None = None) -> Term | None:
         """Start, wait for the result of the first claim, and stay a candidate.
+
+        Args:
+            timeout: Seconds to wait; None means until the store has answered, or not answered
+                three attempts.
 
         Returns:
             The term, or None if another candidate leads.
@@ -367,7 +378,7 @@ class AsyncLeadership(
         await self.start()
         elector = self._elector
         assert elector is not None
-        await elector.wait_until(lambda: self.is_leader or elector.first_result_seen)
+        await elector.wait_until(lambda: self.is_leader or elector.first_result_seen, timeout)
         if self.held is None and elector.refusal is not None:
             await self._raise_refusal(elector.refusal)
         return self.held

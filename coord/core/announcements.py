@@ -55,6 +55,8 @@ class Candidate:
         info: What it says about itself.
         priority: A leader gives way to a candidate with a higher priority.
         since: When it began to wait: wall time of its own machine, in seconds since 1970.
+        resting: Whether it waits for the end of a cooldown, or has failed. No leader gives way to
+            it then.
     """
 
     role: str
@@ -62,6 +64,7 @@ class Candidate:
     info: Mapping[str, Any] = field(default_factory=dict, hash=False)
     priority: int = 0
     since: float = 0.0
+    resting: bool = False
 
     def announcement(self, ttl: float) -> Announcement:
         """Return the announcement to post; `ttl` is in seconds.
@@ -74,6 +77,8 @@ class Candidate:
             "priority": self.priority,
             "since": round(self.since, 3),
         }
+        if self.resting:
+            body["resting"] = True
         return Announcement(self.key, self.role, CANDIDATE, body, ttl, self.priority > 0)
 
     @property
@@ -94,7 +99,8 @@ class Candidate:
             return None
         if not isinstance(priority, int) or isinstance(priority, bool) or not is_number(since):
             return None
-        return cls(announcement.role, candidate, copy_info(info), priority, float(since))
+        resting = body.get("resting") is True
+        return cls(announcement.role, candidate, copy_info(info), priority, float(since), resting)
 
 
 def key_prefix(role: str) -> str:
@@ -106,11 +112,17 @@ def key_prefix(role: str) -> str:
 
 
 def by_priority(announcements: Iterable[Announcement]) -> list[Candidate]:
-    """Return the candidates among announcements, the highest priority and longest wait first."""
+    """Return the candidates among announcements: those that do not rest first, then the highest
+    priority and the longest wait."""
     candidates = (Candidate.of(announcement) for announcement in announcements)
     return sorted(
         (candidate for candidate in candidates if candidate is not None),
-        key=lambda candidate: (-candidate.priority, candidate.since, candidate.id),
+        key=lambda candidate: (
+            candidate.resting,
+            -candidate.priority,
+            candidate.since,
+            candidate.id,
+        ),
     )
 
 
@@ -244,8 +256,8 @@ def decide_handover(
 ) -> Handover | float | None:
     """Decide whether a leader hands its role over because of the announcements about the role.
 
-    A request takes effect at once. A candidate with a higher priority gets the role when the term
-    has lasted `min_tenure` seconds.
+    A request takes effect at once. A candidate with a higher priority that does not rest gets the
+    role when the term has lasted `min_tenure` seconds.
 
     Args:
         announcements: The announcements about the role.
@@ -269,7 +281,7 @@ def decide_handover(
         (
             waiting
             for waiting in by_priority(announcements)
-            if waiting.priority > priority and waiting.id != candidate
+            if waiting.priority > priority and waiting.id != candidate and not waiting.resting
         ),
         None,
     )

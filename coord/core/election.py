@@ -171,6 +171,10 @@ class Election:
         """Return whether the candidate leads at `now`; the clock decides (rule 6)."""
         return self.phase is Phase.LEADING and now.total < self.deadline
 
+    def resting(self, now: Instant) -> bool:
+        """Return whether it waits for the end of a cooldown."""
+        return now.total < self._cooldown_until
+
     @property
     def failing(self) -> bool:
         """Whether the store did not answer the last request."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 from coord.core.announcements import Announcement, Candidate
@@ -67,7 +67,7 @@ class CandidateAnnouncer:
         ends that."""
         try:
             self._board()
-        except BadArgument:  # a store of somebody else's, without one
+        except BadArgument:  # a store of another package, which keeps none
             return lambda: None
         loop = asyncio.get_running_loop()
         one = _Announced(candidate, ttl, loop.time() + min(COALESCE_DELAY, ttl / 10), heard)
@@ -171,30 +171,41 @@ class CandidateAnnouncer:
         return (math.ceil(now / ttl + 0.5 - self._phase) + self._phase) * ttl
 
 
-PRUNE_EVERY = 60.0
-"""Seconds between looks for what has run out."""
 RETRY_UNSUPPORTED = 60.0
-"""Seconds until a store that had no board is asked again."""
+"""Seconds until a store that had no table for announcements is asked again."""
 WITHDRAW_TIMEOUT = 5.0
+"""Seconds that the withdrawal of a request may take."""
 
 
 class RequestListener:
-    """Listens while it is begun and not ended. `hear` is told the role of each notice that came.
-    Lives on one loop."""
+    """Keeps the urgent announcements about some roles: requests, and preferred candidates.
 
-    def __init__(self, board: Callable[[], Announcements], hear: Callable[[str], None]) -> None:
-        self._board, self._hear = board, hear
-        self._heard: dict[str, dict[str, tuple[Announcement, float]]] = {}
+    It lives on one loop, and listens from `start` to `stop`. It is a hint like every announcement:
+    a leader that misses one leads on.
+
+    Args:
+        board: Returns the announcements of the store, or raises `BadArgument` if it keeps none.
+        roles: The roles whose announcements are kept; others cost nothing.
+        on_arrival: Called with the role of each announcement that is kept.
+    """
+
+    def __init__(
+        self,
+        board: Callable[[], Announcements],
+        roles: Container[str],
+        on_arrival: Callable[[str], None],
+    ) -> None:
+        self._board, self._roles, self._on_arrival = board, roles, on_arrival
+        self._kept: dict[str, dict[str, tuple[Announcement, float]]] = {}
         self._task: asyncio.Task[None] | None = None
-        self._swept = 0.0
         self._ending: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Listen from now on, if the store has a board."""
+        """Listen from now on, if the store keeps announcements."""
         if self._task is None or self._task.done():
             try:
                 self._board()
-            except BadArgument:  # a store of somebody else's, without one
+            except BadArgument:  # a store of another package, which keeps none
                 return
             self._task = asyncio.get_running_loop().create_task(
                 reconnecting(
@@ -207,30 +218,34 @@ class RequestListener:
             )
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
-        self._heard.clear()
+        self._kept.clear()
 
     async def close(self) -> None:
-        """End, and wait until nothing of this uses the store."""
+        """Stop listening, and wait until nothing of this uses the store."""
         tasks = [*self._ending, *([self._task] if self._task is not None else [])]
         self.stop()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def forget(self, role: str) -> None:
+        """Drop what is kept about a role."""
+        self._kept.pop(role, None)
+
     def pending(self, role: str) -> list[Announcement]:
-        """What was posted about it and has not run out, by the clock of this process."""
+        """Return the kept announcements about a role that have not expired, by the clock of this
+        process."""
         now = asyncio.get_running_loop().time()
-        there = self._heard.get(role, {})
-        for key in [key for key, (_, until) in there.items() if until <= now]:
-            del there[key]
-        return [notice for notice, _ in there.values()]
+        kept = self._kept.get(role, {})
+        for key in [key for key, (_, expires_at) in kept.items() if expires_at <= now]:
+            del kept[key]
+        return [announcement for announcement, _ in kept.values()]
 
     def done(self, role: str, key: str) -> None:
-        """It has been done: forget it, and take it off the board, so that nobody waits for it any
-        more."""
-        self._heard.get(role, {}).pop(key, None)
+        """Forget a request that was carried out, and withdraw it, so that nobody waits for it."""
+        self._kept.get(role, {}).pop(key, None)
         task = asyncio.get_running_loop().create_task(self._withdraw(key), name="coord withdraw")
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
@@ -239,12 +254,11 @@ class RequestListener:
         with contextlib.suppress(Exception):  # then it runs out
             await self._board().withdraw([key], WITHDRAW_TIMEOUT)
 
-    def _receive(self, notice: Announcement) -> None:
-        now = asyncio.get_running_loop().time()
-        if now > self._swept + PRUNE_EVERY:
-            self._swept = now
-            self._heard = {
-                role: self._heard[role] for role in tuple(self._heard) if self.pending(role)
-            }
-        self._heard.setdefault(notice.role, {})[notice.key] = (notice, now + notice.remaining)
-        self._hear(notice.role)
+    def _receive(self, announcement: Announcement) -> None:
+        role = announcement.role
+        if role not in self._roles:
+            return
+        self.pending(role)  # drops what has expired
+        expires_at = asyncio.get_running_loop().time() + announcement.remaining
+        self._kept.setdefault(role, {})[announcement.key] = (announcement, expires_at)
+        self._on_arrival(role)

@@ -109,6 +109,7 @@ class Elector:
 
     __slots__ = (
         "_ahead",
+        "_announced",
         "_check_later",
         "_error",
         "_failures",
@@ -174,6 +175,7 @@ class Elector:
         self._loop = asyncio.get_running_loop()
         self._waiters: asyncio.Future[None] | None = None
         self._check_later: asyncio.TimerHandle | None = None
+        self._announced: Candidate | None = None
         self._unsubscribes: tuple[Callable[[], None], ...] = ()
         self.task = self._loop.create_task(self._run(), name=f"coord {role}")
         self.task.add_done_callback(self._done, context=session.context)
@@ -450,19 +452,24 @@ class Elector:
         return self._wake
 
     def _follow(self) -> None:
-        """A candidate that waits hears of releases through the feed and is announced; a leader
-        needs neither."""
-        waits = self.election.phase is Phase.FOLLOWING and self.election.campaigning
-        if waits and not self._unsubscribes:
-            priority = self._options.priority
-            candidate = Candidate(
-                self.election.role, self.candidate, self.election.info, priority, time.time()
+        """Subscribe to the feed and announce this candidate while it waits. A leader needs
+        neither."""
+        election = self.election
+        if election.phase is Phase.FOLLOWING and election.campaigning:
+            # A leader that gave way to a candidate which rests or fails would only lose its term.
+            resting = self.lifecycle.failed or election.resting(self._session.now())
+            if self._announced is not None and self._announced.resting is resting:
+                return
+            since = time.time() if self._announced is None else self._announced.since
+            self._unfollow()
+            priority, ttl = self._options.priority, election.timing.ttl
+            self._announced = candidate = Candidate(
+                election.role, self.candidate, election.info, priority, since, resting
             )
-            ttl = self.election.timing.ttl
             withdraw = self._session.announce(candidate, ttl, self._draw_delays)
             unsubscribe = self._session.subscribe(candidate.role, self._row_seen)
             self._unsubscribes = (unsubscribe, withdraw)
-        elif self.election.phase is Phase.LEADING:
+        elif election.phase is Phase.LEADING:
             self._unfollow()
 
     def _draw_delays(self, waiting: int | None) -> None:
@@ -472,7 +479,7 @@ class Elector:
         election.takeover_delay, election.release_delay = jitter.draw(election.timing.ttl, waiting)
 
     def _unfollow(self) -> None:
-        unsubscribes, self._unsubscribes = self._unsubscribes, ()
+        unsubscribes, self._unsubscribes, self._announced = self._unsubscribes, (), None
         for unsubscribe in unsubscribes:
             unsubscribe()
 

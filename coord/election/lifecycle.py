@@ -74,6 +74,7 @@ class TermLifecycle:
         term: The last term, held or over; None before the first.
         drain_timeout: See above.
         began_at: When the last term began, on the awake clock.
+        failed: Whether the last term ended because a callback failed or a job made no progress.
         still_draining: The lost term whose work did not end within `drain_timeout`, until it ends.
     """
 
@@ -90,6 +91,7 @@ class TermLifecycle:
         "_watchdog",
         "began_at",
         "drain_timeout",
+        "failed",
         "still_draining",
         "term",
     )
@@ -110,6 +112,7 @@ class TermLifecycle:
         self._loop = asyncio.get_running_loop()
         self._watchdog: Watchdog | None = None
         self.began_at = 0.0
+        self.failed = False
         self._drain: asyncio.Task[None] | None = None
         self._elected = False  # a term has just begun
         # Set while nothing but a turn of the loop keeps the lease.
@@ -205,6 +208,7 @@ class TermLifecycle:
             drain = self._drain_term(term, ended)
             self._drain = self._loop.create_task(drain, name=f"coord drain {role}")
         reason = term.reason or event.reason
+        self.failed = reason in (LossReason.CALLBACK_FAILED, LossReason.NO_PROGRESS)
         notify_observer(role, lambda observer: observer.lost(term, reason))
         wanted = reason in (LossReason.RELEASED, LossReason.STEPPED_DOWN)
         (log.info if wanted else log.warning)(

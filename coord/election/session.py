@@ -132,6 +132,7 @@ class Session:
         self.leaders = LeaderCache()
         self.observations = Observations(self.store.url, lambda: self.now is clock.system_now)
         self.members: set[Member] = set()
+        self._by_role: dict[str, set[Member]] = {}
         self.on_close: set[Callable[[], Awaitable[None]]] = set()
         self.context = contextvars.copy_context()
         self._renewals = RenewalBatcher(self.store.renew, self._on_result)
@@ -145,7 +146,9 @@ class Session:
         )
         self._feed = SharedFeed(lambda: self.store, self.leaders.invalidate)
         self._announcer = CandidateAnnouncer(lambda: self.announcements)
-        self._requests = RequestListener(lambda: self.announcements, self._request_arrived)
+        self._requests = RequestListener(
+            lambda: self.announcements, self._by_role.keys(), self._request_arrived
+        )
         self._suspends = SuspendDetector(self.members, lambda: self.now())  # noqa: PLW0108 # tests replace `now` later
         self.__dict__.pop("announcements", None)  # the child of a fork makes its own
 
@@ -374,9 +377,8 @@ class Session:
         self._requests.done(role, key)
 
     def _request_arrived(self, role: str) -> None:
-        for member in tuple(self.members):
-            if member.role == role:
-                member.check_requests()
+        for member in tuple(self._by_role.get(role, ())):
+            member.check_requests()
 
     async def candidates(self, role: str | None) -> list[Candidate]:
         """Return the candidates that wait for `role` (None: for any role), by priority and waiting
@@ -422,12 +424,18 @@ class Session:
         # `async with` and a cancelled loop release leases; SIGTERM alone would skip both.
         process.exit_on_signals()
         self.members.add(member)
+        self._by_role.setdefault(member.role, set()).add(member)
         self._suspends.start()
         self._requests.start()
 
     def leave(self, member: Member) -> None:
         """The candidate `member` is done."""
         self.members.discard(member)
+        of_role = self._by_role.get(member.role, set())
+        of_role.discard(member)
+        if not of_role:
+            self._by_role.pop(member.role, None)
+            self._requests.forget(member.role)
         if not self.members:
             self._requests.stop()
 

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 
 import coord
-from coord import Coordinator, leader_only
+from coord import Coordinator, Lease, leader_only
+from coord.core.operations import Claim, Failure, Result
 from coord.stores.memory.store import MemoryStore
 from coord.testing import FaultyStore
 
@@ -226,7 +228,7 @@ def test_a_plain_function_finds_out_through_the_term(one: Coordinator) -> None:
         ({"scope": "world"}, "scope"),
         ({"at_least": 5}, "at_least"),
         ({"at_least": float("nan"), "scope": "call"}, "at_least"),
-        ({"timeout": 1}, "timeout"),
+        ({"timeout": -1}, "timeout"),
         ({"coordinator": "sqlite:x"}, "coordinator"),
     ],
 )
@@ -258,3 +260,71 @@ def test_a_role_must_be_given() -> None:
 
         @leader_only  # type: ignore[arg-type]
         def forgot() -> None: ...
+
+
+class Swallowing(MemoryStore):
+    """A store behind a network that swallows packets, for as long as a test wants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = threading.Event()
+        self.claims = 0
+
+    async def claim(self, claim: Claim, timeout: float) -> Result:
+        self.claims += 1
+        await self._wait(timeout)
+        return Failure(unknown=True, detail="no answer in time")
+
+    async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
+        await self._wait(timeout)
+        raise coord.StoreUnavailable("no answer in time")
+
+    async def _wait(self, timeout: float) -> None:
+        await asyncio.to_thread(self.answers.wait, timeout)
+
+
+@pytest.mark.parametrize("scope", ["call", "process"])
+@pytest.mark.parametrize("otherwise", ["skip", "raise", "wait"])
+def test_a_store_that_swallows_packets_holds_a_call_up_for_its_timeout(
+    scope: Any, otherwise: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Swallowing()
+    coordinator = Coordinator(store=store)
+    # One attempt takes five minutes, so a call that does not wait for it is bounded.
+    job = leader_only(
+        "job", coordinator=coordinator, ttl=1800, scope=scope, otherwise=otherwise, timeout=0.2
+    )(lambda: "ran")
+    if otherwise == "skip":
+        assert job() is None
+        (record,) = [one for one in caplog.records if "leadership.skipped" in one.getMessage()]
+        assert "the store did not answer within 0.2 s" in record.getMessage()
+        assert record.levelname == "WARNING"
+    else:
+        error = coord.NotLeader if otherwise == "raise" else coord.AcquireTimeout
+        with pytest.raises(error, match=r"within 0\.[12]"):
+            job()
+    assert store.claims == 1
+    store.answers.set()
+    coordinator.close()
+
+
+def test_a_coroutine_is_not_held_up_either() -> None:
+    store = Swallowing()
+    coordinator = Coordinator(store=store)
+
+    @leader_only("job", coordinator=coordinator, ttl=1800, scope="call", timeout=0.2)
+    async def job() -> str:
+        return "ran"
+
+    assert asyncio.run(job()) is None
+    store.answers.set()
+    coordinator.close()
+
+
+def test_without_a_timeout_a_call_gives_a_silent_store_three_attempts() -> None:
+    store = Swallowing()
+    with Coordinator(store=store) as coordinator:
+        job = leader_only("job", coordinator=coordinator, ttl=0.6, scope="call", otherwise="raise")
+        with pytest.raises(coord.NotLeader, match="no answer in time"):
+            job(lambda: None)()
+    assert store.claims >= 1

@@ -41,7 +41,7 @@ async def main() -> int:
     return await later(1)
 
 
-coord.leader_only("r", timeout=3)
+coord.leader_only("r", timeout="3")
 coord.leader_only("r", otherwise="maybe")
 """
 GOOD = """\

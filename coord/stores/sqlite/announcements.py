@@ -6,12 +6,15 @@ They expire by the same clock as the leases.
 from __future__ import annotations
 
 import sqlite3
+from array import array
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
 
 from coord.core.announcements import (
     CANDIDATE,
     MAX_COUNTED,
+    REQUEST,
     Announcement,
     counted_roles,
     decode_announcement,
@@ -117,6 +120,11 @@ class SQLiteAnnouncements:
         return await self._database.write(work, timeout, create=False)
 
 
+MAX_CHANGES = 400
+"""Announcements of candidates that a feed reports at a time, so that a great many of them need
+little memory. Requests do not wait for them."""
+
+
 class UrgentFeed(Feed[Announcement]):
     """The urgent announcements that have not expired: first all, then each that was posted."""
 
@@ -126,13 +134,24 @@ class UrgentFeed(Feed[Announcement]):
 
     def __init__(self, connection: Connection, clock: LeaseClock) -> None:
         super().__init__(connection, clock)
-        self._known: dict[str, Row] = {}
+        # The hashes of the rows that were read last, sorted. The rows would take 60 times the
+        # memory, and a set of hashes 10 times.
+        self._known = array("q")
 
     def read_changes(self, conn: sqlite3.Connection) -> dict[str, Announcement]:
         """Return the announcements whose rows changed since the last call, by key."""
-        rows = {row[0]: row for row in conn.execute(f"{SELECT} WHERE urgent").fetchall()}
-        posted = [row for key, row in rows.items() if self._known.get(key) != row]
-        self._known = rows
+        known, posted = array("q"), list[Row]()
+        self.incomplete = False
+        for row in conn.execute(f"{SELECT} WHERE urgent"):
+            number = hash(row)
+            place = bisect_left(self._known, number)
+            if place == len(self._known) or self._known[place] != number:
+                if len(posted) >= MAX_CHANGES and row[2] != REQUEST:
+                    self.incomplete = True
+                    continue
+                posted.append(row)
+            known.append(number)
+        self._known = array("q", sorted(known))
         return {item.key: item for item in _unexpired(posted, self._clock)}
 
 

@@ -45,6 +45,7 @@ class Feed(Generic[T]):
         stopped: Whether the feed must end. It is a plain flag without a lock, so that a forked
             child may set it, too.
         ended: Whether the thread has closed the file.
+        incomplete: Whether `read_changes` has left changes for its next call.
         poll_interval: Time in seconds between two reads of the number.
     """
 
@@ -52,7 +53,7 @@ class Feed(Generic[T]):
 
     def __init__(self, connection: Connection, clock: LeaseClock) -> None:
         self.stopped = False
-        self.ended = False
+        self.ended = self.incomplete = False
         # The thread waits for this lock instead of sleeping; `stop` releases it.
         self._stop_signal = threading.Lock()
         self._stop_signal.acquire()
@@ -159,7 +160,8 @@ class Feed(Generic[T]):
             raise
         except sqlite3.Error as err:
             raise classify(err, connection.path) from err
-        self._version = version
+        if not self.incomplete:
+            self._version = version
         return rows
 
     def _report(self, rows: dict[str, T], error: str | None) -> None:
