@@ -42,7 +42,7 @@ def test_each_access_returns_a_copy_of_the_info() -> None:
 def test_a_past_term_and_a_candidate_do_not_share_their_info_with_the_store() -> None:
     info = {"tags": [1]}
     (term,) = parse("r", [{"token": 1, "holder": "h", "since": 1.0, "info": info}])
-    body = {"candidate": "c", "info": info, "priority": 0, "since": 1.0}
+    body = {"id": "c", "info": info, "priority": 0, "since": 1.0}
     candidate = Candidate.of(Announcement("k", "r", CANDIDATE, body, 1.0))
     assert candidate is not None
     for found in (term.info, candidate.info):

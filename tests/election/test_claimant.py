@@ -448,7 +448,7 @@ def test_a_candidate_that_waits_is_listed() -> None:
         await a.release("r")
         got = await b.unique_service("r", candidate("b"))
         assert got is not None
-        assert got["holder"] == waiting.candidate
+        assert got["holder"] == waiting.id
         await asyncio.sleep(5)
         assert await a.candidates("r") == [], "it leads"
         assert await a.unique_service("r", candidate("a"))

@@ -113,7 +113,7 @@ def test_leader_and_leaders(two: Two) -> None:
         assert lead.acquire(timeout=5)
     held = two[1].leader("a")
     assert held is not None
-    assert (held.role, held.token, held.info) == ("a", 1, {"n": 1})
+    assert (held.role, held.token, held.info["n"]) == ("a", 1, 1)
     assert held.holder == leads[1].term.holder
     assert 3 < held.remaining <= 5
     assert [lease.role for lease in two[1].leaders()] == ["a", "b", "c"]

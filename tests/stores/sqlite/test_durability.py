@@ -33,7 +33,7 @@ from coord.stores.sqlite.connection import Connection
 path, disk, snapshots, mutant = sys.argv[1:]
 if mutant == "nothing is synced":
     begin = Connection.begin
-    Connection.begin = lambda self, *, synced: begin(self, synced=False)
+    Connection.begin = lambda self, *, synced, **more: begin(self, synced=False, **more)
 
 async def main():
     store, number = SQLiteStore(path), 0
