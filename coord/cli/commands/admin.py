@@ -36,7 +36,7 @@ CHECK_TIMEOUT = 10.0
     "service_tables",
     multiple=True,
     metavar="NAME",
-    help="Create another table for service records, besides services. May be repeated.",
+    help="Create another table for service records, in addition to services. May be repeated.",
 )
 @click.option(
     "--token-floor",

@@ -60,12 +60,12 @@ class _Checkup:
             yield Finding("error", "driver", str(err), "install it")
             return
         alone = [replace(self.url, hosts=(host,)) for host in self.url.hosts]
-        pools = [Pool(one) for one in alone]
+        pools = [Pool(url) for url in alone]
         try:
             hosts = await asyncio.gather(*(self._host(pool) for pool in pools))
             for findings, _ in hosts:
-                for one in findings:
-                    yield one
+                for finding in findings:
+                    yield finding
             reached = [
                 (pool, offset)
                 for pool, (_, offset) in zip(pools, hosts, strict=True)
@@ -73,18 +73,18 @@ class _Checkup:
             ]
             if not reached:
                 return
-            for one in self._clocks([offset for _, offset in reached]):
-                yield one
+            for finding in self._clocks([offset for _, offset in reached]):
+                yield finding
             self.pool = reached[0][0]
-            async for one in self._servers():
-                yield one
-            for one in await self._admin():
-                yield one
+            async for finding in self._servers():
+                yield finding
+            for finding in await self._admin():
+                yield finding
             for name in dict.fromkeys(
                 (self.url.table, SERVICES_TABLE, self.url.announcements_table)
             ):
-                async for one in self._table(name):
-                    yield one
+                async for finding in self._table(name):
+                    yield finding
         finally:
             for pool in pools:
                 await pool.close()
@@ -93,8 +93,8 @@ class _Checkup:
         return await self.pool.read(term, self.timeout)
 
     async def _host(self, pool: Pool) -> tuple[list[Finding], tuple[Address, float, float] | None]:
-        """What is to say of one server of the URL, and by how many seconds its clock is ahead of
-        ours, and how sure."""
+        """Return the findings about one server of the URL, and how many seconds its clock is ahead
+        of ours, with the uncertainty of that number."""
         host = pool.url.hosts[0]
         what = f"connection to {host}"
         try:
@@ -119,11 +119,11 @@ class _Checkup:
         ], offset
 
     def _clocks(self, offsets: list[tuple[Address, float, float]]) -> list[Finding]:
-        """`r.now()` is the clock of whichever server got the query: what counts is how far they are
-        apart."""
-        spread = max(one for _, one, _ in offsets) - min(one for _, one, _ in offsets)
-        farthest = max((abs(one) for _, one, _ in offsets), default=0.0)
-        unsure = max(one for _, _, one in offsets)
+        """Return how far the clocks of the servers are apart: `r.now()` is the clock of the server
+        that received the query."""
+        spread = max(offset for _, offset, _ in offsets) - min(offset for _, offset, _ in offsets)
+        farthest = max((abs(offset) for _, offset, _ in offsets), default=0.0)
+        unsure = max(uncertainty for _, _, uncertainty in offsets)
         skew = self.url.max_clock_skew
         detail = f"{farthest:.3f} s from this machine's at most (±{unsure:.3f} s)"
         if len(offsets) > 1:
@@ -179,7 +179,7 @@ class _Checkup:
         try:
             await self._read(
                 table.get(["coord", "doctor"]).replace(lambda row: row)
-            )  # no such row: nothing is written
+            )  # There is no such row, so nothing is written.
             yield Finding("ok", what, "exists, and can be read and written")
         except CoordError as error:
             level: Level = "error" if name == self.url.table else "warn"
@@ -191,8 +191,8 @@ class _Checkup:
                 advice if isinstance(error, StoreRefused) else "see the server's log",
             )
             return
-        async for one in self._replicas(what, table):
-            yield one
+        async for finding in self._replicas(what, table):
+            yield finding
         if name == SERVICES_TABLE and "role" not in await self._or_nothing(table.index_list()):
             yield Finding(
                 "error", what, "has no index role: services cannot be looked up", self.init

@@ -297,7 +297,7 @@ async def set_up(
             fewer servers. A table of leases that has fewer replicas gets more.
         guard: Whether the table of leases has the write hook that rejects deletes and falling
             tokens; None leaves that as it is.
-        service_tables: More tables for service records, besides `services`.
+        service_tables: More tables for service records, in addition to `services`.
 
     Raises:
         BadArgument: The URL or another argument is invalid.

@@ -1,8 +1,10 @@
-"""Claims and releases of many roles, one query for all of one kind.
+"""Claims and releases of many roles: one query for all swaps of one kind.
 
-An insert, in which each row meets the one that is there (`conflict=`) and brings the parameters of
-it, as in `queries._batch`; what met none is inserted by a second query. Rows are taken as coord
-writes them: an answer that a row written by hand may have led to is no answer (`results`)."""
+The query is an insert. Each inserted row carries the parameters of its swap, and conflicts with the
+stored row (`conflict=`), which the swap then changes, as in `Queries._batch`. A second query
+inserts the rows that do not exist yet. The queries expect rows as coord writes them. If a person
+may have edited a row, `results` ignores its answer, and the swap is sent again by itself.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,14 @@ from coord.stores.rethinkdb.queries import swaps as swap_queries
 from coord.stores.rethinkdb.queries.swaps import ClaimShape
 
 Kind = ClaimShape | str
-"""Of a claim, which parts it has."""
+"""The kind of a swap: for a claim its shape, otherwise `RELEASE` or `UNBATCHABLE`."""
 RELEASE, UNBATCHABLE = "release", "alone"
 MAX_SWAPS = 500
-"""Swaps to one query."""
+"""Swaps in one query."""
 
 
 def parts(batch: Sequence[Claim | Release]) -> list[tuple[Kind, list[Claim | Release]]]:
-    """What goes as one query each, but for those of `UNBATCHABLE`."""
+    """Return the swaps by kind, in parts that are one query each, except those of `UNBATCHABLE`."""
     kinds: dict[Kind, list[Claim | Release]] = {}
     for swap in batch:
         kinds.setdefault(_kind(swap), []).append(swap)
@@ -39,12 +41,14 @@ def parts(batch: Sequence[Claim | Release]) -> list[tuple[Kind, list[Claim | Rel
 def _kind(swap: Claim | Release) -> Kind:
     if isinstance(swap, Claim):
         return ClaimShape.of(swap, strict=False)
-    return RELEASE if swap.linger <= 0 else UNBATCHABLE  # which hands over, or lets the lease rest
+    return RELEASE if swap.linger <= 0 else UNBATCHABLE  # It reserves the role.
 
 
 class BulkQueries:
-    """Queries, ready to be sent, on one table. The answer to each is {written: the server's report,
-    now: its clock}."""
+    """The queries on one table, ready to be sent.
+
+    Each answers with an object: `written` is the server's report, and `now` its clock.
+    """
 
     def __init__(self, table: Any) -> None:
         self._r, self._table = driver.reql(), table
@@ -52,13 +56,13 @@ class BulkQueries:
         self._first: dict[Kind, JsonTemplate] = {}
 
     def swaps(self, of: Kind, batch: Sequence[Claim | Release]) -> bytes:
-        """Those rows that are there. All requests are of that kind, and for different roles."""
+        """Return the query for swaps of existing rows, of one kind and for different roles."""
         if of not in self._swaps:
             self._swaps[of] = JsonTemplate(lambda rows: self._existing_rows(rows, of))
         return self._swaps[of].fill([_parameters(swap) for swap in batch])
 
     def first(self, of: ClaimShape, batch: Sequence[Claim | Release]) -> bytes:
-        """Those rows that are not."""
+        """Return the query for claims of rows that do not exist."""
         if of not in self._first:
             self._first[of] = JsonTemplate(lambda rows: self._new_rows(rows, of))
         return self._first[of].fill([_parameters(swap) for swap in batch])
@@ -67,7 +71,7 @@ class BulkQueries:
         def on_conflict(_id: Any, old: Any, new: Any) -> Any:
             return new["params"].do(lambda params: self._row_after(params, old, of))
 
-        # What cannot be written is not made where there is no row to meet.
+        # A row with `minval` cannot be written, so none is created where none exists.
         rows = batch.map(
             lambda params: {"id": params["role"], "params": params, "never": self._r.minval}
         )
@@ -87,7 +91,7 @@ class BulkQueries:
         written = self._table.insert(
             rows, conflict=conflict, return_changes="always", durability="hard"
         )
-        # The terms of a row are most of it, and no part of the answer.
+        # The history is the largest part of a row, and the answer does not need it.
         omitted = {"changes": {"old_val": {"history": True}, "new_val": {"history": True}}}
         now = self._r.now().to_epoch_time()
         return written.do(lambda report: {"written": report.without(omitted), "now": now})
@@ -108,7 +112,7 @@ class BulkQueries:
 
 
 def creates_row(of: Kind, swap: Claim | Release) -> bool:
-    """Whether it may be applied where there is no row."""
+    """Return whether a swap may be applied to a row that does not exist."""
     nothing = Revision(None, 0, 0)
     return (
         isinstance(of, ClaimShape) and isinstance(swap, Claim) and swap.expected in (None, nothing)
@@ -116,13 +120,15 @@ def creates_row(of: Kind, swap: Claim | Release) -> bool:
 
 
 def results(batch: Sequence[Claim | Release], outcome: Mapping[str, Any]) -> dict[str, Result]:
-    """What came of those, by role, of which the answer says it. Nothing of one that a row written
-    by hand may have led to."""
+    """Return the results that an answer contains, by role.
+
+    A result is left out if a person may have edited its row.
+    """
     by_role: dict[str, Result] = {}
     swaps = {swap.role: swap for swap in batch}
     for change in outcome["written"].get("changes", []):
         row = change.get("new_val") or change.get("old_val")
-        if change.get("error"):  # whose it is is not said
+        if change.get("error"):  # The server does not say whose error it is.
             if (error := errors.from_row(change["error"])).unknown:
                 return {swap.role: error.failure() for swap in batch}
         elif row and _is_read(swaps[row["id"]], change):
@@ -131,7 +137,7 @@ def results(batch: Sequence[Claim | Release], outcome: Mapping[str, Any]) -> dic
 
 
 def _is_read(swap: Claim | Release, change: Mapping[str, Any]) -> bool:
-    """Whether the row was taken for what it is."""
+    """Return whether the query has read the row correctly: it is as coord writes it."""
     row = change.get("new_val")
     return (
         change.get("old_val") != row

@@ -1,10 +1,11 @@
-"""The queries on the table of leases: `core/swaps.py` in ReQL, so that one query reads,
-decides and writes.
+"""The queries on the table of leases: `core/swaps.py` in ReQL, so that one query reads, decides and
+writes.
 
-A lease runs out at `renewed_at + ttl` by `r.now()`, which is one constant within a query: the wall
-clock of the server that got it. A claim has two forms. The quick one takes the row as coord writes
-it. Where a row written by hand makes it fail, or be refused, it has changed nothing, and the
-strict one is put instead: it looks at the type of every field."""
+A lease expires at `renewed_at + ttl` by `r.now()`, which is constant within a query: the wall clock
+of the server that received it. A claim has two forms. The quick form expects a row as coord writes
+it. If a person edited the row, the quick form fails or is refused, and has changed nothing. Then
+the strict form is sent, which checks the type of every field.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +27,18 @@ from coord.stores.rethinkdb.queries.swaps import ClaimShape
 from coord.stores.rethinkdb.url import RethinkURL
 
 _KEY = "role "
-"""Before the roles that are keys of an object, where `$reql_type$` would mean something."""
+"""The prefix of roles that are keys of an object, where `$reql_type$` has a meaning."""
 
 MIN_BATCH_SIZE = 8
-"""Renewals from which on rows are not sent back: that saves more than a second query, now and then,
-costs."""
+"""Renewals from which on rows are not sent back. That saves more than a second query costs, which
+is rarely necessary."""
 
 
 class Queries:
-    """Queries, ready to be sent. Nothing here talks to a server.
+    """The queries, ready to be sent. Nothing here sends them.
 
-    A swap answers with {written: the server's report with the rows, now: its clock}.
+    A swap answers with an object: `written` is the server's report with the rows, and `now` its
+    clock.
     """
 
     def __init__(self, url: RethinkURL) -> None:
@@ -54,8 +56,8 @@ class Queries:
         return self._claims[shape].fill(swaps.parameters(claim))
 
     def warm_up(self, claim: Claim) -> list[Callable[[], object]]:
-        """Each builds one of the queries that follow upon such a claim: its candidate gives the
-        role back, or takes it when another does, or fails to renew."""
+        """Return functions that each build a query that may follow such a claim: the release, and
+        the claims after a release and after an expiry."""
         follower = replace(claim, lost=None, takeover=False)
         released, expired = (
             Revision(holder, 1, claim.beat) for holder in (None, f"not {claim.holder}")
@@ -92,12 +94,15 @@ class Queries:
         )
 
     def renew_all(self, renewals: Sequence[Renew]) -> bytes | None:
-        """rules.renew for rows that are just as their holders left them, with no row in the answer:
-        {replaced: count}.
+        """Return one query that renews the rows that are as their holders left them.
 
-        What differs in anything (another holder, another ttl, a clock that stepped back) is left
-        for `renew`, which knows by its beat what has been renewed here. None when these renewals
-        cannot be put so."""
+        Its answer contains no rows; `replaced` is how many were renewed. It leaves other rows
+        (another holder, another ttl, a clock that stepped back) to `renew`, which recognizes by its
+        beat what this query has renewed.
+
+        Returns:
+            None if these renewals are too few or change an info.
+        """
         if len(renewals) < MIN_BATCH_SIZE or any(renewal.info is not None for renewal in renewals):
             return None
         return self._batch.fill(
@@ -120,8 +125,8 @@ class Queries:
         return rows.pluck("id", "history")
 
     def watch(self, roles: Collection[str] | None) -> Any:
-        """The same rows as they change. Heartbeats are in it: a sight of one is what a takeover is
-        counted from."""
+        """Return the query for the same rows as they change. Renewals are included, since a
+        candidate counts a takeover from the last revision that it saw."""
         rows = self.table if roles is None else self.table.get_all(*roles)
         return rows.pluck(*FIELDS).changes(include_initial=True, squash=False)
 
@@ -140,7 +145,7 @@ class Queries:
             )
 
         def quickly(old: Any) -> Any:
-            if shape.expected:  # then there is one
+            if shape.expected:  # Then the row exists.
                 return replaced(old, old)
             return old.default(blank).do(lambda row: replaced(old, row))
 
@@ -188,12 +193,12 @@ class Queries:
         return self._swap(params, replaced)
 
     def _swap(self, params: Mapping[str, Any], replaced: Callable[[Any], Any]) -> Any:
-        """Put the row of `params["role"]`, existing or not, through `replaced`."""
+        """Replace the row of `params["role"]`, which may not exist, by what `replaced` returns."""
         row = self.table.get(params["role"])
         return self._report(row.replace(replaced, return_changes="always", durability="hard"))
 
     def _report(self, written: Any) -> Any:
-        # The terms of a row are most of it, and no part of the answer.
+        # The history is the largest part of a row, and the answer does not need it.
         omitted = {"changes": {"old_val": True, "new_val": {"history": True}}}
         return self._with_clock(written, lambda report: report.without(omitted))
 
@@ -243,16 +248,17 @@ class Queries:
 
     @cached_property
     def _batch(self) -> JsonTemplate:
-        """An insert, in which each new row meets the stored one, and carries the parameters for it.
-        It takes three fifths of what an update of `get_all` takes: that reads rows twice, and hands
-        all parameters on to every few."""
+        """An insert, in which each new row carries the parameters for the stored one.
+
+        It takes three fifths of the time of an update of `get_all`, which reads rows twice and
+        sends all parameters to every shard.
+        """
 
         def on_conflict(_id: Any, old: Any, new: Any) -> Any:
             return new["params"].do(lambda own: old.merge(self._as_left(old, own)))
 
         def query(params: Any) -> Any:
-            # A row with `minval` in it cannot be written: where there is none to meet, none is
-            # made.
+            # A row with `minval` cannot be written, so none is created where none exists.
             rows = params.map(
                 lambda values: {"id": values[4], "params": values, "never": self.r.minval}
             )
@@ -290,7 +296,7 @@ class Queries:
 
 def _renewal(renewal: Renew) -> dict[str, Any]:
     fields = {name: getattr(renewal, name) for name in ("role", "holder", "token", "beat", "ttl")}
-    # A text of its own: what the server cannot read of one row's info must not fail the others.
+    # As a text: an info that the server cannot read must not make the other renewals fail.
     return (
         fields
         if renewal.info is None

@@ -23,9 +23,9 @@ def failure(err: QueryError | StoreRefused) -> Failure:
 
 
 def hit_foreign_row(written: Mapping[str, Any]) -> bool:
-    """Whether a quick swap met a row that somebody wrote by hand. Then nothing was changed."""
+    """Return whether a quick swap found a row that a person edited. Then it has changed nothing."""
     error = str(written.get("first_error", ""))
-    # Never a second swap where the first may have been done.
+    # A swap that may have been applied must not be sent again.
     return bool(written["errors"]) and not (
         error.startswith(errors.REFUSAL) or errors.from_row(error).unknown
     )
@@ -49,12 +49,18 @@ def swapped(role: str, outcome: Mapping[str, Any]) -> Result:
 def renewed(
     renewals: Sequence[Renew], outcome: Mapping[str, Any], *, after_batch: bool
 ) -> list[Result]:
-    """after_batch: the same renewals were tried as a batch just before, which may have applied
-    some."""
+    """Return the results of renewals.
+
+    Args:
+        renewals: The renewals.
+        outcome: The answer of the server.
+        after_batch: Whether the same renewals were sent as a batch before, which may have applied
+            some of them.
+    """
     written, now = outcome["written"], outcome["now"]
     changes = written.get("changes", [])
     if written["errors"] and not any(change.get("error") for change in changes):
-        # Some row could not be written, and the server does not say which: no answer is trusted.
+        # The server does not say which row could not be written, so no answer counts.
         return [errors.from_row(written["first_error"]).failure()] * len(renewals)
     by_role = {
         row["id"]: one(row["id"], change, now) for change in changes if (row := _row(change))
@@ -72,9 +78,15 @@ def renewed(
 def already_applied(
     swap: Renew | Claim | Release, result: Result, *, doubtful: bool = False
 ) -> Result:
-    """Of one that was tried before, together with others: a row that bears its very beat, unique as
-    those are, is what it made of it then. doubtful: it may have been applied then, so without a row
-    nobody knows (rule 8)."""
+    """Return the result of a swap that was sent before in a batch.
+
+    A row with the beat of the swap shows that the batch has applied it, because beats are unique.
+
+    Args:
+        swap: The swap.
+        result: The result of the second request.
+        doubtful: Whether the batch may have applied the swap. Then a failure is unknown (rule 8).
+    """
     if doubtful and isinstance(result, Failure):
         return replace(result, unknown=True)
     if isinstance(result, Answer) and not result.applied and 0 < result.lease.beat == swap.beat:
@@ -99,8 +111,8 @@ def one(role: str, change: Mapping[str, Any], now: float) -> Result:
 
 
 def misread_row(claim: Claim, row: Mapping[str, Any] | None) -> bool:
-    """Whether a quick claim that changed nothing may have taken this row, which it left, for what
-    it is not."""
+    """Return whether a quick claim that changed nothing may have misread the row, which a person
+    may have edited."""
     if row is None:
         return False
     seen = lease(row, None)

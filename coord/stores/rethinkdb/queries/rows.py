@@ -1,7 +1,8 @@
-"""What a stored document means. Total: a row that was written by hand may hold anything.
+"""What a stored document means, whatever it contains: people may have edited it.
 
-What cannot be used is a vacant lease that keeps its token. `queries.py` says the same in ReQL where
-the server must."""
+A document that is no lease counts as a vacant lease that keeps its token. `strict_view` says the
+same in ReQL, for the queries that need it.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +19,12 @@ FIELDS = ("id", "holder", "token", "beat", "ttl", "renewed_at", "since")
 
 
 def lease(row: Mapping[str, Any], now: float | None) -> Lease:
-    """The lease that `row` holds. `now` is the server's clock (seconds since 1970), in the same
-    query.
+    """Return the lease in a row.
 
-    Without it (a feed has no clock) a held lease has its whole ttl left.
+    Args:
+        row: The stored document.
+        now: The server's clock in the same query, in seconds since 1970. None: it is not known, as
+            in a feed, and a held lease has its whole ttl left.
     """
     holder, token, beat, ttl = row.get("holder"), row.get("token"), row.get("beat"), row.get("ttl")
     at = row.get("renewed_at")
@@ -52,8 +55,8 @@ def lease(row: Mapping[str, Any], now: float | None) -> Lease:
 
 
 def is_well_formed(row: Mapping[str, Any]) -> bool:
-    """Whether it is as coord writes it, so that the quick form of a claim takes it for what it
-    is."""
+    """Return whether a row is as coord writes it, so that the quick form of a claim reads it
+    correctly."""
     seen = lease(row, None)
     written = tuple(row.get(name) for name in ("holder", "token", "beat", "ttl"))
     return written == (seen.holder, seen.token, seen.beat, seen.ttl) and seen.renewed_at > 0
@@ -63,13 +66,8 @@ def _count(value: Any) -> int:
     return math.floor(value) if is_number(value) and value > 0 else 0
 
 
-# What `rows.lease` makes of a row, said to the server: every field of its right type, whatever
-# is stored.
-
-
 def strict_view(row: Any) -> Any:
-    """The fields that a claim looks at. A row that is not whole is vacant, and keeps the token that
-    is in it."""
+    """Return the ReQL for the fields that a claim reads, each of the right type; see `lease`."""
     r = driver.reql()
     is_time = _kind(row, "renewed_at").eq("PTYPE<TIME>")
     return r.expr(
@@ -85,7 +83,7 @@ def strict_view(row: Any) -> Any:
 
 
 def _held(row: Any) -> Any:
-    """Whether the row is a whole one with a holder in it."""
+    """Return the ReQL for whether the row is a complete lease with a holder."""
     kinds = {"holder": "STRING", "token": "NUMBER", "beat": "NUMBER", "renewed_at": "PTYPE<TIME>"}
     right = (_kind(row, name).eq(kind) for name, kind in kinds.items())
     return driver.reql().and_(*right, _has_ttl(row), row["holder"].ne(""))

@@ -18,11 +18,18 @@ from coord.stores.rethinkdb import driver, errors
 
 
 class ClaimShape(NamedTuple):
-    """Which parts a claim has: what it has not need not be sent, nor looked at by the server. What
-    follows from the row that is expected is worked out here.
+    """Which parts a claim has. Other parts are neither sent nor evaluated by the server.
 
-    free: whether the row must be one that may be had, for nothing else makes it so. closed: whether
-    the row is vacant, and so was given back. floor: whether it may lift the token."""
+    Attributes:
+        strict: Whether the query checks the type of every field.
+        expected: Whether the claim expects a revision.
+        free: Whether the query must check that the role may be claimed.
+        closed: Whether the expected row is vacant, so that its last term has ended.
+        skew: Whether the claim may use the server's clock.
+        lost: Whether the claim says how the last term of its candidate ended.
+        info: Whether the candidate has an info.
+        floor: Whether the floor may raise the token.
+    """
 
     strict: bool
     expected: bool
@@ -51,7 +58,7 @@ class ClaimShape(NamedTuple):
 
 
 def parameters(claim: Claim) -> dict[str, Any]:
-    """What is filled into the form of its shape."""
+    """Return the parameters for the template of the claim's shape."""
     values = {
         name: getattr(claim, name) for name in ("role", "holder", "beat", "ttl", "skew", "floor")
     }
@@ -61,14 +68,14 @@ def parameters(claim: Claim) -> dict[str, Any]:
         values |= {f"expected_{name}": value for name, value in claim.expected._asdict().items()}
         values["token"] = min(max(claim.expected.token, claim.floor), MAX_TOKEN - 1) + 1
     if claim.info:
-        # As a text, so that `$reql_type$` in it means nothing, and nesting is no error.
+        # As a text, so that `$reql_type$` in it has no meaning, and nesting is no error.
         info = dict(claim.info)
         values["info"] = json.dumps(info, allow_nan=False)
     return {**values, **opening(claim)}
 
 
 def blank_row() -> dict[str, Any]:
-    """What a claim looks at where there is no row."""
+    """Return the fields that a claim reads if there is no row."""
     return {
         "holder": None,
         "token": 0,
@@ -80,7 +87,7 @@ def blank_row() -> dict[str, Any]:
 
 
 def may_claim(params: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
-    """Whether the claim applies."""
+    """Return the ReQL for whether the claim is applied."""
     r = driver.reql()
     conditions = []
     if shape.expected:
@@ -96,13 +103,13 @@ def may_claim(params: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
             free.append(r.now().sub(row["renewed_at"]).gt(row["ttl"].add(params["skew"])))
         conditions.append(r.or_(*free))
     if not shape.strict:
-        # What only a row written by hand has otherwise is left to the strict form.
+        # Only a row that a person edited has another token. The strict form handles it.
         conditions.append(r.le(0, row["token"], MAX_TOKEN - 1))
     return r.and_(*conditions) if conditions else r.expr(True)
 
 
 def claimed_row(params: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
-    """The row once the claim is applied."""
+    """Return the ReQL for the row after the claim."""
     r = driver.reql()
     now = r.now().to_epoch_time()
 
@@ -132,23 +139,21 @@ def _next_token(params: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
         else token.floor()
     )
     if not shape.strict:
-        return last.add(1)  # `may_claim` has looked at its bounds
+        return last.add(1)  # `may_claim` has checked its bounds.
     return r.branch(
         token.lt(MAX_TOKEN), last.add(1), r.error(f"{errors.REFUSAL}the token is at its end")
     )
 
 
-# `coord/core/history.py`, said to the server: what a claim and a release do to the terms that a
-# row remembers.
-# Each is kept as a text: JSON of how it began and, on a line of its own, of how it ended. A server
-# takes a row apart and puts it together anew with each write of it, and sixteen objects are most of
-# that; sixteen texts are not.
-
+# The history of a row (`coord/core/history.py`) is a list of texts. Each is JSON about how a term
+# began and, on a second line, about how it ended. The server decodes and encodes the whole row at
+# each write, and that takes much longer with sixteen objects than with sixteen texts.
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 def opening(claim: Claim) -> dict[str, str]:
-    """Parameters of a claim: what its term begins with, and why the one before may have ended."""
+    """Return the parameters of a claim for the history: how its term begins, and why the term
+    before may have ended."""
     began = _encode({"holder": claim.holder, "info": short_info(claim.info)})
     ended = LossReason.EXPIRED.value
     expected, lost = claim.expected, claim.lost
@@ -163,17 +168,23 @@ def opening(claim: Claim) -> dict[str, str]:
 
 
 def closing(release: Release) -> dict[str, str]:
-    """Parameters of a release: why its term ends."""
+    """Return the parameters of a release for the history: why its term ends."""
     return {"closing": "," + _encode({"reason": release.reason, "by": release.by})[1:]}
 
 
 def after_claim(
     params: Mapping[str, Any], row: Any, token: Any, *, closed: bool, lost: bool
 ) -> Any:
-    """The terms in `row` once the claim is applied with that `token`.
+    """Return the ReQL for the history after a claim.
 
-    closed: the last of them has ended. lost: whether the claim says how a term of its candidate
-    ended, which may be it."""
+    Args:
+        params: The parameters of the claim.
+        row: The row before.
+        token: The token of the new term.
+        closed: Whether the last term in the row has ended.
+        lost: Whether the claim says how the last term of its candidate ended, which may be the last
+            term in the row.
+    """
     r = driver.reql()
     opened = [
         '{"token":',
@@ -196,12 +207,12 @@ def after_claim(
             ",",
             reason,
             "]",
-        ]  # looked at only where that one has not ended
+        ]  # Readers use it only if that term has not ended.
     return row["history"].append(r.add(*opened, "}")).slice(-MAX_TERMS)
 
 
 def after_release(params: Mapping[str, Any], old: Any) -> Any:
-    """The terms in `old` once the lease is given back: its last term is the one that ends here."""
+    """Return the ReQL for the history after a release, which ends the last term of `old`."""
     history = old["history"]
     return history.change_at(-1, history.nth(-1).add(*_ending(params))).default([])
 
@@ -218,7 +229,7 @@ def after_strict_release(params: Mapping[str, Any], old: Any) -> Any:
 
 
 def entries(row: Any) -> Any:
-    """The terms of a row that people may have edited: only what can be a term."""
+    """Return the ReQL for the terms of a row that people may have edited, without other entries."""
     r = driver.reql()
     is_list = row["history"].default(None).type_of().eq("ARRAY")
     terms = row["history"].filter(lambda entry: entry.type_of().eq("STRING"))
@@ -233,18 +244,18 @@ def _text(number: Any) -> Any:
     return number.coerce_to("string")
 
 
-# a release, in ReQL: whose lease it is, and what becomes of the row.
-# `params` are the release's parameters, `row` the row as it is stored, whoever wrote it.
-
 _MIN_TTL = 1e-300
-"""A number above 0: below it is no ttl."""
+"""The smallest number that counts as a ttl."""
 _MAX_TIME = 100_000_000_000
-"""A time after all others, in seconds since 1970."""
+"""Seconds since 1970, later than every valid time."""
 
 
 def is_held(params: Any, row: Any) -> Any:
-    """Whether the row is whole, and held as `params` says. Quicker than by types: the server orders
-    values by type first, so what lies between two numbers is a number."""
+    """Return the ReQL for whether the row is a complete lease of the holder in `params`.
+
+    The server orders values by type first, so a value between two numbers is a number. This is
+    quicker than comparing types.
+    """
     r = driver.reql()
     return r.and_(
         row["holder"].eq(params["holder"]),
@@ -256,12 +267,12 @@ def is_held(params: Any, row: Any) -> Any:
 
 
 def vacant_fields(params: Mapping[str, Any]) -> dict[str, Any]:
-    """What changes when it is given back to nobody."""
+    """Return the fields that change when the role becomes vacant."""
     return {"beat": params["beat"], "holder": None, "since": 0}
 
 
 def release_changes(params: Mapping[str, Any], row: Any) -> dict[str, Any]:
-    """All that changes then in a row as coord writes it, its history included."""
+    """Return all fields that change when the role becomes vacant, with the history."""
     return {
         "renewed_at": driver.reql().now(),
         "history": after_release(params, row),
@@ -270,12 +281,12 @@ def release_changes(params: Mapping[str, Any], row: Any) -> dict[str, Any]:
 
 
 def lingering_fields(params: Mapping[str, Any]) -> dict[str, Any]:
-    """What changes when nobody is to have it for a while."""
+    """Return the fields that change when nobody may have the role for a while."""
     return {"beat": params["beat"], "ttl": params["linger"]}
 
 
 def successor_fields(params: Mapping[str, Any]) -> dict[str, Any]:
-    """What changes when a certain candidate is to have it."""
+    """Return the fields that change when the role is reserved for one candidate."""
     return {
         "holder": params["to"],
         "beat": 0,
