@@ -45,6 +45,36 @@ def test_losers_of_a_race_get_the_row_of_the_winner(url: str) -> None:
     run(body)
 
 
+@pytest.mark.parametrize("by", ["takeover", "skew"])
+def test_a_renewal_that_is_not_committed_yet_wins_against_a_takeover(url: str, by: str) -> None:
+    """The claim judged the row before the renewal. It is told the row after the renewal."""
+
+    async def body() -> None:
+        async with opened(url) as store:
+            first = answered(await store.claim(Claim("role", "a", 1, 0.2), 5)).lease
+            await asyncio.sleep(0.4)
+            renewing = await store.pool.open(5)
+            transaction = renewing.raw.transaction()
+            await transaction.start()
+            renewal = Renew("role", "a", 1, 2, 30.0)
+            parameters = store_module.rows.renew_parameters([renewal], answer_all=True)
+            await renewing.raw.fetch(store._calls["renew"], *parameters)
+            rules: dict[str, Any] = {
+                "takeover": {"takeover": True, "expected": first.revision},
+                "skew": {"skew": 0.0},
+            }
+            claiming = asyncio.ensure_future(
+                store.claim(Claim("role", "b", 1, 30.0, **rules[by]), 20)
+            )
+            await asyncio.sleep(0.4)
+            assert not claiming.done()
+            await transaction.commit()
+            answer = answered(await claiming)
+            assert (answer.applied, answer.lease.revision) == (False, ("a", 1, 2))
+
+    run(body)
+
+
 def test_a_lease_is_whole_although_the_claim_waited_for_a_lock(url: str) -> None:
     """And a lease that ran out meanwhile is taken."""
 
