@@ -39,8 +39,8 @@ class Store(Protocol):
 
         A candidate takes a lease over without watching it once the lease expired more than this
         long ago by the store's clock (rule 4). None: the store has no clock that all candidates
-        share, or it must not be used. `Lease.remaining` then is the ttl of a row with a holder,
-        whatever its age, and a claim with a `skew` is applied as one with None.
+        share, or it must not be used. coord then sends no claim with a `skew`, and
+        `Lease.remaining` is for people only: at most the ttl, and 0 for a vacant role.
         """
 
     async def open(self, timeout: float) -> None:

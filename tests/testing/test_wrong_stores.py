@@ -235,10 +235,6 @@ class ReadsNothing(NetStore):
         return []
 
 
-class TakesByAClockThatItHasNot(NetStore):
-    max_clock_skew = None
-
-
 WRONG = {
     IgnoresTimeouts: "requests_end_in_time_although_nothing_gets_through",
     RaisesFromSwaps: "a_refused_connection",
@@ -255,7 +251,6 @@ WRONG = {
     ReadsTheClockFirst: "a_request_that_waited_for_a_lock_reads_the_clock_after_it",
     Deadlocks: "batches_for_the_same_roles_do_not_keep_each_other_from_ending",
     ShowsLosersTheOldRow: "every_loser_of_a_race_sees_the_row_of_the_winner",
-    TakesByAClockThatItHasNot: "takeover_by_the_stores_clock",
     FeedIsMute: "its_own_stores_writes_are_heard",
     TokensFall: "tokens_never_fall",
     RenewsForAnybody: "renew_is_guarded",

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from coord.core.records import Record
+from coord.errors import BadArgument
 from coord.stores.protocol import HasRecords, Records
 from coord.testing.contract.harness import ContractHarness, StoreDriver, expect, same
 
@@ -182,7 +183,11 @@ class RecordContract(ContractHarness):
             other = await at.another()
             mine, theirs = at.store, other.store
             if isinstance(mine, HasRecords) and isinstance(theirs, HasRecords):
-                await body(at, mine.records(self.table), theirs.records(self.table))
+                try:
+                    both = mine.records(self.table), theirs.records(self.table)
+                except BadArgument:
+                    return  # a store that cannot keep records says so
+                await body(at, *both)
 
         self.run(with_both)
 

@@ -132,8 +132,7 @@ class SharingContract(ContractHarness):
             other = await at.another()
             applied(await at.claim("a", ttl=0.4))
             if not at.has_clock:
-                await asyncio.sleep(0.1)
-                same((await other.row()).remaining, 0.4, "without a clock it is the ttl")
+                expect(0 <= (await other.row()).remaining <= 0.4, "it is at most the ttl")
                 return
             first = (await other.row()).remaining
             await asyncio.sleep(0.1)
