@@ -1,8 +1,8 @@
-"""The candidates of one coordinator that wait, on the board, so that people and leaders can see
-them.
+"""Announcements of a coordinator: its candidates that wait, and the requests to its leaders.
 
-Only that: nothing here decides who leads, and nothing of it delays or fails a leadership. What
-cannot be posted is posted with the next round; what is not withdrawn runs out."""
+Nothing here decides who leads, and nothing here delays or fails a leadership. What cannot be stored
+is stored with the next round; what is not withdrawn expires.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +20,17 @@ from coord.runtime.timers import within
 from coord.stores.protocol import Announcements
 
 COALESCE_DELAY = 1.0
-"""Seconds, at most, between what changes and the round that says so: many changes go in one
-query."""
+"""Seconds, at most, from a change to the round that stores it: one query stores many changes."""
 LIFETIME_TTLS = 3.0
-"""A notice stands for so many ttls of the lease: it is posted anew after 0.5 to 1.5, and one round
-may fail."""
+"""Ttls of the lease that an announcement lasts. It is stored again after 0.5 to 1.5 ttls, so one
+round may fail."""
 MAX_PER_QUERY = 1_000
-"""Notices to one query."""
+"""Announcements in one query."""
 MAX_QUERY_TIME = 5.0
 """Seconds that a query may take, at most; a sixth of the shortest ttl in it, as every attempt of a
 candidate."""
 CLOSE_TIMEOUT = 1.0
-"""Seconds that the end of a coordinator waits for its notices to be taken away."""
+"""Seconds that the end of a coordinator waits until its announcements are withdrawn."""
 
 
 @dataclass(slots=True, eq=False)
