@@ -8,7 +8,6 @@ import functools
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from coord.api.closing import Closing
 from coord.api.leadership import AsyncLeadership
 from coord.api.sync_leadership import Leadership
 from coord.core import validation
@@ -17,6 +16,7 @@ from coord.core.history import PastTerm
 from coord.core.lease import Lease
 from coord.core.timing import Instant
 from coord.election.callbacks import OnElected, OnLost, OnNewLeader
+from coord.election.closing import Closing
 from coord.election.elector import new_candidate_id
 from coord.election.observe import LeaderChange, watch_leader, watch_leaders
 from coord.election.session import Session

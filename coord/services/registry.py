@@ -20,11 +20,12 @@ from typing import Any, NamedTuple, Protocol
 from coord.core import records as service_records
 from coord.core import validation
 from coord.core.records import Record
+from coord.election.closing import Closing
 from coord.election.session import Session
 from coord.election.unique_service import HasUniqueServices, UniqueServices
 from coord.errors import BadArgument, StoreRefused
 from coord.runtime import log, process
-from coord.runtime.facade import ClosesInThread, HasPortal, blocking, end_threads, iterating
+from coord.runtime.facade import ClosesInThread, HasPortal, blocking, iterating
 from coord.runtime.portal import Portal
 from coord.services.leaders import LeaderPublisher
 from coord.services.watch import ServiceChange, watch_services
@@ -543,23 +544,26 @@ class _OwnPortal:
 
     def __init__(self, url: str | None) -> None:
         self.inner = _OwnSession(url)
-        self._start()
-        process.reset_after_fork(self)
-
-    def _start(self) -> None:
         self.portal = Portal("coord")
         self.on_close: set[ClosesInThread] = set()
+        process.reset_after_fork(self)
+        self._closing = Closing(self)
+
+    @property
+    def session(self) -> Session:
+        """What all calls of the registry share."""
+        return self.inner.session
 
     def close(self) -> None:
-        end_threads(self)
-        if self.portal.running:
-            self.portal.call(self.inner.close)
-            self.portal.stop()
-        process.cancel_close_at_exit(self)
+        """Unregister what sends heartbeats, give roles back, and close the store and the thread."""
+        self._closing.close()
 
     def close_quickly(self) -> None:
-        with contextlib.suppress(Exception):
-            self.close()
+        """Do what `close` does within a few seconds, because the process ends. Raises nothing."""
+        self._closing.close_quickly()
 
     def after_fork(self) -> None:
-        self._start()
+        """In a forked child: the thread is not here, and nothing belongs to this process."""
+        self.portal.forget()
+        self.on_close = set()
+        self._closing.after_fork()
