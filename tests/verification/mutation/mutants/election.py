@@ -91,11 +91,11 @@ MUTANTS = [
         (f"{TERM}::test_progress_of_one_call_does_not_speak_for_another",),
     ),
     Mutant(
-        "a job goes on being watched after its end",
-        "coord.election.term:RunningJob.end",
-        "term._watched.pop(key, None)",
-        "pass",
-        (f"{TERM}::test_progress_keeps_the_role_and_the_end_of_the_call_ends_the_count",),
+        "a report of progress gives no more time",
+        "coord.election.term:Progress.progressed",
+        "self._due = now + self._at_most",
+        "self._due = max(self._due, 0.0)",
+        (f"{TERM}::test_progress_keeps_the_role_and_the_end_of_the_call_ends_the_count[memory]",),
     ),
     Mutant(
         "a coroutine that is cancelled for its lost term does not say so",
