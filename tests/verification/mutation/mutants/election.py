@@ -227,13 +227,6 @@ MUTANTS = [
         (f"{CLAIMANT}::test_a_stale_observation_is_followed_by_a_second_look",),
     ),
     Mutant(
-        "candidates that do not lead are kept for ever",
-        "coord.election.unique_service:UniqueServices.became_idle",
-        "if len(self._waiting) <= MAX_WAITING:",
-        "if True:",
-        (f"{CLAIMANT}::test_candidates_that_do_not_lead_are_few",),
-    ),
-    Mutant(
         "a candidate of unique_service does not step down",
         "coord.election.claimant:Claimant._obey_requests",
         "if not isinstance(decision, Handover):",
