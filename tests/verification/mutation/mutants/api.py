@@ -75,9 +75,9 @@ MUTANTS = [
     ),
     Mutant(
         "a SQL write does not compare tokens",
-        "coord.fencing:sql_write",
-        "{field} <= {placeholder})",
-        "{field} > 0 OR {field} <= {placeholder})",
+        "coord.fencing:_statements",
+        "OR {field} <= {mark(",
+        "OR {field} > 0 OR {field} <= {mark(",
         (f"{FENCING}::test_a_sql_row",),
     ),
     Mutant(
@@ -96,7 +96,7 @@ MUTANTS = [
     ),
     Mutant(
         "the columns of the key of a SQL write are not checked",
-        "coord.fencing:sql_write",
+        "coord.fencing:_statements",
         '("key", key), ',
         "",
         (f"{FENCING}::test_names_in_a_sql_write_are_checked",),
