@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,6 +106,27 @@ def test_no_rights(runs: Runs, rethinkdb_url: str) -> None:
     check(Failing(runs).all(url), 78, "permission")
     wrong = rethinkdb_url.replace("://", f"://{user['id']}:geheim2@")
     check(Failing(runs).all(wrong, ["leader", "watch", "init"]), 78, "wrong user or password")
+
+
+def test_a_password_from_a_file(runs: Runs, rethinkdb_url: str, tmp_path: Path) -> None:
+    """It is in no environment, and COMMAND can use its URL from any directory."""
+    user = f"u{uuid.uuid4().hex[:8]}"
+    ask(rethinkdb_url, r.db("rethinkdb").table("users").insert({"id": user, "password": "geheim"}))
+    rights = {"read": True, "write": True}
+    ask(rethinkdb_url, r.db(parse_url(rethinkdb_url).database).grant(user, rights))
+    (tmp_path / "password").write_text("geheim\n")
+    url = rethinkdb_url.replace("://", f"://{user}@")
+    script = 'cd /; env; exec "$@"'
+    leader = (sys.executable, "-m", "coord", "leader", "job")
+    words = ("-m", "coord", "run", "job", "--url", url, "--password-file", "password", "--")
+    process = runs.start(*words, "sh", "-c", script, "sh", *leader, cwd=tmp_path)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "geheim" not in out
+    added = f"password_file={tmp_path}/password"
+    assert f"COORD_URL={url}{'&' if '?' in url else '?'}{added}\n" in out
+    assert "token 1" in out.splitlines()[-1]
+    assert runs.run("--url", url, "--", "true").wait(60) == 78
 
 
 def test_a_database_without_announcements(on_rethinkdb: Runs) -> None:

@@ -185,6 +185,25 @@ def test_killall_ends_the_command_and_all_its_descendants(runs: Runs) -> None:
     eventually(lambda: not any(lives(pid) for pid in tree if pid != first.pid))
 
 
+def test_children_of_the_shell_before_are_spared(runs: Runs) -> None:
+    """A shell started a process, and then became coord run. It is no descendant of COMMAND."""
+    words = ("-m", "coord", "run", "job", "--url", runs.url, "--", *WORKER, str(runs.journal.path))
+    line = "sh -c 'sleep 50; true' & exec \"$@\""
+    begin = "import os, sys; os.execvp('sh', ['sh', '-c', *sys.argv[1:]])"
+    first = runs.start("-c", begin, line, "sh", sys.executable, *words, *STUBBORN, "--daemon")
+    daemon = runs.journal.wait_for(1, "grandchild").pid
+    worker = runs.journal.wait_for(1).pid
+    guardian = _parent(worker)
+    (shell,) = [pid for pid in children(first.pid) if pid != guardian]
+    (sleep,) = eventually(lambda: children(shell))
+    os.kill(guardian, signal.SIGKILL)
+    assert first.wait(20) == 70
+    assert not lives(worker)
+    assert not lives(daemon)
+    assert lives(shell)
+    assert lives(sleep)
+
+
 def test_a_process_that_cannot_be_killed_keeps_the_role(runs: Runs) -> None:
     worker = " ".join([*WORKER, str(runs.journal.path), "--immune"])
     words = ("run", "job", "--url", runs.url)
