@@ -36,10 +36,10 @@ def yes(command: Command) -> Command:
     return click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")(command)
 
 
-def _roles(ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
+def _roles(ctx: click.Context, _param: click.Parameter, prefix: str) -> list[CompletionItem]:
     from coord.cli.commands.completion import roles
 
-    return roles(ctx, begun)
+    return roles(ctx, prefix)
 
 
 def url(command: Command) -> Command:
@@ -57,7 +57,7 @@ def as_json(command: Command) -> Command:
 
 
 def parse_info(
-    _ctx: click.Context, _param: click.Parameter, given: Iterable[str]
+    _ctx: click.Context, _param: click.Parameter, values: Iterable[str]
 ) -> dict[str, Any]:
     """Parse the values of --info: each is a JSON object, or KEY=VALUE with a string as the value.
 
@@ -67,13 +67,13 @@ def parse_info(
         click.BadParameter: A value is neither of them.
     """
     info: dict[str, Any] = {}
-    for text in given:
+    for text in values:
         if text.lstrip().startswith("{"):
             try:
-                one = json.loads(text)
+                parsed = json.loads(text)
             except ValueError as err:
                 raise click.BadParameter(f"{text!r} is not a JSON object: {err}") from None
-            info |= one
+            info |= parsed
             continue
         key, separator, value = text.partition("=")
         if not separator or not key:

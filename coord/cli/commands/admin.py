@@ -76,12 +76,12 @@ def init(
 
     full = urls.resolve(url)
     admin = urls.open_admin(full)
-    given = {
+    settings = {
         "replicas": replicas,
         "guard": guard,
         "service_tables": list(service_tables) or None,
     }
-    for line in asyncio.run(admin.setup(given, SETUP_TIMEOUT)):
+    for line in asyncio.run(admin.setup(settings, SETUP_TIMEOUT)):
         click.echo(line)
     coordinator = Coordinator(full)
     try:

@@ -47,20 +47,20 @@ class Outcome:
     after: Lease | None = None
 
 
-async def outcome(source: AsyncCoordinator, asked: Lease, timeout: float) -> Outcome:
-    """Wait up to `timeout` seconds for the term of the lease `asked` to end."""
-    begun = asyncio.get_running_loop().time()
-    changes = cast("AsyncGenerator[Lease | None, Any]", source.watch_leader(asked.role))
+async def outcome(source: AsyncCoordinator, lease: Lease, timeout: float) -> Outcome:
+    """Wait up to `timeout` seconds for the term of `lease` to end."""
+    started = asyncio.get_running_loop().time()
+    changes = cast("AsyncGenerator[Lease | None, Any]", source.watch_leader(lease.role))
     async with contextlib.aclosing(changes):
-        now = await _until(changes, lambda now: now is None or now.token != asked.token, timeout)
+        now = await _until(changes, lambda now: now is None or now.token != lease.token, timeout)
         if now is _NOT_YET:
             return Outcome(None)
-        seconds = asyncio.get_running_loop().time() - begun
+        seconds = asyncio.get_running_loop().time() - started
         if now is None:
             now = await _until(changes, lambda now: now is not None, SUCCESSOR_TIMEOUT)
     after = now if isinstance(now, Lease) else None
     ended = next(
-        (term for term in await source.history(asked.role) if term.token == asked.token), None
+        (term for term in await source.history(lease.role) if term.token == lease.token), None
     )
     return Outcome(seconds, ended, after)
 
@@ -97,7 +97,7 @@ STATUSES = {
 }
 
 
-def _asking(command: Command) -> Command:
+def _request_options(command: Command) -> Command:
     for option in (
         options.url,
         options.as_json,
@@ -120,10 +120,10 @@ def _asking(command: Command) -> Command:
     return command
 
 
-def _candidates(ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
+def _candidates(ctx: click.Context, _param: click.Parameter, started: str) -> list[CompletionItem]:
     from coord.cli.commands import completion
 
-    return completion.candidates(ctx, begun)
+    return completion.candidates(ctx, started)
 
 
 @click.command(epilog=exit_codes.help_of(STATUSES))
@@ -135,8 +135,8 @@ def _candidates(ctx: click.Context, _param: click.Parameter, begun: str) -> list
     help="Time in seconds that the leader waits before it becomes a candidate again. "
     "[default: its ttl]",
 )
-@_asking
-def step_down(role: str, cooldown: float | None, **given: Any) -> None:
+@_request_options
+def step_down(role: str, cooldown: float | None, **settings: Any) -> None:
     """Ask the leader of ROLE to end its work and step down, and wait until it has.
 
     The next candidate that waits gets the role. Asks for confirmation.
@@ -147,7 +147,7 @@ def step_down(role: str, cooldown: float | None, **given: Any) -> None:
     def request(coordinator: Coordinator, by: str) -> Lease:
         return coordinator.request_step_down(role, by=by, cooldown=cooldown)
 
-    _ask(role, "step down from", request, **given)
+    _request(role, "step down from", request, **settings)
 
 
 @click.command(epilog=exit_codes.help_of(STATUSES))
@@ -160,8 +160,8 @@ def step_down(role: str, cooldown: float | None, **given: Any) -> None:
     help="The candidate that gets the role: its id (see coord candidates), the beginning of its "
     "id, or the name in its info.",
 )
-@_asking
-def transfer(role: str, to: str, **given: Any) -> None:
+@_request_options
+def transfer(role: str, to: str, **settings: Any) -> None:
     """Ask the leader of ROLE to end its work and hand the role to CANDIDATE, and wait until it has.
 
     Asks for confirmation.
@@ -170,10 +170,10 @@ def transfer(role: str, to: str, **given: Any) -> None:
     def request(coordinator: Coordinator, by: str) -> Lease:
         return coordinator.request_transfer(role, to, by=by)
 
-    _ask(role, f"hand {output.quote(to)} the role", request, to, **given)
+    _request(role, f"hand {output.quote(to)} the role", request, to, **settings)
 
 
-def _ask(
+def _request(
     role: str,
     what: str,
     request: Callable[[Coordinator, str], Lease],
@@ -194,20 +194,20 @@ def _ask(
             options.confirm(
                 f"Ask {_leader(coordinator, role)} to {what} {output.quote(role)}?", yes=yes
             )
-            asked = request(coordinator, options.current_user() if by is None else by)
+            lease = request(coordinator, options.current_user() if by is None else by)
         except NotLeader:
             click.echo(f"coord: nobody leads {output.quote(role)}", err=True)
             sys.exit(exit_codes.FAILED)
         if no_wait:
-            _say(asked, None, as_json)
+            _print_outcome(lease, None, as_json)
             return
-        came = coordinator.portal.call(
-            functools.partial(outcome, coordinator.inner, asked, timeout)
+        result = coordinator.portal.call(
+            functools.partial(outcome, coordinator.inner, lease, timeout)
         )
-    _say(asked, came, as_json)
-    if came.seconds is None:
+    _print_outcome(lease, result, as_json)
+    if result.seconds is None:
         sys.exit(exit_codes.TIMED_OUT)
-    if successor is not None and (came.after is None or came.after.holder != successor):
+    if successor is not None and (result.after is None or result.after.holder != successor):
         sys.exit(exit_codes.FAILED)
 
 
@@ -228,41 +228,43 @@ def _successor_id(coordinator: Coordinator, role: str, to: str | None) -> str | 
     if to is None:
         return None
     _leader(coordinator, role)
-    found = coordinator.portal.call(functools.partial(coordinator.session.find_candidate, role, to))
-    return found.id
+    candidate = coordinator.portal.call(
+        functools.partial(coordinator.session.find_candidate, role, to)
+    )
+    return candidate.id
 
 
-def _say(asked: Lease, came: Outcome | None, as_json: bool) -> None:
+def _print_outcome(lease: Lease, result: Outcome | None, as_json: bool) -> None:
     if as_json:
-        ended = came.ended if came is not None else None
+        ended = result.ended if result is not None else None
         click.echo(
             output.to_json(
                 {
-                    "asked": lease_as_dict(asked),
+                    "term": lease_as_dict(lease),
                     "seconds": None
-                    if came is None or came.seconds is None
-                    else round(came.seconds, 3),
+                    if result is None or result.seconds is None
+                    else round(result.seconds, 3),
                     "reason": ended.reason if ended else "",
                     "by": ended.by if ended else "",
                     "leader": None
-                    if came is None or came.after is None
-                    else lease_as_dict(came.after),
+                    if result is None or result.after is None
+                    else lease_as_dict(result.after),
                 }
             )
         )
         return
-    who, role = output.describe_candidate(asked.holder, asked.info), output.quote(asked.role)
-    if came is None:
-        click.echo(f"asked {who}")
-    elif came.seconds is None:
-        click.echo(f"{role}: {who} is still the leader (token {asked.token})", err=True)
+    who, role = output.describe_candidate(lease.holder, lease.info), output.quote(lease.role)
+    if result is None:
+        click.echo(f"{role}: the request to {who} is stored")
+    elif result.seconds is None:
+        click.echo(f"{role}: {who} is still the leader (token {lease.token})", err=True)
     else:
-        reason = came.ended.reason if came.ended is not None else ""
+        reason = result.ended.reason if result.ended is not None else ""
         what = "stepped down" if reason == LossReason.STEPPED_DOWN.value else "lost the role"
         if what == "lost the role":
             what += f" ({output.sanitize(reason) or 'its lease expired'})"
         leader = "nobody is the leader now"
-        if came.after is not None:
-            successor = output.describe_candidate(came.after.holder, came.after.info)
-            leader = f"{successor} is the leader now (token {came.after.token})"
+        if result.after is not None:
+            successor = output.describe_candidate(result.after.holder, result.after.info)
+            leader = f"{successor} is the leader now (token {result.after.token})"
         click.echo(f"{role}: {who} {what}; {leader}")

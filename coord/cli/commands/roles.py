@@ -199,12 +199,12 @@ def watch(role: str | None, as_json: bool, url: str | None) -> None:
 
 def _print_change(role: str, leader: Lease | None, as_json: bool, *, every: bool) -> None:
     if as_json:
-        said = {
+        change = {
             "at": time.time(),
             "role": role,
             "leader": None if leader is None else lease_as_dict(leader),
         }
-        click.echo(output.to_json(said))
+        click.echo(output.to_json(change))
         return
     clock = time.strftime("%H:%M:%S")
     if leader is None:

@@ -20,16 +20,16 @@ SERVICE_FIELDS = ("role", "id", "load", "host", "last_heartbeat")
 def services(role: str | None, as_json: bool, url: str | None) -> None:
     """Print the healthy services of ROLE, or of all roles, the lowest load first."""
     with open_coordinator(url) as coordinator:
-        found = coordinator.services.healthy_services(role)
+        records = coordinator.services.healthy_services(role)
         where = coordinator.url
     if as_json:
-        click.echo(output.to_json(found))
+        click.echo(output.to_json(records))
         return
-    if not found:
+    if not records:
         click.echo(f"no healthy services on {where}")
         return
     output.print_table(
-        SERVICE_FIELDS, [[record.get(name) for name in SERVICE_FIELDS] for record in found]
+        SERVICE_FIELDS, [[record.get(name) for name in SERVICE_FIELDS] for record in records]
     )
 
 

@@ -54,22 +54,22 @@ def top(every: bool, once: bool, as_json: bool, url: str | None) -> None:
 
 async def _until_signalled(url: str | None, every: bool) -> int:
     """Show the roles until a signal arrives, restore the screen, and return the signal."""
-    came: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    ended_by: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def signalled(number: int) -> None:
-        if not came.done():
-            came.set_result(number)
+        if not ended_by.done():
+            ended_by.set_result(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, signalled, number)
     showing = asyncio.ensure_future(_live(url, every))
-    both: set[asyncio.Future[Any]] = {showing, came}
+    both: set[asyncio.Future[Any]] = {showing, ended_by}
     with _keys(lambda key: signalled(signal.SIGINT) if key in "qQ" else None):
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     if showing.done():
         showing.result()  # It ends early only by raising.
     await _end(showing)
-    return came.result()
+    return ended_by.result()
 
 
 @contextlib.contextmanager

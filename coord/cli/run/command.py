@@ -211,30 +211,30 @@ def _store_url(url: str | None, password_file: str | None) -> str:
     return full
 
 
-def _grace(given: float | None, timing: Timing) -> float:
+def _grace(grace: float | None, timing: Timing) -> float:
     """Return the grace in seconds: short enough that a healthy leader renews before it begins.
 
     Raises:
         BadArgument: The given grace is negative or too long for the ttl.
     """
-    if given is None:
+    if grace is None:
         return timing.ttl / 6
     most = timing.ttl - timing.margin - timing.renew_every - timing.attempt_timeout
-    if validation.number(given, "grace", low=0) > most:
+    if validation.number(grace, "grace", low=0) > most:
         raise BadArgument(
             "grace",
-            given,
+            grace,
             f"must be between 0 and {most:.3g} seconds for a ttl of {timing.ttl:g} seconds",
         )
-    return given
+    return grace
 
 
 def _check_command(name: str) -> None:
     from coord.cli.run.process import find_problem
 
-    found = find_problem(name)
-    if found is not None:
-        status, text = found
+    problem = find_problem(name)
+    if problem is not None:
+        status, text = problem
         click.echo(f"coord run: {text}", err=True)
         sys.exit(status)
 

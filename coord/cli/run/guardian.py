@@ -143,9 +143,7 @@ class Guardian:
 
     def _start(self, deadline: float, more: dict[bytes, bytes]) -> None:
         self.deadline = max(self.deadline, deadline)
-        if (
-            total_seconds() >= self.deadline - self.grace
-        ):  # the runner was held up: it is too late to begin
+        if total_seconds() >= self.deadline - self.grace:  # The runner was delayed for too long.
             self._finish(Cause.DEADLINE, 0)
             return
         self.child = spawn(

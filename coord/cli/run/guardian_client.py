@@ -157,15 +157,15 @@ class GuardianClient:
                 os.waitpid(self.guardian, 0)
 
     def close(self) -> None:
-        """Let go: a guardian that still watches takes it for our end, and ends COMMAND."""
+        """Close the pipes. A guardian that still runs ends COMMAND then."""
         os.close(self._orders)
         os.close(self._reader.fd)
 
     def _reap(self) -> bool:
         """Take the exit statuses of children that have ended. Return whether there were any."""
-        found = False
+        reaped = False
         for child in descendants.children(os.getpid()):
             if child not in self._foreign:
                 with contextlib.suppress(ChildProcessError):
-                    found |= os.waitpid(child, os.WNOHANG)[0] != 0
-        return found
+                    reaped |= os.waitpid(child, os.WNOHANG)[0] != 0
+        return reaped

@@ -57,7 +57,7 @@ ANNOUNCE_AFTER = 0.3
 class Standby:
     """Waits for the role on a thread of its own, from its creation on.
 
-    It calls `tell` when it has set `answered`. Then `term` is set, or `why_not()` prints the
+    It calls `notify` when it has set `answered`. Then `term` is set, or `why_not()` prints the
     reason.
     """
 
@@ -66,13 +66,13 @@ class Standby:
         job: RunOptions,
         coordinator: Coordinator,
         leadership: Leadership,
-        tell: Callable[[], None],
+        notify: Callable[[], None],
     ) -> None:
-        self.job, self._coordinator, self._leadership, self._tell = (
+        self.job, self._coordinator, self._leadership, self._notify = (
             job,
             coordinator,
             leadership,
-            tell,
+            notify,
         )
         self.answered = False
         self.term: Term | None = None
@@ -94,7 +94,7 @@ class Standby:
             self._store_error = self._coordinator.session.last_error
             self._error = err
         self.answered = True
-        self._tell()
+        self._notify()
 
     def why_not(self) -> int:
         """Print why this process is not the leader, and return the exit status."""
