@@ -248,14 +248,6 @@ MUTANTS = [
         (OBSERVATIONS,),
     ),
     Mutant(
-        "a refused claim is the first result although the lease was observed to expire",
-        "coord.election.elector:Elector._is_first_result",
-        "not self.election.claims_now(now)",
-        "True",
-        (f"{OBSERVATIONS}::test_processes_that_end_get_the_role_of_a_killed_one",),
-        ("rethinkdb",),
-    ),
-    Mutant(
         "a later time counts for the same revision",
         "coord.election.observations:_earlier",
         "other.since < one.since",
