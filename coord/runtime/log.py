@@ -27,7 +27,7 @@ def emit(level: int, event: str, *, exception: BaseException | None = None, **fi
         **fields: What else is known.
     """
     try:
-        # coord does not import structlog: an application that has configured it has imported it.
+        # An application that has configured structlog has imported it.
         structlog = sys.modules.get("structlog")
         if structlog is not None and structlog.is_configured():
             more = {} if exception is None else {"exc_info": exception}
@@ -47,7 +47,13 @@ def _emit_to_stderr(level: int, event: str, fields: dict[str, Any], failed: Exce
 
 
 def _rendered(fields: dict[str, Any]) -> str:
-    return " ".join(f"{name}={value!r}" for name, value in fields.items())
+    try:
+        # Importing structlog takes 50 ms, which the first election of a process must not wait for,
+        # so it is imported when the first event is written.
+        from structlog.processors import KeyValueRenderer
+    except Exception:  # the process is out of file descriptors, for example
+        return " ".join(f"{name}={value!r}" for name, value in fields.items())
+    return str(KeyValueRenderer()(_standard, "log", dict(fields)))
 
 
 def debug(event: str, **fields: Any) -> None:

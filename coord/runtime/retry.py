@@ -99,16 +99,31 @@ async def retry_until(ask: Callable[[float], Awaitable[T]], timeout: float) -> T
     Raises:
         StoreUnavailable: The last attempt raised it, and the next one would be too late.
     """
+    # tenacity takes 40 ms to import, so `import coord` does without it.
+    from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+
     loop = asyncio.get_running_loop()
-    deadline, backoff = loop.time() + timeout, Backoff(RETRY_FIRST, RETRY_MAX)
-    while True:
-        try:
-            return await ask(max(deadline - loop.time(), MIN_REMAINING))
-        except StoreUnavailable:
-            delay = backoff.next()
-            if loop.time() + delay >= deadline:
-                raise
-        await asyncio.sleep(delay)
+    deadline = loop.time() + timeout
+
+    async def attempt() -> T:
+        return await ask(max(deadline - loop.time(), MIN_REMAINING))
+
+    def wait(state: RetryCallState) -> float:
+        # Not one of tenacity's: those draw from the random generator of the program.
+        return full_jitter(state.attempt_number, RETRY_FIRST, RETRY_MAX)
+
+    def next_is_too_late(state: RetryCallState) -> bool:
+        # tenacity's own `stop_before_delay` reads another clock than the loop, which tests replace.
+        return loop.time() + state.upcoming_sleep >= deadline
+
+    attempts = AsyncRetrying(
+        sleep=asyncio.sleep,
+        stop=next_is_too_late,
+        wait=wait,
+        retry=retry_if_exception_type(StoreUnavailable),
+        reraise=True,
+    )
+    return await attempts(attempt)
 
 
 async def restart_on_failure(work: Callable[[], Awaitable[None]], name: str) -> None:

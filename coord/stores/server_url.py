@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from coord.core import validation
 from coord.errors import BadArgument
@@ -21,6 +21,7 @@ _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _HOST = re.compile(
     r"\[(?P<v6>[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?)\](?::(?P<port6>\d+))?|(?P<host>[A-Za-z0-9_.-]+)(?::(?P<port>\d+))?"
 )
+_PLACE = re.compile(r"[^:/#]*(?::\d{1,5})?(?:,[^:/#]*(?::\d{1,5})?)*(?:/[A-Za-z0-9_.-]*)*")
 
 
 class Address(NamedTuple):
@@ -169,19 +170,23 @@ def redact(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
         return "…"
-    # A password with a bare / or @ must not show either, so everything before the last @ goes.
+    # Everything before the last @ may be a part of a password. So may a text with a colon and no @
+    # that is not a port, and the value of an option that does not exist.
     credentials, at, location = rest.rpartition("@")
-    if at:
-        user, colon, _ = credentials.partition(":")
-        return f"{scheme}://{user}{colon and ':***'}@{location}"
-    # Without @, a text after a colon may be a password, unless it is a port.
-    hosts, _, rest_of_url = rest.partition("/")
-    ports_only = re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[^:?#,\[]*)(:\d+)?", hosts.partition(",")[0])
-    several = all(_HOST.fullmatch(host) for host in hosts.partition("?")[0].split(","))
-    return url if (ports_only or several) and ":" not in rest_of_url else "…"
+    user, colon, _ = credentials.partition(":")
+    before = f"{user}{colon and ':***'}@" if at else ""
+    place, mark, _ = location.partition("?")
+    return f"{scheme}://{before}{place if _PLACE.fullmatch(place) else '…'}{mark and '?…'}"
 
 
-def parse(url: str, schemes: Collection[str], options: Collection[str], form: str) -> ServerURL:
+def parse(
+    url: str,
+    schemes: Collection[str],
+    options: Collection[str],
+    form: str,
+    *,
+    hosts_are_optional: bool = False,
+) -> ServerURL:
     """Split a URL into its parts.
 
     Args:
@@ -189,6 +194,7 @@ def parse(url: str, schemes: Collection[str], options: Collection[str], form: st
         schemes: The schemes of the backend.
         options: The options that the backend knows.
         form: What a URL looks like, as "must have the form …".
+        hosts_are_optional: Whether a URL without a host is valid.
 
     Raises:
         BadArgument: The URL is invalid. The message holds no password.
@@ -221,7 +227,23 @@ def parse(url: str, schemes: Collection[str], options: Collection[str], form: st
         scheme,
         parts.decode(user),
         parts.decode(password) if colon else None,
-        tuple(where.split(",")),
+        tuple(where.split(",")) if where or not hosts_are_optional else (),
         path,
         given,
     )
+
+
+def with_absolute_paths(url: str, options: Collection[str]) -> str:
+    """Return a valid URL with absolute paths in these options, so that it is valid elsewhere."""
+    location, mark, query = url.partition("?")
+    pieces = []
+    for piece in query.split("&") if query else ():
+        name, _, value = piece.partition("=")
+        path = quote(os.path.abspath(unquote(value)), safe="/")
+        pieces.append(f"{name}={path}" if name in options else piece)
+    return f"{location}{mark}{'&'.join(pieces)}"
+
+
+def with_option(url: str, option: str, value: str) -> str:
+    """Return a valid URL with one more option."""
+    return f"{url}{'&' if '?' in url else '?'}{option}={quote(value, safe='/')}"

@@ -14,6 +14,8 @@ PASSWORD_VARIABLE = "COORD_ETCD_PASSWORD"  # noqa: S105 (the name of a variable)
 OPTIONS = frozenset(
     {"namespace", "max_clock_skew", "tls", "ca_certs", "cert", "key", "password_file"}
 )
+PATHS = ("ca_certs", "cert", "key", "password_file")
+"""Options that name files."""
 FORM = "must have the form etcd://[user:password@]host[:port][,host[:port]…][?option=value&…]"
 
 
@@ -119,3 +121,26 @@ def parse_url(url: str, environ: Mapping[str, str] | None = None) -> EtcdURL:
         namespace=parts.namespace(),
         max_clock_skew=parts.max_clock_skew(None),
     )
+
+
+def absolute_url(url: str) -> str:
+    """Return the URL with absolute paths in its options, so that it means the same everywhere.
+
+    Raises:
+        BadArgument: The URL is invalid. The message holds no password.
+    """
+    parse_url(url)
+    return server_url.with_absolute_paths(url, PATHS)
+
+
+def with_password_file(url: str, file: str) -> str:
+    """Return the URL with the option `password_file`.
+
+    Raises:
+        BadArgument: The URL is invalid or has a password, or the file cannot be read. The message
+            holds no password.
+    """
+    parse_url(url)
+    added = server_url.with_option(url, "password_file", file)
+    parse_url(added)
+    return added

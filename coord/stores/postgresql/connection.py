@@ -19,7 +19,8 @@ from coord.errors import AccessDenied, StoreRefused
 from coord.runtime.timers import LightSemaphore, within
 from coord.stores.postgresql import errors
 from coord.stores.postgresql.errors import QueryError
-from coord.stores.postgresql.url import Address, PostgreSQLURL
+from coord.stores.postgresql.url import PostgreSQLURL
+from coord.stores.server_url import Address
 
 MAX_CONNECTIONS = 4
 """Connections that the requests of one store share."""

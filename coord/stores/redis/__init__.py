@@ -7,6 +7,14 @@ from __future__ import annotations
 
 from coord.stores.redis.admin import admin
 from coord.stores.redis.store import RedisStore, open_url
-from coord.stores.redis.url import RedisURL, parse_url
+from coord.stores.redis.url import RedisURL, absolute_url, parse_url, with_password_file
 
-__all__ = ["RedisStore", "RedisURL", "admin", "open_url", "parse_url"]
+__all__ = [
+    "RedisStore",
+    "RedisURL",
+    "absolute_url",
+    "admin",
+    "open_url",
+    "parse_url",
+    "with_password_file",
+]

@@ -18,6 +18,8 @@ SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
 OPTIONS = frozenset(
     {"namespace", "max_clock_skew", "ca_certs", "password_file", "sentinel_password_file"}
 )
+PATHS = ("ca_certs", "password_file", "sentinel_password_file")
+"""Options that name files."""
 FORM = (
     "must have the form redis://[user:password@]host[:port][/number][?option=value&…], rediss://… "
     "for TLS, or redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[/number]"
@@ -135,3 +137,26 @@ def _path(parts: server_url.ServerURL, sentinel: bool) -> tuple[str | None, int]
     if pieces or not (number.isascii() and number.isdigit() and int(number[:9]) < 100_000):
         raise parts.reject(f"must end in the number of a database; {FORM}")
     return service, int(number)
+
+
+def absolute_url(url: str) -> str:
+    """Return the URL with absolute paths in its options, so that it means the same everywhere.
+
+    Raises:
+        BadArgument: The URL is invalid. The message holds no password.
+    """
+    parse_url(url)
+    return server_url.with_absolute_paths(url, PATHS)
+
+
+def with_password_file(url: str, file: str) -> str:
+    """Return the URL with the option `password_file`.
+
+    Raises:
+        BadArgument: The URL is invalid or has a password, or the file cannot be read. The message
+            holds no password.
+    """
+    parse_url(url)
+    added = server_url.with_option(url, "password_file", file)
+    parse_url(added)
+    return added

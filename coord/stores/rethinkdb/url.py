@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote
 
 from coord.core import validation
 from coord.errors import BadArgument
+from coord.stores import server_url
 
 DEFAULT_PORT = 28015
 DEFAULT_SKEW = 60.0
@@ -244,13 +245,7 @@ def absolute_url(url: str) -> str:
         BadArgument: The URL is invalid. The message holds no password.
     """
     parse_url(url)
-    location, mark, query = url.partition("?")
-    pieces = []
-    for piece in query.split("&") if query else ():
-        key, _, value = piece.partition("=")
-        path = quote(os.path.abspath(unquote(value)), safe="/")
-        pieces.append(f"{key}={path}" if key in _PATHS else piece)
-    return f"{location}{mark}{'&'.join(pieces)}"
+    return server_url.with_absolute_paths(url, _PATHS)
 
 
 def with_password_file(url: str, file: str) -> str:
@@ -261,7 +256,7 @@ def with_password_file(url: str, file: str) -> str:
             holds no password.
     """
     parse_url(url)
-    added = f"{url}{'&' if '?' in url else '?'}password_file={quote(file, safe='/')}"
+    added = server_url.with_option(url, "password_file", file)
     parse_url(added)
     return added
 

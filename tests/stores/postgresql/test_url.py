@@ -9,7 +9,7 @@ import pytest
 from coord.errors import BadArgument
 from coord.stores import urls
 from coord.stores.postgresql import PostgreSQLStore, PostgreSQLURL, parse_url
-from coord.stores.postgresql.url import Address, redact
+from coord.stores.server_url import Address, redact
 
 SECRET = "geheim"
 
