@@ -26,6 +26,7 @@ from coord.runtime import clock
 from coord.stores.memory.store import MemoryStore
 from coord.stores.sqlite import SQLiteStore, StoreClock
 from coord.testing.clocks import Machine, run
+from tests.support.waits import soon
 
 TTL = 6.0
 
@@ -389,7 +390,7 @@ def test_a_fork_forgets() -> None:
         await led(store)
         c = AsyncCoordinator(store=store)
         assert await c.leadership("r", ttl=TTL).acquire(blocking=False) is None
-        assert c.session.observations.get("r") is not None
+        await soon(lambda: c.session.observations.get("r") is not None)  # its task has ended
         c.session.after_fork()
         assert c.session.observations.get("r") is None
         await c.close()
