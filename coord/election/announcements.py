@@ -34,82 +34,106 @@ CLOSE_TIMEOUT = 1.0
 
 
 @dataclass(slots=True, eq=False)
-class _Announced:
+class _Entry:
+    """A candidate that waits.
+
+    Attributes:
+        candidate: The candidate.
+        ttl: The ttl of its lease, in seconds.
+        due: When its announcement is stored again, by the clock of the loop.
+        on_count: Called with the number of candidates that wait for its role.
+        stored: Whether the store may have its announcement.
+    """
+
     candidate: Candidate
     ttl: float
     due: float
-    heard: Callable[[int], None]
-    posted: bool = False
-    """Whether it may be on the board, and is to be taken away."""
+    on_count: Callable[[int], None]
+    stored: bool = False
 
 
 class CandidateAnnouncer:
-    """`board` gives the board, or raises `BadArgument` where the store has none. Lives on one loop.
+    """Announces the candidates of a session that wait, on one event loop.
 
-    Candidates of one ttl are posted anew together, once a ttl. When in it is drawn: processes are
-    not to do it in step."""
+    Candidates with the same ttl are announced together, once a ttl, at a phase of the ttl that each
+    process draws at random.
 
-    def __init__(self, board: Callable[[], Announcements]) -> None:
-        self._board = board
-        self._listed: dict[str, _Announced] = {}
-        self._gone: set[str] = set()
+    Args:
+        announcements: Returns the announcements of the store, or raises `BadArgument` if it keeps
+            none.
+    """
+
+    def __init__(self, announcements: Callable[[], Announcements]) -> None:
+        self._announcements = announcements
+        self._entries: dict[str, _Entry] = {}
+        self._to_withdraw: set[str] = set()
         self._due = math.inf
         self._on_earlier_check = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._phase = rng.random()
-        self._failing = self._told = False
+        self._failing = self._warned = False
 
     def add(
-        self, candidate: Candidate, ttl: float, heard: Callable[[int], None]
+        self, candidate: Candidate, ttl: float, on_count: Callable[[int], None]
     ) -> Callable[[], None]:
-        """List it, soon; `heard` is told, now and then, how many wait for its role. Returns what
-        ends that."""
+        """Announce a candidate with the next round.
+
+        Args:
+            candidate: The candidate.
+            ttl: The ttl of its lease, in seconds.
+            on_count: Called after rounds with the number of candidates that wait for its role.
+
+        Returns:
+            A function that withdraws the announcement.
+        """
         try:
-            self._board()
+            self._announcements()
         except BadArgument:  # a store of another package, which keeps none
             return lambda: None
         loop = asyncio.get_running_loop()
-        one = _Announced(candidate, ttl, loop.time() + min(COALESCE_DELAY, ttl / 10), heard)
-        one.posted = candidate.key in self._gone
-        self._gone.discard(candidate.key)
-        self._listed[candidate.key] = one
-        self._look_at(one.due)
+        entry = _Entry(candidate, ttl, loop.time() + min(COALESCE_DELAY, ttl / 10), on_count)
+        entry.stored = candidate.key in self._to_withdraw
+        self._to_withdraw.discard(candidate.key)
+        self._entries[candidate.key] = entry
+        self._check_at(entry.due)
         if self._task is None or self._task.done():
             work = restart_on_failure(self._run, "announce candidates")
-            self._task = loop.create_task(work, name="coord waiting")
-        return lambda: self._remove(one)
+            self._task = loop.create_task(work, name="coord candidates")
+        return lambda: self._remove(entry)
 
-    def _remove(self, one: _Announced) -> None:
-        key = one.candidate.key
-        if self._listed.get(key) is not one:
+    def _remove(self, entry: _Entry) -> None:
+        key = entry.candidate.key
+        if self._entries.get(key) is not entry:
             return
-        del self._listed[key]
-        if one.posted:
-            self._gone.add(key)
-            with contextlib.suppress(RuntimeError):  # no loop runs any more
-                self._look_at(asyncio.get_running_loop().time() + min(COALESCE_DELAY, one.ttl / 10))
-        elif not self._listed and not self._gone:
-            self._look_at(-math.inf)  # came and went before anybody was told: the task may end
+        del self._entries[key]
+        if entry.stored:
+            self._to_withdraw.add(key)
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                now = asyncio.get_running_loop().time()
+                self._check_at(now + min(COALESCE_DELAY, entry.ttl / 10))
+        elif not self._entries and not self._to_withdraw:
+            self._check_at(-math.inf)  # nothing was stored, so the task may end
 
     async def close(self) -> None:
-        """Take all away, if the store answers."""
+        """Withdraw all announcements, if the store answers."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        gone = self._gone.union(key for key, one in self._listed.items() if one.posted)
-        self._listed, self._gone = {}, set()
-        if gone and not self._failing:
-            with contextlib.suppress(Exception):  # then it runs out
-                await self._board().withdraw(gone, CLOSE_TIMEOUT)
+        stored = {key for key, entry in self._entries.items() if entry.stored}
+        keys = self._to_withdraw | stored
+        self._entries, self._to_withdraw = {}, set()
+        if keys and not self._failing:
+            with contextlib.suppress(Exception):  # they expire by themselves
+                await self._announcements().withdraw(keys, CLOSE_TIMEOUT)
 
-    def _look_at(self, moment: float) -> None:
-        if moment < self._due:
-            self._due = moment
+    def _check_at(self, time: float) -> None:
+        if time < self._due:
+            self._due = time
             self._on_earlier_check.set()
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._listed or self._gone:
+        while self._entries or self._to_withdraw:
             self._on_earlier_check.clear()
             if (left := self._due - loop.time()) > 0:
                 with contextlib.suppress(asyncio.TimeoutError):
@@ -117,56 +141,55 @@ class CandidateAnnouncer:
                 continue
             self._due = math.inf
             await self._round()
-            for one in self._listed.values():
-                self._look_at(one.due)
+            for entry in self._entries.values():
+                self._check_at(entry.due)
 
     async def _round(self) -> None:
         now = asyncio.get_running_loop().time()
-        due = [one for one in self._listed.values() if one.due <= now]
-        timeout = min([MAX_QUERY_TIME, *(one.ttl / 6 for one in due)])
-        gone = set(self._gone)
-        for one in due:
-            one.posted, one.due = True, self._next(one.ttl, now)
+        due = [entry for entry in self._entries.values() if entry.due <= now]
+        timeout = min([MAX_QUERY_TIME, *(entry.ttl / 6 for entry in due)])
+        withdrawn = set(self._to_withdraw)
+        for entry in due:
+            entry.stored, entry.due = True, self._next_round(entry.ttl, now)
         try:
-            board = self._board()
-            if gone:
-                await board.withdraw(gone, timeout)
-                self._gone -= gone
-            waiting = await self._post(
-                board, [one.candidate.announcement(LIFETIME_TTLS * one.ttl) for one in due], timeout
-            )
-            for one in self._listed.values():
-                if (number := waiting.get(one.candidate.role)) is not None:
-                    one.heard(number)
+            announcements = self._announcements()
+            if withdrawn:
+                await announcements.withdraw(withdrawn, timeout)
+                self._to_withdraw -= withdrawn
+            new = [entry.candidate.announcement(LIFETIME_TTLS * entry.ttl) for entry in due]
+            counts = await self._post(announcements, new, timeout)
+            for entry in self._entries.values():
+                if (count := counts.get(entry.candidate.role)) is not None:
+                    entry.on_count(count)
         except Exception as err:  # whatever a store does, candidates go on
-            self._failed(err, gone)
+            self._failed(err, withdrawn)
         else:
             self._failing = False
 
-    def _failed(self, err: Exception, gone: set[str]) -> None:
-        """The next round tries again; what was not taken away by then has nearly run out."""
-        if self._failing or not self._listed:
-            self._gone -= gone
-        if isinstance(err, StoreRefused):  # there is no board: nothing to take away, ever
-            self._gone.clear()
-            for one in self._listed.values():
-                one.posted = False
+    def _failed(self, err: Exception, withdrawn: set[str]) -> None:
+        # The next round tries again. What cannot be withdrawn then has nearly expired.
+        if self._failing or not self._entries:
+            self._to_withdraw -= withdrawn
+        if isinstance(err, StoreRefused):  # there is no table, so nothing was stored
+            self._to_withdraw.clear()
+            for entry in self._entries.values():
+                entry.stored = False
         self._failing = True
-        if not self._told:
-            self._told = True
+        if not self._warned:
+            self._warned = True
             log.warning("announcements.not_stored", because=str(err) or type(err).__name__)
 
     @staticmethod
     async def _post(
-        board: Announcements, notices: Sequence[Announcement], timeout: float
+        announcements: Announcements, new: Sequence[Announcement], timeout: float
     ) -> dict[str, int]:
-        waiting: dict[str, int] = {}
-        for begin in range(0, len(notices), MAX_PER_QUERY):
-            waiting.update(await board.post(notices[begin : begin + MAX_PER_QUERY], timeout))
-        return waiting
+        counts: dict[str, int] = {}
+        for start in range(0, len(new), MAX_PER_QUERY):
+            counts.update(await announcements.post(new[start : start + MAX_PER_QUERY], timeout))
+        return counts
 
-    def _next(self, ttl: float, now: float) -> float:
-        """When those of this ttl are posted anew: the first such moment that is half a ttl away."""
+    def _next_round(self, ttl: float, now: float) -> float:
+        """Return the first time at this phase of the ttl that is at least half a ttl away."""
         return (math.ceil(now / ttl + 0.5 - self._phase) + self._phase) * ttl
 
 
@@ -183,18 +206,20 @@ class RequestListener:
     a leader that misses one leads on.
 
     Args:
-        board: Returns the announcements of the store, or raises `BadArgument` if it keeps none.
+        announcements: Returns the announcements of the store, or raises `BadArgument` if it keeps
+            none.
         roles: The roles whose announcements are kept; others cost nothing.
         on_arrival: Called with the role of each announcement that is kept.
     """
 
     def __init__(
         self,
-        board: Callable[[], Announcements],
+        announcements: Callable[[], Announcements],
         roles: Container[str],
         on_arrival: Callable[[str], None],
     ) -> None:
-        self._board, self._roles, self._on_arrival = board, roles, on_arrival
+        self._announcements, self._roles = announcements, roles
+        self._on_arrival = on_arrival
         self._kept: dict[str, dict[str, tuple[Announcement, float]]] = {}
         self._task: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
@@ -203,12 +228,12 @@ class RequestListener:
         """Listen from now on, if the store keeps announcements."""
         if self._task is None or self._task.done():
             try:
-                self._board()
+                self._announcements()
             except BadArgument:  # a store of another package, which keeps none
                 return
             self._task = asyncio.get_running_loop().create_task(
                 reconnecting(
-                    lambda: self._board().watch(),
+                    lambda: self._announcements().watch(),
                     self._receive,
                     Backoff(0.1, 10.0),
                     refused_pause=RETRY_UNSUPPORTED,
@@ -250,8 +275,8 @@ class RequestListener:
         task.add_done_callback(self._ending.discard)
 
     async def _withdraw(self, key: str) -> None:
-        with contextlib.suppress(Exception):  # then it runs out
-            await self._board().withdraw([key], WITHDRAW_TIMEOUT)
+        with contextlib.suppress(Exception):  # it expires by itself
+            await self._announcements().withdraw([key], WITHDRAW_TIMEOUT)
 
     def _receive(self, announcement: Announcement) -> None:
         role = announcement.role

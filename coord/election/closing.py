@@ -104,7 +104,7 @@ def _dispose(session: Session, portal: Portal) -> None:
     """Close what was dropped without `close`. It is called anywhere, and waits for nothing."""
 
     async def close() -> None:
-        # A caller of `unique_service` may still rely on what it was told: let that expire.
+        # A caller of `unique_service` may still rely on the last answer: let that lease expire.
         for member in tuple(session.members):
             if not isinstance(member, Elector):
                 session.leave(member)

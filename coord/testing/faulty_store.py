@@ -291,13 +291,13 @@ class FaultyStore:
         if instruction is None:
             return await perform()
         if instruction.fault is Fault.NOT_DONE:
-            return Failure(unknown=False, detail="told to fail")
+            return Failure(unknown=False, detail="the test lets it fail")
         if instruction.fault is Fault.PERMANENT:
-            return Failure(unknown=False, detail="told to refuse", permanent=True)
+            return Failure(unknown=False, detail="the test lets it refuse", permanent=True)
         if instruction.fault is Fault.RAISES:
-            raise RuntimeError("told to raise")
+            raise RuntimeError("the test lets it raise")
         if instruction.fault is Fault.UNKNOWN_NOT_DONE:
-            return Failure(unknown=True, detail="told to be lost")
+            return Failure(unknown=True, detail="the test lets it be lost")
         # The request is a task of its own: a caller that gives up or is cancelled does not stop it.
         way = asyncio.ensure_future(_travel(instruction, perform))
         kept = cast("asyncio.Future[object]", way)
@@ -308,7 +308,7 @@ class FaultyStore:
             return Failure(unknown=True, detail="no answer in time")
         outcome = way.result()
         return (
-            Failure(unknown=True, detail="told to lose the answer")
+            Failure(unknown=True, detail="the test lets the answer be lost")
             if instruction.fault
             else outcome
         )

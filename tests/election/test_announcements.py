@@ -343,7 +343,7 @@ def test_order_and_what_no_candidate_wrote() -> None:
 @pytest.mark.parametrize("ttl", [0.1, 7.3, 30.0, 2_678_400.0])
 def test_when_candidates_of_one_ttl_are_posted_again(ttl: float) -> None:
     waiting = CandidateAnnouncer(MemoryAnnouncements)
-    moments = [waiting._next(ttl, 1_000.0 + n * ttl / 100) for n in range(300)]
+    moments = [waiting._next_round(ttl, 1_000.0 + n * ttl / 100) for n in range(300)]
     assert all(0.49 < (moment - 1_000.0) / ttl - n / 100 < 1.51 for n, moment in enumerate(moments))
     assert len({round(moment / ttl, 6) for moment in moments}) <= 4  # in a ttl all go at one moment
 

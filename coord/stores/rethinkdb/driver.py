@@ -59,7 +59,7 @@ class JsonTemplate:
     Building terms through the driver takes longer than running them.
 
     Args:
-        body: Makes the term; its argument stands for the parameters of each query.
+        body: Makes the term; its argument is the parameters of a query.
     """
 
     def __init__(self, body: Callable[[Any], Any]) -> None:

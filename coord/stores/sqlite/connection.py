@@ -206,7 +206,7 @@ class Connection:
         # A claim must be synced, because no token may be given twice, whatever happens. Other
         # writes only have to outlive every process, and they do so once the operating system has
         # them: the holder of a lease stops together with the machine, and after a boot the lease
-        # has expired. Besides, a busy disk then does not keep a leader from renewing. In WAL mode
+        # has expired. A busy disk then also does not keep a leader from renewing. In WAL mode
         # NORMAL may lose the last commits at a power failure and nothing else; a later commit that
         # is synced keeps them (sqlite.org/pragma.html#pragma_synchronous).
         conn = self.sqlite(create=create)

@@ -2,7 +2,7 @@
 
 Renewals nearly always find every row as its holder left it. They are tried first without reading
 the rows, with one UPDATE for some hundred rows instead of one for each. That is faster by a third.
-Besides, a thread has to get the interpreter's lock before and after each statement, which takes
+A thread also has to get the interpreter's lock before and after each statement, which takes
 5 ms while another thread computes: five seconds for a thousand statements.
 """
 
