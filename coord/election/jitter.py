@@ -1,12 +1,13 @@
-"""How long a candidate lets others go first: nothing when it is alone, a drawn moment when many
-wait.
+"""How long a candidate lets others go first.
 
-All candidates see a lease come free at the same time. Were they all to ask at once, the store would
-answer two hundred questions of which one mattered. So each draws a moment, most of them late ones,
-and the first has told the others through the feed before theirs has come: the truncated exponential
-timers by which multicast receivers keep their answers few (RFC 5401, section 4.2, after
-Nonnenmacher and Biersack). The span grows with the number of those that wait, as far as that is
-known (`coord/election/announcements.py`), for many on few machines also hear more slowly."""
+All candidates see at the same time that a lease is free. If all of them sent a claim at once, the
+store would answer two hundred requests of which one matters. So each candidate draws a delay, and
+most delays are long: before they end, the feed shows that the first candidate has the role. These
+are the truncated exponential timers with which multicast receivers limit their answers (RFC 5401,
+section 4.2, after Nonnenmacher and Biersack). The range of the delays grows with the number of
+candidates, if it is known (`coord/election/announcements.py`), because many candidates on few
+machines also receive the feed more slowly.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +16,26 @@ import math
 from coord.runtime.retry import rng
 
 NO_DELAY_UP_TO = 4
-"""So few do not wait for one another when a lease is given back."""
+"""Up to this many candidates claim without a delay when a lease is released."""
 
 
 def draw(ttl: float, waiting: int | None) -> tuple[float, float]:
-    """One candidate's `at_takeover` and `at_release`."""
+    """Draw the takeover delay and the release delay of one candidate, in seconds."""
     chance = rng.random()
     return takeover_delay(ttl, chance, waiting), release_delay(ttl, chance, waiting)
 
 
 def takeover_delay(ttl: float, chance: float, waiting: int | None) -> float:
-    """Seconds beyond the end of a lease that has run out. `chance` is drawn from 0 to 1; `waiting`
-    None: unknown."""
+    """Return how long a candidate waits after a lease has expired before it claims.
+
+    Args:
+        ttl: The ttl of the lease, in seconds.
+        chance: A random number from 0 to 1.
+        waiting: How many candidates wait for the role; None if that is not known.
+
+    Returns:
+        The delay in seconds, at most a tenth of the ttl.
+    """
     if waiting is None:
         return min(0.1, ttl / 10) * math.sqrt(chance)
     if waiting <= 1:
@@ -35,7 +44,13 @@ def takeover_delay(ttl: float, chance: float, waiting: int | None) -> float:
 
 
 def release_delay(ttl: float, chance: float, waiting: int | None) -> float:
-    """Seconds from when a lease was seen to have been given back."""
+    """Return how long a candidate waits after a lease was released before it claims.
+
+    With few candidates there is no delay. The arguments are those of `takeover_delay`.
+
+    Returns:
+        The delay in seconds, at most a tenth of the ttl.
+    """
     if waiting is None or waiting <= NO_DELAY_UP_TO:
         return 0.0
     return _drawn(min(0.001 * waiting, 0.3, ttl / 10), chance, waiting)
