@@ -113,10 +113,14 @@ class Observations:
             await _in_thread(partial(_write, self._store, kept), None)
 
 
-def _earlier(one: Observation, other: Observation | None) -> Observation:
-    if other is not None and other.revision == one.revision and other.since < one.since:
+def _earlier(observation: Observation, other: Observation | None) -> Observation:
+    if (
+        other is not None
+        and other.revision == observation.revision
+        and other.since < observation.since
+    ):
         return other
-    return one
+    return observation
 
 
 async def _in_thread(work: Callable[[], T], otherwise: T) -> T:

@@ -249,14 +249,14 @@ class AsyncServiceRegistry:
             entry.registered, entry.nonce, entry.doubtful_until = False, uuid.uuid4().hex, 0.0
 
     async def _remove(self, key: str | int, nonce: str | None) -> None:
-        asked = 0
+        attempts = 0
 
         async def remove(timeout: float) -> bool:
-            nonlocal asked
-            asked += 1
+            nonlocal attempts
+            attempts += 1
             return await self.records.remove(key, nonce, timeout)
 
-        if not await self.session.retry(remove) and asked == 1:
+        if not await self.session.retry(remove) and attempts == 1:
             log.warning("registry.unknown_id", id=key, table=self.table)
 
     async def healthy_service(self, role: str, *, choose: str = "least") -> Record | None:
@@ -294,11 +294,11 @@ class AsyncServiceRegistry:
     async def stale_services(self, ttls_until_deletion: float = 2) -> list[Record]:
         """Return the records that `purge_stale_services` would delete."""
         ttls = _ttls(ttls_until_deletion)
-        seen = await self.session.retry(lambda timeout: self.records.list_all(None, timeout))
+        rows = await self.session.retry(lambda timeout: self.records.list_all(None, timeout))
         return [
-            one
-            for one, left in seen
-            if service_records.TOMBSTONE not in one and left < one["ttl"] * (1 - ttls)
+            record
+            for record, left in rows
+            if service_records.TOMBSTONE not in record and left < record["ttl"] * (1 - ttls)
         ]
 
     async def purge_stale_services(self, ttls_until_deletion: float = 2) -> dict[str, int]:
@@ -326,7 +326,7 @@ class AsyncServiceRegistry:
         found = await self.session.retry(self.records.malformed)
         listed = [BadRecord(record, service_records.problems(record, now)) for record in found]
         return sorted(
-            (one for one in listed if one.problems), key=lambda one: repr(one.record.get("id"))
+            (bad for bad in listed if bad.problems), key=lambda bad: repr(bad.record.get("id"))
         )
 
     async def unique_service(

@@ -59,17 +59,17 @@ async def watch_services(
             hint.clear()
             pause = MAX_PAUSE
             try:
-                seen = await records.list_all(role, timeout)
+                rows = await records.list_all(role, timeout)
             except StoreUnavailable as err:
                 log.debug("registry.watch_interrupted", role=role, error=type(err).__name__)
                 pause = 0.5
             else:
-                present = {one.record["id"] for one in seen}
-                alive = {one.record["id"]: one.record for one in seen if one.remaining > 0}
+                present = {row.record["id"] for row in rows}
+                alive = {row.record["id"]: row.record for row in rows if row.remaining > 0}
                 for change in _between(known, alive, present):
                     yield change
                 known = alive
-                pause = min([pause, *(one.remaining for one in seen if one.remaining > 0)])
+                pause = min([pause, *(row.remaining for row in rows if row.remaining > 0)])
             with contextlib.suppress(asyncio.TimeoutError):
                 await within(hint.wait(), max(pause, MIN_PAUSE))
     finally:

@@ -169,7 +169,7 @@ class ElectionKit:
         ]
 
     async def _leading(self, role: str) -> bool:
-        return any(one.election.phase is Phase.LEADING for one in self._electors(role))
+        return any(elector.election.phase is Phase.LEADING for elector in self._electors(role))
 
     async def _occupy(
         self, role: str, info: Mapping[str, Any], reason: LossReason, caller: object
@@ -223,7 +223,9 @@ class ElectionKit:
             await asyncio.sleep(TRY_EVERY)
 
     def _led(self, role: str) -> bool:
-        return any(one.term is not None and one.term.held for one in self._electors(role))
+        return any(
+            elector.term is not None and elector.term.held for elector in self._electors(role)
+        )
 
     def _look_at_the_clock(self) -> None:
         if self.coordinator.portal.running:

@@ -83,8 +83,8 @@ class MemoryRecords:
         self, role: str | None, timeout: float, *, key: str | None = None
     ) -> list[Record]:
         """Return the healthy records of `role` (None: of every role), or the one with id `key`."""
-        seen = self._judged(role)
-        return [one.record for one in seen if one.remaining > 0 and key in (None, one.record["id"])]
+        rows = self._judged(role)
+        return [row.record for row in rows if row.remaining > 0 and key in (None, row.record["id"])]
 
     async def list_all(self, role: str | None, timeout: float) -> list[RecordWithRemaining]:
         """Return the records of `role` (None: of every role), healthy or not."""

@@ -87,17 +87,17 @@ class Connection:
         """
         self.warned = False
         # A task of its own: if this coroutine were cancelled, asyncpg would send a cancel request.
-        asked = asyncio.ensure_future(self.raw.fetch(sql, *args))
+        answer = asyncio.ensure_future(self.raw.fetch(sql, *args))
         try:
-            done, _ = await asyncio.wait({asked}, timeout=timeout)
+            done, _ = await asyncio.wait({answer}, timeout=timeout)
         except BaseException:
-            self._give_up(asked)
+            self._give_up(answer)
             raise
         if not done:
-            self._give_up(asked)
+            self._give_up(answer)
             raise errors.lost(f"{url.redacted} did not answer within {timeout:g} s")
         try:
-            rows = asked.result()
+            rows = answer.result()
         except Exception as err:
             raise from_exception(err, url) from None
         if self.warned:
@@ -105,9 +105,9 @@ class Connection:
             raise errors.lost(f"{url.redacted} answered with a warning")
         return rows
 
-    def _give_up(self, asked: asyncio.Future[Any]) -> None:
+    def _give_up(self, answer: asyncio.Future[Any]) -> None:
         self.terminate()
-        asked.add_done_callback(lambda done: done.cancelled() or done.exception())
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def close(self) -> None:
         """Close it politely, or at once if the server does not react."""

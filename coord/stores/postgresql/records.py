@@ -61,13 +61,13 @@ class PostgreSQLRecords:
     async def sample(self, role: str, count: int, timeout: float) -> list[Record]:
         """Return at most `count` healthy records of `role`, drawn at random."""
         found = await self._find("sample", role, timeout, limit=count)
-        return [one.record for one in found]
+        return [row.record for row in found]
 
     async def healthy(
         self, role: str | None, timeout: float, *, key: str | None = None
     ) -> list[Record]:
         """Return the healthy records of `role` (None: of every role), or the one with id `key`."""
-        return [one.record for one in await self._find("healthy", role, timeout, key=key)]
+        return [row.record for row in await self._find("healthy", role, timeout, key=key)]
 
     async def list_all(self, role: str | None, timeout: float) -> list[RecordWithRemaining]:
         """Return the records of `role` (None: of every role), healthy or not."""

@@ -161,9 +161,15 @@ class RethinkDBAnnouncements:
         return report
 
 
-def _row(one: Announcement) -> dict[str, Any]:
-    fields = {"role": one.role, "kind": one.kind, "ttl": one.ttl, "urgent": one.urgent}
-    return {"id": one.key, **fields, "body": announcements.encode_body(one.body)}
+def _row(announcement: Announcement) -> dict[str, Any]:
+    return {
+        "id": announcement.key,
+        "role": announcement.role,
+        "kind": announcement.kind,
+        "ttl": announcement.ttl,
+        "urgent": announcement.urgent,
+        "body": announcements.encode_body(announcement.body),
+    }
 
 
 def _announcement(row: Mapping[str, Any], remaining: float) -> Announcement | None:

@@ -149,7 +149,7 @@ class _Checkup:
         self.servers = len(rows)
         versions = sorted({str(row["process"]["version"]) for row in rows})
         shown = ", ".join(version.partition(" (")[0] for version in versions)
-        old = [one for one in versions if _version(one) < OLDEST]
+        old = [version for version in versions if _version(version) < OLDEST]
         if old or len(versions) > 1:
             advice = "bring all servers to one version, 2.4 or later"
             yield Finding("warn", "servers", f"{len(rows)}: {shown}", advice)
@@ -287,4 +287,4 @@ class _Checkup:
 def _version(text: str) -> tuple[int, ...]:
     words = text.split()
     digits = words[1].split(".") if len(words) > 1 else []
-    return tuple(int(one) for one in digits if one.isdigit())
+    return tuple(int(digit) for digit in digits if digit.isdigit())

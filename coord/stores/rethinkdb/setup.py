@@ -188,8 +188,8 @@ async def merge_duplicate_tables(runner: QueryRunner, name: str) -> list[str]:
     mine = tables.filter({"db": runner.url.database})
     found = await runner.run_query(mine.pluck("id", "name").coerce_to("array"))
     pattern = re.compile(re.escape(name) + r"_duplicate_[0-9a-f]{12}")
-    named = sorted(one["id"] for one in found if one["name"] == name)
-    renamed = {one["id"] for one in found if pattern.fullmatch(one["name"])}
+    named = sorted(table["id"] for table in found if table["name"] == name)
+    renamed = {table["id"] for table in found if pattern.fullmatch(table["name"])}
     if len(named) < 2 and not renamed:
         return []
     for duplicate in named[1:]:
@@ -198,8 +198,10 @@ async def merge_duplicate_tables(runner: QueryRunner, name: str) -> list[str]:
         )
     await asyncio.sleep(SETTLE)
     others = sorted(renamed.union(named[1:]))
-    empty = {one for one in others if await _is_empty(runner, duplicate_name(name, one))}
-    full = [one for one in others if one not in empty]
+    empty = {
+        table_id for table_id in others if await _is_empty(runner, duplicate_name(name, table_id))
+    }
+    full = [table_id for table_id in others if table_id not in empty]
     if full and (not named or await _is_empty(runner, name)):
         if named:
             await runner.run_query(
@@ -208,10 +210,10 @@ async def merge_duplicate_tables(runner: QueryRunner, name: str) -> list[str]:
             empty.add(named[0])
         if len(full) == 1:
             await runner.run_query(tables.get(full.pop()).update({"name": name}))
-    for one in sorted(empty):
-        await runner.run_query(tables.get(one).delete())
+    for table_id in sorted(empty):
+        await runner.run_query(tables.get(table_id).delete())
     if full:
-        left = ", ".join(duplicate_name(name, one) for one in full)
+        left = ", ".join(duplicate_name(name, table_id) for table_id in full)
         raise NotSetUp(
             f"{runner.url.redacted} had several tables {name!r}, and more than one holds records: "
             f"look at {left}, move the records that you want into one table {name} "
@@ -470,16 +472,16 @@ class _SetUp:
         while not await self._create(self.r.db_create(name)):
             now = time.monotonic()
             ids = await self.run_query(databases.filter({"name": name})["id"].coerce_to("array"))
-            seen = {one: seen.get(one, now) for one in ids}
-            for one, since in seen.items():
+            seen = {database_id: seen.get(database_id, now) for database_id in ids}
+            for database_id, since in seen.items():
                 if now - since > STALE:
-                    await self.run_query(databases.get(one).delete())
+                    await self.run_query(databases.get(database_id).delete())
                     self.report.done.append("removed the lock of a set-up that was killed")
             await asyncio.sleep(POLL_INTERVAL)
         mine = await self.run_query(databases.filter({"name": name})["id"].coerce_to("array"))
         try:
             yield
         finally:
-            for one in mine:
+            for database_id in mine:
                 with contextlib.suppress(QueryError):  # then the next set-up finds that it is stale
-                    await self.pool.query(databases.get(one).delete(), 5.0)
+                    await self.pool.query(databases.get(database_id).delete(), 5.0)

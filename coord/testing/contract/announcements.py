@@ -101,14 +101,14 @@ class AnnouncementContract(ContractHarness):
             same(dict(await mine.post([], self.timeout)), {}, "nothing is posted")
             request = Announcement(_key(), at.role, "request", {}, 60.0)
             same(dict(await mine.post([request], self.timeout)), {}, "no candidate is posted")
-            one, two = (Candidate(at.role, secrets.token_hex(8)) for _ in range(2))
+            first, second = (Candidate(at.role, secrets.token_hex(8)) for _ in range(2))
             same(
-                dict(await mine.post([one.announcement(60)], self.timeout)),
+                dict(await mine.post([first.announcement(60)], self.timeout)),
                 {at.role: 1},
                 "one candidate",
             )
             same(
-                dict(await theirs.post([two.announcement(60)], self.timeout)),
+                dict(await theirs.post([second.announcement(60)], self.timeout)),
                 {at.role: 2},
                 "two candidates",
             )
@@ -117,13 +117,13 @@ class AnnouncementContract(ContractHarness):
                 for _ in range(MAX_COUNTED + 5)
             ]
             same(
-                dict(await mine.post([one.announcement(60), *crowd], self.timeout)),
+                dict(await mine.post([first.announcement(60), *crowd], self.timeout)),
                 {at.role: 2, other: MAX_COUNTED},
                 "candidates are counted up to a limit",
             )
-            await theirs.withdraw([one.key], self.timeout)
+            await theirs.withdraw([first.key], self.timeout)
             same(
-                dict(await mine.post([two.announcement(60)], self.timeout)),
+                dict(await mine.post([second.announcement(60)], self.timeout)),
                 {at.role: 1},
                 "after one was withdrawn",
             )

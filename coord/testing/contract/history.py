@@ -44,7 +44,7 @@ class HistoryContract(ContractHarness):
             same((await at.row()).since, 0, "nobody leads")
             applied(await at.claim("b", 1))
             same(
-                [(one.token, one.holder) for one in await at.history()],
+                [(term.token, term.holder) for term in await at.history()],
                 [(2, "b"), (1, "a")],
                 "newest first",
             )
@@ -63,7 +63,7 @@ class HistoryContract(ContractHarness):
             same((await at.history())[1].reason, "expired", "it knew so of another term")
             applied(await at.claim("c", 1, takeover=True, lost=(4, "taken")))
             same((await at.history())[1].reason, "expired", "that was not its own")
-            same([one.token for one in await at.history()], [5, 4, 3, 2, 1], "every term once")
+            same([term.token for term in await at.history()], [5, 4, 3, 2, 1], "every term once")
             refused(await at.claim("d", 1))
             refused(await at.release("d", 5, 1))
             same(len(await at.history()), 5, "what is refused is not remembered")
@@ -77,8 +77,8 @@ class HistoryContract(ContractHarness):
                 row = applied(await at.claim("a", beat, info=long))
             same(dict(row.info), long, "the lease has it all")
             past = await at.history()
-            same([one.token for one in past], list(range(MAX_TERMS + 5, 5, -1)), "the last terms")
-            same({len(one.info) for one in past}, {0}, "a long info is not kept with the term")
+            same([term.token for term in past], list(range(MAX_TERMS + 5, 5, -1)), "the last terms")
+            same({len(term.info) for term in past}, {0}, "a long info is not kept with the term")
 
         self.run(body)
 
@@ -87,7 +87,7 @@ class HistoryContract(ContractHarness):
             other = at.fresh_role()
             applied(await at.claim("a", 1))
             applied(await at.claim("b", 1, role=other))
-            found = {(one.role, one.holder) for one in await at.store.past(None, 10.0)}
+            found = {(term.role, term.holder) for term in await at.store.past(None, 10.0)}
             expect({(at.role, "a"), (other, "b")} <= found, f"both are there: {found}")
             same(await at.store.past([], 10.0), [], "of no role")
 
@@ -113,7 +113,7 @@ class HistoryContract(ContractHarness):
             row = applied(await at.claim("b", 1, expected=Revision("b", 1, 0)))
             same(row.revision, Revision("b", 2, 1), "it claims at once, under a token of its own")
             same(
-                [(one.token, one.holder) for one in await at.history()],
+                [(term.token, term.holder) for term in await at.history()],
                 [(2, "b"), (1, "a")],
                 "two terms, not three",
             )
@@ -134,7 +134,7 @@ class HistoryContract(ContractHarness):
                 "anyone may have it then",
             )
             same(
-                [one.holder for one in await at.history()],
+                [term.holder for term in await at.history()],
                 ["c", "a"],
                 "who never led is not in the history",
             )

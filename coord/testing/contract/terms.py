@@ -41,11 +41,11 @@ class TermContract(ContractHarness):
             for role in roles:
                 applied(await at.claim("a", 1, role=role, info={"old": 1}))
             news: list[dict[str, Any] | None] = [{"new": "ü"}, None, {}]
-            asked = [
+            renewals = [
                 Renew(role, "a", 1, 2, 30.0, info) for role, info in zip(roles, news, strict=True)
             ]
             results = await at.renew_all(
-                [*asked, Renew(at.role, "a", 1, 2, 30.0, {"of": "an absent role"})]
+                [*renewals, Renew(at.role, "a", 1, 2, 30.0, {"of": "an absent role"})]
             )
             rows = await at.read(*roles)
             for role, wanted, result in zip(
@@ -140,32 +140,32 @@ class TermContract(ContractHarness):
             roles = [at.fresh_role() for _ in range(7)]
             for number in (0, 1, 3, 4, 6):
                 applied(await at.claim("a", 1, role=roles[number], info={"n": number}))
-            asked = [Renew(role, "a", 1, 2, 30.0) for role in roles]
-            asked[1] = Renew(roles[1], "b", 1, 2, 30.0)
-            asked[4] = Renew(roles[4], "a", 2, 2, 30.0)
-            asked[6] = Renew(roles[6], "a", 1, 1, 30.0)
-            random.Random(7).shuffle(asked)  # noqa: S311 # no secret
-            results = await at.renew_all(asked)
+            renewals = [Renew(role, "a", 1, 2, 30.0) for role in roles]
+            renewals[1] = Renew(roles[1], "b", 1, 2, 30.0)
+            renewals[4] = Renew(roles[4], "a", 2, 2, 30.0)
+            renewals[6] = Renew(roles[6], "a", 1, 1, 30.0)
+            random.Random(7).shuffle(renewals)  # noqa: S311 # no secret
+            results = await at.renew_all(renewals)
             same(
                 [answered(result).lease.role for result in results],
-                [one.role for one in asked],
+                [renewal.role for renewal in renewals],
                 "the order",
             )
             done = {
-                one.role
-                for one, result in zip(asked, results, strict=True)
+                renewal.role
+                for renewal, result in zip(renewals, results, strict=True)
                 if answered(result).applied
             }
             same(done, {roles[0], roles[3]}, "those that were applied")
-            for one, result in zip(asked, results, strict=True):
+            for renewal, result in zip(renewals, results, strict=True):
                 lease = answered(result).lease
-                if one.role in (roles[2], roles[5]):
+                if renewal.role in (roles[2], roles[5]):
                     same(lease.revision, Revision(None, 0, 0), "the row of an absent role")
                 else:
                     same(
                         lease.revision,
-                        Revision("a", 1, 2 if one.role in done else 1),
-                        f"the row for {one}",
+                        Revision("a", 1, 2 if renewal.role in done else 1),
+                        f"the row for {renewal}",
                     )
             rows = await at.read(*roles)
             same(len(rows), 5, "rows: a renewal makes none")
