@@ -114,13 +114,9 @@ class Observations:
 
 
 def _earlier(observation: Observation, other: Observation | None) -> Observation:
-    if (
-        other is not None
-        and other.revision == observation.revision
-        and other.since < observation.since
-    ):
-        return other
-    return observation
+    if other is None or other.revision != observation.revision:
+        return observation
+    return other if other.since < observation.since else observation
 
 
 async def _in_thread(work: Callable[[], T], otherwise: T) -> T:

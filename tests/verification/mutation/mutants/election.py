@@ -149,8 +149,8 @@ MUTANTS = [
     Mutant(
         "an observation of another revision counts",
         "coord.election.observations:_earlier",
-        "other.revision == one.revision and",
-        "",
+        "other is None or other.revision != observation.revision",
+        "other is None",
         (f"{OBSERVATIONS}::test_the_earlier_time_counts_for_one_revision",),
     ),
     Mutant(
@@ -250,7 +250,7 @@ MUTANTS = [
     Mutant(
         "a later time counts for the same revision",
         "coord.election.observations:_earlier",
-        "other.since < one.since",
+        "other.since < observation.since",
         "False",
         (OBSERVATIONS,),
     ),
