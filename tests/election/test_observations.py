@@ -19,7 +19,7 @@ import pytest
 
 from coord import AsyncCoordinator
 from coord.core.lease import Observation, Revision
-from coord.core.operations import Answer, Claim, Release, Renew
+from coord.core.operations import Answer, Claim, Release, Renew, Result
 from coord.election import observations
 from coord.election.observations import MAX_ROLES, Observations
 from coord.runtime import clock
@@ -98,6 +98,28 @@ def test_a_cron_job_every_minute_skips_one_run() -> None:
         return took
 
     assert 60.0 <= run(main) < 61.0
+
+
+def test_one_call_takes_over_what_was_observed_to_expire() -> None:
+    """Its first claim is refused, since an earlier candidate made the observation. The call has no
+    result until the takeover, which follows, has one; here the store takes its time."""
+
+    class Slow(Elsewhere):
+        async def claim(self, claim: Claim, timeout: float) -> Result:
+            await asyncio.sleep(0.1)
+            return await super().claim(claim, timeout)
+
+    async def main(machine: Machine) -> bool:
+        store = Slow(None, lambda: machine.now().total)
+        c = AsyncCoordinator(store=store, now=machine.now)
+        await led(store)
+        assert await c.leadership("r", ttl=TTL).acquire(blocking=False) is None
+        await asyncio.sleep(TTL + 1)
+        term = await c.leadership("r", ttl=TTL).acquire(blocking=False)
+        await c.close()
+        return term is not None
+
+    assert run(main)
 
 
 def test_a_minimum_hold_is_over_when_it_is_over() -> None:

@@ -254,4 +254,11 @@ MUTANTS = [
         "False",
         (OBSERVATIONS,),
     ),
+    Mutant(
+        "a refused claim is the first result although the lease was observed to expire",
+        "coord.election.elector:Elector._is_first_result",
+        "not self.election.claims_now(now)",
+        "True",
+        (f"{OBSERVATIONS}::test_one_call_takes_over_what_was_observed_to_expire",),
+    ),
 ]
