@@ -132,9 +132,11 @@ class Cluster:
             member.discard()
 
 
-def request(member: Member, path: str, **body: object) -> dict[str, Any]:
-    """Send a request to the JSON gateway, as an operator."""
-    sent = urllib.request.Request(f"{member.client_url}/v3/{path}", json.dumps(body).encode())
+def request(member: Member, path: str, token: str = "", **body: object) -> dict[str, Any]:
+    """Send a request to the JSON gateway, as an operator; `token` is that of a log-in."""
+    headers = {"Authorization": token} if token else {}
+    data = json.dumps(body).encode()
+    sent = urllib.request.Request(f"{member.client_url}/v3/{path}", data, headers)
     with urllib.request.urlopen(sent, timeout=20) as answer:
         found: dict[str, Any] = json.loads(answer.read())
     return found
