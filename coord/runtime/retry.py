@@ -99,18 +99,26 @@ async def retry_until(ask: Callable[[float], Awaitable[T]], timeout: float) -> T
     Raises:
         StoreUnavailable: The last attempt raised it, and the next one would be too late.
     """
-    # tenacity takes 40 ms to import, so `import coord` does without it.
-    from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
-
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
 
     async def attempt() -> T:
         return await ask(max(deadline - loop.time(), MIN_REMAINING))
 
+    try:
+        return await attempt()
+    except StoreUnavailable:
+        delay = full_jitter(1, RETRY_FIRST, RETRY_MAX)
+        if loop.time() + delay >= deadline:
+            raise
+    await asyncio.sleep(delay)
+    # tenacity takes 40 ms to import. Requests that succeed do not wait for that, and need no file
+    # descriptor for it.
+    from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+
     def wait(state: RetryCallState) -> float:
         # Not one of tenacity's: those draw from the random generator of the program.
-        return full_jitter(state.attempt_number, RETRY_FIRST, RETRY_MAX)
+        return full_jitter(state.attempt_number + 1, RETRY_FIRST, RETRY_MAX)
 
     def next_is_too_late(state: RetryCallState) -> bool:
         # tenacity's own `stop_before_delay` reads another clock than the loop, which tests replace.

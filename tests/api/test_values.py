@@ -50,7 +50,7 @@ def test_no_reader_can_change_what_another_one_reads(two: Two) -> None:
             terms = [*reader.history("r"), next(reader.watch_leaders()).leader]
             for found in [*shown, *leases, *terms]:
                 info: Any = found.info
-                assert info == {"tags": [1]}
+                assert info["tags"] == [1]
                 info["tags"].append(3)
         follower.stop()
 

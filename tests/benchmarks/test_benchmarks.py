@@ -79,6 +79,7 @@ def test_queries_are_counted_until_the_end(where: Setting, store: str) -> None:
     counted = Counted()
     try:
         with Coordinator(where.stores("counted")[store]) as coordinator:
+            coordinator.leadership("another", ttl=60).acquire()  # creates the file of SQLite
             began = clock.total_seconds()
             coordinator.leader("nobody's")
             assert counted.between(began, clock.total_seconds()).total() == 1

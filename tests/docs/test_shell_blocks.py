@@ -56,9 +56,9 @@ def run(script: str, home: Path) -> tuple[int, str]:
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
     path = os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, **python_environment(), "HOME": str(home)}
+    inherited = {name: value for name, value in os.environ.items() if name[:6] != "COORD_"}
+    environment = {**inherited, "PATH": path, **python_environment(), "HOME": str(home)}
     environment |= {"XDG_STATE_HOME": str(home / "state"), "PYTHONDONTWRITEBYTECODE": "1"}
-    environment.pop("COORD_URL", None)
     with (home / ".said").open(
         "w+b"
     ) as output:  # a file: what a block leaves in the background may keep it open
