@@ -109,11 +109,11 @@ def test_an_outage_is_reported_and_survived() -> None:
             store.down()
             shown = text(await screen.look())
             assert "there" in shown
-            assert "told to fail" in shown
+            assert "the test lets it fail" in shown
             store.heal()
             shown = text(await screen.look())
             assert "there" in shown
-            assert "told to fail" not in shown
+            assert "the test lets it fail" not in shown
 
     asyncio.run(main())
 

@@ -3,12 +3,14 @@ process ids."""
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import socket
 import tempfile
 import time
 from pathlib import Path
 
+from coord.stores.redis import RedisStore, admin, parse_url
 from tests.support.server_process import ServerProcess, free_ports
 
 BINARIES = ("redis-server", "valkey-server")
@@ -77,3 +79,24 @@ class Server(ServerProcess):
         """End it, whatever its state, and remove its data."""
         self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def set_up(url: str, longest_ttl: float = 0.0) -> str:
+    """Create a namespace, as if leases of up to `longest_ttl` seconds had been used in it for long.
+
+    A greater ttl than any before is refused for two seconds.
+    """
+
+    async def create() -> None:
+        await admin(url).setup({}, 10)
+        store = RedisStore(url)
+        try:
+            microseconds = round(longest_ttl * 1e6)
+            key = f"{parse_url(url).prefix}meta"
+            words = ("longest", microseconds, "settled", microseconds)
+            await store.client.command(10, "HSET", key, *words)
+        finally:
+            await store.close()
+
+    asyncio.run(create())
+    return url

@@ -82,7 +82,7 @@ def test_each_class_of_error(fault: Fault, unknown: bool, permanent: bool, done:
 def test_a_store_may_raise_what_it_should_not() -> None:
     async def body(store: FaultyStore, memory: MemoryStore) -> None:
         store.fail("claim", Fault.RAISES)
-        with pytest.raises(RuntimeError, match="told"):
+        with pytest.raises(RuntimeError, match="lets it raise"):
             await store.claim(CLAIM, 1)
 
     run(body)

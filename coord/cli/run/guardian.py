@@ -251,7 +251,20 @@ def live(guardian: Guardian) -> None:
         guardian.watch()
         status = 0
     except BaseException as err:
-        os.close(guardian.reports)  # The runner must not wait for the write below.
-        os.write(2, f"coord run: the guardian failed: {type(err).__name__}: {err}\n".encode())
+        _report_defect(guardian, f"coord run: the guardian failed: {type(err).__name__}: {err}\n")
     finally:
         os._exit(status)
+
+
+def _report_defect(guardian: Guardian, text: str) -> None:
+    """Print why the guardian ends, and let the runner know that it ends.
+
+    The runner may kill this process as soon as it knows, so the text comes first. It comes last if
+    nobody reads stderr: the runner must not wait for that.
+    """
+    _, writable, _ = select.select([], [2], [], 0)
+    if writable:
+        os.write(2, text.encode())
+    os.close(guardian.reports)
+    if not writable:
+        os.write(2, text.encode())

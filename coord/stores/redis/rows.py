@@ -157,6 +157,13 @@ def _refusal(url: RedisURL, role: str, reply: Any) -> RequestError:
             f"it elects nobody for another {seconds:.1f} s",
             unknown=False,
         )
+    if reason == b"longer ttl":
+        seconds = int(reply[1]) / 1_000_000
+        return RequestError(
+            f"the lease of {role!r} has a greater ttl than any before on this server, which is "
+            f"stored first: try again in {seconds:.1f} s",
+            unknown=False,
+        )
     if reason == b"no tokens left":
         return RequestError(
             f"{role!r} has no fencing tokens left", unknown=False, refusal=StoreRefused

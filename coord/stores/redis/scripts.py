@@ -13,7 +13,8 @@ Keys, all with the prefix `{coord:NAMESPACE}:`:
 * `roles`: the set of all roles.
 * `meta`: a hash that only `coord init` creates. `id` the server's replication id, `floor` a number
   that all tokens exceed, `high` the greatest token, `longest` the greatest ttl in microseconds,
-  `quiet` until when nobody is elected after an epoch began.
+  `raised` when it was raised, `settled` the greatest ttl that is old enough to be used, `quiet`
+  until when nobody is elected after an epoch began.
 
 No key has an expiry of Redis: a row that disappears would take its token with it.
 
@@ -21,9 +22,12 @@ No key has an expiry of Redis: a row that disappears would take its token with i
 next claim of a role could get a token that was given before. So the first script that runs on a
 server with another replication id (each restart and each promotion makes a new one) begins an
 epoch: `floor` rises above every token that the old server can have given, and until the greatest
-ttl has passed, nobody but the present holder of a lease gets a claim applied, since a lease that
-was lost may still be believed in. The replication id is a server's own, so it also changes where a
-backup is restored.
+ttl has passed, no claim is applied, since a lease that was lost may still be believed in. That
+holds for the holder of a lease, too: it may have released the role, and another candidate may have
+claimed it, in the writes that were lost. Renewals go on. A ttl that is greater than any before is
+stored first and used `SETTLE` later, so that the next server knows of it.
+
+The replication id is a server's own, so it also changes where a backup is restored.
 
 Numbers are written with `%.0f`, because `tostring` in Lua has 14 digits.
 """
@@ -36,12 +40,16 @@ from coord.core.lease import MAX_TOKEN
 EPOCH_STEP = 2**20
 """Tokens between the greatest known token and the first one of a new epoch. Claims that were
 acknowledged and then lost may have given as many."""
+SETTLE = 2_000_000
+"""Microseconds from when a greater ttl is stored until leases may have it. By then the disk has it
+(`appendfsync everysec` takes one second) and so do replicas that do not lag."""
 EPOCH_ZERO = 1_577_836_800 * 1_000_000
 """2020-01-01 in microseconds since 1970. The floor of an epoch is also at least the microseconds
 since then, which protects against an epoch that was lost itself; it stays below the greatest token
 until the year 2305."""
 
 _PRELUDE = f"""
+local SETTLE = {SETTLE}
 local function text(number) return string.format('%.0f', number) end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
@@ -50,16 +58,32 @@ if string.match(replication, 'role:(%a+)') ~= 'master' then
   return redis.error_reply('READONLY this server is a replica')
 end
 local function epoch(key)
-  local m = redis.call('HMGET', key, 'id', 'floor', 'high', 'longest', 'quiet')
+  local m = redis.call('HMGET', key, 'id', 'floor', 'high', 'longest', 'quiet', 'settled',
+    'raised')
   if not m[1] then return nil end
   local e = {{key = key, floor = tonumber(m[2]), high = tonumber(m[3]), longest = tonumber(m[4]),
-    quiet = tonumber(m[5])}}
+    quiet = tonumber(m[5]), settled = tonumber(m[6]), raised = tonumber(m[7])}}
   local id = string.match(replication, 'master_replid:(%x+)')
   if id ~= m[1] then
     e.floor = math.max(e.floor, e.high + {EPOCH_STEP}, now - {EPOCH_ZERO})
     e.quiet, e.id = math.max(e.quiet, now + e.longest), id
   end
   return e
+end
+-- Whether a lease may last so long: seconds until it may, in microseconds, or nil.
+local function too_long(e, ttl)
+  if ttl <= e.settled then return nil end
+  if ttl > e.longest then
+    e.longest, e.raised = ttl, now
+    return SETTLE
+  end
+  if now < e.raised + SETTLE then return e.raised + SETTLE - now end
+  e.settled = e.longest
+  return nil
+end
+local function store_longest(e)
+  redis.call('HSET', e.key, 'longest', text(e.longest), 'settled', text(e.settled), 'raised',
+    text(e.raised))
 end
 local function begin_epoch(e)
   if e.id then
@@ -115,9 +139,15 @@ if not (seen and free) then
   begin_epoch(e)
   return reply(0, r)
 end
-if r.h ~= ARGV[2] and now < e.quiet then
+if now < e.quiet then
   begin_epoch(e)
   return {{'new epoch', text(e.quiet - now)}}
+end
+local left = too_long(e, ttl)
+if left then
+  begin_epoch(e)
+  store_longest(e)
+  return {{'longer ttl', text(left)}}
 end
 local token = math.max(r.t, tonumber(ARGV[11]), e.floor) + 1
 if token > {MAX_TOKEN} then return {{'no tokens left'}} end
@@ -125,8 +155,7 @@ local old = r
 r = {{h = ARGV[2], t = token, b = beat, l = ARGV[4], x = now + ttl, w = now, s = text(now),
   i = ARGV[12]}}
 begin_epoch(e)
-redis.call('HSET', e.key, 'high', text(math.max(e.high, token)), 'longest',
-  text(math.max(e.longest, ttl)))
+redis.call('HSET', e.key, 'high', text(math.max(e.high, token)), 'settled', text(e.settled))
 redis.call('HSET', KEYS[1], 'h', r.h, 't', text(token), 'b', text(beat), 'l', r.l, 'x', text(r.x),
   'w', text(now), 's', r.s, 'i', r.i)
 redis.call('SADD', KEYS[3], ARGV[1])
@@ -148,27 +177,29 @@ RENEW = (
 -- ARGV: for each renewal its holder, token, beat, ttl, ttl in us, info or ''
 local e = epoch(KEYS[1])
 if not e then return {'not set up'} end
-local results, rows, longest = {}, {}, e.longest
+local results, rows = {}, {}
+local longest, settled = e.longest, e.settled
 for n = 2, #KEYS do
   local a = (n - 2) * 6
   local ok, r = pcall(row, KEYS[n])
   if not ok then
     results[n - 1] = {'damaged'}
-  elseif r.h == ARGV[a + 1] and r.t == tonumber(ARGV[a + 2]) and tonumber(ARGV[a + 3]) > r.b then
+  elseif r.h ~= ARGV[a + 1] or r.t ~= tonumber(ARGV[a + 2]) or tonumber(ARGV[a + 3]) <= r.b then
+    results[n - 1] = reply(0, r)
+  elseif too_long(e, tonumber(ARGV[a + 5])) then
+    results[n - 1] = {'longer ttl', text(e.raised + SETTLE - now)}
+  else
     r.b = tonumber(ARGV[a + 3])
     if tonumber(ARGV[a + 4]) > tonumber(r.l) then r.l = ARGV[a + 4] end
     local ttl = tonumber(ARGV[a + 5])
     r.x, r.w = math.max(r.x, now + ttl), math.max(r.w, now)
-    longest = math.max(longest, ttl)
     if ARGV[a + 6] ~= '' then r.i, r.news = ARGV[a + 6], true end
     rows[n] = r
     results[n - 1] = reply(1, r)
-  else
-    results[n - 1] = reply(0, r)
   end
 end
 begin_epoch(e)
-if longest > e.longest then redis.call('HSET', e.key, 'longest', text(longest)) end
+if e.longest ~= longest or e.settled ~= settled then store_longest(e) end
 for n, r in pairs(rows) do
   redis.call('HSET', KEYS[n], 'b', text(r.b), 'l', r.l, 'x', text(r.x), 'w', text(r.w))
   if r.news then redis.call('HSET', KEYS[n], 'i', r.i) end
@@ -201,7 +232,6 @@ else
   r.h, r.x, r.s = false, 0, '0'
 end
 begin_epoch(e)
-if linger > e.longest then redis.call('HSET', e.key, 'longest', text(linger)) end
 redis.call('HSET', KEYS[1], 'b', text(r.b), 'l', r.l, 'x', text(r.x), 'w', text(now), 's', r.s,
   'i', r.i)
 if r.h then redis.call('HSET', KEYS[1], 'h', r.h) else redis.call('HDEL', KEYS[1], 'h') end
@@ -260,6 +290,7 @@ INIT = """
 -- KEYS: meta
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 local id = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
-redis.call('HSET', KEYS[1], 'id', id, 'floor', '0', 'high', '0', 'longest', '0', 'quiet', '0')
+redis.call('HSET', KEYS[1], 'id', id, 'floor', '0', 'high', '0', 'longest', '0', 'quiet', '0',
+  'settled', '0', 'raised', '0')
 return 1
 """

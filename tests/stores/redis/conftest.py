@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Iterator
 
 import pytest
 
-from coord.stores.redis import admin
 from tests.support import redis_server as servers
 from tests.support import requirements
 
@@ -28,14 +26,7 @@ def own_redis_server() -> Iterator[servers.Server]:
         yield server
 
 
-def new_namespace(server: servers.Server) -> str:
-    """Create a namespace, and return its URL."""
-    url = server.url(f"test-{secrets.token_hex(6)}")
-    asyncio.run(admin(url).setup({}, 10))
-    return url
-
-
 @pytest.fixture
 def url(redis_server: servers.Server) -> str:
     """An empty namespace: tests that are imported from elsewhere run on it."""
-    return new_namespace(redis_server)
+    return servers.set_up(redis_server.url(f"test-{secrets.token_hex(6)}"), 1e6)

@@ -11,6 +11,7 @@ import pytest
 from coord.core.operations import Answer, Claim, Failure, Renew, Result
 from coord.errors import AccessDenied, BadArgument, StoreUnavailable
 from coord.stores.redis import RedisStore, admin
+from tests.support import redis_server as servers
 from tests.support.redis_server import Server
 
 
@@ -20,9 +21,7 @@ def failed(result: Result) -> Failure:
 
 
 def set_up(server: Server, who: str = "") -> str:
-    url = server.url("connection", who)
-    asyncio.run(admin(url).setup({}, 10))
-    return url
+    return servers.set_up(server.url("connection", who), 60.0)
 
 
 def test_frozen(own_redis_server: Server) -> None:

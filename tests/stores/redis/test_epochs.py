@@ -11,6 +11,7 @@ import pytest
 from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.errors import NotSetUp, StoreUnavailable
 from coord.stores.redis import RedisStore, admin
+from tests.support import redis_server as servers
 from tests.support.redis_server import Server
 
 TTL = 2.0
@@ -30,10 +31,12 @@ def answered(result: Result) -> Answer:
     return result
 
 
-async def elected(store: RedisStore, holder: str, beat: int, role: str = "r") -> int:
+async def elected(
+    store: RedisStore, holder: str, beat: int, role: str = "r", ttl: float = TTL
+) -> int:
     """The token of a claim, which is tried until it is applied."""
     for _ in range(600):
-        result = await store.claim(Claim(role, holder, beat, TTL, skew=0.0), 5)
+        result = await store.claim(Claim(role, holder, beat, ttl, skew=0.0), 5)
         if isinstance(result, Answer) and result.applied:
             return result.lease.token
         await asyncio.sleep(0.05)
@@ -45,9 +48,7 @@ async def give_back(store: RedisStore, holder: str, token: int, beat: int) -> No
 
 
 def set_up(server: Server) -> str:
-    url = server.url("epochs")
-    asyncio.run(admin(url).setup({}, 10))
-    return url
+    return servers.set_up(server.url("epochs"), TTL)
 
 
 def test_a_restart_begins_an_epoch_with_higher_tokens(own_redis_server: Server) -> None:
@@ -78,12 +79,13 @@ def test_the_holder_goes_on_through_a_restart(own_redis_server: Server) -> None:
         async with opened(url) as store:
             token = await elected(store, "a", 1)
             await asyncio.to_thread(own_redis_server.restart)
-            (renewed,) = await store.renew([Renew("r", "a", token, 2, 30.0)], 10)
+            (renewed,) = await store.renew([Renew("r", "a", token, 2, TTL)], 10)
             assert answered(renewed).applied
-            # A claim of its own is its business, too, at a higher token.
-            again = answered(await store.claim(Claim("r", "a", 3, TTL), 5))
-            assert again.applied
-            assert again.lease.token > 2**20
+            # A claim of its own has to wait, too: in what was lost it may have released the role.
+            assert isinstance(await store.claim(Claim("r", "a", 3, TTL), 5), Failure)
+            await asyncio.sleep(TTL / 2)
+            (renewed,) = await store.renew([Renew("r", "a", token, 4, TTL)], 10)
+            assert answered(renewed).applied
 
     asyncio.run(body())
 
@@ -142,6 +144,31 @@ def test_a_server_that_lost_everything_elects_nobody(own_redis_server: Server, l
             assert isinstance(renewal, Failure)
             with pytest.raises(NotSetUp):
                 await store.read(["r"], 5)
+
+    asyncio.run(body())
+
+
+def test_a_greater_ttl_than_any_before_is_stored_first(own_redis_server: Server) -> None:
+    """The quiet time of the next epoch must be as long as any lease that may be lost."""
+    url = set_up(own_redis_server)
+
+    async def body() -> None:
+        async with opened(url) as store:
+            assert await elected(store, "a", 1) == 1
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            longer = Claim("other", "a", 1, 2 * TTL)
+            first = await store.claim(longer, 5)
+            assert isinstance(first, Failure)
+            assert (first.unknown, first.permanent) == (False, False)
+            assert "greater ttl than any before" in first.detail
+            (renewal,) = await store.renew([Renew("r", "a", 1, 2, 2 * TTL)], 5)
+            assert isinstance(renewal, Failure)
+            (renewal,) = await store.renew([Renew("r", "a", 1, 3, TTL)], 5)
+            assert answered(renewal).applied  # the lease as it was goes on
+            assert await elected(store, "a", 2, role="other", ttl=2 * TTL) == 1
+            assert loop.time() - began > 1.8
+            assert answered(await store.claim(Claim("third", "a", 1, 2 * TTL), 5)).applied
 
     asyncio.run(body())
 

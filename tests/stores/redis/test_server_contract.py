@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from coord.stores.protocol import Store
-from coord.stores.redis import RedisStore, admin
+from coord.stores.redis import RedisStore
 from coord.testing import ContractServer, ServerContract
 from tests.support import requirements
-from tests.support.redis_server import Server
+from tests.support.redis_server import Server, set_up
 
 PASSWORD = "a-password-of-the-tests"
 NAMESPACE = "contract"
@@ -25,7 +25,7 @@ class RedisServer(ContractServer):
     def __init__(self, server: Server) -> None:
         self._server = server
         self.host, self.port = server.host, server.port
-        asyncio.run(admin(server.url(NAMESPACE)).setup({}, 10))
+        set_up(server.url(NAMESPACE), 30.0)
         self._users("app", "on", f">{PASSWORD}", "~*", "&*", "+@all")
 
     def make_store(self, host: str, port: int) -> Store:
