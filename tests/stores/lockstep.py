@@ -65,7 +65,12 @@ class Lockstep(RuleBasedStateMachine):
         assert isinstance(oracle, Answer)
         assert isinstance(tested, Answer), f"{asked}: {tested}"
         assert tested.applied == oracle.applied, f"{asked}: {tested} but {oracle}"
-        assert self.view(tested.lease) == self.view(oracle.lease), f"{asked}"
+        *state, info = self.view(tested.lease)
+        *expected, expected_info = self.view(oracle.lease)
+        assert state == expected, f"{asked}"
+        # The answer to a renewal that was applied may lack what the row says about its holder.
+        if not (isinstance(asked, Renew) and tested.applied and not tested.lease.info):
+            assert info == expected_info, f"{asked}"
         self.seen[oracle.lease.role] = oracle.lease.revision
 
     def row(self, role: str) -> Lease:

@@ -72,7 +72,7 @@ def check(flags: tuple[str, ...], where: Path, *, seconds: float = 90.0) -> Verd
     return _read(_run(where, seconds, "-m200000", "-w22"))
 
 
-def hunt(name: str, where: Path, *, tries: int = 3, seconds: float = 30.0) -> Verdict:
+def hunt(name: str, where: Path, *, tries: int = 3, seconds: float = 90.0) -> Verdict:
     """Look for what a mutant breaks, in a random order and not too deep: short searches find more
     than one long one."""
     depth, first, flags = MUTANTS[name]
