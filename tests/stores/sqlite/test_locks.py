@@ -152,7 +152,7 @@ def test_a_stopped_process_that_has_the_write_lock_is_named(path: str, program: 
         writer = program(WRITES)
         os.kill(writer.pid, signal.SIGSTOP)
         eventually(lambda: ", stopped)" in locks.describe(writer.pid))
-        result = await store.claim(Claim("r", "a", 1, 30.0), 0.4)
+        result = await store.claim(Claim("r", "a", 1, 30.0), 2.0)
         assert isinstance(result, Failure)
         assert (result.permanent, result.unknown) == (False, False)
         assert f"{path} is locked: pid {writer.pid} (python" in result.detail
@@ -162,7 +162,7 @@ def test_a_stopped_process_that_has_the_write_lock_is_named(path: str, program: 
         assert f"locked by pid {writer.pid} (python" in found.detail
         os.kill(writer.pid, signal.SIGCONT)
         eventually(lambda: ", stopped)" not in locks.describe(writer.pid))
-        result = await store.claim(Claim("r", "a", 1, 30.0), 0.4)
+        result = await store.claim(Claim("r", "a", 1, 30.0), 2.0)
         assert isinstance(result, Failure)
         assert f"is locked: pid {writer.pid} (python" in result.detail
         assert ", stopped)" not in result.detail
@@ -179,7 +179,7 @@ def test_without_the_list_of_locks_the_lock_is_named_all_the_same(
 
     async def body(store: SQLiteStore) -> None:
         program(WRITES)
-        result = await store.claim(Claim("r", "a", 1, 30.0), 0.3)
+        result = await store.claim(Claim("r", "a", 1, 30.0), 2.0)
         assert isinstance(result, Failure)
         assert f"{path} is locked: another process has had its write lock" in result.detail
         assert f"Find it with fuser {path}" in result.detail
