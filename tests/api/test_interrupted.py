@@ -210,6 +210,8 @@ def test_a_cancelled_coroutine_gives_its_role_back(delay: float, tmp_path: Path)
         assert c.leaders() == []
 
     with Coordinator(url) as c:
+        with c.leadership("first", ttl=60) as lead:  # creates the file
+            assert lead.wait(20)
         asyncio.run(main(c))
 
 
