@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -233,17 +233,40 @@ def parse(
     )
 
 
-def with_absolute_paths(url: str, options: Collection[str]) -> str:
-    """Return a valid URL with absolute paths in these options, so that it is valid elsewhere."""
+def absolute(parse_url: Callable[[str], object], paths: Collection[str], url: str) -> str:
+    """Return a URL with absolute paths in its options, so that it means the same everywhere.
+
+    Args:
+        parse_url: Checks the URL.
+        paths: The options that name files.
+        url: The URL.
+
+    Raises:
+        BadArgument: The URL is invalid. The message holds no password.
+    """
+    parse_url(url)
     location, mark, query = url.partition("?")
     pieces = []
     for piece in query.split("&") if query else ():
         name, _, value = piece.partition("=")
         path = quote(os.path.abspath(unquote(value)), safe="/")
-        pieces.append(f"{name}={path}" if name in options else piece)
+        pieces.append(f"{name}={path}" if name in paths else piece)
     return f"{location}{mark}{'&'.join(pieces)}"
 
 
-def with_option(url: str, option: str, value: str) -> str:
-    """Return a valid URL with one more option."""
-    return f"{url}{'&' if '?' in url else '?'}{option}={quote(value, safe='/')}"
+def add_password_file(parse_url: Callable[[str], object], url: str, file: str) -> str:
+    """Return a URL with the option `password_file`.
+
+    Args:
+        parse_url: Checks the URL.
+        url: The URL.
+        file: The file whose first line is the password.
+
+    Raises:
+        BadArgument: The URL is invalid or has a password, or the file cannot be read. The message
+            holds no password.
+    """
+    parse_url(url)
+    added = f"{url}{'&' if '?' in url else '?'}password_file={quote(file, safe='/')}"
+    parse_url(added)
+    return added

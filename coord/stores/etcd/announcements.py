@@ -105,7 +105,7 @@ class EtcdAnnouncements:
     async def withdraw(self, keys: Collection[str], timeout: float) -> None:
         """Delete the announcements with these keys, if they exist."""
         try:
-            known = {notice.key: notice for notice, _ in await self._all(timeout)}
+            known = {notice.key: notice for notice in await self._all(timeout)}
             deletes = []
             for key in sorted(keys):
                 names = [self._keys.announcements + key]
@@ -124,13 +124,12 @@ class EtcdAnnouncements:
             found = await self._all(timeout)
         except RequestError as err:
             raise err.error() from None
-        return [notice for notice, _ in found if roles is None or notice.role in roles]
+        return [notice for notice in found if roles is None or notice.role in roles]
 
-    async def _all(self, timeout: float) -> list[tuple[Announcement, int]]:
+    async def _all(self, timeout: float) -> list[Announcement]:
         answer = await self._gateway.call(RANGE, rows.all_with(self._keys.announcements), timeout)
-        revision = int(answer["header"]["revision"])
         decoded = (self._decode(pair) for pair in rows.pairs(answer))
-        return [(notice, revision) for notice in decoded if notice is not None]
+        return [notice for notice in decoded if notice is not None]
 
     def _decode(self, pair: Mapping[str, Any]) -> Announcement | None:
         key = decode(pair["key"]).removeprefix(self._keys.announcements)

@@ -93,9 +93,10 @@ class EtcdStore:
         """Apply claims and releases. See `protocol.Bulk`."""
         return await self._swap_many(swaps, timeout)
 
-    async def _swap(self, operation: Operation, timeout: float) -> Result:
+    async def _swap(self, operation: Operation, timeout: float, *, fetched: bool = False) -> Result:
+        """Apply one operation; `fetched` says that the known row was just read."""
         try:
-            return await self._decide(operation, timeout, fetched=False)
+            return await self._decide(operation, timeout, fetched=fetched)
         except RequestError as err:
             return err.failure()
 
@@ -176,18 +177,12 @@ class EtcdStore:
         for (operation, _), result in zip(
             alone,
             await asyncio.gather(
-                *(self._again(operation, left, fetched=fetched) for operation, fetched in alone)
+                *(self._swap(operation, left, fetched=fetched) for operation, fetched in alone)
             ),
             strict=True,
         ):
             results[operation.role] = result
         return [results[operation.role] for operation in operations]
-
-    async def _again(self, operation: Operation, timeout: float, *, fetched: bool) -> Result:
-        try:
-            return await self._decide(operation, timeout, fetched=fetched)
-        except RequestError as err:
-            return err.failure()
 
     async def _swap_batch(
         self, batch: Sequence[tuple[Operation, Swap]], timeout: float

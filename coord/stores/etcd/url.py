@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from urllib.parse import quote
 
 from coord.stores import server_url
@@ -123,24 +124,5 @@ def parse_url(url: str, environ: Mapping[str, str] | None = None) -> EtcdURL:
     )
 
 
-def absolute_url(url: str) -> str:
-    """Return the URL with absolute paths in its options, so that it means the same everywhere.
-
-    Raises:
-        BadArgument: The URL is invalid. The message holds no password.
-    """
-    parse_url(url)
-    return server_url.with_absolute_paths(url, PATHS)
-
-
-def with_password_file(url: str, file: str) -> str:
-    """Return the URL with the option `password_file`.
-
-    Raises:
-        BadArgument: The URL is invalid or has a password, or the file cannot be read. The message
-            holds no password.
-    """
-    parse_url(url)
-    added = server_url.with_option(url, "password_file", file)
-    parse_url(added)
-    return added
+absolute_url = partial(server_url.absolute, parse_url, PATHS)
+with_password_file = partial(server_url.add_password_file, parse_url)

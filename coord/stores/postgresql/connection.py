@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 
 from coord.errors import AccessDenied, StoreRefused
 from coord.runtime.timers import LightSemaphore, within
+from coord.stores.connecting import first_connection
 from coord.stores.postgresql import errors
 from coord.stores.postgresql.errors import QueryError
 from coord.stores.postgresql.url import PostgreSQLURL
@@ -26,8 +27,6 @@ MAX_CONNECTIONS = 4
 """Connections that the requests of one store share."""
 CONNECT_TIMEOUT = 10.0
 """Seconds after which an attempt to connect is given up."""
-STAGGER = 0.3
-"""Seconds for which one server is tried alone before the next is tried as well."""
 STATEMENT_TIMEOUT = 60
 """Seconds after which the server ends a statement that waits, for instance for a lock."""
 CLOSE_TIMEOUT = 0.5
@@ -241,36 +240,7 @@ class Pool:
         return connection
 
     async def _open_any(self) -> Connection:
-        untried = list(self._order)
-        attempts: set[asyncio.Task[Connection]] = set()
-        last_error = errors.unreachable("no server")
-        try:
-            while untried or attempts:
-                if untried:
-                    attempts.add(asyncio.ensure_future(self._open(untried.pop(0))))
-                done, attempts = await asyncio.wait(
-                    attempts,
-                    timeout=STAGGER if untried else None,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                opened = [task.result() for task in done if task.exception() is None]
-                for connection in opened[1:]:
-                    connection.terminate()
-                if opened:
-                    return opened[0]
-                for task in done:
-                    error = task.exception()
-                    if not isinstance(error, QueryError):
-                        assert error is not None
-                        raise error
-                    if error.permanent is not None:
-                        raise error
-                    last_error = error
-            raise last_error
-        finally:
-            for task in attempts:
-                task.cancel()
-                task.add_done_callback(_drop_result)
+        return await first_connection(self._order, self._open, Connection.terminate, _is_final)
 
     async def _open(self, address: Address | None) -> Connection:
         url, asyncpg = self.url, driver()
@@ -333,10 +303,8 @@ class Pool:
             self._loop = loop
 
 
-def _drop_result(task: asyncio.Task[Connection]) -> None:
-    """Drop a connection that was opened after another one had been chosen."""
-    if not task.cancelled() and task.exception() is None:
-        task.result().terminate()
+def _is_final(error: BaseException) -> bool:
+    return not isinstance(error, QueryError) or error.permanent is not None
 
 
 def _from_connecting(err: BaseException, url: PostgreSQLURL, shown: str) -> QueryError:

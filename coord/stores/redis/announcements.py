@@ -20,7 +20,7 @@ from coord.core.announcements import (
     encode_body,
 )
 from coord.stores.failures import RequestError
-from coord.stores.redis import errors
+from coord.stores.redis import errors, scripts
 from coord.stores.redis.connection import Reply, Scripts, Word
 from coord.stores.redis.feed import SUBSCRIBED, subscribe
 from coord.stores.redis.url import RedisURL
@@ -33,12 +33,11 @@ MAX_PURGED = 20
 """Expired announcements that are deleted whenever others are posted."""
 
 # KEYS: meta. ARGV[1]: the prefix of the namespace. All keys are in the slot of meta.
-_PRELUDE = """
+_PRELUDE = (
+    scripts.CLOCK
+    + """
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'not set up'} end
 local P = ARGV[1]
-local clock = redis.call('TIME')
-local now = clock[1] * 1000000 + clock[2]
-local function text(number) return string.format('%.0f', number) end
 local function delete(key)
   local role = redis.call('HGET', P .. 'a:' .. key, 'r')
   redis.call('DEL', P .. 'a:' .. key)
@@ -59,6 +58,7 @@ local function show(key)
   return {key, r[1], r[2], r[3], r[4], r[5], r[6], text((tonumber(r[7]) or now) - now)}
 end
 """
+)
 
 POST = (
     _PRELUDE
@@ -110,12 +110,12 @@ class RedisAnnouncements:
     """The announcements of one namespace. Implements `coord.stores.protocol.Announcements`.
 
     Args:
-        scripts: Runs scripts on the connection of the store.
+        runner: Runs scripts on the connection of the store.
         url: Names the namespace.
     """
 
-    def __init__(self, scripts: Scripts, url: RedisURL) -> None:
-        self._scripts, self._url = scripts, url
+    def __init__(self, runner: Scripts, url: RedisURL) -> None:
+        self._scripts, self._url = runner, url
 
     async def post(self, notices: Sequence[Announcement], timeout: float) -> dict[str, int]:
         """Write announcements, and count the candidates. See `protocol.Announcements.post`."""

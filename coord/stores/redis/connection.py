@@ -13,6 +13,7 @@ import inspect
 import ssl
 from collections import deque
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Union
 
 from coord.stores import failures
@@ -396,7 +397,7 @@ class Scripts:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
-        digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        digest = _digest(script)
         commands = [("EVALSHA", digest, len(keys), *keys, *values) for keys, values in calls]
         replies = await self.client.pipeline(timeout, commands)
         # NOSCRIPT: the server ran nothing.
@@ -407,3 +408,8 @@ class Scripts:
             for number, reply in zip(missing, await self.client.pipeline(left, again), strict=True):
                 replies[number] = reply
         return replies
+
+
+@lru_cache
+def _digest(script: str) -> str:
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()

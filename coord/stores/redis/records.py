@@ -19,7 +19,7 @@ from coord.core.records import Record, RecordWithRemaining
 from coord.core.validation import is_number
 from coord.runtime.retry import rng
 from coord.stores.failures import RequestError
-from coord.stores.redis import errors
+from coord.stores.redis import errors, scripts
 from coord.stores.redis.connection import Reply, Scripts, Word
 from coord.stores.redis.feed import subscribe
 from coord.stores.redis.url import RedisURL
@@ -28,12 +28,11 @@ TOMBSTONE_TTL = 60.0
 """The ttl in seconds of the tombstone of a record that had no valid ttl."""
 
 # KEYS: meta. ARGV: 1 the prefix of the table's keys, 2 the prefix of its channels.
-_PRELUDE = """
+_PRELUDE = (
+    scripts.CLOCK
+    + """
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'not set up'} end
 local P, C = ARGV[1], ARGV[2]
-local clock = redis.call('TIME')
-local now = clock[1] * 1000000 + clock[2]
-local function text(number) return string.format('%.0f', number) end
 local function get(id)
   local r = redis.call('HMGET', P .. 'i:' .. id, 'v', 'r', 'o', 't', 'b', 'f', 'n')
   if not (r[1] or r[7]) then return nil end
@@ -77,6 +76,7 @@ local function published(r)
     and type(value.token) == 'number' then return value.token end
 end
 """
+)
 
 WRITE = (
     _PRELUDE
@@ -163,13 +163,13 @@ class RedisRecords:
     """The service records in one table of a namespace. Implements `protocol.Records`.
 
     Args:
-        scripts: Runs scripts on the connection of the store.
+        runner: Runs scripts on the connection of the store.
         url: Names the namespace.
         table: The name of the table.
     """
 
-    def __init__(self, scripts: Scripts, url: RedisURL, table: str) -> None:
-        self._scripts, self._url = scripts, url
+    def __init__(self, runner: Scripts, url: RedisURL, table: str) -> None:
+        self._scripts, self._url = runner, url
         self._prefix = f"{url.prefix}s:{table}:"
         self._channels = f"{url.prefix}f:s:{table}:"
 

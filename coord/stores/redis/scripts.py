@@ -48,11 +48,17 @@ EPOCH_ZERO = 1_577_836_800 * 1_000_000
 since then, which protects against an epoch that was lost itself; it stays below the greatest token
 until the year 2305."""
 
-_PRELUDE = f"""
-local SETTLE = {SETTLE}
+CLOCK = """
 local function text(number) return string.format('%.0f', number) end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
+"""
+"""Lua: the time in microseconds since 1970, and how numbers are written."""
+
+_PRELUDE = (
+    CLOCK
+    + f"""
+local SETTLE = {SETTLE}
 local replication = redis.call('INFO', 'replication')
 if string.match(replication, 'role:(%a+)') ~= 'master' then
   return redis.error_reply('READONLY this server is a replica')
@@ -116,6 +122,7 @@ local function close_term(key, ended, reason, by)
   end
 end
 """
+)
 
 CLAIM = (
     _PRELUDE

@@ -16,6 +16,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from coord.errors import CoordError, StoreUnavailable
 from coord.runtime.retry import full_jitter, rng
 from coord.runtime.timers import within
+from coord.stores.connecting import first_connection
 from coord.stores.rethinkdb import driver, errors
 from coord.stores.rethinkdb.connection import Connection
 from coord.stores.rethinkdb.errors import QueryError
@@ -23,9 +24,6 @@ from coord.stores.rethinkdb.url import Address, RethinkURL
 
 CONNECT_TIMEOUT = 10.0
 """Seconds after which an attempt to connect is given up, whether or not a query waits for it."""
-STAGGER = 0.3
-"""Seconds for which one server is tried alone before the next is tried as well. The first that
-accepts the connection is used."""
 MIN_TIMEOUT = 0.001
 """The least number of seconds that a query gets, so that a timeout is never 0 or negative."""
 
@@ -275,36 +273,7 @@ class Pool:
             QueryError: No server accepts a connection; or one refuses for good, as with a wrong
                 password.
         """
-        untried = list(self._order)
-        attempts: set[asyncio.Task[Connection]] = set()
-        last_error = errors.unreachable("no server")
-        try:
-            while untried or attempts:
-                if untried:
-                    attempts.add(asyncio.ensure_future(self._open(untried.pop(0))))
-                done, attempts = await asyncio.wait(
-                    attempts,
-                    timeout=STAGGER if untried else None,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                opened = [task.result() for task in done if task.exception() is None]
-                for connection in opened[1:]:
-                    self._drop(connection)
-                if opened:
-                    return opened[0]
-                for task in done:
-                    error = task.exception()
-                    if not isinstance(error, QueryError):
-                        assert error is not None
-                        raise error
-                    if error.permanent is not None:
-                        raise error
-                    last_error = error
-            raise last_error
-        finally:
-            for task in attempts:
-                task.cancel()
-                task.add_done_callback(self._drop_result)
+        return await first_connection(self._order, self._open, self._drop, _is_final)
 
     async def _open(self, address: Address) -> Connection:
         try:
@@ -315,11 +284,6 @@ class Pool:
         self._forget_closed()
         self._connections.add(connection)
         return connection
-
-    def _drop_result(self, task: asyncio.Task[Connection]) -> None:
-        """Drop a connection that was opened after another one had been chosen."""
-        if not task.cancelled() and task.exception() is None:
-            self._drop(task.result())
 
     def _discard(self, connection: Connection) -> None:
         """Use another connection for the next query: this one failed, or does not answer."""
@@ -345,3 +309,7 @@ class Pool:
 
     def _names(self) -> str:
         return ", ".join(str(host) for host in self.url.hosts)
+
+
+def _is_final(error: BaseException) -> bool:
+    return not isinstance(error, QueryError) or error.permanent is not None

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, unquote
@@ -238,27 +239,8 @@ def parse_url(url: str, environ: Mapping[str, str] | None = None) -> RethinkURL:
     )
 
 
-def absolute_url(url: str) -> str:
-    """Return the URL with absolute paths in its options, so that it means the same everywhere.
-
-    Raises:
-        BadArgument: The URL is invalid. The message holds no password.
-    """
-    parse_url(url)
-    return server_url.with_absolute_paths(url, _PATHS)
-
-
-def with_password_file(url: str, file: str) -> str:
-    """Return the URL with the option `password_file`.
-
-    Raises:
-        BadArgument: The URL is invalid or has a password, or the file cannot be read. The message
-            holds no password.
-    """
-    parse_url(url)
-    added = server_url.with_option(url, "password_file", file)
-    parse_url(added)
-    return added
+absolute_url = partial(server_url.absolute, parse_url, _PATHS)
+with_password_file = partial(server_url.add_password_file, parse_url)
 
 
 def _decoded(text: str, shown: str, part: str) -> str:
