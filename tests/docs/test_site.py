@@ -42,7 +42,7 @@ def test_it_builds(tmp_path: Path) -> None:
         "Timing.of",
     ):
         assert f'id="coord.{name}"' in leading
-    assert "<li><code>drain_timeout</code>: how long" in re.sub(r"<li>\s*<p>", "<li>", leading)
+    assert "<li><code>drain_timeout</code>: Time that" in re.sub(r"<li>\s*<p>", "<li>", leading)
     for page in tmp_path.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         fetched = re.findall(
