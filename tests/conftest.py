@@ -1,9 +1,9 @@
 """Which tests are slow and which are quick, what becomes of those that need something that is not
 here, and real RethinkDB servers for those that need one.
 
-`pytest -m quick` is all that needs no server, no cluster, no chaos and no more than a second or so.
-A test that takes a fixture with a server is marked `rethinkdb` or `cluster`; one that starts a
-server itself has the mark in its file. Such tests are skipped where no server can be started.
+`pytest -m quick` is all that needs no server, no cluster, no chaos and no more than half a second.
+A test that takes a fixture with a server is marked `rethinkdb`, `cluster` or `server` (PostgreSQL,
+Redis, etcd); one that starts a server itself has the mark in its file. Such tests are skipped where no server can be started.
 COORD_TEST_RETHINKDB may name a running server (`rethinkdb://host:port`); tests that kill, freeze or
 secure a server need the binary nevertheless. Each process of a run starts a server of its own."""
 
@@ -31,7 +31,17 @@ NEEDS_SERVER = {
     "rethinkdb_module_url",
     "own_server",
 }
-NOT_QUICK = {"slow", "rethinkdb", "cluster", "chaos"}
+NEEDS_OTHER_SERVER = {
+    "postgresql_server",
+    "own_postgresql_server",
+    "redis_server",
+    "own_redis_server",
+    "etcd_member",
+    "own_etcd_member",
+    "own_etcd_cluster",
+}
+OTHER_SERVERS = {"postgresql", "redis", "etcd"}
+NOT_QUICK = {"slow", "rethinkdb", "cluster", "server", "chaos"}
 LONG = 10.0
 _names = itertools.count()
 
@@ -67,6 +77,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("cluster")
         elif fixtures & NEEDS_SERVER:
             item.add_marker("rethinkdb")
+        # The published contract of servers has one fixture name for all of them.
+        own_kind = "contract_server" in fixtures and OTHER_SERVERS & set(item.path.parts)
+        if fixtures & NEEDS_OTHER_SERVER or own_kind:
+            item.add_marker("server")
         marks = {mark.name for mark in item.iter_markers()}
         if "cluster" in marks:
             item.add_marker(pytest.mark.xdist_group("cluster"))

@@ -21,7 +21,7 @@ def postgresql_server() -> Iterator[servers.Server]:
 
 
 @pytest.fixture
-def own_server() -> Iterator[servers.Server]:
+def own_postgresql_server() -> Iterator[servers.Server]:
     """A running server of this test's own, to be killed, frozen and restarted at will."""
     requirements.need("postgresql")
     with servers.Server() as server:

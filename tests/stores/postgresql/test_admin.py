@@ -175,8 +175,8 @@ def test_tokens_after_a_restore(fresh_url: str) -> None:
         run(lambda: floor(-1, [], 20))
 
 
-def test_doctor_names_what_is_wrong(own_server: Server) -> None:
-    url = own_server.url()
+def test_doctor_names_what_is_wrong(own_postgresql_server: Server) -> None:
+    url = own_postgresql_server.url()
     missing = [one for one in findings(url) if one.level == "error"]
     assert [one.what for one in missing] == ["schema coord"]
     assert "coord init" in missing[0].advice
@@ -189,12 +189,12 @@ def test_doctor_names_what_is_wrong(own_server: Server) -> None:
         "ALTER SYSTEM SET full_page_writes = off",
         "SELECT pg_reload_conf()",
     )
-    own_server.restart()
+    own_postgresql_server.restart()
     wrong = [one for one in findings(url) if one.level == "error"]
     for text in ("not logged", "synchronous_commit is off", "fsync", "full_page_writes"):
         assert any(text in one.detail for one in wrong), (text, wrong)
     assert all(one.advice for one in wrong)
-    gone = url.replace(f":{own_server.port}", ":1")
+    gone = url.replace(f":{own_postgresql_server.port}", ":1")
     (alone,) = findings(gone)
     assert (alone.level, alone.what) == ("error", "connection")
     with pytest.raises(StoreUnavailable):
@@ -210,15 +210,15 @@ def test_no_admin_method_shows_the_password() -> None:
 
 
 def test_passwords_of_the_environment(
-    own_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_postgresql_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PGPASSWORD, PGUSER and the password file, as with other programs of PostgreSQL."""
-    set_up(own_server.url())
-    execute(own_server.url(), "ALTER USER postgres PASSWORD 'geheim'")
-    hba = own_server.data / "pg_hba.conf"
+    set_up(own_postgresql_server.url())
+    execute(own_postgresql_server.url(), "ALTER USER postgres PASSWORD 'geheim'")
+    hba = own_postgresql_server.data / "pg_hba.conf"
     hba.write_text(hba.read_text().replace("trust", "scram-sha-256"))
-    own_server.restart()
-    url = own_server.url().replace("postgres@", "")
+    own_postgresql_server.restart()
+    url = own_postgresql_server.url().replace("postgres@", "")
 
     async def open_it() -> None:
         async with opened(url) as store:

@@ -24,9 +24,11 @@ from tests.support.postgresql_server import Server
 beats = itertools.count(1)
 
 
-def test_no_acknowledged_token_is_lost_when_the_server_is_killed(own_server: Server) -> None:
+def test_no_acknowledged_token_is_lost_when_the_server_is_killed(
+    own_postgresql_server: Server,
+) -> None:
     """Again and again, in the middle of many claims."""
-    url, told = new_schema(own_server), dict[str, int]()
+    url, told = new_schema(own_postgresql_server), dict[str, int]()
     killed = False
 
     async def claim_until_killed() -> None:
@@ -42,7 +44,7 @@ def test_no_acknowledged_token_is_lost_when_the_server_is_killed(own_server: Ser
                 told[role] = result.lease.token
                 if not killed and min(told.values()) > target:
                     killed = True
-                    await asyncio.to_thread(own_server.kill)
+                    await asyncio.to_thread(own_postgresql_server.kill)
 
         async with opened(url) as store:
             await asyncio.gather(*(claim(store, f"role {n}") for n in range(8)))
@@ -54,13 +56,13 @@ def test_no_acknowledged_token_is_lost_when_the_server_is_killed(own_server: Ser
     for _ in range(3):
         target, killed = min(told.values(), default=0) + 5, False
         run(claim_until_killed)
-        own_server.start()
+        own_postgresql_server.start()
         kept = run(read)
         assert all(kept[role] >= token for role, token in told.items())
 
 
-def test_killed_and_back(own_server: Server) -> None:
-    url = new_schema(own_server)
+def test_killed_and_back(own_postgresql_server: Server) -> None:
+    url = new_schema(own_postgresql_server)
 
     async def body() -> None:
         async with opened(url) as store:
@@ -69,10 +71,10 @@ def test_killed_and_back(own_server: Server) -> None:
             assert (await anext(feed)).token == 1
             assert store._notifying is not None
             await store._notifying  # so that a connection is free, on which the claim is sent
-            own_server.freeze()
+            own_postgresql_server.freeze()
             asked = asyncio.ensure_future(store.claim(Claim("lost", "a", 1, 30.0), 30))
             await asyncio.sleep(0.1)
-            await asyncio.to_thread(own_server.kill)
+            await asyncio.to_thread(own_postgresql_server.kill)
             lost = failed(await asked)
             assert (lost.unknown, lost.permanent) == (True, False)
             with pytest.raises(StoreUnavailable, match="feed broke off"):
@@ -81,7 +83,7 @@ def test_killed_and_back(own_server: Server) -> None:
             assert (unsent.unknown, unsent.permanent) == (False, False)
             with pytest.raises(StoreUnavailable):
                 await store.read(None, 0.5)
-            await asyncio.to_thread(own_server.start)
+            await asyncio.to_thread(own_postgresql_server.start)
             (row,) = await store.read(["role"], 20)
             assert row.token == 1
             assert answered((await store.renew([Renew("role", "a", 1, 2, 30.0)], 5))[0]).applied
@@ -89,15 +91,15 @@ def test_killed_and_back(own_server: Server) -> None:
     run(body)
 
 
-def test_frozen(own_server: Server) -> None:
-    url = new_schema(own_server)
+def test_frozen(own_postgresql_server: Server) -> None:
+    url = new_schema(own_postgresql_server)
 
     async def body() -> None:
         async with opened(url) as store:
             roles = [f"role {n}" for n in range(9)]
             for role in roles:
                 assert answered(await store.claim(Claim(role, "a", 1, 30.0), 5)).applied
-            own_server.freeze()
+            own_postgresql_server.freeze()
             began = time.monotonic()
             late = asyncio.ensure_future(store.claim(Claim("late", "a", 1, 30.0), 0.3))
             reading = asyncio.ensure_future(store.read(roles, 0.4))
@@ -108,14 +110,14 @@ def test_frozen(own_server: Server) -> None:
             with pytest.raises(StoreUnavailable):
                 await reading
             assert time.monotonic() - began < 5
-            own_server.thaw()
+            own_postgresql_server.thaw()
             assert len(await store.read(roles, 20)) == 9
 
     run(body)
 
 
-def test_closing_is_quick_while_the_server_hangs(own_server: Server) -> None:
-    url = new_schema(own_server)
+def test_closing_is_quick_while_the_server_hangs(own_postgresql_server: Server) -> None:
+    url = new_schema(own_postgresql_server)
 
     async def body() -> None:
         async with opened(url) as store:
@@ -123,7 +125,7 @@ def test_closing_is_quick_while_the_server_hangs(own_server: Server) -> None:
             feed: Any = store.watch(None)
             waiting = asyncio.ensure_future(anext(feed))
             await asyncio.sleep(0.2)
-            own_server.freeze()
+            own_postgresql_server.freeze()
             asked = asyncio.ensure_future(store.claim(Claim("role", "a", 1, 30.0), 30))
             await asyncio.sleep(0.05)
             began = time.monotonic()
@@ -132,7 +134,7 @@ def test_closing_is_quick_while_the_server_hangs(own_server: Server) -> None:
             assert failed(await asked).unknown
             with pytest.raises(StoreUnavailable):
                 await waiting
-        own_server.thaw()
+        own_postgresql_server.thaw()
 
     run(body)
 
@@ -176,9 +178,9 @@ def test_a_warning_makes_an_answer_unknown(url: str) -> None:
     run(body)
 
 
-def test_hosts_that_do_not_answer_and_a_standby(own_server: Server) -> None:
+def test_hosts_that_do_not_answer_and_a_standby(own_postgresql_server: Server) -> None:
     """One refuses, one accepts and stays silent. The first that takes writes is used."""
-    url = new_schema(own_server)
+    url = new_schema(own_postgresql_server)
 
     async def body() -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -188,11 +190,11 @@ def test_hosts_that_do_not_answer_and_a_standby(own_server: Server) -> None:
                 began = time.monotonic()
                 await store.open(20)
                 assert time.monotonic() - began < 8
-            alone = url.replace(f":{own_server.port}", f":{silent.getsockname()[1]}")
+            alone = url.replace(f":{own_postgresql_server.port}", f":{silent.getsockname()[1]}")
             async with opened(alone) as store:
                 late = failed(await store.claim(Claim("role", "a", 1, 5.0), 0.3))
                 assert (late.unknown, "in time" in late.detail) == (False, True)
-        refused = url.replace(f":{own_server.port}", ":1")
+        refused = url.replace(f":{own_postgresql_server.port}", ":1")
         async with opened(refused) as store:
             unsent = failed(await store.claim(Claim("role", "a", 1, 5.0), 5))
             assert (unsent.unknown, unsent.permanent) == (False, False)
@@ -214,7 +216,7 @@ def test_hosts_that_do_not_answer_and_a_standby(own_server: Server) -> None:
     run(on_a_standby)
 
 
-def test_a_server_that_is_no_postgresql(own_server: Server) -> None:
+def test_a_server_that_is_no_postgresql(own_postgresql_server: Server) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await reader.read()

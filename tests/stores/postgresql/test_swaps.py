@@ -247,9 +247,9 @@ def test_rows_that_people_wrote(url: str) -> None:
     run(release_and_claim)
 
 
-def test_a_promotion_gives_tokens_of_its_own(own_server: Server) -> None:
+def test_a_promotion_gives_tokens_of_its_own(own_postgresql_server: Server) -> None:
     """The standby never got the last claims. The tokens that they had are not issued again."""
-    url = new_schema(own_server)
+    url = new_schema(own_postgresql_server)
     standby = Server()
 
     async def claim(where: str, role: str, holder: str) -> Any:
@@ -261,7 +261,7 @@ def test_a_promotion_gives_tokens_of_its_own(own_server: Server) -> None:
         backup = binary("pg_basebackup")
         assert backup is not None
         standby.run(
-            backup, "-h", "127.0.0.1", "-p", str(own_server.port), "-U", "postgres",
+            backup, "-h", "127.0.0.1", "-p", str(own_postgresql_server.port), "-U", "postgres",
             "-D", str(standby.data), "-X", "stream", "-c", "fast",
         )  # fmt: skip
         # A copy that replicates no more, as a standby that was cut off before the next claims.
@@ -269,12 +269,12 @@ def test_a_promotion_gives_tokens_of_its_own(own_server: Server) -> None:
         for role in ("known", "new"):
             lost = run(lambda name=role: claim(url, name, "b"))
             assert lost.lease.token == {"known": 2, "new": 1}[role]
-        own_server.kill()
+        own_postgresql_server.kill()
         standby.start()
         ctl = binary("pg_ctl")
         assert ctl is not None
         standby.run(ctl, "promote", "-D", str(standby.data), "-w")
-        promoted = url.replace(f":{own_server.port}", f":{standby.port}")
+        promoted = url.replace(f":{own_postgresql_server.port}", f":{standby.port}")
         deadline = time.monotonic() + 30
         while True:
             try:
@@ -361,8 +361,8 @@ def test_a_duplicate_of_a_claim_is_not_applied_twice(url: str) -> None:
     run(body)
 
 
-def test_isolation_of_the_database_does_not_matter(own_server: Server) -> None:
-    url = new_schema(own_server)
+def test_isolation_of_the_database_does_not_matter(own_postgresql_server: Server) -> None:
+    url = new_schema(own_postgresql_server)
     execute(url, "ALTER DATABASE postgres SET default_transaction_isolation = 'serializable'")
 
     async def body() -> None:
