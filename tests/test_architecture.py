@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "services",
         "recipes",
     },
-    "integrations": {"api", "fencing", "metrics"},
+    "integrations": {"core", "runtime", "election.term", "api", "fencing", "metrics"},
     "web": {"api", "fencing", "metrics"},
     "testing": {
         "core",

@@ -1,0 +1,1 @@
+"""Integrations of frameworks: one module for each, which imports its framework."""
