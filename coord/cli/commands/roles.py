@@ -51,11 +51,12 @@ def status(every: bool, as_json: bool, url: str | None) -> None:
 
 def show(*, every: bool, as_json: bool, url: str | None) -> None:
     """Print one table of all roles; `every` includes roles without a leader."""
+    from coord.api.overview import load_overview
     from coord.cli import overview
 
     with open_coordinator(url) as coordinator:
         seen = coordinator.portal.call(
-            functools.partial(overview.load_overview, coordinator.inner, every=every)
+            functools.partial(load_overview, coordinator.inner, every=every)
         )
         where = coordinator.url
     if as_json:
@@ -66,7 +67,7 @@ def show(*, every: bool, as_json: bool, url: str | None) -> None:
     if not seen.leases:
         click.echo(f"no role on {where} {'has had' if every else 'has'} a leader")
         return
-    output.print_table(overview.COLUMNS, seen.rows())
+    output.print_table(overview.COLUMNS, overview.rows(seen))
 
 
 CANDIDATE_COLUMNS = ("role", "candidate", "runs on", "priority", "waits for", "info")
@@ -87,12 +88,7 @@ def candidates(role: str | None, as_json: bool, url: str | None) -> None:
         waiting = coordinator.candidates(role)
         where = coordinator.url
     if as_json:
-        fields = ("role", "id", "priority", "since", "info")
-        click.echo(
-            output.to_json(
-                [{name: getattr(candidate, name) for name in fields} for candidate in waiting]
-            )
-        )
+        click.echo(output.to_json([output.candidate_as_dict(candidate) for candidate in waiting]))
         return
     if not waiting:
         what = "any role" if role is None else output.quote(role)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from coord.api.coordinator import AsyncCoordinator
-    from coord.cli.overview import Overview
+    from coord.api.overview import Overview
 
 REFRESH_EVERY = 1.0
 """Seconds between two queries while nothing changes."""
@@ -141,15 +141,13 @@ class _Screen:
 
     async def look(self) -> Group:
         """Ask the store, and return the new content of the screen."""
-        from coord.cli import overview
+        from coord.api.overview import load_overview
 
         # Histories are most of the data, so they are loaded only after a leader has changed.
-        lost = None if self._seen is None or self._changed.is_set() else self._seen.lost
+        terms = None if self._seen is None or self._changed.is_set() else self._seen.terms
         self._changed.clear()
         try:
-            self._seen = await overview.load_overview(
-                self._coordinator, every=self._every, lost=lost
-            )
+            self._seen = await load_overview(self._coordinator, every=self._every, terms=terms)
             self._error = ""
         except CoordError as err:
             if self._seen is None:
@@ -183,6 +181,8 @@ class _Screen:
         from rich.console import Group
         from rich.text import Text
 
+        from coord.cli import overview
+
         seen = self._seen
         assert seen is not None
         room = max(1, self._console.size.height - 4)
@@ -199,7 +199,7 @@ class _Screen:
                 overflow="ellipsis",
                 style="red" if self._error else "",
             ),
-            self._table(seen.rows(room)),
+            self._table(overview.rows(seen, room)),
         )
 
     def _table(self, rows: list[tuple[object, ...]]) -> Table:

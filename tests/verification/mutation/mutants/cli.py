@@ -103,14 +103,14 @@ MUTANTS = [
     ),
     Mutant(
         "control characters of the store reach the terminal",
-        "coord.cli.output:sanitize",
+        "coord.api.display:sanitize",
         "char if char.isprintable() else _escaped(char)",
         "char if char else _escaped(char)",
         (f"{OUTPUT}::test_plain",),
     ),
     Mutant(
         "long texts of the store are shown in full",
-        "coord.cli.output:sanitize",
+        "coord.api.display:sanitize",
         "len(shown) <= most",
         "len(shown) >= 0",
         (f"{OUTPUT}::test_plain_is_bounded",),
