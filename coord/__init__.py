@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from coord import metrics as metrics
     from coord import testing as testing
     from coord.api.coordinator import AsyncCoordinator as AsyncCoordinator
-    from coord.api.coordinator import Coordinator as Coordinator
     from coord.api.health import Health as Health
     from coord.api.health import HealthStatus as HealthStatus
     from coord.api.health import health as health
     from coord.api.leader_only import leader_only as leader_only
     from coord.api.leadership import AsyncLeadership as AsyncLeadership
+    from coord.api.sync_coordinator import Coordinator as Coordinator
     from coord.api.sync_leadership import Leadership as Leadership
     from coord.api.unique_service import release as release
     from coord.api.unique_service import releasing as releasing
@@ -50,10 +50,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "api.coordinator": ("AsyncCoordinator", "Coordinator"),
+    "api.coordinator": ("AsyncCoordinator",),
     "api.health": ("Health", "HealthStatus", "health"),
     "api.leader_only": ("leader_only",),
     "api.leadership": ("AsyncLeadership",),
+    "api.sync_coordinator": ("Coordinator",),
     "api.sync_leadership": ("Leadership",),
     "api.unique_service": ("release", "releasing", "unique_service"),
     "core.announcements": ("Candidate",),
@@ -102,7 +103,9 @@ def connect(url: str | None = None, *, timeout: float = 5.0) -> Coordinator:
             them.
         AccessDenied: The store refuses this user.
     """
-    from coord.api.coordinator import Coordinator  # imports asyncio, which `import coord` must not
+    from coord.api.sync_coordinator import (
+        Coordinator,  # imports asyncio, which `import coord` must not
+    )
 
     coordinator = Coordinator(url, timeout=timeout)
     try:

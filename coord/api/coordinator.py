@@ -1,34 +1,31 @@
-"""`AsyncCoordinator` and `Coordinator`: a store, and everything that can be done with the roles on
+"""`AsyncCoordinator`: a store on an event loop, and everything that can be done with the roles on
 it."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from coord.api.leadership import AsyncLeadership
-from coord.api.sync_leadership import Leadership
 from coord.core import validation
 from coord.core.announcements import Candidate, HandoverRequest
 from coord.core.history import PastTerm
 from coord.core.lease import Lease
 from coord.core.timing import Instant
 from coord.election.callbacks import OnElected, OnLost, OnNewLeader
-from coord.election.closing import Closing
 from coord.election.elector import new_candidate_id
 from coord.election.observe import LeaderChange, watch_leader, watch_leaders
 from coord.election.session import Session
 from coord.election.unique_service import UniqueServices
-from coord.errors import BadArgument, NotLeader
-from coord.runtime import clock, process
-from coord.runtime.facade import ClosesInThread, PublicDir, blocking, iterating
-from coord.runtime.portal import Portal
+from coord.errors import NotLeader
+from coord.runtime import clock
+from coord.runtime.facade import PublicDir
 from coord.stores import urls
 
 if TYPE_CHECKING:
-    from coord.services.registry import AsyncServiceRegistry, ServiceRegistry
+    from coord.services.registry import AsyncServiceRegistry
     from coord.stores.protocol import Announcements, Store
 
 
@@ -382,200 +379,6 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
         from coord.services.registry import AsyncServiceRegistry  # few programs use it
 
         return AsyncServiceRegistry(self)
-
-
-class Coordinator(
-    PublicDir,
-    internal=(
-        "after_fork",
-        "close_quickly",
-        "inner",
-        "on_close",
-        "portal",
-        "session",
-        "shared_leadership",
-    ),
-):
-    """A store for threaded programs: leaderships, lookups and requests. It connects when it is
-    first used.
-
-    It has the methods of `AsyncCoordinator`; each call blocks until its outcome. All roles share
-    one background thread. `coord.connect(url)` makes one and checks the store at once.
-
-    Args:
-        url: `sqlite:///absolute/path`,
-            `rethinkdb://[user[:password]@]host[:port][,host…]/database`, `memory://`, or the URL of
-            another backend. None means the environment variable `COORD_URL`, and without that a
-            SQLite file in the state directory of the user.
-        timeout: Seconds that a lookup may take, retries included, before it raises
-            `StoreUnavailable`.
-        store: A store to use instead of a URL (`coord.stores.protocol.Store`).
-
-    Raises:
-        BadArgument: The URL is invalid, or the timeout is not a positive number.
-    """
-
-    def __init__(
-        self, url: str | None = None, *, timeout: float = 5.0, store: Store | None = None
-    ) -> None:
-        self.inner = AsyncCoordinator(url, timeout=timeout, store=store)
-        self.portal = Portal("coord")
-        self.on_close: set[ClosesInThread] = set()
-        self._shared: dict[str, Leadership] = {}
-        process.reset_after_fork(self)
-        self._closing = Closing(self)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.url}>"
-
-    @property
-    def url(self) -> str:
-        """The URL of the store, without secrets."""
-        return self.inner.url
-
-    @property
-    def store(self) -> Store:
-        """The store that keeps the leases. It is driven from the background thread only."""
-        return self.inner.store
-
-    @property
-    def session(self) -> Session:
-        """What all elections of this coordinator share. It lives on the background thread."""
-        return self.inner.session
-
-    def __enter__(self) -> Coordinator:
-        self.check()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    check = blocking(AsyncCoordinator.check)
-    leaders = blocking(AsyncCoordinator.leaders)
-    history = blocking(AsyncCoordinator.history)
-    candidates = blocking(AsyncCoordinator.candidates)
-    request_step_down = blocking(AsyncCoordinator.request_step_down)
-    request_transfer = blocking(AsyncCoordinator.request_transfer)
-    watch_leader = iterating(AsyncCoordinator.watch_leader)
-    watch_leaders = iterating(AsyncCoordinator.watch_leaders)
-
-    def leader(self, role: str) -> Lease | None:
-        leaders = self.session.leaders  # answered without the background thread, if it can be
-        if leaders.covers(role) and not self.session.closing:
-            return leaders.leader(role)
-        return self.portal.call(functools.partial(self.inner.leader, role))
-
-    leader.__doc__ = AsyncCoordinator.leader.__doc__
-
-    def unique_service(
-        self, role: str, candidate: Mapping[str, Any] | None = None
-    ) -> dict[str, Any] | None:
-        if candidate is not None:
-            process.close_at_exit(self, hold=False)
-        return self.portal.call(functools.partial(self.inner.unique_service, role, candidate))
-
-    unique_service.__doc__ = AsyncCoordinator.unique_service.__doc__
-    release = blocking(AsyncCoordinator.release)
-
-    @contextlib.contextmanager
-    def releasing(self, role: str, candidate: Mapping[str, Any] | None = None) -> Iterator[None]:
-        validation.role(role)
-        try:
-            yield
-        finally:
-            self.release(role, candidate)
-
-    releasing.__doc__ = AsyncCoordinator.releasing.__doc__
-
-    def leadership(
-        self,
-        role: str,
-        *,
-        ttl: float = 30.0,
-        renew_every: float | None = None,
-        attempt_timeout: float | None = None,
-        margin: float | None = None,
-        info: Mapping[str, Any] | None = None,
-        on_elected: OnElected = None,
-        on_lost: OnLost = None,
-        on_new_leader: OnNewLeader = None,
-        drain_timeout: float | None = None,
-        at_most: float | None = None,
-        token_floor: int = 0,
-        priority: int = 0,
-        min_tenure: float | None = None,
-    ) -> Leadership:
-        """Return a candidate for `role`, not started. `Leadership` explains the settings.
-
-        Raises:
-            BadArgument: The role or a setting is invalid.
-        """
-        return Leadership(
-            self,
-            role,
-            ttl=ttl,
-            renew_every=renew_every,
-            attempt_timeout=attempt_timeout,
-            margin=margin,
-            info=info,
-            on_elected=on_elected,
-            on_lost=on_lost,
-            on_new_leader=on_new_leader,
-            drain_timeout=drain_timeout,
-            at_most=at_most,
-            token_floor=token_floor,
-            priority=priority,
-            min_tenure=min_tenure,
-        )
-
-    def shared_leadership(self, role: str, ttl: float) -> Leadership:
-        """Return the one candidate for `role` that this process shares (`@leader_only`), started or
-        not.
-
-        Raises:
-            BadArgument: It exists already, with another ttl.
-        """
-        lead = self._shared.get(role)
-        if lead is None:
-            lead = self._shared.setdefault(role, self.leadership(role, ttl=ttl))
-        if lead.timing.ttl != ttl:
-            allowed = f"must be {lead.timing.ttl:g}, as in other calls of this process for {role!r}"
-            raise BadArgument("ttl", ttl, allowed)
-        return lead
-
-    @functools.cached_property
-    def services(self) -> ServiceRegistry:
-        """The service registry of the table `services`. For another table:
-        `ServiceRegistry(coordinator, table)`.
-
-        Raises:
-            BadArgument: The store keeps no service records.
-        """
-        from coord.services.registry import ServiceRegistry  # few programs use it
-
-        return ServiceRegistry(self)
-
-    def close(self) -> None:
-        """Stop every leadership (drain, then release) and every heartbeat, then close the store and
-        the thread.
-
-        A closed coordinator stays closed: every other call raises `CoordinatorClosed`. Called in a
-        callback or a job of a leadership, it returns before that, because it would wait for
-        itself.
-        """
-        self._closing.close()
-
-    def close_quickly(self) -> None:
-        """Do what `close` does within a few seconds, because the process ends. Raises nothing."""
-        self._closing.close_quickly()
-
-    def after_fork(self) -> None:
-        """In a forked child: the thread is not here, and nothing belongs to this process (rule
-        9)."""
-        self.portal.forget()
-        self.on_close = set()
-        self._shared = {}
-        self._closing.after_fork()
 
 
 def _validate_requester(by: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from coord.api.coordinator import Coordinator
+from coord.api.sync_coordinator import Coordinator
 from coord.runtime import log
 
 

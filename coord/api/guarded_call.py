@@ -14,8 +14,8 @@ import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from coord.api.coordinator import Coordinator
 from coord.api.default import default
+from coord.api.sync_coordinator import Coordinator
 from coord.api.sync_leadership import Leadership
 from coord.election.elector import Elector
 from coord.election.term import Term, current_term, run_async_under_term, run_under_term

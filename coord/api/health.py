@@ -10,7 +10,8 @@ import enum
 from collections.abc import Iterable
 from typing import Any
 
-from coord.api.coordinator import AsyncCoordinator, Coordinator
+from coord.api.coordinator import AsyncCoordinator
+from coord.api.sync_coordinator import Coordinator
 from coord.core import validation
 from coord.core.phases import Phase
 from coord.core.timing import Instant

@@ -18,8 +18,8 @@ from coord.core.timing import Timing
 from coord.errors import BadArgument
 
 if TYPE_CHECKING:
-    from coord.api.coordinator import Coordinator
     from coord.api.guarded_call import GuardedCall
+    from coord.api.sync_coordinator import Coordinator
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 P = ParamSpec("P")
@@ -200,7 +200,7 @@ def _is(kind: Callable[[Any], bool], function: Any) -> bool:
 
 
 def _check_coordinator(given: object) -> None:
-    from coord.api.coordinator import Coordinator
+    from coord.api.sync_coordinator import Coordinator
 
     if not isinstance(given, Coordinator):
         allowed = "must be a coord.Coordinator; coroutine functions need one, too"

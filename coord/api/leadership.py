@@ -18,7 +18,8 @@ from coord.election.callbacks import (
     OnNewLeader,
     TaskDispatcher,
 )
-from coord.election.elector import CandidateOptions, Elector
+from coord.election.candidate_options import CandidateOptions
+from coord.election.elector import Elector
 from coord.election.session import HasSession
 from coord.election.term import Term, current_if, run_async_under_term, run_under_term
 from coord.errors import (

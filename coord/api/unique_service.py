@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coord.api.coordinator import Coordinator
+    from coord.api.sync_coordinator import Coordinator
 
 
 def unique_service(role: str, candidate: Mapping[str, Any] | None = None) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem
 from coord.cli import exit_codes
 
 if TYPE_CHECKING:
-    from coord.api.coordinator import Coordinator
+    from coord.api.sync_coordinator import Coordinator
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -120,7 +120,7 @@ def current_user() -> str:
 @contextlib.contextmanager
 def open_coordinator(url: str | None) -> Iterator[Coordinator]:
     """Open a coordinator for the duration of the block."""
-    from coord.api.coordinator import Coordinator
+    from coord.api.sync_coordinator import Coordinator
 
     coordinator = Coordinator(url)
     try:

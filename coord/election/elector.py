@@ -8,17 +8,14 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
 
-from coord.core import validation
 from coord.core.announcements import Candidate, decide_handover
 from coord.core.election import Action, Done, Election, Send, Wait
 from coord.core.lease import Lease, LossReason
 from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.core.phases import HOLDING, Phase
-from coord.core.timing import Instant, Timing
+from coord.core.timing import Instant
 from coord.election import jitter
 from coord.election.callbacks import (
     CallbackRunner,
@@ -26,6 +23,7 @@ from coord.election.callbacks import (
     Dispatcher,
     current_dispatcher,
 )
+from coord.election.candidate_options import CandidateOptions
 from coord.election.lifecycle import TermLifecycle, notify_observer
 from coord.election.session import Session
 from coord.election.term import Term, is_inside
@@ -38,46 +36,6 @@ RESTART_FIRST = 0.1
 """Seconds until the task of a candidate goes on after its first failure, at most."""
 GIVE_UP_AFTER = 3
 """Tries without an answer after which the first claim counts as unanswered."""
-
-
-@dataclass(frozen=True, slots=True)
-class CandidateOptions:
-    """The settings of a candidate, validated. All durations are in seconds; `AsyncLeadership`
-    explains each."""
-
-    timing: Timing
-    info: dict[str, Any]
-    drain_timeout: float
-    at_most: float | None
-    token_floor: int
-    priority: int
-    min_tenure: float
-
-    @classmethod
-    def validated(
-        cls,
-        timing: Timing,
-        info: Mapping[str, Any] | None,
-        drain_timeout: float | None,
-        at_most: float | None,
-        token_floor: int,
-        priority: int,
-        min_tenure: float | None,
-    ) -> CandidateOptions:
-        """Check the settings and fill in the defaults.
-
-        Raises:
-            BadArgument: A setting is invalid.
-        """
-        return cls(
-            timing=timing,
-            info=validation.info(info),
-            drain_timeout=validation.drain_timeout(drain_timeout, timing.ttl),
-            at_most=validation.at_most(at_most),
-            token_floor=validation.token_floor(token_floor),
-            priority=validation.priority(priority),
-            min_tenure=validation.min_tenure(min_tenure, timing.ttl),
-        )
 
 
 class Elector:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from coord.api.coordinator import Coordinator
 from coord.api.default import default
+from coord.api.sync_coordinator import Coordinator
 from coord.core import validation
 from coord.core.lease import LossReason
 from coord.core.operations import Answer, Claim, Release

@@ -71,7 +71,7 @@ def init(
         raise click.UsageError("--role needs --token-floor")
     for role in roles:
         validation.role(role)
-    from coord.api.coordinator import Coordinator
+    from coord.api.sync_coordinator import Coordinator
     from coord.stores import urls
 
     full = urls.resolve(url)
@@ -112,7 +112,7 @@ def doctor(as_json: bool, url: str | None) -> None:
 
 def _check_records(url: str) -> list[Finding]:
     """Find the service records that lookups ignore because they are malformed."""
-    from coord.api.coordinator import Coordinator
+    from coord.api.sync_coordinator import Coordinator
     from coord.errors import CoordError
 
     coordinator = Coordinator(url)

@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 from coord.cli import exit_codes, output
 
 if TYPE_CHECKING:
-    from coord.api.coordinator import Coordinator
+    from coord.api.sync_coordinator import Coordinator
 
 Find = Callable[["Coordinator"], dict[str, str]]
 STORE_TIMEOUT = 1.0
@@ -78,7 +78,7 @@ def _complete(ctx: click.Context, prefix: str, find: Find) -> list[CompletionIte
 
 
 def _find(url: str | None, find: Find) -> dict[str, str]:
-    from coord.api.coordinator import Coordinator
+    from coord.api.sync_coordinator import Coordinator
     from coord.stores import urls
 
     full = urls.resolve(url)

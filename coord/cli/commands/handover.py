@@ -25,7 +25,8 @@ from coord.core.lease import Lease, LossReason
 from coord.errors import NotLeader
 
 if TYPE_CHECKING:
-    from coord.api.coordinator import AsyncCoordinator, Coordinator
+    from coord.api.coordinator import AsyncCoordinator
+    from coord.api.sync_coordinator import Coordinator
 
 SUCCESSOR_TIMEOUT = 2.0
 """Seconds to wait for the next leader after the old one stepped down. If no candidate waits, there

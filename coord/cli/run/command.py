@@ -169,7 +169,7 @@ def run(
     # This forks, so it must come before anything that may start a thread.
     guarded = GuardianClient(command, grace, nohup, hidden)
 
-    from coord.api.coordinator import Coordinator
+    from coord.api.sync_coordinator import Coordinator
     from coord.cli.run.messages import messages
     from coord.cli.run.runner import Runner, RunOptions
 

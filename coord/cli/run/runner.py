@@ -26,7 +26,7 @@ from coord.errors import AcquireTimeout, CoordError
 from coord.runtime import clock
 
 if TYPE_CHECKING:
-    from coord.api.coordinator import Coordinator
+    from coord.api.sync_coordinator import Coordinator
     from coord.api.sync_leadership import Leadership
     from coord.election.term import Term
 

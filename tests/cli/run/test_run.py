@@ -338,7 +338,7 @@ def test_the_leader_of_a_killed_group_is_not_left_alone(runs: Runs) -> None:
 
 
 def test_python_modules_that_run_does_not_need(runs: Runs) -> None:
-    code = "import sys; import coord.cli.run.command, coord.cli.run.runner, coord.api.coordinator; print(*sys.modules)"
+    code = "import sys; import coord.cli.run.command, coord.cli.run.runner, coord.api.sync_coordinator; print(*sys.modules)"
     out = subprocess.run(
         [*WORKER[:1], "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     ).stdout

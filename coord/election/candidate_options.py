@@ -1,0 +1,50 @@
+"""The settings of a candidate that an elector runs, apart from its role and its callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from coord.core import validation
+from coord.core.timing import Timing
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateOptions:
+    """The settings of a candidate, validated. All durations are in seconds; `AsyncLeadership`
+    explains each."""
+
+    timing: Timing
+    info: dict[str, Any]
+    drain_timeout: float
+    at_most: float | None
+    token_floor: int
+    priority: int
+    min_tenure: float
+
+    @classmethod
+    def validated(
+        cls,
+        timing: Timing,
+        info: Mapping[str, Any] | None,
+        drain_timeout: float | None,
+        at_most: float | None,
+        token_floor: int,
+        priority: int,
+        min_tenure: float | None,
+    ) -> CandidateOptions:
+        """Check the settings and fill in the defaults.
+
+        Raises:
+            BadArgument: A setting is invalid.
+        """
+        return cls(
+            timing=timing,
+            info=validation.info(info),
+            drain_timeout=validation.drain_timeout(drain_timeout, timing.ttl),
+            at_most=validation.at_most(at_most),
+            token_floor=validation.token_floor(token_floor),
+            priority=validation.priority(priority),
+            min_tenure=validation.min_tenure(min_tenure, timing.ttl),
+        )
