@@ -47,7 +47,7 @@ def run(quick: bool, directory: Path) -> Path:
     """The page, with its pictures beside it."""
     began = time.monotonic()
     sections: list[Section] = []
-    with setting(quick) as where:
+    with setting("quick" if quick else "whole") as where:
         facts = machine.description(where)
         for name, benchmark in BENCHMARKS.items():
             click.echo(f"{time.monotonic() - began:4.0f} s  {name}", err=True)

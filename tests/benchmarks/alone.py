@@ -22,7 +22,7 @@ def alone(benchmark: Benchmark) -> None:
     )
     def main(quick: bool) -> None:
         logging.getLogger("coord").setLevel(100)
-        with setting(quick) as where:
+        with setting("quick" if quick else "whole") as where:
             for section in benchmark(where):
                 click.echo("\n".join(section.lines()))
 

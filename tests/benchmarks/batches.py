@@ -164,10 +164,10 @@ def figure(
 
 
 def sections(where: Setting) -> list[Section]:
-    few, rounds = (200, 2) if where.quick else (1_000, 11)
+    few, rounds = where.pick((1_000, 11), (200, 2), (20, 1))
     figures = []
     if where.server is not None:
-        url, many = where.rethinkdb("batches"), 200 if where.quick else 10_000
+        url, many = where.rethinkdb("batches"), where.pick(10_000, 200, 20)
         figures.append(figure("RethinkDB", url, many, rounds, raw_rethinkdb(where, url, many)))
     raw = raw_sqlite(str(where.directory / "raw_batches.db"), few)
     figures.append(figure("SQLite", where.sqlite("batches"), few, rounds, raw))

@@ -96,9 +96,6 @@ class Crowd:
         if self._look is not None:
             self._look.close()
 
-    # -- what it says
-    # --------------------------------------------------------------------------------------------
-
     def _read(self, seconds: float) -> None:
         """Take in what has been said, waiting so long for something."""
         if not self._selector.select(seconds):
@@ -143,9 +140,6 @@ class Crowd:
     def _forget(self) -> None:
         self._read(0.0)
         self._events.clear()
-
-    # -- what is measured
-    # ----------------------------------------------------------------------------------------
 
     def hand_over(self) -> float:
         """Seconds from the leader's `stop` to another's `on_elected`."""

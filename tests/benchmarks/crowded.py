@@ -101,10 +101,10 @@ def figures(store: str, roles: int, times: Times) -> list[Figure]:
 
 
 def sections(where: Setting) -> list[Section]:
-    ttl = 5.0 if where.quick else 15.0
+    ttl = where.pick(15.0, 5.0, 1.0)
     found: list[Figure] = []
     for store, url in where.stores("crowded").items():
-        roles = 200 if where.quick else MANY[store]
+        roles = where.pick(MANY[store], 200, 20)
         found += figures(store, roles, measure(url, roles, ttl))
     note = (
         f"At a ttl of {ttl:g} s, with a callback for each role. The first claims make the rows. Who takes over has "

@@ -82,7 +82,6 @@ class Holder:
         by_server = None
         if self._total:
             by_server = (after - self._before) / said["seconds"]
-            self._total.close()
         return Point(said, by_server)
 
     def end(self) -> None:
@@ -91,6 +90,8 @@ class Holder:
         self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
+        if self._total is not None:
+            self._total.close()
 
 
 def side_by_side(
@@ -125,7 +126,7 @@ def measure(
         rounds.append(
             ({store: some[turn] for store, some in plain.items() if turn < len(some)}, ttl * 2 / 3)
         )
-    rounds.append((many, 10 * ttl))
+    rounds.append((many, where.pick(10, 10, 1) * ttl))
     for wanted, seconds in rounds:
         for store, point in side_by_side(where, wanted, ttl, seconds).items():
             points[store].append(point)
@@ -234,11 +235,14 @@ def section(points: dict[str, list[Point]], ttl: float, many: dict[str, int]) ->
 
 
 def sections(where: Setting) -> list[Section]:
-    ttl = 3.0 if where.quick else 15.0
-    many = {"SQLite": 100, "RethinkDB": 100} if where.quick else dict(MANY)
-    sizes: dict[str, Sequence[int]] = {"SQLite": (10, 30), "RethinkDB": (10, 30)}
-    if not where.quick:
-        sizes = {"SQLite": (10, 30, 100, 300, 3_000), "RethinkDB": (10, 30, 100, 300, 1_000, 3_000)}
+    ttl = where.pick(15.0, 3.0, 1.0)
+    many = where.pick(dict(MANY), dict.fromkeys(MANY, 100), dict.fromkeys(MANY, 10))
+    few: dict[str, Sequence[int]] = {"SQLite": (10, 30), "RethinkDB": (10, 30)}
+    sizes = where.pick(
+        {"SQLite": (10, 30, 100, 300, 3_000), "RethinkDB": (10, 30, 100, 300, 1_000, 3_000)},
+        few,
+        dict.fromkeys(few, (2,)),
+    )
     if where.server is None:
         del many["RethinkDB"], sizes["RethinkDB"]
     return [section(measure(where, sizes, ttl, many), ttl, many)]

@@ -55,10 +55,11 @@ def sections(where: Setting) -> list[Section]:
     for store in few:
         with ServiceRegistry(few[store]) as small, ServiceRegistry(many[store]) as large:
             fill(small, 1)
-            fill(large, 10 if where.quick else 100)
-            for name, took in measure(small, large, 10 if where.quick else 40).items():
+            roles = where.pick(100, 10, 2)
+            fill(large, roles)
+            for name, took in measure(small, large, where.pick(40, 10, 1)).items():
                 reference = Reference("100 records", took[0] * 1e3)
-                what = f"{store}: {name} among {1_000 if where.quick else 10_000:,} records"
+                what = f"{store}: {name} among {100 * roles:,} records"
                 figures.append(Figure(what, took[1] * 1e3, "ms", (), reference))
     return [Section("Service registry", figures, "Both sizes in turns, 100 records to a role.")]
 

@@ -10,21 +10,28 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal, TypeVar
 
 from tests.support import rethinkdb_server
 
 ROOT = Path(__file__).parent.parent.parent
 
+Size = Literal["whole", "quick", "smallest"]
+"""How much is measured: for the page, to see in minutes that it runs, or in a test."""
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Setting:
-    """`server` is None where there is no RethinkDB. `quick`: few rounds, to see that it runs, not
-    to publish."""
+    """`server` is None where there is no RethinkDB."""
 
     directory: Path
     server: rethinkdb_server.Server | None
-    quick: bool = False
+    size: Size = "whole"
+
+    def pick(self, whole: T, quick: T, smallest: T) -> T:
+        """Return the number of rounds, roles or seconds that belongs to the size of this run."""
+        return {"whole": whole, "quick": quick, "smallest": smallest}[self.size]
 
     def sqlite(self, name: str) -> str:
         """The URL of a file of its own."""
@@ -49,7 +56,7 @@ class Setting:
 
 
 @contextmanager
-def setting(quick: bool) -> Iterator[Setting]:
+def setting(size: Size) -> Iterator[Setting]:
     with ExitStack() as stack:
         directory = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="coord-benchmarks-"))
@@ -57,7 +64,7 @@ def setting(quick: bool) -> Iterator[Setting]:
         server = None
         if rethinkdb_server.available():
             server = stack.enter_context(rethinkdb_server.Server())
-        yield Setting(directory, server, quick)
+        yield Setting(directory, server, size)
 
 
 def spawn(

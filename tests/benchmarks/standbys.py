@@ -49,7 +49,7 @@ def figures(store: str, found: dict[int, dict[str, float]]) -> list[Figure]:
 
 
 def sections(where: Setting) -> list[Section]:
-    ttl, many = (1.5, 50) if where.quick else (3.0, 1_000)
+    ttl, many = where.pick((3.0, 1_000), (1.5, 50), (0.6, 3))
     urls = where.stores("standbys")
     with (
         ThreadPoolExecutor() as pool

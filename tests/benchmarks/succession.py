@@ -19,9 +19,6 @@ from tests.benchmarks.page import Section, Table
 from tests.benchmarks.plots import Panel, Picture
 from tests.benchmarks.setting import Setting
 
-TTL = 3.0
-"""Of failover: long enough that the new leader's first renewal comes more than a second after the
-old lease's end."""
 STAGGER = 0.4
 MOST = {"RethinkDB": 200, "SQLite": 100}
 """Processes. Each candidate on SQLite looks at the file many times a second, and on two cores two
@@ -84,13 +81,13 @@ def hand_over(
     return theirs
 
 
-def fail_over(url: str, results: Sequence[Result], times: int) -> None:
+def fail_over(url: str, results: Sequence[Result], times: int, ttl: float) -> None:
     """Fill in the failovers of these crowds, which stand at the same time; leaders are killed one
     after another."""
     with ExitStack() as stack:
         crowds = [
             stack.enter_context(
-                Crowd(url, f"failover of {one.size}", one.size, TTL, each=one.each, count=True)
+                Crowd(url, f"failover of {one.size}", one.size, ttl, each=one.each, count=True)
             )
             for one in results
         ]
@@ -104,22 +101,28 @@ def fail_over(url: str, results: Sequence[Result], times: int) -> None:
             time.sleep(0.5)
 
 
+def failover_ttl(where: Setting) -> float:
+    """Return a ttl in seconds that is long enough for the page: the new leader's first renewal
+    comes more than a second after the end of the old lease."""
+    return where.pick(3.0, 3.0, 1.0)
+
+
 def measure(
-    url: str, most: int, quick: bool, others: Mapping[str, str]
+    url: str, most: int, where: Setting, others: Mapping[str, str]
 ) -> tuple[list[Result], dict[str, list[float]]]:
     """Results of up to `most` processes, then of five with many each, and the others' handovers by
     name.
 
     Small crowds fail over side by side, large ones alone.
     """
-    sizes = [[2, 5]] if quick else [[2, 5, 10, 30], [100], [200]]
+    sizes = where.pick([[2, 5, 10, 30], [100], [200]], [[2, 5]], [[2]])
     groups = [[Result(size) for size in group] for group in sizes if group[-1] <= most]
-    groups.append([Result(15, each=3) if quick else Result(250, each=50)])
+    groups.append([Result(*where.pick((250, 50), (15, 3), (4, 2)))])
     theirs: dict[str, list[float]] = {name: [] for name in others}
     for group in groups:
-        for name, taken in hand_over(url, group, 4 if quick else 15, others).items():
+        for name, taken in hand_over(url, group, where.pick(15, 4, 1), others).items():
             theirs[name] += taken
-        fail_over(url, group, 2 if quick else 7 if len(group) > 1 else 3)
+        fail_over(url, group, where.pick(7 if len(group) > 1 else 3, 2, 1), failover_ttl(where))
     return [result for group in groups for result in group], theirs
 
 
@@ -212,7 +215,7 @@ def sections(where: Setting) -> list[Section]:
                     name: relay.url(server.host, server.port, f"relay_{durability}", durability)
                     for durability, name in RAW.items()
                 }
-            found[store] = measure(url, MOST[store], where.quick, others)
+            found[store] = measure(url, MOST[store], where, others)
     picture = Picture(
         "succession",
         "Median handover and failover over the number of candidates",
@@ -240,7 +243,7 @@ def sections(where: Setting) -> list[Section]:
     note = (
         "Each candidate is a process of its own, but in the last row of each table. Handover: from the "
         "leader's `stop` to another's `on_elected`. "
-        f"Failover: the leader is killed (-9), and counted is from the end of its lease, {TTL:g} s after its last "
+        f"Failover: the leader is killed (-9), and counted is from the end of its lease, {failover_ttl(where):g} s after its last "
         "renewal, to another's `on_elected`. All times are of one clock of the machine (CLOCK_BOOTTIME), read in the "
         "candidates. Queries are those of all candidates from 50 ms before the lease's end to 1 s after it."
     )

@@ -151,21 +151,26 @@ class Thread:
             tuple[Callable[[int], None], int, asyncio.Future[None]] | None
         ]
         self._queue = queue.SimpleQueue()
-        self._bell = LoopWaker(asyncio.get_running_loop())
+        self._waker = LoopWaker(asyncio.get_running_loop())
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         while (handed := self._queue.get()) is not None:
             work, number, future = handed
-            work(number)
-            self._bell.ring(functools.partial(future.set_result, None))
+            answer: Callable[[], None]
+            try:
+                work(number)
+                answer = functools.partial(future.set_result, None)
+            except Exception as err:  # whoever waits for it must not wait forever
+                answer = functools.partial(future.set_exception, err)
+            self._waker.wake(answer)
 
     def there(self, work: Callable[[int], None]) -> Callable[[int], Awaitable[None]]:
         """Have it done there."""
 
         def done(number: int) -> Awaitable[None]:
-            future: asyncio.Future[None] = self._bell.loop.create_future()
+            future: asyncio.Future[None] = self._waker.loop.create_future()
             self._queue.put((work, number, future))
             return future
 
@@ -174,7 +179,7 @@ class Thread:
     def end(self) -> None:
         self._queue.put(None)
         self._thread.join()
-        self._bell.close()
+        self._waker.close()
 
 
 def figure(what: str, pair: tuple[float, float], against: str, bound: float = BOUND) -> Figure:
@@ -314,7 +319,7 @@ def _ancestor(url: str, host: str, port: int, times: int) -> list[Figure]:
 
 
 def sections(where: Setting) -> list[Section]:
-    times = 40 if where.quick else 1000
+    times = where.pick(1000, 40, 2)
     figures = asyncio.run(_sqlite(where.directory, times))
     if where.server is not None:
         url = where.rethinkdb("swaps")

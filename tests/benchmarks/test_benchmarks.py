@@ -3,13 +3,15 @@ right."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
 import pytest
 
 from coord.runtime import clock
-from tests.benchmarks import crowded, growth, memory, page, plots, standbys, turns
+from tests.benchmarks import crowded, growth, memory, page, plots, standbys, swaps, turns
+from tests.benchmarks.__main__ import BENCHMARKS
 from tests.benchmarks.counting import LEASES, Counted
 from tests.benchmarks.crowd import Crowd
 from tests.benchmarks.figures import Aim, Figure, Reference
@@ -25,7 +27,36 @@ def where(tmp_path: Path, store: str, request: pytest.FixtureRequest) -> Setting
     server = request.getfixturevalue("rethinkdb_server") if store == "RethinkDB" else None
     if server is not None and not isinstance(server, Server):
         pytest.skip("the benchmarks want a server of their own")
-    return Setting(tmp_path, server, quick=True)
+    return Setting(tmp_path, server, "smallest")
+
+
+@pytest.mark.parametrize("part", BENCHMARKS)
+@pytest.mark.parametrize("store", [STORES[-1]])
+def test_each_part_runs_and_gives_figures(where: Setting, part: str) -> None:
+    """A setting with a server has SQLite as well."""
+    sections = BENCHMARKS[part](where)
+    assert [line for section in sections for line in section.lines()]
+    assert all(figure.value == figure.value for section in sections for figure in section.figures)
+
+
+def test_each_part_is_in_the_page() -> None:
+    """A part is a module that can be run alone."""
+    files = Path(__file__).parent.glob("*.py")
+    parts = {file.stem for file in files if "    alone(sections)\n" in file.read_text("utf-8")}
+    assert parts == set(BENCHMARKS)
+
+
+def test_work_that_fails_on_another_thread_ends_the_benchmark() -> None:
+    async def fail_there() -> None:
+        thread = swaps.Thread()
+        try:
+            await thread.there(lambda number: 1 // number)(1)
+            with pytest.raises(ZeroDivisionError):
+                await thread.there(lambda number: 1 // number)(0)
+        finally:
+            thread.end()
+
+    asyncio.run(asyncio.wait_for(fail_there(), 30))
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -67,7 +98,7 @@ def test_succession_is_told_apart_by_candidate(where: Setting, store: str) -> No
 
 @pytest.mark.parametrize("store", STORES)
 def test_standbys_are_counted(where: Setting, store: str) -> None:
-    found = standbys.measure(where.stores("standbys")[store], [1, 5], 0.6, ttls=2)
+    found = standbys.measure(where.stores("standbys")[store], [1, 5], 1.5, ttls=2)
     assert found.keys() == {1, 5}
     assert all(sum(asked.values()) <= 2.5 for asked in found.values())
 
