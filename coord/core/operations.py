@@ -60,6 +60,8 @@ class Renew:
         beat: The number of this request.
         ttl: The duration of the lease after this renewal, in seconds.
         info: What the holder says about itself from now on; None keeps the info of the row.
+        keep: The text that the row keeps from now on, whoever holds the role later
+            (`coord/core/kept.py`); None leaves the kept text as it is.
     """
 
     role: str
@@ -68,6 +70,7 @@ class Renew:
     beat: int
     ttl: float
     info: Mapping[str, Any] | None = field(default=None, hash=False, compare=False)
+    keep: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,7 @@ class Release:
             this candidate with beat 0, and it may claim at once (rule 8).
         reason: Why the term ends, for the history.
         by: Who requested it, for the history.
+        keep: The text that the row keeps from now on, as in `Renew`.
     """
 
     role: str
@@ -97,6 +101,7 @@ class Release:
     to: str | None = None
     reason: str = "released"
     by: str = ""
+    keep: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ in `coord/core/election.py`). Reads raise `StoreUnavailable` or `StoreRefused`. 
 most `timeout` seconds, the time to connect included. After a swap that timed out, its connection is
 not used again, since the late answer could be taken for the answer to another request.
 
-A store may also keep announcements (`HasAnnouncements`) and service records (`HasRecords`), send a
-request before anybody awaits it (`Immediate`), and apply many swaps in one query (`Bulk`).
+A store may also keep announcements (`HasAnnouncements`), service records (`HasRecords`) and a text
+for each role (`HasKept`), send a request before anybody awaits it (`Immediate`), and apply many
+swaps in one query (`Bulk`).
 
 `coord.testing.StoreContract` is the test suite that a store must pass.
 """
@@ -20,6 +21,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from coord.core.announcements import Announcement
 from coord.core.history import PastTerm
+from coord.core.kept import Kept
 from coord.core.lease import Lease
 from coord.core.operations import Claim, Operation, Release, Renew, Result
 from coord.core.records import Record, RecordWithRemaining
@@ -294,6 +296,27 @@ class HasRecords(Protocol):
 
     def records(self, table: str) -> Records:
         """Return the service records in `table`. Makes no connection."""
+
+
+@runtime_checkable
+class HasKept(Protocol):
+    """A store that keeps a text for each role. The text outlives the terms of the role.
+
+    A renewal or a release with `keep` replaces the text, in the same atomic step as the rest of the
+    row: a refused request leaves it alone, so nobody writes it under an older token. Nothing else
+    changes the text, neither a claim, nor the end of a lease, nor a raised token floor. The write
+    is as durable as a claim before it is answered. Reads, feeds and answers never carry the text.
+    It has at most `coord.core.kept.MAX_KEPT_BYTES` bytes of UTF-8, and no NUL. coord sends `keep`
+    only to stores that have this method.
+    """
+
+    async def kept(self, role: str, timeout: float) -> Kept:
+        """Return the text that the row of `role` keeps, and the token of the row, up to date.
+
+        Raises:
+            StoreUnavailable: The store did not answer in time.
+            StoreRefused: As `Store.read`.
+        """
 
 
 Level = Literal["ok", "warn", "error"]

@@ -11,7 +11,7 @@ from coord.core.operations import Answer, Claim, Failure, Operation, Read, Relea
 from coord.errors import BadArgument, StoreRefused, StoreUnavailable
 from coord.runtime.timers import within
 from coord.stores.batching import TOO_LATE
-from coord.stores.protocol import Bulk, HasAnnouncements, HasRecords
+from coord.stores.protocol import Bulk, HasAnnouncements, HasKept, HasRecords
 
 if TYPE_CHECKING:
     from coord.stores.batching import Batchable
@@ -60,6 +60,18 @@ def records_of(store: Store, table: str) -> Records:
         allowed = "must be a store with service records (a method records(table))"
         raise BadArgument("store", type(store).__name__, allowed)
     return store.records(table)
+
+
+def kept_of(store: object) -> HasKept:
+    """Return the store as one that keeps a text for each role.
+
+    Raises:
+        BadArgument: The store keeps no texts.
+    """
+    if not isinstance(store, HasKept):
+        allowed = "must be a store that keeps notes and ticks (a method kept(role, timeout))"
+        raise BadArgument("store", type(store).__name__, allowed)
+    return store
 
 
 async def send_all(

@@ -13,11 +13,12 @@ from typing import Literal, TypeVar, cast
 
 from coord.core import validation
 from coord.core.history import PastTerm
+from coord.core.kept import Kept
 from coord.core.lease import Lease
 from coord.core.operations import Claim, Failure, Release, Renew, Result
 from coord.errors import AccessDenied, BadArgument, StoreUnavailable
 from coord.stores.protocol import Announcements, Records, Store
-from coord.stores.requests import announcements_of, records_of
+from coord.stores.requests import announcements_of, kept_of, records_of
 
 T = TypeVar("T")
 Name = Literal["open", "claim", "renew", "release", "read", "watch"]
@@ -207,6 +208,15 @@ class FaultyStore:
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
         """Read past terms. The instructions for "read" apply."""
         return await self._raising("read", lambda: self.inner.past(roles, timeout), timeout)
+
+    async def kept(self, role: str, timeout: float) -> Kept:
+        """Read the text that a role keeps. The instructions for "read" apply.
+
+        Raises:
+            BadArgument: The inner store keeps no texts.
+        """
+        inner = kept_of(self.inner)
+        return await self._raising("read", lambda: inner.kept(role, timeout), timeout)
 
     async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
         """Yield the rows of the inner feed, with the changes that instructions make."""

@@ -16,7 +16,7 @@ from coord.core.history import PastTerm
 from coord.core.lease import Lease, Revision
 from coord.core.operations import Answer, Claim, Release, Renew, Result
 from coord.stores.memory.store import MemoryStore
-from coord.stores.protocol import Store
+from coord.stores.protocol import HasKept, Store
 
 T = TypeVar("T")
 ROLES, HOLDERS = ("one", "two", "% three 🦑"), ("a", "b", "c")
@@ -25,6 +25,7 @@ ttls = st.sampled_from((0.1, 1.0, 2.5, 30.0))
 infos = st.dictionaries(
     st.text(max_size=3), st.none() | st.integers(-9, 9) | st.text(max_size=3), max_size=2
 )
+texts = st.none() | st.sampled_from(("", '{"notes":{"a":1}}', "ü\n'"))
 _serial = itertools.count()
 
 
@@ -53,6 +54,10 @@ class Lockstep(RuleBasedStateMachine):
         self.tail = f" {os.getpid()}-{next(_serial)}"
         self.oracle = MemoryStore(self.clock or ManualClock())
         self.seen: dict[str, Revision] = {}
+
+    @property
+    def keeps(self) -> bool:
+        return isinstance(self.tested, HasKept)
 
     def wait(self, asked: Awaitable[T]) -> T:
         return self.loop.run_until_complete(asyncio.wait_for(asked, 30))
@@ -123,15 +128,17 @@ class Lockstep(RuleBasedStateMachine):
                 st.integers(-1, 2),
                 ttls,
                 st.none() | infos,
+                texts,
             ),
             unique_by=lambda one: one[0],
         )
     )
     def renew(
-        self, batch: list[tuple[str, str | None, int, int, float, dict[str, object] | None]]
+        self,
+        batch: list[tuple[str, str | None, int, int, float, dict[str, object] | None, str | None]],
     ) -> None:
         asked = []
-        for name, other, off, ahead, ttl, info in batch:
+        for name, other, off, ahead, ttl, info, text in batch:
             row = self.row(name + self.tail)
             off = off if other else 0  # most of them should be right
             asked.append(
@@ -142,6 +149,7 @@ class Lockstep(RuleBasedStateMachine):
                     row.beat + ahead,
                     ttl,
                     info,
+                    text if self.keeps else None,
                 )
             )
         tested, oracle = (
@@ -160,6 +168,7 @@ class Lockstep(RuleBasedStateMachine):
         linger=st.sampled_from((0.0, 0.0, 1.0)),
         to=st.none() | holders,
         by=st.sampled_from(("", "ann")),
+        text=texts,
     )
     def release(
         self,
@@ -170,6 +179,7 @@ class Lockstep(RuleBasedStateMachine):
         linger: float,
         to: str | None,
         by: str,
+        text: str | None,
     ) -> None:
         row = self.row(name + self.tail)
         asked = Release(
@@ -180,6 +190,7 @@ class Lockstep(RuleBasedStateMachine):
             linger,
             to,
             by=by,
+            keep=text if self.keeps else None,
         )
         self.compare(
             asked,
@@ -211,6 +222,14 @@ class Lockstep(RuleBasedStateMachine):
             self.wait(self.oracle.past(wanted, 10)),
         )
         assert sorted(map(self.told, tested)) == sorted(map(self.told, oracle))
+
+    @invariant()
+    def they_keep_the_same(self) -> None:
+        if isinstance(self.tested, HasKept):
+            for name in ROLES:
+                role = name + self.tail
+                tested = self.wait(self.tested.kept(role, 10))
+                assert tested == self.wait(self.oracle.kept(role, 10))
 
     @staticmethod
     def told(term: PastTerm) -> tuple[object, ...]:

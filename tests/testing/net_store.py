@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from coord.core.history import PastTerm
+from coord.core.kept import Kept
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Failure, Operation, Release, Renew, Result
 from coord.errors import AccessDenied, StoreUnavailable
@@ -94,7 +95,7 @@ class NetServer:
             while True:
                 method, arguments = await receive(reader)
                 await self._open.wait()
-                if self.denied and method not in ("read", "past"):
+                if self.denied and method not in ("read", "past", "kept"):
                     writer.write(pack("denied"))
                 elif method == "watch":
                     async with contextlib.aclosing(self.store.watch(arguments)) as feed:  # type: ignore[type-var]
@@ -155,6 +156,9 @@ class NetServer:
 
     async def _past(self, roles: Collection[str] | None) -> list[PastTerm]:
         return await self.store.past(roles, 1)
+
+    async def _kept(self, role: str) -> Kept:
+        return await self.store.kept(role, 1)
 
     async def _hello(self, _: object) -> None:
         return None
@@ -219,6 +223,9 @@ class NetStore:
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
         wanted = None if roles is None else list(roles)
         return await self._ask("past", wanted, timeout)  # type: ignore[no-any-return]
+
+    async def kept(self, role: str, timeout: float) -> Kept:
+        return await self._ask("kept", role, timeout)  # type: ignore[no-any-return]
 
     async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
         try:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from coord.core.kept import Kept
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Failure, Operation, Release, Renew, Result
 from coord.stores.protocol import Store
@@ -141,10 +142,10 @@ class FeedHangs(NetStore):
 
 
 class CloseFreesNothing(NetStore):
-    kept: list[object] = []  # noqa: RUF012 # it is the fault
+    leaked: list[object] = []  # noqa: RUF012 # it is the fault
 
     async def close(self) -> None:
-        self.kept.append(self._idle)
+        self.leaked.append(self._idle)
         self._idle = []
 
 
@@ -235,6 +236,63 @@ class ReadsNothing(NetStore):
         return []
 
 
+class KeepsUnderAnyToken(NetStore):
+    """The text is written beside the guarded swap, as in a second query."""
+
+    async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
+        results = list(await super().renew(renewals, timeout))
+        for renewal, result in zip(renewals, results, strict=True):
+            if isinstance(result, Answer) and not result.applied and result.lease.holder:
+                row = result.lease
+                again = Renew(
+                    row.role, row.holder or "", row.token, row.beat + 1, row.ttl, keep=renewal.keep
+                )
+                await super().renew([again], timeout)
+        return results
+
+
+class ReleaseForgetsToKeep(NetStore):
+    async def _swap(self, operations: Sequence[Operation], timeout: float) -> list[Result]:
+        sent = [
+            replace(item, keep=None) if isinstance(item, Release) else item for item in operations
+        ]
+        return await super()._swap(sent, timeout)
+
+
+class ClaimForgetsTheText(NetStore):
+    async def claim(self, claim: Claim, timeout: float) -> Result:
+        result = await super().claim(claim, timeout)
+        if isinstance(result, Answer) and result.applied and result.lease.token > 1:
+            row = result.lease
+            forget = Renew(row.role, claim.holder, row.token, row.beat + 0.5, row.ttl, keep="")  # type: ignore[arg-type]
+            await super().renew([forget], timeout)
+        return result
+
+
+class RenewalForgetsTheText(NetStore):
+    async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
+        sent = [item if item.keep is not None else replace(item, keep="") for item in renewals]
+        return await super().renew(sent, timeout)
+
+
+class BatchKeepsTheFirstText(NetStore):
+    async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
+        first = next((item.keep for item in renewals if item.keep is not None), None)
+        sent = [replace(item, keep=first if item.keep else item.keep) for item in renewals]
+        return await super().renew(sent, timeout)
+
+
+class KeptShowsNoToken(NetStore):
+    async def kept(self, role: str, timeout: float) -> Kept:
+        return replace(await super().kept(role, timeout), token=0)
+
+
+class CutsLongTexts(NetStore):
+    async def kept(self, role: str, timeout: float) -> Kept:
+        kept = await super().kept(role, timeout)
+        return replace(kept, text=kept.text[:65_535])
+
+
 WRONG = {
     IgnoresTimeouts: "requests_end_in_time_although_nothing_gets_through",
     RaisesFromSwaps: "a_refused_connection",
@@ -255,6 +313,13 @@ WRONG = {
     TokensFall: "tokens_never_fall",
     RenewsForAnybody: "renew_is_guarded",
     ReadsNothing: "read_some_all_none",
+    KeepsUnderAnyToken: "nobody_keeps_a_text_under_an_older_token",
+    ReleaseForgetsToKeep: "a_release_may_replace_the_kept_text",
+    ClaimForgetsTheText: "the_kept_text_outlives_terms",
+    RenewalForgetsTheText: "a_renewal_may_replace_the_kept_text",
+    BatchKeepsTheFirstText: "a_batch_in_which_some_keep_a_text",
+    KeptShowsNoToken: "a_renewal_may_replace_the_kept_text",
+    CutsLongTexts: "a_long_text_is_kept",
 }
 
 
@@ -266,7 +331,7 @@ def test_a_wrong_store_fails(kind: type[NetStore], test: str, net_server: NetSer
     contract.late, contract.soon = 2.0, 3.0
     with pytest.raises((AssertionError, ConnectionError, RuntimeError)):
         getattr(contract, f"test_{test}")()
-    CloseFreesNothing.kept.clear()
+    CloseFreesNothing.leaked.clear()
     gc.collect()  # what a wrong store leaves is complained of here, and in no other test
     # The test fails because of the fault: the right store passes it on the same server.
     net_server.thaw()

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from coord.core import history, swaps
 from coord.core.history import PastTerm
+from coord.core.kept import Kept
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.runtime import clock, log
@@ -45,6 +46,7 @@ class MemoryStore:
         self._now, self._wall = now, wall
         self._rows: dict[str, tuple[Lease, float]] = {}
         self._past: dict[str, list[history.Entry]] = {}
+        self._kept: dict[str, str] = {}
         self._feeds: Feeds[Lease] = Feeds()
         self._lock = threading.RLock()
         self._forked = False
@@ -70,16 +72,16 @@ class MemoryStore:
         with self._lock:
             rows = [(self._row(renewal.role), renewal) for renewal in renewals]
             return [
-                self._swap(row, swaps.renew(row, renewal, self._wall())) for row, renewal in rows
+                self._swap(row, swaps.renew(row, renewal, self._wall()), renewal.keep)
+                for row, renewal in rows
             ]
 
     async def release(self, release: Release, timeout: float) -> Result:
         """Apply one release. See `protocol.Store.release`."""
         with self._lock:
             row, wall = self._row(release.role), self._wall()
-            return self._swap(
-                row, self._remembered(row, release, swaps.release(row, release, wall), wall)
-            )
+            after = self._remembered(row, release, swaps.release(row, release, wall), wall)
+            return self._swap(row, after, release.keep)
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         """Return the leases of `roles` (None: of every role)."""
@@ -90,6 +92,11 @@ class MemoryStore:
         with self._lock:
             wanted = self._past if roles is None else [role for role in roles if role in self._past]
             return [term for role in wanted for term in history.parse(role, self._past[role])]
+
+    async def kept(self, role: str, timeout: float) -> Kept:
+        """Return the text that `role` keeps. See `protocol.HasKept.kept`."""
+        with self._lock:
+            return Kept(self._row(role).token, self._kept.get(role, ""))
 
     def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
         """Yield the leases of `roles` (None: of every role), and again whenever one changes."""
@@ -103,7 +110,7 @@ class MemoryStore:
 
     def abandon(self) -> None:
         """Forget everything, in a forked child: its copy says nothing about others."""
-        self._rows, self._past, self._feeds = {}, {}, Feeds()
+        self._rows, self._past, self._kept, self._feeds = {}, {}, {}, Feeds()
         self._lock = threading.RLock()
         self._forked = True
         self._announcements = None
@@ -143,9 +150,11 @@ class MemoryStore:
             )
         return after
 
-    def _swap(self, row: Lease, after: Lease | None) -> Answer | Failure:
+    def _swap(self, row: Lease, after: Lease | None, keep: str | None = None) -> Answer | Failure:
         if after is None:
             return Answer(False, row)
+        if keep is not None:
+            self._kept[row.role] = keep
         self._rows[row.role] = (after, self._now() + after.remaining)
         self._feeds.publish(after)
         return Answer(True, after)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from coord.core.history import MAX_TERMS, Entry, close_last
+from coord.core.kept import Kept
 from coord.core.lease import Lease
 from coord.core.validation import is_number
 from coord.errors import StoreRefused
@@ -91,8 +92,8 @@ def _parse_terms(line: str) -> list[Any]:
     return [term for term in terms if isinstance(term, dict) and "until" in term]
 
 
-VERSION = 4
-"""The number of this schema, in `PRAGMA user_version`. 1 to 3 were used before the first
+VERSION = 5
+"""The number of this schema, in `PRAGMA user_version`. 1 to 4 were used before the first
 release."""
 NAMES = ("coord_leases", "coord_announcements")
 """The tables that every file has."""
@@ -118,7 +119,8 @@ TABLES = (
         clock TEXT NOT NULL, -- LeaseClock.stamp
         info TEXT NOT NULL, -- JSON
         since REAL NOT NULL DEFAULT 0, -- wall time, for people
-        history TEXT NOT NULL DEFAULT '[]' -- JSON: coord/core/history.py
+        history TEXT NOT NULL DEFAULT '[]', -- JSON: coord/core/history.py
+        kept TEXT NOT NULL DEFAULT '' -- coord/core/kept.py; the last column, as it may be long
     )""",
     """CREATE TRIGGER IF NOT EXISTS coord_token_never_falls BEFORE UPDATE OF token ON coord_leases
         WHEN new.token < old.token BEGIN SELECT RAISE(ABORT, 'coord: a fencing token never falls');
@@ -151,6 +153,8 @@ PUT = """INSERT INTO coord_leases
 RENEW = """UPDATE coord_leases
     SET holder = ?, beat = ?, ttl = ?, renewed_at = ?, runs_out = ?, clock = ? WHERE role = ?"""
 SET_INFO = "UPDATE coord_leases SET info = ? WHERE role = ?"
+SET_KEPT = "UPDATE coord_leases SET kept = ? WHERE role = ?"
+SELECT_KEPT = "SELECT token, kept FROM coord_leases WHERE role = ?"
 SELECT_ROW = SELECT.replace("since", "since, history") + " WHERE role = ?"
 SELECT_HISTORY = "SELECT role, history FROM coord_leases"
 
@@ -376,6 +380,18 @@ def read_row(
     if row is None:
         return Lease(role), History()
     return decode_lease(row[:-1], now, clock), History(row[-1])
+
+
+def select_kept(conn: sqlite3.Connection, role: str) -> Kept:
+    """Return the text that a role keeps.
+
+    Raises:
+        StoreRefused: The row holds values that coord does not write.
+    """
+    token, text = conn.execute(SELECT_KEPT, (role,)).fetchone() or (0, "")
+    if not isinstance(text, str) or not is_number(token):
+        raise StoreRefused(f"the row of {role!r} is damaged")
+    return Kept(int(token), text)
 
 
 def encode_info(info: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
 from coord.core.history import PastTerm
+from coord.core.kept import Kept
 from coord.core.lease import Lease
 from coord.core.operations import Claim, Failure, Release, Renew, Result
 from coord.errors import StoreRefused, StoreUnavailable
@@ -129,6 +130,10 @@ class SQLiteStore:
         return await self.database.run(
             lambda _, connection: swaps.history(connection, wanted), timeout
         )
+
+    async def kept(self, role: str, timeout: float) -> Kept:
+        """Read the text that `role` keeps. See `protocol.HasKept.kept`."""
+        return await self.database.run(lambda _, connection: swaps.kept(connection, role), timeout)
 
     def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
         """Yield the leases of `roles` (None: of every role), and again whenever one changes.

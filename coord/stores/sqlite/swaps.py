@@ -17,6 +17,7 @@ from typing import Any, Union
 from coord.core import history as term_history
 from coord.core import swaps
 from coord.core.history import PastTerm, parse
+from coord.core.kept import Kept
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.errors import StoreRefused
@@ -57,7 +58,7 @@ def renew_many(
     If all rows were as their holders left them, the results do not carry the rows' `info` and
     `since`. Otherwise the fast way is rolled back, and `renew` does the work.
     """
-    if AVAILABLE and all(renewal.info is None for renewal in renewals):
+    if AVAILABLE and all(item.info is None and item.keep is None for item in renewals):
         conn = connection.begin(synced=False)
         now, wall = clock.total(), clock.wall()
         if _renew_unread(conn, renewals, now, wall, clock.stamp()) == len(renewals):
@@ -109,7 +110,7 @@ def swap(job: Job[Any], connection: Connection, clock: LeaseClock, operation: Sw
         StoreRefused: The row is damaged.
     """
     claims = isinstance(operation, Claim)
-    conn = connection.begin(synced=claims, create=claims)
+    conn = connection.begin(synced=_must_be_synced(operation), create=claims)
     # The clock is read only now: while this thread waited for the lock, time passed and others
     # wrote.
     answer = _apply(conn, operation, clock.total(), clock.wall(), clock)
@@ -130,7 +131,7 @@ def swap_all(
     applied.
     """
     claims = any(isinstance(item, Claim) for item in operations)
-    conn = connection.begin(synced=claims, create=claims)
+    conn = connection.begin(synced=any(map(_must_be_synced, operations)), create=claims)
     now, wall = clock.total(), clock.wall()
     results: list[Result] = []
     deadline = time.monotonic() + MAX_TRANSACTION
@@ -153,6 +154,11 @@ def swap_all(
     return results
 
 
+def _must_be_synced(operation: Swap | Renew) -> bool:
+    """Return whether a power failure must not undo it: it gives a token, or it keeps a text."""
+    return isinstance(operation, Claim) or operation.keep is not None
+
+
 def _apply(
     conn: sqlite3.Connection, operation: Swap, now: float, wall: float, clock: LeaseClock
 ) -> Answer:
@@ -168,6 +174,8 @@ def _apply(
     if isinstance(operation, Claim):
         history.begin(term_history.new_entry(operation, after.token, wall))
     conn.execute(schema.PUT, schema.row_values(after, now, clock.stamp(), history.text()))
+    if isinstance(operation, Release) and operation.keep is not None:
+        conn.execute(schema.SET_KEPT, (operation.keep, operation.role))
     return Answer(True, after)
 
 
@@ -178,13 +186,14 @@ def renew(
 
     A damaged row is refused, and does not keep the others from being renewed.
     """
-    conn = connection.begin(synced=False)
+    conn = connection.begin(synced=any(map(_must_be_synced, renewals)))
     now, wall, stamp = clock.total(), clock.wall(), clock.stamp()
     rows = schema.select_leases(conn, [renewal.role for renewal in renewals])
     leases = {row[0]: _decode(row, now, clock) for row in rows}
     results: list[Result] = []
     changed: dict[str, Lease] = {}
     new_infos: dict[str, str] = {}
+    new_texts: dict[str, str] = {}
     for renewal in renewals:
         lease = leases.get(renewal.role) or Lease(renewal.role)
         if isinstance(lease, Failure):
@@ -196,6 +205,8 @@ def renew(
             continue
         if renewal.info is not None:
             new_infos[renewal.role] = schema.encode_info(renewal.info)
+        if renewal.keep is not None:
+            new_texts[renewal.role] = renewal.keep
         leases[renewal.role] = changed[renewal.role] = after
         results.append(Answer(True, after))
     if not changed:
@@ -206,6 +217,8 @@ def renew(
     )
     if new_infos:
         conn.executemany(schema.SET_INFO, [(info, role) for role, info in new_infos.items()])
+    if new_texts:
+        conn.executemany(schema.SET_KEPT, [(text, role) for role, text in new_texts.items()])
     job.commit(connection)
     return results
 
@@ -234,6 +247,13 @@ def read(connection: Connection, clock: LeaseClock, roles: Collection[str] | Non
         readable = schema.decode_readable(rows, now, clock, connection.path)
         return [lease for _, lease in readable]
     return [schema.decode_lease(row, now, clock) for row in rows]
+
+
+def kept(connection: Connection, role: str) -> Kept:
+    """Return the text that a role keeps, as last committed."""
+    conn = connection.sqlite()
+    connection.check_file()
+    return schema.select_kept(conn, role)
 
 
 def history(connection: Connection, roles: Collection[str] | None) -> list[PastTerm]:

@@ -7,6 +7,7 @@ from coord.testing.contract.announcements import AnnouncementContract
 from coord.testing.contract.claims import ClaimContract
 from coord.testing.contract.faults import ContractServer, ServerContract
 from coord.testing.contract.history import HistoryContract
+from coord.testing.contract.kept import KeptContract
 from coord.testing.contract.promises import PromiseContract
 from coord.testing.contract.records import RecordContract
 from coord.testing.contract.sharing import SharingContract
@@ -18,6 +19,7 @@ class StoreContract(
     ClaimContract,
     TermContract,
     HistoryContract,
+    KeptContract,
     SharingContract,
     WatchContract,
     PromiseContract,
@@ -27,7 +29,7 @@ class StoreContract(
     RecordContract,
 ):
     """Tests of what `coord.stores.protocol.Store` and rules 1 to 4 promise, and of the abilities
-    that the store has: `Bulk`, `Immediate`, announcements and service records.
+    that the store has: `Bulk`, `Immediate`, `HasKept`, announcements and service records.
 
     For a store whose `max_clock_skew` is None, no test expects that a lease expires by the store's
     clock.

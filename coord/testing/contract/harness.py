@@ -122,9 +122,11 @@ class StoreDriver:
         )
         return await self.store.claim(claim, self._harness.timeout)
 
-    async def renew(self, holder: str, token: int, beat: int, *, ttl: float = 30.0) -> Result:
+    async def renew(
+        self, holder: str, token: int, beat: int, *, ttl: float = 30.0, keep: str | None = None
+    ) -> Result:
         """Renew the lease of the role."""
-        return (await self.renew_all([Renew(self.role, holder, token, beat, ttl)]))[0]
+        return (await self.renew_all([Renew(self.role, holder, token, beat, ttl, keep=keep)]))[0]
 
     async def renew_all(self, renewals: Sequence[Renew]) -> Sequence[Result]:
         """Renew several leases in one request."""
@@ -140,9 +142,10 @@ class StoreDriver:
         to: str | None = None,
         reason: str = "released",
         by: str = "",
+        keep: str | None = None,
     ) -> Result:
         """Release the role; the parameters are those of `Release`."""
-        release = Release(self.role, holder, token, beat, linger, to, reason, by)
+        release = Release(self.role, holder, token, beat, linger, to, reason, by, keep)
         return await self.store.release(release, self._harness.timeout)
 
     async def history(self) -> list[PastTerm]:

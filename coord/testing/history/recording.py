@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Sequ
 from typing import Any, Protocol
 
 from coord.core.history import PastTerm
+from coord.core.kept import Kept
 from coord.core.lease import Lease
 from coord.core.operations import Claim, Failure, Operation, Release, Renew, Result
 from coord.election.term import Term
 from coord.stores.protocol import Announcements, Records, Store
-from coord.stores.requests import announcements_of, records_of
+from coord.stores.requests import announcements_of, kept_of, records_of
 from coord.testing.history import History
 
 
@@ -102,6 +103,14 @@ class RecordingStore:
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
         """Read past terms from the inner store; this is not recorded."""
         return await self.inner.past(roles, timeout)
+
+    async def kept(self, role: str, timeout: float) -> Kept:
+        """Read the text that a role keeps from the inner store; this is not recorded.
+
+        Raises:
+            BadArgument: The inner store keeps no texts.
+        """
+        return await kept_of(self.inner).kept(role, timeout)
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         """Read rows, and record a read for each role; nothing if `roles` is None."""

@@ -22,8 +22,8 @@ from tests.support.processes import python_environment
 SOURCE = Path(__file__).with_name("power_cut.c")
 TERMS, RENEWALS = 6, 4
 
-# Each line that it prints: what was done, the token, the beat, and the directory with what was
-# synced by then. One store does it all, and never closes: closing would sync.
+# Each line that it prints: what was done, the token, the beat, the kept text, and the directory with
+# what was synced by then. One store does it all, and never closes: closing would sync.
 LEADERS = """
 import asyncio, json, shutil, sys
 from coord.core.operations import Claim, Release, Renew
@@ -34,24 +34,33 @@ path, disk, snapshots, mutant = sys.argv[1:]
 if mutant == "nothing is synced":
     begin = Connection.begin
     Connection.begin = lambda self, *, synced, **more: begin(self, synced=False, **more)
+if mutant == "only claims are synced":
+    from coord.stores.sqlite import swaps
+    swaps._must_be_synced = lambda operation: isinstance(operation, Claim)
 
 async def main():
-    store, number = SQLiteStore(path), 0
-    def told(what, result):
-        nonlocal number
+    store, number, kept = SQLiteStore(path), 0, ""
+    def told(what, result, keep=None):
+        nonlocal number, kept
         assert result.applied, (what, result)
         number += 1
+        kept = keep or kept
         shutil.copytree(disk, f"{snapshots}/{number}")
         lease = result.lease
-        print(json.dumps([what, lease.token, lease.beat, f"{snapshots}/{number}"]), flush=True)
+        done = [what, lease.token, lease.beat, kept, f"{snapshots}/{number}"]
+        print(json.dumps(done), flush=True)
     await store.open(30)
     for term in range(TERMS):
         result = await store.claim(Claim("r", f"c{term}", 1, 30.0), 30)
         told("claim", result)
         token = result.lease.token
         for beat in range(2, 2 + RENEWALS):
-            told("renew", (await store.renew([Renew("r", f"c{term}", token, beat, 30.0)], 30))[0])
-        told("release", await store.release(Release("r", f"c{term}", token, 2 + RENEWALS), 30))
+            keep = f"{term} {beat}" if term % 2 and beat == 3 else None
+            renewal = Renew("r", f"c{term}", token, beat, 30.0, keep=keep)
+            told("keep" if keep else "renew", (await store.renew([renewal], 30))[0], keep)
+        keep = f"{term} at last" if term % 3 == 0 else None
+        release = Release("r", f"c{term}", token, 2 + RENEWALS, keep=keep)
+        told("keep" if keep else "release", await store.release(release, 30), keep)
     import os; os._exit(0)
 
 asyncio.run(main())
@@ -60,13 +69,14 @@ asyncio.run(main())
 
 class Step(NamedTuple):
     """`what` was acknowledged, and then the power went; `disk` is what is left, `found` (token,
-    beat) of the row."""
+    beat, kept text) of the row."""
 
     what: str
     token: int
     beat: int
+    kept: str
     disk: Path
-    found: tuple[int, int]
+    found: tuple[int, int, str]
 
 
 @pytest.fixture(scope="session")
@@ -99,20 +109,17 @@ def lead(library: Path, directory: Path, mutant: str = "") -> list[Step]:
     assert done.returncode == 0, done.stderr
     steps = []
     for line in done.stdout.splitlines():
-        what, token, beat, disk = json.loads(line)
-        steps.append(Step(what, token, beat, Path(disk), found(Path(disk))))
+        what, token, beat, kept, disk = json.loads(line)
+        steps.append(Step(what, token, beat, kept, Path(disk), found(Path(disk))))
     return steps
 
 
-def found(disk: Path) -> tuple[int, int]:
+def found(disk: Path) -> tuple[int, int, str]:
     connection = sqlite3.connect(disk / "coord.db")
     try:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        token, beat = connection.execute("SELECT token, beat FROM coord_leases").fetchone() or (
-            0,
-            0,
-        )
-        return token, beat
+        query = "SELECT token, beat, kept FROM coord_leases"
+        return connection.execute(query).fetchone() or (0, 0, "")
     finally:
         connection.close()
 
@@ -134,7 +141,7 @@ def test_after_the_boot_the_role_can_be_had_at_once_under_a_new_token(
 ) -> None:
     """Whatever of renewals and releases is missing: whoever held the lease went down with the
     machine."""
-    lost = [step for step in lead(library, tmp_path) if step.found != (step.token, step.beat)]
+    lost = [step for step in lead(library, tmp_path) if step.found[:2] != (step.token, step.beat)]
 
     async def claimed(disk: Path) -> Answer:
         # A copy would have another number; on the machine it is the same file after the boot.
@@ -156,3 +163,18 @@ def test_a_claim_that_is_not_synced_loses_its_token(library: Path, tmp_path: Pat
     """The rule broken on purpose: a resource would then see one token twice."""
     steps = lead(library, tmp_path, "nothing is synced")
     assert any(step.found[0] < step.token for step in steps if step.what == "claim")
+
+
+def test_a_power_cut_takes_nothing_that_is_kept(library: Path, tmp_path: Path) -> None:
+    steps = lead(library, tmp_path)
+    assert {step.what for step in steps} == {"claim", "renew", "keep", "release"}
+    for step in steps:
+        assert step.found[2] == step.kept, step
+        if step.what == "keep":
+            assert step.found[1] == step.beat, step
+
+
+def test_a_write_that_is_not_synced_loses_what_it_keeps(library: Path, tmp_path: Path) -> None:
+    """The rule broken on purpose: a job would then run twice for one tick."""
+    steps = lead(library, tmp_path, "only claims are synced")
+    assert any(step.found[2] != step.kept for step in steps if step.what == "keep")

@@ -1,0 +1,136 @@
+"""The text that a role keeps beside its lease: notes and ticks. It outlives the terms of the role.
+
+The text is `{"notes": {…}, "ticks": {…}}` in JSON, or "" for nothing. A store does not look into it
+(`coord/stores/protocol.py`, `HasKept`). Only the holder of the present token can replace it, with a
+renewal or a release that has a `keep`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from coord.core import validation
+from coord.errors import BadArgument, StoreRefused
+
+MAX_KEY_BYTES = 120
+"""Bytes of UTF-8 that the key of a note may have."""
+MAX_NOTES_BYTES = 65_536
+"""Bytes of JSON that the notes of a role may have together."""
+MAX_KEPT_BYTES = 524_288
+"""Bytes that a store must be able to keep for a role."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a store keeps for a role, as it was read.
+
+    Attributes:
+        token: The token of the row at that moment; 0 if the role has no row.
+        text: The text; "" if nothing was kept yet.
+    """
+
+    token: int
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """The content of a kept text.
+
+    Attributes:
+        notes: The notes of the role, by their keys.
+        ticks: Which ticks of a job were run (`coord/core/ticks.py`).
+    """
+
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    ticks: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def decode(cls, role: str, text: str) -> Values:
+        """Return the content of a kept text.
+
+        Raises:
+            StoreRefused: Somebody else than coord wrote the text. Nothing is kept for that role
+                before a person has looked, because a tick might run twice.
+        """
+        if not text:
+            return cls()
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError):
+            content = None
+        parts = content if isinstance(content, dict) else {"notes": None}
+        notes, ticks = parts.get("notes", {}), parts.get("ticks", {})
+        if not isinstance(notes, dict) or not isinstance(ticks, dict):
+            raise StoreRefused(
+                f"the text that the role {role!r} keeps is damaged: correct it in the store, or "
+                "set it to an empty text, which forgets its notes and ticks"
+            )
+        return cls(notes, ticks)
+
+    def encode(self) -> str:
+        """Return the text to keep."""
+        content = {"notes": self.notes, "ticks": self.ticks}
+        kept = {name: part for name, part in content.items() if part}
+        return encode_json(kept) if kept else ""
+
+    def with_notes(self, changes: Mapping[str, Any]) -> Values:
+        """Return the content after these notes were written; a value of None deletes its note.
+
+        Raises:
+            BadArgument: The notes of the role become too large together.
+        """
+        notes = {**self.notes, **changes}
+        notes = {key: value for key, value in notes.items() if value is not None}
+        size = len(encode_json(notes).encode())
+        if size > MAX_NOTES_BYTES:
+            raise BadArgument(
+                "note",
+                dict(changes),
+                f"must fit in {MAX_NOTES_BYTES:,} bytes of JSON with the other notes of the role, "
+                f"and they would have {size:,}; delete old ones with a value of None",
+            )
+        return Values(notes, self.ticks)
+
+
+def encode_json(value: object) -> str:
+    """Return the JSON of a value that `json_value` accepts."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def json_value(value: object, argument: str, allowed: str) -> tuple[Any, int]:
+    """Return a copy of a value as JSON holds it, and the bytes that it needs.
+
+    Args:
+        value: What the caller passed.
+        argument: The name of the argument, for the message.
+        allowed: What the message says is allowed.
+
+    Raises:
+        BadArgument: JSON cannot hold it.
+    """
+    try:
+        text = encode_json(value)
+        return json.loads(text), len(text.encode())
+    except (TypeError, ValueError, RecursionError) as err:
+        raise BadArgument(argument, value, f"{allowed} ({err})") from None
+
+
+def checked_notes(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of the notes that a caller wants to write.
+
+    Raises:
+        BadArgument: A key is not a string of 1 to 120 bytes, or JSON cannot hold a value.
+    """
+    if not isinstance(changes, Mapping):
+        raise BadArgument("note", changes, "must be a key and a value, or a dict of them")
+    allowed = f"must be a string of 1 to {MAX_KEY_BYTES} bytes in UTF-8, without NUL"
+    return {
+        validation.name(key, "key", MAX_KEY_BYTES, allowed): json_value(
+            value, f"note {key!r}", "must be a value that JSON can hold"
+        )[0]
+        for key, value in changes.items()
+    }
