@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar
 
+from coord.core import validation
 from coord.core.lease import MAX_TOKEN
 from coord.election.term import Term, current_term
 from coord.errors import BadArgument, CoordError, NotLeader, StaleToken
@@ -20,6 +21,8 @@ from coord.errors import BadArgument, CoordError, NotLeader, StaleToken
 T = TypeVar("T")
 FIELD = "fencing_token"
 """The default name of the column or field that contains the token."""
+MAX_NAME = 200
+"""Bytes of the name of a resource."""
 
 
 def token_of(term: Term | int | None) -> int:
@@ -57,10 +60,11 @@ class Fence:
         newest: The newest token that the resource has seen; 0 means none.
 
     Raises:
-        BadArgument: `newest` is not an int from 0 to 2**53.
+        BadArgument: `name` is not a string, or `newest` is not an int from 0 to 2**53.
     """
 
     def __init__(self, name: str = "this resource", newest: int = 0) -> None:
+        validation.name(name, "name", MAX_NAME, f"must be a string of 1 to {MAX_NAME} bytes")
         if isinstance(newest, bool) or not isinstance(newest, int) or not 0 <= newest <= MAX_TOKEN:
             raise BadArgument("newest", newest, "must be an int from 0 to 2**53")
         self.name, self.newest = name, newest

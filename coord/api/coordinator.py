@@ -19,14 +19,21 @@ from coord.election.elector import new_candidate_id
 from coord.election.observe import LeaderChange, watch_leader, watch_leaders
 from coord.election.session import Session
 from coord.election.unique_service import UniqueServices
-from coord.errors import NotLeader
+from coord.errors import BadArgument, NotLeader
 from coord.runtime import clock
 from coord.runtime.facade import PublicDir
 from coord.stores import urls
+from coord.stores.protocol import Store
 
 if TYPE_CHECKING:
     from coord.services.registry import AsyncServiceRegistry
-    from coord.stores.protocol import Announcements, Store
+    from coord.stores.protocol import Announcements
+
+
+def _check_store(store: object) -> None:
+    if not isinstance(store, Store):
+        allowed = "must be an object with the methods of coord.stores.protocol.Store, or None"
+        raise BadArgument("store", store, allowed)
 
 
 class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
@@ -58,6 +65,8 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
         validation.number(timeout, "timeout", low=0, above=True)
         if store is None:
             store = urls.open_url(urls.resolve(url))
+        else:
+            _check_store(store)
         self.session = Session(store, timeout=timeout, now=now)
         self.unique_services = UniqueServices(self.session)
 

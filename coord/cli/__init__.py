@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 import click
 from click.exceptions import NoArgsIsHelpError
 
-from coord.cli import exit_codes, output, streams
-from coord.errors import CoordError
+from coord.cli import exit_codes, output, streams, usage
+from coord.errors import BadArgument, CoordError, StoreUnavailable
 
 COMMANDS = {
     "run": ("coord.cli.run.command", "Run a command while this machine is the leader of a role."),
@@ -45,6 +45,13 @@ class _NobodyReads(Exception):
     """The process that read the output has closed the pipe."""
 
 
+def _load(name: str) -> click.Command:
+    command = getattr(importlib.import_module(COMMANDS[name][0]), name.replace("-", "_"))
+    assert isinstance(command, click.Command)
+    usage.check_values(command)
+    return command
+
+
 class _Lazy(click.Group):
     """Imports only the command that is used, so that `coord run` starts quickly."""
 
@@ -52,13 +59,7 @@ class _Lazy(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command = getattr(
-            importlib.import_module(COMMANDS[cmd_name][0]), cmd_name.replace("-", "_")
-        )
-        assert isinstance(command, click.Command)
-        return command
+        return _load(cmd_name) if cmd_name in COMMANDS else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -85,7 +86,7 @@ class _Lazy(click.Group):
     cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(package_name="coord", prog_name="coord")
-def commands() -> None:
+def entry() -> None:
     """coord runs a job on exactly one of your machines at a time.
 
     Every command accepts --url. Without it, coord uses the environment variable COORD_URL, and
@@ -115,12 +116,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def _run(argv: Sequence[str] | None) -> int:
     """Run a command, and return the exit status."""
+    words = sys.argv[1:] if argv is None else list(argv)
     try:
-        status = commands.main(
-            args=None if argv is None else list(argv), prog_name="coord", standalone_mode=False
-        )
+        status = entry.main(args=words, prog_name="coord", standalone_mode=False)
     except SystemExit as err:
         status = err.code
+    except BadArgument as err:
+        return _say(str(usage.name_option(err, _load(words[0]), words)), exit_codes.of(err))
+    except StoreUnavailable as err:
+        return _say(f"{err}; `coord doctor` checks the store", exit_codes.of(err))
     except CoordError as err:
         return _say(str(err), exit_codes.of(err))
     except NoArgsIsHelpError as err:

@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from coord.cli import exit_codes
+from coord.errors import BadArgument
 
 if TYPE_CHECKING:
     from coord.api.sync_coordinator import Coordinator
@@ -47,7 +48,8 @@ def url(command: Command) -> Command:
     return click.option(
         "--url",
         metavar="URL",
-        help="URL of the store: sqlite:///path or rethinkdb://host/database.",
+        help="URL of the store, such as sqlite:///path or postgresql://host/database. "
+        "[default: COORD_URL, or a SQLite file in your state directory]",
     )(command)
 
 
@@ -64,20 +66,21 @@ def parse_info(
     A later value replaces an earlier one with the same key.
 
     Raises:
-        click.BadParameter: A value is neither of them.
+        BadArgument: A value is neither of them.
     """
+    allowed = "must be KEY=VALUE or a JSON object"
     info: dict[str, Any] = {}
     for text in values:
         if text.lstrip().startswith("{"):
             try:
                 parsed = json.loads(text)
             except ValueError as err:
-                raise click.BadParameter(f"{text!r} is not a JSON object: {err}") from None
+                raise BadArgument("info", text, f"{allowed} ({err})") from None
             info |= parsed
             continue
         key, separator, value = text.partition("=")
         if not separator or not key:
-            raise click.BadParameter(f"{text!r} is neither KEY=VALUE nor a JSON object")
+            raise BadArgument("info", text, allowed)
         info[key] = value
     return info
 

@@ -36,8 +36,10 @@ ENTRY_POINTS = "coord.stores"
 """The group of entry points in which other packages register their backends."""
 _SECRET_FREE = re.compile(r"(//)?[^@:/?#]*(:[0-9]{1,5})?(/[^@:?#]*)?")
 """What follows the scheme of a URL that has no user, and so no password."""
+_FILE = re.compile(r"/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*\.(db|sqlite3?)")
+"""What is more likely the path of a file than a password."""
 ALLOWED = (
-    "a URL starts with sqlite:///absolute/path, sqlite:relative/path, "
+    "must be a URL: sqlite:///absolute/path, sqlite:relative/path, "
     "rethinkdb://host[:port][,host…]/database, postgresql://host/database, "
     "redis://host[:port], etcd://host[:port], memory:// or memory://name"
 )
@@ -153,8 +155,10 @@ def _shown(url: str) -> str:
 
 def _not_a_url(url: str) -> BadArgument:
     # What contains "@" or ":" may be a part of a URL with a password.
-    if not url.startswith("/") or url.startswith("//") or set(url) & set("@:"):
+    absolute_path = url.startswith("/") and not url.startswith("//") and not set(url) & set("@:")
+    if not absolute_path and not _FILE.fullmatch(url):
         return BadArgument("url", "…", ALLOWED)
     from urllib.parse import quote  # slow to import, and rarely needed
 
-    return BadArgument("url", url, f"{ALLOWED}; for this file write sqlite://{quote(url)}")
+    written = f"sqlite:{'//' if absolute_path else ''}{quote(url)}"
+    return BadArgument("url", url, f"{ALLOWED}; for this file write {written}")

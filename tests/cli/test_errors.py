@@ -170,4 +170,4 @@ def test_a_command_that_does_not_exist(runs: Runs) -> None:
 def test_an_option_is_named_as_it_is_written(runs: Runs) -> None:
     status, out, err = runs.answer("purge", "--ttls", "0", "--yes", "--url", runs.url)
     assert (status, out) == (2, "")
-    assert err == "coord: invalid --ttls 0.0: must be between 1 and 1,000,000 ttls\n"
+    assert err == "coord: invalid --ttls 0: must be between 1 and 1,000,000 ttls\n"

@@ -36,11 +36,11 @@ def completion(shell: str) -> None:
     zsh:  eval "$(coord completion zsh)"            in ~/.zshrc, after compinit
     fish: coord completion fish > ~/.config/fish/completions/coord.fish
     """
-    from coord.cli import commands
+    from coord.cli import entry
 
     kind = get_completion_class(shell)
     assert kind is not None  # click.Choice admits only shells that click knows.
-    values = kind(commands, {}, "coord", VARIABLE)
+    values = kind(entry, {}, "coord", VARIABLE)
     click.echo(values.source_template % values.source_vars())
 
 

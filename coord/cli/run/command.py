@@ -206,7 +206,7 @@ def _store_url(url: str | None, password_file: str | None) -> str:
             "url",
             full,
             "must name a store that several processes can use, and memory:// is one "
-            "process's own: use sqlite:///path or rethinkdb://host/database",
+            "process's own: use sqlite:///path or postgresql://host/database",
         )
     return full
 

@@ -116,11 +116,13 @@ def find_problem(command: str) -> tuple[int, str] | None:
     if there:
         return (
             exit_codes.NOT_EXECUTABLE,
-            f"{command}: cannot be executed; check that it is a program, and run chmod +x on it",
+            f"cannot execute COMMAND {command!r}: it is not an executable file; name a program, "
+            "or run chmod +x on this one",
         )
     return (
         exit_codes.NOT_FOUND,
-        f"{command}: not found; use a path, or the name of a program on PATH",
+        f"cannot execute COMMAND {command!r}: there is no such program; use a path, or the name "
+        "of a program on PATH",
     )
 
 

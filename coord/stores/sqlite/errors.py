@@ -104,6 +104,10 @@ def classify(err: sqlite3.Error, path: str) -> CoordError:
         return AccessDenied(f"{text} (the file and its directory must be writable)")
     if (table := str(err).removeprefix(_NO_TABLE)) != str(err) and table.startswith("coord_"):
         return table_is_missing(path, table)
+    if number == NOTADB:
+        return StoreRefused(
+            f"cannot use {path}: it is not a SQLite file; name another file in the URL"
+        )
     return StoreRefused(text)
 
 

@@ -1,0 +1,318 @@
+"""The answers to wrong inputs, as a table: each is one line that names the argument, the value and
+what to do, without a traceback.
+
+`…` in an expected answer matches any text. A row is the answer that a user gets, so a change of a
+message changes its row.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import coord
+from coord.cli import COMMANDS, main
+
+# fmt: off
+COMMAND_LINES: list[tuple[str, int, str]] = [
+    ('leader', 2, "coord: Missing argument 'ROLE'. (see coord leader --help)"),
+    ("leader ''", 2, "coord: invalid role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('leader job --url /tmp/foo.db', 2, "coord: invalid --url '/tmp/foo.db': must be a URL: …; for this file write sqlite:///tmp/foo.db"),
+    ('leader job --url foo.db', 2, "coord: invalid --url 'foo.db': must be a URL: …; for this file write sqlite:foo.db"),
+    ("leader job --url ''", 2, "coord: invalid --url '': must be a URL: …"),
+    ('leader job --url mysql://db/x', 2, "coord: invalid --url 'mysql://db/x': must be a URL: …"),
+    ('leader job --url sqlite://x/y', 2, "coord: invalid --url 'sqlite://x/y': must have three slashes or none: use sqlite:///absolute/path or sqlite:relative/path, and ?filesystem=local if necessary"),
+    ('leader job --url sqlite:///', 2, "coord: invalid --url 'sqlite:///': must name a file: use sqlite:///absolute/path or sqlite:relative/path, and ?filesystem=local if necessary"),
+    ('leader job --url sqlite::memory:', 2, "coord: invalid --url 'sqlite::memory:': must name a file (for a store in memory use memory://name)"),
+    ('leader job --url sqlite:///a?x=1', 2, "coord: invalid --url 'sqlite:///a?…': must have %3F for ? in the path: use sqlite:///absolute/path or sqlite:relative/path, and ?filesystem=local if necessary"),
+    ('leader job --url sqlite:///a#b', 2, "coord: invalid --url 'sqlite:///a#…': must have %23 for # in the path: use sqlite:///absolute/path or sqlite:relative/path, and ?filesystem=local if necessary"),
+    ('leader job --url sqlite:///tmp/a.db?mode=ro', 2, "coord: invalid --url 'sqlite:///tmp/a.db?…': must have %3F for ? in the path: use sqlite:///absolute/path or sqlite:relative/path, and ?filesystem=local if necessary"),
+    ('leader job --url rethinkdb://host:port/db', 2, "coord: invalid --url 'rethinkdb://host:***': a port must be a number from 1 to 65535"),
+    ('leader job --url rethinkdb://host:99999/db', 2, "coord: invalid --url 'rethinkdb://host:99999/db': a port must be a number from 1 to 65535"),
+    ('leader job --url rethinkdb://host/db?tls=maybe', 2, "coord: invalid --url 'rethinkdb://host/db?tls=maybe': tls must be 1 or 0"),
+    ('leader job --url rethinkdb://host/db?nope=1', 2, "coord: invalid --url 'rethinkdb://host/db?***': an option must have a value, occur once, and be one of ca_certs, max_clock_skew, password_file, table, tls"),
+    ('leader job --url postgresql://', 2, "coord: invalid --url 'postgresql://': must name a database, and must not contain %00; must have the form …"),
+    ('leader job --url postgresql://host', 2, "coord: invalid --url 'postgresql://host': must name a database, and must not contain %00; must have the form …"),
+    ('leader job --url postgresql://host:x/db', 2, "coord: invalid --url 'postgresql://…': must have a host name, or an IPv6 address in brackets"),
+    ('leader job --url postgresql://host/db?sslmode=maybe', 2, "coord: invalid --url 'postgresql://host/db?…': must have an sslmode of disable, allow, prefer, require, verify-ca, verify-full"),
+    ('leader job --url postgresql://host/db?application_name=x', 2, "coord: invalid --url 'postgresql://host/db?…': must give each option once, with a value; the options are max_clock_skew, password_file, schema, sslmode, sslrootcert"),
+    ('leader job --url redis://', 2, "coord: invalid --url 'redis://': must have a host name, or an IPv6 address in brackets"),
+    ('leader job --url redis://host/db', 2, "coord: invalid --url 'redis://host/db': must end in the number of a database; must have the form …"),
+    ('leader job --url redis://host/-1', 2, "coord: invalid --url 'redis://host/-1': must end in the number of a database; must have the form …"),
+    ('leader job --url redis://host/0?namespace=a*b', 2, "coord: invalid --url 'redis://host/0?…': must have a namespace of 1 to 100 letters, digits, _ . and -"),
+    ('leader job --url redis://host?ca_certs=/nowhere', 2, "coord: invalid --url 'redis://host?…': must name a PEM file as ca_certs"),
+    ('leader job --url redis+sentinel://h1,h2', 2, "coord: invalid --url 'redis+sentinel://h1,h2': must name the service of the sentinels, as in …/mymaster"),
+    ('leader job --url rediss://host:0', 2, "coord: invalid --url 'rediss://host:0': must have ports from 1 to 65535"),
+    ('leader job --url etcd://', 2, "coord: invalid --url 'etcd://': must have a host name, or an IPv6 address in brackets"),
+    ('leader job --url etcd://host/name', 2, "coord: invalid --url 'etcd://host/name': must have no path; must have the form …"),
+    ('leader job --url etcd://host:2379?user=x', 2, "coord: invalid --url 'etcd://host:2379?…': must give each option once, with a value; the options are ca_certs, cert, key, max_clock_skew, namespace, password_file, tls"),
+    ('leader job --url etcd://host?max_clock_skew=-1', 2, "coord: invalid --url 'etcd://host?…': must have max_clock_skew=SECONDS (0 or more) or max_clock_skew=off"),
+    ('leader job --url rethinkdb://host/db?password_file=/nowhere', 2, "coord: invalid --url 'rethinkdb://host/db?password_file=/nowhere': password_file must be a text file that coord may read"),
+    ('leader job --url postgresql://host/db?password_file=/nowhere', 2, "coord: invalid --url 'postgresql://host/db?…': must name a readable text file as password_file"),
+    ('statu', 2, "coord: No such command 'statu'. Did you mean status? (see coord --help)"),
+    ('leader a b', 2, 'coord: Got unexpected extra argument (b) (see coord leader --help)'),
+    ('leader job --jsn', 2, "coord: No such option '--jsn'. Did you mean '--json'? (see coord leader --help)"),
+    ('status --all=1', 2, "coord: Option '--all' does not take a value. (see coord --help)"),
+    ('run', 2, "coord: Missing argument 'ROLE'. (see coord run --help)"),
+    ('run job', 2, "coord: Missing argument 'COMMAND...'. (see coord run --help)"),
+    ('run job --ttl 0 -- true', 2, 'coord: invalid --ttl 0: must be between 0.1 and 2,678,400 seconds'),
+    ('run job --ttl abc -- true', 2, "coord: invalid --ttl 'abc': must be a number"),
+    ('run job --ttl nan -- true', 2, 'coord: invalid --ttl nan: must be between 0.1 and 2,678,400 seconds'),
+    ('run job --ttl 1e9 -- true', 2, 'coord: invalid --ttl 1000000000: must be between 0.1 and 2,678,400 seconds'),
+    ('run job --timeout -1 -- true', 2, 'coord: invalid --timeout -1: must be between 0 and 1,000,000,000 seconds'),
+    ('run job --no-wait --timeout 3 -- true', 2, 'coord: --no-wait and --timeout cannot be used together (see coord run --help)'),
+    ('run job --grace 40 -- true', 2, 'coord: invalid --grace 40: must be between 0 and 12 seconds for a ttl of 30 seconds'),
+    ('run job --grace -1 -- true', 2, 'coord: invalid --grace -1: must be between 0 and 1,000,000,000 seconds'),
+    ("run job --info '{bad' -- true", 2, "coord: invalid --info '{bad': must be KEY=VALUE or a JSON object (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"),
+    ('run job --info x -- true', 2, "coord: invalid --info 'x': must be KEY=VALUE or a JSON object"),
+    ("run job --info '[1]' -- true", 2, "coord: invalid --info '[1]': must be KEY=VALUE or a JSON object"),
+    ('run job --info \'{"a": 1e999}\' -- true', 2, "coord: invalid --info {'host': …, 'a': inf}: must be a dict with string keys that JSON can hold, of at most 16,384 bytes (Out of range float values are not JSON compliant)"),
+    ('run job --priority 5000 -- true', 2, 'coord: invalid --priority 5000: must be an int from -1000 to 1000'),
+    ('run job --priority high -- true', 2, "coord: invalid --priority 'high': must be a whole number"),
+    ('run job --min-tenure -1 -- true', 2, 'coord: invalid --min-tenure -1: must be between 0 and 1,000,000,000 seconds'),
+    ('run job --at-least -1 -- true', 2, 'coord: invalid --at-least -1: must be between 0 and 2,678,400 seconds'),
+    ('run job --at-least 1e9 -- true', 2, 'coord: invalid --at-least 1000000000: must be between 0 and 2,678,400 seconds'),
+    ('run job -- /no/such/program', 127, "coord run: cannot execute COMMAND '/no/such/program': there is no such program; use a path, or the name of a program on PATH"),
+    ('run job -- no-such-program', 127, "coord run: cannot execute COMMAND 'no-such-program': there is no such program; use a path, or the name of a program on PATH"),
+    ('run job -- /etc', 126, "coord run: cannot execute COMMAND '/etc': it is not an executable file; name a program, or run chmod +x on this one"),
+    ('run job -- /etc/passwd', 126, "coord run: cannot execute COMMAND '/etc/passwd': it is not an executable file; name a program, or run chmod +x on this one"),
+    ('run job --password-file /nowhere -- true', 2, "coord: invalid --password-file '/nowhere': must be left out for this store"),
+    ('run job --url memory:// -- true', 2, "coord: invalid --url 'memory://': must name a store that several processes can use, and memory:// …: use sqlite:///path or postgresql://host/database"),
+    ('run job --url sqlite:x.db --password-file empty -- true', 2, "coord: invalid --password-file 'empty': must be left out for this store"),
+    ("run '' -- true", 2, "coord: invalid role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('run job --url rethinkdb://host/db --password-file /nowhere -- true', 2, "coord: invalid --url 'rethinkdb://host/db?password_file=/nowhere': password_file must be a text file that coord may read"),
+    ('history', 2, "coord: Missing argument 'ROLE'. (see coord history --help)"),
+    ("history ''", 2, "coord: invalid role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('history job --limit 0', 2, "coord: No such option '--limit'. (see coord history --help)"),
+    ("candidates ''", 2, "coord: invalid role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ("watch ''", 2, "coord: invalid role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('watch job --nope', 2, "coord: No such option '--nope'. (see coord watch --help)"),
+    ("services ''", 2, "coord: invalid role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('purge --ttls 0 --yes', 2, 'coord: invalid --ttls 0: must be between 1 and 1,000,000 ttls'),
+    ('purge --ttls x --yes', 2, "coord: invalid --ttls 'x': must be a number"),
+    ('step-down', 2, "coord: Missing argument 'ROLE'. (see coord step-down --help)"),
+    ("step-down ''", 2, "coord: invalid role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('step-down job --cooldown -1 --yes', 2, 'coord: invalid --cooldown -1: must be between 0 and 1,000,000,000 seconds'),
+    ('step-down job --timeout -1 --yes', 2, 'coord: invalid --timeout -1: must be between 0 and 1,000,000,000 seconds'),
+    ('step-down job --timeout x --yes', 2, "coord: invalid --timeout 'x': must be a number"),
+    ('transfer job', 2, "coord: Missing option '--to'. (see coord transfer --help)"),
+    ("transfer '' --to x --yes", 2, "coord: invalid role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('transfer job --to x --timeout -1 --yes', 2, 'coord: invalid --timeout -1: must be between 0 and 1,000,000,000 seconds'),
+    ('init --replicas 0', 2, "coord: invalid --replicas '0': must be a whole number of at least 1"),
+    ('init --replicas x', 2, "coord: invalid --replicas 'x': must be a whole number of at least 1"),
+    ('init --replicas 3', 2, 'coord: invalid --replicas 3: must be left out for SQLite'),
+    ('init --token-floor -1', 2, 'coord: invalid --token-floor -1: must be an int from 0 to 9007199254740991'),
+    ('init --token-floor 99999999999999999999', 2, 'coord: invalid --token-floor 99999999999999999999: must be an int from 0 to 9007199254740991'),
+    ('init --role job', 2, 'coord: --role needs --token-floor (see coord init --help)'),
+    ("init --token-floor 1 --role ''", 2, "coord: invalid role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('init --url sqlite:text.txt', 78, 'coord: cannot use …/text.txt: it is not a SQLite file; name another file in the URL'),
+    ('leader job --url sqlite:text.txt', 78, 'coord: cannot use …/text.txt: it is not a SQLite file; name another file in the URL'),
+    ('leader job --url sqlite:/no/such/dir/x.db', 78, 'coord: no such database: /no/such/dir/x.db. Check the URL. The first candidate or service creates the file, and so does coord init'),
+    ('leader job --url sqlite:missing.db', 78, 'coord: no such database: …/missing.db. Check the URL. The first candidate or service creates the file, and so does coord init'),
+    ('doctor --url nothing', 2, "coord: invalid --url '…': must be a URL: …"),
+    ('completion', 2, "coord: Missing argument '{bash|zsh|fish}'. Choose from: bash, zsh, fish (see coord completion --help)"),
+    ('completion tcsh', 2, "coord: invalid SHELL 'tcsh': must be one of bash, zsh, fish"),
+]
+CALLS: list[tuple[str, str]] = [
+    ('coord.Coordinator("")', "invalid url '': must be a URL: …"),
+    ('coord.Coordinator(b"sqlite:x")', "invalid url b'sqlite:x': must be a URL: …"),
+    ('coord.Coordinator(5)', 'invalid url 5: must be a URL: …'),
+    ('coord.Coordinator("db1/app")', "invalid url '…': must be a URL: …"),
+    ('coord.Coordinator("memory://", timeout=0)', 'invalid timeout 0: must be greater than 0 and at most 1,000,000,000 seconds'),
+    ('coord.Coordinator("memory://", timeout="5")', "invalid timeout '5': must be greater than 0 and at most 1,000,000,000 seconds"),
+    ('coord.Coordinator("memory://", timeout=None)', 'invalid timeout None: must be greater than 0 and at most 1,000,000,000 seconds'),
+    ('coord.Coordinator("memory://", store=5)', 'invalid store 5: must be an object with the methods of coord.stores.protocol.Store, or None'),
+    ('coord.Coordinator(store=5)', 'invalid store 5: must be an object with the methods of coord.stores.protocol.Store, or None'),
+    ('coord.connect("sqlite:text.txt")', 'cannot use …/text.txt: it is not a SQLite file; name another file in the URL'),
+    ('coord.connect("sqlite:/proc/x.db")', "cannot use /proc/x.db: its file system (proc) is not known to be local, and SQLite's log and the lease clock need one machine. Use a local path, or RethinkDB for several machines. If the file system belongs to this machine alone, add ?filesystem=local to the URL"),
+    ('c.leadership("")', "invalid role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('c.leadership(5)', 'invalid role 5: must be a string of 1 to 120 bytes in UTF-8, without NUL'),
+    ('c.leadership(None)', 'invalid role None: must be a string of 1 to 120 bytes in UTF-8, without NUL'),
+    ('c.leadership("a\\0b")', "invalid role 'a\\x00b': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('c.leadership("x"*121)', "invalid role 'xxxx…: must be a string of 1 to 120 bytes in UTF-8, without NUL; it has 121 bytes"),
+    ('c.leadership("\\ud800")', "invalid role '\\ud800': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('c.leadership("job", ttl=0)', 'invalid ttl 0: must be between 0.1 and 2,678,400 seconds'),
+    ('c.leadership("job", ttl="30")', "invalid ttl '30': must be between 0.1 and 2,678,400 seconds"),
+    ('c.leadership("job", ttl=True)', 'invalid ttl True: must be between 0.1 and 2,678,400 seconds'),
+    ('c.leadership("job", ttl=float("nan"))', 'invalid ttl nan: must be between 0.1 and 2,678,400 seconds'),
+    ('c.leadership("job", ttl=10, renew_every=20)', 'invalid ttl 10.0: must be at least renew_every + 2 * attempt_timeout + margin: 20 + 2 * 1.66667 + 1 = 24.3333 s'),
+    ('c.leadership("job", ttl=10, renew_every=-1)', 'invalid renew_every -1: must be greater than 0 and at most 1,000,000,000 seconds'),
+    ('c.leadership("job", ttl=10, attempt_timeout=0)', 'invalid attempt_timeout 0: must be greater than 0 and at most 1,000,000,000 seconds'),
+    ('c.leadership("job", ttl=10, attempt_timeout=60)', 'invalid ttl 10.0: must be at least renew_every + 2 * attempt_timeout + margin: 3.33333 + 2 * 60 + 1 = 124.333 s'),
+    ('c.leadership("job", ttl=10, margin=10)', 'invalid ttl 10.0: must be at least renew_every + 2 * attempt_timeout + margin: 3.33333 + 2 * 1.66667 + 10 = 16.6667 s'),
+    ('c.leadership("job", ttl=10, margin=-1)', 'invalid margin -1: must be between 0 and 1,000,000,000 seconds'),
+    ('c.leadership("job", info=["a"])', "invalid info ['a']: must be a dict with string keys that JSON can hold, of at most 16,384 bytes"),
+    ('c.leadership("job", info={1: 2})', 'invalid info {1: 2}: must be a dict with string keys that JSON can hold, of at most 16,384 bytes'),
+    ('c.leadership("job", info={"a": object()})', "invalid info {'a': <object object at …>}: must be a dict with string keys that JSON can hold, of at most 16,384 bytes (Object of type object is not JSON serializable)"),
+    ('c.leadership("job", info={"a": "x"*20000})', "invalid info {'a': 'xxxx…: must be a dict with string keys that JSON can hold, of at most 16,384 bytes; it has 20,009"),
+    ('c.leadership("job", info={"a": float("inf")})', "invalid info {'a': inf}: must be a dict with string keys that JSON can hold, of at most 16,384 bytes (Out of range float values are not JSON compliant)"),
+    ('c.leadership("job", on_elected="start")', "invalid on_elected 'start': must be a function, plain or async, called as on_elected(term)"),
+    ('c.leadership("job", on_lost=5)', 'invalid on_lost 5: must be a function, plain or async, called as on_lost(term, reason)'),
+    ('c.leadership("job", on_new_leader=5)', 'invalid on_new_leader 5: must be a function, plain or async, called as on_new_leader(lease)'),
+    ('c.leadership("job", drain_timeout=-1)', 'invalid drain_timeout -1: must be between 0 and 1,000,000,000 seconds'),
+    ('c.leadership("job", at_most=0)', 'invalid at_most 0: must be greater than 0 and at most 1,000,000,000 seconds'),
+    ('c.leadership("job", token_floor=-1)', 'invalid token_floor -1: must be an int from 0 to 9007199254740991'),
+    ('c.leadership("job", priority=1.5)', 'invalid priority 1.5: must be an int from -1000 to 1000'),
+    ('c.leadership("job", priority=2000)', 'invalid priority 2000: must be an int from -1000 to 1000'),
+    ('c.leadership("job", min_tenure=-1)', 'invalid min_tenure -1: must be between 0 and 1,000,000,000 seconds'),
+    ('c.leadership("job").acquire(timeout=-1)', 'invalid timeout -1: must be between 0 and 1,000,000,000 seconds'),
+    ('c.leadership("job").acquire(timeout="x")', "invalid timeout 'x': must be between 0 and 1,000,000,000 seconds"),
+    ('c.leadership("job").wait(timeout=-1)', 'invalid timeout -1: must be between 0 and 1,000,000,000 seconds'),
+    ('c.leadership("job").step_down(cooldown=-1)', 'invalid cooldown -1: must be between 0 and 1,000,000,000 seconds'),
+    ('c.leader("")', "invalid role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('c.leader(None)', 'invalid role None: must be a string of 1 to 120 bytes in UTF-8, without NUL'),
+    ('c.candidates("")', "invalid role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('c.candidates(5)', 'invalid role 5: must be a string of 1 to 120 bytes in UTF-8, without NUL'),
+    ('c.watch_leader("")', "invalid role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('c.request_step_down("")', "invalid role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('c.request_step_down("job", by=5)', 'invalid by 5: must be a string of at most 200 bytes'),
+    ('c.unique_service("", {"ttl": 5})', "invalid role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('c.unique_service("job", {})', "invalid candidate {'host': …}: must be a dict with string keys and at least ttl, in seconds"),
+    ('c.unique_service("job", {"ttl": 0})', "invalid candidate['ttl'] 0: must be between 0.1 and 2,678,400 seconds"),
+    ('c.unique_service("job", {"ttl": "5"})', "invalid candidate['ttl'] '5': must be between 0.1 and 2,678,400 seconds"),
+    ('c.unique_service("job", 5)', 'invalid candidate 5: must be a dict with string keys and at least ttl, in seconds'),
+    ('c.unique_service("job", {"ttl": 5, "x": object()})', "invalid candidate {'ttl': 5, 'x': <object object at …>, 'host': …}: must be a dict with string keys that JSON can hold, of at most 16,384 bytes (Object of type object is not JSON serializable)"),
+    ('c.unique_service("job", {"ttl": 5, "role": "other"})', "invalid candidate['role'] 'other': must be 'job', or absent"),
+    ('c.unique_service("job", {"ttl": 5, "x": "y"*70000})', "invalid candidate {'ttl': 5, 'x': 'yyyy…: must be a dict with string keys that JSON can hold, of at most 16,384 bytes; it has 70,046"),
+    ('c.release("")', "invalid role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('c.release("job", 5)', 'invalid candidate 5: must be a dict with string keys and at least ttl, in seconds'),
+    ('c.releasing("").__enter__()', "invalid role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('coord.unique_service("", {"ttl": 5})', "invalid role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('coord.unique_service("job", {"ttl": -1})', "invalid candidate['ttl'] -1: must be between 0.1 and 2,678,400 seconds"),
+    ('coord.release("")', "invalid role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('coord.leader_only("")', "invalid role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('coord.leader_only("job", scope="x")', 'invalid scope \'x\': must be "process" or "call"'),
+    ('coord.leader_only("job", at_least=5)', 'invalid at_least 5: must be 0 with scope="process", which keeps the role between calls'),
+    ('coord.leader_only("job", scope="call", at_least=-5)', 'invalid at_least -5: must be between 0 and 2,678,400 seconds'),
+    ('coord.leader_only("job", ttl=0)', 'invalid ttl 0: must be between 0.1 and 2,678,400 seconds'),
+    ('coord.leader_only("job")(5)', 'invalid function 5: must be a function, sync or async'),
+    ('coord.leader_only(print)', 'invalid role <built-in function print>: must be a string of 1 to 120 bytes in UTF-8, without NUL'),
+    ('coord.leader_only("job", otherwise="explode")', 'invalid otherwise \'explode\': must be "skip", "wait" or "raise"'),
+    ('coord.leader_only("job", coordinator=5)', 'invalid coordinator 5: must be a coord.Coordinator; coroutine functions need one, too'),
+    ('c.leadership("job").run(5)', 'invalid function 5: must be a function, sync or async'),
+    ('coord.ServiceRegistry("nope")', "invalid url '…': must be a URL: …"),
+    ('coord.ServiceRegistry("memory://", table="a b")', "invalid table 'a b': must be 1 to 100 letters, digits, _ and -"),
+    ('c.services.heartbeat({})', 'invalid status_info []: must be a dict with string keys and at least role, ttl and load; role is missing'),
+    ('c.services.heartbeat({"role": "web"})', "invalid status_info ['role']: must be a dict with string keys and at least role, ttl and load; ttl is missing"),
+    ('c.services.heartbeat({"role": "", "ttl": 5})', "invalid status_info ['role', 'ttl']: must be a dict with string keys and at least role, ttl and load; load is missing"),
+    ('c.services.heartbeat({"role": "web", "ttl": 0})', "invalid status_info ['role', 'ttl']: must be a dict with string keys and at least role, ttl and load; load is missing"),
+    ('c.services.heartbeat({"role": "web", "ttl": 5, "load": "x"})', "invalid status_info['load'] 'x': must be a finite number"),
+    ('c.services.heartbeat(5)', "invalid status_info 'int': must be a dict with string keys and at least role, ttl and load"),
+    ('c.services.heartbeat({"role": "web", "ttl": 5, "x": object()})', "invalid status_info ['role', 'ttl', 'x']: must be a dict with string keys and at least role, ttl and load; load is missing"),
+    ('c.services.healthy_services("")', "invalid role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('c.services.healthy_service(None)', 'invalid role None: must be a string of 1 to 120 bytes in UTF-8, without NUL'),
+    ('c.services.purge_stale_services(0)', 'invalid ttls_until_deletion 0: must be between 1 and 1,000,000 ttls'),
+    ('c.services.unregister("")', "invalid id '': must be a string of 1 to 127 bytes in UTF-8, without NUL, or an int below 2^53"),
+    ('c.services.unregister(None)', 'invalid id None: must be a string of 1 to 127 bytes in UTF-8, without NUL, or an int below 2^53'),
+    ('coord.Timing.of(0)', 'invalid ttl 0: must be between 0.1 and 2,678,400 seconds'),
+    ('coord.Timing.of(10, renew_every=9)', 'invalid ttl 10.0: must be at least renew_every + 2 * attempt_timeout + margin: 9 + 2 * 1.66667 + 1 = 13.3333 s'),
+    ('coord.fencing.Fence(5)', 'invalid name 5: must be a string of 1 to 200 bytes'),
+    ('coord.fencing.Fence("")', "invalid name '': must be a string of 1 to 200 bytes"),
+]
+# fmt: on
+
+ENVIRONMENT = ("db1.example/app", "invalid COORD_URL '…': must be a URL: …")
+PREFIXES = ("coord: ", "coord run: ")
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory with a text file, an empty file, and no store."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COORD_URL", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    (tmp_path / "text.txt").write_text("no database at all\n" * 100)
+    (tmp_path / "empty").write_text("")
+
+
+@pytest.fixture(scope="module")
+def c() -> Iterator[coord.Coordinator]:
+    with coord.Coordinator("memory://error-messages") as coordinator:
+        yield coordinator
+
+
+def check(answer: str, expected: str) -> None:
+    assert answer.isprintable(), answer
+    assert "Traceback" not in answer
+    pattern = ".*".join(re.escape(part) for part in expected.split("…"))
+    assert re.fullmatch(pattern, answer), f"{answer}\n  is not\n{expected}"
+
+
+def answer_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    out, err = capsys.readouterr()
+    assert out == ""
+    line, end, rest = err.partition("\n")
+    assert (end, rest) == ("\n", ""), err
+    assert line.startswith(PREFIXES)
+    return caught.value.code, line
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "expected"), COMMAND_LINES, ids=[words for words, _, _ in COMMAND_LINES]
+)
+def test_a_wrong_command_line(
+    words: str, status: int, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, line = answer_of(shlex.split(words), capsys)
+    assert found == status
+    check(line, expected)
+
+
+@pytest.mark.parametrize(("call", "expected"), CALLS, ids=[call for call, _ in CALLS])
+def test_a_wrong_call(call: str, expected: str, c: coord.Coordinator) -> None:
+    names: dict[str, Any] = {"coord": coord, "c": c}
+    with pytest.raises(coord.CoordError) as caught:
+        eval(call, names)
+    check(str(caught.value), expected)
+
+
+def test_a_wrong_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, expected = ENVIRONMENT
+    monkeypatch.setenv("COORD_URL", url)
+    status, line = answer_of(["status"], capsys)
+    assert status == 2
+    check(line, f"coord: {expected}")
+
+
+def test_the_table_covers_every_command_and_every_store() -> None:
+    assert len(COMMAND_LINES) + len(CALLS) > 150
+    used = {words.split()[0] for words, _, _ in COMMAND_LINES}
+    assert used >= NEEDS_A_ROW & set(COMMANDS)
+    urls = {
+        words.partition("://")[0].split()[-1] for words, _, _ in COMMAND_LINES if "://" in words
+    }
+    assert urls >= {
+        "sqlite",
+        "rethinkdb",
+        "postgresql",
+        "redis",
+        "redis+sentinel",
+        "etcd",
+        "memory",
+    }
+
+
+NEEDS_A_ROW = {
+    "run",
+    "leader",
+    "status",
+    "watch",
+    "history",
+    "candidates",
+    "step-down",
+    "transfer",
+    "services",
+    "purge",
+    "init",
+    "doctor",
+    "completion",
+}
