@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from coord.errors import LeadershipLost as LeadershipLost
     from coord.errors import NotLeader as NotLeader
     from coord.errors import NotSetUp as NotSetUp
+    from coord.errors import OutcomeUnknown as OutcomeUnknown
     from coord.errors import StaleToken as StaleToken
     from coord.errors import StoreRefused as StoreRefused
     from coord.errors import StoreUnavailable as StoreUnavailable
@@ -72,6 +73,7 @@ _PUBLIC = {
         "LeadershipLost",
         "NotLeader",
         "NotSetUp",
+        "OutcomeUnknown",
         "StaleToken",
         "StoreRefused",
         "StoreUnavailable",

@@ -67,6 +67,11 @@ class StoreUnavailable(CoordError):
     """The store did not answer in time, or cannot serve requests now. A retry may succeed."""
 
 
+class OutcomeUnknown(StoreUnavailable):
+    """The store did not answer a change that may have been applied, or may be applied later (rule
+    8)."""
+
+
 class StoreRefused(CoordError):
     """The store answered, and refuses until somebody fixes what the message describes."""
 

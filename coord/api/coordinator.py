@@ -14,7 +14,7 @@ from coord.core.announcements import Candidate, HandoverRequest
 from coord.core.history import PastTerm
 from coord.core.lease import Lease
 from coord.core.timing import Instant
-from coord.election.callbacks import OnElected, OnLost, OnNewLeader
+from coord.election.callbacks import OnElected, OnInfo, OnLost, OnNewLeader
 from coord.election.elector import new_candidate_id
 from coord.election.observe import LeaderChange, watch_leader, watch_leaders
 from coord.election.session import Session
@@ -205,6 +205,7 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
         on_elected: OnElected = None,
         on_lost: OnLost = None,
         on_new_leader: OnNewLeader = None,
+        on_info: OnInfo = None,
         drain_timeout: float | None = None,
         at_most: float | None = None,
         token_floor: int = 0,
@@ -227,6 +228,7 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
             on_elected=on_elected,
             on_lost=on_lost,
             on_new_leader=on_new_leader,
+            on_info=on_info,
             drain_timeout=drain_timeout,
             at_most=at_most,
             token_floor=token_floor,
@@ -295,16 +297,16 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
         return await self.session.candidates(None if role is None else validation.role(role))
 
     def watch_leader(self, role: str) -> AsyncIterator[Lease | None]:
-        """Yield the leader of `role` now, then each change as it happens; None means that nobody
-        leads.
+        """Yield the leader of `role` now, then each change of the leader or of its info as it
+        happens; None means that nobody leads.
 
         It goes on through outages of the store, and ends when the coordinator is closed.
         """
         return self.session.until_closed(watch_leader(self.session, validation.role(role)))
 
     def watch_leaders(self) -> AsyncIterator[LeaderChange]:
-        """Yield each role that has a leader now, then each change of any role's leader as it
-        happens.
+        """Yield each role that has a leader now, then each change of any role's leader or of its
+        info as it happens.
 
         Roles that appear later are included. A change has the fields `role` and `leader`, which is
         None if nobody leads. It goes on through outages of the store, and ends when the coordinator

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
 
 from coord.core import validation
-from coord.core.lease import LossReason
+from coord.core.lease import LossReason, copy_info
 from coord.core.timing import Timing
 from coord.election.callbacks import (
     CallbackDecorators,
     Callbacks,
     Dispatcher,
     OnElected,
+    OnInfo,
     OnLost,
     OnNewLeader,
     TaskDispatcher,
@@ -61,6 +63,8 @@ class AsyncLeadership(
             for a ttl.
         on_lost: Called as `on_lost(term, reason)`, exactly once for each `on_elected`.
         on_new_leader: Called as `on_new_leader(lease)` when another candidate leads.
+        on_info: Called as `on_info(lease)` when another candidate that leads has changed its info
+            (`update`).
         drain_timeout: Time that `stop` and `step_down` wait for the work of the term to end, before
             they leave the lease to run out; None means the ttl.
         at_most: Time that the work of a term may go without `term.progress()` before the role is
@@ -102,6 +106,7 @@ class AsyncLeadership(
         on_elected: OnElected = None,
         on_lost: OnLost = None,
         on_new_leader: OnNewLeader = None,
+        on_info: OnInfo = None,
         drain_timeout: float | None = None,
         at_most: float | None = None,
         token_floor: int = 0,
@@ -120,7 +125,7 @@ class AsyncLeadership(
             priority,
             min_tenure,
         )
-        self.callbacks = Callbacks.of(on_elected, on_lost, on_new_leader)
+        self.callbacks = Callbacks.of(on_elected, on_lost, on_new_leader, on_info)
         self._session = coordinator.session
         self._dispatcher = dispatcher or TaskDispatcher()
         self._owner = owner
@@ -182,6 +187,15 @@ class AsyncLeadership(
         it is stopped."""
         elector = self.elector
         return None if elector is None or elector.stopping else elector.candidate
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What this candidate says about itself: the argument `info`, or what `update` set last.
+
+        Before an election it is what the next claim will say. `host` and `pid` are not included,
+        unless the program gave them.
+        """
+        return copy_info(self.options.info)
 
     @property
     def elector(self) -> Elector | None:
@@ -247,6 +261,29 @@ class AsyncLeadership(
         elector = self.elector
         if elector is not None:
             elector.stop(linger)
+
+    async def update(self, info: Mapping[str, Any]) -> None:
+        """Change what the leader says about itself, during its term, and wait until it is stored.
+
+        `on_info` of the other candidates and `watch_leader` show the change at once. Several calls
+        within one renewal become one, and the last one wins. Later terms of this candidate say it,
+        too. It is no history and no compare-and-swap.
+
+        Args:
+            info: What others see from now on, as for the argument `info`. It replaces the old one.
+
+        Raises:
+            BadArgument: `info` is invalid.
+            NotLeader: This candidate does not lead. Nothing changes.
+            LeadershipLost: The term ended before the store answered.
+            OutcomeUnknown: The store did not answer. The next renewal carries the info again.
+        """
+        checked = validation.info(info)
+        elector = self.elector
+        if elector is None or self.held is None:
+            raise NotLeader(self.role)
+        self.options = replace(self.options, info=checked)
+        await elector.update_info(checked)
 
     async def step_down(self, cooldown: float | None = None) -> None:
         """Hand the role to another candidate: call `on_lost`, drain, release.

@@ -11,7 +11,7 @@ from coord.api.coordinator import AsyncCoordinator
 from coord.api.sync_leadership import Leadership
 from coord.core import validation
 from coord.core.lease import Lease
-from coord.election.callbacks import OnElected, OnLost, OnNewLeader
+from coord.election.callbacks import OnElected, OnInfo, OnLost, OnNewLeader
 from coord.election.closing import Closing
 from coord.election.session import Session
 from coord.errors import BadArgument
@@ -139,6 +139,7 @@ class Coordinator(
         on_elected: OnElected = None,
         on_lost: OnLost = None,
         on_new_leader: OnNewLeader = None,
+        on_info: OnInfo = None,
         drain_timeout: float | None = None,
         at_most: float | None = None,
         token_floor: int = 0,
@@ -161,6 +162,7 @@ class Coordinator(
             on_elected=on_elected,
             on_lost=on_lost,
             on_new_leader=on_new_leader,
+            on_info=on_info,
             drain_timeout=drain_timeout,
             at_most=at_most,
             token_floor=token_floor,

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 from coord.api.leadership import AsyncLeadership
 from coord.core import validation
 from coord.core.timing import Timing
-from coord.election.callbacks import OnElected, OnLost, OnNewLeader, ThreadDispatcher
+from coord.election.callbacks import OnElected, OnInfo, OnLost, OnNewLeader, ThreadDispatcher
 from coord.election.session import HasSession
 from coord.election.term import Term, current_if, run_under_term
 from coord.errors import BadArgument, CoordinatorClosed
@@ -54,6 +54,8 @@ class Leadership(PublicDir, internal=("abandon", "coordinator", "inner", "portal
             for a ttl.
         on_lost: Called as `on_lost(term, reason)`, exactly once for each `on_elected`.
         on_new_leader: Called as `on_new_leader(lease)` when another candidate leads.
+        on_info: Called as `on_info(lease)` when another candidate that leads has changed its info
+            (`update`).
         drain_timeout: Time that `stop` and `step_down` wait for the work of the term to end, before
             they leave the lease to run out; None means the ttl.
         at_most: Time that the work of a term may go without `term.progress()` before the role is
@@ -81,6 +83,7 @@ class Leadership(PublicDir, internal=("abandon", "coordinator", "inner", "portal
         on_elected: OnElected = None,
         on_lost: OnLost = None,
         on_new_leader: OnNewLeader = None,
+        on_info: OnInfo = None,
         drain_timeout: float | None = None,
         at_most: float | None = None,
         token_floor: int = 0,
@@ -99,6 +102,7 @@ class Leadership(PublicDir, internal=("abandon", "coordinator", "inner", "portal
             on_elected=on_elected,
             on_lost=on_lost,
             on_new_leader=on_new_leader,
+            on_info=on_info,
             drain_timeout=drain_timeout,
             at_most=at_most,
             token_floor=token_floor,
@@ -148,6 +152,15 @@ class Leadership(PublicDir, internal=("abandon", "coordinator", "inner", "portal
         return self.inner.candidate
 
     @property
+    def info(self) -> dict[str, Any]:
+        """What this candidate says about itself: the argument `info`, or what `update` set last.
+
+        Before an election it is what the next claim will say. `host` and `pid` are not included,
+        unless the program gave them.
+        """
+        return self.inner.info
+
+    @property
     def held(self) -> Term | None:
         """The term that it holds, or None."""
         return self.inner.held
@@ -165,6 +178,9 @@ class Leadership(PublicDir, internal=("abandon", "coordinator", "inner", "portal
 
     def on_new_leader(self, function: Function) -> Function:
         return self.inner.on_new_leader(function)
+
+    def on_info(self, function: Function) -> Function:
+        return self.inner.on_info(function)
 
     def start(self) -> None:
         process.close_at_exit(self.coordinator, hold=False)
@@ -189,6 +205,7 @@ class Leadership(PublicDir, internal=("abandon", "coordinator", "inner", "portal
         """Stop being a candidate, and do not wait for that. For signal handlers and finalizers."""
         self.portal.post(self.inner.stop_soon)
 
+    update = blocking(AsyncLeadership.update)
     step_down = blocking(AsyncLeadership.step_down)
     transfer = blocking(AsyncLeadership.transfer)
     wait = blocking(AsyncLeadership.wait)
@@ -256,6 +273,7 @@ class Leadership(PublicDir, internal=("abandon", "coordinator", "inner", "portal
     on_elected.__doc__ = AsyncLeadership.on_elected.__doc__
     on_lost.__doc__ = AsyncLeadership.on_lost.__doc__
     on_new_leader.__doc__ = AsyncLeadership.on_new_leader.__doc__
+    on_info.__doc__ = AsyncLeadership.on_info.__doc__
     start.__doc__ = AsyncLeadership.start.__doc__
     stop.__doc__ = AsyncLeadership.stop.__doc__
     acquire.__doc__ = AsyncLeadership.acquire.__doc__

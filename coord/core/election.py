@@ -3,8 +3,8 @@
 It has no clock, no I/O, no threads and no randomness. The caller calls `step(now)` and does what
 the action says: send a request, wait, or stop. It passes the result of a request to
 `reply(send, result, sent_at, now)`, and a row that a feed showed to `hint`. Events (`Elected`,
-`Lost`, `LeaderObserved`) are collected until `take_events` returns them. All times are `Instant`s
-that the caller read.
+`Lost`, `LeaderObserved`, `InfoObserved`) are collected until `take_events` returns them. All times
+are `Instant`s that the caller read.
 
 The rules, by the numbers of `docs/guarantees.md`:
 
@@ -38,6 +38,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Union
 
+from coord.core.info import InfoUpdates, ObservedInfo
 from coord.core.lease import MAX_TOKEN, Lease, LossReason, Observation, Revision
 from coord.core.operations import Answer, Claim, Failure, Operation, Read, Release, Renew, Result
 from coord.core.phases import HOLDING, TRANSITIONS, Cue, ImpossibleCue, Phase
@@ -106,7 +107,14 @@ class LeaderObserved:
     lease: Lease
 
 
-Event = Union[Elected, Lost, LeaderObserved]
+@dataclass(frozen=True, slots=True)
+class InfoObserved:
+    """The leader, which is another candidate, changed its info during its term."""
+
+    lease: Lease
+
+
+Event = Union[Elected, Lost, LeaderObserved, InfoObserved]
 
 NEVER = float("inf")
 
@@ -132,6 +140,7 @@ class Election:
         deadline: When its term ends, on the total clock.
         observed: The lease as it was seen last; None before the first answer.
         in_flight: The request that has no result yet.
+        updates: Which changes of `info` the store has.
     """
 
     role: str
@@ -149,6 +158,7 @@ class Election:
     deadline: float = -NEVER
     observed: Lease | None = None
     in_flight: Send | None = None
+    updates: InfoUpdates = InfoUpdates()
     _observed_at: float = 0.0  # on the awake clock, as is `_sent_at`
     _store_expiry: float = NEVER
     _sent_at: float = 0.0
@@ -164,7 +174,7 @@ class Election:
     _claim_unknown: bool = False
     _try_now: bool = False
     _work_running: bool = False
-    _stored_info: Mapping[str, Any] | None = None
+    _observed_info: ObservedInfo = ObservedInfo()
     _events: tuple[Event, ...] = ()
 
     def leads(self, now: Instant) -> bool:
@@ -208,7 +218,7 @@ class Election:
         self._beat += 1
         if self.phase is Phase.RELEASING:
             return self._send(self._release(now), timeout)
-        info = None if self.info == self._stored_info else self.info
+        self.updates, info = self.updates.sending(self.info)
         return self._send(
             Renew(self.role, self.candidate, self.token, self._beat, self.timing.ttl, info), timeout
         )
@@ -276,8 +286,7 @@ class Election:
         if isinstance(operation, Claim):
             self._claim_answered(result, sent_at, now)
         elif isinstance(operation, Renew):
-            if result.applied and operation.info is not None:
-                self._stored_info = operation.info
+            self.updates = self.updates.answered(operation.info, result.applied)
             self._renew_answered(result, sent_at, now)
         elif isinstance(operation, Release):
             self._see(result.lease, now)
@@ -338,6 +347,19 @@ class Election:
         self._try_now = True
         if skip_cooldown:
             self._cooldown_until = self._retry_at = -NEVER
+
+    def update_info(self, info: Mapping[str, Any]) -> int:
+        """Say something else from the next renewal or claim on, and send the renewal now.
+
+        The change is stored when `updates.stored` has reached its number. Several changes within
+        one renewal become one: the next renewal carries the last of them.
+
+        Returns:
+            The number of the change.
+        """
+        self.info, self.updates = info, self.updates.changed()
+        self._try_now = self._try_now or self.phase in (Phase.LEADING, Phase.DRAINING)
+        return self.updates.changes
 
     def resign(
         self,
@@ -451,7 +473,8 @@ class Election:
             self._go(Cue.SEEN)
             return
         self.token, self.deadline, self._sent_at = answer.lease.token, deadline, sent_at.awake
-        self._stored_info = self.info if answer.lease.info == self.info else answer.lease.info
+        said = self.info if answer.lease.info == self.info else answer.lease.info
+        self.updates = self.updates.elected(said)
         self._renew_at = sent_at.total + self.timing.renew_every
         if self.campaigning and now.total >= self._cooldown_until:
             self._go(Cue.WON)
@@ -498,6 +521,8 @@ class Election:
         self._retry_at = now.total + retry_in
         if isinstance(operation, Claim) and failure.unknown:
             self._claim_unknown = True
+        elif isinstance(operation, Renew):
+            self.updates = self.updates.failed()
         elif isinstance(operation, Read) and not self.campaigning:
             self._claim_unknown = False  # a lease that may be held expires
         if self.phase is not Phase.STOPPED:
@@ -526,6 +551,10 @@ class Election:
                 self._cooldown_until = -NEVER  # the role is reserved for this candidate
         elif not lease.vacant and not known:
             self._emit(LeaderObserved(lease))
+        if lease.holder != self.candidate:
+            self._observed_info, changed = self._observed_info.after(lease, known)
+            if changed:
+                self._emit(InfoObserved(lease))
 
     def _expire(self, now: Instant) -> None:
         if self.phase not in HOLDING or now.total < self.deadline:

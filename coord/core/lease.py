@@ -166,6 +166,12 @@ _lease_class.info = property(
 )
 
 
+def shared_info(lease: Lease) -> Mapping[str, Any]:
+    """Return the info of a lease itself and no copy, to be compared only."""
+    info: Mapping[str, Any] = _stored_info.__get__(lease)
+    return info
+
+
 class LossReason(str, enum.Enum):
     """Why a term ended: for `on_lost`, the log and `LeadershipLost`."""
 

@@ -37,6 +37,8 @@ OnLost = Union[LostCallback, Sequence[LostCallback], None]
 """`on_lost`: a function, plain or async, that takes the term and the reason; or a list of them."""
 OnNewLeader = Union[NewLeaderCallback, Sequence[NewLeaderCallback], None]
 """`on_new_leader`: a function, plain or async, that takes the lease; or a list of them."""
+OnInfo = OnNewLeader
+"""`on_info`: a function, plain or async, that takes the lease; or a list of them."""
 
 current_dispatcher: contextvars.ContextVar[object] = contextvars.ContextVar(
     "coord_callback_of", default=None
@@ -54,9 +56,10 @@ class Callbacks:
     elected: Functions = field(default_factory=list)
     lost: Functions = field(default_factory=list)
     new_leader: Functions = field(default_factory=list)
+    info: Functions = field(default_factory=list)
 
     @classmethod
-    def of(cls, elected: object, lost: object, new_leader: object) -> Callbacks:
+    def of(cls, elected: object, lost: object, new_leader: object, info: object) -> Callbacks:
         """Make one from the arguments of a leadership: a function, several, or None.
 
         Raises:
@@ -66,6 +69,7 @@ class Callbacks:
             cls.listed(elected, "on_elected"),
             cls.listed(lost, "on_lost"),
             cls.listed(new_leader, "on_new_leader"),
+            cls.listed(info, "on_info"),
         )
 
     @staticmethod
@@ -81,6 +85,7 @@ PARAMETERS = {
     "on_elected": ("term",),
     "on_lost": ("term", "reason"),
     "on_new_leader": ("lease",),
+    "on_info": ("lease",),
 }
 """What each kind of callback is called with."""
 
@@ -133,6 +138,11 @@ class CallbackDecorators:
     def on_new_leader(self, function: Function) -> Function:
         """Add a callback; usable as a decorator."""
         self.callbacks.new_leader.append(validate_callback(function, "on_new_leader"))
+        return function
+
+    def on_info(self, function: Function) -> Function:
+        """Add a callback; usable as a decorator."""
+        self.callbacks.info.append(validate_callback(function, "on_info"))
         return function
 
 
@@ -262,7 +272,7 @@ class RunningCallback(NamedTuple):
     Attributes:
         name: Its name.
         since: When it began, on the awake clock.
-        term: The term that it runs under; None for an `on_new_leader`.
+        term: The term that it runs under; None for an `on_new_leader` or `on_info`.
         elected: Whether it is an `on_elected`.
     """
 
@@ -368,11 +378,17 @@ class CallbackRunner:
 
     def new_leader(self, lease: Lease) -> None:
         """Announce `on_new_leader`."""
+        self._follow(self._callbacks.new_leader, lease)
 
+    def info_changed(self, lease: Lease) -> None:
+        """Announce `on_info`."""
+        self._follow(self._callbacks.info, lease)
+
+    def _follow(self, functions: Functions, lease: Lease) -> None:
         async def job() -> None:
-            await self._call(list(self._callbacks.new_leader), None, lease)
+            await self._call(list(functions), None, lease)
 
-        if self._callbacks.new_leader:
+        if functions:
             self.dispatcher.put(job)
 
     async def _call(

@@ -8,7 +8,8 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from coord.core.announcements import Candidate, decide_handover
 from coord.core.election import Action, Done, Election, Send, Wait
@@ -27,6 +28,7 @@ from coord.election.candidate_options import CandidateOptions
 from coord.election.lifecycle import TermLifecycle, notify_observer
 from coord.election.session import Session
 from coord.election.term import Term, is_inside
+from coord.errors import LeadershipLost, NotLeader, OutcomeUnknown
 from coord.runtime import log, process
 from coord.runtime.retry import full_jitter
 from coord.runtime.timers import within
@@ -180,6 +182,35 @@ class Elector:
 
         with contextlib.suppress(asyncio.TimeoutError):
             await within(holds(), timeout)
+
+    async def update_info(self, info: Mapping[str, Any]) -> None:
+        """Say something else, and wait for the answer of the store.
+
+        Args:
+            info: The new info, validated.
+
+        Raises:
+            NotLeader: The candidate does not lead, and goes on saying what it said.
+            LeadershipLost: It lost the term meanwhile.
+            OutcomeUnknown: The store did not answer. The next renewal carries the info again.
+        """
+        election, term = self.election, self.term
+        if term is None or not term.held:
+            raise NotLeader(self.role)
+        number = election.update_info({**process.identity(), **info})
+        self._changed()
+        await self.wait_until(
+            lambda: (
+                max(election.updates.stored, election.updates.unanswered) >= number or not term.held
+            )
+        )
+        if not term.held:
+            raise LeadershipLost(self.role, term.token, term.reason)
+        if election.updates.stored < number:
+            raise OutcomeUnknown(
+                f"cannot say whether {self._session.store.url} has the new info of {self.role!r}: "
+                f"{self._session.last_error or 'no answer'}; the next renewal sends it again"
+            )
 
     def resign(
         self, reason: LossReason, cooldown: float, to: str | None = None, by: str = ""

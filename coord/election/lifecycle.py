@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import Protocol
 
-from coord.core.election import Elected, Election, Event, LeaderObserved, Lost
+from coord.core.election import Elected, Election, Event, InfoObserved, LeaderObserved, Lost
 from coord.core.lease import LossReason
 from coord.core.phases import Phase
 from coord.core.timing import Instant
@@ -182,6 +182,8 @@ class TermLifecycle:
             self._lose(event)
         elif isinstance(event, LeaderObserved):
             self._callbacks.new_leader(event.lease)
+        elif isinstance(event, InfoObserved):
+            self._callbacks.info_changed(event.lease)
 
     def _begin(self, elected: Elected) -> None:
         role = self._election.role

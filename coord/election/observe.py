@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from coord.core.info import ObservedInfo
 from coord.core.lease import Lease
 from coord.runtime.retry import Backoff, reconnecting
 
@@ -56,7 +57,7 @@ def latest(before: ObservedLease | None, row: Lease, now: float) -> ObservedLeas
 
 
 class LeaderTracker:
-    """Tells when the leader of one role changes.
+    """Tells when the leader of one role changes, or what the leader says about itself.
 
     It takes rows from reads and feeds, in any order and repeated. `now` is always a time in seconds
     on one clock of this process.
@@ -65,6 +66,7 @@ class LeaderTracker:
     def __init__(self) -> None:
         self._observed: ObservedLease | None = None
         self._reported: tuple[str | None, int] | None = None
+        self._reported_info = ObservedInfo()
 
     @property
     def expires_at(self) -> float:
@@ -82,14 +84,17 @@ class LeaderTracker:
         return self.has_changed(now)
 
     def has_changed(self, now: float) -> bool:
-        """Return whether the leader at `now` differs from the one at the last call.
+        """Return whether the leader at `now`, or what it says, differs from the last call.
 
         It may change without a row: a lease expires, and nobody takes it.
         """
         leader = self.leader(now)
         current = None if leader is None else (leader.holder, leader.token)
         previous, self._reported = self._reported, current
-        return current != previous
+        if leader is None:
+            return current != previous
+        self._reported_info, says_more = self._reported_info.after(leader, current == previous)
+        return current != previous or says_more
 
     def leader(self, now: float) -> Lease | None:
         """Return the lease of the leader at `now`; None if there is none."""
@@ -177,7 +182,8 @@ async def next_row(rows: RowQueue, timeout: float | None) -> tuple[Lease, float]
 
 
 async def watch_leader(source: LeaderSource, role: str) -> AsyncIterator[Lease | None]:
-    """Yield the lease of the present leader (None if there is none), then each change.
+    """Yield the lease of the present leader (None if there is none), then each change of the leader
+    or of its info.
 
     A lease that expires without a successor is reported when it expires, by the clock of this
     process. A feed may show a write that fails later, so use this to inform, not to decide.
@@ -267,7 +273,7 @@ class _Trackers:
 
 
 async def watch_leaders(source: LeadersSource) -> AsyncIterator[LeaderChange]:
-    """Yield each role that has a leader, then each change of any role's leader.
+    """Yield each role that has a leader, then each change of any role's leader or of its info.
 
     It continues through outages, and reports afterwards what changed meanwhile. As with
     `watch_leader`, use it to inform, not to decide.

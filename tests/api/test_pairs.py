@@ -106,6 +106,7 @@ def test_bad_arguments_are_refused_by_the_call_itself() -> None:
         ("on_elected", lambda: None),
         ("on_lost", lambda term: None),
         ("on_new_leader", lambda one, two: None),
+        ("on_info", lambda: None),
         ("on_lost", 7),
     ],
 )
@@ -121,9 +122,9 @@ LOOKUPS = {"candidates", "check", "history", "leader", "leaders", "watch_leader"
 REQUESTS = {"request_step_down", "request_transfer"}
 UNIQUE = {"release", "releasing", "unique_service"}
 COORDINATOR = {"close", "leadership", "services", "store", "url"} | UNIQUE
-LEADING = {"acquire", "release", "run", "start", "step_down", "stop", "transfer", "wait"}
-LEADERSHIP = {"candidate", "held", "is_leader", "role", "started", "term", "timing"}
-DECORATORS = {"on_elected", "on_lost", "on_new_leader"}
+LEADING = {"acquire", "release", "run", "start", "step_down", "stop", "transfer", "update", "wait"}
+LEADERSHIP = {"candidate", "held", "info", "is_leader", "role", "started", "term", "timing"}
+DECORATORS = {"on_elected", "on_info", "on_lost", "on_new_leader"}
 
 
 def test_dir_of_an_instance_lists_what_is_public() -> None:

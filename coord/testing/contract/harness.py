@@ -123,10 +123,17 @@ class StoreDriver:
         return await self.store.claim(claim, self._harness.timeout)
 
     async def renew(
-        self, holder: str, token: int, beat: int, *, ttl: float = 30.0, keep: str | None = None
+        self,
+        holder: str,
+        token: int,
+        beat: int,
+        *,
+        ttl: float = 30.0,
+        info: Mapping[str, Any] | None = None,
+        keep: str | None = None,
     ) -> Result:
-        """Renew the lease of the role."""
-        return (await self.renew_all([Renew(self.role, holder, token, beat, ttl, keep=keep)]))[0]
+        """Renew the lease of the role; the parameters are those of `Renew`."""
+        return (await self.renew_all([Renew(self.role, holder, token, beat, ttl, info, keep)]))[0]
 
     async def renew_all(self, renewals: Sequence[Renew]) -> Sequence[Result]:
         """Renew several leases in one request."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 
 from coord.core.lease import Lease, Revision
@@ -29,6 +30,10 @@ async def heard(queue: asyncio.Queue[Lease], wanted: Callable[[Lease], bool], wh
         raise AssertionError(
             f"did not hear of {what} within {WITHIN:g} s, only of {seen}"
         ) from None
+
+
+def _is_at(revision: Revision, lease: Lease) -> bool:
+    return lease.revision == revision
 
 
 class WatchContract(ContractHarness):
@@ -66,6 +71,21 @@ class WatchContract(ContractHarness):
                 taken = applied(await other.claim("c", 1, takeover=True))
                 await heard(queue, lambda lease: lease.revision[:2] == ("c", 3), "a takeover")
                 expect(taken.holder == "c", "taken")
+
+        self.run(body)
+
+    def test_a_renewal_that_carries_an_info_is_heard_with_it(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            other = await at.another()
+            applied(await other.claim("a", 1, info={"n": 1}))
+            async with at.feed() as queue:
+                await heard(queue, lambda lease: lease.holder == "a", "the row as it is")
+                applied(await other.renew("a", 1, 2))
+                for beat in (3, 4):
+                    row = applied(await other.renew("a", 1, beat, info={"n": beat})).revision
+                    wanted = functools.partial(_is_at, row)
+                    lease = await heard(queue, wanted, "a new info")
+                    same(dict(lease.info), {"n": beat}, "the info of the row")
 
         self.run(body)
 

@@ -15,7 +15,7 @@ from coord.core.validation import MAX_TTL, is_number
 from coord.stores.rethinkdb import driver
 from coord.stores.rethinkdb.queries import swaps
 
-FIELDS = ("id", "holder", "token", "beat", "ttl", "renewed_at", "since")
+FIELDS = ("id", "holder", "token", "beat", "ttl", "renewed_at", "since", "info")
 
 
 def lease(row: Mapping[str, Any], now: float | None) -> Lease:

@@ -1,0 +1,99 @@
+"""What a leader says about itself during its term: which changes the store has acknowledged, and
+which changes others have seen.
+
+Both classes are immutable values, like everything that the state machine keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from coord.core.lease import Lease, shared_info
+
+Info = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class InfoUpdates:
+    """The changes of a candidate's info, numbered from 1, and how far the store has them.
+
+    Attributes:
+        changes: How many there were so far.
+        sent: The number of the last change that the last renewal covered.
+        stored: The number of the last change that the store has acknowledged.
+        unanswered: The number of the last change that was sent and not acknowledged. The next
+            renewal carries it again.
+        known: What the row says; None if that is not known.
+    """
+
+    changes: int = 0
+    sent: int = 0
+    stored: int = 0
+    unanswered: int = 0
+    known: Info | None = field(default=None, hash=False)
+
+    def changed(self) -> InfoUpdates:
+        """The candidate has changed its info."""
+        return replace(self, changes=self.changes + 1)
+
+    def elected(self, info: Info) -> InfoUpdates:
+        """A claim was applied, and the row says `info` now."""
+        return replace(self, known=info)
+
+    def sending(self, info: Info) -> tuple[InfoUpdates, Info | None]:
+        """A renewal is about to be sent while the candidate wants to say `info`.
+
+        Returns:
+            The new state, and the info that the renewal must carry; None if the row says it
+            already.
+        """
+        if info == self.known:
+            return (self if self.sent == self.changes else replace(self, sent=self.changes)), None
+        # Until the answer nobody knows what the row says. Without an answer, a later renewal
+        # carries the info again, even if it is the one from before the change.
+        return replace(self, sent=self.changes, known=None), info
+
+    def answered(self, carried: Info | None, applied: bool) -> InfoUpdates:
+        """The last renewal was answered; it carried this info (None: no info)."""
+        if not applied:
+            return self.failed()
+        if carried is None:
+            return self if self.stored == self.sent else replace(self, stored=self.sent)
+        return replace(self, stored=self.sent, known=carried)
+
+    def failed(self) -> InfoUpdates:
+        """The last renewal was not applied, or its outcome is unknown."""
+        return replace(self, unanswered=self.sent)
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedInfo:
+    """What the leader of a role said last, as another candidate sees it.
+
+    Attributes:
+        info: The info; empty if no row of this term has carried it so far.
+    """
+
+    info: Info = field(default_factory=dict, hash=False)
+
+    def after(self, lease: Lease, same_term: bool) -> tuple[ObservedInfo, bool]:
+        """Take a row of the role.
+
+        A feed may leave the info out, so an empty one says nothing, and the first info of a term is
+        no change.
+
+        Args:
+            lease: The row.
+            same_term: Whether the last row was one of the same term.
+
+        Returns:
+            The new state, and whether the leader has changed its info during its term.
+        """
+        info = shared_info(lease)
+        if not same_term:
+            return ObservedInfo(info), False
+        if not info or info == self.info:
+            return self, False
+        return ObservedInfo(info), bool(self.info)
