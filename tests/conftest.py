@@ -9,7 +9,6 @@ secure a server need the binary nevertheless. Each process of a run starts a ser
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +17,17 @@ import pytest
 
 from tests.support import requirements, signals
 from tests.support import rethinkdb_server as servers
-from tests.support.databases import Databases, new_sqlite_url
+from tests.support.databases import Databases
 from tests.support.requirements import EXTERNAL
+from tests.support.store_urls import (
+    NewURL,
+    new_url,
+    shared_etcd_member,
+    shared_postgresql_server,
+    shared_redis_server,
+)
+
+__all__ = ["new_url", "shared_etcd_member", "shared_postgresql_server", "shared_redis_server"]
 
 HERE = Path(__file__).parent
 SLOW_TESTS = HERE / "support" / "slow_tests.txt"
@@ -43,7 +51,6 @@ NEEDS_OTHER_SERVER = {
 OTHER_SERVERS = {"postgresql", "redis", "etcd"}
 NOT_QUICK = {"slow", "rethinkdb", "cluster", "server", "chaos"}
 LONG = 10.0
-_names = itertools.count()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -186,11 +193,6 @@ def database(rethinkdb_url: str) -> str:
 
 
 @pytest.fixture(params=["memory", "sqlite", pytest.param("rethinkdb", marks=pytest.mark.rethinkdb)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def url(request: pytest.FixtureRequest, new_url: NewURL) -> str:
     """An empty store: a test that takes this runs on all of them."""
-    if request.param == "memory":
-        return f"memory://test-{next(_names)}"
-    if request.param == "sqlite":
-        return new_sqlite_url(tmp_path / "coord.db")
-    found: str = request.getfixturevalue("database")
-    return found
+    return new_url(request.param)

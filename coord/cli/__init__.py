@@ -34,6 +34,7 @@ COMMANDS = {
     "purge": ("coord.cli.commands.services", "Delete expired services and announcements."),
     "init": ("coord.cli.commands.admin", "Set up the store: tables, schema."),
     "doctor": ("coord.cli.commands.admin", "Check the store and report how to fix problems."),
+    "migrate": ("coord.cli.commands.migrate", "Move all roles to another store."),
     "completion": (
         "coord.cli.commands.completion",
         "Print the shell script for completion with Tab.",

@@ -14,6 +14,7 @@ import pytest
 
 import coord
 from coord.cli import COMMANDS
+from tests.cli.test_migrate import KEPT, terms
 from tests.support.processes import ROOT, WORKER, Journal, Start
 from tests.support.waits import eventually
 
@@ -165,6 +166,8 @@ def test_every_command(foreign: Callable[[str], Foreign], journal: Journal) -> N
     eventually(lambda: use("services", "web").startswith("no healthy services"))
     eventually(lambda: notes.json("purge", "--yes")["services"] == 1)
     assert "deleted 0 service records" in use("purge", "--yes")
+    other = f"sqlite://{Path(notes.url.partition(':')[2]).parent}/other.db"
+    assert "carried 2 roles over" in use("migrate", "--from", notes.url, "--to", other)
     assert used == {*COMMANDS}
 
 
@@ -199,3 +202,17 @@ def test_a_store_with_leases_only(foreign: Callable[[str], Foreign], journal: Jo
             expected = f"coord: invalid store 'BareStore': must be a store with {what}\n"
             assert bare.answer(*words) == (2, "", expected), words
     assert bare.json("leader", "job")["token"] == 1
+
+
+def test_a_store_that_keeps_no_texts_is_no_destination_for_them(
+    foreign: Callable[[str], Foreign], tmp_path: Path
+) -> None:
+    old = f"sqlite://{tmp_path}/old.db"
+    terms(old, "job", 1, KEPT)
+    bare = foreign("bare")
+    status, out, err = bare.answer("migrate", "--from", old, "--to", bare.url)
+    assert (status, out) == (78, "")
+    assert "cannot keep notes and ticks, and 'job' has some" in err
+    terms(old, "job", 1, "")
+    status, out, err = bare.answer("migrate", "--from", old, "--to", bare.url)
+    assert (status, err) == (0, "")

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support import etcd_server as servers
 from tests.support import requirements
-
-
-@pytest.fixture(scope="session")
-def etcd_member() -> Iterator[servers.Member]:
-    requirements.need("etcd")
-    with servers.Member() as member:
-        yield member
+from tests.support.store_urls import new_etcd_namespace
 
 
 @pytest.fixture
@@ -37,4 +30,4 @@ def own_etcd_cluster() -> Iterator[servers.Cluster]:
 @pytest.fixture
 def url(etcd_member: servers.Member) -> str:
     """An empty namespace: tests that are imported from elsewhere run on it."""
-    return etcd_member.url(f"test-{secrets.token_hex(6)}")
+    return new_etcd_namespace(etcd_member)

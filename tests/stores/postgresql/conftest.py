@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import secrets
 from collections.abc import Iterator
 
 import pytest
 
-from coord.stores.postgresql import admin
 from tests.support import postgresql_server as servers
 from tests.support import requirements
-
-
-@pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[servers.Server]:
-    requirements.need("postgresql")
-    with servers.Server() as server:
-        yield server
+from tests.support.store_urls import new_schema
 
 
 @pytest.fixture
@@ -26,13 +17,6 @@ def own_postgresql_server() -> Iterator[servers.Server]:
     requirements.need("postgresql")
     with servers.Server() as server:
         yield server
-
-
-def new_schema(server: servers.Server) -> str:
-    """Create a schema, and return its URL."""
-    url = server.url(options=f"?schema=test_{secrets.token_hex(6)}")
-    asyncio.run(admin(url).setup({}, 30))
-    return url
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from coord.core.operations import Claim, Renew
 from coord.errors import AccessDenied, StoreRefused, StoreUnavailable
 from coord.stores.postgresql import PostgreSQLStore, admin, connection
 from coord.stores.postgresql.errors import QueryError
-from tests.stores.postgresql.conftest import new_schema
 from tests.stores.postgresql.kit import answered, execute, failed, opened, run, schema_of
 from tests.support.postgresql_server import Server
+from tests.support.store_urls import new_schema
 
 beats = itertools.count(1)
 

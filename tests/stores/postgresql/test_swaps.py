@@ -15,9 +15,9 @@ from coord.core.lease import MAX_TOKEN
 from coord.core.operations import Answer, Claim, Release, Renew
 from coord.stores.postgresql import PostgreSQLStore
 from coord.stores.postgresql import store as store_module
-from tests.stores.postgresql.conftest import new_schema
 from tests.stores.postgresql.kit import answered, execute, failed, opened, run, schema_of
 from tests.support.postgresql_server import Server, binary
+from tests.support.store_urls import new_schema
 
 
 def test_losers_of_a_race_get_the_row_of_the_winner(url: str) -> None:

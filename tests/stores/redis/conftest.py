@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support import redis_server as servers
 from tests.support import requirements
-
-
-@pytest.fixture(scope="session")
-def redis_server() -> Iterator[servers.Server]:
-    requirements.need("redis")
-    with servers.Server() as server:
-        yield server
+from tests.support.store_urls import new_redis_namespace
 
 
 @pytest.fixture
@@ -29,4 +22,4 @@ def own_redis_server() -> Iterator[servers.Server]:
 @pytest.fixture
 def url(redis_server: servers.Server) -> str:
     """An empty namespace: tests that are imported from elsewhere run on it."""
-    return servers.set_up(redis_server.url(f"test-{secrets.token_hex(6)}"), 1e6)
+    return new_redis_namespace(redis_server)
