@@ -167,6 +167,7 @@ def test_every_command(foreign: Callable[[str], Foreign], journal: Journal) -> N
     eventually(lambda: notes.json("purge", "--yes")["services"] == 1)
     assert "deleted 0 service records" in use("purge", "--yes")
     other = f"sqlite://{Path(notes.url.partition(':')[2]).parent}/other.db"
+    use("init", "--url", other)
     assert "carried 2 roles over" in use("migrate", "--from", notes.url, "--to", other)
     assert used == {*COMMANDS}
 
@@ -210,6 +211,7 @@ def test_a_store_that_keeps_no_texts_is_no_destination_for_them(
     old = f"sqlite://{tmp_path}/old.db"
     terms(old, "job", 1, KEPT)
     bare = foreign("bare")
+    assert bare.answer("init")[0] == 0
     status, out, err = bare.answer("migrate", "--from", old, "--to", bare.url)
     assert (status, out) == (78, "")
     assert "cannot keep notes and ticks, and 'job' has some" in err
