@@ -11,7 +11,8 @@ The rules, by the numbers of `docs/guarantees.md`:
 1.  A claim is one atomic compare-and-swap against the revision that was observed last. A first
     claim has observed nothing. It takes only a lease that is vacant or has expired by the store's
     clock; otherwise its answer is the first observation.
-2.  A renewal names its holder and token. It is never sent for a term that has ended.
+2.  A renewal names its holder and token. It is never sent for a term that has ended. A text to keep
+    travels with the next renewal or release of its own term, until one of them is answered.
 3.  First the work ends (`drained`), then the lease is released. If the work does not end, the lease
     expires. No new claim is sent before the work of the last term has ended. A release may reserve
     the role for one candidate: then the row names that candidate, with beat 0. It claims as in
@@ -39,6 +40,7 @@ from dataclasses import dataclass, field
 from typing import Any, Union
 
 from coord.core.info import InfoUpdates, ObservedInfo
+from coord.core.keeping import Keeping
 from coord.core.lease import MAX_TOKEN, Lease, LossReason, Observation, Revision
 from coord.core.operations import Answer, Claim, Failure, Operation, Read, Release, Renew, Result
 from coord.core.phases import HOLDING, TRANSITIONS, Cue, ImpossibleCue, Phase
@@ -141,6 +143,7 @@ class Election:
         observed: The lease as it was seen last; None before the first answer.
         in_flight: The request that has no result yet.
         updates: Which changes of `info` the store has.
+        keeping: The text that its role is to keep, and what became of it.
     """
 
     role: str
@@ -159,6 +162,7 @@ class Election:
     observed: Lease | None = None
     in_flight: Send | None = None
     updates: InfoUpdates = InfoUpdates()
+    keeping: Keeping = Keeping()
     _observed_at: float = 0.0  # on the awake clock, as is `_sent_at`
     _store_expiry: float = NEVER
     _sent_at: float = 0.0
@@ -207,8 +211,8 @@ class Election:
         return self._step_waiting(now)
 
     def _step_holding(self, now: Instant) -> Action:
-        due = self._renew_at if self.phase is not Phase.RELEASING else -NEVER
-        if self._try_now:
+        due = self._renew_at
+        if self._try_now or self.phase is Phase.RELEASING or self.keeping.text is not None:
             due = -NEVER
         due = max(due, self._retry_at)
         if now.total < due:
@@ -216,11 +220,13 @@ class Election:
         self._try_now = False
         timeout = min(self.timing.attempt_timeout, self.deadline - now.total)
         self._beat += 1
+        keep = self.keeping.text
         if self.phase is Phase.RELEASING:
             return self._send(self._release(now), timeout)
         self.updates, info = self.updates.sending(self.info)
         return self._send(
-            Renew(self.role, self.candidate, self.token, self._beat, self.timing.ttl, info), timeout
+            Renew(self.role, self.candidate, self.token, self._beat, self.timing.ttl, info, keep),
+            timeout,
         )
 
     def _step_waiting(self, now: Instant) -> Action:
@@ -283,6 +289,8 @@ class Election:
             self._failed(operation, result, now, retry_in)
             return
         self._failing, self._retry_at = False, -NEVER
+        if result.applied:
+            self.keeping = self.keeping.applied()
         if isinstance(operation, Claim):
             self._claim_answered(result, sent_at, now)
         elif isinstance(operation, Renew):
@@ -389,6 +397,22 @@ class Election:
             self._successor, self._requested_by = None if to == self.candidate else to, by
             self._lose(reason, Cue.RESIGN)
 
+    def may_keep(self, token: int, now: Instant) -> bool:
+        """Return whether a text can still be written under `token`: the term is led or drains."""
+        writable = self.phase in (Phase.LEADING, Phase.DRAINING) and now.total < self.deadline
+        return writable and token == self.token
+
+    def keep(self, text: str) -> int:
+        """Let the role keep `text`, which the next request of the term carries. It is due at once.
+
+        The caller has seen that it may (`may_keep`).
+
+        Returns:
+            The number of the text, to compare with those in `keeping`.
+        """
+        self.keeping = self.keeping.keep(text)
+        return self.keeping.number
+
     def stop(
         self, now: Instant, reason: LossReason = LossReason.RELEASED, *, linger: float = 0.0
     ) -> None:
@@ -435,6 +459,8 @@ class Election:
         self._events += (event,)
 
     def _send(self, operation: Operation, timeout: float) -> Send:
+        keep = operation.keep if isinstance(operation, (Renew, Release)) else None
+        self.keeping = self.keeping.sending(keep)
         self.in_flight = Send(operation, timeout)
         return self.in_flight
 
@@ -448,7 +474,8 @@ class Election:
         if to is not None:
             linger = max(linger, self.timing.renew_every)
         reason = LossReason.RELEASED.value if last is None else last[1]
-        return Release(self.role, self.candidate, self.token, self._beat, linger, to, reason, by)
+        role, holder, token, keep = self.role, self.candidate, self.token, self.keeping.text
+        return Release(role, holder, token, self._beat, linger, to, reason, by, keep)
 
     def _claim(self, expected: Revision | None, takeover: bool = False) -> Send:
         self._beat += 1
@@ -472,6 +499,7 @@ class Election:
         if not answer.applied or now.total >= deadline:
             self._go(Cue.SEEN)
             return
+        self.keeping = self.keeping.ended()
         self.token, self.deadline, self._sent_at = answer.lease.token, deadline, sent_at.awake
         said = self.info if answer.lease.info == self.info else answer.lease.info
         self.updates = self.updates.elected(said)
@@ -507,6 +535,7 @@ class Election:
         if lease.holder == self.candidate and not self.campaigning:
             # The claim was applied, and the role is no longer wanted: release it, without ever
             # having led.
+            self.keeping = self.keeping.ended()
             self.token, self.deadline = lease.token, now.total + lease.ttl
             self._go(Cue.WON_UNWANTED)
 
@@ -514,6 +543,9 @@ class Election:
         self, operation: Operation, failure: Failure, now: Instant, retry_in: float
     ) -> None:
         self._failing = True
+        self.keeping = self.keeping.failed(
+            unknown=failure.unknown, permanent=failure.permanent, detail=failure.detail
+        )
         if self.phase in HOLDING:
             retry_in = min(
                 retry_in, self.timing.ttl / 20

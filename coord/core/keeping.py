@@ -1,0 +1,68 @@
+"""What became of the text that the holder of a term wants its role to keep.
+
+`Election` has a `Keeping`, and replaces it with each request and each result. It is a value, so a
+copy of an election has its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """The texts of a candidate, by number: each text that it wants to be kept has the next one.
+
+    A text is whole: it replaces the one before. So a text with a higher number contains what the
+    holder wanted to be kept before, and only the newest is sent.
+
+    Attributes:
+        text: The text that the next renewal or release carries; None if nothing is left to write.
+        number: The number of the newest text.
+        sent: The number of the text in the request that was sent last; 0 if it carried none.
+        stored: The highest number that the store has acknowledged.
+        unknown: The highest number that was sent without an answer: the store may keep that text.
+        refused: The highest number that the store refuses to keep, whoever sends it.
+        refusal: Why it refuses it.
+    """
+
+    text: str | None = None
+    number: int = 0
+    sent: int = 0
+    stored: int = 0
+    unknown: int = 0
+    refused: int = 0
+    refusal: str = ""
+
+    def keep(self, text: str) -> Keeping:
+        """The next request is to carry `text`."""
+        return replace(self, text=text, number=self.number + 1)
+
+    def sending(self, text: str | None) -> Keeping:
+        """A request is sent, with the newest text or with none."""
+        return replace(self, sent=0 if text is None else self.number)
+
+    def applied(self) -> Keeping:
+        """The request was applied."""
+        if not self.sent:
+            return self
+        text = None if self.sent == self.number else self.text
+        return replace(self, text=text, stored=self.sent)
+
+    def failed(self, *, unknown: bool, permanent: bool, detail: str) -> Keeping:
+        """The request had no answer, or the store refuses it.
+
+        A refused text is not sent again, because the renewals that carry it would be refused, too.
+        """
+        if not self.sent:
+            return self
+        if unknown:
+            return replace(self, unknown=self.sent)
+        if permanent:
+            text = None if self.sent == self.number else self.text
+            return replace(self, text=text, refused=self.sent, refusal=detail)
+        return self
+
+    def ended(self) -> Keeping:
+        """The term is over: no request of another term may carry its text."""
+        return replace(self, text=None)

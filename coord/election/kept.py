@@ -1,0 +1,178 @@
+"""What a role keeps, as the holder of a term reads and writes it: notes, and the ticks of a job."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from coord.core.election import Election
+from coord.core.kept import Values
+from coord.core.lease import LossReason
+from coord.core.operations import Renew
+from coord.core.timing import Instant
+from coord.election.session import Session
+from coord.errors import (
+    CoordError,
+    LeadershipLost,
+    OutcomeUnknown,
+    StaleToken,
+    StoreRefused,
+    StoreUnavailable,
+)
+
+READ_AGAIN_AFTER = 0.05
+"""Seconds until the next read, after one that was older than the term."""
+
+
+class Writer(Protocol):
+    """What sends the renewals of a candidate, such as an elector."""
+
+    @property
+    def election(self) -> Election:
+        """The election of the candidate."""
+
+    def send_what_is_due(self) -> None:
+        """Look at the election again: it has something to send."""
+
+    async def wait_until(self, predicate: Callable[[], bool]) -> None:
+        """Wait until `predicate()` holds, or the candidate is done."""
+
+
+class HeldTerm(Protocol):
+    """The term that the role is held under."""
+
+    @property
+    def role(self) -> str: ...
+
+    @property
+    def token(self) -> int: ...
+
+    @property
+    def reason(self) -> LossReason | None: ...
+
+
+class KeptText:
+    """The text that a role keeps, under one term. It lives on the loop of the elector.
+
+    It is read once, under the token of the term. From then on nobody else can write it, so what
+    this object has written last is what the role keeps.
+
+    Args:
+        session: The session of the elector.
+        writer: The elector.
+        term: The term.
+    """
+
+    __slots__ = ("_lock", "_session", "_stored", "_term", "_values", "_writer")
+
+    def __init__(self, session: Session, writer: Writer, term: HeldTerm) -> None:
+        self._session, self._writer, self._term = session, writer, term
+        self._values: Values | None = None
+        self._stored = Values()
+        self._lock = asyncio.Lock()
+
+    async def values(self) -> Values:
+        """Return what the role keeps.
+
+        Raises:
+            BadArgument: The store keeps no texts.
+            StaleToken: A newer term has begun before the first read.
+            StoreUnavailable: The store did not answer in time, or showed an older row.
+            StoreRefused: The store refuses, or somebody has damaged the text.
+        """
+        async with self._lock:
+            if self._values is None:
+                self._values = self._stored = await self._read()
+            return self._values
+
+    async def _read(self) -> Values:
+        role, token = self._term.role, self._term.token
+        until = self._session.now().awake + self._session.timeout
+        while (kept := await self._session.kept(role)).token < token:
+            if self._session.now().awake >= until:
+                raise StoreUnavailable(
+                    f"the store shows the role {role!r} as it was before token {token} was given"
+                )
+            await asyncio.sleep(READ_AGAIN_AFTER)
+        if kept.token > token:
+            raise StaleToken(f"what the role {role!r} keeps", token, kept.token)
+        return Values.decode(role, kept.text)
+
+    async def write(self, change: Callable[[Values], Values]) -> None:
+        """Let the role keep what `change` returns, and return when the store has acknowledged it.
+
+        Several calls at a time may travel together. A call that is cancelled may have its effect.
+
+        Args:
+            change: Returns the new values for the present ones. What it raises is raised here, and
+                nothing is written.
+
+        Raises:
+            BadArgument: The store keeps no texts.
+            LeadershipLost: The term is over, and this was not written.
+            StaleToken: A newer term has begun, and this was not written.
+            OutcomeUnknown: The term ended before the store had answered.
+            StoreUnavailable: What the role keeps could not be read. Nothing was written.
+            StoreRefused: The store refuses, or somebody has damaged the text.
+        """
+        election, token = self._writer.election, self._term.token
+        self._check(election, token)
+        values = change(await self.values())
+        # Nothing is awaited from here to the request: another call must not come in between.
+        self._check(election, token)
+        assert self._values is not None
+        values = change(self._values)
+        self._values = values
+        number = election.keep(values.encode())
+        self._writer.send_what_is_due()
+        await self._writer.wait_until(lambda: self._settled(election, token, number))
+        await self._raise_unless_stored(election, token, number)
+        self._stored = values
+
+    def _check(self, election: Election, token: int) -> None:
+        if not election.may_keep(token, self._session.now()):
+            raise self._lost(election, token)
+
+    def _settled(self, election: Election, token: int, number: int) -> bool:
+        """Return whether it is known what became of a text, or nothing more will become known."""
+        keeping = election.keeping
+        if keeping.stored >= number or keeping.refused >= number:
+            return True
+        under_way = election.in_flight is not None and keeping.sent >= number
+        return not under_way and not self._still_sent(election, token)
+
+    def _still_sent(self, election: Election, token: int) -> bool:
+        now: Instant = self._session.now()
+        return election.keeping.text is not None and (
+            election.token == token and election.holding and now.total < election.deadline
+        )
+
+    async def _raise_unless_stored(self, election: Election, token: int, number: int) -> None:
+        keeping = election.keeping
+        if keeping.stored >= number:
+            return
+        if keeping.refused >= number:
+            self._values = self._stored
+            raise StoreRefused(keeping.refusal)
+        in_flight = election.in_flight
+        sent = in_flight is not None and isinstance(in_flight.operation, Renew)
+        if keeping.unknown < number and not (sent and keeping.sent >= number):
+            raise self._lost(election, token)
+        if not await self._is_kept(token):
+            raise OutcomeUnknown(f"what the role {self._term.role!r} keeps, under token {token}")
+
+    async def _is_kept(self, token: int) -> bool:
+        """Return whether a read shows what was written last, although nobody answered."""
+        try:
+            kept = await self._session.kept(self._term.role)
+        except CoordError:
+            return False
+        assert self._values is not None
+        return kept.token >= token and kept.text == self._values.encode()
+
+    def _lost(self, election: Election, token: int) -> CoordError:
+        role, seen = self._term.role, election.observed
+        if seen is not None and seen.token > token:
+            return StaleToken(f"what the role {role!r} keeps", token, seen.token)
+        return LeadershipLost(role, token, self._term.reason or LossReason.EXPIRED)
