@@ -12,6 +12,7 @@ from coord.api.leadership import AsyncLeadership
 from coord.core import validation
 from coord.core.announcements import Candidate, HandoverRequest
 from coord.core.history import PastTerm
+from coord.core.kept import Values, copy_notes
 from coord.core.lease import Lease
 from coord.core.timing import Instant
 from coord.election.callbacks import OnElected, OnInfo, OnLost, OnNewLeader
@@ -278,6 +279,22 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
         self.session.check_usable("read the history")
         terms = await self.session.retry(lambda timeout: self.store.past(roles, timeout))
         return sorted(terms, key=lambda term: (term.role, -term.token))
+
+    async def notes(self, role: str) -> dict[str, Any]:
+        """Return the notes of `role`: what the holders of its terms wrote with `Term.note`.
+
+        They outlive the terms: it does not matter whether somebody leads.
+
+        Args:
+            role: The role.
+
+        Raises:
+            BadArgument: The role is invalid, or the store keeps no notes.
+            StoreUnavailable: The store did not answer within the timeout of the coordinator.
+            StoreRefused: The store will go on refusing, or somebody has damaged the notes.
+        """
+        kept = await self.session.kept(validation.role(role))
+        return copy_notes(Values.decode(role, kept.text).notes)
 
     async def candidates(self, role: str | None = None) -> list[Candidate]:
         """Return the candidates that wait for `role`: the highest priority first, then the longest

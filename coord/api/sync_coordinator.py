@@ -93,6 +93,7 @@ class Coordinator(
     check = blocking(AsyncCoordinator.check)
     leaders = blocking(AsyncCoordinator.leaders)
     history = blocking(AsyncCoordinator.history)
+    notes = blocking(AsyncCoordinator.notes)
     candidates = blocking(AsyncCoordinator.candidates)
     request_step_down = blocking(AsyncCoordinator.request_step_down)
     request_transfer = blocking(AsyncCoordinator.request_transfer)

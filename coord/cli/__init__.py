@@ -24,6 +24,7 @@ COMMANDS = {
     "top": ("coord.cli.commands.top", "Show all roles live."),
     "watch": ("coord.cli.commands.roles", "Print each change of leader as it happens."),
     "history": ("coord.cli.commands.roles", "Print the last terms of a role, and why they ended."),
+    "notes": ("coord.cli.commands.roles", "Print the notes of a role."),
     "candidates": ("coord.cli.commands.roles", "Print the candidates that wait for a role."),
     "step-down": ("coord.cli.commands.handover", "Ask the leader of a role to step down."),
     "transfer": (

@@ -220,9 +220,9 @@ class Election:
         self._try_now = False
         timeout = min(self.timing.attempt_timeout, self.deadline - now.total)
         self._beat += 1
-        keep = self.keeping.text
         if self.phase is Phase.RELEASING:
             return self._send(self._release(now), timeout)
+        keep = self.keeping.text
         self.updates, info = self.updates.sending(self.info)
         return self._send(
             Renew(self.role, self.candidate, self.token, self._beat, self.timing.ttl, info, keep),
@@ -397,15 +397,8 @@ class Election:
             self._successor, self._requested_by = None if to == self.candidate else to, by
             self._lose(reason, Cue.RESIGN)
 
-    def may_keep(self, token: int, now: Instant) -> bool:
-        """Return whether a text can still be written under `token`: the term is led or drains."""
-        writable = self.phase in (Phase.LEADING, Phase.DRAINING) and now.total < self.deadline
-        return writable and token == self.token
-
     def keep(self, text: str) -> int:
-        """Let the role keep `text`, which the next request of the term carries. It is due at once.
-
-        The caller has seen that it may (`may_keep`).
+        """Let the role keep `text`, by a request that is due at once. It is led, or drains.
 
         Returns:
             The number of the text, to compare with those in `keeping`.
@@ -459,8 +452,7 @@ class Election:
         self._events += (event,)
 
     def _send(self, operation: Operation, timeout: float) -> Send:
-        keep = operation.keep if isinstance(operation, (Renew, Release)) else None
-        self.keeping = self.keeping.sending(keep)
+        self.keeping = self.keeping.sending(operation)
         self.in_flight = Send(operation, timeout)
         return self.in_flight
 
@@ -543,9 +535,7 @@ class Election:
         self, operation: Operation, failure: Failure, now: Instant, retry_in: float
     ) -> None:
         self._failing = True
-        self.keeping = self.keeping.failed(
-            unknown=failure.unknown, permanent=failure.permanent, detail=failure.detail
-        )
+        self.keeping = self.keeping.failed(failure)
         if self.phase in HOLDING:
             retry_in = min(
                 retry_in, self.timing.ttl / 20

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from coord.core.operations import Failure, Operation, Release, Renew
+
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
@@ -38,9 +40,11 @@ class Keeping:
         """The next request is to carry `text`."""
         return replace(self, text=text, number=self.number + 1)
 
-    def sending(self, text: str | None) -> Keeping:
+    def sending(self, operation: Operation) -> Keeping:
         """A request is sent, with the newest text or with none."""
-        return replace(self, sent=0 if text is None else self.number)
+        carries = isinstance(operation, (Renew, Release)) and operation.keep is not None
+        sent = self.number if carries else 0
+        return self if sent == self.sent else replace(self, sent=sent)
 
     def applied(self) -> Keeping:
         """The request was applied."""
@@ -49,20 +53,20 @@ class Keeping:
         text = None if self.sent == self.number else self.text
         return replace(self, text=text, stored=self.sent)
 
-    def failed(self, *, unknown: bool, permanent: bool, detail: str) -> Keeping:
+    def failed(self, failure: Failure) -> Keeping:
         """The request had no answer, or the store refuses it.
 
         A refused text is not sent again, because the renewals that carry it would be refused, too.
         """
         if not self.sent:
             return self
-        if unknown:
+        if failure.unknown:
             return replace(self, unknown=self.sent)
-        if permanent:
+        if failure.permanent:
             text = None if self.sent == self.number else self.text
-            return replace(self, text=text, refused=self.sent, refusal=detail)
+            return replace(self, text=text, refused=self.sent, refusal=failure.detail)
         return self
 
     def ended(self) -> Keeping:
         """The term is over: no request of another term may carry its text."""
-        return replace(self, text=None)
+        return self if self.text is None else replace(self, text=None)

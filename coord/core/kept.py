@@ -22,6 +22,9 @@ MAX_NOTES_BYTES = 65_536
 MAX_KEPT_BYTES = 524_288
 """Bytes that a store must be able to keep for a role."""
 
+MISSING = object()
+"""The value that was not given."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -119,18 +122,25 @@ def json_value(value: object, argument: str, allowed: str) -> tuple[Any, int]:
         raise BadArgument(argument, value, f"{allowed} ({err})") from None
 
 
-def checked_notes(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of the notes that a caller wants to write.
+def validate_notes(notes: object, value: object = MISSING) -> dict[str, Any]:
+    """Return a copy of the notes that a caller wants to write: a key and a value, or a dict.
 
     Raises:
         BadArgument: A key is not a string of 1 to 120 bytes, or JSON cannot hold a value.
     """
-    if not isinstance(changes, Mapping):
-        raise BadArgument("note", changes, "must be a key and a value, or a dict of them")
+    given: object = {notes: value} if isinstance(notes, str) and value is not MISSING else notes
+    if not isinstance(given, Mapping) or (given is notes and value is not MISSING):
+        raise BadArgument("note", notes, "must be a key and a value, or a dict of notes")
     allowed = f"must be a string of 1 to {MAX_KEY_BYTES} bytes in UTF-8, without NUL"
     return {
         validation.name(key, "key", MAX_KEY_BYTES, allowed): json_value(
-            value, f"note {key!r}", "must be a value that JSON can hold"
+            each, f"note {key!r}", "must be a value that JSON can hold"
         )[0]
-        for key, value in changes.items()
+        for key, each in given.items()
     }
+
+
+def copy_notes(notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of notes, which the caller may change."""
+    copied: dict[str, Any] = json.loads(encode_json(dict(notes)))
+    return copied

@@ -25,6 +25,7 @@ from coord.election.callbacks import (
     current_dispatcher,
 )
 from coord.election.candidate_options import CandidateOptions
+from coord.election.kept import KeptText
 from coord.election.lifecycle import TermLifecycle, notify_observer
 from coord.election.session import Session
 from coord.election.term import Term, is_inside
@@ -124,6 +125,7 @@ class Elector:
             self._changed,
             options.drain_timeout,
             options.at_most,
+            self._kept_text,
         )
         self.renewed_at: float | None = None
         # A request that was sent by a feed callback, ahead of this elector's own task; the task
@@ -182,6 +184,13 @@ class Elector:
 
         with contextlib.suppress(asyncio.TimeoutError):
             await within(holds(), timeout)
+
+    def _kept_text(self, term: Term) -> KeptText:
+        return KeptText(self._session, self, term)
+
+    def send_what_is_due(self) -> None:
+        """Look at the election again: it has something to send."""
+        self._changed()
 
     async def update_info(self, info: Mapping[str, Any]) -> None:
         """Say something else, and wait for the answer of the store.

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Protocol
+import concurrent.futures
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Protocol, TypeVar
 
 from coord.core.election import Election
-from coord.core.kept import Values
+from coord.core.kept import Values, copy_notes
 from coord.core.lease import LossReason
-from coord.core.operations import Renew
+from coord.core.phases import HOLDING, Phase
 from coord.core.timing import Instant
 from coord.election.session import Session
 from coord.errors import (
     CoordError,
+    CoordinatorClosed,
     LeadershipLost,
     OutcomeUnknown,
     StaleToken,
     StoreRefused,
     StoreUnavailable,
 )
+
+T = TypeVar("T")
 
 READ_AGAIN_AFTER = 0.05
 """Seconds until the next read, after one that was older than the term."""
@@ -131,7 +135,8 @@ class KeptText:
         self._stored = values
 
     def _check(self, election: Election, token: int) -> None:
-        if not election.may_keep(token, self._session.now()):
+        holds = election.phase in (Phase.LEADING, Phase.DRAINING) and election.token == token
+        if not holds or self._session.now().total >= election.deadline:
             raise self._lost(election, token)
 
     def _settled(self, election: Election, token: int, number: int) -> bool:
@@ -145,7 +150,7 @@ class KeptText:
     def _still_sent(self, election: Election, token: int) -> bool:
         now: Instant = self._session.now()
         return election.keeping.text is not None and (
-            election.token == token and election.holding and now.total < election.deadline
+            election.token == token and election.phase in HOLDING and now.total < election.deadline
         )
 
     async def _raise_unless_stored(self, election: Election, token: int, number: int) -> None:
@@ -155,12 +160,13 @@ class KeptText:
         if keeping.refused >= number:
             self._values = self._stored
             raise StoreRefused(keeping.refusal)
-        in_flight = election.in_flight
-        sent = in_flight is not None and isinstance(in_flight.operation, Renew)
-        if keeping.unknown < number and not (sent and keeping.sent >= number):
+        if keeping.unknown < number:
             raise self._lost(election, token)
         if not await self._is_kept(token):
-            raise OutcomeUnknown(f"what the role {self._term.role!r} keeps, under token {token}")
+            raise OutcomeUnknown(
+                f"cannot say whether {self._session.store.url} keeps what was written under token "
+                f"{token} of {self._term.role!r}: it did not answer before the term ended"
+            )
 
     async def _is_kept(self, token: int) -> bool:
         """Return whether a read shows what was written last, although nobody answered."""
@@ -176,3 +182,82 @@ class KeptText:
         if seen is not None and seen.token > token:
             return StaleToken(f"what the role {role!r} keeps", token, seen.token)
         return LeadershipLost(role, token, self._term.reason or LossReason.EXPIRED)
+
+
+class NotesAccess:
+    """The notes of a term, for threads and for coroutines of any event loop.
+
+    Args:
+        loop: The event loop of the elector.
+        open_text: Returns the text that the role keeps, for this term. Called once, on that loop.
+    """
+
+    __slots__ = ("_loop", "_open_text", "_text")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, open_text: Callable[[], KeptText]) -> None:
+        self._loop, self._open_text = loop, open_text
+        self._text: KeptText | None = None
+
+    @property
+    def text(self) -> KeptText:
+        """The text that the role keeps. Use it on the loop of the elector."""
+        if self._text is None:
+            self._text = self._open_text()
+        return self._text
+
+    def write(self, changes: Mapping[str, Any]) -> None:
+        """Write notes, and block this thread until the store has them."""
+        self._call("note", lambda: self._write(changes))
+
+    async def write_async(self, changes: Mapping[str, Any]) -> None:
+        """Write notes, and return when the store has them."""
+        await self._submit(lambda: self._write(changes))
+
+    def read(self) -> dict[str, Any]:
+        """Return the notes; blocks this thread."""
+        return self._call("notes", self._read)
+
+    async def read_async(self) -> dict[str, Any]:
+        """Return the notes."""
+        return await self._submit(self._read)
+
+    async def _write(self, changes: Mapping[str, Any]) -> None:
+        await self.text.write(lambda values: values.with_notes(changes))
+
+    async def _read(self) -> dict[str, Any]:
+        return copy_notes((await self.text.values()).notes)
+
+    def _call(self, name: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        if _running_loop() is self._loop:
+            raise CoordError(
+                f"cannot call term.{name}() on coord's event loop, which it would block: "
+                f"await term.{name}_async()"
+            )
+        try:
+            return self._on_loop(work).result()
+        except concurrent.futures.CancelledError:
+            raise _closed() from None
+
+    async def _submit(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        if asyncio.get_running_loop() is self._loop:
+            return await work()
+        return await asyncio.wrap_future(self._on_loop(work))
+
+    def _on_loop(self, work: Callable[[], Coroutine[Any, Any, T]]) -> concurrent.futures.Future[T]:
+        coroutine = work()
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except RuntimeError:
+            coroutine.close()
+            raise _closed() from None
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _closed() -> CoordinatorClosed:
+    return CoordinatorClosed("cannot use the notes of a term: its coordinator was closed")

@@ -14,6 +14,7 @@ from coord.core.lease import LossReason
 from coord.core.phases import Phase
 from coord.core.timing import Instant
 from coord.election.callbacks import CallbackRunner, Dispatcher, RunningCallback
+from coord.election.kept import KeptText, NotesAccess
 from coord.election.term import NEVER, Term, Watchdog
 from coord.runtime import log
 from coord.runtime.threads import Latch
@@ -69,6 +70,8 @@ class TermLifecycle:
             expire.
         at_most: Seconds that the work of a term may go without `Term.progress`, counted from its
             election; None means no limit. Calls of `@leader_only` have their own.
+        kept_text: Returns how a term reads and writes what its role keeps; None means that it
+            cannot.
 
     Attributes:
         term: The last term, held or over; None before the first.
@@ -86,6 +89,7 @@ class TermLifecycle:
         "_elected",
         "_election",
         "_ended",
+        "_kept_text",
         "_loop",
         "_now",
         "_watchdog",
@@ -104,7 +108,9 @@ class TermLifecycle:
         changed: Callable[[], None],
         drain_timeout: float,
         at_most: float | None,
+        kept_text: Callable[[Term], KeptText] | None = None,
     ) -> None:
+        self._kept_text = kept_text
         self.term: Term | None = None
         self.drain_timeout, self._at_most = drain_timeout, at_most
         self._election, self._callbacks = election, callbacks
@@ -191,6 +197,8 @@ class TermLifecycle:
             role, self._election.candidate, elected.lease.token, elected.deadline, self._now
         )
         term._on_earlier_check = self._watch_soon
+        if self._kept_text is not None:
+            term._notes = NotesAccess(self._loop, functools.partial(self._kept_text, term))
         if self._at_most is not None:
             term._watch_all(self._at_most)
         self.term, self.began_at, self._elected = term, self._now().awake, True

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar, cast
 
 from coord.core import validation
 from coord.core.announcements import Announcement, Candidate, by_priority
+from coord.core.kept import Kept
 from coord.core.lease import Lease
 from coord.core.operations import Failure, Operation, Renew, Result
 from coord.core.timing import Instant
@@ -30,6 +31,7 @@ from coord.stores.requests import (
     ImmediateRequests,
     PendingResult,
     announcements_of,
+    kept_of,
     records_of,
 )
 
@@ -231,9 +233,11 @@ class Session:
             on_sent: Called when the operation is sent. It may have waited in turn for longer than a
             ttl before.
         """
-        if isinstance(operation, Renew):
+        if isinstance(operation, Renew) and operation.keep is None:
             # No coroutine of its own: ten thousand renewals wait at a time.
             return self._renewals.renew(operation, timeout)
+        # A renewal with a text to keep goes alone: somebody waits for it, and the others in a batch
+        # would wait for the disk.
         if self._batches is not None and self._semaphore.locked:
             queued = self._batches.add(operation, timeout, on_sent)
             if queued is not None:
@@ -277,6 +281,18 @@ class Session:
         self.check_usable("read leases")
         wanted = None if roles is None else list(roles)
         return await self.retry(lambda timeout: self.store.read(wanted, timeout))
+
+    async def kept(self, role: str) -> Kept:
+        """Return the text that `role` keeps, retried within the timeout of the session.
+
+        Raises:
+            BadArgument: The store keeps no texts.
+            StoreUnavailable: The store did not answer in time.
+            StoreRefused: The store will go on refusing.
+        """
+        self.check_usable(f"read what {role!r} keeps")
+        store = kept_of(self.store)
+        return await self.retry(lambda timeout: store.kept(role, timeout))
 
     async def held(self, role: str) -> tuple[Lease, float] | None:
         """Return the lease of `role`, and for how many seconds at most it keeps others from the

@@ -11,16 +11,19 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import weakref
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar, overload
 
+from coord.core.kept import MISSING, validate_notes
 from coord.core.lease import LossReason
 from coord.core.timing import Instant
+from coord.election.kept import NotesAccess
 from coord.errors import CoordError, LeadershipLost
 from coord.runtime import clock, process
 from coord.runtime.threads import Latch
 
 NEVER = float("inf")
+T = TypeVar("T")
 
 
 class RunningJob:
@@ -162,6 +165,7 @@ class Term:
         "_idle",
         "_jobs",
         "_no_progress",
+        "_notes",
         "_now",
         "_on_earlier_check",
         "_over",
@@ -195,6 +199,7 @@ class Term:
         self._armed = NEVER
         self._idle: Callable[[], None] | None = None
         self._on_earlier_check: Callable[[], None] | None = None
+        self._notes: NotesAccess | None = None
 
     def __repr__(self) -> str:
         state = f"{self.remaining:.1f} s left" if self.held else f"over: {self.reason or 'expired'}"
@@ -262,6 +267,78 @@ class Term:
         now = self._now().awake
         for progress in [own] if own is not None else list(self._watched.values()):
             progress.progressed(now)
+
+    @overload
+    def note(self, key: str, value: object, /) -> None: ...
+
+    @overload
+    def note(self, notes: Mapping[str, Any], /) -> None: ...
+
+    def note(self, notes: str | Mapping[str, Any], value: object = MISSING, /) -> None:
+        """Write notes of the role, and return when the store has them.
+
+        Notes are a few small values that outlive the term: `notes()` of the next one, and
+        `Coordinator.notes(role)`, return them. Nobody writes them under an older token. Work that
+        still drains after the loss of the term can write them, too.
+
+        A coroutine on coord's event loop awaits `note_async` instead.
+
+        Args:
+            notes: The key of the note, a string of 1 to 120 bytes; or a dict of several notes,
+                which are written together.
+            value: What JSON can hold; None deletes the note. The notes of a role have at most
+                65,536 bytes of JSON together.
+
+        Raises:
+            BadArgument: A key or value is invalid, the notes become too large, or the store keeps
+                no notes. Nothing is written.
+            LeadershipLost: The term is over, and nothing was written.
+            StaleToken: A newer term of the role has begun, and nothing was written.
+            OutcomeUnknown: The term ended before the store had answered.
+            StoreUnavailable: The notes could not be read. Nothing was written.
+            StoreRefused: The store refuses, or somebody has damaged the notes.
+        """
+        changes = validate_notes(notes, value)
+        self._notes_access().write(changes)
+
+    @overload
+    async def note_async(self, key: str, value: object, /) -> None: ...
+
+    @overload
+    async def note_async(self, notes: Mapping[str, Any], /) -> None: ...
+
+    async def note_async(self, notes: str | Mapping[str, Any], value: object = MISSING, /) -> None:
+        """Do what `note` does, from a coroutine on any event loop."""
+        changes = validate_notes(notes, value)
+        await self._notes_access().write_async(changes)
+
+    def notes(self) -> dict[str, Any]:
+        """Return the notes of the role: those of earlier terms, and those of this one.
+
+        The store is asked once in a term. A coroutine on coord's event loop awaits `notes_async`
+        instead.
+
+        Raises:
+            BadArgument: The store keeps no notes.
+            StaleToken: A newer term of the role has begun, and this one has not read the notes.
+            StoreUnavailable: The store did not answer in time.
+            StoreRefused: The store refuses, or somebody has damaged the notes.
+        """
+        return self._notes_access().read()
+
+    async def notes_async(self) -> dict[str, Any]:
+        """Do what `notes` does, from a coroutine on any event loop."""
+        return await self._notes_access().read_async()
+
+    def _notes_access(self) -> NotesAccess:
+        if self._generation != process.fork_generation:
+            raise LeadershipLost(self.role, self.token, LossReason.FORKED)
+        if self._notes is None:
+            raise CoordError(
+                f"cannot use notes of {self.role!r}: only terms of a leadership and of "
+                "@leader_only have notes"
+            )
+        return self._notes
 
     def _progress_due(self) -> float:
         return min((progress.due for progress in list(self._watched.values())), default=NEVER)
@@ -377,9 +454,6 @@ def require_term() -> Term:
             "no current term: call require_term() inside @leader_only, Leadership.run or on_elected"
         )
     return term
-
-
-T = TypeVar("T")
 
 
 def run_under_term(

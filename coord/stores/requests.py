@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 from coord.core.lease import Lease
-from coord.core.operations import Answer, Claim, Failure, Operation, Read, Release, Result
+from coord.core.operations import Answer, Claim, Failure, Operation, Read, Release, Renew, Result
 from coord.errors import BadArgument, StoreRefused, StoreUnavailable
 from coord.runtime.timers import within
 from coord.stores.batching import TOO_LATE
@@ -29,9 +29,12 @@ async def within_timeout(work: Awaitable[T], timeout: float) -> T | Failure:
 
 
 async def send(store: Store, operation: Operation, timeout: float) -> Result:
-    """Send a claim, a release or a read, and return its result."""
+    """Send one operation, and return its result."""
     if isinstance(operation, Claim):
         return await within_timeout(store.claim(operation, timeout), timeout)
+    if isinstance(operation, Renew):
+        results = await within_timeout(store.renew([operation], timeout), timeout)
+        return results if isinstance(results, Failure) else results[0]
     if isinstance(operation, Release):
         return await within_timeout(store.release(operation, timeout), timeout)
     assert isinstance(operation, Read)

@@ -118,7 +118,16 @@ def test_callbacks_that_cannot_be_called_are_refused(setting: str, function: Any
             getattr(c.leadership("r"), setting)(function)
 
 
-LOOKUPS = {"candidates", "check", "history", "leader", "leaders", "watch_leader", "watch_leaders"}
+LOOKUPS = {
+    "candidates",
+    "check",
+    "history",
+    "leader",
+    "leaders",
+    "notes",
+    "watch_leader",
+    "watch_leaders",
+}
 REQUESTS = {"request_step_down", "request_transfer"}
 UNIQUE = {"release", "releasing", "unique_service"}
 COORDINATOR = {"close", "leadership", "services", "store", "url"} | UNIQUE

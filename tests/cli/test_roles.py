@@ -207,3 +207,22 @@ def test_doctor_lists_bad_service_records(runs: Runs) -> None:
     record = found[f"service record {kept['id']!r}"]
     assert record["level"] == "warn"
     assert "ttl" in record["detail"]
+
+
+def test_notes(runs: Runs) -> None:
+    with coord.connect(runs.url) as c, c.leadership("job", ttl=5) as lead:
+        assert lead.wait(10)
+        assert runs.answer("notes", "job", "--url", runs.url)[:2] == (
+            0,
+            f"'job' has no notes on {runs.url}\n",
+        )
+        lead.term.note({"b": [1, {"x": "\x1b[31m"}], "a": 1.5})
+        status, out, _ = runs.answer("notes", "job", "--url", runs.url)
+        rows = [line.split(maxsplit=1) for line in out.splitlines()]
+        assert (status, rows[0]) == (0, ["note", "value"])
+        assert rows[1] == ["a", "1.5"]
+        assert rows[2][0] == "b"
+        assert "\x1b" not in out
+    out = runs.answer("notes", "job", "--json", "--url", runs.url)[1]
+    assert json.loads(out) == {"a": 1.5, "b": [1, {"x": "\x1b[31m"}]}
+    assert runs.answer("notes", "x" * 121, "--url", runs.url)[0] == 2

@@ -1,4 +1,4 @@
-"""The commands that show roles: leader, status, candidates, history, watch."""
+"""The commands that show roles: leader, status, candidates, history, notes, watch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from coord.cli.options import open_coordinator
 from coord.cli.output import format_duration, format_time, lease_as_dict, term_as_dict
 from coord.core import validation
 from coord.core.history import PastTerm
+from coord.core.kept import encode_json
 from coord.core.lease import Lease
 
 
@@ -109,6 +110,7 @@ def candidates(role: str | None, as_json: bool, url: str | None) -> None:
     output.print_table(CANDIDATE_COLUMNS, rows)
 
 
+NOTE_COLUMNS = ("note", "value")
 HISTORY_COLUMNS = (
     "token",
     "leader",
@@ -144,6 +146,28 @@ def history(role: str, as_json: bool, url: str | None) -> None:
         click.echo(f"{output.quote(role)} has no history on {where}")
         return
     output.print_table(HISTORY_COLUMNS, [_row(term, lease) for term in terms])
+
+
+@click.command(epilog=exit_codes.help_of())
+@options.role
+@options.as_json
+@options.url
+def notes(role: str, as_json: bool, url: str | None) -> None:
+    """Print the notes of ROLE: a few values that its leaders have written.
+
+    They outlive the terms of the role. Programs write them with term.note(KEY, VALUE).
+    """
+    validation.role(role)
+    with open_coordinator(url) as coordinator:
+        found = coordinator.notes(role)
+        where = coordinator.url
+    if as_json:
+        click.echo(output.to_json(found))
+    elif not found:
+        click.echo(f"{output.quote(role)} has no notes on {where}")
+    else:
+        rows = [(key, encode_json(found[key])) for key in sorted(found)]
+        output.print_table(NOTE_COLUMNS, rows)
 
 
 def _row(term: PastTerm, lease: Lease | None) -> tuple[object, ...]:
