@@ -5,12 +5,20 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 from collections.abc import Awaitable
-from typing import ClassVar, TypeVar
+from dataclasses import replace
+from typing import Any, ClassVar, TypeVar
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from coord.core.history import PastTerm
 from coord.core.lease import Lease, Revision
@@ -64,7 +72,8 @@ class Lockstep(RuleBasedStateMachine):
 
     def view(self, lease: Lease) -> tuple[object, ...]:
         remaining = lease.remaining if self.clock is not None else None
-        return lease.role, lease.revision, lease.ttl, remaining, dict(lease.info)
+        info = json.dumps(dict(lease.info), sort_keys=True)  # RethinkDB sorts the keys
+        return lease.role, lease.revision, lease.ttl, remaining, info
 
     def compare(self, asked: object, tested: Result, oracle: Result) -> None:
         assert isinstance(oracle, Answer)
@@ -244,3 +253,35 @@ class Lockstep(RuleBasedStateMachine):
             term.by,
             repr(sorted(term.info.items())),
         )
+
+
+def run_on_server(kind: type[Any], url: str, *, examples: int) -> None:
+    """Hold the store `kind` on `url` in lockstep with the memory store.
+
+    The clock of a server cannot be set: what `remaining` decides is left out here, and tested by
+    itself.
+    """
+
+    class Patient(kind):  # type: ignore[misc] # a class that is given
+        async def claim(self, claim: Claim, timeout: float) -> Result:
+            skew = None if claim.skew is None else claim.skew + 3600
+            return await super().claim(replace(claim, skew=skew), timeout)
+
+    class OnServer(Lockstep):
+        loop = asyncio.new_event_loop()
+        tested = Patient(url)
+
+    try:
+        run_state_machine_as_test(
+            OnServer,
+            settings=settings(
+                max_examples=examples,
+                stateful_step_count=20,
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    finally:
+        OnServer.loop.run_until_complete(OnServer.tested.close())
+        OnServer.loop.close()

@@ -1,12 +1,16 @@
-"""The etcd store, held to the contract on a real server."""
+"""The etcd store, held to the contract and in lockstep with the memory store, on a real server."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from coord.stores.etcd import EtcdStore
 from coord.stores.protocol import Store
 from coord.testing import StoreContract
+from tests.stores.in_bulk import in_bulk
+from tests.stores.lockstep import run_on_server
 
 
 class TestEtcd(StoreContract):
@@ -16,3 +20,17 @@ class TestEtcd(StoreContract):
 
     def make_store(self) -> Store:
         return EtcdStore(self.url)
+
+
+class TestEtcdInBulk(TestEtcd):
+    def make_store(self) -> Store:
+        return in_bulk(EtcdStore)(self.url)  # type: ignore[no-any-return] # of a class that is made there
+
+
+@pytest.mark.parametrize(
+    ("kind", "examples"),
+    [(EtcdStore, 25), (in_bulk(EtcdStore), 12)],
+    ids=["alone", "in bulk"],
+)
+def test_etcd_answers_as_memory_does(url: str, kind: Any, examples: int) -> None:
+    run_on_server(kind, url, examples=examples)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis.stateful import run_state_machine_as_test
 
-from coord.core.operations import Claim, Result
 from coord.stores.postgresql import PostgreSQLStore, parse_url
 from coord.stores.postgresql.connection import Pool
 from coord.stores.protocol import Store
 from coord.testing import StoreContract
 from tests.stores.in_bulk import in_bulk
-from tests.stores.lockstep import Lockstep
+from tests.stores.lockstep import run_on_server
 
 
 class TestPostgreSQLContract(StoreContract):
@@ -49,31 +44,12 @@ class TestPostgreSQLContractInBulk(TestPostgreSQLContract):
 
 
 @pytest.mark.parametrize(
-    "kind", [PostgreSQLStore, in_bulk(PostgreSQLStore)], ids=["alone", "in bulk"]
+    ("kind", "examples"),
+    [
+        (PostgreSQLStore, 25),
+        (in_bulk(PostgreSQLStore), 12),
+    ],  # in bulk each step is several requests
+    ids=["alone", "in bulk"],
 )
-def test_postgresql_answers_as_memory_does(url: str, kind: Any) -> None:
-    """Its clock cannot be set: what `remaining` decides is left out here, and tested by itself."""
-
-    class Patient(kind):  # type: ignore[misc] # a class that is given
-        async def claim(self, claim: Claim, timeout: float) -> Result:
-            skew = None if claim.skew is None else claim.skew + 3600
-            return await super().claim(replace(claim, skew=skew), timeout)
-
-    class PostgreSQL(Lockstep):
-        loop = asyncio.new_event_loop()
-        tested = Patient(url)
-
-    try:
-        run_state_machine_as_test(
-            PostgreSQL,
-            settings=settings(
-                max_examples=25 if kind is PostgreSQLStore else 12,
-                stateful_step_count=20,
-                deadline=None,
-                database=None,
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
-    finally:
-        PostgreSQL.loop.run_until_complete(PostgreSQL.tested.close())
-        PostgreSQL.loop.close()
+def test_postgresql_answers_as_memory_does(url: str, kind: Any, examples: int) -> None:
+    run_on_server(kind, url, examples=examples)

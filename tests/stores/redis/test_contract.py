@@ -1,12 +1,16 @@
-"""The Redis store, held to the contract on a real server."""
+"""The Redis store, held to the contract and in lockstep with the memory store, on a real server."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from coord.stores.protocol import Store
 from coord.stores.redis import RedisStore
 from coord.testing import StoreContract
+from tests.stores.in_bulk import in_bulk
+from tests.stores.lockstep import run_on_server
 
 
 class TestRedis(StoreContract):
@@ -16,3 +20,17 @@ class TestRedis(StoreContract):
 
     def make_store(self) -> Store:
         return RedisStore(self.url)
+
+
+class TestRedisInBulk(TestRedis):
+    def make_store(self) -> Store:
+        return in_bulk(RedisStore)(self.url)  # type: ignore[no-any-return] # of a class that is made there
+
+
+@pytest.mark.parametrize(
+    ("kind", "examples"),
+    [(RedisStore, 25), (in_bulk(RedisStore), 12)],
+    ids=["alone", "in bulk"],
+)
+def test_redis_answers_as_memory_does(url: str, kind: Any, examples: int) -> None:
+    run_on_server(kind, url, examples=examples)
