@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from coord.core.history import PastTerm, parse, short_info
+from coord.core.kept import Kept
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.errors import StoreRefused
@@ -85,6 +86,7 @@ def renew_words(keys: Keys, renewals: Sequence[Renew]) -> tuple[list[str], list[
             repr(float(renewal.ttl)),
             microseconds(renewal.ttl),
             "" if renewal.info is None else _json(dict(renewal.info)),
+            "" if renewal.keep is None else f"={renewal.keep}",
         )
     return [keys.meta, *(keys.lease(renewal.role) for renewal in renewals)], arguments
 
@@ -104,6 +106,7 @@ def release_words(keys: Keys, release: Release) -> tuple[list[str], list[Word]]:
             _json(release.reason),
             _json(release.by),
             keys.channel(release.role),
+            "" if release.keep is None else f"={release.keep}",
         ],
     )
 
@@ -137,6 +140,18 @@ def decode(url: RedisURL, role: str, reply: Any) -> tuple[bool, Lease]:
         _info(info),
         int(float(since)) / 1_000_000,
     )
+
+
+def kept(url: RedisURL, role: str, reply: Any) -> Kept:
+    """Return the text that a role keeps, from the answer of the script `KEPT`.
+
+    Raises:
+        RequestError: The script refused.
+    """
+    if refused(reply):
+        raise _refusal(url, role, reply)
+    token, text = reply
+    return Kept(int(token), text.decode(errors="replace"))
 
 
 def _info(text: bytes) -> dict[str, Any]:

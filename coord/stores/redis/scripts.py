@@ -7,7 +7,8 @@ writes at the end, and publishes last, where a refusal is ignored.
 Keys, all with the prefix `{coord:NAMESPACE}:`:
 
 * `l:ROLE`: a hash, the lease. `h` holder (missing if vacant), `t` token, `b` beat, `l` ttl in
-  seconds, `x` when it expires, `w` when it was written, `s` when the term began, `i` info as JSON.
+  seconds, `x` when it expires, `w` when it was written, `s` when the term began, `i` info as JSON,
+  `k` the text that the role keeps (missing until one was written), which claims do not change.
   Times are microseconds since 1970 by the server's clock.
 * `p:ROLE`: a list, the history. Each element is a text of JSON lines.
 * `roles`: the set of all roles.
@@ -181,13 +182,13 @@ RENEW = (
     _PRELUDE
     + """
 -- KEYS: meta, then a lease for each renewal
--- ARGV: for each renewal its holder, token, beat, ttl, ttl in us, info or ''
+-- ARGV: for each renewal its holder, token, beat, ttl, ttl in us, info or '', =TEXT to keep or ''
 local e = epoch(KEYS[1])
 if not e then return {'not set up'} end
 local results, rows = {}, {}
 local longest, settled = e.longest, e.settled
 for n = 2, #KEYS do
-  local a = (n - 2) * 6
+  local a = (n - 2) * 7
   local ok, r = pcall(row, KEYS[n])
   if not ok then
     results[n - 1] = {'damaged'}
@@ -201,6 +202,7 @@ for n = 2, #KEYS do
     local ttl = tonumber(ARGV[a + 5])
     r.x, r.w = math.max(r.x, now + ttl), math.max(r.w, now)
     if ARGV[a + 6] ~= '' then r.i, r.news = ARGV[a + 6], true end
+    if ARGV[a + 7] ~= '' then r.kept = string.sub(ARGV[a + 7], 2) end
     rows[n] = r
     results[n - 1] = reply(1, r)
   end
@@ -210,6 +212,7 @@ if e.longest ~= longest or e.settled ~= settled then store_longest(e) end
 for n, r in pairs(rows) do
   redis.call('HSET', KEYS[n], 'b', text(r.b), 'l', r.l, 'x', text(r.x), 'w', text(r.w))
   if r.news then redis.call('HSET', KEYS[n], 'i', r.i) end
+  if r.kept then redis.call('HSET', KEYS[n], 'k', r.kept) end
 end
 return results
 """
@@ -220,7 +223,7 @@ RELEASE = (
     + """
 -- KEYS: lease, history, meta
 -- ARGV: role, holder, token, beat, linger, linger in us, successor or '', reason and by as JSON,
--- channel
+-- channel, =TEXT to keep or ''
 local e = epoch(KEYS[3])
 if not e then return {'not set up'} end
 local sound, r = pcall(row, KEYS[1])
@@ -242,6 +245,7 @@ begin_epoch(e)
 redis.call('HSET', KEYS[1], 'b', text(r.b), 'l', r.l, 'x', text(r.x), 'w', text(now), 's', r.s,
   'i', r.i)
 if r.h then redis.call('HSET', KEYS[1], 'h', r.h) else redis.call('HDEL', KEYS[1], 'h') end
+if ARGV[11] ~= '' then redis.call('HSET', KEYS[1], 'k', string.sub(ARGV[11], 2)) end
 close_term(KEYS[2], now, ARGV[8], ARGV[9])
 publish(ARGV[10], ARGV[1], r)
 return reply(1, r)
@@ -265,6 +269,17 @@ for n = 2, #KEYS do
   end
 end
 return results
+"""
+)
+
+KEPT = (
+    _PRELUDE
+    + """
+-- KEYS: meta, a lease. The answer is the token of the lease and its kept text.
+if redis.call('EXISTS', KEYS[1]) == 0 then return {'not set up'} end
+local kept = redis.call('HMGET', KEYS[2], 't', 'k')
+if not tonumber(kept[1] or '0') then return {'damaged'} end
+return {text(tonumber(kept[1] or '0')), kept[2] or ''}
 """
 )
 

@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from coord.core.history import PastTerm
+from coord.core.kept import Kept
 from coord.core.lease import Lease
 from coord.core.operations import Claim, Release, Renew, Result
 from coord.errors import StoreRefused
 from coord.stores.failures import RequestError
 from coord.stores.redis import errors, rows, scripts
-from coord.stores.redis.connection import Client, Scripts, Word
+from coord.stores.redis.connection import Client, Scripts
 from coord.stores.redis.feed import SUBSCRIBED, subscribe
 from coord.stores.redis.rows import Keys
 from coord.stores.redis.url import RedisURL, parse_url
@@ -34,7 +35,8 @@ MAX_READS = 1_000
 class RedisStore:
     """Leases in one namespace of a Redis or Valkey server.
 
-    Implements `coord.stores.protocol.Store`, and `Bulk`, `HasAnnouncements` and `HasRecords`.
+    Implements `coord.stores.protocol.Store`, and `Bulk`, `HasAnnouncements`, `HasRecords` and
+    `HasKept`.
     Connects when it is first used.
 
     Args:
@@ -68,22 +70,22 @@ class RedisStore:
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
         """Apply one claim. See `protocol.Store.claim`."""
-        words = rows.claim_words(self._keys, claim)
-        return await self._swap(scripts.CLAIM, claim.role, words, timeout)
+        return await self._swap(claim, timeout)
 
     async def release(self, release: Release, timeout: float) -> Result:
         """Apply one release. See `protocol.Store.release`."""
-        words = rows.release_words(self._keys, release)
-        return await self._swap(scripts.RELEASE, release.role, words, timeout)
+        return await self._swap(release, timeout)
 
-    async def _swap(
-        self, script: str, role: str, words: tuple[list[str], list[Word]], timeout: float
-    ) -> Result:
+    async def _swap(self, swap: Claim | Release, timeout: float) -> Result:
+        if isinstance(swap, Claim):
+            script, words = scripts.CLAIM, rows.claim_words(self._keys, swap)
+        else:
+            script, words = scripts.RELEASE, rows.release_words(self._keys, swap)
         try:
             reply = await self.scripts.run(script, *words, timeout)
         except RequestError as err:
             return err.failure()
-        return rows.result(self._url, role, reply)
+        return rows.result(self._url, swap.role, reply)
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
         """Apply renewals. See `protocol.Store.renew`."""
@@ -109,11 +111,7 @@ class RedisStore:
 
     async def swap_all(self, swaps: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
         """Apply claims and releases, sent together. See `protocol.Bulk`."""
-        pending = [
-            self.claim(swap, timeout) if isinstance(swap, Claim) else self.release(swap, timeout)
-            for swap in swaps
-        ]
-        return await asyncio.gather(*pending)
+        return await asyncio.gather(*(self._swap(swap, timeout) for swap in swaps))
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         """Return the leases of `roles` (None: of every role). See `protocol.Store.read`."""
@@ -164,6 +162,16 @@ class RedisStore:
             for role, entries in zip(wanted, histories, strict=True)
             for term in rows.terms(role, entries)
         ]
+
+    async def kept(self, role: str, timeout: float) -> Kept:
+        """Return the text that `role` keeps. See `protocol.HasKept.kept`."""
+        keys = [self._keys.meta, self._keys.lease(role)]
+        try:
+            return rows.kept(
+                self._url, role, await self.scripts.run(scripts.KEPT, keys, [], timeout)
+            )
+        except RequestError as err:
+            raise err.error() from None
 
     async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
         """Yield the leases of `roles`, and again when one changes. See `protocol.Store.watch`."""
