@@ -1,10 +1,10 @@
 """Feeds: notifications, and a look at the rows now and then.
 
 A notification says what changed, and the feed reads these rows. It is never believed: every user
-who may connect to the database may send one. Renewals are not notified, since each notification
-wakes every listener of the database. A feed sees them when it reads all its rows, which it does
-several times within a ttl. That is also what works behind a connection pooler, which does not pass
-notifications on.
+who may connect to the database may send one. Renewals are notified only if they carry an info,
+since each notification wakes every listener of the database. A feed sees the others when it reads
+all its rows, which it does several times within a ttl. That is also what works behind a connection
+pooler, which does not pass notifications on.
 """
 
 from __future__ import annotations

@@ -219,6 +219,11 @@ class PostgreSQLStore:
             found = await self.pool.run(self._calls["renew"], parameters, timeout)
         except (QueryError, StoreRefused) as error:
             return [_failure(error)] * len(renewals)
+        for renewal in renewals:
+            if (
+                renewal.info is not None
+            ):  # a feed must show it; if it was refused, a hint is harmless
+                self._notify(renewal.role)
         if not found and not answer_all:
             leases = swaps.unchanged_but_renewed(renewals, time.time())
             return [Answer(True, lease) for lease in leases]
@@ -230,7 +235,7 @@ class PostgreSQLStore:
         ]
 
     def _notify(self, role: str) -> None:
-        """Tell the feeds of other processes about a claim, together with those that follow."""
+        """Tell the feeds of other processes about a role, together with those that follow."""
         self._changed.add(role)
         if self._notifying is None or self._notifying.done():
             self._notifying = asyncio.get_running_loop().create_task(

@@ -38,7 +38,7 @@ class Keys:
         return self._history + role
 
     def channel(self, role: str) -> str:
-        """Return the channel on which claims and releases of `role` are published."""
+        """Return the channel on which claims, releases and new infos of `role` are published."""
         return self._channel + role
 
 
@@ -154,7 +154,7 @@ def kept(url: RedisURL, role: str, reply: Any) -> Kept:
     return Kept(int(token), text.decode(errors="replace"))
 
 
-def _info(text: bytes) -> dict[str, Any]:
+def _info(text: bytes | str) -> dict[str, Any]:
     # A person may have written anything there.
     try:
         info = json.loads(text)
@@ -196,7 +196,8 @@ def refused(reply: Any) -> bool:
 def message(payload: bytes) -> Lease | None:
     """Return the lease in a message of a channel; None if coord did not write it."""
     try:
-        role, holder, token, beat, ttl, remaining, written_at = json.loads(payload)
+        # The info comes only with a renewal that changes it.
+        role, holder, token, beat, ttl, remaining, written_at, *info = json.loads(payload)
         return Lease(
             role,
             holder,
@@ -205,6 +206,7 @@ def message(payload: bytes) -> Lease | None:
             float(ttl),
             int(written_at) / 1_000_000,
             0.0 if holder is None else int(remaining) / 1_000_000,
+            _info(info[0]) if info else {},
         )
     except (ValueError, TypeError):
         return None

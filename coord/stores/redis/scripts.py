@@ -110,9 +110,9 @@ local function reply(applied, r)
   return {{applied, text(now), r.h or false, text(r.t), text(r.b), r.l, text(r.x), text(r.w),
     r.s, r.i}}
 end
-local function publish(channel, role, r)
+local function publish(channel, role, r, info)
   redis.pcall('PUBLISH', channel, cjson.encode({{role, r.h or cjson.null, text(r.t), text(r.b),
-    r.l, text(r.x - now), text(r.w)}}))
+    r.l, text(r.x - now), text(r.w), info}}))
 end
 local function seconds(microseconds) return string.format('%.6f', microseconds / 1000000) end
 local function close_term(key, ended, reason, by)
@@ -213,6 +213,12 @@ for n, r in pairs(rows) do
   redis.call('HSET', KEYS[n], 'b', text(r.b), 'l', r.l, 'x', text(r.x), 'w', text(r.w))
   if r.news then redis.call('HSET', KEYS[n], 'i', r.i) end
   if r.kept then redis.call('HSET', KEYS[n], 'k', r.kept) end
+end
+for n, r in pairs(rows) do
+  if r.news then
+    local prefix, role = string.match(KEYS[n], '^(.-}:)l:(.*)$')
+    publish(prefix .. 'f:l:' .. role, role, r, r.i)
+  end
 end
 return results
 """

@@ -293,7 +293,7 @@ def test_a_promotion_gives_tokens_of_its_own(own_postgresql_server: Server) -> N
         shutil.rmtree(Path(standby.directory), ignore_errors=True)
 
 
-def test_a_feed_hears_of_claims_and_releases_at_once(url: str, monkeypatch: Any) -> None:
+def test_a_feed_hears_of_claims_releases_and_infos_at_once(url: str, monkeypatch: Any) -> None:
     """Without a look at all rows, which would come a minute later."""
     from coord.stores.postgresql import feed as feed_module
 
@@ -308,7 +308,11 @@ def test_a_feed_hears_of_claims_and_releases_at_once(url: str, monkeypatch: Any)
             assert answered(await other.claim(Claim("role", "a", 1, 30.0), 5)).applied
             assert (await asyncio.wait_for(pending, 20)).holder == "a"
             pending = asyncio.ensure_future(anext(feed))
-            assert answered(await other.release(Release("role", "a", 1, 2), 5)).applied
+            (renewed,) = await other.renew([Renew("role", "a", 1, 2, 30.0, {"n": 1})], 5)
+            assert answered(renewed).applied
+            assert dict((await asyncio.wait_for(pending, 20)).info) == {"n": 1}
+            pending = asyncio.ensure_future(anext(feed))
+            assert answered(await other.release(Release("role", "a", 1, 3), 5)).applied
             assert (await asyncio.wait_for(pending, 20)).vacant
             # What anybody may send is a hint to read, and no more.
             pending = asyncio.ensure_future(anext(feed))
