@@ -31,6 +31,10 @@ The rules, by the numbers of `docs/guarantees.md`:
     not lead: it claims again, with a new token. After an unknown renewal it may renew again: a
     renewal is guarded by its token, so two have the effect of one.
 9.  Each request that is sent increases `beat`, so that no two writes result in the same revision.
+11. An operator's override gives the row to a holder that no candidate is, at an observed revision,
+    and keeps its ttl. A revoked row is a lease that nobody renews: rule 4 decides who takes it, and
+    nobody takes it earlier. A paused row is never claimed: a candidate reads it once a ttl, in case
+    the feed lost the news that the role was resumed. Resuming makes the row a revoked one.
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ from typing import Any, Union
 
 from coord.core.info import InfoUpdates, ObservedInfo
 from coord.core.keeping import Keeping
-from coord.core.lease import MAX_TOKEN, Lease, LossReason, Observation, Revision
+from coord.core.lease import MAX_TOKEN, MIN_TTL, PAUSED, Lease, LossReason, Observation, Revision
 from coord.core.operations import Answer, Claim, Failure, Operation, Read, Release, Renew, Result
 from coord.core.phases import HOLDING, TRANSITIONS, Cue, ImpossibleCue, Phase
 from coord.core.timing import Instant, Timing
@@ -190,6 +194,11 @@ class Election:
         return now.total < self._cooldown_until
 
     @property
+    def paused(self) -> bool:
+        """Whether an operator had paused the role when this candidate saw the row last."""
+        return self.observed is not None and self.observed.paused
+
+    @property
     def failing(self) -> bool:
         """Whether the store did not answer the last request."""
         return self._failing
@@ -244,6 +253,11 @@ class Election:
         if self.observed is None:
             return self._claim(None)
         wait = self._claim_wait(now)
+        if self.observed.paused:
+            if self._try_now or wait <= 0:
+                self._try_now = False
+                return self._send(Read(self.role), self.timing.attempt_timeout)  # rule 11
+            return Wait(wait)
         if self._try_now or wait <= 0:
             takeover = now.awake >= self._observed_at + self.observed.ttl
             # `try_now` is used when somebody knows more than we do (a handover,
@@ -262,6 +276,8 @@ class Election:
             return 0.0
         if self.observed.vacant:
             return self._observed_at + self.release_delay - now.awake
+        if self.observed.paused:
+            return self._store_expiry + self.takeover_delay - now.total
         observed = self._observed_at + self.observed.ttl + self.takeover_delay - now.awake
         return min(observed, self._store_expiry + self.takeover_delay - now.total)
 
@@ -312,7 +328,9 @@ class Election:
         if self.phase is Phase.FOLLOWING:
             if self.observed is None or not lease.older_than(self.observed):
                 self._see(lease, now)
-        elif self.phase is Phase.LEADING and lease.token > self.token:
+        elif self.phase is Phase.LEADING and (
+            lease.token > self.token or (lease.token == self.token and lease.withheld)
+        ):
             self._try_now = True  # a request shows whether that is true
 
     @property
@@ -336,6 +354,7 @@ class Election:
             self.phase is Phase.FOLLOWING
             and self.campaigning
             and not (self.in_flight or self._work_running or self._claim_unknown)
+            and not self.paused
             and now.total >= max(self._retry_at, self._cooldown_until)
             and self._claim_wait(now) <= 0
         )
@@ -463,7 +482,9 @@ class Election:
             by, to = self._requested_by, self._successor
         else:
             last = None  # the lease was no longer wanted, so it was no term of this candidate
-        if to is not None:
+        if to == PAUSED:
+            linger = max(linger, MIN_TTL)
+        elif to is not None:
             linger = max(linger, self.timing.renew_every)
         reason = LossReason.RELEASED.value if last is None else last[1]
         role, holder, token, keep = self.role, self.candidate, self.token, self.keeping.text
@@ -514,7 +535,7 @@ class Election:
             self._go(Cue.RENEWED)
         elif (answer.lease.holder, answer.lease.token) != (self.candidate, self.token):
             if self.phase is Phase.LEADING:
-                self._lose(LossReason.TAKEN, Cue.TAKEN)
+                self._lose(answer.lease.reason_of_loss(self.token), Cue.TAKEN)
             else:
                 self._go(Cue.TAKEN)  # `Lost` was emitted when the role was given up
         else:
@@ -558,12 +579,14 @@ class Election:
         self.token_floor = min(max(self.token_floor, lease.token), MAX_TOKEN - 1)
         # When to claim by the store's clock; the store decides. Never at once again, because with a
         # clock that stands still the candidate would send claims without a pause.
-        pause = 0.02 * self.timing.ttl
+        pause = self.timing.ttl if lease.paused else 0.02 * self.timing.ttl
         left = (
             NEVER
             if self.max_clock_skew is None
             else max(lease.remaining + self.max_clock_skew, 0.0)
         )
+        if lease.paused:
+            left = pause  # until it is read again (rule 11)
         self._store_expiry = now.total + (
             max(left, pause) if before and lease.revision == before.revision else left
         )
@@ -571,9 +594,9 @@ class Election:
         if lease.reserved:
             if lease.holder == self.candidate:
                 self._cooldown_until = -NEVER  # the role is reserved for this candidate
-        elif not lease.vacant and not known:
+        elif not (lease.vacant or lease.withheld or known):
             self._emit(LeaderObserved(lease))
-        if lease.holder != self.candidate:
+        if lease.holder != self.candidate and not lease.withheld:
             self._observed_info, changed = self._observed_info.after(lease, known)
             if changed:
                 self._emit(InfoObserved(lease))

@@ -1,10 +1,11 @@
 """The history of a role: its last terms, with holder, token, times and the reason of the end.
 
 The row of the role contains its last `MAX_TERMS` terms. The swaps that change the lease also write
-them: a claim closes the term that it replaces and begins its own, and a release closes its own. So
-a term is in the history exactly if its claim was applied. A holder that loses its lease cannot
-write, so the next claim closes its term as `expired`. If the same candidate claims again, it knows
-the real reason and writes that (`Claim.lost`).
+them: a claim closes the term that it replaces and begins its own, a release closes its own, and an
+operator's override closes the term that it ends. So a term is in the history exactly if its claim
+was applied. A holder that loses its lease cannot write, so the next claim closes its term as
+`expired`. If the same candidate claims again, it knows the real reason and writes that
+(`Claim.lost`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coord.core.lease import MAX_TOKEN, Lease, LossReason, copy_info
-from coord.core.operations import Claim, Release
+from coord.core.operations import Claim, Override, Release
 from coord.core.validation import is_number
 
 MAX_TERMS = 16
@@ -66,9 +67,11 @@ def short_info(info: Mapping[str, Any]) -> dict[str, Any]:
     return dict(info) if not info or len(_encode(dict(info))) <= MAX_INFO_LENGTH else {}
 
 
-def end_of_term(row: Lease, operation: Claim | Release, wall: float) -> tuple[float, str, str]:
+def end_of_term(
+    row: Lease, operation: Claim | Override | Release, wall: float
+) -> tuple[float, str, str]:
     """Return when and why `operation` ends the term in `row`, and who requested that."""
-    if isinstance(operation, Release):
+    if isinstance(operation, (Override, Release)):
         return wall, operation.reason, operation.by
     reason = _EXPIRED
     if operation.lost is not None and (row.holder, row.token) == (
@@ -98,7 +101,11 @@ def close_last(entries: Sequence[Entry], until: float, reason: str, by: str) -> 
 
 
 def after_swap(
-    entries: Sequence[Entry], row: Lease, operation: Claim | Release, now: Lease, wall: float
+    entries: Sequence[Entry],
+    row: Lease,
+    operation: Claim | Override | Release,
+    now: Lease,
+    wall: float,
 ) -> list[Entry]:
     """Return the entries after `operation` has changed `row` into `now`, at `wall`."""
     entries = close_last(entries, *end_of_term(row, operation, wall))

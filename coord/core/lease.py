@@ -11,6 +11,15 @@ MAX_TOKEN = 2**53
 """The largest token. RethinkDB keeps numbers as JSON does, which is not exact above this."""
 
 
+MIN_TTL = 0.1
+"""Seconds that a lease lasts at least."""
+REVOKED = "coord:revoked"
+"""The holder of a lease that an operator took away from its leader (rule 11). Nobody renews it, and
+the role passes on when it has run out."""
+PAUSED = "coord:paused"
+"""The holder of a role that an operator paused (rule 11). Nobody claims it until it is resumed."""
+
+
 class Revision(NamedTuple):
     """Identifies one state of a lease: no two writes to a role result in the same triple.
 
@@ -44,7 +53,8 @@ class Lease:
 
     Attributes:
         role: The role.
-        holder: The id of the candidate that holds the role; None if the role is vacant.
+        holder: The id of the candidate that holds the role; None if the role is vacant; `REVOKED`
+            or `PAUSED` if an operator keeps it from all candidates.
         token: The fencing token of the last term.
         beat: The number of requests that the holder has sent in its term.
         ttl: The duration of the lease after a renewal, in seconds.
@@ -101,26 +111,52 @@ class Lease:
         return self.holder is None
 
     @property
+    def revoked(self) -> bool:
+        """Whether an operator took the lease away from its leader. The role passes to another
+        candidate when the lease has run out."""
+        return self.holder == REVOKED
+
+    @property
+    def paused(self) -> bool:
+        """Whether an operator paused the role: nobody is elected until it is resumed."""
+        return self.holder == PAUSED
+
+    @property
+    def withheld(self) -> bool:
+        """Whether an operator keeps the role from all candidates (`revoked` or `paused`)."""
+        return self.holder == REVOKED or self.holder == PAUSED
+
+    @property
     def reserved(self) -> bool:
         """Whether the role is reserved for a candidate that does not lead yet: it was handed over
         to that candidate (`Release.to`)."""
-        return self.holder is not None and self.beat == 0
+        return self.holder is not None and self.beat == 0 and not self.withheld
 
     @property
     def led(self) -> bool:
         """Whether somebody leads, by the clock of the store when the lease was read."""
-        return self.holder is not None and self.beat > 0 and self.remaining > 0
+        held = self.holder is not None and not self.withheld
+        return held and self.beat > 0 and self.remaining > 0
+
+    def reason_of_loss(self, token: int) -> LossReason:
+        """Return why the term `token` is over, if its renewal was refused and this is the row."""
+        if not self.withheld or self.token != token:
+            return LossReason.TAKEN
+        return LossReason.PAUSED if self.paused else LossReason.EVICTED
 
     def older_than(self, other: Lease) -> bool:
         """Return whether `other` was certainly written after this lease. A feed may repeat rows."""
         if self.token != other.token:
             return self.token < other.token
+        if self.withheld:
+            # Operators may pause and resume a role many times without a new token.
+            return False
         if self.holder == other.holder:
             return self.beat < other.beat
         # Within a term the holder writes first; then the role may be reserved for a candidate; then
-        # it is vacant.
+        # it is vacant, or an operator withholds it.
         return self.holder is not None and (
-            other.holder is None or (other.reserved and not self.reserved)
+            other.holder is None or other.withheld or (other.reserved and not self.reserved)
         )
 
 
@@ -191,6 +227,10 @@ class LossReason(str, enum.Enum):
     """This process is a fork of the process that leads."""
     SUSPENDED = "suspended"
     """The machine slept past the deadline."""
+    EVICTED = "evicted"
+    """An operator took the lease away (`coord evict`)."""
+    PAUSED = "paused"
+    """An operator paused the role (`coord pause`)."""
     NO_PROGRESS = "no_progress"
     """The job made no progress for its `at_most`. The job may still run, so coord does not release
     the lease, and the lease expires."""

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Union
 
-from coord.core.lease import Lease, Revision
+from coord.core.lease import MIN_TTL, Lease, Revision
+
+MAX_OVERRIDE_BEAT = 2**40
+"""The largest beat of an override. Every store and every JSON parser keeps it exactly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +20,8 @@ class Claim:
     The store applies it if the row is at `expected` (or nothing is expected) **and** one of these
     is true: the role is vacant; this candidate holds it already, with a lower beat; `takeover` is
     set; or `skew` is a number and the lease expired more than so many seconds ago by the store's
-    clock (rule 4). The new token is `max(token of the row, floor) + 1`.
+    clock (rule 4). It never applies it to a paused role (rule 11). The new token is
+    `max(token of the row, floor) + 1`.
 
     Attributes:
         role: The role.
@@ -105,6 +109,37 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Override:
+    """Give the row to a holder that no candidate is, for an operator (rule 11).
+
+    `REVOKED` takes the lease away from its holder; `PAUSED` keeps every candidate from the role,
+    until another override replaces it by `REVOKED`. The store applies it if the row is at
+    `expected`. The row keeps its token. If it has a holder, it also keeps its ttl and the time that
+    remains, because that holder may still lead; otherwise both become `ttl`.
+
+    Attributes:
+        role: The role.
+        expected: The revision that the row must be at; that of an empty lease if there is no row.
+        holder: The new holder: `REVOKED` or `PAUSED`.
+        beat: A random number from 1 to `MAX_OVERRIDE_BEAT`, so that no two overrides result in the
+            same revision.
+        ttl: Seconds for which the row of a vacant role is watched before a candidate takes it.
+        info: The info of the new row: who requested it.
+        reason: Why a term ends by this, for the history.
+        by: Who requested it, for the history.
+    """
+
+    role: str
+    expected: Revision
+    holder: str
+    beat: int
+    ttl: float = MIN_TTL
+    info: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
+    reason: str = "evicted"
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Read:
     """Read the row of a role, up to date."""
 
@@ -112,6 +147,7 @@ class Read:
 
 
 Operation = Union[Claim, Renew, Release, Read]
+"""What a candidate sends. An `Override` is not among them: only operators send it."""
 
 
 @dataclass(frozen=True, slots=True)

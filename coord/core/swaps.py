@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from coord.core.lease import Lease
-from coord.core.operations import Claim, Release, Renew
+from coord.core.operations import Claim, Override, Release, Renew
 
 
 def claim(row: Lease, operation: Claim, wall: float) -> Lease | None:
@@ -23,6 +23,8 @@ def claim(row: Lease, operation: Claim, wall: float) -> Lease | None:
         wall: The wall time, in seconds since 1970.
     """
     if operation.expected is not None and row.revision != operation.expected:
+        return None
+    if row.paused:
         return None
     # As in the other swaps, only with a higher beat: a first claim that arrives late, or twice,
     # must not change what its candidate holds by now. A feed may have shown the write long before,
@@ -93,12 +95,33 @@ def release(row: Lease, operation: Release, wall: float) -> Lease | None:
     linger = operation.linger
     if operation.to is not None and linger > 0:
         # No request has beat 0, so this is a new revision, and each request of `to` has a higher
-        # beat.
+        # beat. `to` is `PAUSED` if an operator pauses the role and its leader steps down.
         reserved = replace(row, holder=operation.to, beat=0, ttl=linger, remaining=linger)
         return replace(reserved, renewed_at=wall, since=0.0, info={})
     if linger > 0:
         return replace(row, beat=operation.beat, ttl=linger, remaining=linger, renewed_at=wall)
     return replace(row, holder=None, beat=operation.beat, remaining=0.0, renewed_at=wall, since=0.0)
+
+
+def override(row: Lease, operation: Override, wall: float) -> Lease | None:
+    """Return the row after an override; None if it is refused. The arguments are those of `claim`.
+
+    A row that has a holder keeps its ttl and `remaining`: whoever was its leader may believe so for
+    as long as its last renewal allows, and a challenger must wait for the ttl.
+    """
+    if row.revision != operation.expected:
+        return None
+    return Lease(
+        role=operation.role,
+        holder=operation.holder,
+        token=row.token,
+        beat=operation.beat,
+        ttl=operation.ttl if row.vacant else row.ttl,
+        renewed_at=wall,
+        remaining=operation.ttl if row.vacant else row.remaining,
+        since=wall,
+        info=operation.info,
+    )
 
 
 def _of_holder(row: Lease, operation: Renew | Release) -> bool:

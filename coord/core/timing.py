@@ -1,4 +1,4 @@
-"""The durations of an election, checked against each other (rule 11), and two clocks."""
+"""The durations of an election, checked against each other, and two clocks."""
 
 from __future__ import annotations
 

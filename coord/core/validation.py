@@ -7,15 +7,15 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
-from coord.core.lease import MAX_TOKEN
+from coord.core.lease import MAX_TOKEN, MIN_TTL
 from coord.errors import BadArgument
 
 MAX_ROLE_BYTES = 120
 """RethinkDB refuses primary keys above 127 bytes; coord reserves the others for itself."""
 MAX_INFO_BYTES = 16_384
 """Bytes of JSON that the info of a candidate may have; it is in every row that a store returns."""
-MIN_TTL, MAX_TTL = 0.1, 31 * 86_400.0
-"""Seconds that a lease may last."""
+MAX_TTL = 31 * 86_400.0
+"""Seconds that a lease may last at most."""
 MAX_SECONDS = 1e9
 """The largest duration in seconds, 31 years. A thread cannot wait for much longer."""
 

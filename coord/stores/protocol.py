@@ -7,8 +7,8 @@ most `timeout` seconds, the time to connect included. After a swap that timed ou
 not used again, since the late answer could be taken for the answer to another request.
 
 A store may also keep announcements (`HasAnnouncements`), service records (`HasRecords`) and a text
-for each role (`HasKept`), send a request before anybody awaits it (`Immediate`), and apply many
-swaps in one query (`Bulk`).
+for each role (`HasKept`), send a request before anybody awaits it (`Immediate`), apply many swaps
+in one query (`Bulk`), and let operators revoke leases and pause roles (`Overridable`).
 
 `coord.testing.StoreContract` is the test suite that a store must pass.
 """
@@ -23,7 +23,7 @@ from coord.core.announcements import Announcement
 from coord.core.history import PastTerm
 from coord.core.kept import Kept
 from coord.core.lease import Lease
-from coord.core.operations import Claim, Operation, Release, Renew, Result
+from coord.core.operations import Claim, Operation, Override, Release, Renew, Result
 from coord.core.records import Record, RecordWithRemaining
 
 
@@ -137,6 +137,22 @@ class Bulk(Protocol):
 
         Returns:
             The results in the order of `swaps`, as `claim` and `release` return them.
+        """
+
+
+@runtime_checkable
+class Overridable(Protocol):
+    """A store in which operators can revoke leases and pause roles (rule 11).
+
+    Its `claim` refuses every claim of a paused role. A store without this ability has no paused
+    roles.
+    """
+
+    async def override(self, override: Override, timeout: float) -> Result:
+        """Apply one override, in one query, as durably as a claim.
+
+        Returns:
+            The answer with the row as it is afterwards, whether the override was applied or not.
         """
 
 

@@ -14,7 +14,7 @@ from coord.core import history, swaps
 from coord.core.history import PastTerm
 from coord.core.kept import Kept
 from coord.core.lease import Lease
-from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
+from coord.core.operations import Answer, Claim, Failure, Override, Release, Renew, Result
 from coord.runtime import clock, log
 from coord.stores.memory.announcements import MemoryAnnouncements
 from coord.stores.memory.feeds import Feeds
@@ -83,6 +83,14 @@ class MemoryStore:
             after = self._remembered(row, release, swaps.release(row, release, wall), wall)
             return self._swap(row, after, release.keep)
 
+    async def override(self, override: Override, timeout: float) -> Result:
+        """Apply one override. See `protocol.Overridable.override`."""
+        with self._lock:
+            row, wall = self._row(override.role), self._wall()
+            return self._swap(
+                row, self._remembered(row, override, swaps.override(row, override, wall), wall)
+            )
+
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         """Return the leases of `roles` (None: of every role)."""
         return self._present(roles)
@@ -142,7 +150,7 @@ class MemoryStore:
         return lease if lease.vacant else replace(lease, remaining=runs_out - self._now())
 
     def _remembered(
-        self, row: Lease, operation: Claim | Release, after: Lease | None, wall: float
+        self, row: Lease, operation: Claim | Override | Release, after: Lease | None, wall: float
     ) -> Lease | None:
         if after is not None:
             self._past[row.role] = history.after_swap(

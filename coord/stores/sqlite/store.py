@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from coord.core.history import PastTerm
 from coord.core.kept import Kept
 from coord.core.lease import Lease
-from coord.core.operations import Claim, Failure, Release, Renew, Result
+from coord.core.operations import Claim, Failure, Override, Release, Renew, Result
 from coord.errors import StoreRefused, StoreUnavailable
 from coord.runtime.clock import StoreClock
 from coord.stores.sqlite import swaps
@@ -99,6 +99,10 @@ class SQLiteStore:
         """Put one release to the store. See `protocol.Store.release`."""
         return await self._swap_one(release, timeout)
 
+    async def override(self, override: Override, timeout: float) -> Result:
+        """Put one override to the store. See `protocol.Overridable.override`."""
+        return await self._swap_one(override, timeout)
+
     async def swap_all(
         self, operations: Sequence[Claim | Release], timeout: float
     ) -> Sequence[Result]:
@@ -163,7 +167,7 @@ class SQLiteStore:
             self._records.setdefault(table, SQLiteRecords(self.database, table))
         return self._records[table]
 
-    async def _swap_one(self, operation: Claim | Release, timeout: float) -> Result:
+    async def _swap_one(self, operation: swaps.Swap, timeout: float) -> Result:
         clock = self.database.clock
         (result,) = await self._swap(
             lambda job, connection: [swaps.swap(job, connection, clock, operation)], timeout, 1

@@ -19,7 +19,7 @@ from coord.core import swaps
 from coord.core.history import PastTerm, parse
 from coord.core.kept import Kept
 from coord.core.lease import Lease
-from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
+from coord.core.operations import Answer, Claim, Failure, Override, Release, Renew, Result
 from coord.errors import StoreRefused
 from coord.stores.sqlite import schema
 from coord.stores.sqlite.connection import Connection
@@ -36,7 +36,7 @@ MAX_TRANSACTION = 0.1
 """Time in seconds after which a transaction of many swaps is ended, even if some remain: other
 processes wait for the lock, with renewals."""
 
-Swap = Union[Claim, Release]
+Swap = Union[Claim, Override, Release]
 
 _NOBODY = (None,) * 5
 # The conditions keep a ttl or a time from decreasing: `renew` handles such a row.
@@ -104,13 +104,13 @@ def _update_statement(size: int) -> str:
 
 
 def swap(job: Job[Any], connection: Connection, clock: LeaseClock, operation: Swap) -> Answer:
-    """Apply one claim or release, and write the whole row with its history.
+    """Apply one claim, override or release, and write the whole row with its history.
 
     Raises:
         StoreRefused: The row is damaged.
     """
-    claims = isinstance(operation, Claim)
-    conn = connection.begin(synced=_must_be_synced(operation), create=claims)
+    may_create = not isinstance(operation, Release)
+    conn = connection.begin(synced=_must_be_synced(operation), create=may_create)
     # The clock is read only now: while this thread waited for the lock, time passed and others
     # wrote.
     answer = _apply(conn, operation, clock.total(), clock.wall(), clock)
@@ -163,11 +163,12 @@ def _apply(
     conn: sqlite3.Connection, operation: Swap, now: float, wall: float, clock: LeaseClock
 ) -> Answer:
     lease, history = schema.read_row(conn, operation.role, now, clock)
-    after = (
-        swaps.claim(lease, operation, wall)
-        if isinstance(operation, Claim)
-        else swaps.release(lease, operation, wall)
-    )
+    if isinstance(operation, Claim):
+        after = swaps.claim(lease, operation, wall)
+    elif isinstance(operation, Override):
+        after = swaps.override(lease, operation, wall)
+    else:
+        after = swaps.release(lease, operation, wall)
     if after is None:
         return Answer(False, lease)
     history.close(*term_history.end_of_term(lease, operation, wall))

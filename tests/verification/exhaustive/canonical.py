@@ -10,7 +10,7 @@ import functools
 from typing import Any
 
 from coord.core.election import Election
-from coord.core.lease import Lease, Observation
+from coord.core.lease import PAUSED, REVOKED, Lease, Observation
 from coord.core.operations import Claim, Operation, Read, Release
 from coord.core.phases import HOLDING, Phase
 from tests.verification.exhaustive.model import Candidate, Packet, World
@@ -21,7 +21,9 @@ FAR = 99  # stands for "so long ago, or so far ahead, that it makes no differenc
 
 @functools.cache
 def _number(holder: str) -> int:
-    """The number of a holder, which is called `slot.incarnation`."""
+    """The number of a holder, which is called `slot.incarnation`, or is no candidate."""
+    if holder in (REVOKED, PAUSED):
+        return 9_000 + (holder == PAUSED)
     slot, _, incarnation = holder.partition(".")
     return 100 * int(incarnation) + int(slot)
 
@@ -58,6 +60,12 @@ class _Names:
                         holder, token, beat = operation.expected
                         tokens.append(token)
                         beats.add((self.writer(holder, token), beat))
+        beats.add((_number(PAUSED), 0))  # what a leader leaves that is asked to pause
+        if world.override is not None:
+            holder, token, beat = world.override.expected
+            tokens.append(token)
+            beats.add((self.writer(holder, token), beat))
+            beats.add((_number(world.override.holder), world.override.beat))
         for note in world.notes.values():
             holder, token, beat = note.revision
             tokens.append(token)
@@ -106,6 +114,7 @@ def key(world: World) -> tuple[Any, ...]:
         names.revision(*world.older.revision),
         tuple(packets),
         tuple(_note(slot, note, world, names) for slot, note in sorted(world.notes.items())),
+        _override(world, names),
         world.step,
         world.faults,
         world.whispers,
@@ -159,6 +168,15 @@ def _seat(mine: Candidate, names: _Names) -> tuple[Any, ...]:
 def _note(slot: int, note: Observation, world: World, names: _Names) -> tuple[Any, ...]:
     waited = world.candidates[slot].now.awake - note.since
     return (slot, names.revision(*note.revision), min(waited, FAR))
+
+
+def _override(world: World, names: _Names) -> tuple[Any, ...]:
+    operation = world.override
+    if operation is None:
+        return ()
+    writer = _number(operation.holder)
+    expected = names.revision(*operation.expected)
+    return (writer, names.beats[writer, operation.beat], expected)
 
 
 def _packet(packet: Packet, world: World, names: _Names) -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coord.core.election import Wait
+from coord.core.lease import PAUSED, REVOKED
 from coord.core.operations import Read
 from coord.core.phases import HOLDING, Phase
 from tests.verification.exhaustive.canonical import FAR, key
@@ -38,7 +39,9 @@ class Bounds:
     whispers  what a feed shows: the row as it is, as it was, or with a write that may yet be lost;
     or `try_now` orders    give up, stand down, abandon; and, with `transfers`, hand over to another
     prompt    candidates act, drain and time out as soon as they can; the net still takes what time
-    it likes"""
+    it likes
+    operators the orders are those of operators: evict, pause, resume, each as a swap that may travel
+    for long"""
 
     candidates: int = 2
     ticks: int = 14
@@ -54,6 +57,7 @@ class Bounds:
     lingers: tuple[float, ...] = (0,)
     prompt: bool = False
     transfers: bool = False
+    operators: bool = False
 
 
 @dataclass
@@ -107,6 +111,8 @@ def moves(world: World, bounds: Bounds) -> list[Move]:
                 and not isinstance(packet.send.operation, Read)
             ):
                 found.append(("duplicate", index))
+    if bounds.operators:
+        found += _operator_moves(world, bounds)
     if faults and "clock" in kinds and world.setup.skew:
         found.append(("step_clock", 0 if world.step else world.setup.skew))
     if faults and "restore" in kinds and world.older.revision != world.row.revision:
@@ -121,6 +127,26 @@ def moves(world: World, bounds: Bounds) -> list[Move]:
         found.append(("pass_time", 1))
         if faults and "sleep" in kinds:
             found += [("pass_time", 1, (slot,)) for slot in range(len(world.candidates))]
+    return found
+
+
+def _operator_moves(world: World, bounds: Bounds) -> list[Move]:
+    if world.override is not None:
+        return [("override_arrives",)]
+    if world.orders >= bounds.orders:
+        return []
+    row = world.row
+    found: list[Move] = []
+    if row.paused:
+        return [("send_override", REVOKED)]
+    found.append(("send_override", PAUSED))
+    if row.holder is not None and not row.revoked:
+        found.append(("send_override", REVOKED))
+    found += [
+        ("pause_in_turn", slot)
+        for slot, mine in enumerate(world.candidates)
+        if mine.election.phase is Phase.LEADING
+    ]
     return found
 
 
@@ -175,7 +201,7 @@ def _candidate_moves(world: World, bounds: Bounds, slot: int, mine: Candidate) -
             found.append(("fail", slot, False, False))
     if mine.working and not mine.open:
         found.append(("drain", slot))
-    if orders and election.campaigning:
+    if orders and election.campaigning and not bounds.operators:
         for linger in bounds.lingers:
             found.append(("stop", slot, linger))
             if phase is Phase.LEADING:
@@ -216,7 +242,7 @@ def after(world: World, move: Move) -> World:
         if lease is not None:
             new.whisper(move[1], lease)
         return new
-    if name in ("resign", "stop", "abandon", "transfer"):
+    if name in ("resign", "stop", "abandon", "transfer", "pause_in_turn", "send_override"):
         new.orders += 1
     elif name in ("crash", "duplicate", "step_clock", "restore", "restore_carelessly"):
         new.faults += 1

@@ -9,8 +9,8 @@ from typing import Any
 
 from coord.core import swaps
 from coord.core.election import Elected, Election, Lost, Send
-from coord.core.lease import Lease, LossReason, Observation
-from coord.core.operations import Answer, Claim, Failure, Release, Renew
+from coord.core.lease import REVOKED, Lease, LossReason, Observation
+from coord.core.operations import Answer, Claim, Failure, Override, Release, Renew
 from coord.core.phases import HOLDING, Cue, Phase
 from coord.core.timing import Instant
 from tests.verification.exhaustive.model import Notes
@@ -208,6 +208,48 @@ class ForgetsItsFloor(Election):
     def _claim(self, *arguments: Any, **named: Any) -> Send:
         self.token_floor = 0
         return super()._claim(*arguments, **named)
+
+
+class ClaimsPaused(Election):
+    """A paused row is a lease like any other, and is taken when it has run out."""
+
+    def _step_waiting(self, now: Instant) -> Any:
+        if self.observed is not None and self.observed.paused:
+            self.observed = replace(self.observed, holder="9.0")
+        return super()._step_waiting(now)
+
+
+def claim_of_paused(row: Lease, asked: Claim, wall: float) -> Lease | None:
+    if row.paused and asked.expected in (None, row.revision):
+        return swaps.claim(replace(row, holder=REVOKED), replace(asked, expected=None), wall)
+    return swaps.claim(row, asked, wall)
+
+
+def override_passes_on_at_once(row: Lease, asked: Override, wall: float) -> Lease | None:
+    after = swaps.override(row, asked, wall)
+    if after is None or not after.revoked or row.paused:
+        return after
+    return replace(after, holder=None, remaining=0.0)
+
+
+def resume_passes_on_at_once(row: Lease, asked: Override, wall: float) -> Lease | None:
+    after = swaps.override(row, asked, wall)
+    if after is None or not row.paused:
+        return after
+    return replace(after, holder=None, remaining=0.0)
+
+
+def override_shortens(row: Lease, asked: Override, wall: float) -> Lease | None:
+    after = swaps.override(row, asked, wall)
+    return None if after is None else replace(after, ttl=asked.ttl, remaining=asked.ttl)
+
+
+def override_without_swap(row: Lease, asked: Override, wall: float) -> Lease | None:
+    return swaps.override(row, replace(asked, expected=row.revision), wall)
+
+
+def override_with_one_beat(row: Lease, asked: Override, wall: float) -> Lease | None:
+    return swaps.override(row, replace(asked, beat=1), wall)
 
 
 def claim_without_swap(row: Lease, asked: Claim, wall: float) -> Lease | None:

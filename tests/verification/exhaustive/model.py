@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from coord.core import swaps
 from coord.core.election import Elected, Election, Lost, Send, Wait
-from coord.core.lease import Lease, LossReason, Observation, Revision
-from coord.core.operations import Answer, Claim, Failure, Read, Release, Renew
+from coord.core.lease import PAUSED, Lease, LossReason, Observation, Revision
+from coord.core.operations import Answer, Claim, Failure, Override, Read, Release, Renew
 from coord.core.phases import HOLDING, Phase
 from coord.core.timing import Instant, Timing
 
@@ -39,6 +39,7 @@ class Rules:
     claim: Any = swaps.claim
     renew: Any = swaps.renew
     release: Any = swaps.release
+    override: Any = swaps.override
 
 
 class Notes:
@@ -160,6 +161,8 @@ class World:
         self.notes: Mapping[int, Observation] = {}
         # Since when each machine has known the revision that it received last, on its own clock.
         self.sights: Mapping[int, Observation] = {}
+        self.override: Override | None = None  # what an operator has sent, and has not arrived
+        self.overrides = 0
         self.last_token = self.epoch = 0
         assert (candidates or 0) <= len(setup.rates), "a clock for each candidate"
         origins = [self.clock + origin for origin in setup.origins]
@@ -242,6 +245,8 @@ class World:
                     "a claim follows an unknown one without a look", f"candidate {slot}"
                 )
             seen = mine.election.observed
+            if isinstance(operation, Claim) and seen is not None and seen.paused:
+                raise Violation("a candidate claims a paused role", f"candidate {slot}")
             if isinstance(operation, Claim) and operation.takeover and seen is not None:
                 waited = mine.now.awake - mine.sight_at
                 if operation.expected != mine.revision or waited < seen.ttl:
@@ -317,6 +322,12 @@ class World:
             lambda: election.resign(now, LossReason.STEPPED_DOWN, rest=rest, to=other, by="us"),
         )
 
+    def pause_in_turn(self, slot: int) -> None:
+        """The leader hears of an operator who pauses the role, and releases it to nobody."""
+        mine = self._own(slot)
+        election, now = mine.election, mine.now
+        self._told(mine, lambda: election.resign(now, LossReason.PAUSED, to=PAUSED, by="us"))
+
     def stop(self, slot: int, linger: float = 0) -> None:
         mine = self._own(slot)
         election, now = mine.election, mine.now
@@ -351,6 +362,33 @@ class World:
     def restore_carelessly(self) -> None:
         """The same while candidates run. It ends no epoch: whoever leads should be the only one."""
         self.row, self.runs_out = self.older, self.clock + self.step + self.older.remaining
+
+    # -- what operators do
+    # ----------------------------------------------------------------------------------------------
+
+    def send_override(self, holder: str) -> None:
+        """An operator reads the row, and asks for a swap of exactly that row. It travels."""
+        self.overrides += 1
+        self.override = Override(ROLE, self.row.revision, holder, self.overrides, ttl=1)
+
+    def override_arrives(self) -> None:
+        """The operator's swap is applied, or refused: somebody has written since the look."""
+        operation, row = self.override, self.shown()
+        assert operation is not None
+        self.override = None
+        after: Lease | None = self.setup.swaps.override(row, operation, 0.0)
+        if after is None:
+            return
+        if not self.setup.leaders_only:
+            if row.revision != operation.expected:
+                raise Violation(
+                    "an operator ends what was not looked at", f"{row.revision} {operation}"
+                )
+            if after.token != row.token:
+                raise Violation("an operator changes the token", f"{after.revision}")
+        self.older = row
+        self.row, self.runs_out = after, self.clock + self.step + after.remaining
+        self.check()
 
     # -- what the store and the net do
     # --------------------------------------------------------------------------
@@ -399,6 +437,8 @@ class World:
                 raise Violation(
                     "a stored token does not rise", f"{row.revision} -> {after.revision}"
                 )
+            if row.paused:
+                raise Violation("a paused role is taken", f"{row.revision} -> {after.revision}")
             if after.revision == row.revision:
                 raise Violation("a write leaves the same sight behind", f"{after.revision}")
             if isinstance(operation, Renew) and (

@@ -70,6 +70,10 @@ def _net(*kinds: str, **more: int) -> Bounds:
     return Bounds(**counted, kinds=frozenset(kinds), prompt=True)  # type: ignore[arg-type]
 
 
+def _operators(*kinds: str, **more: int) -> Bounds:
+    return replace(_net(*kinds, **more), operators=True)
+
+
 MUTANTS = [
     Mutant(
         "a claim that does not compare before it swaps",
@@ -194,6 +198,44 @@ MUTANTS = [
         faults.BeatOfTheRow,
         scenarios.shown_then_lost,
         FINE,
+    ),
+    Mutant(
+        "an evicted leader whose role passes on at once",
+        11,
+        Rules(override=faults.override_passes_on_at_once),
+        _operators(orders=1),
+    ),
+    Mutant(
+        "a role that passes on at once when it is resumed",
+        11,
+        Rules(override=faults.resume_passes_on_at_once),
+        _operators(orders=2),
+    ),
+    Mutant(
+        "an override that shortens the ttl of the leader",
+        11,
+        Rules(override=faults.override_shortens),
+        _operators(orders=1),
+    ),
+    Mutant(
+        "an override that does not compare before it swaps",
+        11,
+        Rules(override=faults.override_without_swap),
+        _operators(orders=1),
+    ),
+    Mutant(
+        "overrides that all have one beat",
+        11,
+        Rules(override=faults.override_with_one_beat),
+        scenarios.override_shown_then_lost,
+        FINE,
+    ),
+    Mutant("a paused role that a candidate claims", 11, faults.ClaimsPaused, _operators(orders=1)),
+    Mutant(
+        "a paused role that the store gives away",
+        11,
+        Rules(claim=faults.claim_of_paused),
+        _operators("crash", orders=1, faults=1),
     ),
     Mutant(
         "a claim that forgets the tokens it has seen",

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from coord.core.election import Send
-from coord.core.lease import Lease
+from coord.core.lease import REVOKED, Lease
 from coord.core.operations import Claim, Renew
 from coord.core.phases import HOLDING, Phase
 from tests.verification.exhaustive.model import ROLE, Packet, Setup, Violation, World
@@ -150,6 +150,33 @@ def shown_then_lost(setup: Setup) -> int:
     return t.events
 
 
+def override_shown_then_lost(setup: Setup) -> int:
+    """A feed shows that the leader was evicted, and the write is lost in a failover. The leader
+    goes on, and the operator evicts it again: that is another sight, from which a challenger
+    counts."""
+    t = Teller(setup)
+    t.exchange(0)
+    t.exchange(1)
+    t.pass_time(1)
+    t.send_override(REVOKED)
+    row, runs_out = t.world.row, t.world.runs_out
+    t.override_arrives()
+    t.whisper(1, t.shown())
+    t.world.row, t.world.runs_out = row, runs_out  # lost
+    for _ in range(3):
+        t.pass_time(2)
+        t.exchange(0)
+    t.send_override(REVOKED)
+    t.override_arrives()
+    t.whisper(1, t.shown())
+    t.pass_time(1)
+    action = t.act(1)
+    if hasattr(action, "operation"):
+        t.arrive(t.sent(1))
+        t.answer(t.sent(1))
+    return t.events
+
+
 def row_deleted_by_hand(setup: Setup) -> int:
     """Who remembers a token never leads under the same one again, though the row be deleted."""
     t = Teller(setup)
@@ -172,5 +199,6 @@ ALL = (
     answer_to_an_earlier_request,
     taken_while_draining,
     shown_then_lost,
+    override_shown_then_lost,
     row_deleted_by_hand,
 )

@@ -60,6 +60,26 @@ PROFILES = {
         COARSE,
         Bounds(ticks=6, delays=1, faults=0, prompt=True, transfers=True, rests=(0, 4), kinds=FEED),
     ),
+    "operators evict, pause and resume": (
+        COARSE,
+        Bounds(ticks=4, delays=1, faults=0, whispers=0, orders=2, prompt=True, operators=True),
+    ),
+    "operators, with a fault": (
+        COARSE,
+        Bounds(
+            ticks=4,
+            delays=0,
+            whispers=0,
+            orders=2,
+            prompt=True,
+            operators=True,
+            kinds=frozenset({"late", "crash"}),
+        ),
+    ),
+    "operators, and a feed": (
+        COARSE,
+        Bounds(ticks=5, delays=0, faults=0, orders=2, prompt=True, operators=True, kinds=FEED),
+    ),
     "restarts, with observations kept": (
         RESTARTS,
         Bounds(
@@ -96,6 +116,10 @@ PROFILES = {
     ),
 }
 LONG = {
+    "operators, a fault and a feed": (
+        COARSE,
+        Bounds(ticks=8, delays=1, faults=1, whispers=1, orders=3, prompt=True, operators=True),
+    ),
     "handed over, two faults": (
         COARSE,
         Bounds(ticks=8, delays=1, faults=2, whispers=1, orders=2, prompt=True, transfers=True),
