@@ -253,7 +253,7 @@ class Election:
         if self.observed is None:
             return self._claim(None)
         wait = self._claim_wait(now)
-        if self.observed.paused:
+        if self.paused:
             if self._try_now or wait <= 0:
                 self._try_now = False
                 return self._send(Read(self.role), self.timing.attempt_timeout)  # rule 11
@@ -276,7 +276,7 @@ class Election:
             return 0.0
         if self.observed.vacant:
             return self._observed_at + self.release_delay - now.awake
-        if self.observed.paused:
+        if self.paused:
             return self._store_expiry + self.takeover_delay - now.total
         observed = self._observed_at + self.observed.ttl + self.takeover_delay - now.awake
         return min(observed, self._store_expiry + self.takeover_delay - now.total)

@@ -11,7 +11,7 @@ from coord.core.operations import Answer, Claim, Failure, Operation, Read, Relea
 from coord.errors import BadArgument, StoreRefused, StoreUnavailable
 from coord.runtime.timers import within
 from coord.stores.batching import TOO_LATE
-from coord.stores.protocol import Bulk, HasAnnouncements, HasKept, HasRecords
+from coord.stores.protocol import Bulk, HasAnnouncements, HasKept, HasRecords, Overridable
 
 if TYPE_CHECKING:
     from coord.stores.batching import Batchable
@@ -51,6 +51,18 @@ def announcements_of(store: Store) -> Announcements:
         allowed = "must be a store with announcements (a method announcements())"
         raise BadArgument("store", type(store).__name__, allowed)
     return store.announcements()
+
+
+def overridable(store: Store) -> Overridable:
+    """Return a store as one in which operators can revoke leases and pause roles.
+
+    Raises:
+        BadArgument: The store cannot do that.
+    """
+    if not isinstance(store, Overridable):
+        allowed = "must be a store whose leases operators can revoke (a method override())"
+        raise BadArgument("store", type(store).__name__, allowed)
+    return store
 
 
 def records_of(store: Store, table: str) -> Records:

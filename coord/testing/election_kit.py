@@ -27,6 +27,7 @@ HANDOVERS = (
     LossReason.STEPPED_DOWN,
     LossReason.CALLBACK_FAILED,
     LossReason.RELEASED,
+    LossReason.PAUSED,
     LossReason.NO_PROGRESS,
 )
 TRY_EVERY = 0.005
@@ -114,7 +115,7 @@ class ElectionKit:
             AssertionError: This process does not lead the role.
             BadArgument: An argument is invalid.
         """
-        if reason not in (LossReason.TAKEN, *DEADLINES, *HANDOVERS):
+        if reason not in (LossReason.TAKEN, LossReason.EVICTED, *DEADLINES, *HANDOVERS):
             raise BadArgument("reason", reason, "must be a LossReason other than FORKED")
         if not self._on_loop(self._leading(validation.role(role))):
             raise AssertionError(

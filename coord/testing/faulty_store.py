@@ -15,14 +15,14 @@ from coord.core import validation
 from coord.core.history import PastTerm
 from coord.core.kept import Kept
 from coord.core.lease import Lease
-from coord.core.operations import Claim, Failure, Release, Renew, Result
+from coord.core.operations import Claim, Failure, Override, Release, Renew, Result
 from coord.errors import AccessDenied, BadArgument, StoreUnavailable
 from coord.stores.protocol import Announcements, Records, Store
-from coord.stores.requests import announcements_of, kept_of, records_of
+from coord.stores.requests import announcements_of, kept_of, overridable, records_of
 
 T = TypeVar("T")
-Name = Literal["open", "claim", "renew", "release", "read", "watch"]
-NAMES: tuple[Name, ...] = ("open", "claim", "renew", "release", "read", "watch")
+Name = Literal["open", "claim", "renew", "release", "override", "read", "watch"]
+NAMES: tuple[Name, ...] = ("open", "claim", "renew", "release", "override", "read", "watch")
 
 
 class Fault(enum.Enum):
@@ -98,7 +98,8 @@ class FaultyStore:
         """Make requests fail.
 
         Args:
-            name: Which requests: "open", "claim", "renew", "release", "read" or "watch".
+            name: Which requests: "open", "claim", "renew", "release", "override", "read" or
+                "watch".
             fault: How they fail.
             times: How many of the next requests fail; None for all, until `heal`.
 
@@ -200,6 +201,15 @@ class FaultyStore:
     async def release(self, release: Release, timeout: float) -> Result:
         """Release a role, as instructed."""
         return await self._swap("release", lambda: self.inner.release(release, timeout), timeout)
+
+    async def override(self, override: Override, timeout: float) -> Result:
+        """Revoke a lease or pause a role, as instructed.
+
+        Raises:
+            BadArgument: The inner store cannot do that.
+        """
+        inner = overridable(self.inner)
+        return await self._swap("override", lambda: inner.override(override, timeout), timeout)
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         """Read the rows of roles, as instructed."""

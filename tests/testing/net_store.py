@@ -13,15 +13,25 @@ import threading
 import time
 from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Union
 
 from coord.core.history import PastTerm
 from coord.core.kept import Kept
 from coord.core.lease import Lease
-from coord.core.operations import Answer, Claim, Failure, Operation, Release, Renew, Result
+from coord.core.operations import (
+    Answer,
+    Claim,
+    Failure,
+    Operation,
+    Override,
+    Release,
+    Renew,
+    Result,
+)
 from coord.errors import AccessDenied, StoreUnavailable
 from coord.stores.memory import MemoryStore
 
+Request = Union[Operation, Override]
 LOCK_TIMEOUT = 4.0
 """Seconds after which the server takes a batch that waits for a row to be deadlocked."""
 
@@ -131,7 +141,7 @@ class NetServer:
             for lock in taken:
                 lock.release()
 
-    async def _swap(self, arguments: tuple[Sequence[Operation], bool]) -> list[Result]:
+    async def _swap(self, arguments: tuple[Sequence[Request], bool]) -> list[Result]:
         operations, clock_first = arguments
         began = time.monotonic()
         async with self._locked([operation.role for operation in operations]) as locked:
@@ -143,11 +153,13 @@ class NetServer:
             finally:
                 self._early = None
 
-    async def _apply(self, operation: Operation) -> Result:
+    async def _apply(self, operation: Request) -> Result:
         if isinstance(operation, Claim):
             return await self.store.claim(operation, 1)
         if isinstance(operation, Release):
             return await self.store.release(operation, 1)
+        if isinstance(operation, Override):
+            return await self.store.override(operation, 1)
         assert isinstance(operation, Renew)
         return (await self.store.renew([operation], 1))[0]
 
@@ -199,6 +211,9 @@ class NetStore:
 
     async def release(self, release: Release, timeout: float) -> Result:
         return (await self._swap([release], timeout))[0]
+
+    async def override(self, override: Override, timeout: float) -> Result:
+        return (await self._swap([override], timeout))[0]
 
     async def swap_all(
         self, operations: Sequence[Claim | Release], timeout: float
@@ -256,11 +271,11 @@ class NetStore:
         self._inherited.append(self._idle)
         self._idle = []
 
-    def batch_order(self, operations: Sequence[Operation]) -> list[int]:
+    def batch_order(self, operations: Sequence[Request]) -> list[int]:
         """Return the order in which rows are locked: that of the roles, the same for everybody."""
         return sorted(range(len(operations)), key=lambda index: operations[index].role)
 
-    async def _swap(self, operations: Sequence[Operation], timeout: float) -> list[Result]:
+    async def _swap(self, operations: Sequence[Request], timeout: float) -> list[Result]:
         order = self.batch_order(operations)
         work = self._exchange(
             ("swap", ([operations[index] for index in order], self.clock_first)), sent := []

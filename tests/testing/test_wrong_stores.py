@@ -13,11 +13,20 @@ from typing import Any
 import pytest
 
 from coord.core.kept import Kept
-from coord.core.lease import Lease
-from coord.core.operations import Answer, Claim, Failure, Operation, Release, Renew, Result
+from coord.core.lease import REVOKED, Lease, Revision
+from coord.core.operations import (
+    Answer,
+    Claim,
+    Failure,
+    Operation,
+    Override,
+    Release,
+    Renew,
+    Result,
+)
 from coord.stores.protocol import Store
 from coord.testing import ContractServer, ServerContract, StoreContract
-from tests.testing.net_store import NetServer, NetStore, pack
+from tests.testing.net_store import NetServer, NetStore, Request, pack
 
 
 class NetContractServer(ContractServer):
@@ -79,7 +88,7 @@ class NoClockStore(NetStore):
 
     max_clock_skew = None
 
-    async def _swap(self, operations: Sequence[Operation], timeout: float) -> list[Result]:
+    async def _swap(self, operations: Sequence[Request], timeout: float) -> list[Result]:
         asked = [
             replace(item, skew=None) if isinstance(item, Claim) else item for item in operations
         ]
@@ -114,7 +123,7 @@ def test_right_stores_pass(test: str, kind: type[NetStore], net_server: NetServe
 
 
 class IgnoresTimeouts(NetStore):
-    async def _swap(self, operations: Sequence[Operation], timeout: float) -> list[Result]:
+    async def _swap(self, operations: Sequence[Request], timeout: float) -> list[Result]:
         return await super()._swap(operations, 3600)
 
 
@@ -191,7 +200,7 @@ class ReadsTheClockFirst(NetStore):
 
 
 class Deadlocks(NetStore):
-    def batch_order(self, operations: Sequence[Operation]) -> list[int]:
+    def batch_order(self, operations: Sequence[Request]) -> list[int]:
         return list(range(len(operations)))
 
 
@@ -252,7 +261,7 @@ class KeepsUnderAnyToken(NetStore):
 
 
 class ReleaseForgetsToKeep(NetStore):
-    async def _swap(self, operations: Sequence[Operation], timeout: float) -> list[Result]:
+    async def _swap(self, operations: Sequence[Request], timeout: float) -> list[Result]:
         sent = [
             replace(item, keep=None) if isinstance(item, Release) else item for item in operations
         ]
@@ -293,7 +302,58 @@ class CutsLongTexts(NetStore):
         return replace(kept, text=kept.text[:65_535])
 
 
+class PassesOnAtOnce(NetStore):
+    async def override(self, override: Override, timeout: float) -> Result:
+        result = await super().override(override, timeout)
+        if isinstance(result, Answer) and result.applied and override.holder == REVOKED:
+            claim = Claim(override.role, "z", 1, 1, override_revision(result), takeover=True)
+            lease = await super().claim(claim, timeout)
+            assert isinstance(lease, Answer)
+            await super().release(Release(override.role, "z", lease.lease.token, 2), timeout)
+        return result
+
+
+class OverridesAnything(NetStore):
+    async def override(self, override: Override, timeout: float) -> Result:
+        rows = await self.read([override.role], timeout)
+        seen = rows[0].revision if rows else Lease(override.role).revision
+        return await super().override(replace(override, expected=seen), timeout)
+
+
+class ClaimsPaused(NetStore):
+    async def claim(self, claim: Claim, timeout: float) -> Result:
+        rows = await self.read([claim.role], timeout)
+        if rows and rows[0].paused and claim.takeover:
+            revoked = Override(claim.role, rows[0].revision, REVOKED, 1)
+            result = await self.override(revoked, timeout)
+            claim = replace(claim, expected=override_revision(result))
+        return await super().claim(claim, timeout)
+
+
+class ShortensRevoked(NetStore):
+    async def override(self, override: Override, timeout: float) -> Result:
+        result = await super().override(override, timeout)
+        if isinstance(result, Answer):
+            return replace(result, lease=replace(result.lease, ttl=override.ttl))
+        return result
+
+
+class ForgetsWhoOverrides(NetStore):
+    async def override(self, override: Override, timeout: float) -> Result:
+        return await super().override(replace(override, by=""), timeout)
+
+
+def override_revision(result: Result) -> Revision:
+    assert isinstance(result, Answer)
+    return result.lease.revision
+
+
 WRONG = {
+    PassesOnAtOnce: "an_operator_revokes_a_lease_which_runs_out_before_another_takes_it",
+    OverridesAnything: "an_override_needs_every_part_of_what_it_expects",
+    ClaimsPaused: "nobody_claims_a_paused_role",
+    ShortensRevoked: "a_paused_role_is_resumed_as_a_revoked_lease",
+    ForgetsWhoOverrides: "the_history_names_who_ended_a_term",
     IgnoresTimeouts: "requests_end_in_time_although_nothing_gets_through",
     RaisesFromSwaps: "a_refused_connection",
     NeverUnknown: "a_claim_whose_answer_is_lost_is_unknown",

@@ -155,8 +155,11 @@ def swap_all(
 
 
 def _must_be_synced(operation: Swap | Renew) -> bool:
-    """Return whether a power failure must not undo it: it gives a token, or it keeps a text."""
-    return isinstance(operation, Claim) or operation.keep is not None
+    """Return whether a power failure must not undo it.
+
+    It gives a token, it keeps a text, or it is the order of an operator.
+    """
+    return isinstance(operation, (Claim, Override)) or operation.keep is not None
 
 
 def _apply(

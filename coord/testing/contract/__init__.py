@@ -8,6 +8,7 @@ from coord.testing.contract.claims import ClaimContract
 from coord.testing.contract.faults import ContractServer, ServerContract
 from coord.testing.contract.history import HistoryContract
 from coord.testing.contract.kept import KeptContract
+from coord.testing.contract.overrides import OverrideContract
 from coord.testing.contract.promises import PromiseContract
 from coord.testing.contract.records import RecordContract
 from coord.testing.contract.sharing import SharingContract
@@ -25,11 +26,13 @@ class StoreContract(
     PromiseContract,
     BulkContract,
     ImmediateContract,
+    OverrideContract,
     AnnouncementContract,
     RecordContract,
 ):
     """Tests of what `coord.stores.protocol.Store` and rules 1 to 4 promise, and of the abilities
-    that the store has: `Bulk`, `Immediate`, `HasKept`, announcements and service records.
+    that the store has: `Bulk`, `Immediate`, `Overridable`, `HasKept`, announcements and service
+    records.
 
     For a store whose `max_clock_skew` is None, no test expects that a lease expires by the store's
     clock.

@@ -213,10 +213,7 @@ class ForgetsItsFloor(Election):
 class ClaimsPaused(Election):
     """A paused row is a lease like any other, and is taken when it has run out."""
 
-    def _step_waiting(self, now: Instant) -> Any:
-        if self.observed is not None and self.observed.paused:
-            self.observed = replace(self.observed, holder="9.0")
-        return super()._step_waiting(now)
+    paused = False
 
 
 def claim_of_paused(row: Lease, asked: Claim, wall: float) -> Lease | None:
