@@ -98,5 +98,5 @@ def test_a_leader_that_is_asked_to_pause_releases_to_nobody() -> None:
     paused = swaps.release(lease("me", 1, 1), operation, 6.0)
     assert paused is not None
     assert paused.paused
-    assert not (paused.reserved or paused.led or paused.vacant)
+    assert [paused.reserved, paused.led, paused.vacant] == [False, False, False]
     assert swaps.claim(paused, Claim("r", "b", 1, TTL, takeover=True, skew=0.0), 9.0) is None

@@ -6,8 +6,8 @@ A store has this ability if it has the method `override`. A store without it pas
 from __future__ import annotations
 
 from coord.core.lease import MIN_TTL, PAUSED, REVOKED, Lease, Revision
-from coord.core.operations import MAX_OVERRIDE_BEAT, Override, Result
-from coord.stores.protocol import Overridable
+from coord.core.operations import MAX_OVERRIDE_BEAT, Override, Renew, Result
+from coord.stores.protocol import HasKept, Overridable
 from coord.testing.contract.harness import (
     ContractHarness,
     StoreDriver,
@@ -214,6 +214,19 @@ class OverrideContract(ContractHarness):
                 same((lease.revision, lease.ttl), (row.revision, row.ttl), "the row of the feed")
                 applied(await self._override(at, row.revision, REVOKED, 11))
                 await heard(queue, lambda lease: lease.beat == 11, "a resumed role")
+
+        self.run(body)
+
+    def test_what_a_role_keeps_outlives_an_override(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            if not isinstance(at.store, Overridable) or not isinstance(at.store, HasKept):
+                return
+            applied(await at.claim("a", 5))
+            (renewed,) = await at.renew_all([Renew(at.role, "a", 1, 6, 30.0, keep="text")])
+            row = applied(renewed)
+            for holder in (REVOKED, PAUSED, REVOKED):
+                row = applied(await self._override(at, row.revision, holder, row.beat + 1))
+                same((await at.store.kept(at.role, self.timeout)).text, "text", "the kept text")
 
         self.run(body)
 
