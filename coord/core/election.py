@@ -41,86 +41,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any
 
+from coord.core.actions import (
+    Action,
+    Done,
+    Elected,
+    Event,
+    InfoObserved,
+    LeaderObserved,
+    Lost,
+    Send,
+    Wait,
+)
 from coord.core.info import InfoUpdates, ObservedInfo
 from coord.core.keeping import Keeping
 from coord.core.lease import MAX_TOKEN, MIN_TTL, PAUSED, Lease, LossReason, Observation, Revision
 from coord.core.operations import Answer, Claim, Failure, Operation, Read, Release, Renew, Result
 from coord.core.phases import HOLDING, TRANSITIONS, Cue, ImpossibleCue, Phase
 from coord.core.timing import Instant, Timing
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send a request to the store now.
-
-    Attributes:
-        operation: The request.
-        timeout: Seconds after which the caller gives the request up; the result is then an unknown
-            `Failure`.
-    """
-
-    operation: Operation
-    timeout: float
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Do nothing for `seconds`, which may be infinite, unless something happens."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The candidate is stopped: nothing is left to do."""
-
-
-Action = Union[Send, Wait, Done]
-
-
-@dataclass(frozen=True, slots=True)
-class Elected:
-    """A term begins.
-
-    Attributes:
-        lease: The lease, with the token of the term.
-        deadline: When the term ends on the total clock; each renewal moves it.
-    """
-
-    lease: Lease
-    deadline: float
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """A term has ended.
-
-    Attributes:
-        token: The token of the term.
-        reason: Why it ended.
-    """
-
-    token: int
-    reason: LossReason
-
-
-@dataclass(frozen=True, slots=True)
-class LeaderObserved:
-    """The lease has another holder or token than before; the holder may be this candidate."""
-
-    lease: Lease
-
-
-@dataclass(frozen=True, slots=True)
-class InfoObserved:
-    """The leader, which is another candidate, changed its info during its term."""
-
-    lease: Lease
-
-
-Event = Union[Elected, Lost, LeaderObserved, InfoObserved]
 
 NEVER = float("inf")
 

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from coord.core.actions import Send
 from coord.core.announcements import Candidate, Handover, decide_handover
-from coord.core.election import Election, Send
+from coord.core.election import Election
 from coord.core.lease import Lease, LossReason
 from coord.core.operations import Claim, Failure, Read, Release, Renew, Result
 from coord.core.phases import HOLDING, Phase

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from coord.core.actions import Action, Done, Send, Wait
 from coord.core.announcements import Candidate, decide_handover
-from coord.core.election import Action, Done, Election, Send, Wait
+from coord.core.election import Election
 from coord.core.lease import Lease, LossReason
 from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.core.phases import HOLDING, Phase

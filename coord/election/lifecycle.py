@@ -9,7 +9,8 @@ import functools
 from collections.abc import Callable
 from typing import Protocol
 
-from coord.core.election import Elected, Election, Event, InfoObserved, LeaderObserved, Lost
+from coord.core.actions import Elected, Event, InfoObserved, LeaderObserved, Lost
+from coord.core.election import Election
 from coord.core.lease import LossReason
 from coord.core.phases import Phase
 from coord.core.timing import Instant

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from coord.core.election import Done, Elected, Election, LeaderObserved, Lost, Send, Wait
+from coord.core.actions import Done, Elected, LeaderObserved, Lost, Send, Wait
+from coord.core.election import Election
 from coord.core.lease import MAX_TOKEN, Lease, LossReason, Revision
 from coord.core.operations import Answer, Claim, Failure, Read, Release, Renew
 from coord.core.phases import HOLDING, TRANSITIONS, Cue, ImpossibleCue, Phase

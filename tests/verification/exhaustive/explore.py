@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from coord.core.election import Wait
+from coord.core.actions import Wait
 from coord.core.lease import PAUSED, REVOKED
 from coord.core.operations import Read
 from coord.core.phases import HOLDING, Phase

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from coord.core import swaps
-from coord.core.election import Elected, Election, Lost, Send
+from coord.core.actions import Elected, Lost, Send
+from coord.core.election import Election
 from coord.core.lease import REVOKED, Lease, LossReason, Observation
 from coord.core.operations import Answer, Claim, Failure, Override, Release, Renew
 from coord.core.phases import HOLDING, Cue, Phase

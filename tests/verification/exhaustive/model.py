@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 from coord.core import swaps
-from coord.core.election import Elected, Election, Lost, Send, Wait
+from coord.core.actions import Elected, Lost, Send, Wait
+from coord.core.election import Election
 from coord.core.lease import PAUSED, Lease, LossReason, Observation, Revision
 from coord.core.operations import Answer, Claim, Failure, Override, Read, Release, Renew
 from coord.core.phases import HOLDING, Phase

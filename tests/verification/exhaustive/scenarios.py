@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from coord.core.election import Send
+from coord.core.actions import Send
 from coord.core.lease import REVOKED, Lease
 from coord.core.operations import Claim, Renew
 from coord.core.phases import HOLDING, Phase

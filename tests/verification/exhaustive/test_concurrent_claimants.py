@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from coord.core.election import Election, Send
+from coord.core.actions import Send
+from coord.core.election import Election
 from coord.core.lease import Lease, Revision
 from coord.core.timing import Timing
 from tests.verification.exhaustive import faults
