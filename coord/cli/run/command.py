@@ -162,13 +162,16 @@ def run(
     nohup = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
 
     store = _store_url(url, password_file)
-    hidden = SECRET_VARIABLES if no_url else ()
 
+    from coord.cli.run import service_manager
     from coord.cli.run.guardian_client import GuardianClient
+
+    hidden = (*service_manager.VARIABLES, *(SECRET_VARIABLES if no_url else ()))
 
     # This forks, so it must come before anything that may start a thread.
     guarded = GuardianClient(command, grace, nohup, hidden)
 
+    from coord.api.health import health
     from coord.api.sync_coordinator import Coordinator
     from coord.cli.run.messages import messages
     from coord.cli.run.runner import Runner, RunOptions
@@ -186,7 +189,11 @@ def run(
         at_least,
         None if no_url else store,
     )
-    status = Runner(job, guarded, Coordinator(store)).run()
+    coordinator = Coordinator(store)
+    manager = service_manager.from_environment(
+        os.environ, os.getpid(), lambda: health(coordinator).healthy
+    )
+    status = Runner(job, guarded, coordinator, manager).run()
     messages.flush()
     # Everything is done. A thread of the store that still hangs must not delay the exit.
     os._exit(status)

@@ -20,6 +20,7 @@ from coord.cli.run.guardian import KILL_WAIT
 from coord.cli.run.guardian_client import GuardianClient
 from coord.cli.run.messages import messages
 from coord.cli.run.pipe import Cause
+from coord.cli.run.service_manager import ServiceManager
 from coord.cli.run.signals import SignalInbox, start_daemon_thread
 from coord.core.lease import Lease, LossReason
 from coord.errors import AcquireTimeout, CoordError
@@ -76,6 +77,8 @@ class Standby:
         )
         self.answered = False
         self.term: Term | None = None
+        self.situation = f"waiting for {job.role!r}"
+        """What this process does, for people."""
         self._led_by = ""
         self._store_error = ""
         self._error: BaseException | None = None
@@ -124,7 +127,9 @@ class Standby:
         except CancelledError:
             return  # The coordinator was closed, so nobody waits any more.
         if not self.answered:
-            messages.print(f"waiting for {self.job.role!r}: {by}")
+            self.situation = f"waiting for {self.job.role!r}: {by}"
+            messages.print(self.situation)
+            self._notify()
 
     def _held_by(self) -> str:
         session = self._coordinator.session
@@ -163,10 +168,17 @@ released expires."""
 class Runner:
     """Runs COMMAND while this process is the leader. `guarded` must exist before `coordinator`."""
 
-    def __init__(self, job: RunOptions, guarded: GuardianClient, coordinator: Coordinator) -> None:
+    def __init__(
+        self,
+        job: RunOptions,
+        guarded: GuardianClient,
+        coordinator: Coordinator,
+        manager: ServiceManager,
+    ) -> None:
         self.job = job
         self.guarded = guarded
         self.coordinator = coordinator
+        self.manager = manager
         self.inbox = SignalInbox(guarded)
         self._backstop: float | None = None
         self._started_at = -float("inf")
@@ -187,6 +199,7 @@ class Runner:
             on_lost=self._until_ended,
         )
         standby = Standby(self.job, self.coordinator, leadership, self.inbox.wake)
+        self.manager.ready()
         status = self._stand_by(standby)
         if status is not None:
             self._ended.set()
@@ -203,6 +216,10 @@ class Runner:
             messages.print(f"cannot release {self.job.role!r}: {self._free_later()}")
         return status
 
+    def _wait(self, seconds: float | None) -> None:
+        """Wait for an event, at most `seconds`; None means no limit. The caller waits in a loop."""
+        self.inbox.wait(self.manager.watch(seconds))
+
     def _linger(self) -> float:
         """Return the seconds for which nobody may get the role yet (--at-least)."""
         return max(0.0, self._started_at + self.job.at_least - clock.total_seconds())
@@ -213,8 +230,12 @@ class Runner:
     def _stand_by(self, standby: Standby) -> int | None:
         """Wait for the role. Return None when this process leads, otherwise the exit status."""
         announce: float | None = clock.total_seconds() + ANNOUNCE_AFTER if self.job.wait else None
+        shown = ""
         while not standby.answered:
-            self.inbox.wait(None if announce is None else announce - clock.total_seconds())
+            if standby.situation != shown:
+                shown = standby.situation
+                self.manager.status(shown)
+            self._wait(None if announce is None else announce - clock.total_seconds())
             for number in self.inbox.signals():
                 if number in SIGNALS_THAT_END_WAITING:
                     return exit_codes.SIGNALLED + number
@@ -238,10 +259,11 @@ class Runner:
             variables["COORD_URL"] = self.job.command_url
         self._started_at = clock.total_seconds()
         guarded.start(variables, deadline)
+        self.manager.status(f"leads {self.job.role!r}, token {term.token}")
         term.lost.add_callback(self.inbox.wake)
         pause = min(self.job.ttl / 20, 0.25)
         while guarded.finished is None and not guarded.gone:
-            self.inbox.wait(pause)
+            self._wait(pause)
             if term.deadline > deadline and not term.lost.is_set():
                 deadline = term.deadline
                 guarded.extend(deadline)
@@ -290,6 +312,7 @@ class Runner:
             )
             kill_at = min(now + grace, max(term.deadline, now))
             self.guarded.end(kill_at)
+            self.manager.status(f"lost {self.job.role!r}: {term.reason}; ends COMMAND")
             # The guardian reports survivors at `KILL_WAIT`, where the deadline leaves that time.
             reports_at = min(kill_at + KILL_WAIT, max(term.deadline, kill_at))
             self._backstop = reports_at + min(0.25, self.job.margin / 4)
@@ -341,6 +364,8 @@ class Runner:
             linger: Seconds for which nobody gets the role.
         """
         left = threading.Event()
+        self.manager.stopping()
+        self.manager.status(f"releases {self.job.role!r}")
 
         def leave() -> None:
             try:
@@ -355,7 +380,7 @@ class Runner:
         start_daemon_thread(leave)
         until = clock.total_seconds() + within
         while not left.is_set() and clock.total_seconds() < until:
-            self.inbox.wait(until - clock.total_seconds())
+            self._wait(until - clock.total_seconds())
             if any(number in SIGNALS_THAT_END_WAITING for number in self.inbox.signals()):
                 break
         self.guarded.close()

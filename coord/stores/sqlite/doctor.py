@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from coord.errors import CoordError, NotSetUp, StoreRefused
 from coord.runtime import clock
 from coord.stores.protocol import Finding
-from coord.stores.sqlite import files, filesystems, locks, schema
+from coord.stores.sqlite import containers, files, filesystems, locks, schema
 from coord.stores.sqlite.connection import Connection
 from coord.stores.sqlite.errors import Busy, classify
 from coord.stores.sqlite.growth import MIN_TRANSACTION, name_readers
@@ -34,6 +34,9 @@ def check(path: str, *, local: bool = False) -> Iterator[Finding]:
         local: Whether the user states that the file system is local.
     """
     yield from _clocks()
+    in_container = containers.check(path, containers.find_engine())
+    if in_container is not None:
+        yield in_container
     if not os.path.exists(path):
         yield Finding(
             "warn",
