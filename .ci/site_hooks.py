@@ -1,5 +1,5 @@
 """What mkdocs is told beyond its configuration: what pages link to in examples/ and tests/ is on
-the site, too."""
+the site, too, and a file that a page only links to is shown on the page."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent.parent
+SHOWN = re.compile(r"^\[[^\]]+\]\(([\w./-]+\.(service|timer|yaml|yml|conf|cfg))\)$", re.MULTILINE)
+"""A link to a file beside the page, alone on its line: the site shows the file below it."""
 OUTSIDE = re.compile(r"\]\(((?:\.\./)+)((?:examples|tests)/[^)#\s]+)\)")
 
 
@@ -43,4 +45,10 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         markdown = markdown.replace(
             f"]({written})", f"]({posixpath.relpath(f'source/{path}', here or '.')})"
         )
-    return markdown
+
+    def shown(link: re.Match[str]) -> str:
+        text = (ROOT / "docs" / here / link[1]).read_text(encoding="utf-8")
+        language = {"yaml": "yaml", "yml": "yaml", "conf": "nginx"}.get(link[2], "ini")
+        return f"{link[0]}\n\n```{language}\n{text.rstrip()}\n```"
+
+    return SHOWN.sub(shown, markdown)
