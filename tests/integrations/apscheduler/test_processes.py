@@ -1,0 +1,143 @@
+"""Real processes: leaders that are killed, and schedulers on both sides of a fork."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.integrations.apscheduler.worker import EVERY
+from tests.support.processes import ROOT, python_environment
+from tests.support.waits import eventually
+
+FIRE_TIMES = 18
+
+
+@contextmanager
+def worker(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "tests.integrations.apscheduler.worker", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **python_environment()},
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_each_fire_time_is_run_once_although_leaders_are_killed(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    arguments = [f"sqlite://{tmp_path}/coord.db", f"sqlite:///{tmp_path}/jobs.db", str(journal)]
+
+    def lines() -> list[list[str]]:
+        return (
+            [line.split() for line in journal.read_text().splitlines()] if journal.exists() else []
+        )
+
+    def standing(process: subprocess.Popen[str]) -> bool:
+        return Path(f"{journal}.{process.pid}").exists()
+
+    with worker(*arguments, "5") as first:
+        eventually(lambda: standing(first) and lines())
+        with worker(*arguments, "6") as second:
+            assert first.wait(60) == -signal.SIGKILL
+            eventually(lambda: standing(second))
+            with worker(*arguments) as third:  # its start replaces the job of the leader
+                assert second.wait(60) == -signal.SIGKILL
+                eventually(lambda: len(lines()) >= FIRE_TIMES, within=60)
+                third.kill()
+                third.wait()
+    runs = lines()
+    times = [float(moment) for moment, _ in runs]
+    begin = min(times)
+    expected = [round(begin + number * EVERY, 3) for number in range(len(runs))]
+    assert sorted(times) == expected  # none twice, none missing
+    tokens = [int(token) for _, token in runs]
+    assert len(set(tokens)) == 3
+    assert sorted(tokens) == tokens
+
+
+FORKS = """\
+import os, sys, threading
+import coord
+from coord.integrations.apscheduler import LeaderBackgroundScheduler
+
+scheduler = LeaderBackgroundScheduler(
+    coordinator=coord.Coordinator(sys.argv[1]), ttl=0.5, timezone="UTC", missed="all",
+    jobstores={"default": {"type": "sqlalchemy", "url": sys.argv[2]}} if sys.argv[2:] else {},
+)
+ran = threading.Event()
+
+def work():
+    print("ran in", "child" if os.getpid() != parent else "parent", coord.require_term().token, flush=True)
+    ran.set()
+
+parent = os.getpid()
+scheduler.add_job(work, "interval", seconds=0.1, id="j", misfire_grace_time=None)
+if sys.argv[3:]:
+    scheduler.start()
+    assert ran.wait(30)
+    scheduler.pause()
+    scheduler.leadership.stop()
+ran.clear()
+child = os.fork()
+if child == 0:
+    assert not scheduler.running
+    assert not scheduler.leadership.is_leader
+    scheduler.start()
+    assert scheduler.running
+    scheduler.resume()
+    assert ran.wait(30)
+    scheduler.shutdown()
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+assert status == 0, status
+if sys.argv[3:]:
+    scheduler.resume()
+    scheduler.leadership.start()
+else:
+    scheduler.start()
+assert ran.wait(30)
+scheduler.shutdown()
+"""
+
+
+def run_forks(*arguments: str) -> list[str]:
+    # Python 3.12 warns of forks in processes with threads, and this is about them.
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-W",
+            "ignore::DeprecationWarning",
+            "-c",
+            FORKS,
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **python_environment()},
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_scheduler_that_is_started_after_the_fork(tmp_path: Path) -> None:
+    said = run_forks(f"sqlite://{tmp_path}/coord.db")
+    assert {line.rpartition(" ")[0] for line in said} == {"ran in child", "ran in parent"}
+
+
+def test_a_scheduler_that_was_started_before_the_fork_starts_again(tmp_path: Path) -> None:
+    said = run_forks(f"sqlite://{tmp_path}/coord.db", f"sqlite:///{tmp_path}/jobs.db", "started")
+    assert {line.rpartition(" ")[0] for line in said} == {"ran in child", "ran in parent"}
