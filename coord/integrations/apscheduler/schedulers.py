@@ -15,7 +15,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.schedulers.base import STATE_PAUSED, STATE_STOPPED, BaseScheduler
 from apscheduler.schedulers.blocking import BlockingScheduler
 
-from coord.api.coordinator import Coordinator
+from coord.api.sync_coordinator import Coordinator
 from coord.api.default import default
 from coord.api.sync_leadership import Leadership
 from coord.core import validation
