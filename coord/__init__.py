@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from coord import fencing as fencing
     from coord import metrics as metrics
     from coord import testing as testing
+    from coord import web as web
     from coord.api.coordinator import AsyncCoordinator as AsyncCoordinator
     from coord.api.health import Health as Health
     from coord.api.health import HealthStatus as HealthStatus
@@ -84,7 +85,7 @@ _PUBLIC = {
     "services.watch": ("ServiceChange",),
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
-_MODULES = ("errors", "fencing", "metrics", "testing")
+_MODULES = ("errors", "fencing", "metrics", "testing", "web")
 __all__ = sorted([*_MODULE_OF, *_MODULES, "connect"])  # noqa: PLE0605 # made from the tables above
 
 

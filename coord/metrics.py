@@ -137,6 +137,12 @@ def enable(registry: CollectorRegistry | None = None) -> None:
     lifecycle.observer = PrometheusObserver(registry)
 
 
+def registry() -> CollectorRegistry | None:
+    """Return the registry that is counted in; None while metrics are not enabled."""
+    present = lifecycle.observer
+    return present.registry if isinstance(present, PrometheusObserver) else None
+
+
 def disable() -> None:
     """Stop counting, and unregister the metrics."""
     present, lifecycle.observer = lifecycle.observer, None

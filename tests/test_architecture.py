@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "recipes",
     },
     "integrations": {"core", "runtime", "election.term", "api", "fencing", "metrics"},
-    "web": {"api", "fencing", "metrics"},
+    "web": {"core", "runtime", "api", "fencing", "metrics"},
     "testing": {
         "core",
         "runtime",

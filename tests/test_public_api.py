@@ -45,7 +45,7 @@ def test_public_names_are_there() -> None:
         _ = coord.nonsense
 
 
-MODULES = ("errors", "fencing", "metrics", "testing")
+MODULES = ("errors", "fencing", "metrics", "testing", "web")
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -68,13 +68,18 @@ class Overview:
 
 
 async def load_overview(
-    source: AsyncCoordinator, *, every: bool, terms: Sequence[PastTerm] | None = None
+    source: AsyncCoordinator,
+    *,
+    every: bool,
+    role: str | None = None,
+    terms: Sequence[PastTerm] | None = None,
 ) -> Overview:
-    """Load all roles with three concurrent queries: leases, candidates and histories.
+    """Load roles with three concurrent queries: leases, candidates and histories.
 
     Args:
         source: The coordinator to ask.
         every: Whether to include roles without a leader.
+        role: The only role to load; None means all roles.
         terms: The terms of an earlier call, to save that query, which returns most of the data;
             None means load them.
 
@@ -83,9 +88,9 @@ async def load_overview(
         StoreRefused: The store will go on refusing.
     """
     rows, (candidates, note), past = await asyncio.gather(
-        source.session.read(None),
-        _candidates(source),
-        source.history() if terms is None else _known(terms),
+        source.session.read(None if role is None else [role]),
+        _candidates(source, role),
+        source.history(role) if terms is None else _known(terms),
     )
     found = {row.role: row for row in rows if every or row.led}
     if every and candidates is not None:
@@ -94,9 +99,11 @@ async def load_overview(
     return Overview(sorted(found.values(), key=lambda row: row.role), candidates, past, note)
 
 
-async def _candidates(source: AsyncCoordinator) -> tuple[list[Candidate] | None, str]:
+async def _candidates(
+    source: AsyncCoordinator, role: str | None
+) -> tuple[list[Candidate] | None, str]:
     try:
-        return await source.candidates(), ""
+        return await source.candidates(role), ""
     except (NotSetUp, BadArgument) as err:
         return None, f"cannot list the waiting candidates: {err}"
 

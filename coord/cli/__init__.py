@@ -22,6 +22,7 @@ COMMANDS = {
     "leader": ("coord.cli.commands.roles", "Print the leader of a role."),
     "status": ("coord.cli.commands.roles", "Print all roles with their leaders."),
     "top": ("coord.cli.commands.top", "Show all roles live."),
+    "web": ("coord.cli.commands.web", "Serve a web page that shows all roles."),
     "watch": ("coord.cli.commands.roles", "Print each change of leader as it happens."),
     "history": ("coord.cli.commands.roles", "Print the last terms of a role, and why they ended."),
     "notes": ("coord.cli.commands.roles", "Print the notes of a role."),

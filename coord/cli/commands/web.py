@@ -1,0 +1,91 @@
+"""`coord web` serves a page that shows all roles."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from coord.cli import exit_codes, options, output
+from coord.errors import BadArgument
+
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+
+
+@click.command(
+    epilog=exit_codes.help_of(
+        {0: "ended by a signal", exit_codes.FAILED: "the address cannot be used"}
+    )
+)
+@click.option(
+    "--bind",
+    metavar="HOST:PORT",
+    default="127.0.0.1:8008",
+    show_default=True,
+    help="Address to listen on. An address that other machines can reach also needs --allow-host.",
+)
+@click.option(
+    "--token-file",
+    metavar="FILE",
+    help="File with a token on its first line. Requests that carry the token may hand roles over. "
+    "Without it the page only reads.",
+)
+@click.option(
+    "--allow-host",
+    "allow_hosts",
+    metavar="NAME",
+    multiple=True,
+    help="Host name under which browsers and load balancers reach the page, such as "
+    "coord.example. May be repeated.",
+)
+@click.option(
+    "--root-path",
+    metavar="PATH",
+    default="",
+    help="Path below which a proxy publishes the page, such as /coord, if the proxy does not "
+    "remove it.",
+)
+@options.url
+def web(
+    bind: str,
+    token_file: str | None,
+    allow_hosts: tuple[str, ...],
+    root_path: str,
+    url: str | None,
+) -> None:
+    """Serve a web page that shows all roles live, with JSON and probes for other programs.
+
+    Needs: pip install 'coord[web]'. Ctrl-C ends it.
+    """
+    from coord.web import missing
+
+    try:
+        from coord.web import server
+    except ImportError as err:
+        raise missing(err) from None
+    address = server.Address.parse(bind)
+    token = None if token_file is None else server.read_token(token_file)
+    if not address.is_loopback:
+        if not allow_hosts:
+            raise BadArgument(
+                "bind", bind, "must be a loopback address, or name the page with --allow-host too"
+            )
+        _warn(address.host, has_token=token is not None)
+
+    def started(page: str, store: str) -> None:
+        click.echo(f"coord web: {output.one_line(f'{page} shows {store}')}", err=True)
+
+    hosts = (*LOOPBACK_HOSTS, *allow_hosts)
+    asyncio.run(
+        server.serve(url, address, token=token, hosts=hosts, root_path=root_path, started=started)
+    )
+
+
+def _warn(host: str, *, has_token: bool) -> None:
+    text = (
+        f"coord web: whoever can reach {output.sanitize(host)} can read all roles, infos, "
+        "histories and services"
+    )
+    orders = "can hand roles over" if has_token else "cannot change anything, without a token"
+    who = "whoever has the token" if has_token else "they"
+    click.echo(f"{text}; {who} {orders}; put TLS in front", err=True)
