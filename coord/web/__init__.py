@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from coord.errors import CoordError
 
 if TYPE_CHECKING:
-    from coord.api.coordinator import AsyncCoordinator, Coordinator
+    from coord.api.coordinator import AsyncCoordinator
+    from coord.api.sync_coordinator import Coordinator
     from coord.web.app import WebApp
 
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost")

@@ -12,7 +12,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from coord import metrics
-from coord.api.coordinator import AsyncCoordinator, Coordinator
+from coord.api.coordinator import AsyncCoordinator
+from coord.api.sync_coordinator import Coordinator
 from coord.errors import CoordError, StoreUnavailable
 from coord.web.interface import Interface
 from coord.web.live import Live

@@ -7,7 +7,8 @@ import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from coord.api.coordinator import AsyncCoordinator, Coordinator
+from coord.api.coordinator import AsyncCoordinator
+from coord.api.sync_coordinator import Coordinator
 from coord.errors import BadArgument
 from coord.runtime.portal import Portal
 
