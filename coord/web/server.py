@@ -97,9 +97,9 @@ def read_token(path: str) -> str:
             token = file.read(MAX_TOKEN_FILE).partition("\n")[0].strip()
     except (OSError, ValueError) as err:
         reason = err.strerror if isinstance(err, OSError) else "it is no ASCII text"
-        raise BadArgument("token file", path, f"{advice} ({reason})") from None
+        raise BadArgument("token_file", path, f"{advice} ({reason})") from None
     if mode & 0o077:
-        raise BadArgument("token file", path, f"{advice} (its mode is {mode & 0o777:o})")
+        raise BadArgument("token_file", path, f"{advice} (its mode is {mode & 0o777:o})")
     return token
 
 
@@ -130,7 +130,7 @@ def validate_prefix(root_path: str) -> str:
     prefix = root_path.rstrip("/")
     plain = prefix.isascii() and not set(prefix) & set("%?#\\ ") and prefix.isprintable()
     if (prefix and not prefix.startswith("/")) or not plain or "//" in prefix:
-        raise BadArgument("root path", root_path, "must be a plain path such as /coord")
+        raise BadArgument("root_path", root_path, "must be a plain path such as /coord")
     return prefix
 
 

@@ -94,7 +94,7 @@ def test_an_address_for_others_needs_a_name_and_says_what_it_shows(url: str) -> 
     )
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == (
-        "coord: invalid bind '0.0.0.0:0': must be a loopback address, or name the page with "
+        "coord: invalid --bind '0.0.0.0:0': must be a loopback address, or name the page with "
         "--allow-host too\n"
     )
     with Coordinator(url) as c:
@@ -115,13 +115,13 @@ def test_an_address_for_others_needs_a_name_and_says_what_it_shows(url: str) -> 
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (["--bind", "8008"], 2, "invalid bind '8008': must be HOST:PORT, such as 127.0.0.1:8008"),
-        (["--bind", "::1:80"], 2, "invalid bind '::1:80': must be HOST:PORT"),
-        (["--bind", "127.0.0.1:99999"], 2, "invalid bind '127.0.0.1:99999': must be HOST:PORT"),
-        (["--token-file", "/nowhere"], 2, "invalid token file '/nowhere': must be a file that"),
-        (["--root-path", "coord"], 2, "invalid root path 'coord': must be a plain path"),
-        (["--allow-host", "a:80"], 2, "invalid allowed_hosts "),
-        (["--url", "mysql://x"], 2, "invalid url 'mysql://x'"),
+        (["--bind", "8008"], 2, "invalid --bind '8008': must be HOST:PORT, such as 127.0.0.1:8008"),
+        (["--bind", "::1:80"], 2, "invalid --bind '::1:80': must be HOST:PORT"),
+        (["--bind", "127.0.0.1:99999"], 2, "invalid --bind '127.0.0.1:99999': must be HOST:PORT"),
+        (["--token-file", "/nowhere"], 2, "invalid --token-file '/nowhere': must be a file that"),
+        (["--root-path", "coord"], 2, "invalid --root-path 'coord': must be a plain path"),
+        (["--allow-host", "a:80"], 2, "invalid --allow-host "),
+        (["--url", "mysql://x"], 2, "invalid --url 'mysql://x'"),
     ],
 )
 def test_mistakes_are_reported_in_a_line(
@@ -215,7 +215,7 @@ def test_a_token_file_is_for_its_owner_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", ["coord", "/a b", "/a?b", "/%2f", "//a"])
 def test_wrong_prefixes(wrong: str) -> None:
-    with pytest.raises(BadArgument, match="invalid root path"):
+    with pytest.raises(BadArgument, match="invalid root_path"):
         validate_prefix(wrong)
 
 

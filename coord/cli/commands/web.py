@@ -32,7 +32,7 @@ LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 )
 @click.option(
     "--allow-host",
-    "allow_hosts",
+    "allowed_hosts",
     metavar="NAME",
     multiple=True,
     help="Host name under which browsers and load balancers reach the page, such as "
@@ -49,7 +49,7 @@ LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 def web(
     bind: str,
     token_file: str | None,
-    allow_hosts: tuple[str, ...],
+    allowed_hosts: tuple[str, ...],
     root_path: str,
     url: str | None,
 ) -> None:
@@ -66,7 +66,7 @@ def web(
     address = server.Address.parse(bind)
     token = None if token_file is None else server.read_token(token_file)
     if not address.is_loopback:
-        if not allow_hosts:
+        if not allowed_hosts:
             raise BadArgument(
                 "bind", bind, "must be a loopback address, or name the page with --allow-host too"
             )
@@ -75,7 +75,7 @@ def web(
     def started(page: str, store: str) -> None:
         click.echo(f"coord web: {output.one_line(f'{page} shows {store}')}", err=True)
 
-    hosts = (*LOOPBACK_HOSTS, *allow_hosts)
+    hosts = (*LOOPBACK_HOSTS, *allowed_hosts)
     asyncio.run(
         server.serve(url, address, token=token, hosts=hosts, root_path=root_path, started=started)
     )
