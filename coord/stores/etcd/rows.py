@@ -1,8 +1,9 @@
 """Leases and terms as etcd holds them, and the transactions that swap them.
 
 Keys, all with the prefix `/coord/NAMESPACE/`: `l/ROLE` is the lease as JSON; `p/ROLE\\0TOKEN` is a
-term and `p/ROLE\\0TOKEN.e` its end. A role has no NUL in it, so these prefixes are unambiguous. A
-renewal writes the lease only, so the history costs it nothing.
+term and `p/ROLE\\0TOKEN.e` its end; `k/ROLE` is the text that the role keeps. A role has no NUL in
+it, so these prefixes are unambiguous. A renewal writes the lease only, so neither the history nor
+the kept text costs it anything.
 
 No key hangs on a lease of etcd: see the page about etcd for the reasons.
 """
@@ -62,11 +63,16 @@ class Keys:
     def __init__(self, url: EtcdURL) -> None:
         self.leases = f"{url.prefix}l/"
         self._terms = f"{url.prefix}p/"
+        self._kept = f"{url.prefix}k/"
         self.announcements, self.candidates = f"{url.prefix}a/", f"{url.prefix}c/"
 
     def lease(self, role: str) -> str:
         """Return the key of the lease of `role`."""
         return self.leases + role
+
+    def kept(self, role: str) -> str:
+        """Return the key of the text that `role` keeps."""
+        return self._kept + role
 
     def terms(self, role: str) -> str:
         """Return the prefix of the history of `role`."""
@@ -168,6 +174,9 @@ def swap(keys: Keys, row: Row, operation: Claim | Renew | Release) -> Swap | Non
     writes.append(put(key, encode_lease(after, expires_at)))
     if not isinstance(operation, Renew):
         writes += _history(keys, now, operation, after, wall)
+    if not isinstance(operation, Claim) and operation.keep is not None:
+        # Another key, but the same transaction: it is written only if the lease is as it was seen.
+        writes.append(put(keys.kept(operation.role), operation.keep))
     request = {
         "compare": [{"target": "MOD", "key": encode(key), "mod_revision": str(row.revision)}],
         "success": writes,

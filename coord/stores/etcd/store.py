@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Union
 
 from coord.core.history import PastTerm
+from coord.core.kept import Kept
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Release, Renew, Result
 from coord.errors import BadArgument, StoreRefused
@@ -39,8 +40,8 @@ READ_TIMEOUT = 10.0
 class EtcdStore:
     """Leases in one namespace of an etcd cluster.
 
-    Implements `coord.stores.protocol.Store`, and `Bulk` and `HasAnnouncements`. Connects when it is
-    first used.
+    Implements `coord.stores.protocol.Store`, and `Bulk`, `HasAnnouncements` and `HasKept`. Connects
+    when it is first used.
 
     etcd has no clock in transactions, so takeover is by observation only (rule 4, first form), and
     `Lease.remaining` is from the clocks of the clients, for people.
@@ -255,6 +256,21 @@ class EtcdStore:
         except RequestError as err:
             raise err.error() from None
         return found
+
+    async def kept(self, role: str, timeout: float) -> Kept:
+        """Return the text that `role` keeps. See `protocol.HasKept.kept`."""
+        # One transaction, so that the token is that of the same moment.
+        ranges = [
+            {"request_range": {"key": encode(key)}}
+            for key in (self._keys.lease(role), self._keys.kept(role))
+        ]
+        try:
+            answer = await self.gateway.call(TXN, {"success": ranges}, timeout)
+            lease, text = (rows.pairs(part["response_range"]) for part in answer["responses"])
+            token = rows.decode_row(role, lease[0]).lease.token if lease else 0
+        except RequestError as err:
+            raise err.error() from None
+        return Kept(token, decode(text[0].get("value", "")) if text else "")
 
     async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
         """Yield the leases of `roles`, and again when one changes. See `protocol.Store.watch`."""
