@@ -37,7 +37,7 @@ async def check(url: PostgreSQLURL, timeout: float) -> list[Finding]:
     what = "connection"
     try:
         began = time.time()
-        args = (f"{name}.leases", f"{name}.past_{schema.VERSION}(text[])")
+        args = (f"{name}.leases", f"{name}.kept_{schema.VERSION}(text)")
         (row,) = await pool.run(SETTINGS, args, timeout)
         ended = time.time()
     except (QueryError, StoreRefused) as err:

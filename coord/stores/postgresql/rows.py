@@ -78,11 +78,13 @@ def release_parameters(release: Release) -> tuple[object, ...]:
         release.to,
         _encode(release.reason),
         _encode(release.by),
+        release.keep,
     )
 
 
 def renew_parameters(renewals: Sequence[Renew], *, answer_all: bool) -> tuple[object, ...]:
     """Return the parameters of the function `renew`."""
+    keeps = [renewal.keep for renewal in renewals]
     return (
         [renewal.role for renewal in renewals],
         [renewal.holder for renewal in renewals],
@@ -90,6 +92,7 @@ def renew_parameters(renewals: Sequence[Renew], *, answer_all: bool) -> tuple[ob
         [renewal.beat for renewal in renewals],
         [float(renewal.ttl) for renewal in renewals],
         [None if renewal.info is None else encode_info(renewal.info) for renewal in renewals],
+        None if keeps.count(None) == len(keeps) else keeps,
         answer_all,
     )
 

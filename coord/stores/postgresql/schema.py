@@ -26,7 +26,9 @@ LOCK = (4919, 1)
 """The advisory lock under which tables are created: `CREATE … IF NOT EXISTS` is not atomic."""
 
 # Equality is by bytes (COLLATE "C"). `info` is a text and not jsonb, which rejects \u0000. No index
-# contains a column that renewals change, so that PostgreSQL can update a row within its page.
+# contains a column that renewals change, so that PostgreSQL can update a row within its page. The
+# kept texts have a table of their own, so that no renewal copies them; they are written while their
+# lease is locked.
 TABLES = """
 CREATE TABLE IF NOT EXISTS {schema}.leases (
   role text COLLATE "C" PRIMARY KEY,
@@ -40,6 +42,11 @@ CREATE TABLE IF NOT EXISTS {schema}.leases (
   info text NOT NULL DEFAULT '{{}}',
   history text[] NOT NULL DEFAULT '{{}}'
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+
+CREATE TABLE IF NOT EXISTS {schema}.kept (
+  role text COLLATE "C" PRIMARY KEY,
+  content text NOT NULL
+);
 
 CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.announcements (
   key text COLLATE "C" PRIMARY KEY,
@@ -96,6 +103,13 @@ CREATE OR REPLACE FUNCTION {schema}.past_{version}(p_roles text[])
 RETURNS TABLE (role text, history text[])
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
   SELECT l.role, l.history FROM {schema}.leases l WHERE p_roles IS NULL OR l.role = ANY (p_roles)
+$$;
+
+CREATE OR REPLACE FUNCTION {schema}.kept_{version}(p_role text)
+RETURNS TABLE (token bigint, content text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
+  SELECT l.token, coalesce(k.content, '') FROM {schema}.leases l
+    LEFT JOIN {schema}.kept k ON k.role = l.role WHERE l.role = p_role
 $$;
 
 -- The last term of a history ends, if it has not ended yet: a line is added to its text.
@@ -194,7 +208,7 @@ END $$;
 -- unless `p_all`.
 CREATE OR REPLACE FUNCTION {schema}.renew_{version}(
   p_roles text[], p_holders text[], p_tokens bigint[], p_beats bigint[], p_ttls float8[],
-  p_infos text[], p_all boolean
+  p_infos text[], p_keeps text[], p_all boolean
 ) RETURNS TABLE (applied boolean, role text, holder text, token bigint, beat bigint, ttl float8,
   remaining float8, renewed_at float8, info text, since float8)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
@@ -219,6 +233,12 @@ BEGIN
     RETURNING l.role, l.ttl > a.ttl AS longer
   ) SELECT coalesce(array_agg(r.role), '{{}}'), coalesce(bool_or(r.longer), false)
     INTO done, longer FROM renewed r;
+  IF p_keeps IS NOT NULL THEN
+    INSERT INTO {schema}.kept AS k (role, content)
+      SELECT a.role, a.keep FROM unnest(p_roles, p_keeps) a (role, keep)
+      WHERE a.keep IS NOT NULL AND a.role = ANY (done)
+    ON CONFLICT (role) DO UPDATE SET content = excluded.content;
+  END IF;
   IF NOT p_all AND NOT longer AND cardinality(done) = cardinality(p_roles) THEN
     RETURN;
   END IF;
@@ -232,10 +252,10 @@ BEGIN
 END $$;
 
 -- Need not wait for the disk: the log of the database is one sequence, so the claim of the
--- successor, which waits, makes the release durable before itself.
+-- successor, which waits, makes the release durable before itself. A text to keep waits.
 CREATE OR REPLACE FUNCTION {schema}.release_{version}(
   p_role text, p_holder text, p_token bigint, p_beat bigint, p_linger float8, p_to text,
-  p_reason text, p_by text
+  p_reason text, p_by text, p_keep text
 ) RETURNS TABLE (applied boolean, holder text, token bigint, beat bigint, ttl float8,
   remaining float8, renewed_at float8, info text, since float8)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
@@ -261,7 +281,12 @@ BEGIN
       info = CASE WHEN hands_over THEN '{{}}' ELSE l.info END,
       history = {schema}.close_last_{version}(l.history, clock, p_reason, p_by)
     WHERE l.role = p_role;
-    PERFORM set_config('synchronous_commit', 'off', true);
+    IF p_keep IS NULL THEN
+      PERFORM set_config('synchronous_commit', 'off', true);
+    ELSE
+      INSERT INTO {schema}.kept AS k (role, content) VALUES (p_role, p_keep)
+        ON CONFLICT (role) DO UPDATE SET content = excluded.content;
+    END IF;
     PERFORM pg_notify('{channel}', json_build_array(p_role)::text);
   END IF;
   RETURN QUERY SELECT is_own, l.holder, l.token, l.beat, l.ttl,
@@ -344,8 +369,8 @@ BEGIN
 END $$;
 
 -- Many claims, or many releases, in one transaction and in the order of their roles, so that two
--- batches cannot wait for each other. Not both: a transaction with a release does not wait for the
--- disk.
+-- batches cannot wait for each other. Not both, and no release with a text to keep among others: a
+-- transaction with a release does not wait for the disk.
 CREATE OR REPLACE FUNCTION {schema}.claim_all_{version}(
   p_roles text[], p_holders text[], p_beats bigint[], p_ttls float8[], p_expected boolean[],
   p_expected_holders text[], p_expected_tokens bigint[], p_expected_beats bigint[],
@@ -369,7 +394,7 @@ END $$;
 
 CREATE OR REPLACE FUNCTION {schema}.release_all_{version}(
   p_roles text[], p_holders text[], p_tokens bigint[], p_beats bigint[], p_lingers float8[],
-  p_to text[], p_reasons text[], p_by text[]
+  p_to text[], p_reasons text[], p_by text[], p_keeps text[]
 ) RETURNS TABLE (role text, applied boolean, holder text, token bigint, beat bigint, ttl float8,
   remaining float8, renewed_at float8, info text, since float8)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
@@ -380,7 +405,7 @@ BEGIN
   FOR n IN SELECT a.n FROM unnest(p_roles) WITH ORDINALITY a (role, n) ORDER BY a.role COLLATE "C"
   LOOP
     RETURN QUERY SELECT p_roles[n], r.* FROM {schema}.release_{version}(p_roles[n], p_holders[n],
-      p_tokens[n], p_beats[n], p_lingers[n], p_to[n], p_reasons[n], p_by[n]) r;
+      p_tokens[n], p_beats[n], p_lingers[n], p_to[n], p_reasons[n], p_by[n], p_keeps[n]) r;
   END LOOP;
 END $$;
 
@@ -462,9 +487,10 @@ def calls(schema: str) -> dict[str, str]:
         "past": 1,
         "claim": 15,
         "claim_all": 15,
-        "renew": 7,
-        "release": 8,
-        "release_all": 8,
+        "kept": 1,
+        "renew": 8,
+        "release": 9,
+        "release_all": 9,
         "raise_token_floor": 2,
     }
     announcements = {"post": 7, "withdraw": 1, "posted": 2, "purge_announcements": 0}

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from coord.core import swaps
 from coord.core.history import PastTerm, parse
+from coord.core.kept import Kept
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.errors import StoreRefused
@@ -40,8 +41,8 @@ _APPLIED, _NO_TOKEN = 1, 2
 class PostgreSQLStore:
     """Leases in the schema `coord` of a PostgreSQL database.
 
-    Implements `coord.stores.protocol.Store`, `Bulk`, `HasAnnouncements` and `HasRecords`. Connects
-    when it is first used.
+    Implements `coord.stores.protocol.Store`, `Bulk`, `HasAnnouncements`, `HasRecords` and
+    `HasKept`. Connects when it is first used.
 
     Args:
         url: The servers, the user and the database.
@@ -118,10 +119,12 @@ class PostgreSQLStore:
     async def swap_all(self, swaps: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
         """Claim and release many roles at once; see `coord.stores.protocol.Bulk`."""
         claims = [swap for swap in swaps if isinstance(swap, Claim)]
-        releases = [swap for swap in swaps if isinstance(swap, Release)]
+        releases = [swap for swap in swaps if isinstance(swap, Release) and swap.keep is None]
+        keeping = [swap for swap in swaps if isinstance(swap, Release) and swap.keep is not None]
         batches = [
             *(self._claim_all(part, timeout) for part in _parts(claims)),
             *(self._release_all(part, timeout) for part in _parts(releases)),
+            *(self._release_all(part, timeout) for part in _parts(keeping)),  # these are synced
         ]
         by_role: dict[str, Result] = {}
         for results in await asyncio.gather(*batches):
@@ -149,6 +152,14 @@ class PostgreSQLStore:
         """Return the terms that the rows of these roles remember; None means every role."""
         found = await self._read("past", roles, timeout)
         return [term for row in found for term in parse(row["role"], row["history"])]
+
+    async def kept(self, role: str, timeout: float) -> Kept:
+        """Return the text that the role keeps; see `coord.stores.protocol.HasKept`."""
+        try:
+            found = await self.pool.run(self._calls["kept"], (role,), timeout)
+        except QueryError as error:
+            raise error.error() from None
+        return Kept(found[0]["token"], found[0]["content"]) if found else Kept(0, "")
 
     async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
         """Yield the leases of these roles: first all that exist, then each change.

@@ -97,16 +97,44 @@ def test_claims_wait_for_the_disk_and_releases_do_not(url: str) -> None:
     async def body() -> None:
         async with opened(url) as store:
             connection = await store.pool.open(5)
-            for release, setting in ((False, "on"), (True, "off")):
+            plain, keeping = Release("r", "a", 1, 2), Release("r", "a", 2, 3, keep="text")
+            for release, setting in ((None, "on"), (plain, "off"), (keeping, "on")):
                 async with connection.raw.transaction():
                     await connection.raw.fetch(
                         store._calls["claim"],
                         *store_module.rows.claim_parameters(Claim("r", "a", 1, 30.0)),
                     )
-                    if release:
-                        given = store_module.rows.release_parameters(Release("r", "a", 1, 2))
+                    if release is not None:
+                        given = store_module.rows.release_parameters(release)
                         await connection.raw.fetch(store._calls["release"], *given)
                     assert (await connection.raw.fetchval(query)) == setting
             assert (await connection.raw.fetchval(query)) == "on"
+
+    run(body)
+
+
+def test_a_release_that_keeps_a_text_is_in_no_transaction_with_others(url: str) -> None:
+    """They would not wait for the disk, and neither would the text."""
+
+    async def body() -> None:
+        async with opened(url) as store:
+            run_query, batches = store.pool.run, []
+
+            async def recorded(sql: str, parameters: Any, timeout: float) -> Any:
+                if sql == store._calls["release_all"]:
+                    batches.append(parameters)
+                return await run_query(sql, parameters, timeout)
+
+            store.pool.run = recorded  # type: ignore[method-assign]
+            roles = ["a", "b", "c", "d"]
+            await store.swap_all([Claim(role, "h", 1, 30.0) for role in roles], 5)
+            releases = [Release(role, "h", 1, 2) for role in roles[:2]]
+            releases += [Release(role, "h", 1, 2, keep=role) for role in roles[2:]]
+            for result in await store.swap_all(releases, 5):
+                assert answered(result).applied
+            assert [(batch[0], batch[-1]) for batch in batches] == [
+                (["a", "b"], [None, None]),
+                (["c", "d"], ["c", "d"]),
+            ]
 
     run(body)
