@@ -64,6 +64,7 @@ async def raise_token_floor(
         "since": 0,
         "info": {},
         "history": [],
+        "kept": "",
     }
     rows = [{**blank, "id": role, "renewed_at": r.now()} for role in named]
     made = table.insert(rows, durability="hard", conflict=lambda _id, old, _new: old)

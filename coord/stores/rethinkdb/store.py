@@ -11,6 +11,7 @@ from typing import Any
 
 from coord.core import swaps
 from coord.core.history import PastTerm, parse
+from coord.core.kept import Kept
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Operation, Release, Renew, Result
 from coord.errors import StoreRefused
@@ -21,7 +22,7 @@ from coord.stores.rethinkdb.pool import Deadline, Pool
 from coord.stores.rethinkdb.queries import bulk
 from coord.stores.rethinkdb.queries import results as query_results
 from coord.stores.rethinkdb.queries.leases import Queries
-from coord.stores.rethinkdb.queries.rows import lease
+from coord.stores.rethinkdb.queries.rows import kept, lease
 from coord.stores.rethinkdb.queries.swaps import ClaimShape
 from coord.stores.rethinkdb.records import RethinkDBRecords
 from coord.stores.rethinkdb.settings import TableSettings
@@ -38,8 +39,8 @@ be urgent later. Each takes about 2 ms."""
 class RethinkDBStore:
     """Leases in the table `coord_leases` of a RethinkDB database.
 
-    Implements `coord.stores.protocol.Store`, and `Immediate`, `Bulk`, `HasAnnouncements` and
-    `HasRecords`. Connects when it is first used.
+    Implements `coord.stores.protocol.Store`, and `Immediate`, `Bulk`, `HasAnnouncements`,
+    `HasRecords` and `HasKept`. Connects when it is first used.
 
     Args:
         url: The servers, the user and the database.
@@ -159,6 +160,12 @@ class RethinkDBStore:
         rows = await self.pool.read(self._queries.history(names), timeout)
         with errors.decoding_read():
             return [term for row in rows for term in parse(str(row["id"]), row.get("history"))]
+
+    async def kept(self, role: str, timeout: float) -> Kept:
+        """Return the text that the role keeps; see `coord.stores.protocol.HasKept`."""
+        row = await self.pool.read(self._queries.kept(role), timeout)
+        with errors.decoding_read():
+            return kept(role, row)
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         """Return the leases of these roles, as a majority has them; None means every role."""

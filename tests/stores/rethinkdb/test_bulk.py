@@ -59,8 +59,8 @@ def test_all_as_left_is_one_query_and_renews_each(rethinkdb_url: str) -> None:
             assert set(document) == {
                 "id",
                 *FIELDS[1:],
-                "info",
                 "history",
+                "kept",
             }  # nothing of the request is left in it
             assert len(document["history"]) == 1
 
@@ -194,8 +194,8 @@ def test_many_swaps_are_a_few_queries(rethinkdb_url: str) -> None:
             assert set(document) == {
                 "id",
                 *FIELDS[1:],
-                "info",
                 "history",
+                "kept",
             }  # nothing of the request is left in it
 
     run(body)

@@ -41,7 +41,8 @@ def parts(batch: Sequence[Claim | Release]) -> list[tuple[Kind, list[Claim | Rel
 def _kind(swap: Claim | Release) -> Kind:
     if isinstance(swap, Claim):
         return ClaimShape.of(swap, strict=False)
-    return RELEASE if swap.linger <= 0 else UNBATCHABLE  # It reserves the role.
+    # Others reserve the role, or replace the text that it keeps.
+    return RELEASE if swap.linger <= 0 and swap.keep is None else UNBATCHABLE
 
 
 class BulkQueries:
@@ -91,8 +92,9 @@ class BulkQueries:
         written = self._table.insert(
             rows, conflict=conflict, return_changes="always", durability="hard"
         )
-        # The history is the largest part of a row, and the answer does not need it.
-        omitted = {"changes": {"old_val": {"history": True}, "new_val": {"history": True}}}
+        # These are the largest parts of a row, and the answer does not need them.
+        large = {"history": True, "kept": True}
+        omitted = {"changes": {"old_val": large, "new_val": large}}
         now = self._r.now().to_epoch_time()
         return written.do(lambda report: {"written": report.without(omitted), "now": now})
 
@@ -106,7 +108,7 @@ class BulkQueries:
             )
         return r.branch(
             swap_queries.is_held(params, old),
-            old.merge(swap_queries.release_changes(params, old)),
+            old.merge(swap_queries.release_changes(params, old, swap_queries.PLAIN_RELEASE)),
             old,
         )
 

@@ -23,11 +23,14 @@ from coord.stores.rethinkdb.queries import rows as row_views
 from coord.stores.rethinkdb.queries import swaps
 from coord.stores.rethinkdb.queries.bulk import BulkQueries
 from coord.stores.rethinkdb.queries.rows import FIELDS
-from coord.stores.rethinkdb.queries.swaps import ClaimShape
+from coord.stores.rethinkdb.queries.swaps import ClaimShape, ReleaseShape
 from coord.stores.rethinkdb.url import RethinkURL
 
 _KEY = "role "
 """The prefix of roles that are keys of an object, where `$reql_type$` has a meaning."""
+
+_LARGE = {"history": True, "kept": True}
+"""The largest fields of a row, which no answer needs."""
 
 MIN_BATCH_SIZE = 8
 """Renewals from which on rows are not sent back. That saves more than a second query costs, which
@@ -45,6 +48,7 @@ class Queries:
         self.r = driver.reql()
         self.table = self.r.db(url.database).table(url.table)
         self._claims: dict[ClaimShape, InlineTemplate] = {}
+        self._releases: dict[ReleaseShape, InlineTemplate] = {}
         self.bulk = BulkQueries(self.table)
         self.majority = self.r.db(url.database).table(url.table, read_mode="majority")
 
@@ -63,17 +67,17 @@ class Queries:
             Revision(holder, 1, claim.beat) for holder in (None, f"not {claim.holder}")
         )
         return [
-            lambda: self._release,
+            lambda: self.release(Release(claim.role, claim.holder, 1, 2)),
             lambda: self.claim(replace(follower, expected=released)),
             lambda: self.claim(replace(follower, expected=expired, takeover=True)),
         ]
 
     def release(self, release: Release, *, strict: bool = False) -> bytes:
         """Return the query for a release."""
-        form = self._strict_release if strict else self._release
-        if release.linger > 0:
-            form = self._lingering_release if release.to is None else self._handover
-        return form.fill(
+        shape = ReleaseShape.of(release, strict)
+        if shape not in self._releases:
+            self._releases[shape] = InlineTemplate(lambda params: self._release(params, shape))
+        return self._releases[shape].fill(
             {
                 **{name: getattr(release, name) for name in release.__slots__},
                 **swaps.closing(release),
@@ -81,8 +85,8 @@ class Queries:
         )
 
     def renew_one(self, renewal: Renew) -> bytes | None:
-        """Return the quick query for one renewal; None if it changes the info."""
-        return None if renewal.info is not None else self._quick_renewal.fill(_renewal(renewal))
+        """Return the quick query for one renewal; None if it changes more than the lease."""
+        return None if _has_news(renewal) else self._quick_renewal.fill(_renewal(renewal))
 
     def renew(self, renewals: Sequence[Renew]) -> bytes:
         """Return one query for all renewals. Its answer leaves out rows that do not exist."""
@@ -101,9 +105,9 @@ class Queries:
         beat what this query has renewed.
 
         Returns:
-            None if these renewals are too few or change an info.
+            None if these renewals are too few or one of them changes more than its lease.
         """
-        if len(renewals) < MIN_BATCH_SIZE or any(renewal.info is not None for renewal in renewals):
+        if len(renewals) < MIN_BATCH_SIZE or any(map(_has_news, renewals)):
             return None
         return self._batch.fill(
             [
@@ -115,7 +119,7 @@ class Queries:
     def read(self, roles: Collection[str] | None) -> Any:
         """Return the query for rows as a majority has committed them, with the server's clock."""
         rows = self.majority if roles is None else self.majority.get_all(*roles)
-        return rows.without("history").map(
+        return rows.without("history", "kept").map(
             lambda row: {"row": row, "now": self.r.now().to_epoch_time()}
         )
 
@@ -123,6 +127,10 @@ class Queries:
         """Return the query for the terms that rows remember, by role."""
         rows = self.majority if roles is None else self.majority.get_all(*roles)
         return rows.pluck("id", "history")
+
+    def kept(self, role: str) -> Any:
+        """Return the query for the token and the kept text of a row; None if there is no row."""
+        return self.majority.get(role).pluck("token", "kept").default(None)
 
     def watch(self, roles: Collection[str] | None) -> Any:
         """Return the query for the same rows as they change. Renewals are included, since a
@@ -151,46 +159,21 @@ class Queries:
 
         return self._swap(params, strictly if shape.strict else quickly)
 
-    @cached_property
-    def _release(self) -> InlineTemplate:
-        def released(params: Mapping[str, Any]) -> Any:
-            row = self.r.row
-            return self.r.branch(swaps.is_held(params, row), swaps.release_changes(params, row), {})
-
-        def query(params: Mapping[str, Any]) -> Any:
-            row = self.table.get(params["role"])
-            return self._report(
-                row.update(released(params), return_changes="always", durability="hard")
-            )
-
-        return InlineTemplate(query)
-
-    @cached_property
-    def _strict_release(self) -> InlineTemplate:
-        return InlineTemplate(lambda params: self._release_to(params, swaps.vacant_fields))
-
-    @cached_property
-    def _lingering_release(self) -> InlineTemplate:
-        return InlineTemplate(lambda params: self._release_to(params, swaps.lingering_fields))
-
-    @cached_property
-    def _handover(self) -> InlineTemplate:
-        return InlineTemplate(lambda params: self._release_to(params, swaps.successor_fields))
-
-    def _release_to(
-        self, params: Mapping[str, Any], after: Callable[[Mapping[str, Any]], dict[str, Any]]
-    ) -> Any:
+    def _release(self, params: Mapping[str, Any], shape: ReleaseShape) -> Any:
         r = self.r
-
-        def replaced(old: Any) -> Any:
-            changes = {
-                "renewed_at": r.now(),
-                "history": swaps.after_strict_release(params, old),
-                **after(params),
-            }
-            return r.branch(swaps.is_held(params, old), old.merge(changes), old)
-
-        return self._swap(params, replaced)
+        if shape.strict:
+            return self._swap(
+                params,
+                lambda old: r.branch(
+                    swaps.is_held(params, old),
+                    old.merge(swaps.release_changes(params, old, shape)),
+                    old,
+                ),
+            )
+        changes = swaps.release_changes(params, r.row, shape)
+        changed = r.branch(swaps.is_held(params, r.row), changes, {})
+        row = self.table.get(params["role"])
+        return self._report(row.update(changed, return_changes="always", durability="hard"))
 
     def _swap(self, params: Mapping[str, Any], replaced: Callable[[Any], Any]) -> Any:
         """Replace the row of `params["role"]`, which may not exist, by what `replaced` returns."""
@@ -198,16 +181,16 @@ class Queries:
         return self._report(row.replace(replaced, return_changes="always", durability="hard"))
 
     def _report(self, written: Any) -> Any:
-        # The history is the largest part of a row, and the answer does not need it.
-        omitted = {"changes": {"old_val": True, "new_val": {"history": True}}}
-        return self._with_clock(written, lambda report: report.without(omitted))
+        return self._with_clock(written, {"old_val": True, "new_val": _LARGE})
 
-    def _with_clock(
-        self, written: Any, shorten: Callable[[Any], Any] = lambda report: report
-    ) -> Any:
-        return written.do(
-            lambda report: {"written": shorten(report), "now": self.r.now().to_epoch_time()}
-        )
+    def _with_clock(self, written: Any, omitted: Mapping[str, Any] | None = None) -> Any:
+        """Return the report of a write with the server's clock, without these parts of its rows."""
+
+        def answer(report: Any) -> dict[str, Any]:
+            shortened = report.without({"changes": omitted}) if omitted else report
+            return {"written": shortened, "now": self.r.now().to_epoch_time()}
+
+        return written.do(answer)
 
     @cached_property
     def _quick_renewal(self) -> InlineTemplate:
@@ -228,7 +211,7 @@ class Queries:
                 return_changes="always",
                 durability="hard",
             )
-            return self._with_clock(written)
+            return self._with_clock(written, {"old_val": _LARGE, "new_val": _LARGE})
 
         return JsonTemplate(query)
 
@@ -242,7 +225,7 @@ class Queries:
                 return_changes="always",
                 durability="hard",
             )
-            return self._with_clock(written)
+            return self._with_clock(written, {"old_val": _LARGE, "new_val": _LARGE})
 
         return JsonTemplate(query)
 
@@ -290,15 +273,21 @@ class Queries:
             "info": r.literal(
                 r.branch(params.has_fields("info"), r.json(params["info"]), old["info"].default({}))
             ),
+            "kept": params["keep"].default(old["kept"]).default(""),
         }
         return r.branch(swaps.is_held(params, old), old.merge(changes), old)
 
 
+def _has_news(renewal: Renew) -> bool:
+    """Return whether a renewal changes more than the lease."""
+    return renewal.info is not None or renewal.keep is not None
+
+
 def _renewal(renewal: Renew) -> dict[str, Any]:
     fields = {name: getattr(renewal, name) for name in ("role", "holder", "token", "beat", "ttl")}
-    # As a text: an info that the server cannot read must not make the other renewals fail.
-    return (
-        fields
-        if renewal.info is None
-        else {**fields, "info": json.dumps(dict(renewal.info), allow_nan=False)}
-    )
+    if renewal.info is not None:
+        # As a text: an info that the server cannot read must not make the other renewals fail.
+        fields["info"] = json.dumps(dict(renewal.info), allow_nan=False)
+    if renewal.keep is not None:
+        fields["keep"] = renewal.keep
+    return fields

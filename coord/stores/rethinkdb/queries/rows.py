@@ -10,8 +10,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from coord.core.kept import Kept
 from coord.core.lease import MAX_TOKEN, Lease
 from coord.core.validation import MAX_TTL, is_number
+from coord.errors import StoreRefused
 from coord.stores.rethinkdb import driver
 from coord.stores.rethinkdb.queries import swaps
 
@@ -54,6 +56,24 @@ def lease(row: Mapping[str, Any], now: float | None) -> Lease:
     )
 
 
+def kept(role: str, row: Mapping[str, Any] | None) -> Kept:
+    """Return the text that a role keeps.
+
+    Args:
+        role: The role.
+        row: The fields `token` and `kept` of its document; None if there is no document.
+
+    Raises:
+        StoreRefused: The kept value is no text, so a person wrote it.
+    """
+    if row is None:
+        return Kept(0, "")
+    text = row.get("kept", "")
+    if not isinstance(text, str):
+        raise StoreRefused(f"the row of {role!r} is damaged: its field `kept` is no text")
+    return Kept(min(_count(row.get("token")), MAX_TOKEN), text)
+
+
 def is_well_formed(row: Mapping[str, Any]) -> bool:
     """Return whether a row is as coord writes it, so that the quick form of a claim reads it
     correctly."""
@@ -78,6 +98,7 @@ def strict_view(row: Any) -> Any:
             "ttl": r.branch(_has_ttl(row), row["ttl"], 0),
             "renewed_at": r.branch(is_time, row["renewed_at"], r.epoch_time(0)),
             "history": swaps.entries(row),
+            "kept": row["kept"].default(""),
         }
     )
 

@@ -83,6 +83,7 @@ def blank_row() -> dict[str, Any]:
         "ttl": 0,
         "renewed_at": driver.reql().epoch_time(0),
         "history": [],
+        "kept": "",
     }
 
 
@@ -124,6 +125,7 @@ def claimed_row(params: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
             "since": now,
             "info": r.json(params["info"]) if shape.info else {},
             "history": after_claim(params, row, token, closed=shape.closed, lost=shape.lost),
+            "kept": row["kept"].default(""),
         }
 
     if shape.expected and not shape.strict:
@@ -266,31 +268,51 @@ def is_held(params: Any, row: Any) -> Any:
     ).default(False)
 
 
-def vacant_fields(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that change when the role becomes vacant."""
-    return {"beat": params["beat"], "holder": None, "since": 0}
+class ReleaseShape(NamedTuple):
+    """What a release does, as `ClaimShape` says it of a claim.
+
+    Attributes:
+        strict: Whether the query handles a history that a person edited.
+        lingers: Whether nobody may have the role for a while.
+        reserves: Whether one candidate may have it in that time.
+        keeps: Whether the release replaces the text that the role keeps.
+    """
+
+    strict: bool
+    lingers: bool
+    reserves: bool
+    keeps: bool
+
+    @classmethod
+    def of(cls, release: Release, strict: bool) -> ReleaseShape:
+        lingers = release.linger > 0
+        reserves = lingers and release.to is not None
+        return cls(strict or lingers, lingers, reserves, release.keep is not None)
 
 
-def release_changes(params: Mapping[str, Any], row: Any) -> dict[str, Any]:
-    """Return all fields that change when the role becomes vacant, with the history."""
-    return {
-        "renewed_at": driver.reql().now(),
-        "history": after_release(params, row),
-        **vacant_fields(params),
-    }
+PLAIN_RELEASE = ReleaseShape(strict=False, lingers=False, reserves=False, keeps=False)
 
 
-def lingering_fields(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that change when nobody may have the role for a while."""
-    return {"beat": params["beat"], "ttl": params["linger"]}
+def release_changes(params: Mapping[str, Any], row: Any, shape: ReleaseShape) -> dict[str, Any]:
+    """Return all fields that a release changes, with the history.
 
-
-def successor_fields(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that change when the role is reserved for one candidate."""
-    return {
-        "holder": params["to"],
-        "beat": 0,
-        "ttl": params["linger"],
-        "since": 0,
-        "info": driver.reql().literal({}),
-    }
+    Args:
+        params: The parameters of the release.
+        row: The row before.
+        shape: What the release does.
+    """
+    history = after_strict_release if shape.strict else after_release
+    kept = {"kept": params["keep"]} if shape.keeps else {}
+    if shape.reserves:
+        after = {
+            "holder": params["to"],
+            "beat": 0,
+            "ttl": params["linger"],
+            "since": 0,
+            "info": driver.reql().literal({}),
+        }
+    elif shape.lingers:
+        after = {"beat": params["beat"], "ttl": params["linger"]}
+    else:
+        after = {"beat": params["beat"], "holder": None, "since": 0}
+    return {"renewed_at": driver.reql().now(), "history": history(params, row), **after, **kept}
