@@ -14,10 +14,16 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from coord.core.info import ObservedInfo
 from coord.core.lease import Lease
+from coord.errors import CoordError
 from coord.runtime.retry import Backoff, reconnecting
 
 if TYPE_CHECKING:
     from coord.stores.protocol import Store
+
+READ_TIMEOUT = 2.0
+"""Seconds that a look at a lease may take that seems to have expired."""
+SOON = 1.0
+"""Leases that expire within so many seconds are looked at together."""
 
 
 class ObservedLease(NamedTuple):
@@ -105,8 +111,9 @@ class LeaderCache:
     """Answers who leads the roles that are being watched, from memory.
 
     The feed writes it on the session's event loop; any thread reads it. It knows a role while
-    somebody watches the role's leader and the feed is alive. When the feed breaks, lookups ask the
-    store again. It is as fresh as the feed: about a millisecond behind the store.
+    somebody watches the role's leader and the feed is alive. When the feed breaks, or a lease seems
+    to have expired, lookups ask the store again: a feed may leave renewals out. It is as fresh as
+    the feed: about a millisecond behind the store.
     """
 
     def __init__(self) -> None:
@@ -136,6 +143,11 @@ class LeaderCache:
             if observed is not before:
                 self._leases[role] = observed
 
+    def refresh(self, lease: Lease) -> None:
+        """Take a row that a lookup read, if the feed of its role is alive."""
+        if lease.role in self._leases:
+            self.update(lease)
+
     def invalidate(self) -> None:
         """Forget who leads: the feed broke."""
         self._before |= self._leases
@@ -143,7 +155,10 @@ class LeaderCache:
 
     def covers(self, role: str) -> bool:
         """Return whether `leader` knows this role."""
-        return role in self._leases
+        observed = self._leases.get(role)
+        if observed is None:
+            return False
+        return observed.lease.vacant or observed.expires_at > time.monotonic()
 
     def leader(self, role: str) -> Lease | None:
         """Return the lease of the leader; None if there is none, or if `covers` is false."""
@@ -155,6 +170,7 @@ class LeaderSource(Protocol):
     """What `watch_leader` needs of a session."""
 
     leaders: LeaderCache
+    store: Store
 
     def subscribe(self, role: str, listener: Callable[[Lease], None]) -> Callable[[], None]: ...
 
@@ -181,12 +197,24 @@ async def next_row(rows: RowQueue, timeout: float | None) -> tuple[Lease, float]
     return getting.result() if getting.done() and not getting.cancelled() else None
 
 
+async def _read_again(store: Store, roles: Collection[str]) -> list[Lease]:
+    """Return the rows of roles whose lease seems to have expired; none if the store is away.
+
+    A feed may leave renewals out, so only the row itself says whether a lease has expired.
+    """
+    try:
+        return await store.read(roles, READ_TIMEOUT)
+    except CoordError:
+        return []
+
+
 async def watch_leader(source: LeaderSource, role: str) -> AsyncIterator[Lease | None]:
     """Yield the lease of the present leader (None if there is none), then each change of the leader
     or of its info.
 
     A lease that expires without a successor is reported when it expires, by the clock of this
-    process. A feed may show a write that fails later, so use this to inform, not to decide.
+    process, after another look at its row. A feed may show a write that fails later, so use this to
+    inform, not to decide.
     """
     rows = RowQueue()
     loop, tracker, first_read = asyncio.get_running_loop(), LeaderTracker(), False
@@ -208,6 +236,10 @@ async def watch_leader(source: LeaderSource, role: str) -> AsyncIterator[Lease |
         while True:
             timeout = max(0.0, tracker.expires_at - loop.time()) if tracker.has_leader else None
             row = await next_row(rows, timeout)
+            if row is None:
+                for lease in await _read_again(source.store, [role]):
+                    receive(lease)
+                row = None if rows.empty() else rows.get_nowait()
             now = loop.time() if row is None else row[1]
             if tracker.has_changed(now) if row is None else tracker.update(*row):
                 yield tracker.leader(now)
@@ -254,6 +286,12 @@ class _Trackers:
     def seconds_until_check(self, now: float) -> float | None:
         return max(0.0, self._due[0][0] - now) if self._due else None
 
+    def due(self, before: float) -> list[str]:
+        """Return the roles whose lease seems to expire before a time."""
+        # A time in the heap is that of an earlier row, if there was a renewal since.
+        roles = (role for at, role in self._due if at <= before)
+        return [role for role in roles if self._all[role].expires_at <= before]
+
     def expired(self, now: float) -> list[LeaderChange]:
         """Return the changes of roles whose lease has expired."""
         changes = []
@@ -293,6 +331,11 @@ async def watch_leaders(source: LeadersSource) -> AsyncIterator[LeaderChange]:
         while True:
             row = await next_row(rows, trackers.seconds_until_check(loop.time()))
             if row is None:
+                if due := trackers.due(loop.time()):
+                    due = trackers.due(loop.time() + SOON)
+                    for lease in await _read_again(source.store, due):
+                        if (new := trackers.update(lease, loop.time())) is not None:
+                            yield new
                 for change in trackers.expired(loop.time()):
                     yield change
             elif (new := trackers.update(*row)) is not None:

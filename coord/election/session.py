@@ -325,6 +325,8 @@ class Session:
         if self.leaders.covers(role):
             return self.leaders.leader(role)
         rows = await self.read([validation.role(role)])
+        for row in rows:
+            self.leaders.refresh(row)
         return next((row for row in rows if row.led), None)
 
     async def retry(self, ask: Callable[[float], Awaitable[T]]) -> T:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 from coord import AsyncCoordinator, Coordinator, Lease
@@ -47,6 +47,50 @@ def test_every_role_and_those_that_come_later(two: Two) -> None:
         time.sleep(1.2)  # renewals are no news
         expect(("later", 1))
     expect(("later", None))
+
+
+class SilentStore(MemoryStore):
+    """A store whose feed leaves renewals out, as a feed may."""
+
+    reads = 0
+
+    async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
+        self.reads += 1
+        return await super().read(roles, timeout)
+
+    async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
+        shown: dict[str, tuple[str | None, int]] = {}
+        async for lease in super().watch(roles):
+            if shown.get(lease.role) != (lease.holder, lease.token):
+                shown[lease.role] = (lease.holder, lease.token)
+                yield lease
+
+
+def test_a_feed_without_renewals_shows_no_end_that_was_none() -> None:
+    async def main() -> None:
+        store = SilentStore()
+        async with AsyncCoordinator(store=store) as c:
+            lead = c.leadership("job", ttl=0.9)
+            changes, of_all = c.watch_leader("job"), c.watch_leaders()
+            assert await lead.acquire(timeout=5)
+            assert (await _next(changes)).token == 1
+            assert (await _next(of_all)).leader.token == 1
+            following = [asyncio.ensure_future(_next(one)) for one in (changes, of_all)]
+            before = store.reads
+            for _ in range(12):  # three ttls
+                await asyncio.sleep(0.25)
+                held = await c.leader("job")
+                assert held is not None
+                assert held.token == 1
+            assert not any(one.done() for one in following)
+            assert store.reads - before <= 12  # about once in a ttl for each of the three
+            await lead.stop()
+            assert await following[0] is None
+            assert await following[1] == ("job", None)
+            for one in (changes, of_all):
+                await one.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(main())
 
 
 def test_it_goes_on_after_the_feed_broke() -> None:

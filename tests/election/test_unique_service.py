@@ -224,7 +224,9 @@ def test_the_leader_of_a_watched_role_is_known_without_asking(url: str) -> None:
                 assert (held.token, held.holder) == (1, lead.term.holder)
                 assert 0 < held.remaining <= 2
                 await asyncio.sleep(0.05)
-            assert asked == before
+            # Redis does not publish renewals: once a ttl a lookup sees whether there was one.
+            assert asked <= before + 5 * url.startswith("redis")
+            before = asked
             await lead.stop()
             assert await _next(changes) is None
             assert await c.leader("r") is None

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import secrets
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,10 +22,47 @@ from tests.support import etcd_server, postgresql_server, redis_server, requirem
 from tests.support.databases import new_sqlite_url
 
 STORES = ("memory", "sqlite", "rethinkdb", "postgresql", "redis", "etcd")
+EVERYWHERE = ("memory", "sqlite", "rethinkdb")
+"""The stores on which each test with a `url` runs."""
+IN_TURNS = {
+    "api": ("postgresql", "redis", "etcd"),
+    "election": ("postgresql", "redis", "etcd"),
+    "cli": ("rethinkdb", "postgresql", "redis", "etcd"),
+}
+"""The servers of which a test of these directories runs on one more, each test on the next; with
+COORD_LONG=1 on all of them."""
+PARAMETERS = [
+    "memory",
+    "sqlite",
+    pytest.param("rethinkdb", marks=pytest.mark.rethinkdb),
+    *(pytest.param(kind, marks=pytest.mark.server) for kind in ("postgresql", "redis", "etcd")),
+]
+"""Parameters of a fixture that takes the name of a store."""
 LONGEST_TTL = 1e6
 """Seconds of the greatest ttl that a new Redis namespace accepts at once."""
 NewURL = Callable[[str], str]
 _names = itertools.count()
+
+
+def runs_here(item: pytest.Item) -> bool:
+    """Return whether a test runs on the store that its parameter `url` names, if it has one.
+
+    A mark `stores` names the stores on which the test makes sense.
+    """
+    callspec = getattr(item, "callspec", None)
+    kind = callspec.params.get("url") if callspec is not None else None
+    if kind not in STORES:
+        return True
+    directory = next((part for part in item.path.parts if part in IN_TURNS), "")
+    mark = item.get_closest_marker("stores")
+    sensible = STORES if mark is None else mark.args
+    if kind not in sensible:
+        return False
+    turns = [server for server in IN_TURNS.get(directory, ()) if server in sensible]
+    if kind not in turns:
+        return kind in EVERYWHERE
+    name = item.nodeid.partition("[")[0].encode()
+    return bool(os.environ.get("COORD_LONG")) or turns[zlib.crc32(name) % len(turns)] == kind
 
 
 @pytest.fixture(scope="session", name="postgresql_server")
