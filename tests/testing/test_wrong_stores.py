@@ -1,4 +1,7 @@
-"""Stores that are wrong on purpose must fail the contract, each in the test that is named here."""
+"""Stores that are wrong on purpose must fail the contract, each in the test that is named here.
+
+Wrong announcements and service records are in `test_wrong_announcements.py`.
+"""
 
 from __future__ import annotations
 

@@ -58,6 +58,7 @@ class AnnouncementContract(ContractHarness):
             key, role = _key(), at.fresh_role()
             await mine.post([_notice(at.role, key=key, ttl=0.3, n=1)], self.timeout)
             await theirs.post([_notice(role, key=key, n=2)], self.timeout)
+            same(await mine.read([at.role], self.timeout), [], "about the first role, at once")
             await asyncio.sleep(0.3 + self.slack)
             same(await mine.read([at.role], self.timeout), [], "about the first role")
             (item,) = await mine.read([role], self.timeout)
