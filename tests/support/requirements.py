@@ -79,6 +79,7 @@ TOOLS = {
     "haproxy": program("haproxy", " (apt install haproxy)"),
     "nginx": program("nginx", " (apt install nginx-light)"),
     "kubernetes-validate": package("kubernetes_validate", "kubernetes-validate is not installed"),
+    "django": package("django", "Django is not installed"),
     "mkdocs": package("mkdocstrings", "the extra coord[docs] is not installed"),
     "matplotlib": package("matplotlib", "the extra coord[benchmarks] is not installed"),
     "cloudpickle": package("cloudpickle", "cloudpickle is not installed"),
