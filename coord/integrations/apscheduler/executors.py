@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +19,18 @@ TOO_LATE = -86_400
 """A grace time, in seconds, that no fire time keeps: APScheduler counts the job as missed."""
 
 
+class RunTimes(list[datetime]):
+    """The fire times of a submission. It remembers the one that an executor works on.
+
+    Attributes:
+        current: The fire time that was taken last.
+    """
+
+    def __iter__(self) -> Iterator[datetime]:
+        for self.current in super().__iter__():
+            yield self.current
+
+
 class JobUnderTerm(Job):  # type: ignore[misc] # APScheduler has no types
     """A job as an executor sees it: it runs under a term, and is missed once the term is over.
 
@@ -27,11 +39,15 @@ class JobUnderTerm(Job):  # type: ignore[misc] # APScheduler has no types
         term: The term.
         at_most: Seconds that a run may go without `term.progress()`; None means no limit.
         late: Whether it runs no matter how late it is.
+        note: Called before each run, in the thread or the coroutine of the run; None means that
+            nothing is noted.
     """
 
     __slots__ = ("_grace", "_under", "func")
 
-    def __init__(self, job: Job, term: Term, at_most: float | None, late: bool) -> None:
+    def __init__(
+        self, job: Job, term: Term, at_most: float | None, late: bool, note: Note | None
+    ) -> None:
         # `Job.__init__` would validate what is valid already, and write the job's function.
         for name in ("_scheduler", "_jobstore_alias", "id", "args", "kwargs", "name", "trigger"):
             setattr(self, name, getattr(job, name))
@@ -39,7 +55,7 @@ class JobUnderTerm(Job):  # type: ignore[misc] # APScheduler has no types
             setattr(self, name, getattr(job, name))
         self._under = term
         self._grace = None if late else job.misfire_grace_time
-        self.func = _under_term(job.func, term, at_most)
+        self.func = _under_term(job.func, term, at_most, note)
 
     @property
     def misfire_grace_time(self) -> int | None:
@@ -48,18 +64,44 @@ class JobUnderTerm(Job):  # type: ignore[misc] # APScheduler has no types
         return self._grace if self._under.held else TOO_LATE
 
 
+class Note:
+    """Notes the runs of one submission of a job.
+
+    Args:
+        missed: Writes the notes.
+        job: The job.
+        run_times: Its fire times.
+    """
+
+    def __init__(self, missed: MissedRuns, job: Job, run_times: RunTimes) -> None:
+        self._missed, self._run_times = missed, run_times
+        self._job = (job._jobstore_alias, job.id)
+
+    def write(self, term: Term) -> None:
+        """Note that the next run begins."""
+        self._missed.note(term, *self._job, self._run_times.current)
+
+    async def write_async(self, term: Term) -> None:
+        """Note that the next run begins."""
+        await self._missed.note_async(term, *self._job, self._run_times.current)
+
+
 def _under_term(
-    function: Callable[..., Any], term: Term, at_most: float | None
+    function: Callable[..., Any], term: Term, at_most: float | None, note: Note | None
 ) -> Callable[..., Any]:
     if not iscoroutinefunction_partial(function):
 
         def call(*args: Any, **kwargs: Any) -> Any:
+            if note is not None:
+                run_under_term(term, None, note.write, term)
             return run_under_term(term, at_most, function, *args, **kwargs)
 
         return call
 
     async def call_async(*args: Any, **kwargs: Any) -> Any:
         try:
+            if note is not None:
+                await run_async_under_term(term, None, note.write_async, term)
             return await run_async_under_term(term, at_most, function, *args, **kwargs)
         except LeadershipLost as err:
             # APScheduler logs it, and where it was raised in coord helps nobody.
@@ -108,9 +150,10 @@ class LeaderExecutor(BaseExecutor):  # type: ignore[misc] # APScheduler has no t
         term = require_term()
         term.check()
         late = self._missed.take_late(job._jobstore_alias, job.id)
-        if late:
-            run_times = run_times[-1:]
-        self.inner.submit_job(JobUnderTerm(job, term, self._at_most, late), run_times)
+        times = RunTimes(run_times[-1:] if late else run_times)
+        store = job._scheduler._lookup_jobstore(job._jobstore_alias)
+        note = Note(self._missed, job, times) if self._missed.is_noted(store, job) else None
+        self.inner.submit_job(JobUnderTerm(job, term, self._at_most, late, note), times)
 
     def _do_submit_job(self, job: Job, run_times: list[datetime]) -> None:
         self.inner._do_submit_job(job, run_times)

@@ -15,8 +15,8 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.schedulers.base import STATE_PAUSED, STATE_STOPPED, BaseScheduler
 from apscheduler.schedulers.blocking import BlockingScheduler
 
-from coord.api.sync_coordinator import Coordinator
 from coord.api.default import default
+from coord.api.sync_coordinator import Coordinator
 from coord.api.sync_leadership import Leadership
 from coord.core import validation
 from coord.core.lease import LossReason
@@ -47,7 +47,8 @@ class LeaderScheduler(BaseScheduler):  # type: ignore[misc] # APScheduler has no
             (`LossReason.NO_PROGRESS`); None means no limit.
         missed: What a new leader does about fire times that passed before it was elected. "skip"
             drops them. "once" runs each job once for all of them, no matter how late, if nobody has
-            run it. "all" leaves it to `misfire_grace_time` and `coalesce` of each job.
+            run it. "all" leaves it to `misfire_grace_time` and `coalesce` of each job. For jobs in
+            memory, the last two note in the store of the role which runs have begun.
         look_every: Time between two looks at the job stores for jobs that other processes added.
         drain_timeout: Time that a handover waits for running jobs, before it leaves the lease to
             run out; None means the ttl.
@@ -186,7 +187,9 @@ class LeaderScheduler(BaseScheduler):  # type: ignore[misc] # APScheduler has no
 
     def _real_add_job(self, job: Job, jobstore_alias: str, replace_existing: bool) -> None:
         store = self._lookup_jobstore(jobstore_alias)
-        if replace_existing and not hasattr(job, "next_run_time"):
+        self._missed_runs.check_id(store, job)
+        follows_trigger = not hasattr(job, "next_run_time")
+        if replace_existing and follows_trigger:
             settings = {
                 name: value for name, value in self._job_defaults.items() if not hasattr(job, name)
             }
@@ -196,6 +199,13 @@ class LeaderScheduler(BaseScheduler):  # type: ignore[misc] # APScheduler has no
                 self._dispatch_event(JobEvent(EVENT_JOB_ADDED, job.id, jobstore_alias))
                 return
         super()._real_add_job(job, jobstore_alias, replace_existing)
+        if self._current is None:
+            if self._leadership.is_leader:
+                self._missed_runs.added_while_leading(jobstore_alias, job.id)
+        elif follows_trigger and self._missed_runs.needs_notes(store):
+            # The process was elected before it added the job.
+            now = datetime.now(self.timezone)
+            self._missed_runs.catch_up(jobstore_alias, store, job, now)
 
     def _dispatch_event(self, event: Any) -> None:
         # A blocking scheduler never returns from `start`, so its candidate starts here.
@@ -223,13 +233,15 @@ class LeaderScheduler(BaseScheduler):  # type: ignore[misc] # APScheduler has no
 
     def _on_elected(self, term: Term) -> None:
         with self._jobstores_lock:
-            self._missed_runs.bring_up_to_date(self._jobstores, datetime.now(self.timezone))
-        self._current = term
+            now = datetime.now(self.timezone)
+            self._missed_runs.bring_up_to_date(term, self._jobstores, now)
+            self._current = term
         if not self._held_back:
             super().resume()
 
     def _on_lost(self, term: Term, reason: LossReason) -> None:
         self._current = None
+        self._missed_runs.lost()
         if self.running:
             super().pause()
 
@@ -304,7 +316,8 @@ def lead_scheduler(
         The candidate. It starts with the scheduler.
 
     Raises:
-        BadArgument: A setting is invalid, or an executor runs jobs in other processes.
+        BadArgument: A setting is invalid, an executor runs jobs in other processes, or `missed`
+            needs a job id that is not there.
     """
     if not isinstance(scheduler, BaseScheduler) or isinstance(scheduler, LeaderScheduler):
         allowed = "must be a scheduler of APScheduler 3 that is no LeaderScheduler yet"
@@ -315,6 +328,10 @@ def lead_scheduler(
     try:
         led._lead_with(role, coordinator, ttl, at_most, missed, look_every, drain_timeout, info)
         executors = {alias: led._under_lead(inner) for alias, inner in led._executors.items()}
+        stores = {alias: LeaderJobStore(inner) for alias, inner in led._jobstores.items()}
+        for store in stores.values() if led.state != STATE_STOPPED else ():
+            for job in store.get_all_jobs():
+                led._missed_runs.check_id(store, job)
     except BaseException:
         led.__class__ = plain
         raise

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.schedulers.base import STATE_RUNNING
 from apscheduler.triggers.calendarinterval import CalendarIntervalTrigger
 from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
@@ -85,7 +86,7 @@ def test_once_runs_late_only_what_was_missed(kit: ElectionKit, make: Make, share
     store_job(shared(), "j", datetime.now(timezone.utc) + timedelta(minutes=5))
     scheduler = make(missed="once", jobstores={"default": shared()})
     scheduler.start()
-    assert scheduler.leadership.wait(30)
+    eventually(lambda: scheduler.state == STATE_RUNNING)
     later = datetime.now(timezone.utc) - timedelta(minutes=30)
     ends = Ends(scheduler)
     scheduler.modify_job("j", next_run_time=later, coalesce=False)  # not at an election
