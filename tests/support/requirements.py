@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from tests.support import etcd_server, postgresql_server, redis_server
+from tests.support import chromium, etcd_server, postgresql_server, redis_server
 from tests.support import rethinkdb_server as servers
 
 EXTERNAL, REQUIRE, ALL = "COORD_TEST_RETHINKDB", "COORD_REQUIRE", "all"
@@ -68,6 +68,14 @@ TOOLS = {
         "no `etcd` is on PATH, or the package aiohttp is not installed",
     ),
     "doublethink": package("doublethink", NO_DOUBLETHINK),
+    "chromium": Tool(
+        lambda: (
+            chromium.binary() is not None
+            and shutil.which("bash") is not None
+            and importlib.util.find_spec("axe_core_python") is not None
+        ),
+        "no `chromium` is on PATH (apt install chromium), or axe-core-python is not installed",
+    ),
     "spin": program("spin", " (apt install spin)"),
     "cc": program("cc", " (apt install gcc)"),
     "timeout": program("timeout", " (it is part of coreutils)"),

@@ -17,9 +17,10 @@ import pytest
 
 from coord import BadArgument, Coordinator
 from coord.web.server import Address, BelowPrefix, read_token, validate_prefix
-from tests.support.running import Running, running
+from tests.support.running import running
 from tests.support.waits import WITHIN, eventually
 from tests.web.conftest import client, serving
+from tests.web.scene import address, command
 
 TOKEN = "0123456789abcdef-secret"
 
@@ -27,16 +28,6 @@ TOKEN = "0123456789abcdef-secret"
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return f"sqlite://{tmp_path}/coord.db"
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-W", "error", "-m", "coord", "web", *arguments]
-
-
-def address(server: Running) -> str:
-    """Where it listens."""
-    server.until(lambda it: bool(it.lines(" shows ")))
-    return server.lines(" shows ")[0].split()[2]
 
 
 def test_it_shows_the_store_and_ends_at_once_with_an_open_page(url: str) -> None:
