@@ -21,14 +21,15 @@ from hypothesis.stateful import (
 )
 
 from coord.core.history import PastTerm
-from coord.core.lease import Lease, Revision
-from coord.core.operations import Answer, Claim, Release, Renew, Result
+from coord.core.lease import PAUSED, REVOKED, Lease, Revision
+from coord.core.operations import Answer, Claim, Override, Release, Renew, Result
 from coord.stores.memory.store import MemoryStore
-from coord.stores.protocol import HasKept, Store
+from coord.stores.protocol import HasKept, Overridable, Store
 
 T = TypeVar("T")
 ROLES, HOLDERS = ("one", "two", "% three 🦑"), ("a", "b", "c")
 roles, holders, numbers = st.sampled_from(ROLES), st.sampled_from(HOLDERS), st.integers(0, 6)
+successors = st.none() | holders | st.just(PAUSED)
 ttls = st.sampled_from((0.1, 1.0, 2.5, 30.0))
 infos = st.dictionaries(
     st.text(max_size=3), st.none() | st.integers(-9, 9) | st.text(max_size=3), max_size=2
@@ -175,7 +176,7 @@ class Lockstep(RuleBasedStateMachine):
         off=st.sampled_from((0, 0, 0, 1, -1)),
         ahead=st.integers(0, 2),
         linger=st.sampled_from((0.0, 0.0, 1.0)),
-        to=st.none() | holders,
+        to=successors,
         by=st.sampled_from(("", "ann")),
         text=texts,
     )
@@ -205,6 +206,43 @@ class Lockstep(RuleBasedStateMachine):
             asked,
             self.wait(self.tested.release(asked, 10)),
             self.wait(self.oracle.release(asked, 10)),
+        )
+
+    @rule(
+        name=roles,
+        expects=st.sampled_from(
+            ("what is there", "what is there", "what was seen", "another beat")
+        ),
+        holder=st.sampled_from((REVOKED, PAUSED)),
+        ahead=st.integers(1, 3),
+        ttl=ttls,
+        info=infos,
+        by=st.sampled_from(("", "ann")),
+    )
+    def override(
+        self,
+        name: str,
+        expects: str,
+        holder: str,
+        ahead: int,
+        ttl: float,
+        info: dict[str, object],
+        by: str,
+    ) -> None:
+        if not isinstance(self.tested, Overridable):
+            return
+        role = name + self.tail
+        there = self.row(role).revision
+        expected = {
+            "what is there": there,
+            "what was seen": self.seen.get(role, there),
+            "another beat": there._replace(beat=there.beat + 1),
+        }[expects]
+        asked = Override(role, expected, holder, there.beat + ahead, ttl, info, by=by)
+        self.compare(
+            asked,
+            self.wait(self.tested.override(asked, 10)),
+            self.wait(self.oracle.override(asked, 10)),
         )
 
     @rule(seconds=st.sampled_from((0.1, 0.5, 1.0, 2.5, 3.0, 31.0)))

@@ -9,7 +9,7 @@ from typing import Any
 from coord.core.history import PastTerm, parse, short_info
 from coord.core.kept import Kept
 from coord.core.lease import Lease
-from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
+from coord.core.operations import Answer, Claim, Failure, Override, Release, Renew, Result
 from coord.errors import StoreRefused
 from coord.stores import failures
 from coord.stores.failures import RequestError
@@ -107,6 +107,28 @@ def release_words(keys: Keys, release: Release) -> tuple[list[str], list[Word]]:
             _json(release.by),
             keys.channel(release.role),
             "" if release.keep is None else f"={release.keep}",
+        ],
+    )
+
+
+def override_words(keys: Keys, override: Override) -> tuple[list[str], list[Word]]:
+    """Return the keys and arguments of the script `OVERRIDE`."""
+    expected = override.expected
+    return (
+        [keys.lease(override.role), keys.history(override.role), keys.roles, keys.meta],
+        [
+            override.role,
+            "=" + (expected.holder or ""),
+            expected.token,
+            expected.beat,
+            override.holder,
+            override.beat,
+            repr(float(override.ttl)),
+            microseconds(override.ttl),
+            _json(dict(override.info)),
+            _json(override.reason),
+            _json(override.by),
+            keys.channel(override.role),
         ],
     )
 

@@ -36,7 +36,7 @@ Numbers are written with `%.0f`, because `tostring` in Lua has 14 digits.
 from __future__ import annotations
 
 from coord.core.history import MAX_TERMS
-from coord.core.lease import MAX_TOKEN
+from coord.core.lease import MAX_TOKEN, PAUSED
 
 EPOCH_STEP = 2**20
 """Tokens between the greatest known token and the first one of a new epoch. Claims that were
@@ -142,7 +142,7 @@ local seen = ARGV[6] == '-' or
   ((r.h or '') == string.sub(ARGV[6], 2) and r.t == tonumber(ARGV[7]) and r.b == tonumber(ARGV[8]))
 local mine = r.h == ARGV[2] and beat > r.b
 local expired = ARGV[10] ~= '' and r.h and now - r.x > tonumber(ARGV[10])
-local free = not r.h or mine or ARGV[9] == '1' or expired
+local free = r.h ~= '{PAUSED}' and (not r.h or mine or ARGV[9] == '1' or expired)
 if not (seen and free) then
   begin_epoch(e)
   return reply(0, r)
@@ -254,6 +254,33 @@ if r.h then redis.call('HSET', KEYS[1], 'h', r.h) else redis.call('HDEL', KEYS[1
 if ARGV[11] ~= '' then redis.call('HSET', KEYS[1], 'k', string.sub(ARGV[11], 2)) end
 close_term(KEYS[2], now, ARGV[8], ARGV[9])
 publish(ARGV[10], ARGV[1], r)
+return reply(1, r)
+"""
+)
+
+OVERRIDE = (
+    _PRELUDE
+    + """
+-- KEYS: lease, history, roles, meta
+-- ARGV: role, expected holder (= if vacant, =ID), expected token, expected beat, holder, beat, ttl,
+-- ttl in us, info, reason and by as JSON, channel
+-- It elects nobody, so it needs no quiet time and no floor.
+local e = epoch(KEYS[4])
+if not e then return {'not set up'} end
+local sound, r = pcall(row, KEYS[1])
+if not sound then return {'damaged'} end
+begin_epoch(e)
+if (r.h or '') ~= string.sub(ARGV[2], 2) or r.t ~= tonumber(ARGV[3]) or r.b ~= tonumber(ARGV[4])
+then
+  return reply(0, r)
+end
+if not r.h then r.l, r.x = ARGV[7], now + tonumber(ARGV[8]) end
+r.h, r.b, r.w, r.s, r.i = ARGV[5], tonumber(ARGV[6]), now, text(now), ARGV[9]
+redis.call('HSET', KEYS[1], 'h', r.h, 't', text(r.t), 'b', text(r.b), 'l', r.l, 'x', text(r.x),
+  'w', text(now), 's', r.s, 'i', r.i)
+redis.call('SADD', KEYS[3], ARGV[1])
+close_term(KEYS[2], now, ARGV[10], ARGV[11])
+publish(ARGV[12], ARGV[1], r, r.i)
 return reply(1, r)
 """
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from coord.core.history import PastTerm
 from coord.core.kept import Kept
 from coord.core.lease import Lease
-from coord.core.operations import Claim, Release, Renew, Result
+from coord.core.operations import Claim, Override, Release, Renew, Result
 from coord.errors import StoreRefused
 from coord.stores.failures import RequestError
 from coord.stores.redis import errors, rows, scripts
@@ -35,8 +35,8 @@ MAX_READS = 1_000
 class RedisStore:
     """Leases in one namespace of a Redis or Valkey server.
 
-    Implements `coord.stores.protocol.Store`, and `Bulk`, `HasAnnouncements`, `HasRecords` and
-    `HasKept`.
+    Implements `coord.stores.protocol.Store`, and `Bulk`, `HasAnnouncements`, `HasRecords`,
+    `HasKept` and `Overridable`.
     Connects when it is first used.
 
     Args:
@@ -76,9 +76,15 @@ class RedisStore:
         """Apply one release. See `protocol.Store.release`."""
         return await self._swap(release, timeout)
 
-    async def _swap(self, swap: Claim | Release, timeout: float) -> Result:
+    async def override(self, override: Override, timeout: float) -> Result:
+        """Apply one override. See `protocol.Overridable.override`."""
+        return await self._swap(override, timeout)
+
+    async def _swap(self, swap: Claim | Override | Release, timeout: float) -> Result:
         if isinstance(swap, Claim):
             script, words = scripts.CLAIM, rows.claim_words(self._keys, swap)
+        elif isinstance(swap, Override):
+            script, words = scripts.OVERRIDE, rows.override_words(self._keys, swap)
         else:
             script, words = scripts.RELEASE, rows.release_words(self._keys, swap)
         try:
