@@ -145,5 +145,5 @@ class StaleToken(CoordError):
 
     def __init__(self, resource: str, token: int, newest: int | None = None) -> None:
         self.resource, self.token, self.newest = resource, token, newest
-        seen = "a newer one" if newest is None else f"token {newest}"
-        super().__init__(f"{resource} refuses token {token}: it has already seen {seen}")
+        newer = "a newer one" if newest is None else f"token {newest}"
+        super().__init__(f"{resource} refuses token {token}: it has already seen {newer}")

@@ -46,11 +46,11 @@ class Overview:
     @cached_property
     def lost(self) -> dict[str, PastTerm]:
         """The last term of each role that has ended."""
-        found: dict[str, PastTerm] = {}
+        newest: dict[str, PastTerm] = {}
         for term in self.terms:
             if term.until is not None:
-                found.setdefault(term.role, term)
-        return found
+                newest.setdefault(term.role, term)
+        return newest
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return the roles as values that JSON can hold."""
@@ -92,11 +92,11 @@ async def load_overview(
         _candidates(source, role),
         source.history(role) if terms is None else _known(terms),
     )
-    found = {row.role: row for row in rows if every or row.led}
+    leases = {row.role: row for row in rows if every or row.led}
     if every and candidates is not None:
         waiting = {candidate.role for candidate in candidates}
-        found |= {role: Lease(role) for role in waiting if role not in found}
-    return Overview(sorted(found.values(), key=lambda row: row.role), candidates, past, note)
+        leases |= {role: Lease(role) for role in waiting if role not in leases}
+    return Overview(sorted(leases.values(), key=lambda row: row.role), candidates, past, note)
 
 
 async def _candidates(

@@ -121,22 +121,22 @@ def fitting_columns(
     """
     from rich.cells import cell_len
 
-    wanted = {}
+    widths = {}
     for name in important:
         number = columns.index(name)
         cells = [sanitize(row[number]) for row in rows]
         if any(cells):
-            wanted[number] = max(cell_len(text) for text in (name, *cells))
+            widths[number] = max(cell_len(text) for text in (name, *cells))
     space = width + len(COLUMN_GAP)
     most = max(1, space // 3 - len(COLUMN_GAP))
     chosen: dict[int, int] = {}
-    for number, needed in wanted.items():
+    for number, needed in widths.items():
         taken = min(needed, most) if len(chosen) < 2 else needed
         if taken + len(COLUMN_GAP) <= space:
             chosen[number] = taken
             space -= taken + len(COLUMN_GAP)
     for number, taken in [*chosen.items()]:  # What is left goes to the cells that are cut.
-        more = min(space, wanted[number] - taken)
+        more = min(space, widths[number] - taken)
         chosen[number] = taken + more
         space -= more
     return dict(sorted(chosen.items()))

@@ -453,8 +453,8 @@ class Election:
             return
         self.keeping = self.keeping.ended()
         self.token, self.deadline, self._sent_at = answer.lease.token, deadline, sent_at.awake
-        said = self.info if answer.lease.info == self.info else answer.lease.info
-        self.updates = self.updates.elected(said)
+        stored_info = self.info if answer.lease.info == self.info else answer.lease.info
+        self.updates = self.updates.elected(stored_info)
         self._renew_at = sent_at.total + self.timing.renew_every
         if self.campaigning and now.total >= self._cooldown_until:
             self._go(Cue.WON)
@@ -529,14 +529,17 @@ class Election:
         self._store_expiry = now.total + (
             max(left, pause) if before and lease.revision == before.revision else left
         )
-        known = before is not None and (before.holder, before.token) == (lease.holder, lease.token)
+        same_term = before is not None and (before.holder, before.token) == (
+            lease.holder,
+            lease.token,
+        )
         if lease.reserved:
             if lease.holder == self.candidate:
                 self._cooldown_until = -NEVER  # the role is reserved for this candidate
-        elif not (lease.vacant or lease.withheld or known):
+        elif not (lease.vacant or lease.withheld or same_term):
             self._emit(LeaderObserved(lease))
         if lease.holder != self.candidate and not lease.withheld:
-            self._observed_info, changed = self._observed_info.after(lease, known)
+            self._observed_info, changed = self._observed_info.after(lease, same_term)
             if changed:
                 self._emit(InfoObserved(lease))
 

@@ -194,25 +194,25 @@ def problems(record: Mapping[str, Any], now: datetime) -> list[str]:
     """
     if TOMBSTONE in record:
         return []
-    found = []
+    messages = []
     ttl, beat = record.get("ttl"), record.get("last_heartbeat")
     if "ttl" not in record:
-        found.append("no ttl")
+        messages.append("no ttl")
     elif not is_number(ttl) or ttl <= 0:
-        found.append(f"ttl is not a number above 0: {abbreviate(ttl)}")
+        messages.append(f"ttl is not a number above 0: {abbreviate(ttl)}")
     if "last_heartbeat" not in record:
-        found.append("no last_heartbeat")
+        messages.append("no last_heartbeat")
     elif not isinstance(beat, datetime) or beat.tzinfo is None:
-        found.append(f"last_heartbeat is not a time: {abbreviate(beat)}")
+        messages.append(f"last_heartbeat is not a time: {abbreviate(beat)}")
     elif is_number(ttl) and (ahead := (beat - now).total_seconds()) > ttl:
-        found.append(
+        messages.append(
             f"last_heartbeat lies {ahead:.0f} s in the future: written by a client's clock?"
         )
     if "load" in record and not is_number(record["load"]):
-        found.append(f"load is not a number, and sorts last: {abbreviate(record['load'])}")
+        messages.append(f"load is not a number, and sorts last: {abbreviate(record['load'])}")
     if "role" in record and not isinstance(record["role"], str):
-        found.append(f"role is not a string: {abbreviate(record['role'])}")
-    return found
+        messages.append(f"role is not a string: {abbreviate(record['role'])}")
+    return messages
 
 
 def is_published(record: Mapping[str, Any]) -> bool:

@@ -82,13 +82,13 @@ def number(
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise BadArgument(argument, value, allowed)
     try:
-        given = float(value)
+        as_float = float(value)
     except OverflowError:
         raise BadArgument(argument, value, allowed) from None
     # NaN is not in any range.
-    if not low <= given <= high or (above and given == low):
+    if not low <= as_float <= high or (above and as_float == low):
         raise BadArgument(argument, value, allowed)
-    return given
+    return as_float
 
 
 def is_number(value: object, most: float = sys.float_info.max) -> TypeGuard[float]:

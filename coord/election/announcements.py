@@ -262,10 +262,10 @@ class RequestListener:
         """Return the kept announcements about a role that have not expired, by the clock of this
         process."""
         now = asyncio.get_running_loop().time()
-        kept = self._kept.get(role, {})
-        for key in [key for key, (_, expires_at) in kept.items() if expires_at <= now]:
-            del kept[key]
-        return [announcement for announcement, _ in kept.values()]
+        requests = self._kept.get(role, {})
+        for key in [key for key, (_, expires_at) in requests.items() if expires_at <= now]:
+            del requests[key]
+        return [announcement for announcement, _ in requests.values()]
 
     def done(self, role: str, key: str) -> None:
         """Forget a request that was carried out, and withdraw it, so that nobody waits for it."""

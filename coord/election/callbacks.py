@@ -73,10 +73,10 @@ class Callbacks:
         )
 
     @staticmethod
-    def listed(given: object, argument: str) -> Functions:
+    def listed(value: object, argument: str) -> Functions:
         """Return a function, several, or None as a list of functions."""
-        functions = given if isinstance(given, (list, tuple)) else [given]
-        if given is None:
+        functions = value if isinstance(value, (list, tuple)) else [value]
+        if value is None:
             functions = []
         return [validate_callback(function, argument) for function in functions]
 

@@ -221,8 +221,8 @@ class TermLifecycle:
         reason = term.reason or event.reason
         self.failed = reason in (LossReason.CALLBACK_FAILED, LossReason.NO_PROGRESS)
         notify_observer(role, lambda observer: observer.lost(term, reason))
-        wanted = reason in (LossReason.RELEASED, LossReason.STEPPED_DOWN)
-        (log.info if wanted else log.warning)(
+        on_purpose = reason in (LossReason.RELEASED, LossReason.STEPPED_DOWN)
+        (log.info if on_purpose else log.warning)(
             "leadership.lost", role=role, token=event.token, reason=str(reason)
         )
 

@@ -101,16 +101,16 @@ class Observations:
 
     async def _load(self) -> None:
         nothing: dict[str, Observation] = {}
-        found = await _in_thread(partial(_read, self._store), nothing)
-        for role, observation in found.items():
+        stored = await _in_thread(partial(_read, self._store), nothing)
+        for role, observation in stored.items():
             self._kept[role] = _earlier(observation, self._kept.get(role))
 
     async def save(self) -> None:
         """Write what was kept and is not in the file yet. Never raises."""
-        kept = {role: self._kept[role] for role in self._unsaved}
+        unsaved = {role: self._kept[role] for role in self._unsaved}
         self._unsaved = set()
-        if kept and self._has_file:
-            await _in_thread(partial(_write, self._store, kept), None)
+        if unsaved and self._has_file:
+            await _in_thread(partial(_write, self._store, unsaved), None)
 
 
 def _earlier(observation: Observation, other: Observation | None) -> Observation:
@@ -170,7 +170,7 @@ def _valid(row: object) -> bool:
 def _read(store: str) -> dict[str, Observation]:
     """Return the observations of this store that were made on this very clock."""
     kernel, now = clock.kernel_clock(), clock.system_now().awake
-    found = {}
+    observations = {}
     for row in _rows():
         since = row["since"] + kernel.awake_offset
         if (
@@ -180,11 +180,11 @@ def _read(store: str) -> dict[str, Observation]:
             and now - MAX_AGE <= since <= now
         ):
             revision = Revision(row["holder"], row["token"], row["beat"])
-            found[row["role"]] = Observation(revision, since)
-    return found
+            observations[row["role"]] = Observation(revision, since)
+    return observations
 
 
-def _write(store: str, kept: dict[str, Observation]) -> None:
+def _write(store: str, observations: dict[str, Observation]) -> None:
     """Add observations to the file, in place of older ones for the same roles."""
     kernel, wall = clock.kernel_clock(), time.time()
     if not kernel.boot_id:
@@ -194,9 +194,11 @@ def _write(store: str, kept: dict[str, Observation]) -> None:
         row
         for row in _rows()
         if abs(wall - row["written"]) < MAX_AGE
-        and not (row["store"] == store and row["role"] in kept and row["clock"] == kernel.boot_id)
+        and not (
+            row["store"] == store and row["role"] in observations and row["clock"] == kernel.boot_id
+        )
     ]
-    for role, observation in kept.items():
+    for role, observation in observations.items():
         holder, token, beat = observation.revision
         since = _earlier(observation, earlier.get(role)).since - kernel.awake_offset
         rows.append(

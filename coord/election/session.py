@@ -279,8 +279,8 @@ class Session:
             StoreRefused: The store will go on refusing.
         """
         self.check_usable("read leases")
-        wanted = None if roles is None else list(roles)
-        return await self.retry(lambda timeout: self.store.read(wanted, timeout))
+        names = None if roles is None else list(roles)
+        return await self.retry(lambda timeout: self.store.read(names, timeout))
 
     async def kept(self, role: str) -> Kept:
         """Return the text that `role` keeps, retried within the timeout of the session.
@@ -306,9 +306,13 @@ class Session:
         lease = next((row for row in rows if not row.vacant), None)
         if lease is None:
             return None
-        now, seen, skew = self.now(), self.observations.get(role), self.max_clock_skew
-        watched = seen is not None and seen.revision == lease.revision
-        seconds = seen.since + lease.ttl - now.awake if seen is not None and watched else lease.ttl
+        now, observation, skew = self.now(), self.observations.get(role), self.max_clock_skew
+        watched = observation is not None and observation.revision == lease.revision
+        seconds = (
+            observation.since + lease.ttl - now.awake
+            if observation is not None and watched
+            else lease.ttl
+        )
         if skew is not None:
             seconds = min(seconds, lease.remaining + skew)
         return lease, max(0.0, seconds)
@@ -359,9 +363,9 @@ class Session:
                     if not item.done():
                         item.cancel()
                         await asyncio.gather(item, return_exceptions=True)
-                if item.cancelled() or not (found := item.result()):
+                if item.cancelled() or not (outcome := item.result()):
                     return
-                yield found[0]
+                yield outcome[0]
         finally:
             closing.cancel()
             await generator.aclose()
@@ -428,9 +432,9 @@ class Session:
         ]
         if len(named) != 1:
             ids = ", ".join(candidate.id for candidate in (named or waiting)[:5])
-            found = f"it names several: {ids}" if named else f"waiting now: {ids or 'nobody'}"
+            matches = f"it names several: {ids}" if named else f"waiting now: {ids or 'nobody'}"
             raise BadArgument(
-                "to", name, f"must name one candidate that waits for {role!r} ({found})"
+                "to", name, f"must name one candidate that waits for {role!r} ({matches})"
             )
         return named[0]
 

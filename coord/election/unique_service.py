@@ -143,16 +143,16 @@ class UniqueServices:
             lease = await self.session.leader(role)
             return Answer(None if lease is None else record_of(lease, lease.info), None)
         while True:
-            known = self._enter(role, candidate)
-            known.owner, described = owner, known.described
+            member = self._enter(role, candidate)
+            member.owner, described = owner, member.described
             try:
-                row = await known.claim(described.timing, described.info)
+                row = await member.claim(described.timing, described.info)
             finally:
-                forgotten = self._leave(known)
+                forgotten = self._leave(member)
             if forgotten:
                 await asyncio.sleep(0)  # lets the loop drop the timers that were cancelled
             if row is not None:
-                return _answer(known, row, described.info)
+                return _answer(member, row, described.info)
             # It was released while this call waited for its turn: the call makes another.
 
     async def release(
@@ -182,19 +182,19 @@ class UniqueServices:
         validation.role(role)
         only = None if candidate is None else _checked(_fields(role, candidate)).identity
         leaving = [
-            known
-            for known in self._roles.get(role, {}).values()
-            if only in (None, known.identity) and (owner is None or known.owner is owner)
+            member
+            for member in self._roles.get(role, {}).values()
+            if only in (None, member.identity) and (owner is None or member.owner is owner)
         ]
         seconds = self.session.timeout if patience is None else patience
         try:
             held = await asyncio.gather(
-                *(known.give_back(seconds) for known in leaving), return_exceptions=True
+                *(member.give_back(seconds) for member in leaving), return_exceptions=True
             )
         finally:
-            for known in leaving:
-                if known.stopped:
-                    self._forget(known)
+            for member in leaving:
+                if member.stopped:
+                    self._forget(member)
         for outcome in held:
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -203,18 +203,18 @@ class UniqueServices:
     def leads(self, role: str, owner: object) -> bool:
         """Return whether a candidate of this owner leads `role`, by the clock."""
         return any(
-            known.owner is owner and known.leads for known in self._roles.get(role, {}).values()
+            member.owner is owner and member.leads for member in self._roles.get(role, {}).values()
         )
 
-    def became_idle(self, known: _Candidate) -> bool:
+    def became_idle(self, member: _Candidate) -> bool:
         """Keep a candidate that holds no lease, unless a call is under way, and forget another.
 
         Returns:
             Whether another was forgotten.
         """
-        if known.calls:
+        if member.calls:
             return False
-        self._waiting[known] = None
+        self._waiting[member] = None
         if len(self._waiting) <= MAX_WAITING:
             return False
         self._forget(next(iter(self._waiting)))
@@ -224,39 +224,39 @@ class UniqueServices:
         """Find the candidate of a call, or make it. `_leave` is called at the end of the call."""
         fields = _fields(role, candidate)
         of_role = self._roles.get(role, {})
-        known = None
+        member = None
         if _all_scalars(fields):
             # Checking what was checked before would take longer than the rest of the call.
-            known = of_role.get(_identity(fields))
-            if known is not None and known.described.fields != _comparable(fields):
-                known = None
-        if known is None:
+            member = of_role.get(_identity(fields))
+            if member is not None and member.described.fields != _comparable(fields):
+                member = None
+        if member is None:
             described = _checked(fields)
-            known = of_role.get(described.identity)
-            if known is None or known.stopped:
-                known = _Candidate(self, role, described)
-                self._roles.setdefault(role, {})[known.identity] = known
-            known.described = described
-        known.calls += 1
-        self._waiting.pop(known, None)
-        return known
+            member = of_role.get(described.identity)
+            if member is None or member.stopped:
+                member = _Candidate(self, role, described)
+                self._roles.setdefault(role, {})[member.identity] = member
+            member.described = described
+        member.calls += 1
+        self._waiting.pop(member, None)
+        return member
 
-    def _leave(self, known: _Candidate) -> bool:
+    def _leave(self, member: _Candidate) -> bool:
         """End a call; return whether a candidate was forgotten."""
-        known.calls -= 1
-        if known.stopped:
-            self._forget(known)
+        member.calls -= 1
+        if member.stopped:
+            self._forget(member)
             return True
-        return not known.holding and self.became_idle(known)
+        return not member.holding and self.became_idle(member)
 
-    def _forget(self, known: _Candidate) -> None:
-        known.leave()
-        self._waiting.pop(known, None)
-        of_role = self._roles.get(known.role, {})
-        if of_role.get(known.identity) is known:
-            del of_role[known.identity]
+    def _forget(self, member: _Candidate) -> None:
+        member.leave()
+        self._waiting.pop(member, None)
+        of_role = self._roles.get(member.role, {})
+        if of_role.get(member.identity) is member:
+            del of_role[member.identity]
             if not of_role:
-                del self._roles[known.role]
+                del self._roles[member.role]
 
 
 def _answer(claimant: Claimant, row: Lease, info: Mapping[str, Any]) -> Answer:

@@ -153,11 +153,11 @@ def kernel_clock() -> KernelClock:
     """
     global _known
     if _known is None or _known[0] != process.fork_generation:
-        found = read_kernel_clock()
-        if found.temporary:
-            return found
+        reading = read_kernel_clock()
+        if reading.temporary:
+            return reading
         # A forked child may be in another time namespace than its parent.
-        _known = process.fork_generation, found
+        _known = process.fork_generation, reading
     return _known[1]
 
 

@@ -54,10 +54,10 @@ def read_private(path: str, most: int) -> bytes | None:
     except FileNotFoundError:
         return None
     with open(fd, "rb") as file:
-        found = os.fstat(fd)
-        mine = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
-        others_write = os.name == "posix" and bool(found.st_mode & 0o022)
-        if not (stat.S_ISREG(found.st_mode) and mine) or others_write or found.st_size > most:
+        status = os.fstat(fd)
+        is_own = not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
+        others_write = os.name == "posix" and bool(status.st_mode & 0o022)
+        if not (stat.S_ISREG(status.st_mode) and is_own) or others_write or status.st_size > most:
             return None
         return file.read(most)
 

@@ -44,11 +44,11 @@ class LeaderPublisher:
         """
         validation.role(role)
         if role not in self.published:
-            found = await self._session.retry(
+            row = await self._session.retry(
                 lambda timeout: self._records.healthy(None, timeout, key=role)
             )
-            if found and not service_records.is_published(found[0]):
-                return {"role": role, "holder": None, "token": None, **found[0], "mine": False}
+            if row and not service_records.is_published(row[0]):
+                return {"role": role, "holder": None, "token": None, **row[0], "mine": False}
         leader, term = await self._unique_services.call(role, candidate, owner)
         if leader is not None and term is not None:
             await self._publish(leader, leader["ttl"])

@@ -278,8 +278,8 @@ class AsyncServiceRegistry:
         """Return the healthy services of `role` (None: of every role), the lowest load first."""
         if role is not None:
             validation.role(role)
-        found = await self.session.retry(lambda timeout: self.records.healthy(role, timeout))
-        return sorted(found, key=service_records.by_load)
+        healthy = await self.session.retry(lambda timeout: self.records.healthy(role, timeout))
+        return sorted(healthy, key=service_records.by_load)
 
     available_service = healthy_service
     available_services = healthy_services
@@ -323,8 +323,8 @@ class AsyncServiceRegistry:
         Lookups and purges leave them out or misjudge their health.
         """
         now = datetime.now(timezone.utc)  # one of the problems is a time in the future
-        found = await self.session.retry(self.records.malformed)
-        listed = [BadRecord(record, service_records.problems(record, now)) for record in found]
+        malformed = await self.session.retry(self.records.malformed)
+        listed = [BadRecord(record, service_records.problems(record, now)) for record in malformed]
         return sorted(
             (bad for bad in listed if bad.problems), key=lambda bad: repr(bad.record.get("id"))
         )
@@ -419,8 +419,8 @@ MAX_TTLS = 1e6
 """The largest number of ttls for which a service may be silent before it is deleted."""
 
 
-def _ttls(given: object) -> float:
-    return validation.number(given, "ttls_until_deletion", low=1, high=MAX_TTLS, unit="ttls")
+def _ttls(value: object) -> float:
+    return validation.number(value, "ttls_until_deletion", low=1, high=MAX_TTLS, unit="ttls")
 
 
 class ServiceRegistry:

@@ -48,7 +48,7 @@ async def watch_services(
         role: The role to watch.
         timeout: Seconds that one read may take.
     """
-    known: dict[object, Record] = {}
+    before: dict[object, Record] = {}
     hint = asyncio.Event()
     hint.set()
     feed = asyncio.ensure_future(
@@ -66,9 +66,9 @@ async def watch_services(
             else:
                 present = {row.record["id"] for row in rows}
                 alive = {row.record["id"]: row.record for row in rows if row.remaining > 0}
-                for change in _between(known, alive, present):
+                for change in _between(before, alive, present):
                     yield change
-                known = alive
+                before = alive
                 pause = min([pause, *(row.remaining for row in rows if row.remaining > 0)])
             with contextlib.suppress(asyncio.TimeoutError):
                 await within(hint.wait(), max(pause, MIN_PAUSE))
@@ -78,14 +78,14 @@ async def watch_services(
 
 
 def _between(
-    known: dict[object, Record], alive: dict[object, Record], present: set[object]
+    before: dict[object, Record], alive: dict[object, Record], present: set[object]
 ) -> list[ServiceChange]:
     changes = []
-    for key, record in known.items():
+    for key, record in before.items():
         if key not in alive:
             changes.append(ServiceChange("expired" if key in present else "left", record))
         elif alive[key].get("first_heartbeat") != record.get("first_heartbeat"):
             # Another service registered under the same id.
             changes += [ServiceChange("left", record), ServiceChange("joined", alive[key])]
-    joined = [record for key, record in alive.items() if key not in known]
+    joined = [record for key, record in alive.items() if key not in before]
     return changes + [ServiceChange("joined", record) for record in joined]

@@ -215,13 +215,13 @@ def parse(
     user, colon, password = credentials.partition(":")
     if at and not (user or colon):
         raise parts.reject(f"must have a user or a password before the @; {form}")
-    given: dict[str, str] = {}
+    parameters: dict[str, str] = {}
     for piece in query.split("&") if query else ():
         name, _, value = piece.partition("=")
-        if name not in options or not value or name in given:
-            known = ", ".join(sorted(options))
-            raise parts.reject(f"must give each option once, with a value; the options are {known}")
-        given[name] = parts.decode(value)
+        if name not in options or not value or name in parameters:
+            names = ", ".join(sorted(options))
+            raise parts.reject(f"must give each option once, with a value; the options are {names}")
+        parameters[name] = parts.decode(value)
     return ServerURL(
         parts.shown,
         scheme,
@@ -229,7 +229,7 @@ def parse(
         parts.decode(password) if colon else None,
         tuple(where.split(",")) if where or not hosts_are_optional else (),
         path,
-        given,
+        parameters,
     )
 
 

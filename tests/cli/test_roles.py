@@ -192,7 +192,7 @@ def test_leader_on_a_store_that_does_not_answer(runs: Runs) -> None:
 def test_bad_urls(runs: Runs, command: str) -> None:
     status, out, err = runs.answer(*command.split(), "--url", "mysql://me:secret@host/db")
     assert (status, out) == (2, "")
-    assert err.startswith("coord: invalid url ")
+    assert err.startswith("coord: invalid --url ")
     assert "secret" not in err
 
 

@@ -75,12 +75,12 @@ _NOT_YET = _NotYet()
 
 async def _until(
     changes: AsyncGenerator[Lease | None, Any],
-    wanted: Callable[[Lease | None], bool],
+    condition: Callable[[Lease | None], bool],
     timeout: float,
 ) -> Lease | _NotYet | None:
     async def first() -> Lease | _NotYet | None:
         async for now in changes:
-            if wanted(now):
+            if condition(now):
                 return now
         return _NOT_YET
 
@@ -254,11 +254,11 @@ def _print_outcome(lease: Lease, result: Outcome | None, as_json: bool) -> None:
             )
         )
         return
-    who, role = output.describe_candidate(lease.holder, lease.info), output.quote(lease.role)
+    candidate, role = output.describe_candidate(lease.holder, lease.info), output.quote(lease.role)
     if result is None:
-        click.echo(f"{role}: the request to {who} is stored")
+        click.echo(f"{role}: the request to {candidate} is stored")
     elif result.seconds is None:
-        click.echo(f"{role}: {who} is still the leader (token {lease.token})", err=True)
+        click.echo(f"{role}: {candidate} is still the leader (token {lease.token})", err=True)
     else:
         reason = result.ended.reason if result.ended is not None else ""
         what = "stepped down" if reason == LossReason.STEPPED_DOWN.value else "lost the role"
@@ -268,4 +268,4 @@ def _print_outcome(lease: Lease, result: Outcome | None, as_json: bool) -> None:
         if result.after is not None:
             successor = output.describe_candidate(result.after.holder, result.after.info)
             leader = f"{successor} is the leader now (token {result.after.token})"
-        click.echo(f"{role}: {who} {what}; {leader}")
+        click.echo(f"{role}: {candidate} {what}; {leader}")

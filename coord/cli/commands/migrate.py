@@ -318,7 +318,7 @@ def _lost(roles: Sequence[str], url: str) -> str:
 
 def _print(carried: Sequence[Carried], source: str, to: str, *, hold: bool, as_json: bool) -> None:
     if as_json:
-        roles = {one.role: {"from": one.source, "to": one.destination} for one in carried}
+        roles = {entry.role: {"from": entry.source, "to": entry.destination} for entry in carried}
         click.echo(output.to_json({"from": source, "to": to, "roles": roles}))
         sys.stdout.flush()
         return
@@ -327,7 +327,7 @@ def _print(carried: Sequence[Carried], source: str, to: str, *, hold: bool, as_j
         return
     output.print_table(
         ("role", f"last token on {source}", f"now on {to}"),
-        [(one.role, one.source, one.destination) for one in carried],
+        [(entry.role, entry.source, entry.destination) for entry in carried],
     )
     number = f"carried {len(carried)} role{'s' * (len(carried) != 1)} over"
     if hold:

@@ -159,14 +159,14 @@ def notes(role: str, as_json: bool, url: str | None) -> None:
     """
     validation.role(role)
     with open_coordinator(url) as coordinator:
-        found = coordinator.notes(role)
+        notes_of_role = coordinator.notes(role)
         where = coordinator.url
     if as_json:
-        click.echo(output.to_json(found))
-    elif not found:
+        click.echo(output.to_json(notes_of_role))
+    elif not notes_of_role:
         click.echo(f"{output.quote(role)} has no notes on {where}")
     else:
-        rows = [(key, encode_json(found[key])) for key in sorted(found)]
+        rows = [(key, encode_json(notes_of_role[key])) for key in sorted(notes_of_role)]
         output.print_table(NOTE_COLUMNS, rows)
 
 

@@ -31,13 +31,13 @@ class _RunCommand(click.Command):
             if isinstance(param, click.Option)
             for name in param.opts
         }
-        ours: list[str] = []
+        options: list[str] = []
         role: list[str] = []
         rest = list(args)
         while rest and rest[0] != "--":
             if rest[0].startswith("-") and rest[0] != "-":
                 count = 2 if takes_value.get(rest[0]) else 1
-                ours += rest[:count]
+                options += rest[:count]
                 del rest[:count]
             elif not role:
                 role = [rest.pop(0)]
@@ -45,7 +45,7 @@ class _RunCommand(click.Command):
                 break
         if rest[:1] == ["--"]:
             del rest[0]
-        return super().parse_args(ctx, [*ours, "--", *role, *rest])
+        return super().parse_args(ctx, [*options, "--", *role, *rest])
 
 
 @click.command(cls=_RunCommand, epilog=exit_codes.HELP)

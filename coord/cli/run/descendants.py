@@ -51,10 +51,10 @@ def signal_all(
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, number)
     signalled: set[int] = set()
-    found: list[Process] = []
+    processes: list[Process] = []
     for _ in range(MAX_PASSES if number == signal.SIGKILL else 1):
-        found = living(root, group, spared)
-        new = [process.pid for process in found if process.pid not in signalled]
+        processes = living(root, group, spared)
+        new = [process.pid for process in processes if process.pid not in signalled]
         if not new:
             break
         for pid in new:
@@ -62,7 +62,7 @@ def signal_all(
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, number)
         signalled.update(new)
-    return found
+    return processes
 
 
 def end_all(
@@ -77,9 +77,9 @@ def end_all(
         spared: Children of `root` to spare, with their descendants.
     """
     until = time.monotonic() + within
-    while found := signal_all(root, group, signal.SIGKILL, spared):
+    while processes := signal_all(root, group, signal.SIGKILL, spared):
         if time.monotonic() >= until:
-            return found
+            return processes
         time.sleep(0.01)
     return []
 
@@ -91,27 +91,27 @@ def living(root: int, group: int | None, spared: Collection[int] = ()) -> list[P
     """
     if not os.path.exists("/proc/self/stat"):
         return [Process(group, "")] if group is not None and _group_lives(group) else []
-    seen: set[int] = set(spared)
+    visited: set[int] = set(spared)
     queue = [root]
-    found = []
+    processes = []
     while queue:
         for pid in children(queue.pop()):
-            if pid not in seen:
-                seen.add(pid)
+            if pid not in visited:
+                visited.add(pid)
                 queue.append(pid)
                 if (process := _living(pid)) is not None:
-                    found.append(process)
-    return found
+                    processes.append(process)
+    return processes
 
 
 def children(pid: int) -> list[int]:
     """Return the children of a process, zombies included; none if the process is gone."""
     if not os.path.exists("/proc/thread-self/children"):  # The kernel has no such files.
         return [child for child in _numbers("/proc") if _parent(child) == pid]
-    found = []
+    pids = []
     for thread in _numbers(f"/proc/{pid}/task"):
-        found += [int(word) for word in _read(f"/proc/{pid}/task/{thread}/children").split()]
-    return found
+        pids += [int(word) for word in _read(f"/proc/{pid}/task/{thread}/children").split()]
+    return pids
 
 
 def _numbers(directory: str) -> list[int]:

@@ -65,8 +65,8 @@ class SignalInbox:
 
     def signals(self) -> list[int]:
         """Return the signals that arrived since the last call, in order."""
-        taken, self._signals = self._signals, []
-        return taken
+        received, self._signals = self._signals, []
+        return received
 
     def wake(self) -> None:
         """Make `wait` return. Any thread may call this."""

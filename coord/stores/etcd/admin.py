@@ -99,9 +99,9 @@ class EtcdAdmin:
         key = self._keys.lease(role)
         for _ in range(MAX_TRIES):
             answer = await store.gateway.call(RANGE, {"key": encode(key)}, timeout)
-            found = rows.pairs(answer)
-            row = rows.decode_row(role, found[0]) if found else rows.absent(role)
-            if found and row.lease.token >= token:
+            pairs = rows.pairs(answer)
+            row = rows.decode_row(role, pairs[0]) if pairs else rows.absent(role)
+            if pairs and row.lease.token >= token:
                 return 0
             old = row.lease
             # Nothing else changes: a leader finds its renewal refused, and nobody comes sooner.

@@ -105,12 +105,12 @@ class EtcdAnnouncements:
     async def withdraw(self, keys: Collection[str], timeout: float) -> None:
         """Delete the announcements with these keys, if they exist."""
         try:
-            known = {notice.key: notice for notice in await self._all(timeout)}
+            notices = {notice.key: notice for notice in await self._all(timeout)}
             deletes = []
             for key in sorted(keys):
                 names = [self._keys.announcements + key]
-                if key in known:
-                    names.append(f"{self._keys.candidates}{known[key].role}\0{key}")
+                if key in notices:
+                    names.append(f"{self._keys.candidates}{notices[key].role}\0{key}")
                 deletes += [{"request_delete_range": {"key": encode(name)}} for name in names]
             for start in range(0, len(deletes), MAX_OPERATIONS):
                 part = deletes[start : start + MAX_OPERATIONS]
@@ -121,10 +121,10 @@ class EtcdAnnouncements:
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Announcement]:
         """Return the announcements about `roles` (None: about every role)."""
         try:
-            found = await self._all(timeout)
+            notices = await self._all(timeout)
         except RequestError as err:
             raise err.error() from None
-        return [notice for notice in found if roles is None or notice.role in roles]
+        return [notice for notice in notices if roles is None or notice.role in roles]
 
     async def _all(self, timeout: float) -> list[Announcement]:
         answer = await self._gateway.call(RANGE, rows.all_with(self._keys.announcements), timeout)

@@ -22,12 +22,12 @@ REFUSED = ("request is too large", "too many operations")
 def from_server(text: str, server: str) -> RequestError:
     """Return what an error that the server sent means for the request."""
     shown = text.splitlines()[0][:200] if text else "no reason given"
-    if any(known in text for known in DENIED):
+    if any(message in text for message in DENIED):
         detail = f"access denied by {server} ({shown}); check the user, the password and its role"
         return RequestError(detail, unknown=False, refusal=AccessDenied)
-    if any(known in text for known in REFUSED):
+    if any(message in text for message in REFUSED):
         return RequestError(f"{server} refuses: {shown}", unknown=False, refusal=StoreRefused)
-    if any(known in text for known in NOT_DONE):
+    if any(message in text for message in NOT_DONE):
         return RequestError(f"{server} answered: {shown}", unknown=False, retryable=True)
     # "request timed out", "leader changed" and the like, and "database space exceeded": the write
     # that uses up the space may be applied and answered so.

@@ -218,15 +218,15 @@ def all_with(prefix: str) -> dict[str, Any]:
 
 def pairs(answer: Answer) -> Sequence[Mapping[str, Any]]:
     """Return the keys and values in the answer to a range."""
-    found: Sequence[Mapping[str, Any]] = answer.get("kvs", [])
-    return found
+    items: Sequence[Mapping[str, Any]] = answer.get("kvs", [])
+    return items
 
 
-def terms(keys: Keys, found: Sequence[Mapping[str, Any]]) -> list[PastTerm]:
+def terms(keys: Keys, items: Sequence[Mapping[str, Any]]) -> list[PastTerm]:
     """Return the terms in keys of the history, newest first within a role."""
     begins: dict[str, dict[str, str]] = {}
     ends: dict[tuple[str, str], str] = {}
-    for pair in found:
+    for pair in items:
         key, text = decode(pair["key"]), decode(pair["value"])
         role, token = keys.role_of_term(key), key.rpartition("\0")[2]
         if token.endswith(".e"):

@@ -132,8 +132,8 @@ class EtcdStore:
         return Answer(True, prepared.after)
 
     def _learn_from_failure(self, role: str, response: dict[str, Any]) -> None:
-        found = rows.pairs(response["response_range"])
-        self._learn(rows.decode_row(role, found[0]) if found else rows.absent(role))
+        pairs = rows.pairs(response["response_range"])
+        self._learn(rows.decode_row(role, pairs[0]) if pairs else rows.absent(role))
 
     def _learn(self, row: Row) -> None:
         """Remember a row, unless a later one is known."""
@@ -219,9 +219,9 @@ class EtcdStore:
         """Return the rows, and the revision of the whole store at which they were read."""
         if roles is None:
             answer = await self.gateway.call(RANGE, rows.all_with(self._keys.leases), timeout)
-            found, revision = rows.pairs(answer), int(answer["header"]["revision"])
+            pairs, revision = rows.pairs(answer), int(answer["header"]["revision"])
         else:
-            found, revision = [], 0
+            pairs, revision = [], 0
             names = sorted(set(roles))
             parts = [names[n : n + MAX_NESTED] for n in range(0, len(names), MAX_NESTED)]
             for part in parts:
@@ -232,10 +232,10 @@ class EtcdStore:
                 # The feed begins at the first part: what changes between the parts comes twice.
                 revision = revision or int(answer["header"]["revision"])
                 for response in answer["responses"]:
-                    found = [*found, *rows.pairs(response["response_range"])]
+                    pairs = [*pairs, *rows.pairs(response["response_range"])]
         decoded = [
             rows.decode_row(decode(pair["key"]).removeprefix(self._keys.leases), pair)
-            for pair in found
+            for pair in pairs
         ]
         for row in decoded:
             self._learn(row)
@@ -248,14 +248,14 @@ class EtcdStore:
                 body = rows.all_with(self._keys.all_terms())
                 answer = await self.gateway.call(RANGE, body, timeout)
                 return rows.terms(self._keys, rows.pairs(answer))
-            found: list[PastTerm] = []
+            past_terms: list[PastTerm] = []
             for role in sorted(set(roles)):
                 body = rows.all_with(self._keys.terms(role))
                 answer = await self.gateway.call(RANGE, body, timeout)
-                found += rows.terms(self._keys, rows.pairs(answer))
+                past_terms += rows.terms(self._keys, rows.pairs(answer))
         except RequestError as err:
             raise err.error() from None
-        return found
+        return past_terms
 
     async def kept(self, role: str, timeout: float) -> Kept:
         """Return the text that `role` keeps. See `protocol.HasKept.kept`."""
@@ -274,22 +274,22 @@ class EtcdStore:
 
     async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
         """Yield the leases of `roles`, and again when one changes. See `protocol.Store.watch`."""
-        wanted = None if roles is None else frozenset(roles)
+        names = None if roles is None else frozenset(roles)
         try:
-            present, revision = await self._read(wanted, READ_TIMEOUT)
+            present, revision = await self._read(names, READ_TIMEOUT)
             for row in present:
                 yield row.now()
-            async with contextlib.aclosing(self._changes(wanted, revision)) as changes:
+            async with contextlib.aclosing(self._changes(names, revision)) as changes:
                 async for row in changes:
                     yield row.now()
         except RequestError as err:
             raise err.error() from None
 
     async def _changes(
-        self, wanted: frozenset[str] | None, revision: int
+        self, names: frozenset[str] | None, revision: int
     ) -> AsyncGenerator[Row, None]:
-        if wanted is not None and len(wanted) == 1:
-            keys: dict[str, Any] = {"key": encode(self._keys.lease(next(iter(wanted))))}
+        if names is not None and len(names) == 1:
+            keys: dict[str, Any] = {"key": encode(self._keys.lease(next(iter(names))))}
         else:
             keys = rows.all_with(self._keys.leases)
         body = {"create_request": {**keys, "start_revision": str(revision + 1)}}
@@ -302,7 +302,7 @@ class EtcdStore:
                     role = decode(event["kv"]["key"]).removeprefix(self._keys.leases)
                     # Somebody deleted the key by hand, and the next read shows it; or the role is
                     # not one of these.
-                    if event.get("type") == "DELETE" or (wanted is not None and role not in wanted):
+                    if event.get("type") == "DELETE" or (names is not None and role not in names):
                         continue
                     row = rows.decode_row(role, event["kv"])
                     self._learn(row)

@@ -76,8 +76,8 @@ class MemoryRecords:
 
     async def sample(self, role: str, count: int, timeout: float) -> list[Record]:
         """Return at most `count` healthy records of `role`, drawn at random."""
-        found = await self.healthy(role, timeout)
-        return rng.sample(found, min(count, len(found)))
+        healthy = await self.healthy(role, timeout)
+        return rng.sample(healthy, min(count, len(healthy)))
 
     async def healthy(
         self, role: str | None, timeout: float, *, key: str | None = None
@@ -94,9 +94,9 @@ class MemoryRecords:
         """Delete the records that were silent for more than `ttls` of their own ttls."""
         with self._lock:
             stale = [
-                seen.record
-                for seen in self._judged(None, True)
-                if self._silent(seen) > ttls * seen.record["ttl"]
+                record.record
+                for record in self._judged(None, True)
+                if self._silent(record) > ttls * record.record["ttl"]
             ]
             for row in stale:
                 self._drop(row["id"])
@@ -190,8 +190,8 @@ class MemoryRecords:
         return float(row["ttl"] - (self._time() - row["last_heartbeat"]).total_seconds())
 
     @staticmethod
-    def _silent(seen: RecordWithRemaining) -> float:
-        return float(seen.record["ttl"]) - seen.remaining
+    def _silent(record: RecordWithRemaining) -> float:
+        return float(record.record["ttl"]) - record.remaining
 
     def _time(self, offset: float = 0.0) -> datetime:
         return datetime.fromtimestamp(int((self._wall() + offset) * 1000) / 1000, timezone.utc)

@@ -98,8 +98,8 @@ class MemoryStore:
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
         """Return the past terms of `roles` (None: of every role)."""
         with self._lock:
-            wanted = self._past if roles is None else [role for role in roles if role in self._past]
-            return [term for role in wanted for term in history.parse(role, self._past[role])]
+            names = self._past if roles is None else [role for role in roles if role in self._past]
+            return [term for role in names for term in history.parse(role, self._past[role])]
 
     async def kept(self, role: str, timeout: float) -> Kept:
         """Return the text that `role` keeps. See `protocol.HasKept.kept`."""
@@ -140,8 +140,8 @@ class MemoryStore:
 
     def _present(self, roles: Collection[str] | None) -> list[Lease]:
         with self._lock:
-            wanted = self._rows if roles is None else [role for role in roles if role in self._rows]
-            return [self._row(role) for role in wanted]
+            names = self._rows if roles is None else [role for role in roles if role in self._rows]
+            return [self._row(role) for role in names]
 
     def _row(self, role: str) -> Lease:
         if role not in self._rows:

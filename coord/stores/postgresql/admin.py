@@ -114,12 +114,12 @@ class PostgreSQLAdmin:
         pool = Pool(self._url)
         query = schema.calls(self._url.schema)["raise_token_floor"]
         try:
-            found = await pool.run(query, parameters, timeout)
+            rows = await pool.run(query, parameters, timeout)
         except QueryError as error:
             raise error.error() from None
         finally:
             await pool.close()
-        return int(found[0][0])
+        return int(rows[0][0])
 
 
 async def _execute(

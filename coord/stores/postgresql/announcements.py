@@ -48,8 +48,8 @@ class PostgreSQLAnnouncements:
             [notice.urgent for notice in written],
             counted_roles(notices),
         )
-        found = await self._run("post", parameters, timeout)
-        return {row["role"]: row["candidates"] for row in found}
+        rows = await self._run("post", parameters, timeout)
+        return {row["role"]: row["candidates"] for row in rows}
 
     async def withdraw(self, keys: Collection[str], timeout: float) -> None:
         """Delete the announcements with these keys, if they exist."""
@@ -58,11 +58,11 @@ class PostgreSQLAnnouncements:
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Announcement]:
         """Return the announcements about `roles` (None: about every role), in any order."""
-        wanted = None if roles is None else sorted(set(roles))
-        if wanted == []:
+        names = None if roles is None else sorted(set(roles))
+        if names == []:
             return []
-        found = await self._run("posted", (wanted, False), timeout)
-        decoded = (_announcement(row) for row in found)
+        rows = await self._run("posted", (names, False), timeout)
+        decoded = (_announcement(row) for row in rows)
         return [announcement for announcement in decoded if announcement is not None]
 
     async def watch(self) -> AsyncIterator[Announcement]:
@@ -78,8 +78,8 @@ class PostgreSQLAnnouncements:
 
     async def purge(self, timeout: float) -> int:
         """Delete the expired announcements, and return how many there were."""
-        found = await self._run("purge_announcements", (), timeout)
-        return int(found[0][0])
+        rows = await self._run("purge_announcements", (), timeout)
+        return int(rows[0][0])
 
     async def _run(self, name: str, parameters: Sequence[Any], timeout: float) -> Any:
         try:
@@ -98,9 +98,9 @@ class UrgentFeed(Feed[Announcement]):
 
     async def look(self, connection: Connection, hints: set[str] | None) -> list[Announcement]:
         """Return what was posted since the last look."""
-        found = await connection.fetch(self.pool.url, self._query, (None, True), READ_TIMEOUT)
-        posted = [row for row in found if self._known.get(row["key"]) != row["posted_at"]]
-        self._known = {row["key"]: row["posted_at"] for row in found}
+        rows = await connection.fetch(self.pool.url, self._query, (None, True), READ_TIMEOUT)
+        posted = [row for row in rows if self._known.get(row["key"]) != row["posted_at"]]
+        self._known = {row["key"]: row["posted_at"] for row in rows}
         decoded = (_announcement(row) for row in posted)
         return [announcement for announcement in decoded if announcement is not None]
 

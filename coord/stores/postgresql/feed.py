@@ -149,8 +149,8 @@ class LeaseFeed(Feed[Lease]):
     async def look(self, connection: Connection, hints: set[str] | None) -> list[Lease]:
         """Return the leases that have changed since the last look."""
         changed = []
-        wanted = self._roles if hints is None else sorted(hints)
-        found = await connection.fetch(self.pool.url, self._read, (wanted,), READ_TIMEOUT)
+        names = self._roles if hints is None else sorted(hints)
+        found = await connection.fetch(self.pool.url, self._read, (names,), READ_TIMEOUT)
         for row in found:
             lease = rows.lease(row, row["role"])
             if self._known.get(lease.role) != lease.revision:

@@ -41,8 +41,8 @@ class PostgreSQLRecords:
     ) -> Record | None:
         """Write the record, and return it as stored. See `protocol.Records.register`."""
         first = record.get("first_heartbeat")
-        found = await self._run("register", (*_columns(record), first, nonce), timeout)
-        return _stored(record, found)
+        rows = await self._run("register", (*_columns(record), first, nonce), timeout)
+        return _stored(record, rows)
 
     async def refresh(self, record: Mapping[str, Any], timeout: float) -> Record | None:
         """Write the record if it exists, and return it as stored; None if it does not exist."""
@@ -50,18 +50,18 @@ class PostgreSQLRecords:
 
     async def remove(self, key: str | int, nonce: str | None, timeout: float) -> bool:
         """Delete the record, and return whether it existed. See `protocol.Records.remove`."""
-        found = await self._run("remove", (records.encode_record(key), nonce), timeout)
-        return bool(found[0][0])
+        rows = await self._run("remove", (records.encode_record(key), nonce), timeout)
+        return bool(rows[0][0])
 
     async def least_loaded(self, role: str, timeout: float) -> Record | None:
         """Return the healthy record of `role` with the lowest load; None if there is none."""
-        found = await self._find("least", role, timeout, limit=1)
-        return found[0].record if found else None
+        rows = await self._find("least", role, timeout, limit=1)
+        return rows[0].record if rows else None
 
     async def sample(self, role: str, count: int, timeout: float) -> list[Record]:
         """Return at most `count` healthy records of `role`, drawn at random."""
-        found = await self._find("sample", role, timeout, limit=count)
-        return [row.record for row in found]
+        rows = await self._find("sample", role, timeout, limit=count)
+        return [row.record for row in rows]
 
     async def healthy(
         self, role: str | None, timeout: float, *, key: str | None = None
@@ -75,8 +75,8 @@ class PostgreSQLRecords:
 
     async def purge(self, ttls: float, timeout: float) -> int:
         """Delete the records that were silent for more than `ttls` of their own ttls."""
-        found = await self._run("purge_records", (float(ttls),), timeout)
-        return int(found[0][0])
+        rows = await self._run("purge_records", (float(ttls),), timeout)
+        return int(rows[0][0])
 
     async def malformed(self, timeout: float) -> list[Record]:
         """Return the records that have a problem."""
@@ -94,14 +94,14 @@ class PostgreSQLRecords:
         """Write the record of a leader under its role. See `protocol.Records.publish`."""
         entry = {**record, "id": record["role"]}
         first = record.get("first_heartbeat")
-        found = await self._run("publish", (*_columns(entry), first, float(remaining)), timeout)
-        return bool(found[0][0])
+        rows = await self._run("publish", (*_columns(entry), first, float(remaining)), timeout)
+        return bool(rows[0][0])
 
     async def withdraw(self, role: str, token: int, timeout: float) -> bool:
         """Delete the record of a leader, unless a later leader wrote it."""
         parameters = (records.encode_record(role), float(token))
-        found = await self._run("unpublish", parameters, timeout)
-        return bool(found[0][0])
+        rows = await self._run("unpublish", parameters, timeout)
+        return bool(rows[0][0])
 
     async def watch(self, role: str) -> AsyncIterator[None]:
         """Yield at once, and whenever a service of `role` appears or disappears.
@@ -157,8 +157,8 @@ class PresenceFeed(Feed[None]):
         """Return something if the ids have changed since the last look."""
         rows = await connection.fetch(self.pool.url, self._query, self._parameters, READ_TIMEOUT)
         present = {row["id"] for row in rows}
-        known, self._known = self._known, present
-        return [] if present == known else [None]
+        before, self._known = self._known, present
+        return [] if present == before else [None]
 
 
 def _columns(record: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -177,11 +177,11 @@ def _columns(record: Mapping[str, Any]) -> tuple[Any, ...]:
     )
 
 
-def _stored(record: Mapping[str, Any], found: Any) -> Record | None:
+def _stored(record: Mapping[str, Any], rows: Any) -> Record | None:
     """Return the record as it is stored, with the times that the server answered with."""
-    if not found:
+    if not rows:
         return None
-    times = {name: found[0][name].astimezone(timezone.utc) for name in _TIMES}
+    times = {name: rows[0][name].astimezone(timezone.utc) for name in _TIMES}
     fields = {name: value for name, value in record.items() if name not in _TIMES}
     return {**records.decode_record(records.encode_record(fields)), **times}
 

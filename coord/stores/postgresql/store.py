@@ -150,8 +150,8 @@ class PostgreSQLStore:
 
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
         """Return the terms that the rows of these roles remember; None means every role."""
-        found = await self._read("past", roles, timeout)
-        return [term for row in found for term in parse(row["role"], row["history"])]
+        rows = await self._read("past", roles, timeout)
+        return [term for row in rows for term in parse(row["role"], row["history"])]
 
     async def kept(self, role: str, timeout: float) -> Kept:
         """Return the text that the role keeps; see `coord.stores.protocol.HasKept`."""
@@ -215,11 +215,11 @@ class PostgreSQLStore:
         return Answer(row["outcome"] == _APPLIED, rows.lease(row, role))
 
     async def _read(self, name: str, roles: Collection[str] | None, timeout: float) -> Any:
-        wanted = None if roles is None else sorted(set(roles))
-        if wanted == []:
+        names = None if roles is None else sorted(set(roles))
+        if names == []:
             return []
         try:
-            return await self.pool.run(self._calls[name], (wanted,), timeout)
+            return await self.pool.run(self._calls[name], (names,), timeout)
         except QueryError as error:
             raise error.error() from None
 

@@ -155,8 +155,8 @@ class RedisAnnouncements:
     async def _read(self, sets: Sequence[str], timeout: float) -> list[Announcement]:
         if not sets:
             return []
-        (found,) = await self._run(READ, sets, timeout)
-        decoded = (_decode(row) for row in found)
+        (answer,) = await self._run(READ, sets, timeout)
+        decoded = (_decode(row) for row in answer)
         return [notice for notice in decoded if notice is not None]
 
     async def watch(self) -> AsyncIterator[Announcement]:

@@ -319,7 +319,7 @@ class Client:
             except (RequestError, asyncio.TimeoutError):
                 continue
             try:
-                found = await asyncio.wait_for(
+                address = await asyncio.wait_for(
                     connection.send("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.url.service),
                     SENTINEL_TIMEOUT,
                 )
@@ -328,8 +328,8 @@ class Client:
                 continue
             finally:
                 await connection.close()
-            if found:
-                host, port = found
+            if address:
+                host, port = address
                 return Address(host.decode(), int(port))
             problem = failures.unreachable(
                 str(sentinel), f"the sentinel does not know {self.url.service!r}"

@@ -50,8 +50,8 @@ _CODES = {
 
 def code_of(error: RedisError) -> str:
     """Return the code of an error that the server sent, such as NOSCRIPT."""
-    known = _CODES.get(type(error).__name__)
-    return known or str(error).partition(" ")[0]
+    code = _CODES.get(type(error).__name__)
+    return code or str(error).partition(" ")[0]
 
 
 def from_server(error: RedisError, server: str) -> RequestError:

@@ -224,13 +224,13 @@ class RedisRecords:
 
     async def least_loaded(self, role: str, timeout: float) -> Record | None:
         """Return the healthy record of `role` with the lowest load; None if there is none."""
-        found = await self._lookup("least", role, None, timeout)
-        return _record(found[0]) if found else None
+        healthy = await self._lookup("least", role, None, timeout)
+        return _record(healthy[0]) if healthy else None
 
     async def sample(self, role: str, count: int, timeout: float) -> list[Record]:
         """Return at most `count` healthy records of `role`, drawn at random."""
-        found = await self.healthy(role, timeout)
-        return rng.sample(found, min(count, len(found)))
+        healthy = await self.healthy(role, timeout)
+        return rng.sample(healthy, min(count, len(healthy)))
 
     async def healthy(
         self, role: str | None, timeout: float, *, key: str | None = None
@@ -240,13 +240,13 @@ class RedisRecords:
 
     async def list_all(self, role: str | None, timeout: float) -> list[RecordWithRemaining]:
         """Return the records of `role` (None: of every role), healthy or not."""
-        seen = []
+        judged = []
         for row in await self._lookup("all", role, None, timeout):
             record = _record(row)
             if records.has_valid_times(record):
                 silent = (int(row[5]) - int(row[3])) / 1_000_000
-                seen.append(RecordWithRemaining(record, float(row[2]) - silent))
-        return seen
+                judged.append(RecordWithRemaining(record, float(row[2]) - silent))
+        return judged
 
     async def purge(self, ttls: float, timeout: float) -> int:
         """Delete the records that were silent for more than `ttls` of their own ttls."""
@@ -255,13 +255,13 @@ class RedisRecords:
     async def malformed(self, timeout: float) -> list[Record]:
         """Return the records that have a problem."""
         rows = await self._lookup("all", None, None, timeout)
-        found = []
+        malformed = []
         for row in rows:
             record = _record(row)
             now = datetime.fromtimestamp(int(row[5]) / 1_000_000, timezone.utc)
             if records.problems(record, now):
-                found.append(record)
-        return found
+                malformed.append(record)
+        return malformed
 
     async def watch(self, role: str) -> AsyncIterator[None]:
         """Yield at once, and whenever a service of `role` appears or disappears."""
@@ -281,8 +281,8 @@ class RedisRecords:
             if key is None
             else [records.encode_record(key), 1]
         )
-        (found,) = await self._run(LOOKUP, [what, *words, role or ""], timeout)
-        return found  # type: ignore[no-any-return]  # the script answers a list
+        (answer,) = await self._run(LOOKUP, [what, *words, role or ""], timeout)
+        return answer  # type: ignore[no-any-return]  # the script answers a list
 
     async def _run(self, script: str, words: Sequence[Word], timeout: float) -> Reply:
         arguments = [self._prefix, self._channels, *words]

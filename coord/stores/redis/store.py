@@ -123,11 +123,11 @@ class RedisStore:
         """Return the leases of `roles` (None: of every role). See `protocol.Store.read`."""
         deadline = asyncio.get_running_loop().time() + timeout
         try:
-            wanted = await self._all_roles(timeout) if roles is None else sorted(set(roles))
+            names = await self._all_roles(timeout) if roles is None else sorted(set(roles))
             leases: list[Lease] = []
-            for start in range(0, len(wanted), MAX_READS):
+            for start in range(0, len(names), MAX_READS):
                 left = max(deadline - asyncio.get_running_loop().time(), 0.001)
-                leases += await self._read(wanted[start : start + MAX_READS], left)
+                leases += await self._read(names[start : start + MAX_READS], left)
         except RequestError as err:
             raise err.error() from None
         return leases
@@ -156,16 +156,16 @@ class RedisStore:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         try:
-            wanted = await self._all_roles(timeout) if roles is None else sorted(set(roles))
-            if not wanted:
+            names = await self._all_roles(timeout) if roles is None else sorted(set(roles))
+            if not names:
                 return []
-            commands = [("LRANGE", self._keys.history(role), 0, -1) for role in wanted]
+            commands = [("LRANGE", self._keys.history(role), 0, -1) for role in names]
             histories = await self.client.pipeline(max(deadline - loop.time(), 0.001), commands)
         except RequestError as err:
             raise err.error() from None
         return [
             term
-            for role, entries in zip(wanted, histories, strict=True)
+            for role, entries in zip(names, histories, strict=True)
             for term in rows.terms(role, entries)
         ]
 

@@ -100,7 +100,7 @@ class _Checkup:
         try:
             await pool.run(self.r.expr(1), self.timeout)
             before = time.time()
-            theirs = await pool.run(self.r.now().to_epoch_time(), self.timeout)
+            server_time = await pool.run(self.r.now().to_epoch_time(), self.timeout)
             after = time.time()
         except CoordError as error:
             advice = (
@@ -109,7 +109,7 @@ class _Checkup:
                 else "check that the server runs, and the address"
             )
             return [Finding("error", what, str(error), advice)], None
-        offset = (host, theirs - (before + after) / 2, (after - before) / 2)
+        offset = (host, server_time - (before + after) / 2, (after - before) / 2)
         return [
             Finding(
                 "ok",

@@ -186,11 +186,11 @@ async def merge_duplicate_tables(runner: QueryRunner, name: str) -> list[str]:
         QueryError: A query failed.
     """
     tables = runner.system.table("table_config")
-    mine = tables.filter({"db": runner.url.database})
-    found = await runner.run_query(mine.pluck("id", "name").coerce_to("array"))
+    of_database = tables.filter({"db": runner.url.database})
+    rows = await runner.run_query(of_database.pluck("id", "name").coerce_to("array"))
     pattern = re.compile(re.escape(name) + r"_duplicate_[0-9a-f]{12}")
-    named = sorted(table["id"] for table in found if table["name"] == name)
-    renamed = {table["id"] for table in found if pattern.fullmatch(table["name"])}
+    named = sorted(table["id"] for table in rows if table["name"] == name)
+    renamed = {table["id"] for table in rows if pattern.fullmatch(table["name"])}
     if len(named) < 2 and not renamed:
         return []
     for duplicate in named[1:]:
@@ -469,12 +469,12 @@ class _SetUp:
     @contextlib.asynccontextmanager
     async def _lock(self) -> AsyncIterator[None]:
         name, databases = f"{self.url.database}__coord_setup", self.system.table("db_config")
-        seen: dict[str, float] = {}
+        first_seen: dict[str, float] = {}
         while not await self._create(self.r.db_create(name)):
             now = time.monotonic()
             ids = await self.run_query(databases.filter({"name": name})["id"].coerce_to("array"))
-            seen = {database_id: seen.get(database_id, now) for database_id in ids}
-            for database_id, since in seen.items():
+            first_seen = {database_id: first_seen.get(database_id, now) for database_id in ids}
+            for database_id, since in first_seen.items():
                 if now - since > STALE:
                     await self.run_query(databases.get(database_id).delete())
                     self.report.done.append("removed the lock of a set-up that was killed")

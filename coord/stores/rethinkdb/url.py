@@ -143,23 +143,23 @@ def redact(url: str) -> str:
         scheme, rest = "", url
     # Split at the last @: a password that contains a bare / or @ must not show either.
     credentials, at, location = rest.rpartition("@")
-    who = ""
+    userinfo = ""
     if at:
         user = re.split("[:/?#]", credentials, maxsplit=1)[0]
-        who = f"{user}{'' if user == credentials else ':***'}@"
+        userinfo = f"{user}{'' if user == credentials else ':***'}@"
     place, query_mark, query = location.partition("?")
     place, number_sign, _ = place.partition("#")
     for host in place.partition("/")[0].split(","):
         if not _SHOWN_HOST.fullmatch(host):
             # What follows a host and a colon and is not a port may be the password of a user.
             before = place[: place.index(host)]
-            return f"{scheme}{separator}{who}{before}{host.partition(':')[0]}:***"
+            return f"{scheme}{separator}{userinfo}{before}{host.partition(':')[0]}:***"
     authority, slash, path = place.partition("/")
     place = authority + slash + (path if not path or _NAME.fullmatch(path) else "***")
     if number_sign:
-        return f"{scheme}{separator}{who}{place}#***"
+        return f"{scheme}{separator}{userinfo}{place}#***"
     options = "&".join(_redacted_option(option) for option in query.split("&"))
-    return f"{scheme}{separator}{who}{place}{query_mark}{options if query_mark else ''}"
+    return f"{scheme}{separator}{userinfo}{place}{query_mark}{options if query_mark else ''}"
 
 
 def _redacted_option(text: str) -> str:
@@ -194,14 +194,14 @@ def parse_url(url: str, environ: Mapping[str, str] | None = None) -> RethinkURL:
         raise BadArgument("url", shown, f"must have the form {FORM}; write a # as %23")
     rest, _, query = rest.partition("?")
     authority, _, path = rest.partition("/")
-    who, at, where = authority.rpartition("@")
+    userinfo, at, where = authority.rpartition("@")
     if "@" in path or "@" in query.partition("password_file=")[0]:
         raise BadArgument(
             "url",
             shown,
             f"must have the form {FORM}; percent-encode / ? # and @ in user and password",
         )
-    user, colon, password = who.partition(":")
+    user, colon, password = userinfo.partition(":")
     user, password = _decoded(user, shown, "user"), _decoded(password, shown, "password")
     if at and not user:
         raise BadArgument("url", shown, f"must have the form {FORM}, with a user before the @")
@@ -273,8 +273,8 @@ def _options(query: str, shown: str) -> dict[str, str]:
     for piece in query.split("&") if query else ():
         key, equals, value = piece.partition("=")
         if key not in OPTIONS or not equals or not value or key in options:
-            known = ", ".join(sorted(OPTIONS))
-            allowed = f"an option must have a value, occur once, and be one of {known}"
+            names = ", ".join(sorted(OPTIONS))
+            allowed = f"an option must have a value, occur once, and be one of {names}"
             raise BadArgument("url", shown, allowed)
         options[key] = _decoded(value, shown, key)
     return options

@@ -95,14 +95,14 @@ class SQLiteAnnouncements:
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Announcement]:
         """Return the announcements about `roles` (None: about every role), in any order."""
-        wanted = None if roles is None else sorted(set(roles))
+        names = None if roles is None else sorted(set(roles))
 
         def work(_: Job[list[Announcement]], connection: Connection) -> list[Announcement]:
             conn = connection.sqlite()
             connection.check_file()
-            return _unexpired(schema.select_roles(conn, SELECT, wanted), self._clock)
+            return _unexpired(schema.select_roles(conn, SELECT, names), self._clock)
 
-        return [] if wanted == [] else await self._database.run(work, timeout)
+        return [] if names == [] else await self._database.run(work, timeout)
 
     def watch(self) -> AsyncIterator[Announcement]:
         """Yield the urgent announcements, and again whenever one is posted.
@@ -140,7 +140,7 @@ class UrgentFeed(Feed[Announcement]):
 
     def read_changes(self, conn: sqlite3.Connection) -> dict[str, Announcement]:
         """Return the announcements whose rows changed since the last call, by key."""
-        known, posted = array("q"), list[Row]()
+        numbers, posted = array("q"), list[Row]()
         self.incomplete = False
         for row in conn.execute(f"{SELECT} WHERE urgent"):
             number = hash(row)
@@ -150,8 +150,8 @@ class UrgentFeed(Feed[Announcement]):
                     self.incomplete = True
                     continue
                 posted.append(row)
-            known.append(number)
-        self._known = array("q", sorted(known))
+            numbers.append(number)
+        self._known = array("q", sorted(numbers))
         return {item.key: item for item in _unexpired(posted, self._clock)}
 
 

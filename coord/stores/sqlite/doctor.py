@@ -207,14 +207,14 @@ def _log(connection: Connection) -> Finding:
     connection.check_file()
     files = connection.files
     size = f"{files.wal_size / 2**20:.1f} MiB"
-    if found := locks.readers(files.shm):
+    if readers := locks.readers(files.shm):
         time.sleep(MIN_TRANSACTION)
-        found &= locks.readers(files.shm)
-    if found:
+        readers &= locks.readers(files.shm)
+    if readers:
         return Finding(
             "warn",
             "log",
-            f"{size}, and grows: a transaction that reads is open in {name_readers(found)}",
+            f"{size}, and grows: a transaction that reads is open in {name_readers(readers)}",
             "end the transaction: commit, or close the cursor or the connection",
         )
     return Finding("ok", "log", size)

@@ -54,7 +54,7 @@ def find_mount(path: str, mounts: str = MOUNTS) -> Mount | None:
             lines = file.read().splitlines()
     except (FileNotFoundError, PermissionError, NotADirectoryError):
         return None
-    found: Mount | None = None
+    mount: Mount | None = None
     for line in lines:
         before, separator, after = line.partition(" - ")
         fields = before.split(" ")
@@ -64,9 +64,9 @@ def find_mount(path: str, mounts: str = MOUNTS) -> Mount | None:
         point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
         inside = point == "/" or path == point or path.startswith(point + "/")
         # ">=", because a later line covers an earlier one at the same mount point.
-        if inside and (found is None or len(point) >= len(found.point)):
-            found = Mount(point, after.split(" ")[0])
-    return found
+        if inside and (mount is None or len(point) >= len(mount.point)):
+            mount = Mount(point, after.split(" ")[0])
+    return mount
 
 
 def file_system(path: str, mounts: str = MOUNTS) -> str:

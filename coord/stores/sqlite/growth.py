@@ -42,16 +42,18 @@ class WalGrowth:
         if self._readers is None:
             self._readers, self._since = locks.readers(files.shm), now
         elif now - self._since >= MIN_TRANSACTION:
-            found = self._readers & locks.readers(files.shm)
+            readers = self._readers & locks.readers(files.shm)
             log.warning(
                 "sqlite.log_grows",
                 path=self._path,
                 mebibytes=files.wal_size // 2**20,
-                readers=name_readers(found),
+                readers=name_readers(readers),
             )
             self._limit, self._readers = 2 * files.wal_size, None
 
 
-def name_readers(found: set[tuple[int, int]]) -> str:
+def name_readers(readers: set[tuple[int, int]]) -> str:
     """Return the processes for people; "unknown" if there are none."""
-    return ", ".join(locks.describe(pid) for pid in sorted({pid for pid, _ in found})) or "unknown"
+    return (
+        ", ".join(locks.describe(pid) for pid in sorted({pid for pid, _ in readers})) or "unknown"
+    )

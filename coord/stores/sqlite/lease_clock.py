@@ -110,11 +110,16 @@ class LeaseClock:
             A whole ttl if nothing is known, and minus infinity if the machine has restarted since
             the row was written.
         """
-        mine = self.name
+        own_name = self.name
         name, _, lock_file = stamp.partition(" ") if isinstance(stamp, str) else ("", "", "")
-        if name == mine and mine:
+        if name == own_name and own_name:
             return expires - now
-        if lock_file and is_known(name) and is_known(mine) and self._nobody_lives(name, lock_file):
+        if (
+            lock_file
+            and is_known(name)
+            and is_known(own_name)
+            and self._nobody_lives(name, lock_file)
+        ):
             return -inf
         return ttl
 
@@ -148,11 +153,11 @@ class LeaseClock:
         self._close_lock()
         try:
             self._lock_fd = self._open_for_locks()
-            found = os.fstat(self._lock_fd)
-            if stat.S_ISREG(found.st_mode):
-                wanted = _lock(fcntl.F_RDLCK, name)
-                fcntl.fcntl(self._lock_fd, fcntl.F_OFD_SETLK, wanted)
-                self._lock_file = found.st_ino
+            status = os.fstat(self._lock_fd)
+            if stat.S_ISREG(status.st_mode):
+                lock = _lock(fcntl.F_RDLCK, name)
+                fcntl.fcntl(self._lock_fd, fcntl.F_OFD_SETLK, lock)
+                self._lock_file = status.st_ino
                 return True
         except OSError:
             pass  # the row says nothing about a lock then

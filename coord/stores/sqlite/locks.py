@@ -72,10 +72,10 @@ def users_of_another_index(
 def writer(path: str, source: str = LOCKS) -> int | None:
     """Return the process that has the write lock of a database; None if it is not known."""
     try:
-        found = os.stat(path), os.stat(f"{os.path.realpath(path)}-shm")
+        files = os.stat(path), os.stat(f"{os.path.realpath(path)}-shm")
     except OSError:
         return None
-    main, shm = ((file.st_dev, file.st_ino) for file in found)
+    main, shm = ((file.st_dev, file.st_ino) for file in files)
     for lock in held(source):
         if lock.exclusive and (
             (lock.file == shm and lock.covers(WRITER))

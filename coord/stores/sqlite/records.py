@@ -246,11 +246,11 @@ class SQLiteRecords:
                 row[0] for row in self._sql(conn, 'SELECT id FROM "{table}" WHERE role = ?', role)
             }
 
-        known: set[str] | None = None
+        before: set[str] | None = None
         while True:
             present = await self._read(ids, WATCH_TIMEOUT)
-            if present != known:
-                known = present
+            if present != before:
+                before = present
                 yield
             await asyncio.sleep(POLL_INTERVAL)
 
@@ -358,8 +358,8 @@ def _record(row: tuple[Any, ...]) -> Record | None:
         record["id"] = records.decode_record(key)
     except (TypeError, ValueError):
         return None
-    known = {"role": role, "load": load, "ttl": ttl}
-    record.update((name, value) for name, value in known.items() if value is not None)
+    columns = {"role": role, "load": load, "ttl": ttl}
+    record.update((name, value) for name, value in columns.items() if value is not None)
     if is_number(beat_at) and is_number(beat):
         record["last_heartbeat"] = datetime.fromtimestamp(beat, timezone.utc)
     elif beat is not None or beat_at is not None:

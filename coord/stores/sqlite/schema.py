@@ -276,9 +276,9 @@ def select_roles(conn: sqlite3.Connection, query: str, roles: Collection[str] | 
     # A list, because an open cursor would keep a read transaction open.
     if roles is None:
         return conn.execute(query).fetchall()
-    wanted, rows = list(roles), list[Any]()
-    for start in range(0, len(wanted), MAX_ROLES_PER_SELECT):
-        part = wanted[start : start + MAX_ROLES_PER_SELECT]
+    names, rows = list(roles), list[Any]()
+    for start in range(0, len(names), MAX_ROLES_PER_SELECT):
+        part = names[start : start + MAX_ROLES_PER_SELECT]
         marks = ",".join("?" * len(part))
         rows += conn.execute(f"{query} WHERE role IN ({marks})", part).fetchall()
     return rows

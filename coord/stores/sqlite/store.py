@@ -123,16 +123,16 @@ class SQLiteStore:
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         """Read the leases of `roles` (None: of every role). See `protocol.Store.read`."""
-        wanted, clock = None if roles is None else tuple(roles), self.database.clock
+        names, clock = None if roles is None else tuple(roles), self.database.clock
         return await self.database.run(
-            lambda _, connection: swaps.read(connection, clock, wanted), timeout
+            lambda _, connection: swaps.read(connection, clock, names), timeout
         )
 
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
         """Read the past terms of `roles` (None: of every role). See `protocol.Store.past`."""
-        wanted = None if roles is None else tuple(roles)
+        names = None if roles is None else tuple(roles)
         return await self.database.run(
-            lambda _, connection: swaps.history(connection, wanted), timeout
+            lambda _, connection: swaps.history(connection, names), timeout
         )
 
     async def kept(self, role: str, timeout: float) -> Kept:

@@ -20,14 +20,14 @@ Body = Callable[[StoreDriver, Announcements, Announcements], Awaitable[None]]
 
 class AnnouncementContract(ContractHarness):
     def test_what_is_announced_is_read_by_another(self) -> None:
-        async def body(at: StoreDriver, mine: Announcements, theirs: Announcements) -> None:
+        async def body(at: StoreDriver, first: Announcements, second: Announcements) -> None:
             key, text = _key(), {"a": [1, None, {"b": 0.5}], "text": "ü🦑'\"\\", "$x": "{table}"}
             posted = Announcement(key, at.role, "request", text, 60.0, True)
-            await mine.post([posted, _notice(at.role)], self.timeout)
-            for reader in (mine, theirs):
-                found = {item.key: item for item in await reader.read([at.role], self.timeout)}
-                same(len(found), 2, "announcements about the role")
-                item = found[key]
+            await first.post([posted, _notice(at.role)], self.timeout)
+            for reader in (first, second):
+                by_key = {item.key: item for item in await reader.read([at.role], self.timeout)}
+                same(len(by_key), 2, "announcements about the role")
+                item = by_key[key]
                 same(
                     (item.role, item.kind, dict(item.body), item.ttl, item.urgent),
                     (at.role, "request", text, 60.0, True),
@@ -35,63 +35,63 @@ class AnnouncementContract(ContractHarness):
                 )
                 expect(50 < item.remaining <= 60, f"remaining is about the ttl: {item.remaining}")
                 everything = {item.key for item in await reader.read(None, self.timeout)}
-                expect(everything >= set(found), "they are among those about all roles")
+                expect(everything >= set(by_key), "they are among those about all roles")
 
         self._announce(body)
 
     def test_announcements_by_role(self) -> None:
-        async def body(at: StoreDriver, mine: Announcements, theirs: Announcements) -> None:
+        async def body(at: StoreDriver, first: Announcements, second: Announcements) -> None:
             roles = [at.fresh_role() for _ in range(3)]
-            await mine.post([_notice(role) for role in roles for _ in range(2)], self.timeout)
-            found = await theirs.read([roles[0], roles[2], at.role], self.timeout)
+            await first.post([_notice(role) for role in roles for _ in range(2)], self.timeout)
+            by_key = await second.read([roles[0], roles[2], at.role], self.timeout)
             same(
-                sorted(item.role for item in found),
+                sorted(item.role for item in by_key),
                 sorted([roles[0]] * 2 + [roles[2]] * 2),
                 "the roles of what is read",
             )
-            same(await theirs.read([], self.timeout), [], "announcements about no role")
+            same(await second.read([], self.timeout), [], "announcements about no role")
 
         self._announce(body)
 
     def test_an_announcement_replaces_that_with_its_key(self) -> None:
-        async def body(at: StoreDriver, mine: Announcements, theirs: Announcements) -> None:
+        async def body(at: StoreDriver, first: Announcements, second: Announcements) -> None:
             key, role = _key(), at.fresh_role()
-            await mine.post([_notice(at.role, key=key, ttl=0.3, n=1)], self.timeout)
-            await theirs.post([_notice(role, key=key, n=2)], self.timeout)
-            same(await mine.read([at.role], self.timeout), [], "about the first role, at once")
+            await first.post([_notice(at.role, key=key, ttl=0.3, n=1)], self.timeout)
+            await second.post([_notice(role, key=key, n=2)], self.timeout)
+            same(await first.read([at.role], self.timeout), [], "about the first role, at once")
             await asyncio.sleep(0.3 + self.slack)
-            same(await mine.read([at.role], self.timeout), [], "about the first role")
-            (item,) = await mine.read([role], self.timeout)
+            same(await first.read([at.role], self.timeout), [], "about the first role")
+            (item,) = await first.read([role], self.timeout)
             same((item.key, dict(item.body)), (key, {"n": 2}), "about the second role")
 
         self._announce(body)
 
     def test_an_announcement_that_is_withdrawn(self) -> None:
-        async def body(at: StoreDriver, mine: Announcements, theirs: Announcements) -> None:
+        async def body(at: StoreDriver, first: Announcements, second: Announcements) -> None:
             keys = [_key() for _ in range(4)]
-            await mine.post([_notice(at.role, key=key) for key in keys], self.timeout)
-            await theirs.withdraw({keys[0], keys[2], _key()}, self.timeout)
-            await theirs.withdraw([], self.timeout)
-            found = await mine.read([at.role], self.timeout)
-            same({item.key for item in found}, {keys[1], keys[3]}, "those that are left")
+            await first.post([_notice(at.role, key=key) for key in keys], self.timeout)
+            await second.withdraw({keys[0], keys[2], _key()}, self.timeout)
+            await second.withdraw([], self.timeout)
+            by_key = await first.read([at.role], self.timeout)
+            same({item.key for item in by_key}, {keys[1], keys[3]}, "those that are left")
 
         self._announce(body)
 
     def test_an_announcement_expires(self) -> None:
-        async def body(at: StoreDriver, mine: Announcements, theirs: Announcements) -> None:
+        async def body(at: StoreDriver, first: Announcements, second: Announcements) -> None:
             short, long = _key(), _key()
-            await mine.post(
+            await first.post(
                 [_notice(at.role, key=short, ttl=0.2), _notice(at.role, key=long)], self.timeout
             )
             await asyncio.sleep(0.2 + self.slack)
-            for found in (
-                await theirs.read([at.role], self.timeout),
-                await theirs.read(None, self.timeout),
+            for by_key in (
+                await second.read([at.role], self.timeout),
+                await second.read(None, self.timeout),
             ):
-                keys = {item.key for item in found}
+                keys = {item.key for item in by_key}
                 expect(short not in keys and long in keys, "only that which has not expired")
-            expect(await theirs.purge(self.timeout) >= 0, "purge counts what it deletes")
-            (item,) = await mine.read([at.role], self.timeout)
+            expect(await second.purge(self.timeout) >= 0, "purge counts what it deletes")
+            (item,) = await first.read([at.role], self.timeout)
             same(item.key, long, "purge leaves what has not expired")
 
         self._announce(body)
@@ -132,12 +132,12 @@ class AnnouncementContract(ContractHarness):
         self._announce(body)
 
     def test_the_feed_of_urgent_announcements(self) -> None:
-        async def body(at: StoreDriver, mine: Announcements, theirs: Announcements) -> None:
+        async def body(at: StoreDriver, first: Announcements, second: Announcements) -> None:
             there, later = _key(), _key()
-            await mine.post(
+            await first.post(
                 [_notice(at.role, key=there, urgent=True, n=1), _notice(at.role)], self.timeout
             )
-            async with aclosing(theirs.watch()) as feed:  # type: ignore[type-var] # a generator
+            async with aclosing(second.watch()) as feed:  # type: ignore[type-var] # a generator
 
                 async def heard(key: str) -> Announcement:
                     async def until() -> Announcement:
@@ -154,30 +154,30 @@ class AnnouncementContract(ContractHarness):
 
                 item = await heard(there)
                 same((item.role, dict(item.body)), (at.role, {"n": 1}), "one that existed")
-                await mine.post([_notice(at.role, key=later, urgent=True, n=2)], self.timeout)
+                await first.post([_notice(at.role, key=later, urgent=True, n=2)], self.timeout)
                 same(dict((await heard(later)).body), {"n": 2}, "one that was posted")
-                await mine.post([_notice(at.role, key=there, urgent=True, n=3)], self.timeout)
+                await first.post([_notice(at.role, key=there, urgent=True, n=3)], self.timeout)
                 same(dict((await heard(there)).body), {"n": 3}, "one that was posted again")
 
         self._announce(body)
 
     def test_many_announcements_at_once(self) -> None:
-        async def body(at: StoreDriver, mine: Announcements, theirs: Announcements) -> None:
+        async def body(at: StoreDriver, first: Announcements, second: Announcements) -> None:
             notices = [_notice(at.role, n=number) for number in range(500)]
-            await mine.post(notices, self.timeout)
-            found = {item.key: dict(item.body) for item in await theirs.read([at.role], 10)}
-            same(found, {item.key: dict(item.body) for item in notices}, "all of them")
-            await theirs.withdraw(list(found), self.timeout)
-            same(await mine.read([at.role], self.timeout), [], "after all were withdrawn")
+            await first.post(notices, self.timeout)
+            by_key = {item.key: dict(item.body) for item in await second.read([at.role], 10)}
+            same(by_key, {item.key: dict(item.body) for item in notices}, "all of them")
+            await second.withdraw(list(by_key), self.timeout)
+            same(await first.read([at.role], self.timeout), [], "after all were withdrawn")
 
         self._announce(body)
 
     def _announce(self, body: Body) -> None:
         async def with_both(at: StoreDriver) -> None:
             other = await at.another()
-            mine, theirs = at.store, other.store
-            if isinstance(mine, HasAnnouncements) and isinstance(theirs, HasAnnouncements):
-                await body(at, mine.announcements(), theirs.announcements())
+            first, second = at.store, other.store
+            if isinstance(first, HasAnnouncements) and isinstance(second, HasAnnouncements):
+                await body(at, first.announcements(), second.announcements())
 
         self.run(with_both)
 

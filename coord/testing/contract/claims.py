@@ -66,7 +66,7 @@ class ClaimContract(ContractHarness):
 
     def test_a_claim_needs_every_part_of_what_it_expects(self) -> None:
         async def body(at: StoreDriver) -> None:
-            seen = applied(await at.claim("a", 5)).revision
+            revision = applied(await at.claim("a", 5)).revision
             for wrong in (
                 Revision("x", 1, 5),
                 Revision(None, 1, 5),
@@ -76,11 +76,11 @@ class ClaimContract(ContractHarness):
             ):
                 same(
                     refused(await at.claim("b", 9, expected=wrong, takeover=True)).revision,
-                    seen,
+                    revision,
                     f"after {wrong}",
                 )
             same(
-                applied(await at.claim("b", 9, expected=seen, takeover=True)).revision,
+                applied(await at.claim("b", 9, expected=revision, takeover=True)).revision,
                 Revision("b", 2, 9),
                 "the right one",
             )
@@ -103,24 +103,24 @@ class ClaimContract(ContractHarness):
 
     def test_what_was_expected_is_not_enough_while_the_lease_runs(self) -> None:
         async def body(at: StoreDriver) -> None:
-            seen = applied(await at.claim("a")).revision
-            refused(await at.claim("b", expected=seen))
-            refused(await at.claim("b", expected=seen, skew=0.0))
-            same((await at.row()).revision, seen, "the row")
+            revision = applied(await at.claim("a")).revision
+            refused(await at.claim("b", expected=revision))
+            refused(await at.claim("b", expected=revision, skew=0.0))
+            same((await at.row()).revision, revision, "the row")
 
         self.run(body)
 
     def test_a_late_claim_does_nothing_after_another(self) -> None:
         async def body(at: StoreDriver) -> None:
-            seen = applied(await at.claim("a")).revision
-            won = applied(await at.claim("b", expected=seen, takeover=True)).revision
+            revision = applied(await at.claim("a")).revision
+            won = applied(await at.claim("b", expected=revision, takeover=True)).revision
             same(
-                refused(await at.claim("c", expected=seen, takeover=True)).revision,
+                refused(await at.claim("c", expected=revision, takeover=True)).revision,
                 won,
                 "the late one sees the winner",
             )
             same(
-                refused(await at.claim("b", expected=seen, takeover=True)).revision,
+                refused(await at.claim("b", expected=revision, takeover=True)).revision,
                 won,
                 "nor does it land twice",
             )
@@ -129,10 +129,10 @@ class ClaimContract(ContractHarness):
 
     def test_a_late_claim_does_nothing_after_a_renewal(self) -> None:
         async def body(at: StoreDriver) -> None:
-            seen = applied(await at.claim("a", 1)).revision
+            revision = applied(await at.claim("a", 1)).revision
             applied(await at.renew("a", 1, 2))
             same(
-                refused(await at.claim("b", expected=seen, takeover=True)).revision,
+                refused(await at.claim("b", expected=revision, takeover=True)).revision,
                 Revision("a", 1, 2),
                 "the row",
             )

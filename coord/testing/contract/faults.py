@@ -258,8 +258,8 @@ class ServerContract(ContractHarness):
         for name, request in requests.items():
             result = await at.in_time(request, name)
             expect(isinstance(result, Failure), f"{name} fails: {result!r}")
-        if isinstance(store, Immediate) and (sent := store.begin(claim, SHORT)) is not None:
-            expect(isinstance(await at.in_time(sent, "begin"), Failure), "begin fails")
+        if isinstance(store, Immediate) and (answer := store.begin(claim, SHORT)) is not None:
+            expect(isinstance(await at.in_time(answer, "begin"), Failure), "begin fails")
         for name, look in (
             ("open", store.open(SHORT)),
             ("read", store.read([role], SHORT)),
@@ -332,7 +332,7 @@ class Faults:
 
 
 async def _first(results: Awaitable[object]) -> Result:
-    found = await results
-    assert isinstance(found, (list, tuple))
-    (result,) = found
+    answers = await results
+    assert isinstance(answers, (list, tuple))
+    (result,) = answers
     return result  # type: ignore[no-any-return] # of a store that is tested

@@ -22,9 +22,9 @@ def expect(true: object, what: str) -> None:
         raise AssertionError(what)
 
 
-def same(got: object, wanted: object, what: str) -> None:
+def same(actual: object, expected: object, what: str) -> None:
     """Fail unless the two values are equal."""
-    expect(got == wanted, f"{what}: got {got!r}, wanted {wanted!r}")
+    expect(actual == expected, f"{what}: got {actual!r}, wanted {expected!r}")
 
 
 def answered(result: Result) -> Answer:

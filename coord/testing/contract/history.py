@@ -87,8 +87,8 @@ class HistoryContract(ContractHarness):
             other = at.fresh_role()
             applied(await at.claim("a", 1))
             applied(await at.claim("b", 1, role=other))
-            found = {(term.role, term.holder) for term in await at.store.past(None, 10.0)}
-            expect({(at.role, "a"), (other, "b")} <= found, f"both are there: {found}")
+            terms = {(term.role, term.holder) for term in await at.store.past(None, 10.0)}
+            expect({(at.role, "a"), (other, "b")} <= terms, f"both are there: {terms}")
             same(await at.store.past([], 10.0), [], "of no role")
 
         self.run(body)

@@ -25,31 +25,31 @@ class RecordContract(ContractHarness):
     """The table of the records."""
 
     def test_a_record_is_stored_and_returned(self) -> None:
-        async def body(at: StoreDriver, mine: Records, theirs: Records) -> None:
+        async def body(at: StoreDriver, first: Records, second: Records) -> None:
             before = datetime.now(timezone.utc)
-            given = _record(at.role, nested={"a": [1, None, 0.5]}, text="ü🦑'\"\\")
-            stored = await mine.register(given, _nonce(), self.timeout)
+            record = _record(at.role, nested={"a": [1, None, 0.5]}, text="ü🦑'\"\\")
+            stored = await first.register(record, _nonce(), self.timeout)
             assert stored is not None
-            same({name: stored[name] for name in given}, given, "the fields of the service")
+            same({name: stored[name] for name in record}, record, "the fields of the service")
             expect(
                 abs(stored["last_heartbeat"] - before) < timedelta(hours=1),
                 f"last_heartbeat is a time with a zone: {stored['last_heartbeat']!r}",
             )
             same(stored["first_heartbeat"], stored["last_heartbeat"], "both, at first")
-            (found,) = await theirs.healthy(at.role, self.timeout)
-            same(found, stored, "the record as another store reads it")
-            (found,) = await theirs.healthy(None, self.timeout, key=given["id"])
-            same(found, stored, "the record by its id")
+            (healthy,) = await second.healthy(at.role, self.timeout)
+            same(healthy, stored, "the record as another store reads it")
+            (healthy,) = await second.healthy(None, self.timeout, key=record["id"])
+            same(healthy, stored, "the record by its id")
 
         self._keep(body)
 
     def test_registering_again_keeps_the_first_heartbeat_only(self) -> None:
         async def body(at: StoreDriver, mine: Records, theirs: Records) -> None:
-            given = _record(at.role, old=True)
-            first = await mine.register(given, _nonce(), self.timeout)
+            record = _record(at.role, old=True)
+            first = await mine.register(record, _nonce(), self.timeout)
             assert first is not None
             await asyncio.sleep(0.01)
-            changed = {**_record(at.role, load=0.5), "id": given["id"]}
+            changed = {**_record(at.role, load=0.5), "id": record["id"]}
             second = await theirs.register(changed, _nonce(), self.timeout)
             assert second is not None
             same(second["first_heartbeat"], first["first_heartbeat"], "first_heartbeat")
@@ -59,110 +59,114 @@ class RecordContract(ContractHarness):
         self._keep(body)
 
     def test_a_refresh_creates_nothing(self) -> None:
-        async def body(at: StoreDriver, mine: Records, theirs: Records) -> None:
-            given = _record(at.role)
-            same(await mine.refresh(given, self.timeout), None, "a refresh of an absent record")
-            same(await theirs.healthy(at.role, self.timeout), [], "the records of the role")
-            await mine.register(given, _nonce(), self.timeout)
-            stored = await theirs.refresh({**given, "load": 7}, self.timeout)
+        async def body(at: StoreDriver, first: Records, second: Records) -> None:
+            record = _record(at.role)
+            same(await first.refresh(record, self.timeout), None, "a refresh of an absent record")
+            same(await second.healthy(at.role, self.timeout), [], "the records of the role")
+            await first.register(record, _nonce(), self.timeout)
+            stored = await second.refresh({**record, "load": 7}, self.timeout)
             assert stored is not None
             same(stored["load"], 7, "the load after a refresh")
 
         self._keep(body)
 
     def test_a_late_duplicate_of_a_registration_revives_nothing(self) -> None:
-        async def body(at: StoreDriver, mine: Records, theirs: Records) -> None:
-            given, nonce = _record(at.role), _nonce()
-            await mine.register(given, nonce, self.timeout)
-            same(await theirs.remove(given["id"], nonce, self.timeout), True, "it existed")
-            same(await theirs.remove(given["id"], nonce, self.timeout), False, "it is gone")
-            same(await mine.register(given, nonce, self.timeout), None, "the late duplicate")
-            same(await mine.refresh(given, self.timeout), None, "a late refresh")
-            same(await mine.healthy(at.role, self.timeout), [], "the records of the role")
-            same(await mine.list_all(at.role, self.timeout), [], "a tombstone is not listed")
+        async def body(at: StoreDriver, first: Records, second: Records) -> None:
+            record, nonce = _record(at.role), _nonce()
+            await first.register(record, nonce, self.timeout)
+            same(await second.remove(record["id"], nonce, self.timeout), True, "it existed")
+            same(await second.remove(record["id"], nonce, self.timeout), False, "it is gone")
+            same(await first.register(record, nonce, self.timeout), None, "the late duplicate")
+            same(await first.refresh(record, self.timeout), None, "a late refresh")
+            same(await first.healthy(at.role, self.timeout), [], "the records of the role")
+            same(await first.list_all(at.role, self.timeout), [], "a tombstone is not listed")
             expect(
-                await mine.register(given, _nonce(), self.timeout) is not None,
+                await first.register(record, _nonce(), self.timeout) is not None,
                 "a new registration of the same id",
             )
 
         self._keep(body)
 
     def test_lookups_find_healthy_records(self) -> None:
-        async def body(at: StoreDriver, mine: Records, theirs: Records) -> None:
+        async def body(at: StoreDriver, first: Records, second: Records) -> None:
             loads = (0.5, 0.25, 3)
             for load in loads:
-                await mine.register(_record(at.role, load=load), _nonce(), self.timeout)
-            await mine.register(_record(at.role, load=0, ttl=0.2), _nonce(), self.timeout)
+                await first.register(_record(at.role, load=load), _nonce(), self.timeout)
+            await first.register(_record(at.role, load=0, ttl=0.2), _nonce(), self.timeout)
             await asyncio.sleep(0.2 + self.slack)
-            best = await theirs.least_loaded(at.role, self.timeout)
+            best = await second.least_loaded(at.role, self.timeout)
             assert best is not None
             same(best["load"], 0.25, "the lowest load of those that are healthy")
-            found = await theirs.healthy(at.role, self.timeout)
-            same(sorted(record["load"] for record in found), sorted(loads), "the healthy ones")
-            drawn = await theirs.sample(at.role, 2, self.timeout)
-            same(len({record["id"] for record in drawn}), 2, "different records of a sample")
-            same(len(await theirs.sample(at.role, 10, self.timeout)), 3, "a sample of all")
-            everything = await theirs.list_all(at.role, self.timeout)
+            healthy = await second.healthy(at.role, self.timeout)
+            same(
+                sorted(record["load"] for record in healthy),
+                sorted(loads),
+                "the healthy ones",
+            )
+            sampled = await second.sample(at.role, 2, self.timeout)
+            same(len({record["id"] for record in sampled}), 2, "different records of a sample")
+            same(len(await second.sample(at.role, 10, self.timeout)), 3, "a sample of all")
+            everything = await second.list_all(at.role, self.timeout)
             same(
                 sorted(entry.remaining > 0 for entry in everything),
                 [False, True, True, True],
                 "which of all are healthy",
             )
-            same(await theirs.least_loaded(at.fresh_role(), self.timeout), None, "an empty role")
+            same(await second.least_loaded(at.fresh_role(), self.timeout), None, "an empty role")
 
         self._keep(body)
 
     def test_purge_deletes_those_that_were_silent_for_long(self) -> None:
-        async def body(at: StoreDriver, mine: Records, theirs: Records) -> None:
+        async def body(at: StoreDriver, first: Records, second: Records) -> None:
             for ttl in (0.05, 0.3, 60.0):
-                await mine.register(_record(at.role, ttl=ttl), _nonce(), self.timeout)
+                await first.register(_record(at.role, ttl=ttl), _nonce(), self.timeout)
             await asyncio.sleep(0.35 + self.slack)
-            expect(await theirs.purge(3, self.timeout) >= 1, "purge counts what it deletes")
-            left = [entry.record["ttl"] for entry in await mine.list_all(at.role, self.timeout)]
+            expect(await second.purge(3, self.timeout) >= 1, "purge counts what it deletes")
+            left = [entry.record["ttl"] for entry in await first.list_all(at.role, self.timeout)]
             same(sorted(left), [0.3, 60.0], "the ttls of those that are left")
 
         self._keep(body)
 
     def test_a_published_leader(self) -> None:
-        async def body(at: StoreDriver, mine: Records, theirs: Records) -> None:
+        async def body(at: StoreDriver, first: Records, second: Records) -> None:
             role = at.role
             leader = {"role": role, "ttl": 30.0, "token": 5, "holder": "a"}
-            expect(await mine.publish(leader, 20.0, self.timeout), "a leader is published")
-            (found,) = await theirs.healthy(role, self.timeout)
-            same((found["id"], found["token"]), (role, 5), "its id is the role")
+            expect(await first.publish(leader, 20.0, self.timeout), "a leader is published")
+            (healthy,) = await second.healthy(role, self.timeout)
+            same((healthy["id"], healthy["token"]), (role, 5), "its id is the role")
             older = {**leader, "token": 4, "holder": "b"}
-            expect(not await theirs.publish(older, 20.0, self.timeout), "an older one is refused")
-            expect(not await theirs.withdraw(role, 4, self.timeout), "nor does it withdraw")
+            expect(not await second.publish(older, 20.0, self.timeout), "an older one is refused")
+            expect(not await second.withdraw(role, 4, self.timeout), "nor does it withdraw")
             newer = {**leader, "token": 6, "holder": "c"}
-            expect(await theirs.publish(newer, 20.0, self.timeout), "a newer one replaces it")
-            (found,) = await mine.healthy(role, self.timeout)
-            same(found["holder"], "c", "the holder")
-            expect(await mine.withdraw(role, 6, self.timeout), "it is withdrawn")
-            same(await theirs.healthy(role, self.timeout), [], "the records of the role")
+            expect(await second.publish(newer, 20.0, self.timeout), "a newer one replaces it")
+            (healthy,) = await first.healthy(role, self.timeout)
+            same(healthy["holder"], "c", "the holder")
+            expect(await first.withdraw(role, 6, self.timeout), "it is withdrawn")
+            same(await second.healthy(role, self.timeout), [], "the records of the role")
 
         self._keep(body)
 
     def test_a_leader_does_not_replace_a_healthy_service(self) -> None:
-        async def body(at: StoreDriver, mine: Records, theirs: Records) -> None:
+        async def body(at: StoreDriver, first: Records, second: Records) -> None:
             service = {**_record(at.role), "id": at.role}
-            await mine.register(service, _nonce(), self.timeout)
+            await first.register(service, _nonce(), self.timeout)
             leader = {"role": at.role, "ttl": 30.0, "token": 5, "holder": "a"}
-            expect(not await theirs.publish(leader, 20.0, self.timeout), "it is refused")
-            expect(not await theirs.withdraw(at.role, 9, self.timeout), "nothing is withdrawn")
-            (found,) = await mine.healthy(at.role, self.timeout)
-            expect("token" not in found, "the service is still there")
+            expect(not await second.publish(leader, 20.0, self.timeout), "it is refused")
+            expect(not await second.withdraw(at.role, 9, self.timeout), "nothing is withdrawn")
+            (healthy,) = await first.healthy(at.role, self.timeout)
+            expect("token" not in healthy, "the service is still there")
 
         self._keep(body)
 
     def test_hints_that_services_come_and_go(self) -> None:
-        async def body(at: StoreDriver, mine: Records, theirs: Records) -> None:
-            given = _record(at.role)
-            async with aclosing(theirs.watch(at.role)) as feed:  # type: ignore[type-var] # a generator
+        async def body(at: StoreDriver, first: Records, second: Records) -> None:
+            record = _record(at.role)
+            async with aclosing(second.watch(at.role)) as feed:  # type: ignore[type-var] # a generator
 
                 async def hint_until(present: bool) -> None:
                     async def until() -> None:
                         async for _ in feed:
-                            if bool(await theirs.healthy(at.role, self.timeout)) is present:
+                            if bool(await second.healthy(at.role, self.timeout)) is present:
                                 return
 
                     try:
@@ -171,9 +175,9 @@ class RecordContract(ContractHarness):
                         raise AssertionError(f"no hint within {WITHIN:g} s") from None
 
                 await hint_until(False)
-                await mine.register(given, _nonce(), self.timeout)
+                await first.register(record, _nonce(), self.timeout)
                 await hint_until(True)
-                await mine.remove(given["id"], _nonce(), self.timeout)
+                await first.remove(record["id"], _nonce(), self.timeout)
                 await hint_until(False)
 
         self._keep(body)
@@ -181,10 +185,10 @@ class RecordContract(ContractHarness):
     def _keep(self, body: Body) -> None:
         async def with_both(at: StoreDriver) -> None:
             other = await at.another()
-            mine, theirs = at.store, other.store
-            if isinstance(mine, HasRecords) and isinstance(theirs, HasRecords):
+            first, second = at.store, other.store
+            if isinstance(first, HasRecords) and isinstance(second, HasRecords):
                 try:
-                    both = mine.records(self.table), theirs.records(self.table)
+                    both = first.records(self.table), second.records(self.table)
                 except BadArgument:
                     return  # a store that cannot keep records says so
                 await body(at, *both)

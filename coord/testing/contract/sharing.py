@@ -146,12 +146,12 @@ class SharingContract(ContractHarness):
     def test_of_many_that_claim_at_once_one_gets_it(self) -> None:
         async def body(at: StoreDriver) -> None:
             hands = [at, await at.another(), await at.another()]
-            seen: Revision | None = None
+            revision: Revision | None = None
             for turn in range(12):
                 results = await asyncio.gather(
                     *(
                         hands[number % 3].claim(
-                            f"{turn}-{number}", 1, expected=seen, takeover=seen is not None
+                            f"{turn}-{number}", 1, expected=revision, takeover=revision is not None
                         )
                         for number in range(12)
                     )
@@ -166,7 +166,7 @@ class SharingContract(ContractHarness):
                     expect(isinstance(result, Answer), f"an answer, not {result!r}")
                 same((await hands[1].row()).revision, won[0].revision, "the row is the winner's")
                 same(won[0].token, turn + 1, "one token a turn")
-                seen = won[0].revision
+                revision = won[0].revision
 
         self.run(body)
 

@@ -48,13 +48,13 @@ class TermContract(ContractHarness):
                 [*renewals, Renew(at.role, "a", 1, 2, 30.0, {"of": "an absent role"})]
             )
             rows = await at.read(*roles)
-            for role, wanted, result in zip(
+            for role, expected, result in zip(
                 roles, ({"new": "ü"}, {"old": 1}, {}), results[:3], strict=True
             ):
-                same(dict(applied(result).info), wanted, "info in the answer")
+                same(dict(applied(result).info), expected, "info in the answer")
                 same(
                     (rows[role].revision, dict(rows[role].info)),
-                    (Revision("a", 1, 2), wanted),
+                    (Revision("a", 1, 2), expected),
                     "the row as read",
                 )
             refused(results[3])
@@ -122,8 +122,8 @@ class TermContract(ContractHarness):
 
     def test_a_renewal_revives_nothing(self) -> None:
         async def body(at: StoreDriver) -> None:
-            seen = applied(await at.claim("a", 1)).revision
-            taken = applied(await at.claim("b", 1, expected=seen, takeover=True)).revision
+            revision = applied(await at.claim("a", 1)).revision
+            taken = applied(await at.claim("b", 1, expected=revision, takeover=True)).revision
             same(refused(await at.renew("a", 1, 2)).revision, taken, "after a takeover")
             same(
                 refused(await at.renew("a", 2, 2)).revision,
@@ -254,16 +254,16 @@ class TermContract(ContractHarness):
             for _ in range(250):
                 beat, holder = beat + 1, chance.choice("abc")
                 floor = chance.choice((0, token, token + chance.randrange(50), max(0, token - 3)))
-                said = chance.choice((token, token, token - 1, token + 1))
+                claimed_token = chance.choice((token, token, token - 1, token + 1))
                 what = chance.randrange(4)
                 if what == 0:
                     result = await at.claim(
                         holder, beat, takeover=chance.random() < 0.7, floor=floor
                     )
                 elif what == 1:
-                    result = await at.renew(holder, said, beat)
+                    result = await at.renew(holder, claimed_token, beat)
                 elif what == 2:
-                    result = await at.release(holder, said, beat)
+                    result = await at.release(holder, claimed_token, beat)
                 else:
                     result = await at.claim(
                         holder, beat, skew=0.0, expected=(await self._seen(at)).revision

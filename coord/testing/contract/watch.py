@@ -13,22 +13,24 @@ WITHIN = 5.0
 """Seconds until a feed must yield a change. Stores are far faster; a loaded machine may not be."""
 
 
-async def heard(queue: asyncio.Queue[Lease], wanted: Callable[[Lease], bool], what: str) -> Lease:
-    """Wait for a row that is `wanted`. Skip others, because a feed may repeat or add rows."""
-    seen: list[Lease] = []
+async def heard(
+    queue: asyncio.Queue[Lease], condition: Callable[[Lease], bool], what: str
+) -> Lease:
+    """Wait for a row that `condition` accepts. Skip others: a feed may repeat or add rows."""
+    rows: list[Lease] = []
 
     async def until() -> Lease:
         while True:
             lease = await queue.get()
-            seen.append(lease)
-            if wanted(lease):
+            rows.append(lease)
+            if condition(lease):
                 return lease
 
     try:
         return await asyncio.wait_for(until(), WITHIN)
     except asyncio.TimeoutError:
         raise AssertionError(
-            f"did not hear of {what} within {WITHIN:g} s, only of {seen}"
+            f"did not hear of {what} within {WITHIN:g} s, only of {rows}"
         ) from None
 
 
@@ -83,8 +85,8 @@ class WatchContract(ContractHarness):
                 applied(await other.renew("a", 1, 2))
                 for beat in (3, 4):
                     row = applied(await other.renew("a", 1, beat, info={"n": beat})).revision
-                    wanted = functools.partial(_is_at, row)
-                    lease = await heard(queue, wanted, "a new info")
+                    condition = functools.partial(_is_at, row)
+                    lease = await heard(queue, condition, "a new info")
                     same(dict(lease.info), {"n": beat}, "the info of the row")
 
         self.run(body)

@@ -68,8 +68,8 @@ def check(operations: list[Operation], last: float) -> list[Violation]:
         Undecided: Too much is unknown to tell.
     """
     believed = beliefs(operations, last)
-    found = [*exclusion(believed), *tokens(operations, believed)]
-    return [*found, *lease_register(operations), *fenced_resources(operations)]
+    violations = [*exclusion(believed), *tokens(operations, believed)]
+    return [*violations, *lease_register(operations), *fenced_resources(operations)]
 
 
 def beliefs(operations: Iterable[Operation], last: float) -> list[Belief]:
@@ -125,13 +125,13 @@ def exclusion(believed: list[Belief]) -> Iterator[Violation]:
     for belief in believed:
         other = widest.get(belief.role)
         if other is not None and belief.begin < other.end and belief.begin < belief.end:
-            who = (
+            processes = (
                 f"{other.process} (token {other.token}) and {belief.process} (token {belief.token})"
             )
             until = min(belief.end, other.end)
             yield Violation(
                 "exclusion",
-                f"{who} both lead {belief.role!r} from {belief.begin:.6g} to {until:.6g}",
+                f"{processes} both lead {belief.role!r} from {belief.begin:.6g} to {until:.6g}",
                 other.evidence + belief.evidence,
             )
         if other is None or belief.end > other.end:
@@ -213,9 +213,9 @@ def _falling(operations: list[Operation]) -> Iterator[Violation]:
 def lease_register(operations: list[Operation]) -> Iterator[Violation]:
     """Check that some order of the claims, renewals, releases and reads of each role explains every
     answer."""
-    for role, mine in _by_role(operations, SWAPS).items():
-        edited = any(operation.action == "put" for operation in mine)
-        wrong = unexplained(mine, LeaseRegister(edited))
+    for role, of_role in _by_role(operations, SWAPS).items():
+        edited = any(operation.action == "put" for operation in of_role)
+        wrong = unexplained(of_role, LeaseRegister(edited))
         if wrong is not None:
             yield Violation(
                 "linearizability",
@@ -227,8 +227,8 @@ def lease_register(operations: list[Operation]) -> Iterator[Violation]:
 def fenced_resources(operations: list[Operation]) -> Iterator[Violation]:
     """Check that each resource refuses writes with an older token than its newest, and no
     others."""
-    for name, mine in _by_role(operations, ("write",)).items():
-        wrong = unexplained(mine, FencedResource())
+    for name, of_resource in _by_role(operations, ("write",)).items():
+        wrong = unexplained(of_resource, FencedResource())
         if wrong is not None:
             yield Violation(
                 "fencing", f"no order of the writes to {name!r} explains this answer", (wrong,)

@@ -76,7 +76,7 @@ def unexplained(
             configurations = {(state, pending | {index}) for state, pending in configurations}
             continue
         survivors: set[tuple[State, frozenset[int]]] = set()
-        known, stack = set(configurations), list(configurations)
+        visited, stack = set(configurations), list(configurations)
         while stack:
             state, pending = stack.pop()
             if index not in pending:
@@ -90,10 +90,10 @@ def unexplained(
                         for other in left & open_ended
                         if register.spent(after, waiting[other])
                     }
-                    if (after, left) not in known:
-                        known.add((after, left))
+                    if (after, left) not in visited:
+                        visited.add((after, left))
                         stack.append((after, left))
-            if len(known) > most:
+            if len(visited) > most:
                 raise Undecided(
                     f"more than {most:,} ways to explain the history up to {waiting[index]}"
                 )

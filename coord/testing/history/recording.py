@@ -66,15 +66,15 @@ class RecordingStore:
         if send is None or not isinstance(operation, (Claim, Release)):
             return None
         key = invoked(self.history, self.process, operation)
-        sent = send(operation, timeout)
-        if sent is None:
+        request = send(operation, timeout)
+        if request is None:
             self.history.fail(key, detail="not sent")
             return None
-        return self._begun(key, sent)
+        return self._begun(key, request)
 
-    async def _begun(self, key: tuple[str, int], sent: Coroutine[Any, Any, Result]) -> Result:
+    async def _begun(self, key: tuple[str, int], request: Coroutine[Any, Any, Result]) -> Result:
         try:
-            result = await sent
+            result = await request
         except BaseException:
             self.history.unknown(key)
             raise

@@ -58,15 +58,15 @@ class LeaseRegister:
             expected = args.get("expected")
             if expected is not None and revision(expected) != state:
                 return None, False
-            mine = state.holder == args["holder"] and args["beat"] > state.beat
-            must = state.holder is None or mine or bool(args.get("takeover"))
+            of_holder = state.holder == args["holder"] and args["beat"] > state.beat
+            must = state.holder is None or of_holder or bool(args.get("takeover"))
             if not must and args.get("skew") is None:
                 return None, False
             return Revision(
                 args["holder"], max(state.token, args.get("floor", 0)) + 1, args["beat"]
             ), must
-        mine = (state.holder, state.token) == (args["holder"], args["token"])
-        if not mine or args["beat"] <= state.beat:
+        of_holder = (state.holder, state.token) == (args["holder"], args["token"])
+        if not of_holder or args["beat"] <= state.beat:
             return None, False
         if (
             operation.action == "release"

@@ -115,10 +115,10 @@ def misread_row(claim: Claim, row: Mapping[str, Any] | None) -> bool:
     may have edited."""
     if row is None:
         return False
-    seen = lease(row, None)
+    parsed = lease(row, None)
     as_expected = (
         claim.expected is not None
-        and seen.revision == claim.expected
-        and (seen.vacant or claim.takeover)
+        and parsed.revision == claim.expected
+        and (parsed.vacant or claim.takeover)
     )
-    return not is_well_formed(row) or as_expected or seen.token >= MAX_TOKEN
+    return not is_well_formed(row) or as_expected or parsed.token >= MAX_TOKEN

@@ -77,9 +77,11 @@ def kept(role: str, row: Mapping[str, Any] | None) -> Kept:
 def is_well_formed(row: Mapping[str, Any]) -> bool:
     """Return whether a row is as coord writes it, so that the quick form of a claim reads it
     correctly."""
-    seen = lease(row, None)
+    parsed = lease(row, None)
     written = tuple(row.get(name) for name in ("holder", "token", "beat", "ttl"))
-    return written == (seen.holder, seen.token, seen.beat, seen.ttl) and seen.renewed_at > 0
+    return (
+        written == (parsed.holder, parsed.token, parsed.beat, parsed.ttl) and parsed.renewed_at > 0
+    )
 
 
 def _count(value: Any) -> int:

@@ -191,7 +191,7 @@ MUTANTS = [
     Mutant(
         "a registry releases what another one claimed",
         "coord.election.unique_service:UniqueServices.release",
-        "(owner is None or known.owner is owner)",
+        "(owner is None or member.owner is owner)",
         "owner is owner",
         (
             "services/test_unique_service.py::"

@@ -60,7 +60,7 @@ MUTANTS = [
     Mutant(
         "a problem that may pass is kept for the life of the process",
         "coord.runtime.clock:kernel_clock",
-        "if found.temporary:",
+        "if reading.temporary:",
         "if False:",
         (f"{CLOCK}::test_a_problem_that_may_pass_is_not_kept",),
     ),

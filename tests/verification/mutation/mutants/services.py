@@ -113,7 +113,7 @@ MUTANTS = [
     Mutant(
         "the record of an older client is ignored",
         "coord.services.leaders:LeaderPublisher.unique_service",
-        "if found and not service_records.is_published(found[0]):",
+        "if row and not service_records.is_published(row[0]):",
         "if False:",
         (f"{PUBLISHING}::test_the_record_of_an_older_client_is_respected[memory]",),
     ),

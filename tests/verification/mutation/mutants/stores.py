@@ -100,7 +100,7 @@ MUTANTS = [
     Mutant(
         "memory: a child keeps the rows of its parent",
         "coord.stores.memory.store:MemoryStore.abandon",
-        "self._rows, self._past, self._feeds = {}, {}, Feeds()",
+        "self._rows, self._past, self._kept, self._feeds = {}, {}, {}, Feeds()",
         "self._past, self._feeds = {}, Feeds()",
         ("stores/test_memory.py",),
     ),
@@ -186,7 +186,7 @@ MUTANTS = [
     Mutant(
         "SQLite: a claim is not synced",
         "coord.stores.sqlite.swaps:swap",
-        "synced=claims,",
+        "synced=_must_be_synced(operation),",
         "synced=False,",
         ("stores/sqlite/test_durability.py::test_a_power_cut_takes_no_token",),
         needs=("cc",),
@@ -228,7 +228,7 @@ MUTANTS = [
     Mutant(
         "a process that was killed is a restart",
         "coord.stores.sqlite.lease_clock:LeaseClock.remaining",
-        "lock_file and is_known(name) and is_known(mine)",
+        "lock_file and is_known(name) and is_known(own)",
         "lock_file",
         (LEASE_CLOCK,),
     ),
@@ -242,7 +242,7 @@ MUTANTS = [
     Mutant(
         "the lock is not taken",
         "coord.stores.sqlite.lease_clock:LeaseClock._open_and_lock",
-        "fcntl.fcntl(self._lock_fd, fcntl.F_OFD_SETLK, wanted)",
+        "fcntl.fcntl(self._lock_fd, fcntl.F_OFD_SETLK, lock)",
         "pass",
         (LEASE_CLOCK,),
     ),
