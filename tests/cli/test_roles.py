@@ -52,7 +52,7 @@ def test_the_guard_of_a_file_is_always_on(runs: Runs) -> None:
     status, _, err = runs.answer("init", "--no-guard", "--url", runs.url)
     assert (status, "always on" in err) == (2, True)
     status, _, err = runs.answer("init", "--guard", "--url", "memory://")
-    assert (status, "invalid guard" in err) == (2, True)
+    assert (status, "invalid --guard" in err) == (2, True)
 
 
 def test_init_where_nothing_can_be_made(runs: Runs, tmp_path: Path) -> None:
@@ -67,6 +67,7 @@ def test_doctor_on_a_healthy_file(runs: Runs) -> None:
     runs.answer("init", "--url", runs.url)
     status, found = findings(runs)
     assert status == 0
+    found.pop("container", None)  # only where the tests run in a container
     assert {what: one["level"] for what, one in found.items()} == dict.fromkeys(
         (
             "lease clock",

@@ -110,16 +110,11 @@ class LeaseClock:
             A whole ttl if nothing is known, and minus infinity if the machine has restarted since
             the row was written.
         """
-        own_name = self.name
+        own = self.name
         name, _, lock_file = stamp.partition(" ") if isinstance(stamp, str) else ("", "", "")
-        if name == own_name and own_name:
+        if name == own and own:
             return expires - now
-        if (
-            lock_file
-            and is_known(name)
-            and is_known(own_name)
-            and self._nobody_lives(name, lock_file)
-        ):
+        if lock_file and is_known(name) and is_known(own) and self._nobody_lives(name, lock_file):
             return -inf
         return ttl
 
