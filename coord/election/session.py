@@ -307,12 +307,9 @@ class Session:
         if lease is None:
             return None
         now, observation, skew = self.now(), self.observations.get(role), self.max_clock_skew
-        watched = observation is not None and observation.revision == lease.revision
-        seconds = (
-            observation.since + lease.ttl - now.awake
-            if observation is not None and watched
-            else lease.ttl
-        )
+        seconds = lease.ttl
+        if observation is not None and observation.revision == lease.revision:
+            seconds += observation.since - now.awake
         if skew is not None:
             seconds = min(seconds, lease.remaining + skew)
         return lease, max(0.0, seconds)
