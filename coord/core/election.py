@@ -244,8 +244,7 @@ class Election:
             self._failed(operation, result, now, retry_in)
             return
         self._failing, self._retry_at = False, -NEVER
-        if result.applied:
-            self.keeping = self.keeping.applied()
+        self.keeping = self.keeping.answered(result.applied)
         if isinstance(operation, Claim):
             self._claim_answered(result, sent_at, now)
         elif isinstance(operation, Renew):

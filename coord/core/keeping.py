@@ -23,7 +23,9 @@ class Keeping:
         number: The number of the newest text.
         sent: The number of the text in the request that was sent last; 0 if it carried none.
         stored: The highest number that the store has acknowledged.
-        unknown: The highest number that was sent without an answer: the store may keep that text.
+        unknown: The highest number that was sent and not acknowledged: the store may keep that
+            text. A request that was not applied is one of them, because an earlier copy of it may
+            have been.
         refused: The highest number that the store refuses to keep, whoever sends it.
         refusal: Why it refuses it.
     """
@@ -46,10 +48,12 @@ class Keeping:
         sent = self.number if carries else 0
         return self if sent == self.sent else replace(self, sent=sent)
 
-    def applied(self) -> Keeping:
-        """The request was applied."""
+    def answered(self, applied: bool) -> Keeping:
+        """The request was answered: it was applied, or not."""
         if not self.sent:
             return self
+        if not applied:
+            return replace(self, unknown=self.sent)
         text = None if self.sent == self.number else self.text
         return replace(self, text=text, stored=self.sent)
 

@@ -115,7 +115,7 @@ class KeptText:
         Raises:
             BadArgument: The store keeps no texts.
             LeadershipLost: The term is over, and this was not written.
-            StaleToken: A newer term has begun, and this was not written.
+            StaleToken: A newer term has begun, and the role does not keep this.
             OutcomeUnknown: The term ended before the store had answered.
             StoreUnavailable: What the role keeps could not be read. Nothing was written.
             StoreRefused: The store refuses, or somebody has damaged the text.
@@ -137,7 +137,7 @@ class KeptText:
     def _check(self, election: Election, token: int) -> None:
         holds = election.phase in (Phase.LEADING, Phase.DRAINING) and election.token == token
         if not holds or self._session.now().total >= election.deadline:
-            raise self._lost(election, token)
+            raise self._lost()
 
     def _settled(self, election: Election, token: int, number: int) -> bool:
         """Return whether it is known what became of a text, or nothing more will become known."""
@@ -160,28 +160,30 @@ class KeptText:
         if keeping.refused >= number:
             self._values = self._stored
             raise StoreRefused(keeping.refusal)
+        role, url = self._term.role, self._session.store.url
         if keeping.unknown < number:
-            raise self._lost(election, token)
-        if not await self._is_kept(token):
-            raise OutcomeUnknown(
-                f"cannot say whether {self._session.store.url} keeps what was written under token "
-                f"{token} of {self._term.role!r}: it did not answer before the term ended"
-            )
-
-    async def _is_kept(self, token: int) -> bool:
-        """Return whether a read shows what was written last, although nobody answered."""
-        try:
-            kept = await self._session.kept(self._term.role)
-        except CoordError:
-            return False
+            raise self._lost()
         assert self._values is not None
-        return kept.token >= token and kept.text == self._values.encode()
+        text = self._values.encode()
+        try:
+            kept = await self._session.kept(role)
+        except CoordError as err:
+            raise OutcomeUnknown(
+                f"cannot say whether {url} keeps what was written under token {token} of {role!r}: "
+                f"the term ended before it had answered, and {err}"
+            ) from None
+        if kept.token >= token and kept.text == text:
+            return
+        if kept.token > token:  # what is late is refused from now on
+            raise StaleToken(f"what the role {role!r} keeps", token, kept.token)
+        raise OutcomeUnknown(
+            f"cannot say whether {url} will keep what was written under token {token} of {role!r}: "
+            "it has not answered, and the request may be late"
+        )
 
-    def _lost(self, election: Election, token: int) -> CoordError:
-        role, seen = self._term.role, election.observed
-        if seen is not None and seen.token > token:
-            return StaleToken(f"what the role {role!r} keeps", token, seen.token)
-        return LeadershipLost(role, token, self._term.reason or LossReason.EXPIRED)
+    def _lost(self) -> LeadershipLost:
+        term = self._term
+        return LeadershipLost(term.role, term.token, term.reason or LossReason.EXPIRED)
 
 
 class NotesAccess:

@@ -293,7 +293,7 @@ class Term:
             BadArgument: A key or value is invalid, the notes become too large, or the store keeps
                 no notes. Nothing is written.
             LeadershipLost: The term is over, and nothing was written.
-            StaleToken: A newer term of the role has begun, and nothing was written.
+            StaleToken: A newer term of the role has begun, and the role does not keep the notes.
             OutcomeUnknown: The term ended before the store had answered.
             StoreUnavailable: The notes could not be read. Nothing was written.
             StoreRefused: The store refuses, or somebody has damaged the notes.

@@ -95,8 +95,17 @@ class _Names:
             return (1, writer, beat, expected, operation.takeover, operation.floor - self.base)
         if isinstance(operation, Release):
             to = 0 if operation.to is None else self.writer(operation.to, 0) + 1
-            return (2, writer, beat, operation.token - self.base + FAR, operation.linger, to)
-        return (3, writer, beat, operation.token - self.base + FAR)
+            token = operation.token - self.base + FAR
+            return (2, writer, beat, token, operation.linger, to, self.text(operation.keep))
+        token = operation.token - self.base + FAR
+        return (3, writer, beat, token, self.text(operation.keep))
+
+    def text(self, text: str | None) -> tuple[int, ...]:
+        """A kept text: the token and the number of it."""
+        if text is None:
+            return ()
+        token, number = map(int, text.split())
+        return (token - self.base + FAR, number)
 
 
 def key(world: World) -> tuple[Any, ...]:
@@ -120,6 +129,8 @@ def key(world: World) -> tuple[Any, ...]:
         world.whispers,
         world.orders,
         world.delays,
+        world.keeps,
+        (world.kept[0] - names.base + FAR, world.kept[1]) if world.keeps else (),
     )
 
 
@@ -154,6 +165,7 @@ def _seat(mine: Candidate, names: _Names) -> tuple[Any, ...]:
         max(e._retry_at - total, 0),
         max(e._cooldown_until - total, 0),
         max(e._linger_until - total, 0),
+        _texts(mine, names),
         names.writer(e._successor, 0) + 1 if holding and e._successor is not None else 0,
         ()
         if flying is None
@@ -163,6 +175,14 @@ def _seat(mine: Candidate, names: _Names) -> tuple[Any, ...]:
             flying.timeout,
         ),
     )
+
+
+def _texts(mine: Candidate, names: _Names) -> tuple[Any, ...]:
+    if not mine.texts:
+        return ()
+    keeping = mine.election.keeping
+    numbers = (keeping.number, keeping.sent, keeping.stored, keeping.unknown, keeping.refused)
+    return (*numbers, names.text(keeping.text), *(token - names.base + FAR for token in mine.texts))
 
 
 def _note(slot: int, note: Observation, world: World, names: _Names) -> tuple[Any, ...]:

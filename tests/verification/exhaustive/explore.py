@@ -38,6 +38,7 @@ class Bounds:
               clock, a suspend
     whispers  what a feed shows: the row as it is, as it was, or with a write that may yet be lost;
     or `try_now` orders    give up, stand down, abandon; and, with `transfers`, hand over to another
+    keeps     texts that holders want their role to keep
     prompt    candidates act, drain and time out as soon as they can; the net still takes what time
     it likes
     operators the orders are those of operators: evict, pause, resume, each as a swap that may travel
@@ -49,6 +50,7 @@ class Bounds:
     faults: int = 1
     whispers: int = 1
     orders: int = 1
+    keeps: int = 0
     states: int = 1_000_000
     kinds: frozenset[str] = frozenset(
         {"late", "early", "twice", "crash", "clock", "sleep", "true", "old", "ahead", "ask"}
@@ -211,6 +213,9 @@ def _candidate_moves(world: World, bounds: Bounds, slot: int, mine: Candidate) -
             found += [("transfer", slot, other, rest) for other in others for rest in bounds.rests]
     if orders and phase is Phase.DRAINING and mine.working:
         found.append(("abandon", slot))
+    writable = phase in (Phase.LEADING, Phase.DRAINING) and mine.now.total < election.deadline
+    if world.keeps < bounds.keeps and writable:
+        found.append(("keep", slot))
     if faults and "crash" in kinds and phase is not Phase.UNSEEN:
         found.append(("crash", slot))
     if whispers and phase in (Phase.FOLLOWING, Phase.LEADING) and election.observed is not None:
@@ -246,6 +251,8 @@ def after(world: World, move: Move) -> World:
         new.orders += 1
     elif name in ("crash", "duplicate", "step_clock", "restore", "restore_carelessly"):
         new.faults += 1
+    elif name == "keep":
+        new.keeps += 1
     elif name == "try_now":
         new.whispers += 1
     elif name == "pass_time":
@@ -296,6 +303,8 @@ def _explore(setup: Setup, bounds: Bounds, seconds: float) -> Report:
                 report.events += 1
                 try:
                     new = after(world, move)
+                    if bounds.keeps:
+                        new.check_texts()
                     new.packets = tuple(
                         p for p in new.packets if p.answer is None or _awaited(p, new)
                     )

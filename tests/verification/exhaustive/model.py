@@ -41,6 +41,7 @@ class Rules:
     renew: Any = swaps.renew
     release: Any = swaps.release
     override: Any = swaps.override
+    keeps: Callable[[Renew | Release, bool], bool] = lambda operation, applied: applied
 
 
 class Notes:
@@ -115,7 +116,7 @@ class Candidate:
 
     __slots__ = (
         *("election", "now", "incarnation", "open", "ended", "working", "promise"),
-        *("epoch", "remembers", "sent_at", "revision", "sight_at", "unsure", "busy"),
+        *("epoch", "remembers", "sent_at", "revision", "sight_at", "unsure", "busy", "texts"),
     )
 
     def __init__(self, election: Election, now: Instant, incarnation: int = 0) -> None:
@@ -130,6 +131,7 @@ class Candidate:
         self.revision: Revision | None = None  # what it last saw, and since when on its awake clock
         self.sight_at = now.awake
         self.unsure = False  # a claim's outcome is unknown, and nothing has been read since
+        self.texts: tuple[int, ...] = ()  # the token of each text that it wanted to be kept
         self.busy: bool | None = None  # the explorer's: whether it has something to do now
 
     def copied(self) -> Candidate:
@@ -165,15 +167,15 @@ class World:
         self.override: Override | None = None  # what an operator has sent, and has not arrived
         self.overrides = 0
         self.last_token = self.epoch = 0
+        self.kept = (0, 0)  # the token of the text that the role keeps, and its number
         assert (candidates or 0) <= len(setup.rates), "a clock for each candidate"
         origins = [self.clock + origin for origin in setup.origins]
         self.candidates = [
             self._born(slot, Instant(origins[slot], origins[slot]))
             for slot in range(candidates or len(setup.rates))
         ]
-        self.tick = self.delays = self.faults = self.whispers = self.orders = (
-            0  # the explorer's, used by it alone
-        )
+        # The explorer's, used by it alone.
+        self.tick = self.delays = self.faults = self.whispers = self.orders = self.keeps = 0
         self.count_delays = False
 
     def copied(self) -> World:
@@ -334,6 +336,14 @@ class World:
         election, now = mine.election, mine.now
         self._told(mine, lambda: election.stop(now, linger=linger))
 
+    def keep(self, slot: int) -> None:
+        """The holder of a term wants its role to keep a text, which says whose it is."""
+        mine = self._own(slot)
+        election = mine.election
+        mine.texts += (election.token,)
+        number = self._told(mine, election.keep, f"{election.token} {len(mine.texts)}")
+        assert number == len(mine.texts)
+
     def try_now(self, slot: int) -> None:
         self._own(slot).election.try_now()
 
@@ -417,6 +427,8 @@ class World:
             answer = Answer(False, row)
         else:
             after = self._swapped(row, operation)
+            if isinstance(operation, (Renew, Release)) and operation.keep is not None:
+                self._kept(row, operation, after is not None)
             answer = (
                 Answer(False, row)
                 if after is None
@@ -458,6 +470,14 @@ class World:
         self.older = row
         self.row, self.runs_out = after, self.clock + self.step + after.remaining
         return after
+
+    def _kept(self, row: Lease, operation: Renew | Release, applied: bool) -> None:
+        if not self.setup.swaps.keeps(operation, applied):
+            return
+        token, number = map(int, (operation.keep or "").split())
+        if (token, number) < self.kept or token != row.token:
+            self._violated("a text is kept under another token", f"{token}, row {row.revision}")
+        self.kept = (token, number)
 
     def duplicate(self, index: int) -> None:
         self.packets += (self.packets[index]._replace(copy=True),)
@@ -561,6 +581,23 @@ class World:
                 raise Violation(
                     "two leaders at once", ", ".join(f"{m.election.candidate}" for m in led)
                 )
+
+    def check_texts(self) -> None:
+        """What a candidate says of its texts is so: those that it reports as kept are, and those
+        that it reports as never written are not."""
+        for mine in self.candidates:
+            keeping, election = mine.election.keeping, mine.election
+            reported = keeping.stored
+            if reported and (mine.texts[reported - 1], reported) > self.kept:
+                self._violated("a text is reported as kept that is not", f"number {reported}")
+            for number, token in enumerate(mine.texts, 1):
+                if number <= max(reported, keeping.unknown):
+                    continue
+                holds = election.phase in HOLDING and election.token == token
+                under_way = election.in_flight is not None and keeping.sent >= number
+                over = not under_way and (keeping.text is None or not holds)
+                if over and self.kept[0] == token and self.kept[1] >= number:
+                    self._violated("a text is kept that is reported as not", f"number {number}")
 
     def stops(self, slot: int) -> bool:
         """Whether a candidate that does not stand any more comes to rest, when nothing hinders
