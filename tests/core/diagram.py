@@ -18,7 +18,9 @@ MEANS = {
 }
 
 HEAD = """\
-# The election, as a state machine
+# The state machine
+
+After reading this page you know the phases of a candidate and what changes them.
 
 *Written by `python -m tests.core.diagram` from `TRANSITIONS` in `coord/core/phases.py`; a test fails when it is stale.*
 

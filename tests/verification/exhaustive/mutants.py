@@ -261,7 +261,9 @@ def consequence(mutant: Mutant) -> str:
 
 def page() -> str:
     lines = [
-        "# Rules broken on purpose",
+        "# Mutation testing",
+        "",
+        "After reading this page you know which check detects each fault in the rules of the election.",
         "",
         "*Written by `python -m tests.verification.exhaustive.mutants`. Each row is a fault put into the core, or into what a swap does;",
         "the numbers are of the rules at the head of `coord/core/election.py`. `tests/verification/exhaustive/test_mutants.py` sees each of",
