@@ -19,7 +19,7 @@ from typing import Any
 from coord.core import history, swaps
 from coord.core.history import MAX_TERMS, PastTerm, parse
 from coord.core.lease import Lease
-from coord.core.operations import Claim, Release, Renew
+from coord.core.operations import Claim, Override, Release, Renew
 from coord.core.validation import is_number
 from coord.stores import failures
 from coord.stores.etcd.gateway import Answer, decode, encode, end_of_prefix
@@ -157,7 +157,7 @@ class Swap:
     expires_at: float
 
 
-def swap(keys: Keys, row: Row, operation: Claim | Renew | Release) -> Swap | None:
+def swap(keys: Keys, row: Row, operation: Claim | Override | Renew | Release) -> Swap | None:
     """Return the transaction for an operation on `row`; None if the rules refuse it."""
     now, wall = row.now(), time.time()
     writes: list[dict[str, Any]] = []
@@ -165,6 +165,8 @@ def swap(keys: Keys, row: Row, operation: Claim | Renew | Release) -> Swap | Non
         after = swaps.claim(now, operation, wall)
     elif isinstance(operation, Renew):
         after = swaps.renew(now, operation, wall)
+    elif isinstance(operation, Override):
+        after = swaps.override(now, operation, wall)
     else:
         after = swaps.release(now, operation, wall)
     if after is None:
@@ -174,7 +176,7 @@ def swap(keys: Keys, row: Row, operation: Claim | Renew | Release) -> Swap | Non
     writes.append(put(key, encode_lease(after, expires_at)))
     if not isinstance(operation, Renew):
         writes += _history(keys, now, operation, after, wall)
-    if not isinstance(operation, Claim) and operation.keep is not None:
+    if isinstance(operation, (Renew, Release)) and operation.keep is not None:
         # Another key, but the same transaction: it is written only if the lease is as it was seen.
         writes.append(put(keys.kept(operation.role), operation.keep))
     request = {
@@ -186,12 +188,15 @@ def swap(keys: Keys, row: Row, operation: Claim | Renew | Release) -> Swap | Non
 
 
 def _history(
-    keys: Keys, row: Lease, operation: Claim | Release, after: Lease, wall: float
+    keys: Keys, row: Lease, operation: Claim | Override | Release, after: Lease, wall: float
 ) -> list[dict[str, Any]]:
     until, reason, by = history.end_of_term(row, operation, wall)
-    if isinstance(operation, Release):
+    if not isinstance(operation, Claim):
         end = _json({"until": until, "reason": reason, "by": by})
-        return [put(f"{keys.term(row.role, row.token)}.e", end)]
+        key = f"{keys.term(row.role, row.token)}.e"
+        # A term ends once: the term of a lease that lingers, or was revoked, has ended before.
+        absent_yet = {"target": "VERSION", "key": encode(key), "version": "0"}
+        return [{"request_txn": {"compare": [absent_yet], "success": [put(key, end)]}}]
     entry = history.new_entry(operation, after.token, wall)
     # The end of a term is a key of its own, and the first line that names a field counts.
     opened = {name: entry[name] for name in ("token", "holder", "info", "since")}

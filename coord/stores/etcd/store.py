@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Union
 from coord.core.history import PastTerm
 from coord.core.kept import Kept
 from coord.core.lease import Lease
-from coord.core.operations import Answer, Claim, Release, Renew, Result
+from coord.core.operations import Answer, Claim, Override, Release, Renew, Result
 from coord.errors import BadArgument, StoreRefused
 from coord.stores import failures
 from coord.stores.etcd import rows
@@ -24,7 +24,7 @@ from coord.stores.failures import RequestError
 if TYPE_CHECKING:
     from coord.stores.etcd.announcements import EtcdAnnouncements
 
-Operation = Union[Claim, Renew, Release]
+Operation = Union[Claim, Override, Renew, Release]
 
 TXN, RANGE, WATCH = "/v3/kv/txn", "/v3/kv/range", "/v3/watch"
 MAX_NESTED = 120
@@ -40,8 +40,8 @@ READ_TIMEOUT = 10.0
 class EtcdStore:
     """Leases in one namespace of an etcd cluster.
 
-    Implements `coord.stores.protocol.Store`, and `Bulk`, `HasAnnouncements` and `HasKept`. Connects
-    when it is first used.
+    Implements `coord.stores.protocol.Store`, and `Bulk`, `HasAnnouncements`, `HasKept` and
+    `Overridable`. Connects when it is first used.
 
     etcd has no clock in transactions, so takeover is by observation only (rule 4, first form), and
     `Lease.remaining` is from the clocks of the clients, for people.
@@ -85,6 +85,10 @@ class EtcdStore:
     async def release(self, release: Release, timeout: float) -> Result:
         """Apply one release. See `protocol.Store.release`."""
         return await self._swap(release, timeout)
+
+    async def override(self, override: Override, timeout: float) -> Result:
+        """Apply one override. See `protocol.Overridable.override`."""
+        return await self._swap(override, timeout)
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
         """Apply renewals. See `protocol.Store.renew`."""

@@ -23,7 +23,7 @@ SETTINGS = """SELECT current_setting('server_version') AS version,
     (SELECT count(*) FROM pg_stat_replication) AS standbys,
     extract(epoch FROM clock_timestamp())::float8 AS clock,
     (SELECT relpersistence::text FROM pg_class WHERE oid = to_regclass($1)) AS kind,
-    to_regprocedure($2) IS NOT NULL AS functions,
+    to_regproc($2) IS NOT NULL AS functions,
     (SELECT count(*) FROM pg_prepared_xacts) AS prepared,
     (SELECT coalesce(max(extract(epoch FROM now() - xact_start)), 0)::float8
       FROM pg_stat_activity WHERE xact_start IS NOT NULL AND pid <> pg_backend_pid()) AS oldest"""
@@ -37,7 +37,7 @@ async def check(url: PostgreSQLURL, timeout: float) -> list[Finding]:
     what = "connection"
     try:
         began = time.time()
-        args = (f"{name}.leases", f"{name}.kept_{schema.VERSION}(text)")
+        args = (f"{name}.leases", f"{name}.override_{schema.VERSION}")
         (row,) = await pool.run(SETTINGS, args, timeout)
         ended = time.time()
     except (QueryError, StoreRefused) as err:

@@ -8,7 +8,7 @@ from typing import Any
 
 from coord.core.history import short_info
 from coord.core.lease import Lease
-from coord.core.operations import Claim, Release, Renew
+from coord.core.operations import Claim, Override, Release, Renew
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
@@ -79,6 +79,20 @@ def release_parameters(release: Release) -> tuple[object, ...]:
         _encode(release.reason),
         _encode(release.by),
         release.keep,
+    )
+
+
+def override_parameters(override: Override) -> tuple[object, ...]:
+    """Return the parameters of the function `override`."""
+    return (
+        override.role,
+        *override.expected,
+        override.holder,
+        override.beat,
+        float(override.ttl),
+        encode_info(override.info),
+        _encode(override.reason),
+        _encode(override.by),
     )
 
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from coord.core.announcements import CANDIDATE, MAX_COUNTED
 from coord.core.history import MAX_TERMS
+from coord.core.lease import PAUSED
 from coord.stores.postgresql.record_functions import RECORDS
 
 VERSION = 1
@@ -155,6 +156,7 @@ BEGIN
     clock := clock_timestamp();
     last := greatest(old.token, p_floor, {schema}.token_floor_{version}());
     outcome := CASE
+      WHEN old.holder = '{paused}' THEN 0
       WHEN p_expected AND NOT (old.holder IS NOT DISTINCT FROM p_expected_holder
         AND old.token = p_expected_token AND old.beat = p_expected_beat) THEN 0
       WHEN NOT (old.holder IS NULL OR (old.holder = p_holder AND p_beat > old.beat) OR p_takeover
@@ -290,6 +292,48 @@ BEGIN
     PERFORM pg_notify('{channel}', json_build_array(p_role)::text);
   END IF;
   RETURN QUERY SELECT is_own, l.holder, l.token, l.beat, l.ttl,
+    CASE WHEN l.holder IS NULL THEN 0
+      ELSE extract(epoch FROM l.expires_at - clock_timestamp()) END::float8,
+    extract(epoch FROM l.renewed_at)::float8, l.info,
+    coalesce(extract(epoch FROM l.since), 0)::float8
+  FROM {schema}.leases l WHERE l.role = p_role;
+END $$;
+
+-- Gives the row to a holder that no candidate is. A row that has a holder keeps its ttl and the
+-- time that remains. A row that exists is locked first; a new row is created by one of many.
+CREATE OR REPLACE FUNCTION {schema}.override_{version}(
+  p_role text, p_expected_holder text, p_expected_token bigint, p_expected_beat bigint,
+  p_holder text, p_beat bigint, p_ttl float8, p_info text, p_reason text, p_by text
+) RETURNS TABLE (applied boolean, holder text, token bigint, beat bigint, ttl float8,
+  remaining float8, renewed_at float8, info text, since float8)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+  clock timestamptz;
+  is_applied boolean;
+BEGIN
+  PERFORM 1 FROM {schema}.leases l WHERE l.role = p_role
+    AND l.holder IS NOT DISTINCT FROM p_expected_holder AND l.token = p_expected_token
+    AND l.beat = p_expected_beat FOR NO KEY UPDATE;
+  is_applied := FOUND;
+  clock := clock_timestamp();
+  IF is_applied THEN
+    UPDATE {schema}.leases l SET holder = p_holder, beat = p_beat,
+      ttl = CASE WHEN l.holder IS NULL THEN p_ttl ELSE l.ttl END,
+      expires_at = CASE WHEN l.holder IS NULL THEN clock + make_interval(secs => p_ttl)
+        ELSE l.expires_at END,
+      renewed_at = clock, since = clock, info = p_info,
+      history = {schema}.close_last_{version}(l.history, clock, p_reason, p_by)
+    WHERE l.role = p_role;
+  ELSIF p_expected_holder IS NULL AND p_expected_token = 0 AND p_expected_beat = 0 THEN
+    INSERT INTO {schema}.leases (role, holder, token, beat, ttl, expires_at, renewed_at, since,
+        info)
+      VALUES (p_role, p_holder, 0, p_beat, p_ttl, clock + make_interval(secs => p_ttl), clock,
+        clock, p_info)
+      ON CONFLICT DO NOTHING;
+    is_applied := FOUND;
+  END IF;
+  RETURN QUERY SELECT is_applied, l.holder, l.token, l.beat, l.ttl,
     CASE WHEN l.holder IS NULL THEN 0
       ELSE extract(epoch FROM l.expires_at - clock_timestamp()) END::float8,
     extract(epoch FROM l.renewed_at)::float8, l.info,
@@ -467,6 +511,7 @@ def statements(schema: str) -> str:
         "channel": channel(schema),
         "urgent_channel": urgent_channel(schema),
         "max_terms": MAX_TERMS,
+        "paused": PAUSED,
         "candidate": CANDIDATE,
         "max_counted": MAX_COUNTED,
     }
@@ -491,6 +536,7 @@ def calls(schema: str) -> dict[str, str]:
         "renew": 8,
         "release": 9,
         "release_all": 9,
+        "override": 10,
         "raise_token_floor": 2,
     }
     announcements = {"post": 7, "withdraw": 1, "posted": 2, "purge_announcements": 0}

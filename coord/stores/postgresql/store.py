@@ -12,7 +12,7 @@ from coord.core import swaps
 from coord.core.history import PastTerm, parse
 from coord.core.kept import Kept
 from coord.core.lease import Lease
-from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
+from coord.core.operations import Answer, Claim, Failure, Override, Release, Renew, Result
 from coord.errors import StoreRefused
 from coord.stores.postgresql import rows, schema
 from coord.stores.postgresql.announcements import PostgreSQLAnnouncements
@@ -41,8 +41,8 @@ _APPLIED, _NO_TOKEN = 1, 2
 class PostgreSQLStore:
     """Leases in the schema `coord` of a PostgreSQL database.
 
-    Implements `coord.stores.protocol.Store`, `Bulk`, `HasAnnouncements`, `HasRecords` and
-    `HasKept`. Connects when it is first used.
+    Implements `coord.stores.protocol.Store`, `Bulk`, `HasAnnouncements`, `HasRecords`,
+    `HasKept` and `Overridable`. Connects when it is first used.
 
     Args:
         url: The servers, the user and the database.
@@ -142,6 +142,20 @@ class PostgreSQLStore:
             return Answer(False, Lease(release.role))
         (row,) = found
         return Answer(row["applied"], rows.lease(row, release.role))
+
+    async def override(self, override: Override, timeout: float) -> Result:
+        """Apply an operator's override; see `coord.stores.protocol.Overridable`."""
+        try:
+            parameters = rows.override_parameters(override)
+            found = await self.pool.run(self._calls["override"], parameters, timeout)
+        except (QueryError, StoreRefused) as error:
+            return _failure(error)
+        if not found:
+            return Answer(False, Lease(override.role))
+        (row,) = found
+        if row["applied"]:
+            self._notify(override.role)
+        return Answer(row["applied"], rows.lease(row, override.role))
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         """Return the leases of these roles; None means every role."""
