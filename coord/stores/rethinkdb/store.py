@@ -13,7 +13,7 @@ from coord.core import swaps
 from coord.core.history import PastTerm, parse
 from coord.core.kept import Kept
 from coord.core.lease import Lease
-from coord.core.operations import Answer, Claim, Operation, Release, Renew, Result
+from coord.core.operations import Answer, Claim, Operation, Override, Release, Renew, Result
 from coord.errors import StoreRefused
 from coord.stores.rethinkdb import errors
 from coord.stores.rethinkdb.announcements import RethinkDBAnnouncements
@@ -40,7 +40,7 @@ class RethinkDBStore:
     """Leases in the table `coord_leases` of a RethinkDB database.
 
     Implements `coord.stores.protocol.Store`, and `Immediate`, `Bulk`, `HasAnnouncements`,
-    `HasRecords` and `HasKept`. Connects when it is first used.
+    `HasRecords`, `HasKept` and `Overridable`. Connects when it is first used.
 
     Args:
         url: The servers, the user and the database.
@@ -107,6 +107,18 @@ class RethinkDBStore:
     async def release(self, release: Release, timeout: float) -> Result:
         """Give a role back; see `coord.core.operations.Release`."""
         return await self._release(release, timeout)
+
+    async def override(self, override: Override, timeout: float) -> Result:
+        """Apply an operator's override; see `coord.stores.protocol.Overridable`."""
+        deadline = Deadline(timeout)
+        try:
+            await self._settings.require(timeout)
+            query = self._queries.override(override)
+            outcome = await self.pool.query(query, deadline.left())
+            with errors.decoding():
+                return query_results.swapped(override.role, outcome)
+        except (QueryError, StoreRefused) as error:
+            return query_results.failure(error)
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
         """Prolong leases; see `coord.core.operations.Renew`."""

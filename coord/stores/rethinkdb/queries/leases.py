@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from coord.core.lease import Revision
-from coord.core.operations import Claim, Release, Renew
+from coord.core.operations import Claim, Override, Release, Renew
 from coord.stores.rethinkdb import driver
 from coord.stores.rethinkdb.driver import InlineTemplate, JsonTemplate
 from coord.stores.rethinkdb.queries import rows as row_views
@@ -84,6 +84,10 @@ class Queries:
             }
         )
 
+    def override(self, override: Override) -> bytes:
+        """Return the query for an operator's override."""
+        return self._override.fill(swaps.override_parameters(override))
+
     def renew_one(self, renewal: Renew) -> bytes | None:
         """Return the quick query for one renewal; None if it changes more than the lease."""
         return None if _has_news(renewal) else self._quick_renewal.fill(_renewal(renewal))
@@ -148,9 +152,7 @@ class Queries:
             )
 
         def strictly(old: Any) -> Any:
-            return r.branch(old.eq(None), blank, row_views.strict_view(old)).do(
-                lambda row: replaced(old, row)
-            )
+            return self._strict_row(old).do(lambda row: replaced(old, row))
 
         def quickly(old: Any) -> Any:
             if shape.expected:  # Then the row exists.
@@ -158,6 +160,25 @@ class Queries:
             return old.default(blank).do(lambda row: replaced(old, row))
 
         return self._swap(params, strictly if shape.strict else quickly)
+
+    def _strict_row(self, old: Any) -> Any:
+        """Return the ReQL for the fields of a row that may not exist, or was edited by a person."""
+        view = row_views.strict_view(old)
+        return self.r.branch(old.eq(None), swaps.blank_row(), view)
+
+    @cached_property
+    def _override(self) -> InlineTemplate:
+        def query(params: Mapping[str, Any]) -> Any:
+            def replaced(old: Any, row: Any) -> Any:
+                applies = swaps.is_expected(params, row)
+                return self.r.branch(applies, swaps.overridden_row(params, row), old)
+
+            def strictly(old: Any) -> Any:
+                return self._strict_row(old).do(lambda row: replaced(old, row))
+
+            return self._swap(params, strictly)
+
+        return InlineTemplate(query)
 
     def _release(self, params: Mapping[str, Any], shape: ReleaseShape) -> Any:
         r = self.r

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from coord.core.history import MAX_TERMS, short_info
-from coord.core.lease import MAX_TOKEN, LossReason
-from coord.core.operations import Claim, Release
+from coord.core.lease import MAX_TOKEN, PAUSED, LossReason
+from coord.core.operations import Claim, Override, Release
 from coord.core.validation import MAX_TTL
 from coord.stores.rethinkdb import driver, errors
 
@@ -29,6 +29,7 @@ class ClaimShape(NamedTuple):
         lost: Whether the claim says how the last term of its candidate ended.
         info: Whether the candidate has an info.
         floor: Whether the floor may raise the token.
+        pausable: Whether an operator may have paused the role; an expected row says whether.
     """
 
     strict: bool
@@ -39,6 +40,7 @@ class ClaimShape(NamedTuple):
     lost: bool
     info: bool
     floor: bool
+    pausable: bool
 
     @classmethod
     def of(cls, claim: Claim, strict: bool) -> ClaimShape:
@@ -54,6 +56,7 @@ class ClaimShape(NamedTuple):
             claim.lost is not None and row is None,
             bool(claim.info),
             strict or (row is None and claim.floor > 0),
+            row is None or row.holder == PAUSED,
         )
 
 
@@ -92,9 +95,7 @@ def may_claim(params: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
     r = driver.reql()
     conditions = []
     if shape.expected:
-        conditions += [
-            row[name].eq(params[f"expected_{name}"]) for name in ("holder", "token", "beat")
-        ]
+        conditions.append(is_expected(params, row))
     if shape.free:
         free = [
             row["holder"].eq(None),
@@ -103,6 +104,8 @@ def may_claim(params: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
         if shape.skew:
             free.append(r.now().sub(row["renewed_at"]).gt(row["ttl"].add(params["skew"])))
         conditions.append(r.or_(*free))
+    if shape.pausable:
+        conditions.append(row["holder"].ne(PAUSED))
     if not shape.strict:
         # Only a row that a person edited has another token. The strict form handles it.
         conditions.append(r.le(0, row["token"], MAX_TOKEN - 1))
@@ -169,9 +172,9 @@ def opening(claim: Claim) -> dict[str, str]:
     return {"opening": f",{began[1:-1]},", **reasons}
 
 
-def closing(release: Release) -> dict[str, str]:
-    """Return the parameters of a release for the history: why its term ends."""
-    return {"closing": "," + _encode({"reason": release.reason, "by": release.by})[1:]}
+def closing(swap: Override | Release) -> dict[str, str]:
+    """Return the parameters of a swap for the history: why a term ends."""
+    return {"closing": "," + _encode({"reason": swap.reason, "by": swap.by})[1:]}
 
 
 def after_claim(
@@ -221,13 +224,12 @@ def after_release(params: Mapping[str, Any], old: Any) -> Any:
 
 def after_strict_release(params: Mapping[str, Any], old: Any) -> Any:
     """Do the same as `after_release` for a row that people may have edited."""
-    r = driver.reql()
+    return entries(old).do(lambda history: _closed(params, history))
 
-    def close_last(history: Any) -> Any:
-        last = history.nth(-1).add(*_ending(params))
-        return r.branch(history.is_empty(), history, history.change_at(-1, last))
 
-    return entries(old).do(close_last)
+def _closed(params: Mapping[str, Any], history: Any) -> Any:
+    last = history.nth(-1).add(*_ending(params))
+    return driver.reql().branch(history.is_empty(), history, history.change_at(-1, last))
 
 
 def entries(row: Any) -> Any:
@@ -316,3 +318,39 @@ def release_changes(params: Mapping[str, Any], row: Any, shape: ReleaseShape) ->
     else:
         after = {"beat": params["beat"], "holder": None, "since": 0}
     return {"renewed_at": driver.reql().now(), "history": history(params, row), **after, **kept}
+
+
+def override_parameters(override: Override) -> dict[str, Any]:
+    """Return the parameters of the query for an override."""
+    expected = {f"expected_{name}": value for name, value in override.expected._asdict().items()}
+    values = {name: getattr(override, name) for name in ("role", "holder", "beat", "ttl")}
+    info = json.dumps(dict(override.info), allow_nan=False)
+    return {**values, **expected, **closing(override), "info": info}
+
+
+def overridden_row(params: Mapping[str, Any], row: Any) -> Any:
+    """Return the ReQL for the row after an override.
+
+    A lease expires at `renewed_at + ttl`, so a row that has a holder keeps both: it must not last
+    longer, nor shorter. `row` is a `rows.strict_view`.
+    """
+    r = driver.reql()
+    is_held = row["holder"].ne(None)
+    return {
+        "id": params["role"],
+        "holder": params["holder"],
+        "token": row["token"],
+        "beat": params["beat"],
+        "ttl": r.branch(is_held, row["ttl"], params["ttl"]),
+        "renewed_at": r.branch(is_held, row["renewed_at"], r.now()),
+        "since": r.now().to_epoch_time(),
+        "info": r.json(params["info"]),
+        "history": _closed(params, row["history"]),
+        "kept": row["kept"].default(""),
+    }
+
+
+def is_expected(params: Mapping[str, Any], row: Any) -> Any:
+    """Return the ReQL for whether the row is at the expected revision."""
+    names = ("holder", "token", "beat")
+    return driver.reql().and_(*(row[name].eq(params[f"expected_{name}"]) for name in names))
