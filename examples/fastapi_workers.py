@@ -1,52 +1,39 @@
-"""FastAPI with several uvicorn workers: all of them serve, and one does the periodic job. When that
-worker ends, another takes the job over.
+"""FastAPI with several uvicorn workers: all of them serve, and one does the periodic job and the
+writes. When that worker ends, another takes over.
 
-Needs: pip install fastapi uvicorn
-Run it: uvicorn --app-dir examples fastapi_workers:app --workers 3
-        curl localhost:8000/ ; curl localhost:8000/healthz
+Needs: pip install 'coord[web]' fastapi
+Run it: uvicorn --app-dir examples fastapi_workers:app --workers 3 --timeout-graceful-shutdown 5
+        curl localhost:8000/ ; curl -X POST localhost:8000/write ; curl localhost:8000/healthz
 """
 
-import asyncio
-import contextlib
 import os
-from collections.abc import AsyncIterator
+from typing import Annotated
 
-from fastapi import FastAPI, Response
+from fastapi import Depends, FastAPI, Response
 
 import coord
+from coord.integrations.asgi import Lead
+
+# For COORD_URL, or a SQLite file in the state directory.
+lead = Lead("report", ttl=3)
+app = FastAPI(lifespan=lead.lifespan)
 
 
-async def report_forever() -> None:
-    term = coord.require_term()
-    while True:
-        term.progress()  # raises LeadershipLost after a loss, and reports progress
-        print(f"worker {os.getpid()} reports under token {term.token}", flush=True)
-        await asyncio.sleep(0.3)
-
-
-async def whenever_elected(lead: coord.AsyncLeadership) -> None:
-    while True:
-        with contextlib.suppress(coord.LeadershipLost):  # the job was cancelled: wait again
-            await lead.run(report_forever)
-
-
-@contextlib.asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    # For COORD_URL, or a SQLite file in the state directory.
-    async with coord.AsyncCoordinator() as coordinator:
-        app.state.lead = coordinator.leadership("report", ttl=3, at_most=30)
-        job = asyncio.create_task(whenever_elected(app.state.lead))
-        yield
-        job.cancel()
-        await asyncio.gather(job, return_exceptions=True)
-
-
-app = FastAPI(lifespan=lifespan)
+@lead.every(0.3, at_most=30)
+async def report() -> None:
+    token = coord.require_term().token
+    print(f"worker {os.getpid()} reports under token {token}", flush=True)
 
 
 @app.get("/")
 async def index() -> dict[str, object]:
-    return {"pid": os.getpid(), "leads": app.state.lead.is_leader}
+    return {"pid": os.getpid(), "leads": lead.is_leader}
+
+
+@app.post("/write")  # 503 with Retry-After where another worker leads
+async def write(term: Annotated[coord.Term, Depends(lead.required)]) -> dict[str, object]:
+    term.check()  # before each step that matters; and send the token with the write
+    return {"pid": os.getpid(), "token": term.token}
 
 
 @app.get("/healthz")

@@ -32,7 +32,11 @@ def pids(program: Running, pattern: str) -> list[int]:
     ]
 
 
-def get(address: str) -> tuple[int, str]:
+def post(address: str) -> tuple[int, str]:
+    return get(urllib.request.Request(address, method="POST"))
+
+
+def get(address: str | urllib.request.Request) -> tuple[int, str]:
     try:
         with urllib.request.urlopen(address, timeout=10) as reply:
             return reply.status, reply.read().decode()
@@ -79,6 +83,11 @@ def test_of_several_uvicorn_workers_one_does_the_job(url: str) -> None:
             if len(seen) > 1 and leader in seen:
                 break
         assert [pid for pid, leads in seen.items() if leads] in ([leader], [])
+        writes = {post(f"http://127.0.0.1:{port}/write") for _ in range(100)}
+        assert {status for status, _ in writes} == {200, 503}
+        assert {body for status, body in writes if status == 200} == {
+            f'{{"pid":{leader},"token":1}}'
+        }
         status, body = get(f"http://127.0.0.1:{port}/healthz")
         assert (status, json.loads(body)["healthy"]) == (200, True)
         os.kill(leader, signal.SIGKILL)
