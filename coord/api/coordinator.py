@@ -15,6 +15,7 @@ from coord.core.history import PastTerm
 from coord.core.kept import Values, copy_notes
 from coord.core.lease import Lease
 from coord.core.timing import Instant
+from coord.election import operators
 from coord.election.callbacks import OnElected, OnInfo, OnLost, OnNewLeader
 from coord.election.elector import new_candidate_id
 from coord.election.observe import LeaderChange, watch_leader, watch_leaders
@@ -377,6 +378,73 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
         lease = await self._current_lease(role)
         successor = await self.session.find_candidate(role, to)
         return await self._request(lease, successor.id, by, None)
+
+    async def evict(self, role: str, *, by: str = "") -> Lease:
+        """Take the lease away from the leader of `role`, which may hang. Returns when the store has
+        done so.
+
+        The store refuses the renewals of the leader from now on, so that it stops at its deadline
+        or at its next renewal. The role passes to another candidate when the lease that the leader
+        was granted has run out, and not earlier. Ask a leader that answers with `request_step_down`
+        instead: the role then passes as soon as the work has ended.
+
+        Args:
+            role: The role.
+            by: Who requests it, for the history of the role; at most 200 bytes.
+
+        Returns:
+            The lease that was taken away.
+
+        Raises:
+            BadArgument: `by` is invalid, or the store cannot do that.
+            NotLeader: Nobody leads the role.
+            StoreUnavailable: The store did not answer within the timeout of the coordinator.
+            StoreRefused: The store will go on refusing.
+        """
+        return await operators.evict(self.session, validation.role(role), _validate_requester(by))
+
+    async def pause(self, role: str, *, by: str = "", timeout: float | None = None) -> Lease | None:
+        """Let nobody be elected for `role` until `resume`. Returns when the role is paused.
+
+        The leader, if there is one, is asked to end its work and to release the role. If it does
+        not do so in time, the store refuses its renewals from then on.
+
+        Args:
+            role: The role. It need not have had a leader.
+            by: Who requests it, for the history and the status of the role; at most 200 bytes.
+            timeout: Seconds that the leader may take to end its work; None means the ttl of its
+                lease, and 0 means that it is not asked.
+
+        Returns:
+            The lease of the leader, whose term has ended by this; None if nobody led.
+
+        Raises:
+            BadArgument: An argument is invalid, or the store cannot do that.
+            StoreUnavailable: The store did not answer within the timeout of the coordinator. Call
+                it again: a role may be paused twice.
+            StoreRefused: The store will go on refusing.
+        """
+        timeout, by = validation.timeout(timeout), _validate_requester(by)
+        return await operators.pause(self.session, validation.role(role), by, timeout)
+
+    async def resume(self, role: str, *, by: str = "") -> bool:
+        """Let candidates be elected for `role` again, after `pause`.
+
+        If the leader had not released the role when it was paused, its lease runs out first.
+
+        Args:
+            role: The role.
+            by: Who requests it; at most 200 bytes.
+
+        Returns:
+            Whether the role was paused.
+
+        Raises:
+            BadArgument: `by` is invalid, or the store cannot do that.
+            StoreUnavailable: The store did not answer within the timeout of the coordinator.
+            StoreRefused: The store will go on refusing.
+        """
+        return await operators.resume(self.session, validation.role(role), _validate_requester(by))
 
     async def _current_lease(self, role: str) -> Lease:
         rows = await self.session.read([validation.role(role)])

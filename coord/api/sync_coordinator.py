@@ -97,6 +97,9 @@ class Coordinator(
     candidates = blocking(AsyncCoordinator.candidates)
     request_step_down = blocking(AsyncCoordinator.request_step_down)
     request_transfer = blocking(AsyncCoordinator.request_transfer)
+    evict = blocking(AsyncCoordinator.evict)
+    pause = blocking(AsyncCoordinator.pause)
+    resume = blocking(AsyncCoordinator.resume)
     watch_leader = iterating(AsyncCoordinator.watch_leader)
     watch_leaders = iterating(AsyncCoordinator.watch_leaders)
 

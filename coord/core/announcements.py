@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from coord.core.lease import MAX_TOKEN, copy_info
+from coord.core.lease import MAX_TOKEN, PAUSED, LossReason, copy_info
 from coord.core.validation import is_number
 
 CANDIDATE = "candidate"
@@ -234,7 +234,8 @@ class Handover:
     """The decision to hand the role over now.
 
     Attributes:
-        to: The id of the next leader; None means any candidate.
+        to: The id of the next leader; None means any candidate; `PAUSED` means nobody, until the
+            role is resumed.
         by: Who asked.
         key: The key of the request; "" if a higher priority is the reason.
         rest: Seconds that the leader waits before it is a candidate again; None means the default.
@@ -244,6 +245,11 @@ class Handover:
     by: str
     key: str
     rest: float | None
+
+    @property
+    def reason(self) -> LossReason:
+        """Why the term ends by this."""
+        return LossReason.PAUSED if self.to == PAUSED else LossReason.STEPPED_DOWN
 
 
 def decide_handover(

@@ -10,7 +10,7 @@ from typing import Any
 from coord.core.actions import Send
 from coord.core.announcements import Candidate, Handover, decide_handover
 from coord.core.election import Election
-from coord.core.lease import Lease, LossReason
+from coord.core.lease import Lease
 from coord.core.operations import Claim, Failure, Read, Release, Renew, Result
 from coord.core.phases import HOLDING, Phase
 from coord.core.timing import Instant, Timing
@@ -248,6 +248,8 @@ class Claimant:
                     log.warning("leadership.not_released", role=self.role, because=result.detail)
                 return over
             operation, lease = action.operation, result.lease
+            if isinstance(operation, Read) and election.paused:
+                break
             if isinstance(operation, Read):
                 continue  # the claim follows: a row that was only read is never adopted (rule 8)
             if election.leads(self._session.now()):
@@ -340,7 +342,7 @@ class Claimant:
             by=decision.by,
         )
         rest = ttl if decision.rest is None else decision.rest
-        election.resign(now, LossReason.STEPPED_DOWN, rest=rest, to=decision.to, by=decision.by)
+        election.resign(now, decision.reason, rest=rest, to=decision.to, by=decision.by)
         self._apply_events()
         return True
 

@@ -258,7 +258,7 @@ class Elector:
             cooldown = election.timing.ttl if decision.rest is None else decision.rest
             role, token, to, by = election.role, election.token, decision.to, decision.by
             log.info("leadership.gives_way", role=role, token=token, to=to, by=by)
-            self.resign(LossReason.STEPPED_DOWN, cooldown, to, by)
+            self.resign(decision.reason, cooldown, to, by)
 
     def stop(self, linger: float = 0.0) -> None:
         """Hand the role over, and be done. Nobody gets the role before `linger` seconds have

@@ -7,7 +7,17 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 from coord.core.lease import Lease
-from coord.core.operations import Answer, Claim, Failure, Operation, Read, Release, Renew, Result
+from coord.core.operations import (
+    Answer,
+    Claim,
+    Failure,
+    Operation,
+    Override,
+    Read,
+    Release,
+    Renew,
+    Result,
+)
 from coord.errors import BadArgument, StoreRefused, StoreUnavailable
 from coord.runtime.timers import within
 from coord.stores.batching import TOO_LATE
@@ -39,6 +49,11 @@ async def send(store: Store, operation: Operation, timeout: float) -> Result:
         return await within_timeout(store.release(operation, timeout), timeout)
     assert isinstance(operation, Read)
     return (await _read(store, [operation], timeout))[0]
+
+
+async def send_override(store: Overridable, override: Override, timeout: float) -> Result:
+    """Send an operator's override, and return its result."""
+    return await within_timeout(store.override(override, timeout), timeout)
 
 
 def announcements_of(store: Store) -> Announcements:

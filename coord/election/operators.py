@@ -1,0 +1,171 @@
+"""What operators do to a role: evict its leader, pause it, and resume it (rule 11).
+
+Each is one compare-and-swap of the row that was read just before. It does not need the leader, so
+it also works on one that hangs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from coord.core.announcements import HandoverRequest
+from coord.core.lease import PAUSED, REVOKED, Lease, LossReason
+from coord.core.operations import MAX_OVERRIDE_BEAT, Failure, Override
+from coord.election.session import Session
+from coord.errors import NotLeader, StoreRefused, StoreUnavailable
+from coord.runtime.retry import rng
+from coord.runtime.timers import within
+from coord.stores.protocol import HasAnnouncements
+from coord.stores.requests import overridable, send_override
+
+POLL_EVERY = 1.0
+"""Seconds between two reads, at most, while a leader ends its work: the feed is only a hint."""
+
+
+async def evict(session: Session, role: str, by: str) -> Lease:
+    """Take the lease away from the leader of `role`, and return that lease.
+
+    Its renewals are refused from now on. The role passes to another candidate when the lease that
+    the leader was granted has run out, and not earlier.
+
+    Raises:
+        BadArgument: The store cannot do that.
+        NotLeader: Nobody leads the role.
+        StoreUnavailable: The store did not answer within the timeout of the session.
+        StoreRefused: The store refuses the request.
+    """
+    first = await _row(session, role)
+    if first.vacant or first.withheld:
+        reason = "its lease was revoked already" if first.revoked else "nobody leads it"
+        raise NotLeader(role, "the role is paused" if first.paused else reason)
+    term = (first.holder, first.token)
+
+    def decide(row: Lease) -> Override | None:
+        # Only this term: while the request was repeated, another candidate may have been elected.
+        held = (row.holder, row.token) == term
+        return _override(row, REVOKED, LossReason.EVICTED, by) if held else None
+
+    await _swap(session, role, decide)
+    return first
+
+
+async def pause(session: Session, role: str, by: str, timeout: float | None) -> Lease | None:
+    """Keep every candidate from `role` until `resume`.
+
+    A leader is asked to end its work and to release the role. If it has not done so in time, its
+    lease is taken away.
+
+    Args:
+        session: The session to use.
+        role: The role.
+        by: Who requests it.
+        timeout: Seconds that the leader may take; None means the ttl of its lease.
+
+    Returns:
+        The lease of the leader, whose term has ended by this; None if nobody led.
+
+    Raises:
+        BadArgument: The store cannot do that.
+        StoreUnavailable: The store did not answer within the timeout of the session.
+        StoreRefused: The store refuses the request.
+    """
+    overridable(session.store)
+    led = await _row(session, role)
+    if led.led and (timeout is None or timeout > 0) and isinstance(session.store, HasAnnouncements):
+        await _ask_to_pause(session, led, by, led.ttl if timeout is None else timeout)
+
+    def decide(row: Lease) -> Override | None:
+        # A leader that has released the role to nobody leaves beat 0: the row does not say yet who
+        # paused it.
+        paused = row.paused and row.beat > 0
+        return None if paused else _override(row, PAUSED, LossReason.PAUSED, by)
+
+    await _swap(session, role, decide)
+    return led if led.led else None
+
+
+async def resume(session: Session, role: str, by: str) -> bool:
+    """Let candidates be elected for `role` again, and return whether it was paused.
+
+    If a leader was in office when the role was paused, and did not release it, its lease runs out
+    first.
+
+    Raises:
+        BadArgument: The store cannot do that.
+        StoreUnavailable: The store did not answer within the timeout of the session.
+        StoreRefused: The store refuses the request.
+    """
+    overridable(session.store)
+    if not (await _row(session, role)).paused:
+        return False
+
+    def decide(row: Lease) -> Override | None:
+        return _override(row, REVOKED, LossReason.EVICTED, by) if row.paused else None
+
+    await _swap(session, role, decide)
+    return True
+
+
+def _override(row: Lease, holder: str, reason: LossReason, by: str) -> Override:
+    beat = rng.randint(1, MAX_OVERRIDE_BEAT)
+    info = {"by": by} if by else {}
+    return Override(row.role, row.revision, holder, beat, info=info, reason=reason.value, by=by)
+
+
+async def _row(session: Session, role: str) -> Lease:
+    rows = await session.read([role])
+    return rows[0] if rows else Lease(role)
+
+
+async def _swap(session: Session, role: str, decide: Callable[[Lease], Override | None]) -> None:
+    """Read the row and apply the override that `decide` returns, until it is applied, or until
+    `decide` returns None.
+
+    An override whose answer was lost counts as applied if the row shows it.
+    """
+    store = overridable(session.store)
+    sent: set[tuple[str, int]] = set()
+
+    async def attempt(timeout: float) -> None:
+        until = asyncio.get_running_loop().time() + timeout
+        while (left := until - asyncio.get_running_loop().time()) > 0:
+            rows = await session.store.read([role], left)
+            row = rows[0] if rows else Lease(role)
+            override = None if (row.holder, row.beat) in sent else decide(row)
+            if override is None:
+                return
+            sent.add((override.holder, override.beat))
+            result = await send_override(store, override, left)
+            if isinstance(result, Failure):
+                raise (StoreRefused if result.permanent else StoreUnavailable)(result.detail)
+            if result.applied:
+                return
+            # Somebody wrote in between, such as the leader its renewal.
+        raise StoreUnavailable(f"the row of {role!r} changed again and again")
+
+    session.check_usable(f"change the role {role!r}")
+    await session.retry(attempt)
+
+
+async def _ask_to_pause(session: Session, led: Lease, by: str, timeout: float) -> None:
+    """Ask a leader to release its role to nobody, and wait until its term is over."""
+    loop = asyncio.get_running_loop()
+    until, key = loop.time() + timeout, f"request {rng.getrandbits(128):032x}"
+    request = HandoverRequest(led.role, led.token, PAUSED, by, None, key).announcement(led.ttl)
+    changed = asyncio.Event()
+    unsubscribe = session.subscribe(led.role, lambda _: changed.set())
+    try:
+        await session.retry(lambda seconds: session.announcements.post([request], seconds))
+        while (left := until - loop.time()) > 0:
+            changed.clear()
+            row = await _row(session, led.role)
+            if (row.holder, row.token) != (led.holder, led.token):
+                return
+            with contextlib.suppress(asyncio.TimeoutError):
+                await within(changed.wait(), min(left, POLL_EVERY))
+    except StoreRefused:
+        pass  # there is no table for announcements: the leader cannot be asked
+    finally:
+        unsubscribe()
