@@ -144,6 +144,8 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
             `role`, `ttl`, `host`, `pid`, `first_heartbeat`, `last_heartbeat`, `holder` (a random id
             of the candidate in this process), `token`, and `mine` (whether the candidate of this
             call is the leader). None if nobody holds the role, and the candidate cannot get it now.
+            If an operator paused the role, a candidate gets a record without `id` and `holder`, in
+            which `paused` says who did that (True if it is not known).
 
         Raises:
             BadArgument: The role or the candidate is invalid.

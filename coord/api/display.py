@@ -98,6 +98,15 @@ def describe_candidate(candidate: str | None, info: object) -> str:
     return f"{name} ({place})" if place else name
 
 
+def describe_vacancy(lease: Lease) -> str:
+    """Return what to show in the place of the leader of a role that nobody leads."""
+    if not lease.withheld:
+        return "nobody"
+    by = lease.withheld_by
+    what = "paused" if lease.paused else "lease revoked"
+    return f"nobody ({what} by {sanitize(by, 80)})" if by else f"nobody ({what})"
+
+
 def _value(value: object, most: int) -> str:
     if isinstance(value, str):
         return (
@@ -152,11 +161,13 @@ def term_as_dict(term: PastTerm) -> dict[str, Any]:
 def lease_as_dict(lease: Lease) -> dict[str, Any]:
     """Return a lease as values that JSON can hold.
 
-    Durations are in seconds; `renewed_at` and `since` are in seconds since 1970, 0 if unknown.
+    Durations are in seconds; `renewed_at` and `since` are in seconds since 1970, 0 if unknown. If
+    an operator has paused the role or revoked the lease, nobody is the holder, and `info` says who
+    did that.
     """
     return {
         "role": lease.role,
-        "holder": lease.holder,
+        "holder": None if lease.withheld else lease.holder,
         "token": lease.token,
         "ttl": lease.ttl,
         "remaining": round(max(0.0, lease.remaining), 3),

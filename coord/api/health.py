@@ -52,6 +52,8 @@ class RoleHealth:
         remaining: Time until its term ends unless it is renewed; 0 if it does not lead.
         renewal_age: Time since the last applied claim or renewal was sent; None before the first.
         jobs: How many calls run under its last term.
+        paused: Whether an operator has paused the role, as far as this candidate knows. That is no
+            problem of this process.
         problems: What makes no progress, for people; empty when all is well.
     """
 
@@ -61,6 +63,7 @@ class RoleHealth:
     remaining: float
     renewal_age: float | None
     jobs: int
+    paused: bool
     problems: tuple[str, ...]
 
 
@@ -184,6 +187,7 @@ def _role(member: Elector | Claimant, now: Instant, jobs: int = 0) -> RoleHealth
         remaining=0.0 if term is None else term.remaining,
         renewal_age=max(0.0, now.awake - renewed) if renewed is not None else None,
         jobs=jobs,
+        paused=member.election.paused,
         problems=tuple(_problems(member, now)) if isinstance(member, Elector) else (),
     )
 

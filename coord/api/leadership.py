@@ -22,6 +22,7 @@ from coord.election.callbacks import (
 )
 from coord.election.candidate_options import CandidateOptions
 from coord.election.elector import Elector
+from coord.election.operators import paused_by
 from coord.election.session import HasSession
 from coord.election.term import Term, current_if, run_async_under_term, run_under_term
 from coord.errors import (
@@ -393,7 +394,9 @@ class AsyncLeadership(
                 await self._raise_refusal(elector.refusal)
             self._session.check_usable(f"acquire the role {self.role!r}")
             if blocking:
-                raise AcquireTimeout(self.role, timeout or 0.0, self._session.last_error)
+                seen = elector.election.observed
+                paused = "" if seen is None or not seen.paused else f"it is {paused_by(seen)}"
+                raise AcquireTimeout(self.role, timeout or 0.0, self._session.last_error or paused)
             return None
         finally:
             if fresh:  # it does not wait for that: the store may be silent

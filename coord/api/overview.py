@@ -58,6 +58,8 @@ class Overview:
             {
                 **lease_as_dict(lease),
                 "led": lease.led,
+                "paused": lease.paused,
+                "revoked": lease.revoked,
                 "waiting": None if self.waiting is None else self.waiting[lease.role],
                 "last_loss": None
                 if (lost := self.lost.get(lease.role)) is None
@@ -78,7 +80,8 @@ async def load_overview(
 
     Args:
         source: The coordinator to ask.
-        every: Whether to include roles without a leader.
+        every: Whether to include roles without a leader. Roles that an operator has paused are
+            included in any case.
         role: The only role to load; None means all roles.
         terms: The terms of an earlier call, to save that query, which returns most of the data;
             None means load them.
@@ -92,7 +95,7 @@ async def load_overview(
         _candidates(source, role),
         source.history(role) if terms is None else _known(terms),
     )
-    leases = {row.role: row for row in rows if every or row.led}
+    leases = {row.role: row for row in rows if every or row.led or row.withheld}
     if every and candidates is not None:
         waiting = {candidate.role for candidate in candidates}
         leases |= {role: Lease(role) for role in waiting if role not in leases}

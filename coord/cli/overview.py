@@ -12,7 +12,6 @@ from coord.core.lease import Lease
 COLUMNS = ("role", "leader", "token", "since", "left", "waiting", "last loss", "info")
 IMPORTANT = ("role", "leader", "left", "waiting", "token", "last loss", "since", "info")
 """COLUMNS, the most important first, for a narrow screen."""
-NOBODY = "nobody"
 
 
 def rows(overview: Overview, most: int | None = None) -> list[tuple[object, ...]]:
@@ -29,7 +28,9 @@ def _row(overview: Overview, lease: Lease) -> tuple[object, ...]:
         )
     waiting = "" if overview.waiting is None else overview.waiting[lease.role]
     if not lease.led:
-        return (lease.role, NOBODY, lease.token, "", "", waiting, ended, "")
+        leader = output.describe_vacancy(lease)
+        since = format_time(lease.since) if lease.withheld else ""
+        return (lease.role, leader, lease.token, since, "", waiting, ended, "")
     return (
         lease.role,
         output.describe_candidate(lease.holder, lease.info),

@@ -78,4 +78,15 @@ class InfoObserved:
     lease: Lease
 
 
-Event = Union[Elected, Lost, LeaderObserved, InfoObserved]
+@dataclass(frozen=True, slots=True)
+class PauseObserved:
+    """An operator has paused the role, or has resumed it.
+
+    Attributes:
+        lease: The lease; `lease.paused` says which.
+    """
+
+    lease: Lease
+
+
+Event = Union[Elected, Lost, LeaderObserved, InfoObserved, PauseObserved]

@@ -51,6 +51,7 @@ from coord.core.actions import (
     InfoObserved,
     LeaderObserved,
     Lost,
+    PauseObserved,
     Send,
     Wait,
 )
@@ -532,6 +533,8 @@ class Election:
             lease.holder,
             lease.token,
         )
+        if lease.paused != (before is not None and before.paused):
+            self._emit(PauseObserved(lease))
         if lease.reserved:
             if lease.holder == self.candidate:
                 self._cooldown_until = -NEVER  # the role is reserved for this candidate

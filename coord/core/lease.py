@@ -127,6 +127,12 @@ class Lease:
         return self.holder == REVOKED or self.holder == PAUSED
 
     @property
+    def withheld_by(self) -> str:
+        """Who revoked the lease or paused the role; "" if that is not known."""
+        by = self.info.get("by") if self.withheld else ""
+        return by if isinstance(by, str) else ""
+
+    @property
     def reserved(self) -> bool:
         """Whether the role is reserved for a candidate that does not lead yet: it was handed over
         to that candidate (`Release.to`)."""

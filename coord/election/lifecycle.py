@@ -9,7 +9,14 @@ import functools
 from collections.abc import Callable
 from typing import Protocol
 
-from coord.core.actions import Elected, Event, InfoObserved, LeaderObserved, Lost
+from coord.core.actions import (
+    Elected,
+    Event,
+    InfoObserved,
+    LeaderObserved,
+    Lost,
+    PauseObserved,
+)
 from coord.core.election import Election
 from coord.core.lease import LossReason
 from coord.core.phases import Phase
@@ -191,6 +198,10 @@ class TermLifecycle:
             self._callbacks.new_leader(event.lease)
         elif isinstance(event, InfoObserved):
             self._callbacks.info_changed(event.lease)
+        elif isinstance(event, PauseObserved) and event.lease.paused:
+            log.info("role.paused", role=self._election.role, by=event.lease.withheld_by)
+        elif isinstance(event, PauseObserved):
+            log.info("role.resumed", role=self._election.role)
 
     def _begin(self, elected: Elected) -> None:
         role = self._election.role
@@ -221,7 +232,7 @@ class TermLifecycle:
         reason = term.reason or event.reason
         self.failed = reason in (LossReason.CALLBACK_FAILED, LossReason.NO_PROGRESS)
         notify_observer(role, lambda observer: observer.lost(term, reason))
-        on_purpose = reason in (LossReason.RELEASED, LossReason.STEPPED_DOWN)
+        on_purpose = reason in (LossReason.RELEASED, LossReason.STEPPED_DOWN, LossReason.PAUSED)
         (log.info if on_purpose else log.warning)(
             "leadership.lost", role=role, token=event.token, reason=str(reason)
         )

@@ -35,7 +35,7 @@ class ObservedLease(NamedTuple):
     def leader(self, now: float) -> Lease | None:
         """Return the lease if it has a holder at `now`, with `remaining` counted from `now`."""
         lease, remaining = self.lease, self.expires_at - now
-        if lease.vacant or lease.reserved or remaining <= 0:
+        if lease.vacant or lease.reserved or lease.withheld or remaining <= 0:
             return None
         # The same as `dataclasses.replace`, in a third of the time.
         rest = lease.renewed_at, remaining, lease.info, lease.since

@@ -108,6 +108,12 @@ async def resume(session: Session, role: str, by: str) -> bool:
     return True
 
 
+def paused_by(lease: Lease) -> str:
+    """Return who paused a role and what to do, as the end of a sentence: "paused by …"."""
+    by = f" by {lease.withheld_by}" if lease.withheld_by else ""
+    return f"paused{by}; `coord resume {lease.role}` lets candidates be elected again"
+
+
 def _override(row: Lease, holder: str, reason: LossReason, by: str) -> Override:
     beat = rng.randint(1, MAX_OVERRIDE_BEAT)
     info = {"by": by} if by else {}

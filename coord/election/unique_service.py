@@ -260,6 +260,8 @@ class UniqueServices:
 
 
 def _answer(claimant: Claimant, row: Lease, info: Mapping[str, Any]) -> Answer:
+    if row.paused:
+        return Answer(_paused_record(row), None)
     if row.holder != claimant.candidate:
         return Answer(record_of(row, row.info) if row.led else None, None)
     term = claimant.term
@@ -270,6 +272,12 @@ def _answer(claimant: Claimant, row: Lease, info: Mapping[str, Any]) -> Answer:
     record = record_of(row, info, claimant.first_heartbeat)
     record["mine"] = mine
     return Answer(record, term if mine else None)
+
+
+def _paused_record(lease: Lease) -> dict[str, Any]:
+    """Return what a candidate gets that calls for a paused role: a record without a holder."""
+    record = record_of(lease, {})
+    return {**record, "id": None, "holder": None, "paused": lease.withheld_by or True}
 
 
 def record_of(lease: Lease, info: Mapping[str, Any], since: float = 0.0) -> dict[str, Any]:

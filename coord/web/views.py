@@ -21,7 +21,6 @@ from coord.web.security import encode
 
 MAX_ROWS = 1000
 """Rows of a table. The JSON interface has no limit."""
-NOBODY = "nobody"
 ROLE_COLUMNS = ("role", "leader", "token", "since", "time left", "waiting", "last loss")
 CANDIDATE_COLUMNS = ("candidate", "runs on", "priority", "waits since", "info")
 TERM_COLUMNS = ("token", "leader", "runs on", "from", "until", "lasted", "ended", "asked by")
@@ -105,7 +104,7 @@ def time_cell(at: float | None) -> Cell:
 def _role_cells(overview: Overview, lease: Lease, base: str) -> list[Cell]:
     name: Cell = {"text": display.sanitize(lease.role), "href": f"{base}roles/{encode(lease.role)}"}
     waiting = "" if overview.waiting is None else overview.waiting[lease.role]
-    leader, since, left = NOBODY, None, ""
+    leader, since, left = display.describe_vacancy(lease), None, ""
     if lease.led:
         leader, since = display.describe_candidate(lease.holder, lease.info), lease.since
         left = _left(lease)
@@ -135,7 +134,11 @@ def _last_loss(overview: Overview, role: str) -> str:
 
 def _facts(overview: Overview, lease: Lease) -> list[View]:
     led = lease.led
-    leader = display.describe_candidate(lease.holder, lease.info) if led else NOBODY
+    leader = (
+        display.describe_candidate(lease.holder, lease.info)
+        if led
+        else display.describe_vacancy(lease)
+    )
     waiting = "unknown" if overview.waiting is None else overview.waiting[lease.role]
     info = display.format_info(lease.info, but=display.IDENTITY) if led else ""
     facts: list[tuple[str, Cell]] = [

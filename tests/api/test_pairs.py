@@ -128,7 +128,7 @@ LOOKUPS = {
     "watch_leader",
     "watch_leaders",
 }
-REQUESTS = {"request_step_down", "request_transfer"}
+REQUESTS = {"evict", "pause", "request_step_down", "request_transfer", "resume"}
 UNIQUE = {"release", "releasing", "unique_service"}
 COORDINATOR = {"close", "leadership", "services", "store", "url"} | UNIQUE
 LEADING = {"acquire", "release", "run", "start", "step_down", "stop", "transfer", "update", "wait"}

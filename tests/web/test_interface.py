@@ -36,7 +36,7 @@ def test_json_has_the_shape_of_coord_status() -> None:
             old = await led(c, "print")
             await old.stop()
             press, other = (await http.get("/api/roles")).json()
-            names = "role holder token ttl remaining renewed_at since info led waiting last_loss"
+            names = "role holder token ttl remaining renewed_at since info led paused revoked waiting last_loss"
             assert list(press) == names.split()
             assert (press["holder"], press["led"], press["waiting"]) == (one.candidate, True, 1)
             assert (other["role"], other["led"], other["holder"]) == ("print", False, None)

@@ -23,6 +23,7 @@ from coord.cli.run.pipe import Cause
 from coord.cli.run.service_manager import ServiceManager
 from coord.cli.run.signals import SignalInbox, start_daemon_thread
 from coord.core.lease import Lease, LossReason
+from coord.election.operators import paused_by
 from coord.errors import AcquireTimeout, CoordError
 from coord.runtime import clock
 
@@ -137,6 +138,10 @@ class Standby:
         if held is None:
             return "free again: the lease was released meanwhile"
         lease, seconds = held
+        if lease.paused:
+            return paused_by(lease)
+        if lease.revoked:
+            return f"not free yet: its lease was revoked, and runs for {seconds:.1f} s more"
         return (
             f"held by {describe_leader(lease)}, token {lease.token}, for {seconds:.1f} s more "
             "unless the lease is renewed"
@@ -144,11 +149,14 @@ class Standby:
 
     def _leader(self) -> str:
         lease = self._coordinator.leader(self.job.role)
-        return (
-            "it has no leader yet"
-            if lease is None
-            else f"the leader is {describe_leader(lease)}, token {lease.token}"
+        if lease is not None:
+            return f"the leader is {describe_leader(lease)}, token {lease.token}"
+        held = self._coordinator.portal.call(
+            functools.partial(self._coordinator.session.held, self.job.role)
         )
+        if held is not None and held[0].paused:
+            return f"it is {paused_by(held[0])}"
+        return "it has no leader yet"
 
 
 def describe_leader(lease: Lease) -> str:

@@ -1,0 +1,122 @@
+"""`coord evict`, `coord pause` and `coord resume`.
+
+They change the row of the role themselves, so they do not need the leader.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from coord.cli import exit_codes, options, output
+from coord.cli.options import open_coordinator
+from coord.cli.output import lease_as_dict
+from coord.core import validation
+from coord.core.lease import Lease
+from coord.errors import NotLeader
+
+by_option = click.option(
+    "--by",
+    metavar="NAME",
+    help="Name to record in the role's history and status.  [default: user@host]",
+)
+
+
+@click.command(
+    epilog=exit_codes.help_of(
+        {exit_codes.FAILED: "nothing was changed: nobody leads, or you said no"}
+    )
+)
+@options.role
+@options.url
+@options.as_json
+@by_option
+@options.yes
+def evict(role: str, url: str | None, as_json: bool, by: str | None, yes: bool) -> None:
+    """Take the lease of ROLE away from its leader, which hangs and does not answer step-down.
+
+    The store refuses the leader's renewals from now on. Another candidate is elected when the lease
+    that the leader was granted has run out, and not earlier. Asks for confirmation.
+    """
+    validation.role(role)
+    with open_coordinator(url) as coordinator:
+        lease = coordinator.leader(role)
+        if lease is not None:
+            options.confirm(
+                f"Evict {output.describe_candidate(lease.holder, lease.info)} "
+                f"(token {lease.token}) from {output.quote(role)}?",
+                yes=yes,
+            )
+        try:
+            lease = coordinator.evict(role, by=options.current_user() if by is None else by)
+        except NotLeader as err:
+            click.echo(f"coord: {err}", err=True)
+            sys.exit(exit_codes.FAILED)
+    if as_json:
+        click.echo(output.to_json({"term": lease_as_dict(lease)}))
+        return
+    click.echo(
+        f"{output.quote(role)}: {_leader(lease)} is evicted; its lease runs for at most "
+        f"{lease.ttl:g} s more, and then another candidate is elected"
+    )
+
+
+@click.command(epilog=exit_codes.help_of({exit_codes.FAILED: "nothing was changed: you said no"}))
+@options.role
+@click.option(
+    "--timeout",
+    type=float,
+    metavar="SECONDS",
+    help="Maximum time that the leader may take to end its work. Then its lease is taken away. "
+    "[default: its ttl]",
+)
+@options.url
+@options.as_json
+@by_option
+@options.yes
+def pause(
+    role: str, timeout: float | None, url: str | None, as_json: bool, by: str | None, yes: bool
+) -> None:
+    """Let nobody be elected for ROLE until coord resume ROLE.
+
+    The leader is asked to end its work and to release the role. Asks for confirmation.
+    """
+    validation.role(role)
+    validation.timeout(timeout)
+    with open_coordinator(url) as coordinator:
+        lease = coordinator.leader(role)
+        who = "which nobody leads" if lease is None else f"which {_leader(lease)} leads"
+        options.confirm(f"Pause {output.quote(role)}, {who}?", yes=yes)
+        ended = coordinator.pause(
+            role, by=options.current_user() if by is None else by, timeout=timeout
+        )
+    if as_json:
+        term = None if ended is None else lease_as_dict(ended)
+        click.echo(output.to_json({"role": role, "paused": True, "term": term}))
+        return
+    what = "" if ended is None else f"; {_leader(ended)} is not the leader any longer"
+    click.echo(f"{output.quote(role)} is paused{what}")
+
+
+@click.command(epilog=exit_codes.help_of({exit_codes.FAILED: "ROLE was not paused"}))
+@options.role
+@options.url
+@options.as_json
+@by_option
+def resume(role: str, url: str | None, as_json: bool, by: str | None) -> None:
+    """Let candidates be elected for ROLE again, after coord pause ROLE."""
+    validation.role(role)
+    with open_coordinator(url) as coordinator:
+        resumed = coordinator.resume(role, by=options.current_user() if by is None else by)
+    if as_json:
+        click.echo(output.to_json({"role": role, "resumed": resumed}))
+    elif resumed:
+        click.echo(f"{output.quote(role)} is resumed")
+    else:
+        click.echo(f"coord: {output.quote(role)} is not paused", err=True)
+    sys.exit(0 if resumed else exit_codes.FAILED)
+
+
+def _leader(lease: Lease) -> str:
+    return f"{output.describe_candidate(lease.holder, lease.info)} (token {lease.token})"

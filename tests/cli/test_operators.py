@@ -1,0 +1,76 @@
+"""`coord evict`, `coord pause` and `coord resume`, with real leaders in real processes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+import coord
+from tests.support.processes import Runs
+from tests.support.waits import eventually
+
+
+@pytest.fixture
+def pair(runs: Runs) -> Iterator[tuple[Runs, coord.Coordinator]]:
+    """One leads "job" with `coord run`, another waits for it."""
+    runs.worker("--ttl", "3", "--info", "name=one")
+    runs.journal.wait_for(1)
+    runs.worker("--ttl", "3", "--info", "name=two")
+    with coord.connect(runs.url) as c:
+        eventually(lambda: c.candidates("job"))
+        yield runs, c
+
+
+def test_evict(pair: tuple[Runs, coord.Coordinator]) -> None:
+    runs, c = pair
+    process = runs.start("-m", "coord", "evict", "job", "--url", runs.url)
+    out, err = process.communicate("n\n", timeout=20)
+    assert (process.returncode, out) == (1, "")
+    assert re.search(r"Evict one \(pid \d+ on .*\) \(token 1\) from 'job'\? \[y/N\]", err)
+    assert c.leader("job").token == 1  # type: ignore[union-attr]
+    status, out, err = runs.answer("evict", "job", "--yes", "--by", "ann", "--url", runs.url)
+    assert (status, err) == (0, "")
+    assert re.fullmatch(
+        r"'job': one \(pid \d+ on .*\) \(token 1\) is evicted; its lease runs for at most 3 s more, "
+        r"and then another candidate is elected\n",
+        out,
+    )
+    runs.journal.wait_for(2)
+    runs.journal.check_no_overlap()
+    newest, evicted = c.history("job")
+    assert (newest.token, evicted.reason, evicted.by) == (2, "evicted", "ann")
+    status, out, err = runs.answer("evict", "none", "--yes", "--url", runs.url)
+    assert (status, out) == (1, "")
+    assert err == "coord: not the leader of 'none': nobody leads it\n"
+
+
+def test_pause_and_resume(pair: tuple[Runs, coord.Coordinator]) -> None:
+    runs, c = pair
+    status, out, err = runs.answer("pause", "job", "--yes", "--by", "ann", "--url", runs.url)
+    assert (status, err) == (0, "")
+    assert re.fullmatch(
+        r"'job' is paused; one \(pid \d+ on .*\) \(token 1\) is not the leader any longer\n", out
+    )
+    assert c.history("job")[0].reason == "paused"
+    _, out, _ = runs.answer("status", "--url", runs.url)
+    assert "nobody (paused by ann)" in out
+    (row,) = json.loads(runs.answer("status", "--json", "--url", runs.url)[1])
+    assert (row["paused"], row["led"], row["holder"]) == (True, False, None)
+    late = runs.worker("--ttl", "3", "--no-wait")
+    _, err = late.communicate(timeout=20)
+    assert late.returncode == 75
+    assert "not started, 'job' is paused by ann; `coord resume job` lets candidates be" in err
+    late = runs.worker("--ttl", "3", "--timeout", "1")
+    _, err = late.communicate(timeout=20)
+    assert late.returncode == 76
+    assert "it is paused by ann; `coord resume job`" in err
+    assert len(runs.journal.stretches()) == 1
+    answer = runs.answer("resume", "job", "--json", "--url", runs.url)
+    assert (answer[0], json.loads(answer[1])) == (0, {"role": "job", "resumed": True})
+    runs.journal.wait_for(2)
+    runs.journal.check_no_overlap()
+    status, out, err = runs.answer("resume", "job", "--url", runs.url)
+    assert (status, out, err) == (1, "", "coord: 'job' is not paused\n")
