@@ -71,8 +71,8 @@ async def pause(session: Session, role: str, by: str, timeout: float | None) -> 
         StoreUnavailable: The store did not answer within the timeout of the session.
         StoreRefused: The store refuses the request.
     """
-    overridable(session.store)
     led = await _row(session, role)
+    overridable(session.store)
     if led.led and (timeout is None or timeout > 0) and isinstance(session.store, HasAnnouncements):
         await _ask_to_pause(session, led, by, led.ttl if timeout is None else timeout)
 
@@ -97,8 +97,9 @@ async def resume(session: Session, role: str, by: str) -> bool:
         StoreUnavailable: The store did not answer within the timeout of the session.
         StoreRefused: The store refuses the request.
     """
+    row = await _row(session, role)
     overridable(session.store)
-    if not (await _row(session, role)).paused:
+    if not row.paused:
         return False
 
     def decide(row: Lease) -> Override | None:

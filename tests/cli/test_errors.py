@@ -26,6 +26,9 @@ WORDS: dict[str, list[str]] = {
     "candidates": ["candidates"],
     "step-down": ["step-down", "job", "--yes"],
     "transfer": ["transfer", "job", "--to", "x", "--yes"],
+    "evict": ["evict", "job", "--yes"],
+    "pause": ["pause", "job", "--yes"],
+    "resume": ["resume", "job"],
     "services": ["services"],
     "purge": ["purge", "--yes"],
     "notes": ["notes", "job"],
@@ -33,7 +36,10 @@ WORDS: dict[str, list[str]] = {
 }
 """All that ask a store once; `doctor` lists findings instead, and `web` and `migrate` have tests of
 their own."""
-WITH_A_ROLE = ("run", "leader", "watch ROLE", "history", "notes", "step-down", "transfer")
+WITH_A_ROLE = (
+    *("run", "leader", "watch ROLE", "history", "notes", "step-down", "transfer"),
+    *("evict", "pause", "resume"),
+)
 
 
 def test_none_is_left_out() -> None:
