@@ -7,6 +7,7 @@ renewal or a release that has a `keep`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -102,6 +103,19 @@ class Values:
 def encode_json(value: object) -> str:
     """Return the JSON of a value that `json_value` accepts."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def note_key(prefix: str, name: str) -> str:
+    """Return a key for a note about something that has a name of any length.
+
+    Args:
+        prefix: The begin of the key, at most 40 bytes.
+        name: The name. A long one is replaced by its SHA-256 hash.
+    """
+    key = f"{prefix}{name}"
+    if len(key.encode()) <= MAX_KEY_BYTES:
+        return key
+    return f"{prefix}{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def json_value(value: object, argument: str, allowed: str) -> tuple[Any, int]:

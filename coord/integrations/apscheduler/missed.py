@@ -7,7 +7,6 @@ their jobs, the leader notes the last fire time that it ran, and the next leader
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -15,7 +14,7 @@ from datetime import datetime, timezone
 from apscheduler.job import Job
 from apscheduler.triggers.date import DateTrigger
 
-from coord.core.kept import MAX_KEY_BYTES
+from coord.core.kept import note_key
 from coord.election.term import Term
 from coord.errors import BadArgument, StoreUnavailable
 from coord.integrations.apscheduler.stores import LeaderJobStore
@@ -173,10 +172,7 @@ class MissedRuns:
 
 
 def _key(alias: str, job_id: str) -> str:
-    key = f"{PREFIX}{alias}/{job_id}"
-    if len(key.encode()) <= MAX_KEY_BYTES:
-        return key
-    return f"{PREFIX}{hashlib.sha256(key.encode()).hexdigest()}"
+    return note_key(PREFIX, f"{alias}/{job_id}")
 
 
 def first_after(job: Job, last: datetime, now: datetime) -> datetime | None:

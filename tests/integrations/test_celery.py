@@ -1,0 +1,248 @@
+"""Beats on a real Redis broker: killed, stopped and ended, with each kind of scheduler."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from base64 import b64decode
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+import coord
+from tests.support import redis_server, requirements
+from tests.support.processes import ROOT, python_environment
+from tests.support.waits import eventually
+
+DATABASE = "django_celery_beat.schedulers:DatabaseScheduler"
+REDBEAT = "redbeat:RedBeatScheduler"
+ROLE = "celery-beat"
+
+pytestmark = [pytest.mark.needs("redis"), pytest.mark.server]
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[redis_server.Server]:
+    requirements.need("redis")
+    with redis_server.Server() as server:
+        yield server
+
+
+class Beats:
+    """Beat processes of one application, and what they have sent."""
+
+    def __init__(self, directory: Path, broker: redis_server.Server, **environment: str) -> None:
+        self.directory, self.due = directory, directory / "due"
+        self.url = f"sqlite://{directory}/coord.db"
+        self.redis = redis.Redis(broker.host, broker.port)
+        self.redis.flushall()
+        self.environment = {
+            **os.environ,
+            **python_environment(),
+            "BROKER": f"redis://{broker.host}:{broker.port}/0",
+            "COORD_URL": self.url,
+            "DUE": str(self.due),
+            **environment,
+        }
+        self.started: list[subprocess.Popen[bytes]] = []
+
+    def start(self, name: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start a beat. Beats of one name have the same file for run times, as on one machine."""
+        command = [sys.executable, "-m", "celery", "-A", "tests.integrations.celery_tasks", "beat"]
+        command += ["-l", "info", "--pidfile=", "-s", str(self.directory / name)]
+        command += ["--scheduler", "coord.integrations.celery:LeaderScheduler"]
+        with (self.directory / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                env={**self.environment, **environment},
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+            )
+        self.started.append(process)
+        return process
+
+    def sent(self, task: str) -> list[Any]:
+        """The tasks in the order in which they were sent: (argument or None, token)."""
+        found = []
+        for raw in reversed(self.redis.lrange("celery", 0, -1)):  # type: ignore[arg-type]
+            message = json.loads(raw)
+            headers = message["headers"]
+            arguments = json.loads(b64decode(message["body"]))[0]
+            if headers["task"] == task:
+                found.append((arguments[0] if arguments else None, headers["coord_token"]))
+        return found
+
+    def works(self, process: subprocess.Popen[bytes], token: int) -> None:
+        """Wait until the beat with this token has sent something twice after now."""
+
+        def number() -> int:
+            return sum(sent == token for _, sent in self.sent("often"))
+
+        before = number()
+        eventually(lambda: number() >= before + 2 or process.poll() is not None)
+        assert process.poll() is None, self.log()
+
+    def log(self) -> str:
+        return "\n".join(path.read_text() for path in self.directory.glob("*.log"))
+
+    def ask(self) -> float:
+        """Make the entry `asked` due, and return the time at which it is."""
+        moment = time.time()
+        with self.due.open("a") as due:
+            due.write(f"{moment}\n")
+        return moment
+
+    def noted(self, moment: float) -> bool:
+        with coord.Coordinator(self.url) as coordinator:
+            return bool(coordinator.notes(ROLE).get("beat asked", 0.0) >= moment)
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        process.kill()
+        process.wait()
+
+    def end(self) -> None:
+        for process in self.started:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            process.wait()
+        self.redis.close()
+
+
+@pytest.fixture
+def beats(tmp_path: Path, broker: redis_server.Server) -> Iterator[Beats]:
+    beats = Beats(tmp_path, broker)
+    yield beats
+    beats.end()
+
+
+@pytest.mark.parametrize("note", ["before", "after"])
+def test_a_run_is_sent_once_although_beats_are_killed(note: str, beats: Beats) -> None:
+    beats.environment["NOTE"] = note
+    moments = []
+
+    def ask_and_wait() -> None:
+        moments.append(beats.ask())
+        eventually(lambda: [moment for moment, _ in beats.sent("asked")] == moments)
+        eventually(lambda: beats.noted(moments[-1]))
+
+    first = beats.start("a")
+    beats.works(first, 1)
+    ask_and_wait()
+    second = beats.start("b")
+    beats.kill(first)
+    moments.append(beats.ask())  # nobody leads: as a crontab entry that is due in the gap
+    beats.works(second, 2)
+    eventually(lambda: beats.noted(moments[-1]))
+    ask_and_wait()
+    beats.kill(second)
+    third = beats.start("a")  # its file says that the entry was last sent by the first
+    beats.works(third, 3)
+    ask_and_wait()
+    beats.works(third, 3)
+    assert [moment for moment, _ in beats.sent("asked")] == moments
+    assert [token for _, token in beats.sent("asked")] == [1, 2, 2, 3]
+    third.terminate()
+    assert third.wait(30) == 0
+    with coord.Coordinator(beats.url) as coordinator:
+        assert coordinator.leader(ROLE) is None
+
+
+@pytest.mark.parametrize(("note", "times"), [("before", 0), ("after", 2)])
+def test_a_crash_between_note_and_task(note: str, times: int, beats: Beats) -> None:
+    beats.environment["NOTE"] = note
+    first = beats.start("a", DIE=note)
+    beats.works(first, 1)
+    moment = beats.ask()
+    assert first.wait(30) == -signal.SIGKILL
+    second = beats.start("b")
+    beats.works(second, 2)
+    if times:
+        eventually(lambda: len(beats.sent("asked")) == times)
+        beats.works(second, 2)
+    assert [sent for sent, _ in beats.sent("asked")] == [moment] * times
+    later = beats.ask()
+    eventually(lambda: beats.sent("asked")[times:] == [(later, 2)])
+
+
+def test_a_stopped_beat_stands_by_and_leads_again(beats: Beats) -> None:
+    first = beats.start("a")
+    beats.works(first, 1)
+    first.send_signal(signal.SIGSTOP)
+    second = beats.start("b")
+    beats.works(second, 2)
+    first.send_signal(signal.SIGCONT)
+    moment = beats.ask()
+    eventually(lambda: beats.sent("asked") == [(moment, 2)])
+    beats.works(second, 2)
+    second.terminate()
+    assert second.wait(30) == 0
+    beats.works(first, 3)
+    tokens = [token for _, token in beats.sent("often")]
+    assert tokens == sorted(tokens)  # it sent nothing after the other had begun
+    assert beats.sent("asked") == [(moment, 2)]
+    first.send_signal(signal.SIGINT)
+    assert first.wait(30) == 0
+
+
+def test_skip_drops_what_was_due_in_the_gap(beats: Beats) -> None:
+    beats.environment["MISSED"] = "skip"
+    first = beats.start("a")
+    beats.works(first, 1)
+    beats.kill(first)
+    beats.ask()
+    second = beats.start("a")
+    beats.works(second, 2)
+    assert beats.sent("asked") == []
+    moment = beats.ask()
+    eventually(lambda: beats.sent("asked") == [(moment, 2)])
+
+
+@pytest.mark.parametrize("inner", [DATABASE, REDBEAT])
+def test_schedulers_with_a_shared_store(inner: str, beats: Beats) -> None:
+    beats.environment["INNER"] = inner
+    database = beats.directory / "django.db"
+    if inner == DATABASE:
+        beats.environment["DJANGO_SETTINGS_MODULE"] = "tests.integrations.django_settings"
+        beats.environment["BEAT_DATABASE"] = str(database)
+        migrate = [sys.executable, "-m", "django", "migrate", "-v", "0"]
+        subprocess.run(migrate, env=beats.environment, cwd=ROOT, check=True, timeout=60)
+    first = beats.start("a")
+    beats.works(first, 1)
+    beats.kill(first)
+    assert beats.sent("hourly") == []
+    make_hourly_due(beats, database if inner == DATABASE else None)
+    second = beats.start("b")  # it reads the run times when it is elected
+    eventually(lambda: beats.sent("hourly"))
+    beats.kill(second)
+    third = beats.start("c")
+    beats.works(third, 3)
+    assert beats.sent("hourly") == [(None, 2)]
+    third.terminate()
+    assert third.wait(30) == 0, beats.log()
+
+
+def make_hourly_due(beats: Beats, database: Path | None) -> None:
+    """Let the stored run time of the entry `hourly` be a long time ago."""
+    if database is not None:
+        with contextlib.closing(sqlite3.connect(database, timeout=30)) as connection, connection:
+            connection.execute(
+                "UPDATE django_celery_beat_periodictask SET last_run_at = '2020-01-01 00:00:00' "
+                "WHERE name = 'hourly'"
+            )
+        return
+    from redbeat.decoder import RedBeatJSONEncoder
+
+    meta = {"last_run_at": datetime(2020, 1, 1, tzinfo=timezone.utc)}
+    beats.redis.hset("redbeat:hourly", "meta", json.dumps(meta, cls=RedBeatJSONEncoder))
+    beats.redis.zadd("redbeat::schedule", {"redbeat:hourly": 1})
