@@ -23,6 +23,9 @@ from coord.web.security import Authority, Guard
 from coord.web.site import Site, status_of, to_json
 from coord.web.source import Source
 
+REFRESH_AFTER = 5
+"""Seconds until a browser asks again for a page that could not be shown."""
+
 
 class WebApp:
     """An ASGI application with a page, a JSON interface and probes. `create_app` makes one.
@@ -98,4 +101,6 @@ class WebApp:
         base = "../" * (path.count("/") - 1)
         response = self._pages.page(request, "error.html", base, status, text=text, events="")
         response.headers.update(headers)
+        if status == 503:  # the page is shown when the store answers
+            response.headers["Refresh"] = str(REFRESH_AFTER)
         return response

@@ -57,7 +57,7 @@ class Pages:
             Route("/roles/{role}", self.role),
             Route("/static/{name}", self.static),
             Route("/favicon.ico", self.icon),
-            Route("/events", EventStream(self._site)),
+            Route("/events", EventStream(self._site), methods=["GET"]),
         ]
         if self._site.has_services:
             routes.append(Route("/services", self.services))

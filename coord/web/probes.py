@@ -6,13 +6,17 @@ whatever coordinator it runs.
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from coord import metrics
 from coord.api import health
-from coord.errors import CoordError
+from coord.api.coordinator import AsyncCoordinator
+from coord.errors import CoordError, StoreUnavailable
+from coord.runtime.timers import within
 from coord.web.site import STORE_IS_SILENT, Site, role_of, to_json
 
 METHODS = ["GET", "HEAD", "OPTIONS"]
@@ -70,9 +74,9 @@ class Probes:
         return to_json(answer, 200 if found.healthy else 503)
 
     async def readyz(self, request: Request) -> Response:
-        """200 if the store answers and can be used."""
+        """200 if the store answers."""
         try:
-            await self._site.source.ask(lambda c: c.check(READY_TIMEOUT))
+            await self._site.source.ask(_read)
         except CoordError as err:
             return to_json({"ready": False, "because": self._site.message(err, request)}, 503)
         return to_json({"ready": True})
@@ -87,6 +91,14 @@ class Probes:
         registry = metrics.registry() or prometheus_client.REGISTRY
         text_format = prometheus_client.CONTENT_TYPE_LATEST
         return Response(prometheus_client.generate_latest(registry), media_type=text_format)
+
+
+async def _read(coordinator: AsyncCoordinator) -> None:
+    """Read from the store. `check` would need the right to write, which a page does not need."""
+    try:
+        await within(coordinator.session.read(["coord"]), READY_TIMEOUT)
+    except asyncio.TimeoutError:
+        raise StoreUnavailable(f"no answer of the store within {READY_TIMEOUT:g} s") from None
 
 
 def _leads(role: str) -> bool | None:

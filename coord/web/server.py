@@ -8,7 +8,7 @@ import ipaddress
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from coord.api.coordinator import AsyncCoordinator
-from coord.errors import BadArgument, CoordError
+from coord.errors import BadArgument, CoordError, NotSetUp
 from coord.web import create_app
 from coord.web.security import LOOPBACK
 
@@ -142,6 +142,14 @@ class _Server(uvicorn.Server):
         yield
 
 
+@contextlib.asynccontextmanager
+async def _closing(coordinator: AsyncCoordinator) -> AsyncIterator[AsyncCoordinator]:
+    try:
+        yield coordinator
+    finally:
+        await coordinator.close()
+
+
 async def serve(
     url: str | None,
     address: Address,
@@ -166,7 +174,10 @@ async def serve(
         CoordError: The store cannot be used, or the address cannot.
     """
     prefix = validate_prefix(root_path)
-    async with AsyncCoordinator(url) as coordinator:
+    async with _closing(AsyncCoordinator(url)) as coordinator:
+        # No `check`, which needs the right to write. A page whose store is not set up says so.
+        with contextlib.suppress(NotSetUp):
+            await coordinator.leaders()
         app = create_app(coordinator, token=token, allowed_hosts=hosts)
         config = uvicorn.Config(
             BelowPrefix(app, prefix),

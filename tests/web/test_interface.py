@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 import coord
 from coord import AsyncCoordinator, BadArgument, Coordinator, metrics
 from coord.stores.memory.store import MemoryStore
-from coord.web import create_app
+from coord.web import create_app, probes
 from coord.web.security import FORWARDED, HEADERS
 from tests.support.waits import WITHIN
 from tests.web.conftest import client, serving
@@ -122,27 +122,45 @@ def test_a_process_that_waits_says_so() -> None:
 
 
 def test_health_and_readiness() -> None:
-    async def main() -> None:
-        store = MemoryStore()
-        async with serving(store=store) as (c, http, _):
+    class Moody(MemoryStore):
+        mood: str = "well"
+
+        async def read(self, roles: Any, timeout: float) -> Any:
+            if self.mood == "slow":
+                await asyncio.sleep(1000)
+            if self.mood == "refuses":
+                raise coord.NotSetUp("no table at db.internal: run coord init")
+            return await super().read(roles, timeout)
+
+        async def open(self, timeout: float) -> None:
+            raise coord.AccessDenied("this user may not write")
+
+    async def main(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(probes, "READY_TIMEOUT", 0.05)
+        store = Moody()
+        c = AsyncCoordinator(store=store)
+        async with client(create_app(c)) as http:
             await led(c, "press")
             answer = await http.get("/healthz")
             assert (answer.status_code, answer.json()["status"]) == (200, "ok")
-            assert (await http.get("/readyz")).json() == {"ready": True}
-            with pytest.MonkeyPatch.context() as patch:
-
-                async def refuse(timeout: float) -> None:
-                    raise coord.StoreUnavailable("cannot reach db.internal:28015")
-
-                patch.setattr(store, "open", refuse)
+            answer = await http.get("/readyz")  # it needs no right to write
+            assert (answer.status_code, answer.json()) == (200, {"ready": True})
+            for mood, because in (
+                ("slow", "no answer of the store within 0.05 s"),
+                ("refuses", "no table at db.internal: run coord init"),
+            ):
+                store.mood = mood
                 answer = await http.get("/readyz")
                 assert answer.status_code == 503
-                assert answer.json() == {
-                    "ready": False,
-                    "because": "cannot reach db.internal:28015",
-                }
+                assert answer.json() == {"ready": False, "because": because}
+            assert (await http.get("/healthz")).status_code == 200
+            async with client(create_app(c), peer=("192.0.2.7", 1)) as far:
+                hidden = (await far.get("/readyz")).json()
+                assert hidden["because"] == "the store refuses; coord doctor says why"
+        await c.close()
 
-    asyncio.run(main())
+    with pytest.MonkeyPatch.context() as patch:
+        asyncio.run(main(patch))
 
 
 def test_the_store_is_named_on_loopback_or_with_the_token_only(token: str) -> None:
@@ -160,7 +178,7 @@ def test_the_store_is_named_on_loopback_or_with_the_token_only(token: str) -> No
             page = await http.get("/", headers=accept)
             assert page.status_code == 503
             assert page.text.count("db.internal") == 2  # the URL, and the error
-            assert page.headers["retry-after"] == "1"
+            assert (page.headers["retry-after"], page.headers["refresh"]) == ("1", "5")
             for name in FORWARDED:
                 hidden = await http.get("/", headers={**accept, name: "for=192.0.2.7"})
                 assert "internal" not in hidden.text, name

@@ -164,6 +164,7 @@ def test_a_wrong_role_and_a_request_for_the_headers_only() -> None:
     async def main() -> None:
         async with serving() as (_, http, app), client(app) as other:
             assert (await http.head("/events")).headers["content-type"].startswith("text/event")
+            assert (await http.post("/events")).status_code == 405
             assert (await other.get("/events", params={"role": "x" * 200})).status_code == 400
 
     asyncio.run(main())
