@@ -39,10 +39,14 @@ if TYPE_CHECKING:
     from coord.errors import NotLeader as NotLeader
     from coord.errors import NotSetUp as NotSetUp
     from coord.errors import OutcomeUnknown as OutcomeUnknown
+    from coord.errors import SharesDiffer as SharesDiffer
     from coord.errors import StaleToken as StaleToken
     from coord.errors import StoreRefused as StoreRefused
     from coord.errors import StoreUnavailable as StoreUnavailable
     from coord.fencing import Fence as Fence
+    from coord.recipes.membership import GroupMember as GroupMember
+    from coord.recipes.shares import AsyncShares as AsyncShares
+    from coord.recipes.sync_shares import Shares as Shares
     from coord.services.heartbeat import AsyncHeartbeat as AsyncHeartbeat
     from coord.services.heartbeat import Heartbeat as Heartbeat
     from coord.services.registry import AsyncServiceRegistry as AsyncServiceRegistry
@@ -75,11 +79,15 @@ _PUBLIC = {
         "NotLeader",
         "NotSetUp",
         "OutcomeUnknown",
+        "SharesDiffer",
         "StaleToken",
         "StoreRefused",
         "StoreUnavailable",
     ),
     "fencing": ("Fence",),
+    "recipes.membership": ("GroupMember",),
+    "recipes.shares": ("AsyncShares",),
+    "recipes.sync_shares": ("Shares",),
     "services.heartbeat": ("AsyncHeartbeat", "Heartbeat"),
     "services.registry": ("AsyncServiceRegistry", "ServiceRegistry"),
     "services.watch": ("ServiceChange",),

@@ -134,6 +134,23 @@ class AcquireTimeout(CoordError, TimeoutError):
         )
 
 
+class SharesDiffer(CoordError):
+    """The members of a group must share the same shards, and this one was given others.
+
+    Args:
+        group: The group.
+        there: What the other members share, for people.
+        here: What this member was given, for people.
+    """
+
+    def __init__(self, group: str, there: str, here: str) -> None:
+        self.group, self.there, self.here = group, there, here
+        super().__init__(
+            f"cannot join the group {group!r}: its members share {there}, and this one {here}; use "
+            "the same shards, or another name for the group"
+        )
+
+
 class StaleToken(CoordError):
     """A protected resource refused a write, because it has seen a newer fencing token (rule 10).
 

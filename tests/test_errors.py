@@ -29,6 +29,8 @@ EXAMPLES = [
     errors.NotLeader("job", "why"),
     errors.LeadershipLost("job", 3, LossReason.EXPIRED),
     errors.AcquireTimeout("job", 2.0, "why"),
+    errors.SharesDiffer("group", "4 shards", "5 shards"),
+    errors.OutcomeUnknown("no answer"),
     errors.StaleToken("the printer", 3),
     errors.StaleToken("the printer", 3, 7),
 ]

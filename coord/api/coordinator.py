@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from coord.api.leadership import AsyncLeadership
@@ -28,6 +28,7 @@ from coord.stores import urls
 from coord.stores.protocol import Store
 
 if TYPE_CHECKING:
+    from coord.recipes.shares import AsyncShares, OnGained, OnLostShard
     from coord.services.registry import AsyncServiceRegistry
     from coord.stores.protocol import Announcements
 
@@ -238,6 +239,39 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
             token_floor=token_floor,
             priority=priority,
             min_tenure=min_tenure,
+        )
+
+    def share(
+        self,
+        group: str,
+        shards: int | Sequence[str],
+        *,
+        on_gained: OnGained = None,
+        on_lost: OnLostShard = None,
+        ttl: float = 30.0,
+        info: Mapping[str, Any] | None = None,
+        drain_timeout: float | None = None,
+        grace: float = 0.0,
+    ) -> AsyncShares:
+        """Return a member of `group`, not started. The group shares its shards fairly, and each
+        shard is worked on by one member at a time. `AsyncShares` explains the settings.
+
+        Raises:
+            BadArgument: The group, the shards or a setting is invalid, or the store keeps no
+                announcements.
+        """
+        from coord.recipes.shares import AsyncShares  # few programs use it
+
+        return AsyncShares(
+            self,
+            group,
+            shards,
+            on_gained=on_gained,
+            on_lost=on_lost,
+            ttl=ttl,
+            info=info,
+            drain_timeout=drain_timeout,
+            grace=grace,
         )
 
     async def leader(self, role: str) -> Lease | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from coord.api.coordinator import AsyncCoordinator
@@ -20,6 +20,8 @@ from coord.runtime.facade import ClosesInThread, PublicDir, blocking, iterating
 from coord.runtime.portal import Portal
 
 if TYPE_CHECKING:
+    from coord.recipes.shares import OnGained, OnLostShard
+    from coord.recipes.sync_shares import Shares
     from coord.services.registry import ServiceRegistry
     from coord.stores.protocol import Store
 
@@ -172,6 +174,39 @@ class Coordinator(
             token_floor=token_floor,
             priority=priority,
             min_tenure=min_tenure,
+        )
+
+    def share(
+        self,
+        group: str,
+        shards: int | Sequence[str],
+        *,
+        on_gained: OnGained = None,
+        on_lost: OnLostShard = None,
+        ttl: float = 30.0,
+        info: Mapping[str, Any] | None = None,
+        drain_timeout: float | None = None,
+        grace: float = 0.0,
+    ) -> Shares:
+        """Return a member of `group`, not started. The group shares its shards fairly, and each
+        shard is worked on by one member at a time. `Shares` explains the settings.
+
+        Raises:
+            BadArgument: The group, the shards or a setting is invalid, or the store keeps no
+                announcements.
+        """
+        from coord.recipes.sync_shares import Shares  # few programs use it
+
+        return Shares(
+            self,
+            group,
+            shards,
+            on_gained=on_gained,
+            on_lost=on_lost,
+            ttl=ttl,
+            info=info,
+            drain_timeout=drain_timeout,
+            grace=grace,
         )
 
     def shared_leadership(self, role: str, ttl: float) -> Leadership:

@@ -364,6 +364,15 @@ class Election:
         self.keeping = self.keeping.keep(text)
         return self.keeping.number
 
+    def redirect(self, to: str | None) -> None:
+        """Hand the role to somebody else than `resign` said, while the work still ends.
+
+        Args:
+            to: As for `resign`. The id of a candidate of the same process takes the role back.
+        """
+        if self.phase is Phase.DRAINING:
+            self._successor = to
+
     def stop(
         self, now: Instant, reason: LossReason = LossReason.RELEASED, *, linger: float = 0.0
     ) -> None:

@@ -55,6 +55,8 @@ class Elector:
         callbacks: What it calls when something happens.
         dispatcher: Where it calls them.
         owner: Kept alive while it runs; None means nothing.
+        candidate: Its id, which no incarnation of a candidate for the role had before; None means
+            a random one.
 
     Attributes:
         candidate: Its id, new for each incarnation.
@@ -103,9 +105,10 @@ class Elector:
         callbacks: Callbacks,
         dispatcher: Dispatcher,
         owner: object = None,
+        candidate: str | None = None,
     ) -> None:
         self._session, self._options, self._owner = session, options, owner
-        self.candidate = new_candidate_id()
+        self.candidate = candidate or new_candidate_id()
         self.election = Election(
             role,
             self.candidate,
@@ -229,6 +232,11 @@ class Elector:
         the cooldown."""
         self.election.resign(self._session.now(), reason, rest=cooldown, to=to, by=by)
         self._changed()
+
+    def redirect(self, to: str | None) -> None:
+        """Hand the role to the candidate `to` (None: to anybody) after a `resign`, if its work has
+        not ended yet."""
+        self.election.redirect(to)
 
     def check_requests(self) -> None:
         """Look at the announcements for the role, and hand it over if one asks for that

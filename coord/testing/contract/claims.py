@@ -16,6 +16,17 @@ from coord.testing.contract.harness import (
 
 
 class ClaimContract(ContractHarness):
+    def test_a_claim_may_expect_that_there_is_no_row(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            nothing = Revision(None, 0, 0)
+            applied(await at.claim("a", 1, expected=nothing, info={"n": 1}))
+            applied(await at.release("a", 1, 2))
+            row = refused(await at.claim("b", 1, expected=nothing, info={"n": 2}))
+            same(dict(row.info), {"n": 1}, "the info of a row that was released")
+            same(dict((await at.row()).info), {"n": 1}, "its info as read")
+
+        self.run(body)
+
     def test_first_claim_of_an_absent_role(self) -> None:
         async def body(at: StoreDriver) -> None:
             same(await at.read(), {}, "rows of a role that nobody claimed")

@@ -1,0 +1,91 @@
+"""Which shards each member of a group should hold: the decision of one member, as a pure function.
+
+There is no planner and there are no rounds. Each member decides for itself, from the members that
+it knows and from the rows of the shards. The rows decide who works on a shard, so a wrong list of
+members costs balance and never safety.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Union
+
+Owners = Sequence[Union[str, None]]
+"""For each shard the member that holds it, or for which it is reserved; None if it is free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one member should do now.
+
+    Attributes:
+        claims: The free shards that it should claim, by their positions.
+        missing: How many shards it has too few.
+        gives: The members that it should hand one shard each to, in this order.
+        settled: Whether every member has what it should have.
+    """
+
+    claims: tuple[int, ...]
+    missing: int
+    gives: tuple[str, ...]
+    settled: bool
+
+
+def targets(counts: Mapping[str, int], shards: int) -> dict[str, int]:
+    """Return how many shards each member should have.
+
+    Each has `shards // members`, and those that hold most have one more, so that as few shards as
+    possible move.
+
+    Args:
+        counts: How many shards each member has now.
+        shards: How many shards there are.
+    """
+    each, more = divmod(shards, len(counts))
+    most_first = sorted(counts, key=lambda member: (-counts[member], member))
+    return {member: each + (rank < more) for rank, member in enumerate(most_first)}
+
+
+def plan(owners: Owners, members: Collection[str], me: str) -> Plan:
+    """Return what the member `me` should do.
+
+    Free shards are matched with the members that have too few. So are the members that have too
+    many with those that have too few and get no free shard. Then two members never claim the same
+    shard, and never hand a shard to the same member, if they know the same.
+
+    Args:
+        owners: Who has each shard. An owner that is not in `members` is one that this member does
+            not know, or no longer: its shards will become free.
+        members: The members that this member knows, with itself.
+        me: This member.
+    """
+    counts = dict.fromkeys(sorted(members), 0)
+    free: list[int] = []
+    unknown = 0
+    for shard, owner in enumerate(owners):
+        if owner is None:
+            free.append(shard)
+        elif owner in counts:
+            counts[owner] += 1
+        else:
+            unknown += 1
+    wanted = targets(counts, len(owners))
+    few = _too_few(counts, wanted, len(owners) // len(counts))
+    many = [m for m in counts for _ in range(counts[m] - wanted[m])]
+    claims = tuple(shard for shard, member in zip(free, few, strict=False) if member == me)
+    takers = few[len(free) + unknown :]
+    gives = tuple(taker for giver, taker in zip(many, takers, strict=False) if giver == me)
+    settled = not (free or unknown or few or many)
+    return Plan(claims, max(wanted[me] - counts[me], 0), gives, settled)
+
+
+def _too_few(counts: Mapping[str, int], wanted: Mapping[str, int], each: int) -> list[str]:
+    """Return the members that have too few shards, each as often as it lacks one.
+
+    What every member should have comes first, by their ids; the one more that some have comes last.
+    A member knows of its own shards earlier than of those of others, so two may each count as the
+    one that holds most. Then both claim the same last shards, and only one gets each.
+    """
+    common = [m for m in counts for _ in range(min(each, wanted[m]) - counts[m])]
+    return common + [m for m in counts for _ in range(wanted[m] - max(counts[m], each))]

@@ -1,0 +1,83 @@
+"""What all users of a composition must agree on, such as the number of shards.
+
+It is kept in the info of a row that nobody leads: the first user claims the row with the info and
+releases it at once. A released row keeps its info.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from coord.core.lease import Lease
+from coord.core.operations import Claim, Failure, Release
+from coord.core.timing import Timing
+from coord.election.elector import new_candidate_id
+from coord.election.session import Session
+from coord.errors import NotSetUp, StoreRefused, StoreUnavailable
+
+
+async def agree(session: Session, role: str, value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the users of `role` have agreed on: `value`, if this is the first of them.
+
+    Args:
+        session: The session.
+        role: The row that keeps it.
+        value: What this user says.
+
+    Raises:
+        StoreUnavailable: The store did not answer within the timeout of the session.
+        StoreRefused: The store will go on refusing.
+    """
+    row = await _row(session, role)
+    if any(key in row.info for key in value):
+        return row.info
+    return await _write(session, row, value)
+
+
+async def change(session: Session, role: str, value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Write `value`, whatever the users of `role` had agreed on, and return what they had.
+
+    Raises: As `agree`.
+    """
+    row = await _row(session, role)
+    while (written := await _write(session, row, value)) != value:
+        row = await _row(session, role)  # somebody else has changed it meanwhile
+        if written == row.info and not row.vacant:
+            raise StoreUnavailable(f"cannot change {role!r}: another process is changing it")
+    return row.info
+
+
+async def _write(session: Session, row: Lease, value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Write `value` unless the row has changed; return what it says then."""
+    me, ttl = new_candidate_id(), Timing.of(session.timeout).ttl
+    beat = 0
+
+    async def claim(timeout: float) -> Lease:
+        nonlocal beat
+        beat += 1
+        # It expects the row that was read, also if there was none: a row that somebody else has
+        # written meanwhile is the agreement.
+        claim = Claim(row.role, me, beat, ttl, row.revision, info=dict(value))
+        result = await session.submit(claim, timeout)
+        if isinstance(result, Failure):
+            if result.permanent:
+                raise StoreRefused(result.detail)
+            raise StoreUnavailable(result.detail)
+        return result.lease
+
+    lease = await session.retry(claim)
+    if lease.holder == me:
+        # If this is not answered, the lease expires. Its info stays.
+        await session.submit(
+            Release(row.role, me, lease.token, beat + 1), Timing.of(ttl).attempt_timeout
+        )
+    return lease.info
+
+
+async def _row(session: Session, role: str) -> Lease:
+    try:
+        rows = await session.read([role])
+    except NotSetUp:  # a SQLite file that the first claim creates; other stores refuse that, too
+        rows = []
+    return rows[0] if rows else Lease(role)

@@ -1,0 +1,160 @@
+"""The members of a group, as announcements that expire by themselves.
+
+They decide only who should have what. A wrong list costs balance, never safety.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from coord.core.announcements import Announcement, key_prefix
+from coord.core.lease import copy_info
+from coord.core.timing import Timing
+from coord.election.session import Session
+from coord.errors import CoordError
+from coord.runtime import log
+
+MEMBER = "member"
+"""The kind of the announcement of a member."""
+ID_LENGTH = 16
+"""Characters of a member's id. The ids of its candidates begin with it."""
+READ_AGAIN_AFTER = 0.05
+"""Seconds between two looks at the members, at least: many shards may change together."""
+
+
+class GroupMember(NamedTuple):
+    """A member of a group.
+
+    Attributes:
+        id: Its id, new at each start.
+        info: What it says about itself.
+    """
+
+    id: str
+    info: Mapping[str, Any]
+
+
+def new_member_id() -> str:
+    """Return a random id."""
+    return os.urandom(ID_LENGTH // 2).hex()
+
+
+def candidate_of(member: str) -> str:
+    """Return a new id for a candidate of this member."""
+    return member + os.urandom(ID_LENGTH // 2).hex()
+
+
+def member_of(candidate: str | None) -> str | None:
+    """Return the member that a candidate belongs to; None if it belongs to none."""
+    is_ours = candidate is not None and len(candidate) == 2 * ID_LENGTH
+    return candidate[:ID_LENGTH] if candidate is not None and is_ours else None
+
+
+class Membership:
+    """Announces one member, and knows the others. It lives on one loop.
+
+    Args:
+        session: The session whose announcements it uses.
+        role: The row of the group.
+        me: This member.
+        timing: How long an announcement lasts (`ttl`), and how often it is posted (`renew_every`).
+        grace: Seconds for which a member that has left is counted.
+    """
+
+    def __init__(
+        self, session: Session, role: str, me: GroupMember, timing: Timing, grace: float
+    ) -> None:
+        self._session, self._role, self._me = session, role, me
+        self._timing, self._grace = timing, grace
+        self._now: Callable[[], float] = asyncio.get_running_loop().time
+        self._key = f"{key_prefix(role)}{MEMBER} {me.id}"
+        self._known: dict[str, GroupMember] = {me.id: me}
+        self._left: dict[str, float] = {}
+        self._post_at = self._read_at = self._now()
+        self._posted_at = -math.inf
+        self._failing = False
+
+    @property
+    def present(self) -> dict[str, GroupMember]:
+        """The members that are there, by id; this one included."""
+        return dict(self._known)
+
+    @property
+    def counted(self) -> set[str]:
+        """The ids of the members that are there, or have left less than `grace` seconds ago."""
+        now = self._now()
+        self._left = {member: until for member, until in self._left.items() if until > now}
+        return {*self._known, *self._left}
+
+    @property
+    def due(self) -> float:
+        """When `refresh` has something to do, by the clock of the loop."""
+        return min([self._post_at, self._read_at, *self._left.values()])
+
+    def look_soon(self) -> None:
+        """Something has changed: a member may have come or gone."""
+        self._read_at = min(self._read_at, self._now() + READ_AGAIN_AFTER)
+
+    async def refresh(self) -> None:
+        """Post the announcement and read those of the others, as far as that is due. Whatever the
+        store does, it does not raise."""
+        now, every = self._now(), self._timing.renew_every
+        timeout = min(self._timing.attempt_timeout, every)
+        try:
+            if now >= self._post_at:
+                self._post_at = now + every / 3  # if it fails
+                body = {"id": self._me.id, "info": dict(self._me.info)}
+                # The first is urgent, so that the others give this member its share at once, and
+                # so is the first after a time in which the others have forgotten it.
+                ttl, urgent = self._timing.ttl, now > self._posted_at + self._timing.ttl
+                announcement = Announcement(self._key, self._role, MEMBER, body, ttl, urgent)
+                await self._session.announcements.post([announcement], timeout)
+                self._posted_at, self._post_at = now, now + every
+            if now >= self._read_at:
+                self._read_at = now + every / 3
+                found = await self._session.announcements.read([self._role], timeout)
+                self._take(found, now, every)
+            self._failing = False
+        except CoordError as err:
+            if not self._failing:
+                log.warning("announcements.not_stored", because=str(err) or type(err).__name__)
+            self._failing = True
+
+    def _take(self, found: list[Announcement], now: float, every: float) -> None:
+        next_read = now + every
+        before, self._known = self._known, {self._me.id: self._me}
+        for announcement in found:
+            member = _member(announcement)
+            if member is not None and announcement.remaining > 0 and member.id != self._me.id:
+                self._known[member.id] = member
+                # A member that was killed is noticed when its announcement has expired.
+                next_read = min(next_read, now + announcement.remaining + READ_AGAIN_AFTER)
+                self._left.pop(member.id, None)
+        self._read_at = max(next_read, now + READ_AGAIN_AFTER)
+        if self._grace > 0:
+            gone = before.keys() - self._known.keys()
+            self._left.update(dict.fromkeys(gone, now + self._grace))
+
+    async def leave(self) -> None:
+        """Withdraw the announcement. If the store does not answer, it expires by itself."""
+        if self._posted_at > -math.inf:
+            try:
+                await self._session.announcements.withdraw(
+                    [self._key], self._timing.attempt_timeout
+                )
+            except CoordError as err:
+                log.warning("announcements.not_stored", because=str(err) or type(err).__name__)
+
+
+def _member(announcement: Announcement) -> GroupMember | None:
+    body = announcement.body
+    member, info = body.get("id"), body.get("info")
+    if announcement.kind != MEMBER or not isinstance(info, dict):
+        return None
+    if not isinstance(member, str) or len(member) != ID_LENGTH:
+        return None
+    return GroupMember(member, copy_info(info))

@@ -1,0 +1,171 @@
+"""Members of a group on virtual time: the production code, with members that join, leave, are
+killed, frozen, slow to end their work, and cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from coord import LossReason, StoreUnavailable, Term
+from coord.stores.memory.store import MemoryStore
+from coord.testing.clocks import World
+from tests.recipes.worlds import Peer
+from tests.verification.simulation.drive import quiet
+
+SHARDS, TTL = 7, 10.0
+MOST = 5
+LONG = bool(os.environ.get("COORD_LONG"))
+
+
+class Member(Peer):
+    """A process with one member."""
+
+    def __init__(self, group: Group, rate: float) -> None:
+        super().__init__(group.world, group.store, group.skew, rate)
+        self.drain = 0.0
+        self.fails = False
+        self.begun: dict[int, int] = {}
+        self.shares = self.coordinator.share(
+            "g", SHARDS, ttl=TTL, on_gained=self.gained, on_lost=self.lost, grace=group.grace
+        )
+        self._group = group
+
+    async def start(self) -> None:
+        while True:
+            try:
+                return await self.shares.start()
+            except StoreUnavailable:
+                await asyncio.sleep(1.0)
+
+    def gained(self, shard: int, term: Term) -> None:
+        if self.fails:
+            raise RuntimeError("cannot begin")
+        tokens = self._group.tokens.setdefault((shard, term.token), self)
+        assert tokens is self, f"token {term.token} of shard {shard} came twice"
+
+    async def lost(self, shard: int, term: Term, reason: LossReason) -> None:
+        await asyncio.sleep(self.drain)
+
+    @property
+    def held(self) -> list[int]:
+        return list(self.shares.mine) if self.alive else []
+
+
+class Group(RuleBasedStateMachine):
+    @initialize(
+        skew=st.sampled_from([0.0, None, 30.0]),
+        grace=st.sampled_from([0.0, 3.0]),
+        size=st.integers(1, 3),
+    )
+    def begin(self, skew: float | None, grace: float, size: int) -> None:
+        self.world, self.grace, self.skew = World(), grace, skew
+        self.store = MemoryStore(now=lambda: self.world.time)
+        self.tokens: dict[tuple[int, int], Member] = {}
+        self.members: list[Member] = []
+        self.world.watchers.append(self.judge)
+        for _ in range(size):
+            self.join(1.0)
+
+    def judge(self) -> None:
+        """No shard has two at any moment."""
+        held = [shard for member in self.members for shard in member.held]
+        assert len(held) == len(set(held)), sorted(held)
+
+    def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
+        with quiet():
+            return self.world.run(seconds, until)
+
+    @precondition(lambda self: len(self.members) < MOST)
+    @rule(rate=st.sampled_from([1.0, 1.02, 0.99]))
+    def join(self, rate: float) -> None:
+        member = Member(self, rate)
+        self.members.append(member)
+        member.machine.spawn(member.start)
+
+    @rule(seconds=st.sampled_from([0.05, 0.5, 3.0, 12.0]))
+    def wait(self, seconds: float) -> None:
+        self.run(seconds)
+
+    @precondition(lambda self: self.members)
+    @rule(data=st.data(), seconds=st.sampled_from([0.0, 2.0, 15.0]))
+    def leave(self, data: Any, seconds: float) -> None:
+        member = data.draw(st.sampled_from(self.members))
+        member.drain = seconds
+        member.machine.spawn(member.shares.stop)
+        self.run(25.0)
+        self.members.remove(member)
+        member.machine.kill()
+
+    @precondition(lambda self: self.members)
+    @rule(data=st.data())
+    def kill(self, data: Any) -> None:
+        member = data.draw(st.sampled_from(self.members))
+        member.machine.kill()
+        self.members.remove(member)
+
+    @precondition(lambda self: self.members)
+    @rule(data=st.data(), seconds=st.sampled_from([2.0, 8.0, 30.0]))
+    def freeze(self, data: Any, seconds: float) -> None:
+        data.draw(st.sampled_from(self.members)).machine.pause(seconds)
+        self.run(seconds / 2)
+
+    @precondition(lambda self: self.members)
+    @rule(
+        data=st.data(), how=st.sampled_from(["cut", "deaf"]), seconds=st.sampled_from([3.0, 20.0])
+    )
+    def cut(self, data: Any, how: str, seconds: float) -> None:
+        member = data.draw(st.sampled_from(self.members))
+        setattr(member.link, how, True)
+        self.run(seconds)
+        setattr(member.link, how, False)
+
+    @precondition(lambda self: self.members)
+    @rule(data=st.data(), seconds=st.sampled_from([0.0, 1.0, 15.0]))
+    def work_ends_slowly(self, data: Any, seconds: float) -> None:
+        data.draw(st.sampled_from(self.members)).drain = seconds
+
+    @precondition(lambda self: self.members)
+    @rule(data=st.data())
+    def work_fails(self, data: Any) -> None:
+        member = data.draw(st.sampled_from(self.members))
+        member.fails = True
+        self.run(5.0)
+        member.fails = False
+
+    def fair(self) -> bool:
+        counts = [len(member.held) for member in self.members]
+        return sum(counts) == SHARDS and max(counts) - min(counts) <= 1
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        try:
+            if self.members:
+                for member in self.members:
+                    member.machine.thaw()
+                    member.drain = 0.0
+                # Faults have ended. Slow work may end late, each lease of a member that was
+                # killed once, and each member gives one shard after the other.
+                found = self.run(8 * TTL, self.fair)
+                counts = [(len(one.held), one.shares.members, one.shares) for one in self.members]
+                assert found, counts
+                self.run(TTL)
+                assert self.fair(), "it does not stay fair"
+                assert all(member.shares.settled for member in self.members)
+        finally:
+            self.world.close()
+
+
+class TestGroup(Group.TestCase):  # type: ignore[misc, name-defined]
+    settings = settings(
+        max_examples=300 if LONG else 12,
+        stateful_step_count=25 if LONG else 12,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )

@@ -1,0 +1,193 @@
+"""A group that shares shards: what its user sees."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import coord
+from coord import AsyncCoordinator, Coordinator, LossReason, SharesDiffer, Term
+from coord.stores.memory import MemoryStore
+from tests.support.waits import eventually, soon
+
+Two = tuple[Coordinator, Coordinator]
+
+
+@pytest.fixture
+def two(url: str) -> Iterator[Two]:
+    """Two coordinators on one store, as two processes would have."""
+    first, second = Coordinator(url), Coordinator(url)
+    yield first, second
+    first.close()
+    second.close()
+
+
+def test_two_members_share_and_one_takes_what_the_other_leaves(two: Two) -> None:
+    events: list[tuple[str, int, int]] = []
+    first = two[0].share(
+        "g",
+        5,
+        ttl=3,
+        info={"name": "first"},
+        on_gained=lambda shard, term: events.append(("gained", shard, term.token)),
+        on_lost=lambda shard, term, reason: events.append((str(reason), shard, term.token)),
+    )
+    second = two[1].share("g", 5, ttl=3)
+    assert (first.group, list(first.shards), first.mine, first.members) == (
+        "g",
+        [0, 1, 2, 3, 4],
+        {},
+        [],
+    )
+    with first:
+        assert first.wait_settled(20)
+        assert sorted(first.mine) == [0, 1, 2, 3, 4]
+        with second:
+            assert eventually(lambda: len(second.mine) == 2 and second.settled)
+            assert len(first.mine) == 3
+            assert not set(first.mine) & set(second.mine)
+            assert eventually(lambda: len(first.members) == len(second.members) == 2)
+            assert "first" in {member.info.get("name") for member in second.members}
+            assert sorted(events)[:2] == sorted(
+                ("stepped_down", shard, 1) for shard in second.mine
+            ) or eventually(lambda: len([e for e in events if e[0] == "stepped_down"]) == 2)
+            leads = {lease.role for lease in two[0].leaders()}
+            assert leads == {f"g/00{shard}" for shard in range(5)}
+            assert all(term.token == 2 for term in second.mine.values())
+        assert eventually(lambda: len(first.mine) == 5 and first.settled)
+    assert first.mine == {}
+    assert not first.settled
+    gained, lost = ([e for e in events if (e[0] == "gained") is which] for which in (True, False))
+    assert sorted(e[1:] for e in gained) == sorted(e[1:] for e in lost)
+    assert two[1].leaders() == []
+
+
+def test_members_must_share_the_same_shards(two: Two) -> None:
+    with two[0].share("g", 4):
+        with pytest.raises(SharesDiffer, match=r"'g'.*4 shards.*5 shards"):
+            two[1].share("g", 5).start()
+        with pytest.raises(SharesDiffer):
+            two[1].share("g", ["a", "b", "c", "d"]).start()
+        with two[1].share("other", 5):
+            pass
+    with pytest.raises(SharesDiffer):
+        two[1].share("g", 5).start()
+
+
+def test_shards_may_have_names(two: Two) -> None:
+    names = ["eu/west", "100%", "ü"]
+    with two[0].share("g", names, ttl=3) as shares:
+        assert shares.wait_settled(20)
+        assert set(shares.mine) == set(names)
+        roles = {lease.role for lease in two[1].leaders()}
+        assert roles == {"g/eu%2Fwest", "g/100%25", "g/%C3%BC"}
+    with pytest.raises(SharesDiffer, match="names"):
+        two[0].share("g", [*names[:2], "x"]).start()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [
+        (("", 4), {}),
+        (("g", 0), {}),
+        (("g", 5_000), {}),
+        (("g", True), {}),
+        (("g", "abc"), {}),
+        (("g", []), {}),
+        (("g", ["a", "a"]), {}),
+        (("g", ["a", 1]), {}),
+        (("g", 4), {"ttl": 0}),
+        (("g", 4), {"grace": -1}),
+        (("g", 4), {"on_gained": lambda shard: None}),
+        (("g", 4), {"on_lost": 7}),
+        (("g", 4), {"info": {"a": object()}}),
+    ],
+)
+def test_invalid_arguments_are_refused(arguments: Any, settings: Any) -> None:
+    with Coordinator("memory://") as c, pytest.raises(coord.BadArgument):
+        c.share(*arguments, **settings)
+
+
+def test_work_runs_in_a_thread_and_ends_before_the_shard_goes_on(two: Two) -> None:
+    running: set[tuple[int, int]] = set()
+    release = threading.Event()
+    first, second = two[0].share("g", 2, ttl=3), two[1].share("g", 2, ttl=3)
+
+    @first.work
+    def work(shard: int, term: Term) -> None:
+        assert coord.current_term() is term
+        running.add((shard, term.token))
+        term.lost.wait(30)
+        release.wait(30)  # it cleans up
+        running.discard((shard, term.token))
+
+    with first:
+        assert eventually(lambda: len(running) == 2)
+        with second:
+            assert eventually(lambda: len(first.mine) == 1)
+            assert second.mine == {}
+            assert len(running) == 2
+            release.set()
+            assert eventually(lambda: len(second.mine) == 1)
+            assert len(running) == 1
+    assert not running
+    with pytest.raises(coord.BadArgument, match="work"):
+
+        @first.work
+        async def other(shard: int, term: Term) -> None: ...
+
+
+def test_work_that_raises_gives_the_shard_up_for_a_ttl() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        begun: list[int] = []
+        reasons: list[LossReason] = []
+        async with AsyncCoordinator(store=store) as c:
+            shares = c.share("g", 1, ttl=1, on_lost=lambda s, term, why: reasons.append(why))
+
+            @shares.work
+            async def work(shard: int, term: Term) -> None:
+                begun.append(term.token)
+                if term.token == 1:
+                    raise RuntimeError("cannot work")
+                await asyncio.sleep(3600)
+
+            async with shares:
+                began = asyncio.get_running_loop().time()
+                await soon(lambda: begun == [1, 2])
+                assert asyncio.get_running_loop().time() - began > 0.9
+                assert reasons == [LossReason.CALLBACK_FAILED]
+                await soon(lambda: shares.settled)
+            assert reasons[1:] == [LossReason.RELEASED]
+
+    asyncio.run(main())
+
+
+def test_closing_the_coordinator_leaves_the_group() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        async with AsyncCoordinator(store=store) as other:
+            async with AsyncCoordinator(store=store) as c:
+                shares = c.share("g", 3, ttl=30)
+                await shares.start()
+                await shares.start()
+                assert await shares.wait_settled(20)
+                assert not await other.share("g", 3).wait_settled(0.01)
+            assert shares.mine == {}
+            assert await other.leaders() == []
+            with pytest.raises(coord.CoordinatorClosed):
+                await shares.start()
+
+    asyncio.run(main())
+
+
+def test_a_store_without_announcements_is_refused() -> None:
+    class Plain(MemoryStore):
+        announcements = None  # type: ignore[assignment]
+
+    with Coordinator(store=Plain()) as c, pytest.raises(coord.BadArgument):
+        c.share("g", 3)

@@ -1,0 +1,131 @@
+"""Machines on virtual time that share one store, each with a link that may be cut or slow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
+
+from coord import AsyncCoordinator, StoreUnavailable
+from coord.core.announcements import Announcement
+from coord.core.history import PastTerm
+from coord.core.lease import Lease
+from coord.core.operations import Claim, Failure, Release, Renew, Result
+from coord.stores.memory.store import MemoryStore
+from coord.testing.clocks import Machine, World
+
+T = TypeVar("T")
+DELAY = 0.002
+"""Seconds that a request and its answer take each."""
+
+
+class Link:
+    """The store as one machine reaches it.
+
+    Attributes:
+        cut: Whether requests arrive no longer.
+        deaf: Whether requests arrive and answers do not.
+    """
+
+    url = "memory://linked"
+
+    def __init__(self, store: MemoryStore, skew: float | None) -> None:
+        self._store = store
+        self.max_clock_skew = skew
+        self.cut = self.deaf = False
+
+    async def open(self, timeout: float) -> None:
+        await self.ask(lambda: self._store.open(timeout), timeout)
+
+    async def claim(self, claim: Claim, timeout: float) -> Result:
+        return await self._swap(lambda: self._store.claim(claim, timeout), timeout)
+
+    async def release(self, release: Release, timeout: float) -> Result:
+        return await self._swap(lambda: self._store.release(release, timeout), timeout)
+
+    async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
+        failure: Any = Failure(unknown=True, detail="no answer")
+        try:
+            return await self.ask(lambda: self._store.renew(renewals, timeout), timeout)
+        except StoreUnavailable:
+            return [failure] * len(renewals)
+
+    async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
+        return await self.ask(lambda: self._store.read(roles, timeout), timeout)
+
+    async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
+        return await self.ask(lambda: self._store.past(roles, timeout), timeout)
+
+    async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
+        feed: Any = self._store.watch(roles)
+        async with contextlib.aclosing(feed):
+            async for lease in feed:
+                await asyncio.sleep(DELAY)
+                if self.cut or self.deaf:
+                    raise StoreUnavailable("the feed broke")
+                yield lease
+
+    def announcements(self) -> Any:
+        return LinkedAnnouncements(self, self._store)
+
+    async def close(self) -> None: ...
+
+    def abandon(self) -> None: ...
+
+    async def _swap(self, work: Callable[[], Any], timeout: float) -> Any:
+        try:
+            return await self.ask(work, timeout)
+        except StoreUnavailable as err:
+            return Failure(unknown=True, detail=str(err))
+
+    async def ask(self, work: Callable[[], Any], timeout: float) -> Any:
+        await asyncio.sleep(DELAY)
+        if not self.cut:
+            answer = await work()
+            await asyncio.sleep(DELAY)
+            if not self.deaf:
+                return answer
+        await asyncio.sleep(timeout)
+        raise StoreUnavailable("no answer")
+
+
+class LinkedAnnouncements:
+    """The announcements as one machine reaches them."""
+
+    def __init__(self, link: Link, store: MemoryStore) -> None:
+        self._link, self._kept = link, store.announcements()
+
+    async def post(self, notices: Sequence[Announcement], timeout: float) -> Mapping[str, int]:
+        return await self._link.ask(lambda: self._kept.post(notices, timeout), timeout)  # type: ignore[no-any-return]
+
+    async def withdraw(self, keys: Collection[str], timeout: float) -> None:
+        await self._link.ask(lambda: self._kept.withdraw(keys, timeout), timeout)
+
+    async def read(self, roles: Collection[str] | None, timeout: float) -> list[Announcement]:
+        return await self._link.ask(lambda: self._kept.read(roles, timeout), timeout)  # type: ignore[no-any-return]
+
+    async def watch(self) -> AsyncIterator[Announcement]:
+        feed: Any = self._kept.watch()
+        async with contextlib.aclosing(feed):
+            async for announcement in feed:
+                await asyncio.sleep(DELAY)
+                if self._link.cut or self._link.deaf:
+                    raise StoreUnavailable("the feed broke")
+                yield announcement
+
+    async def purge(self, timeout: float) -> int:
+        return await self._kept.purge(timeout)
+
+
+class Peer:
+    """One process on a machine of its own."""
+
+    def __init__(self, world: World, store: MemoryStore, skew: float | None, rate: float) -> None:
+        self.machine: Machine = world.machine(f"m{len(world.machines)}", rate)
+        self.link = Link(store, skew)
+        self.coordinator = AsyncCoordinator(store=self.link, now=self.machine.now)
+
+    @property
+    def alive(self) -> bool:
+        return not self.machine.dead
