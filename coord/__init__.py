@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from coord.api.health import health as health
     from coord.api.leader_only import leader_only as leader_only
     from coord.api.leadership import AsyncLeadership as AsyncLeadership
+    from coord.api.once import Once as Once
+    from coord.api.once import tick as tick
     from coord.api.sync_coordinator import Coordinator as Coordinator
     from coord.api.sync_leadership import Leadership as Leadership
     from coord.api.unique_service import release as release
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from coord.errors import StaleToken as StaleToken
     from coord.errors import StoreRefused as StoreRefused
     from coord.errors import StoreUnavailable as StoreUnavailable
+    from coord.errors import TickTooOld as TickTooOld
+    from coord.errors import TickUnfinished as TickUnfinished
     from coord.fencing import Fence as Fence
     from coord.recipes.membership import GroupMember as GroupMember
     from coord.recipes.shares import AsyncShares as AsyncShares
@@ -60,6 +64,7 @@ _PUBLIC = {
     "api.health": ("Health", "HealthStatus", "health"),
     "api.leader_only": ("leader_only",),
     "api.leadership": ("AsyncLeadership",),
+    "api.once": ("Once", "tick"),
     "api.sync_coordinator": ("Coordinator",),
     "api.sync_leadership": ("Leadership",),
     "api.unique_service": ("release", "releasing", "unique_service"),
@@ -83,6 +88,8 @@ _PUBLIC = {
         "StaleToken",
         "StoreRefused",
         "StoreUnavailable",
+        "TickTooOld",
+        "TickUnfinished",
     ),
     "fencing": ("Fence",),
     "recipes.membership": ("GroupMember",),

@@ -117,6 +117,39 @@ class LeadershipLost(CoordError):
         )
 
 
+class TickTooOld(CoordError):
+    """A tick of a job is not run: it is too late for it, or nobody knows whether it was run.
+
+    Args:
+        job: The role of the job.
+        tick: The tick.
+        detail: The reason, for people.
+    """
+
+    def __init__(self, job: str, tick: object, detail: str) -> None:
+        self.job, self.tick = job, tick
+        super().__init__(f"cannot run tick {tick} of {job!r}: {detail}")
+
+
+class TickUnfinished(CoordError):
+    """A run of a tick began, did not end, and must not be repeated (`retry=False`).
+
+    Args:
+        job: The role of the job.
+        tick: The tick.
+        token: The fencing token that the run began under.
+        at: When it began: wall time, in seconds since 1970.
+    """
+
+    def __init__(self, job: str, tick: object, token: int, at: float) -> None:
+        self.job, self.tick, self.token, self.at = job, tick, token, at
+        super().__init__(
+            f"cannot run tick {tick} of {job!r}: a run began under token {token} and was not "
+            "recorded as finished; look at what it did, and run the tick with retry=True (without "
+            "--no-retry) if it must be repeated"
+        )
+
+
 class AcquireTimeout(CoordError, TimeoutError):
     """The candidate did not become the leader in time.
 

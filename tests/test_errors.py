@@ -31,6 +31,8 @@ EXAMPLES = [
     errors.AcquireTimeout("job", 2.0, "why"),
     errors.SharesDiffer("group", "4 shards", "5 shards"),
     errors.OutcomeUnknown("no answer"),
+    errors.TickTooOld("job", 3, "it is late"),
+    errors.TickUnfinished("job", "2026-11-30T02:00:00Z", 7, 1.5),
     errors.StaleToken("the printer", 3),
     errors.StaleToken("the printer", 3, 7),
 ]

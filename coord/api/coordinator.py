@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from coord.api.leadership import AsyncLeadership
+from coord.api.once import Once, OnceCall, look_up, run_async
 from coord.core import validation
 from coord.core.announcements import Candidate, HandoverRequest
 from coord.core.history import PastTerm
 from coord.core.kept import Values, copy_notes
 from coord.core.lease import Lease
+from coord.core.ticks import MAX_KEEP, Tick
 from coord.core.timing import Instant
 from coord.election import operators
 from coord.election.callbacks import OnElected, OnInfo, OnLost, OnNewLeader
@@ -332,6 +334,80 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
         """
         kept = await self.session.kept(validation.role(role))
         return copy_notes(Values.decode(role, kept.text).notes)
+
+    async def once(
+        self,
+        job: str,
+        tick: Tick,
+        function: Callable[..., Any],
+        /,
+        *args: Any,
+        ttl: float = 30.0,
+        retry: bool = True,
+        within: float | None = None,
+        keep: int = MAX_KEEP,
+        timeout: float | None = None,
+    ) -> Once:
+        """Call `function(*args)` unless it was run for this tick of the job before, by anybody.
+
+        Several machines call this for the same tick, at about the same time or much later: one of
+        them runs the function, and all get its result. Runs of one job never overlap.
+
+        A run that raises, and one whose process dies or whose result cannot be recorded, is not
+        recorded: the next call for the tick runs it again. It may have had its effect. Send
+        `coord.current_term().token` with each write (`coord.fencing`) where that matters.
+
+        Args:
+            job: The role of the job: a string of 1 to 120 bytes.
+            tick: The name of the run: an int, a datetime with a time zone, or an ISO text, which is
+                in UTC if it names no offset. All ticks of a job are ints, or all are times.
+                `coord.tick(every=3600)` names the nearest full hour.
+            function: A function, plain or async. A plain one blocks the event loop; the sync twin
+                takes plain ones only. What it returns is kept: JSON of at most 4,096 bytes.
+            *args: Its arguments.
+            ttl: Lease duration in seconds. If a run crashes, another caller waits at most this
+                long.
+            retry: Whether a run that began and was not recorded is repeated. False records the
+                begin first, and never runs a tick twice.
+            within: Seconds after the tick within which a call may run it; None means no limit.
+            keep: Number of the latest ticks that the job keeps, 1 to 64. Earlier ones are never run
+                again.
+            timeout: Seconds to wait while another tick of the job runs; None means no limit.
+
+        Returns:
+            The result, and whether this call ran the function.
+
+        Raises:
+            BadArgument: An argument or the result is invalid, or the store keeps no ticks.
+            TickTooOld: The tick is no longer kept, or it is later than `within` allows.
+            TickUnfinished: With `retry=False`: a run of the tick has begun and has not ended.
+            AcquireTimeout: Another tick of the job runs after `timeout` seconds.
+            LeadershipLost: The lease was lost during the run, which is not recorded.
+            OutcomeUnknown: The function ran. The store did not answer whether it recorded that.
+            StaleToken: The function ran for too long: another call has begun since.
+            StoreUnavailable: The store did not answer in time. The function did not run.
+            StoreRefused: The store will go on refusing.
+        """
+        validation.callback(function, "function")
+        call = OnceCall(
+            self, job, tick, ttl=ttl, retry=retry, within=within, keep=keep, timeout=timeout
+        )
+        return await run_async(call, function, *args)
+
+    async def once_done(self, job: str, tick: Tick) -> Once | None:
+        """Return the outcome of a tick of a job; None if it was not run. Nothing is run.
+
+        Args:
+            job: The role of the job.
+            tick: The tick, as for `once`.
+
+        Raises:
+            BadArgument: An argument is invalid, or the store keeps no ticks.
+            TickTooOld: The tick is no longer kept, so it is not known whether it was run.
+            StoreUnavailable: The store did not answer within the timeout of the coordinator.
+            StoreRefused: The store will go on refusing.
+        """
+        return await look_up(self.session, job, tick)
 
     async def candidates(self, role: str | None = None) -> list[Candidate]:
         """Return the candidates that wait for `role`: the highest priority first, then the longest

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from coord.api.coordinator import AsyncCoordinator
+from coord.api.once import Once, OnceCall, run_sync
 from coord.api.sync_leadership import Leadership
 from coord.core import validation
 from coord.core.lease import Lease
+from coord.core.ticks import MAX_KEEP, Tick
 from coord.election.callbacks import OnElected, OnInfo, OnLost, OnNewLeader
 from coord.election.closing import Closing
 from coord.election.session import Session
@@ -97,6 +100,7 @@ class Coordinator(
     history = blocking(AsyncCoordinator.history)
     notes = blocking(AsyncCoordinator.notes)
     candidates = blocking(AsyncCoordinator.candidates)
+    once_done = blocking(AsyncCoordinator.once_done)
     request_step_down = blocking(AsyncCoordinator.request_step_down)
     request_transfer = blocking(AsyncCoordinator.request_transfer)
     evict = blocking(AsyncCoordinator.evict)
@@ -112,6 +116,32 @@ class Coordinator(
         return self.portal.call(functools.partial(self.inner.leader, role))
 
     leader.__doc__ = AsyncCoordinator.leader.__doc__
+
+    def once(
+        self,
+        job: str,
+        tick: Tick,
+        function: Callable[..., Any],
+        /,
+        *args: Any,
+        ttl: float = 30.0,
+        retry: bool = True,
+        within: float | None = None,
+        keep: int = MAX_KEEP,
+        timeout: float | None = None,
+    ) -> Once:
+        validation.callback(function, "function")
+        if inspect.iscoroutinefunction(function):
+            allowed = "must be a plain function; AsyncCoordinator.once takes coroutine functions"
+            raise BadArgument("function", function, allowed)
+        process.close_at_exit(self, hold=False)
+        inner = self.inner
+        call = OnceCall(
+            inner, job, tick, ttl=ttl, retry=retry, within=within, keep=keep, timeout=timeout
+        )
+        return run_sync(self.portal, call, function, *args)
+
+    once.__doc__ = AsyncCoordinator.once.__doc__
 
     def unique_service(
         self, role: str, candidate: Mapping[str, Any] | None = None

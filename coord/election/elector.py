@@ -192,6 +192,12 @@ class Elector:
     def _kept_text(self, term: Term) -> KeptText:
         return KeptText(self._session, self, term)
 
+    @property
+    def kept_text(self) -> KeptText:
+        """What the role keeps, under the last term. There must have been one."""
+        assert self.term is not None
+        return self.term._notes_access().text
+
     def send_what_is_due(self) -> None:
         """Look at the election again: it has something to send."""
         self._changed()

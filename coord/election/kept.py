@@ -103,7 +103,13 @@ class KeptText:
             raise StaleToken(f"what the role {role!r} keeps", token, kept.token)
         return Values.decode(role, kept.text)
 
-    async def write(self, change: Callable[[Values], Values]) -> None:
+    async def write(
+        self,
+        change: Callable[[Values], Values],
+        *,
+        send: Callable[[], None] | None = None,
+        shows: Callable[[Values], bool] | None = None,
+    ) -> None:
         """Let the role keep what `change` returns, and return when the store has acknowledged it.
 
         Several calls at a time may travel together. A call that is cancelled may have its effect.
@@ -111,6 +117,9 @@ class KeptText:
         Args:
             change: Returns the new values for the present ones. What it raises is raised here, and
                 nothing is written.
+            send: Called to let the next request go out, such as a release; None means a renewal.
+            shows: Whether values that a newer term keeps show that this was written before; None
+                means that they are the same.
 
         Raises:
             BadArgument: The store keeps no texts.
@@ -129,9 +138,9 @@ class KeptText:
         values = change(self._values)
         self._values = values
         number = election.keep(values.encode())
-        self._writer.send_what_is_due()
+        (send or self._writer.send_what_is_due)()
         await self._writer.wait_until(lambda: self._settled(election, token, number))
-        await self._raise_unless_stored(election, token, number)
+        await self._raise_unless_stored(election, token, number, shows)
         self._stored = values
 
     def _check(self, election: Election, token: int) -> None:
@@ -153,7 +162,13 @@ class KeptText:
             election.token == token and election.phase in HOLDING and now.total < election.deadline
         )
 
-    async def _raise_unless_stored(self, election: Election, token: int, number: int) -> None:
+    async def _raise_unless_stored(
+        self,
+        election: Election,
+        token: int,
+        number: int,
+        shows: Callable[[Values], bool] | None,
+    ) -> None:
         keeping = election.keeping
         if keeping.stored >= number:
             return
@@ -172,7 +187,9 @@ class KeptText:
                 f"cannot say whether {url} keeps what was written under token {token} of {role!r}: "
                 f"the term ended before it had answered, and {err}"
             ) from None
-        if kept.token >= token and kept.text == text:
+        if kept.token >= token and (
+            kept.text == text if shows is None else shows(Values.decode(role, kept.text))
+        ):
             return
         if kept.token > token:  # what is late is refused from now on
             raise StaleToken(f"what the role {role!r} keeps", token, kept.token)

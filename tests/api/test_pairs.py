@@ -126,12 +126,13 @@ LOOKUPS = {
     "leader",
     "leaders",
     "notes",
+    "once_done",
     "watch_leader",
     "watch_leaders",
 }
 REQUESTS = {"evict", "pause", "request_step_down", "request_transfer", "resume"}
 UNIQUE = {"release", "releasing", "unique_service"}
-COORDINATOR = {"close", "leadership", "services", "share", "store", "url"} | UNIQUE
+COORDINATOR = {"close", "leadership", "once", "services", "share", "store", "url"} | UNIQUE
 LEADING = {"acquire", "release", "run", "start", "step_down", "stop", "transfer", "update", "wait"}
 LEADERSHIP = {"candidate", "held", "info", "is_leader", "role", "started", "term", "timing"}
 DECORATORS = {"on_elected", "on_info", "on_lost", "on_new_leader"}
