@@ -1,6 +1,6 @@
-"""APScheduler on the leader only: paused in every process, and resumed by a callback on the leader.
+"""APScheduler on the leader only: paused in every process, and resumed on the leader.
 
-Needs: pip install apscheduler
+Needs: pip install 'coord[apscheduler]'
 Run it in two terminals: python examples/apscheduler_leader.py
 
 Stop the leader with Ctrl-C, and the other process continues at once. A job that runs when the role
@@ -10,45 +10,41 @@ is lost ends before another process gets the role.
 import contextlib
 import logging
 import sys
-import threading
 import time
 
-from apscheduler.schedulers.background import BackgroundScheduler
-
 import coord
+from coord.integrations.apscheduler import LeaderBackgroundScheduler
 
-working = threading.Lock()
-scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True})
+
+def tick() -> None:
+    print(f"tick under token {coord.require_term().token}", flush=True)
 
 
 def main(url: str | None, seconds: float) -> None:
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
     coordinator = coord.connect(url)
-    lead = coordinator.leadership("scheduler", ttl=5)
+    scheduler = LeaderBackgroundScheduler(
+        role="scheduler",
+        coordinator=coordinator,
+        ttl=5,
+        missed="once",  # the next leader runs what was due while nobody led, once
+        timezone="UTC",
+    )
 
-    def tick() -> None:
-        with working:
-            term = lead.held
-            if term is not None:
-                print(f"tick under token {term.token}", flush=True)
-
-    @lead.on_elected
-    def resume(term: coord.Term) -> None:
+    @scheduler.leadership.on_elected
+    def resumed(term: coord.Term) -> None:
         print(f"elected, token {term.token}: resumed", flush=True)
-        scheduler.resume()
 
-    @lead.on_lost
-    def pause(term: coord.Term, why: coord.LossReason) -> None:
-        scheduler.pause()
-        with working:  # another process gets the role only after this function has returned
-            print(f"lost ({why}): paused", flush=True)
+    @scheduler.leadership.on_lost
+    def paused(term: coord.Term, why: coord.LossReason) -> None:
+        print(f"lost ({why}): paused", flush=True)
 
-    scheduler.add_job(tick, "interval", seconds=0.3)
-    scheduler.start(paused=True)
-    with contextlib.suppress(KeyboardInterrupt), lead:
+    scheduler.add_job(tick, "interval", seconds=0.3, id="tick")
+    scheduler.start()
+    with contextlib.suppress(KeyboardInterrupt):
         time.sleep(seconds)
-    coordinator.close()
     scheduler.shutdown()
+    coordinator.close()
 
 
 if __name__ == "__main__":

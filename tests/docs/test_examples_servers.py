@@ -192,6 +192,22 @@ def test_celerys_beat_runs_once(url: str, tmp_path: Path) -> None:
             second.until(lambda it: len(it.lines("Sending due task often")) >= 2)
 
 
+def test_of_two_beats_with_the_scheduler_of_coord_one_sends(url: str, tmp_path: Path) -> None:
+    command = ["celery", "-A", "celery_beat", "beat", "-l", "info", "--pidfile="]
+    command += ["--scheduler", "coord.integrations.celery:LeaderScheduler", "--schedule"]
+    environment = {"BROKER": "memory://", "NO_COLOR": "1"}
+    with running([*command, f"{tmp_path}/one"], url, **environment) as first:
+        first.until(lambda it: len(it.lines("Sending due task report")) >= 2)
+        with running([*command, f"{tmp_path}/two"], url, **environment) as second:
+            second.until(lambda it: bool(it.lines("beat: Starting")))
+            sent = len(first.lines("Sending due task report"))
+            first.until(lambda it: len(it.lines("Sending due task report")) >= sent + 3)
+            assert second.lines("Sending due task") == []
+            first.stop(signal.SIGTERM)
+            second.until(lambda it: len(it.lines("Sending due task report")) >= 2)
+            assert second.lines("leadership.elected role='reports' token=2")
+
+
 def test_a_paused_old_leader_is_refused_by_a_document(rethinkdb_url: str) -> None:
     done = subprocess.run(
         [*PYTHON, str(EXAMPLES / "fenced_rethinkdb.py"), rethinkdb_url],
