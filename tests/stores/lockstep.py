@@ -11,7 +11,7 @@ from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -293,11 +293,11 @@ class Lockstep(RuleBasedStateMachine):
         )
 
 
-def run_on_server(kind: type[Any], url: str, *, examples: int) -> None:
+def run_on_server(kind: type[Any], url: str, *, examples: int, mutant: bool = False) -> None:
     """Hold the store `kind` on `url` in lockstep with the memory store.
 
     The clock of a server cannot be set: what `remaining` decides is left out here, and tested by
-    itself.
+    itself. The steps for a `mutant` are the same in each run, and not made shorter once they fail.
     """
 
     class Patient(kind):  # type: ignore[misc] # a class that is given
@@ -318,6 +318,9 @@ def run_on_server(kind: type[Any], url: str, *, examples: int) -> None:
                 deadline=None,
                 database=None,
                 suppress_health_check=list(HealthCheck),
+                derandomize=mutant,
+                phases=(Phase.generate,) if mutant else (Phase.generate, Phase.shrink),
+                report_multiple_bugs=not mutant,
             ),
         )
     finally:

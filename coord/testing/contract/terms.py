@@ -88,6 +88,7 @@ class TermContract(ContractHarness):
             applied(await at.claim("a", 1, ttl=5.0))
             applied(await at.renew("a", 1, 2, ttl=5.0))
             await asyncio.sleep(0.2)
+            refused(await at.renew("a", 1, 2, ttl=5.0))
             row = refused(await at.renew("a", 1, 2, ttl=60.0))
             expect(
                 row.ttl == 5.0 and (row.remaining < 4.9 or not at.has_clock),
