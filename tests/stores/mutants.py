@@ -14,6 +14,10 @@ from tests.stores.lockstep import run_on_server
 LOCKSTEP = "lockstep"
 """The check that compares the store with the memory store, step by step."""
 EXAMPLES = 100
+QUIETLY = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::RuntimeWarning"
+)
+"""A check that fails leaves requests that nobody awaits."""
 
 
 @dataclass(frozen=True)

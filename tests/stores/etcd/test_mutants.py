@@ -8,7 +8,7 @@ from types import FunctionType
 import pytest
 
 from coord.stores.etcd import EtcdStore, rows
-from tests.stores.mutants import SwapMutant, must_be_noticed
+from tests.stores.mutants import QUIETLY, SwapMutant, must_be_noticed
 
 MUTANTS = [
     SwapMutant(
@@ -37,6 +37,7 @@ MUTANTS = [
 ]
 
 
+@QUIETLY
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.place}: {mutant.name}")
 def test_a_fault_in_a_transaction_is_noticed(
     mutant: SwapMutant, url: str, monkeypatch: pytest.MonkeyPatch

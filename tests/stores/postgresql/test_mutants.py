@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coord.stores.postgresql import PostgreSQLStore, schema
-from tests.stores.mutants import SwapMutant, must_be_noticed
+from tests.stores.mutants import QUIETLY, SwapMutant, must_be_noticed
 from tests.stores.postgresql.conftest import new_schema
 from tests.support.postgresql_server import Server
 
@@ -25,7 +25,13 @@ MUTANTS = [
         "mine_needs_a_new_beat",
     ),
     SwapMutant("nobody takes over", "claim", "OR p_takeover\n", "\n"),
-    SwapMutant("a paused role is claimed", "claim", "WHEN old.holder = '{paused}' THEN 0\n", "\n"),
+    SwapMutant(
+        "a paused role is claimed",
+        "claim",
+        "WHEN old.holder = '{paused}' THEN 0\n",
+        "\n",
+        "nobody_claims_a_paused_role",
+    ),
     SwapMutant("the floor is ignored", "claim", "(old.token, p_floor, ", "(old.token, ", "floor"),
     SwapMutant("a token falls", "claim", "greatest(old.token, p_floor, ", "greatest(p_floor, "),
     SwapMutant(
@@ -166,6 +172,7 @@ def mutated(mutant: SwapMutant) -> str:
     return schema.FUNCTIONS[:begin] + mutant.apply(function) + schema.FUNCTIONS[end:]
 
 
+@QUIETLY
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.place}: {mutant.name}")
 def test_a_fault_in_a_function_is_noticed(
     mutant: SwapMutant, postgresql_server: Server, monkeypatch: pytest.MonkeyPatch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coord.stores.redis import RedisStore, scripts
-from tests.stores.mutants import SwapMutant, must_be_noticed
+from tests.stores.mutants import QUIETLY, SwapMutant, must_be_noticed
 
 MUTANTS = [
     SwapMutant("any row is expected", "CLAIM", "if not (seen and free)", "if not free"),
@@ -24,8 +24,14 @@ MUTANTS = [
         "mine_is_claimed_anew_with_a_new_token",
     ),
     SwapMutant("nobody takes over", "CLAIM", "or ARGV[9] == '1' or", "or"),
-    SwapMutant("a paused role is claimed", "CLAIM", "r.h ~= 'coord:paused' and ", ""),
-    SwapMutant("the floor is ignored", "CLAIM", "(r.t, tonumber(ARGV[11]), ", "(r.t, "),
+    SwapMutant(
+        "a paused role is claimed",
+        "CLAIM",
+        "r.h ~= 'coord:paused' and ",
+        "",
+        "nobody_claims_a_paused_role",
+    ),
+    SwapMutant("the floor is ignored", "CLAIM", "(r.t, tonumber(ARGV[11]), ", "(r.t, ", "floor"),
     SwapMutant("a token falls", "CLAIM", "math.max(r.t, ", "math.max("),
     SwapMutant(
         "the clock takes over too early",
@@ -55,16 +61,23 @@ MUTANTS = [
         "old.t == ",
         "who_takes_over_closes_the_term_that_ran_out",
     ),
-    SwapMutant("a stranger renews", "RENEW", "r.h ~= ARGV[a + 1] or ", ""),
-    SwapMutant("an older term renews", "RENEW", "or r.t ~= tonumber(ARGV[a + 2]) ", ""),
+    SwapMutant("a stranger renews", "RENEW", "r.h ~= ARGV[a + 1] or ", "", "renew_is_guarded"),
     SwapMutant(
-        "a duplicate renewal is applied", "RENEW", "ARGV[a + 3]) <= r.b", "ARGV[a + 3]) < r.b"
+        "an older term renews", "RENEW", "or r.t ~= tonumber(ARGV[a + 2]) ", "", "renew_is_guarded"
+    ),
+    SwapMutant(
+        "a duplicate renewal is applied",
+        "RENEW",
+        "ARGV[a + 3]) <= r.b",
+        "ARGV[a + 3]) < r.b",
+        "a_duplicate_renewal_changes_nothing",
     ),
     SwapMutant(
         "a renewal shortens the ttl",
         "RENEW",
         "if tonumber(ARGV[a + 4]) > tonumber(r.l) then",
         "if true then",
+        "a_renewal_never_shortens",
     ),
     SwapMutant(
         "a renewal shortens the lease",
@@ -78,6 +91,7 @@ MUTANTS = [
         "RENEW",
         "    results[n - 1] = reply(0, r)",
         "    redis.call('HSET', KEYS[n], 'k', string.sub(ARGV[a + 7], 2)) results[n - 1] = reply(0, r)",
+        "nobody_keeps_a_text_under_an_older_token",
     ),
     SwapMutant(
         "each renewal replaces the text",
@@ -93,12 +107,18 @@ MUTANTS = [
         "if false then",
         "renew_may_replace_the_info",
     ),
-    SwapMutant("a stranger releases", "RELEASE", "r.h == ARGV[2] and ", ""),
-    SwapMutant("an older term releases", "RELEASE", "r.t == tonumber(ARGV[3]) and ", ""),
+    SwapMutant("a stranger releases", "RELEASE", "r.h == ARGV[2] and ", "", "release_is_guarded"),
+    SwapMutant(
+        "an older term releases",
+        "RELEASE",
+        "r.t == tonumber(ARGV[3]) and ",
+        "",
+        "release_is_guarded",
+    ),
     SwapMutant(
         "a duplicate release is applied", "RELEASE", " and beat > r.b", "", "release_is_guarded"
     ),
-    SwapMutant("nothing lingers", "RELEASE", "if linger > 0 then", "if false then"),
+    SwapMutant("nothing lingers", "RELEASE", "if linger > 0 then", "if false then", "linger"),
     SwapMutant(
         "a successor keeps the info",
         "RELEASE",
@@ -127,9 +147,19 @@ MUTANTS = [
         "",
         "an_override_needs_every_part_of_what_it_expects",
     ),
-    SwapMutant("an override of another beat", "OVERRIDE", " or r.b ~= tonumber(ARGV[4])", ""),
     SwapMutant(
-        "an override sets the ttl of a held role", "OVERRIDE", "if not r.h then", "if true then"
+        "an override of another beat",
+        "OVERRIDE",
+        " or r.b ~= tonumber(ARGV[4])",
+        "",
+        "an_override_needs_every_part_of_what_it_expects",
+    ),
+    SwapMutant(
+        "an override sets the ttl of a held role",
+        "OVERRIDE",
+        "if not r.h then",
+        "if true then",
+        "an_operator_revokes_a_lease_which_runs_out_before_another_takes_it",
     ),
     SwapMutant(
         "an override ends no term",
@@ -141,6 +171,7 @@ MUTANTS = [
 ]
 
 
+@QUIETLY
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.place}: {mutant.name}")
 def test_a_fault_in_a_script_is_noticed(
     mutant: SwapMutant, url: str, monkeypatch: pytest.MonkeyPatch

@@ -10,7 +10,7 @@ import pytest
 from coord.stores.rethinkdb import RethinkDBStore
 from coord.stores.rethinkdb import store as store_module
 from coord.stores.rethinkdb.queries import leases, swaps
-from tests.stores.mutants import SwapMutant, must_be_noticed
+from tests.stores.mutants import QUIETLY, SwapMutant, must_be_noticed
 
 MODULES = {"swaps": swaps, "leases": leases}
 MUTANTS = [
@@ -173,6 +173,7 @@ def exchange(module: ModuleType, source: str, patch: pytest.MonkeyPatch) -> None
         patch.setattr(store_module, "Queries", namespace["Queries"])
 
 
+@QUIETLY
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.place}: {mutant.name}")
 def test_a_fault_in_a_query_is_noticed(
     mutant: SwapMutant, rethinkdb_module_url: str, monkeypatch: pytest.MonkeyPatch
