@@ -85,6 +85,8 @@ TOOLS = {
     "docker-compose": program("docker-compose", " (apt install docker-compose)"),
     "supervisord": program("supervisord", " (apt install supervisor)"),
     "haproxy": program("haproxy", " (apt install haproxy)"),
+    "prometheus": program("prometheus", " (apt install prometheus)"),
+    "promtool": program("promtool", " (apt install prometheus)"),
     "nginx": program("nginx", " (apt install nginx-light)"),
     "kubernetes-validate": package("kubernetes_validate", "kubernetes-validate is not installed"),
     "django": package("django", "Django is not installed"),
