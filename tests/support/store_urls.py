@@ -129,3 +129,15 @@ def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> NewURL:
         return new_etcd_namespace(request.getfixturevalue("etcd_member"))
 
     return make
+
+
+@pytest.fixture(name="url", params=PARAMETERS[1:])
+def shared_url(request: pytest.FixtureRequest, new_url: NewURL) -> str:
+    """An empty store that several processes can use: for modules whose tests run on all kinds."""
+    return new_url(request.param)
+
+
+@pytest.fixture(name="url", params=PARAMETERS[2:])
+def any_server(request: pytest.FixtureRequest, new_url: NewURL) -> str:
+    """An empty store on a server."""
+    return new_url(request.param)
