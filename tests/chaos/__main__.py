@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.live import Live
 
 from tests.chaos import figures, report
+from tests.chaos.namespaces import Namespaces
 from tests.chaos.run import Plan, Run
 from tests.chaos.stages import STAGES
 
@@ -88,6 +89,8 @@ def main() -> int:
     plan = Plan(
         given.seconds, seed, given.workers, given.ttl, kinds, calm, given.quiet, given.broken
     )
+    if getattr(STAGES[given.store], "in_namespaces", False):
+        Namespaces.enter()  # before there is a second thread
     with tempfile.TemporaryDirectory(prefix="coord-chaos-") as temporary:
         directory = Path(temporary)
         if given.keep is not None:

@@ -106,11 +106,11 @@ def server(
 
     async def trouble(scene: Scene, fault: Fault) -> None:
         stage = scene.stage
-        number = (
-            await stage.primary()
-            if which == "primary"
-            else scene.chance.randrange(len(stage.nodes))
-        )
+        number: int | None = scene.chance.randrange(len(stage.nodes))
+        if which in ("primary", "standby"):
+            number = await stage.primary()
+        if which == "standby" and number is not None:
+            number = 1 - number
         if number is None:
             raise NotNow
         seconds = scene.between(low, high)
@@ -144,6 +144,12 @@ async def node_cut_off(scene: Scene, fault: Fault) -> None:
     stage.cut_off(number, silently)
     await asyncio.sleep(seconds)
     stage.join_again()
+
+
+async def promotion(scene: Scene, fault: Fault) -> None:
+    """The primary is killed, its standby takes its place, and it comes back as the new standby."""
+    fault.everybody, fault.begin = True, now()
+    fault.detail = await scene.stage.promote()
 
 
 async def clock_stepped(scene: Scene, fault: Fault) -> None:
@@ -190,6 +196,9 @@ KINDS: dict[str, Kind] = {
     "node killed": Kind(server("kill", "any", 0.5, 4.0), 0.7, on_store=True),
     "node stopped": Kind(server("stop", "any", 0.3, 9.0), 0.7, on_store=True),
     "node cut off": Kind(node_cut_off, 1.5, on_store=True),
+    "node partitioned": Kind(node_cut_off, 1.5, on_store=True),
+    "promotion": Kind(promotion, 1.5, on_store=True, from_end=True),
+    "standby stopped": Kind(server("stop", "standby", 0.3, 3.0), 0.7, on_store=True, from_end=True),
     "clock stepped": Kind(clock_stepped, on_store=True),
 }
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,10 @@ from coord.stores.rethinkdb.setup import set_up
 from tests.chaos import document
 from tests.chaos.clocks import ShiftedClock, environment, shifted_clocks
 from tests.chaos.links import ClusterProxy
-from tests.chaos.proxy import Proxy
-from tests.chaos.stage import APART, WORKER_KINDS, Stage
+from tests.chaos.servers import NETWORK_KINDS, ServersStage
+from tests.chaos.stage import APART, WORKER_KINDS
 from tests.support.rethinkdb_server import Server
 from tests.support.server_process import free_ports
-
-NETWORK_KINDS = ("blackhole", "stall", "delay", "reset", "refuse")
 
 
 async def ask(url: str, term: Any, timeout: float) -> Any:
@@ -34,35 +33,34 @@ async def ask(url: str, term: Any, timeout: float) -> Any:
         await pool.close()
 
 
-class RethinkDBStage(Stage):
+class RethinkDBStage(ServersStage):
     """Servers of its own, and between each worker and each of them a proxy of its own.
 
     The wall clocks of the servers are up to `APART` seconds apart, and coord is told no more than
     that bound."""
 
+    handshake_answers = 3
+    """The V1_0 handshake: three texts that end with a NUL; what follows answers queries."""
+
     def __init__(self, directory: Path, workers: int, chance: random.Random) -> None:
         super().__init__(directory, workers, chance)
-        self.nodes: list[Server] = self.make_nodes()
         self.clocks: list[ShiftedClock] = []
-        self._proxies: list[list[Proxy]] = []
-
-    def make_nodes(self) -> list[Server]:
-        raise NotImplementedError
 
     @property
     def operators_urls(self) -> list[str]:
         return [node.url() for node in self.nodes]
 
-    @property
-    def direct(self) -> str:
-        return f"rethinkdb://{','.join(node.address for node in self.nodes)}/coord"
+    def url(self, addresses: Sequence[str]) -> str:
+        return f"rethinkdb://{','.join(addresses)}/coord?max_clock_skew={APART + 2:g}"
 
     async def start(self) -> None:
         self.clocks = shifted_clocks(self.directory, len(self.nodes))
         for clock, seconds in zip(self.clocks, (0.0, APART / 2, -APART / 2), strict=False):
             clock.set(seconds)
-        for number in range(len(self.nodes)):
-            await self.restart(number)
+        await super().start()
+        await self._read_clocks("wall clocks of the servers off by, at the start, s")
+
+    async def set_up(self) -> None:
         await self._joined()
         await set_up(self.direct, 60.0, replicas=len(self.nodes))
         for term in document.set_up(reql(), len(self.nodes)):
@@ -71,35 +69,6 @@ class RethinkDBStage(Stage):
             )  # of one node: the others hear a little later of what it made
         for node in self.nodes:
             await self._knows(node, document.DATABASE)
-        self._proxies = [
-            [Proxy(node.host, node.port, self.chance) for node in self.nodes]
-            for _ in range(self.workers)
-        ]
-        for mine in self._proxies:
-            for proxy in mine:
-                await proxy.start()
-        await self._read_clocks("wall clocks of the servers off by, at the start, s")
-
-    async def close(self) -> None:
-        every = [proxy for mine in self._proxies for proxy in mine]
-        self.facts["connections reset after the server had answered"] = sum(
-            proxy.broken for proxy in every
-        )
-        self.facts["pieces held back by blackholes and stalls"] = sum(proxy.held for proxy in every)
-        for proxy in every:
-            await proxy.close()
-        for node in self.nodes:
-            node.discard()
-
-    def url_of(self, worker: int) -> str:
-        hosts = ",".join(f"127.0.0.1:{proxy.port}" for proxy in self._proxies[worker])
-        return f"rethinkdb://{hosts}/coord?max_clock_skew={APART + 2:g}"
-
-    def proxies_of(self, worker: int) -> list[Proxy]:
-        return self._proxies[worker]
-
-    async def kill(self, number: int) -> None:
-        self.nodes[number].kill()
 
     async def restart(self, number: int) -> None:
         with environment(
@@ -107,12 +76,6 @@ class RethinkDBStage(Stage):
         ):  # no await in here: nothing else is started meanwhile
             self.nodes[number].start(wait=False)
         await asyncio.to_thread(self.nodes[number].wait_until_up)
-
-    def freeze(self, number: int) -> None:
-        self.nodes[number].freeze()
-
-    def thaw(self, number: int) -> None:
-        self.nodes[number].thaw()
 
     async def _knows(self, node: Server, database: str) -> None:
         until = time.monotonic() + 30.0

@@ -15,16 +15,17 @@ import socket
 import struct
 
 MODES = ("pass", "blackhole", "stall", "delay", "reset", "refuse")
-HANDSHAKE_ANSWERS = 3
-"""RethinkDB's V1_0 handshake: the server sends three texts that end with a NUL; what follows
-answers queries."""
 
 
 class Proxy:
     """Listens on a loopback port of its own (`port`). All on one loop."""
 
-    def __init__(self, host: str, port: int, chance: random.Random) -> None:
-        self.upstream = (host, port)
+    def __init__(
+        self, host: str, port: int, chance: random.Random, handshake_answers: int = 0
+    ) -> None:
+        """`handshake_answers`: texts that end with a NUL which the server sends before it answers
+        queries; a `reset` lets them pass."""
+        self.upstream, self.handshake_answers = (host, port), handshake_answers
         self.port = 0
         self.mode = "pass"
         self.delay = 0.1
@@ -117,13 +118,13 @@ class Link:
         other may go on."""
         with contextlib.suppress(OSError):
             while piece := await reader.read(65536):
-                if answers and self.proxy.mode == "reset" and self._answers >= HANDSHAKE_ANSWERS:
+                handshake = self.proxy.handshake_answers
+                if answers and self.proxy.mode == "reset" and self._answers >= handshake:
                     self.proxy.broken += 1
                     self.abort()
                     return
-                self._answers += (
-                    piece.count(b"\0") if answers and self._answers < HANDSHAKE_ANSWERS else 0
-                )
+                if answers and self._answers < handshake:
+                    self._answers += piece.count(b"\0")
                 await self.proxy.gate(self)
                 if self.proxy.mode == "stall" and len(piece) > 1:
                     writer.write(piece[: len(piece) // 2])

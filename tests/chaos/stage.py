@@ -29,6 +29,8 @@ class Stage:
 
     kinds: tuple[str, ...] = ()
     """Of `faults.KINDS`, those that make sense here."""
+    in_namespaces = False
+    """Whether each server has a network namespace of its own, if that is allowed here."""
 
     def __init__(self, directory: Path, workers: int, chance: random.Random) -> None:
         self.directory, self.workers, self.chance = directory, workers, chance
@@ -72,6 +74,11 @@ class Stage:
         raise NotImplementedError
 
     def thaw(self, number: int) -> None:
+        raise NotImplementedError
+
+    async def promote(self) -> str:
+        """Make the standby the primary, and the former primary its standby; return what was done,
+        for people."""
         raise NotImplementedError
 
     def cut_off(self, number: int, silently: bool) -> None:

@@ -6,6 +6,12 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.chaos.backends import (
+    EtcdStage,
+    PostgreSQLStage,
+    RedisStage,
+    StandbyStage,
+)
 from tests.chaos.nodes import OneNode, ThreeNodes
 from tests.chaos.stage import SQLiteStage, Stage
 
@@ -13,4 +19,8 @@ STAGES: dict[str, Callable[[Path, int, random.Random], Stage]] = {
     "sqlite": SQLiteStage,
     "rethinkdb": OneNode,
     "cluster": ThreeNodes,
+    "postgresql": PostgreSQLStage,
+    "standby": StandbyStage,
+    "redis": RedisStage,
+    "etcd": EtcdStage,
 }

@@ -32,10 +32,16 @@ class Member(ServerProcess):
     def __init__(self, name: str = "one", options: Sequence[str] = ()) -> None:
         super().__init__()
         self.name, self._options = name, tuple(options)
+        self.peer_host, self._launcher = self.host, tuple[str, ...]()
         self.directory = Path(tempfile.mkdtemp(prefix="coord-etcd-"))
         with free_ports(2) as ports:
             self.port, self.peer_port = ports
         self.initial_cluster = f"{name}={self.peer_url}"
+
+    def place(self, host: str, peer_host: str, launcher: Sequence[str]) -> None:
+        """Run it at other addresses, for clients and for members, by a command that starts it
+        there."""
+        self.host, self.peer_host, self._launcher = host, peer_host, tuple(launcher)
 
     @property
     def client_url(self) -> str:
@@ -43,7 +49,7 @@ class Member(ServerProcess):
 
     @property
     def peer_url(self) -> str:
-        return f"http://{self.host}:{self.peer_port}"
+        return f"http://{self.peer_host}:{self.peer_port}"
 
     def url(self, namespace: str = "default", who: str = "", options: str = "") -> str:
         """`who` is `user:password@`, `options` is `&option=value…`."""
@@ -57,7 +63,14 @@ class Member(ServerProcess):
 
     def start(self, wait: bool = True) -> Member:
         """Start it, again on its old data and ports if it ran before, and wait until it answers."""
-        command = [BINARY, "--name", self.name, "--data-dir", str(self.directory / "data")]
+        command = [
+            *self._launcher,
+            BINARY,
+            "--name",
+            self.name,
+            "--data-dir",
+            str(self.directory / "data"),
+        ]
         command += ["--listen-client-urls", self.client_url]
         command += ["--advertise-client-urls", self.client_url]
         command += ["--listen-peer-urls", self.peer_url]

@@ -164,6 +164,11 @@ class Server:
         except OSError:
             return False
 
+    def remove_data(self) -> None:
+        """Remove the files of the server, which does not run."""
+        assert self._process is None, "it runs"
+        shutil.rmtree(self.data, ignore_errors=True)
+
     def stop(self) -> None:
         """End it as an operator would, without waiting for its clients."""
         self._end(signal.SIGINT)
