@@ -51,6 +51,7 @@ class StandbyStage(PostgreSQLStage):
     """
 
     kinds = (*WORKER_KINDS, *NETWORK_KINDS, "promotion", "primary killed", "standby stopped")
+    floors = True
 
     def __init__(self, directory: Path, workers: int, chance: random.Random) -> None:
         self._primary = 0
@@ -108,6 +109,7 @@ class RedisStage(ServersStage):
     """One server that writes each command to its file before it answers."""
 
     kinds = KINDS
+    floors = True
 
     def make_nodes(self) -> Sequence[redis_server.Server]:
         return [redis_server.Server()]

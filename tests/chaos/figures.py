@@ -10,6 +10,7 @@ from typing import Any
 
 from coord.testing.history import History, judge
 from coord.testing.history.checkers import beliefs
+from coord.testing.history.events import Operation
 from coord.testing.history.linearizability import Undecided
 from tests.chaos import document
 from tests.chaos.faults import KINDS
@@ -19,6 +20,8 @@ from tests.chaos.scene import Fault
 from tests.chaos.worker import ROLE
 
 WANTED = ("released", "stepped_down")
+WITH_DOCUMENT = ("rethinkdb", "cluster", "partitions")
+"""Stages with a second fenced resource."""
 
 
 @dataclass
@@ -41,7 +44,7 @@ def read_history(directory: Path) -> History:
     return History.read(*paths)
 
 
-def violations(history: History) -> list[str]:
+def violations(history: History, floors: bool = False) -> list[str]:
     """What the judges find.
 
     A first claim that was not answered may take effect at any later time, and many of these make
@@ -69,7 +72,7 @@ def violations(history: History) -> list[str]:
     for left_out in (needless, set[tuple[str, int]]()) if needless else (needless,):
         try:
             kept = [event for event in history.events if (event.process, event.op) not in left_out]
-            found = [str(one) for one in judge(History(kept))]
+            found = [str(one) for one in judge(History(kept), floors=floors)]
         except Undecided as err:
             found.append(f"undecided: {err}")
         if not found:
@@ -84,6 +87,26 @@ def reigns(history: History) -> list[Reign]:
         if one.role == ROLE:
             found.setdefault(one.token, Reign(one.token, one.process, one.begin, one.end))
     return [found[token] for token in sorted(found)]
+
+
+def longest_gap(terms: list[Reign]) -> float:
+    """Return the longest time in seconds between the last sign of a term and the first of the
+    next."""
+    longest, until = 0.0, terms[0].last if terms else 0.0
+    for term in sorted(terms, key=lambda term: term.first):
+        longest = max(longest, term.first - until)
+        until = max(until, term.last)
+    return longest
+
+
+def tokens_twice(operations: list[Operation]) -> int:
+    """Return how many tokens were given to two candidates."""
+    holders: dict[int, set[str]] = {}
+    for one in operations:
+        if one.action == "claim" and one.outcome == "ok" and one.result["applied"]:
+            holder, token, _ = one.result["row"]
+            holders.setdefault(token, set()).add(holder)
+    return sum(len(names) > 1 for names in holders.values())
 
 
 def stale(entries: list[dict[str, Any]]) -> tuple[int, int]:
@@ -242,6 +265,8 @@ def figures(run: Run, store: str) -> dict[str, Any]:
         "operations": {action: dict(counts) for action, counts in sorted(outcomes.items())},
         "faults": dict(sorted(run.counted.items())),
         "elections": len(terms),
+        "tokens_twice": tokens_twice(operations),
+        "longest_without_leader": round(longest_gap(terms), 3),
         "losses": dict(
             Counter(note["reason"] for note in run.crew.notes if note["note"] == "lost")
         ),
@@ -250,7 +275,7 @@ def figures(run: Run, store: str) -> dict[str, Any]:
         "stale_attempted": attempted,
         "stale_refused": attempted - accepted,
         "stale_accepted": accepted,
-        "document": document.met(operations) if store != "sqlite" else None,
+        "document": document.met(operations) if store in WITH_DOCUMENT else None,
         "handovers": handovers(run.faults, terms),
         "failover": failovers(run.faults, terms),
         "false_demotions": false_demotions(run),
@@ -261,7 +286,7 @@ def figures(run: Run, store: str) -> dict[str, Any]:
             note["process"] for note in run.crew.notes if note["note"] == "did not stop"
         ],
         "tracebacks": [path.name for path in stderr],
-        "violations": violations(history),
+        "violations": violations(history, run.stage.floors),
     }
 
 

@@ -8,6 +8,7 @@ cannot be seen from outside, and it disappears with the processes of the run.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import shutil
 import signal
@@ -17,6 +18,15 @@ from collections.abc import Sequence
 CLONE_NEWNET = 0x40000000
 CLIENTS, PEERS = "10.77.1", "10.77.2"
 """The first three numbers of the addresses on the two networks."""
+
+
+@functools.cache
+def available() -> bool:
+    """Whether network namespaces can be created here, and connected."""
+    if os.geteuid() != 0 or not all(map(shutil.which, ("ip", "nsenter", "unshare"))):
+        return False
+    trial = ["unshare", "-n", "ip", "link", "add", "peers", "type", "bridge"]
+    return subprocess.run(trial, capture_output=True, timeout=30, check=False).returncode == 0
 
 
 def _ip(*words: str) -> None:
@@ -86,10 +96,7 @@ class Namespaces:
         Returns:
             False if that is not allowed, or a tool is missing: nothing changed then.
         """
-        if os.geteuid() != 0 or not all(map(shutil.which, ("ip", "nsenter", "unshare"))):
-            return False
-        trial = ["unshare", "-n", "ip", "link", "add", "peers", "type", "bridge"]
-        if subprocess.run(trial, capture_output=True, timeout=30, check=False).returncode != 0:
+        if not available():
             return False
         if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
             return False

@@ -18,6 +18,7 @@ from coord.stores.rethinkdb.setup import set_up
 from tests.chaos import document
 from tests.chaos.clocks import ShiftedClock, environment, shifted_clocks
 from tests.chaos.links import ClusterProxy
+from tests.chaos.namespaces import Namespaces
 from tests.chaos.servers import NETWORK_KINDS, ServersStage
 from tests.chaos.stage import APART, WORKER_KINDS
 from tests.support.rethinkdb_server import Server
@@ -189,3 +190,39 @@ class ThreeNodes(RethinkDBStage):
     def join_again(self) -> None:
         for proxy in self._between:
             proxy.separate(None, True)
+
+
+class PartitionedNodes(RethinkDBStage):
+    """Three nodes, each in a network namespace of its own: the network itself is cut."""
+
+    in_namespaces = True
+    kinds = tuple(
+        "node partitioned" if kind == "node cut off" else kind for kind in ThreeNodes.kinds
+    )
+
+    def make_nodes(self) -> list[Server]:
+        if not Namespaces.entered:
+            raise RuntimeError("cannot create network namespaces: run as root, with iproute2")
+        self._spaces = Namespaces(3)
+        nodes = [Server(name=f"node{number}") for number in range(3)]
+        peers = [
+            f"{space.peer_host}:{node.cluster_port}"
+            for space, node in zip(self._spaces.all, nodes, strict=True)
+        ]
+        for number, (space, node) in enumerate(zip(self._spaces.all, nodes, strict=True)):
+            joins = [word for peer in peers[:number] for word in ("--join", peer)]
+            node.place(
+                space.client_host, space.command, "--canonical-address", peers[number], *joins
+            )
+        return nodes
+
+    async def close(self) -> None:
+        await super().close()
+        self._spaces.close()
+
+    def cut_off(self, number: int, silently: bool) -> None:
+        self._spaces.all[number].cut_off(silently)
+
+    def join_again(self) -> None:
+        for space in self._spaces.all:
+            space.join()

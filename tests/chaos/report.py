@@ -80,6 +80,8 @@ def markdown(result: dict[str, Any]) -> str:
             ["stale, accepted", result["stale_accepted"]],
             ["overlaps at the unfenced resource", result["overlaps_unfenced"]],
             *([name, value] for name, value in _document(result["document"])),
+            ["tokens that were given twice", result["tokens_twice"]],
+            ["longest time without a leader, s", result["longest_without_leader"]],
             ["violations that the judges found", len(result["violations"])],
             ["on_elected and on_lost unpaired", len(result["callbacks_unpaired"])],
             ["demotions with no fault near", f"{demotions['count']} in {demotions['quiet_seconds']:g} quiet s"],

@@ -29,6 +29,8 @@ class Stage:
 
     kinds: tuple[str, ...] = ()
     """Of `faults.KINDS`, those that make sense here."""
+    floors = False
+    """Whether the store may raise tokens by itself after a fault."""
     in_namespaces = False
     """Whether each server has a network namespace of its own, if that is allowed here."""
 

@@ -12,13 +12,14 @@ from tests.chaos.backends import (
     RedisStage,
     StandbyStage,
 )
-from tests.chaos.nodes import OneNode, ThreeNodes
+from tests.chaos.nodes import OneNode, PartitionedNodes, ThreeNodes
 from tests.chaos.stage import SQLiteStage, Stage
 
 STAGES: dict[str, Callable[[Path, int, random.Random], Stage]] = {
     "sqlite": SQLiteStage,
     "rethinkdb": OneNode,
     "cluster": ThreeNodes,
+    "partitions": PartitionedNodes,
     "postgresql": PostgreSQLStage,
     "standby": StandbyStage,
     "redis": RedisStage,

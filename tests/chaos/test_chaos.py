@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,11 +13,14 @@ from typing import Any
 import pytest
 
 from tests.chaos.crew import ROOT
+from tests.chaos.namespaces import available as namespaces_available
 from tests.support import requirements
 from tests.support import rethinkdb_server as servers
 from tests.support.processes import lives
 
-pytestmark = pytest.mark.timeout(180)
+LONG = 600.0 if os.environ.get("COORD_LONG") else 0.0
+"""Seconds of a long run with all kinds of fault; 0 for the short ones."""
+pytestmark = pytest.mark.timeout(180 + 3 * LONG)
 
 
 class Chaos:
@@ -50,7 +54,7 @@ class Chaos:
     def result(self) -> dict[str, Any]:
         """Its figures, once it has ended."""
         if self._result is None:
-            status = self._process.wait(150)
+            status = self._process.wait(150 + 3 * LONG)
             assert self._out.exists(), self.log
             self._result = json.loads(self._out.read_text())
             assert status == (0 if self._result["good"] else 1), self.log
@@ -222,6 +226,56 @@ def test_three_rethinkdb_nodes_keep_every_promise(tmp_path: Path) -> None:
         assert result["document"]["writes"] > 10
     finally:
         chaos.end()
+
+
+SERVERS = {
+    "postgresql": "stop in act,server killed,kill,stop in act,server stopped,reset",
+    "standby": "stop in act,promotion,stop in act,promotion",
+    "redis": "stop in act,server killed,kill,stop in act,server stopped",
+    "etcd": "stop in act,primary killed,stop in act,node partitioned,primary stopped",
+    "partitions": "stop in act,node partitioned,stop in act,node partitioned",
+}
+"""The kinds of fault of a short run on each of these stages."""
+
+
+def needs(store: str) -> None:
+    """Skip the test if the stage cannot be set up here."""
+    tool = {"standby": "postgresql", "partitions": "rethinkdb"}.get(store, store)
+    requirements.need(tool)
+    if store == "partitions" and not namespaces_available():
+        requirements.skip("namespaces")
+
+
+@pytest.fixture(scope="module")
+def on_servers(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Runs on all that are here, begun together."""
+    directory = tmp_path_factory.mktemp("chaos")
+    runs: dict[str, Chaos] = {}
+    for store, kinds in SERVERS.items():
+        try:
+            needs(store)
+        except pytest.skip.Exception:
+            continue
+        brief = ("--ttl", "1.5", "--calm", "0.5", "--kinds", kinds)
+        runs[store] = Chaos(directory, store, store, LONG or 15.0, *(() if LONG else brief))
+    yield runs
+    for run in runs.values():
+        run.end()
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("store", SERVERS)
+def test_servers_keep_every_promise(store: str, on_servers: dict[str, Chaos]) -> None:
+    needs(store)
+    chaos = on_servers[store]
+    result = kept(chaos)
+    seen_overlaps(chaos)
+    assert result["tokens_twice"] == 0
+    for kind in SERVERS[store].split(","):
+        if kind != "node partitioned" or namespaces_available():
+            assert result["faults"][kind] >= 1, chaos.log
+    if store == "standby":
+        assert result["stage"]["promotions"] >= 1
 
 
 def test_a_run_that_is_ended_leaves_no_process_behind(tmp_path: Path) -> None:

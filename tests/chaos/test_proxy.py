@@ -12,6 +12,7 @@ import pytest
 from tests.chaos.proxy import Proxy
 
 HANDSHAKE = b"one\0two\0three\0"
+HANDSHAKE_ANSWERS = 3
 
 
 class Server:
@@ -75,7 +76,12 @@ def on_a_line(scene: Callable[[Proxy, Server, Client], Awaitable[None]], seed: i
     async def play() -> None:
         server = Server()
         listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-        proxy = Proxy("127.0.0.1", listening.sockets[0].getsockname()[1], random.Random(seed))
+        proxy = Proxy(
+            "127.0.0.1",
+            listening.sockets[0].getsockname()[1],
+            random.Random(seed),
+            HANDSHAKE_ANSWERS,
+        )
         await proxy.start()
         client = Client(*await asyncio.open_connection("127.0.0.1", proxy.port))
         try:

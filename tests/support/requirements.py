@@ -80,6 +80,10 @@ TOOLS = {
     "cc": program("cc", " (apt install gcc)"),
     "timeout": program("timeout", " (it is part of coreutils)"),
     "openssl": program("openssl"),
+    "namespaces": Tool(
+        lambda: shutil.which("ip") is not None and os.geteuid() == 0,
+        "network namespaces need root and `ip` (apt install iproute2)",
+    ),
     "bash": program("bash"),
     "systemd-analyze": program("systemd-analyze", " (apt install systemd)"),
     "docker-compose": program("docker-compose", " (apt install docker-compose)"),

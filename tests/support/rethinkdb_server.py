@@ -30,9 +30,18 @@ class Server(ServerProcess):
     def __init__(self, *options: str, name: str = "one", join: Sequence[int] = ()) -> None:
         self.name, self._options, self._join = name, options, tuple(join)
         self._dir = Path(tempfile.mkdtemp(prefix="coord-rethinkdb-"))
+        self._bind, self._launcher = self.host, tuple[str, ...]()
         with free_ports(2) as ports:
             self.port, self.cluster_port = ports
         super().__init__()
+
+    def place(self, host: str, launcher: Sequence[str], *options: str) -> None:
+        """Run it where `launcher` starts it, on all addresses there; clients reach it at `host`.
+
+        `options` are added to its command line.
+        """
+        self.host, self._bind, self._launcher = host, "all", tuple(launcher)
+        self._options = (*self._options, *options)
 
     @property
     def started(self) -> bool:
@@ -55,13 +64,14 @@ class Server(ServerProcess):
     def start(self, wait: bool = True) -> Server:
         """Start it, again on its old data and ports if it ran before, and wait until it answers."""
         command = [
+            *self._launcher,
             BINARY,
             "--directory",
             str(self._dir / "data"),
             "--server-name",
             self.name,
             "--bind",
-            self.host,
+            self._bind,
         ]
         command += ["--driver-port", str(self.port), "--cluster-port", str(self.cluster_port)]
         command += ["--no-http-admin", "--no-update-check", "--cache-size", "64", *self._options]

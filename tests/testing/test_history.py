@@ -539,3 +539,20 @@ def test_a_search_that_grows_without_bound_says_so() -> None:
     t.read("x", ["p3", 9, 1])
     with pytest.raises(Undecided):
         unexplained(t.history.operations(), LeaseRegister(), most=2_000)
+
+
+def test_a_store_may_raise_tokens_by_itself_if_that_is_said() -> None:
+    tale = Tale()
+    tale.claim("a", None, ["a", 1, 1])
+    tale.release("a", 1, 2, [None, 1, 2])
+    tale.claim("b", None, ["b", 2000, 1])
+    tale.release("b", 2000, 2, [None, 2000, 2])
+    lost = tale.ask_claim("c", 1)  # its answer is lost, and the floor had risen again
+    tale.history.unknown(lost)
+    tale.renew("c", 3000, 2, ["c", 3000, 2])
+    assert judge(tale.history, floors=True) == []
+    (wrong,) = judge(tale.history)
+    assert wrong.rule == "linearizability"
+    tale.claim("d", ["c", 3000, 2], ["d", 2500, 1])
+    rules = {one.rule for one in judge(tale.history, floors=True)}
+    assert {"tokens", "linearizability"} <= rules

@@ -179,15 +179,21 @@ class History:
             raise BadHistory(violations)
 
 
-def judge(history: History) -> list[Violation]:
+def judge(history: History, *, floors: bool = False) -> list[Violation]:
     """Return everything in a history that must not be; an empty list for a good history.
+
+    Args:
+        history: The history.
+        floors: Whether the store may raise tokens by itself, as Redis does after a restart and
+            PostgreSQL after a promotion. A claim may then get any higher token; otherwise it gets
+            the next one.
 
     Raises:
         MalformedHistory: The history is no history.
         Undecided: Too much is unknown to tell.
     """
     last = history.events[-1].at if history.events else 0.0
-    return check(list(history.operations()), last)
+    return check(list(history.operations()), last, floors)
 
 
 def _parsed(line: str, where: str) -> Event:

@@ -57,19 +57,20 @@ class Belief(NamedTuple):
     evidence: tuple[Operation, ...]
 
 
-def check(operations: list[Operation], last: float) -> list[Violation]:
+def check(operations: list[Operation], last: float, floors: bool = False) -> list[Violation]:
     """Run all checkers: exclusion, tokens, the lease of each role, and each fenced resource.
 
     Args:
         operations: What happened, in order.
         last: When the last event happened, in seconds.
+        floors: Whether the store may raise tokens by itself.
 
     Raises:
         Undecided: Too much is unknown to tell.
     """
     believed = beliefs(operations, last)
     violations = [*exclusion(believed), *tokens(operations, believed)]
-    return [*violations, *lease_register(operations), *fenced_resources(operations)]
+    return [*violations, *lease_register(operations, floors), *fenced_resources(operations)]
 
 
 def beliefs(operations: Iterable[Operation], last: float) -> list[Belief]:
@@ -210,18 +211,35 @@ def _falling(operations: list[Operation]) -> Iterator[Violation]:
                 yield Violation("tokens", detail, (shown, operation))
 
 
-def lease_register(operations: list[Operation]) -> Iterator[Violation]:
+def lease_register(operations: list[Operation], floors: bool = False) -> Iterator[Violation]:
     """Check that some order of the claims, renewals, releases and reads of each role explains every
-    answer."""
+    answer.
+
+    Args:
+        operations: The operations of a history.
+        floors: Whether the store may raise tokens by itself.
+    """
     for role, of_role in _by_role(operations, SWAPS).items():
         edited = any(operation.action == "put" for operation in of_role)
-        wrong = unexplained(of_role, LeaseRegister(edited))
+        shown = _tokens_shown(of_role) if floors else None
+        wrong = unexplained(of_role, LeaseRegister(edited, shown))
         if wrong is not None:
             yield Violation(
                 "linearizability",
                 f"no order of the operations on {role!r} explains this answer",
                 (wrong,),
             )
+
+
+def _tokens_shown(operations: list[Operation]) -> dict[str, frozenset[int]]:
+    """Return the tokens that answers show, by the holder that had them."""
+    shown: dict[str, set[int]] = {}
+    for operation in operations:
+        if operation.outcome == "ok" and "row" in operation.result:
+            holder, token, _ = revision(operation.result["row"])
+            if holder is not None:
+                shown.setdefault(holder, set()).add(token)
+    return {holder: frozenset(tokens) for holder, tokens in shown.items()}
 
 
 def fenced_resources(operations: list[Operation]) -> Iterator[Violation]:

@@ -3,7 +3,7 @@ lease of a role and for a fenced resource."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from coord.core.lease import Revision
@@ -29,12 +29,17 @@ class LeaseRegister:
     Args:
         edited: Whether the history has writes by hand (`put`). After one, any operation with an
             unknown outcome may take effect again.
+        shown: For a store that may raise tokens by itself, the tokens that answers of the history
+            show, by holder: a claim whose answer is not known may have got any of them. None for
+            a store that gives each claim the next token.
     """
 
     initial = EMPTY
 
-    def __init__(self, edited: bool = False) -> None:
-        self._edited = edited
+    def __init__(
+        self, edited: bool = False, shown: Mapping[str, Collection[int]] | None = None
+    ) -> None:
+        self._edited, self._shown = edited, shown
 
     def after(self, state: Revision, operation: Operation) -> Iterable[Revision]:
         """Return the rows that `operation` may leave behind; see `Register.after`."""
@@ -44,6 +49,12 @@ class LeaseRegister:
         if operation.action == "read":
             return [state] if operation.outcome == "ok" and revision(result["row"]) == state else []
         changed, must = self._changed(state, operation)
+        if changed is not None and self._shown is not None and operation.action == "claim":
+            if operation.outcome == "unknown":
+                higher = (t for t in self._shown.get(args["holder"], ()) if t > changed.token)
+                return [changed, *(changed._replace(token=token) for token in higher)]
+            if result["applied"]:
+                changed = changed._replace(token=max(changed.token, revision(result["row"]).token))
         if operation.outcome == "unknown":
             return [] if changed is None else [changed]
         if result["applied"]:
