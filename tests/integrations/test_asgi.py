@@ -27,7 +27,7 @@ from coord import AsyncCoordinator, BadArgument, CoordError, Coordinator, Term
 from coord.core.lease import Lease
 from coord.integrations.asgi import Lead
 from coord.stores.memory.store import MemoryStore
-from tests.support.processes import ROOT
+from tests.support.processes import python_environment
 from tests.support.running import free_port, running
 from tests.support.waits import WITHIN, eventually, soon
 
@@ -389,7 +389,7 @@ def test_the_role_is_given_back_while_a_request_goes_on(
     url, port = f"sqlite://{tmp_path}/coord.db", free_port()
     words = [sys.executable, "-m", "uvicorn", "tests.integrations.asgi_app:app"]
     with (
-        running([*words, "--port", str(port)], url, PYTHONPATH=str(ROOT)) as server,
+        running([*words, "--port", str(port)], url, **python_environment()) as server,
         Coordinator(url) as c,
     ):
         server.until(lambda it: bool(it.lines("Uvicorn running")))

@@ -113,14 +113,22 @@ class Stream:
 
     async def until(self, what: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The next view of which that is true."""
-        while not what(view := await self.view()):
-            pass
-        return view
+
+        async def read() -> dict[str, Any]:
+            while not what(view := await self.view()):
+                pass
+            return view
+
+        return await asyncio.wait_for(read(), WITHIN)
 
     async def ended(self) -> None:
         """Wait for the end of the stream."""
-        while (await self._message()).get("more_body"):
-            pass
+
+        async def read() -> None:
+            while (await self._message()).get("more_body"):
+                pass
+
+        await asyncio.wait_for(read(), WITHIN)
 
 
 def cells(view: dict[str, Any], table: str) -> list[list[str]]:

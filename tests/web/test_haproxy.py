@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from coord import Coordinator
+from tests.support.processes import python_environment
 from tests.support.running import Running, free_port, running
 from tests.support.waits import WITHIN, eventually
 from tests.web.member import HOST
@@ -30,8 +31,7 @@ SLACK = 10.0
 def member(url: str, port: int) -> Iterator[Running]:
     """An application server that listens."""
     words = [sys.executable, "-m", "tests.web.member", url, str(port), str(TTL)]
-    root = str(CONFIGURATION.parent.parent.parent.parent)
-    with running(words, url, PYTHONPATH=root) as server:
+    with running(words, url, **python_environment()) as server:
         server.until(lambda it: bool(it.lines("Uvicorn running")))
         yield server
 

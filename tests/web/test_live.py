@@ -57,6 +57,7 @@ def test_a_page_hears_of_each_change() -> None:
             await stream.until(lambda view: cells(view, "roles")[0][5] == "1")
             await lead.stop()
             await stream.until(lambda view: leaders(view) == {"press": "two"})
+            await stream.until(lambda view: cells(view, "roles")[0][6].startswith("released"))
             assert stream.text.startswith("retry: 2000\n\n")
 
     asyncio.run(main())

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from tests.verification.mutation.mutant import Mutant
-from tests.verification.mutation.mutants import api, cli, election, runtime, services, stores
+from tests.verification.mutation.mutants import (
+    api,
+    cli,
+    election,
+    runtime,
+    services,
+    stores,
+    web,
+)
 
 MUTANTS: list[Mutant] = [
     *runtime.MUTANTS,
@@ -12,4 +20,5 @@ MUTANTS: list[Mutant] = [
     *services.MUTANTS,
     *api.MUTANTS,
     *cli.MUTANTS,
+    *web.MUTANTS,
 ]
