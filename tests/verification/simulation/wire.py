@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 from coord import AccessDenied, StoreUnavailable
 from coord.core import swaps
+from coord.core.history import PastTerm
+from coord.core.kept import Kept
 from coord.core.lease import Lease
 from coord.core.operations import Claim, Failure, Operation, Release, Renew, Result
 from coord.stores.memory.store import MemoryStore
@@ -147,7 +149,8 @@ class Wire:
         if isinstance(operation, Claim):
             self._run_ahead(swaps.claim(self.server.row, operation, 0.0))
             return self._wait(self._send(lambda: memory.claim(operation, 0)), timeout)
-        assert isinstance(operation, Release)
+        if not isinstance(operation, Release):
+            return None
         self._run_ahead(swaps.release(self.server.row, operation, 0.0))
         return self._wait(self._send(lambda: memory.release(operation, 0)), timeout)
 
@@ -171,6 +174,15 @@ class Wire:
         if isinstance(rows, Failure):
             raise (AccessDenied if rows.permanent else StoreUnavailable)(rows.detail)
         return rows
+
+    async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
+        return await self.server.memory.past(roles, timeout)
+
+    async def kept(self, role: str, timeout: float) -> Kept:
+        kept = await self._request(lambda: self.server.memory.kept(role, 0), timeout)
+        if isinstance(kept, Failure):
+            raise (AccessDenied if kept.permanent else StoreUnavailable)(kept.detail)
+        return kept
 
     async def watch(self, roles: Collection[str]) -> AsyncIterator[Lease]:
         weather = self.server.weather
