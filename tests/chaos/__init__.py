@@ -1,7 +1,7 @@
 """Chaos: real workers that stand for one role, really killed, stopped and cut off, and a judge of
 what they did.
 
-`python -m tests.chaos --store sqlite|rethinkdb|cluster --seconds N` runs for as long as one likes;
+`python -m tests.chaos --store STAGE --seconds N` runs for as long as one likes (stages.py);
 `test_chaos.py` runs it briefly, and shows that the judge is not blind.
 
 worker.py    a candidate: coord's public API, and writes under its term to a fenced and an unfenced
@@ -11,8 +11,9 @@ there recorder.py  what a worker knows, as a history for `coord.testing.history`
 outlives kill -9 proxy.py     the network between a worker and a RethinkDB server: blackholes,
 stalls, delays, resets links.py     the network among the nodes of a cluster, which can lose one of
 them clocks.py    servers whose wall clocks are off and jump (shift_clock.c is preloaded into them)
-stage.py     a store that the workers share, and what can be done to it: SQLite's file nodes.py
-the same where there are RethinkDB servers, one or three stages.py    all of them by name scene.py
+stage.py     a store that the workers share, and what can be done to it: SQLite's file servers.py   what all
+stages with servers have in common nodes.py the same where there are RethinkDB servers, one or three
+backends.py  PostgreSQL, Redis and etcd namespaces.py  network namespaces stages.py    all of them by name scene.py
 what faults are injected into, and what is known of one orders.py    what is asked of the leader: to
 step down, to hand over to one candidate faults.py    the kinds of fault, and how each is injected
 and healed crew.py      the workers as processes: started, killed, started again; who leads

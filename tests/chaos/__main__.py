@@ -1,5 +1,4 @@
-"""`python -m tests.chaos --store sqlite|rethinkdb|cluster --seconds N [--seed S] [--out
-FILE.json]`."""
+"""`python -m tests.chaos --store STAGE --seconds N [--seed S] [--out FILE.json]`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,13 @@
-"""A run for people: the display while it goes on, and the page at its end."""
+"""A run for people: the display while it goes on, and the page at its end.
+
+`python -m tests.chaos.report FILE.json…` prints one table over several runs.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group
@@ -56,6 +62,20 @@ def _document(met: dict[str, int] | None) -> list[tuple[str, int]]:
         ("stale, refused", met["stale_refused"]),
         ("stale, accepted", met["stale_accepted"]),
     ]
+
+
+def overview(results: list[dict[str, Any]]) -> str:
+    """The table over several runs, one row for each."""
+    head = ["stage", "s", "faults", "elections", "writes", "overlaps without fencing"]
+    head += ["stale writes tried", "refused", "tokens twice", "longest time without a leader, s"]
+    names = ["elections", "fenced_writes", "overlaps_unfenced", "stale_attempted", "stale_refused"]
+    names += ["tokens_twice", "longest_without_leader"]
+    rows = [
+        [one["store"], f"{one['seconds']:.0f}", sum(one["faults"].values())]
+        + [one[name] for name in names]
+        for one in results
+    ]
+    return "\n".join(_table(head, rows))
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -132,3 +152,7 @@ def markdown(result: dict[str, Any]) -> str:
         if result[name]:
             lines += [f"## {name}", "", "```", *map(str, result[name]), "```", ""]
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(overview([json.loads(Path(name).read_text()) for name in sys.argv[1:]]))
