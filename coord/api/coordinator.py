@@ -467,7 +467,9 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
             cooldown = validation.number(cooldown, "cooldown", low=0)
         return await self._request(await self._current_lease(role), None, by, cooldown)
 
-    async def request_transfer(self, role: str, to: str, *, by: str = "") -> Lease:
+    async def request_transfer(
+        self, role: str, to: str, *, by: str = "", hold: float | None = None
+    ) -> Lease:
         """Ask the leader of `role` to hand it to a candidate that waits. Returns before it has done
         so.
 
@@ -476,20 +478,22 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
             to: The candidate: its id, the first four or more characters of its id, or the `name` or
                 `id` in its info.
             by: Who asks, for the history of the role; at most 200 bytes.
+            hold: Seconds for which the role is reserved for it, from 0.1 on; None means the
+                `renew_every` of the leader, at most 1 second.
 
         Returns:
             The lease of the leader that was asked.
 
         Raises:
-            BadArgument: `to` names no candidate that waits, or several.
+            BadArgument: `to` names no candidate that waits, or several, or `hold` is invalid.
             NotLeader: Nobody leads the role.
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
         """
-        by = _validate_requester(by)
+        by, hold = _validate_requester(by), validation.hold(hold)
         lease = await self._current_lease(role)
         successor = await self.session.find_candidate(role, to)
-        return await self._request(lease, successor.id, by, None)
+        return await self._request(lease, successor.id, by, None, hold)
 
     async def evict(self, role: str, *, by: str = "") -> Lease:
         """Take the lease away from the leader of `role`, which may hang. Returns when the store has
@@ -566,10 +570,15 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
         return lease
 
     async def _request(
-        self, lease: Lease, to: str | None, by: str, cooldown: float | None
+        self,
+        lease: Lease,
+        to: str | None,
+        by: str,
+        cooldown: float | None,
+        hold: float | None = None,
     ) -> Lease:
         key = f"request {new_candidate_id()}"
-        request = HandoverRequest(lease.role, lease.token, to, by, cooldown, key)
+        request = HandoverRequest(lease.role, lease.token, to, by, cooldown, key, hold)
         announcement = request.announcement(lease.ttl)
         await self.session.retry(
             lambda timeout: self.session.announcements.post([announcement], timeout)

@@ -17,7 +17,8 @@ from coord.core.phases import Phase
 from coord.core.timing import Instant
 from coord.election.claimant import Claimant
 from coord.election.elector import Elector
-from coord.election.session import SUSPEND_CHECK_EVERY, Session, sessions
+from coord.election.session import Session, sessions
+from coord.election.suspend import SUSPEND_CHECK_EVERY
 from coord.errors import BadArgument
 
 _KINDS = (Elector, Claimant)

@@ -298,33 +298,36 @@ class AsyncLeadership(
             cooldown = validation.number(cooldown, "cooldown", low=0)
         await self._resign(cooldown)
 
-    async def transfer(self, to: str) -> None:
-        """Hand the role to one candidate: call `on_lost`, drain, then reserve the role for it for
-        `renew_every`.
+    async def transfer(self, to: str, *, hold: float | None = None) -> None:
+        """Hand the role to one candidate: call `on_lost`, drain, then reserve the role for it.
 
-        If it does not claim the role by then, anybody gets it. This candidate goes on as one.
+        If it does not claim the role in time, anybody gets it. This candidate goes on as one.
 
         Args:
             to: A candidate that waits: its id, the first four or more characters of its id, or the
                 `name` in its info.
+            hold: Seconds for which the role is reserved for it, from 0.1 on; None means
+                `renew_every`, at most 1 second.
 
         Raises:
-            BadArgument: `to` names no candidate that waits, or several.
+            BadArgument: `to` names no candidate that waits, or several, or `hold` is invalid.
             NotLeader: This candidate does not lead.
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
         """
-        term = self.term
+        term, hold = self.term, validation.hold(hold)
         successor = await self._session.find_candidate(self.role, to)
         if self.held is not term:
             raise NotLeader(self.role)
-        await self._resign(0.0, successor.id)
+        await self._resign(0.0, successor.id, hold)
 
-    async def _resign(self, cooldown: float, to: str | None = None) -> None:
+    async def _resign(
+        self, cooldown: float, to: str | None = None, hold: float | None = None
+    ) -> None:
         elector = self.elector
         if elector is None:
             return
-        elector.resign(LossReason.STEPPED_DOWN, cooldown, to)
+        elector.resign(LossReason.STEPPED_DOWN, cooldown, to, hold=hold)
         if not elector.is_calling():
             await elector.wait_until_handed_over()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coord.core.lease import MAX_TOKEN, PAUSED, LossReason, copy_info
-from coord.core.validation import is_number
+from coord.core.validation import MAX_TTL, is_number
 
 CANDIDATE = "candidate"
 """The kind of an announcement of a candidate that waits."""
@@ -196,6 +196,7 @@ class HandoverRequest:
         by: Who requests it.
         cooldown: Seconds for which the leader is no candidate afterwards; None means its default.
         key: The key of the announcement.
+        hold: Seconds for which the role is reserved for `to`; None means the default.
     """
 
     role: str
@@ -204,10 +205,14 @@ class HandoverRequest:
     by: str = ""
     cooldown: float | None = None
     key: str = ""
+    hold: float | None = None
 
     def announcement(self, ttl: float) -> Announcement:
         """Return the announcement to post; `ttl` is the ttl of the lease, in seconds."""
-        body = {"token": self.token, "to": self.to, "by": self.by, "cooldown": self.cooldown}
+        body: dict[str, Any] = {"token": self.token, "to": self.to, "by": self.by}
+        body["cooldown"] = self.cooldown
+        if self.hold is not None:
+            body["hold"] = self.hold
         return Announcement(
             self.key, self.role, REQUEST, body, max(LIFETIME_TTLS * ttl, MIN_LIFETIME), urgent=True
         )
@@ -226,7 +231,9 @@ class HandoverRequest:
             return None
         pause = float(cooldown) if is_number(cooldown, MAX_TOKEN) and cooldown >= 0 else None
         by = by if isinstance(by, str) else ""
-        return cls(announcement.role, int(token), to, by, pause, announcement.key)
+        hold = announcement.body.get("hold")
+        kept = float(hold) if is_number(hold, MAX_TTL) and hold > 0 else None
+        return cls(announcement.role, int(token), to, by, pause, announcement.key, kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,12 +246,14 @@ class Handover:
         by: Who asked.
         key: The key of the request; "" if a higher priority is the reason.
         rest: Seconds that the leader waits before it is a candidate again; None means the default.
+        hold: Seconds for which the role is reserved for `to`; None means the default.
     """
 
     to: str | None
     by: str
     key: str
     rest: float | None
+    hold: float | None = None
 
     @property
     def reason(self) -> LossReason:
@@ -282,7 +291,7 @@ def decide_handover(
         request = HandoverRequest.of(announcement)
         if request is not None and request.token == token and request.to != candidate:
             rest = request.cooldown if request.to is None else request.cooldown or 0.0
-            return Handover(request.to, request.by, request.key, rest)
+            return Handover(request.to, request.by, request.key, rest, request.hold)
     preferred = next(
         (
             waiting

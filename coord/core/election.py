@@ -63,6 +63,8 @@ from coord.core.phases import HOLDING, TRANSITIONS, Cue, ImpossibleCue, Phase
 from coord.core.timing import Instant, Timing
 
 NEVER = float("inf")
+MAX_DEFAULT_HOLD = 1.0
+"""Seconds for which a role is reserved at most, unless somebody says how long."""
 
 
 @dataclass(slots=True)
@@ -115,6 +117,7 @@ class Election:
     _renew_at: float = NEVER
     _linger_until: float = -NEVER
     _successor: str | None = None
+    _hold: float = 0.0
     _requested_by: str = ""
     _last_loss: tuple[int, str] | None = None
     _beat: int = 0
@@ -335,6 +338,7 @@ class Election:
         rest: float = 0.0,
         linger: float = 0.0,
         to: str | None = None,
+        hold: float | None = None,
         by: str = "",
     ) -> None:
         """Give the role up, if it is held, and be a candidate again later.
@@ -345,7 +349,9 @@ class Election:
             rest: Seconds from `now` for which the candidate sends no claim.
             linger: Seconds from `now` for which nobody gets the role.
             to: The id of the candidate that gets the role. The others get it if that candidate does
-                not claim it for `renew_every` seconds. None means any candidate.
+                not claim it within `hold` seconds. None means any candidate.
+            hold: See `to`; None means `renew_every`, at most `MAX_DEFAULT_HOLD`. Whoever waits
+                hears of the handover within milliseconds, and whoever does not is dead or cut off.
             by: Who requested it, for the history.
         """
         self._expire(now)
@@ -353,6 +359,7 @@ class Election:
         if self.phase is Phase.LEADING:
             self._linger_until = now.total + linger
             self._successor, self._requested_by = None if to == self.candidate else to, by
+            self._hold = min(self.timing.renew_every, MAX_DEFAULT_HOLD) if hold is None else hold
             self._lose(reason, Cue.RESIGN)
 
     def keep(self, text: str) -> int:
@@ -433,7 +440,7 @@ class Election:
         if to == PAUSED:
             linger = max(linger, MIN_TTL)
         elif to is not None:
-            linger = max(linger, self.timing.renew_every)
+            linger = max(linger, self._hold)
         reason = LossReason.RELEASED.value if last is None else last[1]
         role, holder, token, keep = self.role, self.candidate, self.token, self.keeping.text
         return Release(role, holder, token, self._beat, linger, to, reason, by, keep)

@@ -120,6 +120,15 @@ def linger(value: object) -> float:
     return number(value, "linger", low=0, high=MAX_TTL)
 
 
+def hold(value: object) -> float | None:
+    """Return for how many seconds a role is reserved for its next leader; None means the default.
+
+    Raises:
+        BadArgument: It is neither None nor a number of seconds that a lease may last.
+    """
+    return None if value is None else ttl(value, "hold")
+
+
 def timeout(value: object) -> float | None:
     """Return the maximum time to wait in seconds, at least 0; None means no limit.
 

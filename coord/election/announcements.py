@@ -114,6 +114,10 @@ class CandidateAnnouncer:
         elif not self._entries and not self._to_withdraw:
             self._check_at(-math.inf)  # nothing was stored, so the task may end
 
+    def knows(self, key: str) -> bool:
+        """Return whether the announcement `key` is one of this process."""
+        return key in self._entries or key in self._to_withdraw
+
     async def close(self) -> None:
         """Withdraw all announcements, if the store answers."""
         if self._task is not None:

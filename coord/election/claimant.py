@@ -230,6 +230,8 @@ class Claimant:
         the term has ended in this call, the call returns although a later request failed.
         """
         election, rounds = self.election, 0
+        if election.observed is None:
+            await self._session.turns.wait(self.role)
         lease: Lease | None = None
         over: Lease | None = Lease(self.role) if stepping_down else None
         while rounds < MAX_ROUNDS:
@@ -302,7 +304,9 @@ class Claimant:
         return result
 
     def _applied(self, operation: object, lease: Lease, began: Instant) -> None:
-        if isinstance(operation, Claim):
+        if isinstance(operation, Release):
+            self._session.turns.gave_back(self.role)
+        elif isinstance(operation, Claim):
             self._since, self.renewed_at = lease.since, began.awake
         elif isinstance(operation, Renew):
             self.renewed_at = began.awake
@@ -342,7 +346,8 @@ class Claimant:
             by=decision.by,
         )
         rest = ttl if decision.rest is None else decision.rest
-        election.resign(now, decision.reason, rest=rest, to=decision.to, by=decision.by)
+        to, hold, by = decision.to, decision.hold, decision.by
+        election.resign(now, decision.reason, rest=rest, to=to, hold=hold, by=by)
         self._apply_events()
         return True
 

@@ -232,11 +232,16 @@ class Elector:
             )
 
     def resign(
-        self, reason: LossReason, cooldown: float, to: str | None = None, by: str = ""
+        self,
+        reason: LossReason,
+        cooldown: float,
+        to: str | None = None,
+        by: str = "",
+        hold: float | None = None,
     ) -> None:
-        """Hand the role to the candidate `to` (None: to anybody), and be a candidate again after
-        the cooldown."""
-        self.election.resign(self._session.now(), reason, rest=cooldown, to=to, by=by)
+        """Hand the role to the candidate `to` (None: to anybody), for which it is reserved for
+        `hold` seconds (None: the default), and be a candidate again after the cooldown."""
+        self.election.resign(self._session.now(), reason, rest=cooldown, to=to, hold=hold, by=by)
         self._changed()
 
     def redirect(self, to: str | None) -> None:
@@ -272,7 +277,7 @@ class Elector:
             cooldown = election.timing.ttl if decision.rest is None else decision.rest
             role, token, to, by = election.role, election.token, decision.to, decision.by
             log.info("leadership.gives_way", role=role, token=token, to=to, by=by)
-            self.resign(decision.reason, cooldown, to, by)
+            self.resign(decision.reason, cooldown, to, by, decision.hold)
 
     def stop(self, linger: float = 0.0) -> None:
         """Hand the role over, and be done. Nobody gets the role before `linger` seconds have
@@ -358,6 +363,8 @@ class Elector:
 
     async def _run_election(self) -> None:
         """Do what the election says, until it is done."""
+        if self.election.observed is None:
+            await self._session.turns.wait(self.role)
         while True:
             error, self._error = self._error, None
             if error is not None:
@@ -428,6 +435,8 @@ class Elector:
         applied = isinstance(result, Answer) and result.applied
         if applied and not isinstance(send.operation, Release):
             self.renewed_at = sent_at.awake
+        elif applied:
+            self._session.turns.gave_back(self.role)
         left = self.election.deadline - now.total
         self.election.reply(send, result, sent_at, now, delay)
         if _refused(send, result):

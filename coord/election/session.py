@@ -18,9 +18,11 @@ from coord.core.timing import Instant
 from coord.election.announcements import CandidateAnnouncer, RequestListener
 from coord.election.observations import Observations
 from coord.election.observe import LeaderCache
+from coord.election.suspend import SuspendDetector
+from coord.election.turns import Turns
 from coord.errors import BadArgument, CoordError, CoordinatorClosed
 from coord.runtime import clock, process
-from coord.runtime.retry import restart_on_failure, retry_until
+from coord.runtime.retry import retry_until
 from coord.runtime.threads import Latch, require_real_threads
 from coord.runtime.timers import LightSemaphore
 from coord.stores import requests
@@ -40,10 +42,8 @@ T = TypeVar("T")
 MAX_CONCURRENT_CLAIMS = 128
 """Limits claims in flight on a store without batches: with more, each would wait in the store until
 its own deadline had passed."""
-SUSPEND_CHECK_EVERY = 0.5
-"""Seconds between two checks whether the machine was suspended, while the session has members."""
-MIN_SUSPEND = 0.1
-"""Seconds of suspend that are worth waking all members for."""
+WAITING_TIMEOUT = 1.0
+"""Seconds that the question may take whether another candidate waits."""
 MIN_ID_PREFIX = 4
 """Characters of a candidate's id that are enough to name it, if they name only one candidate."""
 
@@ -102,6 +102,7 @@ class Session:
         it.
         leaders: What the feed last showed of the leaders that somebody watches.
         observations: What the candidates that have ended had observed.
+        turns: The roles that candidates have just given back.
         members: The candidates that run on this session.
         on_close: Called before the members stop: heartbeats end, published leaders are withdrawn.
         context: Timers run in this context. Otherwise each of thousands of timers would copy its
@@ -151,6 +152,7 @@ class Session:
         self._requests = RequestListener(
             lambda: self.announcements, self._by_role.keys(), self._request_arrived
         )
+        self.turns = Turns(self.store, lambda: self.now(), self._others_wait)  # noqa: PLW0108 # tests replace `now` later
         self._suspends = SuspendDetector(self.members, lambda: self.now())  # noqa: PLW0108 # tests replace `now` later
         self.__dict__.pop("announcements", None)  # the child of a fork makes its own
 
@@ -435,6 +437,13 @@ class Session:
             )
         return named[0]
 
+    async def _others_wait(self, role: str) -> bool:
+        """Return whether another candidate waits for `role`, in this session or announced."""
+        if len(self._by_role.get(role, ())) > 1:
+            return True
+        rows = await self.announcements.read([role], WAITING_TIMEOUT)
+        return any(Candidate.of(row) and not self._announcer.knows(row.key) for row in rows)
+
     def join(self, member: Member) -> None:
         """Count `member` among the candidates of this session until `leave`.
 
@@ -532,49 +541,6 @@ class Session:
         if self.closing:
             self.closed.set()
         self._start()
-
-
-class SuspendDetector:
-    """Wakes the members of a session when the machine was suspended, because timers stand still
-    meanwhile.
-
-    Args:
-        members: The candidates to wake; it runs while there are any.
-        now: Reads the clocks.
-    """
-
-    def __init__(self, members: Collection[Member], now: Callable[[], Instant]) -> None:
-        self._members, self._now = members, now
-        self._task: asyncio.Task[None] | None = None
-        self.last_tick: float | None = None
-        """When the loop turned last, on the awake clock, to half a second; None while there are no
-        members."""
-
-    def start(self) -> None:
-        """Check from now on, if it does not run already."""
-        if self._task is None or self._task.done():
-            self.last_tick = self._now().awake
-            loop = asyncio.get_running_loop()
-            work = restart_on_failure(self._run, "detect suspend")
-            self._task = loop.create_task(work, name="coord suspend")
-
-    def stop(self) -> None:
-        """Check no longer."""
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _run(self) -> None:
-        before = self._now()
-        while self._members:
-            await asyncio.sleep(SUSPEND_CHECK_EVERY)
-            after = self._now()
-            self.last_tick = after.awake
-            suspended = (after.total - before.total) - (after.awake - before.awake)
-            if suspended > MIN_SUSPEND:
-                for member in tuple(self._members):
-                    member.wake()
-            before = after
-        self.last_tick = None
 
 
 async def _is_set(latch: Latch) -> None:

@@ -141,6 +141,15 @@ class Bulk(Protocol):
 
 
 @runtime_checkable
+class PolledFeed(Protocol):
+    """A store whose feed looks at the database now and then, because nothing is pushed to it."""
+
+    @property
+    def feed_interval(self) -> float:
+        """Seconds within which the feed usually shows a change."""
+
+
+@runtime_checkable
 class Overridable(Protocol):
     """A store in which operators can revoke leases and pause roles (rule 11).
 

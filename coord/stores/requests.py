@@ -75,7 +75,7 @@ def overridable(store: Store) -> Overridable:
         BadArgument: The store cannot do that.
     """
     if not isinstance(store, Overridable):
-        allowed = "must be a store whose leases operators can revoke (a method override())"
+        allowed = "must be a store with leases that operators can revoke (a method override())"
         raise BadArgument("store", type(store).__name__, allowed)
     return store
 

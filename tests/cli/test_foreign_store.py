@@ -158,6 +158,11 @@ def test_every_command(foreign: Callable[[str], Foreign], journal: Journal) -> N
     assert "nobody is the leader now" in use("step-down", "job", "--yes")
     assert waits.wait(60) == 77
     watched(None)
+    assert use("pause", "job", "--yes") == "'job' is paused\n"
+    assert use("resume", "job") == "'job' is resumed\n"
+    hold = "import coord, os; coord.unique_service('held', dict(ttl=60)); os._exit(0)"
+    notes.python("-c", hold).wait(60)
+    assert "(token 1) is evicted" in use("evict", "held", "--yes")
 
     beat = "import coord; coord.ServiceRegistry().heartbeat({**dict(id='a', role='web', load=0), 'ttl': %s})"
     notes.python("-c", beat % 60).wait(60)
@@ -168,8 +173,9 @@ def test_every_command(foreign: Callable[[str], Foreign], journal: Journal) -> N
     assert "deleted 0 service records" in use("purge", "--yes")
     other = f"sqlite://{Path(notes.url.partition(':')[2]).parent}/other.db"
     use("init", "--url", other)
-    assert "carried 2 roles over" in use("migrate", "--from", notes.url, "--to", other)
-    assert used == {*COMMANDS}
+    assert "carried 3 roles over" in use("migrate", "--from", notes.url, "--to", other)
+    use("notes", "job")
+    assert used == {*COMMANDS} - {"web"}  # which serves until a signal ends it
 
 
 def test_a_store_with_leases_only(foreign: Callable[[str], Foreign], journal: Journal) -> None:
@@ -195,6 +201,11 @@ def test_a_store_with_leases_only(foreign: Callable[[str], Foreign], journal: Jo
             ("candidates",),
             ("step-down", "job", "--yes"),
             ("transfer", "job", "--to", "x", "--yes"),
+        ),
+        "leases that operators can revoke (a method override())": (
+            ("pause", "job", "--yes"),
+            ("resume", "job"),
+            ("evict", "job", "--yes"),
         ),
         "service records (a method records(table))": (("services",), ("purge", "--yes")),
     }

@@ -202,14 +202,14 @@ def test_a_role_is_handed_to_the_candidate_that_was_named_and_not_before_the_wor
     election.drained(at(4))
     release = sent(election, 4).operation
     assert release == Release(
-        "r", "me", 1, 2, linger=10.0, to="you", reason="stepped_down", by="ann"
+        "r", "me", 1, 2, linger=1.0, to="you", reason="stepped_down", by="ann"
     )
 
 
 def test_who_hands_over_is_a_candidate_again_and_takes_the_role_that_nobody_claims() -> None:
     election = handing_over()
     election.reply(
-        sent(election, 4), Answer(True, lease("you", 1, 0, ttl=10.0, remaining=10.0)), at(4), at(5)
+        sent(election, 4), Answer(True, lease("you", 1, 0, ttl=1.0, remaining=1.0)), at(4), at(5)
     )
     assert not any(
         isinstance(event, LeaderObserved) and event.lease.token == 1
@@ -485,3 +485,18 @@ def test_a_lease_that_is_left_to_run_out_is_remembered_so() -> None:
     claim = sent(election, 40).operation
     assert isinstance(claim, Claim)
     assert claim.lost == (1, "expired")
+
+
+@pytest.mark.parametrize(
+    ("renew_every", "hold", "linger"), [(10, None, 1.0), (0.5, None, 0.5), (10, 7.0, 7.0)]
+)
+def test_a_role_is_reserved_for_a_second_at_most_unless_somebody_says_so(
+    renew_every: float, hold: float | None, linger: float
+) -> None:
+    election = elected()
+    election.timing = Timing.of(TTL, renew_every=renew_every)
+    election.resign(at(5), LossReason.STEPPED_DOWN, to="b", hold=hold)
+    election.drained(at(6))
+    operation = sent(election, 6).operation
+    assert isinstance(operation, Release)
+    assert (operation.to, operation.linger) == ("b", linger)

@@ -154,7 +154,7 @@ def test_a_store_that_cannot_do_it() -> None:
     with Coordinator(store=WithoutOverride()) as c, c.leadership("r", ttl=TTL) as lead:
         lead.wait(5)
         for call in (c.evict, c.pause, c.resume):
-            with pytest.raises(BadArgument, match="a store whose leases operators can revoke"):
+            with pytest.raises(BadArgument, match="leases that operators can revoke"):
                 call("r")  # type: ignore[operator]
         assert lead.is_leader
 

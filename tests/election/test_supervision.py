@@ -19,7 +19,8 @@ from coord.election import lifecycle
 from coord.election.announcements import CandidateAnnouncer
 from coord.election.elector import Elector
 from coord.election.lifecycle import TermLifecycle
-from coord.election.session import Session, SuspendDetector
+from coord.election.session import Session
+from coord.election.suspend import SuspendDetector
 from tests.support.waits import eventually
 
 Two = tuple[Coordinator, Coordinator]

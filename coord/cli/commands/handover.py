@@ -161,15 +161,23 @@ def step_down(role: str, cooldown: float | None, **settings: Any) -> None:
     help="The candidate that gets the role: its id (see coord candidates), the beginning of its "
     "id, or the name in its info.",
 )
+@click.option(
+    "--hold",
+    type=float,
+    metavar="SECONDS",
+    help="Time for which the role is reserved for CANDIDATE. If it does not claim the role, any "
+    "candidate can. [default: a third of the ttl, at most 1]",
+)
 @_request_options
-def transfer(role: str, to: str, **settings: Any) -> None:
+def transfer(role: str, to: str, hold: float | None, **settings: Any) -> None:
     """Ask the leader of ROLE to end its work and hand the role to CANDIDATE, and wait until it has.
 
     Asks for confirmation.
     """
+    validation.hold(hold)
 
     def request(coordinator: Coordinator, by: str) -> Lease:
-        return coordinator.request_transfer(role, to, by=by)
+        return coordinator.request_transfer(role, to, by=by, hold=hold)
 
     _request(role, f"hand {output.quote(to)} the role", request, to, **settings)
 

@@ -16,7 +16,7 @@ from coord.stores.sqlite.announcements import SQLiteAnnouncements
 from coord.stores.sqlite.connection import Connection
 from coord.stores.sqlite.database import Database, TooLate
 from coord.stores.sqlite.errors import CommitUnknown
-from coord.stores.sqlite.feed import LeaseFeed
+from coord.stores.sqlite.feed import POLL_INTERVAL, LeaseFeed
 from coord.stores.sqlite.filesystems import MOUNTS
 from coord.stores.sqlite.records import SQLiteRecords
 from coord.stores.sqlite.url import parse_url, url_of
@@ -33,6 +33,7 @@ class SQLiteStore:
         path: Absolute path of the file.
         url: The URL of the store.
         max_clock_skew: How far the store's clock may be off, in seconds.
+        feed_interval: Seconds within which the feed usually shows a change.
         database: The file and its thread.
     """
 
@@ -63,6 +64,7 @@ class SQLiteStore:
         self.database = Database(path, local=local, clock=clock, mounts=mounts)
         self.path = self.database.path
         self.url = url_of(self.path, local=local) if url is None else url
+        self.feed_interval = 2 * POLL_INTERVAL
         self.max_clock_skew: float | None = self.database.clock.store_clock.skew
         self._announcements: SQLiteAnnouncements | None = None
         self._records: dict[str, SQLiteRecords] = {}
