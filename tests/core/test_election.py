@@ -209,7 +209,7 @@ def test_a_role_is_handed_to_the_candidate_that_was_named_and_not_before_the_wor
 def test_who_hands_over_is_a_candidate_again_and_takes_the_role_that_nobody_claims() -> None:
     election = handing_over()
     election.reply(
-        sent(election, 4), Answer(True, lease("you", 1, 0, ttl=1.0, remaining=1.0)), at(4), at(5)
+        sent(election, 4), Answer(True, lease("you", 1, 0, ttl=10.0, remaining=10.0)), at(4), at(5)
     )
     assert not any(
         isinstance(event, LeaderObserved) and event.lease.token == 1
