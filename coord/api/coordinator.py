@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from coord.api.leadership import AsyncLeadership
 from coord.api.once import Once, OnceCall, look_up, run_async
 from coord.core import validation
-from coord.core.announcements import Candidate, HandoverRequest
+from coord.core.announcements import Candidate
 from coord.core.history import PastTerm
 from coord.core.kept import Values, copy_notes
 from coord.core.lease import Lease
@@ -19,11 +19,10 @@ from coord.core.ticks import MAX_KEEP, Tick
 from coord.core.timing import Instant
 from coord.election import operators
 from coord.election.callbacks import OnElected, OnInfo, OnLost, OnNewLeader
-from coord.election.elector import new_candidate_id
 from coord.election.observe import LeaderChange, watch_leader, watch_leaders
 from coord.election.session import Session
 from coord.election.unique_service import UniqueServices
-from coord.errors import BadArgument, NotLeader
+from coord.errors import BadArgument
 from coord.runtime import clock
 from coord.runtime.facade import PublicDir
 from coord.stores import urls
@@ -465,7 +464,7 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
         by = _validate_requester(by)
         if cooldown is not None:
             cooldown = validation.number(cooldown, "cooldown", low=0)
-        return await self._request(await self._current_lease(role), None, by, cooldown)
+        return await operators.request_handover(self.session, role, None, by, cooldown=cooldown)
 
     async def request_transfer(
         self, role: str, to: str, *, by: str = "", hold: float | None = None
@@ -491,9 +490,7 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
             StoreRefused: The store will go on refusing.
         """
         by, hold = _validate_requester(by), validation.hold(hold)
-        lease = await self._current_lease(role)
-        successor = await self.session.find_candidate(role, to)
-        return await self._request(lease, successor.id, by, None, hold)
+        return await operators.request_handover(self.session, role, to, by, hold=hold)
 
     async def evict(self, role: str, *, by: str = "") -> Lease:
         """Take the lease away from the leader of `role`, which may hang. Returns when the store has
@@ -561,29 +558,6 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
             StoreRefused: The store will go on refusing.
         """
         return await operators.resume(self.session, validation.role(role), _validate_requester(by))
-
-    async def _current_lease(self, role: str) -> Lease:
-        rows = await self.session.read([validation.role(role)])
-        lease = next((row for row in rows if row.led), None)
-        if lease is None:
-            raise NotLeader(role, "nobody leads it")
-        return lease
-
-    async def _request(
-        self,
-        lease: Lease,
-        to: str | None,
-        by: str,
-        cooldown: float | None,
-        hold: float | None = None,
-    ) -> Lease:
-        key = f"request {new_candidate_id()}"
-        request = HandoverRequest(lease.role, lease.token, to, by, cooldown, key, hold)
-        announcement = request.announcement(lease.ttl)
-        await self.session.retry(
-            lambda timeout: self.session.announcements.post([announcement], timeout)
-        )
-        return lease
 
     @functools.cached_property
     def services(self) -> AsyncServiceRegistry:

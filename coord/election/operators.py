@@ -1,7 +1,7 @@
-"""What operators do to a role: evict its leader, pause it, and resume it (rule 11).
+"""What operators do to a role: ask for a handover, evict the leader, pause and resume the role.
 
-Each is one compare-and-swap of the row that was read just before. It does not need the leader, so
-it also works on one that hangs.
+An eviction and a pause are one compare-and-swap of the row that was read just before (rule 11).
+They do not need the leader, so they also work on one that hangs.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
+from coord.core import validation
 from coord.core.announcements import HandoverRequest
 from coord.core.lease import PAUSED, REVOKED, Lease, LossReason
 from coord.core.operations import MAX_OVERRIDE_BEAT, Failure, Override
@@ -22,6 +23,53 @@ from coord.stores.requests import overridable, send_override
 
 POLL_EVERY = 1.0
 """Seconds between two reads, at most, while a leader ends its work: the feed is only a hint."""
+
+
+async def request_handover(
+    session: Session,
+    role: str,
+    to: str | None,
+    by: str,
+    *,
+    cooldown: float | None = None,
+    hold: float | None = None,
+) -> Lease:
+    """Ask the leader of `role` to hand it over, and return its lease.
+
+    Args:
+        session: The session to use.
+        role: The role.
+        to: What names the candidate that gets it; None means any candidate.
+        by: Who requests it.
+        cooldown: Seconds for which the leader is no candidate afterwards; None means its default.
+        hold: Seconds for which the role is reserved for `to`; None means the default.
+
+    Raises:
+        BadArgument: `to` names no candidate that waits, or several.
+        NotLeader: Nobody leads the role.
+        StoreUnavailable: The store did not answer within the timeout of the session.
+        StoreRefused: The store will go on refusing.
+    """
+    lease = await _row(session, validation.role(role))
+    if not lease.led:
+        raise NotLeader(role, "nobody leads it")
+    successor = None if to is None else (await session.find_candidate(role, to)).id
+    await _post(session, lease, successor, by, cooldown, hold)
+    return lease
+
+
+async def _post(
+    session: Session,
+    lease: Lease,
+    to: str | None,
+    by: str,
+    cooldown: float | None = None,
+    hold: float | None = None,
+) -> None:
+    key = f"request {rng.getrandbits(128):032x}"
+    request = HandoverRequest(lease.role, lease.token, to, by, cooldown, key, hold)
+    announcement = request.announcement(lease.ttl)
+    await session.retry(lambda timeout: session.announcements.post([announcement], timeout))
 
 
 async def evict(session: Session, role: str, by: str) -> Lease:
@@ -159,12 +207,11 @@ async def _swap(session: Session, role: str, decide: Callable[[Lease], Override 
 async def _ask_to_pause(session: Session, led: Lease, by: str, timeout: float) -> None:
     """Ask a leader to release its role to nobody, and wait until its term is over."""
     loop = asyncio.get_running_loop()
-    until, key = loop.time() + timeout, f"request {rng.getrandbits(128):032x}"
-    request = HandoverRequest(led.role, led.token, PAUSED, by, None, key).announcement(led.ttl)
+    until = loop.time() + timeout
     changed = asyncio.Event()
     unsubscribe = session.subscribe(led.role, lambda _: changed.set())
     try:
-        await session.retry(lambda seconds: session.announcements.post([request], seconds))
+        await _post(session, led, PAUSED, by)
         while (left := until - loop.time()) > 0:
             changed.clear()
             row = await _row(session, led.role)
