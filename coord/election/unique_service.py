@@ -309,7 +309,7 @@ def _time(seconds: float) -> datetime | None:
 
 def _fields(role: str, candidate: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a caller says about its candidate, with host and pid filled in."""
-    if not isinstance(candidate, Mapping):
+    if not isinstance(candidate, Mapping) or "ttl" not in candidate:
         raise BadArgument("candidate", candidate, ALLOWED)
     if candidate.get("role", role) != role:
         raise BadArgument("candidate['role']", candidate["role"], f"must be {role!r}, or absent")
@@ -325,8 +325,6 @@ def _fields(role: str, candidate: Mapping[str, Any]) -> dict[str, Any]:
 
 def _checked(fields: dict[str, Any]) -> _Described:
     info = validation.info(fields, "candidate")
-    if "ttl" not in info:
-        raise BadArgument("candidate", fields, ALLOWED)
     timing = Timing.of(validation.ttl(info.pop("ttl"), "candidate['ttl']"))
     if "id" in info and (not isinstance(info["id"], (str, int)) or isinstance(info["id"], bool)):
         raise BadArgument("candidate['id']", info["id"], "must be a string or an int")

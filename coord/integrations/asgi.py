@@ -112,7 +112,7 @@ class Lead:
         self.role = validation.role(role)
         self._coordinator, self._url = coordinator, url
         self._redirects, self._retry_after = otherwise == "redirect", retry_after
-        self._own_url = (info or {}).get("url")
+        self._own_url = validation.info(info).get("url")
         self._options: dict[str, Any] = {
             "ttl": ttl,
             "info": info,

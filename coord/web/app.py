@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from coord import metrics
 from coord.api.coordinator import AsyncCoordinator
 from coord.api.sync_coordinator import Coordinator
+from coord.core import validation
 from coord.errors import CoordError, StoreUnavailable
 from coord.web.interface import Interface
 from coord.web.live import Live
@@ -25,6 +26,8 @@ from coord.web.source import Source
 
 REFRESH_AFTER = 5
 """Seconds until a browser asks again for a page that could not be shown."""
+MAX_TITLE = 200
+"""Bytes of the name of an installation."""
 
 
 class WebApp:
@@ -53,6 +56,7 @@ class WebApp:
         source = Source(coordinator)
         self._live = Live(source)
         authority = Authority(token, allowed_hosts)
+        validation.name(title, "title", MAX_TITLE, f"must be a string of 1 to {MAX_TITLE} bytes")
         self._site = Site(source, self._live, authority, title, services)
         self._pages = Pages(self._site)
         if metrics.registry() is None:
