@@ -4,7 +4,6 @@ takes."""
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import socket
 import sys
@@ -20,45 +19,6 @@ from coord.stores.postgresql.errors import QueryError
 from tests.stores.postgresql.kit import answered, execute, failed, opened, run, schema_of
 from tests.support.postgresql_server import Server
 from tests.support.store_urls import new_schema
-
-beats = itertools.count(1)
-
-
-def test_no_acknowledged_token_is_lost_when_the_server_is_killed(
-    own_postgresql_server: Server,
-) -> None:
-    """Again and again, in the middle of many claims."""
-    url, told = new_schema(own_postgresql_server), dict[str, int]()
-    killed = False
-
-    async def claim_until_killed() -> None:
-        async def claim(store: PostgreSQLStore, role: str) -> None:
-            nonlocal killed
-            while True:
-                again = Claim(role, "somebody", next(beats), 30.0, takeover=True)
-                result = await store.claim(again, 20)
-                if not hasattr(result, "lease"):
-                    return
-                assert result.applied
-                assert result.lease.token > told.get(role, 0)
-                told[role] = result.lease.token
-                if not killed and min(told.values()) > target:
-                    killed = True
-                    await asyncio.to_thread(own_postgresql_server.kill)
-
-        async with opened(url) as store:
-            await asyncio.gather(*(claim(store, f"role {n}") for n in range(8)))
-
-    async def read() -> dict[str, int]:
-        async with opened(url) as store:
-            return {lease.role: lease.token for lease in await store.read(None, 20)}
-
-    for _ in range(3):
-        target, killed = min(told.values(), default=0) + 5, False
-        run(claim_until_killed)
-        own_postgresql_server.start()
-        kept = run(read)
-        assert all(kept[role] >= token for role, token in told.items())
 
 
 def test_killed_and_back(own_postgresql_server: Server) -> None:
