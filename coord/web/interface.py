@@ -46,7 +46,7 @@ class Interface:
 
     async def roles(self, request: Request) -> Response:
         """Answer with all roles, also those without a leader."""
-        return to_json((await self._site.live.overview()).as_json())
+        return to_json((await self._site.live.overview(most=None)).as_json())
 
     async def role(self, request: Request) -> Response:
         """Answer with one role."""

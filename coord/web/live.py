@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from coord.api.coordinator import AsyncCoordinator
 from coord.api.overview import Overview, load_overview
 from coord.core.history import PastTerm
 from coord.errors import BadArgument, CoordError, CoordinatorClosed
@@ -23,6 +24,13 @@ COALESCE_DELAY = 0.1
 """Seconds between a change and its snapshot, because changes often come together."""
 RETRY_EVERY = 1.0
 """Seconds until the watcher looks again after the store failed."""
+REST = 5.0
+"""A snapshot is followed by a pause of at least this many times the time that it took. It may run
+on the event loop that renews leases, and with ten thousand roles it takes a second."""
+HISTORIES_AT_A_TIME = 100
+"""Roles in one query for histories, for the same reason."""
+MAX_HISTORIES = 1000
+"""Roles whose histories belong to a snapshot, besides those that open pages show."""
 
 Record = Mapping[str, Any]
 
@@ -49,10 +57,11 @@ class Reader:
 
     Args:
         wants_services: Whether its page shows services.
+        role: The role that its page shows; None means another page.
     """
 
-    def __init__(self, wants_services: bool) -> None:
-        self.wants_services = wants_services
+    def __init__(self, wants_services: bool, role: str | None) -> None:
+        self.wants_services, self.role = wants_services, role
         self._news = asyncio.Event()
 
     def wake(self) -> None:
@@ -81,7 +90,7 @@ class Live:
         self._readers: set[Reader] = set()
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
-        self._loading: asyncio.Task[Overview] | None = None
+        self._loading: dict[int | None, asyncio.Task[Overview]] = {}
         self._remove_handler: Callable[[], None] = lambda: None
         self.newest: Snapshot | None = None
         self.closing = False
@@ -91,14 +100,14 @@ class Live:
         """How many streams are open."""
         return len(self._readers)
 
-    def join(self, wants_services: bool) -> Reader:
+    def join(self, wants_services: bool, role: str | None) -> Reader:
         """Add a reader. The first one starts the watcher."""
-        reader = Reader(wants_services)
+        reader = Reader(wants_services, role)
         self._readers.add(reader)
         if self._task is None:
             self.newest, self._changed = None, asyncio.Event()
             self._start()
-        elif wants_services:
+        elif wants_services or role is not None:
             self._changed.set()
         return reader
 
@@ -117,22 +126,23 @@ class Live:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._task.get_loop().call_soon_threadsafe(self._wake_all)
 
-    async def overview(self) -> Overview:
+    async def overview(self, *, most: int | None) -> Overview:
         """Return all roles, as the store answers now. Concurrent calls share one answer.
+
+        Args:
+            most: How many roles get their histories; None means all.
 
         Raises:
             CoordError: The store does not answer, or refuses.
         """
-        loading, loop = self._loading, asyncio.get_running_loop()
+        loading, loop = self._loading.get(most), asyncio.get_running_loop()
         if loading is None or loading.done() or loading.get_loop() is not loop:
-            loading = loop.create_task(self._load_overview(None), name="coord web overview")
+            work = self._source.ask(lambda c: load(c, None, most, ()))
+            loading = loop.create_task(work, name="coord web overview")
             # Everybody who waits for it may have gone before it fails.
             loading.add_done_callback(lambda task: task.cancelled() or task.exception())
-            self._loading = loading
+            self._loading[most] = loading
         return await asyncio.shield(loading)
-
-    async def _load_overview(self, terms: Sequence[PastTerm] | None) -> Overview:
-        return await self._source.ask(lambda c: load_overview(c, every=True, terms=terms))
 
     def _start(self) -> None:
         work = restart_on_failure(self._run, "watch leaders for the web page")
@@ -147,20 +157,22 @@ class Live:
         watching = asyncio.ensure_future(self._watch())
         try:
             known: Sequence[PastTerm] | None = None  # histories change with leaders only
+            loop = asyncio.get_running_loop()
             while True:
                 self._changed.clear()
+                began = loop.time()
                 snapshot = await self._look(known)
-                known = (
-                    None
-                    if snapshot.error or snapshot.overview is None
-                    else (snapshot.overview.terms)
-                )
+                rest = REST * (loop.time() - began)
+                known = None
+                if snapshot.overview is not None and snapshot.error is None:
+                    known = snapshot.overview.terms
                 self.newest = snapshot
                 self._wake_all()
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await within(self._changed.wait(), REFRESH_EVERY)
+                    await within(self._changed.wait(), max(REFRESH_EVERY, rest))
                     known = None
-                    await asyncio.sleep(RETRY_EVERY if snapshot.error else COALESCE_DELAY)
+                    pause = RETRY_EVERY if snapshot.error else COALESCE_DELAY
+                    await asyncio.sleep(max(pause, rest))
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
@@ -180,7 +192,8 @@ class Live:
         wants_services = any(reader.wants_services for reader in self._readers)
         before = self.newest
         try:
-            overview = await self._load_overview(known)
+            shown = {reader.role for reader in self._readers if reader.role is not None}
+            overview = await self._source.ask(lambda c: load(c, known, MAX_HISTORIES, shown))
             services = await self._services_if_kept() if wants_services else None
         except CoordError as err:
             if before is None:
@@ -203,3 +216,36 @@ class Live:
         """
         found = await self._source.ask(lambda c: c.services.healthy_services())
         return sorted(found, key=lambda record: str(record.get("role")))
+
+
+async def load(
+    coordinator: AsyncCoordinator,
+    terms: Sequence[PastTerm] | None,
+    most: int | None,
+    also: Collection[str],
+) -> Overview:
+    """Load all roles, and histories in small parts.
+
+    Args:
+        coordinator: The coordinator to ask.
+        terms: The terms of an earlier call; None means load them.
+        most: How many roles get their histories; None means all.
+        also: Roles that get them in any case.
+    """
+    seen = await load_overview(coordinator, every=True, terms=terms or ())
+    if terms is not None:
+        return seen
+    names = [lease.role for lease in seen.leases]
+    wanted = [*dict.fromkeys([*names[:most], *also])]
+    found: list[PastTerm] = []
+    for start in range(0, len(wanted), HISTORIES_AT_A_TIME):
+        part = wanted[start : start + HISTORIES_AT_A_TIME]
+        found += await coordinator.session.retry(_past(coordinator, part))
+    found.sort(key=lambda term: (term.role, -term.token))
+    return replace(seen, terms=found)
+
+
+def _past(
+    coordinator: AsyncCoordinator, roles: list[str]
+) -> Callable[[float], Awaitable[list[PastTerm]]]:
+    return lambda timeout: coordinator.store.past(roles, timeout)

@@ -65,7 +65,7 @@ class Pages:
 
     async def roles(self, request: Request) -> Response:
         """Show all roles."""
-        seen = await self._site.live.overview()
+        seen = await self._site.live.overview(most=views.MAX_ROWS)
         columns = views.ROLE_COLUMNS
         view = views.roles_view(seen, "")
         return self.page(request, "roles.html", "", view=view, columns=columns, events="events")
@@ -167,7 +167,7 @@ class EventStream:
         live = self._site.live
         if live.closing:
             return
-        reader = live.join(services)
+        reader = live.join(services, role)
         gone = asyncio.ensure_future(_until_gone(receive, reader))
         sent: Snapshot | None = None
         text = f"retry: {RECONNECT_AFTER}\n\n"

@@ -104,23 +104,29 @@ def time_cell(at: float | None) -> Cell:
 def _role_cells(overview: Overview, lease: Lease, base: str) -> list[Cell]:
     name: Cell = {"text": display.sanitize(lease.role), "href": f"{base}roles/{encode(lease.role)}"}
     waiting = "" if overview.waiting is None else overview.waiting[lease.role]
-    leader, since, left = display.describe_vacancy(lease), None, ""
-    if lease.led:
-        leader, since = display.describe_candidate(lease.holder, lease.info), lease.since
-        left = _left(lease)
     return [
         name,
-        {"text": leader},
+        {"text": _leader(lease)},
         _text(lease.token),
-        time_cell(since),
-        {"text": left},
+        _since(lease),
+        {"text": _left(lease)},
         _text(waiting),
         {"text": _last_loss(overview, lease.role)},
     ]
 
 
+def _leader(lease: Lease) -> str:
+    if lease.led:
+        return display.describe_candidate(lease.holder, lease.info)
+    return display.describe_vacancy(lease)
+
+
+def _since(lease: Lease) -> Cell:
+    return time_cell(lease.since if lease.led or lease.withheld else None)
+
+
 def _left(lease: Lease) -> str:
-    return f"{max(0.0, lease.remaining):.1f} s of {lease.ttl:g} s"
+    return "" if not lease.led else f"{max(0.0, lease.remaining):.1f} s of {lease.ttl:g} s"
 
 
 def _last_loss(overview: Overview, role: str) -> str:
@@ -134,18 +140,13 @@ def _last_loss(overview: Overview, role: str) -> str:
 
 def _facts(overview: Overview, lease: Lease) -> list[View]:
     led = lease.led
-    leader = (
-        display.describe_candidate(lease.holder, lease.info)
-        if led
-        else display.describe_vacancy(lease)
-    )
     waiting = "unknown" if overview.waiting is None else overview.waiting[lease.role]
     info = display.format_info(lease.info, but=display.IDENTITY) if led else ""
     facts: list[tuple[str, Cell]] = [
-        ("Leader", {"text": leader}),
+        ("Leader", {"text": _leader(lease)}),
         ("Token", _text(lease.token)),
-        ("Since", time_cell(lease.since if led else None)),
-        ("Time left", {"text": _left(lease) if led else ""}),
+        ("Since", _since(lease)),
+        ("Time left", {"text": _left(lease)}),
         ("Waiting", _text(waiting)),
         ("Last loss", {"text": _last_loss(overview, lease.role)}),
         ("Info", {"text": info}),

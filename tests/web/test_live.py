@@ -7,11 +7,13 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from typing import Any
 
+import pytest
+
 import coord
 from coord import Coordinator
 from coord.core.lease import Lease
 from coord.stores.memory.store import MemoryStore
-from coord.web import create_app
+from coord.web import create_app, live
 from tests.support.waits import soon
 from tests.web.conftest import Stream, cells, client, serving
 from tests.web.test_pages import led, waiting
@@ -167,5 +169,55 @@ def test_a_wrong_role_and_a_request_for_the_headers_only() -> None:
             assert (await http.head("/events")).headers["content-type"].startswith("text/event")
             assert (await http.post("/events")).status_code == 405
             assert (await other.get("/events", params={"role": "x" * 200})).status_code == 400
+
+    asyncio.run(main())
+
+
+def test_histories_are_loaded_in_parts_and_for_what_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[list[str]] = []
+
+    class Asked(MemoryStore):
+        async def past(self, roles: Any, timeout: float) -> Any:
+            asked.append(list(roles))
+            return await super().past(roles, timeout)
+
+    async def main() -> None:
+        async with serving(store=Asked()) as (c, http, app):
+            for role in "abcdef":
+                await led(c, role)
+            monkeypatch.setattr(live, "HISTORIES_AT_A_TIME", 2)
+            monkeypatch.setattr(live, "MAX_HISTORIES", 3)
+            assert len((await http.get("/api/roles")).json()) == 6
+            assert asked == [["a", "b"], ["c", "d"], ["e", "f"]]
+            asked.clear()
+            async with Stream(app, query="role=f") as stream:
+                assert len((await stream.view())["tables"]["terms"]) == 1
+                assert asked[:2] == [["a", "b"], ["c", "f"]]
+                # Then no leader changes, and no history is loaded.
+                await stream.until(lambda _: not asked or asked.clear())
+
+    asyncio.run(main())
+
+
+def test_a_slow_store_gets_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(MemoryStore):
+        reads = 0
+
+        async def read(self, roles: Any, timeout: float) -> Any:
+            self.reads += roles is None
+            await asyncio.sleep(0.05)
+            return await super().read(roles, timeout)
+
+    async def main() -> None:
+        store = Slow()
+        monkeypatch.setattr(live, "REFRESH_EVERY", 0.0)
+        monkeypatch.setattr(live, "REST", 1000.0)
+        async with serving(store=store) as (_, _http, app), Stream(app) as stream:
+            await stream.view()
+            count = store.reads
+            await asyncio.sleep(0.3)
+            assert store.reads <= count + 1  # the watcher may begin just now
 
     asyncio.run(main())

@@ -240,3 +240,16 @@ def test_concurrent_readers_share_one_answer_of_the_store() -> None:
             assert store.reads == 1
 
     asyncio.run(main())
+
+
+def test_a_role_that_an_operator_paused() -> None:
+    async def main() -> None:
+        async with serving() as (c, http, _):
+            lead = await led(c, "press")
+            await c.pause("press", by="eva")
+            await lead.stop()
+            for path in ("/", "/roles/press"):
+                assert "nobody (paused by eva)" in words((await http.get(path)).text)
+            assert (await http.get("/api/roles/press")).json()["paused"] is True
+
+    asyncio.run(main())

@@ -78,8 +78,8 @@ MUTANTS = [
     Mutant(
         "histories are not read again after a change",
         "coord.web.live:Live._run",
-        "known = None\n                    await",
-        "await",
+        "known = None\n                    pause",
+        "pause",
         (f"{LIVE}::test_a_page_hears_of_each_change",),
     ),
     Mutant(
