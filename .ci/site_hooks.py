@@ -11,7 +11,16 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent.parent
-SHOWN = re.compile(r"^\[[^\]]+\]\(([\w./-]+\.(service|timer|yaml|yml|conf|cfg))\)$", re.MULTILINE)
+LANGUAGES = {
+    "service": "ini",
+    "timer": "ini",
+    "cfg": "ini",
+    "conf": "nginx",
+    "yaml": "yaml",
+    "yml": "yaml",
+    "py": "python",
+}
+SHOWN = re.compile(rf"^\[[^\]]+\]\(([\w./-]+\.({'|'.join(LANGUAGES)}))\)$", re.MULTILINE)
 """A link to a file beside the page, alone on its line: the site shows the file below it."""
 OUTSIDE = re.compile(r"\]\(((?:\.\./)+)((?:examples|tests)/[^)#\s]+)\)")
 
@@ -48,7 +57,6 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
     def shown(link: re.Match[str]) -> str:
         text = (ROOT / "docs" / here / link[1]).read_text(encoding="utf-8")
-        language = {"yaml": "yaml", "yml": "yaml", "conf": "nginx"}.get(link[2], "ini")
-        return f"{link[0]}\n\n```{language}\n{text.rstrip()}\n```"
+        return f"{link[0]}\n\n```{LANGUAGES[link[2]]}\n{text.rstrip()}\n```"
 
     return SHOWN.sub(shown, markdown)

@@ -9,6 +9,8 @@ import http.client
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,11 +23,18 @@ import pytest
 import coord
 from coord.stores import urls
 from tests.docs.blocks import ROOT
+from tests.support.processes import python_environment
 from tests.support.waits import eventually
 
 DEPLOY = ROOT / "docs" / "deploy"
 FILES = sorted(path for path in DEPLOY.rglob("*") if path.is_file() and path.suffix != ".md")
 ABOUT_TTL = {"service", "timer", "yaml", "conf", "cfg"}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 def checked(*command: str, cwd: Path | None = None) -> tuple[int, str]:
@@ -132,8 +141,7 @@ def servers() -> Iterator[list[ThreadingHTTPServer]]:
 
 @pytest.mark.needs("nginx")
 def test_nginx_finds_the_leader(tmp_path: Path, servers: list[ThreadingHTTPServer]) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as free:
-        port = free.server_address[1]
+    port = free_port()
     text = (DEPLOY / "nginx/nginx.conf").read_text()
     for old, server in zip(("8001", "8002"), servers, strict=True):
         text = text.replace(f"127.0.0.1:{old}", f"127.0.0.1:{server.server_address[1]}")
@@ -169,6 +177,53 @@ def test_nginx_finds_the_leader(tmp_path: Path, servers: list[ThreadingHTTPServe
         process.wait(20)
 
 
+def status(method: str, port: int, path: str) -> int:
+    """The status of an answer, as a probe sees it; 0 if there is none."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request(method, path, headers={"Host": "app.example"})
+        return connection.getresponse().status
+    except OSError:
+        return 0
+    finally:
+        connection.close()
+
+
+def test_the_application_answers_the_probes_and_hands_over_at_sigterm(tmp_path: Path) -> None:
+    ports = [free_port(), free_port()]
+    environment = {
+        **os.environ,
+        **python_environment(),
+        "COORD_URL": f"sqlite://{tmp_path}/coord.db",
+    }
+    processes = {
+        port: subprocess.Popen(
+            [
+                sys.executable, "-W", "error", "-m", "uvicorn", "--app-dir", str(DEPLOY),
+                "app:app", "--port", str(port), "--log-level", "warning",
+                "--timeout-graceful-shutdown", "5",
+            ],
+            env=environment, stdout=subprocess.DEVNULL,
+        )
+        for port in ports
+    }  # fmt: skip
+    leader = "/roles/scheduler/leader"
+    try:
+        eventually(lambda: sorted(status("GET", port, leader) for port in ports) == [200, 503])
+        first, second = sorted(ports, key=lambda port: status("GET", port, leader))
+        assert [status("GET", port, "/healthz") for port in ports] == [200, 200]
+        assert [status("GET", port, "/readyz") for port in ports] == [200, 200]
+        assert [status("POST", port, "/write") for port in (first, second)] == [200, 503]
+        processes[first].terminate()
+        eventually(lambda: status("POST", second, "/write") == 200)
+        # uvicorn ends itself by the signal that it got, after everything is done.
+        assert processes[first].wait(30) in (0, -signal.SIGTERM)
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
+
+
 @pytest.mark.needs("supervisord")
 def test_supervisord_runs_it_and_a_stop_releases_the_role(tmp_path: Path) -> None:
     config = configparser.RawConfigParser(inline_comment_prefixes=())
@@ -183,15 +238,15 @@ def test_supervisord_runs_it_and_a_stop_releases_the_role(tmp_path: Path) -> Non
     program["environment"] = f'COORD_URL="{url}"'
     program["stdout_logfile"] = f"{tmp_path}/scheduler.log"
     del program["user"]
-    socket = f"{tmp_path}/supervisor.sock"
+    control_socket = f"{tmp_path}/supervisor.sock"
     config["supervisord"] = {
         "nodaemon": "true",
         "logfile": f"{tmp_path}/supervisord.log",
         "pidfile": f"{tmp_path}/supervisord.pid",
         "childlogdir": str(tmp_path),
     }
-    config["unix_http_server"] = {"file": socket}
-    config["supervisorctl"] = {"serverurl": f"unix://{socket}"}
+    config["unix_http_server"] = {"file": control_socket}
+    config["supervisorctl"] = {"serverurl": f"unix://{control_socket}"}
     config["rpcinterface:supervisor"] = {
         "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
     }
