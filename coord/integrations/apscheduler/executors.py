@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
@@ -93,16 +94,20 @@ def _under_term(
 
         def call(*args: Any, **kwargs: Any) -> Any:
             if note is not None:
-                run_under_term(term, None, note.write, term)
-            return run_under_term(term, at_most, function, *args, **kwargs)
+                note.write(term)
+            return function(*args, **kwargs)
 
-        return call
+        # One job: what was noted runs, although the role is being handed over meanwhile.
+        return functools.partial(run_under_term, term, at_most, call)
+
+    async def call_noted(*args: Any, **kwargs: Any) -> Any:
+        if note is not None:
+            await note.write_async(term)
+        return await function(*args, **kwargs)
 
     async def call_async(*args: Any, **kwargs: Any) -> Any:
         try:
-            if note is not None:
-                await run_async_under_term(term, None, note.write_async, term)
-            return await run_async_under_term(term, at_most, function, *args, **kwargs)
+            return await run_async_under_term(term, at_most, call_noted, *args, **kwargs)
         except LeadershipLost as err:
             # APScheduler logs it, and where it was raised in coord helps nobody.
             raise err.with_traceback(None) from None

@@ -87,12 +87,16 @@ if sys.argv[3:]:
     scheduler.pause()
     scheduler.leadership.stop()
 ran.clear()
+def pool():
+    return vars(scheduler._jobstores["default"].inner)["engine"].pool if sys.argv[2:] else None
+before = pool()
 child = os.fork()
 if child == 0:
     assert not scheduler.running
     assert not scheduler.leadership.is_leader
     scheduler.start()
     assert scheduler.running
+    assert before is None or pool() is not before
     scheduler.resume()
     assert ran.wait(30)
     scheduler.shutdown()
