@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from coord.api.leadership import AsyncLeadership as AsyncLeadership
     from coord.api.once import Once as Once
     from coord.api.once import tick as tick
+    from coord.api.slots import AsyncSlots as AsyncSlots
+    from coord.api.slots import Slots as Slots
     from coord.api.sync_coordinator import Coordinator as Coordinator
     from coord.api.sync_leadership import Leadership as Leadership
     from coord.api.unique_service import release as release
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from coord.errors import NotSetUp as NotSetUp
     from coord.errors import OutcomeUnknown as OutcomeUnknown
     from coord.errors import SharesDiffer as SharesDiffer
+    from coord.errors import SlotsDiffer as SlotsDiffer
     from coord.errors import StaleToken as StaleToken
     from coord.errors import StoreRefused as StoreRefused
     from coord.errors import StoreUnavailable as StoreUnavailable
@@ -65,6 +68,7 @@ _PUBLIC = {
     "api.leader_only": ("leader_only",),
     "api.leadership": ("AsyncLeadership",),
     "api.once": ("Once", "tick"),
+    "api.slots": ("AsyncSlots", "Slots"),
     "api.sync_coordinator": ("Coordinator",),
     "api.sync_leadership": ("Leadership",),
     "api.unique_service": ("release", "releasing", "unique_service"),
@@ -85,6 +89,7 @@ _PUBLIC = {
         "NotSetUp",
         "OutcomeUnknown",
         "SharesDiffer",
+        "SlotsDiffer",
         "StaleToken",
         "StoreRefused",
         "StoreUnavailable",

@@ -184,6 +184,23 @@ class SharesDiffer(CoordError):
         )
 
 
+class SlotsDiffer(CoordError):
+    """A role has another number of slots than this candidate was given.
+
+    Args:
+        role: The role.
+        there: The number of slots of the role.
+        here: The number that this candidate was given.
+    """
+
+    def __init__(self, role: str, there: object, here: int) -> None:
+        self.role, self.there, self.here = role, there, here
+        super().__init__(
+            f"cannot be a candidate for {here} slots of {role!r}: the role has {there}; use that "
+            f"number, or change it with: coord slots {role} {here}"
+        )
+
+
 class StaleToken(CoordError):
     """A protected resource refused a write, because it has seen a newer fencing token (rule 10).
 

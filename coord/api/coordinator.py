@@ -29,6 +29,7 @@ from coord.stores import urls
 from coord.stores.protocol import Store
 
 if TYPE_CHECKING:
+    from coord.api.slots import AsyncSlots
     from coord.recipes.shares import AsyncShares, OnGained, OnLostShard
     from coord.services.registry import AsyncServiceRegistry
     from coord.stores.protocol import Announcements
@@ -240,6 +241,40 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
             token_floor=token_floor,
             priority=priority,
             min_tenure=min_tenure,
+        )
+
+    def slots(
+        self,
+        role: str,
+        slots: int,
+        *,
+        ttl: float = 30.0,
+        renew_every: float | None = None,
+        info: Mapping[str, Any] | None = None,
+        on_elected: OnElected = None,
+        on_lost: OnLost = None,
+        drain_timeout: float | None = None,
+        at_most: float | None = None,
+    ) -> AsyncSlots:
+        """Return a candidate for a role that several may hold at a time, not started. `AsyncSlots`
+        explains the settings.
+
+        Raises:
+            BadArgument: The role or a setting is invalid.
+        """
+        from coord.api.slots import AsyncSlots  # few programs use it
+
+        return AsyncSlots(
+            self,
+            role,
+            slots,
+            ttl=ttl,
+            renew_every=renew_every,
+            info=info,
+            on_elected=on_elected,
+            on_lost=on_lost,
+            drain_timeout=drain_timeout,
+            at_most=at_most,
         )
 
     def share(

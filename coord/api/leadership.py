@@ -31,6 +31,7 @@ from coord.errors import (
     NotLeader,
     StoreRefused,
 )
+from coord.recipes.slot_elector import SlotElector
 from coord.runtime import process
 from coord.runtime.facade import PublicDir
 
@@ -130,7 +131,7 @@ class AsyncLeadership(
         self._session = coordinator.session
         self._dispatcher = dispatcher or TaskDispatcher()
         self._owner = owner
-        self._elector: Elector | None = None
+        self._elector: Elector | SlotElector | None = None
         self._fork_generation = process.fork_generation
 
     def __repr__(self) -> str:
@@ -199,7 +200,7 @@ class AsyncLeadership(
         return copy_info(self.options.info)
 
     @property
-    def elector(self) -> Elector | None:
+    def elector(self) -> Elector | SlotElector | None:
         """What runs it; None while it is stopped."""
         elector = self._elector
         if elector is None or elector.task.done():
@@ -232,11 +233,13 @@ class AsyncLeadership(
         if self._fork_generation != process.fork_generation:
             self._dispatcher.forget()
             self._fork_generation = process.fork_generation
-        elector = Elector(
+        self._elector = self._new_elector()
+        self._session.join(self._elector)
+
+    def _new_elector(self) -> Elector | SlotElector:
+        return Elector(
             self._session, self.role, self.options, self.callbacks, self._dispatcher, self._owner
         )
-        self._elector = elector
-        self._session.join(elector)
 
     async def stop(self, *, linger: float = 0.0) -> None:
         """Stop being a candidate: call `on_lost`, wait for the work to end, then release the lease.
@@ -397,7 +400,7 @@ class AsyncLeadership(
                 await self._raise_refusal(elector.refusal)
             self._session.check_usable(f"acquire the role {self.role!r}")
             if blocking:
-                seen = elector.election.observed
+                seen = elector.seen
                 paused = "" if seen is None or not seen.paused else f"it is {paused_by(seen)}"
                 raise AcquireTimeout(self.role, timeout or 0.0, self._session.last_error or paused)
             return None

@@ -23,6 +23,7 @@ from coord.runtime.facade import ClosesInThread, PublicDir, blocking, iterating
 from coord.runtime.portal import Portal
 
 if TYPE_CHECKING:
+    from coord.api.slots import Slots
     from coord.recipes.shares import OnGained, OnLostShard
     from coord.recipes.sync_shares import Shares
     from coord.services.registry import ServiceRegistry
@@ -204,6 +205,40 @@ class Coordinator(
             token_floor=token_floor,
             priority=priority,
             min_tenure=min_tenure,
+        )
+
+    def slots(
+        self,
+        role: str,
+        slots: int,
+        *,
+        ttl: float = 30.0,
+        renew_every: float | None = None,
+        info: Mapping[str, Any] | None = None,
+        on_elected: OnElected = None,
+        on_lost: OnLost = None,
+        drain_timeout: float | None = None,
+        at_most: float | None = None,
+    ) -> Slots:
+        """Return a candidate for a role that several may hold at a time, not started. `Slots`
+        explains the settings.
+
+        Raises:
+            BadArgument: The role or a setting is invalid.
+        """
+        from coord.api.slots import Slots  # few programs use it
+
+        return Slots(
+            self,
+            role,
+            slots,
+            ttl=ttl,
+            renew_every=renew_every,
+            info=info,
+            on_elected=on_elected,
+            on_lost=on_lost,
+            drain_timeout=drain_timeout,
+            at_most=at_most,
         )
 
     def share(

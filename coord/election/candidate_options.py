@@ -13,7 +13,7 @@ from coord.core.timing import Timing
 @dataclass(frozen=True, slots=True)
 class CandidateOptions:
     """The settings of a candidate, validated. All durations are in seconds; `AsyncLeadership`
-    explains each."""
+    explains each. `slot` is the slot that its role stands for; None if it is no slot."""
 
     timing: Timing
     info: dict[str, Any]
@@ -22,6 +22,7 @@ class CandidateOptions:
     token_floor: int
     priority: int
     min_tenure: float
+    slot: int | None = None
 
     @classmethod
     def validated(

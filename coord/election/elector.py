@@ -130,6 +130,7 @@ class Elector:
             options.drain_timeout,
             options.at_most,
             self._kept_text,
+            options.slot,
         )
         self.renewed_at: float | None = None
         # A request that was sent by a feed callback, ahead of this elector's own task; the task
@@ -155,6 +156,11 @@ class Elector:
     def term(self) -> Term | None:
         """Its last term, held or over; None before the first."""
         return self.lifecycle.term
+
+    @property
+    def seen(self) -> Lease | None:
+        """The lease as it was seen last; None before the first answer."""
+        return self.election.observed
 
     @property
     def running_jobs(self) -> int:

@@ -80,6 +80,7 @@ class TermLifecycle:
             election; None means no limit. Calls of `@leader_only` have their own.
         kept_text: Returns how a term reads and writes what its role keeps; None means that it
             cannot.
+        slot: The slot that the role stands for; None if it is no slot.
 
     Attributes:
         term: The last term, held or over; None before the first.
@@ -100,6 +101,7 @@ class TermLifecycle:
         "_kept_text",
         "_loop",
         "_now",
+        "_slot",
         "_watchdog",
         "began_at",
         "drain_timeout",
@@ -117,8 +119,9 @@ class TermLifecycle:
         drain_timeout: float,
         at_most: float | None,
         kept_text: Callable[[Term], KeptText] | None = None,
+        slot: int | None = None,
     ) -> None:
-        self._kept_text = kept_text
+        self._kept_text, self._slot = kept_text, slot
         self.term: Term | None = None
         self.drain_timeout, self._at_most = drain_timeout, at_most
         self._election, self._callbacks = election, callbacks
@@ -208,6 +211,7 @@ class TermLifecycle:
         term = Term(
             role, self._election.candidate, elected.lease.token, elected.deadline, self._now
         )
+        term.slot = self._slot
         term._on_earlier_check = self._watch_soon
         if self._kept_text is not None:
             term._notes = NotesAccess(self._loop, functools.partial(self._kept_text, term))

@@ -153,6 +153,7 @@ class Term:
         role: The role.
         holder: The id of the candidate that holds it.
         token: The fencing token.
+        slot: Which of the slots of a role it holds, from 0; None for a role with one holder.
         lost: Set when the term is over: `lost.wait(seconds)` in a thread, `await term.lost` in a
             coroutine.
     """
@@ -174,6 +175,7 @@ class Term:
         "holder",
         "lost",
         "role",
+        "slot",
         "token",
     )
 
@@ -188,6 +190,7 @@ class Term:
         self.role = role
         self.holder = holder
         self.token = token
+        self.slot: int | None = None
         self.lost = Latch()
         self._deadline = deadline
         self._reason: LossReason | None = None

@@ -83,6 +83,10 @@ class ShardRows:
         free_at = self._free_at(lease, row, now)
         if lease.revision != before.revision:
             row.since, row.expired, row.free_at = now.awake, False, free_at
+            earlier = self._session.observations.get(lease.role)
+            if earlier is not None and earlier.revision == lease.revision:
+                row.since = min(row.since, earlier.since)
+                row.free_at = min(free_at, row.since + lease.ttl)
         else:
             row.free_at = min(row.free_at, free_at)
         row.lease = lease

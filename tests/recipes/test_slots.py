@@ -1,0 +1,175 @@
+"""A role that several may hold at a time: what its user sees."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import coord
+from coord import AsyncCoordinator, Coordinator, LossReason, SlotsDiffer
+from coord.core.operations import Failure
+from coord.recipes.slot_elector import change_slots
+from coord.stores.memory import MemoryStore
+from tests.support.waits import eventually, soon
+
+Two = tuple[Coordinator, Coordinator]
+
+
+@pytest.fixture
+def two(url: str) -> Iterator[Two]:
+    """Two coordinators on one store, as two processes would have."""
+    first, second = Coordinator(url), Coordinator(url)
+    yield first, second
+    first.close()
+    second.close()
+
+
+def test_so_many_hold_the_role_and_a_released_slot_goes_to_one_that_waits(two: Two) -> None:
+    events: list[tuple[str, int | None]] = []
+    candidates = [
+        two[number % 2].slots(
+            "r",
+            2,
+            ttl=3,
+            on_elected=lambda term: events.append(("elected", term.slot)),
+            on_lost=lambda term, why: events.append((str(why), term.slot)),
+        )
+        for number in range(3)
+    ]
+    first, second, third = candidates
+    one, other = first.acquire(timeout=20), second.acquire(timeout=20)
+    assert one is not None
+    assert other is not None
+    assert {one.slot, other.slot} == {0, 1}
+    assert (one.role, one.token, first.slots) == (f"r#{one.slot}", 1, 2)
+    assert third.acquire(blocking=False) is None
+    with third:
+        assert not third.wait(0.3)
+        assert not third.is_leader
+        assert eventually(lambda: [w.id for w in two[0].candidates("r#")] == [third.candidate])
+        first.stop()
+        assert third.wait(20)
+        assert (third.term.slot, third.term.token) == (one.slot, 2)
+        assert first.held is None
+        assert second.term is other
+        assert {lease.role for lease in two[0].leaders()} == {"r#0", "r#1"}
+    second.stop()
+    assert two[0].leaders() == []
+    elected = sorted(str(slot) for what, slot in events if what == "elected")
+    assert elected == sorted(str(slot) for what, slot in events if what == "released")
+    assert len(elected) == 3
+
+
+def test_candidates_must_agree_on_the_number_until_it_is_changed(two: Two) -> None:
+    with two[0].slots("r", 2, ttl=3) as two_slots:
+        assert two_slots.wait(20)
+        with pytest.raises(SlotsDiffer, match=r"3 slots of 'r': the role has 2.*coord slots r 3"):
+            two[1].slots("r", 3).start()
+        with pytest.raises(SlotsDiffer):
+            two[1].slots("r", 3).acquire(timeout=5)
+    with pytest.raises(SlotsDiffer):
+        two[1].slots("r", 3).start()
+
+
+def test_a_changed_number_reaches_the_candidates_and_fewer_slots_are_held(two: Two) -> None:
+    def change(slots: int) -> int | None:
+        session = two[1].session
+        return two[1].portal.call(lambda: change_slots(session, "r", slots))
+
+    assert change(2) is None
+    leads = [two[number % 2].slots("r", 2, ttl=3) for number in range(3)]
+    lost: list[LossReason] = []
+    for lead in leads:
+        lead.on_lost(lambda term, why: lost.append(why))
+        lead.start()
+    held = lambda: sorted(lead.held.slot for lead in leads if lead.held)  # type: ignore[type-var, misc] # noqa: E731
+    assert eventually(lambda: held() == [0, 1])
+    assert change(3) == 2
+    assert eventually(lambda: held() == [0, 1, 2])
+    assert change(1) == 3
+    assert eventually(lambda: held() == [0])
+    assert lost == [LossReason.STEPPED_DOWN] * 2
+    for lead in leads:
+        lead.stop()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [
+        (("", 2), {}),
+        (("r" * 118, 2), {}),
+        (("r", 0), {}),
+        (("r", 65), {}),
+        (("r", True), {}),
+        (("r", 2), {"ttl": 0}),
+        (("r", 2), {"on_elected": lambda: None}),
+    ],
+)
+def test_invalid_arguments_are_refused(arguments: Any, settings: Any) -> None:
+    with Coordinator("memory://") as c:
+        with pytest.raises(coord.BadArgument):
+            c.slots(*arguments, **settings)
+        with pytest.raises(coord.CoordError, match="cannot transfer a slot of 'r'"):
+            c.slots("r", 2).transfer("x")
+
+
+def test_stepping_down_and_coming_back(two: Two) -> None:
+    first, second = two[0].slots("r", 1, ttl=3), two[1].slots("r", 1, ttl=3)
+    with first:
+        assert first.wait(20)
+        with second:
+            assert not second.wait(0.2)
+            first.step_down(cooldown=0.5)
+            assert not first.is_leader
+            assert second.wait(20)
+            assert not first.wait(0.2)
+        assert first.wait(20)
+        assert first.term.token == 3
+        first.update({"ready": True})
+        assert two[1].leader("r#0").info["ready"]  # type: ignore[union-attr]
+
+
+def test_an_unanswered_claim_is_settled_before_another_slot_is_claimed() -> None:
+    class LosesAnswers(MemoryStore):
+        lose = 0
+
+        async def claim(self, claim: Any, timeout: float) -> Any:
+            result = await super().claim(claim, timeout)
+            if "#" in claim.role and not claim.role.endswith("#") and self.lose:
+                type(self).lose -= 1
+                return Failure(unknown=True, detail="no answer")
+            return result
+
+    async def main() -> None:
+        store = LosesAnswers()
+        async with AsyncCoordinator(store=store) as c:
+            LosesAnswers.lose = 3
+            lead = c.slots("r", 4, ttl=1.5)
+            async with lead:
+                await soon(lambda: lead.is_leader)
+                assert len([lease for lease in await c.leaders() if "#" in lease.role]) == 1
+            assert len(await c.leaders()) == 0
+
+    asyncio.run(main())
+
+
+def test_a_callback_that_fails_rests_for_a_ttl() -> None:
+    async def main() -> None:
+        async with AsyncCoordinator("memory://") as c:
+            begun: list[int] = []
+
+            def begin(term: coord.Term) -> None:
+                begun.append(term.token)
+                if len(begun) == 1:
+                    raise RuntimeError("cannot begin")
+
+            async with c.slots("r", 1, ttl=1, on_elected=begin) as lead:
+                began = asyncio.get_running_loop().time()
+                await soon(lambda: begun == [1, 2])
+                assert asyncio.get_running_loop().time() - began > 0.9
+                assert lead.is_leader
+
+    asyncio.run(main())
