@@ -183,4 +183,8 @@ class Slots(Leadership, internal=()):
         """How many may hold the role."""
         return self.inner.slots
 
+    def start(self) -> None:
+        super().start()
+
+    start.__doc__ = AsyncSlots.start.__doc__
     transfer = blocking(AsyncSlots.transfer)  # type: ignore[arg-type] # `inner` is an AsyncSlots

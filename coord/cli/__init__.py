@@ -35,6 +35,7 @@ COMMANDS = {
     "evict": ("coord.cli.commands.operators", "Take the lease away from a leader that hangs."),
     "pause": ("coord.cli.commands.operators", "Let nobody lead a role until it is resumed."),
     "resume": ("coord.cli.commands.operators", "Let a paused role have a leader again."),
+    "slots": ("coord.cli.commands.slots", "Print or change how many may hold a role."),
     "services": ("coord.cli.commands.services", "Print the healthy services."),
     "purge": ("coord.cli.commands.services", "Delete expired services and announcements."),
     "init": ("coord.cli.commands.admin", "Set up the store: tables, schema."),

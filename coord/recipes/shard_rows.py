@@ -98,7 +98,7 @@ class ShardRows:
             self._changed()
 
     def _free_at(self, lease: Lease, row: _Row, now: Instant) -> float:
-        if lease.vacant:
+        if lease.vacant or lease.paused:
             return float("inf")
         since = row.since if lease.revision == row.lease.revision else now.awake
         skew, seen = self._session.max_clock_skew, since + lease.ttl

@@ -21,6 +21,7 @@ from coord.election import jitter
 from coord.election.callbacks import Callbacks, Dispatcher, current_dispatcher
 from coord.election.candidate_options import CandidateOptions
 from coord.election.elector import Elector, new_candidate_id
+from coord.election.kept import KeptText
 from coord.election.session import Session
 from coord.election.term import Term, is_inside
 from coord.errors import BadArgument, CoordError, NotLeader, SlotsDiffer, StoreRefused
@@ -63,6 +64,18 @@ async def agree_on_slots(session: Session, role: str, slots: int) -> int:
     """
     there = (await agree(session, f"{role}#", {"slots": slots})).get("slots")
     return validate_slots(there)
+
+
+async def read_slots(session: Session, role: str) -> int | None:
+    """Return how many slots `role` has; None if it has none.
+
+    Raises:
+        StoreUnavailable: The store did not answer within the timeout of the session.
+        StoreRefused: The store will go on refusing.
+    """
+    rows = await session.read([f"{validation.role(role)}#"])
+    found = rows[0].info.get("slots") if rows else None
+    return found if isinstance(found, int) else None
 
 
 async def change_slots(session: Session, role: str, slots: int) -> int | None:
@@ -188,6 +201,12 @@ class SlotElector:
             raise NotLeader(self._name)
         await self._inner.update_info(info)
         self._options = replace(self._options, info=dict(info))
+
+    @property
+    def kept_text(self) -> KeptText:
+        """What the role of the slot keeps, under the last term. There must have been one."""
+        assert self._inner is not None
+        return self._inner.kept_text
 
     async def wait_until(self, predicate: Callable[[], bool], timeout: float | None = None) -> None:
         """Wait until `predicate()` holds, this is done, or `timeout` seconds have passed (None:

@@ -16,8 +16,19 @@ PAIRS = [
     (coord.Leadership, coord.AsyncLeadership),
     (coord.ServiceRegistry, coord.AsyncServiceRegistry),
     (coord.Shares, coord.AsyncShares),
+    (coord.Slots, coord.AsyncSlots),
 ]
-OWN_DOCSTRING = {"__init__", "leadership", "close", "run", "services", "share", "store", "session"}
+OWN_DOCSTRING = {
+    "__init__",
+    "leadership",
+    "close",
+    "run",
+    "services",
+    "share",
+    "slots",
+    "store",
+    "session",
+}
 """Members whose docstrings differ on purpose: they name the class, or the thread."""
 SYNC_ONLY = {
     "abandon", "after_fork", "close_quickly", "coordinator", "host", "inner", "on_close", "portal",
@@ -132,7 +143,7 @@ LOOKUPS = {
 }
 REQUESTS = {"evict", "pause", "request_step_down", "request_transfer", "resume"}
 UNIQUE = {"release", "releasing", "unique_service"}
-COORDINATOR = {"close", "leadership", "once", "services", "share", "store", "url"} | UNIQUE
+COORDINATOR = {"close", "leadership", "once", "services", "share", "slots", "store", "url"} | UNIQUE
 LEADING = {"acquire", "release", "run", "start", "step_down", "stop", "transfer", "update", "wait"}
 LEADERSHIP = {"candidate", "held", "info", "is_leader", "role", "started", "term", "timing"}
 DECORATORS = {"on_elected", "on_info", "on_lost", "on_new_leader"}

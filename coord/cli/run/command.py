@@ -108,6 +108,13 @@ class _RunCommand(click.Command):
     "ends sooner. Use it for short jobs with --no-wait.",
 )
 @click.option(
+    "--slots",
+    type=int,
+    metavar="N",
+    help="Number of candidates that may hold ROLE at a time (1 to 64). COMMAND gets the number of "
+    "its slot in COORD_SLOT. Fencing tokens are those of the slot.",
+)
+@click.option(
     "--no-url", is_flag=True, help="Keep the URL and the password out of COMMAND's environment."
 )
 @click.option(
@@ -129,6 +136,7 @@ def run(
     priority: int,
     min_tenure: float | None,
     at_least: float,
+    slots: int | None,
     no_url: bool,
     password_file: str | None,
     verbose: bool,
@@ -154,6 +162,12 @@ def run(
         validation.number(timeout, "timeout", low=0)
     if no_wait and timeout is not None:
         raise click.UsageError("--no-wait and --timeout cannot be used together")
+    if slots is not None:
+        from coord.recipes.slot_elector import validate_slots
+
+        validate_slots(slots)
+        if priority or min_tenure is not None:
+            raise click.UsageError("--slots cannot be used with --priority or --min-tenure")
     grace = _grace(grace, timing)
     validation.number(at_least, "at_least", low=0, high=validation.MAX_TTL)
     preference = validation.priority(priority), validation.min_tenure(min_tenure, timing.ttl)
@@ -187,6 +201,7 @@ def run(
         about,
         *preference,
         at_least,
+        slots,
         None if no_url else store,
     )
     coordinator = Coordinator(store)

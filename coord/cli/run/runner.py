@@ -48,6 +48,8 @@ class RunOptions:
     min_tenure: float
     at_least: float
     """How long nobody else gets the role after COMMAND has started, even if COMMAND ends sooner."""
+    slots: int | None
+    """How many may hold the role; None if it has one holder."""
     command_url: str | None
     """The URL with its secrets, for the environment of COMMAND; None if COMMAND gets none."""
 
@@ -134,6 +136,8 @@ class Standby:
 
     def _held_by(self) -> str:
         session = self._coordinator.session
+        if self.job.slots is not None:
+            return f"held: all of its {self.job.slots} slots are taken"
         held = self._coordinator.portal.call(functools.partial(session.held, self.job.role))
         if held is None:
             return "free again: the lease was released meanwhile"
@@ -148,6 +152,8 @@ class Standby:
         )
 
     def _leader(self) -> str:
+        if self.job.slots is not None:
+            return f"all of its {self.job.slots} slots are taken"
         lease = self._coordinator.leader(self.job.role)
         if lease is not None:
             return f"the leader is {describe_leader(lease)}, token {lease.token}"
@@ -198,14 +204,7 @@ class Runner:
         Raises:
             BadArgument: A setting is invalid. Other errors are printed on stderr.
         """
-        leadership = self.coordinator.leadership(
-            self.job.role,
-            ttl=self.job.ttl,
-            info=self.job.info,
-            priority=self.job.priority,
-            min_tenure=self.job.min_tenure,
-            on_lost=self._until_ended,
-        )
+        leadership = self._leadership()
         standby = Standby(self.job, self.coordinator, leadership, self.inbox.wake)
         self.manager.ready()
         status = self._stand_by(standby)
@@ -227,6 +226,21 @@ class Runner:
     def _wait(self, seconds: float | None) -> None:
         """Wait for an event, at most `seconds`; None means no limit. The caller waits in a loop."""
         self.inbox.wait(self.manager.watch(seconds))
+
+    def _leadership(self) -> Leadership:
+        job = self.job
+        if job.slots is not None:
+            return self.coordinator.slots(
+                job.role, job.slots, ttl=job.ttl, info=job.info, on_lost=self._until_ended
+            )
+        return self.coordinator.leadership(
+            job.role,
+            ttl=job.ttl,
+            info=job.info,
+            priority=job.priority,
+            min_tenure=job.min_tenure,
+            on_lost=self._until_ended,
+        )
 
     def _linger(self) -> float:
         """Return the seconds for which nobody may get the role yet (--at-least)."""
@@ -263,6 +277,8 @@ class Runner:
         guarded = self.guarded
         deadline = term.deadline
         variables = {"COORD_ROLE": self.job.role, "COORD_TOKEN": str(term.token)}
+        if term.slot is not None:
+            variables["COORD_SLOT"] = str(term.slot)
         if self.job.command_url is not None:
             variables["COORD_URL"] = self.job.command_url
         self._started_at = clock.total_seconds()

@@ -1,0 +1,52 @@
+"""`coord run --slots` and `coord slots`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from coord import Coordinator
+from tests.support.processes import Runs
+from tests.support.waits import eventually
+
+
+@pytest.fixture
+def held(url: str) -> Iterator[Coordinator]:
+    """A store where one of two slots of "job" is held."""
+    with Coordinator(url) as c, c.slots("job", 2, ttl=30) as lead:
+        assert eventually(lambda: lead.is_leader)
+        yield c
+
+
+def test_the_number_is_shown_and_changed(held: Coordinator, runs: Runs, url: str) -> None:
+    assert runs.answer("slots", "job", "--url", url)[:2] == (0, "'job' has 2 slots, 1 held\n")
+    _, out, _ = runs.answer("slots", "job", "4", "--url", url)
+    assert out == "'job' has 4 slots (before: 2), 1 held\n"
+    _, out, _ = runs.answer("slots", "job", "--json", "--url", url)
+    assert json.loads(out) == {"role": "job", "slots": 4, "held": 1}
+    assert runs.answer("slots", "other", "--url", url) == (1, "", "'other' has no slots\n")
+    status, _, error = runs.answer("slots", "job", "0", "--url", url)
+    assert status == 2
+    assert "must be a number from 1 to 64" in error
+
+
+def test_a_command_runs_in_a_free_slot(held: Coordinator, runs: Runs, url: str) -> None:
+    shell = "echo slot $COORD_SLOT of $COORD_ROLE under $COORD_TOKEN"
+    command = ("--no-wait", "--", "sh", "-c", shell)
+    status, out, error = runs.answer("run", "job", "--url", url, "--slots", "2", *command)
+    free = ({0, 1} - {int(held.leaders()[0].role.partition("#")[2])}).pop()
+    assert (status, out, error) == (0, f"slot {free} of job under 1\n", "")
+    with held.slots("job", 2) as second:
+        assert second.wait(20)
+        status, out, error = runs.answer("run", "job", "--url", url, "--slots", "2", *command)
+        assert (status, out) == (75, "")
+        assert "not started, 'job' is held: all of its 2 slots are taken" in error
+    status, _, error = runs.answer("run", "job", "--url", url, "--slots", "3", *command)
+    assert status != 0
+    assert "the role has 2" in error
+    both = ("--slots", "2", "--priority", "3")
+    status, _, error = runs.answer("run", "job", "--url", url, *both, *command)
+    assert status == 2
+    assert "--slots cannot be used with --priority" in error
