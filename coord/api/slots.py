@@ -102,7 +102,7 @@ class AsyncSlots(AsyncLeadership, internal=()):
                 raise SlotsDiffer(self.role, there, self.slots)
         await super().start()
 
-    async def transfer(self, to: str) -> None:
+    async def transfer(self, to: str, *, hold: float | None = None) -> None:
         """Raise an error: nobody chooses who gets a slot. `step_down` gives it to anybody.
 
         Raises:

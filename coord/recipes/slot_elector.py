@@ -186,12 +186,17 @@ class SlotElector:
         self._changed()
 
     def resign(
-        self, reason: LossReason, cooldown: float, to: str | None = None, by: str = ""
+        self,
+        reason: LossReason,
+        cooldown: float,
+        to: str | None = None,
+        by: str = "",
+        hold: float | None = None,
     ) -> None:
         """Hand the slot to anybody, and be a candidate again after the cooldown."""
         self._rest_until = self._loop.time() + cooldown
         if self._inner is not None:
-            self._inner.resign(reason, 0.0, to, by)
+            self._inner.resign(reason, 0.0, to, by, hold)
             self._inner.stop()
         self._changed()
 
