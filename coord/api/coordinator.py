@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from coord.api.groups import AsyncGroups
 from coord.api.leadership import AsyncLeadership
 from coord.api.once import Once, OnceCall, look_up, run_async
 from coord.core import validation
@@ -29,8 +30,6 @@ from coord.stores import urls
 from coord.stores.protocol import Store
 
 if TYPE_CHECKING:
-    from coord.api.slots import AsyncSlots
-    from coord.recipes.shares import AsyncShares, OnGained, OnLostShard
     from coord.services.registry import AsyncServiceRegistry
     from coord.stores.protocol import Announcements
 
@@ -41,7 +40,7 @@ def _check_store(store: object) -> None:
         raise BadArgument("store", store, allowed)
 
 
-class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
+class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_services")):
     """A store on the running event loop: leaderships, lookups and requests. It connects when it is
     first used.
 
@@ -241,73 +240,6 @@ class AsyncCoordinator(PublicDir, internal=("session", "unique_services")):
             token_floor=token_floor,
             priority=priority,
             min_tenure=min_tenure,
-        )
-
-    def slots(
-        self,
-        role: str,
-        slots: int,
-        *,
-        ttl: float = 30.0,
-        renew_every: float | None = None,
-        info: Mapping[str, Any] | None = None,
-        on_elected: OnElected = None,
-        on_lost: OnLost = None,
-        drain_timeout: float | None = None,
-        at_most: float | None = None,
-    ) -> AsyncSlots:
-        """Return a candidate for a role that several may hold at a time, not started. `AsyncSlots`
-        explains the settings.
-
-        Raises:
-            BadArgument: The role or a setting is invalid.
-        """
-        from coord.api.slots import AsyncSlots  # few programs use it
-
-        return AsyncSlots(
-            self,
-            role,
-            slots,
-            ttl=ttl,
-            renew_every=renew_every,
-            info=info,
-            on_elected=on_elected,
-            on_lost=on_lost,
-            drain_timeout=drain_timeout,
-            at_most=at_most,
-        )
-
-    def share(
-        self,
-        group: str,
-        shards: int | Sequence[str],
-        *,
-        on_gained: OnGained = None,
-        on_lost: OnLostShard = None,
-        ttl: float = 30.0,
-        info: Mapping[str, Any] | None = None,
-        drain_timeout: float | None = None,
-        grace: float = 0.0,
-    ) -> AsyncShares:
-        """Return a member of `group`, not started. The group shares its shards fairly, and each
-        shard is worked on by one member at a time. `AsyncShares` explains the settings.
-
-        Raises:
-            BadArgument: The group, the shards or a setting is invalid, or the store keeps no
-                announcements.
-        """
-        from coord.recipes.shares import AsyncShares  # few programs use it
-
-        return AsyncShares(
-            self,
-            group,
-            shards,
-            on_gained=on_gained,
-            on_lost=on_lost,
-            ttl=ttl,
-            info=info,
-            drain_timeout=drain_timeout,
-            grace=grace,
         )
 
     async def leader(self, role: str) -> Lease | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from coord.api.coordinator import AsyncCoordinator
+from coord.api.groups import Groups
 from coord.api.once import Once, OnceCall, run_sync
 from coord.api.sync_leadership import Leadership
 from coord.core import validation
@@ -23,14 +24,12 @@ from coord.runtime.facade import ClosesInThread, PublicDir, blocking, iterating
 from coord.runtime.portal import Portal
 
 if TYPE_CHECKING:
-    from coord.api.slots import Slots
-    from coord.recipes.shares import OnGained, OnLostShard
-    from coord.recipes.sync_shares import Shares
     from coord.services.registry import ServiceRegistry
     from coord.stores.protocol import Store
 
 
 class Coordinator(
+    Groups,
     PublicDir,
     internal=(
         "after_fork",
@@ -205,73 +204,6 @@ class Coordinator(
             token_floor=token_floor,
             priority=priority,
             min_tenure=min_tenure,
-        )
-
-    def slots(
-        self,
-        role: str,
-        slots: int,
-        *,
-        ttl: float = 30.0,
-        renew_every: float | None = None,
-        info: Mapping[str, Any] | None = None,
-        on_elected: OnElected = None,
-        on_lost: OnLost = None,
-        drain_timeout: float | None = None,
-        at_most: float | None = None,
-    ) -> Slots:
-        """Return a candidate for a role that several may hold at a time, not started. `Slots`
-        explains the settings.
-
-        Raises:
-            BadArgument: The role or a setting is invalid.
-        """
-        from coord.api.slots import Slots  # few programs use it
-
-        return Slots(
-            self,
-            role,
-            slots,
-            ttl=ttl,
-            renew_every=renew_every,
-            info=info,
-            on_elected=on_elected,
-            on_lost=on_lost,
-            drain_timeout=drain_timeout,
-            at_most=at_most,
-        )
-
-    def share(
-        self,
-        group: str,
-        shards: int | Sequence[str],
-        *,
-        on_gained: OnGained = None,
-        on_lost: OnLostShard = None,
-        ttl: float = 30.0,
-        info: Mapping[str, Any] | None = None,
-        drain_timeout: float | None = None,
-        grace: float = 0.0,
-    ) -> Shares:
-        """Return a member of `group`, not started. The group shares its shards fairly, and each
-        shard is worked on by one member at a time. `Shares` explains the settings.
-
-        Raises:
-            BadArgument: The group, the shards or a setting is invalid, or the store keeps no
-                announcements.
-        """
-        from coord.recipes.sync_shares import Shares  # few programs use it
-
-        return Shares(
-            self,
-            group,
-            shards,
-            on_gained=on_gained,
-            on_lost=on_lost,
-            ttl=ttl,
-            info=info,
-            drain_timeout=drain_timeout,
-            grace=grace,
         )
 
     def shared_leadership(self, role: str, ttl: float) -> Leadership:

@@ -377,7 +377,7 @@ class Election:
         Args:
             to: As for `resign`. The id of a candidate of the same process takes the role back.
         """
-        if self.phase is Phase.DRAINING:
+        if self.phase is Phase.DRAINING and self._successor != PAUSED:
             self._successor = to
 
     def stop(

@@ -250,11 +250,6 @@ class Elector:
         self.election.resign(self._session.now(), reason, rest=cooldown, to=to, hold=hold, by=by)
         self._changed()
 
-    def redirect(self, to: str | None) -> None:
-        """Hand the role to the candidate `to` (None: to anybody) after a `resign`, if its work has
-        not ended yet."""
-        self.election.redirect(to)
-
     def check_requests(self) -> None:
         """Look at the announcements for the role, and hand it over if one asks for that
         (`decide_handover`)."""

@@ -418,7 +418,7 @@ class ShareEngine:
         giving = next((one for one in self._holdings.values() if one.giving), None)
         if giving is not None:
             # Who needs a shard may have changed while the work ends; if nobody does, it stays here.
-            giving.elector.redirect(candidate_of(taker or self.id))
+            giving.elector.election.redirect(candidate_of(taker or self.id))
         elif taker is not None:
             for shard in self._names.shards:
                 holding = self._holdings.get(shard)

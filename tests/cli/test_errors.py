@@ -29,6 +29,7 @@ WORDS: dict[str, list[str]] = {
     "evict": ["evict", "job", "--yes"],
     "pause": ["pause", "job", "--yes"],
     "resume": ["resume", "job"],
+    "slots": ["slots", "job"],
     "services": ["services"],
     "purge": ["purge", "--yes"],
     "notes": ["notes", "job"],
