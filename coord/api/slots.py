@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,7 +52,7 @@ class AsyncSlots(AsyncLeadership, internal=()):
         BadArgument: The role or a setting is invalid.
     """
 
-    __slots__ = ("slots",)
+    __slots__ = ("_verified", "slots")
 
     def __init__(
         self,
@@ -84,6 +85,7 @@ class AsyncSlots(AsyncLeadership, internal=()):
         )
         validation.role(slot_role(self.role, MAX_SLOTS))
         self.slots = validate_slots(slots)
+        self._verified = False
 
     async def start(self) -> None:
         """Become a candidate. Does nothing if it is one already.
@@ -94,10 +96,10 @@ class AsyncSlots(AsyncLeadership, internal=()):
         """
         self._session.check_usable(f"start the candidate for {self.role!r}")
         if self.elector is None:
-            try:
+            there, self._verified = self.slots, False
+            with contextlib.suppress(StoreUnavailable):  # it verifies that itself, later
                 there = await agree_on_slots(self._session, self.role, self.slots)
-            except StoreUnavailable:
-                there = self.slots  # the candidate itself checks that before its first claim
+                self._verified = True
             if there != self.slots:
                 raise SlotsDiffer(self.role, there, self.slots)
         await super().start()
@@ -119,6 +121,7 @@ class AsyncSlots(AsyncLeadership, internal=()):
             self.callbacks,
             self._dispatcher,
             self._owner,
+            self._verified,
         )
 
 

@@ -104,6 +104,8 @@ class SlotElector:
         callbacks: What it calls when something happens.
         dispatcher: Where it calls them.
         owner: Kept alive while it runs; None means nothing.
+        verified: Whether the role was seen to have so many slots. If not, it verifies that before
+            its first claim; later it follows each change.
 
     Attributes:
         role: The row that keeps the number of slots.
@@ -123,6 +125,7 @@ class SlotElector:
         callbacks: Callbacks,
         dispatcher: Dispatcher,
         owner: object = None,
+        verified: bool = False,
     ) -> None:
         self._session, self._options, self._owner = session, options, owner
         self._callbacks, self._dispatcher = callbacks, dispatcher
@@ -135,7 +138,7 @@ class SlotElector:
         self._last_term: Term | None = None
         self._stopping = False
         self._linger = 0.0
-        self._agreed = self._followed = False
+        self._agreed, self._verified = False, verified
         self._news = 0
         self._rest_until = 0.0
         self._refused_until: dict[int, float] = {}
@@ -290,7 +293,13 @@ class SlotElector:
             if slot is not None:
                 await self._try(slot)
             elif not self._stopping:
-                await self._pause(rest if rest > 0 else self._rows.due)
+                await self._pause(rest if rest > 0 else self._until_next_look())
+
+    def _until_next_look(self) -> float:
+        """Return the seconds until a slot may have become free without any news."""
+        now = self._loop.time()
+        refused = [until - now for until in self._refused_until.values() if until > now]
+        return min([self._rows.due, *refused])
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(asyncio.TimeoutError):
@@ -306,7 +315,7 @@ class SlotElector:
         try:
             await self._session.observations.load()
             slots = await agree_on_slots(self._session, self._name, self.slots)
-            if self._followed or slots == self.slots:
+            if self._verified or slots == self.slots:
                 await self._follow(slots)
                 self._agreed = news == self._news  # it may have been written meanwhile
                 return self._agreed
@@ -328,7 +337,7 @@ class SlotElector:
             self.slots = slots
             self._rows = self._new_rows()
         await self._rows.open()
-        self._followed, self.refusal = True, None
+        self._verified, self.refusal = True, None
 
     def _number_changed(self, row: Lease) -> None:
         """The row that keeps the number was written, or a feed has shown it first."""

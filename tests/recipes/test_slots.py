@@ -91,7 +91,7 @@ def test_a_changed_number_reaches_the_candidates_and_fewer_slots_are_held(two: T
     assert eventually(lambda: held() == [0, 1, 2])
     assert change(1) == 3
     assert eventually(lambda: held() == [0])
-    assert lost == [LossReason.STEPPED_DOWN] * 2
+    assert eventually(lambda: lost == [LossReason.STEPPED_DOWN] * 2)
     for lead in leads:
         lead.stop()
 
