@@ -12,7 +12,8 @@ import coord
 from coord.stores.rethinkdb.setup import set_up
 from tests.docs.blocks import blocks
 from tests.stores.rethinkdb.kit import ask, r, run
-from tests.support.rethinkdb_server import Authority, Server
+from tests.support.certificates import Authority
+from tests.support.rethinkdb_server import Server
 
 
 def block(sign: str) -> str:
@@ -48,7 +49,7 @@ def test_the_user_with_few_rights_can_lead_wait_and_heartbeat(own_server: Server
 @pytest.mark.needs("openssl")
 def test_the_configuration_file(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
-    _, key, _, certificate = authority.server_options()
+    certificate, key = authority.server()
     text = block("driver-tls-key=")
     assert [line for line in text.splitlines() if line.startswith("join=")] == [
         "join=db2:29015",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import ssl
 import tempfile
 import time
 import urllib.error
@@ -25,12 +26,21 @@ def available() -> bool:
 
 
 class Member(ServerProcess):
-    """One member of a cluster; a cluster of its own unless `peers` names others."""
+    """One member of a cluster; a cluster of its own unless `peers` names others.
+
+    With `tls`, which is how an operator connects, it speaks TLS alone to its clients.
+    """
 
     host = "127.0.0.1"
 
-    def __init__(self, name: str = "one", options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str = "one",
+        options: Sequence[str] = (),
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         super().__init__()
+        self.tls = tls
         self.name, self._options = name, tuple(options)
         self.peer_host, self._launcher = self.host, tuple[str, ...]()
         self.directory = Path(tempfile.mkdtemp(prefix="coord-etcd-"))
@@ -45,7 +55,7 @@ class Member(ServerProcess):
 
     @property
     def client_url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
 
     @property
     def peer_url(self) -> str:
@@ -91,7 +101,7 @@ class Member(ServerProcess):
                 request = urllib.request.Request(
                     f"{self.client_url}/v3/kv/range", data=json.dumps({"key": "YQ=="}).encode()
                 )
-                with urllib.request.urlopen(request, timeout=2):
+                with urllib.request.urlopen(request, timeout=2, context=self.tls):
                     return
             except urllib.error.HTTPError as err:
                 with err:  # with authentication enabled, a read without a user is refused
@@ -150,6 +160,6 @@ def request(member: Member, path: str, token: str = "", **body: object) -> dict[
     headers = {"Authorization": token} if token else {}
     data = json.dumps(body).encode()
     sent = urllib.request.Request(f"{member.client_url}/v3/{path}", data, headers)
-    with urllib.request.urlopen(sent, timeout=20) as answer:
+    with urllib.request.urlopen(sent, timeout=20, context=member.tls) as answer:
         found: dict[str, Any] = json.loads(answer.read())
     return found

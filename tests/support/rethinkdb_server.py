@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import shutil
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.support.certificates import Authority
 from tests.support.server_process import ServerProcess, free_ports
 
 BINARY = "rethinkdb"
@@ -134,48 +134,7 @@ class Cluster:
             node.discard()
 
 
-class Authority:
-    """A certificate authority for one test, and certificates by it. Needs the openssl command."""
-
-    def __init__(self, directory: Path, name: str = "ca") -> None:
-        self._dir, self._name = directory, name
-        self.ca_certs = str(directory / f"{name}.pem")
-        self._openssl(
-            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}",
-            "-addext", "keyUsage=critical,keyCertSign,cRLSign",  # Python 3.13 looks for it
-            "-keyout", self._file("key"), "-out", self.ca_certs,
-        )  # fmt: skip
-
-    def server_options(self, host: str = "127.0.0.1") -> list[str]:
-        """Options that make a server speak TLS alone to its clients, as `host`."""
-        extensions = self._dir / f"{self._name}.ext"
-        extensions.write_text(f"subjectAltName=IP:{host}\n")
-        key, request, certificate = (
-            self._file("server.key"),
-            self._file("server.csr"),
-            self._file("server.pem"),
-        )
-        self._openssl(
-            "req",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-subj",
-            f"/CN={host}",
-            "-keyout",
-            key,
-            "-out",
-            request,
-        )
-        self._openssl(
-            "x509", "-req", "-in", request, "-CA", self.ca_certs, "-CAkey", self._file("key"), "-CAcreateserial",
-            "-days", "2", "-extfile", str(extensions), "-out", certificate,
-        )  # fmt: skip
-        return ["--driver-tls-key", key, "--driver-tls-cert", certificate]
-
-    def _file(self, kind: str) -> str:
-        return str(self._dir / f"{self._name}.{kind}")
-
-    @staticmethod
-    def _openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=60)
+def tls_options(authority: Authority) -> list[str]:
+    """Options that make a server speak TLS alone to its clients."""
+    certificate = authority.server()
+    return ["--driver-tls-key", certificate.key, "--driver-tls-cert", certificate.cert]

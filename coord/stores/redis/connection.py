@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 SENTINEL_TIMEOUT = 1.0
 """Seconds that one sentinel may take."""
+CLOSE_TIMEOUT = 0.5
+"""Seconds that a connection may take to close."""
 RETIRED_TIMEOUT = 5.0
 """Seconds after which a connection with a late answer is closed."""
 
@@ -45,7 +47,7 @@ class Connection:
 
     def __init__(self, driver: AbstractConnection, server: str) -> None:
         self.server, self.retired = server, False
-        self._driver = driver
+        self._driver, self._closing = driver, Closing(driver)
         self._pending: deque[asyncio.Future[Reply]] = deque()
         self._reader = asyncio.get_running_loop().create_task(self._read(), name="coord redis")
 
@@ -102,8 +104,7 @@ class Connection:
                 if not answer.done():
                     answer.set_exception(failures.lost(self.server, reason))
                     answer.exception()  # the caller may have stopped waiting
-            with contextlib.suppress(Exception):
-                await self._driver.disconnect(nowait=True)
+            await self._closing.close()
 
     def retire(self) -> None:
         """Take no further requests; close once the others are answered, or after a few seconds."""
@@ -189,13 +190,35 @@ async def open_driver(driver: AbstractConnection, server: str) -> None:
     try:
         await driver.connect()  # type: ignore[no-untyped-call]  # the driver's own
     except BaseException as err:
-        with contextlib.suppress(Exception):
-            await driver.disconnect(nowait=True)
+        await Closing(driver).close()
         if isinstance(err, (ResponseError, AuthenticationError)):
             raise errors.from_server(err, server) from None
         if isinstance(err, (NotConnected, OSError, asyncio.TimeoutError)):
             raise failures.unreachable(server, _reason(err)) from None
         raise
+
+
+class Closing:
+    """Closes a connection of redis-py that is open now, and waits until its socket is closed.
+
+    redis-py itself drops its connection when a read is cancelled, and does not wait. TLS ends with
+    a message that the server answers. A server that does not answer is left behind.
+    """
+
+    def __init__(self, driver: AbstractConnection) -> None:
+        self._driver = driver
+        self._writer: asyncio.StreamWriter | None = getattr(driver, "_writer", None)
+
+    async def close(self) -> None:
+        """Close the connection, whatever state it is in. Never raises."""
+        with contextlib.suppress(Exception):
+            await self._driver.disconnect(nowait=True)
+        if self._writer is not None:
+            self._writer.close()
+            try:
+                await asyncio.wait_for(self._writer.wait_closed(), CLOSE_TIMEOUT)
+            except (OSError, asyncio.TimeoutError):
+                self._writer.transport.abort()
 
 
 def _reason(error: BaseException) -> str:

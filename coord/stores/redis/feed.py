@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, Sequence
 
 from coord.stores import failures
 from coord.stores.redis import errors
-from coord.stores.redis.connection import Client, make_driver, open_driver
+from coord.stores.redis.connection import Client, Closing, make_driver, open_driver
 
 PING_EVERY = 5.0
 """Seconds of silence after which the server is asked whether it is there: a peer that disappeared
@@ -41,6 +40,7 @@ async def subscribe(
     except asyncio.TimeoutError:
         raise failures.unreachable(client.url.redacted, "no connection in time") from None
     reading: asyncio.Future[object] | None = None
+    closing = Closing(driver)
     try:
         names = [pattern] if channels is None else list(channels)
         await driver.send_command(
@@ -73,5 +73,4 @@ async def subscribe(
         if reading is not None:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
-        with contextlib.suppress(Exception):
-            await driver.disconnect(nowait=True)
+        await closing.close()

@@ -28,7 +28,8 @@ from coord.stores.rethinkdb.driver import InlineTemplate
 from coord.stores.rethinkdb.setup import set_up
 from tests.stores.rethinkdb.kit import answered, ask, db, failed, opened, r, run
 from tests.support import requirements
-from tests.support.rethinkdb_server import Authority, Cluster, Server
+from tests.support.certificates import Authority
+from tests.support.rethinkdb_server import Cluster, Server, tls_options
 
 
 @pytest.fixture
@@ -490,7 +491,7 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 def secured(authority: Authority) -> Iterator[Server]:
-    with Server(*authority.server_options()) as server:
+    with Server(*tls_options(authority)) as server:
         yield server
 
 
