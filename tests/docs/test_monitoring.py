@@ -166,6 +166,57 @@ def test_promtool_accepts_the_files(tmp_path: Path) -> None:
     assert done.returncode != 0
 
 
+SERIES = {
+    'coord_fencing_token{role="given_back",instance="x"}': "3x60",
+    'coord_is_leader{role="given_back",instance="x"}': "1x10 0x50",
+    'coord_fencing_token{role="led_twice",instance="x"}': "3x60",
+    'coord_is_leader{role="led_twice",instance="x"}': "1x60",
+    'coord_is_leader{role="led_twice",instance="y"}': "1x60",
+    'coord_losses_total{role="led_twice",reason="expired",instance="x"}': "0+1x60",
+    'coord_losses_total{role="given_back",reason="released",instance="x"}': "0+1x60",
+    'coord_renewal_left_seconds_bucket{instance="x",le="1"}': "0+1x60",
+    'coord_renewal_left_seconds_bucket{instance="x",le="+Inf"}': "0+1x60",
+    'coord_renewal_left_seconds_bucket{instance="y",le="10"}': "0+0x60",
+    'coord_renewal_left_seconds_bucket{instance="y",le="20"}': "0+1x60",
+    'coord_renewal_left_seconds_bucket{instance="y",le="+Inf"}': "0+1x60",
+}
+"""Values every ten seconds: a role that nobody leads after 110 seconds, one that two lead, and two
+processes, one of which renews late."""
+FIRES = {
+    "CoordRoleWithoutLeader": '{role="given_back"} 3',
+    "CoordTwoLeaders": '{role="led_twice"} 2',
+    "CoordTermsAreLost": '{role="led_twice", reason="expired"} 30',
+    "CoordRenewalsAreLate": '{instance="x"} 0.01',
+}
+
+
+@pytest.mark.needs("promtool")
+@pytest.mark.parametrize("name", FIRES)
+def test_an_alert_fires_for_what_it_names_and_nothing_else(name: str, tmp_path: Path) -> None:
+    labels, value = FIRES[name].rsplit(" ", 1)
+    tests = {
+        "rule_files": [str(ALERTS)],
+        "evaluation_interval": "10s",
+        "tests": [
+            {
+                "interval": "10s",
+                "input_series": [{"series": k, "values": v} for k, v in SERIES.items()],
+                "promql_expr_test": [
+                    {
+                        "expr": f"round({alerts()[name]}, 0.01)",
+                        "eval_time": "5m",
+                        "exp_samples": [{"labels": labels, "value": float(value)}],
+                    }
+                ],
+            }
+        ],
+    }
+    (tmp_path / "tests.yml").write_text(json.dumps(tests))  # JSON is YAML, too
+    command = ["promtool", "test", "rules", str(tmp_path / "tests.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_dashboard_is_complete() -> None:
     panels = DASHBOARD["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
