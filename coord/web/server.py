@@ -8,6 +8,7 @@ import ipaddress
 import os
 import signal
 import socket
+import stat
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,22 +85,29 @@ class Address:
         return listener
 
 
-def read_token(path: str) -> str:
-    """Return the token in a file.
+def read_token(path: str, warn: Callable[[str], None]) -> str:
+    """Return the token on the first line of a file.
+
+    Args:
+        path: The file.
+        warn: Called with a sentence if other users may read the file. It is no error, because
+            Docker and Kubernetes mount secrets like that, in containers without other users.
 
     Raises:
-        BadArgument: The file cannot be read, or other users may read it.
+        BadArgument: The file cannot be read, or other users may write it.
     """
-    advice = "must be a file that only you can read (chmod 600), with the token on its first line"
+    advice = "must be a text file that only you can write, with the token on its first line"
     try:
         with Path(path).open(encoding="ascii") as file:
-            mode = os.fstat(file.fileno()).st_mode
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             token = file.read(MAX_TOKEN_FILE).partition("\n")[0].strip()
     except (OSError, ValueError) as err:
         reason = err.strerror if isinstance(err, OSError) else "it is no ASCII text"
         raise BadArgument("token_file", path, f"{advice} ({reason})") from None
-    if mode & 0o077:
-        raise BadArgument("token_file", path, f"{advice} (its mode is {mode & 0o777:o})")
+    if mode & 0o022:
+        raise BadArgument("token_file", path, f"{advice} (its mode is {mode:o}; chmod 600)")
+    if mode & 0o044:
+        warn(f"other users may read the token in {path} (mode {mode:o}); chmod 600 prevents that")
     return token
 
 

@@ -42,7 +42,8 @@ def test_it_shows_the_store_and_ends_at_once_with_an_open_page(url: str) -> None
             with urllib.request.urlopen(f"{page}events", timeout=WITHIN) as events:
                 while b"one" not in events.readline():
                     pass
-                with socket.create_connection(("127.0.0.1", int(page.split(":")[2][:-1]))):
+                with httpx.Client(timeout=WITHIN) as idle:  # a connection that stays open
+                    assert idle.get(f"{page}healthz").status_code == 200
                     server.process.send_signal(signal.SIGTERM)
                     assert server.process.wait(WITHIN) == 0
                 assert b"data: {" not in events.read()
@@ -109,7 +110,7 @@ def test_an_address_for_others_needs_a_name_and_says_what_it_shows(url: str) -> 
         (["--bind", "8008"], 2, "invalid --bind '8008': must be HOST:PORT, such as 127.0.0.1:8008"),
         (["--bind", "::1:80"], 2, "invalid --bind '::1:80': must be HOST:PORT"),
         (["--bind", "127.0.0.1:99999"], 2, "invalid --bind '127.0.0.1:99999': must be HOST:PORT"),
-        (["--token-file", "/nowhere"], 2, "invalid --token-file '/nowhere': must be a file that"),
+        (["--token-file", "/nowhere"], 2, "invalid --token-file '/nowhere': must be a text file"),
         (["--root-path", "coord"], 2, "invalid --root-path 'coord': must be a plain path"),
         (["--allow-host", "a:80"], 2, "invalid --allow-host "),
         (["--url", "mysql://x"], 2, "invalid --url 'mysql://x'"),
@@ -191,17 +192,23 @@ def test_addresses(bind: str, host: str, port: int, loopback: bool) -> None:
     assert (found.host, found.port, found.is_loopback) == (host, port, loopback)
 
 
-def test_a_token_file_is_for_its_owner_only(tmp_path: Path) -> None:
-    file = tmp_path / "token"
-    file.write_text("0123456789abcdef\n")
-    file.chmod(0o640)
-    with pytest.raises(BadArgument, match=r"chmod 600.*its mode is 640"):
-        read_token(str(file))
+def test_a_token_file_is_written_by_its_owner_only(tmp_path: Path) -> None:
+    file, said = tmp_path / "token", list[str]()
+    file.write_text("0123456789abcdef\nand more\n")
+    for mode in (0o620, 0o602, 0o666):
+        file.chmod(mode)
+        with pytest.raises(BadArgument, match=rf"its mode is {mode:o}; chmod 600"):
+            read_token(str(file), said.append)
     file.chmod(0o600)
-    assert read_token(str(file)) == "0123456789abcdef"
+    assert read_token(str(file), said.append) == "0123456789abcdef"
+    assert said == []
+    file.chmod(0o444)  # as Docker mounts secrets
+    assert read_token(str(file), said.append) == "0123456789abcdef"
+    assert said == [f"other users may read the token in {file} (mode 444); chmod 600 prevents that"]
+    file.chmod(0o600)
     file.write_bytes("ü".encode() * 20)
     with pytest.raises(BadArgument, match="it is no ASCII text"):
-        read_token(str(file))
+        read_token(str(file), said.append)
 
 
 @pytest.mark.parametrize("wrong", ["coord", "/a b", "/a?b", "/%2f", "//a"])

@@ -64,7 +64,7 @@ def web(
     except ImportError as err:
         raise missing(err) from None
     address = server.Address.parse(bind)
-    token = None if token_file is None else server.read_token(token_file)
+    token = None if token_file is None else server.read_token(token_file, _say)
     if not address.is_loopback:
         if not allowed_hosts:
             raise BadArgument(
@@ -73,7 +73,7 @@ def web(
         _warn(address.host, has_token=token is not None)
 
     def started(page: str, store: str) -> None:
-        click.echo(f"coord web: {output.one_line(f'{page} shows {store}')}", err=True)
+        _say(f"{page} shows {store}")
 
     hosts = (*LOOPBACK_HOSTS, *allowed_hosts)
     asyncio.run(
@@ -82,10 +82,11 @@ def web(
 
 
 def _warn(host: str, *, has_token: bool) -> None:
-    text = (
-        f"coord web: whoever can reach {output.sanitize(host)} can read all roles, infos, "
-        "histories and services"
-    )
+    text = f"whoever can reach {host} can read all roles, infos, histories and services"
     orders = "can hand roles over" if has_token else "cannot change anything, without a token"
     who = "whoever has the token" if has_token else "they"
-    click.echo(f"{text}; {who} {orders}; put TLS in front", err=True)
+    _say(f"{text}; {who} {orders}; put TLS in front")
+
+
+def _say(text: str) -> None:
+    click.echo(f"coord web: {output.one_line(text)}", err=True)

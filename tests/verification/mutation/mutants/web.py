@@ -97,11 +97,11 @@ MUTANTS = [
         (f"{SERVER}::test_addresses",),
     ),
     Mutant(
-        "a token file that others can read is accepted",
+        "a token file that others can write is accepted",
         "coord.web.server:read_token",
-        "mode & 0o077:",
-        "mode & 0o007:",
-        (f"{SERVER}::test_a_token_file_is_for_its_owner_only",),
+        "mode & 0o022:",
+        "mode & 0o002:",
+        (f"{SERVER}::test_a_token_file_is_written_by_its_owner_only",),
     ),
     Mutant(
         "the signal reaches the server only",
