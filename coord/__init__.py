@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from coord.errors import StoreUnavailable as StoreUnavailable
     from coord.errors import TickTooOld as TickTooOld
     from coord.errors import TickUnfinished as TickUnfinished
+    from coord.errors import TooManyRoles as TooManyRoles
     from coord.fencing import Fence as Fence
     from coord.recipes.membership import GroupMember as GroupMember
     from coord.recipes.shares import AsyncShares as AsyncShares
@@ -93,6 +94,7 @@ _PUBLIC = {
         "StaleToken",
         "StoreRefused",
         "StoreUnavailable",
+        "TooManyRoles",
         "TickTooOld",
         "TickUnfinished",
     ),

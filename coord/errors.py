@@ -150,6 +150,22 @@ class TickUnfinished(CoordError):
         )
 
 
+class TooManyRoles(CoordError):
+    """A decorated function whose role depends on its arguments has too many roles at a time.
+
+    Args:
+        role: The role of the call.
+        most: How many the process may keep (`max_roles`).
+    """
+
+    def __init__(self, role: str, most: int) -> None:
+        self.role, self.most = role, most
+        super().__init__(
+            f"cannot be a candidate for {role!r}: this process keeps {most} roles of the function "
+            'and leads or uses all of them; use scope="call", or raise max_roles'
+        )
+
+
 class AcquireTimeout(CoordError, TimeoutError):
     """The candidate did not become the leader in time.
 

@@ -29,6 +29,7 @@ EXAMPLES = [
     errors.NotLeader("job", "why"),
     errors.LeadershipLost("job", 3, LossReason.EXPIRED),
     errors.AcquireTimeout("job", 2.0, "why"),
+    errors.TooManyRoles("report-7", 10_000),
     errors.SlotsDiffer("job", 3, 4),
     errors.SharesDiffer("group", "4 shards", "5 shards"),
     errors.OutcomeUnknown("no answer"),

@@ -17,9 +17,11 @@ from typing import Any
 from coord.api.default import default
 from coord.api.sync_coordinator import Coordinator
 from coord.api.sync_leadership import Leadership
+from coord.core import validation
 from coord.election.elector import Elector
 from coord.election.term import Term, current_term, run_async_under_term, run_under_term
 from coord.errors import AcquireTimeout, NotLeader
+from coord.recipes.slot_elector import slot_role
 from coord.runtime import log, process
 
 
@@ -38,6 +40,7 @@ class GuardedCall:
         at_least: Seconds that the role stays taken from the start of a call.
         at_most: Seconds that a call may go without progress; None means no limit.
         timeout: Seconds that a call waits for the role; None means the default of `leader_only`.
+        slots: How many may hold the role; None means one.
     """
 
     def __init__(
@@ -50,7 +53,9 @@ class GuardedCall:
         at_least: float,
         at_most: float | None,
         timeout: float | None,
+        slots: int | None = None,
     ) -> None:
+        self._slots = slots
         self._role, self._coordinator, self._ttl = role, coordinator, ttl
         self._otherwise, self._per_call = otherwise, scope == "call"
         self._at_least, self._at_most, self._timeout = at_least, at_most, timeout
@@ -103,12 +108,16 @@ class GuardedCall:
         coordinator = self._coordinator or default.get()
         process.close_at_exit(coordinator, hold=False)
         if self._per_call:
-            lead = coordinator.leadership(self._role, ttl=self._ttl)
+            lead = (
+                coordinator.leadership(self._role, ttl=self._ttl)
+                if self._slots is None
+                else coordinator.slots(self._role, self._slots, ttl=self._ttl)
+            )
             # An exception that a signal handler raises can end a call at any point, and nobody may
             # await what it returns: the role is given back at the latest when this is dropped.
             weakref.finalize(lead, coordinator.portal.post, lead.inner.stop_soon).atexit = False
         else:
-            lead = coordinator.shared_leadership(self._role, self._ttl)
+            lead = coordinator.shared_leadership(self._role, self._ttl, self._slots)
         outer = self._outer_term(coordinator)
         return _Visit(outer, lead, gives_back=self._per_call and outer is None)
 
@@ -116,11 +125,17 @@ class GuardedCall:
         """Return the term that the caller runs under, if a candidate of this coordinator got it for
         this role. It may be lost: then the call raises `LeadershipLost`, as the outer one does."""
         outer = current_term()
-        if outer is None or outer.role != self._role:
+        if outer is None or not self._is_ours(outer.role):
             return None
         members = tuple(coordinator.session.members)
         ours = any(isinstance(member, Elector) and member.term is outer for member in members)
         return outer if ours else None
+
+    def _is_ours(self, role: str) -> bool:
+        """Return whether this is the role, or that of one of its slots."""
+        if self._slots is None:
+            return role == self._role
+        return any(role == slot_role(self._role, slot) for slot in range(validation.MAX_SLOTS))
 
     def _await_later(self, visit: _Visit, work: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
         """Return a coroutine that awaits what a plain function returned, under its term."""
@@ -180,7 +195,7 @@ class GuardedCall:
         would run at the same time (rule 3)."""
         return any(
             isinstance(member, Elector)
-            and member.role == self._role
+            and self._is_ours(member.role)
             and member.term is not None
             and not member.term.held
             and member.running_jobs > 0

@@ -14,11 +14,13 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from coord.core import validation
+from coord.core.role_template import RoleSource, RoleTemplate, is_template
 from coord.core.timing import Timing
 from coord.errors import BadArgument
 
 if TYPE_CHECKING:
     from coord.api.guarded_call import GuardedCall
+    from coord.api.guarded_calls import GuardedCalls
     from coord.api.sync_coordinator import Coordinator
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -51,42 +53,48 @@ class Decorator(Protocol):
 
 @overload
 def leader_only(
-    role: str,
+    role: RoleSource,
     *,
     coordinator: Coordinator | None = None,
     ttl: float = 30.0,
     otherwise: Literal["skip"] = "skip",
-    scope: Literal["process", "call"] = "process",
+    scope: Literal["process", "call"] | None = None,
     at_least: float = 0.0,
     at_most: float | None = None,
     timeout: float | None = None,
+    slots: int | None = None,
+    max_roles: int = 10_000,
 ) -> SkippingDecorator: ...
 
 
 @overload
 def leader_only(
-    role: str,
+    role: RoleSource,
     *,
     coordinator: Coordinator | None = None,
     ttl: float = 30.0,
     otherwise: Literal["wait", "raise"],
-    scope: Literal["process", "call"] = "process",
+    scope: Literal["process", "call"] | None = None,
     at_least: float = 0.0,
     at_most: float | None = None,
     timeout: float | None = None,
+    slots: int | None = None,
+    max_roles: int = 10_000,
 ) -> Decorator: ...
 
 
 def leader_only(
-    role: str,
+    role: RoleSource,
     *,
     coordinator: Coordinator | None = None,
     ttl: float = 30.0,
     otherwise: Literal["skip", "wait", "raise"] = "skip",
-    scope: Literal["process", "call"] = "process",
+    scope: Literal["process", "call"] | None = None,
     at_least: float = 0.0,
     at_most: float | None = None,
     timeout: float | None = None,
+    slots: int | None = None,
+    max_roles: int = 10_000,
 ) -> Callable[..., Any]:
     """Let a function, method or coroutine function run only while this process leads `role`.
 
@@ -99,7 +107,10 @@ def leader_only(
     it has a coordinator of its own.
 
     Args:
-        role: The role: a string of 1 to 120 bytes.
+        role: The role: a string of 1 to 120 bytes. In `"report-{tenant}"` the value of the argument
+            `tenant` of each call replaces the braces: a string, an integer, a UUID, a date or an
+            Enum. `%`, `/`, `#` and control characters of a value are percent-encoded. A lambda
+            gets the arguments that its parameters name, and returns the role.
         coordinator: The coordinator to use. None means the default one of the process, which the
             first call makes for `COORD_URL`, and without that for a SQLite file in the state
             directory of the user.
@@ -110,6 +121,7 @@ def leader_only(
         scope: "process" keeps the role between calls, until the process ends: for a program that
             runs all the time. The first call waits for the result of its first claim. "call" claims
             the role for each call, and releases it when the call returns: for a program that ends.
+            None means "call" for a role that depends on the arguments, and otherwise "process".
         at_least: For scope "call": seconds from the start of a call for which the role stays taken,
             even if the call is shorter. The same job, started on several machines at about the same
             time, then runs once.
@@ -121,15 +133,23 @@ def leader_only(
             `AcquireTimeout` then, and None means no limit. For "skip" and "raise", this limits how
             long a call waits for a store that does not answer; None means three attempts, which is
             half of the ttl.
+        slots: How many may hold the role at a time, 1 to 64, as with `Coordinator.slots`; None
+            means one.
+        max_roles: For a role that depends on the arguments: how many roles this process keeps at a
+            time. With scope "process", a role that was not used for longest, is not held and runs
+            no call makes room for another one; if there is none, the call raises `TooManyRoles`.
 
     Raises:
         BadArgument: A setting is invalid, or the function is a generator function. A call raises
             `StoreRefused` (`NotSetUp`, `AccessDenied`) if the store refuses to serve it.
     """
-    validation.role(role)
+    templated = is_template(role)
+    if not templated:
+        validation.role(role)
     timing = Timing.of(ttl)
     if otherwise not in ("skip", "wait", "raise"):
         raise BadArgument("otherwise", otherwise, 'must be "skip", "wait" or "raise"')
+    scope = scope or ("call" if templated else "process")
     if scope not in ("process", "call"):
         raise BadArgument("scope", scope, 'must be "process" or "call"')
     validation.number(at_least, "at_least", low=0, high=validation.MAX_TTL)
@@ -141,7 +161,9 @@ def leader_only(
     if coordinator is not None:
         _check_coordinator(coordinator)
     at_most = validation.at_most(at_most)
-    guard = _Guard(role, coordinator, timing.ttl, otherwise, scope, at_least, at_most, timeout)
+    slots = None if slots is None else validation.slots(slots)
+    validation.number(max_roles, "max_roles", low=1)
+    settings = (coordinator, timing.ttl, otherwise, scope, at_least, at_most, timeout, slots)
 
     def decorate(function: Any) -> Any:
         if isinstance(function, (staticmethod, classmethod)):
@@ -149,18 +171,19 @@ def leader_only(
         validation.callback(function, "function")
         if _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function):
             raise BadArgument("function", function, NO_GENERATOR)
+        guard = _Guard(role, function if templated else None, max_roles, *settings)
         if _is(inspect.iscoroutinefunction, function):
-            guard.get()
+            guard.load()
 
             @functools.wraps(function)
             async def awaited(*args: Any, **kwargs: Any) -> Any:
-                return await guard.get().call_async(function, *args, **kwargs)
+                return await guard.get(args, kwargs).call_async(function, *args, **kwargs)
 
             return awaited
 
         @functools.wraps(function)
         def called(*args: Any, **kwargs: Any) -> Any:
-            return guard.get().call(function, *args, **kwargs)
+            return guard.get(args, kwargs).call(function, *args, **kwargs)
 
         return called
 
@@ -168,28 +191,42 @@ def leader_only(
 
 
 class _Guard:
-    """The settings of a decorator, and the `GuardedCall` that the first call makes of them.
+    """The settings of a decorator, and what the first call makes of them.
 
     A decorated function that is pickled by value (cloudpickle) takes the settings with it.
     """
 
-    def __init__(self, *settings: Any) -> None:
-        self._settings = settings
-        self._call: GuardedCall | None = None
+    def __init__(
+        self,
+        role: RoleSource,
+        function: Callable[..., Any] | None,
+        max_roles: int,
+        coordinator: Coordinator | None,
+        *settings: Any,
+    ) -> None:
+        self._arguments = (role, function, max_roles, coordinator, *settings)
+        self._role, self._max_roles = role, max_roles
+        self._template = None if function is None else RoleTemplate(role, function)
+        self._coordinator, self._settings = coordinator, settings
+        self._calls: GuardedCalls | None = None
 
-    def get(self) -> GuardedCall:
-        if self._call is None:
-            from coord.api.guarded_call import GuardedCall
+    def load(self) -> GuardedCalls:
+        if self._calls is None:
+            from coord.api.guarded_calls import GuardedCalls
 
-            self._call = GuardedCall(*self._settings)
-        return self._call
+            self._calls = GuardedCalls(self._max_roles, self._coordinator, *self._settings)
+        return self._calls
+
+    def get(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> GuardedCall:
+        if self._template is not None:
+            return self.load().templated(self._template.role(args, kwargs))
+        return self.load().plain(str(self._role))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        coordinator = self._settings[1]
-        if coordinator is not None:
+        if self._coordinator is not None:
             allowed = "must be left out where the function is pickled; set COORD_URL instead"
-            raise BadArgument("coordinator", coordinator, allowed)
-        return type(self), self._settings
+            raise BadArgument("coordinator", self._coordinator, allowed)
+        return type(self), self._arguments
 
 
 def _is(kind: Callable[[Any], bool], function: Any) -> bool:

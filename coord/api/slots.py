@@ -13,11 +13,9 @@ from coord.election.callbacks import Dispatcher, OnElected, OnLost, ThreadDispat
 from coord.election.session import HasSession
 from coord.errors import CoordError, SlotsDiffer, StoreUnavailable
 from coord.recipes.slot_elector import (
-    MAX_SLOTS,
     SlotElector,
     agree_on_slots,
     slot_role,
-    validate_slots,
 )
 from coord.runtime.facade import blocking
 
@@ -83,8 +81,8 @@ class AsyncSlots(AsyncLeadership, internal=()):
             dispatcher=dispatcher,
             owner=owner,
         )
-        validation.role(slot_role(self.role, MAX_SLOTS))
-        self.slots = validate_slots(slots)
+        validation.role(slot_role(self.role, validation.MAX_SLOTS))
+        self.slots = validation.slots(slots)
         self._verified = False
 
     async def start(self) -> None:

@@ -34,6 +34,7 @@ class Coordinator(
     internal=(
         "after_fork",
         "close_quickly",
+        "forget_shared",
         "inner",
         "on_close",
         "portal",
@@ -206,19 +207,39 @@ class Coordinator(
             min_tenure=min_tenure,
         )
 
-    def shared_leadership(self, role: str, ttl: float) -> Leadership:
+    def forget_shared(self, role: str) -> bool:
+        """Stop the candidate that this process shares for `role`, unless it leads or runs a call;
+        return whether it is gone."""
+        lead = self._shared.get(role)
+        if lead is not None:
+            elector = lead.inner.elector
+            term = None if elector is None else elector.term
+            if lead.held is not None or (term is not None and not term.drained):
+                return False
+            self._shared.pop(role, None)
+            lead.abandon()
+        return True
+
+    def shared_leadership(self, role: str, ttl: float, slots: int | None = None) -> Leadership:
         """Return the one candidate for `role` that this process shares (`@leader_only`), started or
         not.
 
         Raises:
-            BadArgument: It exists already, with another ttl.
+            BadArgument: It exists already, with another ttl or another number of slots.
         """
         lead = self._shared.get(role)
         if lead is None:
-            lead = self._shared.setdefault(role, self.leadership(role, ttl=ttl))
+            made = (
+                self.leadership(role, ttl=ttl)
+                if slots is None
+                else self.slots(role, slots, ttl=ttl)
+            )
+            lead = self._shared.setdefault(role, made)
         if lead.timing.ttl != ttl:
             allowed = f"must be {lead.timing.ttl:g}, as in other calls of this process for {role!r}"
             raise BadArgument("ttl", ttl, allowed)
+        if getattr(lead, "slots", None) != slots:
+            raise BadArgument("slots", slots, f"must be as in other calls for {role!r}")
         return lead
 
     @functools.cached_property

@@ -10,6 +10,8 @@ from typing import Any, TypeGuard
 from coord.core.lease import MAX_TOKEN, MIN_TTL
 from coord.errors import BadArgument
 
+MAX_SLOTS = 64
+"""Slots of one role. Each is a row that every candidate follows."""
 MAX_ROLE_BYTES = 120
 """RethinkDB refuses primary keys above 127 bytes; coord reserves the others for itself."""
 MAX_INFO_BYTES = 16_384
@@ -155,6 +157,17 @@ def priority(value: object) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int) or not -1000 <= value <= 1000:
         raise BadArgument("priority", value, "must be an int from -1000 to 1000")
+    return value
+
+
+def slots(value: object) -> int:
+    """Return `value` if it is a number of slots: 1 to 64.
+
+    Raises:
+        BadArgument: It is not.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_SLOTS:
+        raise BadArgument("slots", value, f"must be a number from 1 to {MAX_SLOTS}")
     return value
 
 

@@ -385,6 +385,11 @@ class Term:
         self._watch(id(self), Progress(at_most, self._now().awake))
 
     @property
+    def drained(self) -> bool:
+        """Whether it is over, and every call under it has returned."""
+        return not self.held and self._running_jobs == 0
+
+    @property
     def _stalled(self) -> bool:
         """Whether it is over because a job made no progress."""
         return bool(self._watched or self._no_progress) and (

@@ -24,30 +24,17 @@ from coord.election.elector import Elector, new_candidate_id
 from coord.election.kept import KeptText
 from coord.election.session import Session
 from coord.election.term import Term, is_inside
-from coord.errors import BadArgument, CoordError, NotLeader, SlotsDiffer, StoreRefused
+from coord.errors import CoordError, NotLeader, SlotsDiffer, StoreRefused
 from coord.recipes.agreement import agree, change
 from coord.recipes.shard_rows import ShardRows
 from coord.runtime import process
 from coord.runtime.retry import restart_on_failure, rng
 from coord.runtime.timers import within
 
-MAX_SLOTS = 64
-"""Slots of one role. Each is a row that every candidate follows."""
 REFUSED_PAUSE = 0.2
 """Seconds until a slot is claimed again whose claim was refused though it seemed to be free."""
 RETRY_AGREEMENT = 1.0
 """Seconds until the number of slots is read again, if the store did not answer."""
-
-
-def validate_slots(value: object) -> int:
-    """Return `value` if it is a number of slots.
-
-    Raises:
-        BadArgument: It is not.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_SLOTS:
-        raise BadArgument("slots", value, f"must be a number from 1 to {MAX_SLOTS}")
-    return value
 
 
 def slot_role(role: str, slot: int) -> str:
@@ -63,7 +50,7 @@ async def agree_on_slots(session: Session, role: str, slots: int) -> int:
         StoreRefused: The store will go on refusing.
     """
     there = (await agree(session, f"{role}#", {"slots": slots})).get("slots")
-    return validate_slots(there)
+    return validation.slots(there)
 
 
 async def read_slots(session: Session, role: str) -> int | None:
@@ -86,8 +73,8 @@ async def change_slots(session: Session, role: str, slots: int) -> int | None:
         StoreUnavailable: The store did not answer within the timeout of the session.
         StoreRefused: The store will go on refusing.
     """
-    validation.role(slot_role(validation.role(role), MAX_SLOTS))
-    before = (await change(session, f"{role}#", {"slots": validate_slots(slots)})).get("slots")
+    validation.role(slot_role(validation.role(role), validation.MAX_SLOTS))
+    before = (await change(session, f"{role}#", {"slots": validation.slots(slots)})).get("slots")
     return before if isinstance(before, int) else None
 
 

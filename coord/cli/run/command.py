@@ -163,9 +163,7 @@ def run(
     if no_wait and timeout is not None:
         raise click.UsageError("--no-wait and --timeout cannot be used together")
     if slots is not None:
-        from coord.recipes.slot_elector import validate_slots
-
-        validate_slots(slots)
+        validation.slots(slots)
         if priority or min_tenure is not None:
             raise click.UsageError("--slots cannot be used with --priority or --min-tenure")
     grace = _grace(grace, timing)

@@ -1,0 +1,119 @@
+"""A role that depends on the arguments of a call: `"report-{tenant}"`, or a lambda of them."""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import inspect
+import string
+import sys
+from collections.abc import Callable
+from typing import Any, Union
+
+from coord.core import validation
+from coord.errors import BadArgument
+
+RoleSource = Union[str, Callable[..., str]]
+"""A role, a template with the names of parameters in braces, or a lambda of some parameters."""
+
+ENCODED = {ord(char) for char in "%/#"} | {*range(32), 127}
+"""Characters of a value that are percent-encoded, so that different values make different roles,
+and no value makes the role of a shard or a slot."""
+
+
+def is_template(role: RoleSource) -> bool:
+    """Return whether a role depends on the arguments of a call.
+
+    Of all functions only a lambda is a role. A decorator that is used without its role gets the
+    decorated function as the role, and that must be an error at once.
+    """
+    if callable(role):
+        return getattr(role, "__name__", "") == "<lambda>"
+    return isinstance(role, str) and ("{" in role or "}" in role)
+
+
+class RoleTemplate:
+    """Makes the role of a call from its arguments.
+
+    Args:
+        source: The template or the function.
+        function: The function whose parameters it names.
+
+    Raises:
+        BadArgument: The template names something else than a parameter of the function.
+    """
+
+    def __init__(self, source: RoleSource, function: Callable[..., Any]) -> None:
+        self._source = source
+        self._signature = inspect.signature(function)
+        kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        self._names = [
+            name for name, one in self._signature.parameters.items() if one.kind not in kinds
+        ]
+        if callable(source):
+            self._wanted = list(inspect.signature(source).parameters)
+            for name in self._wanted:
+                self._check(name)
+        else:
+            self._parts = self._parse(source)
+
+    def _parse(self, template: str) -> list[tuple[str, str | None]]:
+        try:
+            parts = list(string.Formatter().parse(template))
+        except ValueError as err:
+            allowed = f"must have braces only around names of parameters; write {{{{ for {{ ({err})"
+            raise BadArgument("role", template, allowed) from None
+        for _, name, spec, conversion in parts:
+            if name is not None and (spec or conversion or not name.isidentifier()):
+                allowed = "must have only names of parameters in braces, such as report-{tenant}"
+                raise BadArgument("role", template, allowed)
+            if name is not None:
+                self._check(name)
+        return [(text, name) for text, name, _, _ in parts]
+
+    def _check(self, name: str) -> None:
+        if name not in self._names:
+            known = ", ".join(self._names) or "none"
+            shown = "a function" if callable(self._source) else self._source
+            allowed = f"must name parameters of the function ({known}), and {name!r} is none"
+            raise BadArgument("role", shown, allowed)
+
+    def role(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Return the role of a call with these arguments.
+
+        Raises:
+            BadArgument: A value is of a type that makes no role, or the role is invalid.
+            TypeError: The function cannot be called with these arguments.
+        """
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        values = bound.arguments
+        if callable(self._source):
+            wanted = {name: values[name] for name in self._wanted}
+            return validation.role(self._source(**wanted))
+        text = "".join(
+            literal + ("" if name is None else encode(name, values[name]))
+            for literal, name in self._parts
+        )
+        return validation.role(text)
+
+
+def encode(name: str, value: object) -> str:
+    """Return the part of a role for the value of a parameter.
+
+    Raises:
+        BadArgument: The value is no string, integer, UUID, date or Enum.
+    """
+    if isinstance(value, enum.Enum):
+        value = value.value
+    uuid = sys.modules.get("uuid")  # its import is slow, and without it there is no UUID
+    if isinstance(value, datetime.date):
+        text = value.isoformat()
+    elif (isinstance(value, (str, int)) and not isinstance(value, bool)) or (
+        uuid is not None and isinstance(value, uuid.UUID)
+    ):
+        text = str(value)
+    else:
+        allowed = "must be a string, an integer, a UUID, a date or an Enum, because a role names it"
+        raise BadArgument(name, value, allowed)
+    return "".join(f"%{ord(char):02X}" if ord(char) in ENCODED else char for char in text)

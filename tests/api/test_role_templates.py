@@ -1,0 +1,222 @@
+"""`@leader_only` with a role that depends on the arguments, and with slots."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import enum
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import coord
+from coord import Coordinator, TooManyRoles, leader_only
+from coord.core.role_template import RoleTemplate
+from coord.stores.memory import MemoryStore
+
+
+class Color(enum.Enum):
+    RED = "red"
+
+
+@pytest.fixture
+def c() -> Iterator[Coordinator]:
+    with Coordinator("memory://") as coordinator:
+        yield coordinator
+
+
+def roles(c: Coordinator) -> set[str]:
+    return {lease.role for lease in c.leaders()}
+
+
+def test_each_value_has_a_role_of_its_own(c: Coordinator) -> None:
+    seen = []
+
+    @leader_only("report-{tenant}", coordinator=c)
+    def report(day: int, tenant: str = "all") -> str:
+        seen.append(coord.require_term().role)
+        return f"{tenant} {day}"
+
+    assert report(1) == "all 1"
+    assert report(1, "a") == "a 1"
+    assert report(day=2, tenant="a/b") == "a/b 2"
+    assert seen == ["report-all", "report-a", "report-a%2Fb"]
+    assert roles(c) == set()  # scope "call"
+
+
+def test_two_calls_for_different_values_run_at_the_same_time(c: Coordinator) -> None:
+    other = Coordinator(store=c.store)
+    inside = threading.Barrier(2)
+
+    @leader_only("import-{tenant}", coordinator=c)
+    def first(tenant: str) -> Any:
+        inside.wait(20)
+        with pytest.raises(coord.NotLeader):
+            second(tenant)
+        return second("b")
+
+    @leader_only("import-{tenant}", coordinator=other, otherwise="raise")
+    def second(tenant: str) -> str:
+        return tenant
+
+    thread = threading.Thread(target=lambda: inside.wait(20))
+    thread.start()
+    assert first("a") == "b"
+    thread.join()
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("value", "part"),
+    [
+        ("plain-text_1.2", "plain-text_1.2"),
+        ("100%/#\n", "100%25%2F%23%0A"),
+        ("ü", "ü"),
+        (7, "7"),
+        (-7, "-7"),
+        (uuid.UUID(int=5), "00000000-0000-0000-0000-000000000005"),
+        (datetime.date(2026, 11, 30), "2026-11-30"),
+        (Color.RED, "red"),
+    ],
+)
+def test_values_are_encoded(value: object, part: str) -> None:
+    def job(x: object) -> None: ...
+
+    assert RoleTemplate("a-{x}-b", job).role((value,), {}) == f"a-{part}-b"
+
+
+def test_values_that_differ_make_roles_that_differ() -> None:
+    def job(x: str, y: str) -> None: ...
+
+    template = RoleTemplate("{x}/{y}", job)
+    pairs = [(x, y) for x in ("a", "a/b", "a%2Fb", "", "#", "%23") for y in ("c", "b/c", "")]
+    assert len({template.role(pair, {}) for pair in pairs}) == len(pairs)
+
+
+@pytest.mark.parametrize("value", [None, True, 1.5, b"x", [1], object()])
+def test_other_values_are_refused_by_the_call(c: Coordinator, value: object) -> None:
+    @leader_only("job-{x}", coordinator=c)
+    def job(x: object) -> None:
+        raise AssertionError("it must not run")
+
+    with pytest.raises(coord.BadArgument, match=r"x .*must be a string"):
+        job(value)
+    with pytest.raises(coord.BadArgument, match="role"):
+        job("x" * 200)
+    with pytest.raises(TypeError):
+        job()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    "role",
+    [
+        "job-{y}",
+        "job-{}",
+        "job-{0}",
+        "job-{x.y}",
+        "job-{x[0]}",
+        "job-{x!r}",
+        "job-{x:>5}",
+        "job-{x",
+        "job-x}",
+        "job-{args}",
+        lambda y: f"job-{y}",
+    ],
+)
+def test_a_wrong_template_is_refused_when_it_is_decorated(role: Any) -> None:
+    with pytest.raises(coord.BadArgument, match="role"):
+
+        @leader_only(role)
+        def job(x: str, *args: str, **more: str) -> None: ...
+
+
+def test_the_role_may_be_a_lambda_of_some_arguments(c: Coordinator) -> None:
+    @leader_only(lambda tenant: f"report-{tenant.lower()}", coordinator=c)
+    async def report(day: int, tenant: str) -> str:
+        return coord.require_term().role
+
+    assert asyncio.run(report(3, "ABC")) == "report-abc"
+
+    @leader_only(lambda tenant: 7, coordinator=c)  # type: ignore[arg-type, return-value]
+    def wrong(tenant: str) -> None: ...
+
+    with pytest.raises(coord.BadArgument, match="role 7"):
+        wrong("a")
+
+
+def test_braces_are_written_twice(c: Coordinator) -> None:
+    @leader_only("{{job}}-{x}", coordinator=c)
+    def job(x: str) -> str:
+        return coord.require_term().role
+
+    assert job("a") == "{job}-a"
+
+
+def test_a_process_keeps_at_most_so_many_roles() -> None:
+    store = MemoryStore()
+    mine, other = Coordinator(store=store), Coordinator(store=store)
+    ran: list[str] = []
+
+    def decorated(c: Coordinator) -> Callable[[str], None]:
+        @leader_only("job-{x}", coordinator=c, scope="process", max_roles=2)
+        def job(x: str) -> None:
+            ran.append(x)
+
+        return job
+
+    job = decorated(mine)
+    with other.leadership("job-a", ttl=30) as lead:
+        assert lead.wait(20)
+        job("a")  # another process leads it, so this one is a candidate that waits
+        job("b")
+        assert ran == ["b"]
+        job("c")  # "a" makes room
+        assert ran == ["b", "c"]
+        with pytest.raises(TooManyRoles, match=r"job-d.*2 roles"):
+            job("d")
+        job("b")
+        job("c")
+        assert ran == ["b", "c", "b", "c"]
+        assert roles(mine) == {"job-a", "job-b", "job-c"}
+    mine.close()
+    other.close()
+
+
+def test_slots_let_so_many_calls_run() -> None:
+    store = MemoryStore()
+    coordinators = [Coordinator(store=store) for _ in range(3)]
+    running = threading.Barrier(3)
+    slots: list[int | None] = []
+
+    def decorated(c: Coordinator) -> Callable[[], str | None]:
+        @leader_only("job", coordinator=c, scope="call", slots=2)
+        def job() -> str:
+            slots.append(coord.require_term().slot)
+            running.wait(20)
+            running.wait(20)
+            return "done"
+
+        return job
+
+    jobs = [decorated(c) for c in coordinators]
+    threads = [threading.Thread(target=job) for job in jobs[:2]]
+    for thread in threads:
+        thread.start()
+    running.wait(20)
+    assert sorted(map(str, slots)) == ["0", "1"]
+    assert jobs[2]() is None
+    running.wait(20)
+    for thread in threads:
+        thread.join()
+    kept = leader_only("kept", coordinator=coordinators[0], slots=2)(lambda: "ran")
+    assert kept() == kept() == "ran"
+    with pytest.raises(coord.BadArgument, match="slots"):
+        leader_only("kept", slots=0)
+    other = leader_only("kept", coordinator=coordinators[1], slots=3)(lambda: "ran")
+    with pytest.raises(coord.SlotsDiffer):
+        other()
+    for c in coordinators:
+        c.close()
