@@ -18,7 +18,7 @@ from coord.core.kept import Values, copy_notes
 from coord.core.lease import Lease
 from coord.core.ticks import MAX_KEEP, Tick
 from coord.core.timing import Instant
-from coord.election import operators
+from coord.election import operators, retirement
 from coord.election.callbacks import OnElected, OnInfo, OnLost, OnNewLeader
 from coord.election.observe import LeaderChange, watch_leader, watch_leaders
 from coord.election.session import Session
@@ -525,6 +525,33 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
             StoreRefused: The store will go on refusing.
         """
         return await operators.resume(self.session, validation.role(role), _validate_requester(by))
+
+    async def retire(self, prefix: str = "", *, unused: float) -> list[str]:
+        """Delete the rows of roles that nobody needs any longer.
+
+        A role is retired if nobody holds it, nobody has led it for `unused` seconds, it is not
+        paused, and it keeps no notes. Its history is deleted with it. Its tokens do not fall: a
+        role without a row whose name begins with `prefix` gets a token above those of all roles
+        that were retired under this prefix.
+
+        Args:
+            prefix: What the names of the roles begin with; "" for all roles.
+            unused: Seconds since the last term of the role, at least, by the clock of this machine
+                and the times in the rows.
+
+        Returns:
+            The retired roles, sorted.
+
+        Raises:
+            BadArgument: An argument is invalid, or the store cannot do that.
+            StoreUnavailable: The store did not answer in time. Roles may have been retired.
+            StoreRefused: The store will go on refusing.
+        """
+        unused = validation.number(unused, "unused", low=0)
+        if prefix:
+            validation.role(prefix, "prefix")
+        self.session.check_usable("retire roles")
+        return await retirement.retire(self.session, prefix, unused)
 
     @functools.cached_property
     def services(self) -> AsyncServiceRegistry:

@@ -107,6 +107,7 @@ class Coordinator(
     evict = blocking(AsyncCoordinator.evict)
     pause = blocking(AsyncCoordinator.pause)
     resume = blocking(AsyncCoordinator.resume)
+    retire = blocking(AsyncCoordinator.retire)
     watch_leader = iterating(AsyncCoordinator.watch_leader)
     watch_leaders = iterating(AsyncCoordinator.watch_leaders)
 

@@ -36,6 +36,7 @@ COMMANDS = {
     "pause": ("coord.cli.commands.operators", "Let nobody lead a role until it is resumed."),
     "resume": ("coord.cli.commands.operators", "Let a paused role have a leader again."),
     "slots": ("coord.cli.commands.slots", "Print or change how many may hold a role."),
+    "retire": ("coord.cli.commands.retire", "Delete the rows of roles that nobody needs."),
     "services": ("coord.cli.commands.services", "Print the healthy services."),
     "purge": ("coord.cli.commands.services", "Delete expired services and announcements."),
     "init": ("coord.cli.commands.admin", "Set up the store: tables, schema."),

@@ -140,6 +140,28 @@ class Override:
 
 
 @dataclass(frozen=True, slots=True)
+class Retire:
+    """Delete the row of a role that nobody needs any longer (rule 12).
+
+    The store applies it if the row is vacant, is at `expected`, was written before `before` and
+    keeps no text. Before it deletes the row it raises the floor of `prefix` to the token of the
+    row, in the same transaction: the token of a role without a row begins above the floors of all
+    its prefixes.
+
+    Attributes:
+        role: The role.
+        prefix: What the names of the roles begin with that are retired together; "" for all roles.
+        expected: The revision that the row must be at.
+        before: Wall time in seconds since 1970.
+    """
+
+    role: str
+    prefix: str
+    expected: Revision
+    before: float
+
+
+@dataclass(frozen=True, slots=True)
 class Read:
     """Read the row of a role, up to date."""
 

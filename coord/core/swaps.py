@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from coord.core.lease import Lease
-from coord.core.operations import Claim, Override, Release, Renew
+from coord.core.operations import Claim, Override, Release, Renew, Retire
 
 
 def claim(row: Lease, operation: Claim, wall: float) -> Lease | None:
@@ -122,6 +122,30 @@ def override(row: Lease, operation: Override, wall: float) -> Lease | None:
         since=wall,
         info=operation.info,
     )
+
+
+def retire(row: Lease, operation: Retire, text: str) -> bool:
+    """Return whether a row may be deleted.
+
+    Args:
+        row: The row.
+        operation: The request to delete it.
+        text: The text that the role keeps.
+    """
+    unused = row.vacant and row.renewed_at < operation.before
+    return unused and not text and row.revision == operation.expected
+
+
+def born(after: Lease, operation: Claim | Override, floor: int) -> Lease:
+    """Return the first row of a role that had none.
+
+    Args:
+        after: The row after `operation`, as the other functions here return it.
+        operation: The claim or the override.
+        floor: The highest floor of a prefix of the role.
+    """
+    lowest = floor + 1 if isinstance(operation, Claim) else floor
+    return replace(after, token=max(after.token, lowest))
 
 
 def _of_holder(row: Lease, operation: Renew | Release) -> bool:

@@ -23,7 +23,7 @@ from coord.core.announcements import Announcement
 from coord.core.history import PastTerm
 from coord.core.kept import Kept
 from coord.core.lease import Lease
-from coord.core.operations import Claim, Operation, Override, Release, Renew, Result
+from coord.core.operations import Claim, Operation, Override, Release, Renew, Result, Retire
 from coord.core.records import Record, RecordWithRemaining
 
 
@@ -162,6 +162,27 @@ class Overridable(Protocol):
 
         Returns:
             The answer with the row as it is afterwards, whether the override was applied or not.
+        """
+
+
+@runtime_checkable
+class Retirable(Protocol):
+    """A store that can delete the rows of roles that nobody needs any longer (rule 12).
+
+    It keeps a floor for each prefix that roles were retired under, which only rises: the highest
+    token of the rows that were deleted. A claim of a role without a row gets a token above the
+    floors of all prefixes of the role.
+    """
+
+    async def retire(self, requests: Sequence[Retire], timeout: float) -> Sequence[bool]:
+        """Delete rows of different roles, and raise the floors in the same transaction.
+
+        Returns:
+            Whether each row was deleted, in the order of `requests`.
+
+        Raises:
+            StoreUnavailable: The store did not answer in time. Rows may have been deleted.
+            StoreRefused: The store denies access.
         """
 
 

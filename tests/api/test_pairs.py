@@ -141,7 +141,7 @@ LOOKUPS = {
     "watch_leader",
     "watch_leaders",
 }
-REQUESTS = {"evict", "pause", "request_step_down", "request_transfer", "resume"}
+REQUESTS = {"evict", "pause", "request_step_down", "request_transfer", "resume", "retire"}
 UNIQUE = {"release", "releasing", "unique_service"}
 COORDINATOR = {"close", "leadership", "once", "services", "share", "slots", "store", "url"} | UNIQUE
 LEADING = {"acquire", "release", "run", "start", "step_down", "stop", "transfer", "update", "wait"}

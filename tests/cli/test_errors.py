@@ -30,6 +30,7 @@ WORDS: dict[str, list[str]] = {
     "pause": ["pause", "job", "--yes"],
     "resume": ["resume", "job"],
     "slots": ["slots", "job"],
+    "retire": ["retire", "--unused", "90d", "--yes"],
     "services": ["services"],
     "purge": ["purge", "--yes"],
     "notes": ["notes", "job"],

@@ -175,6 +175,7 @@ def test_every_command(foreign: Callable[[str], Foreign], journal: Journal) -> N
     use("init", "--url", other)
     assert "carried 3 roles over" in use("migrate", "--from", notes.url, "--to", other)
     use("notes", "job")
+    assert "retired" in use("retire", "--unused", "90d", "--yes")
     assert used == {*COMMANDS} - {"web"}  # which serves until a signal ends it
 
 

@@ -27,6 +27,7 @@ from coord.core.operations import (
     Release,
     Renew,
     Result,
+    Retire,
 )
 from coord.errors import AccessDenied, StoreUnavailable
 from coord.stores.memory import MemoryStore
@@ -163,6 +164,9 @@ class NetServer:
         assert isinstance(operation, Renew)
         return (await self.store.renew([operation], 1))[0]
 
+    async def _retire(self, requests: Sequence[Retire]) -> Sequence[bool]:
+        return await self.store.retire(requests, 1)
+
     async def _read(self, roles: Collection[str] | None) -> list[Lease]:
         return await self.store.read(roles, 1)
 
@@ -214,6 +218,9 @@ class NetStore:
 
     async def override(self, override: Override, timeout: float) -> Result:
         return (await self._swap([override], timeout))[0]
+
+    async def retire(self, requests: Sequence[Retire], timeout: float) -> Sequence[bool]:
+        return list(await self._ask("retire", list(requests), timeout))
 
     async def swap_all(
         self, operations: Sequence[Claim | Release], timeout: float

@@ -26,6 +26,7 @@ from coord.core.operations import (
     Release,
     Renew,
     Result,
+    Retire,
 )
 from coord.stores.protocol import Store
 from coord.testing import ContractServer, ServerContract, StoreContract
@@ -351,7 +352,27 @@ def override_revision(result: Result) -> Revision:
     return result.lease.revision
 
 
+class RetiresWithoutFloor(NetStore):
+    """It deletes rows under a prefix that no role has, so that tokens begin at 1 again."""
+
+    async def retire(self, requests: Sequence[Retire], timeout: float) -> Sequence[bool]:
+        return await super().retire([replace(item, prefix="?") for item in requests], timeout)
+
+
+class RetiresWhatIsHeld(NetStore):
+    async def retire(self, requests: Sequence[Retire], timeout: float) -> Sequence[bool]:
+        return [bool(await self.read([request.role], timeout)) for request in requests]
+
+
+class RetiresNothing(NetStore):
+    async def retire(self, requests: Sequence[Retire], timeout: float) -> Sequence[bool]:
+        return [False] * len(requests)
+
+
 WRONG = {
+    RetiresWithoutFloor: "a_retired_role_has_no_row_and_its_next_token_is_higher",
+    RetiresWhatIsHeld: "only_a_vacant_row_that_was_seen_and_is_old_enough_is_deleted",
+    RetiresNothing: "many_rows_are_deleted_together",
     PassesOnAtOnce: "an_operator_revokes_a_lease_which_runs_out_before_another_takes_it",
     OverridesAnything: "an_override_needs_every_part_of_what_it_expects",
     ClaimsPaused: "nobody_claims_a_paused_role",

@@ -14,7 +14,7 @@ from coord.core import history, swaps
 from coord.core.history import PastTerm
 from coord.core.kept import Kept
 from coord.core.lease import Lease
-from coord.core.operations import Answer, Claim, Failure, Override, Release, Renew, Result
+from coord.core.operations import Answer, Claim, Failure, Override, Release, Renew, Result, Retire
 from coord.runtime import clock, log
 from coord.stores.memory.announcements import MemoryAnnouncements
 from coord.stores.memory.feeds import Feeds
@@ -47,6 +47,7 @@ class MemoryStore:
         self._rows: dict[str, tuple[Lease, float]] = {}
         self._past: dict[str, list[history.Entry]] = {}
         self._kept: dict[str, str] = {}
+        self._floors: dict[str, int] = {}
         self._feeds: Feeds[Lease] = Feeds()
         self._lock = threading.RLock()
         self._forked = False
@@ -63,9 +64,8 @@ class MemoryStore:
             log.warning("store.not_shared", url=self.url)
         with self._lock:
             row, wall = self._row(claim.role), self._wall()
-            return self._swap(
-                row, self._remembered(row, claim, swaps.claim(row, claim, wall), wall)
-            )
+            after = self._born(claim, swaps.claim(row, claim, wall))
+            return self._swap(row, self._remembered(row, claim, after, wall))
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
         """Apply renewals. See `protocol.Store.renew`."""
@@ -87,9 +87,31 @@ class MemoryStore:
         """Apply one override. See `protocol.Overridable.override`."""
         with self._lock:
             row, wall = self._row(override.role), self._wall()
-            return self._swap(
-                row, self._remembered(row, override, swaps.override(row, override, wall), wall)
-            )
+            after = self._born(override, swaps.override(row, override, wall))
+            return self._swap(row, self._remembered(row, override, after, wall))
+
+    async def retire(self, requests: Sequence[Retire], timeout: float) -> Sequence[bool]:
+        """Delete rows that nobody needs. See `protocol.Retirable.retire`."""
+        with self._lock:
+            return [self._retire(request) for request in requests]
+
+    def _retire(self, request: Retire) -> bool:
+        role, row = request.role, self._row(request.role)
+        exists = role in self._rows
+        if not exists or not swaps.retire(row, request, self._kept.get(role, "")):
+            return False
+        self._floors[request.prefix] = max(self._floors.get(request.prefix, 0), row.token)
+        del self._rows[role]
+        self._past.pop(role, None)
+        self._kept.pop(role, None)
+        return True
+
+    def _born(self, operation: Claim | Override, after: Lease | None) -> Lease | None:
+        if after is None or operation.role in self._rows:
+            return after
+        role = operation.role
+        floors = (floor for prefix, floor in self._floors.items() if role.startswith(prefix))
+        return swaps.born(after, operation, max(floors, default=0))
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         """Return the leases of `roles` (None: of every role)."""

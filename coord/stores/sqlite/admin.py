@@ -144,6 +144,7 @@ class SQLiteAdmin:
         def work(job: Job[int], connection: Connection) -> int:
             conn = connection.begin(synced=True)
             count = conn.execute(RAISE, (token, token)).rowcount
+            conn.execute(schema.RAISE_FLOORS, (token, token))  # roles may have been retired since
             if vacant:
                 count += conn.executemany(CREATE_VACANT, vacant).rowcount
             job.commit(connection)

@@ -92,10 +92,10 @@ def _parse_terms(line: str) -> list[Any]:
     return [term for term in terms if isinstance(term, dict) and "until" in term]
 
 
-VERSION = 5
-"""The number of this schema, in `PRAGMA user_version`. 1 to 4 were used before the first
+VERSION = 6
+"""The number of this schema, in `PRAGMA user_version`. 1 to 5 were used before the first
 release."""
-NAMES = ("coord_leases", "coord_announcements")
+NAMES = ("coord_leases", "coord_announcements", "coord_floors")
 """The tables that every file has."""
 MAX_WAIT_FOR_LOCK = 5.0
 """Seconds that `create_missing_tables` waits for other processes."""
@@ -105,8 +105,8 @@ MAX_ROLES_PER_SELECT = 500
 """SQLite before 3.32 allows 999 parameters in a statement."""
 
 # The triggers keep a person with a shell on the file from breaking fencing by mistake: tokens never
-# decrease, and rows are never deleted (rule 3). They cost a renewal nothing, because a renewal does
-# not set the token.
+# decrease, and a row is deleted only if it is vacant and the floor has reached its token (rule 12).
+# They cost a renewal nothing, because a renewal does not set the token.
 TABLES = (
     """CREATE TABLE IF NOT EXISTS coord_leases (
         role TEXT NOT NULL PRIMARY KEY,
@@ -125,7 +125,18 @@ TABLES = (
     """CREATE TRIGGER IF NOT EXISTS coord_token_never_falls BEFORE UPDATE OF token ON coord_leases
         WHEN new.token < old.token BEGIN SELECT RAISE(ABORT, 'coord: a fencing token never falls');
         END""",
+    """CREATE TABLE IF NOT EXISTS coord_floors (
+        prefix TEXT NOT NULL PRIMARY KEY, -- of roles whose rows were deleted
+        token INTEGER NOT NULL CHECK (token BETWEEN 0 AND 9007199254740992)
+    )""",
+    """CREATE TRIGGER IF NOT EXISTS coord_floors_never_fall BEFORE UPDATE ON coord_floors
+        WHEN new.token < old.token
+        BEGIN SELECT RAISE(ABORT, 'coord: the floor of the tokens never falls'); END""",
+    """CREATE TRIGGER IF NOT EXISTS coord_floors_stay BEFORE DELETE ON coord_floors
+        BEGIN SELECT RAISE(ABORT, 'coord: the floor of the tokens never falls'); END""",
     """CREATE TRIGGER IF NOT EXISTS coord_rows_stay BEFORE DELETE ON coord_leases
+        WHEN old.holder IS NOT NULL OR old.token > coalesce((SELECT max(token) FROM coord_floors
+            WHERE substr(old.role, 1, length(prefix)) = prefix), 0)
         BEGIN SELECT RAISE(ABORT, 'coord: a lease keeps its token, so its row stays'); END""",
     """CREATE TABLE IF NOT EXISTS coord_announcements (
         key TEXT NOT NULL PRIMARY KEY,
@@ -155,6 +166,12 @@ RENEW = """UPDATE coord_leases
 SET_INFO = "UPDATE coord_leases SET info = ? WHERE role = ?"
 SET_KEPT = "UPDATE coord_leases SET kept = ? WHERE role = ?"
 SELECT_KEPT = "SELECT token, kept FROM coord_leases WHERE role = ?"
+SELECT_FLOOR = """SELECT coalesce(max(token), 0) FROM coord_floors
+    WHERE substr(?, 1, length(prefix)) = prefix"""
+RAISE_FLOOR = """INSERT INTO coord_floors (prefix, token) VALUES (?, ?)
+    ON CONFLICT (prefix) DO UPDATE SET token = max(token, excluded.token)"""
+RAISE_FLOORS = "UPDATE coord_floors SET token = ? WHERE token < ?"
+DELETE = "DELETE FROM coord_leases WHERE role = ?"
 SELECT_ROW = SELECT.replace("since", "since, history") + " WHERE role = ?"
 SELECT_HISTORY = "SELECT role, history FROM coord_leases"
 
@@ -245,12 +262,12 @@ def check_owner(conn: sqlite3.Connection, path: str) -> None:
     """Raise `StoreRefused` if the file is not one that this version of coord may change."""
     # One statement, so that all values are of one moment: another process may be creating the
     # tables.
-    number, tables, leases, announcements = conn.execute(
+    number, tables, leases, others = conn.execute(
         "SELECT (SELECT user_version FROM pragma_user_version), count(*), "
-        "total(name = 'coord_leases'), total(name = 'coord_announcements') "
+        "total(name = 'coord_leases'), total(name IN ('coord_announcements', 'coord_floors')) "
         "FROM sqlite_master WHERE type = 'table'"
     ).fetchone()
-    if not leases and number == VERSION and (announcements or not tables):
+    if not leases and number == VERSION and (others or not tables):
         raise table_is_missing(path, "coord_leases")
     if tables and not leases:
         raise StoreRefused(f"{path}: is another program's database; give coord a file of its own")
@@ -380,6 +397,17 @@ def read_row(
     if row is None:
         return Lease(role), History()
     return decode_lease(row[:-1], now, clock), History(row[-1])
+
+
+def select_floor(conn: sqlite3.Connection, role: str) -> int:
+    """Return the highest floor of a prefix of a role; 0 if no such role was ever retired."""
+    return int(conn.execute(SELECT_FLOOR, (role,)).fetchone()[0])
+
+
+def has_row(conn: sqlite3.Connection, role: str) -> bool:
+    """Return whether a role has a row."""
+    query = "SELECT 1 FROM coord_leases WHERE role = ?"
+    return conn.execute(query, (role,)).fetchone() is not None
 
 
 def select_kept(conn: sqlite3.Connection, role: str) -> Kept:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from coord.core.history import PastTerm
 from coord.core.kept import Kept
 from coord.core.lease import Lease
-from coord.core.operations import Claim, Failure, Override, Release, Renew, Result
+from coord.core.operations import Claim, Failure, Override, Release, Renew, Result, Retire
 from coord.errors import StoreRefused, StoreUnavailable
 from coord.runtime.clock import StoreClock
 from coord.stores.sqlite import swaps
@@ -104,6 +104,13 @@ class SQLiteStore:
     async def override(self, override: Override, timeout: float) -> Result:
         """Put one override to the store. See `protocol.Overridable.override`."""
         return await self._swap_one(override, timeout)
+
+    async def retire(self, requests: Sequence[Retire], timeout: float) -> Sequence[bool]:
+        """Delete rows that nobody needs. See `protocol.Retirable.retire`."""
+        clock = self.database.clock
+        return await self.database.run(
+            lambda job, connection: swaps.retire(job, connection, clock, requests), timeout
+        )
 
     async def swap_all(
         self, operations: Sequence[Claim | Release], timeout: float

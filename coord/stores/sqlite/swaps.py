@@ -19,7 +19,7 @@ from coord.core import swaps
 from coord.core.history import PastTerm, parse
 from coord.core.kept import Kept
 from coord.core.lease import Lease
-from coord.core.operations import Answer, Claim, Failure, Override, Release, Renew, Result
+from coord.core.operations import Answer, Claim, Failure, Override, Release, Renew, Result, Retire
 from coord.errors import StoreRefused
 from coord.stores.sqlite import schema
 from coord.stores.sqlite.connection import Connection
@@ -174,6 +174,9 @@ def _apply(
         after = swaps.release(lease, operation, wall)
     if after is None:
         return Answer(False, lease)
+    # A role without a row has no token yet; only a row of token 0 may be absent.
+    if lease.token == 0 and not isinstance(operation, Release):
+        after = swaps.born(after, operation, schema.select_floor(conn, operation.role))
     history.close(*term_history.end_of_term(lease, operation, wall))
     if isinstance(operation, Claim):
         history.begin(term_history.new_entry(operation, after.token, wall))
@@ -181,6 +184,28 @@ def _apply(
     if isinstance(operation, Release) and operation.keep is not None:
         conn.execute(schema.SET_KEPT, (operation.keep, operation.role))
     return Answer(True, after)
+
+
+def retire(
+    job: Job[Any], connection: Connection, clock: LeaseClock, requests: Sequence[Retire]
+) -> list[bool]:
+    """Delete rows that nobody needs, and raise the floors to their tokens, in one transaction.
+
+    Raises:
+        StoreRefused: A row is damaged.
+    """
+    conn = connection.begin(synced=True)
+    results = []
+    for request in requests:
+        lease, _ = schema.read_row(conn, request.role, clock.total(), clock)
+        text = schema.select_kept(conn, request.role).text
+        deletes = schema.has_row(conn, request.role) and swaps.retire(lease, request, text)
+        if deletes:
+            conn.execute(schema.RAISE_FLOOR, (request.prefix, lease.token))
+            conn.execute(schema.DELETE, (request.role,))
+        results.append(deletes)
+    job.commit(connection)
+    return results
 
 
 def renew(

@@ -11,6 +11,7 @@ from coord.testing.contract.kept import KeptContract
 from coord.testing.contract.overrides import OverrideContract
 from coord.testing.contract.promises import PromiseContract
 from coord.testing.contract.records import RecordContract
+from coord.testing.contract.retirement import RetirementContract
 from coord.testing.contract.sharing import SharingContract
 from coord.testing.contract.terms import TermContract
 from coord.testing.contract.watch import WatchContract
@@ -27,12 +28,13 @@ class StoreContract(
     BulkContract,
     ImmediateContract,
     OverrideContract,
+    RetirementContract,
     AnnouncementContract,
     RecordContract,
 ):
     """Tests of what `coord.stores.protocol.Store` and rules 1 to 4 promise, and of the abilities
-    that the store has: `Bulk`, `Immediate`, `Overridable`, `HasKept`, announcements and service
-    records.
+    that the store has: `Bulk`, `Immediate`, `Overridable`, `Retirable`, `HasKept`, announcements
+    and service records.
 
     For a store whose `max_clock_skew` is None, no test expects that a lease expires by the store's
     clock.

@@ -61,6 +61,10 @@ class _Names:
                         tokens.append(token)
                         beats.add((self.writer(holder, token), beat))
         beats.add((_number(PAUSED), 0))  # what a leader leaves that is asked to pause
+        if world.retirement is not None:
+            holder, token, beat = world.retirement.expected
+            tokens.append(token)
+            beats.add((self.writer(holder, token), beat))
         if world.override is not None:
             holder, token, beat = world.override.expected
             tokens.append(token)
@@ -124,6 +128,8 @@ def key(world: World) -> tuple[Any, ...]:
         tuple(packets),
         tuple(_note(slot, note, world, names) for slot, note in sorted(world.notes.items())),
         _override(world, names),
+        () if world.retirement is None else names.revision(*world.retirement.expected),
+        world.floor - names.base + FAR if world.floor else 0,
         world.step,
         world.faults,
         world.whispers,

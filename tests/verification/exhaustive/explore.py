@@ -42,7 +42,8 @@ class Bounds:
     prompt    candidates act, drain and time out as soon as they can; the net still takes what time
     it likes
     operators the orders are those of operators: evict, pause, resume, each as a swap that may travel
-    for long"""
+    for long
+    retires   an order may be to delete the row, a request that may travel for long"""
 
     candidates: int = 2
     ticks: int = 14
@@ -60,6 +61,7 @@ class Bounds:
     prompt: bool = False
     transfers: bool = False
     operators: bool = False
+    retires: bool = False
 
 
 @dataclass
@@ -115,6 +117,11 @@ def moves(world: World, bounds: Bounds) -> list[Move]:
                 found.append(("duplicate", index))
     if bounds.operators:
         found += _operator_moves(world, bounds)
+    if bounds.retires:
+        if world.retirement is not None:
+            found.append(("retirement_arrives",))
+        elif world.orders < bounds.orders and world.row.token:
+            found.append(("send_retirement",))
     if faults and "clock" in kinds and world.setup.skew:
         found.append(("step_clock", 0 if world.step else world.setup.skew))
     if faults and "restore" in kinds and world.older.revision != world.row.revision:
@@ -247,7 +254,15 @@ def after(world: World, move: Move) -> World:
         if lease is not None:
             new.whisper(move[1], lease)
         return new
-    if name in ("resign", "stop", "abandon", "transfer", "pause_in_turn", "send_override"):
+    if name in (
+        "resign",
+        "stop",
+        "abandon",
+        "transfer",
+        "pause_in_turn",
+        "send_override",
+        "send_retirement",
+    ):
         new.orders += 1
     elif name in ("crash", "duplicate", "step_clock", "restore", "restore_carelessly"):
         new.faults += 1

@@ -11,7 +11,7 @@ from coord.core import swaps
 from coord.core.actions import Elected, Lost, Send
 from coord.core.election import Election
 from coord.core.lease import REVOKED, Lease, LossReason, Observation
-from coord.core.operations import Answer, Claim, Failure, Override, Release, Renew
+from coord.core.operations import Answer, Claim, Failure, Override, Release, Renew, Retire
 from coord.core.phases import HOLDING, Cue, Phase
 from coord.core.timing import Instant
 from tests.verification.exhaustive.model import Notes
@@ -248,6 +248,15 @@ def override_without_swap(row: Lease, asked: Override, wall: float) -> Lease | N
 
 def override_with_one_beat(row: Lease, asked: Override, wall: float) -> Lease | None:
     return swaps.override(row, replace(asked, beat=1), wall)
+
+
+def retire_what_is_held(row: Lease, asked: Retire, text: str) -> bool:
+    seen = asked.expected._replace(holder=None)
+    return swaps.retire(replace(row, holder=None), replace(asked, expected=seen), text)
+
+
+def born_without_floor(after: Lease, asked: Claim | Override, floor: int) -> Lease:
+    return after
 
 
 def claim_without_swap(row: Lease, asked: Claim, wall: float) -> Lease | None:

@@ -17,7 +17,7 @@ from coord.core import swaps
 from coord.core.actions import Elected, Lost, Send, Wait
 from coord.core.election import Election
 from coord.core.lease import PAUSED, Lease, LossReason, Observation, Revision
-from coord.core.operations import Answer, Claim, Failure, Override, Read, Release, Renew
+from coord.core.operations import Answer, Claim, Failure, Override, Read, Release, Renew, Retire
 from coord.core.phases import HOLDING, Phase
 from coord.core.timing import Instant, Timing
 
@@ -41,6 +41,8 @@ class Rules:
     renew: Any = swaps.renew
     release: Any = swaps.release
     override: Any = swaps.override
+    retire: Any = swaps.retire
+    born: Any = swaps.born
     keeps: Callable[[Renew | Release, bool], bool] = lambda operation, applied: applied
 
 
@@ -166,6 +168,8 @@ class World:
         self.sights: Mapping[int, Observation] = {}
         self.override: Override | None = None  # what an operator has sent, and has not arrived
         self.overrides = 0
+        self.retirement: Retire | None = None  # likewise, to delete the row
+        self.floor = 0
         self.last_token = self.epoch = 0
         self.kept = (0, 0)  # the token of the text that the role keeps, and its number
         assert (candidates or 0) <= len(setup.rates), "a clock for each candidate"
@@ -390,15 +394,32 @@ class World:
         after: Lease | None = self.setup.swaps.override(row, operation, 0.0)
         if after is None:
             return
+        if self.row.token == 0:
+            after = self.setup.swaps.born(after, operation, self.floor)
         if not self.setup.leaders_only:
             if row.revision != operation.expected:
                 raise Violation(
                     "an operator ends what was not looked at", f"{row.revision} {operation}"
                 )
-            if after.token != row.token:
+            if after.token != row.token and row.token:
                 raise Violation("an operator changes the token", f"{after.revision}")
         self.older = row
         self.row, self.runs_out = after, self.clock + self.step + after.remaining
+        self.check()
+
+    def send_retirement(self) -> None:
+        """An operator reads the row, and asks to delete exactly that row. It travels."""
+        self.retirement = Retire(ROLE, "", self.row.revision, float("inf"))
+
+    def retirement_arrives(self) -> None:
+        operation, row = self.retirement, self.shown()
+        assert operation is not None
+        self.retirement = None
+        if row.token and self.setup.swaps.retire(row, operation, ""):
+            if not self.setup.leaders_only and not row.vacant:
+                raise Violation("a row is deleted that is not vacant", f"{row.revision}")
+            self.floor = max(self.floor, row.token)
+            self.older, self.row, self.runs_out = row, Lease(ROLE), 0
         self.check()
 
     # -- what the store and the net do
@@ -415,6 +436,9 @@ class World:
         r = self.setup.swaps
         swap = {Claim: r.claim, Renew: r.renew, Release: r.release}[type(operation)]
         after: Lease | None = swap(row, operation, 0.0)
+        if after is not None and isinstance(operation, Claim) and row.token == 0:
+            born: Lease = self.setup.swaps.born(after, operation, self.floor)
+            return born
         return after
 
     def arrive(self, index: int) -> None:

@@ -70,6 +70,10 @@ def _net(*kinds: str, **more: int) -> Bounds:
     return Bounds(**counted, kinds=frozenset(kinds), prompt=True)  # type: ignore[arg-type]
 
 
+def _retires(*kinds: str, **more: int) -> Bounds:
+    return replace(_net(*kinds, **more), retires=True)
+
+
 def _operators(*kinds: str, **more: int) -> Bounds:
     return replace(_net(*kinds, **more), operators=True)
 
@@ -236,6 +240,18 @@ MUTANTS = [
         11,
         Rules(claim=faults.claim_of_paused),
         _operators("crash", orders=1, faults=1),
+    ),
+    Mutant(
+        "a retired role whose tokens begin at 1 again",
+        12,
+        Rules(born=faults.born_without_floor),
+        _retires("crash", orders=2, faults=1),
+    ),
+    Mutant(
+        "a row that is retired while somebody holds it",
+        12,
+        Rules(retire=faults.retire_what_is_held),
+        _retires(orders=2),
     ),
     Mutant(
         "a claim that forgets the tokens it has seen",

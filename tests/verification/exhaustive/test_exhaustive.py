@@ -80,6 +80,22 @@ PROFILES = {
         COARSE,
         Bounds(ticks=5, delays=0, faults=0, orders=2, prompt=True, operators=True, kinds=FEED),
     ),
+    "rows are retired": (
+        COARSE,
+        Bounds(ticks=3, delays=1, faults=0, whispers=0, orders=2, prompt=True, retires=True),
+    ),
+    "rows are retired, with a fault": (
+        COARSE,
+        Bounds(
+            ticks=2,
+            delays=0,
+            whispers=0,
+            orders=2,
+            prompt=True,
+            retires=True,
+            kinds=frozenset({"crash", "late"}),
+        ),
+    ),
     "restarts, with observations kept": (
         RESTARTS,
         Bounds(

@@ -1,0 +1,68 @@
+"""Retires roles that nobody needs any longer: it deletes their rows (rule 12)."""
+
+from __future__ import annotations
+
+import time
+from typing import cast
+
+from coord.core.lease import Lease
+from coord.core.operations import Retire
+from coord.election.session import Session
+from coord.errors import BadArgument
+from coord.stores.protocol import Retirable
+
+PER_REQUEST = 200
+"""Roles in one request. While a store deletes them, renewals wait."""
+
+
+async def unused_roles(session: Session, prefix: str, unused: float) -> list[Lease]:
+    """Return the leases that `retire` would delete, sorted by role.
+
+    Args:
+        session: The session to use.
+        prefix: What the names of the roles begin with.
+        unused: Seconds for which nobody has led the role, at least.
+
+    Raises:
+        StoreUnavailable: The store did not answer within the timeout of the session.
+        StoreRefused: The store will go on refusing.
+    """
+    before = time.time() - unused
+    rows = await session.read(None)
+    found = (row for row in rows if row.role.startswith(prefix))
+    return sorted(
+        (row for row in found if row.vacant and row.renewed_at < before), key=lambda row: row.role
+    )
+
+
+async def retire(session: Session, prefix: str, unused: float) -> list[str]:
+    """Delete the rows of the roles that begin with `prefix` and that nobody has used for long.
+
+    A row that somebody changes meanwhile stays.
+
+    Args:
+        session: The session to use.
+        prefix: What the names of the roles begin with; "" for all roles.
+        unused: Seconds for which nobody has led the role, at least.
+
+    Returns:
+        The roles whose rows were deleted, sorted.
+
+    Raises:
+        BadArgument: The store cannot do that.
+        StoreUnavailable: The store did not answer in time. Rows may have been deleted.
+        StoreRefused: The store will go on refusing.
+    """
+    leases = await unused_roles(session, prefix, unused)
+    store = session.store
+    if not isinstance(store, Retirable):
+        allowed = "must be a store that can delete rows (a method retire())"
+        raise BadArgument("store", type(store).__name__, allowed)
+    before, deleted = time.time() - unused, list[str]()
+    retirable = cast("Retirable", store)
+    for start in range(0, len(leases), PER_REQUEST):
+        part = leases[start : start + PER_REQUEST]
+        requests = [Retire(lease.role, prefix, lease.revision, before) for lease in part]
+        results = await retirable.retire(requests, session.timeout)
+        deleted += [lease.role for lease, done in zip(part, results, strict=True) if done]
+    return deleted

@@ -1,0 +1,142 @@
+"""Contract tests of rule 12: rows that nobody needs are deleted, and tokens never fall for that.
+
+A store has this ability if it has the method `retire`. A store without it passes.
+"""
+
+from __future__ import annotations
+
+import math
+
+from coord.core.lease import PAUSED, REVOKED, Lease, Revision
+from coord.core.operations import Override, Renew, Retire
+from coord.stores.protocol import HasKept, Overridable, Retirable
+from coord.testing.contract.harness import ContractHarness, StoreDriver, applied, refused, same
+
+
+class RetirementContract(ContractHarness):
+    def test_a_retired_role_has_no_row_and_its_next_token_is_higher(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            if not isinstance(at.store, Retirable):
+                return
+            row = applied(await at.claim("a", 1, floor=70))
+            row = applied(await at.release("a", row.token, 2))
+            same(await self._retire(at, row.revision), [True], "it is deleted")
+            same(await at.read(), {}, "the rows of the role")
+            same(await at.history(), [], "its history")
+            same(await self._retire(at, row.revision), [False], "it is not deleted again")
+            refused(await at.claim("b", 1, expected=row.revision, takeover=True))
+            refused(await at.renew("a", row.token, 3))
+            lease = applied(await (await at.another()).claim("b", 1))
+            same(lease.token > row.token, True, "its next token is above its last")
+
+        self.run(body)
+
+    def test_a_new_role_begins_above_the_tokens_of_retired_ones(self) -> None:
+        """So that it does not matter whether the store knows that this role was retired."""
+
+        async def body(at: StoreDriver) -> None:
+            if not isinstance(at.store, Retirable):
+                return
+            prefix = at.role
+            for floor, name in ((900, "x"), (400, "y")):
+                at.role = f"{prefix}-{name}"
+                row = applied(await at.claim("a", 1, floor=floor))
+                row = applied(await at.release("a", row.token, 2))
+                same(await self._retire(at, row.revision, prefix=prefix), [True], "it is deleted")
+            at.role = f"{prefix}-z"
+            same(applied(await at.claim("a", 1)).token > 901, True, "the first token of a new role")
+            again = applied(await at.release("a", (await at.row()).token, 2))
+            same(applied(await at.claim("a", 3)).token, again.token + 1, "its second token")
+            at.role = f"{prefix}-zz"
+            lease = applied(await at.claim("a", 1, floor=500_000_000_000))
+            same(lease.token, 500_000_000_001, "a claim that knows of a higher token")
+            at.role = f"another {prefix}"
+            other = applied(await at.claim("a", 1))
+            at.role = f"another {prefix} of them"
+            same(applied(await at.claim("a", 1)).token, other.token, "roles of another prefix")
+
+        self.run(body)
+
+    def test_only_a_vacant_row_that_was_seen_and_is_old_enough_is_deleted(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            if not isinstance(at.store, Retirable):
+                return
+            absent = Lease(at.role).revision
+            same(await self._retire(at, absent), [False], "an absent role")
+            held = applied(await at.claim("a", 1, ttl=0.2))
+            same(await self._retire(at, held.revision), [False], "a held role")
+            await at.run_out(0.2)
+            same(await self._retire(at, held.revision), [False], "a lease that has run out")
+            vacant = applied(await at.release("a", 1, 2)).revision
+            for wrong in (Revision(None, 1, 1), Revision(None, 0, 2), held.revision, absent):
+                same(await self._retire(at, wrong), [False], f"another revision: {wrong}")
+            same(await self._retire(at, vacant, before=1.0), [False], "a role that was just used")
+            if isinstance(at.store, Overridable):
+                paused = Override(at.role, vacant, PAUSED, 5)
+                row = applied(await at.store.override(paused, self.timeout))
+                same(await self._retire(at, row.revision), [False], "a paused role")
+            same(len(await at.history()), 1, "the history is still there")
+
+        self.run(body)
+
+    def test_a_role_that_keeps_a_text_is_not_deleted(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            if not isinstance(at.store, Retirable) or not isinstance(at.store, HasKept):
+                return
+            applied(await at.claim("a", 1))
+            applied((await at.renew_all([Renew(at.role, "a", 1, 2, 30.0, keep="notes")]))[0])
+            row = applied(await at.release("a", 1, 3))
+            same(await self._retire(at, row.revision), [False], "it keeps a text")
+            same((await at.store.kept(at.role, self.timeout)).text, "notes", "the text")
+
+        self.run(body)
+
+    def test_a_retired_role_that_is_paused_keeps_its_tokens_rising(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            if not isinstance(at.store, Retirable) or not isinstance(at.store, Overridable):
+                return
+            row = applied(await at.claim("a", 1, floor=300))
+            vacant = applied(await at.release("a", row.token, 2))
+            same(await self._retire(at, vacant.revision), [True], "it is deleted")
+            absent = Lease(at.role).revision
+            row = applied(
+                await at.store.override(Override(at.role, absent, PAUSED, 5), self.timeout)
+            )
+            row = applied(
+                await at.store.override(Override(at.role, row.revision, REVOKED, 6), self.timeout)
+            )
+            lease = applied(await at.claim("b", 1, expected=row.revision, takeover=True))
+            same(lease.token > vacant.token, True, "its next token is above its last")
+
+        self.run(body)
+
+    def test_many_rows_are_deleted_together(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            if not isinstance(at.store, Retirable):
+                return
+            requests = []
+            for number in range(5):
+                at.role = at.fresh_role()
+                row = applied(await at.claim("a", 1))
+                if number != 2:
+                    row = applied(await at.release("a", row.token, 2))
+                requests.append(Retire(at.role, at.role, row.revision, math.inf))
+            same(
+                list(await at.store.retire(requests, self.timeout)),
+                [True, True, False, True, True],
+                "which were deleted",
+            )
+            same(list(await at.store.retire([], self.timeout)), [], "no requests")
+
+        self.run(body)
+
+    async def _retire(
+        self,
+        at: StoreDriver,
+        expected: Revision,
+        before: float = 4e9,
+        prefix: str | None = None,
+    ) -> list[bool]:
+        assert isinstance(at.store, Retirable)
+        request = Retire(at.role, at.role if prefix is None else prefix, expected, before)
+        return list(await at.store.retire([request], self.timeout))

@@ -1,0 +1,103 @@
+"""Roles that nobody needs are retired, and their tokens never fall (rule 12)."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from coord import BadArgument, Coordinator
+from coord.core.operations import Result, Retire
+from coord.stores.memory import MemoryStore
+from coord.stores.protocol import Retirable
+
+
+def led(c: Coordinator, role: str, times: int = 1) -> int:
+    """The token of the last of so many terms."""
+    token = 0
+    for _ in range(times):
+        with c.leadership(role, ttl=5) as lead:
+            assert lead.wait(10)
+            token = lead.term.token
+    return token
+
+
+def test_unused_roles_of_a_prefix_are_retired(url: str) -> None:
+    with Coordinator(url) as c:
+        if not isinstance(c.store, Retirable):
+            pytest.skip("this store deletes no rows")
+        last = led(c, "report-1", 3)
+        led(c, "report-2")
+        led(c, "other")
+        assert c.retire("report-", unused=3_600) == []
+        with c.leadership("report-held", ttl=5) as lead:
+            assert lead.wait(10)
+            lead.term.note("x", 1)
+            c.pause("report-paused")
+            assert c.retire("report-", unused=0) == ["report-1", "report-2"]
+        assert c.retire("report-", unused=0) == []  # the last one keeps notes
+        assert c.history("report-1") == []
+        assert {row.role for row in c.portal.call(lambda: c.session.read(None))} == {
+            "other",
+            "report-held",
+            "report-paused",
+        }
+        assert led(c, "report-1") == last + 1
+        assert led(c, "report-new") == last + 1
+        assert led(c, "other") == 2
+        assert led(c, "another") == 1
+        assert c.retire(unused=0) == ["another", "other", "report-1", "report-new"]
+        assert led(c, "another") == last + 2
+
+
+class TakenInBetween(MemoryStore):
+    """Somebody leads a role after it was found to be unused."""
+
+    async def retire(self, requests: list[Retire], timeout: float) -> list[bool]:  # type: ignore[override]
+        from coord.core.operations import Claim
+
+        result: Result = await self.claim(Claim("b", "x", 1, 30), 1)
+        assert result.applied  # type: ignore[union-attr]
+        return list(await super().retire(requests, timeout))
+
+
+def test_a_role_that_is_claimed_meanwhile_stays() -> None:
+    with Coordinator(store=TakenInBetween()) as c:
+        for role in "abc":
+            led(c, role)
+        assert c.retire(unused=0) == ["a", "c"]
+        assert c.leader("b") is not None
+
+
+class Without(MemoryStore):
+    retire = None  # type: ignore[assignment]
+
+
+def test_arguments() -> None:
+    with Coordinator("memory://") as c:
+        with pytest.raises(BadArgument, match="invalid unused -1"):
+            c.retire(unused=-1)
+        with pytest.raises(BadArgument, match="invalid prefix"):
+            c.retire("x" * 121, unused=1)
+    with Coordinator(store=Without()) as c, pytest.raises(BadArgument, match="delete rows"):
+        c.retire(unused=1)
+
+
+def test_sqlite_refuses_to_delete_a_row_whose_token_could_come_again(tmp_path: Path) -> None:
+    path = tmp_path / "leases.db"
+    with Coordinator(f"sqlite://{path}") as c:
+        led(c, "report-1", 2)
+        led(c, "kept", 2)
+        assert c.retire("report-", unused=0) == ["report-1"]
+        led(c, "report-1")
+    with closing(sqlite3.connect(path)) as conn:
+        for statement in (
+            "DELETE FROM coord_leases WHERE role = 'kept'",
+            "DELETE FROM coord_leases WHERE role = 'report-1'",  # its token is above the floor
+            "DELETE FROM coord_floors",
+            "UPDATE coord_floors SET token = 1",
+        ):
+            with pytest.raises(sqlite3.IntegrityError, match="coord: "):
+                conn.execute(statement)
