@@ -8,7 +8,8 @@ processes).
 Events: `elected`, `stopping` (just before it stops standing), `follows` (it has learnt of a leader)
 and, with `count`, `asked` for each query. SIGUSR1 makes the leader hand over. A line `more` on the
 standard input forks another candidate; its end ends them all. `zookeeper://host:port` contends for
-a lock of kazoo's instead, `relay+rethinkdb://…` for a row through the raw driver (`relay`)."""
+a lock of kazoo's instead, `relay+rethinkdb://…` for a row through the raw driver (`relay`),
+`lock+…` for the locks of others (`locks`)."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from typing import Any, NoReturn
 import coord
 from coord import Coordinator
 from coord.runtime import clock
-from tests.benchmarks import counting, relay
+from tests.benchmarks import counting, locks, relay
 
 REST = 0.15
 """Seconds after which one that handed over stands again."""
@@ -113,6 +114,8 @@ class Nursery:
                     contend(number, url)
                 if url.startswith(relay.SCHEME):
                     relay.run(number, url, REST, tell)
+                if url.startswith(locks.SCHEME):
+                    locks.run(number, url, REST, tell)
                 stand(range(number, number + self._each), url, role, ttl, count)
             finally:
                 os._exit(1)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from coord import Coordinator
 from coord.runtime import clock
-from tests.benchmarks import relay
+from tests.benchmarks import locks, relay
 from tests.benchmarks.setting import spawn
 
 WITHIN = 180.0
@@ -68,7 +68,11 @@ class Crowd:
         self._selector.register(self._output, selectors.EVENT_READ)
         self._rest = b""
         self._events: list[Event] = []
-        self._look = None if url.startswith(("zookeeper://", relay.SCHEME)) else Coordinator(url)
+        self._look = (
+            None
+            if url.startswith(("zookeeper://", relay.SCHEME, locks.SCHEME))
+            else Coordinator(url)
+        )
         try:
             self.leader = self._wait_for("elected", 0.0)
             self._settle()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Literal, TypeVar
+from typing import IO, Any, Literal, TypeVar
 
-from tests.support import rethinkdb_server
+from tests.support import etcd_server, postgresql_server, redis_server, rethinkdb_server
+from tests.support.store_urls import new_etcd_namespace, new_redis_namespace, new_schema
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -23,11 +25,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Setting:
-    """`server` is None where there is no RethinkDB."""
+    """`server` is None where there is no RethinkDB. `servers`: PostgreSQL, Redis and etcd, as far
+    as they are here."""
 
     directory: Path
     server: rethinkdb_server.Server | None
     size: Size = "whole"
+    servers: Mapping[str, Any] = field(default_factory=dict)
 
     def pick(self, whole: T, quick: T, smallest: T) -> T:
         """Return the number of rounds, roles or seconds that belongs to the size of this run."""
@@ -49,6 +53,13 @@ class Setting:
     def url(self, store: str, name: str) -> str:
         return self.rethinkdb(name) if store == "RethinkDB" else self.sqlite(name)
 
+    def server_url(self, store: str, name: str) -> str:
+        """The URL of an empty store of one of `servers`; `name` is for people."""
+        server = self.servers[store]
+        if store == "PostgreSQL":
+            return new_schema(server)
+        return new_redis_namespace(server) if store == "Redis" else new_etcd_namespace(server)
+
     def stores(self, name: str) -> dict[str, str]:
         """A fresh URL on each store that is here."""
         here = ["SQLite", *(["RethinkDB"] if self.server is not None else [])]
@@ -64,7 +75,14 @@ def setting(size: Size) -> Iterator[Setting]:
         server = None
         if rethinkdb_server.available():
             server = stack.enter_context(rethinkdb_server.Server())
-        yield Setting(directory, server, size)
+        servers: dict[str, Any] = {}
+        if postgresql_server.available():
+            servers["PostgreSQL"] = stack.enter_context(postgresql_server.Server())
+        if redis_server.binary() is not None and importlib.util.find_spec("redis"):
+            servers["Redis"] = stack.enter_context(redis_server.Server())
+        if etcd_server.available() and importlib.util.find_spec("aiohttp"):
+            servers["etcd"] = stack.enter_context(etcd_server.Member())
+        yield Setting(directory, server, size, servers)
 
 
 def spawn(

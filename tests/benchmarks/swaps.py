@@ -31,8 +31,11 @@ BOUND = 1.15
 WARM_UP = 20
 
 
-async def _alternate(
-    times: int, ours: Callable[[int], Awaitable[Any]], other: Callable[[int], Awaitable[Any]]
+async def alternate(
+    times: int,
+    ours: Callable[[int], Awaitable[Any]],
+    other: Callable[[int], Awaitable[Any]],
+    warm_up: int = WARM_UP,
 ) -> tuple[float, float]:
     """Medians in microseconds, in turns, and each first as often as second, so that the disk's
     moods hit both alike.
@@ -40,12 +43,12 @@ async def _alternate(
     On one loop: the other way would be to start a loop for each sample.
     """
     taken: tuple[list[float], list[float]] = ([], [])
-    for number in range(times + WARM_UP):
+    for number in range(times + warm_up):
         pair = list(zip((ours, other), taken, strict=True))
         for work, kept in pair if number % 2 == 0 else reversed(pair):
             began = time.perf_counter()
             await work(number)
-            if number >= WARM_UP:
+            if number >= warm_up:
                 kept.append((time.perf_counter() - began) * 1e6)
     return statistics.median(taken[0]), statistics.median(taken[1])
 
@@ -194,15 +197,15 @@ async def _sqlite(directory: Path, times: int) -> list[Figure]:
     ours, *raws = Ours(store), *(RawSQLite(directory / f"raw{number}.db") for number in range(3))
     raw, there, beside = raws
     thread = Thread()
-    claim = await _alternate(times, ours.claim, here(raw.claim))
-    claim_there = await _alternate(times, thread.there(there.claim), here(beside.claim))
-    renew = await _alternate(times, ours.renew, here(raw.renew))
-    renew_there = await _alternate(times, thread.there(there.renew), here(beside.renew))
+    claim = await alternate(times, ours.claim, here(raw.claim))
+    claim_there = await alternate(times, thread.there(there.claim), here(beside.claim))
+    renew = await alternate(times, ours.renew, here(raw.renew))
+    renew_there = await alternate(times, thread.there(there.renew), here(beside.renew))
     unsynced, unsynced_there = (
         RawSQLite(directory / f"unsynced{number}.db", "NORMAL") for number in range(2)
     )
-    renew_unsynced = await _alternate(times, ours.renew, here(unsynced.renew))
-    renew_unsynced_there = await _alternate(
+    renew_unsynced = await alternate(times, ours.renew, here(unsynced.renew))
+    renew_unsynced_there = await alternate(
         times, thread.there(unsynced_there.renew), here(unsynced.renew)
     )
     thread.end()
@@ -273,9 +276,9 @@ async def _rethinkdb(url: str, host: str, port: int, times: int) -> list[Figure]
         result = query.run(connection)
         assert result["errors"] == 0
 
-    claim = await _alternate(times, ours.claim, raw)
+    claim = await alternate(times, ours.claim, raw)
     table.get("bench").update({"beat": 1}).run(connection)
-    renew = await _alternate(times, ours.renew, raw)
+    renew = await alternate(times, ours.renew, raw)
     connection.close(noreply_wait=False)
     await store.close()
     return [

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,15 +26,24 @@ STORES = ["SQLite", pytest.param("RethinkDB", marks=pytest.mark.rethinkdb)]
 @pytest.fixture
 def where(tmp_path: Path, store: str, request: pytest.FixtureRequest) -> Setting:
     server = request.getfixturevalue("rethinkdb_server") if store == "RethinkDB" else None
+    servers: dict[str, Any] = {}
+    if store == "RethinkDB":
+        for name, tool, fixture in (
+            ("PostgreSQL", "postgresql", "postgresql_server"),
+            ("Redis", "redis", "redis_server"),
+            ("etcd", "etcd", "etcd_member"),
+        ):
+            if requirements.TOOLS[tool].available():
+                servers[name] = request.getfixturevalue(fixture)
     if server is not None and not isinstance(server, Server):
         pytest.skip("the benchmarks want a server of their own")
-    return Setting(tmp_path, server, "smallest")
+    return Setting(tmp_path, server, "smallest", servers)
 
 
 @pytest.mark.parametrize("part", BENCHMARKS)
 @pytest.mark.parametrize("store", [STORES[-1]])
 def test_each_part_runs_and_gives_figures(where: Setting, part: str) -> None:
-    """A setting with a server has SQLite as well."""
+    """A setting with a server has SQLite and all other servers as well."""
     sections = BENCHMARKS[part](where)
     assert [line for section in sections for line in section.lines()]
     assert all(figure.value == figure.value for section in sections for figure in section.figures)

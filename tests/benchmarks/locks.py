@@ -1,0 +1,143 @@
+"""Locks and elections of others on PostgreSQL, Redis and etcd, for handovers in the same run: no
+fencing token, and mostly no lease.
+
+Run by `candidates`, for a URL `lock+KIND+URL of the server`."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from coord.runtime import clock
+from tests.chaos.lifeline import die_with_parent
+
+SCHEME = "lock+"
+NAME = "bench"
+EXPIRE = 15
+"""Seconds after which Redis frees a lock."""
+Tell = Callable[[str, int, float], None]
+
+
+class AdvisoryLock:
+    """`pg_advisory_lock` of PostgreSQL: it ends with the connection."""
+
+    def __init__(self, url: str) -> None:
+        import asyncpg
+
+        self._loop = asyncio.new_event_loop()
+        self._connection = self._loop.run_until_complete(asyncpg.connect(url.partition("?")[0]))
+
+    def acquire(self) -> None:
+        self._loop.run_until_complete(self._connection.execute("SELECT pg_advisory_lock(7)"))
+
+    def release(self) -> None:
+        self._loop.run_until_complete(self._connection.execute("SELECT pg_advisory_unlock(7)"))
+
+
+class RedisPyLock:
+    """`Lock` of redis-py: one that waits asks ten times a second."""
+
+    def __init__(self, url: str) -> None:
+        import redis
+
+        client: Any = redis.Redis.from_url(url.partition("?")[0])
+        self._lock = client.lock(NAME, timeout=EXPIRE)
+
+    def acquire(self) -> None:
+        assert self._lock.acquire()
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+class PythonRedisLock:
+    """`Lock` of python-redis-lock: the one that releases it wakes one that waits."""
+
+    def __init__(self, url: str) -> None:
+        import redis
+        import redis_lock
+
+        client = redis.Redis.from_url(url.partition("?")[0])
+        self._lock = redis_lock.Lock(client, f"{NAME}-2", expire=EXPIRE)
+
+    def acquire(self) -> None:
+        assert self._lock.acquire()
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+class EtcdctlElect:
+    """`etcdctl elect`, a process that is the leader until it gets SIGINT."""
+
+    def __init__(self, url: str) -> None:
+        self._endpoint = urlsplit(url).netloc
+
+    def acquire(self) -> None:
+        command = ["etcdctl", "--endpoints", self._endpoint, "elect", NAME, "candidate"]
+        self._process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"},
+            preexec_fn=die_with_parent,  # a candidate is killed at the end
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline(), "etcdctl ended"
+
+    def release(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(30)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+KINDS: dict[str, tuple[str, str, Callable[[str], Any], Callable[[], bool]]] = {
+    "advisory": ("PostgreSQL", "pg_advisory_lock", AdvisoryLock, lambda: True),
+    "redispy": ("Redis", "redis-py's Lock", RedisPyLock, lambda: True),
+    "pythonredislock": (
+        "Redis",
+        "python-redis-lock",
+        PythonRedisLock,
+        lambda: importlib.util.find_spec("redis_lock") is not None,
+    ),
+    "etcdctl": (
+        "etcd",
+        "etcdctl elect",
+        EtcdctlElect,
+        lambda: shutil.which("etcdctl") is not None,
+    ),
+}
+"""By the name in the URL: the server, what people call it, how to make one, whether it is here."""
+
+
+def urls(store: str, url: str) -> dict[str, str]:
+    """The URLs for `Crowd` of what is here for a server at a URL of coord's, by the names of the
+    locks."""
+    address = url.replace("etcd://", "http://")
+    return {
+        name: f"{SCHEME}{kind}+{address}"
+        for kind, (server, name, _, available) in KINDS.items()
+        if server == store and available()
+    }
+
+
+def run(number: int, url: str, rest: float, tell: Tell) -> NoReturn:
+    """Take the lock whenever it is free, release it at SIGUSR1, and rest so many seconds."""
+    kind, _, address = url.removeprefix(SCHEME).partition("+")
+    lock = KINDS[kind][2](address)
+    while True:
+        tell("follows", number, clock.total_seconds())
+        lock.acquire()
+        tell("elected", number, clock.total_seconds())
+        signal.sigwait({signal.SIGUSR1})
+        tell("stopping", number, clock.total_seconds())
+        lock.release()
+        time.sleep(rest)
