@@ -27,7 +27,9 @@ from tests.support.processes import python_environment
 from tests.support.waits import eventually
 
 DEPLOY = ROOT / "docs" / "deploy"
-FILES = sorted(path for path in DEPLOY.rglob("*") if path.is_file() and path.suffix != ".md")
+FILES = sorted(
+    path for path in DEPLOY.rglob("*") if path.is_file() and path.suffix not in (".md", ".pyc")
+)
 ABOUT_TTL = {"service", "timer", "yaml", "conf", "cfg"}
 
 
@@ -195,6 +197,7 @@ def test_the_application_answers_the_probes_and_hands_over_at_sigterm(tmp_path: 
         **os.environ,
         **python_environment(),
         "COORD_URL": f"sqlite://{tmp_path}/coord.db",
+        "PYTHONDONTWRITEBYTECODE": "1",
     }
     processes = {
         port: subprocess.Popen(
