@@ -167,13 +167,13 @@ class Jobs(RuleBasedStateMachine):
             self.errors.clear()
             last.call(tick, 0.0)
             self.run(30.0)
-            if self.errors:  # a run began, and was never recorded
+            if self.errors:  # its begin was recorded, perhaps without an answer, and no result
                 (error,) = self.errors
                 assert isinstance(error, TickUnfinished), error
                 assert not self.retry
             else:
                 assert tick in self.recorded
-            assert tick in self.begun
+                assert tick in self.begun
 
     def teardown(self) -> None:
         if hasattr(self, "world"):
@@ -222,7 +222,7 @@ def broken(retry: bool, most: int = 300) -> str:
         try:
             drive(seed, retry)
         except AssertionError as err:
-            return str(err).splitlines()[0]
+            return str(err).partition("\n")[0] or repr(err)
     return ""
 
 
