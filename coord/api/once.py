@@ -88,6 +88,7 @@ class OnceCall:
         within: How many seconds the call may come after the tick; None means no limit.
         keep: How many ticks of the job are kept.
         timeout: Seconds to wait while another tick of the job runs; None means no limit.
+        lead: The candidate for the role; None makes one.
 
     Raises:
         BadArgument: An argument is invalid.
@@ -104,6 +105,7 @@ class OnceCall:
         within: float | None = None,
         keep: int = MAX_KEEP,
         timeout: float | None = None,
+        lead: AsyncLeadership | None = None,
     ) -> None:
         self.job, self.name = validation.role(job, "job"), tick_name(tick)
         if not isinstance(retry, bool):
@@ -117,7 +119,7 @@ class OnceCall:
         validation.timeout(timeout)
         self._session = coordinator.session
         self._retry, self._within, self._keep, self._timeout = retry, within, keep, timeout
-        self.lead = AsyncLeadership(coordinator, self.job, ttl=ttl)
+        self.lead = lead or AsyncLeadership(coordinator, self.job, ttl=ttl)
         self.term: Term | None = None
         self._text: KeptText | None = None
 
@@ -133,25 +135,40 @@ class OnceCall:
                 f"cannot run tick {self.name} of {self.job!r}: this call runs under the role of "
                 "the job, and would wait for its own end; use another job"
             )
-        with contextlib.suppress(NotSetUp):  # a first claim creates a SQLite file
-            done = self._outcome(await read_ledger(self._session, self.job), claimed=False)
-            if done is not None:
-                return done
+        done = await self.look()
+        if done is not None:
+            return done
         term = await self.lead.acquire(timeout=self._timeout)
-        elector = self.lead.elector
         assert term is not None  # acquire(blocking=True) raises otherwise
-        assert elector is not None  # nobody else can stop this leadership
         try:
-            self.term, self._text = term, elector.kept_text
-            # Another caller may have run the tick since the first read.
-            done = self._outcome(Ledger.decode(self.job, (await self._text.values()).ticks))
-            if done is None and not self._retry:
-                await self._write(Entry(self.name, term.token, time.time(), begun=True))
+            done = await self.claimed(term)
         except BaseException:
             await self.lead.stop()
             raise
         if done is not None:
             await self.lead.stop()
+        return done
+
+    async def ledger(self) -> Ledger:
+        """Return the ledger as it is before the claim, empty if there is no store yet."""
+        with contextlib.suppress(NotSetUp):  # a first claim creates a SQLite file
+            return await read_ledger(self._session, self.job)
+        return Ledger()
+
+    async def look(self) -> Once | None:
+        """Return the outcome if the tick was run before; otherwise None: claim the role."""
+        return self._outcome(await self.ledger(), claimed=False)
+
+    async def claimed(self, term: Term) -> Once | None:
+        """Look again under the new term, which `lead` holds. Return the outcome if the tick was run
+        before; otherwise None: run the tick."""
+        elector = self.lead.elector
+        assert elector is not None  # nobody else stops this candidate
+        self.term, self._text = term, elector.kept_text
+        # Another caller may have run the tick since the first read.
+        done = self._outcome(Ledger.decode(self.job, (await self._text.values()).ticks))
+        if done is None and not self._retry:
+            await self._write(Entry(self.name, term.token, time.time(), begun=True))
         return done
 
     async def record(self, result: Any) -> Once:

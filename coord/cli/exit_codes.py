@@ -13,10 +13,13 @@ from coord.errors import (
     LeadershipLost,
     StoreRefused,
     StoreUnavailable,
+    TickTooOld,
+    TickUnfinished,
 )
 
 FAILED = 1
 USAGE = 2
+NOT_RUN = 65
 UNAVAILABLE = 69
 GUARDIAN_DIED = 70
 TAKEN = 75
@@ -44,6 +47,21 @@ Exit status:
   126  COMMAND cannot be executed
   127  COMMAND was not found
 128+n  signal n arrived while coord run waited
+"""
+ONCE_HELP = """\b
+Exit status:
+    0  COMMAND has ended with 0 and this is recorded, or the tick was run before
+  that of COMMAND, or 128+n if signal n ended COMMAND
+    2  invalid option, job or URL
+   65  the tick is not run: too late, no longer kept, or begun before (with --no-retry)
+   69  the store cannot be reached, or did not answer whether it recorded the run
+   70  the guardian process was killed; coord once ended COMMAND
+   76  another tick runs (after --timeout)
+   77  the lease was lost; coord once ended COMMAND
+   78  the store refuses: not set up, or access denied
+  126  COMMAND cannot be executed
+  127  COMMAND was not found
+128+n  signal n arrived while coord once waited
 """
 _COMMON = {
     0: "done",
@@ -78,6 +96,7 @@ def of(error: CoordError) -> int:
         (StoreRefused, REFUSED),
         (AcquireTimeout, TIMED_OUT),
         (LeadershipLost, LOST),
+        ((TickTooOld, TickUnfinished), NOT_RUN),
     ):
         if isinstance(error, kind):
             return status

@@ -200,6 +200,24 @@ class Ledger:
         return replace(self, entries=tuple(kept), below=below)
 
 
+def missing_ticks(ledger: Ledger, last: datetime, every: float) -> list[datetime]:
+    """Return the ticks that were left out since the last one that was recorded, and `last`.
+
+    Args:
+        ledger: The ledger of the job. Only times can be left out; a new job has left out nothing.
+        last: The tick to run.
+        every: Seconds from one tick to the next.
+    """
+    period = timedelta(seconds=every)
+    missing = [last]
+    recorded = [entry.tick for entry in ledger.entries if isinstance(entry.tick, str)]
+    if recorded:
+        newest = tick_time(recorded[-1])
+        while len(missing) < MAX_KEEP and missing[-1] - period > newest:
+            missing.append(missing[-1] - period)
+    return missing[::-1]
+
+
 def _entry(part: Mapping[str, Any]) -> Entry:
     tick, token, at = part["tick"], part["token"], part["at"]
     if not (isinstance(token, int) and validation.is_number(at)):

@@ -18,11 +18,14 @@ SECRET_VARIABLES = ("COORD_URL", "COORD_RETHINKDB_PASSWORD")
 """What --no-url keeps out of the environment of COMMAND."""
 
 
-class _RunCommand(click.Command):
+class JobCommand(click.Command):
     """Accepts options before and after ROLE. What follows COMMAND belongs to COMMAND."""
 
+    role_name = "ROLE"
+    """How the help names the role."""
+
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        return ["ROLE", "[OPTIONS]", "--", "COMMAND..."]
+        return [self.role_name, "[OPTIONS]", "--", "COMMAND..."]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         takes_value = {
@@ -48,7 +51,7 @@ class _RunCommand(click.Command):
         return super().parse_args(ctx, [*options, "--", *role, *rest])
 
 
-@click.command(cls=_RunCommand, epilog=exit_codes.HELP)
+@click.command(cls=JobCommand, epilog=exit_codes.HELP)
 @options.role
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option(
@@ -166,14 +169,14 @@ def run(
         validation.slots(slots)
         if priority or min_tenure is not None:
             raise click.UsageError("--slots cannot be used with --priority or --min-tenure")
-    grace = _grace(grace, timing)
+    grace = grace_of(grace, timing)
     validation.number(at_least, "at_least", low=0, high=validation.MAX_TTL)
     preference = validation.priority(priority), validation.min_tenure(min_tenure, timing.ttl)
     about = validation.info({"host": os.uname().nodename, "pid": os.getpid(), **info})
-    _check_command(command[0])
+    check_command(command[0], "coord run")
     nohup = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
 
-    store = _store_url(url, password_file)
+    store = store_url(url, password_file)
 
     from coord.cli.run import service_manager
     from coord.cli.run.guardian_client import GuardianClient
@@ -188,7 +191,7 @@ def run(
     from coord.cli.run.messages import messages
     from coord.cli.run.runner import Runner, RunOptions
 
-    _log(verbose)
+    set_up_log(verbose)
     job = RunOptions(
         role,
         timing.ttl,
@@ -212,7 +215,7 @@ def run(
     os._exit(status)
 
 
-def _store_url(url: str | None, password_file: str | None) -> str:
+def store_url(url: str | None, password_file: str | None) -> str:
     """Return the URL to use, which means the same in every working directory.
 
     Raises:
@@ -231,7 +234,7 @@ def _store_url(url: str | None, password_file: str | None) -> str:
     return full
 
 
-def _grace(grace: float | None, timing: Timing) -> float:
+def grace_of(grace: float | None, timing: Timing) -> float:
     """Return the grace in seconds: short enough that a healthy leader renews before it begins.
 
     Raises:
@@ -249,17 +252,19 @@ def _grace(grace: float | None, timing: Timing) -> float:
     return grace
 
 
-def _check_command(name: str) -> None:
+def check_command(name: str, program: str) -> None:
+    """Exit with the status of the shell if COMMAND cannot be executed."""
     from coord.cli.run.process import find_problem
 
     problem = find_problem(name)
     if problem is not None:
         status, text = problem
-        click.echo(f"coord run: {text}", err=True)
+        click.echo(f"{program}: {text}", err=True)
         sys.exit(status)
 
 
-def _log(verbose: bool) -> None:
+def set_up_log(verbose: bool) -> None:
+    """Log to stderr if `verbose`, and otherwise not at all."""
     import logging
 
     if verbose:

@@ -22,6 +22,7 @@ from coord.cli.run.messages import messages
 from coord.cli.run.pipe import Cause
 from coord.cli.run.service_manager import ServiceManager
 from coord.cli.run.signals import SignalInbox, start_daemon_thread
+from coord.cli.run.tick import CommandTick, TickOptions
 from coord.core.lease import Lease, LossReason
 from coord.election.operators import paused_by
 from coord.errors import AcquireTimeout, CoordError
@@ -52,6 +53,8 @@ class RunOptions:
     """How many may hold the role; None if it has one holder."""
     command_url: str | None
     """The URL with its secrets, for the environment of COMMAND; None if COMMAND gets none."""
+    tick: TickOptions | None = None
+    """The tick that COMMAND is run for; None for `coord run`."""
 
 
 ANNOUNCE_AFTER = 0.3
@@ -71,7 +74,9 @@ class Standby:
         coordinator: Coordinator,
         leadership: Leadership,
         notify: Callable[[], None],
+        tick: CommandTick | None = None,
     ) -> None:
+        self._tick = tick
         self.job, self._coordinator, self._leadership, self._notify = (
             job,
             coordinator,
@@ -88,13 +93,16 @@ class Standby:
         start_daemon_thread(self._acquire)
 
     def _acquire(self) -> None:
-        job = self.job
+        job, tick = self.job, self._tick
         try:
-            self.term = self._leadership.acquire(
-                blocking=job.wait, timeout=job.timeout if job.wait else None
-            )
+            if tick is None or tick.look():
+                term = self._leadership.acquire(
+                    blocking=job.wait, timeout=job.timeout if job.wait else None
+                )
+                if term is None or tick is None or tick.claimed(term):
+                    self.term = term
             self._store_error = self._coordinator.session.last_error
-            if self.term is None and not self._store_error:
+            if self.term is None and tick is None and not self._store_error:
                 self._led_by = self._held_by()
         except BaseException as err:
             self._store_error = self._coordinator.session.last_error
@@ -107,6 +115,12 @@ class Standby:
         err = self._error
         if err is not None and not isinstance(err, CoordError):
             raise err
+        if err is None and self._tick is not None and (done := self._tick.done) is not None:
+            messages.print(
+                f"not started: tick {self._tick.name} of {self.job.role!r} was run, under token "
+                f"{done.token}"
+            )
+            return 0
         if self._store_error and (err is None or isinstance(err, AcquireTimeout)):
             messages.print(
                 f"the store does not answer ({self._store_error}); run `coord doctor` to check it"
@@ -197,6 +211,13 @@ class Runner:
         self._backstop: float | None = None
         self._started_at = -float("inf")
         self._ended = threading.Event()
+        self._tick: CommandTick | None = None
+        self._not_recorded = 0  # the exit status, if the run of a tick could not be recorded
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no later tick is to be run after this one."""
+        return self._tick is None or self._tick.is_last
 
     def run(self) -> int:
         """Wait for the role, run COMMAND, release the role, and return the exit status.
@@ -205,7 +226,10 @@ class Runner:
             BadArgument: A setting is invalid. Other errors are printed on stderr.
         """
         leadership = self._leadership()
-        standby = Standby(self.job, self.coordinator, leadership, self.inbox.wake)
+        if self.job.tick is not None:
+            role = self.job.role
+            self._tick = CommandTick(self.job.tick, role, self.coordinator, leadership)
+        standby = Standby(self.job, self.coordinator, leadership, self.inbox.wake, self._tick)
         self.manager.ready()
         status = self._stand_by(standby)
         if status is not None:
@@ -219,9 +243,12 @@ class Runner:
             return status  # Without a release, because a descendant of COMMAND still runs.
         # A leader that was asked to step down releases the role at once.
         linger = 0.0 if term.lost.is_set() else self._linger()
-        if not self._leave(leadership, max(RELEASE_TIMEOUT, self.job.ttl / 3), linger):
+        tick = self._tick if status == 0 else None
+        within = max(RELEASE_TIMEOUT, self.job.ttl / 3 if tick is None else self.job.ttl)
+        if not self._leave(leadership, within, linger, tick):
             messages.print(f"cannot release {self.job.role!r}: {self._free_later()}")
-        return status
+            self._not_recorded = self._not_recorded or exit_codes.UNAVAILABLE
+        return status if tick is None else self._not_recorded
 
     def _wait(self, seconds: float | None) -> None:
         """Wait for an event, at most `seconds`; None means no limit. The caller waits in a loop."""
@@ -279,6 +306,8 @@ class Runner:
         variables = {"COORD_ROLE": self.job.role, "COORD_TOKEN": str(term.token)}
         if term.slot is not None:
             variables["COORD_SLOT"] = str(term.slot)
+        if self._tick is not None:
+            variables["COORD_TICK"] = str(self._tick.name)
         if self.job.command_url is not None:
             variables["COORD_URL"] = self.job.command_url
         self._started_at = clock.total_seconds()
@@ -379,13 +408,20 @@ class Runner:
         """Block `on_lost` until COMMAND has ended: only then is the lease released (rule 3)."""
         self._ended.wait()
 
-    def _leave(self, leadership: Leadership, within: float, linger: float = 0.0) -> bool:
+    def _leave(
+        self,
+        leadership: Leadership,
+        within: float,
+        linger: float = 0.0,
+        tick: CommandTick | None = None,
+    ) -> bool:
         """Resign and release the role. Return whether that succeeded `within` seconds.
 
         Args:
             leadership: The leadership of the role.
             within: The maximum wait in seconds.
             linger: Seconds for which nobody gets the role.
+            tick: The tick to record with the release; None means none.
         """
         left = threading.Event()
         self.manager.stopping()
@@ -393,6 +429,8 @@ class Runner:
 
         def leave() -> None:
             try:
+                if tick is not None:
+                    self._record(tick)
                 if linger > 0:
                     leadership.stop(linger=linger)
                 self.coordinator.close()  # This releases the role, if it is not released yet.
@@ -410,3 +448,11 @@ class Runner:
         self.guarded.close()
         self.guarded.wait()
         return left.is_set()
+
+    def _record(self, tick: CommandTick) -> None:
+        try:
+            tick.record()
+        except CoordError as err:
+            run = f"tick {tick.name} of {self.job.role!r}"
+            messages.print(f"COMMAND has ended, and {run} is not recorded: {err}")
+            self._not_recorded = exit_codes.of(err)

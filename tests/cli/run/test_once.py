@@ -1,0 +1,126 @@
+"""`coord once`: a command is run once for each tick, by real processes."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import coord
+from tests.support.processes import Runs
+from tests.support.waits import eventually
+
+TWO = "2026-11-30T02:00"
+
+
+def once(runs: Runs, *words: str, within: float = 60.0) -> tuple[int, str, str]:
+    return runs.answer("once", "report", "--url", runs.url, *words, within=within)
+
+
+def test_a_command_is_run_once_for_a_tick(runs: Runs) -> None:
+    show = ("--", "sh", "-c", 'echo "$COORD_TICK $COORD_ROLE $COORD_TOKEN $COORD_URL"')
+    status, out, err = once(runs, "--tick", TWO, *show)
+    assert (status, out, err) == (0, f"2026-11-30T02:00:00Z report 1 {runs.url}\n", "")
+    status, out, err = once(runs, "--tick", "2026-11-30T03:00+01:00", *show)
+    assert (status, out) == (0, "")
+    wanted = "not started: tick 2026-11-30T02:00:00Z of 'report' was run, under token 1"
+    assert wanted in err
+    with coord.connect(runs.url) as c:
+        done = c.once_done("report", TWO)
+        assert done is not None
+        assert set(done.result) == {"host", "pid"}
+        assert c.leader("report") is None
+    status, out, _ = once(runs, "--tick", "2026-11-30T04:00", "--no-url", *show)
+    assert (status, out) == (0, "2026-11-30T04:00:00Z report 2 \n")
+
+
+def test_a_command_that_fails_is_run_again(runs: Runs) -> None:
+    assert once(runs, "--tick", "7", "--", "false")[0] == 1
+    assert once(runs, "--tick", "7", "--", "true")[0] == 0
+    assert "was run" in once(runs, "--tick", "7", "--", "false")[2]
+
+
+def test_without_retry_a_command_that_failed_is_left_for_people(runs: Runs) -> None:
+    assert once(runs, "--tick", "7", "--no-retry", "--", "false")[0] == 1
+    status, out, err = once(runs, "--tick", "7", "--no-retry", "--", "echo", "ran")
+    assert (status, out) == (65, "")
+    assert "a run began under token 1" in err
+    assert once(runs, "--tick", "7", "--", "echo", "ran")[:2] == (0, "ran\n")
+
+
+def test_ticks_that_were_left_out_are_run_first(runs: Runs) -> None:
+    show = ("--", "sh", "-c", 'echo "$COORD_TICK"')
+    once(runs, "--tick", TWO, "--every", "1h", *show)
+    status, out, _ = once(runs, "--tick", "2026-11-30T05:00", "--every", "1h", *show)
+    assert status == 0
+    assert out.split() == [f"2026-11-30T0{hour}:00:00Z" for hour in (3, 4, 5)]
+    fails = ("--", "sh", "-c", 'echo "$COORD_TICK"; exit 3')
+    status, out, _ = once(runs, "--tick", "2026-11-30T08:00", "--every", "1h", *fails)
+    assert (status, out) == (3, "2026-11-30T06:00:00Z\n")
+    status, out, _ = once(runs, "--tick", "2026-11-30T08:00", *show)
+    assert out == "2026-11-30T08:00:00Z\n"
+
+
+def test_the_nearest_tick_is_the_default(runs: Runs) -> None:
+    command = ("--every", "365d", "--", "sh", "-c", 'echo "$COORD_TICK"')
+    status, out, _ = once(runs, *command)
+    assert (status, out.strip()) == (
+        0,
+        coord.tick(every=365 * 86400).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+    assert once(runs, *command)[1] == ""
+
+
+def test_a_killed_call_is_repeated_by_another(runs: Runs, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    words = (
+        "-m",
+        "coord",
+        "once",
+        "report",
+        "--tick",
+        "1",
+        "--ttl",
+        "1.5",
+        "--url",
+        runs.url,
+        "--",
+    )
+    process = runs.start(*words, "sh", "-c", f"touch {ready}; sleep 60")
+    eventually(ready.exists)
+    process.send_signal(signal.SIGKILL)
+    process.wait(10)
+    status, out, _ = once(runs, "--tick", "1", "--ttl", "1.5", "--", "echo", "again")
+    assert (status, out) == (0, "again\n")
+
+
+def test_another_tick_is_waited_for(runs: Runs, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    words = ("-m", "coord", "once", "report", "--tick", "1", "--url", runs.url, "--")
+    process = runs.start(*words, "sh", "-c", f"touch {ready}; sleep 60")
+    eventually(ready.exists)
+    status, _, err = once(runs, "--tick", "2", "--timeout", "0.3", "--", "true")
+    assert status == 76
+    assert "within 0.3 s" in err
+    process.send_signal(signal.SIGTERM)
+    process.wait(20)
+    assert once(runs, "--tick", "2", "--", "true")[0] == 0
+
+
+def test_what_is_invalid(runs: Runs) -> None:
+    for words, message in (
+        ((), "name the tick"),
+        (("--tick", "tomorrow"), "invalid --tick 'tomorrow': must be an int, a datetime"),
+        (("--tick", "5", "--every", "1h"), "invalid --tick '5': must be a time with --every"),
+        (("--tick", "5", "--within", "1h"), "invalid --within '1h'"),
+        (("--every", "hourly"), "invalid --every 'hourly': must be a duration"),
+        (("--every", "0"), "invalid --every '0': must be greater than 0"),
+        (("--tick", "5", "--ttl", "0"), "invalid --ttl 0"),
+    ):
+        status, out, err = once(runs, *words, "--", "echo", "ran")
+        assert (status, out) == (2, ""), err
+        assert message in err
+    assert once(runs, "--tick", "5", "--", "no-such-command")[0] == 127
+    late = ("--tick", "2020-01-01T00:00", "--within", "1h", "--", "echo", "ran")
+    status, out, err = once(runs, *late)
+    assert (status, out) == (65, "")
+    assert "s late, more than within=3600 allows" in err
