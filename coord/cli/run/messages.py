@@ -27,13 +27,15 @@ class Messages:
     """
 
     def __init__(self) -> None:
+        self.program = "coord run"
+        """The command that each line names."""
         self._pending: queue.Queue[str] = queue.Queue(MAX_PENDING)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._dropped = 0
 
     def print(self, text: str) -> None:
-        """Print `text` as one line that begins with `coord run:`."""
+        """Print `text` as one line that begins with the name of the command."""
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._write, daemon=True, name="coord run")
@@ -54,9 +56,12 @@ class Messages:
             text = self._pending.get()
             dropped, self._dropped = self._dropped, 0
             if dropped:
-                _line(f"{dropped} messages were dropped, because stderr was full")
-            _line(text)
+                self._line(f"{dropped} messages were dropped, because stderr was full")
+            self._line(text)
             self._pending.task_done()
+
+    def _line(self, text: str) -> None:
+        print(f"{self.program}: {output.one_line(text)}", file=sys.stderr, flush=True)
 
 
 class MessageHandler(logging.Handler):
@@ -68,10 +73,6 @@ class MessageHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._messages.print(self.format(record))
-
-
-def _line(text: str) -> None:
-    print(f"coord run: {output.one_line(text)}", file=sys.stderr, flush=True)
 
 
 messages = Messages()

@@ -145,6 +145,7 @@ def once(
     from coord.cli.run.runner import Runner, RunOptions
     from coord.cli.run.tick import TickOptions
 
+    messages.program = "coord once"
     set_up_log(verbose)
     settings = RunOptions(
         job,

@@ -289,7 +289,7 @@ class Runner:
                 if number in SIGNALS_THAT_END_WAITING:
                     return exit_codes.SIGNALLED + number
             if self.guarded.gone:
-                messages.print("the guardian process was killed; start coord run again")
+                messages.print(f"the guardian process was killed; start {messages.program} again")
                 return exit_codes.GUARDIAN_DIED
             if announce is not None and clock.total_seconds() >= announce and not standby.answered:
                 announce = None
