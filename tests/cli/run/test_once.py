@@ -106,6 +106,15 @@ def test_another_tick_is_waited_for(runs: Runs, tmp_path: Path) -> None:
     assert once(runs, "--tick", "2", "--", "true")[0] == 0
 
 
+def test_a_store_that_is_not_there(runs: Runs) -> None:
+    url = "rethinkdb://me:geheim@127.0.0.1:1/db"
+    status, out, err = runs.answer("once", "r", "--tick", "1", "--url", url, "--", "echo", "ran")
+    assert (status, out) == (69, "")
+    assert "coord doctor" in err
+    assert "Traceback" not in err
+    assert "geheim" not in err
+
+
 def test_what_is_invalid(runs: Runs) -> None:
     for words, message in (
         ((), "name the tick"),
