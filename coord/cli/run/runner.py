@@ -25,7 +25,7 @@ from coord.cli.run.signals import SignalInbox, start_daemon_thread
 from coord.cli.run.tick import CommandTick, TickOptions
 from coord.core.lease import Lease, LossReason
 from coord.election.operators import paused_by
-from coord.errors import AcquireTimeout, CoordError
+from coord.errors import AcquireTimeout, CoordError, StoreUnavailable
 from coord.runtime import clock
 
 if TYPE_CHECKING:
@@ -121,10 +121,10 @@ class Standby:
                 f"{done.token}"
             )
             return 0
-        if self._store_error and (err is None or isinstance(err, AcquireTimeout)):
-            messages.print(
-                f"the store does not answer ({self._store_error}); run `coord doctor` to check it"
-            )
+        waited = err is None or isinstance(err, AcquireTimeout)
+        if isinstance(err, StoreUnavailable) or (self._store_error and waited):
+            error = err if isinstance(err, StoreUnavailable) else self._store_error
+            messages.print(f"the store does not answer ({error}); run `coord doctor` to check it")
             return exit_codes.UNAVAILABLE
         if err is None:
             messages.print(f"not started, {self.job.role!r} is {self._led_by}")
