@@ -11,6 +11,9 @@ from coord.election.session import Session
 from coord.errors import BadArgument
 from coord.stores.protocol import Retirable
 
+_AGREEMENTS = frozenset({"shards", "slots"})
+"""Keys in the info of rows that say how many shards or slots a group has (`coord/recipes`): nobody
+leads such a row, and its group needs it."""
 PER_REQUEST = 200
 """Roles in one request. While a store deletes them, renewals wait."""
 
@@ -29,7 +32,7 @@ async def unused_roles(session: Session, prefix: str, unused: float) -> list[Lea
     """
     before = time.time() - unused
     rows = await session.read(None)
-    found = (row for row in rows if row.role.startswith(prefix))
+    found = (row for row in rows if row.role.startswith(prefix) and not _AGREEMENTS & {*row.info})
     return sorted(
         (row for row in found if row.vacant and row.renewed_at < before), key=lambda row: row.role
     )

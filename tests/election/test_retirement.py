@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coord import BadArgument, Coordinator
+from coord import BadArgument, Coordinator, SlotsDiffer
 from coord.core.operations import Result, Retire
 from coord.stores.memory import MemoryStore
 from coord.stores.protocol import Retirable
@@ -69,6 +69,15 @@ def test_a_role_that_is_claimed_meanwhile_stays() -> None:
             led(c, role)
         assert c.retire(unused=0) == ["a", "c"]
         assert c.leader("b") is not None
+
+
+def test_the_number_of_slots_is_not_forgotten() -> None:
+    with Coordinator("memory://") as c:
+        with c.slots("dock", 2, ttl=5) as lead:
+            assert lead.wait(10)
+        assert c.retire(unused=0) in (["dock#0"], ["dock#1"])
+        with pytest.raises(SlotsDiffer), c.slots("dock", 3, ttl=5) as lead:
+            lead.acquire(timeout=5)
 
 
 class Without(MemoryStore):
