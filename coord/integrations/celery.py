@@ -139,6 +139,7 @@ class LeaderScheduler(Scheduler):  # type: ignore[misc] # Celery has no types
         self._connected = None if lazy else self._settings.connect()
         self._inner: Any = None
         self._inner_term: Term | None = None
+        self._closed = False
 
     @property
     def leadership(self) -> Leadership:
@@ -165,7 +166,14 @@ class LeaderScheduler(Scheduler):  # type: ignore[misc] # Celery has no types
 
         Returns:
             Seconds until the next tick, at most one.
+
+        Raises:
+            SystemExit: The scheduler was closed.
         """
+        if self._closed:
+            # A signal handler of beat closes its scheduler and then raises this. If it did so in a
+            # finalizer, Python has dropped the exception.
+            raise SystemExit
         lead = self.leadership
         if not lead.started:
             lead.start()
@@ -197,6 +205,7 @@ class LeaderScheduler(Scheduler):  # type: ignore[misc] # Celery has no types
 
     def close(self) -> None:
         """Close the leader's scheduler, give the role back, and disconnect."""
+        self._closed = True
         self._close_inner()
         if self._connected is not None:
             coordinator, leadership = self._connected

@@ -42,7 +42,7 @@ class Asked(schedule):
 
 app = Celery("celery_tasks", broker=os.environ.get("BROKER", "memory://"))
 app.conf.update(
-    coord_beat_ttl=1.0,
+    coord_beat_ttl=2.0,
     coord_beat_scheduler=os.environ.get("INNER", "celery.beat:PersistentScheduler"),
     coord_beat_note=os.environ.get("NOTE", "before"),
     coord_beat_missed=os.environ.get("MISSED", "once"),
@@ -63,7 +63,7 @@ if not SHARED:
 
 
 def die(sender: str = "", **_: Any) -> None:
-    if sender == "asked":
+    if sender in ("asked", "hourly"):
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -100,6 +100,23 @@ def test_each_term_has_a_scheduler_of_its_own(app: Any, beat: LeaderScheduler) -
     beat.close()
     beat.close()
     assert Recording.made[1].closed == 1
+    with pytest.raises(SystemExit):  # the exit of a signal handler may have been lost
+        beat.tick()
+
+
+def test_a_leader_that_has_nothing_to_send_looks_after_its_role(
+    app: Any, beat: LeaderScheduler
+) -> None:
+    app.conf.beat_schedule = {"hourly": {"task": "t", "schedule": 3600.0}}
+    app.conf.coord_beat_scheduler = "celery.beat:Scheduler"
+    idle = LeaderScheduler(app)
+    try:
+        delays: list[float] = []
+        eventually(lambda: delays.append(idle.tick()) or idle.schedule)
+        assert delays[-1] == 1.0
+        assert app.send_task.headers == []
+    finally:
+        idle.close()
 
 
 def test_nothing_is_sent_that_cannot_be_noted(app: Any, beat: LeaderScheduler) -> None:

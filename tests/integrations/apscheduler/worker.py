@@ -18,7 +18,7 @@ import coord
 from coord.integrations.apscheduler import LeaderBackgroundScheduler
 
 EVERY = 0.5
-TTL = 1.0
+TTL = 3.0
 
 
 def work() -> int:
