@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,3 +176,18 @@ def test_an_empty_source_and_wrong_urls(runs: Runs, new_url: NewURL) -> None:
         assert (status, out) == (78 if wrong.endswith("typo") else 69, "")
         assert len(err.splitlines()) == 1
     assert not Path(f"{old}.typo".removeprefix("sqlite://")).exists()
+
+
+def test_a_retired_role_is_carried_over_if_it_is_named(runs: Runs, new_url: NewURL) -> None:
+    old, new = new_url("sqlite"), new_url("sqlite")
+    last = terms(old, "tenant-1", 5)
+    time.sleep(0.2)
+    with coord.connect(old) as c:
+        assert c.retire("tenant-", unused=0.1) == ["tenant-1"]
+    status, out, _ = migrate(runs, old, new)
+    assert (status, out) == (0, f"there is no role on {old}: nothing to carry over\n")
+    status, out, err = migrate(runs, old, new, "--role", "tenant-1", "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out)["roles"]["tenant-1"]["from"] > last
+    assert terms(new, "tenant-1", 1) > last
+    assert migrate(runs, old, new, "--role", "")[0] == 2

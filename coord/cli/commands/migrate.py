@@ -82,6 +82,13 @@ class Carried:
 @click.option("--from", "source", required=True, metavar="URL", help="The store to move from.")
 @click.option("--to", "destination", required=True, metavar="URL", help="The store to move to.")
 @click.option(
+    "--role",
+    "names",
+    multiple=True,
+    help="A role that the old store has no row of, because it was retired or is new. May be "
+    "repeated.",
+)
+@click.option(
     "--hold",
     is_flag=True,
     help="Take over the roles from their leaders, and keep them at the source until you press "
@@ -95,21 +102,36 @@ class Carried:
     help="Maximum time in seconds to get and to copy all roles.",
 )
 @options.as_json
-def migrate(source: str, destination: str, hold: bool, timeout: float, as_json: bool) -> None:
+def migrate(
+    source: str,
+    destination: str,
+    names: tuple[str, ...],
+    hold: bool,
+    timeout: float,
+    as_json: bool,
+) -> None:
     """Carry the fencing tokens of all roles, and what they keep, to another store.
 
     Every token that the new store issues is then greater than all tokens of the old store. Set up
     the new store first, with coord init. Stop all processes that use the old one, or use --hold.
     """
     validation.number(timeout, "--timeout", low=0)
+    for name in names:
+        validation.role(name)
     for name, url in (("--from", source), ("--to", destination)):
         if url.startswith("memory:"):
             raise BadArgument(name, url, "must not be a store in memory: it ends with its process")
-    asyncio.run(_migrate(source, destination, hold=hold, timeout=timeout, as_json=as_json))
+    asyncio.run(_migrate(source, destination, names, hold=hold, timeout=timeout, as_json=as_json))
 
 
 async def _migrate(
-    source_url: str, destination_url: str, *, hold: bool, timeout: float, as_json: bool
+    source_url: str,
+    destination_url: str,
+    names: Sequence[str],
+    *,
+    hold: bool,
+    timeout: float,
+    as_json: bool,
 ) -> None:
     from coord.api.coordinator import AsyncCoordinator
 
@@ -120,7 +142,7 @@ async def _migrate(
     async with AsyncCoordinator(source_url) as source, AsyncCoordinator(destination_url) as to:
         migration = Migration(source, to, timeout)
         try:
-            carried = await _unless(stop, migration.run(hold))
+            carried = await _unless(stop, migration.run(names, hold))
             if carried is None:
                 sys.exit(exit_codes.INTERRUPTED)
             if not migration.lost:
@@ -147,10 +169,11 @@ class Migration:
         """The roles that the source may have given to somebody else meanwhile."""
         self._loss = asyncio.Event()
 
-    async def run(self, hold: bool) -> list[Carried]:
+    async def run(self, names: Sequence[str], hold: bool) -> list[Carried]:
         """Carry every role over, and go on leading all of them at the source.
 
         Args:
+            names: Roles that the source may have no row of: what it would issue next counts.
             hold: Whether leaders at the source are asked for their roles.
 
         Raises:
@@ -160,7 +183,7 @@ class Migration:
         """
         leases = await _leases(self._source, None)  # before anything creates a file
         await self._destination.check()
-        roles = sorted(lease.role for lease in leases)
+        roles = sorted({*names, *(lease.role for lease in leases)})
         led = [lease for lease in leases if lease.led]
         if led and not hold:
             raise SomebodyLeads(led, self._source.url, STOP_THEM)
