@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from tests.support import chromium, etcd_server, postgresql_server, redis_server
+from tests.support import chromium, etcd_server, pgbouncer, postgresql_server, redis_server
 from tests.support import rethinkdb_server as servers
 
 EXTERNAL, REQUIRE, ALL = "COORD_TEST_RETHINKDB", "COORD_REQUIRE", "all"
@@ -63,6 +63,7 @@ TOOLS = {
         postgresql_server.available,
         "no PostgreSQL server is installed, or the package asyncpg is missing",
     ),
+    "pgbouncer": Tool(pgbouncer.available, "pgbouncer is not installed (apt install pgbouncer)"),
     "etcd": Tool(
         lambda: etcd_server.available() and importlib.util.find_spec("aiohttp") is not None,
         "no `etcd` is on PATH, or the package aiohttp is not installed",

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def stands_still(pid: int) -> bool:
@@ -54,8 +55,9 @@ class ServerProcess:
         """What it printed, for failed tests."""
         return "" if self._output is None else self._output.read_text(errors="replace")
 
-    def run(self, command: Sequence[str], output: Path) -> None:
-        """Start the server. A Ctrl-C at the tests reaches them first, and they end it."""
+    def run(self, command: Sequence[str], output: Path, **options: Any) -> None:
+        """Start the server; `options` are those of Popen. A Ctrl-C at the tests reaches them first,
+        and they end it."""
         assert self._process is None, "it runs already"
         self._output = output
         with output.open("ab") as file:
@@ -65,6 +67,7 @@ class ServerProcess:
                 stderr=file,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
+                **options,
             )
 
     def check_it_runs(self) -> None:

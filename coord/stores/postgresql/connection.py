@@ -3,6 +3,10 @@
 A connection serves one request at a time. When a request is given up, its connection is closed at
 once and no cancel request is sent: PostgreSQL would answer a claim that waits for a standby with
 success, although the standby never got it. What was given up may still be applied (rule 8).
+
+A pooler such as PgBouncer may run each transaction on another connection to the server. Then a
+statement that was prepared before is missing there, or is another one. So every request through a
+pooler is a transaction of its own that prepares its statement itself.
 """
 
 from __future__ import annotations
@@ -29,6 +33,11 @@ CONNECT_TIMEOUT = 10.0
 """Seconds after which an attempt to connect is given up."""
 STATEMENT_TIMEOUT = 60
 """Seconds after which the server ends a statement that waits, for instance for a lock."""
+BEGIN = (
+    "BEGIN ISOLATION LEVEL READ COMMITTED; "
+    f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT * 1000}"
+)
+"""How a transaction through a pooler begins, which passes no settings of a connection on."""
 CLOSE_TIMEOUT = 0.5
 """Seconds that `close` gives a connection to say good-bye."""
 
@@ -61,11 +70,12 @@ class Connection:
 
     Attributes:
         raw: The connection of asyncpg.
+        pooled: Whether a pooler is between it and the server.
         warned: Whether the server has sent a warning since this was last set to False.
     """
 
-    def __init__(self, raw: Any) -> None:
-        self.raw = raw
+    def __init__(self, raw: Any, *, pooled: bool = False) -> None:
+        self.raw, self.pooled = raw, pooled
         self.warned = False
         raw.add_log_listener(self._on_message)
         self._end = asyncio.get_running_loop().create_future()
@@ -86,7 +96,7 @@ class Connection:
         """
         self.warned = False
         # A task of its own: if this coroutine were cancelled, asyncpg would send a cancel request.
-        answer = asyncio.ensure_future(self.raw.fetch(sql, *args))
+        answer = asyncio.ensure_future(self._fetch(sql, args))
         try:
             done, _ = await asyncio.wait({answer}, timeout=timeout)
         except BaseException:
@@ -102,6 +112,19 @@ class Connection:
         if self.warned:
             # For instance: "committed locally, but might not have been replicated".
             raise errors.lost(f"{url.redacted} answered with a warning")
+        return rows
+
+    async def _fetch(self, sql: str, args: Sequence[Any]) -> Any:
+        if not self.pooled:
+            return await self.raw.fetch(sql, *args)
+        await self.raw.execute(BEGIN)
+        try:
+            rows = await self.raw.fetch(sql, *args)
+        except Exception:
+            with contextlib.suppress(Exception):  # The first error counts.
+                await self.raw.execute("ROLLBACK")
+            raise
+        await self.raw.execute("COMMIT")
         return rows
 
     def _give_up(self, answer: asyncio.Future[Any]) -> None:
@@ -163,7 +186,13 @@ class Pool:
     def __init__(self, url: PostgreSQLURL) -> None:
         self.url = url
         self._order: list[Address | None] = list(url.hosts) or [None]
+        self._poolers: set[Address | None] = set()
         self._reset()
+
+    @property
+    def pooled(self) -> bool:
+        """Whether one of the servers turned out to be a pooler."""
+        return bool(self._poolers)
 
     def _reset(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -243,32 +272,45 @@ class Pool:
         return await first_connection(self._order, self._open, Connection.terminate, _is_final)
 
     async def _open(self, address: Address | None) -> Connection:
-        url, asyncpg = self.url, driver()
-        options = {"sslmode": url.sslmode, "sslrootcert": url.sslrootcert}
-        chosen = {name: value for name, value in options.items() if value is not None}
-        shown = str(address) if address else url.redacted
+        shown = str(address) if address else self.url.redacted
         try:
-            raw = await asyncpg.connect(
-                dsn=f"postgresql://?{urlencode(chosen)}" if chosen else None,
-                host=address.host if address else None,
-                port=address.port if address else None,
-                user=url.user,
-                password=url.password,
-                database=url.database,
-                timeout=CONNECT_TIMEOUT,
-                target_session_attrs="read-write",
-                server_settings={
-                    "application_name": "coord",
-                    "default_transaction_isolation": "read committed",
-                    "statement_timeout": f"{STATEMENT_TIMEOUT}s",
-                },
-            )
+            if address not in self._poolers:
+                with contextlib.suppress(driver().ProtocolViolationError):  # PgBouncer's refusal
+                    raw = await self._dial(address, pooled=False)
+                    if not await _is_pooled(raw):
+                        return Connection(raw)
+                    raw.terminate()
+                self._poolers.add(address)
+            return Connection(await self._dial(address, pooled=True), pooled=True)
         except asyncio.CancelledError:
             raise
         except Exception as err:
+            self._poolers.discard(address)
             self._move_to_end(address)
-            raise _from_connecting(err, url, shown) from None
-        return Connection(raw)
+            raise _from_connecting(err, self.url, shown) from None
+
+    async def _dial(self, address: Address | None, *, pooled: bool) -> Any:
+        url = self.url
+        options = {"sslmode": url.sslmode, "sslrootcert": url.sslrootcert}
+        chosen = {name: value for name, value in options.items() if value is not None}
+        settings = {"application_name": "coord"}
+        if not pooled:
+            settings |= {
+                "default_transaction_isolation": "read committed",
+                "statement_timeout": f"{STATEMENT_TIMEOUT}s",
+            }
+        return await driver().connect(
+            dsn=f"postgresql://?{urlencode(chosen)}" if chosen else None,
+            host=address.host if address else None,
+            port=address.port if address else None,
+            user=url.user,
+            password=url.password,
+            database=url.database,
+            timeout=CONNECT_TIMEOUT,
+            target_session_attrs="any" if pooled else "read-write",
+            statement_cache_size=0 if pooled else 100,
+            server_settings=settings,
+        )
 
     def _move_to_end(self, address: Address | None) -> None:
         if len(self._order) > 1 and address in self._order:
@@ -301,6 +343,18 @@ class Pool:
                 connection.terminate()
             self._reset()
             self._loop = loop
+
+
+async def _is_pooled(raw: Any) -> bool:
+    """Return whether a pooler is between this connection and the server.
+
+    The server names its process when a connection begins. A pooler invents that number.
+    """
+    try:
+        await raw.execute(f"SELECT 1 / (pg_backend_pid() = {raw.get_server_pid():d})::int")
+    except driver().DivisionByZeroError:
+        return True
+    return False
 
 
 def _is_final(error: BaseException) -> bool:

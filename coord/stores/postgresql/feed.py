@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 MIN_INTERVAL, MAX_INTERVAL = 0.1, 1.0
 """Seconds between two looks at all rows."""
+POOLED_INTERVAL = 0.25
+"""Seconds between two looks at most where a pooler passes no notifications on."""
 LOOKS_PER_TTL = 4
 """Looks at all rows within the shortest ttl of them."""
 READ_TIMEOUT = 5.0
@@ -44,6 +46,7 @@ class Feed(Generic[T]):
         self._hints: set[str] | None = set()
         """What notifications named; None: anything."""
         self._hinted = asyncio.Event()
+        self._pooled = False
 
     async def look(self, connection: Connection, hints: set[str] | None) -> list[T]:
         """Return what has changed since the last look: of all rows for None, or of those that the
@@ -83,7 +86,8 @@ class Feed(Generic[T]):
                     for item in await self.look(connection, hints):
                         yield item
                 if hints is None:
-                    due = loop.time() + self.interval
+                    longest = POOLED_INTERVAL if self._pooled else MAX_INTERVAL
+                    due = loop.time() + min(self.interval, longest)
                 await self._wait(max(due - loop.time(), 0.0))
         except QueryError as error:
             raise self._error(error) from None
@@ -98,6 +102,9 @@ class Feed(Generic[T]):
     async def _listen(self, connection: Connection) -> None:
         raw = connection.raw
         raw.add_termination_listener(lambda _: self._hinted.set())
+        self._pooled = connection.pooled
+        if self._pooled:  # Another client would hear the notifications, or nobody.
+            return
         listening = asyncio.ensure_future(raw.add_listener(self._channel, self._on_notification))
         done, _ = await asyncio.wait({listening}, timeout=READ_TIMEOUT)
         if not done:
