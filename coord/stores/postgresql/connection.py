@@ -350,10 +350,18 @@ async def _is_pooled(raw: Any) -> bool:
 
     The server names its process when a connection begins. A pooler invents that number.
     """
+    query = f"SELECT 1 / (pg_backend_pid() = {raw.get_server_pid():d})::int"
+    # A task of its own: if this coroutine were cancelled, asyncpg would send a cancel request.
+    asking = asyncio.ensure_future(raw.execute(query))
     try:
-        await raw.execute(f"SELECT 1 / (pg_backend_pid() = {raw.get_server_pid():d})::int")
+        await asyncio.wait({asking})
+        await asking
     except driver().DivisionByZeroError:
         return True
+    except BaseException:
+        raw.terminate()
+        asking.add_done_callback(lambda done: done.cancelled() or done.exception())
+        raise
     return False
 
 
