@@ -21,7 +21,9 @@ from coord.errors import BadArgument
 if TYPE_CHECKING:
     from coord.api.guarded_call import GuardedCall
     from coord.api.guarded_calls import GuardedCalls
+    from coord.api.once_per import OncePerTick
     from coord.api.sync_coordinator import Coordinator
+    from coord.core.ticks import Tick
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 P = ParamSpec("P")
@@ -83,6 +85,18 @@ def leader_only(
 ) -> Decorator: ...
 
 
+@overload
+def leader_only(
+    role: RoleSource,
+    *,
+    once_per: str | Callable[..., Tick],
+    coordinator: Coordinator | None = None,
+    ttl: float = 30.0,
+    timeout: float | None = None,
+    retry: bool = True,
+) -> Decorator: ...
+
+
 def leader_only(
     role: RoleSource,
     *,
@@ -95,6 +109,8 @@ def leader_only(
     timeout: float | None = None,
     slots: int | None = None,
     max_roles: int = 10_000,
+    once_per: str | Callable[..., Tick] | None = None,
+    retry: bool = True,
 ) -> Callable[..., Any]:
     """Let a function, method or coroutine function run only while this process leads `role`.
 
@@ -138,6 +154,11 @@ def leader_only(
         max_roles: For a role that depends on the arguments: how many roles this process keeps at a
             time. With scope "process", a role that was not used for longest, is not held and runs
             no call makes room for another one; if there is none, the call raises `TooManyRoles`.
+        once_per: The name of the parameter that names the tick, or a function of the arguments that
+            returns it: the function then runs once for each tick, as `Coordinator.once` does, and
+            a call returns the result, new or kept. It waits while another tick of the job runs.
+            None means that calls have no ticks.
+        retry: With `once_per`: whether a tick is run again if a run of it did not end.
 
     Raises:
         BadArgument: A setting is invalid, or the function is a generator function. A call raises
@@ -149,7 +170,7 @@ def leader_only(
     timing = Timing.of(ttl)
     if otherwise not in ("skip", "wait", "raise"):
         raise BadArgument("otherwise", otherwise, 'must be "skip", "wait" or "raise"')
-    scope = scope or ("call" if templated else "process")
+    explicit_scope, scope = scope, scope or ("call" if templated else "process")
     if scope not in ("process", "call"):
         raise BadArgument("scope", scope, 'must be "process" or "call"')
     validation.number(at_least, "at_least", low=0, high=validation.MAX_TTL)
@@ -163,6 +184,11 @@ def leader_only(
     at_most = validation.at_most(at_most)
     slots = None if slots is None else validation.slots(slots)
     validation.number(max_roles, "max_roles", low=1)
+    if once_per is not None:
+        plain = otherwise == "skip" and at_least == 0 and at_most is None and slots is None
+        if not plain or explicit_scope is not None:
+            allowed = "must be left out with otherwise, scope, at_least, at_most or slots"
+            raise BadArgument("once_per", once_per, allowed)
     settings = (coordinator, timing.ttl, otherwise, scope, at_least, at_most, timeout, slots)
 
     def decorate(function: Any) -> Any:
@@ -171,6 +197,9 @@ def leader_only(
         validation.callback(function, "function")
         if _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function):
             raise BadArgument("function", function, NO_GENERATOR)
+        if once_per is not None:
+            ticks = _TickGuard(role, function, once_per, coordinator, timing.ttl, retry, timeout)
+            return ticks.decorate()
         guard = _Guard(role, function if templated else None, max_roles, *settings)
         if _is(inspect.iscoroutinefunction, function):
             guard.load()
@@ -227,6 +256,67 @@ class _Guard:
             allowed = "must be left out where the function is pickled; set COORD_URL instead"
             raise BadArgument("coordinator", self._coordinator, allowed)
         return type(self), self._arguments
+
+
+class _TickGuard:
+    """Runs a function once for each tick, which its arguments name."""
+
+    def __init__(
+        self,
+        role: RoleSource,
+        function: Callable[..., Any],
+        once_per: str | Callable[..., Tick],
+        coordinator: Coordinator | None,
+        ttl: float,
+        retry: bool,
+        timeout: float | None,
+    ) -> None:
+        if not isinstance(retry, bool):
+            raise BadArgument("retry", retry, "must be True or False")
+        self._function, self._once_per = function, once_per
+        self._role = role
+        self._template = RoleTemplate(role, function) if is_template(role) else None
+        self._signature = inspect.signature(function)
+        if not callable(once_per) and once_per not in self._signature.parameters:
+            names = ", ".join(self._signature.parameters) or "it has none"
+            allowed = f"must be a parameter of the function ({names}), or a function of them"
+            raise BadArgument("once_per", once_per, allowed)
+        self._settings = (coordinator, ttl, retry, timeout)
+        self._runner: OncePerTick | None = None
+
+    def decorate(self) -> Callable[..., Any]:
+        function = self._function
+        if _is(inspect.iscoroutinefunction, function):
+            self._load()
+
+            @functools.wraps(function)
+            async def awaited(*args: Any, **kwargs: Any) -> Any:
+                named = self._name(args, kwargs)
+                return await self._load().call_async(*named, function, *args, **kwargs)
+
+            return awaited
+
+        @functools.wraps(function)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            return self._load().call(*self._name(args, kwargs), function, *args, **kwargs)
+
+        return called
+
+    def _load(self) -> OncePerTick:
+        if self._runner is None:
+            from coord.api.once_per import OncePerTick
+
+            self._runner = OncePerTick(*self._settings)
+        return self._runner
+
+    def _name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, Tick]:
+        """Return the job and the tick of a call."""
+        job = str(self._role) if self._template is None else self._template.role(args, kwargs)
+        if callable(self._once_per):
+            return job, self._once_per(*args, **kwargs)
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return job, bound.arguments[self._once_per]
 
 
 def _is(kind: Callable[[Any], bool], function: Any) -> bool:

@@ -381,3 +381,62 @@ def test_the_first_tick_of_a_new_file(tmp_path: Path) -> None:
     with Coordinator(f"sqlite:///{tmp_path}/coord.db") as c:
         assert c.once("r", 1, lambda: 1).ran
         assert not c.once("r", 1, lambda: 1).ran
+
+
+def test_a_decorated_function_runs_once_for_each_tick(c: Coordinator) -> None:
+    ran: list[Any] = []
+
+    @coord.leader_only("report-{tenant}", coordinator=c, once_per="day")
+    def report(tenant: str, day: str = TWO, *, rows: int = 0) -> list[Any]:
+        ran.append((tenant, day))
+        assert coord.require_term().role == f"report-{tenant}"
+        return [tenant, rows]
+
+    assert report("a", rows=3) == ["a", 3]
+    assert report("a", TWO, rows=9) == report(day="2026-11-30T02:00Z", tenant="a") == ["a", 3]
+    assert report("b") == ["b", 0]
+    assert report("a", "2026-12-01", rows=5) == ["a", 5]
+    assert ran == [("a", TWO), ("b", TWO), ("a", "2026-12-01")]
+    assert c.once_done("report-a", TWO) is not None
+    with pytest.raises(coord.BadArgument, match="invalid tick 'today'"):
+        report("a", "today")
+
+
+def test_a_decorated_method_and_coroutine_function(c: Coordinator) -> None:
+    class Batches:
+        @coord.leader_only("m", coordinator=c, once_per=lambda self, number: number // 10)
+        def run(self, number: int) -> int:
+            return number
+
+    assert [Batches().run(number) for number in (11, 15, 20)] == [11, 11, 20]
+
+    @coord.leader_only("a", coordinator=c, once_per="tick", retry=False)
+    async def work(tick: int) -> int:
+        await asyncio.sleep(0)
+        if tick == 2:
+            raise ZeroDivisionError
+        return tick * 2
+
+    async def main() -> list[int]:
+        return list(await asyncio.gather(*(work(1) for _ in range(3))))
+
+    assert asyncio.run(main()) == [2, 2, 2]
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(work(2))
+    with pytest.raises(coord.TickUnfinished):
+        asyncio.run(work(2))
+
+
+def test_settings_that_do_not_go_with_once_per() -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"once_per": "other"}, "invalid once_per 'other': must be a parameter of the function"),
+        ({"otherwise": "wait"}, "must be left out with otherwise"),
+        ({"scope": "call"}, "must be left out with otherwise, scope"),
+        ({"at_least": 5, "scope": "call"}, "must be left out with otherwise"),
+        ({"at_most": 5}, "must be left out with otherwise"),
+        ({"slots": 3}, "must be left out with otherwise"),
+        ({"retry": 1}, "invalid retry 1"),
+    ]
+    for settings, message in wrong:
+        with pytest.raises(coord.BadArgument, match=message):
+            coord.leader_only("r", **{"once_per": "tick", **settings})(lambda tick: 1)
