@@ -176,22 +176,18 @@ async def _row(session: Session, role: str) -> Lease:
 
 async def _swap(session: Session, role: str, decide: Callable[[Lease], Override | None]) -> None:
     """Read the row and apply the override that `decide` returns, until it is applied, or until
-    `decide` returns None.
-
-    An override whose answer was lost counts as applied if the row shows it.
+    `decide` returns None: so it does if an override was applied whose answer was lost.
     """
     store = overridable(session.store)
-    sent: set[tuple[str, int]] = set()
 
     async def attempt(timeout: float) -> None:
         until = asyncio.get_running_loop().time() + timeout
         while (left := until - asyncio.get_running_loop().time()) > 0:
             rows = await session.store.read([role], left)
             row = rows[0] if rows else Lease(role)
-            override = None if (row.holder, row.beat) in sent else decide(row)
+            override = decide(row)
             if override is None:
                 return
-            sent.add((override.holder, override.beat))
             result = await send_override(store, override, left)
             if isinstance(result, Failure):
                 raise (StoreRefused if result.permanent else StoreUnavailable)(result.detail)

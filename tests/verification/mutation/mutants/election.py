@@ -15,7 +15,39 @@ TERM = "election/test_term.py"
 LEADERSHIP = "api/test_leadership.py"
 CLAIMANT = "election/test_claimant.py"
 
+OPERATORS = "election/test_operators.py"
+RETIREMENT = "election/test_retirement.py"
+TURNS = "election/test_turns.py"
+
 MUTANTS = [
+    Mutant(
+        "an eviction that is repeated ends a later term",
+        "coord.election.operators:evict",
+        "held = (row.holder, row.token) == term",
+        "held = row.holder is not None and not row.withheld",
+        (f"{OPERATORS}::test_an_eviction_that_is_repeated_ends_no_later_term",),
+    ),
+    Mutant(
+        "a role that was claimed after it was found unused is retired",
+        "coord.core.swaps:retire",
+        "return unused and not text and row.revision == operation.expected",
+        "return not text",
+        (f"{RETIREMENT}::test_a_role_that_is_claimed_meanwhile_stays",),
+    ),
+    Mutant(
+        "the number of slots is retired",
+        "coord.election.retirement:unused_roles",
+        "and not _AGREEMENTS & {*row.info}",
+        "and True",
+        (f"{RETIREMENT}::test_the_number_of_slots_is_not_forgotten",),
+    ),
+    Mutant(
+        "whoever gave a role back claims it again at once",
+        "coord.election.turns:Turns.gave_back",
+        "self._until[role] = now + self._pause",
+        "self._until[role] = now",
+        (f"{TURNS}::test_on_sqlite_one_that_takes_and_gives_back_does_not_starve_the_others",),
+    ),
     Mutant(
         "the failed callback of an old term ends the new one",
         "coord.election.lifecycle:TermLifecycle._callback_failed",
