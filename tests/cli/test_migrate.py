@@ -191,3 +191,19 @@ def test_a_retired_role_is_carried_over_if_it_is_named(runs: Runs, new_url: NewU
     assert json.loads(out)["roles"]["tenant-1"]["from"] > last
     assert terms(new, "tenant-1", 1) > last
     assert migrate(runs, old, new, "--role", "")[0] == 2
+
+
+def test_a_paused_role_stays_paused_at_the_source(runs: Runs, new_url: NewURL) -> None:
+    old, new = new_url("sqlite"), new_url("sqlite")
+    last = terms(old, "job", 3, KEPT)
+    assert runs.answer("pause", "job", "--yes", "--url", old)[0] == 0
+    status, out, err = migrate(runs, old, new, "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out)["roles"]["job"] == {"from": last, "to": last + 1}
+    assert kept(new, "job") == KEPT
+    assert terms(new, "job", 1) == last + 2
+    with coord.connect(old) as c:
+        assert c.leadership("job", ttl=5).acquire(blocking=False) is None
+    status, out, err = migrate(runs, new, old)
+    assert (status, out) == (78, "")
+    assert f"'job' is paused at {old}; run coord resume there first" in err

@@ -165,6 +165,8 @@ class Migration:
         self._source, self._destination = source, destination
         self._timeout, self._deadline = timeout, asyncio.get_running_loop().time() + timeout
         self._held: dict[str, AsyncLeadership] = {}
+        self._paused: dict[str, int] = {}
+        """The tokens of the roles that are paused at the source: nobody is elected there anyway."""
         self.lost: list[str] = []
         """The roles that the source may have given to somebody else meanwhile."""
         self._loss = asyncio.Event()
@@ -188,10 +190,14 @@ class Migration:
         if led and not hold:
             raise SomebodyLeads(led, self._source.url, STOP_THEM)
         await self._check_destination(roles)
-        await self._lead(roles, hold)
+        self._paused = {lease.role: lease.token for lease in leases if lease.paused}
+        await self._lead([role for role in roles if role not in self._paused], hold)
         await self._check_destination(roles)
         kept = await self._kept(roles)
-        return await _each(roles, lambda role: self._carry(role, kept.get(role, "")))
+        carried = await _each(roles, lambda role: self._carry(role, kept.get(role, "")))
+        still = {lease.role for lease in await _leases(self._source, self._paused) if lease.paused}
+        self.lost += [role for role in self._paused if role not in still]
+        return carried
 
     async def until_lost(self) -> None:
         """Wait until a role is lost at the source."""
@@ -202,7 +208,14 @@ class Migration:
         await asyncio.gather(*(lead.stop() for lead in self._held.values()))
 
     async def _check_destination(self, roles: Collection[str]) -> None:
-        led = [lease for lease in await _leases(self._destination, roles) if lease.led]
+        leases = await _leases(self._destination, roles)
+        for lease in leases:
+            if lease.paused:
+                raise StoreRefused(
+                    f"cannot migrate: {output.quote(lease.role)} is paused at "
+                    f"{self._destination.url}; run coord resume there first"
+                )
+        led = [lease for lease in leases if lease.led]
         ours = {lead.candidate for lead in self._held.values()}
         if any(lease.holder in ours for lease in led):
             raise BadArgument("--to", self._destination.url, "must be another store than --from")
@@ -264,7 +277,7 @@ class Migration:
         """Make the destination issue a greater token than the source, and keep the same text."""
         from coord.election.elector import new_candidate_id
 
-        token = self._held[role].term.token
+        token = self._paused.get(role) or self._held[role].term.token
         (row,) = await _leases(self._destination, [role]) or (Lease(role),)
         if not row.vacant:  # its leader has died: an election finds out when the lease is free
             lead = self._destination.leadership(role, ttl=TTL, token_floor=token)
