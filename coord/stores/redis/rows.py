@@ -9,13 +9,16 @@ from typing import Any
 from coord.core.history import PastTerm, parse, short_info
 from coord.core.kept import Kept
 from coord.core.lease import Lease
-from coord.core.operations import Answer, Claim, Failure, Override, Release, Renew, Result
+from coord.core.operations import Answer, Claim, Failure, Override, Release, Renew, Result, Retire
 from coord.errors import StoreRefused
 from coord.stores import failures
 from coord.stores.failures import RequestError
 from coord.stores.redis import errors
 from coord.stores.redis.connection import Word
 from coord.stores.redis.url import RedisURL
+
+MAX_TIME = 9e9
+"""Seconds since 1970, later than every valid time."""
 
 _json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
@@ -131,6 +134,21 @@ def override_words(keys: Keys, override: Override) -> tuple[list[str], list[Word
             keys.channel(override.role),
         ],
     )
+
+
+def retire_words(keys: Keys, requests: Sequence[Retire]) -> tuple[list[str], list[Word]]:
+    """Return the keys and arguments of the script `RETIRE`."""
+    names, arguments = [keys.meta, keys.roles], list[Word]()
+    for request in requests:
+        names += (keys.lease(request.role), keys.history(request.role))
+        arguments += (
+            request.role,
+            "=" + (request.expected.holder or ""),
+            request.expected.token,
+            request.expected.beat,
+            microseconds(min(request.before, MAX_TIME)),
+        )
+    return names, arguments
 
 
 def result(url: RedisURL, role: str, reply: Any) -> Result:

@@ -305,6 +305,42 @@ return results
 """
 )
 
+RETIRE = (
+    _PRELUDE
+    + """
+-- KEYS: meta, roles, then a lease and a history for each role
+-- ARGV: for each role its name, expected holder (= if vacant, =ID), token, beat, and the time
+-- before which it must have been written
+-- The floor of the namespace is above the tokens of all rows that are deleted, whatever their
+-- prefixes are.
+local e = epoch(KEYS[1])
+if not e then return {'not set up'} end
+local results, unused, floor = {}, {}, e.floor
+for n = 3, #KEYS, 2 do
+  local a = (n - 3) / 2 * 5
+  local sound, r = pcall(row, KEYS[n])
+  local kept = sound and redis.call('HGET', KEYS[n], 'k')
+  if sound and redis.call('EXISTS', KEYS[n]) == 1 and not r.h and ARGV[a + 2] == '='
+    and r.t == tonumber(ARGV[a + 3]) and r.b == tonumber(ARGV[a + 4])
+    and r.w < tonumber(ARGV[a + 5]) and (not kept or kept == '')
+  then
+    unused[#unused + 1] = n
+    floor = math.max(floor, r.t)
+    results[#results + 1] = 1
+  else
+    results[#results + 1] = 0
+  end
+end
+begin_epoch(e)
+redis.call('HSET', e.key, 'floor', text(floor))
+for _, n in ipairs(unused) do
+  redis.call('DEL', KEYS[n], KEYS[n + 1])
+  redis.call('SREM', KEYS[2], ARGV[(n - 3) / 2 * 5 + 1])
+end
+return results
+"""
+)
+
 KEPT = (
     _PRELUDE
     + """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from coord.core.history import PastTerm
 from coord.core.kept import Kept
 from coord.core.lease import Lease
-from coord.core.operations import Claim, Override, Release, Renew, Result
+from coord.core.operations import Claim, Override, Release, Renew, Result, Retire
 from coord.errors import StoreRefused
 from coord.stores.failures import RequestError
 from coord.stores.redis import errors, rows, scripts
@@ -36,7 +36,7 @@ class RedisStore:
     """Leases in one namespace of a Redis or Valkey server.
 
     Implements `coord.stores.protocol.Store`, and `Bulk`, `HasAnnouncements`, `HasRecords`,
-    `HasKept` and `Overridable`.
+    `HasKept`, `Overridable` and `Retirable`.
     Connects when it is first used.
 
     Args:
@@ -79,6 +79,19 @@ class RedisStore:
     async def override(self, override: Override, timeout: float) -> Result:
         """Apply one override. See `protocol.Overridable.override`."""
         return await self._swap(override, timeout)
+
+    async def retire(self, requests: Sequence[Retire], timeout: float) -> Sequence[bool]:
+        """Delete rows that nobody needs. See `protocol.Retirable.retire`."""
+        if not requests:
+            return []
+        words = rows.retire_words(self._keys, requests)
+        try:
+            reply = await self.scripts.run(scripts.RETIRE, *words, timeout)
+            if rows.refused(reply):
+                raise errors.not_set_up(self._url)
+        except RequestError as err:
+            raise err.error() from None
+        return [bool(deleted) for deleted in reply]
 
     async def _swap(self, swap: Claim | Override | Release, timeout: float) -> Result:
         if isinstance(swap, Claim):

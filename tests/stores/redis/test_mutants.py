@@ -168,6 +168,34 @@ MUTANTS = [
         "tostring(KEYS[2]",
         "the_history_names_who_ended_a_term",
     ),
+    SwapMutant(
+        "a retired role forgets its tokens",
+        "RETIRE",
+        "floor = math.max(floor, r.t)",
+        "floor = floor",
+        "a_retired_role_has_no_row_and_its_next_token_is_higher",
+    ),
+    SwapMutant(
+        "a held role is retired",
+        "RETIRE",
+        " and not r.h and ARGV[a + 2] == '='",
+        "",
+        "only_a_vacant_row_that_was_seen_and_is_old_enough_is_deleted",
+    ),
+    SwapMutant(
+        "a role that was just used is retired",
+        "RETIRE",
+        "    and r.w < tonumber(ARGV[a + 5]) and",
+        "    and",
+        "only_a_vacant_row_that_was_seen_and_is_old_enough_is_deleted",
+    ),
+    SwapMutant(
+        "a text is forgotten",
+        "RETIRE",
+        " and (not kept or kept == '')",
+        "",
+        "a_role_that_keeps_a_text_is_not_deleted",
+    ),
 ]
 
 
