@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from coord.core import validation
 from coord.core.lease import LossReason, copy_info
@@ -31,9 +31,11 @@ from coord.errors import (
     NotLeader,
     StoreRefused,
 )
-from coord.recipes.slot_elector import SlotElector
 from coord.runtime import process
 from coord.runtime.facade import PublicDir
+
+if TYPE_CHECKING:
+    from coord.recipes.slot_elector import SlotElector
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -20,6 +20,7 @@ from coord.errors import BadArgument, CoordError, StoreUnavailable
 COMMANDS = {
     "run": ("coord.cli.run.command", "Run a command while this machine is the leader of a role."),
     "once": ("coord.cli.run.once", "Run a command once for each tick of a job."),
+    "share": ("coord.cli.commands.share", "Run a command for each shard that this machine holds."),
     "leader": ("coord.cli.commands.roles", "Print the leader of a role."),
     "status": ("coord.cli.commands.roles", "Print all roles with their leaders."),
     "top": ("coord.cli.commands.top", "Show all roles live."),

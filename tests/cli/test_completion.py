@@ -57,7 +57,7 @@ def bash(tmp_path: Path, url: str) -> Bash:
 
 
 def test_commands_and_options(bash: Bash) -> None:
-    assert bash.offers("s") == ["services", "slots", "status", "step-down"]
+    assert bash.offers("s") == ["services", "share", "slots", "status", "step-down"]
     assert bash.offers("status", "--a") == ["--all"]
     assert bash.offers("completion", "") == ["bash", "fish", "zsh"]
 

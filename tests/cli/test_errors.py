@@ -31,6 +31,7 @@ WORDS: dict[str, list[str]] = {
     "resume": ["resume", "job"],
     "slots": ["slots", "job"],
     "retire": ["retire", "--unused", "90d", "--yes"],
+    "share": ["share", "job", "--shards", "2", "--", "true"],
     "services": ["services"],
     "purge": ["purge", "--yes"],
     "notes": ["notes", "job"],
