@@ -121,6 +121,15 @@ COMMAND_LINES: list[tuple[str, int, str]] = [
     ('completion', 2, "coord: Missing argument '{bash|zsh|fish}'. Choose from: bash, zsh, fish (see coord completion --help)"),
     ('completion tcsh', 2, "coord: invalid SHELL 'tcsh': must be one of bash, zsh, fish"),
     ('top --json=1', 2, "coord: Option '--json' does not take a value. (see coord --help)"),
+    ('once', 2, "coord: Missing argument 'JOB'. (see coord once --help)"),
+    ('once job -- true', 2, 'coord: name the tick: --tick TICK, or --every DURATION (see coord once --help)'),
+    ("once '' --tick 1 -- true", 2, "coord: invalid job '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('once job --tick tomorrow -- true', 2, "coord: invalid --tick 'tomorrow': must be an int, a datetime with a time zone, or a text in ISO format such as 2026-11-30T02:00 (UTC if it names no offset)"),
+    ('once job --tick 5 --every 1h -- true', 2, "coord: invalid --tick '5': must be a time with --every, such as 2026-11-30T02:00"),
+    ('once job --tick 5 --within 1h -- true', 2, "coord: invalid --within '1h': must be left out if the tick is a number"),
+    ('once job --every hourly -- true', 2, "coord: invalid --every 'hourly': must be a duration: a number of seconds, or with a unit: 90, 15m, 1h, 1d"),
+    ('once job --tick 5 --ttl 0 -- true', 2, 'coord: invalid --ttl 0: must be between 0.1 and 2,678,400 seconds'),
+    ('once job --tick 5 -- no-such-program', 127, "coord once: cannot execute COMMAND 'no-such-program': there is no such program; use a path, or the name of a program on PATH"),
     ('notes', 2, "coord: Missing argument 'ROLE'. (see coord notes --help)"),
     ("notes ''", 2, "coord: invalid role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
     ('evict', 2, "coord: Missing argument 'ROLE'. (see coord evict --help)"),
@@ -254,6 +263,13 @@ CALLS: list[tuple[str, str]] = [
     ('coord.Timing.of(10, renew_every=9)', 'invalid ttl 10.0: must be at least renew_every + 2 * attempt_timeout + margin: 9 + 2 * 1.66667 + 1 = 13.3333 s'),
     ('coord.fencing.Fence(5)', 'invalid name 5: must be a string of 1 to 200 bytes'),
     ('coord.fencing.Fence("")', "invalid name '': must be a string of 1 to 200 bytes"),
+    ('c.once("", 1, print)', "invalid job '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('c.once("j", 1.5, print)', 'invalid tick 1.5: must be an int, a datetime with a time zone, or a text in ISO format such as 2026-11-30T02:00 (UTC if it names no offset)'),
+    ('c.once("j", 1, 3)', 'invalid function 3: must be a function, sync or async'),
+    ('c.once("j", 1, print, keep=0)', 'invalid keep 0: must be an int from 1 to 64'),
+    ('c.once("j", 1, print, within=5)', 'invalid within 5: must be left out if the tick is an int'),
+    ('c.once_done("j", "soon")', "invalid tick 'soon': must be an int, a datetime with a time zone, or a text in ISO format such as 2026-11-30T02:00 (UTC if it names no offset)"),
+    ('coord.tick(every=0)', 'invalid every 0: must be greater than 0 and at most 1,000,000,000 seconds'),
     ('c.notes("")', "invalid role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
     ('c.once_done("", "t")', "invalid job '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
     ('c.share("", 4)', "invalid group '': must be a string of 1 to 100 bytes in UTF-8, without NUL"),
@@ -314,7 +330,7 @@ CALLS: list[tuple[str, str]] = [
 # fmt: on
 
 ENVIRONMENT = ("db1.example/app", "invalid COORD_URL '…': must be a URL: …")
-PREFIXES = ("coord: ", "coord run: ")
+PREFIXES = ("coord: ", "coord run: ", "coord once: ")
 
 
 @pytest.fixture(autouse=True)
