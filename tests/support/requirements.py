@@ -63,6 +63,7 @@ TOOLS = {
         postgresql_server.available,
         "no PostgreSQL server is installed, or the package asyncpg is missing",
     ),
+    "redis-sentinel": program("redis-sentinel", " (apt install redis-sentinel)"),
     "pgbouncer": Tool(pgbouncer.available, "pgbouncer is not installed (apt install pgbouncer)"),
     "etcd": Tool(
         lambda: etcd_server.available() and importlib.util.find_spec("aiohttp") is not None,

@@ -1,0 +1,132 @@
+"""A real Redis Sentinel: the primary is killed, the sentinel promotes the replica, and coord goes on
+there."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from coord.core.operations import Answer, Claim, Failure, Renew
+from coord.stores.redis import RedisStore
+from tests.support import requirements
+from tests.support.redis_server import Server, set_up
+from tests.support.server_process import ServerProcess, free_ports
+
+pytestmark = pytest.mark.server
+
+TTL = 2.0
+DEADLINE = 60.0
+"""Seconds until the replica must have been promoted and elect somebody."""
+
+
+class Sentinel(ServerProcess):
+    """One sentinel, which decides alone."""
+
+    host = "127.0.0.1"
+
+    def __init__(self, primary: Server, directory: Path) -> None:
+        super().__init__()
+        self._directory = directory
+        with free_ports(1) as ports:
+            (self.port,) = ports
+        self._settings = [
+            f"port {self.port}",
+            f"bind {self.host}",
+            f"dir {directory}",
+            f"sentinel monitor billing {primary.host} {primary.port} 1",
+            "sentinel down-after-milliseconds billing 500",
+            "sentinel failover-timeout billing 2000",
+        ]
+
+    def start(self) -> Sentinel:
+        file = self._directory / "sentinel.conf"
+        file.write_text("\n".join(self._settings) + "\n")
+        self.run(["redis-sentinel", str(file)], self._directory / "sentinel.log")
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            self.check_it_runs()
+            try:
+                socket.create_connection((self.host, self.port), 1).close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return self
+        raise RuntimeError(f"it does not answer:\n{self.log[-2000:]}")
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[tuple[Server, Server, Sentinel]]:
+    """A primary, its replica, and a sentinel that knows both."""
+    requirements.need("redis", "redis-sentinel")
+    with (
+        Server() as primary,
+        Server("--replicaof", f"127.0.0.1 {primary.port}") as replica,
+    ):
+        # Connecting the replica begins an epoch, so the namespace is created afterwards.
+        sentinel = Sentinel(primary, tmp_path).start()
+        try:
+            yield primary, replica, sentinel
+        finally:
+            sentinel.kill()
+
+
+async def until_replicated(store: RedisStore, sentinel: RedisStore) -> None:
+    """Wait until the sentinel knows the replica, and the replica is connected."""
+    for _ in range(600):
+        info = (await store.client.command(5, "INFO", "replication")).decode()
+        known = (await sentinel.client.command(5, "INFO", "sentinel")).decode()
+        if "state=online" in info and "slaves=1" in known:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("the replica is not connected")
+
+
+async def elected(store: RedisStore, holder: str, beats: Iterator[int]) -> int:
+    """Claim until the claim is applied, and return the token."""
+    loop = asyncio.get_running_loop()
+    deadline, last = loop.time() + DEADLINE, ""
+    while loop.time() < deadline:
+        result = await store.claim(Claim("role", holder, next(beats), TTL, skew=0.0), 5)
+        if isinstance(result, Answer) and result.applied:
+            return result.lease.token
+        last = result.detail if isinstance(result, Failure) else str(result.lease)
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"nobody was elected: {last}")
+
+
+def test_the_replica_elects_once_a_lost_lease_has_expired(
+    servers: tuple[Server, Server, Sentinel],
+) -> None:
+    primary, replica, sentinel = servers
+    set_up(primary.url("epochs"), TTL)
+    beats = iter(range(1, 100_000))
+
+    async def body() -> None:
+        direct = RedisStore(primary.url("epochs"))
+        watcher = RedisStore(f"redis://127.0.0.1:{sentinel.port}")
+        store = RedisStore(f"redis+sentinel://127.0.0.1:{sentinel.port}/billing?namespace=epochs")
+        try:
+            await until_replicated(direct, watcher)
+            token = await elected(store, "a", beats)
+            (renewed,) = await store.renew([Renew("role", "a", token, next(beats), TTL)], 5)
+            assert isinstance(renewed, Answer)
+            assert renewed.applied
+            loop = asyncio.get_running_loop()
+            await asyncio.to_thread(primary.kill)
+            killed = loop.time()
+            later = await elected(store, "b", beats)
+            # The new primary begins an epoch: above every token of the old one, and not before the
+            # longest lease that the old one can have granted has expired.
+            assert later > token + 2**20
+            assert loop.time() - killed > TTL
+            assert (await store.client.primary()).port == replica.port
+        finally:
+            for opened in (direct, watcher, store):
+                await opened.close()
+
+    asyncio.run(asyncio.wait_for(body(), 200))
