@@ -53,7 +53,9 @@ def release_delay(ttl: float, chance: float, waiting: int | None) -> float:
     """
     if waiting is None or waiting <= NO_DELAY_UP_TO:
         return 0.0
-    return _drawn(min(0.001 * waiting, 0.3, ttl / 10), chance, waiting)
+    # Above 50 candidates the first delay is long compared with the time that the feed needs.
+    span = max(min(0.001 * waiting, 0.05), 0.0005 * waiting)
+    return _drawn(min(span, 0.3, ttl / 10), chance, waiting)
 
 
 def _drawn(span: float, chance: float, waiting: int) -> float:

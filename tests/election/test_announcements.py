@@ -348,7 +348,7 @@ def test_when_candidates_of_one_ttl_are_posted_again(ttl: float) -> None:
     assert len({round(moment / ttl, 6) for moment in moments}) <= 4  # in a ttl all go at one moment
 
 
-@pytest.mark.parametrize("number", [1, 2, 5, 30, 200])
+@pytest.mark.parametrize("number", [1, 2, 5, 30, 60, 100, 200])
 def test_of_many_that_wait_few_ask_before_they_can_have_heard(number: int) -> None:
     """What the draw is for: a first one soon, and few within the time that the word of it takes."""
     word, chance = 0.006, random.Random(number)
