@@ -73,8 +73,6 @@ def test_all_names_of_a_tick_are_one(c: Coordinator) -> None:
 def test_threads_that_call_at_the_same_time_run_it_once(
     two: tuple[Coordinator, Coordinator],
 ) -> None:
-    if not hasattr(two[0].store, "kept"):
-        pytest.skip("this store keeps no ticks")
     ran: list[int] = []
     outcomes: list[Once] = []
 

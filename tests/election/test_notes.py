@@ -14,7 +14,6 @@ from coord import AsyncCoordinator, Coordinator, Term
 from coord.core.kept import MAX_NOTES_BYTES
 from coord.core.operations import Claim, Failure, Renew, Result
 from coord.stores.memory.store import MemoryStore
-from coord.stores.protocol import HasKept
 from coord.testing import Fault, FaultyStore
 from tests.support.waits import eventually
 
@@ -35,8 +34,6 @@ def run(body: Callable[[FaultyStore, AsyncCoordinator, Term], Awaitable[None]]) 
 
 def test_notes_outlive_terms(two: tuple[Coordinator, Coordinator]) -> None:
     first, second = two
-    if not isinstance(first.store, HasKept):
-        pytest.skip("this store keeps no notes")
     assert first.notes("r") == {}
     with first.leadership("r", ttl=5) as lead:
         assert lead.wait(10)
