@@ -169,4 +169,4 @@ def test_a_mutant_is_caught(mutant: Callable[[Patch], None], monkeypatch: Patch)
     finally:
         calm.close()
     found = next(filter(None, map(broken, range(300))), "")
-    assert re.search("lead|works|believe|forked|token", found), "no scene has caught it"
+    assert re.search("lead|work|believe|forked|token", found), "no scene has caught it"
