@@ -220,8 +220,9 @@ class OnceCall:
             ledger = Ledger.decode(self.job, values.ticks).with_entry(entry, self._keep)
             return Values(values.notes, ledger.encode())
 
-        def shows(values: Values) -> bool:
-            return Ledger.decode(self.job, values.ticks).get(self.name) == entry
+        def shows(values: Values) -> bool | None:
+            ledger = Ledger.decode(self.job, values.ticks)
+            return None if ledger.is_forgotten(self.name) else ledger.get(self.name) == entry
 
         assert self._text is not None  # it is set by the claim
         send = self.lead.stop_soon if stop else None

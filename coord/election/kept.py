@@ -108,7 +108,7 @@ class KeptText:
         change: Callable[[Values], Values],
         *,
         send: Callable[[], None] | None = None,
-        shows: Callable[[Values], bool] | None = None,
+        shows: Callable[[Values], bool | None] | None = None,
     ) -> None:
         """Let the role keep what `change` returns, and return when the store has acknowledged it.
 
@@ -118,14 +118,14 @@ class KeptText:
             change: Returns the new values for the present ones. What it raises is raised here, and
                 nothing is written.
             send: Called to let the next request go out, such as a release; None means a renewal.
-            shows: Whether values that a newer term keeps show that this was written before; None
-                means that they are the same.
+            shows: Returns whether what the role keeps now shows that this was written; None if it
+                does not say. By default, the role keeps just this, or what it kept before.
 
         Raises:
             BadArgument: The store keeps no texts.
             LeadershipLost: The term is over, and this was not written.
-            StaleToken: A newer term has begun, and the role does not keep this.
-            OutcomeUnknown: The term ended before the store had answered.
+            StaleToken: A newer term has begun, and this was not written.
+            OutcomeUnknown: The store has not answered a request that may have written this.
             StoreUnavailable: What the role keeps could not be read. Nothing was written.
             StoreRefused: The store refuses, or somebody has damaged the text.
         """
@@ -140,7 +140,7 @@ class KeptText:
         number = election.keep(values.encode())
         (send or self._writer.send_what_is_due)()
         await self._writer.wait_until(lambda: self._settled(election, token, number))
-        await self._raise_unless_stored(election, token, number, shows)
+        await self._raise_unless_stored(election, token, number, values, shows)
         self._stored = values
 
     def _check(self, election: Election, token: int) -> None:
@@ -151,7 +151,8 @@ class KeptText:
     def _settled(self, election: Election, token: int, number: int) -> bool:
         """Return whether it is known what became of a text, or nothing more will become known."""
         keeping = election.keeping
-        if keeping.stored >= number or keeping.refused >= number:
+        # A newer text contains this one, so after a refusal that one may still be stored.
+        if keeping.stored >= number or keeping.refused >= max(number, keeping.number):
             return True
         under_way = election.in_flight is not None and keeping.sent >= number
         return not under_way and not self._still_sent(election, token)
@@ -167,32 +168,43 @@ class KeptText:
         election: Election,
         token: int,
         number: int,
-        shows: Callable[[Values], bool] | None,
+        values: Values,
+        shows: Callable[[Values], bool | None] | None,
     ) -> None:
         keeping = election.keeping
         if keeping.stored >= number:
             return
-        if keeping.refused >= number:
-            self._values = self._stored
-            raise StoreRefused(keeping.refusal)
-        role, url = self._term.role, self._session.store.url
+        before, newest, refused = self._stored, self._values or values, keeping.refused >= number
         if keeping.unknown < number:
-            raise self._lost()
-        assert self._values is not None
-        text = self._values.encode()
+            if not refused:
+                raise self._lost()
+            self._values = before
+            raise StoreRefused(keeping.refusal)
+        if refused:
+            self._values = None  # an earlier request may have written it: it is read again
+        role, url = self._term.role, self._session.store.url
         try:
             kept = await self._session.kept(role)
         except CoordError as err:
             raise OutcomeUnknown(
                 f"cannot say whether {url} keeps what was written under token {token} of {role!r}: "
-                f"the term ended before it had answered, and {err}"
+                f"it had not answered, and {err}"
             ) from None
-        if kept.token >= token and (
-            kept.text == text if shows is None else shows(Values.decode(role, kept.text))
-        ):
+        if shows is not None:
+            written = shows(Values.decode(role, kept.text))
+        elif kept.text in (values.encode(), newest.encode()):
+            written = True
+        else:
+            written = False if kept.text == before.encode() else None
+        if kept.token >= token and written:
             return
         if kept.token > token:  # what is late is refused from now on
-            raise StaleToken(f"what the role {role!r} keeps", token, kept.token)
+            if written is False:
+                raise StaleToken(f"what the role {role!r} keeps", token, kept.token)
+            raise OutcomeUnknown(
+                f"cannot say whether {url} kept what was written under token {token} of {role!r}: "
+                f"token {kept.token} has written since"
+            )
         raise OutcomeUnknown(
             f"cannot say whether {url} will keep what was written under token {token} of {role!r}: "
             "it has not answered, and the request may be late"

@@ -11,8 +11,8 @@ import pytest
 
 import coord
 from coord import AsyncCoordinator, Coordinator, Term
-from coord.core.kept import MAX_NOTES_BYTES
-from coord.core.operations import Claim, Failure, Renew, Result
+from coord.core.kept import MAX_NOTES_BYTES, Values
+from coord.core.operations import Answer, Claim, Failure, Renew, Result
 from coord.stores.memory.store import MemoryStore
 from coord.testing import Fault, FaultyStore
 from tests.support.waits import eventually
@@ -217,6 +217,70 @@ def test_a_store_that_refuses_a_text_keeps_its_leader() -> None:
         term.note("k", 2)
         assert not term.lost.wait(1.5)
         assert c.notes("r") == {"k": 2}
+
+
+class Overtaken(MemoryStore):
+    """The answer to a note is lost, and a newer term begins and writes a note of its own."""
+
+    async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
+        results = await super().renew(renewals, timeout)
+        first = results[0]
+        if renewals[0].keep is None or not (isinstance(first, Answer) and first.applied):
+            return results
+        await self.claim(Claim("r", "other", 1, 60.0, takeover=True), 1)
+        text = Values({"k": 1, "other": 1}).encode()
+        await super().renew([Renew("r", "other", 2, 2, 60.0, keep=text)], 1)
+        return [Failure(unknown=True, detail="lost")] * len(renewals)
+
+
+def test_a_note_that_a_newer_term_wrote_over_is_not_called_refused() -> None:
+    with Coordinator(store=Overtaken()) as c, c.leadership("r", ttl=5) as lead:
+        assert lead.wait(5)
+        with pytest.raises(coord.OutcomeUnknown, match="token 2 has written since"):
+            lead.term.note("k", 1)
+        assert c.notes("r") == {"k": 1, "other": 1}
+
+
+def test_a_refusal_after_a_lost_answer_does_not_say_what_is_kept() -> None:
+    async def body(store: FaultyStore, c: AsyncCoordinator, term: Term) -> None:
+        await term.note_async("a", 1)
+        store.fail("renew", Fault.UNKNOWN_DONE, 1)
+        store.fail("renew", Fault.PERMANENT, 1)
+        await term.note_async("b", 2)  # the role keeps it: a read shows that
+        assert term.held
+        assert await term.notes_async() == await c.notes("r") == {"a": 1, "b": 2}
+        store.fail("renew", Fault.UNKNOWN_NOT_DONE, 1)
+        store.fail("renew", Fault.PERMANENT, 1)
+        with pytest.raises(coord.OutcomeUnknown):
+            await term.note_async("b", 3)
+        await term.note_async("c", 4)
+        assert await term.notes_async() == await c.notes("r") == {"a": 1, "b": 2, "c": 4}
+
+    run(body)
+
+
+def test_a_refused_note_takes_no_later_one_with_it() -> None:
+    class Slow(MemoryStore):
+        refuses = True
+
+        async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
+            if renewals[0].keep is None or not self.refuses:
+                return await super().renew(renewals, timeout)
+            self.refuses = False
+            await asyncio.sleep(0.05)  # the second note is written meanwhile
+            return [Failure(unknown=False, detail="no space", permanent=True)]
+
+    async def main() -> None:
+        async with AsyncCoordinator(store=Slow()) as c:
+            lead = c.leadership("r", ttl=2)
+            term = await lead.acquire(timeout=5)
+            assert term is not None
+            await term.notes_async()
+            await asyncio.gather(term.note_async("a", 1), term.note_async("b", 2))
+            await term.note_async("c", 3)
+            assert await c.notes("r") == {"a": 1, "b": 2, "c": 3}
+
+    asyncio.run(asyncio.wait_for(main(), 30))
 
 
 def test_work_that_drains_may_write_notes() -> None:
