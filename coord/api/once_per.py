@@ -57,14 +57,14 @@ class OncePerTick:
         # The candidate lives on coord's own thread, so that renewals do not depend on how busy this
         # loop is.
         submit = coordinator.portal.submit
-        done = await submit(call.begin)
-        if done is not None:
-            return done.result
-        assert call.term is not None
         try:
+            done = await submit(call.begin)
+            if done is not None:
+                return done.result
+            assert call.term is not None
             result = await run_async_under_term(call.term, None, function, *args, **kwargs)
             return (await submit(functools.partial(call.record, result))).result
-        finally:
+        finally:  # also if this task was cancelled just when the role was acquired
             await asyncio.shield(submit(call.give_back))
 
     def _begin(self, job: str, tick: Tick) -> tuple[Coordinator, OnceCall]:

@@ -15,6 +15,7 @@ import pytest
 
 import coord
 from coord import AsyncCoordinator, Coordinator, Once
+from coord.api.once import OnceCall
 from coord.core.operations import Claim
 from coord.core.ticks import MAX_KEEP
 from coord.stores.memory.store import MemoryStore
@@ -423,6 +424,37 @@ def test_a_decorated_method_and_coroutine_function(c: Coordinator) -> None:
         asyncio.run(work(2))
     with pytest.raises(coord.TickUnfinished):
         asyncio.run(work(2))
+
+
+def test_a_coroutine_that_is_cancelled_as_it_gets_the_role_gives_it_back(
+    c: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, begin = threading.Event(), OnceCall.begin
+
+    async def reporting(call: OnceCall) -> Once | None:
+        try:
+            return await begin(call)
+        finally:
+            begun.set()
+
+    monkeypatch.setattr(OnceCall, "begin", reporting)
+
+    @coord.leader_only("a", coordinator=c, once_per="tick")
+    async def work(tick: int) -> int:
+        raise AssertionError("it was cancelled before")
+
+    async def main() -> None:
+        task = asyncio.ensure_future(work(1))
+        await asyncio.sleep(0)
+        assert begun.wait(
+            10
+        )  # blocks this loop, so that it learns of the role and the cancel together
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    eventually(lambda: c.leader("a") is None)
 
 
 def test_settings_that_do_not_go_with_once_per() -> None:

@@ -204,6 +204,10 @@ def test_a_paused_role_stays_paused_at_the_source(runs: Runs, new_url: NewURL) -
     assert terms(new, "job", 1) == last + 2
     with coord.connect(old) as c:
         assert c.leadership("job", ttl=5).acquire(blocking=False) is None
+    assert runs.answer("pause", "never-led", "--yes", "--url", old)[0] == 0
+    status, out, err = migrate(runs, old, new_url("sqlite"), "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out)["roles"]["never-led"] == {"from": 0, "to": 1}
     status, out, err = migrate(runs, new, old)
     assert (status, out) == (78, "")
     assert f"'job' is paused at {old}; run coord resume there first" in err

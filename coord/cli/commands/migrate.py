@@ -277,7 +277,8 @@ class Migration:
         """Make the destination issue a greater token than the source, and keep the same text."""
         from coord.election.elector import new_candidate_id
 
-        token = self._paused.get(role) or self._held[role].term.token
+        # A role that was paused before anybody led it has token 0.
+        token = self._paused[role] if role in self._paused else self._held[role].term.token
         (row,) = await _leases(self._destination, [role]) or (Lease(role),)
         if not row.vacant:  # its leader has died: an election finds out when the lease is free
             lead = self._destination.leadership(role, ttl=TTL, token_floor=token)

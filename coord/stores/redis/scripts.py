@@ -264,7 +264,8 @@ OVERRIDE = (
 -- KEYS: lease, history, roles, meta
 -- ARGV: role, expected holder (= if vacant, =ID), expected token, expected beat, holder, beat, ttl,
 -- ttl in us, info, reason and by as JSON, channel
--- It elects nobody, so it needs no quiet time and no floor.
+-- It elects nobody, so it needs no quiet time. A role without a row begins at the floor, because it
+-- may have been retired.
 local e = epoch(KEYS[4])
 if not e then return {'not set up'} end
 local sound, r = pcall(row, KEYS[1])
@@ -275,6 +276,7 @@ then
   return reply(0, r)
 end
 if not r.h then r.l, r.x = ARGV[7], now + tonumber(ARGV[8]) end
+if redis.call('EXISTS', KEYS[1]) == 0 then r.t = math.max(r.t, e.floor) end
 r.h, r.b, r.w, r.s, r.i = ARGV[5], tonumber(ARGV[6]), now, text(now), ARGV[9]
 redis.call('HSET', KEYS[1], 'h', r.h, 't', text(r.t), 'b', text(r.b), 'l', r.l, 'x', text(r.x),
   'w', text(now), 's', r.s, 'i', r.i)

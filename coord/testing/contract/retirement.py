@@ -102,6 +102,7 @@ class RetirementContract(ContractHarness):
             row = applied(
                 await at.store.override(Override(at.role, absent, PAUSED, 5), self.timeout)
             )
+            same(row.token >= vacant.token, True, "its row begins with its last token")
             row = applied(
                 await at.store.override(Override(at.role, row.revision, REVOKED, 6), self.timeout)
             )
