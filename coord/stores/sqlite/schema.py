@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from math import inf
 from typing import Any
 
 from coord.core.history import MAX_TERMS, Entry, close_last
@@ -353,13 +354,16 @@ def decode_readable(
 
 def row_values(lease: Lease, now: float, stamp: str, history: str) -> tuple[object, ...]:
     """Return the parameters of `PUT`, which writes the whole row."""
+    # A lease that a restart of the machine has ended has run out, and nobody knows when. An
+    # operator's override keeps it, and a row with an infinite number would be a damaged one.
+    remaining = -lease.ttl if lease.remaining == -inf else lease.remaining
     return (
         lease.holder,
         lease.token,
         lease.beat,
         lease.ttl,
         lease.renewed_at,
-        now + lease.remaining,
+        now + remaining,
         stamp,
         encode_info(lease.info),
         lease.since,

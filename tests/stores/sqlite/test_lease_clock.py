@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from coord.core.operations import Answer, Claim
+from coord.core.lease import PAUSED, REVOKED
+from coord.core.operations import Answer, Claim, Override
 from coord.runtime.clock import UNKNOWN
 from coord.stores.sqlite import SQLiteStore, StoreClock
 from coord.stores.sqlite.lease_clock import LeaseClock
@@ -155,6 +156,30 @@ async def claimed(store: SQLiteStore, holder: str, **more: object) -> Answer:
     result = await store.claim(Claim("r", holder, 1, 30.0, skew=0.0, **more), 10)  # type: ignore[arg-type]
     assert isinstance(result, Answer)
     return result
+
+
+@pytest.mark.parametrize("holder", [REVOKED, PAUSED])
+def test_operators_may_change_a_lease_that_a_restart_has_ended(path: str, holder: str) -> None:
+    async def main() -> None:
+        one = SQLiteStore(path, clock=named("one", 5000.0))
+        two = SQLiteStore(path, clock=named("two", 5.0))
+        lease = (await claimed(one, "a")).lease
+        await one.close()
+        result = await two.override(Override("r", lease.revision, holder, 7), 10)
+        assert isinstance(result, Answer)
+        assert result.applied
+        (row,) = await two.read(None, 10)
+        assert (row.holder, row.token) == (holder, 1)
+        if holder == PAUSED:
+            assert not (await claimed(two, "b")).applied
+            result = await two.override(Override("r", row.revision, REVOKED, 8), 10)
+            assert isinstance(result, Answer)
+            assert result.applied
+        again = await claimed(two, "b")  # it has run out
+        assert (again.applied, again.lease.token) == (True, 2)
+        await two.close()
+
+    asyncio.run(main())
 
 
 def test_a_lease_of_an_unknown_clock_is_taken_only_by_watching(path: str) -> None:
