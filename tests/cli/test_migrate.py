@@ -211,3 +211,18 @@ def test_a_paused_role_stays_paused_at_the_source(runs: Runs, new_url: NewURL) -
     status, out, err = migrate(runs, new, old)
     assert (status, out) == (78, "")
     assert f"'job' is paused at {old}; run coord resume there first" in err
+
+
+def test_the_leader_before_a_pause_is_outlasted(runs: Runs, new_url: NewURL) -> None:
+    old = new_url("sqlite")
+    with coord.connect(old) as c:
+        session, claim = c.session, Claim("job", "hangs", 1, 2.5)
+        applied(c.portal.call(lambda: session.submit(claim, 10)))
+        c.pause("job", timeout=0)
+        status, out, err = migrate(runs, old, new_url("sqlite"), "--timeout", "0.5")
+        assert (status, out) == (76, "")
+        assert "the lease before the pause has not run out" in err
+        assert migrate(runs, old, new_url("sqlite"))[::2] == (0, "")
+        (row,) = c.portal.call(lambda: session.read(["job"]))
+        assert row.paused
+        assert row.remaining <= 0

@@ -192,6 +192,7 @@ class Migration:
         await self._check_destination(roles)
         self._paused = {lease.role: lease.token for lease in leases if lease.paused}
         await self._lead([role for role in roles if role not in self._paused], hold)
+        await _each(self._paused, self._outlast_leader)
         await self._check_destination(roles)
         kept = await self._kept(roles)
         carried = await _each(roles, lambda role: self._carry(role, kept.get(role, "")))
@@ -229,6 +230,15 @@ class Migration:
             self._held[role] = self._source.leadership(role, ttl=TTL, info=_info())
             self._held[role].on_lost(functools.partial(self._on_lost, role))
         await _each(roles, lambda role: self._acquire(role, hold))
+
+    async def _outlast_leader(self, role: str) -> None:
+        """Wait until nobody can lead a paused role any longer: its leader may not have released it,
+        and believes until its lease has run out."""
+        held = await self._source.session.held(role)
+        seconds = 0.0 if held is None else held[1]
+        if seconds > self._left():
+            raise AcquireTimeout(role, self._timeout, "the lease before the pause has not run out")
+        await asyncio.sleep(seconds)
 
     def _on_lost(self, role: str, _term: Any, reason: LossReason) -> None:
         if reason is not LossReason.RELEASED:
