@@ -151,7 +151,9 @@ class Tree:
     def graph(self) -> dict[str, set[str]]:
         """Which module imports which, without `coord` itself."""
         known = self.modules.keys() - {"coord"}
-        return {name: {one.module for one in self.imports[name]} & known - {name} for name in known}
+        return {
+            name: {item.module for item in self.imports[name]} & known - {name} for name in known
+        }
 
     @cached_property
     def backends(self) -> set[str]:
@@ -211,37 +213,37 @@ def imports_go_down(tree: Tree) -> Iterator[str]:
             yield f"{module}: coord/{module.package} has no place in MAY_IMPORT yet"
             continue
         allowed = MAY_IMPORT[module.package] | {module.package, "errors"}
-        for one in tree.imports[module.name]:
-            name = one.module.removeprefix("coord.")
-            if is_ours(one) and name != "coord":
+        for item in tree.imports[module.name]:
+            name = item.module.removeprefix("coord.")
+            if is_ours(item) and name != "coord":
                 prefixes = {name, name.split(".")[0], ".".join(name.split(".")[:2])}
                 if not prefixes & allowed:
-                    yield f"{module}:{one.line} imports {one.module}"
+                    yield f"{module}:{item.line} imports {item.module}"
 
 
 @rule
 def imported_modules_exist(tree: Tree) -> Iterator[str]:
     for module in tree.modules.values():
-        for one in tree.imports[module.name]:
-            if is_ours(one) and one.module not in tree.modules:
-                yield f"{module}:{one.line} imports {one.module}, which is not there"
+        for item in tree.imports[module.name]:
+            if is_ours(item) and item.module not in tree.modules:
+                yield f"{module}:{item.line} imports {item.module}, which is not there"
 
 
 @rule
 def imports_are_absolute(tree: Tree) -> Iterator[str]:
     for module in tree.modules.values():
-        for one in tree.imports[module.name]:
-            if one.relative:
-                yield f"{module}:{one.line} imports relatively"
+        for item in tree.imports[module.name]:
+            if item.relative:
+                yield f"{module}:{item.line} imports relatively"
 
 
 @rule
 def nothing_inside_imports_the_public_face(tree: Tree) -> Iterator[str]:
     """`import coord` and `from coord import Name`: names come from where they are defined."""
     for module in tree.modules.values():
-        for one in tree.imports[module.name]:
-            if one.module == "coord":
-                yield f"{module}:{one.line} imports {', '.join(one.names) or 'coord'} from coord"
+        for item in tree.imports[module.name]:
+            if item.module == "coord":
+                yield f"{module}:{item.line} imports {', '.join(item.names) or 'coord'} from coord"
 
 
 @rule
@@ -268,32 +270,32 @@ def only_urls_knows_the_backends(tree: Tree) -> Iterator[str]:
         inside = parts[2] if parts[:2] == ["coord", "stores"] and len(parts) > 2 else None
         if inside == "urls" or module.package == "testing":
             continue
-        for one in tree.imports[module.name]:
-            other = one.module.split(".")
+        for item in tree.imports[module.name]:
+            other = item.module.split(".")
             if (
                 other[:2] == ["coord", "stores"]
                 and len(other) > 2
                 and other[2] in tree.backends - {inside}
             ):
-                yield f"{module}:{one.line} imports {one.module}"
+                yield f"{module}:{item.line} imports {item.module}"
 
 
 @rule
 def the_core_is_pure(tree: Tree) -> Iterator[str]:
     for module in tree.modules.values():
-        for one in tree.imports[module.name]:
-            if module.package == "core" and one.module.split(".")[0] in IMPURE:
-                yield f"{module}:{one.line} imports {one.module}"
+        for item in tree.imports[module.name]:
+            if module.package == "core" and item.module.split(".")[0] in IMPURE:
+                yield f"{module}:{item.line} imports {item.module}"
 
 
 @rule
 def private_names_are_not_imported(tree: Tree) -> Iterator[str]:
     for module in tree.modules.values():
-        for one in tree.imports[module.name]:
-            owner = one.module.split(".")[1] if "." in one.module else "__init__"
-            private = [part for part in (*one.module.split("."), *one.names) if is_private(part)]
-            if is_ours(one) and private and owner != module.package:
-                yield f"{module}:{one.line} takes {private[0]} from {one.module}"
+        for item in tree.imports[module.name]:
+            owner = item.module.split(".")[1] if "." in item.module else "__init__"
+            private = [part for part in (*item.module.split("."), *item.names) if is_private(part)]
+            if is_ours(item) and private and owner != module.package:
+                yield f"{module}:{item.line} takes {private[0]} from {item.module}"
 
 
 @rule

@@ -50,11 +50,11 @@ def run(*command: str, cwd: Path, seconds: float = 280) -> str:
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=cwd, timeout=seconds, env=inherited
     )
-    said = done.stdout + done.stderr
-    if done.returncode and any(words in said for words in NO_INDEX):
+    output = done.stdout + done.stderr
+    if done.returncode and any(words in output for words in NO_INDEX):
         requirements.skip("package-index")
-    assert done.returncode == 0, said
-    return said
+    assert done.returncode == 0, output
+    return output
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +88,10 @@ def test_the_version_is_the_same_everywhere() -> None:
 def test_they_are_valid(distributions: Path) -> None:
     files = [str(path) for path in distributions.iterdir()]
     assert len(files) == 2
-    said = run(
+    output = run(
         sys.executable, "-m", "twine", "--no-color", "check", "--strict", *files, cwd=distributions
     )
-    assert said.count("PASSED") == 2
+    assert output.count("PASSED") == 2
 
 
 def test_they_contain_every_file_of_the_package(distributions: Path) -> None:
@@ -120,8 +120,8 @@ def test_the_wheel_works_in_a_clean_environment_with_every_extra(
         f"{wheel(distributions)}[all]", cwd=tmp_path,
     )  # fmt: skip
     assert run(python, "-W", "error", "-c", USE, cwd=tmp_path).strip() == coord.__version__
-    said = run(str(tmp_path / "clean/bin/coord"), "--version", cwd=tmp_path)
-    assert coord.__version__ in said
+    output = run(str(tmp_path / "clean/bin/coord"), "--version", cwd=tmp_path)
+    assert coord.__version__ in output
     assert "No broken requirements" in run(python, "-m", "pip", "check", cwd=tmp_path)
 
 

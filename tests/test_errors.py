@@ -40,12 +40,12 @@ EXAMPLES = [
 ]
 
 
-def same(one: BaseException, other: BaseException) -> bool:
+def same(first: BaseException, other: BaseException) -> bool:
     return (
-        type(one) is type(other)
-        and str(one) == str(other)
-        and one.args == other.args
-        and vars(one) == vars(other)
+        type(first) is type(other)
+        and str(first) == str(other)
+        and first.args == other.args
+        and vars(first) == vars(other)
     )
 
 
@@ -121,4 +121,4 @@ def test_an_invalid_argument_is_told_what_it_must_be() -> None:
     assert len(texts) > 20
     # The text about a URL may name the part that is invalid.
     wrong = [f"{place}: {text}" for place, text in texts if not text.startswith("must ")]
-    assert [one for one in wrong if "/url.py:" not in one] == []
+    assert [item for item in wrong if "/url.py:" not in item] == []

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.election.conftest import one, two
+from tests.election.conftest import coordinator, two
 
-__all__ = ["one", "two"]
+__all__ = ["coordinator", "two"]

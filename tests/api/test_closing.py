@@ -273,14 +273,14 @@ def test_two_running_loops_cannot_share_one(url: str) -> None:
 
 def sqlite_threads() -> list[str]:
     gc.collect()  # of the coordinator that was dropped
-    return [one.name for one in threading.enumerate() if one.name.startswith("coord sqlite")]
+    return [item.name for item in threading.enumerate() if item.name.startswith("coord sqlite")]
 
 
 @pytest.fixture
 def nothing_left() -> Iterator[None]:
     def resources() -> tuple[int, int]:
         gc.collect()
-        names = [one.name for one in threading.enumerate() if one.name != "coord spare"]
+        names = [item.name for item in threading.enumerate() if item.name != "coord spare"]
         return len([name for name in names if name.startswith("coord")]), len(os.listdir(FILES))
 
     before = resources()

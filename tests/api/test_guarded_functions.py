@@ -233,20 +233,20 @@ def test_a_call_inside_of_run_or_of_a_callback_runs_under_its_term(memory: Coord
     inner: Any = leader_only("r", coordinator=memory, scope="call", otherwise="raise")(
         lambda: coord.require_term().token
     )
-    lead, told = memory.leadership("r"), []
+    lead, reports = memory.leadership("r"), []
     assert lead.run(lambda: [inner(), lead.run(inner), coord.require_term().held]) == [1, 1, True]
     assert not lead.started
-    with memory.leadership("r", on_elected=lambda _: told.append(inner())):
-        eventually(lambda: told == [2])
+    with memory.leadership("r", on_elected=lambda _: reports.append(inner())):
+        eventually(lambda: reports == [2])
 
     async def main() -> list[Any]:
         async with coord.AsyncCoordinator("memory://") as coordinator:
-            one = coordinator.leadership("r")
+            first = coordinator.leadership("r")
 
             async def outer() -> list[Any]:
-                return [await one.run(held_later), held(), one.started]
+                return [await first.run(held_later), held(), first.started]
 
-            return [*(await one.run(outer)), one.started]
+            return [*(await first.run(outer)), first.started]
 
     assert asyncio.run(main()) == [True, True, True, False]
 

@@ -95,9 +95,9 @@ def test_a_leader_a_standby_and_nobody(c: Coordinator, store: Moody) -> None:
             assert standby.roles[0].renewal_age is None
             both = coord.health()
             assert both.status is HealthStatus.OK
-            assert [one.role for one in both.roles].count("a") == 2
-            told = json.loads(json.dumps(both.as_dict()))
-            assert (told["status"], told["healthy"], told["leads"]) == ("ok", True, True)
+            assert [role.role for role in both.roles].count("a") == 2
+            reports = json.loads(json.dumps(both.as_dict()))
+            assert (reports["status"], reports["healthy"], reports["leads"]) == ("ok", True, True)
     rival.close()
     assert coord.health(c).status is HealthStatus.IDLE
 
@@ -171,7 +171,7 @@ def test_a_loop_that_does_not_turn_is_wedged(c: Coordinator) -> None:
             time.sleep(0.01)
         assert found.loop_lag > 0.4
         assert "loop has not turned" in found.problems[-1]
-        reported(c, lambda one: one.loop_lag < 0.4)
+        reported(c, lambda item: item.loop_lag < 0.4)
 
 
 def test_an_outage_is_trouble_and_never_wedged(c: Coordinator, store: Moody) -> None:
@@ -216,7 +216,7 @@ def test_a_leader_that_is_not_renewed_although_the_store_answers_is_wedged(
 def test_the_largest_lag_of_several_loops_counts(c: Coordinator) -> None:
     others = [Coordinator("memory://") for _ in range(3)]
     every = [others[0], c, *others[1:]]
-    leads = [one.leadership(f"r{n}", ttl=30) for n, one in enumerate(every)]
+    leads = [first.leadership(f"r{n}", ttl=30) for n, first in enumerate(every)]
     for lead in leads:
         lead.start()
         assert lead.wait(5)
@@ -230,8 +230,8 @@ def test_the_largest_lag_of_several_loops_counts(c: Coordinator) -> None:
         while coord.health().loop_lag >= 0.4:
             assert time.monotonic() < until
             time.sleep(0.01)
-    for one in others:
-        one.close()
+    for other in others:
+        other.close()
 
 
 def test_a_stalled_job_of_a_term_that_has_drained_is_not_wedged(c: Coordinator) -> None:

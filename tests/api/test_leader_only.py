@@ -45,7 +45,9 @@ def test_the_first_call_runs_and_the_process_goes_on_holding(
     assert here("a") == ("a", 1)
     with caplog.at_level(logging.INFO, "coord"):
         assert there() is None
-    (skipped,) = (one for one in caplog.records if "leadership.skipped" in one.getMessage())
+    (skipped,) = (
+        record for record in caplog.records if "leadership.skipped" in record.getMessage()
+    )
     assert "role='job'" in skipped.getMessage()
     assert skipped.levelno == logging.INFO  # the other coordinator leads, so nothing is wrong
     assert here("b", times=2) == ("b", 1)  # the same term
@@ -82,17 +84,17 @@ def test_otherwise_raise_and_wait(two: Two) -> None:
     assert patient() == 2
 
 
-def test_methods_keep_their_self(one: Coordinator) -> None:
+def test_methods_keep_their_self(coordinator: Coordinator) -> None:
     class Reports:
         def __init__(self, name: str) -> None:
             self.name = name
 
-        @leader_only("job", coordinator=one, ttl=3)
+        @leader_only("job", coordinator=coordinator, ttl=3)
         def write(self, n: int) -> str:
             return f"{self.name}{n}:{token()}"
 
         @classmethod
-        @leader_only("job", coordinator=one, ttl=3)
+        @leader_only("job", coordinator=coordinator, ttl=3)
         def all(cls) -> str:
             return cls.__name__
 
@@ -148,25 +150,25 @@ def test_at_least_keeps_a_short_job_from_running_twice(two: Two) -> None:
         assert elsewhere() == 2
 
 
-def test_a_job_that_raises_passes_it_on_and_releases(one: Coordinator) -> None:
-    @leader_only("job", coordinator=one, ttl=3, scope="call")
+def test_a_job_that_raises_passes_it_on_and_releases(coordinator: Coordinator) -> None:
+    @leader_only("job", coordinator=coordinator, ttl=3, scope="call")
     def broken() -> None:
         raise LookupError("inside")
 
     with pytest.raises(LookupError, match="inside"):
         broken()
-    assert one.leader("job") is None
+    assert coordinator.leader("job") is None
 
 
-def test_a_coroutine_runs_and_is_cancelled_when_its_term_is_lost(one: Coordinator) -> None:
+def test_a_coroutine_runs_and_is_cancelled_when_its_term_is_lost(coordinator: Coordinator) -> None:
     cleaned: list[int] = []
 
-    @leader_only("job", coordinator=one, ttl=3)
+    @leader_only("job", coordinator=coordinator, ttl=3)
     async def quick() -> int:
         await asyncio.sleep(0)
         return token()
 
-    @leader_only("job", coordinator=one, ttl=3)
+    @leader_only("job", coordinator=coordinator, ttl=3)
     async def endless() -> None:
         try:
             await asyncio.sleep(60)
@@ -177,7 +179,7 @@ def test_a_coroutine_runs_and_is_cancelled_when_its_term_is_lost(one: Coordinato
         assert await quick() == 1
         task = asyncio.ensure_future(endless())
         await asyncio.sleep(0.1)
-        lead = one.shared_leadership("job", 3)
+        lead = coordinator.shared_leadership("job", 3)
         await asyncio.to_thread(lead.step_down, 0)
         with pytest.raises(coord.LeadershipLost, match="stepped_down"):
             await task
@@ -204,12 +206,12 @@ def test_a_coroutine_with_scope_call(two: Two) -> None:
     assert two[1].leader("job") is None
 
 
-def test_a_plain_function_finds_out_through_the_term(one: Coordinator) -> None:
-    @leader_only("job", coordinator=one, ttl=3)
+def test_a_plain_function_finds_out_through_the_term(coordinator: Coordinator) -> None:
+    @leader_only("job", coordinator=coordinator, ttl=3)
     def careful() -> str:
         term = coord.current_term()
         assert term is not None
-        lead = one.shared_leadership("job", 3)
+        lead = coordinator.shared_leadership("job", 3)
         threading.Thread(target=lead.step_down).start()
         assert term.lost.wait(5)
         with pytest.raises(coord.LeadershipLost):
@@ -250,7 +252,9 @@ def test_a_call_that_is_skipped_because_of_trouble_is_a_warning(
         with caplog.at_level(logging.DEBUG, "coord"):
             assert job() is None
         store.heal()
-    (skipped,) = (one for one in caplog.records if "leadership.skipped" in one.getMessage())
+    (skipped,) = (
+        record for record in caplog.records if "leadership.skipped" in record.getMessage()
+    )
     assert skipped.levelno == logging.WARNING
     assert "trouble=" in skipped.getMessage()
 
@@ -296,7 +300,9 @@ def test_a_store_that_swallows_packets_holds_a_call_up_for_its_timeout(
     )(lambda: "ran")
     if otherwise == "skip":
         assert job() is None
-        (record,) = [one for one in caplog.records if "leadership.skipped" in one.getMessage()]
+        (record,) = [
+            record for record in caplog.records if "leadership.skipped" in record.getMessage()
+        ]
         assert "the store did not answer within 0.2 s" in record.getMessage()
         assert record.levelname == "WARNING"
     else:

@@ -16,32 +16,34 @@ from tests.support.waits import eventually
 Two = tuple[Coordinator, Coordinator]
 
 
-def test_elected_and_lost_are_called_once_each_in_order_on_another_thread(one: Coordinator) -> None:
-    told: list[tuple[Any, ...]] = []
-    lead = one.leadership(
+def test_elected_and_lost_are_called_once_each_in_order_on_another_thread(
+    coordinator: Coordinator,
+) -> None:
+    reports: list[tuple[Any, ...]] = []
+    lead = coordinator.leadership(
         "r",
         ttl=1,
         on_elected=[
-            lambda term: told.append(("first", term.token)),
-            lambda term: told.append((threading.current_thread().name,)),
+            lambda term: reports.append(("first", term.token)),
+            lambda term: reports.append((threading.current_thread().name,)),
         ],
-        on_lost=lambda term, why: told.append(("lost", term.token, why)),
+        on_lost=lambda term, why: reports.append(("lost", term.token, why)),
     )
 
     @lead.on_elected
     async def third(term: Term) -> None:
         current = coord.current_term()
-        told.append(("third", term.token, current is term))
+        reports.append(("third", term.token, current is term))
 
     with lead:
         assert lead.wait(5)
-        assert eventually(lambda: len(told) == 3)
+        assert eventually(lambda: len(reports) == 3)
         time.sleep(0.8)  # renewals go by
         assert lead.is_leader
         assert lead.term.remaining > 0.1
-    assert told[0] == ("first", 1)
-    assert told[1][0].startswith("coord callbacks")
-    assert told[2:] == [("third", 1, True), ("lost", 1, LossReason.RELEASED)]
+    assert reports[0] == ("first", 1)
+    assert reports[1][0].startswith("coord callbacks")
+    assert reports[2:] == [("third", 1, True), ("lost", 1, LossReason.RELEASED)]
     assert not lead.is_leader
     with pytest.raises(coord.NotLeader):
         _ = lead.term
@@ -102,19 +104,22 @@ def test_an_error_in_on_elected_ends_the_term_and_is_logged(
 
 
 def test_an_error_in_on_lost_or_on_new_leader_harms_nothing(
-    one: Coordinator, caplog: pytest.LogCaptureFixture
+    coordinator: Coordinator, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: object) -> None:
         raise ValueError("no")
 
-    told: list[str] = []
-    lead = one.leadership(
-        "r", ttl=1, on_lost=[broken, lambda term, why: told.append(str(why))], on_new_leader=broken
+    reports: list[str] = []
+    lead = coordinator.leadership(
+        "r",
+        ttl=1,
+        on_lost=[broken, lambda term, why: reports.append(str(why))],
+        on_new_leader=broken,
     )
     with caplog.at_level(logging.CRITICAL, "coord"), lead:
         assert lead.wait(5)
         lead.step_down(cooldown=0)
-        assert eventually(lambda: told == ["stepped_down"])
+        assert eventually(lambda: reports == ["stepped_down"])
         assert lead.wait(5)
         assert lead.term.token == 2
 
@@ -195,9 +200,9 @@ def test_work_that_does_not_end_lets_the_lease_run_out(
     hang.set()
 
 
-def test_a_callback_may_stop_its_own_leadership(one: Coordinator) -> None:
+def test_a_callback_may_stop_its_own_leadership(coordinator: Coordinator) -> None:
     reasons: list[str] = []
-    lead = one.leadership("r", ttl=2, on_lost=lambda term, why: reasons.append(str(why)))
+    lead = coordinator.leadership("r", ttl=2, on_lost=lambda term, why: reasons.append(str(why)))
 
     @lead.on_elected
     def enough(term: Term) -> None:
@@ -209,9 +214,9 @@ def test_a_callback_may_stop_its_own_leadership(one: Coordinator) -> None:
 
 
 def test_starting_twice_and_stopping_twice_is_fine_and_restart_is_a_new_candidate(
-    one: Coordinator,
+    coordinator: Coordinator,
 ) -> None:
-    lead = one.leadership("r", ttl=2)
+    lead = coordinator.leadership("r", ttl=2)
     lead.start()
     lead.start()
     assert lead.wait(5)
@@ -224,18 +229,18 @@ def test_starting_twice_and_stopping_twice_is_fine_and_restart_is_a_new_candidat
         assert lead.term.holder != first.holder
 
 
-def test_roles_of_any_text(one: Coordinator) -> None:
+def test_roles_of_any_text(coordinator: Coordinator) -> None:
     for role in ["ünï çödé/☃", "quo\"te's", "a/b//c", "%s{x}", " ", "x" * 120, "📦" * 30]:
-        with one.leadership(role, ttl=2) as lead:
+        with coordinator.leadership(role, ttl=2) as lead:
             assert lead.wait(5), role
-            held = one.leader(role)
+            held = coordinator.leader(role)
             assert held is not None
             assert held.role == role
-    assert one.leaders() == []
+    assert coordinator.leaders() == []
 
 
-def test_two_candidates_of_one_coordinator_are_rivals(one: Coordinator) -> None:
-    with one.leadership("r", ttl=2) as a, one.leadership("r", ttl=2) as b:
+def test_two_candidates_of_one_coordinator_are_rivals(coordinator: Coordinator) -> None:
+    with coordinator.leadership("r", ttl=2) as a, coordinator.leadership("r", ttl=2) as b:
         assert eventually(lambda: a.is_leader or b.is_leader)
         time.sleep(0.2)
         assert a.is_leader != b.is_leader

@@ -91,8 +91,8 @@ def test_threads_that_call_at_the_same_time_run_it_once(
     for thread in threads:
         thread.join(60)
     assert ran == [1]
-    assert [one.result for one in outcomes] == ["done"] * 6
-    assert sum(one.ran for one in outcomes) == 1
+    assert [outcome.result for outcome in outcomes] == ["done"] * 6
+    assert sum(outcome.ran for outcome in outcomes) == 1
 
 
 def test_a_run_that_raises_is_repeated(c: Coordinator) -> None:
@@ -317,8 +317,8 @@ def test_a_coroutine_function_on_its_own_loop() -> None:
                 return value
 
             done = await asyncio.gather(*(c.once("r", 1, work, n) for n in range(4)))
-            assert sum(one.ran for one in done) == 1
-            assert len({one.result for one in done}) == 1
+            assert sum(item.ran for item in done) == 1
+            assert len({item.result for item in done}) == 1
             assert await c.once_done("r", 1) is not None
             assert (await c.once("r", 2, lambda: "plain")).result == "plain"
 

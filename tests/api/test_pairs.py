@@ -81,7 +81,7 @@ def test_the_same_parameters_and_docstrings(sync: type, of: type) -> None:
 
 def test_the_same_settings_everywhere() -> None:
     def settings(function: Any) -> list[tuple[str, object, object, object]]:
-        return [one for one in parameters(function) if one[0] not in INTERNAL]
+        return [parameter for parameter in parameters(function) if parameter[0] not in INTERNAL]
 
     expected = settings(coord.AsyncLeadership.__init__)
     assert ("ttl", inspect.Parameter.KEYWORD_ONLY, 30.0, "float") in expected
@@ -117,7 +117,7 @@ def test_bad_arguments_are_refused_by_the_call_itself() -> None:
     [
         ("on_elected", lambda: None),
         ("on_lost", lambda term: None),
-        ("on_new_leader", lambda one, two: None),
+        ("on_new_leader", lambda item, two: None),
         ("on_info", lambda: None),
         ("on_lost", 7),
     ],

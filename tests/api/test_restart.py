@@ -13,14 +13,14 @@ from coord import AsyncCoordinator, Coordinator, LossReason, Term
 from tests.support.waits import eventually
 
 
-def test_start_after_a_stop_that_did_not_drain(one: Coordinator) -> None:
+def test_start_after_a_stop_that_did_not_drain(coordinator: Coordinator) -> None:
     go_on, lost = threading.Event(), threading.Event()
 
     def on_lost(_: Term, __: LossReason) -> None:
         lost.set()
         go_on.wait(30)
 
-    lead = one.leadership("r", ttl=1, drain_timeout=0.1, on_lost=on_lost)
+    lead = coordinator.leadership("r", ttl=1, drain_timeout=0.1, on_lost=on_lost)
     lead.start()
     assert lead.wait(10)
     token = lead.term.token
@@ -36,14 +36,14 @@ def test_start_after_a_stop_that_did_not_drain(one: Coordinator) -> None:
     lead.stop()
 
 
-def test_start_during_a_stop(one: Coordinator) -> None:
+def test_start_during_a_stop(coordinator: Coordinator) -> None:
     draining, go_on = threading.Event(), threading.Event()
 
     def on_lost(_: Term, __: LossReason) -> None:
         draining.set()
         go_on.wait(30)
 
-    lead = one.leadership("r", ttl=2, drain_timeout=30, on_lost=on_lost)
+    lead = coordinator.leadership("r", ttl=2, drain_timeout=30, on_lost=on_lost)
     lead.start()
     assert lead.wait(10)
     stopping = threading.Thread(target=lead.stop)
@@ -61,9 +61,9 @@ def test_start_during_a_stop(one: Coordinator) -> None:
     assert not lead.started
 
 
-def test_start_in_on_lost(one: Coordinator) -> None:
+def test_start_in_on_lost(coordinator: Coordinator) -> None:
     tokens: list[int] = []
-    lead = one.leadership("r", ttl=2, on_elected=lambda term: tokens.append(term.token))
+    lead = coordinator.leadership("r", ttl=2, on_elected=lambda term: tokens.append(term.token))
 
     @lead.on_lost
     def again(_: Term, __: LossReason) -> None:
@@ -101,10 +101,10 @@ def test_start_after_a_stop_that_was_cancelled() -> None:
     asyncio.run(main())
 
 
-def test_stop_ends_the_wait_of_another_thread(one: Coordinator) -> None:
-    other = one.leadership("r", ttl=5)
+def test_stop_ends_the_wait_of_another_thread(coordinator: Coordinator) -> None:
+    other = coordinator.leadership("r", ttl=5)
     assert other.acquire()
-    lead, results = one.leadership("r", ttl=5), list[bool]()
+    lead, results = coordinator.leadership("r", ttl=5), list[bool]()
     lead.start()
     waiting = threading.Thread(target=lambda: results.append(lead.wait()))
     waiting.start()
@@ -113,8 +113,8 @@ def test_stop_ends_the_wait_of_another_thread(one: Coordinator) -> None:
     assert results == [False]
 
 
-def test_wait_needs_a_start(one: Coordinator) -> None:
-    lead = one.leadership("r", ttl=5)
+def test_wait_needs_a_start(coordinator: Coordinator) -> None:
+    lead = coordinator.leadership("r", ttl=5)
     with pytest.raises(coord.CoordError, match=r"cannot wait for the role 'r': .* call start\(\)"):
         lead.wait(1)
     lead.start()
@@ -124,8 +124,8 @@ def test_wait_needs_a_start(one: Coordinator) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_child_has_not_started_what_its_parent_started(one: Coordinator) -> None:
-    lead = one.leadership("r", ttl=5)
+def test_a_child_has_not_started_what_its_parent_started(coordinator: Coordinator) -> None:
+    lead = coordinator.leadership("r", ttl=5)
     lead.start()
     assert lead.wait(10)
     pid = os.fork()
@@ -138,9 +138,9 @@ def test_a_child_has_not_started_what_its_parent_started(one: Coordinator) -> No
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 
 
-def test_on_elected_that_is_added_while_leading_is_called(one: Coordinator) -> None:
+def test_on_elected_that_is_added_while_leading_is_called(coordinator: Coordinator) -> None:
     calls: list[str] = []
-    lead = one.leadership("r", ttl=5, on_elected=lambda _: calls.append("first"))
+    lead = coordinator.leadership("r", ttl=5, on_elected=lambda _: calls.append("first"))
     lead.on_elected(lambda _: calls.append("second"))
     lead.start()
     assert lead.wait(10)
@@ -155,8 +155,10 @@ def test_on_elected_that_is_added_while_leading_is_called(one: Coordinator) -> N
     lead.stop()
 
 
-def test_the_first_on_elected_that_is_added_while_leading_is_called(one: Coordinator) -> None:
-    lead, terms = one.leadership("r", ttl=5), list[Term]()
+def test_the_first_on_elected_that_is_added_while_leading_is_called(
+    coordinator: Coordinator,
+) -> None:
+    lead, terms = coordinator.leadership("r", ttl=5), list[Term]()
     lead.start()
     assert lead.wait(10)
     lead.on_elected(terms.append)

@@ -34,7 +34,9 @@ def test_followers_and_watchers_hear_of_it_and_renewals_stay_silent(two: Two) ->
         assert a.wait(5)
         token = a.term.token
         with b:
-            assert eventually(lambda: b.candidate in {one.id for one in two[0].candidates("r")})
+            assert eventually(
+                lambda: b.candidate in {candidate.id for candidate in two[0].candidates("r")}
+            )
             watcher = threading.Thread(target=watch)
             watcher.start()
             assert eventually(lambda: leaders)
@@ -49,8 +51,8 @@ def test_followers_and_watchers_hear_of_it_and_renewals_stay_silent(two: Two) ->
             watcher.join(10)
             assert not watcher.is_alive()
             assert [info.get("n", info.get("ready")) for info in heard] == [True, 2]
-            said = [lease.info.get("n", lease.info.get("ready")) for lease in leaders if lease]
-            assert said == [False, True, 2]
+            output = [lease.info.get("n", lease.info.get("ready")) for lease in leaders if lease]
+            assert output == [False, True, 2]
             assert {lease.token for lease in leaders if lease} == {token}
             assert two[1].leader("r").info["n"] == 2  # type: ignore[union-attr]
             assert a.info == {"n": 2}
@@ -94,8 +96,8 @@ class Counting(MemoryStore):
         self.silent = False
 
     async def renew(self, renewals: Any, timeout: float) -> Any:
-        carrying = [one for one in renewals if one.info is not None]
-        self.infos += [dict(one.info) for one in carrying]
+        carrying = [renewal for renewal in renewals if renewal.info is not None]
+        self.infos += [dict(item.info) for item in carrying]
         if carrying:
             await self.answers.wait()
             if self.silent:

@@ -35,15 +35,15 @@ def test_every_lookup_of_one_state_returns_an_equal_lease(two: Two) -> None:
 
 def test_no_reader_can_change_what_another_one_reads(two: Two) -> None:
     given = {"tags": [1]}
-    told: list[Any] = []
-    follower = two[1].leadership("r", ttl=60, on_new_leader=[told.append, told.append])
+    reports: list[Any] = []
+    follower = two[1].leadership("r", ttl=60, on_new_leader=[reports.append, reports.append])
     lead = two[0].leadership("r", ttl=60, renew_every=40, attempt_timeout=1, info=given)
     with lead:
         assert lead.wait(30)
         follower.start()
-        eventually(lambda: len(told) == 2)
+        eventually(lambda: len(reports) == 2)
         reader, watches = two[1], [two[1].watch_leader("r"), two[1].watch_leader("r")]
-        shown = [*told, *(next(watch) for watch in watches)]
+        shown = [*reports, *(next(watch) for watch in watches)]
         given["tags"].append(2)
         for _ in range(2):
             leases = [reader.leader("r"), two[0].leader("r"), *reader.leaders()]

@@ -28,17 +28,17 @@ OF_MODULE = {
 Told = Callable[[str, float], None]
 
 
-def watch(told: Told) -> Callable[[], None]:
+def watch(reports: Told) -> Callable[[], None]:
     """Tell of each query of this process when it is put: what it is on, and when
     (`clock.total_seconds`).
 
     Returns what ends that.
     """
-    ends = (_watch_rethinkdb(told), _watch_sqlite(told))
+    ends = (_watch_rethinkdb(reports), _watch_sqlite(reports))
 
     def end() -> None:
-        for one in ends:
-            one()
+        for end in ends:
+            end()
 
     return end
 
@@ -55,7 +55,7 @@ class Counted:
         return Counter(what for at, what in self._all if begin <= at < end)
 
 
-def _watch_rethinkdb(told: Told) -> Callable[[], None]:
+def _watch_rethinkdb(reports: Told) -> Callable[[], None]:
     from coord.stores.rethinkdb import driver
     from coord.stores.rethinkdb.pool import Pool
 
@@ -67,19 +67,19 @@ def _watch_rethinkdb(told: Told) -> Callable[[], None]:
         return found[1].decode() if found else "no table"
 
     async def counted_query(self: Pool, term: Any, *args: Any, **options: Any) -> Any:
-        told(table(term), clock.total_seconds())
+        reports(table(term), clock.total_seconds())
         return await query(self, term, *args, **options)
 
     def counted_begin(self: Pool, message: bytes, timeout: float) -> Any:
         at, sent = clock.total_seconds(), begin(self, message, timeout)
         if sent is not None:
-            told(table(message), at)
+            reports(table(message), at)
         return sent
 
     async def counted_feed(
         self: Pool, term: Any, *args: Any, **options: Any
     ) -> AsyncGenerator[Any, None]:
-        told(f"feed of {table(term)}", clock.total_seconds())
+        reports(f"feed of {table(term)}", clock.total_seconds())
         async for item in feed(self, term, *args, **options):
             yield item
 
@@ -90,14 +90,14 @@ def _watch_rethinkdb(told: Told) -> Callable[[], None]:
     return lambda: put(query, begin, feed)
 
 
-def _watch_sqlite(told: Told) -> Callable[[], None]:
+def _watch_sqlite(reports: Told) -> Callable[[], None]:
     from coord.stores.sqlite.worker import Worker
 
     put = Worker.put
 
     def counted_put(self: Worker, job: Any) -> None:
         module = job._work.__module__
-        told(OF_MODULE.get(module, module), clock.total_seconds())
+        reports(OF_MODULE.get(module, module), clock.total_seconds())
         put(self, job)
 
     def set_put(put: Any) -> None:

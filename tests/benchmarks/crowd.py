@@ -113,8 +113,8 @@ class Crowd:
             self._events.append(Event(name, int(number), int(pid), float(at), *what))
 
     def _find(self, name: str, since: float) -> Event | None:
-        found = (one for one in self._events if one.name == name and one.at >= since)
-        return min(found, key=lambda one: one.at, default=None)
+        found = (event for event in self._events if event.name == name and event.at >= since)
+        return min(found, key=lambda item: item.at, default=None)
 
     def _wait_for(self, name: str, since: float) -> Event:
         until = time.monotonic() + WITHIN
@@ -130,7 +130,8 @@ class Crowd:
         until = time.monotonic() + WITHIN
         while (
             len(
-                {one.number for one in self._events if one.name == "follows"} - {self.leader.number}
+                {event.number for event in self._events if event.name == "follows"}
+                - {self.leader.number}
             )
             < self.size - 1
         ):
@@ -177,14 +178,14 @@ class Crowd:
         counting_ends = runs_out + 1.0
         time.sleep(max(0.0, counting_ends - clock.total_seconds()))
         self._read(0.0)
-        asked = Counter(
-            one.what
-            for one in self._events
-            if one.name == "asked" and runs_out - 0.05 <= one.at < counting_ends
+        request = Counter(
+            event.what
+            for event in self._events
+            if event.name == "asked" and runs_out - 0.05 <= event.at < counting_ends
         )
-        elected = sum(one.name == "elected" for one in self._events)
+        elected = sum(event.name == "elected" for event in self._events)
         assert elected == 1, f"{elected} were elected after one kill"
         assert self._process.stdin is not None
         self._process.stdin.write("more\n")
         self._process.stdin.flush()
-        return Failover(self.leader.at - runs_out, asked)
+        return Failover(self.leader.at - runs_out, request)

@@ -27,8 +27,8 @@ class Host:
     def when(self, what: str) -> float:
         """The moment at which it says that; it must be the next thing that it says."""
         assert self._process.stdout is not None
-        said, _, moment = self._process.stdout.readline().partition(": ")
-        assert said == what, f"the host broke off instead of {what!r}: see its error above"
+        output, _, moment = self._process.stdout.readline().partition(": ")
+        assert output == what, f"the host broke off instead of {what!r}: see its error above"
         return float(moment)
 
     def stop(self) -> None:

@@ -77,12 +77,12 @@ class Holder:
     def result(self) -> Point:
         assert self._line() == "measured", "the holder broke off: see its error above"
         after = self._total.read() if self._total else 0
-        said = json.loads(self._line())
+        output = json.loads(self._line())
         self._process.wait(30)
         by_server = None
         if self._total:
-            by_server = (after - self._before) / said["seconds"]
-        return Point(said, by_server)
+            by_server = (after - self._before) / output["seconds"]
+        return Point(output, by_server)
 
     def end(self) -> None:
         if self._process.poll() is None:
@@ -134,13 +134,15 @@ def measure(
 
 
 def figures(store: str, point: Point) -> list[Figure]:
-    said = point.said
-    name = f"{store}, {point.roles:,} roles, ttl {said['ttl']:g} s"
+    output = point.said
+    name = f"{store}, {point.roles:,} roles, ttl {output['ttl']:g} s"
     kept = [
-        Figure(f"{name}: terms lost in {said['seconds']:.0f} s", said["lost"], "", (Aim("=", 0),))
+        Figure(
+            f"{name}: terms lost in {output['seconds']:.0f} s", output["lost"], "", (Aim("=", 0),)
+        )
     ]
-    if said["busy"]:
-        rate = said["renewals"] / said["busy"]
+    if output["busy"]:
+        rate = output["renewals"] / output["busy"]
         kept.append(
             Figure(
                 f"{name}: renewals a second while a batch is under way",
@@ -156,7 +158,7 @@ def figures(store: str, point: Point) -> list[Figure]:
         Figure(f"{name}: CPU of the process, of a core", point.cpu, "%", (Aim("<", 25),)),
         Figure(f"{name}: resident memory a role", point.each, "kB", (Aim("≤", 6),)),
         Figure(f"{name}: queries a second", point.queries, "", (), server),
-        Figure(f"{name}: all elected within", said["elected_in"], "s"),
+        Figure(f"{name}: all elected within", output["elected_in"], "s"),
     ]
     return kept
 

@@ -50,8 +50,8 @@ def figures(store: str, taken: dict[str, list[float]], late: list[float]) -> lis
         Figure(f"{handover}, median of {len(mine)}", statistics.median(mine), "ms"),
         Figure(f"{store}: the longest of them", max(mine), "ms"),
         *(
-            Figure(f"{store}: {name}, in turns with them", statistics.median(one), "ms")
-            for name, one in taken.items()
+            Figure(f"{store}: {name}, in turns with them", statistics.median(first), "ms")
+            for name, first in taken.items()
         ),
         Figure(
             f"{store}: failover after kill -9, beyond the lease's end, median of {len(late)}",

@@ -38,13 +38,13 @@ async def host(url: str, roles: int, ttl: float) -> None:
         for number in range(roles)
     ]
     say("begins")
-    await asyncio.gather(*(one.first_outcome() for one in leads))
+    await asyncio.gather(*(lead.first_outcome() for lead in leads))
     say("stands")
     await asyncio.wait_for(all_led.wait(), WITHIN)
     say("leads")
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
     say("stops")
-    await asyncio.gather(*(one.stop() for one in leads))
+    await asyncio.gather(*(lead.stop() for lead in leads))
     say("gave back")
 
 

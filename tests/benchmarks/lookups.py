@@ -33,10 +33,10 @@ def plain(store: str, url: str, counted: Counted, times: int = 20) -> list[Figur
             before = time.perf_counter()
             assert coordinator.leader("bench") is not None
             taken.append((time.perf_counter() - before) * 1e6)
-        asked = sum(counted.between(began, clock.total_seconds()).values()) / times
+        request = sum(counted.between(began, clock.total_seconds()).values()) / times
     name = f"{store}: leader(role), not watched"
     return [
-        Figure(f"{name}: queries", asked, "", (Aim("=", 1),)),
+        Figure(f"{name}: queries", request, "", (Aim("=", 1),)),
         Figure(f"{name}: median of {times}", statistics.median(taken), "µs"),
     ]
 

@@ -55,10 +55,10 @@ def description(where: Setting) -> list[str]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     stores = f"SQLite {sqlite3.sqlite_version}"
     if where.server is not None:
-        said = subprocess.run(
+        output = subprocess.run(
             ["rethinkdb", "--version"], capture_output=True, text=True, check=True
         ).stdout
-        stores += f", RethinkDB {said.split()[1].partition('~')[0]} (one node on loopback)"
+        stores += f", RethinkDB {output.split()[1].partition('~')[0]} (one node on loopback)"
     load = os.getloadavg()[0]
     return [
         f"- machine: {cores} cores, {platform.system()} {platform.machine()}, load {load:.1f} at the start; its disk "

@@ -33,8 +33,8 @@ class Section:
             lines += [*table(HEAD, [figure.cells() for figure in self.figures]), ""]
         for picture in self.pictures:
             lines += [f"![{picture.alt}](pictures/{picture.name}.svg)", ""]
-        for one in self.tables:
-            lines += [*table(one.head, one.rows), ""]
+        for item in self.tables:
+            lines += [*table(item.head, item.rows), ""]
         return lines
 
 

@@ -58,8 +58,8 @@ def draw(picture: Picture, directory: Path) -> Path:
             for name, points in panel.series.items():
                 axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
             axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y, xscale="log", yscale="log")
-            for one in (axis.xaxis, axis.yaxis):
-                one.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+            for item in (axis.xaxis, axis.yaxis):
+                item.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
             axis.minorticks_off()  # they would be most of the file
             axis.grid(alpha=0.3)
             axis.legend(frameon=False)

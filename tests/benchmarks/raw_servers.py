@@ -200,7 +200,7 @@ class RawEtcd:
                 for role in some
             ]
             answer = await self._call({"compare": [], "success": nested})
-            done = [one["response_txn"].get("succeeded") for one in answer["responses"]]
+            done = [item["response_txn"].get("succeeded") for item in answer["responses"]]
             assert all(done), answer
             revision = int(answer["header"]["revision"])
             self._revisions.update(dict.fromkeys(some, revision))

@@ -93,7 +93,7 @@ async def many_renewals(name: str, url: str, count: int, rounds: int) -> Figure:
     taken = await alternate(rounds, mine, theirs, warm_up=1)
     await raw.close()
     await store.close()
-    ours, others = (count / (one / 1e6) for one in taken)
+    ours, others = (count / (item / 1e6) for item in taken)
     what = f"{name}: {count:,} renewals at once, a second (median of {rounds})"
     aims = (Aim("≥", BATCH_BOUNDS[name], "ratio"),)
     return Figure(what, ours, "/s", aims, Reference("raw batch of as many", others))

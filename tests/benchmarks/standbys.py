@@ -29,21 +29,21 @@ def measure(
         }
         found = {}
         for number, child in children.items():
-            said, _ = child.communicate(timeout=60 + 10 * ttl)
-            found[number] = {what: count / ttls for what, count in json.loads(said).items()}
+            output, _ = child.communicate(timeout=60 + 10 * ttl)
+            found[number] = {what: count / ttls for what, count in json.loads(output).items()}
         return found
 
 
 def figures(store: str, found: dict[int, dict[str, float]]) -> list[Figure]:
     rows = []
-    for number, asked in found.items():
+    for number, request in found.items():
         who = "one standby" if number == 1 else f"{number:,} standbys of one role in one process"
         rows.append(
-            Figure(f"{store}: {who}: queries a ttl", sum(asked.values()), "", (Aim("≤", 1),))
+            Figure(f"{store}: {who}: queries a ttl", sum(request.values()), "", (Aim("≤", 1),))
         )
         rows += [
             Figure(f"{store}: {who}: of these, {what}", count)
-            for what, count in sorted(asked.items())
+            for what, count in sorted(request.items())
         ]
     return rows
 
@@ -56,7 +56,7 @@ def sections(where: Setting) -> list[Section]:
     ):  # waiting costs little: that of one store does not disturb the other's
         found = list(pool.map(lambda url: measure(url, [1, many], ttl), urls.values()))
     figures_of_all = [
-        figure for store, one in zip(urls, found, strict=True) for figure in figures(store, one)
+        figure for store, first in zip(urls, found, strict=True) for figure in figures(store, first)
     ]
     note = (
         f"While another process leads, at a ttl of {ttl:g} s, over {TTLS} ttls from two ttls after all have learnt who "

@@ -50,20 +50,20 @@ class Starts:
     def leader(self) -> float:
         """Milliseconds from the start of a process to where it leads."""
         began = time.time()
-        said = self._run(
+        output = self._run(
             "-c",
             f"{LEADS}; import os, time; print(time.time(), flush=True); os._exit(0)",
             self._fresh(),
         )
-        return (float(said) - began) * 1000
+        return (float(output) - began) * 1000
 
     def command(self) -> float:
         """Milliseconds from starting `coord run` to where its command tells the time."""
         began = time.time()
-        said = self._run(
+        output = self._run(
             "-m", "coord", "run", "bench", "--url", self._fresh(), "--", "date", "+%s.%N"
         )
-        return (float(said) - began) * 1000
+        return (float(output) - began) * 1000
 
 
 def sections(where: Setting) -> list[Section]:

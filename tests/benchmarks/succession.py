@@ -47,13 +47,13 @@ class Result:
 
     @property
     def failover(self) -> float:
-        return statistics.median(one.late for one in self.failovers) * 1000
+        return statistics.median(failover.late for failover in self.failovers) * 1000
 
     def asked(self) -> Counter[str]:
         """The most that was asked of each table in the second after one expiry."""
         most: Counter[str] = Counter()
-        for one in self.failovers:
-            most |= one.asked
+        for failover in self.failovers:
+            most |= failover.asked
         return most
 
 
@@ -87,9 +87,16 @@ def fail_over(url: str, results: Sequence[Result], times: int, ttl: float) -> No
     with ExitStack() as stack:
         crowds = [
             stack.enter_context(
-                Crowd(url, f"failover of {one.size}", one.size, ttl, each=one.each, count=True)
+                Crowd(
+                    url,
+                    f"failover of {result.size}",
+                    result.size,
+                    ttl,
+                    each=result.each,
+                    count=True,
+                )
             )
-            for one in results
+            for result in results
         ]
         for _ in range(times):
             ends = []
@@ -150,7 +157,7 @@ def figures(
         if name != KAZOO
     ]
     for result, bound in ((two, 100), (most, 300), (together, 300)):
-        asked, waiting = result.asked(), f"{result.size - result.each} waiting"
+        requests, waiting = result.asked(), f"{result.size - result.each} waiting"
         if result is together:
             waiting += f" in {result.size // result.each - 1} processes"
         samples = len(result.failovers)
@@ -163,7 +170,7 @@ def figures(
             ),
             Figure(
                 f"{store}: {waiting}: most queries on leases in the second after expiry, 1 role",
-                asked[LEASES],
+                requests[LEASES],
                 "",
                 (Aim("≤", 3),),
             ),
@@ -181,23 +188,23 @@ def table(store: str, results: Sequence[Result]) -> Table:
         "failover beyond expiry, median ms",
     ]
     rows = []
-    for one in results:
-        asked = ", ".join(
+    for result in results:
+        request = ", ".join(
             f"{what.replace('_', ' ') if what.startswith('feed') else what} {n}"
-            for what, n in sorted(one.asked().items())
+            for what, n in sorted(result.asked().items())
         )
-        late = [failover.late * 1000 for failover in one.failovers]
+        late = [failover.late * 1000 for failover in result.failovers]
         rows.append(
             [
-                str(one.size),
-                str(one.size // one.each),
-                f"{one.handover:.2f}",
-                f"{max(one.handovers):.1f}",
-                str(len(one.handovers)),
-                f"{one.failover:.1f}",
+                str(result.size),
+                str(result.size // result.each),
+                f"{result.handover:.2f}",
+                f"{max(result.handovers):.1f}",
+                str(len(result.handovers)),
+                f"{result.failover:.1f}",
                 f"{max(late):.1f}",
                 str(len(late)),
-                asked,
+                request,
             ]
         )
     return Table([*head, "longest", "samples", "most queries in the second after"], rows)
@@ -225,7 +232,9 @@ def sections(where: Setting) -> list[Section]:
                 "candidates (processes)",
                 "ms",
                 {
-                    store: [(one.size, one.handover) for one in results if one.each == 1]
+                    store: [
+                        (result.size, result.handover) for result in results if result.each == 1
+                    ]
                     for store, (results, _) in found.items()
                 },
             ),
@@ -234,7 +243,9 @@ def sections(where: Setting) -> list[Section]:
                 "candidates (processes)",
                 "ms",
                 {
-                    store: [(one.size, one.failover) for one in results if one.each == 1]
+                    store: [
+                        (result.size, result.failover) for result in results if result.each == 1
+                    ]
                     for store, (results, _) in found.items()
                 },
             ),

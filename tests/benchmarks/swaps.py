@@ -210,8 +210,8 @@ async def _sqlite(directory: Path, times: int) -> list[Figure]:
     )
     thread.end()
     await store.close()
-    for one in (*raws, unsynced, unsynced_there):
-        one.db.close()
+    for item in (*raws, unsynced, unsynced_there):
+        item.db.close()
     same, unsafe = "the same transaction through sqlite3", "the same, not synced"
     return [
         figure("SQLite: claim", claim, same),

@@ -110,7 +110,7 @@ def test_succession_is_told_apart_by_candidate(where: Setting, store: str) -> No
 def test_standbys_are_counted(where: Setting, store: str) -> None:
     found = standbys.measure(where.stores("standbys")[store], [1, 5], 1.5, ttls=2)
     assert found.keys() == {1, 5}
-    assert all(sum(asked.values()) <= 2.5 for asked in found.values())
+    assert all(sum(request.values()) <= 2.5 for request in found.values())
 
 
 @pytest.mark.parametrize("store", STORES)

@@ -157,7 +157,7 @@ class Crew:
     @property
     def leader(self) -> Member | None:
         """Who was elected last, if that process is still there."""
-        return next((one for one in self.members if one.name == self._leading[0]), None)
+        return next((member for member in self.members if member.name == self._leading[0]), None)
 
     @property
     def token(self) -> int:
@@ -165,14 +165,14 @@ class Crew:
 
     def free(self) -> list[Member]:
         """Those that no fault is at work on."""
-        return [one for one in self.members if not one.busy]
+        return [member for member in self.members if not member.busy]
 
     async def start(self) -> None:
-        for one in self.members:
-            await one.start()
+        for member in self.members:
+            await member.start()
 
     async def stop(self) -> None:
-        for one in self.members:
-            if one.process is not None and one.process.returncode is None:
-                one.send(signal.SIGCONT)
-        await asyncio.gather(*(one.stop() for one in self.members))
+        for member in self.members:
+            if member.process is not None and member.process.returncode is None:
+                member.send(signal.SIGCONT)
+        await asyncio.gather(*(member.stop() for member in self.members))

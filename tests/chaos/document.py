@@ -99,12 +99,12 @@ def met(operations: list[Any]) -> dict[str, int]:
     """What came of the writes to the document: those that were answered, and of these the stale
     ones."""
     answered = [
-        one
-        for one in operations
-        if one.role == DOCUMENT and one.action == "write" and one.outcome == "ok"
+        operation
+        for operation in operations
+        if operation.role == DOCUMENT and operation.action == "write" and operation.outcome == "ok"
     ]
-    old = [one for one in answered if one.args["token"] < (one.result["met"] or 0)]
-    accepted = sum(bool(one.result["accepted"]) for one in old)
+    old = [item for item in answered if item.args["token"] < (item.result["met"] or 0)]
+    accepted = sum(bool(item.result["accepted"]) for item in old)
     return {
         "writes": len(answered),
         "stale_attempted": len(old),

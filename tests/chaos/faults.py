@@ -16,19 +16,19 @@ from tests.chaos.stage import APART
 
 
 async def kill(scene: Scene, fault: Fault) -> None:
-    one = scene.victim()
-    fault.take(one)
-    await one.kill()
+    first = scene.victim()
+    fault.take(first)
+    await first.kill()
     await asyncio.sleep(scene.between(0.1, 1.0))
-    await one.start()
+    await first.start()
 
 
-async def _freeze(fault: Fault, one: Member, seconds: float) -> None:
-    fault.take(one)
+async def _freeze(fault: Fault, first: Member, seconds: float) -> None:
+    fault.take(first)
     fault.detail = f"{seconds:.2f} s"
-    one.send(signal.SIGSTOP)
+    first.send(signal.SIGSTOP)
     await asyncio.sleep(seconds)
-    one.send(signal.SIGCONT)
+    first.send(signal.SIGCONT)
 
 
 async def stop(scene: Scene, fault: Fault) -> None:
@@ -39,13 +39,13 @@ async def stop(scene: Scene, fault: Fault) -> None:
 async def stop_in_act(scene: Scene, fault: Fault) -> None:
     """The same, and surely the leader, and surely between its check and its act: what fencing is
     there for."""
-    one, seconds = scene.victim(1.0), scene.between(1.4, 2.4) + 0.5
-    fault.take(one)
-    if await one.ask("freeze", ("frozen", "not leading"), 2.0) != "frozen":
+    first, seconds = scene.victim(1.0), scene.between(1.4, 2.4) + 0.5
+    fault.take(first)
+    if await first.ask("freeze", ("frozen", "not leading"), 2.0) != "frozen":
         raise NotNow
     fault.begin, fault.detail = now(), f"{seconds:.2f} s"
     await asyncio.sleep(seconds)
-    one.send(signal.SIGCONT)
+    first.send(signal.SIGCONT)
 
 
 async def pause(scene: Scene, fault: Fault) -> None:
@@ -54,9 +54,9 @@ async def pause(scene: Scene, fault: Fault) -> None:
 
 
 async def step_down(scene: Scene, fault: Fault) -> None:
-    one = scene.victim(1.0)
-    fault.take(one)
-    one.tell("step_down")
+    first = scene.victim(1.0)
+    fault.take(first)
+    first.tell("step_down")
     await asyncio.sleep(scene.between(0.5, 1.0))
 
 
@@ -83,10 +83,10 @@ def network(mode: str, low: float, high: float) -> Callable[[Scene, Fault], Awai
         node = scene.chance.randrange(8)  # one of them, or all when there is none with that number
         proxies = [
             proxy
-            for one in members
-            for number, proxy in enumerate(scene.stage.proxies_of(one.index))
+            for member in members
+            for number, proxy in enumerate(scene.stage.proxies_of(member.index))
             if number == node
-            or node >= len(scene.stage.proxies_of(one.index))
+            or node >= len(scene.stage.proxies_of(member.index))
             or len(scene.stage.nodes) == 1
         ]
         fault.detail = f"{seconds:.2f} s, {len(members)} workers, {len(proxies)} ways"
@@ -214,8 +214,8 @@ async def inject(scene: Scene, kind: str) -> Fault:
     finally:
         if how.on_store:
             scene.store_busy = False
-        for one in fault.members:
-            one.busy = False
+        for member in fault.members:
+            member.busy = False
     fault.end = now()
     return fault
 

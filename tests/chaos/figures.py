@@ -72,7 +72,7 @@ def violations(history: History, floors: bool = False) -> list[str]:
     for left_out in (needless, set[tuple[str, int]]()) if needless else (needless,):
         try:
             kept = [event for event in history.events if (event.process, event.op) not in left_out]
-            found = [str(one) for one in judge(History(kept), floors=floors)]
+            found = [str(item) for item in judge(History(kept), floors=floors)]
         except Undecided as err:
             found.append(f"undecided: {err}")
         if not found:
@@ -83,9 +83,11 @@ def violations(history: History, floors: bool = False) -> list[str]:
 def reigns(history: History) -> list[Reign]:
     """By token."""
     found: dict[int, Reign] = {}
-    for one in beliefs(history.operations(), history.events[-1].at if history.events else 0.0):
-        if one.role == ROLE:
-            found.setdefault(one.token, Reign(one.token, one.process, one.begin, one.end))
+    for belief in beliefs(history.operations(), history.events[-1].at if history.events else 0.0):
+        if belief.role == ROLE:
+            found.setdefault(
+                belief.token, Reign(belief.token, belief.process, belief.begin, belief.end)
+            )
     return [found[token] for token in sorted(found)]
 
 
@@ -102,9 +104,13 @@ def longest_gap(terms: list[Reign]) -> float:
 def tokens_twice(operations: list[Operation]) -> int:
     """Return how many tokens were given to two candidates."""
     holders: dict[int, set[str]] = {}
-    for one in operations:
-        if one.action == "claim" and one.outcome == "ok" and one.result["applied"]:
-            holder, token, _ = one.result["row"]
+    for operation in operations:
+        if (
+            operation.action == "claim"
+            and operation.outcome == "ok"
+            and operation.result["applied"]
+        ):
+            holder, token, _ = operation.result["row"]
             holders.setdefault(token, set()).add(holder)
     return sum(len(names) > 1 for names in holders.values())
 
@@ -159,11 +165,11 @@ def failovers(faults: list[Fault], terms: list[Reign]) -> dict[str, dict[str, An
             mine["led through"] += 1
             continue
         other = [
-            one
-            for one in faults
-            if one is not fault
-            and one.begin < after.first
-            and one.end > min(fault.begin, leader.last)
+            item
+            for item in faults
+            if item is not fault
+            and item.begin < after.first
+            and item.end > min(fault.begin, leader.last)
         ]
         if other or leader.last < fault.begin - 0.5:
             mine["mixed"] += 1
@@ -245,8 +251,8 @@ def figures(run: Run, store: str) -> dict[str, Any]:
     history = read_history(run.directory)
     operations, writes = history.operations(), journal(run.directory / "resource.db")
     outcomes: dict[str, Counter[str]] = {}
-    for one in operations:
-        outcomes.setdefault(one.action, Counter())[one.outcome] += 1
+    for operation in operations:
+        outcomes.setdefault(operation.action, Counter())[operation.outcome] += 1
     attempted, accepted = stale([entry for entry in writes if entry["name"] == "fenced"])
     overlaps, _ = stale([entry for entry in writes if entry["name"] == "unfenced"])
     terms = reigns(history)

@@ -90,11 +90,11 @@ class RethinkDBStage(ServersStage):
         return await ask(self.direct, term, timeout)
 
     async def _read_clocks(self, name: str) -> None:
-        asked = [
+        requests = [
             await ask(node.url(), reql().now().to_epoch_time(), 5.0) - time.time()
             for node in self.nodes
         ]
-        self.facts[name] = [round(one, 1) for one in asked]
+        self.facts[name] = [round(request, 1) for request in requests]
 
     def step_clock(self, number: int, seconds: float) -> None:
         """Only ever to somewhere within `APART` of any other, now or before."""
@@ -161,7 +161,7 @@ class ThreeNodes(RethinkDBStage):
                 number,
                 node.cluster_port,
                 ports[number],
-                lambda: [one.pid if one.started else 0 for one in nodes],
+                lambda: [node.pid if node.started else 0 for node in nodes],
             )
             for number, node in enumerate(nodes)
         ]
@@ -174,10 +174,10 @@ class ThreeNodes(RethinkDBStage):
 
     async def close(self) -> None:
         self.facts["connections among the nodes, all through proxies"] = sum(
-            one.passed for one in self._between
+            item.passed for item in self._between
         )
         self.facts["pieces held back by cuts among the nodes"] = sum(
-            one.held for one in self._between
+            item.held for item in self._between
         )
         await super().close()
         for proxy in self._between:

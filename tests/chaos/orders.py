@@ -37,7 +37,7 @@ async def order_to_step_down(scene: Scene, fault: Fault) -> None:
 
 async def transfer(scene: Scene, fault: Fault) -> None:
     leader = _leader(scene)
-    others = [one for one in scene.crew.free() if one is not leader]
+    others = [item for item in scene.crew.free() if item is not leader]
     if not others:
         raise NotNow
     to = scene.chance.choice(others)
@@ -88,7 +88,10 @@ async def _listed(scene: Scene, to: Member) -> None:
     while now() < until:
         for operator in scene.operators:
             with contextlib.suppress(CoordError):
-                if any(one.info.get("name") == to.name for one in await operator.candidates(ROLE)):
+                if any(
+                    candidate.info.get("name") == to.name
+                    for candidate in await operator.candidates(ROLE)
+                ):
                     return
         await asyncio.sleep(0.05)
     raise NotNow
@@ -100,11 +103,11 @@ async def _ask(
     """Of every node, for an order stands for two ttls by their clocks: where they are further
     apart, only the node that the leader listens to hears of it in time. What cannot be asked of
     any, because of another fault, has missed."""
-    asked = await asyncio.gather(
+    requests = await asyncio.gather(
         *(asking(operator) for operator in scene.operators), return_exceptions=True
     )
-    tokens = [one.token for one in asked if isinstance(one, Lease)]
-    failed = [one for one in asked if isinstance(one, BaseException)]
+    tokens = [request.token for request in requests if isinstance(request, Lease)]
+    failed = [request for request in requests if isinstance(request, BaseException)]
     for err in failed:
         if not isinstance(err, CoordError):
             raise err

@@ -105,9 +105,9 @@ class RecordingStore:
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
         keys = [
             self._recorder.invoke(
-                "renew", one.role, holder=one.holder, token=one.token, beat=one.beat
+                "renew", renewal.role, holder=renewal.holder, token=renewal.token, beat=renewal.beat
             )
-            for one in renewals
+            for renewal in renewals
         ]
         results = await self._store.renew(renewals, timeout)
         for key, result in zip(keys, results, strict=True):

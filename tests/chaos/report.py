@@ -71,9 +71,9 @@ def overview(results: list[dict[str, Any]]) -> str:
     names = ["elections", "fenced_writes", "overlaps_unfenced", "stale_attempted", "stale_refused"]
     names += ["tokens_twice", "longest_without_leader"]
     rows = [
-        [one["store"], f"{one['seconds']:.0f}", sum(one["faults"].values())]
-        + [one[name] for name in names]
-        for one in results
+        [result["store"], f"{result['seconds']:.0f}", sum(result["faults"].values())]
+        + [result[name] for name in names]
+        for result in results
     ]
     return "\n".join(_table(head, rows))
 
@@ -119,9 +119,9 @@ def markdown(result: dict[str, Any]) -> str:
     lines += _table(
         ["fault", "injected", "failovers", "median", "p99", "worst", "led through", "mixed", "not at the leader"],
         [
-            [kind, result["faults"].get(kind), one["count"], one.get("median"), one.get("p99"), one.get("worst"),
-             one["led through"], one["mixed"], one["missed"]]
-            for kind, one in result["failover"].items()
+            [kind, result["faults"].get(kind), first["count"], first.get("median"), first.get("p99"), first.get("worst"),
+             first["led through"], first["mixed"], first["missed"]]
+            for kind, first in result["failover"].items()
         ],
     )  # fmt: skip
     if result["handovers"]:
@@ -132,15 +132,15 @@ def markdown(result: dict[str, Any]) -> str:
             "",
             *_table(
                 ["the named one", "asked", "it led next", "another led next", "came to nothing"],
-                [[how, *one.values()] for how, one in result["handovers"].items()],
+                [[how, *first.values()] for how, first in result["handovers"].items()],
             ),
         ]
     lines += ["## Operations", ""]
     lines += _table(
         ["operation", "ok", "fail", "unknown"],
         [
-            [name, one.get("ok", 0), one.get("fail", 0), one.get("unknown", 0)]
-            for name, one in result["operations"].items()
+            [name, first.get("ok", 0), first.get("fail", 0), first.get("unknown", 0)]
+            for name, first in result["operations"].items()
         ],
     )
     lines += [

@@ -81,10 +81,10 @@ class Run:
             await self.crew.stop()
         finally:
             lag.cancel()
-            for one in self.crew.members:
-                if one.process is not None and one.process.returncode is None:
+            for member in self.crew.members:
+                if member.process is not None and member.process.returncode is None:
                     with contextlib.suppress(ProcessLookupError):
-                        await one.kill()
+                        await member.kill()
             if self._resource is not None and self._resource.returncode is None:
                 self._resource.kill()
                 await self._resource.wait()
@@ -124,8 +124,8 @@ class Run:
     async def _make_trouble(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
             operators = [AsyncCoordinator(url, timeout=2.0) for url in self.stage.operators_urls]
-            for one in operators:
-                await stack.enter_async_context(one)
+            for operator in operators:
+                await stack.enter_async_context(operator)
             await self._inject(Scene(self.crew, self.stage, self.plan.ttl, self.chance, operators))
 
     async def _inject(self, scene: Scene) -> None:

@@ -37,10 +37,10 @@ class Fault:
 
     def take(self, *members: Member) -> None:
         """It begins, on these."""
-        for one in members:
-            one.busy = True
-            self.members.append(one)
-            self.hit.append(one.name)
+        for member in members:
+            member.busy = True
+            self.members.append(member)
+            self.hit.append(member.name)
         self.begin = now()
 
     def as_dict(self) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def kept(chaos: Chaos) -> dict[str, Any]:
     assert result["stale_accepted"] == 0
     assert result["fenced_writes"] > 20
     assert result["operations"]["renew"]["ok"] >= 3
-    hit = sum(one["count"] + one["mixed"] for one in result["failover"].values())
+    hit = sum(item["count"] + item["mixed"] for item in result["failover"].values())
     assert result["elections"] >= 1 + hit / 3, chaos.log
     return result
 
@@ -147,18 +147,18 @@ def test_a_resource_that_fences_nothing_is_caught(on_sqlite: dict[str, Chaos]) -
     result = on_sqlite["fence"].result()
     assert not result["good"]
     assert result["stale_accepted"] > 0, on_sqlite["fence"].log
-    assert any(one.startswith("fencing:") for one in result["violations"])
-    assert not any(one.startswith("exclusion:") for one in result["violations"])
+    assert any(item.startswith("fencing:") for item in result["violations"])
+    assert not any(item.startswith("exclusion:") for item in result["violations"])
 
 
 def test_a_term_that_ignores_its_deadline_is_caught(on_sqlite: dict[str, Chaos]) -> None:
     result = on_sqlite["deadline"].result()
     assert not result["good"]
-    assert any(one.startswith("exclusion:") for one in result["violations"]), on_sqlite[
+    assert any(item.startswith("exclusion:") for item in result["violations"]), on_sqlite[
         "deadline"
     ].log
     assert result["stale_accepted"] == 0  # the fence holds all the same
-    assert not any(one.startswith("fencing:") for one in result["violations"])
+    assert not any(item.startswith("fencing:") for item in result["violations"])
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,9 @@ def test_a_document_that_fences_nothing_is_caught(on_rethinkdb: dict[str, Chaos]
     result = on_rethinkdb["fence"].result()
     assert not result["good"]
     assert result["document"]["stale_accepted"] > 0, on_rethinkdb["fence"].log
-    assert any(one.startswith("fencing:") and "'document'" in one for one in result["violations"])
+    assert any(
+        item.startswith("fencing:") and "'document'" in item for item in result["violations"]
+    )
 
 
 @pytest.mark.cluster

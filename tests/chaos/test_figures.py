@@ -59,13 +59,13 @@ def test_failovers_are_told_from_faults_that_missed_or_mixed() -> None:
 
 def test_transfers_are_told_by_who_led_next() -> None:
     terms = [Reign(1, "a", 0.0, 1.0), Reign(2, "b", 1.1, 3.0), Reign(3, "c", 3.5, 9.0)]
-    asked = [
+    request = [
         Fault("transfer", to="b", to_is="alive", token=1),
         Fault("transfer", to="a", to_is="killed", token=2),
         Fault("transfer", to="b", to_is="alive", token=3, missed=True),
         Fault("kill"),
     ]
-    assert figures.handovers(asked, terms) == {
+    assert figures.handovers(request, terms) == {
         "alive": {"asked": 2, "it led": 1, "another led": 0, "came to nothing": 1},
         "killed": {"asked": 1, "it led": 0, "another led": 1, "came to nothing": 0},
     }
@@ -84,7 +84,7 @@ def test_stale_writes_to_the_document_are_those_that_met_a_newer_token() -> None
         history.ok(key, accepted=accepted, met=met)
     found = document.met(history.operations())
     assert found == {"writes": 5, "stale_attempted": 2, "stale_refused": 1, "stale_accepted": 1}
-    assert [one.startswith("fencing:") for one in figures.violations(history)] == [True]
+    assert [violation.startswith("fencing:") for violation in figures.violations(history)] == [True]
 
 
 def test_spread_takes_the_nearest_rank() -> None:

@@ -72,7 +72,7 @@ def terminals() -> Iterator[list[Terminal]]:
     made: list[Terminal] = []
     yield made
     end_marked()
-    for one in made:
+    for item in made:
         with contextlib.suppress(ChildProcessError):  # The test has waited for it.
-            os.waitpid(one.pid, 0)
-        os.close(one.fd)
+            os.waitpid(item.pid, 0)
+        os.close(item.fd)

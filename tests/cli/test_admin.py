@@ -40,7 +40,9 @@ def test_init_and_doctor(rethinkdb_server: Any, runs: Runs) -> None:
     assert "coord init" in err
     status, out, _ = runs.answer("doctor", "--url", url, "--json")
     assert status == 1
-    assert any(one["level"] == "error" and "coord init" in one["advice"] for one in json.loads(out))
+    assert any(
+        load["level"] == "error" and "coord init" in load["advice"] for load in json.loads(out)
+    )
     status, out, err = runs.answer("init", "--url", url)
     assert (status, err) == (0, "")
     assert out.splitlines()[0].startswith("created the database")
@@ -70,7 +72,10 @@ def test_run_and_takeover(on_server: Runs) -> None:
     runs.journal.check_no_overlap()
     assert taken.first - killed < 15  # the ttl is 2 s; the rest is for a busy machine
     status, out, _ = runs.answer("status", "--url", runs.url, "--json")
-    assert (status, [(one["role"], one["token"]) for one in json.loads(out)]) == (0, [("job", 2)])
+    assert (status, [(load["role"], load["token"]) for load in json.loads(out)]) == (
+        0,
+        [("job", 2)],
+    )
 
 
 def test_operators(on_server: Runs) -> None:
@@ -102,9 +107,9 @@ def test_operators(on_server: Runs) -> None:
     assert watching.stdout is not None
     tokens = []
     while 2 not in tokens:
-        said = json.loads(watching.stdout.readline())
-        assert said["role"] == "job"
-        tokens.append(said["leader"] and said["leader"]["token"])
+        output = json.loads(watching.stdout.readline())
+        assert output["role"] == "job"
+        tokens.append(output["leader"] and output["leader"]["token"])
     assert tokens[0] == 1
 
 

@@ -103,9 +103,13 @@ def test_connect(
         with c.leadership("job", info={"name": "here"}) as lead:
             assert lead.wait(30)
             with c.leadership("job") as waits:
-                eventually(lambda: [one.id for one in c.candidates("job")] == [waits.candidate])
+                eventually(
+                    lambda: [candidate.id for candidate in c.candidates("job")] == [waits.candidate]
+                )
         record = c.services.heartbeat({"id": "a", "role": "web", "ttl": 60, "load": 0})
-        assert [one["id"] for one in c.services.healthy_services("web")] == [record["id"]]
+        assert [
+            healthy_service["id"] for healthy_service in c.services.healthy_services("web")
+        ] == [record["id"]]
         assert c.unique_service("other", {"id": "x", "ttl": 60})
 
 
@@ -151,8 +155,8 @@ def test_every_command(foreign: Callable[[str], Foreign], journal: Journal) -> N
             leader = json.loads(watch.stdout.readline())["leader"]
 
     watched(1)
-    said = use("transfer", "job", "--to", "two", "--yes")
-    assert "two (pid" in said
+    output = use("transfer", "job", "--to", "two", "--yes")
+    assert "two (pid" in output
     assert leads.wait(60) == 77
     watched(2)
     assert "nobody is the leader now" in use("step-down", "job", "--yes")

@@ -57,7 +57,7 @@ def test_status_history_candidates(pair: tuple[Runs, coord.Coordinator]) -> None
         ["job", "one"],
     ]
     _, out, _ = runs.answer("status", "--url", runs.url, "--all", "--json")
-    found = {one["role"]: one for one in json.loads(out)}
+    found = {load["role"]: load for load in json.loads(out)}
     assert (found["job"]["waiting"], found["job"]["led"], found["job"]["last_loss"]) == (
         1,
         True,
@@ -166,7 +166,7 @@ def test_candidates_of_unique_service_obey(runs: Runs) -> None:
                 coordinator.unique_service("job", {"id": name, "ttl": 5})
 
         assert a.unique_service("job", {"id": "a", "ttl": 5})
-        callers = [threading.Thread(target=call, args=one) for one in ((a, "a"), (b, "b"))]
+        callers = [threading.Thread(target=call, args=item) for item in ((a, "a"), (b, "b"))]
         for caller in callers:
             caller.start()
         try:
@@ -207,7 +207,9 @@ def test_purge(runs: Runs) -> None:
         assert c.unique_service("job", {"ttl": 3})
         eventually(lambda: c.leader("job") is None)
         time.sleep(0.4)
-        assert [one["id"] for one in c.services.stale_services()] == ["stale\x1b"]
+        assert [stale_service["id"] for stale_service in c.services.stale_services()] == [
+            "stale\x1b"
+        ]
         with pytest.raises(coord.BadArgument, match="ttls_until_deletion"):
             c.services.stale_services(0.5)
         status, out, err = runs.answer("purge", "--url", runs.url)
@@ -219,7 +221,9 @@ def test_purge(runs: Runs) -> None:
         status, out, _ = runs.answer("purge", "--yes", "--url", runs.url)
         assert status == 0
         assert out.splitlines()[-1] == "deleted 1 service record and 0 announcements"
-        assert [one["id"] for one in c.services.healthy_services()] == ["alive"]
+        assert [healthy_service["id"] for healthy_service in c.services.healthy_services()] == [
+            "alive"
+        ]
     status, out, _ = runs.answer("purge", "--yes", "--url", runs.url, "--json")
     assert json.loads(out) == {"services": 0, "announcements": 0, "stale": []}
     with closing(sqlite3.connect(runs.url.removeprefix("sqlite://"))) as db:
@@ -238,7 +242,7 @@ def test_services_of_before_a_reboot_are_stale_by_the_wall_clock(runs: Runs) -> 
             db.execute(
                 "UPDATE coord_records_services SET last_heartbeat = last_heartbeat - 1000 WHERE id = '\"old\"'"
             )
-        assert [one["id"] for one in c.services.stale_services()] == ["old"]
+        assert [stale_service["id"] for stale_service in c.services.stale_services()] == ["old"]
         assert c.services.purge_stale_services() == {"deleted": 1}
         assert c.services.stale_services() == []
 

@@ -120,12 +120,12 @@ def test_a_running_leader_is_replaced_without_a_second_one(
             token = first.term.token
             moving = start("-m", "coord", "migrate", "--from", old, "--to", new, "--hold", "--json")
             assert moving.stdout is not None
-            said = json.loads(moving.stdout.readline())
+            output = json.loads(moving.stdout.readline())
             assert not first.is_leader
-            assert said["roles"]["job"]["from"] == token + 1
+            assert output["roles"]["job"]["from"] == token + 1
             with after.leadership("job", ttl=5) as moved:
                 assert moved.wait(10)
-                assert moved.term.token > said["roles"]["job"]["to"]
+                assert moved.term.token > output["roles"]["job"]["to"]
                 assert not first.is_leader
                 assert not waits.wait(1.0)
                 first.stop()

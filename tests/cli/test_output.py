@@ -106,7 +106,7 @@ def test_no_command_obeys_or_floods(evil: Runs) -> None:
         assert len(out) < 4_000, words
         status, out, _ = evil.answer(*words, "--url", evil.url, "--json")
         assert status == 0, words
-        found = one(json.loads(out))
+        found = first_of(json.loads(out))
         if words[0] == "services":
             assert (found["id"], len(found["host"])) == (f"evil{ESCAPE}", 100_000), words
         else:
@@ -114,7 +114,7 @@ def test_no_command_obeys_or_floods(evil: Runs) -> None:
         assert out.isascii(), words
 
 
-def one(answer: Any) -> Any:
+def first_of(answer: Any) -> Any:
     return answer[0] if isinstance(answer, list) else answer
 
 

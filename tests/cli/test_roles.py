@@ -16,7 +16,7 @@ from tests.support.processes import Runs, blocked
 def findings(runs: Runs) -> tuple[int, dict[str, dict[str, str]]]:
     status, out, err = runs.answer("doctor", "--url", runs.url, "--json")
     assert err == ""
-    return status, {one["what"]: one for one in json.loads(out)}
+    return status, {load["what"]: load for load in json.loads(out)}
 
 
 def test_version_and_help(runs: Runs) -> None:
@@ -39,8 +39,8 @@ def test_an_unknown_command(runs: Runs) -> None:
 
 def test_init_makes_the_file_and_may_be_repeated(runs: Runs) -> None:
     path = runs.url.removeprefix("sqlite://")
-    for said in (f"created {path}\n", ""):
-        assert runs.answer("init", "--url", runs.url) == (0, f"{said}{runs.url} is ready\n", "")
+    for output in (f"created {path}\n", ""):
+        assert runs.answer("init", "--url", runs.url) == (0, f"{output}{runs.url} is ready\n", "")
     with sqlite3.connect(runs.url.removeprefix("sqlite://")) as connection:
         assert list(connection.execute("SELECT * FROM coord_leases")) == []
     connection.close()
@@ -68,7 +68,7 @@ def test_doctor_on_a_healthy_file(runs: Runs) -> None:
     status, found = findings(runs)
     assert status == 0
     found.pop("container", None)  # only where the tests run in a container
-    assert {what: one["level"] for what, one in found.items()} == dict.fromkeys(
+    assert {what: first["level"] for what, first in found.items()} == dict.fromkeys(
         (
             "lease clock",
             "clock",
@@ -113,7 +113,7 @@ def test_doctor_finds_what_is_wrong(runs: Runs, spoilt: str) -> None:
     if held is not None:
         held.close()
     assert status == 1
-    errors = [one for one in found.values() if one["level"] == "error"]
+    errors = [row for row in found.values() if row["level"] == "error"]
     assert len(errors) == 1
     assert errors[0]["advice"]
     assert path in errors[0]["detail"]

@@ -71,7 +71,7 @@ def test_services(runs: Runs) -> None:
     assert "\x1b" not in out
     assert "evil\\x1b" in out
     status, out, _ = runs.answer("services", "--url", runs.url, "--json")
-    assert {one["id"] for one in json.loads(out)} == {"busy", "idle", "evil\x1b[31m"}
+    assert {load["id"] for load in json.loads(out)} == {"busy", "idle", "evil\x1b[31m"}
     assert runs.answer("services", "nobody", "--url", runs.url)[1].startswith("no healthy services")
 
 
@@ -92,17 +92,17 @@ def test_watch_every_role(runs: Runs) -> None:
         assert "  later  token 1  " in line
         # The feeds of RethinkDB and Redis carry no info.
         assert "node=a" in line or runs.url.startswith(("rethinkdb:", "redis:"))
-        said = json.loads(as_json.stdout.readline())
-        assert (said["role"], said["leader"]["token"]) == ("later", 1)
+        output = json.loads(as_json.stdout.readline())
+        assert (output["role"], output["leader"]["token"]) == ("later", 1)
         mine = {"host": socket.gethostname(), "pid": os.getpid(), "node": "a"}
-        assert said["leader"]["info"] in (
+        assert output["leader"]["info"] in (
             mine,
             {} if runs.url.startswith(("rethinkdb:", "redis:")) else mine,
         )
         lead.stop()
         assert watching.stdout.readline().rstrip().endswith("nobody leads 'later'")
-        said = json.loads(as_json.stdout.readline())
-        assert (said["role"], said["leader"]) == ("later", None)
+        output = json.loads(as_json.stdout.readline())
+        assert (output["role"], output["leader"]) == ("later", None)
         for process in (watching, as_json):
             process.kill()
             process.communicate()

@@ -17,9 +17,9 @@ def lease(holder: str | None, token: int, beat: int, **more: Any) -> Lease:
 
 
 def test_a_late_claim_finds_another_sight_and_does_nothing() -> None:
-    asked = Claim("r", "me", 1, TTL, expected=Revision("you", 7, 3), takeover=True)
-    assert swaps.claim(lease("you", 7, 4), asked, 0) is None
-    assert swaps.claim(lease("you", 7, 3), asked, 0) is not None
+    request = Claim("r", "me", 1, TTL, expected=Revision("you", 7, 3), takeover=True)
+    assert swaps.claim(lease("you", 7, 4), request, 0) is None
+    assert swaps.claim(lease("you", 7, 3), request, 0) is not None
 
 
 def test_a_claim_that_comes_twice_leaves_its_own_term_alone() -> None:
@@ -37,11 +37,11 @@ def test_a_claim_that_comes_twice_leaves_its_own_term_alone() -> None:
 
 
 def test_the_skew_is_strict() -> None:
-    asked = Claim("r", "me", 1, TTL, skew=2.0)
-    assert swaps.claim(lease("you", 7, 3, remaining=-2.0), asked, 0) is None
-    assert swaps.claim(lease("you", 7, 3, remaining=-2.1), asked, 0) is not None
+    request = Claim("r", "me", 1, TTL, skew=2.0)
+    assert swaps.claim(lease("you", 7, 3, remaining=-2.0), request, 0) is None
+    assert swaps.claim(lease("you", 7, 3, remaining=-2.1), request, 0) is not None
     assert (
-        swaps.claim(lease("you", 7, 3, remaining=-99.0), dataclasses.replace(asked, skew=None), 0)
+        swaps.claim(lease("you", 7, 3, remaining=-99.0), dataclasses.replace(request, skew=None), 0)
         is None
     )
 

@@ -62,11 +62,17 @@ def test_the_end_of_a_term_may_stand_with_the_next(
 def test_a_term_that_is_kept_as_lines_of_json() -> None:
     began = '{"token":1,"holder":"a","info":{"name":"A"},"since":1.5}'
     ended = '{"until":2.5,"reason":"released","by":"me"}'
-    (one,) = parse("r", [f"{began}\n{ended}"])
-    assert (one.token, one.since, one.until, one.reason, one.by) == (1, 1.5, 2.5, "released", "me")
-    assert one.info == {"name": "A"}
+    (first,) = parse("r", [f"{began}\n{ended}"])
+    assert (first.token, first.since, first.until, first.reason, first.by) == (
+        1,
+        1.5,
+        2.5,
+        "released",
+        "me",
+    )
+    assert first.info == {"name": "A"}
     (again,) = parse("r", [f'{began}\n{ended}\n{{"until":9.0,"reason":"expired"}}'])
-    assert again == one
+    assert again == first
     assert parse("r", [began])[0].until is None
     assert parse("r", []) == parse("r", None) == []
     for nonsense in ("", "{", "7", "[]", "null", f"{began}\n{{", "[" * 100_000):

@@ -32,4 +32,4 @@ def blocks(languages: Collection[str] | None = None) -> list[Block]:
             found.append(
                 Block(fence["language"], fence["code"], f"{page.relative_to(ROOT)}:{line}")
             )
-    return [one for one in found if languages is None or one.language in languages]
+    return [row for row in found if languages is None or row.language in languages]

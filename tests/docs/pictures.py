@@ -37,9 +37,9 @@ def status(home: Path) -> list[Terminal]:
     """Two roles are led."""
     leaders = [Terminal(home, name) for name in ("nightly", "reports")]
     try:
-        for one in leaders:
-            one.type(
-                f"coord run {one.title} --info zone=b -- sh -c 'echo on; exec sleep 60'"
+        for leader in leaders:
+            leader.type(
+                f"coord run {leader.title} --info zone=b -- sh -c 'echo on; exec sleep 60'"
             ).until("on\n")
         return [
             Terminal(home, "who leads")
@@ -48,17 +48,17 @@ def status(home: Path) -> list[Terminal]:
             .run("coord leader other")
         ]
     finally:
-        for one in leaders:
-            one.close()
+        for leader in leaders:
+            leader.close()
 
 
 def handover(home: Path) -> list[Terminal]:
     """An operator moves a role to a candidate that waits, and sees it in the history."""
     machines = [Terminal(home, name) for name in "ab"]
     try:
-        for one, sign in zip(machines, ("on\n", "waiting for"), strict=True):
-            one.type(
-                f"coord run press --info name={one.title} -- sh -c 'echo on; exec sleep 60'"
+        for first, sign in zip(machines, ("on\n", "waiting for"), strict=True):
+            first.type(
+                f"coord run press --info name={first.title} -- sh -c 'echo on; exec sleep 60'"
             ).until(sign)
         waits = Terminal(home, "looks until somebody is listed")
         while "press  b  " not in waits.text:
@@ -66,8 +66,8 @@ def handover(home: Path) -> list[Terminal]:
         operator = Terminal(home, "an operator").run("coord candidates press")
         return [operator.run("coord transfer press --to b --yes").run("coord history press")]
     finally:
-        for one in machines:
-            one.close()
+        for machine in machines:
+            machine.close()
 
 
 def doctor(home: Path) -> list[Terminal]:
@@ -87,7 +87,7 @@ def taken(name: str) -> str:
     """A picture of that scene, as it is now."""
     home = Path(tempfile.mkdtemp(prefix="coord-picture-"))
     try:
-        return below_each_other([one.picture() for one in SCENES[name](home)])
+        return below_each_other([item.picture() for item in SCENES[name](home)])
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
@@ -97,10 +97,10 @@ def below_each_other(pictures: list[str]) -> str:
     if len(pictures) == 1:
         return pictures[0]
     placed, width, height = [], 0.0, 0.0
-    for number, one in enumerate(pictures):
-        box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', one)
+    for number, first in enumerate(pictures):
+        box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', first)
         assert box is not None
-        own = one.replace(f"{ID}-", f"{ID}{number}-").replace(
+        own = first.replace(f"{ID}-", f"{ID}{number}-").replace(
             "<svg ", f'<svg y="{height}" width="{box[1]}" height="{box[2]}" ', 1
         )
         placed.append(own)

@@ -58,22 +58,22 @@ def accepts(tmp_path: Path, file: Path, text: str) -> tuple[bool, str]:
             source = text if unit == file else unit.read_text()
             other.write_text(re.sub(r"/opt/app/bin/\w+", "/bin/true", source))
         verify = ("systemd-analyze", "--recursive-errors=no", "verify", str(copy))
-        status, said = checked(*verify)
+        status, output = checked(*verify)
     elif file.parent.name == "kubernetes":
-        status, said = checked(
+        status, output = checked(
             sys.executable, "-m", "kubernetes_validate", "--strict", "-k", "1.31", str(copy)
         )
     elif file.parent.name == "compose":
         (tmp_path / "password").write_text("x")
-        status, said = checked("docker-compose", "-f", str(copy), "config", cwd=tmp_path)
+        status, output = checked("docker-compose", "-f", str(copy), "config", cwd=tmp_path)
     elif file.parent.name == "haproxy":
-        status, said = checked("haproxy", "-c", "-f", str(copy))
+        status, output = checked("haproxy", "-c", "-f", str(copy))
     else:
-        status, said = checked(
+        status, output = checked(
             "nginx", "-t", "-p", f"{tmp_path}/", "-e", "stderr", "-c", str(copy),
             "-g", f"pid {tmp_path}/pid;",
         )  # fmt: skip
-    return status == 0, said
+    return status == 0, output
 
 
 TOOLS = {
@@ -95,11 +95,11 @@ TOOLS = {
 def test_its_own_tool_accepts_it(name: str, tmp_path: Path) -> None:
     _, key, misspelt = TOOLS[name]
     text = (DEPLOY / name).read_text()
-    accepted, said = accepts(tmp_path, DEPLOY / name, text)
-    assert accepted, said
+    accepted, output = accepts(tmp_path, DEPLOY / name, text)
+    assert accepted, output
     assert key in text
-    accepted, said = accepts(tmp_path, DEPLOY / name, text.replace(f"{key}", misspelt))
-    assert not accepted, f"{misspelt} was not noticed: {said}"
+    accepted, output = accepts(tmp_path, DEPLOY / name, text.replace(f"{key}", misspelt))
+    assert not accepted, f"{misspelt} was not noticed: {output}"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(DEPLOY)))

@@ -25,11 +25,11 @@ def in_the_code() -> dict[str, tuple[set[str], set[str]]]:
             if not isinstance(node, ast.Call) or path.name == "log.py":
                 continue
             levels = {
-                one.attr
-                for one in ast.walk(node.func)
-                if isinstance(one, ast.Attribute)
-                and isinstance(one.value, ast.Name)
-                and one.value.id == "log"
+                item.attr
+                for item in ast.walk(node.func)
+                if isinstance(item, ast.Attribute)
+                and isinstance(item.value, ast.Name)
+                and item.value.id == "log"
             } & {"debug", "info", "warning", "error", "emit"}
             if not levels:
                 continue
@@ -70,8 +70,8 @@ def test_levels_and_fields_are_those_of_the_code() -> None:
 
 
 def test_each_reason_is_named() -> None:
-    said = PAGE[PAGE.index("Reasons:") :].split("\n\n")[0]
-    assert set(re.findall(r"`([a-z_]+)`", said)) == {str(reason) for reason in LossReason}
+    output = PAGE[PAGE.index("Reasons:") :].split("\n\n")[0]
+    assert set(re.findall(r"`([a-z_]+)`", output)) == {str(reason) for reason in LossReason}
 
 
 def test_each_metric_is_named() -> None:

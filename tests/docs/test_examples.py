@@ -24,18 +24,18 @@ def run(name: str, *args: str) -> list[str]:
 
 
 def test_a_paused_old_leader_is_refused() -> None:
-    said = run("fenced_writes.py")
-    assert said[0] == "first leads, token 1"
-    assert said[1:3] == ["second leads, token 2", "second has written"]
-    assert said[3].startswith(
+    output = run("fenced_writes.py")
+    assert output[0] == "first leads, token 1"
+    assert output[1:3] == ["second leads, token 2", "second has written"]
+    assert output[3].startswith(
         "first is refused: the row in report refuses token 1: it has already seen token 2"
     )
-    assert said[4] == "the report was written by second"
+    assert output[4] == "the report was written by second"
 
 
 def test_callbacks_start_and_pause_a_scheduler(tmp_path: Path) -> None:
-    said = run("scheduler_callbacks.py", f"sqlite://{tmp_path}/coord.db", "2")
-    assert said == [
+    output = run("scheduler_callbacks.py", f"sqlite://{tmp_path}/coord.db", "2")
+    assert output == [
         "elected, token 1: the ticker runs",
         "tick 0 under token 1",
         "tick 1 under token 1",

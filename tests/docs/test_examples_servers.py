@@ -126,8 +126,8 @@ def test_shards_are_shared_fairly_and_taken_over(url: str) -> None:
     with running(command, url) as first:
         first.until(lambda it: bool(it.said) and it.said[-1] == "holds 12 of 12")
         with running(command, url) as second:
-            for one in (first, second):
-                one.until(lambda it: bool(it.said) and it.said[-1] == "holds 6 of 12")
+            for item in (first, second):
+                item.until(lambda it: bool(it.said) and it.said[-1] == "holds 6 of 12")
             second.stop(signal.SIGKILL)
             first.until(lambda it: it.said[-1] == "holds 12 of 12")
 

@@ -35,11 +35,11 @@ def test_three_starts_are_one_run(page: str, tmp_path: Path) -> None:
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
         )
 
-    said = []
+    output = []
     for process in [start() for _ in range(3)]:  # at once
         out, err = process.communicate(timeout=120)
         assert (process.returncode, err) == (0, "")
-        said.append(out)
-    assert sorted(said) == ["", "", "writing under token 1\n"]
+        output.append(out)
+    assert sorted(output) == ["", "", "writing under token 1\n"]
     late, _ = start().communicate(timeout=120)  # a machine whose clock is late
     assert late == ""

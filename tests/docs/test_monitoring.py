@@ -104,7 +104,7 @@ class Prometheus:
 
     def values(self, expression: str) -> list[float]:
         """The same as numbers, without those that are not known yet."""
-        found = [float(one["value"][1]) for one in self.ask(expression)]
+        found = [float(item["value"][1]) for item in self.ask(expression)]
         return [value for value in found if not math.isnan(value)]
 
     def close(self) -> None:
@@ -137,14 +137,14 @@ def test_the_alerts_fire_when_the_leader_is_gone(prometheus: Prometheus) -> None
     without_leader = expressions["CoordRoleWithoutLeader"]
 
     def roles(expression: str) -> set[str]:
-        return {one["metric"]["role"] for one in prometheus.ask(expression)}
+        return {item["metric"]["role"] for item in prometheus.ask(expression)}
 
     eventually(lambda: "importer" not in roles(without_leader))
     # The scrapes of two processes are not taken at the same time.
     eventually(lambda: "importer" not in roles(expressions["CoordTwoLeaders"]))
     for name in ("CoordTermsAreLost", "CoordRenewalsAreLate"):
         prometheus.ask(expressions[name])  # it is a valid query
-    panel = next(one for one in DASHBOARD["panels"] if one["title"] == "Roles without a leader")
+    panel = next(item for item in DASHBOARD["panels"] if item["title"] == "Roles without a leader")
     for process in prometheus.candidates:
         process.send_signal(signal.SIGKILL)
         process.wait()

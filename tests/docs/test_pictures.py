@@ -15,7 +15,7 @@ from tests.support.docs_terminal import words
 
 
 def test_each_scene_has_its_picture_and_each_picture_a_place() -> None:
-    assert {one.stem for one in PICTURES.glob("*.svg")} >= set(SCENES)
+    assert {item.stem for item in PICTURES.glob("*.svg")} >= set(SCENES)
     pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     for name in SCENES:
         assert f"pictures/{name}.svg" in pages, name

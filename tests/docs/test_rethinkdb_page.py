@@ -18,9 +18,9 @@ from tests.support.rethinkdb_server import Server
 
 def block(sign: str) -> str:
     (code,) = (
-        one.code
-        for one in blocks({"text"})
-        if one.where.startswith("docs/rethinkdb.md") and sign in one.code
+        block.code
+        for block in blocks({"text"})
+        if block.where.startswith("docs/rethinkdb.md") and sign in block.code
     )
     return code
 
@@ -30,15 +30,15 @@ def test_the_user_with_few_rights_can_lead_wait_and_heartbeat(own_server: Server
     run(lambda: set_up(url))
     for line in block(".grant(").splitlines():
         if not line.startswith("//"):
-            said = re.sub(r"(\w+): ", r'"\1": ', line).replace(
+            output = re.sub(r"(\w+): ", r'"\1": ', line).replace(
                 "true", "True"
             )  # JavaScript's way to write a dict
-            ask(url, eval(said, {"r": r}))
+            ask(url, eval(output, {"r": r}))
     with coord.connect(own_server.url(who="app:%E2%80%A6@")) as c:
         with c.leadership("job", ttl=5) as lead:
             assert lead.wait(10)
             assert c.candidates("job") == []
-        assert [one.reason for one in c.history("job")] == ["released"]
+        assert [item.reason for item in c.history("job")] == ["released"]
         c.services.heartbeat({"role": "web", "ttl": 5, "load": 0})
         assert c.services.healthy_service("web")
     with pytest.raises(coord.AccessDenied):

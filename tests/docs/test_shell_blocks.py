@@ -40,7 +40,9 @@ def needs_rethinkdb(block: Block) -> bool:
 
 def parameters(with_rethinkdb: bool) -> list[object]:
     return [
-        pytest.param(one, id=one.where) for one in SHELL if needs_rethinkdb(one) is with_rethinkdb
+        pytest.param(item, id=item.where)
+        for item in SHELL
+        if needs_rethinkdb(item) is with_rethinkdb
     ]
 
 
@@ -101,13 +103,13 @@ def check(block: Block, home: Path) -> None:
     for long, short in SHORTER.items():
         code = code.replace(long, short)
     if block.language != "console":
-        status, said = run(f"set -euo pipefail\n{code}", home)
-        assert status == 0, said
+        status, output = run(f"set -euo pipefail\n{code}", home)
+        assert status == 0, output
         return
     commands = steps(code)
-    status, said = run("\n".join(f"{command}\necho; echo -END-" for command, _ in commands), home)
-    printed = said.split("-END-\n")
-    assert len(printed) == len(commands) + 1, said
+    status, output = run("\n".join(f"{command}\necho; echo -END-" for command, _ in commands), home)
+    printed = output.split("-END-\n")
+    assert len(printed) == len(commands) + 1, output
     for (command, shown), out in zip(commands, printed, strict=False):
         assert not shown or shows(shown, out), f"$ {command}\nprints\n{out}\nand not\n{shown}"
 
@@ -151,4 +153,4 @@ def test_a_wrong_block_is_found(tmp_path: Path) -> None:
 
 def test_there_are_blocks() -> None:
     assert len(SHELL) >= 8
-    assert any(needs_rethinkdb(one) for one in SHELL)
+    assert any(needs_rethinkdb(item) for item in SHELL)

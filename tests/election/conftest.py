@@ -19,5 +19,5 @@ def two(url: str) -> Iterator[tuple[Coordinator, Coordinator]]:
 
 
 @pytest.fixture
-def one(two: tuple[Coordinator, Coordinator]) -> Coordinator:
+def coordinator(two: tuple[Coordinator, Coordinator]) -> Coordinator:
     return two[0]

@@ -88,16 +88,18 @@ def test_who_waits_is_seen_by_another(url: str) -> None:
         urgent.start()
         eventually(lambda: len(watcher.candidates(role)) == 2, "both")
         found = watcher.candidates(role)
-        assert [(one.id, one.priority, one.info) for one in found] == [
+        assert [(row.id, row.priority, row.info) for row in found] == [
             (urgent.candidate, 5, {"host": "c", "pid": os.getpid()}),
             (old.candidate, 0, {"host": "b", "pid": os.getpid()}),
         ]
-        assert all(one.role == role and abs(one.since - before) < 30 for one in found)
-        assert leads.candidate not in {one.id for one in watcher.candidates()}  # it is in the lease
+        assert all(row.role == role and abs(row.since - before) < 30 for row in found)
+        assert leads.candidate not in {
+            candidate.id for candidate in watcher.candidates()
+        }  # it is in the lease
         leads.stop()
         assert leads.candidate is None
         elected = eventually(
-            lambda: next((one for one in (old, urgent) if one.is_leader), None), "a takeover"
+            lambda: next((item for item in (old, urgent) if item.is_leader), None), "a takeover"
         )
         other = old if elected is urgent else urgent
         eventually(
@@ -109,7 +111,7 @@ def test_who_waits_is_seen_by_another(url: str) -> None:
 
 
 def seen_by(watcher: coord.Coordinator, role: str) -> list[str]:
-    return [one.id for one in watcher.candidates(role)]
+    return [candidate.id for candidate in watcher.candidates(role)]
 
 
 def test_a_coordinator_that_closes_withdraws_its_announcements(url: str) -> None:
@@ -129,7 +131,7 @@ def test_it_stays_listed_and_runs_out_with_its_process() -> None:
         await waits.start()
         await soon(lambda: len(store.its.posts) >= 5, "refreshed")
         seen = [
-            [one.id for one in await leader.candidates("r")]
+            [candidate.id for candidate in await leader.candidates("r")]
             for _ in range(5)
             if not await asyncio.sleep(0.1)
         ]
@@ -150,7 +152,7 @@ def test_a_thousand_standbys_cost_a_query_a_ttl() -> None:
             await asyncio.gather(*(crowd.leadership("r", ttl=ttl).start() for _ in range(100)))
             await asyncio.sleep(0.03 * part)
         await soon(
-            lambda: len({one.key for _, posted in store.its.posts for one in posted}) == 1_000,
+            lambda: len({item.key for _, posted in store.its.posts for item in posted}) == 1_000,
             "listed",
         )
         await soon(lambda: len(store.its.posts[-1][1]) == 1_000, "all go together")
@@ -162,7 +164,7 @@ def test_a_thousand_standbys_cost_a_query_a_ttl() -> None:
         assert [len(posted) for _, posted in store.its.posts[many:]] == [1_000] * 3
         assert store.its.withdrawals == []
         assert len(await leader.candidates("r")) == 1_000
-        assert not any(one.urgent for _, posted in store.its.posts for one in posted)
+        assert not any(item.urgent for _, posted in store.its.posts for item in posted)
 
     store = on_one(body)
     assert sum(len(keys) for keys in store.its.withdrawals) == 1_000
@@ -190,7 +192,7 @@ def test_who_comes_and_goes_at_once_is_never_posted() -> None:
         await soon(lambda: store.its.posts, "the next is listed all the same")
 
     store = on_one(body)
-    assert {one.ttl for _, posted in store.its.posts for one in posted} == {3.0}
+    assert {item.ttl for _, posted in store.its.posts for item in posted} == {3.0}
 
 
 def test_the_first_post_does_not_wait_for_a_ttl() -> None:
@@ -224,7 +226,7 @@ def test_one_goes_and_another_comes_at_the_same_moment() -> None:
         waiting.add(a, 1.0, heard.append)  # elected, and lost at once: not to be withdrawn
         await asyncio.sleep(0.5)
         assert board.withdrawals == []
-        assert {one.key for one in board._unexpired()} == {a.key, b.key}
+        assert {item.key for item in board._unexpired()} == {a.key, b.key}
         assert set(heard) == {1, 2}  # how many wait, told to all of them
         await waiting.close()
         assert board.withdrawals == [{a.key, b.key}]
@@ -253,15 +255,15 @@ def test_announcements_that_fail_cost_no_leadership(
         late = crowd.leadership("r", ttl=0.5)
         await late.start()
         await soon(lambda: store.its._unexpired(), "listed when the board is back")
-        assert {one.id for one in await leader.candidates("r")} <= {
+        assert {candidate.id for candidate in await leader.candidates("r")} <= {
             late.candidate,
             waits.candidate,
         }
 
     with caplog.at_level(logging.WARNING, "coord"):
         on_one(body)
-    said = [record.message.split()[0] for record in caplog.records]
-    assert [event for event in said if event.startswith("announcements.")] == [
+    output = [record.message.split()[0] for record in caplog.records]
+    assert [event for event in output if event.startswith("announcements.")] == [
         "announcements.not_stored"
     ]
 
@@ -324,7 +326,7 @@ def test_invalid_priorities(bad: object) -> None:
 def test_order_and_what_no_candidate_wrote() -> None:
     given = [Candidate("r", name, {"n": 1}, priority, since) for name, priority, since in
              [("c", 0, 2.0), ("b", 0, 1.0), ("a", 5, 9.0), ("d", -1, 0.0)]]  # fmt: skip
-    notices = [one.announcement(60.0) for one in given]
+    notices = [item.announcement(60.0) for item in given]
     bad: list[dict[str, Any]] = [
         {},
         {"candidate": 7, "info": {}, "priority": 0, "since": 0.0},
@@ -335,9 +337,9 @@ def test_order_and_what_no_candidate_wrote() -> None:
     ]
     notices += [Announcement(f"bad{n}", "r", "candidate", body, 60.0) for n, body in enumerate(bad)]
     notices.append(Announcement("asked", "r", "request", notices[0].body, 60.0))
-    assert [one.id for one in by_priority(notices)] == ["a", "b", "c", "d"]
+    assert [item.id for item in by_priority(notices)] == ["a", "b", "c", "d"]
     assert by_priority(notices)[0] == given[2]
-    assert [one.urgent for one in notices[:4]] == [False, False, True, False]
+    assert [notice.urgent for notice in notices[:4]] == [False, False, True, False]
 
 
 @pytest.mark.parametrize("ttl", [0.1, 7.3, 30.0, 2_678_400.0])
@@ -353,14 +355,14 @@ def test_of_many_that_wait_few_ask_before_they_can_have_heard(number: int) -> No
     """What the draw is for: a first one soon, and few within the time that the word of it takes."""
     word, chance = 0.006, random.Random(number)
     for at, soon_enough in ((jitter.takeover_delay, 0.1), (jitter.release_delay, 0.06)):
-        first, asked = [], []
+        first, request = [], []
         for _ in range(200):
             drawn = sorted(at(30.0, chance.random(), number) for _ in range(number))
             assert drawn[-1] <= 0.3
             first.append(drawn[0])
-            asked.append(sum(one <= drawn[0] + word for one in drawn))
+            request.append(sum(item <= drawn[0] + word for item in drawn))
         assert sum(first) / 200 < soon_enough
-        assert sum(asked) / 200 <= (3 if at is jitter.takeover_delay else 5)
+        assert sum(request) / 200 <= (3 if at is jitter.takeover_delay else 5)
 
 
 def test_who_is_alone_lets_nobody_go_first() -> None:

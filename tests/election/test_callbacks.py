@@ -33,8 +33,8 @@ def plainly_broken(*_: object) -> None:
 def test_from_threads(function: Any) -> None:
     lost: list[LossReason] = []
     with Coordinator(store=MemoryStore()) as coordinator:
-        told = [function, lambda term, reason: lost.append(reason)]
-        lead = coordinator.leadership("r", ttl=5, on_elected=function, on_lost=told)
+        reports = [function, lambda term, reason: lost.append(reason)]
+        lead = coordinator.leadership("r", ttl=5, on_elected=function, on_lost=reports)
         lead.start()
         assert eventually(lambda: lost == [LossReason.CALLBACK_FAILED])
         lead.stop()
@@ -49,8 +49,8 @@ def test_on_a_loop(function: Any) -> None:
     async def body() -> None:
         lost: asyncio.Queue[LossReason] = asyncio.Queue()
         async with AsyncCoordinator(store=MemoryStore()) as coordinator:
-            told = [function, lambda term, reason: lost.put_nowait(reason)]
-            lead = coordinator.leadership("r", ttl=5, on_elected=function, on_lost=told)
+            reports = [function, lambda term, reason: lost.put_nowait(reason)]
+            lead = coordinator.leadership("r", ttl=5, on_elected=function, on_lost=reports)
             await lead.start()
             assert await asyncio.wait_for(lost.get(), 5) is LossReason.CALLBACK_FAILED
             await lead.stop()
@@ -110,7 +110,9 @@ def test_a_base_exception_is_a_failed_callback(
         eventually(lambda: reasons[:2] == [LossReason.CALLBACK_FAILED] * 2)
         assert later == []
         lead.stop()
-    failed = [one for one in caplog.records if one.getMessage().startswith("callback.failed")]
+    failed = [
+        record for record in caplog.records if record.getMessage().startswith("callback.failed")
+    ]
     assert len(failed) >= 4
 
 
@@ -176,7 +178,7 @@ def test_a_thread_that_cannot_start_delays_callbacks_and_nothing_else(
         monkeypatch.undo()
         eventually(lambda: seen == ["coord callbacks 'r'"])
         lead.stop()
-    assert any(one.getMessage().startswith("callback.delayed") for one in caplog.records)
+    assert any(record.getMessage().startswith("callback.delayed") for record in caplog.records)
 
 
 def cannot_start(_: threading.Thread) -> None:

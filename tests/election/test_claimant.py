@@ -75,15 +75,15 @@ def candidate(name: str, **more: Any) -> dict[str, Any]:
     ],
 )
 def test_two_candidates_of_one_coordinator_never_lead_both(
-    one: Coordinator, first: dict[str, Any], second: dict[str, Any]
+    coordinator: Coordinator, first: dict[str, Any], second: dict[str, Any]
 ) -> None:
     for _ in range(2):
         for fields, mine in ((first, True), (second, False)):
-            got = one.unique_service("r", {"ttl": 5, **fields})
+            got = coordinator.unique_service("r", {"ttl": 5, **fields})
             assert got is not None
             assert (got["mine"], got["token"]) == (mine, 1)
             assert {name: got[name] for name in first} == first, "the record is the holder's"
-    looked = one.unique_service("r")
+    looked = coordinator.unique_service("r")
     assert looked is not None
     assert looked["mine"] is False, "a call without a candidate is nobody's"
 
@@ -102,25 +102,25 @@ def test_two_candidates_of_one_coordinator_never_lead_both(
     ],
 )
 def test_these_are_one_candidate(
-    one: Coordinator, first: dict[str, Any], second: dict[str, Any]
+    coordinator: Coordinator, first: dict[str, Any], second: dict[str, Any]
 ) -> None:
     for fields in (first, second):
-        got = one.unique_service("r", {"ttl": 5, **fields})
+        got = coordinator.unique_service("r", {"ttl": 5, **fields})
         assert got is not None
         assert (got["mine"], got["token"]) == (True, 1)
     if "load" in second:
         assert got["load"] == second["load"]
 
 
-def test_a_record_may_be_passed_back(one: Coordinator) -> None:
+def test_a_record_may_be_passed_back(coordinator: Coordinator) -> None:
     """doublethink completes the dict of its caller, who then passes it again and again."""
     for fields in ({"node": "a"}, {"id": "b", "node": "b"}):
-        mine = one.unique_service("r", {"ttl": 5, **fields})
+        mine = coordinator.unique_service("r", {"ttl": 5, **fields})
         for _ in range(3):
             assert mine is not None
             assert mine["mine"]
-            mine = one.unique_service("r", mine)
-        assert one.release("r")
+            mine = coordinator.unique_service("r", mine)
+        assert coordinator.release("r")
 
 
 def test_two_coordinators_with_equal_candidates_are_rivals(two: Two) -> None:
@@ -668,8 +668,8 @@ def test_a_forked_child_has_none_of_its_parents_candidates(url: str) -> None:
             try:
                 got = c.unique_service("r", {"id": "a", "ttl": 60}) or {}
                 released = c.release("r")
-                said = f"{got.get('mine')} {got.get('holder') == parent['holder']} {released}"
-                os.write(write, said.encode())
+                output = f"{got.get('mine')} {got.get('holder') == parent['holder']} {released}"
+                os.write(write, output.encode())
             finally:
                 os._exit(0)
         os.close(write)

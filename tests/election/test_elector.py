@@ -210,13 +210,13 @@ def test_is_leader_stays_right_while_the_loop_is_blocked() -> None:
 
 def test_a_cancelled_loop_gives_back_what_it_holds() -> None:
     store: Any = MemoryStore()
-    told: list[str] = []
+    reports: list[str] = []
 
     async def main() -> coord.Term:
         c = AsyncCoordinator(store=store)
         tell = {
-            "on_elected": lambda _: told.append("elected"),
-            "on_lost": lambda *_: told.append("lost"),
+            "on_elected": lambda _: reports.append("elected"),
+            "on_lost": lambda *_: reports.append("lost"),
         }
         lead = c.leadership("r", ttl=30, **tell)
         await lead.start()
@@ -226,7 +226,7 @@ def test_a_cancelled_loop_gives_back_what_it_holds() -> None:
 
     term = asyncio.run(main())  # ends without stop or close: asyncio.run cancels the tasks
     assert not term.held
-    assert told == ["elected"]  # nothing can call any more: docs/guarantees.md says so
+    assert reports == ["elected"]  # nothing can call any more: docs/guarantees.md says so
 
     async def after() -> None:
         async with AsyncCoordinator(store=store) as c:

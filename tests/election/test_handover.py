@@ -19,7 +19,7 @@ Two = tuple[Coordinator, Coordinator]
 def waiting(coordinator: Coordinator, lead: Leadership) -> str:
     """Its id, once it is listed."""
     assert eventually(
-        lambda: lead.candidate in {one.id for one in coordinator.candidates(lead.role)}
+        lambda: lead.candidate in {candidate.id for candidate in coordinator.candidates(lead.role)}
     )
     assert lead.candidate is not None
     return lead.candidate
@@ -49,7 +49,7 @@ def test_a_role_is_handed_to_whom_the_leader_names(two: Two, three: tuple[Leader
     for named, winner, loser in ((c.candidate, c, b), ("b", b, a), (str(a.candidate)[:8], a, c)):
         holder = next(lead for lead in three if lead.is_leader)
         assert eventually(
-            lambda one=winner: one.candidate in {w.id for w in two[0].candidates("r")}
+            lambda item=winner: item.candidate in {w.id for w in two[0].candidates("r")}
         )
         token = holder.term.token
         holder.transfer(str(named))
@@ -82,25 +82,25 @@ def test_an_order_from_outside_moves_the_role_and_says_who_asked(
     two: Two, three: tuple[Leadership, ...]
 ) -> None:
     a, b, c = three
-    asked = two[1].request_transfer("r", to="c", by="ann@desk")
-    assert (asked.holder, asked.token) == (a.candidate, 1)
+    request = two[1].request_transfer("r", to="c", by="ann@desk")
+    assert (request.holder, request.token) == (a.candidate, 1)
     assert c.wait(5)
-    assert [(one.reason, one.by) for one in two[1].history("r")] == [
+    assert [(item.reason, item.by) for item in two[1].history("r")] == [
         ("", ""),
         ("stepped_down", "ann@desk"),
     ]
-    asked = two[1].request_step_down("r", by="bob", cooldown=60)
-    assert asked.holder == c.candidate
+    request = two[1].request_step_down("r", by="bob", cooldown=60)
+    assert request.holder == c.candidate
     assert eventually(lambda: a.is_leader or b.is_leader)
-    assert [(one.reason, one.by) for one in two[1].history("r")][:2] == [
+    assert [(item.reason, item.by) for item in two[1].history("r")][:2] == [
         ("", ""),
         ("stepped_down", "bob"),
     ]
     assert not c.is_leader
     assert eventually(
         lambda: all(
-            one.kind == "candidate"
-            for one in two[1].portal.call(lambda: two[1].inner.announcements.read(None, 5))
+            item.kind == "candidate"
+            for item in two[1].portal.call(lambda: two[1].inner.announcements.read(None, 5))
         )
     )
 

@@ -75,20 +75,20 @@ def test_a_feed_without_renewals_shows_no_end_that_was_none() -> None:
             assert await lead.acquire(timeout=5)
             assert (await _next(changes)).token == 1
             assert (await _next(of_all)).leader.token == 1
-            following = [asyncio.ensure_future(_next(one)) for one in (changes, of_all)]
+            following = [asyncio.ensure_future(_next(item)) for item in (changes, of_all)]
             before = store.reads
             for _ in range(12):  # three ttls
                 await asyncio.sleep(0.25)
                 held = await c.leader("job")
                 assert held is not None
                 assert held.token == 1
-            assert not any(one.done() for one in following)
+            assert not any(item.done() for item in following)
             assert store.reads - before <= 12  # about once in a ttl for each of the three
             await lead.stop()
             assert await following[0] is None
             assert await following[1] == ("job", None)
-            for one in (changes, of_all):
-                await one.aclose()  # type: ignore[attr-defined]
+            for item in (changes, of_all):
+                await item.aclose()  # type: ignore[attr-defined]
 
     asyncio.run(main())
 
@@ -131,20 +131,20 @@ def test_the_lease_of_the_dead_is_nobody_even_where_the_feed_has_no_clock() -> N
         assert isinstance(await store.claim(Claim("r", "dead", 1, 0.2), 1), Answer)
         await asyncio.sleep(0.3)
         async with AsyncCoordinator(store=store) as c:
-            one, every = c.watch_leader("r"), c.watch_leaders()
-            assert await _next(one) is None
-            ahead = [asyncio.ensure_future(changes.__anext__()) for changes in (one, every)]
+            first, every = c.watch_leader("r"), c.watch_leaders()
+            assert await _next(first) is None
+            ahead = [asyncio.ensure_future(changes.__anext__()) for changes in (first, every)]
             await asyncio.sleep(0.1)
             assert await c.leader("r") is None
             assert not any(future.done() for future in ahead)
             assert isinstance(
                 await store.claim(Claim("r", "new", 1, 30, takeover=True, skew=0.0), 1), Answer
             )
-            told, change = await asyncio.wait_for(asyncio.gather(*ahead), 5)
-            assert (told.holder, change.role, change.leader.holder) == ("new", "r", "new")
+            reports, change = await asyncio.wait_for(asyncio.gather(*ahead), 5)
+            assert (reports.holder, change.role, change.leader.holder) == ("new", "r", "new")
             held = await c.leader("r")
             assert held is not None
-            for changes in (one, every):
+            for changes in (first, every):
                 await changes.aclose()  # type: ignore[attr-defined]
 
     asyncio.run(main())
@@ -158,17 +158,17 @@ def test_who_is_slow_to_take_changes_hears_of_no_loss_that_was_none(url: str) ->
             other.leadership("r", ttl=1) as lead,
         ):
             assert await lead.wait(5)
-            one, every = c.watch_leader("r"), c.watch_leaders()
-            assert (await _next(one)).token == 1
+            first, every = c.watch_leader("r"), c.watch_leaders()
+            assert (await _next(first)).token == 1
             assert (await _next(every)).leader.token == 1
             await asyncio.sleep(1.5)  # renewed meanwhile, and nobody takes a row
-            ahead = [asyncio.ensure_future(changes.__anext__()) for changes in (one, every)]
+            ahead = [asyncio.ensure_future(changes.__anext__()) for changes in (first, every)]
             await asyncio.sleep(0.3)
             assert not any(future.done() for future in ahead)
             await lead.stop()
-            told, change = await asyncio.wait_for(asyncio.gather(*ahead), 5)
-            assert (told, change.leader) == (None, None)
-            for changes in (one, every):
+            reports, change = await asyncio.wait_for(asyncio.gather(*ahead), 5)
+            assert (reports, change.leader) == (None, None)
+            for changes in (first, every):
                 await changes.aclose()  # type: ignore[attr-defined]
 
     asyncio.run(main())

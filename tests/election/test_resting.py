@@ -30,8 +30,8 @@ def test_a_leader_gives_way_to_a_preferred_candidate_that_does_not_rest() -> Non
     assert announced(rests, waits) == Handover("second", "priority 5", "", 0.0)
     assert Candidate.of(rests.announcement(60)) == rests
     assert Candidate.of(waits.announcement(60)) == waits
-    listed = by_priority([one.announcement(60) for one in (rests, waits)])
-    assert [one.id for one in listed] == ["second", "first"]
+    listed = by_priority([item.announcement(60) for item in (rests, waits)])
+    assert [item.id for item in listed] == ["second", "first"]
 
 
 def test_a_cooldown_is_stronger_than_a_priority(two: Two) -> None:
@@ -43,7 +43,7 @@ def test_a_cooldown_is_stronger_than_a_priority(two: Two) -> None:
     two[1].request_step_down("r", cooldown=4)
     assert other.wait(10)
     token = other.term.token
-    eventually(lambda: [one.resting for one in two[1].candidates("r")] == [True])
+    eventually(lambda: [candidate.resting for candidate in two[1].candidates("r")] == [True])
     assert not preferred.wait(1.5)
     assert other.term.token == token
     assert preferred.wait(30)  # when the cooldown is over, it is preferred again

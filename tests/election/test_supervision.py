@@ -129,7 +129,7 @@ def test_a_task_that_fails_is_logged_and_goes_on(
     leader.stop()
     assert waiting.wait(30)
     eventually(lambda: coord.health(two[1]).status is HealthStatus.OK)
-    failures = [one for one in caplog.records if one.getMessage().split()[0] in FAILURES]
+    failures = [record for record in caplog.records if record.getMessage().split()[0] in FAILURES]
     if (kind, method) != (Elector, "_row_seen"):  # there it is the feed that begins again
         assert len(failures) == 1
         assert "out of file descriptors" in str(failures[0].exc_info)

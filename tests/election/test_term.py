@@ -86,14 +86,18 @@ def test_a_plain_function_that_hangs_loses_the_role_and_another_takes_over(
     assert results == ["ended"]
 
 
-def test_this_process_does_not_claim_again_before_the_job_has_ended(one: Coordinator) -> None:
+def test_this_process_does_not_claim_again_before_the_job_has_ended(
+    coordinator: Coordinator,
+) -> None:
     hanging = Hanging()
-    job = leader_only("job", coordinator=one, ttl=0.6, at_most=0.2, otherwise="wait")(hanging)
+    job = leader_only("job", coordinator=coordinator, ttl=0.6, at_most=0.2, otherwise="wait")(
+        hanging
+    )
     thread = threading.Thread(target=job)
     thread.start()
     assert hanging.began.wait(5)
     assert hanging.terms[0].lost.wait(5)
-    lead = one.shared_leadership("job", 0.6)
+    lead = coordinator.shared_leadership("job", 0.6)
     assert not lead.wait(1.5)  # longer than the lease and the rest
     hanging.go_on.set()
     thread.join(5)
@@ -102,11 +106,13 @@ def test_this_process_does_not_claim_again_before_the_job_has_ended(one: Coordin
 
 
 @pytest.mark.parametrize("otherwise", ["skip", "raise", "wait"])
-def test_nor_does_another_call_when_each_call_claims(one: Coordinator, otherwise: Any) -> None:
+def test_nor_does_another_call_when_each_call_claims(
+    coordinator: Coordinator, otherwise: Any
+) -> None:
     hanging = Hanging()
     thread = threading.Thread(
         target=leader_only(
-            "job", coordinator=one, ttl=0.4, at_most=0.1, otherwise="wait", scope="call"
+            "job", coordinator=coordinator, ttl=0.4, at_most=0.1, otherwise="wait", scope="call"
         )(hanging)
     )
     thread.start()
@@ -115,7 +121,7 @@ def test_nor_does_another_call_when_each_call_claims(one: Coordinator, otherwise
     time.sleep(0.5)  # the lease has run out
     timeout = 0.3 if otherwise == "wait" else None
     quick = leader_only(
-        "job", coordinator=one, ttl=0.4, scope="call", otherwise=otherwise, timeout=timeout
+        "job", coordinator=coordinator, ttl=0.4, scope="call", otherwise=otherwise, timeout=timeout
     )(term_here)
     if otherwise == "skip":
         assert quick() is None
@@ -124,14 +130,16 @@ def test_nor_does_another_call_when_each_call_claims(one: Coordinator, otherwise
             quick()
     hanging.go_on.set()
     thread.join(5)
-    again = leader_only("job", coordinator=one, ttl=5, scope="call", otherwise="wait", timeout=5)(
-        term_here
-    )()
+    again = leader_only(
+        "job", coordinator=coordinator, ttl=5, scope="call", otherwise="wait", timeout=5
+    )(term_here)()
     assert again.token > hanging.terms[0].token
 
 
-def test_progress_keeps_the_role_and_the_end_of_the_call_ends_the_count(one: Coordinator) -> None:
-    @leader_only("job", coordinator=one, ttl=3, at_most=0.8, otherwise="wait")
+def test_progress_keeps_the_role_and_the_end_of_the_call_ends_the_count(
+    coordinator: Coordinator,
+) -> None:
+    @leader_only("job", coordinator=coordinator, ttl=3, at_most=0.8, otherwise="wait")
     def steady() -> Term:
         for _ in range(8):
             time.sleep(0.15)
@@ -145,15 +153,17 @@ def test_progress_keeps_the_role_and_the_end_of_the_call_ends_the_count(one: Coo
     assert steady() is term
 
 
-def test_progress_of_one_call_does_not_speak_for_another(one: Coordinator) -> None:
+def test_progress_of_one_call_does_not_speak_for_another(coordinator: Coordinator) -> None:
     hanging = Hanging()
     thread = threading.Thread(
-        target=leader_only("job", coordinator=one, ttl=3, at_most=0.4, otherwise="wait")(hanging)
+        target=leader_only("job", coordinator=coordinator, ttl=3, at_most=0.4, otherwise="wait")(
+            hanging
+        )
     )
     thread.start()
     assert hanging.began.wait(5)
 
-    @leader_only("job", coordinator=one, ttl=3, at_most=5, otherwise="wait")
+    @leader_only("job", coordinator=coordinator, ttl=3, at_most=5, otherwise="wait")
     def lively() -> None:
         until = time.monotonic() + 3
         while time.monotonic() < until:
@@ -166,8 +176,8 @@ def test_progress_of_one_call_does_not_speak_for_another(one: Coordinator) -> No
     thread.join(5)
 
 
-def test_a_thread_of_the_job_speaks_for_it_with_the_term_in_hand(one: Coordinator) -> None:
-    @leader_only("job", coordinator=one, ttl=3, at_most=0.8, otherwise="wait")
+def test_a_thread_of_the_job_speaks_for_it_with_the_term_in_hand(coordinator: Coordinator) -> None:
+    @leader_only("job", coordinator=coordinator, ttl=3, at_most=0.8, otherwise="wait")
     def by_threads() -> bool:
         term = term_here()
 
@@ -185,9 +195,11 @@ def test_a_thread_of_the_job_speaks_for_it_with_the_term_in_hand(one: Coordinato
 
 
 def test_run_and_leadership_take_it_too(two: Two) -> None:
-    told: list[LossReason] = []
+    reports: list[LossReason] = []
     hanging = Hanging()
-    lead = two[0].leadership("job", ttl=1, at_most=0.3, on_lost=lambda term, why: told.append(why))
+    lead = two[0].leadership(
+        "job", ttl=1, at_most=0.3, on_lost=lambda term, why: reports.append(why)
+    )
     thread = threading.Thread(target=lambda: lead.run(hanging))
     thread.start()
     assert hanging.began.wait(5)
@@ -197,7 +209,7 @@ def test_run_and_leadership_take_it_too(two: Two) -> None:
         assert rival.wait(5)
     hanging.go_on.set()
     thread.join(5)
-    assert told == [LossReason.NO_PROGRESS]
+    assert reports == [LossReason.NO_PROGRESS]
 
     with two[0].leadership(
         "other", ttl=3, at_most=0.8
@@ -212,8 +224,8 @@ def test_run_and_leadership_take_it_too(two: Two) -> None:
         assert term.reason is LossReason.NO_PROGRESS
 
 
-def test_a_coroutine_that_stands_still_is_cancelled(one: Coordinator) -> None:
-    @leader_only("job", coordinator=one, ttl=3, at_most=0.3, otherwise="wait")
+def test_a_coroutine_that_stands_still_is_cancelled(coordinator: Coordinator) -> None:
+    @leader_only("job", coordinator=coordinator, ttl=3, at_most=0.3, otherwise="wait")
     async def stuck() -> None:
         await asyncio.sleep(30)
 
@@ -226,9 +238,11 @@ def test_it_is_by_the_clock_however_late_the_loop_is() -> None:
     right one."""
 
     async def main() -> None:
-        told: list[LossReason] = []
+        reports: list[LossReason] = []
         async with AsyncCoordinator(store=MemoryStore()) as c:
-            lead = c.leadership("r", ttl=1, at_most=0.3, on_lost=lambda term, why: told.append(why))
+            lead = c.leadership(
+                "r", ttl=1, at_most=0.3, on_lost=lambda term, why: reports.append(why)
+            )
             seen: list[tuple[bool, bool]] = []
 
             def job() -> None:
@@ -243,7 +257,7 @@ def test_it_is_by_the_clock_however_late_the_loop_is() -> None:
 
             await lead.run(job)
             assert seen == [(True, False)]
-            assert told == [LossReason.NO_PROGRESS]
+            assert reports == [LossReason.NO_PROGRESS]
 
     asyncio.run(main())
 
@@ -295,10 +309,14 @@ def test_no_renewal_is_sent_for_a_job_that_stands_still_though_no_timer_has_said
     asyncio.run(main())
 
 
-def test_it_is_reported_soon_although_the_next_renewal_is_far_away(one: Coordinator) -> None:
+def test_it_is_reported_soon_although_the_next_renewal_is_far_away(
+    coordinator: Coordinator,
+) -> None:
     hanging = Hanging()
     thread = threading.Thread(
-        target=leader_only("job", coordinator=one, ttl=60, at_most=0.2, otherwise="wait")(hanging)
+        target=leader_only("job", coordinator=coordinator, ttl=60, at_most=0.2, otherwise="wait")(
+            hanging
+        )
     )
     thread.start()
     assert hanging.began.wait(5)
@@ -379,11 +397,11 @@ def test_many_watched_roles_cost_a_timer_each_and_no_traffic() -> None:
 
 
 @pytest.mark.parametrize("at_most", [0, -1, True, float("nan"), float("inf"), "5"])
-def test_a_bad_at_most_is_refused_at_once(one: Coordinator, at_most: Any) -> None:
+def test_a_bad_at_most_is_refused_at_once(coordinator: Coordinator, at_most: Any) -> None:
     with pytest.raises(coord.BadArgument, match="at_most"):
         leader_only("job", at_most=at_most)
     with pytest.raises(coord.BadArgument, match="at_most"):
-        one.leadership("job", at_most=at_most)
+        coordinator.leadership("job", at_most=at_most)
 
 
 def test_a_test_of_a_users_own_can_let_the_time_pass() -> None:

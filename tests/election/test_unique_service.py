@@ -205,19 +205,19 @@ def test_the_leader_of_a_watched_role_is_known_without_asking(url: str) -> None:
             other.leadership("r", ttl=2) as lead,
         ):
             assert await lead.wait(5)
-            asked = 0
+            reads = 0
             read = c.store.read
 
             async def counted(*args: Any) -> Any:
-                nonlocal asked
-                asked += 1
+                nonlocal reads
+                reads += 1
                 return await read(*args)
 
             c.store.read = counted  # type: ignore[method-assign]
             changes = c.watch_leader("r")
             assert (await _next(changes)).token == 1
             await asyncio.sleep(0.2)  # the memory store's feed itself begins with a read
-            before = asked
+            before = reads
             for _ in range(50):  # longer than the ttl: renewals arrive, and nobody asks
                 held = await c.leader("r")
                 assert held is not None
@@ -225,15 +225,15 @@ def test_the_leader_of_a_watched_role_is_known_without_asking(url: str) -> None:
                 assert 0 < held.remaining <= 2
                 await asyncio.sleep(0.05)
             # Redis does not publish renewals: once a ttl a lookup sees whether there was one.
-            assert asked <= before + 5 * url.startswith("redis")
-            before = asked
+            assert reads <= before + 5 * url.startswith("redis")
+            before = reads
             await lead.stop()
             assert await _next(changes) is None
             assert await c.leader("r") is None
-            assert asked == before
+            assert reads == before
             await changes.aclose()  # type: ignore[attr-defined]
             assert await c.leader("r") is None
-            assert asked == before + 1
+            assert reads == before + 1
 
     asyncio.run(main())
 
@@ -308,7 +308,9 @@ def test_the_end_waits_for_a_store_that_is_down_no_longer_than_an_attempt(name: 
         store.calls.clear()
         store.down(Fault.HANG)
         await asyncio.wait_for(c.close(), 30)
-        assert [one for one in store.calls if one != "watch"] == ([] if name == "claim" else [name])
+        assert [call for call in store.calls if call != "watch"] == (
+            [] if name == "claim" else [name]
+        )
 
     asyncio.run(main())
 
@@ -319,19 +321,19 @@ def test_what_was_given_last_is_not_taken_for_what_is_given_now(url: str) -> Non
     async def main() -> None:
         async with AsyncCoordinator(url) as c:
 
-            async def told(candidate: dict[str, Any]) -> dict[str, Any]:
+            async def answer(candidate: dict[str, Any]) -> dict[str, Any]:
                 got = await c.unique_service("r", candidate)
                 assert got is not None
                 assert got["mine"]
                 return got
 
             given: dict[str, Any] = {"id": "a", "ttl": 30, "up": 1, "tags": ["x"]}
-            assert (await told(given))["tags"] == ["x"]
+            assert (await answer(given))["tags"] == ["x"]
             given["tags"].append("y")  # the very object that was given before
-            assert (await told(given))["tags"] == ["x", "y"]
-            assert (await told({"id": "a", "ttl": 30, "up": 1}))["up"] == 1
-            assert (await told({"id": "a", "ttl": 30, "up": 1}))["up"] == 1
-            assert (await told({"id": "a", "ttl": 40, "up": 1}))["ttl"] == 40
+            assert (await answer(given))["tags"] == ["x", "y"]
+            assert (await answer({"id": "a", "ttl": 30, "up": 1}))["up"] == 1
+            assert (await answer({"id": "a", "ttl": 30, "up": 1}))["up"] == 1
+            assert (await answer({"id": "a", "ttl": 40, "up": 1}))["ttl"] == 40
             for bad in (
                 {"id": "a", "up": 1},
                 {"id": "a", "ttl": -1, "up": 1},
@@ -340,8 +342,8 @@ def test_what_was_given_last_is_not_taken_for_what_is_given_now(url: str) -> Non
             ):
                 with pytest.raises(coord.BadArgument):
                     await c.unique_service("r", bad)  # type: ignore[arg-type]
-                kept = await told({"id": "a", "ttl": 40, "up": 1})
+                kept = await answer({"id": "a", "ttl": 40, "up": 1})
                 assert (kept["ttl"], kept["up"], "tags" in kept) == (40, 1, False)
-            assert (await told({"id": "a", "ttl": 40, "up": 2}))["up"] == 2
+            assert (await answer({"id": "a", "ttl": 40, "up": 2}))["up"] == 2
 
     asyncio.run(main())

@@ -268,18 +268,18 @@ def test_a_job_without_progress_loses_the_role() -> None:
 
 def test_callbacks_and_another_lifespan() -> None:
     async def main() -> None:
-        said: list[str] = []
+        output: list[str] = []
 
         @asynccontextmanager
         async def database(app: object) -> AsyncIterator[dict[str, str]]:
-            said.append("database opens")
+            output.append("database opens")
             yield {"database": "open"}
-            said.append("database closes")
+            output.append("database closes")
 
         async with AsyncCoordinator(store=MemoryStore()) as c:
             lead, second = Lead("press", coordinator=c), Lead("print", coordinator=c)
-            lead.on_elected(lambda term: said.append(f"elected {term.token}"))
-            lead.on_lost(lambda term, reason: said.append(f"lost: {reason}"))
+            lead.on_elected(lambda term: output.append(f"elected {term.token}"))
+            lead.on_lost(lambda term, reason: output.append(f"lost: {reason}"))
 
             async def state(request: Request) -> Response:
                 return PlainTextResponse(request.state.database)
@@ -291,8 +291,8 @@ def test_callbacks_and_another_lifespan() -> None:
             async with app.router.lifespan_context(app) as shared:
                 assert shared == {"database": "open"}
                 await soon(lambda: lead.is_leader and second.is_leader)
-                await soon(lambda: "elected 1" in said)
-        assert said == ["database opens", "elected 1", "lost: released", "database closes"]
+                await soon(lambda: "elected 1" in output)
+        assert output == ["database opens", "elected 1", "lost: released", "database closes"]
 
     asyncio.run(main())
 

@@ -153,7 +153,10 @@ class Group(RuleBasedStateMachine):
                 # Faults have ended. Slow work may end late, each lease of a member that was
                 # killed once, and each member gives one shard after the other.
                 found = self.run(8 * TTL, self.fair)
-                counts = [(len(one.held), one.shares.members, one.shares) for one in self.members]
+                counts = [
+                    (len(member.held), member.shares.members, member.shares)
+                    for member in self.members
+                ]
                 assert found, counts
                 self.run(TTL)
                 assert self.fair(), "it does not stay fair"

@@ -27,7 +27,7 @@ def test_slots_are_taken_freed_by_a_kill_and_taken_again(store_url: str, tmp_pat
         print(f"all slots taken after {crew.until(lambda: full(crew)):.2f} s")
         crew.until(lambda: len({write.worker for write in crew.resource.writes}) == SLOTS)
         writers = {write.worker for write in crew.resource.writes}
-        victim = next(one for one in crew.processes if one.pid in writers)
+        victim = next(process for process in crew.processes if process.pid in writers)
         before = crew.owners()
         crew.kill(victim)
         seconds = crew.until(lambda: crew.owners() != before and full(crew))

@@ -65,7 +65,7 @@ class Crowd(RuleBasedStateMachine):
         assert len(held) == len(set(held)), held
 
     def held(self) -> list[int]:
-        return sorted(one.slot for one in self.candidates if one.slot is not None)
+        return sorted(candidate.slot for candidate in self.candidates if candidate.slot is not None)
 
     def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
         with quiet():

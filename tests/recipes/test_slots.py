@@ -40,11 +40,11 @@ def test_so_many_hold_the_role_and_a_released_slot_goes_to_one_that_waits(two: T
         for number in range(3)
     ]
     first, second, third = candidates
-    one, other = first.acquire(timeout=20), second.acquire(timeout=20)
-    assert one is not None
+    item, other = first.acquire(timeout=20), second.acquire(timeout=20)
+    assert item is not None
     assert other is not None
-    assert {one.slot, other.slot} == {0, 1}
-    assert (one.role, one.token, first.slots) == (f"r#{one.slot}", 1, 2)
+    assert {item.slot, other.slot} == {0, 1}
+    assert (item.role, item.token, first.slots) == (f"r#{item.slot}", 1, 2)
     assert third.acquire(blocking=False) is None
     with third:
         assert not third.wait(0.3)
@@ -52,7 +52,7 @@ def test_so_many_hold_the_role_and_a_released_slot_goes_to_one_that_waits(two: T
         assert eventually(lambda: [w.id for w in two[0].candidates("r#")] == [third.candidate])
         first.stop()
         assert third.wait(20)
-        assert (third.term.slot, third.term.token) == (one.slot, 2)
+        assert (third.term.slot, third.term.token) == (item.slot, 2)
         assert first.held is None
         assert second.term is other
         assert {lease.role for lease in two[0].leaders()} == {"r#0", "r#1"}

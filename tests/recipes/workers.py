@@ -79,7 +79,7 @@ class Workers:
 
     def owners(self) -> dict[str, tuple[str | None, int]]:
         """Who leads each role, and under which token."""
-        return {one.role: (member_of(one.holder), one.token) for one in self.leases()}
+        return {lease.role: (member_of(lease.holder), lease.token) for lease in self.leases()}
 
     def counts(self) -> list[int]:
         return sorted(Counter(owner for owner, _ in self.owners().values()).values())

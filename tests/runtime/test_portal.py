@@ -140,16 +140,16 @@ def test_when_the_thread_ends_nobody_waits_forever(portal: Portal) -> None:
                 outcomes.append(err)
 
     callers = [threading.Thread(target=caller, daemon=True) for _ in range(4)]
-    for one in callers:
-        one.start()
-    while any(one.is_alive() for one in callers):
+    for caller in callers:
+        caller.start()
+    while any(caller.is_alive() for caller in callers):
         portal.stop()
         time.sleep(0.001)
         if len(outcomes) >= 800:
             break
-    for one in callers:
-        one.join(30)
-        assert not one.is_alive()
+    for caller in callers:
+        caller.join(30)
+        assert not caller.is_alive()
     assert len(outcomes) == 800
 
 

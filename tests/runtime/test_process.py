@@ -101,16 +101,16 @@ def in_child(work: object) -> str:
     pid = os.fork()
     if pid == 0:
         try:
-            said = repr(work())  # type: ignore[operator]
+            output = repr(work())  # type: ignore[operator]
         except BaseException as err:
-            said = f"raised {err!r}"
-        os.write(write, said.encode())
+            output = f"raised {err!r}"
+        os.write(write, output.encode())
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as pipe:
-        said = pipe.read()
+        output = pipe.read()
     os.waitpid(pid, 0)
-    return said
+    return output
 
 
 @pytest.mark.filterwarnings(
@@ -118,8 +118,8 @@ def in_child(work: object) -> str:
 )
 def test_a_fork_drops_everything_and_the_parent_keeps_it(sqlite_url: str) -> None:
     with coord.connect(sqlite_url) as c:
-        told: list[object] = []
-        lead = c.leadership("r", ttl=30, on_lost=lambda term, why: told.append(why))
+        reports: list[object] = []
+        lead = c.leadership("r", ttl=30, on_lost=lambda term, why: reports.append(why))
         assert lead.acquire(timeout=5)
         term = lead.term
 
@@ -130,7 +130,7 @@ def test_a_fork_drops_everything_and_the_parent_keeps_it(sqlite_url: str) -> Non
                 str(term.reason),
                 term.lost.wait(0),
                 lead.started,
-                told,
+                reports,
             )
 
         assert in_child(look) == "(False, False, 'forked', True, False, [])"
@@ -139,7 +139,7 @@ def test_a_fork_drops_everything_and_the_parent_keeps_it(sqlite_url: str) -> Non
         assert in_child(lambda: c.leadership("other", ttl=30).acquire(timeout=5).token) == "1"  # type: ignore[union-attr]
         assert lead.is_leader
         assert term.held
-        assert told == []
+        assert reports == []
         time.sleep(0.2)
         with pytest.raises(
             coord.AcquireTimeout

@@ -43,9 +43,9 @@ def test_it_is_called_before_the_server(number: signal.Signals) -> None:
 
 
 def test_two_that_are_removed_in_any_order() -> None:
-    one = before_shutdown(lambda: said.append("one"))
+    first = before_shutdown(lambda: said.append("one"))
     two = before_shutdown(lambda: said.append("two"))
-    one()  # below the handler of the other, which calls it
+    first()  # below the handler of the other, which calls it
     signal.raise_signal(signal.SIGTERM)
     assert said == ["two", f"server {signal.SIGTERM:d}"]
     two()

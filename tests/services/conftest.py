@@ -30,7 +30,7 @@ def two(url: str) -> Iterator[tuple[ServiceRegistry, ServiceRegistry]]:
 
 
 @pytest.fixture
-def one(two: tuple[ServiceRegistry, ServiceRegistry]) -> ServiceRegistry:
+def registry(two: tuple[ServiceRegistry, ServiceRegistry]) -> ServiceRegistry:
     return two[0]
 
 

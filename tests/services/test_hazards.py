@@ -94,15 +94,17 @@ class Paused:
 
 def test_2_of_doublethink_a_paused_holder_overwrites_and_two_lead(old: Any, database: str) -> None:
     other = ancestor(database)
-    told: list[Any] = []
+    reports: list[Any] = []
 
     def meanwhile() -> None:
         time.sleep(0.4)
-        told.append(other.unique_service("sync", {"node": "b", "port": 2, "ttl": 30, "only b": 1}))
+        reports.append(
+            other.unique_service("sync", {"node": "b", "port": 2, "ttl": 30, "only b": 1})
+        )
 
     old.rr = Paused(old.rr, 2, meanwhile)
-    told.append(old.unique_service("sync", {"node": "a", "port": 1, "ttl": 0.3, "only a": 1}))
-    assert told[0]["node"] == "b", "b was told that it leads"
+    reports.append(old.unique_service("sync", {"node": "a", "port": 1, "ttl": 0.3, "only a": 1}))
+    assert reports[0]["node"] == "b", "b was told that it leads"
     merged = other.rr.table("services").get("sync").run()
     assert merged["node"] == "a", "a's renewal was unconditional"
     assert "only b" in merged
@@ -132,14 +134,14 @@ def test_2_every_call_is_one_query(three: Three, monkeypatch: pytest.MonkeyPatch
     registry = three[0]
     assert registry.unique_service(role(), {"id": "a", "ttl": 30})  # connects, and checks the table
     pool = registry.inner.records._pool  # type: ignore[attr-defined]
-    asked, run, begin = [], pool.query, pool.begin
+    requests, run, begin = [], pool.query, pool.begin
 
     async def counted(*args: Any, **options: Any) -> Any:
-        asked.append(1)
+        requests.append(1)
         return await run(*args, **options)
 
     def begun(*args: Any) -> Any:
-        asked.append(1)
+        requests.append(1)
         sent = begin(*args)
         assert sent is not None
         return sent
@@ -159,9 +161,9 @@ def test_2_every_call_is_one_query(three: Three, monkeypatch: pytest.MonkeyPatch
         lambda: registry.unique_service(name, {"id": "a", "ttl": 30}),
         lambda: registry.unique_service(name),
     ):
-        asked.clear()
+        requests.clear()
         call()
-        assert len(asked) == 1
+        assert len(requests) == 1
 
 
 # -- 3: who the holder is --------------------------------------------------------------------------
@@ -173,10 +175,10 @@ def test_3_of_doublethink_a_tuple_is_never_renewed_and_twins_renew_each_other(ol
     assert old.unique_service("tuple", {"node": "a", "ports": (1, 2), "ttl": 30}) == first, (
         "no heartbeat"
     )
-    one = old.unique_service("twins", {"host": "h", "pid": 1, "ttl": 30})
+    item = old.unique_service("twins", {"host": "h", "pid": 1, "ttl": 30})
     time.sleep(0.01)
     other = old.unique_service("twins", {"host": "h", "pid": 1, "ttl": 30})
-    assert other["last_heartbeat"] > one["last_heartbeat"], (
+    assert other["last_heartbeat"] > item["last_heartbeat"], (
         "another container renewed it, and leads too"
     )
 
@@ -281,8 +283,10 @@ def test_6_of_doublethink_failures_are_swallowed_or_last_forever(own_server: Ser
             raise KeyboardInterrupt
 
     old.rr = Interrupted()
-    said = {"role": "worker", "ttl": 60, "load": 1}
-    assert "last_heartbeat" not in old.heartbeat(said), "Ctrl-C is swallowed, and so is the failure"
+    output = {"role": "worker", "ttl": 60, "load": 1}
+    assert "last_heartbeat" not in old.heartbeat(output), (
+        "Ctrl-C is swallowed, and so is the failure"
+    )
     old.rr = rr
     own_server.kill()
     rr.last_error = {}
@@ -290,7 +294,7 @@ def test_6_of_doublethink_failures_are_swallowed_or_last_forever(own_server: Ser
     def ended() -> Any:
         raise SystemExit  # lets the thread end after the test
 
-    thread = threading.Thread(target=lambda: old.heartbeat(said), daemon=True)
+    thread = threading.Thread(target=lambda: old.heartbeat(output), daemon=True)
     thread.start()
     thread.join(2)
     assert thread.is_alive(), "no deadline"
@@ -305,8 +309,8 @@ def test_6_a_failed_heartbeat_raises_in_time_and_changes_nothing(
     set_up(own_server.url())
     with Coordinator(own_server.url(), timeout=1) as coordinator:
         registry = coordinator.services
-        said = {"role": "worker", "ttl": 60, "load": 1, "list": [1]}
-        stored = registry.heartbeat(said)
+        output = {"role": "worker", "ttl": 60, "load": 1, "list": [1]}
+        stored = registry.heartbeat(output)
 
         def interrupted(*_: Any) -> Any:
             raise KeyboardInterrupt
@@ -314,10 +318,10 @@ def test_6_a_failed_heartbeat_raises_in_time_and_changes_nothing(
         with monkeypatch.context() as patched:
             patched.setattr(coordinator.portal, "call", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                registry.heartbeat(said)
+                registry.heartbeat(output)
         for trouble in (own_server.freeze, own_server.kill):
             trouble()
-            for record in (said, stored):
+            for record in (output, stored):
                 before, began = dict(record), time.monotonic()
                 with pytest.raises(StoreUnavailable):
                     registry.heartbeat(record)
@@ -339,7 +343,7 @@ def test_7_of_doublethink_late_and_lost_answers_make_ghosts(old: Any) -> None:
     assert old.healthy_service("worker")["id"] == "a", "risen from the dead"
     old.unregister("a")
 
-    said = {"role": "worker", "ttl": 60, "load": 1}
+    output = {"role": "worker", "ttl": 60, "load": 1}
     real = old.rr
 
     class Lossy:
@@ -354,7 +358,7 @@ def test_7_of_doublethink_late_and_lost_answers_make_ghosts(old: Any) -> None:
             return Insert()
 
     old.rr = Lossy()
-    answer = old.heartbeat(said)
+    answer = old.heartbeat(output)
     old.rr = real
     old.heartbeat(answer)
     assert len(old.healthy_services("worker")) == 2, "one service, two records"
@@ -395,10 +399,10 @@ def count(registry: ServiceRegistry) -> int:
 
 def test_7_no_late_duplicate_revives_a_service(lossy: tuple[ServiceRegistry, Lossy]) -> None:
     registry, keeper = lossy
-    said = {"id": "a", "role": "worker", "ttl": 60, "load": 1}
+    output = {"id": "a", "role": "worker", "ttl": 60, "load": 1}
     keeper.lose = 1  # the registration is in doubt; it is tried again within the call
     for _ in range(3):
-        registry.heartbeat(said)
+        registry.heartbeat(output)
     duplicates = list(keeper.duplicates)
     assert len(duplicates) == 4
     registry.unregister("a")
@@ -407,7 +411,7 @@ def test_7_no_late_duplicate_revives_a_service(lossy: tuple[ServiceRegistry, Los
         registry.portal.call(duplicate)
         assert count(registry) == 0
     # It is no ban: a service that starts anew under that id is there again.
-    registry.heartbeat(said)
+    registry.heartbeat(output)
     assert count(registry) == 1
     for duplicate in keeper.duplicates[-1:]:
         registry.portal.call(duplicate)
@@ -429,17 +433,17 @@ def test_7_what_refuses_duplicates_is_seen_by_nobody_and_goes(
 
 def test_7_a_lost_answer_leaves_no_twin(lossy: tuple[ServiceRegistry, Lossy]) -> None:
     registry, keeper = lossy
-    said = {"role": "worker", "ttl": 60, "load": 1}
+    output = {"role": "worker", "ttl": 60, "load": 1}
     keeper.lose = 1
-    first = registry.heartbeat(said)  # tried again within the call
+    first = registry.heartbeat(output)  # tried again within the call
     assert count(registry) == 1
     registry.unregister(first["id"])
     registry.inner.session.timeout = 0.5
     keeper.lose = 10**6
     with pytest.raises(StoreUnavailable):
-        registry.heartbeat(said)
+        registry.heartbeat(output)
     keeper.lose = 0
-    again = registry.heartbeat(said)  # tried again by the caller, who knows no id
+    again = registry.heartbeat(output)  # tried again by the caller, who knows no id
     assert [record["id"] for record in registry.healthy_services("worker")] == [again["id"]]
 
 
@@ -522,16 +526,16 @@ def test_8_a_missing_index_is_made_by_whoever_looks_first(three: Three, database
     others = [ServiceRegistry(database) for _ in range(8)]
     found: list[Any] = []
     threads = [
-        threading.Thread(target=lambda one=one: found.append(one.healthy_services("worker")))
-        for one in others
+        threading.Thread(target=lambda item=other: found.append(item.healthy_services("worker")))
+        for other in others
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
-    for one in others:
-        one.close()
-    assert [len(one) for one in found] == [1] * 8
+    for other in others:
+        other.close()
+    assert [len(row) for row in found] == [1] * 8
     assert raw_records.run(registry, table.index_list()) == ["role"]
 
 

@@ -82,13 +82,13 @@ class Flaky:
     """A keeper whose writes fail while `down`."""
 
     def __init__(self, records: Any) -> None:
-        self.records, self.down, self.asked = records, False, 0
+        self.records, self.down, self.attempts = records, False, 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.records, name)
 
     async def _maybe(self, call: Any, *args: Any) -> Any:
-        self.asked += 1
+        self.attempts += 1
         if self.down:
             raise StoreUnavailable("down")
         return await call(*args)
@@ -118,7 +118,7 @@ def test_an_outage_is_survived_and_reported_once(
     with Heartbeat(registry, {"id": "a", "role": "worker", "ttl": 0.6, "load": 1}) as heartbeat:
         assert heartbeat.record is None
         assert not heartbeat.healthy
-        eventually(lambda: records.asked >= 4)
+        eventually(lambda: records.attempts >= 4)
         records.down = False
         eventually(lambda: heartbeat.healthy)
         records.down = True
@@ -210,8 +210,8 @@ def test_closing_does_not_wait_long_for_a_store_that_is_gone(
     monkeypatch.setattr(heartbeat_module, "UNREGISTER_TIMEOUT", 0.4)
     registry, records = flaky
     heartbeats = [Heartbeat(registry, {"role": "worker", "ttl": 60, "load": 1}) for _ in range(5)]
-    for one in heartbeats:
-        one.start()
+    for heartbeat in heartbeats:
+        heartbeat.start()
 
     async def hang(*_: Any) -> bool:
         await asyncio.sleep(60)
@@ -221,7 +221,7 @@ def test_closing_does_not_wait_long_for_a_store_that_is_gone(
     began = time.monotonic()
     registry.close()
     assert time.monotonic() - began < 1.6, "all at once, not one after the other"
-    assert not any(one.healthy for one in heartbeats)
+    assert not any(heartbeat.healthy for heartbeat in heartbeats)
 
 
 FORKS = """

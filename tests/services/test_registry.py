@@ -30,10 +30,10 @@ Two = tuple[ServiceRegistry, ServiceRegistry]
 
 def test_a_heartbeat_is_stored_and_returned(two: Two) -> None:
     here, there = two
-    said = {"role": "worker", "ttl": 60, "load": 0.5, "port": 8000}
-    before = dict(said)
-    stored = here.heartbeat(said)
-    assert said == before
+    output = {"role": "worker", "ttl": 60, "load": 0.5, "port": 8000}
+    before = dict(output)
+    stored = here.heartbeat(output)
+    assert output == before
     assert stored["role"] == "worker"
     assert stored["port"] == 8000
     assert (stored["host"], stored["pid"]) == (socket.gethostname(), os.getpid())
@@ -57,10 +57,10 @@ def test_the_id_made_for_it_goes_on_with_it(two: Two) -> None:
     assert third["first_heartbeat"] == first["first_heartbeat"]
 
 
-def test_fields_that_are_no_longer_said_are_gone(one: ServiceRegistry) -> None:
-    one.heartbeat({"id": "a", "role": "worker", "ttl": 60, "load": 1, "draining": True})
-    assert "draining" not in one.heartbeat({"id": "a", "role": "worker", "ttl": 60, "load": 1})
-    assert "draining" not in one.healthy_services("worker")[0]
+def test_fields_that_are_no_longer_said_are_gone(registry: ServiceRegistry) -> None:
+    registry.heartbeat({"id": "a", "role": "worker", "ttl": 60, "load": 1, "draining": True})
+    assert "draining" not in registry.heartbeat({"id": "a", "role": "worker", "ttl": 60, "load": 1})
+    assert "draining" not in registry.healthy_services("worker")[0]
 
 
 def test_what_is_said_is_kept_as_given(two: Two) -> None:
@@ -114,10 +114,10 @@ def test_what_is_said_is_kept_as_given(two: Two) -> None:
 )
 def test_bad_status_is_refused_by_name(change: dict[Any, Any], named: str) -> None:
     with ServiceRegistry("memory://") as registry:
-        said: dict[Any, Any] = {"role": "worker", "ttl": 60, "load": 1, **change}
-        said = {name: value for name, value in said.items() if value is not ...}
+        output: dict[Any, Any] = {"role": "worker", "ttl": 60, "load": 1, **change}
+        output = {name: value for name, value in output.items() if value is not ...}
         with pytest.raises(BadArgument, match=named):
-            registry.heartbeat(said)
+            registry.heartbeat(output)
         assert registry.healthy_services() == []
 
 
@@ -142,18 +142,18 @@ def test_other_bad_arguments_are_refused_by_name() -> None:
             assert caught.value.argument == named
 
 
-def test_the_lowest_load_is_found(one: ServiceRegistry) -> None:
-    assert one.healthy_service("worker") is None
-    assert one.healthy_services("worker") == []
+def test_the_lowest_load_is_found(registry: ServiceRegistry) -> None:
+    assert registry.healthy_service("worker") is None
+    assert registry.healthy_services("worker") == []
     for name, load in [("b", 2), ("a", 1.5), ("c", -3), ("d", 100)]:
-        one.heartbeat({"id": name, "role": "worker", "ttl": 60, "load": load})
-    one.heartbeat({"id": "other", "role": "proxy", "ttl": 60, "load": -99})
-    assert (one.healthy_service("worker") or {})["id"] == "c"
-    assert [record["id"] for record in one.healthy_services("worker")] == ["c", "a", "b", "d"]
-    assert [record["id"] for record in one.healthy_services()] == ["other", "c", "a", "b", "d"]
-    assert one.available_service("worker") == one.healthy_service("worker")
-    assert one.available_services("worker") == one.healthy_services("worker")
-    assert one.available_services() == one.healthy_services()
+        registry.heartbeat({"id": name, "role": "worker", "ttl": 60, "load": load})
+    registry.heartbeat({"id": "other", "role": "proxy", "ttl": 60, "load": -99})
+    assert (registry.healthy_service("worker") or {})["id"] == "c"
+    assert [record["id"] for record in registry.healthy_services("worker")] == ["c", "a", "b", "d"]
+    assert [record["id"] for record in registry.healthy_services()] == ["other", "c", "a", "b", "d"]
+    assert registry.available_service("worker") == registry.healthy_service("worker")
+    assert registry.available_services("worker") == registry.healthy_services("worker")
+    assert registry.available_services() == registry.healthy_services()
 
 
 def test_who_is_silent_for_a_ttl_is_down(two: Two) -> None:
@@ -195,7 +195,7 @@ def test_unregistering(two: Two, caplog: pytest.LogCaptureFixture) -> None:
     assert len(there.healthy_services()) == 1
 
 
-def test_purging(one: ServiceRegistry) -> None:
+def test_purging(registry: ServiceRegistry) -> None:
     for name, age in [
         ("live", 1.0),
         ("down", 61.0),
@@ -203,15 +203,19 @@ def test_purging(one: ServiceRegistry) -> None:
         ("gone", 125.0),
         ("long gone", 9e5),
     ]:
-        raw_records.write(one, name, "worker", age=age)
-    raw_records.write(one, "of a long ttl", "worker", age=500.0, ttl=400)
-    assert {record["id"] for record in one.stale_services()} == {"gone", "long gone"}
-    assert one.purge_stale_services() == {"deleted": 2}
-    assert raw_records.keys(one) == {"live", "down", "nearly", "of a long ttl"}
-    assert {record["id"] for record in one.stale_services(1)} == {"down", "nearly", "of a long ttl"}
-    assert one.purge_stale_services(1) == {"deleted": 3}
-    assert raw_records.keys(one) == {"live"}
-    assert one.purge_stale_services(ttls_until_deletion=1) == {"deleted": 0}
+        raw_records.write(registry, name, "worker", age=age)
+    raw_records.write(registry, "of a long ttl", "worker", age=500.0, ttl=400)
+    assert {record["id"] for record in registry.stale_services()} == {"gone", "long gone"}
+    assert registry.purge_stale_services() == {"deleted": 2}
+    assert raw_records.keys(registry) == {"live", "down", "nearly", "of a long ttl"}
+    assert {record["id"] for record in registry.stale_services(1)} == {
+        "down",
+        "nearly",
+        "of a long ttl",
+    }
+    assert registry.purge_stale_services(1) == {"deleted": 3}
+    assert raw_records.keys(registry) == {"live"}
+    assert registry.purge_stale_services(ttls_until_deletion=1) == {"deleted": 0}
 
 
 BAD = {
@@ -234,24 +238,24 @@ ODD = {
 }
 
 
-def test_bad_records_are_left_out_and_listed(one: ServiceRegistry) -> None:
+def test_bad_records_are_left_out_and_listed(registry: ServiceRegistry) -> None:
     for name, fields in {**BAD, **ODD}.items():
-        raw_records.write(one, name, **{"role": "worker", **fields})
-    raw_records.write(one, "good", "worker", load=5)
-    raw_records.write(one, "without load", "worker", load=raw_records.LEFT_OUT)
-    raw_records.write(one, "stale", "worker", age=1000.0)
-    assert [record["id"] for record in one.healthy_services("worker")][:2] == [
+        raw_records.write(registry, name, **{"role": "worker", **fields})
+    raw_records.write(registry, "good", "worker", load=5)
+    raw_records.write(registry, "without load", "worker", load=raw_records.LEFT_OUT)
+    raw_records.write(registry, "stale", "worker", age=1000.0)
+    assert [record["id"] for record in registry.healthy_services("worker")][:2] == [
         "from the future",
         "good",
     ]
-    assert {record["id"] for record in one.healthy_services("worker")} == {
+    assert {record["id"] for record in registry.healthy_services("worker")} == {
         "from the future", "good", "without load", "string load",
     }  # fmt: skip
-    assert (one.healthy_service("worker") or {})["id"] == "from the future"
-    assert [record["id"] for record in one.stale_services()] == ["stale"]
-    assert one.healthy_service("worker", choose="spread") is not None
-    assert one.purge_stale_services() == {"deleted": 1}
-    listed = {bad.record["id"]: bad.problems for bad in one.bad_records()}
+    assert (registry.healthy_service("worker") or {})["id"] == "from the future"
+    assert [record["id"] for record in registry.stale_services()] == ["stale"]
+    assert registry.healthy_service("worker", choose="spread") is not None
+    assert registry.purge_stale_services() == {"deleted": 1}
+    listed = {bad.record["id"]: bad.problems for bad in registry.bad_records()}
     assert set(listed) == {*BAD, *ODD}
     assert listed["no ttl"] == ["no ttl"]
     assert listed["string ttl"] == ["ttl is not a number above 0: '60'"]
@@ -260,25 +264,25 @@ def test_bad_records_are_left_out_and_listed(one: ServiceRegistry) -> None:
     assert "future" in listed["from the future"][0]
     assert len(listed["nothing"]) == 2
     # A service whose record somebody spoilt mends it with its next heartbeat.
-    one.heartbeat({"id": "no ttl", "role": "worker", "ttl": 60, "load": -9})
-    assert (one.healthy_service("worker") or {})["id"] == "no ttl"
+    registry.heartbeat({"id": "no ttl", "role": "worker", "ttl": 60, "load": -9})
+    assert (registry.healthy_service("worker") or {})["id"] == "no ttl"
 
 
-def test_a_crowd_is_spread(one: ServiceRegistry) -> None:
+def test_a_crowd_is_spread(registry: ServiceRegistry) -> None:
     for number in range(10):
-        one.heartbeat({"id": f"s{number}", "role": "worker", "ttl": 600, "load": 1})
-    inner = one.inner
+        registry.heartbeat({"id": f"s{number}", "role": "worker", "ttl": 600, "load": 1})
+    inner = registry.inner
 
     async def crowd() -> collections.Counter[str]:
         found = [await inner.healthy_service("worker", choose="spread") for _ in range(1000)]
         return collections.Counter((record or {})["id"] for record in found)
 
-    counts = one.portal.call(crowd)
+    counts = registry.portal.call(crowd)
     assert len(counts) == 10
     assert max(counts.values()) <= 200, counts
-    one.heartbeat({"id": "s0", "role": "worker", "ttl": 600, "load": 99})
+    registry.heartbeat({"id": "s0", "role": "worker", "ttl": 600, "load": 99})
     assert all(
-        (one.healthy_service("worker", choose="spread") or {})["id"] != "s0" for _ in range(50)
+        (registry.healthy_service("worker", choose="spread") or {})["id"] != "s0" for _ in range(50)
     )
 
 
@@ -332,14 +336,14 @@ def test_a_leadership_is_out_of_reach(two: Two) -> None:
 
 def test_joins_leaves_and_expiries_are_reported(two: Two) -> None:
     here, there = two
-    told: list[ServiceChange] = []
+    reports: list[ServiceChange] = []
     news = threading.Condition()
     here.heartbeat({"id": "first", "role": "worker", "ttl": 60, "load": 1})
 
     def follow() -> None:
         for change in there.watch_services("worker"):
             with news:
-                told.append(change)
+                reports.append(change)
                 news.notify_all()
             if change.service["id"] == "last":
                 return
@@ -350,9 +354,12 @@ def test_joins_leaves_and_expiries_are_reported(two: Two) -> None:
     def expect(kind: str, name: str) -> None:
         with news:  # well before it would look without a reason (service_changes.LONGEST_PAUSE)
             met = news.wait_for(
-                lambda: any((one.kind, one.service["id"]) == (kind, name) for one in told), 3
+                lambda: any(
+                    (report.kind, report.service["id"]) == (kind, name) for report in reports
+                ),
+                3,
             )
-        assert met, (kind, name, told)
+        assert met, (kind, name, reports)
 
     expect("joined", "first")
     here.heartbeat({"id": "second", "role": "worker", "ttl": 60, "load": 1})
@@ -368,6 +375,6 @@ def test_joins_leaves_and_expiries_are_reported(two: Two) -> None:
     here.heartbeat({"id": "last", "role": "worker", "ttl": 60, "load": 1})
     thread.join(10)
     assert not thread.is_alive()
-    assert [(one.kind, one.service["id"]) for one in told if one.service["id"] != "brief"] == [
+    assert [(report.kind, report.service["id"]) for report in reports if report.service["id"] != "brief"] == [
         ("joined", "first"), ("joined", "second"), ("left", "second"), ("joined", "last"),
     ]  # fmt: skip

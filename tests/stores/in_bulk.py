@@ -27,7 +27,7 @@ def in_bulk(kind: type[Any]) -> type[Any]:
         async def release(self, release: Release, timeout: float) -> Result:
             return await self._with_others(release, timeout)
 
-        async def _with_others(self, asked: Claim | Release, timeout: float) -> Result:
+        async def _with_others(self, request: Claim | Release, timeout: float) -> Result:
             number = next(_serial)
             # few: some tests read whole tables again and again
             name = f"company {os.getpid()} {number % ROLES}"
@@ -36,7 +36,7 @@ def in_bulk(kind: type[Any]) -> type[Any]:
                 Release(f"{name} b", "b", 1, 2),
             ]
             claimed, result, released = await self.swap_all(
-                [company[0], asked, company[1]], timeout
+                [company[0], request, company[1]], timeout
             )
             if isinstance(result, Answer):
                 assert isinstance(claimed, Answer), claimed

@@ -68,24 +68,24 @@ class Lockstep(RuleBasedStateMachine):
     def keeps(self) -> bool:
         return isinstance(self.tested, HasKept)
 
-    def wait(self, asked: Awaitable[T]) -> T:
-        return self.loop.run_until_complete(asyncio.wait_for(asked, 30))
+    def wait(self, request: Awaitable[T]) -> T:
+        return self.loop.run_until_complete(asyncio.wait_for(request, 30))
 
     def view(self, lease: Lease) -> tuple[object, ...]:
         remaining = lease.remaining if self.clock is not None else None
         info = json.dumps(dict(lease.info), sort_keys=True)  # RethinkDB sorts the keys
         return lease.role, lease.revision, lease.ttl, remaining, info
 
-    def compare(self, asked: object, tested: Result, oracle: Result) -> None:
+    def compare(self, request: object, tested: Result, oracle: Result) -> None:
         assert isinstance(oracle, Answer)
-        assert isinstance(tested, Answer), f"{asked}: {tested}"
-        assert tested.applied == oracle.applied, f"{asked}: {tested} but {oracle}"
+        assert isinstance(tested, Answer), f"{request}: {tested}"
+        assert tested.applied == oracle.applied, f"{request}: {tested} but {oracle}"
         *state, info = self.view(tested.lease)
         *expected, expected_info = self.view(oracle.lease)
-        assert state == expected, f"{asked}"
+        assert state == expected, f"{request}"
         # The answer to a renewal that was applied may lack what the row says about its holder.
-        if not (isinstance(asked, Renew) and tested.applied and not tested.lease.info):
-            assert info == expected_info, f"{asked}"
+        if not (isinstance(request, Renew) and tested.applied and not tested.lease.info):
+            assert info == expected_info, f"{request}"
         self.seen[oracle.lease.role] = oracle.lease.revision
 
     def row(self, role: str) -> Lease:
@@ -124,9 +124,11 @@ class Lockstep(RuleBasedStateMachine):
             "what was seen": self.seen.get(role),
             "something wrong": there._replace(beat=there.beat + 1),
         }[expects]
-        asked = Claim(role, holder, beat, ttl, expected, takeover, skew, floor, info, lost)
+        request = Claim(role, holder, beat, ttl, expected, takeover, skew, floor, info, lost)
         self.compare(
-            asked, self.wait(self.tested.claim(asked, 10)), self.wait(self.oracle.claim(asked, 10))
+            request,
+            self.wait(self.tested.claim(request, 10)),
+            self.wait(self.oracle.claim(request, 10)),
         )
 
     @rule(
@@ -140,18 +142,18 @@ class Lockstep(RuleBasedStateMachine):
                 st.none() | infos,
                 texts,
             ),
-            unique_by=lambda one: one[0],
+            unique_by=lambda item: item[0],
         )
     )
     def renew(
         self,
         batch: list[tuple[str, str | None, int, int, float, dict[str, object] | None, str | None]],
     ) -> None:
-        asked = []
+        requests = []
         for name, other, off, ahead, ttl, info, text in batch:
             row = self.row(name + self.tail)
             off = off if other else 0  # most of them should be right
-            asked.append(
+            requests.append(
                 Renew(
                     row.role,
                     other or row.holder or "a",
@@ -163,12 +165,12 @@ class Lockstep(RuleBasedStateMachine):
                 )
             )
         tested, oracle = (
-            self.wait(self.tested.renew(asked, 10)),
-            self.wait(self.oracle.renew(asked, 10)),
+            self.wait(self.tested.renew(requests, 10)),
+            self.wait(self.oracle.renew(requests, 10)),
         )
-        assert len(tested) == len(asked)
-        for one, first, second in zip(asked, tested, oracle, strict=True):
-            self.compare(one, first, second)
+        assert len(tested) == len(requests)
+        for item, first, second in zip(requests, tested, oracle, strict=True):
+            self.compare(item, first, second)
 
     @rule(
         name=roles,
@@ -192,7 +194,7 @@ class Lockstep(RuleBasedStateMachine):
         text: str | None,
     ) -> None:
         row = self.row(name + self.tail)
-        asked = Release(
+        request = Release(
             row.role,
             other or row.holder or "a",
             row.token + off,
@@ -203,9 +205,9 @@ class Lockstep(RuleBasedStateMachine):
             keep=text if self.keeps else None,
         )
         self.compare(
-            asked,
-            self.wait(self.tested.release(asked, 10)),
-            self.wait(self.oracle.release(asked, 10)),
+            request,
+            self.wait(self.tested.release(request, 10)),
+            self.wait(self.oracle.release(request, 10)),
         )
 
     @rule(
@@ -238,11 +240,11 @@ class Lockstep(RuleBasedStateMachine):
             "what was seen": self.seen.get(role, there),
             "another beat": there._replace(beat=there.beat + 1),
         }[expects]
-        asked = Override(role, expected, holder, there.beat + ahead, ttl, info, by=by)
+        request = Override(role, expected, holder, there.beat + ahead, ttl, info, by=by)
         self.compare(
-            asked,
-            self.wait(self.tested.override(asked, 10)),
-            self.wait(self.oracle.override(asked, 10)),
+            request,
+            self.wait(self.tested.override(request, 10)),
+            self.wait(self.oracle.override(request, 10)),
         )
 
     @rule(seconds=st.sampled_from((0.1, 0.5, 1.0, 2.5, 3.0, 31.0)))
@@ -268,7 +270,7 @@ class Lockstep(RuleBasedStateMachine):
             self.wait(self.tested.past(wanted, 10)),
             self.wait(self.oracle.past(wanted, 10)),
         )
-        assert sorted(map(self.told, tested)) == sorted(map(self.told, oracle))
+        assert sorted(map(self.comparable, tested)) == sorted(map(self.comparable, oracle))
 
     @invariant()
     def they_keep_the_same(self) -> None:
@@ -279,7 +281,7 @@ class Lockstep(RuleBasedStateMachine):
                 assert tested == self.wait(self.oracle.kept(role, 10))
 
     @staticmethod
-    def told(term: PastTerm) -> tuple[object, ...]:
+    def comparable(term: PastTerm) -> tuple[object, ...]:
         """Without the times: each store has its own wall clock."""
         over = term.until is not None
         return (

@@ -53,7 +53,7 @@ def run(url: str, body: Callable[[Desk], Awaitable[None]]) -> None:
         async with contextlib.AsyncExitStack() as stack:
             desk = Desk(url, stack)
             board = desk.board()
-            await board.withdraw([one.key for one in await board.read(None, WITHIN)], WITHIN)
+            await board.withdraw([row.key for row in await board.read(None, WITHIN)], WITHIN)
             await board.purge(WITHIN)
             await body(desk)
 
@@ -67,7 +67,7 @@ def notice(
 
 
 def keys(notices: list[Announcement]) -> list[str]:
-    return sorted(one.key for one in notices)
+    return sorted(notice.key for notice in notices)
 
 
 def test_what_is_posted_is_read_by_another(url: str) -> None:
@@ -76,8 +76,8 @@ def test_what_is_posted_is_read_by_another(url: str) -> None:
         given = Announcement("k", "r", "request", {"a": [1, None, {"b": 0.5}]}, 60.0, True)
         await board.post([given, notice("quiet")], WITHIN)
         for found in (await other.read(None, WITHIN), await board.read(["r"], WITHIN)):
-            one, quiet = sorted(found, key=lambda one: one.key)
-            assert (one.key, one.role, one.kind, one.body, one.ttl, one.urgent) == (
+            first, quiet = sorted(found, key=lambda item: item.key)
+            assert (first.key, first.role, first.kind, first.body, first.ttl, first.urgent) == (
                 "k",
                 "r",
                 "request",
@@ -86,8 +86,8 @@ def test_what_is_posted_is_read_by_another(url: str) -> None:
                 True,
             )
             assert not quiet.urgent
-            assert 30 < one.remaining <= 60
-            assert abs(one.posted_at - time.time()) < 30
+            assert 30 < first.remaining <= 60
+            assert abs(first.posted_at - time.time()) < 30
 
     run(url, body)
 
@@ -97,7 +97,7 @@ def test_one_key_is_one_announcement(url: str) -> None:
         board, other = desk.board(), desk.board()
         await board.post([notice("k", n=1), notice("l", n=1)], WITHIN)
         await other.post([notice("k", "another role", n=2)], WITHIN)
-        found = {one.key: (one.role, one.body) for one in await board.read(None, WITHIN)}
+        found = {row.key: (row.role, row.body) for row in await board.read(None, WITHIN)}
         assert found == {"k": ("another role", {"n": 2}), "l": ("r", {"n": 1})}
         assert keys(await board.read(["r"], WITHIN)) == ["l"]
 
@@ -131,7 +131,7 @@ def test_a_thousand_at_once(url: str) -> None:
     async def body(desk: Desk) -> None:
         board, other = desk.board(), desk.board()
         await board.post([notice(f"k{n:04}", f"r{n % 100}", n=n) for n in range(1_000)], WITHIN)
-        assert {one.key: one.body for one in await other.read(None, WITHIN)} == {
+        assert {row.key: row.body for row in await other.read(None, WITHIN)} == {
             f"k{n:04}": {"n": n} for n in range(1_000)
         }
         assert len(await other.read([f"r{n}" for n in range(90)], WITHIN)) == 900
@@ -169,10 +169,10 @@ def test_foreign_text(url: str) -> None:
         found = await other.read(FOREIGN, WITHIN)
         assert keys(found) == sorted(FOREIGN)
         assert all(
-            (one.role, one.kind, one.body) == (one.key, one.key, body_of_all) for one in found
+            (row.role, row.kind, row.body) == (row.key, row.key, body_of_all) for row in found
         )
-        async with desk.feed(other) as told:
-            assert sorted([(await told()).role for _ in FOREIGN]) == sorted(FOREIGN)
+        async with desk.feed(other) as reports:
+            assert sorted([(await reports()).role for _ in FOREIGN]) == sorted(FOREIGN)
         await other.withdraw(FOREIGN, WITHIN)
         assert await board.read(None, WITHIN) == []
 
@@ -198,10 +198,10 @@ def test_it_runs_out_and_is_purged(url: str) -> None:
         await asyncio.sleep(0.3)
         assert keys(await other.read(None, WITHIN)) == ["long"]
         assert keys(await other.read(["r"], WITHIN)) == ["long"]
-        async with desk.feed(other) as told:
-            assert (await told()).key == "long"
+        async with desk.feed(other) as reports:
+            assert (await reports()).key == "long"
             await board.post([notice("next", urgent=True)], WITHIN)
-            assert (await told()).key == "next"
+            assert (await reports()).key == "next"
         await board.post([notice("short0", ttl=0.1)], WITHIN)  # which may sweep some of the others
         await asyncio.sleep(0.2)
         assert await other.purge(WITHIN) >= 1
@@ -223,9 +223,10 @@ def test_a_post_tells_how_many_wait_for_the_roles_in_it(url: str) -> None:
         assert await board.post([first.announcement(60)], WITHIN) == {"r": 1}
         assert await other.post([Candidate("r", "two").announcement(60)], WITHIN) == {"r": 2}
         assert await other.post(
-            [first.announcement(60), *(one.announcement(60) for one in many[:3])], WITHIN
+            [first.announcement(60), *(candidate.announcement(60) for candidate in many[:3])],
+            WITHIN,
         ) == {"r": 2, "s": 3}
-        assert await board.post([one.announcement(60) for one in many], WITHIN) == {
+        assert await board.post([candidate.announcement(60) for candidate in many], WITHIN) == {
             "s": MAX_COUNTED
         }
         await other.withdraw([first.key], WITHIN)
@@ -242,8 +243,8 @@ def test_posting_again_prolongs(url: str) -> None:
         await board.post([notice("k", ttl=0.3)], WITHIN)
         await board.post([notice("k", ttl=60.0)], WITHIN)
         await asyncio.sleep(0.4)
-        (one,) = await board.read(None, WITHIN)
-        assert one.remaining > 30
+        (first,) = await board.read(None, WITHIN)
+        assert first.remaining > 30
 
     run(url, body)
 
@@ -252,19 +253,19 @@ def test_the_feed(url: str) -> None:
     async def body(desk: Desk) -> None:
         board, other = desk.board(), desk.board()
         await board.post([notice("there", urgent=True, n=1), notice("quiet")], WITHIN)
-        async with desk.feed(other) as told:
-            first = await told()
+        async with desk.feed(other) as reports:
+            first = await reports()
             assert (first.key, first.body, first.urgent) == ("there", {"n": 1}, True)
             assert 30 < first.remaining <= 60
             await board.post([notice("more quiet"), notice("new", urgent=True)], WITHIN)
-            assert (await told()).key == "new"
+            assert (await reports()).key == "new"
             await board.withdraw(["new"], WITHIN)  # of which the feed says nothing
             await board.post([notice("there", urgent=True, n=1)], WITHIN)  # the same, anew
-            anew = await told()
+            anew = await reports()
             assert anew.key == "there"
             assert anew.remaining > 30
             await board.post([notice(f"many{n}", urgent=True) for n in range(50)], WITHIN)
-            assert {(await told()).key for _ in range(50)} == {f"many{n}" for n in range(50)}
+            assert {(await reports()).key for _ in range(50)} == {f"many{n}" for n in range(50)}
 
     run(url, body)
 
@@ -289,10 +290,10 @@ def test_another_process_is_heard(url: str) -> None:
     async def body(desk: Desk) -> None:
         board = desk.board()
         await board.post([notice("ours", urgent=True)], WITHIN)
-        async with desk.feed(board) as told:
-            assert (await told()).key == "ours"
+        async with desk.feed(board) as reports:
+            assert (await reports()).key == "ours"
             process = await asyncio.create_subprocess_exec(sys.executable, "-c", POST, url)
-            heard = await told()
+            heard = await reports()
             assert (heard.key, heard.body) == ("theirs", {"from": "afar"})
             assert await process.wait() == 0
         assert keys(await board.read(["r"], WITHIN)) == ["ours", "theirs"]
@@ -316,8 +317,8 @@ def test_the_stores_clock_decides(tmp_path: Path) -> None:
         await board.post([notice("k", ttl=10.0)], WITHIN)
         Clock.wall += 1e6  # of no account
         Clock.total += 9.5
-        (one,) = await again.read(["r"], WITHIN)
-        assert (one.remaining, one.posted_at) == (0.5, 1000.0)
+        (first,) = await again.read(["r"], WITHIN)
+        assert (first.remaining, first.posted_at) == (0.5, 1000.0)
         Clock.total += 0.5
         assert await again.read(["r"], WITHIN) == []
         assert await again.purge(WITHIN) == 1
@@ -329,8 +330,8 @@ def test_the_stores_clock_decides(tmp_path: Path) -> None:
         await body(store.announcements(), store.announcements())
         reborn = after.announcements()
         # The machine has restarted, or this is another clock: the wall clock decides.
-        (one,) = await reborn.read(None, WITHIN)
-        assert one.remaining == 10.0
+        (first,) = await reborn.read(None, WITHIN)
+        assert first.remaining == 10.0
         Clock.wall -= 6  # posted in the future: the wall clock says nothing
         assert await reborn.read(None, WITHIN) == []
         Clock.wall += 16

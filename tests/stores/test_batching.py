@@ -36,18 +36,18 @@ class Store:
     def __init__(self) -> None:
         self.go = asyncio.Event()
         self.go.set()
-        self.asked: list[list[str]] = []
+        self.queries: list[list[str]] = []
         self.heard: list[Result] = []
         self.takes: Callable[[float], float] = lambda timeout: 0.0
         self.batches = SwapBatcher(self.answer, self.heard.append)
 
     async def answer(self, operations: Sequence[Batchable], timeout: float) -> Sequence[Result]:
-        self.asked.append([one.role for one in operations])
+        self.queries.append([operation.role for operation in operations])
         await self.go.wait()
         await asyncio.sleep(self.takes(timeout))
         return [
-            Failure(True, "no") if one.role == "bad" else Answer(True, Lease(one.role))
-            for one in operations
+            Failure(True, "no") if operation.role == "bad" else Answer(True, Lease(operation.role))
+            for operation in operations
         ]
 
     def ask(
@@ -64,19 +64,19 @@ def test_what_is_asked_while_others_are_under_way_leaves_as_one() -> None:
         store.go.clear()
         first = [store.ask(str(number)) for number in range(3)]
         await asyncio.sleep(0)
-        assert store.asked == [["0", "1", "2"]]
+        assert store.queries == [["0", "1", "2"]]
         second = store.ask("3")
         await asyncio.sleep(0)
-        assert store.asked[1:] == [["3"]]  # two are under way at a time
+        assert store.queries[1:] == [["3"]]  # two are under way at a time
         later = [store.ask(str(number)) for number in range(4, 20)]
         await asyncio.sleep(0.01)
-        assert len(store.asked) == MAX_CONCURRENT_BATCHES == 2
+        assert len(store.queries) == MAX_CONCURRENT_BATCHES == 2
         store.go.set()
         answers = await asyncio.gather(*first, second, *later)
-        assert [one.lease.role for one in answers if isinstance(one, Answer)] == [
+        assert [answer.lease.role for answer in answers if isinstance(answer, Answer)] == [
             str(n) for n in range(20)
         ]
-        assert store.asked[2:] == [[str(number) for number in range(4, 20)]]
+        assert store.queries[2:] == [[str(number) for number in range(4, 20)]]
         assert not store.batches._under_way
 
     asyncio.run(main())
@@ -97,7 +97,7 @@ def test_a_role_is_in_a_batch_once_and_renewals_are_in_none() -> None:
 def test_each_hears_when_it_is_sent_and_equal_timeouts_travel_together() -> None:
     async def main() -> None:
         store, left = Store(), list[str]()
-        asked = [
+        requests = [
             store.ask(
                 f"{timeout:g} {number}",
                 timeout,
@@ -107,8 +107,8 @@ def test_each_hears_when_it_is_sent_and_equal_timeouts_travel_together() -> None
             for timeout in (5.0, 1.0)
         ]
         assert left == []
-        await asyncio.gather(*asked)
-        assert store.asked == [["5 0", "5 1"], ["1 0", "1 1"]]
+        await asyncio.gather(*requests)
+        assert store.queries == [["5 0", "5 1"], ["1 0", "1 1"]]
         assert left == ["5 0", "5 1", "1 0", "1 1"]
 
     asyncio.run(main())
@@ -128,7 +128,7 @@ def test_who_was_cancelled_does_not_leave() -> None:
         store.go.set()
         assert isinstance(await waiting, Answer)
         assert isinstance(await under_way[1], Answer)
-        assert store.asked == [["a"], ["b"], ["c"]]
+        assert store.queries == [["a"], ["b"], ["c"]]
 
     asyncio.run(main())
 
@@ -191,10 +191,10 @@ def test_a_store_that_misbehaves_keeps_nobody_waiting(answers: list[Result] | No
 
         heard: list[Result] = []
         batches = SwapBatcher(answer, heard.append)
-        asked = [batches.add(Read(role), 5.0, lambda: None) for role in ("a", "b", "c")]
-        results = await asyncio.gather(*(one for one in asked if one is not None))
-        assert [isinstance(one, Failure) and one.unknown for one in results] == [True] * 3
-        assert [isinstance(one, Failure) for one in heard] == [True]
+        requests = [batches.add(Read(role), 5.0, lambda: None) for role in ("a", "b", "c")]
+        results = await asyncio.gather(*(request for request in requests if request is not None))
+        assert [isinstance(result, Failure) and result.unknown for result in results] == [True] * 3
+        assert [isinstance(item, Failure) for item in heard] == [True]
 
     asyncio.run(main())
 
@@ -203,8 +203,8 @@ def test_one_failure_is_heard_of() -> None:
     async def main() -> None:
         store = Store()
         results = await asyncio.gather(*(store.ask(role) for role in ("a", "bad", "c")))
-        assert [isinstance(one, Failure) for one in results] == [False, True, False]
-        assert [isinstance(one, Failure) for one in store.heard] == [True]
+        assert [isinstance(result, Failure) for result in results] == [False, True, False]
+        assert [isinstance(item, Failure) for item in store.heard] == [True]
 
     asyncio.run(main())
 
@@ -213,8 +213,8 @@ def test_a_loop_that_ends_leaves_nothing_to_the_next() -> None:
     stores: list[Store] = []
     left: list[asyncio.Future[Result]] = []
 
-    async def wait_for(asked: asyncio.Future[Result]) -> Result:
-        return await asked
+    async def wait_for(request: asyncio.Future[Result]) -> Result:
+        return await request
 
     async def first() -> None:
         store = Store()
@@ -233,8 +233,8 @@ def test_a_loop_that_ends_leaves_nothing_to_the_next() -> None:
         assert isinstance(await asyncio.wait_for(store.ask("a"), 5), Answer)
 
     asyncio.run(first())
-    assert [isinstance(one.result(), Failure) for one in left[:2]] == [True] * 2
-    assert [one.cancelled() for one in left[2:]] == [True] * 2
+    assert [isinstance(item.result(), Failure) for item in left[:2]] == [True] * 2
+    assert [item.cancelled() for item in left[2:]] == [True] * 2
     assert not stores[0].batches._under_way
     asyncio.run(second())
     # A loop that is closed around its tasks does not even tell them.
@@ -274,9 +274,11 @@ class CanTogether(MemoryStore):
         alone = super()
         return [
             await (
-                alone.claim(one, timeout) if isinstance(one, Claim) else alone.release(one, timeout)
+                alone.claim(swap, timeout)
+                if isinstance(swap, Claim)
+                else alone.release(swap, timeout)
             )
-            for one in swaps
+            for swap in swaps
         ]
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
@@ -297,17 +299,17 @@ def test_swaps_and_looks_are_told_apart_and_answered_in_order() -> None:
     async def main() -> None:
         store = CanTogether()
         await store.claim(Claim("held", "h", 1, 30.0), 5)
-        asked: list[Operation] = [
+        requests: list[Operation] = [
             Read("nowhere"),
             Claim("new", "n", 1, 30.0),
             Read("held"),
             Release("held too", "h", 1, 2),
         ]
-        results = await send_all(store, asked, 5)  # type: ignore[arg-type] # no renewals are in it
+        results = await send_all(store, requests, 5)  # type: ignore[arg-type] # no renewals are in it
         seen = [
-            (one.applied, one.lease.role, one.lease.holder)
-            for one in results
-            if isinstance(one, Answer)
+            (result.applied, result.lease.role, result.lease.holder)
+            for result in results
+            if isinstance(result, Answer)
         ]
         expected = [
             (False, "nowhere", None),
@@ -318,14 +320,14 @@ def test_swaps_and_looks_are_told_apart_and_answered_in_order() -> None:
         assert seen == expected
         for trouble, permanent in ((StoreUnavailable("gone"), False), (AccessDenied("no"), True)):
             store.trouble = trouble
-            results = await send_all(store, asked, 5)  # type: ignore[arg-type]
-            failures = [one for one in results if isinstance(one, Failure)]
+            results = await send_all(store, requests, 5)  # type: ignore[arg-type]
+            failures = [result for result in results if isinstance(result, Failure)]
             assert (
                 failures == [Failure(unknown=False, detail=str(trouble), permanent=permanent)] * 2
             )
         store.hangs = True
-        results = await send_all(store, asked[1:2], 0.05)  # type: ignore[arg-type]
-        assert [isinstance(one, Failure) and one.unknown for one in results] == [True]
+        results = await send_all(store, requests[1:2], 0.05)  # type: ignore[arg-type]
+        assert [isinstance(result, Failure) and result.unknown for result in results] == [True]
 
     asyncio.run(main())
 

@@ -32,8 +32,8 @@ def test_who_asks_while_batches_are_cancelled_is_answered() -> None:
         later = store.ask("d")
         store.go.set()
         results = await asyncio.wait_for(asyncio.gather(*under_way, waiting, later), 5)
-        assert [type(one) for one in results] == [Failure, Failure, Answer, Answer]
-        assert store.asked == [["a"], ["b"], ["c", "d"]]
+        assert [type(result) for result in results] == [Failure, Failure, Answer, Answer]
+        assert store.queries == [["a"], ["b"], ["c", "d"]]
 
     asyncio.run(main())
 
@@ -41,15 +41,15 @@ def test_who_asks_while_batches_are_cancelled_is_answered() -> None:
 def test_batches_that_are_cancelled_before_they_began_are_followed_by_others() -> None:
     async def main() -> None:
         store = Store()
-        asked = [store.ask(role) for role in "ab"]
+        requests = [store.ask(role) for role in "ab"]
         tasks = tuple(store.batches._under_way)
         assert len(tasks) == MAX_CONCURRENT_BATCHES
         for task in tasks:
             task.cancel()
-        asked.append(store.ask("c"))
-        results = await asyncio.wait_for(asyncio.gather(*asked), 5)
-        assert [type(one) for one in results] == [Answer] * 3
-        assert store.asked == [["a", "b", "c"]]
+        requests.append(store.ask("c"))
+        results = await asyncio.wait_for(asyncio.gather(*requests), 5)
+        assert [type(result) for result in results] == [Answer] * 3
+        assert store.queries == [["a", "b", "c"]]
 
     asyncio.run(main())
 
@@ -65,7 +65,7 @@ class Stuck(CanTogether):
         return await super().claim(claim, timeout)
 
     async def swap_all(self, swaps: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
-        if self.stuck and any(isinstance(one, Claim) for one in swaps):
+        if self.stuck and any(isinstance(swap, Claim) for swap in swaps):
             self.sizes.append(len(swaps))
             await asyncio.sleep(3600)
         return await super().swap_all(swaps, timeout)
@@ -75,14 +75,14 @@ async def busy(c: AsyncCoordinator, store: Stuck) -> None:
     """Two batches are under way, and so are as many as go alone."""
     store.stuck, before = True, len(store.sizes)
     for number in range(1, MAX_CONCURRENT_BATCHES + 1):
-        for lead in [c.leadership(f"more {number} {one}", ttl=300) for one in range(HELD)]:
+        for lead in [c.leadership(f"more {number} {item}", ttl=300) for item in range(HELD)]:
             await lead.start()
         await soon(lambda number=number: len(store.sizes) == before + number)  # type: ignore[misc]
 
 
 async def just_begun(c: AsyncCoordinator, _store: Stuck) -> None:
     """The loop ends in the turn in which the candidates ask."""
-    for lead in [c.leadership(f"more {one}", ttl=300) for one in range(HELD)]:
+    for lead in [c.leadership(f"more {number}", ttl=300) for number in range(HELD)]:
         await lead.start()
 
 

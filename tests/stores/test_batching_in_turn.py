@@ -94,8 +94,8 @@ class Answers:
         self.batches.append(len(renewals))
         await self.go.wait()
         return [
-            Failure(True, "no") if one.role == "bad" else Answer(True, Lease(one.role))
-            for one in renewals
+            Failure(True, "no") if renewal.role == "bad" else Answer(True, Lease(renewal.role))
+            for renewal in renewals
         ]
 
     def ask(self, role: str, timeout: float) -> asyncio.Future[Result]:
@@ -110,8 +110,8 @@ def test_each_renewal_gives_up_in_its_own_time() -> None:
         hasty = store.ask("hasty", 0.1)
         await asyncio.sleep(0)
         later = store.ask("later", 0.2)  # waits for the batch that is under way
-        for asked, seconds in ((hasty, 0.1), (later, 0.2)):
-            result = await asyncio.wait_for(asked, 2)
+        for request, seconds in ((hasty, 0.1), (later, 0.2)):
+            result = await asyncio.wait_for(request, 2)
             assert isinstance(result, Failure)
             assert result.unknown
             assert seconds - 0.01 <= loop.time() - began < seconds + 0.5
@@ -131,7 +131,7 @@ def test_a_batch_of_renewals_may_take_as_long_as_its_most_patient_member() -> No
     async def renew(renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
         timeouts.append(timeout)
         await asyncio.sleep(min(timeout, 3.0))
-        return [Answer(True, Lease(one.role)) for one in renewals]
+        return [Answer(True, Lease(renewal.role)) for renewal in renewals]
 
     async def main(machine: Machine) -> None:
         renewals = RenewalBatcher(renew, lambda result: None)
@@ -141,7 +141,7 @@ def test_a_batch_of_renewals_may_take_as_long_as_its_most_patient_member() -> No
                 for role, timeout in (("hasty", 1.0), ("patient", 5.0), ("hasty too", 1.0))
             )
         )
-        assert [type(one) for one in results] == [Failure, Answer, Failure]
+        assert [type(result) for result in results] == [Failure, Answer, Failure]
         assert [round(timeout) for timeout in timeouts] == [5]
 
     virtual_time(main)
@@ -177,14 +177,14 @@ def test_what_nobody_waits_for_is_not_sent() -> None:
 def test_who_is_cancelled_leaves_the_others_alone() -> None:
     async def main() -> None:
         store = Answers()
-        asked = [store.ask(role, 5.0) for role in ("one", "two", "bad")]
+        requests = [store.ask(role, 5.0) for role in ("one", "two", "bad")]
         await asyncio.sleep(0)
-        asked[0].cancel()
+        requests[0].cancel()
         store.go.set()
-        assert isinstance(await asked[1], Answer)
-        assert isinstance(await asked[2], Failure)
+        assert isinstance(await requests[1], Answer)
+        assert isinstance(await requests[2], Failure)
         assert store.batches == [3]
-        assert [isinstance(one, Failure) for one in store.heard] == [True]
+        assert [isinstance(item, Failure) for item in store.heard] == [True]
         assert isinstance(await store.ask("four", 5.0), Answer)
         assert isinstance(store.heard[-1], Answer)
 
@@ -198,22 +198,22 @@ def test_a_store_that_answers_for_too_few_keeps_nobody_waiting(answers: list[Res
             return (
                 answers
                 if len(renewals) == 3
-                else [Answer(True, Lease(one.role)) for one in renewals]
+                else [Answer(True, Lease(renewal.role)) for renewal in renewals]
             )
 
         heard: list[Result] = []
         renewals = RenewalBatcher(renew, heard.append)
-        asked = [
+        requests = [
             renewals.renew(Renew(role, "a", 1, 2, 30.0), 5.0) for role in ("one", "two", "three")
         ]
         await asyncio.sleep(0.01)
         another = renewals.renew(Renew("four", "a", 1, 2, 30.0), 5.0)
-        for one in asked:
-            result = await asyncio.wait_for(one, 2)
+        for request in requests:
+            result = await asyncio.wait_for(request, 2)
             assert isinstance(result, Failure)
             assert result.unknown
         assert isinstance(await another, Answer)
-        assert [isinstance(one, Failure) for one in heard] == [True, False]
+        assert [isinstance(item, Failure) for item in heard] == [True, False]
 
     asyncio.run(main())
 
@@ -247,7 +247,7 @@ def test_a_loop_that_ends_leaves_nothing_to_the_next(company: bool) -> None:
         assert store.batches == [1]
 
     asyncio.run(first())
-    assert all(isinstance(one.result(), Failure) for one in left)
+    assert all(isinstance(item.result(), Failure) for item in left)
     asyncio.run(second())
 
 

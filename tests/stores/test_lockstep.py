@@ -21,14 +21,14 @@ from tests.stores.lockstep import Lockstep, ManualClock, roles
 SLIPS = ("none", "none", "beat", "token", "holder", "shorter", "longer")
 
 
-def slipped(asked: Renew, slip: str, row: Lease) -> Renew:
+def slipped(request: Renew, slip: str, row: Lease) -> Renew:
     return {
-        "none": asked,
-        "beat": replace(asked, beat=row.beat),
-        "token": replace(asked, token=row.token - 1),
-        "holder": replace(asked, holder="nobody"),
-        "shorter": replace(asked, ttl=row.ttl / 2),
-        "longer": replace(asked, ttl=row.ttl * 2),
+        "none": request,
+        "beat": replace(request, beat=row.beat),
+        "token": replace(request, token=row.token - 1),
+        "holder": replace(request, holder="nobody"),
+        "shorter": replace(request, ttl=row.ttl / 2),
+        "longer": replace(request, ttl=row.ttl * 2),
     }[slip]
 
 
@@ -71,9 +71,9 @@ def test_sqlite_answers_as_memory_does(memory_path: Path, monkeypatch: pytest.Mo
 
 def test_so_it_does_in_bulk(memory_path: Path) -> None:
     class SQLite(Lockstep):
-        def compare(self, asked: object, tested: Result, oracle: Result) -> None:
-            if not isinstance(asked, Renew):  # those are compared without others
-                super().compare(asked, tested, oracle)
+        def compare(self, request: object, tested: Result, oracle: Result) -> None:
+            if not isinstance(request, Renew):  # those are compared without others
+                super().compare(request, tested, oracle)
 
     in_lockstep(SQLite, memory_path, 60, in_bulk(SQLiteStore))
 
@@ -83,8 +83,8 @@ def test_so_it_does_where_renewals_are_written_without_being_read(memory_path: P
     read."""
 
     class SQLite(Lockstep):
-        def compare(self, asked: object, tested: Result, oracle: Result) -> None:
-            plain = isinstance(asked, Renew) and asked.info is None
+        def compare(self, requests: object, tested: Result, oracle: Result) -> None:
+            plain = isinstance(requests, Renew) and requests.info is None
             if plain and isinstance(tested, Answer):
                 assert isinstance(oracle, Answer)
                 left = oracle.lease.remaining  # 1000.1 - 1000 is a little more than the ttl of 0.1
@@ -92,7 +92,7 @@ def test_so_it_does_where_renewals_are_written_without_being_read(memory_path: P
                 tested = Answer(
                     tested.applied, replace(tested.lease, info=oracle.lease.info, remaining=left)
                 )
-            super().compare(asked, tested, oracle)
+            super().compare(requests, tested, oracle)
 
         @rule(
             names=st.sets(roles, min_size=1), slip=st.sampled_from(SLIPS), ahead=st.integers(1, 3)
@@ -100,17 +100,17 @@ def test_so_it_does_where_renewals_are_written_without_being_read(memory_path: P
         def renew_as_left(self, names: set[str], slip: str, ahead: int) -> None:
             """Like `renew`, but what is there: all of it, or all but one thing of one row."""
             rows = [row for name in sorted(names) if (row := self.row(name + self.tail)).holder]
-            asked = [
+            requests = [
                 Renew(row.role, row.holder or "", row.token, row.beat + ahead, row.ttl)
                 for row in rows
             ]
-            if asked:
-                asked[0] = slipped(asked[0], slip, rows[0])
+            if requests:
+                requests[0] = slipped(requests[0], slip, rows[0])
             tested, oracle = (
-                self.wait(self.tested.renew(asked, 10)),
-                self.wait(self.oracle.renew(asked, 10)),
+                self.wait(self.tested.renew(requests, 10)),
+                self.wait(self.oracle.renew(requests, 10)),
             )
-            for one, first, second in zip(asked, tested, oracle, strict=True):
-                self.compare(one, first, second)
+            for item, first, second in zip(requests, tested, oracle, strict=True):
+                self.compare(item, first, second)
 
     in_lockstep(SQLite, memory_path, 80)

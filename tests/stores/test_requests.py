@@ -60,10 +60,10 @@ def test_a_lease_is_given_back_and_taken_in_the_turn_in_which_that_is_known() ->
             assert leads is not None
             assert waits is not None
             leads.stop()
-            assert [type(one) for one in store.begun] == [Release]
+            assert [type(item) for item in store.begun] == [Release]
             (row,) = await store.read(["r"], 1)
             waits._row_seen(row)
-            assert [type(one) for one in store.begun] == [Release, Claim]
+            assert [type(item) for item in store.begun] == [Release, Claim]
             assert await new.wait(1)
             await leads.task
             assert new.term.token == 2
@@ -102,7 +102,7 @@ def test_a_store_that_never_answers_times_out_as_any_other() -> None:
             await asyncio.sleep(0.05)  # it waits for its next renewal
             assert lead._elector is not None
             lead._elector.stop()
-            assert [type(one) for one in store.begun] == [Release]
+            assert [type(item) for item in store.begun] == [Release]
             await asyncio.wait({lead._elector.task}, timeout=5)
             assert not lead.started
             assert coordinator.session._immediate.under_way == 0

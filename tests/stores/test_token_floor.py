@@ -58,7 +58,7 @@ class OnSQLite:
         until = (
             time.monotonic() + 10
         )  # nothing may run: a feed's thread that still closes would write its log again
-        while any(one.name.startswith("coord sqlite") for one in threading.enumerate()):
+        while any(item.name.startswith("coord sqlite") for item in threading.enumerate()):
             assert time.monotonic() < until
             time.sleep(0.01)
         for part in ("-wal", "-shm"):
@@ -119,8 +119,8 @@ def test_after_a_restore_tokens_repeat_until_the_floor_is_raised(place: Place) -
     assert token(place.url) == FLOOR + 1
     assert token(place.url, "later") == FLOOR + 1
     fence(print, term=FLOOR + 1)
-    said = init(place.url, "--token-floor", str(FLOOR), "--role", "later")
-    assert said[-2:-1] == [f"no token is below {FLOOR}: 0 roles changed"]
+    output = init(place.url, "--token-floor", str(FLOOR), "--role", "later")
+    assert output[-2:-1] == [f"no token is below {FLOOR}: 0 roles changed"]
     assert token(place.url) == FLOOR + 2
 
 

@@ -74,9 +74,9 @@ class Databases:
             if name in await _ask(url, r.db_list()):
                 await _ask(url, r.db_drop(name))
             return False
-        tables = [r.db(name).table(one["name"]) for one in made["tables"]]
+        tables = [r.db(name).table(item["name"]) for item in made["tables"]]
         for _ in range(2):  # the second: what came while the first was under way
-            await _ask(url, r.expr([one.delete(durability="soft") for one in tables]))
+            await _ask(url, r.expr([table.delete(durability="soft") for table in tables]))
         return True
 
     async def _look(self, url: str) -> Any:

@@ -90,7 +90,12 @@ class Journal:
 
     def of(self, token: int, name: str = "worker") -> Stretch | None:
         return next(
-            (one for one in self.stretches() if one.token == str(token) and one.name == name), None
+            (
+                stretch
+                for stretch in self.stretches()
+                if stretch.token == str(token) and stretch.name == name
+            ),
+            None,
         )
 
     def wait_for(self, token: int, name: str = "worker") -> Stretch:
@@ -101,10 +106,10 @@ class Journal:
     def check_no_overlap(self) -> None:
         """Nothing of one term ran after anything of a later term had begun."""
         stretches = self.stretches()
-        for one in stretches:
+        for stretch in stretches:
             for other in stretches:
-                if int(one.token) < int(other.token):
-                    assert one.last < other.first, f"{one} still ran when {other} had begun"
+                if int(stretch.token) < int(other.token):
+                    assert stretch.last < other.first, f"{stretch} still ran when {other} had begun"
 
 
 Start = Callable[..., "subprocess.Popen[str]"]

@@ -111,7 +111,7 @@ class Cluster:
         self.nodes: list[Server] = []
         for number in range(size):
             self.nodes.append(
-                Server(name=f"node{number}", join=[one.cluster_port for one in self.nodes])
+                Server(name=f"node{number}", join=[node.cluster_port for node in self.nodes])
             )
 
     def __enter__(self) -> Cluster:

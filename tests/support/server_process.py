@@ -29,13 +29,13 @@ def free_ports(count: int) -> Iterator[list[int]]:
     """Ports that nobody listens on; all are held together for a moment, so that they differ."""
     held = [socket.socket() for _ in range(count)]
     try:
-        for one in held:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            one.bind(("127.0.0.1", 0))
-        yield [one.getsockname()[1] for one in held]
+        for item in held:
+            item.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            item.bind(("127.0.0.1", 0))
+        yield [item.getsockname()[1] for item in held]
     finally:
-        for one in held:
-            one.close()
+        for item in held:
+            item.close()
 
 
 class ServerProcess:

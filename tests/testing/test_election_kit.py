@@ -28,11 +28,11 @@ ROOT = Path(__file__).parent.parent.parent
 def test_a_role_is_lost_for_the_reason_given_and_won_again(
     coord_election: ElectionKit, reason: LossReason
 ) -> None:
-    told: list[object] = []
+    reports: list[object] = []
     lead = coord_election.coordinator.leadership(
         "r",
-        on_elected=lambda term: told.append(term.token),
-        on_lost=lambda term, why: told.append(why),
+        on_elected=lambda term: reports.append(term.token),
+        on_lost=lambda term, why: reports.append(why),
     )
     with lead:
         coord_election.win("r")
@@ -40,12 +40,12 @@ def test_a_role_is_lost_for_the_reason_given_and_won_again(
         coord_election.lose("r", reason)
         assert not lead.is_leader
         assert first.reason is reason
-        assert told == [1, reason]
+        assert reports == [1, reason]
         assert coord_election.coordinator.leader("r").holder == "somebody else"  # type: ignore[union-attr]
         assert not lead.wait(0.05)  # until somebody says so
         coord_election.win("r")
         assert lead.term.token > first.token
-    assert told[2:] == [lead.inner._elector.term.token, LossReason.RELEASED]  # type: ignore[union-attr]
+    assert reports[2:] == [lead.inner._elector.term.token, LossReason.RELEASED]  # type: ignore[union-attr]
 
 
 def test_nothing_to_lose_is_an_error(coord_election: ElectionKit) -> None:
@@ -158,7 +158,11 @@ def test_the_default_coordinator_is_put_back() -> None:
 def test_the_plugin_is_registered() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     assert '[project.entry-points.pytest11]\ncoord = "coord.testing.pytest_plugin"' in text
-    found = {one.value for one in entry_points(group="pytest11") if one.name == "coord"}
+    found = {
+        entry_point.value
+        for entry_point in entry_points(group="pytest11")
+        if entry_point.name == "coord"
+    }
     assert found in (
         set(),
         {"coord.testing.pytest_plugin"},

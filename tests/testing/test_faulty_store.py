@@ -175,7 +175,8 @@ def test_the_recording_store_writes_down_every_class_of_outcome() -> None:
             await store.read(["r"], 1)
         await store.read(["r"], 1)
         shown = [
-            (one.action, one.outcome, one.result.get("applied")) for one in history.operations()
+            (operation.action, operation.outcome, operation.result.get("applied"))
+            for operation in history.operations()
         ]
         assert shown == [
             ("read", "ok", None),
@@ -191,6 +192,6 @@ def test_the_recording_store_writes_down_every_class_of_outcome() -> None:
         assert judge(history) == []
         await memory.claim(CLAIM, 1)  # behind the history's back
         await store.read(["r"], 1)
-        assert [one.rule for one in judge(history)] == ["linearizability"]
+        assert [item.rule for item in judge(history)] == ["linearizability"]
 
     asyncio.run(main())

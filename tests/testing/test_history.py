@@ -153,8 +153,8 @@ def an_unknown_renewal_between_two_reads(t: Tale) -> None:
 
 @good
 def two_claims_at_once_in_either_order(t: Tale) -> None:
-    one, two = t.ask_claim("a", 1), t.ask_claim("b", 1, skew=None)
-    t.history.ok(one, applied=False, row=["b", 1, 1])
+    first, two = t.ask_claim("a", 1), t.ask_claim("b", 1, skew=None)
+    t.history.ok(first, applied=False, row=["b", 1, 1])
     t.history.ok(two, applied=True, row=["b", 1, 1])
 
 
@@ -237,9 +237,9 @@ def an_unknown_write_at_the_resource(t: Tale) -> None:
 
 @bad("exclusion")
 def two_believe_at_once(t: Tale) -> None:
-    one = t.does("a", "believe", token=1)
+    first = t.does("a", "believe", token=1)
     two = t.at(4.9).does("b", "believe", token=2)
-    t.at(5).history.ok(one)
+    t.at(5).history.ok(first)
     t.at(9).history.ok(two)
 
 
@@ -418,8 +418,8 @@ def an_unknown_claim_seen_and_unseen(t: Tale) -> None:
 
 @bad("linearizability")
 def both_of_two_claims_against_one_sight(t: Tale) -> None:
-    one, two = t.ask_claim("a", 1, NONE), t.ask_claim("b", 1, NONE)
-    t.history.ok(one, applied=True, row=["a", 1, 1])
+    first, two = t.ask_claim("a", 1, NONE), t.ask_claim("b", 1, NONE)
+    t.history.ok(first, applied=True, row=["a", 1, 1])
     t.history.ok(two, applied=True, row=["b", 2, 1])
 
 
@@ -451,11 +451,11 @@ def test_a_bad_history_is_refused_for_the_right_reason(name: str) -> None:
     rule, script = BAD[name]
     history = told(script)
     found = judge(history)
-    assert rule in {one.rule for one in found}
+    assert rule in {row.rule for row in found}
     # Nothing but what follows from the same fault: a token that falls has no order either, and the
     # other way round.
     alike = {"linearizability", "tokens"}
-    assert {one.rule for one in found} <= (alike if rule in alike else {rule})
+    assert {row.rule for row in found} <= (alike if rule in alike else {rule})
     with pytest.raises(BadHistory, match=rule):
         history.verify()
 
@@ -466,16 +466,16 @@ def test_files_say_the_same(name: str, tmp_path: Path) -> None:
     history.write(tmp_path / "h.jsonl")
     again = History.read(tmp_path / "h.jsonl")
     assert again.events == history.events
-    assert [str(one) for one in judge(again)] == [str(one) for one in judge(history)]
+    assert [str(item) for item in judge(again)] == [str(item) for item in judge(history)]
 
 
 def test_files_of_several_processes_are_put_together_by_time(tmp_path: Path) -> None:
-    one, two = Tale(), Tale()
-    one.at(0).claim("a", None, ["a", 1, 1])
-    one.at(2).renew("a", 1, 2, ["a", 1, 2])
+    first, two = Tale(), Tale()
+    first.at(0).claim("a", None, ["a", 1, 1])
+    first.at(2).renew("a", 1, 2, ["a", 1, 2])
     two.at(1).read("b", ["a", 1, 1])
     two.at(3).read("b", ["a", 1, 1])
-    one.history.write(tmp_path / "1")
+    first.history.write(tmp_path / "1")
     two.history.write(tmp_path / "2")
     assert [v.rule for v in judge(History.read(tmp_path / "1", tmp_path / "2"))] == [
         "linearizability"
@@ -554,5 +554,5 @@ def test_a_store_may_raise_tokens_by_itself_if_that_is_said() -> None:
     (wrong,) = judge(tale.history)
     assert wrong.rule == "linearizability"
     tale.claim("d", ["c", 3000, 2], ["d", 2500, 1])
-    rules = {one.rule for one in judge(tale.history, floors=True)}
+    rules = {item.rule for item in judge(tale.history, floors=True)}
     assert {"tokens", "linearizability"} <= rules

@@ -93,10 +93,10 @@ class NoClockStore(NetStore):
     max_clock_skew = None
 
     async def _swap(self, operations: Sequence[Request], timeout: float) -> list[Result]:
-        asked = [
+        request = [
             replace(item, skew=None) if isinstance(item, Claim) else item for item in operations
         ]
-        results = await super()._swap(asked, timeout)
+        results = await super()._swap(request, timeout)
         return [
             replace(item, lease=timeless(item.lease)) if isinstance(item, Answer) else item
             for item in results

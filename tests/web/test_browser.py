@@ -54,8 +54,8 @@ def axe(page: Page) -> list[str]:
     page.value(script.read_text(encoding="utf-8") + "; 0")
     found = page.value("axe.run().then((results) => JSON.stringify(results.violations))")
     return [
-        f"{one['id']}: {one['help']}: {[node['html'] for node in one['nodes']]}"
-        for one in json.loads(found)
+        f"{load['id']}: {load['help']}: {[node['html'] for node in load['nodes']]}"
+        for load in json.loads(found)
     ]
 
 
@@ -82,7 +82,7 @@ def test_axe_finds_what_is_wrong(browser: Browser, scene: Scene) -> None:
         page.until(LIVE)
         page.value("document.querySelector('.store').style.color = '#ddd'; 0")
         page.value("document.documentElement.removeAttribute('lang'); 0")
-        assert {one.partition(":")[0] for one in axe(page)} == {"color-contrast", "html-has-lang"}
+        assert {item.partition(":")[0] for item in axe(page)} == {"color-contrast", "html-has-lang"}
 
 
 def test_pages_follow_changes_without_a_reload(browser: Browser, scene: Scene) -> None:

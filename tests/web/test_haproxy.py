@@ -48,16 +48,16 @@ def served_by(port: int) -> int | None:
 @pytest.mark.needs("haproxy")
 def test_requests_reach_the_next_leader_after_a_kill(tmp_path: Path) -> None:
     url = f"sqlite://{tmp_path}/coord.db"
-    public, one, two = free_port(), free_port(), free_port()
+    public, item, two = free_port(), free_port(), free_port()
     text = CONFIGURATION.read_text(encoding="utf-8")
-    for before, after in ((":8080", public), ("127.0.0.1:8001", one), ("127.0.0.1:8002", two)):
+    for before, after in ((":8080", public), ("127.0.0.1:8001", item), ("127.0.0.1:8002", two)):
         assert before in text
         text = text.replace(before, f"127.0.0.1:{after}")
     assert f"hdr Host {HOST}" in text
     assert f"inter {INTERVAL:g}s" in text
     (tmp_path / "haproxy.cfg").write_text(text)
     with (
-        member(url, one) as first,
+        member(url, item) as first,
         member(url, two) as second,
         running(["haproxy", "-db", "-f", str(tmp_path / "haproxy.cfg")], url),
         Coordinator(url) as c,

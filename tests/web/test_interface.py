@@ -31,14 +31,14 @@ def bearer(token: str) -> dict[str, str]:
 def test_json_has_the_shape_of_coord_status() -> None:
     async def main() -> None:
         async with serving() as (c, http, _):
-            one = await led(c, "press", info={"name": "one"})
+            first = await led(c, "press", info={"name": "one"})
             two = await waiting(c, "press", priority=0, info={"name": "two"})
             old = await led(c, "print")
             await old.stop()
             press, other = (await http.get("/api/roles")).json()
             names = "role holder token ttl remaining renewed_at since info led paused revoked waiting last_loss"
             assert list(press) == names.split()
-            assert (press["holder"], press["led"], press["waiting"]) == (one.candidate, True, 1)
+            assert (press["holder"], press["led"], press["waiting"]) == (first.candidate, True, 1)
             assert (other["role"], other["led"], other["holder"]) == ("print", False, None)
             assert other["last_loss"]["reason"] == "released"
             single = (await http.get("/api/roles/press")).json()

@@ -176,11 +176,11 @@ def test_a_wrong_role_and_a_request_for_the_headers_only() -> None:
 def test_histories_are_loaded_in_parts_and_for_what_is_shown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[list[str]] = []
+    requests: list[list[str]] = []
 
     class Asked(MemoryStore):
         async def past(self, roles: Any, timeout: float) -> Any:
-            asked.append(list(roles))
+            requests.append(list(roles))
             return await super().past(roles, timeout)
 
     async def main() -> None:
@@ -190,13 +190,13 @@ def test_histories_are_loaded_in_parts_and_for_what_is_shown(
             monkeypatch.setattr(live, "HISTORIES_AT_A_TIME", 2)
             monkeypatch.setattr(live, "MAX_HISTORIES", 3)
             assert len((await http.get("/api/roles")).json()) == 6
-            assert asked == [["a", "b"], ["c", "d"], ["e", "f"]]
-            asked.clear()
+            assert requests == [["a", "b"], ["c", "d"], ["e", "f"]]
+            requests.clear()
             async with Stream(app, query="role=f") as stream:
                 assert len((await stream.view())["tables"]["terms"]) == 1
-                assert asked[:2] == [["a", "b"], ["c", "f"]]
+                assert requests[:2] == [["a", "b"], ["c", "f"]]
                 # Then no leader changes, and no history is loaded.
-                await stream.until(lambda _: not asked or asked.clear())
+                await stream.until(lambda _: not requests or requests.clear())
 
     asyncio.run(main())
 

@@ -193,22 +193,24 @@ def test_addresses(bind: str, host: str, port: int, loopback: bool) -> None:
 
 
 def test_a_token_file_is_written_by_its_owner_only(tmp_path: Path) -> None:
-    file, said = tmp_path / "token", list[str]()
+    file, output = tmp_path / "token", list[str]()
     file.write_text("0123456789abcdef\nand more\n")
     for mode in (0o620, 0o602, 0o666):
         file.chmod(mode)
         with pytest.raises(BadArgument, match=rf"its mode is {mode:o}; chmod 600"):
-            read_token(str(file), said.append)
+            read_token(str(file), output.append)
     file.chmod(0o600)
-    assert read_token(str(file), said.append) == "0123456789abcdef"
-    assert said == []
+    assert read_token(str(file), output.append) == "0123456789abcdef"
+    assert output == []
     file.chmod(0o444)  # as Docker mounts secrets
-    assert read_token(str(file), said.append) == "0123456789abcdef"
-    assert said == [f"other users may read the token in {file} (mode 444); chmod 600 prevents that"]
+    assert read_token(str(file), output.append) == "0123456789abcdef"
+    assert output == [
+        f"other users may read the token in {file} (mode 444); chmod 600 prevents that"
+    ]
     file.chmod(0o600)
     file.write_bytes("ü".encode() * 20)
     with pytest.raises(BadArgument, match="it is no ASCII text"):
-        read_token(str(file), said.append)
+        read_token(str(file), output.append)
 
 
 @pytest.mark.parametrize("wrong", ["coord", "/a b", "/a?b", "/%2f", "//a"])

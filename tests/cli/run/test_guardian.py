@@ -73,7 +73,7 @@ def test_term_before_the_deadline_and_kill_at_it(start: Start, journal: Journal)
     begun = boottime()
     driven.begin(0.8)
     assert driven.hear() == {"cause": "DEADLINE", "status": 137}
-    lasts = [one.last for one in journal.stretches()]
+    lasts = [stretch.last for stretch in journal.stretches()]
     assert len(lasts) == 2
     assert all(begun + 0.5 < last < begun + 0.8 + SHORT for last in lasts)
 
@@ -109,11 +109,11 @@ def test_the_runner_says_end(start: Start, journal: Journal) -> None:
     driven = Driven(start, 5, *WORKER, str(journal.path), "--ignore-term")
     driven.begin(30)
     journal.wait_for(7)
-    said = boottime()
+    output = boottime()
     driven.tell("end", 0.2)
     assert driven.hear() == {"cause": "ORDERED", "status": 137}
     found = journal.wait_for(7)
-    assert said + 0.1 < found.last < said + 0.2 + SHORT
+    assert output + 0.1 < found.last < output + 0.2 + SHORT
 
 
 def test_a_killed_runner(start: Start, journal: Journal) -> None:
@@ -123,7 +123,9 @@ def test_a_killed_runner(start: Start, journal: Journal) -> None:
     killed = boottime()
     driven.process.kill()
     eventually(lambda: not lives(child) and not lives(grandchild) and not lives(driven.guardian))
-    assert all(killed + 0.2 < one.last < killed + 0.3 + SHORT for one in journal.stretches())
+    assert all(
+        killed + 0.2 < stretch.last < killed + 0.3 + SHORT for stretch in journal.stretches()
+    )
 
 
 def test_a_runner_killed_with_its_group_while_it_waits(start: Start) -> None:
@@ -246,7 +248,7 @@ def test_the_kill_time_is_never_after_the_deadline(
     journal.wait_for(7)
     driven.tell(order)
     driven.hear()
-    assert max(one.last for one in journal.stretches()) < begun + 2.5 + SHORT
+    assert max(stretch.last for stretch in journal.stretches()) < begun + 2.5 + SHORT
 
 
 @linux
@@ -280,7 +282,7 @@ def test_a_fork_bomb_is_ended(start: Start, journal: Journal) -> None:
     assert driven.hear() == {"cause": "BY_ITSELF", "status": 0}
     ended = boottime()
     time.sleep(0.1)
-    assert all(one.last < ended for one in journal.stretches())
+    assert all(stretch.last < ended for stretch in journal.stretches())
 
 
 @linux

@@ -401,8 +401,8 @@ def test_at_least_keeps_the_role_after_a_short_command(runs: Runs) -> None:
     late = runs.run(*words, "--", "true")
     assert late.wait(20) == 75
     assert late.stderr is not None
-    said = late.stderr.read()
-    assert "token 1, for 5" in said, said  # at least 50 of the 60 s
+    output = late.stderr.read()
+    assert "token 1, for 5" in output, output  # at least 50 of the 60 s
 
 
 def test_at_least_ends(runs: Runs) -> None:

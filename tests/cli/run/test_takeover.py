@@ -56,7 +56,7 @@ def test_the_runner_killed(runs: Runs) -> None:
     taken = runs.journal.wait_for(2)
     runs.journal.check_no_overlap()
     assert taken.first - killed < TTL + SLACK
-    assert {one.name for one in runs.journal.stretches() if one.token == "1"} == {
+    assert {stretch.name for stretch in runs.journal.stretches() if stretch.token == "1"} == {
         "worker",
         "grandchild",
     }
@@ -111,7 +111,7 @@ def test_the_store_blocked_for_longer_than_the_lease(runs: Runs) -> None:
     lock = blocked(runs.url)
     assert first.wait(20) == 77
     assert not lives(child)
-    assert max(one.last for one in runs.journal.stretches()) < begun + TTL
+    assert max(stretch.last for stretch in runs.journal.stretches()) < begun + TTL
     lock.close()
     runs.journal.wait_for(2)
     runs.journal.check_no_overlap()
@@ -150,8 +150,8 @@ def test_a_role_taken_by_force_gives_no_grace(runs: Runs) -> None:
     eventually(lambda: _usurp(runs.url))
     assert first.stderr is not None
     assert first.wait(20) == 77
-    said = "lost the leadership of 'job' (token 1): taken; COMMAND was ended"
-    assert said in first.stderr.read()
+    output = "lost the leadership of 'job' (token 1): taken; COMMAND was ended"
+    assert output in first.stderr.read()
     terminated = runs.journal.terminated(worker)
     assert terminated is not None
     assert runs.journal.wait_for(1).last - terminated < 1.2
@@ -232,7 +232,7 @@ def test_many_candidates_and_killed_leaders(runs: Runs) -> None:
         worker = runs.journal.wait_for(term)
         time.sleep(0.1)
         guardian = _parent(worker.pid)
-        leader = next(one for one in candidates if guardian in children(one.pid))
+        leader = next(candidate for candidate in candidates if guardian in children(candidate.pid))
         leader.kill()
         candidates.remove(leader)
     runs.journal.wait_for(4)

@@ -136,10 +136,10 @@ def run_forks(*arguments: str) -> list[str]:
 
 
 def test_a_scheduler_that_is_started_after_the_fork(tmp_path: Path) -> None:
-    said = run_forks(f"sqlite://{tmp_path}/coord.db")
-    assert {line.rpartition(" ")[0] for line in said} == {"ran in child", "ran in parent"}
+    output = run_forks(f"sqlite://{tmp_path}/coord.db")
+    assert {line.rpartition(" ")[0] for line in output} == {"ran in child", "ran in parent"}
 
 
 def test_a_scheduler_that_was_started_before_the_fork_starts_again(tmp_path: Path) -> None:
-    said = run_forks(f"sqlite://{tmp_path}/coord.db", f"sqlite:///{tmp_path}/jobs.db", "started")
-    assert {line.rpartition(" ")[0] for line in said} == {"ran in child", "ran in parent"}
+    output = run_forks(f"sqlite://{tmp_path}/coord.db", f"sqlite:///{tmp_path}/jobs.db", "started")
+    assert {line.rpartition(" ")[0] for line in output} == {"ran in child", "ran in parent"}

@@ -61,15 +61,15 @@ def test_queued_jobs_do_not_start_after_a_loss(kit: ElectionKit, make: Make) -> 
     work, ends = [Work(), Work(), Work()], Ends(scheduler)
     scheduler.start()
     assert scheduler.leadership.wait(30)
-    for number, one in enumerate(work):
-        scheduler.add_job(one, id=str(number), misfire_grace_time=None)
+    for number, first in enumerate(work):
+        scheduler.add_job(first, id=str(number), misfire_grace_time=None)
     eventually(lambda: work[0].terms and not scheduler.get_jobs())  # all three were submitted
     kit.lose(ROLE)
-    for one in work:
-        one.may_end.set()
+    for item in work:
+        item.may_end.set()
     eventually(lambda: len(ends.events) == 3)
     assert [ends.of(str(number)) for number in range(3)] == [["executed"], ["missed"], ["missed"]]
-    assert [one.ended for one in work] == [1, 0, 0]
+    assert [item.ended for item in work] == [1, 0, 0]
 
 
 def test_a_handover_waits_for_a_plain_job(kit: ElectionKit, make: Make) -> None:

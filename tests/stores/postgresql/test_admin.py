@@ -57,7 +57,7 @@ def test_fresh_and_again(fresh_url: str) -> None:
         leadership = coordinator.leadership("role", ttl=5)
         assert leadership.acquire(timeout=30).token == 1
         leadership.stop()
-    assert {one.level for one in findings(fresh_url)} == {"ok"}
+    assert {finding.level for finding in findings(fresh_url)} == {"ok"}
 
 
 @pytest.mark.parametrize("options", [{"replicas": 3}, {"guard": False}, {"path": "x"}], ids=str)
@@ -77,8 +77,8 @@ def test_eight_processes_at_once(fresh_url: str) -> None:
         )
         for _ in range(8)
     ]
-    said = [process.communicate(timeout=100)[1].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0] * 8, said
+    output = [process.communicate(timeout=100)[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0] * 8, output
     with coord.connect(fresh_url):
         pass
 
@@ -131,7 +131,7 @@ def test_a_user_with_few_rights(fresh_url: str) -> None:
             assert (await anext(feed)).holder == "a"
             await feed.aclose()  # type: ignore[attr-defined] # it is a generator
             assert answered(await store.release(Release("role", "a", 1, 3), 5)).applied
-            assert [(one.role, one.token) for one in await store.read(None, 5)] == [("role", 1)]
+            assert [(row.role, row.token) for row in await store.read(None, 5)] == [("role", 1)]
             assert len(await store.past(None, 5)) == 1
 
     run(all_of_it)
@@ -153,7 +153,7 @@ def test_a_user_with_few_rights(fresh_url: str) -> None:
             assert len(await connection.raw.fetch(read)) == 1
 
     run(with_a_temporary_table)
-    assert {one.level for one in findings(url)} <= {"ok", "warn"}
+    assert {finding.level for finding in findings(url)} <= {"ok", "warn"}
     with pytest.raises(AccessDenied):
         set_up(url)
 
@@ -177,8 +177,8 @@ def test_tokens_after_a_restore(fresh_url: str) -> None:
 
 def test_doctor_names_what_is_wrong(own_postgresql_server: Server) -> None:
     url = own_postgresql_server.url()
-    missing = [one for one in findings(url) if one.level == "error"]
-    assert [one.what for one in missing] == ["schema coord"]
+    missing = [finding for finding in findings(url) if finding.level == "error"]
+    assert [finding.what for finding in missing] == ["schema coord"]
     assert "coord init" in missing[0].advice
     set_up(url)
     execute(
@@ -190,10 +190,10 @@ def test_doctor_names_what_is_wrong(own_postgresql_server: Server) -> None:
         "SELECT pg_reload_conf()",
     )
     own_postgresql_server.restart()
-    wrong = [one for one in findings(url) if one.level == "error"]
+    wrong = [finding for finding in findings(url) if finding.level == "error"]
     for text in ("not logged", "synchronous_commit is off", "fsync", "full_page_writes"):
-        assert any(text in one.detail for one in wrong), (text, wrong)
-    assert all(one.advice for one in wrong)
+        assert any(text in item.detail for item in wrong), (text, wrong)
+    assert all(item.advice for item in wrong)
     gone = url.replace(f":{own_postgresql_server.port}", ":1")
     (alone,) = findings(gone)
     assert (alone.level, alone.what) == ("error", "connection")

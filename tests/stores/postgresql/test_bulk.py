@@ -40,9 +40,9 @@ def test_many_swaps_are_a_few_queries(url: str, monkeypatch: pytest.MonkeyPatch)
                 Release(role, "a", 1, 2) if n % 2 else Claim(role, "b", 1, 30.0)
                 for n, role in enumerate(roles)
             ]
-            results = [answered(one) for one in await store.swap_all(mixed, 20)]
-            assert [one.applied for one in results] == [bool(n % 2) for n in range(100)]
-            assert [one.lease.role for one in results] == roles
+            results = [answered(item) for item in await store.swap_all(mixed, 20)]
+            assert [result.applied for result in results] == [bool(n % 2) for n in range(100)]
+            assert [result.lease.role for result in results] == roles
             assert count == 4
             (absent,) = await store.swap_all([Release("absent", "a", 1, 2)], 5)
             assert answered(absent).lease.revision == (None, 0, 0)
@@ -84,7 +84,7 @@ def test_batches_of_two_processes_do_not_wait_for_each_other(url: str) -> None:
                     random.shuffle(batch)
                     batches.append(store.swap_all(batch, 30))
                 for results in await asyncio.gather(*batches):
-                    assert all(isinstance(one, Answer) and one.applied for one in results)
+                    assert all(isinstance(result, Answer) and result.applied for result in results)
             assert {lease.token for lease in await first.read(roles, 10)} == {14}
 
     run(body)

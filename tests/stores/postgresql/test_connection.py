@@ -32,10 +32,10 @@ def test_killed_and_back(own_postgresql_server: Server) -> None:
             assert store._notifying is not None
             await store._notifying  # so that a connection is free, on which the claim is sent
             own_postgresql_server.freeze()
-            asked = asyncio.ensure_future(store.claim(Claim("lost", "a", 1, 30.0), 30))
+            request = asyncio.ensure_future(store.claim(Claim("lost", "a", 1, 30.0), 30))
             await asyncio.sleep(0.1)
             await asyncio.to_thread(own_postgresql_server.kill)
-            lost = failed(await asked)
+            lost = failed(await request)
             assert (lost.unknown, lost.permanent) == (True, False)
             with pytest.raises(StoreUnavailable, match="feed broke off"):
                 await anext(feed)
@@ -86,12 +86,12 @@ def test_closing_is_quick_while_the_server_hangs(own_postgresql_server: Server) 
             waiting = asyncio.ensure_future(anext(feed))
             await asyncio.sleep(0.2)
             own_postgresql_server.freeze()
-            asked = asyncio.ensure_future(store.claim(Claim("role", "a", 1, 30.0), 30))
+            request = asyncio.ensure_future(store.claim(Claim("role", "a", 1, 30.0), 30))
             await asyncio.sleep(0.05)
             began = time.monotonic()
             await store.close()
             assert time.monotonic() - began < 3
-            assert failed(await asked).unknown
+            assert failed(await request).unknown
             with pytest.raises(StoreUnavailable):
                 await waiting
         own_postgresql_server.thaw()
@@ -107,10 +107,10 @@ def test_a_cancelled_claim_sends_no_cancel_request(url: str) -> None:
             await store.open(5)
             lock = await store.pool.open(5)
             await lock.raw.execute(f"BEGIN; LOCK TABLE {schema_of(url)}.leases IN SHARE MODE")
-            asked = asyncio.ensure_future(store.claim(Claim("role", "a", 1, 30.0), 20))
+            request = asyncio.ensure_future(store.claim(Claim("role", "a", 1, 30.0), 20))
             await asyncio.sleep(0.3)
-            asked.cancel()
-            await asyncio.gather(asked, return_exceptions=True)
+            request.cancel()
+            await asyncio.gather(request, return_exceptions=True)
             late = failed(await store.claim(Claim("other", "a", 1, 30.0), 0.3))
             assert late.unknown
             await lock.raw.execute("COMMIT")

@@ -34,10 +34,10 @@ def test_losers_of_a_race_get_the_row_of_the_winner(url: str) -> None:
                     stores[n % 2].claim(Claim(role, f"c{number}-{n}", 1, 30.0), 20)
                     for n in range(8)
                 ]
-                answers = [answered(one) for one in await asyncio.gather(*claims)]
-                winners = [one.lease for one in answers if one.applied]
+                answers = [answered(result) for result in await asyncio.gather(*claims)]
+                winners = [answer.lease for answer in answers if answer.applied]
                 assert [lease.token for lease in winners] == [before + 1]
-                assert {one.lease.revision for one in answers} == {winners[0].revision}
+                assert {answer.lease.revision for answer in answers} == {winners[0].revision}
                 holder = str(winners[0].holder)
                 released = await first.release(Release(role, holder, before + 1, 2), 5)
                 assert answered(released).applied
@@ -85,12 +85,12 @@ def test_a_lease_is_whole_although_the_claim_waited_for_a_lock(url: str) -> None
             await lock.raw.execute(
                 f"BEGIN; SELECT 1 FROM {schema_of(url)}.leases WHERE role = 'role' FOR UPDATE"
             )
-            asked = asyncio.ensure_future(
+            request = asyncio.ensure_future(
                 store.claim(Claim("role", "b", 1, 2.0, takeover=True), 20)
             )
             await asyncio.sleep(2.5)
             await lock.raw.execute("COMMIT")
-            answer = answered(await asked)
+            answer = answered(await request)
             assert answer.applied
             (row,) = await store.read(["role"], 5)
             assert row.holder == "b"
@@ -151,7 +151,7 @@ def test_batches_of_renewals_in_any_order_do_not_wait_for_each_other(url: str) -
     async def body() -> None:
         async with opened(url) as first, opened(url) as second:
             claims = [first.claim(Claim(role, "a", 1, 30.0), 30) for role in roles]
-            assert all(answered(one).applied for one in await asyncio.gather(*claims))
+            assert all(answered(result).applied for result in await asyncio.gather(*claims))
             beat = 1
             for _ in range(15):
                 batches = []
@@ -182,7 +182,7 @@ def test_each_renewal_of_a_batch_has_its_own_result(
                 assert answered(await store.claim(claim, 5)).applied
             renewals = [Renew(role, "h0", 1, 2, 5.0) for role in roles]
             renewals.append(Renew("absent", "h0", 1, 2, 5.0))
-            *results, absent = [answered(one) for one in await store.renew(renewals, 5)]
+            *results, absent = [answered(item) for item in await store.renew(renewals, 5)]
             assert (absent.applied, absent.lease.role, absent.lease.token) == (False, "absent", 0)
             for n, result in enumerate(results):
                 assert result.lease.role == roles[n]
@@ -376,8 +376,8 @@ def test_isolation_of_the_database_does_not_matter(own_postgresql_server: Server
                 for n in range(10)
                 for store in (first, second)
             ]
-            answers = [answered(one) for one in await asyncio.gather(*claims)]
-            assert sum(one.applied for one in answers) == 1
+            answers = [answered(result) for result in await asyncio.gather(*claims)]
+            assert sum(answer.applied for answer in answers) == 1
 
     run(body)
 

@@ -43,14 +43,14 @@ def test_all_as_left_is_one_query_and_renews_each(rethinkdb_url: str) -> None:
         async with opened(rethinkdb_url) as store:
             renewals = await held(store)
             counted = Counted(store)
-            results = [answered(one) for one in await store.renew(renewals, 5)]
+            results = [answered(item) for item in await store.renew(renewals, 5)]
             assert counted.count == 1
-            assert all(one.applied for one in results)
-            rows = {one.role: one for one in await store.read(ROLES, 5)}
-            for asked, result in zip(renewals, results, strict=True):
-                row = rows[asked.role]
-                assert row.revision == result.lease.revision == (asked.holder, 1, 2)
-                assert row.info == {"of": asked.role}
+            assert all(result.applied for result in results)
+            rows = {row.role: row for row in await store.read(ROLES, 5)}
+            for request, result in zip(renewals, results, strict=True):
+                row = rows[request.role]
+                assert row.revision == result.lease.revision == (request.holder, 1, 2)
+                assert row.info == {"of": request.role}
                 assert 29 < row.remaining <= 30
                 assert result.lease.remaining <= 30
             document = await store.pool.query(
@@ -71,7 +71,7 @@ def test_each_has_its_own_answer_where_some_are_not_as_left(rethinkdb_url: str) 
     async def body() -> None:
         async with opened(rethinkdb_url) as store:
             renewals = await held(store)
-            taken, vacant, gone, stepped, longer, told, again = range(7)
+            taken, vacant, gone, stepped, longer, reports, again = range(7)
             lease = (await store.read([ROLES[taken]], 5))[0]
             claim = Claim(ROLES[taken], "another", 1, 30.0, expected=lease.revision, takeover=True)
             assert answered(await store.claim(claim, 5)).applied
@@ -82,20 +82,20 @@ def test_each_has_its_own_answer_where_some_are_not_as_left(rethinkdb_url: str) 
             await store.pool.query(table.get(ROLES[gone]).delete(), 5)
             await store.pool.query(table.get(ROLES[stepped]).update({"renewed_at": future}), 5)
             renewals[longer] = replace(renewals[longer], ttl=60.0)
-            renewals[told] = replace(renewals[told], info={"new": True})
+            renewals[reports] = replace(renewals[reports], info={"new": True})
             renewals[again] = replace(renewals[again], beat=1)
-            results = [answered(one) for one in await store.renew(renewals, 5)]
+            results = [answered(item) for item in await store.renew(renewals, 5)]
             refused = {taken, vacant, gone, again}
-            assert {number for number, one in enumerate(results) if not one.applied} == refused
+            assert {number for number, first in enumerate(results) if not first.applied} == refused
             assert results[taken].lease.holder == "another"
             assert results[vacant].lease.vacant
             assert results[gone].lease.token == 0
-            rows = {one.role: one for one in await store.read(ROLES, 5)}
+            rows = {row.role: row for row in await store.read(ROLES, 5)}
             assert ROLES[gone] not in rows  # a renewal makes no row
             assert (
                 rows[ROLES[stepped]].remaining > 100
             )  # the clock stepped back: nothing is shortened
-            assert (rows[ROLES[longer]].ttl, rows[ROLES[told]].info) == (60.0, {"new": True})
+            assert (rows[ROLES[longer]].ttl, rows[ROLES[reports]].info) == (60.0, {"new": True})
             assert all(
                 rows[role].beat == 2 for number, role in enumerate(ROLES) if number not in refused
             )
@@ -113,11 +113,13 @@ def test_a_batch_and_its_second_look_together_tell_what_was_renewed(rethinkdb_ur
             ask_for = replace(renewals[3], token=7)
             counted = Counted(store)
             results = [
-                answered(one)
-                for one in await store.renew([*renewals[:3], ask_for, *renewals[4:]], 5)
+                answered(item)
+                for item in await store.renew([*renewals[:3], ask_for, *renewals[4:]], 5)
             ]
             assert counted.count == 2
-            assert [one.applied for one in results] == [number != 3 for number in range(len(ROLES))]
+            assert [result.applied for result in results] == [
+                number != 3 for number in range(len(ROLES))
+            ]
             assert results[3].lease.token == 1
 
     run(body)
@@ -133,8 +135,10 @@ def test_a_batch_makes_no_row_where_there_is_none(rethinkdb_url: str) -> None:
             await store.pool.query(
                 db(rethinkdb_url).table("coord_leases").get(ROLES[5]).delete(), 5
             )
-            results = [answered(one) for one in await store.renew(renewals, 5)]
-            assert [one.applied for one in results] == [number != 5 for number in range(len(ROLES))]
+            results = [answered(item) for item in await store.renew(renewals, 5)]
+            assert [result.applied for result in results] == [
+                number != 5 for number in range(len(ROLES))
+            ]
             assert sorted(row.role for row in await store.read(None, 5)) == sorted(
                 set(ROLES) - {ROLES[5]}
             )
@@ -148,7 +152,7 @@ def test_a_role_that_is_called_like_a_type_marker(rethinkdb_url: str) -> None:
             renewals = await held(store)
             assert answered(await store.claim(Claim("$reql_type$", "me", 1, 30.0), 5)).applied
             results = await store.renew([*renewals, Renew("$reql_type$", "me", 1, 2, 30.0)], 5)
-            assert all(answered(one).applied for one in results)
+            assert all(answered(result).applied for result in results)
 
     run(body)
 
@@ -164,30 +168,30 @@ def test_many_swaps_are_a_few_queries(rethinkdb_url: str) -> None:
 
             async def swapped(swaps: list[Claim | Release], queries: int) -> list[Answer]:
                 counted.count = 0
-                results = [answered(one) for one in await store.swap_all(swaps, 5)]
-                assert [one.lease.role for one in results] == [one.role for one in swaps]
+                results = [answered(item) for item in await store.swap_all(swaps, 5)]
+                assert [result.lease.role for result in results] == [swap.role for swap in swaps]
                 assert counted.count == queries
                 return results
 
             first = await swapped([Claim(role, "a", 1, 30.0) for role in some], 2)
-            assert all(one.applied for one in first)
+            assert all(item.applied for item in first)
             both = await swapped([Claim(role, "b", 1, 30.0) for role in more], 2)
-            assert [one.applied for one in both] == [role not in some for role in more]
+            assert [item.applied for item in both] == [role not in some for role in more]
             refused = await swapped([Claim(role, "c", 1, 30.0) for role in more], 1)
-            assert not any(one.applied for one in refused)
+            assert not any(item.applied for item in refused)
             back = await swapped(
                 [Release(role, "a" if role in some else "b", 1, 2) for role in more], 1
             )
-            assert all(one.applied for one in back)
+            assert all(item.applied for item in back)
             mixed: list[Claim | Release] = [
                 *(
-                    Claim(one.lease.role, "d", 1, 30.0, expected=one.lease.revision)
-                    for one in back[:9]
+                    Claim(item.lease.role, "d", 1, 30.0, expected=item.lease.revision)
+                    for item in back[:9]
                 ),
-                *(Release(one.lease.role, "d", 1, 2) for one in back[9:]),
+                *(Release(item.lease.role, "d", 1, 2) for item in back[9:]),
             ]
-            assert [one.applied for one in await swapped(mixed, 2)] == [True] * 9 + [False] * 3
-            assert {one.token for one in await store.read(ROLES[:9], 5)} == {2}
+            assert [item.applied for item in await swapped(mixed, 2)] == [True] * 9 + [False] * 3
+            assert {row.token for row in await store.read(ROLES[:9], 5)} == {2}
             document = await store.pool.query(
                 db(rethinkdb_url).table("coord_leases").get(ROLES[0]), 5
             )
@@ -229,9 +233,12 @@ def test_a_row_that_was_written_by_hand_stops_no_other(
                     await store.pool.query(table.get(role).update(damage), 5)
                 swaps: list[Claim | Release]
                 if takes == "claims":
-                    swaps = [Claim(one.role, "new", 1, 30.0, floor=1) for one in renewals]
+                    swaps = [Claim(renewal.role, "new", 1, 30.0, floor=1) for renewal in renewals]
                 else:
-                    swaps = [Release(one.role, one.holder, one.token, 5) for one in renewals]
+                    swaps = [
+                        Release(renewal.role, renewal.holder, renewal.token, 5)
+                        for renewal in renewals
+                    ]
                 alone = await (
                     store.claim(replace(swaps[0], role=ROLES[0]), 5)
                     if isinstance(swaps[0], Claim)
@@ -246,7 +253,7 @@ def test_a_row_that_was_written_by_hand_stops_no_other(
                     )
                 else:
                     assert results[0] == alone
-                applied = [answered(one).applied for one in results[1:]]
+                applied = [answered(result).applied for result in results[1:]]
                 assert applied == [takes == "releases"] * len(applied)
 
     run(body)
@@ -269,8 +276,8 @@ def test_a_row_that_the_server_refuses_stops_no_other(rethinkdb_url: str) -> Non
             refused = results.pop(3) if isinstance(results, list) else None
             assert isinstance(refused, Failure)
             assert refused.permanent
-            assert all(answered(one).applied for one in results)
-            assert {one.token for one in await store.read(None, 5) if one.role != ROLES[3]} == {2}
+            assert all(answered(result).applied for result in results)
+            assert {row.token for row in await store.read(None, 5) if row.role != ROLES[3]} == {2}
 
     run(body)
 
@@ -283,21 +290,21 @@ def test_what_a_batch_may_have_done_is_not_denied(rethinkdb_url: str) -> None:
         async with opened(rethinkdb_url) as store:
             claims = [Claim(role, "b", 1, 30.0) for role in ROLES]
             await held(store)
-            real, asked = store.pool.query, list[object]()
+            real, requests = store.pool.query, list[object]()
 
             async def broken(*args: Any, **options: Any) -> Any:
-                asked.append(args)
-                if len(asked) == 1:
+                requests.append(args)
+                if len(requests) == 1:
                     raise errors.QueryError("refused", unknown=True, permanent=StoreRefused)
-                if len(asked) % 2:
+                if len(requests) % 2:
                     raise errors.unreachable("gone")
                 return await real(*args, **options)
 
             store.pool.query = broken  # type: ignore[method-assign]
             results = await store.swap_all(claims, 5)
-            assert len(asked) == 1 + len(ROLES)
-            failures = [one for one in results if isinstance(one, Failure)]
+            assert len(requests) == 1 + len(ROLES)
+            failures = [result for result in results if isinstance(result, Failure)]
             assert failures == [Failure(unknown=True, detail="gone")] * (len(ROLES) // 2)
-            assert not any(one.applied for one in results if isinstance(one, Answer))
+            assert not any(result.applied for result in results if isinstance(result, Answer))
 
     run(body)

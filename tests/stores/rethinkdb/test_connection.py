@@ -54,10 +54,10 @@ def test_killed_and_back(server: Server) -> None:
             feed = store.watch(["kept"])
             assert (await feed.__anext__()).token == 1
             server.freeze()  # so that the claim is on its way when the server dies
-            asked = asyncio.ensure_future(store.claim(Claim("lost", "a", 1, 30.0), 20))
+            request = asyncio.ensure_future(store.claim(Claim("lost", "a", 1, 30.0), 20))
             await asyncio.sleep(0.1)
             await asyncio.to_thread(server.kill)
-            lost = failed(await asked)
+            lost = failed(await request)
             assert (lost.unknown, lost.permanent) == (True, False)
             with pytest.raises(StoreUnavailable, match="feed broke off"):
                 await feed.__anext__()
@@ -69,7 +69,7 @@ def test_killed_and_back(server: Server) -> None:
                 await store.read(None, 0.3)
             assert time.monotonic() - begun < 2
             await asyncio.to_thread(server.start)
-            assert [(one.role, one.token) for one in await store.read(["kept"], 20)] == [
+            assert [(row.role, row.token) for row in await store.read(["kept"], 20)] == [
                 ("kept", 1)
             ]
             await until_applied(store, Claim("kept", "a", 2, 30.0))
@@ -93,17 +93,17 @@ def test_frozen(server: Server) -> None:
             renewed = await store.renew(
                 [Renew(role, f"holder of {role}", 1, 2, 30.0) for role in roles], 0.5
             )
-            assert {failed(one).unknown for one in [*renewed, await late]} == {True}
-            for one in (reading, opening):
+            assert {failed(item).unknown for item in [*renewed, await late]} == {True}
+            for item in (reading, opening):
                 with pytest.raises(StoreUnavailable):
-                    await one
+                    await item
             unsent = failed(await store.claim(Claim("again", "a", 1, 30.0), 0.3))
             assert not unsent.unknown  # no connection to send it on
             assert time.monotonic() - begun < 3
             asyncio.get_running_loop().call_later(0.2, server.thaw)
             # On a new connection, while the old one's answers are still on their way.
             answers = await asyncio.gather(*(store.read([role], 20) for role in roles))
-            assert [[one.holder for one in rows] for rows in answers] == [
+            assert [[row.holder for row in rows] for rows in answers] == [
                 [f"holder of {role}"] for role in roles
             ]
             await asyncio.sleep(0.2)
@@ -148,10 +148,10 @@ def test_a_cancelled_query_is_given_up_like_a_late_one(server: Server) -> None:
             await store.open(5)
             first = store.pool._shared
             server.freeze()
-            asked = asyncio.ensure_future(store.claim(Claim("role", "a", 1, 30.0), 20))
+            request = asyncio.ensure_future(store.claim(Claim("role", "a", 1, 30.0), 20))
             await asyncio.sleep(0.1)
-            asked.cancel()
-            await asyncio.gather(asked, return_exceptions=True)
+            request.cancel()
+            await asyncio.gather(request, return_exceptions=True)
             server.thaw()
             assert first is not None
             assert first.closed
@@ -178,7 +178,7 @@ def test_failover_between_hosts_that_do_not_answer(server: Server) -> None:
     ):
         talker = threading.Thread(target=talk, args=(wrong,))
         talker.start()
-        hosts = ["127.0.0.1:1", *(f"127.0.0.1:{one.getsockname()[1]}" for one in (silent, wrong))]
+        hosts = ["127.0.0.1:1", *(f"127.0.0.1:{item.getsockname()[1]}" for item in (silent, wrong))]
 
         async def body() -> None:
             for _ in range(6):  # the order is random
@@ -223,9 +223,9 @@ def test_answers_that_come_in_pieces_or_together(
             monkeypatch.setattr(Connection, "data_received", one_by_one)
             await store.open(5)
             texts = [f"{number}" * 500 for number in range(10)]
-            asked = [store.pool.query(r.expr(text), 5) for text in texts]
+            requests = [store.pool.query(r.expr(text), 5) for text in texts]
             monkeypatch.setattr(Connection, "data_received", together)
-            assert await asyncio.gather(*asked) == texts
+            assert await asyncio.gather(*requests) == texts
 
     run(body)
 
@@ -359,7 +359,7 @@ def test_each_operation_is_one_query(rethinkdb_url: str, sent: list[bytes]) -> N
                 assert len(sent) == 1
                 sent.clear()
             renewals = [Renew(role, "a", 1, 2, 30.0) for role in ("x", "y", "absent")]
-            assert [answered(one).applied for one in await store.renew(renewals, 5)] == [
+            assert [answered(item).applied for item in await store.renew(renewals, 5)] == [
                 True,
                 True,
                 False,
@@ -453,12 +453,12 @@ def test_closing_is_quick_while_a_server_hangs(server: Server) -> None:
             waiting = asyncio.ensure_future(feed.__anext__())
             await asyncio.sleep(0.1)
             server.freeze()
-            asked = asyncio.ensure_future(store.claim(Claim("role", "a", 1, 30.0), 30))
+            request = asyncio.ensure_future(store.claim(Claim("role", "a", 1, 30.0), 30))
             await asyncio.sleep(0.05)
             begun = time.monotonic()
             await store.close()
             assert time.monotonic() - begun < 0.5
-            assert failed(await asked).unknown
+            assert failed(await request).unknown
             with pytest.raises(StoreUnavailable):
                 await waiting
         server.thaw()

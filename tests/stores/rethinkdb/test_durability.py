@@ -35,30 +35,30 @@ def tokens_lost(server: Server) -> int:
     that it told are gone?"""
 
     async def claim_until_killed() -> dict[str, int]:
-        told: dict[str, int] = {}
+        reports: dict[str, int] = {}
 
         async def claim(store: RethinkDBStore, role: str) -> None:
             again = Claim(role, "somebody", next(beats), 30.0, takeover=True)
             result = await store.claim(again, 20)
             if isinstance(result, Answer):
                 assert result.applied
-                told[role] = result.lease.token
-                if len(told) == len(ROLES) // 4:
+                reports[role] = result.lease.token
+                if len(reports) == len(ROLES) // 4:
                     server.kill()
 
         async with opened(server.url()) as store:
             await store.open(20)
             await asyncio.gather(*(claim(store, role) for role in ROLES))
-        return told
+        return reports
 
     async def read() -> dict[str, int]:
         async with opened(server.url()) as store:
-            return {one.role: one.token for one in await store.read(ROLES, 20)}
+            return {row.role: row.token for row in await store.read(ROLES, 20)}
 
-    told = run(claim_until_killed)
+    reports = run(claim_until_killed)
     server.start()
     kept = run(read)
-    return sum(kept.get(role, 0) < token for role, token in told.items())
+    return sum(kept.get(role, 0) < token for role, token in reports.items())
 
 
 def test_hard_durability_keeps_what_was_acknowledged(server: Server) -> None:

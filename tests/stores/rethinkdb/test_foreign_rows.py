@@ -63,7 +63,7 @@ def test_rows_written_by_hand(rethinkdb_url: str) -> None:
 
     async def body() -> None:
         async with opened(rethinkdb_url) as store:
-            *odd, good = sorted(await store.read(None, 5), key=lambda one: one.role)
+            *odd, good = sorted(await store.read(None, 5), key=lambda item: item.role)
             assert (good.role, good.holder, good.revision, good.info) == (
                 "sound",
                 "x",
@@ -71,12 +71,13 @@ def test_rows_written_by_hand(rethinkdb_url: str) -> None:
                 {"a": [1]},
             )
             assert 8 < good.remaining <= 9
-            assert [one.role for one in odd] == [row["id"] for row in rows]
-            feed = store.watch([one.role for one in odd])
+            assert [item.role for item in odd] == [row["id"] for row in rows]
+            feed = store.watch([item.role for item in odd])
             seen = {
-                (one.role, one.revision, one.ttl) for one in [await feed.__anext__() for _ in odd]
+                (item.role, item.revision, item.ttl)
+                for item in [await feed.__anext__() for _ in odd]
             }
-            assert seen == {(one.role, one.revision, one.ttl) for one in odd}
+            assert seen == {(item.role, item.revision, item.ttl) for item in odd}
             await feed.aclose()  # type: ignore[attr-defined]
             for row, lease in zip(rows, odd, strict=True):
                 token = row.get("token", 0)
@@ -142,7 +143,7 @@ def test_the_servers_clock_decides(rethinkdb_url: str) -> None:
 
     async def body() -> None:
         async with opened(rethinkdb_url) as store:
-            left = {one.role: one.remaining for one in await store.read(None, 5)}
+            left = {row.role: row.remaining for row in await store.read(None, 5)}
             for role, age, ttl in rows:
                 assert left[role] == pytest.approx(ttl - age, abs=2)
             for skew in (20.0, 5.0):

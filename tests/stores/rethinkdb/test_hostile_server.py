@@ -94,17 +94,17 @@ async def connect_and_ask(url: RethinkURL) -> None:
 
 def open_against(talk: Talk) -> str:
     """Return what is reported of connecting and of one query."""
-    told: list[str] = []
+    reports: list[str] = []
 
     async def body(url: str) -> None:
         where = parse_url(url)
         with pytest.raises(QueryError) as caught:
             await connect_and_ask(where)
         assert caught.value.permanent is None
-        told.append(caught.value.detail)
+        reports.append(caught.value.detail)
 
     run(lambda: against(talk, body))
-    return told[0]
+    return reports[0]
 
 
 def challenge_of(fields: str) -> Talk:

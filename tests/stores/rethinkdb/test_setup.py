@@ -45,7 +45,7 @@ def db_name(url: str) -> str:
 def tables(url: str) -> dict[str, dict[str, object]]:
     """The tables by name; a name that is there twice fails."""
     (found,) = ask(url, config.filter({"db": db_name(url)}).coerce_to("array"))
-    named = {one["name"]: one for one in found}
+    named = {row["name"]: row for row in found}
     assert len(named) == len(found), found
     return named
 
@@ -86,8 +86,8 @@ def eight_at_once(url: str, code: str = PROCESS) -> None:
         subprocess.Popen([sys.executable, "-W", "error", "-c", code, url], stderr=subprocess.PIPE)
         for _ in range(8)
     ]
-    said = [process.communicate(timeout=60)[1].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0] * 8, said
+    output = [process.communicate(timeout=60)[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0] * 8, output
 
 
 def test_eight_processes_on_a_fresh_database(fresh_url: str) -> None:
@@ -172,7 +172,7 @@ def make_duplicates(url: str, name: str, count: int, full: str | None = None) ->
         ask(url, named.filter(r.row["id"].ne(kept)).delete())
     (ids,) = ask(url, named["id"].coerce_to("array"))
     assert len(ids) == count + bool(full)
-    return sorted(ids, key=lambda one: (one != kept, one)) if full else sorted(ids)
+    return sorted(ids, key=lambda item: (item != kept, item)) if full else sorted(ids)
 
 
 @pytest.mark.parametrize("name", ["coord_leases", "services"])
@@ -218,7 +218,7 @@ def test_two_duplicates_with_records_are_left_to_people(fresh_url: str) -> None:
     for _ in range(2):
         with pytest.raises(NotSetUp, match=right):
             run(lambda: set_up(fresh_url))
-        kept = {one["id"]: name for name, one in tables(fresh_url).items()}
+        kept = {first["id"]: name for name, first in tables(fresh_url).items()}
         assert kept == {full: kept[full], second: right}
         assert kept[full] in (
             "coord_leases",
@@ -250,13 +250,13 @@ def test_half_made(fresh_url: str) -> None:
     ask(fresh_url, leases.config().update({"durability": "soft", "write_acks": "single"}))
     with pytest.raises(NotSetUp, match=r"write_acks is single.*coord init --url"):
         run(lambda: open_it(fresh_url))
-    assert [one.what for one in findings(fresh_url) if "write_acks is single" in one.detail] == [
-        "table coord_leases"
-    ]
+    assert [
+        finding.what for finding in findings(fresh_url) if "write_acks is single" in finding.detail
+    ] == ["table coord_leases"]
     assert len(make_ready(fresh_url).done) == 1
     ask(fresh_url, services.index_drop("role"), services.insert({"id": "kept"}))
     ask(fresh_url, services.config().update({"durability": "soft"}))
-    assert [one.advice for one in findings(fresh_url) if "index" in one.detail] == [
+    assert [finding.advice for finding in findings(fresh_url) if "index" in finding.detail] == [
         f"run `coord init --url '{fresh_url}'`"
     ]
     assert len(make_ready(fresh_url).done) == 1
@@ -298,20 +298,22 @@ def findings(url: str) -> list[Finding]:
 def test_doctor_on_a_healthy_database(rethinkdb_url: str) -> None:
     found = findings(rethinkdb_url)
     # The server of the tests is alone, and its admin has no password.
-    warnings = [one.what for one in found if one.level != "ok"]
+    warnings = [row.what for row in found if row.level != "ok"]
     assert set(warnings) <= {"accounts", "table coord_leases"}, found
     known = {"connection", "clocks", "servers", "table", "accounts"}
-    assert {one.what.split()[0] for one in found} == known
+    assert {row.what.split()[0] for row in found} == known
 
 
 def test_doctor_on_clocks_that_are_off(rethinkdb_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() - 31)
-    (clocks,) = [one for one in findings(rethinkdb_url) if one.what == "clocks"]
+    (clocks,) = [finding for finding in findings(rethinkdb_url) if finding.what == "clocks"]
     assert clocks.level == "warn"
     assert "30.9" in clocks.detail or " 31." in clocks.detail
     (clocks,) = [
-        one for one in findings(f"{rethinkdb_url}?max_clock_skew=70") if one.what == "clocks"
+        finding
+        for finding in findings(f"{rethinkdb_url}?max_clock_skew=70")
+        if finding.what == "clocks"
     ]
     assert clocks.level == "ok"
 
@@ -320,16 +322,18 @@ def test_doctor_without_a_server_or_a_database(rethinkdb_server: Server | Extern
     (alone,) = findings("rethinkdb://127.0.0.1:1/x")
     assert (alone.level, alone.what) == ("error", "connection to 127.0.0.1:1")
     missing = [
-        one for one in findings(rethinkdb_server.url("coord_nowhere")) if one.level == "error"
+        finding
+        for finding in findings(rethinkdb_server.url("coord_nowhere"))
+        if finding.level == "error"
     ]
-    assert [one.what for one in missing] == ["table coord_leases"]
+    assert [finding.what for finding in missing] == ["table coord_leases"]
     assert "coord init" in missing[0].advice
 
 
 def test_doctor_warns_of_an_admin_without_a_password_and_of_one_replica(own_server: Server) -> None:
     run(lambda: set_up(own_server.url()))
-    open_to_all = [one for one in findings(own_server.url()) if one.level == "warn"]
-    assert [one.what for one in open_to_all] == ["accounts", "table coord_leases"]
+    open_to_all = [finding for finding in findings(own_server.url()) if finding.level == "warn"]
+    assert [item.what for item in open_to_all] == ["accounts", "table coord_leases"]
     assert "no password" in open_to_all[0].detail
     assert "one replica" in open_to_all[1].detail
     users = r.db("rethinkdb").table("users")
@@ -341,10 +345,10 @@ def test_doctor_warns_of_an_admin_without_a_password_and_of_one_replica(own_serv
         r.db("rethinkdb").grant("second", {"read": True, "write": True, "config": True}),
     )
     as_second = own_server.url(who="second:geheim@")
-    assert "accounts" in [one.what for one in findings(as_second)]
+    assert "accounts" in [finding.what for finding in findings(as_second)]
     ask(own_server.url(), users.get("admin").update({"password": "geheim"}))
     for url in (own_server.url(who="admin:geheim@"), as_second):
-        assert "accounts" not in [one.what for one in findings(url)]
+        assert "accounts" not in [finding.what for finding in findings(url)]
 
 
 def test_a_user_with_rights_on_the_tables_alone(rethinkdb_url: str) -> None:
@@ -382,14 +386,14 @@ def test_a_user_with_rights_on_the_tables_alone(rethinkdb_url: str) -> None:
             assert (await feed.__anext__()).holder == "a"
             await feed.aclose()  # type: ignore[attr-defined]
             assert answered(await store.release(Release("role", "a", 1, 3), 5)).applied
-            assert [(one.role, one.token) for one in await store.read(None, 5)] == [("role", 1)]
+            assert [(row.role, row.token) for row in await store.read(None, 5)] == [("role", 1)]
 
     run(all_of_it)
     with pytest.raises(AccessDenied):
         run(lambda: set_up(url))
     found = findings(url)
-    assert {one.level for one in found} == {"ok", "warn"}
-    assert {one.what for one in found if one.level == "warn"} == {
+    assert {row.level for row in found} == {"ok", "warn"}
+    assert {row.what for row in found if row.level == "warn"} == {
         "servers", "table coord_leases", *(f"settings of {table}" for table in TABLES)
     }  # fmt: skip
     assert secret not in repr(found)

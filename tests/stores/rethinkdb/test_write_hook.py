@@ -40,7 +40,7 @@ def hook(url: str) -> str | None:
 def said_by_doctor(url: str) -> list[tuple[str, str]]:
     found = run(lambda: check(url))
     return [
-        (one.level, one.detail) for one in found if "guard" in one.detail or "hook" in one.detail
+        (row.level, row.detail) for row in found if "guard" in row.detail or "hook" in row.detail
     ]
 
 
@@ -135,10 +135,10 @@ def test_a_user_with_rights_on_the_tables_alone_leads_all_the_same(rethinkdb_url
             claimed = await asyncio.gather(
                 *(store.claim(Claim(role, "a", 1, 5.0), 10) for role in many)
             )
-            assert all(answered(one).applied for one in claimed)
+            assert all(answered(item).applied for item in claimed)
             for beat in (2, 3):
                 renewed = await store.renew([Renew(role, "a", 1, beat, 5.0) for role in many], 10)
-                assert all(answered(one).applied for one in renewed)
+                assert all(answered(item).applied for item in renewed)
             assert answered(await store.release(Release("r0", "a", 1, 4), 10)).applied
             taken = answered(await store.claim(Claim("r0", "b", 1, 5.0), 10))
             assert (taken.applied, taken.lease.token) == (True, 2)

@@ -49,8 +49,8 @@ def test_many_swaps_that_take_long_let_others_renew(
         await soon(begun.is_set)
         assert answered((await other.renew(renewals, 1.0))[0]).applied
         assert not many.done()
-        results = [answered(one) for one in await many]
-        assert [(one.applied, one.lease.role) for one in results] == [
+        results = [answered(candidate) for candidate in await many]
+        assert [(result.applied, result.lease.role) for result in results] == [
             (True, claim.role) for claim in claims
         ]
         assert len(await store.read(None, 5)) == 101
@@ -64,10 +64,10 @@ def test_what_was_committed_is_known_when_the_rest_comes_too_late(
 ) -> None:
     real = swaps._apply
 
-    def stuck(conn: sqlite3.Connection, asked: Claim, *args: Any) -> Answer:
-        if asked.role == "many 2":
+    def stuck(conn: sqlite3.Connection, request: Claim, *args: Any) -> Answer:
+        if request.role == "many 2":
             time.sleep(0.7)
-        return real(conn, asked, *args)
+        return real(conn, request, *args)
 
     async def body(store: SQLiteStore) -> None:
         await held(store, 1)
@@ -76,8 +76,11 @@ def test_what_was_committed_is_known_when_the_rest_comes_too_late(
         results = await store.swap_all(
             [Claim(f"many {number}", "h", 1, 30.0) for number in range(4)], 0.5
         )
-        assert [answered(one).applied for one in results[:2]] == [True, True]
-        assert [isinstance(one, Failure) and not one.unknown for one in results[2:]] == [True, True]
+        assert [answered(result).applied for result in results[:2]] == [True, True]
+        assert [isinstance(result, Failure) and not result.unknown for result in results[2:]] == [
+            True,
+            True,
+        ]
         assert sorted(row.role for row in await store.read(None, 5)) == [
             "many 0",
             "many 1",
@@ -90,27 +93,27 @@ def test_what_was_committed_is_known_when_the_rest_comes_too_late(
 @pytest.mark.parametrize("kind", ["claims", "releases", "looks"])
 def test_a_damaged_row_stops_no_other_that_travels_with_it(tmp_path: Path, kind: str) -> None:
     async def body(store: SQLiteStore) -> None:
-        asked: list[Claim | Release | Read] = []
-        for one in await held(store, 5):
+        request: list[Claim | Release | Read] = []
+        for item in await held(store, 5):
             kinds: dict[str, Claim | Release | Read] = {
-                "claims": Claim(one.role, "another", 1, 30.0, takeover=True),
-                "releases": Release(one.role, one.holder, 1, 2),
-                "looks": Read(one.role),
+                "claims": Claim(item.role, "another", 1, 30.0, takeover=True),
+                "releases": Release(item.role, item.holder, 1, 2),
+                "looks": Read(item.role),
             }
-            asked.append(kinds[kind])
+            request.append(kinds[kind])
         await store.close()
         damage(store, "role 1", "info", "{")
-        results = list(await send_all(store, asked, 5))
+        results = list(await send_all(store, request, 5))
         damaged = results.pop(1)
         assert isinstance(damaged, Failure)
         assert (damaged.permanent, damaged.unknown) == (True, False)
-        assert [answered(one).lease.role for one in results] == [
+        assert [answered(result).lease.role for result in results] == [
             "role 0",
             "role 2",
             "role 3",
             "role 4",
         ]
-        assert {answered(one).applied for one in results} == {kind != "looks"}
+        assert {answered(result).applied for result in results} == {kind != "looks"}
 
     run(tmp_path, body)
 
@@ -124,8 +127,8 @@ def test_info_that_is_no_object_stops_nobody(tmp_path: Path, said: str) -> None:
         await store.close()
         damage(store, "role 1", "info", said)
         assert [row.info for row in await store.read(["role 1"], 5)] == [{}]
-        releases = [Release(one.role, one.holder, 1, 2) for one in renewals]
-        assert [answered(one).applied for one in await store.swap_all(releases, 5)] == [True] * 3
+        releases = [Release(renewal.role, renewal.holder, 1, 2) for renewal in renewals]
+        assert [answered(item).applied for item in await store.swap_all(releases, 5)] == [True] * 3
 
     run(tmp_path, body)
 
@@ -134,15 +137,15 @@ def test_a_store_that_refuses_all_is_asked_once(tmp_path: Path) -> None:
     """No rights are no row's fault."""
 
     async def body(store: SQLiteStore) -> None:
-        asked: list[int] = []
+        request: list[int] = []
 
         async def refused(roles: Collection[str] | None, timeout: float) -> list[Lease]:
-            asked.append(len(roles or ()))
+            request.append(len(roles or ()))
             raise AccessDenied("no")
 
         store.read = refused  # type: ignore[method-assign]
         results = await send_all(store, [Read(f"role {number}") for number in range(5)], 5)
         assert results == [Failure(unknown=False, detail="no", permanent=True)] * 5
-        assert asked == [5]
+        assert request == [5]
 
     run(tmp_path, body)

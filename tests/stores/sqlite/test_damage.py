@@ -99,7 +99,7 @@ def test_a_damaged_row_stops_no_look_at_all_roles(
     with caplog.at_level(logging.WARNING, logger="coord"):
         asyncio.run(body())
     assert [record.getMessage().split()[0] for record in caplog.records] == ["store.damaged_row"]
-    (error,) = [one for one in findings(path) if one.level == "error"]
+    (error,) = [finding for finding in findings(path) if finding.level == "error"]
     assert "'bad' is damaged" in error.detail
     assert "holder NULL" in error.advice
     change(
@@ -176,7 +176,7 @@ def test_a_dropped_table_is_named_and_used_again(
             await store.close()
 
     def check_and_set_up() -> None:
-        (error,) = [one for one in findings(path) if one.level == "error"]
+        (error,) = [finding for finding in findings(path) if finding.level == "error"]
         assert "was dropped" in error.detail
         done = asyncio.run(admin(f"sqlite://{path}").setup({}, 5))
         assert done[0] == "created the table coord_leases, which had been dropped"

@@ -40,7 +40,7 @@ if mutant == "only claims are synced":
 
 async def main():
     store, number, kept = SQLiteStore(path), 0, ""
-    def told(what, result, keep=None):
+    def report(what, result, keep=None):
         nonlocal number, kept
         assert result.applied, (what, result)
         number += 1
@@ -52,15 +52,15 @@ async def main():
     await store.open(30)
     for term in range(TERMS):
         result = await store.claim(Claim("r", f"c{term}", 1, 30.0), 30)
-        told("claim", result)
+        report("claim", result)
         token = result.lease.token
         for beat in range(2, 2 + RENEWALS):
             keep = f"{term} {beat}" if term % 2 and beat == 3 else None
             renewal = Renew("r", f"c{term}", token, beat, 30.0, keep=keep)
-            told("keep" if keep else "renew", (await store.renew([renewal], 30))[0], keep)
+            report("keep" if keep else "renew", (await store.renew([renewal], 30))[0], keep)
         keep = f"{term} at last" if term % 3 == 0 else None
         release = Release("r", f"c{term}", token, 2 + RENEWALS, keep=keep)
-        told("keep" if keep else "release", await store.release(release, 30), keep)
+        report("keep" if keep else "release", await store.release(release, 30), keep)
     import os; os._exit(0)
 
 asyncio.run(main())

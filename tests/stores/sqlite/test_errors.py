@@ -68,7 +68,7 @@ def test_a_lock_that_does_not_go_away(path: str) -> None:
         assert path in result.detail
         assert 0.2 < took < 1.5
         batch = await store.renew([Renew("r", "a", 1, 2, 30.0), Renew("s", "a", 1, 2, 30.0)], 0.1)
-        assert [type(one) for one in batch] == [Failure, Failure]
+        assert [type(item) for item in batch] == [Failure, Failure]
         assert await store.read(None, 5) == []  # reading needs no lock
         other.execute("ROLLBACK")
         other.close()

@@ -89,9 +89,9 @@ def test_nobody_joins_while_a_process_uses_a_removed_log(
     async def body(store: SQLiteStore) -> None:
         assert isinstance(await claim(store, "a"), Answer)
         remove(path, removed)
-        said = await claim_elsewhere(path, 0.3)
-        assert said.startswith("False False")
-        assert "was deleted while other processes had the database open" in said
+        output = await claim_elsewhere(path, 0.3)
+        assert output.startswith("False False")
+        assert "was deleted while other processes had the database open" in output
         assert not exists(path + removed[0])
         renewed = await renew(store, 2)
         assert isinstance(renewed, Answer)

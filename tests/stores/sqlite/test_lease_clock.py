@@ -184,10 +184,10 @@ def test_operators_may_change_a_lease_that_a_restart_has_ended(path: str, holder
 
 def test_a_lease_of_an_unknown_clock_is_taken_only_by_watching(path: str) -> None:
     async def main() -> None:
-        one = SQLiteStore(path, clock=named(f"{UNKNOWN}1", 5000.0))
+        first = SQLiteStore(path, clock=named(f"{UNKNOWN}1", 5000.0))
         two = SQLiteStore(path, clock=named("two", 5.0))
-        assert (await claimed(one, "a")).applied
-        await one.close()
+        assert (await claimed(first, "a")).applied
+        await first.close()
         seen = await claimed(two, "b")
         assert (seen.applied, seen.lease.remaining) == (False, 30.0)
         (row,) = await two.read(None, 10)

@@ -16,21 +16,21 @@ def term(token: int, until: float | None = 1.0) -> dict[str, Any]:
     return {"token": token, "holder": 'a "b"', "info": {"is": '\n",\n{"'}, "since": 0.5, **end}
 
 
-def after(said: object, *tokens: int) -> str:
+def after(output: object, *tokens: int) -> str:
     """Once these terms have begun, each at the end of the one before."""
     for token in tokens:
-        history = History(said)
+        history = History(output)
         history.close(1.0, "expired", "")
         history.begin(term(token, None))
-        said = history.text()
-    assert isinstance(said, str)
-    return said
+        output = history.text()
+    assert isinstance(output, str)
+    return output
 
 
 def test_what_is_written_is_json_and_is_read_back() -> None:
-    said = after("[]", 1, 2)
-    assert History(said).last == [term(2, None)]
-    assert History(said).all() == json.loads(said) == [term(1), term(2, None)]
+    output = after("[]", 1, 2)
+    assert History(output).last == [term(2, None)]
+    assert History(output).all() == json.loads(output) == [term(1), term(2, None)]
 
 
 def test_a_term_ends_once() -> None:
@@ -53,10 +53,10 @@ def test_a_term_without_info() -> None:
 
 
 def test_the_oldest_go() -> None:
-    said = "[]"
+    output = "[]"
     for token in range(1, 3 * MAX_TERMS):
-        said = after(said, token)
-        assert [one["token"] for one in History(said).all()] == list(
+        output = after(output, token)
+        assert [entry["token"] for entry in History(output).all()] == list(
             range(max(1, token - MAX_TERMS + 1), token + 1)
         )
 
@@ -93,6 +93,6 @@ def test_what_is_no_list_of_terms_is_nothing(said: object) -> None:
 
 
 def test_a_damaged_term_is_passed_over() -> None:
-    said = after("[]", 1, 2, 3).replace('"token":2', '"token":')
-    assert History(said).all() == [term(1), term(3, None)]
-    assert History(said).last == [term(3, None)]
+    output = after("[]", 1, 2, 3).replace('"token":2', '"token":')
+    assert History(output).all() == [term(1), term(3, None)]
+    assert History(output).last == [term(3, None)]

@@ -51,12 +51,12 @@ def test_all_as_left_is_renewed_without_reading(
         renewals = await held(store, count)
         if swaps.AVAILABLE:
             monkeypatch.setattr(swaps, "renew", None)
-        results = [answered(one) for one in await store.renew(renewals, 5)]
+        results = [answered(item) for item in await store.renew(renewals, 5)]
         rows = {row.role: row for row in await store.read(None, 5)}
-        for number, (asked, result) in enumerate(zip(renewals, results, strict=True)):
-            row = rows[asked.role]
+        for number, (request, result) in enumerate(zip(renewals, results, strict=True)):
+            row = rows[request.role]
             assert result.applied
-            assert row.revision == result.lease.revision == (asked.holder, 1, 2)
+            assert row.revision == result.lease.revision == (request.holder, 1, 2)
             assert (row.ttl, row.info) == (30.0, {"of": number})
             assert 29 < row.remaining <= result.lease.remaining == 30
 
@@ -80,9 +80,9 @@ def test_each_has_its_own_answer_where_some_are_not_as_left(
         renewals[longer] = replace(renewals[longer], ttl=60.0)
         renewals[again] = replace(renewals[again], beat=1)
         renewals[wrong] = replace(renewals[wrong], token=7)
-        results = [answered(one) for one in await store.renew(renewals, 5)]
+        results = [answered(item) for item in await store.renew(renewals, 5)]
         refused = {taken, vacant, gone, again, wrong}
-        assert {number for number, one in enumerate(results) if not one.applied} == refused
+        assert {number for number, first in enumerate(results) if not first.applied} == refused
         assert results[taken].lease.holder == "another"
         assert results[vacant].lease.vacant
         assert results[gone].lease.token == 0
@@ -109,8 +109,8 @@ def test_one_wrong_field_is_enough_to_refuse_a_renewal(
         renewals = await held(store, count)
         before = {row.role: row for row in await store.read(None, 5)}
         renewals[0] = replace(renewals[0], **wrong)
-        results = [answered(one) for one in await store.renew(renewals, 5)]
-        assert [one.applied for one in results] == [False, *[True] * (count - 1)]
+        results = [answered(item) for item in await store.renew(renewals, 5)]
+        assert [result.applied for result in results] == [False, *[True] * (count - 1)]
         after = {row.role: row for row in await store.read(None, 5)}
         assert after["role 0"].revision == before["role 0"].revision
 
@@ -150,13 +150,13 @@ def test_a_clock_that_steps_back_shortens_nothing(tmp_path: Path, count: int) ->
         for clock in (total, wall):
             clock.now -= 10
             results = await store.renew(renewals, 5)
-            assert all(answered(one).applied for one in results)
+            assert all(answered(result).applied for result in results)
             rows = await store.read(None, 5)
             assert {(row.remaining + total.now, row.renewed_at) for row in rows} == {
                 (1030.0, 1000.0)
             }
             clock.now += 10
-            renewals = [replace(one, beat=one.beat + 1) for one in renewals]
+            renewals = [replace(renewal, beat=renewal.beat + 1) for renewal in renewals]
 
     run(tmp_path, body)
 
@@ -175,7 +175,7 @@ def test_a_batch_that_was_given_up_writes_nothing(
 
         monkeypatch.setattr(swaps, "_renew_unread", slow)
         results = await store.renew(renewals, 0.2)
-        assert not any(isinstance(one, Answer) for one in results)
+        assert not any(isinstance(result, Answer) for result in results)
         await asyncio.sleep(0.5)
         assert {row.beat for row in await store.read(None, 5)} == {1}
 
@@ -200,9 +200,11 @@ def test_a_thread_that_computes_does_not_hold_a_thousand_renewals_up(tmp_path: P
             taken = []
             for beat in range(2, 5):
                 began = time.monotonic()
-                results = await store.renew([replace(one, beat=beat) for one in renewals], 30)
+                results = await store.renew(
+                    [replace(renewal, beat=beat) for renewal in renewals], 30
+                )
                 taken.append(time.monotonic() - began)
-                assert all(answered(one).applied for one in results)
+                assert all(answered(result).applied for result in results)
         finally:
             done.set()
             thread.join()

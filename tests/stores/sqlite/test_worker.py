@@ -83,9 +83,9 @@ class Between(deque[Callable[[], None]]):
         super().__init__()
         self._before_append, self._when_empty = before_append, when_empty
 
-    def append(self, one: Callable[[], None]) -> None:
+    def append(self, first: Callable[[], None]) -> None:
         self._before_append()
-        super().append(one)
+        super().append(first)
 
     def __bool__(self) -> bool:
         if len(self):
@@ -139,10 +139,10 @@ def test_a_ring_for_a_loop_that_is_closed_is_nothing() -> None:
     loop = asyncio.new_event_loop()
     waker, without = LoopWaker(loop), LoopWaker(loop, file=False)
     loop.close()
-    for one in (waker, without):
-        one.wake(lambda: pytest.fail("nobody is there"))
-        one.close()
-        one.wake(lambda: pytest.fail("nobody is there"))
+    for item in (waker, without):
+        item.wake(lambda: pytest.fail("nobody is there"))
+        item.close()
+        item.wake(lambda: pytest.fail("nobody is there"))
 
 
 def test_a_loop_that_waits_for_no_files_is_woken_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,8 +354,8 @@ def test_each_is_woken_in_its_own_time_by_one_timer(monkeypatch: pytest.MonkeyPa
         )
         sleepers = [Sleeper(loop, seconds) for seconds in (0.2, 0.1, 0.3, 0.1)]
         gone = Sleeper(loop, 0.15)
-        for one in (*sleepers, gone):
-            alarm.add(one)
+        for item in (*sleepers, gone):
+            alarm.add(item)
         assert len(set_for) == 2  # the first, and the one that was earlier
         alarm.remove(gone)
         for _ in range(100):
@@ -364,10 +364,10 @@ def test_each_is_woken_in_its_own_time_by_one_timer(monkeypatch: pytest.MonkeyPa
             monkeypatch.undo()
             await asyncio.sleep(0.01)
         assert gone.woken == []
-        for one in sleepers:
-            assert len(one.woken) == 1
-            assert 0 <= one.woken[0] - one.deadline < 0.1
-            alarm.remove(one)
+        for sleeper in sleepers:
+            assert len(sleeper.woken) == 1
+            assert 0 <= sleeper.woken[0] - sleeper.deadline < 0.1
+            alarm.remove(sleeper)
         assert alarm._timer is None
         alarm.add(again := Sleeper(loop, -1.0))
         await asyncio.sleep(0.01)

@@ -217,92 +217,92 @@ class ClaimsPaused(Election):
     paused = False
 
 
-def claim_of_paused(row: Lease, asked: Claim, wall: float) -> Lease | None:
-    if row.paused and asked.expected in (None, row.revision):
-        return swaps.claim(replace(row, holder=REVOKED), replace(asked, expected=None), wall)
-    return swaps.claim(row, asked, wall)
+def claim_of_paused(row: Lease, request: Claim, wall: float) -> Lease | None:
+    if row.paused and request.expected in (None, row.revision):
+        return swaps.claim(replace(row, holder=REVOKED), replace(request, expected=None), wall)
+    return swaps.claim(row, request, wall)
 
 
-def override_passes_on_at_once(row: Lease, asked: Override, wall: float) -> Lease | None:
-    after = swaps.override(row, asked, wall)
+def override_passes_on_at_once(row: Lease, request: Override, wall: float) -> Lease | None:
+    after = swaps.override(row, request, wall)
     if after is None or not after.revoked or row.paused:
         return after
     return replace(after, holder=None, remaining=0.0)
 
 
-def resume_passes_on_at_once(row: Lease, asked: Override, wall: float) -> Lease | None:
-    after = swaps.override(row, asked, wall)
+def resume_passes_on_at_once(row: Lease, request: Override, wall: float) -> Lease | None:
+    after = swaps.override(row, request, wall)
     if after is None or not row.paused:
         return after
     return replace(after, holder=None, remaining=0.0)
 
 
-def override_shortens(row: Lease, asked: Override, wall: float) -> Lease | None:
-    after = swaps.override(row, asked, wall)
-    return None if after is None else replace(after, ttl=asked.ttl, remaining=asked.ttl)
+def override_shortens(row: Lease, request: Override, wall: float) -> Lease | None:
+    after = swaps.override(row, request, wall)
+    return None if after is None else replace(after, ttl=request.ttl, remaining=request.ttl)
 
 
-def override_without_swap(row: Lease, asked: Override, wall: float) -> Lease | None:
-    return swaps.override(row, replace(asked, expected=row.revision), wall)
+def override_without_swap(row: Lease, request: Override, wall: float) -> Lease | None:
+    return swaps.override(row, replace(request, expected=row.revision), wall)
 
 
-def override_with_one_beat(row: Lease, asked: Override, wall: float) -> Lease | None:
-    return swaps.override(row, replace(asked, beat=1), wall)
+def override_with_one_beat(row: Lease, request: Override, wall: float) -> Lease | None:
+    return swaps.override(row, replace(request, beat=1), wall)
 
 
-def retire_what_is_held(row: Lease, asked: Retire, text: str) -> bool:
-    seen = asked.expected._replace(holder=None)
-    return swaps.retire(replace(row, holder=None), replace(asked, expected=seen), text)
+def retire_what_is_held(row: Lease, request: Retire, text: str) -> bool:
+    seen = request.expected._replace(holder=None)
+    return swaps.retire(replace(row, holder=None), replace(request, expected=seen), text)
 
 
-def born_without_floor(after: Lease, asked: Claim | Override, floor: int) -> Lease:
+def born_without_floor(after: Lease, request: Claim | Override, floor: int) -> Lease:
     return after
 
 
-def claim_without_swap(row: Lease, asked: Claim, wall: float) -> Lease | None:
-    return swaps.claim(row, replace(asked, expected=None), wall)
+def claim_without_swap(row: Lease, request: Claim, wall: float) -> Lease | None:
+    return swaps.claim(row, replace(request, expected=None), wall)
 
 
-def claim_without_skew(row: Lease, asked: Claim, wall: float) -> Lease | None:
-    return swaps.claim(row, replace(asked, skew=None if asked.skew is None else 0), wall)
+def claim_without_skew(row: Lease, request: Claim, wall: float) -> Lease | None:
+    return swaps.claim(row, replace(request, skew=None if request.skew is None else 0), wall)
 
 
-def claim_of_own_with_old_beat(row: Lease, asked: Claim, wall: float) -> Lease | None:
-    own = row.holder == asked.holder and asked.expected in (None, row.revision)
+def claim_of_own_with_old_beat(row: Lease, request: Claim, wall: float) -> Lease | None:
+    own = row.holder == request.holder and request.expected in (None, row.revision)
     return (
-        swaps.claim(row, replace(asked, takeover=True), wall)
+        swaps.claim(row, replace(request, takeover=True), wall)
         if own
-        else swaps.claim(row, asked, wall)
+        else swaps.claim(row, request, wall)
     )
 
 
-def claim_keeps_token(row: Lease, asked: Claim, wall: float) -> Lease | None:
-    after = swaps.claim(row, asked, wall)
-    return None if after is None else replace(after, token=max(row.token, asked.floor, 1))
+def claim_keeps_token(row: Lease, request: Claim, wall: float) -> Lease | None:
+    after = swaps.claim(row, request, wall)
+    return None if after is None else replace(after, token=max(row.token, request.floor, 1))
 
 
-def renew_unguarded(row: Lease, asked: Renew, wall: float) -> Lease | None:
+def renew_unguarded(row: Lease, request: Renew, wall: float) -> Lease | None:
     return swaps.renew(
         row,
-        replace(asked, holder=row.holder or asked.holder, token=row.token, beat=row.beat + 1),
+        replace(request, holder=row.holder or request.holder, token=row.token, beat=row.beat + 1),
         wall,
     )
 
 
-def renew_shortens(row: Lease, asked: Renew, wall: float) -> Lease | None:
-    after = swaps.renew(row, asked, wall)
-    return None if after is None else replace(after, ttl=asked.ttl, remaining=asked.ttl)
+def renew_shortens(row: Lease, request: Renew, wall: float) -> Lease | None:
+    after = swaps.renew(row, request, wall)
+    return None if after is None else replace(after, ttl=request.ttl, remaining=request.ttl)
 
 
-def renew_with_old_beat(row: Lease, asked: Renew, wall: float) -> Lease | None:
-    return swaps.renew(replace(row, beat=-1), asked, wall)
+def renew_with_old_beat(row: Lease, request: Renew, wall: float) -> Lease | None:
+    return swaps.renew(replace(row, beat=-1), request, wall)
 
 
-def release_unguarded(row: Lease, asked: Release, wall: float) -> Lease | None:
+def release_unguarded(row: Lease, request: Release, wall: float) -> Lease | None:
     return swaps.release(
-        row, replace(asked, holder=row.holder or "", token=row.token, beat=row.beat + 1), wall
+        row, replace(request, holder=row.holder or "", token=row.token, beat=row.beat + 1), wall
     )
 
 
-def release_deletes(row: Lease, asked: Release, wall: float) -> Lease | None:
-    return None if swaps.release(row, asked, wall) is None else Lease(row.role)
+def release_deletes(row: Lease, request: Release, wall: float) -> Lease | None:
+    return None if swaps.release(row, request, wall) is None else Lease(row.role)

@@ -290,7 +290,7 @@ def page() -> str:
         "| rule | fault | caught by | as | after | and in the end |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for mutant in sorted(MUTANTS, key=lambda one: one.rule):
+    for mutant in sorted(MUTANTS, key=lambda item: item.rule):
         verdict = run(mutant, mutant.altered())
         assert verdict.violation is not None, mutant.name
         lines.append(

@@ -24,12 +24,12 @@ class Teller:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self.world, name)
 
-        def told(*arguments: Any, **named: Any) -> Any:
+        def event(*arguments: Any, **named: Any) -> Any:
             self.events += 1
             with counted(self):
                 return method(*arguments, **named)
 
-        return told
+        return event
 
     def sent(self, slot: int, *, copy: bool = False) -> int:
         """Where the last request (or its answer) of that candidate is on the net."""

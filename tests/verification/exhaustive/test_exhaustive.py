@@ -158,7 +158,7 @@ LONG = {
 LONG_STATES = 1_500_000
 
 
-def told(name: str, setup: Setup, bounds: Bounds, report: Report) -> None:
+def print_report(name: str, setup: Setup, bounds: Bounds, report: Report) -> None:
     print(f"{name}: {report}")
     if report.violation is not None:
         for move, world in replay(setup, report.trace[:-1], bounds.candidates):
@@ -174,7 +174,7 @@ def told(name: str, setup: Setup, bounds: Bounds, report: Report) -> None:
 def test_every_interleaving(name: str) -> None:
     setup, bounds = PROFILES[name]
     report = explore(setup, bounds)
-    told(name, setup, bounds, report)
+    print_report(name, setup, bounds, report)
     assert report.complete
     assert report.states >= 9_000, "the bounds leave too little to search"
 
@@ -184,4 +184,6 @@ def test_every_interleaving(name: str) -> None:
 @pytest.mark.parametrize("name", LONG)
 def test_every_interleaving_further(name: str) -> None:
     setup, bounds = LONG[name]
-    told(name, setup, bounds, explore(setup, replace(bounds, states=LONG_STATES), seconds=900))
+    print_report(
+        name, setup, bounds, explore(setup, replace(bounds, states=LONG_STATES), seconds=900)
+    )

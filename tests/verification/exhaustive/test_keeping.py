@@ -14,7 +14,7 @@ from coord.core.operations import Claim, Failure, Operation, Release, Renew
 from tests.verification.exhaustive import faults
 from tests.verification.exhaustive.explore import Bounds, explore
 from tests.verification.exhaustive.model import Rules, Setup
-from tests.verification.exhaustive.test_exhaustive import COARSE, LONG_STATES, told
+from tests.verification.exhaustive.test_exhaustive import COARSE, LONG_STATES, print_report
 
 LATE = Bounds(
     ticks=4,
@@ -55,7 +55,7 @@ LONG = {
 @pytest.mark.parametrize("name", BOUNDS)
 def test_a_kept_text_is_that_of_the_newest_term_that_wrote(name: str) -> None:
     report = explore(COARSE, BOUNDS[name])
-    told(name, COARSE, BOUNDS[name], report)
+    print_report(name, COARSE, BOUNDS[name], report)
     assert report.complete
     assert report.states >= 5_000, "the bounds leave too little to search"
 
@@ -65,7 +65,7 @@ def test_a_kept_text_is_that_of_the_newest_term_that_wrote(name: str) -> None:
 @pytest.mark.parametrize("name", LONG)
 def test_a_kept_text_is_that_of_the_newest_term_further(name: str) -> None:
     bounds = replace(LONG[name], states=LONG_STATES)
-    told(name, COARSE, bounds, explore(COARSE, bounds, seconds=900))
+    print_report(name, COARSE, bounds, explore(COARSE, bounds, seconds=900))
 
 
 def with_keeping(kind: type[Keeping]) -> type[Election]:

@@ -38,7 +38,7 @@ class State:
 
 
 def index(info: Any) -> int | None:
-    return None if info is None else max(i for i, one in enumerate(SAID) if one == info)
+    return None if info is None else max(i for i, first in enumerate(SAID) if first == info)
 
 
 def steps(state: State) -> Iterator[State]:

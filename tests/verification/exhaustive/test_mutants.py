@@ -14,7 +14,7 @@ from tests.verification.exhaustive.scenarios import ALL
 from tests.verification.exhaustive.test_exhaustive import FINE
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda one: one.name.replace(" ", "-"))
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda item: item.name.replace(" ", "-"))
 def test_is_caught(mutant: Mutant) -> None:
     verdict = run(mutant, mutant.altered())
     print(f"{mutant.name}: {verdict.violation} ({verdict.by}, {verdict.effort})")
@@ -33,13 +33,13 @@ def test_the_page_names_them_all() -> None:
         for line in PAGE.read_text(encoding="utf-8").splitlines()
         if line.startswith("| ")
     ][2:]
-    told = [(int(row[0].removeprefix("| ")), row[1]) for row in rows]
-    assert told == [(m.rule, m.name) for m in sorted(MUTANTS, key=lambda one: one.rule)], (
+    reports = [(int(row[0].removeprefix("| ")), row[1]) for row in rows]
+    assert reports == [(m.rule, m.name) for m in sorted(MUTANTS, key=lambda item: item.rule)], (
         "run: python -m tests.verification.exhaustive.mutants"
     )
 
 
-@pytest.mark.parametrize("story", ALL, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("story", ALL, ids=lambda item: item.__name__)
 def test_stories_end_well(story: Callable[[Setup], int]) -> None:
     assert story(FINE) > 1
 

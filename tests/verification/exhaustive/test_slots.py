@@ -87,39 +87,39 @@ class World:
             yield self.arrives(state, number, slot)
         for slot, holder in enumerate(state.rows):
             if holder is not None:
-                one = state.candidates[holder]
-                asks = one.asks == slot and not one.unknown
-                if not (one.alive and (slot in one.holds or asks)):
+                first = state.candidates[holder]
+                asks = first.asks == slot and not first.unknown
+                if not (first.alive and (slot in first.holds or asks)):
                     yield replace(state, rows=put(state.rows, slot, None))
 
     def admitted(self, state: State, number: int) -> bool:
         return not (self.rules.agrees and state.number) or self.numbers[number] == state.number
 
-    def actions(self, state: State, number: int, one: Candidate) -> Iterator[State]:
+    def actions(self, state: State, number: int, first: Candidate) -> Iterator[State]:
         def become(new: Candidate, state: State = state) -> State:
             return replace(state, candidates=put(state.candidates, number, new))
 
-        if one.asks is None and not one.holds:
+        if first.asks is None and not first.holds:
             agreed = replace(state, number=state.number or self.numbers[number])
             for slot in range(self.numbers[number]):
                 free = state.rows[slot] in (None, number)
                 if free and (self.rules.any_slot or slot == number % self.numbers[number]):
                     claimed = replace(agreed, claims=state.claims | {(number, slot)})
-                    yield become(one._replace(asks=slot, unknown=False), claimed)
-        if one.asks is not None and one.unknown:
-            yield from self.settle(state, number, one, one.asks)
-        elif one.asks is not None and state.losses:
-            yield become(one._replace(unknown=True), replace(state, losses=state.losses - 1))
-        for slot in one.holds:
+                    yield become(first._replace(asks=slot, unknown=False), claimed)
+        if first.asks is not None and first.unknown:
+            yield from self.settle(state, number, first, first.asks)
+        elif first.asks is not None and state.losses:
+            yield become(first._replace(unknown=True), replace(state, losses=state.losses - 1))
+        for slot in first.holds:
             released = replace(state, rows=put(state.rows, slot, None))
-            yield become(one._replace(holds=one.holds - {slot}), released)
+            yield become(first._replace(holds=first.holds - {slot}), released)
         if state.crashes:
             yield become(Candidate(alive=False), replace(state, crashes=state.crashes - 1))
 
-    def settle(self, state: State, number: int, one: Candidate, slot: int) -> Iterator[State]:
+    def settle(self, state: State, number: int, first: Candidate, slot: int) -> Iterator[State]:
         """Read the row: give it back, see that the claim was refused, or claim that slot again,
         which makes a claim that is still on its way come to nothing."""
-        done = put(state.candidates, number, one._replace(asks=None, unknown=False))
+        done = put(state.candidates, number, first._replace(asks=None, unknown=False))
         claims = state.claims - {(number, slot)}
         if not self.rules.settles:
             yield replace(state, candidates=done)
@@ -129,29 +129,29 @@ class World:
         elif (number, slot) not in state.claims:
             yield replace(state, candidates=done)
         else:
-            again = put(state.candidates, number, one._replace(unknown=False))
+            again = put(state.candidates, number, first._replace(unknown=False))
             yield replace(state, candidates=again)
 
     def arrives(self, state: State, number: int, slot: int) -> State:
-        one, claims = state.candidates[number], state.claims - {(number, slot)}
-        waits = one.alive and one.asks == slot and not one.unknown
+        first, claims = state.candidates[number], state.claims - {(number, slot)}
+        waits = first.alive and first.asks == slot and not first.unknown
         if state.rows[slot] is None:
             rows = put(state.rows, slot, number)
-            new = one._replace(holds=one.holds | {slot}, asks=None) if waits else one
+            new = first._replace(holds=first.holds | {slot}, asks=None) if waits else first
         else:
-            rows, new = state.rows, one._replace(asks=None) if waits else one
+            rows, new = state.rows, first._replace(asks=None) if waits else first
         candidates = put(state.candidates, number, new)
         return replace(state, rows=rows, candidates=candidates, claims=claims)
 
     def wrong(self, state: State) -> str | None:
-        if sum(len(one.holds) for one in state.candidates) > min(self.numbers):
+        if sum(len(candidate.holds) for candidate in state.candidates) > min(self.numbers):
             return "more hold the role than it has slots"
-        for number, one in enumerate(state.candidates):
-            if any(state.rows[slot] not in (None, number) for slot in one.holds):
+        for number, first in enumerate(state.candidates):
+            if any(state.rows[slot] not in (None, number) for slot in first.holds):
                 return "two in a slot"
-            if one.alive and state.rows.count(number) > 1:
+            if first.alive and state.rows.count(number) > 1:
                 return "one takes up two slots"
-            waits = one.alive and not one.holds and one.asks is None
+            waits = first.alive and not first.holds and first.asks is None
             can = any(new.candidates[number].asks is not None for new in self.steps(state))
             free = None in state.rows[: self.numbers[number]]
             if waits and free and self.admitted(state, number) and not can:

@@ -140,7 +140,7 @@ class MixedScene(Scene):
     def __init__(self, claimants: int, seed: int, skew: float | None, ttl: float = 30.0) -> None:
         self._kinds = random.Random(seed + 2)
         self._holders: dict[int, str] = {}
-        self.asked = 0
+        self.requests = 0
         super().__init__(claimants, seed, skew, ttl)
         if not self.callers():
             self.claimants[0].machine.kill()
@@ -162,17 +162,17 @@ class MixedScene(Scene):
         self.claimants[index] = self._new(kind)
 
     def callers(self) -> list[Caller]:
-        return [one for one in self.claimants if isinstance(one, Caller)]
+        return [claimant for claimant in self.claimants if isinstance(claimant, Caller)]
 
     def ask(self, to: bool, cooldown: float | None) -> None:
         """An operator asks the leader to step down, or to hand the role to a candidate."""
         row = self.server.row
         if row.holder is None:
             return
-        ids = [known.candidate for one in self.callers() for known in one.candidates()]
+        ids = [known.candidate for caller in self.callers() for known in caller.candidates()]
         successor = self.random.choice(ids) if to and ids else None
-        self.asked += 1
-        key = f"request {self.asked}"
+        self.requests += 1
+        key = f"request {self.requests}"
         request = HandoverRequest(ROLE, row.token, successor, "ops", cooldown, key)
         posting = self.server.memory.announcements().post([request.announcement(row.ttl)], 5)
         try:
@@ -185,7 +185,9 @@ class MixedScene(Scene):
         super().check()
         if self.server.edits:
             return
-        terms = {one.name: term for one in self.claimants if (term := one.believes())}
+        terms = {
+            claimant.name: term for claimant in self.claimants if (term := claimant.believes())
+        }
         for caller in self.callers():
             belief = caller.trusts()
             if belief is None:
@@ -199,7 +201,7 @@ class MixedScene(Scene):
                         f"at {self.world.time:.6f} {caller.name} works under {belief.token}, "
                         f"and {name} leads under {term.token}"
                     )
-            others = [one for one in self.callers() if one is not caller and one.trusts()]
+            others = [item for item in self.callers() if item is not caller and item.trusts()]
             if others:
                 raise Broken(f"{caller.name} and {others[0].name} both work")
 

@@ -172,10 +172,10 @@ class Scene:
 
     def check(self) -> None:
         now: dict[str, Term] = {}
-        for one in self.claimants:
-            term = one.believes()
+        for claimant in self.claimants:
+            term = claimant.believes()
             if term is not None:
-                now[one.name] = term
+                now[claimant.name] = term
         for name, (term, key) in tuple(self._believing.items()):
             if now.get(name) is not term:
                 self.history.ok(key)
@@ -202,14 +202,16 @@ class Scene:
         self._believing[name] = (term, self.history.invoke(name, "believe", ROLE, token=term.token))
 
     def check_callbacks(self) -> None:
-        for one in self.claimants:
+        for claimant in self.claimants:
             for (what, term, _), (then, after, _) in zip(
-                one.told[::2], one.told[1::2], strict=False
+                claimant.told[::2], claimant.told[1::2], strict=False
             ):
                 if (what, then) != ("elected", "lost") or term is not after:
-                    raise Broken(f"{one.name} was told {[(w, t.token) for w, t, _ in one.told]}")
-            if len(one.told) % 2 and one.told[-1][0] != "elected":
-                raise Broken(f"{one.name} was told of a loss without a term")
+                    raise Broken(
+                        f"{claimant.name} was told {[(w, t.token) for w, t, _ in claimant.told]}"
+                    )
+            if len(claimant.told) % 2 and claimant.told[-1][0] != "elected":
+                raise Broken(f"{claimant.name} was told of a loss without a term")
 
     def judge(self) -> None:
         """The whole history, by the public judges. After an edit by hand, only what is still
@@ -233,12 +235,12 @@ class Scene:
         """No fault any more: the net is well, everybody runs and stands, and what was delayed has
         arrived."""
         self.server.weather = Weather()
-        for index, one in enumerate(self.claimants):
-            one.machine.thaw()
-            one.fail_elected = False
-            one.drain = 0.0
-            one.wire.cut = False
-            if not one.alive or not one.standing:
+        for index, first in enumerate(self.claimants):
+            first.machine.thaw()
+            first.fail_elected = False
+            first.drain = 0.0
+            first.wire.cut = False
+            if not first.alive or not first.standing:
                 self.replace(index)
         self.world.run(300, until=lambda: self.server.under_way == 0)
         self.world.run(0.6)  # the work has ended (`Claimant._lost`)
@@ -251,7 +253,7 @@ class Scene:
         self.waited = self.world.time - began
 
     def leads(self) -> bool:
-        return any(one.believes() is not None for one in self.claimants)
+        return any(claimant.believes() is not None for claimant in self.claimants)
 
     def bound(self) -> float:
         """Within how many seconds somebody leads, by the slowest clock.
@@ -264,6 +266,6 @@ class Scene:
 
     def close(self) -> None:
         self.world.watchers.clear()
-        for one in self.claimants:
-            one.machine.thaw()
+        for claimant in self.claimants:
+            claimant.machine.thaw()
         self.world.close()

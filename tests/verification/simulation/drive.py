@@ -54,40 +54,40 @@ def drive(seed: int, steps: int = 25, edits: bool = True) -> Scene:
 
 def happen(scene: Scene, rnd: random.Random, edits: bool) -> None:
     index = rnd.randrange(len(scene.claimants))
-    one = scene.claimants[index]
+    first = scene.claimants[index]
     what = rnd.randrange(14)
     if what in (0, 13):
         scene.server.weather = weather(rnd)
     elif what == 1:
-        one.machine.pause(rnd.choice(LONG))
+        first.machine.pause(rnd.choice(LONG))
     elif what == 2:
-        one.machine.suspend(rnd.choice(LONG))
+        first.machine.suspend(rnd.choice(LONG))
     elif what == 3:
-        one.machine.kill()
+        first.machine.kill()
         scene.replace(index)
     elif what == 4:
-        one.fork()
+        first.fork()
         scene.replace(index)
     elif what == 5:
-        one.act(rnd.choice((0.0, 10.0, 60.0)))
+        first.act(rnd.choice((0.0, 10.0, 60.0)))
     elif what == 6:
-        leave(one, stop=rnd.random() < 0.3)
+        leave(first, stop=rnd.random() < 0.3)
     elif what == 7 and scene.server.max_clock_skew:
         scene.server.offset = rnd.uniform(-0.4, 0.4) * scene.server.max_clock_skew
     elif what == 8:
-        one.drain = rnd.choice((0.0, 5.0, 50.0))
+        first.drain = rnd.choice((0.0, 5.0, 50.0))
     elif what == 9 and edits and rnd.random() < 0.2:
         scene.server.edit(rnd.choice([None, *scene.server.past]))
     elif what == 10:
-        one.fail_elected = rnd.random() < 0.3
+        first.fail_elected = rnd.random() < 0.3
     elif what in (11, 12):
-        one.wire.cut = not one.wire.cut
+        first.wire.cut = not first.wire.cut
 
 
-def leave(one: Claimant, stop: bool) -> None:
-    if one.lead is not None:
-        one.standing = one.standing and not stop
-        one.machine.spawn(one.lead.stop if stop else one.lead.step_down)
+def leave(first: Claimant, stop: bool) -> None:
+    if first.lead is not None:
+        first.standing = first.standing and not stop
+        first.machine.spawn(first.lead.stop if stop else first.lead.step_down)
 
 
 def weather(rnd: random.Random) -> Weather:

@@ -88,8 +88,8 @@ def an_unknown_outcome_taken_for_success(patch: Patch) -> None:
 def no_comparison_in_the_claim(patch: Patch) -> None:
     claim = swaps.claim
 
-    def blind(row: Lease, asked: Claim, wall: float) -> Lease | None:
-        return claim(row, replace(asked, expected=None) if asked.takeover else asked, wall)
+    def blind(row: Lease, request: Claim, wall: float) -> Lease | None:
+        return claim(row, replace(request, expected=None) if request.takeover else request, wall)
 
     patch.setattr(swaps, "claim", blind)
 
@@ -98,8 +98,8 @@ def no_comparison_in_the_claim(patch: Patch) -> None:
 def a_renewal_that_names_no_token(patch: Patch) -> None:
     renew = swaps.renew
 
-    def unguarded(row: Lease, asked: Renew, wall: float) -> Lease | None:
-        return renew(row, replace(asked, token=row.token, holder=row.holder or ""), wall)
+    def unguarded(row: Lease, request: Renew, wall: float) -> Lease | None:
+        return renew(row, replace(request, token=row.token, holder=row.holder or ""), wall)
 
     patch.setattr(swaps, "renew", unguarded)
 

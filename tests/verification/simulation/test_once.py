@@ -115,7 +115,7 @@ class Jobs(RuleBasedStateMachine):
         with quiet():
             self.world.run(seconds)
 
-    def one(self, index: int) -> Caller:
+    def caller(self, index: int) -> Caller:
         return self.callers[index % len(self.callers)]
 
     @rule(
@@ -125,7 +125,7 @@ class Jobs(RuleBasedStateMachine):
         fails=st.sampled_from([False, False, False, True]),
     )
     def call(self, index: int, tick: int, seconds: float, fails: bool) -> None:
-        self.one(index).call(tick, seconds, fails=fails)
+        self.caller(index).call(tick, seconds, fails=fails)
 
     @rule(seconds=st.sampled_from([0.01, 0.5, 4.0, 12.0]))
     def wait(self, seconds: float) -> None:
@@ -137,21 +137,21 @@ class Jobs(RuleBasedStateMachine):
 
     @rule(index=st.integers(0, 9))
     def cut(self, index: int) -> None:
-        wire = self.one(index).wire
+        wire = self.caller(index).wire
         wire.cut = not wire.cut
 
     @rule(index=st.integers(0, 9), seconds=st.sampled_from([3.0, 15.0, 40.0]))
     def freeze(self, index: int, seconds: float) -> None:
-        self.one(index).machine.pause(seconds)
+        self.caller(index).machine.pause(seconds)
 
     @rule(index=st.integers(0, 9), seconds=st.sampled_from([3.0, 40.0]))
     def suspend(self, index: int, seconds: float) -> None:
-        self.one(index).machine.suspend(seconds)
+        self.caller(index).machine.suspend(seconds)
 
     @precondition(lambda self: len(self.callers) < 8)
     @rule(index=st.integers(0, 9))
     def kill(self, index: int) -> None:
-        caller = self.one(index)
+        caller = self.caller(index)
         caller.machine.kill()
         self.callers[self.callers.index(caller)] = Caller(self)
 

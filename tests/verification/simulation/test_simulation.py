@@ -48,13 +48,13 @@ class ConcurrentClaimants(RuleBasedStateMachine):
         logging.getLogger("coord").setLevel(logging.CRITICAL + 1)
         self.scene = Scene(claimants, seed, skew, ttl=ttl)
 
-    def one(self, who: int) -> tuple[int, Scene]:
+    def scene_of(self, who: int) -> tuple[int, Scene]:
         assert self.scene is not None
         return who % len(self.scene.claimants), self.scene
 
     @rule(seconds=st.sampled_from([0.01, 1.0, 5.0, 12.0, 31.0, 70.0]))
     def time_passes(self, seconds: float) -> None:
-        self.one(0)[1].world.run(seconds)
+        self.scene_of(0)[1].world.run(seconds)
 
     @rule(
         not_done=CHANCE,
@@ -68,79 +68,79 @@ class ConcurrentClaimants(RuleBasedStateMachine):
     def the_store_fails(self, **what: float) -> None:
         """Errors of each class: not done, permanent, unknown and not done, unknown and done, early,
         late or never."""
-        server = self.one(0)[1].server
+        server = self.scene_of(0)[1].server
         server.weather = dataclasses.replace(server.weather, **what)
 
     @rule()
     def the_store_recovers(self) -> None:
-        self.one(0)[1].server.weather = Weather()
+        self.scene_of(0)[1].server.weather = Weather()
 
     @rule(feed_lost=CHANCE, feed_repeated=CHANCE, feed_ahead=CHANCE, feed_dies=CHANCE)
     def feeds_fail(self, **what: float) -> None:
-        server = self.one(0)[1].server
+        server = self.scene_of(0)[1].server
         server.weather = dataclasses.replace(server.weather, **what)
 
     @rule(who=WHO)
     def a_process_is_cut_off_or_reached_again(self, who: int) -> None:
-        index, scene = self.one(who)
+        index, scene = self.scene_of(who)
         scene.claimants[index].wire.cut = not scene.claimants[index].wire.cut
 
     @rule()
     def every_feed_dies(self) -> None:
-        for feed in tuple(self.one(0)[1].server.feeds):
+        for feed in tuple(self.scene_of(0)[1].server.feeds):
             feed.die()
 
     @rule(who=WHO, seconds=LONG)
     def a_process_is_paused(self, who: int, seconds: float) -> None:
-        index, scene = self.one(who)
+        index, scene = self.scene_of(who)
         scene.claimants[index].machine.pause(seconds)
 
     @rule(who=WHO, seconds=st.sampled_from([0.0, 10.0, 60.0]))
     def a_process_is_paused_between_check_and_write(self, who: int, seconds: float) -> None:
-        index, scene = self.one(who)
+        index, scene = self.scene_of(who)
         scene.claimants[index].act(seconds)
 
     @rule(who=WHO, seconds=LONG)
     def a_machine_sleeps(self, who: int, seconds: float) -> None:
-        index, scene = self.one(who)
+        index, scene = self.scene_of(who)
         scene.claimants[index].machine.suspend(seconds)
 
     @rule(who=WHO)
     def a_process_is_killed_and_another_started(self, who: int) -> None:
-        index, scene = self.one(who)
+        index, scene = self.scene_of(who)
         scene.claimants[index].machine.kill()
         scene.replace(index)
 
     @rule(who=WHO)
     def a_process_forks_and_the_parent_dies(self, who: int) -> None:
-        index, scene = self.one(who)
+        index, scene = self.scene_of(who)
         scene.claimants[index].fork()
         scene.replace(index)
 
     @rule(who=WHO, stop=st.booleans())
     def a_process_hands_over(self, who: int, stop: bool) -> None:
-        index, scene = self.one(who)
+        index, scene = self.scene_of(who)
         leave(scene.claimants[index], stop)
 
     @rule(who=WHO, seconds=st.sampled_from([0.0, 5.0, 50.0]))
     def work_takes_long_to_end(self, who: int, seconds: float) -> None:
-        index, scene = self.one(who)
+        index, scene = self.scene_of(who)
         scene.claimants[index].drain = seconds
 
     @rule(who=WHO)
     def a_callback_fails(self, who: int) -> None:
-        index, scene = self.one(who)
+        index, scene = self.scene_of(who)
         scene.claimants[index].fail_elected = not scene.claimants[index].fail_elected
 
     @rule(part=st.floats(-0.4, 0.4))
     def the_stores_clock_steps(self, part: float) -> None:
-        server = self.one(0)[1].server
+        server = self.scene_of(0)[1].server
         server.offset = part * (server.max_clock_skew or 0.0)
 
     @precondition(lambda self: self.scene is not None and self.scene.server.edits < 2)
     @rule(back=st.integers(0, 30))
     def a_row_is_deleted_or_its_token_rolled_back(self, back: int) -> None:
-        server = self.one(0)[1].server
+        server = self.scene_of(0)[1].server
         server.edit(server.past[-back] if 0 < back <= len(server.past) else None)
 
     @invariant()
@@ -198,16 +198,16 @@ def test_random_scenes(first: int) -> None:
 
 
 def test_a_scene_repeats_itself_from_its_seed() -> None:
-    def told(seed: int) -> list[tuple[object, ...]]:
+    def trace(seed: int) -> list[tuple[object, ...]]:
         names: dict[object, int] = {}
 
         def plain(
             value: object,
         ) -> object:  # candidates' ids are random for real: what matters is which is which
             if isinstance(value, dict):
-                return {key: plain(one) for key, one in value.items()}
+                return {key: plain(first) for key, first in value.items()}
             if isinstance(value, list):
-                return [plain(one) for one in value]
+                return [plain(item) for item in value]
             return (
                 names.setdefault(value, len(names))
                 if isinstance(value, str) and len(value) == 32
@@ -217,8 +217,8 @@ def test_a_scene_repeats_itself_from_its_seed() -> None:
         events = drive(seed).history.events
         return [(e.kind, e.at, e.process, e.action, plain(dict(e.value))) for e in events]
 
-    assert told(5) == told(5)
-    assert told(5) != told(6)
+    assert trace(5) == trace(5)
+    assert trace(5) != trace(6)
 
 
 @pytest.mark.parametrize(("skew", "ttls"), [(0.0, 1), (None, 2)])
@@ -231,7 +231,7 @@ def test_how_long_nobody_leads_after_the_leader_is_killed(skew: float | None, tt
         scene.server.tells_renewals = False
         try:
             scene.world.run(60 + after)
-            leader = next(one for one in scene.claimants if one.believes())
+            leader = next(claimant for claimant in scene.claimants if claimant.believes())
             leader.machine.kill()
             began = scene.world.time
             assert scene.world.run(scene.bound(), until=scene.leads)

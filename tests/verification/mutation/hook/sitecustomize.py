@@ -78,7 +78,7 @@ def watch(tree: ast.AST, first: int, last: int) -> None:
     for field in ("body", "orelse", "finalbody"):
         statements = getattr(tree, field, None)
         if isinstance(statements, list):
-            setattr(tree, field, [watched(one, first, last) for one in statements])
+            setattr(tree, field, [watched(statement, first, last) for statement in statements])
     for part in (*getattr(tree, "handlers", ()), *getattr(tree, "cases", ())):
         watch(part, first, last)
 
