@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from coord.api.groups import AsyncGroups
 from coord.api.leadership import AsyncLeadership
-from coord.api.once import Once, OnceCall, look_up, run_async
 from coord.core import validation
 from coord.core.announcements import Candidate
 from coord.core.history import PastTerm
-from coord.core.kept import Values, copy_notes
+from coord.core.kept import MAX_KEEP, Values, copy_notes
 from coord.core.lease import Lease
-from coord.core.ticks import MAX_KEEP, Tick
 from coord.core.timing import Instant
 from coord.election import operators, retirement
 from coord.election.callbacks import OnElected, OnInfo, OnLost, OnNewLeader
@@ -30,6 +28,8 @@ from coord.stores import urls
 from coord.stores.protocol import Store
 
 if TYPE_CHECKING:
+    from coord.api.once import Once
+    from coord.core.ticks import Tick
     from coord.services.registry import AsyncServiceRegistry
     from coord.stores.protocol import Announcements
 
@@ -355,6 +355,9 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
             StoreRefused: The store will go on refusing.
         """
         validation.callback(function, "function")
+        # Imported only here: most programs need no ticks, and the import takes milliseconds.
+        from coord.api.once import OnceCall, run_async
+
         call = OnceCall(
             self, job, tick, ttl=ttl, retry=retry, within=within, keep=keep, timeout=timeout
         )
@@ -373,6 +376,8 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
         """
+        from coord.api.once import look_up
+
         return await look_up(self.session, job, tick)
 
     async def candidates(self, role: str | None = None) -> list[Candidate]:

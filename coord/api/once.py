@@ -23,9 +23,8 @@ from typing import Any
 
 from coord.api.leadership import AsyncLeadership
 from coord.core import validation
-from coord.core.kept import Values, json_value
+from coord.core.kept import MAX_KEEP, Values, json_value
 from coord.core.ticks import (
-    MAX_KEEP,
     MAX_RESULT_BYTES,
     Entry,
     Ledger,

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from coord.api.coordinator import AsyncCoordinator
 from coord.api.groups import Groups
-from coord.api.once import Once, OnceCall, run_sync
 from coord.api.sync_leadership import Leadership
 from coord.core import validation
+from coord.core.kept import MAX_KEEP
 from coord.core.lease import Lease
-from coord.core.ticks import MAX_KEEP, Tick
 from coord.election.callbacks import OnElected, OnInfo, OnLost, OnNewLeader
 from coord.election.closing import Closing
 from coord.election.session import Session
@@ -24,6 +23,8 @@ from coord.runtime.facade import ClosesInThread, PublicDir, blocking, iterating
 from coord.runtime.portal import Portal
 
 if TYPE_CHECKING:
+    from coord.api.once import Once
+    from coord.core.ticks import Tick
     from coord.services.registry import ServiceRegistry
     from coord.stores.protocol import Store
 
@@ -138,6 +139,9 @@ class Coordinator(
             raise BadArgument("function", function, allowed)
         process.close_at_exit(self, hold=False)
         inner = self.inner
+        # Imported only here: most programs need no ticks, and the import takes milliseconds.
+        from coord.api.once import OnceCall, run_sync
+
         call = OnceCall(
             inner, job, tick, ttl=ttl, retry=retry, within=within, keep=keep, timeout=timeout
         )

@@ -20,6 +20,8 @@ MAX_KEY_BYTES = 120
 """Bytes of UTF-8 that the key of a note may have."""
 MAX_NOTES_BYTES = 65_536
 """Bytes of JSON that the notes of a role may have together."""
+MAX_KEEP = 64
+"""Ticks of a job that are kept at most."""
 MAX_KEPT_BYTES = 524_288
 """Bytes that a store must be able to keep for a role."""
 

@@ -10,15 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
-from fractions import Fraction
 from typing import Any, Union
 
 from coord.core import validation
+from coord.core.kept import MAX_KEEP
 from coord.core.lease import MAX_TOKEN
 from coord.errors import BadArgument, StoreRefused
 
-MAX_KEEP = 64
-"""Ticks of a job that are kept at most."""
 MAX_RESULT_BYTES = 4_096
 """Bytes of JSON that the result of a run may have."""
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -83,6 +81,9 @@ def nearest_tick(every: object, offset: object, at: float | datetime) -> datetim
     Raises:
         BadArgument: An argument is invalid.
     """
+    # Imported only here: the import takes a millisecond, and a job may name its ticks itself.
+    from fractions import Fraction
+
     period = Fraction(validation.number(every, "every", low=0, above=True))
     shift = Fraction(validation.number(offset, "offset", low=-validation.MAX_SECONDS))
     if isinstance(at, datetime):

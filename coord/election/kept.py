@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from coord.core.election import Election
 from coord.core.kept import Values, copy_notes
@@ -29,31 +29,32 @@ READ_AGAIN_AFTER = 0.05
 """Seconds until the next read, after one that was older than the term."""
 
 
-class Writer(Protocol):
-    """What sends the renewals of a candidate, such as an elector."""
+if TYPE_CHECKING:  # creating a Protocol takes as long as importing a small module
 
-    @property
-    def election(self) -> Election:
-        """The election of the candidate."""
+    class Writer(Protocol):
+        """What sends the renewals of a candidate, such as an elector."""
 
-    def send_what_is_due(self) -> None:
-        """Look at the election again: it has something to send."""
+        @property
+        def election(self) -> Election:
+            """The election of the candidate."""
 
-    async def wait_until(self, predicate: Callable[[], bool]) -> None:
-        """Wait until `predicate()` holds, or the candidate is done."""
+        def send_what_is_due(self) -> None:
+            """Look at the election again: it has something to send."""
 
+        async def wait_until(self, predicate: Callable[[], bool]) -> None:
+            """Wait until `predicate()` holds, or the candidate is done."""
 
-class HeldTerm(Protocol):
-    """The term that the role is held under."""
+    class HeldTerm(Protocol):
+        """The term that the role is held under."""
 
-    @property
-    def role(self) -> str: ...
+        @property
+        def role(self) -> str: ...
 
-    @property
-    def token(self) -> int: ...
+        @property
+        def token(self) -> int: ...
 
-    @property
-    def reason(self) -> LossReason | None: ...
+        @property
+        def reason(self) -> LossReason | None: ...
 
 
 class KeptText:

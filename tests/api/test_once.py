@@ -16,8 +16,8 @@ import pytest
 import coord
 from coord import AsyncCoordinator, Coordinator, Once
 from coord.api.once import OnceCall
+from coord.core.kept import MAX_KEEP
 from coord.core.operations import Claim
-from coord.core.ticks import MAX_KEEP
 from coord.stores.memory.store import MemoryStore
 from coord.testing import Fault, FaultyStore
 from tests.support.waits import eventually

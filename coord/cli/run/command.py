@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -186,7 +187,6 @@ def run(
     # This forks, so it must come before anything that may start a thread.
     guarded = GuardianClient(command, grace, nohup, hidden)
 
-    from coord.api.health import health
     from coord.api.sync_coordinator import Coordinator
     from coord.cli.run.messages import messages
     from coord.cli.run.runner import Runner, RunOptions
@@ -207,7 +207,7 @@ def run(
     )
     coordinator = Coordinator(store)
     manager = service_manager.from_environment(
-        os.environ, os.getpid(), lambda: health(coordinator).healthy
+        os.environ, os.getpid(), functools.partial(service_manager.is_healthy, coordinator)
     )
     status = Runner(job, guarded, coordinator, manager).run()
     messages.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
@@ -139,7 +140,6 @@ def once(
     # This forks, so it must come before anything that may start a thread.
     guarded = GuardianClient(command, grace, nohup, hidden)
 
-    from coord.api.health import health
     from coord.api.sync_coordinator import Coordinator
     from coord.cli.run.messages import messages
     from coord.cli.run.runner import Runner, RunOptions
@@ -164,7 +164,7 @@ def once(
     )
     coordinator = Coordinator(store)
     manager = service_manager.from_environment(
-        os.environ, os.getpid(), lambda: health(coordinator).healthy
+        os.environ, os.getpid(), functools.partial(service_manager.is_healthy, coordinator)
     )
     runner = Runner(settings, guarded, coordinator, manager)
     status = runner.run()

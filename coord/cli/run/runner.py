@@ -22,7 +22,6 @@ from coord.cli.run.messages import messages
 from coord.cli.run.pipe import Cause
 from coord.cli.run.service_manager import ServiceManager
 from coord.cli.run.signals import SignalInbox, start_daemon_thread
-from coord.cli.run.tick import CommandTick, TickOptions
 from coord.core.lease import Lease, LossReason
 from coord.election.operators import paused_by
 from coord.errors import AcquireTimeout, CoordError, StoreUnavailable
@@ -31,6 +30,7 @@ from coord.runtime import clock
 if TYPE_CHECKING:
     from coord.api.sync_coordinator import Coordinator
     from coord.api.sync_leadership import Leadership
+    from coord.cli.run.tick import CommandTick, TickOptions
     from coord.election.term import Term
 
 
@@ -228,6 +228,9 @@ class Runner:
         leadership = self._leadership()
         if self.job.tick is not None:
             role = self.job.role
+            # Imported only here: `coord run` has no tick, and starts a command quickly.
+            from coord.cli.run.tick import CommandTick
+
             self._tick = CommandTick(self.job.tick, role, self.coordinator, leadership)
         standby = Standby(self.job, self.coordinator, leadership, self.inbox.wake, self._tick)
         self.manager.ready()

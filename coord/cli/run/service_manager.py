@@ -9,9 +9,13 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from coord.cli.run.messages import messages
 from coord.runtime import clock
+
+if TYPE_CHECKING:
+    from coord.api.sync_coordinator import Coordinator
 
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 """What systemd sets for this process. COMMAND does not get them: two senders would disagree."""
@@ -84,6 +88,14 @@ class ServiceManager:
             messages.print(f"cannot notify systemd at {self._address}: {err.strerror or err}")
             self._address = self._every = None
         self._unsent.clear()
+
+
+def is_healthy(coordinator: Coordinator) -> bool:
+    """Return whether the coordinator makes progress, for the watchdog."""
+    # Imported only here: without a watchdog nobody asks, and the import takes milliseconds.
+    from coord.api.health import health
+
+    return health(coordinator).healthy
 
 
 def from_environment(

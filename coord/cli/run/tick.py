@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from coord.api.once import Once, OnceCall
-from coord.core.ticks import MAX_KEEP, TickName, missing_ticks, tick_name, tick_time
+from coord.core.kept import MAX_KEEP
+from coord.core.ticks import TickName, missing_ticks, tick_name, tick_time
 
 if TYPE_CHECKING:
     from coord.api.sync_coordinator import Coordinator

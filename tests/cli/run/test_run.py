@@ -75,9 +75,9 @@ def test_starts_quickly(runs: Runs) -> None:
         for _ in range(5)
     ]
     ours, bare = (min(column) for column in zip(*rounds, strict=True))
-    assert ours < 2 * bare, (
-        rounds
-    )  # it is one and a half; the driver alone, imported too, would make it more than two
+    # It is about twice as much. structlog and tenacity, imported too, would make it more than three
+    # times as much, and the driver of RethinkDB nearly five times.
+    assert ours < 2.5 * bare, rounds
 
 
 @pytest.mark.parametrize(
