@@ -464,7 +464,7 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
         by, hold = _validate_requester(by), validation.hold(hold)
         return await operators.request_handover(self.session, role, to, by, hold=hold)
 
-    async def evict(self, role: str, *, by: str = "") -> Lease:
+    async def evict(self, role: str, *, by: str = "", token: int | None = None) -> Lease:
         """Take the lease away from the leader of `role`, which may hang. Returns when the store has
         done so.
 
@@ -476,17 +476,22 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
         Args:
             role: The role.
             by: Who requests it, for the history of the role; at most 200 bytes.
+            token: The fencing token of the term to end, if another term must not be ended; None
+                means the present term.
 
         Returns:
             The lease that was taken away.
 
         Raises:
-            BadArgument: `by` is invalid, or the store cannot do that.
-            NotLeader: Nobody leads the role.
+            BadArgument: An argument is invalid, or the store cannot do that.
+            NotLeader: Nobody leads the role, or the term with this token is over.
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
         """
-        return await operators.evict(self.session, validation.role(role), _validate_requester(by))
+        if token is not None and (isinstance(token, bool) or not isinstance(token, int)):
+            raise BadArgument("token", token, "must be an int, or None")
+        role, by = validation.role(role), _validate_requester(by)
+        return await operators.evict(self.session, role, by, token)
 
     async def pause(self, role: str, *, by: str = "", timeout: float | None = None) -> Lease | None:
         """Let nobody be elected for `role` until `resume`. Returns when the role is paused.

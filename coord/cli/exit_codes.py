@@ -54,7 +54,7 @@ Exit status:
   that of COMMAND, or 128+n if signal n ended COMMAND
     2  invalid option, job or URL
    65  the tick is not run: too late, no longer kept, or begun before (with --no-retry)
-   69  the store cannot be reached, or did not answer whether it recorded the run
+   69  the store cannot be reached, or the run that ended with 0 is not recorded
    70  the guardian process was killed; coord once ended COMMAND
    76  another tick runs (after --timeout)
    77  the lease was lost; coord once ended COMMAND

@@ -72,15 +72,21 @@ async def _post(
     await session.retry(lambda timeout: session.announcements.post([announcement], timeout))
 
 
-async def evict(session: Session, role: str, by: str) -> Lease:
+async def evict(session: Session, role: str, by: str, token: int | None = None) -> Lease:
     """Take the lease away from the leader of `role`, and return that lease.
 
     Its renewals are refused from now on. The role passes to another candidate when the lease that
     the leader was granted has run out, and not earlier.
 
+    Args:
+        session: The session to use.
+        role: The role.
+        by: Who requests it.
+        token: The token of the term to end; None means the present term.
+
     Raises:
         BadArgument: The store cannot do that.
-        NotLeader: Nobody leads the role.
+        NotLeader: Nobody leads the role, or that term is over.
         StoreUnavailable: The store did not answer within the timeout of the session.
         StoreRefused: The store refuses the request.
     """
@@ -88,6 +94,8 @@ async def evict(session: Session, role: str, by: str) -> Lease:
     if first.vacant or first.withheld:
         reason = "its lease was revoked already" if first.revoked else "nobody leads it"
         raise NotLeader(role, "the role is paused" if first.paused else reason)
+    if token is not None and first.token != token:
+        raise NotLeader(role, f"the term with token {token} has ended, and another one has begun")
     term = (first.holder, first.token)
 
     def decide(row: Lease) -> Override | None:

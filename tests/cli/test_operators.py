@@ -47,6 +47,28 @@ def test_evict(pair: tuple[Runs, coord.Coordinator]) -> None:
     assert err == "coord: not the leader of 'none': nobody leads it\n"
 
 
+def test_evict_ends_only_the_term_that_was_confirmed(runs: Runs) -> None:
+    with coord.connect(runs.url) as c:
+        first, second = (c.leadership("job", ttl=30) for _ in range(2))
+        assert first.acquire(timeout=10)
+        process = runs.start("-m", "coord", "evict", "job", "--url", runs.url)
+        assert process.stderr is not None
+        shown = ""
+        while not shown.endswith("[y/N]: "):
+            shown += process.stderr.read(1)
+        assert "(token 1)" in shown
+        first.stop()
+        assert second.acquire(timeout=10).token == 2  # type: ignore[union-attr]
+        out, err = process.communicate("y\n", timeout=20)
+        assert (process.returncode, out) == (1, "")
+        assert "the term with token 1 has ended, and another one has begun" in err
+        assert c.leader("job").token == 2  # type: ignore[union-attr]
+        with pytest.raises(coord.BadArgument, match="invalid token '2': must be an int"):
+            c.evict("job", token="2")  # type: ignore[arg-type]
+        assert c.evict("job", token=2).token == 2
+        second.stop()
+
+
 def test_pause_and_resume(pair: tuple[Runs, coord.Coordinator]) -> None:
     runs, c = pair
     status, out, err = runs.answer("pause", "job", "--yes", "--by", "ann", "--url", runs.url)

@@ -49,7 +49,10 @@ def evict(role: str, url: str | None, as_json: bool, by: str | None, yes: bool) 
                 yes=yes,
             )
         try:
-            lease = coordinator.evict(role, by=options.current_user() if by is None else by)
+            # Only the term that was confirmed: another leader may have been elected meanwhile.
+            token = None if lease is None else lease.token
+            by = options.current_user() if by is None else by
+            lease = coordinator.evict(role, by=by, token=token)
         except NotLeader as err:
             click.echo(f"coord: {err}", err=True)
             sys.exit(exit_codes.FAILED)

@@ -242,8 +242,11 @@ class Runner:
         term = standby.term
         assert term is not None
         status = self._work(term)
-        if not self._ended.is_set():
-            return status  # Without a release, because a descendant of COMMAND still runs.
+        if not self._ended.is_set():  # no release, because a descendant of COMMAND still runs
+            if self._tick is None or status != 0:
+                return status
+            messages.print(f"tick {self._tick.name} of {self.job.role!r} is not recorded")
+            return exit_codes.UNAVAILABLE
         # A leader that was asked to step down releases the role at once.
         linger = 0.0 if term.lost.is_set() else self._linger()
         tick = self._tick if status == 0 else None

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import coord
-from tests.support.processes import Runs
+from tests.support.processes import WORKER, Runs
 from tests.support.waits import eventually
 
 TWO = "2026-11-30T02:00"
@@ -133,3 +133,21 @@ def test_what_is_invalid(runs: Runs) -> None:
     status, out, err = once(runs, *late)
     assert (status, out) == (65, "")
     assert "s late, more than within=3600 allows" in err
+
+
+def test_a_tick_whose_processes_cannot_be_ended_is_not_called_done(runs: Runs) -> None:
+    worker = " ".join([*WORKER, str(runs.journal.path), "--immune"])
+    process = runs.start(
+        "-c",
+        "import sys; from tests.support.signals import make_immune; make_immune('--immune');"
+        "from coord.cli import main; main(sys.argv[1:])",
+        *("once", "report", "--tick", "7", "--url", runs.url),
+        *("--", "sh", "-c", f"setsid {worker} & sleep 0.5; exit 0"),
+    )
+    runs.journal.wait_for(1)
+    assert process.wait(30) == 69
+    assert process.stderr is not None
+    assert "cannot end process" in process.stderr.readline()
+    assert process.stderr.readline() == "coord once: tick 7 of 'report' is not recorded\n"
+    with coord.connect(runs.url) as c:
+        assert c.once_done("report", 7) is None
