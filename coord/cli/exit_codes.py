@@ -61,7 +61,7 @@ Exit status:
    78  the store refuses: not set up, or access denied
   126  COMMAND cannot be executed
   127  COMMAND was not found
-128+n  signal n arrived while coord once waited
+128+n  signal n arrived while coord once waited, or while ticks were left to run
 """
 _COMMON = {
     0: "done",

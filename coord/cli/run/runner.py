@@ -9,7 +9,7 @@ import functools
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -213,11 +213,12 @@ class Runner:
         self._ended = threading.Event()
         self._tick: CommandTick | None = None
         self._not_recorded = 0  # the exit status, if the run of a tick could not be recorded
+        self._end_signal = 0  # the last signal that is to end this program, and not only COMMAND
 
     @property
     def is_last(self) -> bool:
         """Whether no later tick is to be run after this one."""
-        return self._tick is None or self._tick.is_last
+        return self._tick is None or self._tick.is_last or self._end_signal != 0
 
     def run(self) -> int:
         """Wait for the role, run COMMAND, release the role, and return the exit status.
@@ -254,7 +255,12 @@ class Runner:
         if not self._leave(leadership, within, linger, tick):
             messages.print(f"cannot release {self.job.role!r}: {self._free_later()}")
             self._not_recorded = self._not_recorded or exit_codes.UNAVAILABLE
-        return status if tick is None else self._not_recorded
+        if tick is None:
+            return status
+        if self._end_signal and not tick.is_last:
+            # COMMAND has ended well all the same, but the next tick must not be begun.
+            return self._not_recorded or exit_codes.SIGNALLED + self._end_signal
+        return self._not_recorded
 
     def _wait(self, seconds: float | None) -> None:
         """Wait for an event, at most `seconds`; None means no limit. The caller waits in a loop."""
@@ -337,7 +343,13 @@ class Runner:
                 self._end(term)
         return self._finish(term)
 
+    def _note_end(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            if number in SIGNALS_THAT_END_WAITING:
+                self._end_signal = number
+
     def _pass_on(self, number: int) -> None:
+        self._note_end([number])
         if number == signal.SIGCONT and self.guarded.child is not None:
             process.hand_over(os.getpgrp(), to=self.guarded.child)  # fg
         self.guarded.pass_on(number)
@@ -449,7 +461,8 @@ class Runner:
         until = clock.total_seconds() + within
         while not left.is_set() and clock.total_seconds() < until:
             self._wait(until - clock.total_seconds())
-            if any(number in SIGNALS_THAT_END_WAITING for number in self.inbox.signals()):
+            self._note_end(numbers := self.inbox.signals())
+            if any(number in SIGNALS_THAT_END_WAITING for number in numbers):
                 break
         self.guarded.close()
         self.guarded.wait()

@@ -151,3 +151,17 @@ def test_a_tick_whose_processes_cannot_be_ended_is_not_called_done(runs: Runs) -
     assert process.stderr.readline() == "coord once: tick 7 of 'report' is not recorded\n"
     with coord.connect(runs.url) as c:
         assert c.once_done("report", 7) is None
+
+
+def test_a_signal_keeps_the_next_tick_from_being_run(runs: Runs) -> None:
+    assert once(runs, "--tick", TWO, "--every", "1h", "--", "true")[0] == 0
+    gently = "trap 'exit 0' TERM; echo $COORD_TICK; while :; do sleep 0.1; done"
+    words = ("--tick", "2026-11-30T05:00", "--every", "1h", "--", "sh", "-c", gently)
+    process = runs.start("-m", "coord", "once", "report", "--url", runs.url, *words)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "2026-11-30T03:00:00Z\n"
+    process.send_signal(signal.SIGTERM)
+    assert (process.wait(30), process.stdout.read()) == (128 + signal.SIGTERM, "")
+    with coord.connect(runs.url) as c:
+        assert c.once_done("report", "2026-11-30T03:00") is not None
+        assert c.once_done("report", "2026-11-30T04:00") is None
