@@ -69,12 +69,24 @@ class KeptText:
         term: The term.
     """
 
-    __slots__ = ("_lock", "_session", "_stored", "_term", "_values", "_writer")
+    __slots__ = (
+        "_discarded",
+        "_doubtful",
+        "_lock",
+        "_session",
+        "_stored",
+        "_term",
+        "_values",
+        "_writer",
+    )
 
     def __init__(self, session: Session, writer: Writer, term: HeldTerm) -> None:
         self._session, self._writer, self._term = session, writer, term
         self._values: Values | None = None
         self._stored = Values()
+        # The highest number of a text that was refused, so that later texts do not contain it; and
+        # whether an earlier request may have written it all the same.
+        self._discarded, self._doubtful = 0, False
         self._lock = asyncio.Lock()
 
     async def values(self) -> Values:
@@ -153,7 +165,9 @@ class KeptText:
         """Return whether it is known what became of a text, or nothing more will become known."""
         keeping = election.keeping
         # A newer text contains this one, so after a refusal that one may still be stored.
-        if keeping.stored >= number or keeping.refused >= max(number, keeping.number):
+        if max(keeping.stored, self._discarded) >= number:
+            return True
+        if keeping.refused >= max(number, keeping.number):
             return True
         under_way = election.in_flight is not None and keeping.sent >= number
         return not under_way and not self._still_sent(election, token)
@@ -173,16 +187,16 @@ class KeptText:
         shows: Callable[[Values], bool | None] | None,
     ) -> None:
         keeping = election.keeping
-        if keeping.stored >= number:
+        if keeping.stored >= number > self._discarded:
             return
-        before, newest, refused = self._stored, self._values or values, keeping.refused >= number
-        if keeping.unknown < number:
-            if not refused:
-                raise self._lost()
-            self._values = before
+        before, newest = self._stored, self._values or values
+        if keeping.refused >= number > self._discarded:
+            self._discarded, self._doubtful = keeping.refused, keeping.unknown > keeping.stored
+            self._values = None  # it is read again before the next text
+        if self._discarded >= number and not self._doubtful:
             raise StoreRefused(keeping.refusal)
-        if refused:
-            self._values = None  # an earlier request may have written it: it is read again
+        if self._discarded < number and keeping.unknown < number:
+            raise self._lost()
         role, url = self._term.role, self._session.store.url
         try:
             kept = await self._session.kept(role)

@@ -283,6 +283,36 @@ def test_a_refused_note_takes_no_later_one_with_it() -> None:
     asyncio.run(asyncio.wait_for(main(), 30))
 
 
+def test_notes_that_were_refused_together_are_not_taken_for_a_later_one() -> None:
+    class Full(MemoryStore):
+        async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
+            if '"no"' not in (renewals[0].keep or ""):
+                return await super().renew(renewals, timeout)
+            await asyncio.sleep(0.05)
+            return [Failure(unknown=False, detail="no space", permanent=True)]
+
+    async def main() -> None:
+        async with AsyncCoordinator(store=Full()) as c:
+            lead = c.leadership("r", ttl=2)
+            term = await lead.acquire(timeout=5)
+            assert term is not None
+            await term.notes_async()
+
+            async def first() -> None:
+                with pytest.raises(coord.StoreRefused, match="no space"):
+                    await term.note_async("no", 1)
+                await term.note_async("later", 1)  # before the others have learned of it
+
+            async def other() -> None:
+                with pytest.raises(coord.StoreRefused, match="no space"):
+                    await term.note_async("other", 1)
+
+            await asyncio.gather(first(), other(), other())
+            assert await c.notes("r") == await term.notes_async() == {"later": 1}
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
 def test_work_that_drains_may_write_notes() -> None:
     with Coordinator("memory://") as c:
         lead = c.leadership("r", ttl=5)
