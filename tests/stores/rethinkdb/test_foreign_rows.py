@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from coord.core.operations import Claim, Release, Renew
+from coord.core.lease import PAUSED, REVOKED
+from coord.core.operations import Claim, Override, Release, Renew
 from tests.stores.rethinkdb.kit import answered, ask, db, failed, opened, r, run
 
 SECRET = "geheim"
@@ -160,3 +161,21 @@ def test_the_servers_clock_decides(rethinkdb_url: str) -> None:
                     )  # never less than it had
 
     run(body)
+
+
+def test_pauses_do_not_let_a_row_grow(rethinkdb_url: str) -> None:
+    async def body() -> None:
+        async with opened(rethinkdb_url) as store:
+            lease = answered(await store.claim(Claim("role", "a", 1, 30.0), 5)).lease
+            for beat in range(1, 7):
+                holder = PAUSED if beat % 2 else REVOKED
+                override = Override("role", lease.revision, holder, beat, by=str(beat))
+                answer = answered(await store.override(override, 5))
+                assert answer.applied
+                lease = answer.lease
+            (term,) = await store.past(["role"], 5)
+            assert (term.reason, term.by) == ("evicted", "1")
+
+    run(body)
+    (row,) = ask(rethinkdb_url, db(rethinkdb_url).table("coord_leases").get("role"))
+    assert [text.count("\n") for text in row["history"]] == [1]

@@ -228,8 +228,10 @@ def after_strict_release(params: Mapping[str, Any], old: Any) -> Any:
 
 
 def _closed(params: Mapping[str, Any], history: Any) -> Any:
+    # A term ends once. Without this check the row would grow whenever an operator pauses a role.
+    is_open = driver.reql().and_(history.is_empty().not_(), history.nth(-1).match("\n").eq(None))
     last = history.nth(-1).add(*_ending(params))
-    return driver.reql().branch(history.is_empty(), history, history.change_at(-1, last))
+    return driver.reql().branch(is_open, history.change_at(-1, last), history)
 
 
 def entries(row: Any) -> Any:
