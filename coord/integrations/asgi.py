@@ -43,6 +43,8 @@ from coord.runtime import log
 from coord.runtime.shutdown import before_shutdown
 from coord.runtime.timers import within
 
+VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
+"""The visible ASCII characters."""
 RETRY_EVERY = 1.0
 """Seconds until the watch of the leader is opened again after the store failed."""
 
@@ -356,14 +358,16 @@ def _is_base(url: object) -> TypeGuard[str]:
     """Return whether requests can be sent to this URL. Anybody who writes to the store chose it."""
     if not isinstance(url, str) or len(url) > 2000 or not url.isascii():
         return False
-    if any(not "!" <= char <= "~" for char in url):
+    # Browsers read a backslash as a slash, and what follows ? or # is no path. Nor may all who
+    # send a request see a password, which stands before an @.
+    if any(not "!" <= char <= "~" or char in "\\?#" for char in url):
         return False
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018 # raises for an invalid port
     except ValueError:
         return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
 
 
 def _below(base: str, request: Request) -> str:
@@ -372,4 +376,5 @@ def _below(base: str, request: Request) -> str:
     path = scope.get("raw_path") or quote(scope["path"]).encode()
     query = scope.get("query_string", b"")
     target = path.partition(b"?")[0] + (b"?" + query if query else b"")
-    return base.rstrip("/") + target.decode("ascii", "replace")
+    # Some servers accept other bytes than visible ASCII, which no header of an answer may contain.
+    return base.rstrip("/") + quote(target, safe=VISIBLE)

@@ -18,6 +18,7 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
@@ -140,6 +141,25 @@ def test_a_redirect_keeps_path_and_query(make: Any) -> None:
     asyncio.run(main())
 
 
+def test_a_redirect_encodes_bytes_that_no_header_may_contain() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        other = await rival(store, url="http://app2.example")
+        async with AsyncCoordinator(store=store) as c:
+            lead = Lead("press", coordinator=c, otherwise="redirect")
+            async with started(starlette(lead)):
+                await soon(lambda: lead.leader)
+                query = "a=ä%20\r\n".encode()
+                scope = {"type": "http", "path": "/x", "raw_path": b"/x", "query_string": query}
+                with pytest.raises(HTTPException) as caught:
+                    await lead.required(Request(scope))
+                found = (caught.value.headers or {})["Location"]
+                assert found == "http://app2.example/x?a=%C3%A4%20%0D%0A"
+                await other.close()
+
+    asyncio.run(main())
+
+
 def test_a_redirect_on_a_store_whose_feed_carries_no_info() -> None:
     class Bare(MemoryStore):
         async def watch(self, roles: Any) -> AsyncIterator[Lease]:
@@ -176,6 +196,10 @@ def test_a_redirect_on_a_store_whose_feed_carries_no_info() -> None:
         "http://a:99999",
         "http://app1.example",  # our own: the leader before us may have had the same address
         "http://a/?next=",
+        "http://a/?",
+        "http://a/#",
+        "http://a\\@b",
+        "http://user:password@a",
         7,
         None,
         "http://" + "a" * 2000,
