@@ -75,10 +75,11 @@ class GuardedCall:
                     return None
             result = run_under_term(visit.term, self._at_most, function, *args, **kwargs)
             if inspect.isawaitable(result):
-                visit, kept = _Visit(None, visit.lead, False), visit
+                visit, kept = _Visit(None, visit.lead, False, visit.use), visit
                 return self._await_later(kept, result)
             return result
         finally:
+            visit.use.end()
             if visit.gives_back:
                 if visit.term is None:  # it holds nothing, and the store may be silent
                     visit.lead.abandon()
@@ -102,11 +103,13 @@ class GuardedCall:
                     return None
             return await run_async_under_term(visit.term, self._at_most, function, *args, **kwargs)
         finally:
+            visit.use.end()
             await self._give_back(visit)
 
     def _visit(self) -> _Visit:
         coordinator = self._coordinator or default.get()
         process.close_at_exit(coordinator, hold=False)
+        use = _Use(coordinator, self._role)
         if self._per_call:
             lead = (
                 coordinator.leadership(self._role, ttl=self._ttl)
@@ -117,9 +120,9 @@ class GuardedCall:
             # await what it returns: the role is given back at the latest when this is dropped.
             weakref.finalize(lead, coordinator.portal.post, lead.inner.stop_soon).atexit = False
         else:
-            lead = coordinator.shared_leadership(self._role, self._ttl, self._slots)
+            lead = coordinator.shared_leadership(self._role, self._ttl, self._slots, use)
         outer = self._outer_term(coordinator)
-        return _Visit(outer, lead, gives_back=self._per_call and outer is None)
+        return _Visit(outer, lead, self._per_call and outer is None, use)
 
     def _outer_term(self, coordinator: Coordinator) -> Term | None:
         """Return the term that the caller runs under, if a candidate of this coordinator got it for
@@ -219,11 +222,23 @@ class GuardedCall:
         return max(0.0, visit.began + self._at_least - time.monotonic())
 
 
+class _Use:
+    """Keeps a shared candidate, which may have to wait for the role of its call."""
+
+    __slots__ = ("__weakref__", "_coordinator", "_role")
+
+    def __init__(self, coordinator: Coordinator, role: str) -> None:
+        self._coordinator, self._role = coordinator, role
+
+    def end(self) -> None:
+        self._coordinator.end_shared_call(self._role, self)
+
+
 class _Visit:
     """One call: the term that it runs under, once it has one, and the candidate that got it."""
 
-    __slots__ = ("began", "gives_back", "lead", "term")
+    __slots__ = ("began", "gives_back", "lead", "term", "use")
 
-    def __init__(self, term: Term | None, lead: Leadership, gives_back: bool) -> None:
-        self.term, self.lead, self.gives_back = term, lead, gives_back
+    def __init__(self, term: Term | None, lead: Leadership, gives_back: bool, use: _Use) -> None:
+        self.term, self.lead, self.gives_back, self.use = term, lead, gives_back, use
         self.began = time.monotonic()

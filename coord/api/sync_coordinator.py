@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from coord.api.coordinator import AsyncCoordinator
 from coord.api.groups import Groups
@@ -35,6 +37,7 @@ class Coordinator(
     internal=(
         "after_fork",
         "close_quickly",
+        "end_shared_call",
         "forget_shared",
         "inner",
         "on_close",
@@ -69,6 +72,8 @@ class Coordinator(
         self.portal = Portal("coord")
         self.on_close: set[ClosesInThread] = set()
         self._shared: dict[str, Leadership] = {}
+        self._shared_calls: dict[str, WeakSet[Any]] = {}
+        self._shared_lock = threading.RLock()  # a signal handler may call a decorated function
         process.reset_after_fork(self)
         self._closing = Closing(self)
 
@@ -213,33 +218,53 @@ class Coordinator(
         )
 
     def forget_shared(self, role: str) -> bool:
-        """Stop the candidate that this process shares for `role`, unless it leads or runs a call;
-        return whether it is gone."""
-        lead = self._shared.get(role)
-        if lead is not None:
+        """Stop the candidate that this process shares for `role`, unless it leads, or a call runs
+        or waits for the role; return whether it is gone."""
+        with self._shared_lock:
+            lead = self._shared.get(role)
+            if lead is None:
+                return True
             elector = lead.inner.elector
             term = None if elector is None else elector.term
             if lead.held is not None or (term is not None and not term.drained):
                 return False
-            self._shared.pop(role, None)
-            lead.abandon()
+            if self._shared_calls.get(role):
+                return False
+            self._shared_calls.pop(role, None)
+            del self._shared[role]
+        lead.abandon()
         return True
 
-    def shared_leadership(self, role: str, ttl: float, slots: int | None = None) -> Leadership:
+    def end_shared_call(self, role: str, call: object) -> None:
+        """Note that a call uses the shared candidate no longer."""
+        self._shared_calls.get(role, WeakSet()).discard(call)
+
+    def shared_leadership(
+        self, role: str, ttl: float, slots: int | None = None, call: object = None
+    ) -> Leadership:
         """Return the one candidate for `role` that this process shares (`@leader_only`), started or
         not.
+
+        Args:
+            role: The role.
+            ttl: The duration of the lease, in seconds.
+            slots: How many may hold the role; None means one.
+            call: What uses the candidate, until `end_shared_call` or its deletion; None means that
+                nothing does.
 
         Raises:
             BadArgument: It exists already, with another ttl or another number of slots.
         """
-        lead = self._shared.get(role)
-        if lead is None:
-            made = (
-                self.leadership(role, ttl=ttl)
-                if slots is None
-                else self.slots(role, slots, ttl=ttl)
-            )
-            lead = self._shared.setdefault(role, made)
+        with self._shared_lock:
+            lead = self._shared.get(role)
+            if lead is None:
+                lead = self._shared[role] = (
+                    self.leadership(role, ttl=ttl)
+                    if slots is None
+                    else self.slots(role, slots, ttl=ttl)
+                )
+            if call is not None:
+                self._shared_calls.setdefault(role, WeakSet()).add(call)
         if lead.timing.ttl != ttl:
             allowed = f"must be {lead.timing.ttl:g}, as in other calls of this process for {role!r}"
             raise BadArgument("ttl", ttl, allowed)
@@ -278,5 +303,6 @@ class Coordinator(
         9)."""
         self.portal.forget()
         self.on_close = set()
-        self._shared = {}
+        self._shared, self._shared_calls = {}, {}
+        self._shared_lock = threading.RLock()
         self._closing.after_fork()

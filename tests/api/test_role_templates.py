@@ -16,6 +16,7 @@ import coord
 from coord import Coordinator, TooManyRoles, leader_only
 from coord.core.role_template import RoleTemplate
 from coord.stores.memory import MemoryStore
+from tests.support.waits import eventually
 
 
 class Color(enum.Enum):
@@ -183,6 +184,26 @@ def test_a_process_keeps_at_most_so_many_roles() -> None:
         assert roles(mine) == {"job-a", "job-b", "job-c"}
     mine.close()
     other.close()
+
+
+def test_a_call_that_waits_for_its_role_keeps_it() -> None:
+    store = MemoryStore()
+    got: list[str] = []
+    with Coordinator(store=store) as mine, Coordinator(store=store) as other:
+
+        @leader_only("job-{x}", coordinator=mine, scope="process", otherwise="wait", max_roles=1)
+        def job(x: str) -> None:
+            got.append(x)
+
+        with other.leadership("job-a", ttl=30) as lead:
+            assert lead.wait(20)
+            waiting = threading.Thread(target=job, args=("a",))
+            waiting.start()
+            eventually(lambda: len(other.candidates("job-a")) == 1)
+            with pytest.raises(TooManyRoles, match="job-b"):
+                job("b")
+        waiting.join(20)
+        assert got == ["a"]
 
 
 def test_slots_let_so_many_calls_run() -> None:
