@@ -182,16 +182,26 @@ class AsyncShares(PublicDir, internal=("begin", "engine", "stop_soon")):
 
     async def start(self) -> None:
         """Join the group. It holds its first shards a moment later. Does nothing if it is a member.
+        If it is just leaving the group, it waits for the end of that and joins again.
 
         Raises:
+            CoordError: A callback or the work of this member has called it while it is leaving.
             SharesDiffer: The members share other shards.
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
             CoordinatorClosed: The coordinator was closed, or belongs to another event loop.
         """
         self._session.check_usable(f"join the group {self.group!r}")
-        if self.engine is not None:
-            return
+        while (engine := self.engine) is not None:
+            if not engine.stopping:
+                return
+            if engine.is_calling():
+                raise CoordError(
+                    f"cannot join the group {self.group!r}: this member is leaving it, and waits "
+                    "for the callback or the work that has called start(); call it elsewhere"
+                )
+            await asyncio.wait({engine.task})
+            self._session.check_usable(f"join the group {self.group!r}")
         names = self._names
         there = await agree(self._session, names.role, names.agreement)
         if not names.agrees(there):
@@ -296,6 +306,11 @@ class ShareEngine:
     def stop_timeout(self) -> float:
         """Seconds that it may take from `stop` until it is done."""
         return self._options.drain_timeout + 3 * self._options.timing.attempt_timeout
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it leaves the group."""
+        return self._stopping
 
     def wake(self) -> None:
         """Look again: the machine was suspended."""

@@ -185,6 +185,31 @@ def test_closing_the_coordinator_leaves_the_group() -> None:
     asyncio.run(main())
 
 
+def test_a_start_while_leaving_joins_again() -> None:
+    async def main() -> None:
+        refused: list[coord.CoordError] = []
+        async with AsyncCoordinator(store=MemoryStore()) as c:
+
+            async def left(shard: int, term: Term, reason: LossReason) -> None:
+                try:
+                    await shares.start()
+                except coord.CoordError as err:
+                    refused.append(err)
+
+            shares = c.share("g", 1, on_lost=left)
+            await shares.start()
+            assert await shares.wait_settled(20)
+            leaving = asyncio.ensure_future(shares.stop())
+            await asyncio.sleep(0)
+            await shares.start()
+            assert leaving.done()
+            assert await shares.wait_settled(20)
+            assert shares.mine[0].token == 2
+            assert "cannot join the group 'g': this member is leaving it" in str(refused[0])
+
+    asyncio.run(main())
+
+
 def test_a_store_without_announcements_is_refused() -> None:
     class Plain(MemoryStore):
         announcements = None  # type: ignore[assignment]
