@@ -41,7 +41,7 @@ from coord.errors import (
 )
 from coord.runtime import log
 from coord.runtime.shutdown import before_shutdown
-from coord.runtime.timers import within
+from coord.runtime.timers import finished, within
 
 VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
 """The visible ASCII characters."""
@@ -114,7 +114,6 @@ class Lead:
         self.role = validation.role(role)
         self._coordinator, self._url = coordinator, url
         self._redirects, self._retry_after = otherwise == "redirect", retry_after
-        self._own_url = validation.info(info).get("url")
         self._options: dict[str, Any] = {
             "ttl": ttl,
             "info": info,
@@ -234,10 +233,13 @@ class Lead:
         if term is not None:
             return term
         leader = self._leader
+        if leader is not None and leader.holder == self.leadership.candidate:
+            leader = None  # the feed has not shown the end of the own term yet
         base = None if leader is None else leader.info.get("url")
-        if self._redirects and _is_base(base) and base != self._own_url:
+        own = self.leadership.info.get("url")  # `update` may have changed it
+        if self._redirects and _is_base(base) and base != own:
             raise HTTPException(307, headers={"Location": _below(base, request)})
-        where = f"; the leader is at {base}" if _is_base(base) and base != self._own_url else ""
+        where = f"; the leader is at {base}" if _is_base(base) and base != own else ""
         who = "another process leads" if leader is not None else "nobody leads"
         raise HTTPException(
             503, f"{who} {self.role!r}{where}", {"Retry-After": str(self._retry_after)}
@@ -338,9 +340,9 @@ class Lead:
         loop = asyncio.get_running_loop()
         while term.held:
             began = loop.time()
-            try:
-                await run_async_under_term(term, periodic.at_most, periodic.job)
-            except Exception as err:
+            run = await finished(run_async_under_term(term, periodic.at_most, periodic.job))
+            err = asyncio.CancelledError() if run.cancelled() else run.exception()
+            if err is not None:
                 this_term = (self.role, term.token)
                 if isinstance(err, LeadershipLost) and (err.role, err.token) == this_term:
                     return

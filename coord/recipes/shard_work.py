@@ -11,6 +11,7 @@ from typing import Any, Protocol, Union
 from coord.election.term import Term, run_async_under_term, run_under_term
 from coord.errors import LeadershipLost
 from coord.runtime import log
+from coord.runtime.timers import finished
 
 Shard = Union[int, str]
 """A shard as its user names it."""
@@ -34,11 +35,9 @@ class TaskWork:
 
     def start(self, function: Callable[..., Any], shard: Shard, term: Term, failed: Failed) -> None:
         async def work() -> None:
-            try:
-                await run_async_under_term(term, None, function, shard, term)
-            except LeadershipLost:
-                pass
-            except Exception as err:
+            run = await finished(run_async_under_term(term, None, function, shard, term))
+            err = asyncio.CancelledError() if run.cancelled() else run.exception()
+            if err is not None and not isinstance(err, LeadershipLost):
                 report(err, function, term)
                 failed()
 
@@ -63,7 +62,7 @@ class ThreadWork:
         threading.Thread(target=work, name=f"coord work {term.role}", daemon=True).start()
 
 
-def report(err: Exception, function: Callable[..., Any], term: Term) -> None:
+def report(err: BaseException, function: Callable[..., Any], term: Term) -> None:
     """Log that the work on a shard has raised."""
     name = getattr(function, "__qualname__", None) or repr(function)
     log.error("callback.failed", err, role=term.role, token=term.token, callback=name)

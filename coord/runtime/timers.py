@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from collections.abc import Awaitable
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Coroutine
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -41,6 +41,22 @@ async def within(work: Awaitable[T], timeout: float | None) -> T:
         raise
     finally:
         timer.cancel()
+
+
+async def finished(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Run `work` in a task of its own, and return the task when it is done.
+
+    A task that is cancelled then was cancelled by `work` itself, for instance because it awaited
+    another task that was: a cancellation of the caller raises CancelledError here.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task})
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+    return task
 
 
 class HasDeadline(Protocol):

@@ -141,6 +141,25 @@ def test_a_redirect_keeps_path_and_query(make: Any) -> None:
     asyncio.run(main())
 
 
+def test_no_redirect_to_the_own_address_after_an_update() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        async with AsyncCoordinator(store=store) as c:
+            info = {"url": "http://old.example"}
+            lead = Lead("press", coordinator=c, otherwise="redirect", info=info)
+            async with started(starlette(lead)) as http:
+                await soon(lambda: lead.is_leader)
+                await lead.leadership.update({"url": "http://new.example"})
+                await lead.leadership.step_down(cooldown=1000)
+                other = await rival(store, url="http://new.example")
+                assert (await http.get("/write")).status_code == 503  # perhaps no news so far
+                await soon(lambda: lead.leader and lead.leader.token == 2)
+                assert (await http.get("/write")).status_code == 503
+                await other.close()
+
+    asyncio.run(main())
+
+
 def test_a_redirect_encodes_bytes_that_no_header_may_contain() -> None:
     async def main() -> None:
         store = MemoryStore()
@@ -242,6 +261,11 @@ def test_periodic_jobs_run_on_the_leader_under_its_term(caplog: pytest.LogCaptur
                 runs.append(("fails", coord.require_term().token))
                 raise ValueError("of the job")
 
+            @lead.every(0.01)
+            async def cancels() -> None:
+                runs.append(("cancels", coord.require_term().token))
+                raise asyncio.CancelledError("of another task, which the job awaits")
+
             async def hangs() -> None:
                 try:
                     await asyncio.sleep(1000)
@@ -257,6 +281,7 @@ def test_periodic_jobs_run_on_the_leader_under_its_term(caplog: pytest.LogCaptur
                 await other.close()
                 await soon(lambda: runs.count(("often", 2)) >= 3)
                 await soon(lambda: runs.count(("fails", 2)) >= 3)
+                await soon(lambda: runs.count(("cancels", 2)) >= 3)
                 await lead.leadership.step_down(cooldown=0.01)
                 assert cancelled == [2]
                 await soon(lambda: runs.count(("often", 3)) >= 2)

@@ -141,7 +141,8 @@ def test_work_runs_in_a_thread_and_ends_before_the_shard_goes_on(two: Two) -> No
         async def other(shard: int, term: Term) -> None: ...
 
 
-def test_work_that_raises_gives_the_shard_up_for_a_ttl() -> None:
+@pytest.mark.parametrize("error", [RuntimeError, asyncio.CancelledError])
+def test_work_that_raises_gives_the_shard_up_for_a_ttl(error: type[BaseException]) -> None:
     async def main() -> None:
         store = MemoryStore()
         begun: list[int] = []
@@ -153,7 +154,7 @@ def test_work_that_raises_gives_the_shard_up_for_a_ttl() -> None:
             async def work(shard: int, term: Term) -> None:
                 begun.append(term.token)
                 if term.token == 1:
-                    raise RuntimeError("cannot work")
+                    raise error("cannot work")
                 await asyncio.sleep(3600)
 
             async with shares:

@@ -120,7 +120,7 @@ MUTANTS = [
     Mutant(
         "a request is redirected to its own server",
         "coord.integrations.asgi:Lead.required",
-        "if self._redirects and _is_base(base) and base != self._own_url:",
+        "if self._redirects and _is_base(base) and base != own:",
         "if self._redirects and _is_base(base):",
         (f"{ASGI}::test_no_redirect_to_what_is_no_address_of_another",),
     ),
