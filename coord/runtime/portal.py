@@ -282,6 +282,9 @@ class _Call(Generic[T]):
             self._done.release()
 
     def _begin(self) -> None:
+        if self._engine.ending:  # a task that nobody runs any longer would only be destroyed
+            self.end()
+            return
         try:
             if self._before is not None:
                 self._before()
@@ -340,6 +343,9 @@ class _Submitted(Generic[T]):
             self._caller.call_soon_threadsafe(self._wake)
 
     def _begin(self) -> None:
+        if self._engine.ending:
+            self.end()
+            return
         self._task = self._engine.loop.create_task(self._work())
         self._task.add_done_callback(lambda _: self.end())
 
@@ -383,6 +389,9 @@ class _Stream(Generic[T]):
         self._arrived.put(StopIteration())
 
     def _begin(self) -> None:
+        if self._engine.ending:
+            self.end()
+            return
         self._task = self._engine.loop.create_task(self._pump())
 
     def _interrupt(self) -> None:

@@ -291,7 +291,10 @@ def figures(run: Run, store: str) -> dict[str, Any]:
         "did_not_stop": [
             note["process"] for note in run.crew.notes if note["note"] == "did not stop"
         ],
-        "tracebacks": [path.name for path in stderr],
+        "tracebacks": [
+            f"{path.name}: {path.read_text(encoding='utf-8', errors='replace')[-3000:]}"
+            for path in stderr
+        ],
         "violations": violations(history, run.stage.floors),
     }
 

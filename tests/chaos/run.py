@@ -7,13 +7,14 @@ import asyncio
 import contextlib
 import random
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coord import AsyncCoordinator
+from coord import AsyncCoordinator, StoreUnavailable
 from tests.chaos import faults
 from tests.chaos.crew import Crew
 from tests.chaos.recorder import now
@@ -121,11 +122,23 @@ class Run:
         if await self._resource.stdout.readline() != b"ready\n":
             raise RuntimeError("the resource did not start")
 
+    async def _wait_for_store(self, operator: AsyncCoordinator) -> None:
+        """Wait until the store answers: on a busy machine a server takes seconds to begin."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return await operator.check()
+            except StoreUnavailable:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.2)
+
     async def _make_trouble(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
             operators = [AsyncCoordinator(url, timeout=2.0) for url in self.stage.operators_urls]
             for operator in operators:
-                await stack.enter_async_context(operator)
+                stack.push_async_callback(operator.close)
+                await self._wait_for_store(operator)
             await self._inject(Scene(self.crew, self.stage, self.plan.ttl, self.chance, operators))
 
     async def _inject(self, scene: Scene) -> None:

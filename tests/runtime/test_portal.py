@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -239,3 +239,33 @@ def test_a_call_under_way_learns_that_the_thread_ends(portal: Portal) -> None:
     portal.stop()
     thread.join(30)
     assert outcome == ["cancelled"]
+
+
+def test_a_call_while_the_thread_ends_begins_no_task(portal: Portal) -> None:
+    """A task that the ending loop never runs would be destroyed, with an error in the log."""
+
+    async def nothing() -> None:
+        """A call that needs no time."""
+
+    portal.call(nothing)
+    (engine,) = portal._engines.values()
+    tasks: list[object] = []
+    engine.loop.call_soon_threadsafe(
+        engine.loop.set_task_factory,
+        lambda loop, coroutine, **options: (
+            tasks.append(coroutine) or asyncio.Task(coroutine, loop=loop, **options)
+        ),
+    )
+    portal.call(nothing)
+    assert len(tasks) == 1
+    engine.ending = True
+    with pytest.raises(CoordinatorClosed):
+        portal.call(nothing)
+    with pytest.raises(CoordinatorClosed):
+        asyncio.run(portal.submit(nothing))
+
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+
+    assert list(portal.iterate(numbers())) == []
+    assert len(tasks) == 1

@@ -35,9 +35,13 @@ FORMAT = re.sub(r"font-family: Fira Code", "font-family: monospace", FORMAT)
 
 
 class Terminal:
-    """Commands typed one after another into one terminal, each run by bash in a pty of its own."""
+    """Commands typed one after another into one terminal, each run by bash in a pty of its own.
 
-    def __init__(self, home: Path, title: str) -> None:
+    `variables` are added to the environment.
+    """
+
+    def __init__(self, home: Path, title: str, **variables: str) -> None:
+        self._variables = variables
         self.title, self._home, self._said = title, home, ""
         self._running: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
@@ -59,6 +63,7 @@ class Terminal:
             "PATH": path,
             "TERM": "xterm-256color",
             "PYTHONWARNINGS": "error",
+            **self._variables,
         }
         environment.pop("COLUMNS", None)
         with self._lock:

@@ -25,7 +25,8 @@ def test_the_second_takes_over_when_the_first_ends(runs: Runs) -> None:
     runs.journal.wait_for(1)
     second = runs.worker()
     taken = runs.journal.wait_for(2)
-    assert taken.first - runs.journal.wait_for(1).last < 1
+    # The ttl is 30 seconds: the role was released, and did not expire.
+    assert taken.first - runs.journal.wait_for(1).last < 10
     runs.journal.check_no_overlap()
     assert second.poll() is None
 
