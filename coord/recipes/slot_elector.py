@@ -137,6 +137,7 @@ class SlotElector:
         self._waiters: list[asyncio.Future[None]] = []
         self._withdraw: Callable[[], None] | None = None
         self._unsubscribe: Callable[[], None] | None = None
+        self._checking: asyncio.Task[None] | None = None
         work = restart_on_failure(self._run, "slots")
         self.task: asyncio.Task[None] = self._loop.create_task(work, name=f"coord {self.role}")
         self.task.add_done_callback(self._done, context=session.context)
@@ -260,6 +261,8 @@ class SlotElector:
         self._stop_waiting()
         if self._unsubscribe is not None:
             self._unsubscribe()
+        if self._checking is not None:
+            self._checking.cancel()
         for slot in range(self.slots):
             role = slot_role(self._name, slot)
             self._session.observations.keep(role, self._rows.observation(role))
@@ -329,16 +332,23 @@ class SlotElector:
     def _number_changed(self, row: Lease) -> None:
         """The row that keeps the number was written, or a feed has shown it first."""
         self._agreed, self._news = False, self._news + 1
-        task = self._loop.create_task(self._check_slot(), name=f"coord {self.role}")
-        task.add_done_callback(lambda _: self._changed())
+        if self._checking is not None:
+            self._checking.cancel()
+        self._checking = self._loop.create_task(self._check_slot(), name=f"coord {self.role}")
+        self._checking.add_done_callback(lambda _: self._changed())
 
     async def _check_slot(self) -> None:
         """Step down if the slot that is held is no longer one."""
-        with contextlib.suppress(CoordError):
-            slots = await agree_on_slots(self._session, self._name, self.slots)
+        while not self._stopping:
+            try:
+                slots = await agree_on_slots(self._session, self._name, self.slots)
+            except CoordError:  # the store does not answer, and will be asked again
+                await asyncio.sleep(RETRY_AGREEMENT)
+                continue
             term = self.term
             if term is not None and term.held and term.slot is not None and term.slot >= slots:
                 self.resign(LossReason.STEPPED_DOWN, 0.0)
+            return
 
     async def _free_slot(self) -> int | None:
         """Return a slot that seems to be free; None if there is none now."""

@@ -10,7 +10,9 @@ import pytest
 
 import coord
 from coord import AsyncCoordinator, Coordinator, LossReason, SlotsDiffer
+from coord.core.lease import Lease
 from coord.core.operations import Failure
+from coord.errors import StoreUnavailable
 from coord.recipes.slot_elector import change_slots
 from coord.stores.memory import MemoryStore
 from tests.support.waits import eventually, soon
@@ -171,5 +173,38 @@ def test_a_callback_that_fails_rests_for_a_ttl() -> None:
                 await soon(lambda: begun == [1, 2])
                 assert asyncio.get_running_loop().time() - began > 0.9
                 assert lead.is_leader
+
+    asyncio.run(main())
+
+
+def test_a_slot_that_is_gone_is_left_after_an_outage() -> None:
+    class Faulty(MemoryStore):
+        silent = False
+        refused = 0
+
+        async def read(self, roles: Any, timeout: float) -> list[Lease]:
+            if self.silent and roles is not None and "r#" in roles:
+                self.refused += 1
+                raise StoreUnavailable("no answer")
+            return await super().read(roles, timeout)
+
+    async def main() -> None:
+        store, faulty = MemoryStore(), Faulty()
+        faulty.__dict__.update(vars(store))  # another connection to the same rows
+        async with (
+            AsyncCoordinator(store=store) as c,
+            AsyncCoordinator(store=faulty, timeout=0.1) as apart,
+        ):
+            candidates = [apart.slots("r", 2), apart.slots("r", 2)]
+            for candidate in candidates:
+                await candidate.start()
+                assert await candidate.wait(20)
+            faulty.silent = True
+            await change_slots(c.session, "r", 1)
+            await soon(lambda: faulty.refused > 0)
+            await asyncio.sleep(0.3)
+            assert all(candidate.is_leader for candidate in candidates)
+            faulty.silent = False
+            await soon(lambda: sum(candidate.is_leader for candidate in candidates) == 1)
 
     asyncio.run(main())
