@@ -55,7 +55,7 @@ class ThreadWork:
                 run_under_term(term, None, function, shard, term)
             except LeadershipLost:
                 pass
-            except Exception as err:
+            except BaseException as err:  # threads end without a word at SystemExit
                 report(err, function, term)
                 failed()
 

@@ -168,6 +168,19 @@ def test_work_that_raises_gives_the_shard_up_for_a_ttl(error: type[BaseException
     asyncio.run(main())
 
 
+def test_work_that_exits_its_thread_gives_the_shard_up() -> None:
+    reasons: list[LossReason] = []
+    with Coordinator(store=MemoryStore()) as c:
+        shares = c.share("g", 1, on_lost=lambda s, term, why: reasons.append(why))
+
+        @shares.work
+        def work(shard: int, term: Term) -> None:
+            raise SystemExit(1)
+
+        with shares:
+            eventually(lambda: reasons == [LossReason.CALLBACK_FAILED])
+
+
 def test_closing_the_coordinator_leaves_the_group() -> None:
     async def main() -> None:
         store = MemoryStore()
