@@ -17,8 +17,8 @@ RoleSource = Union[str, Callable[..., str]]
 """A role, a template with the names of parameters in braces, or a lambda of some parameters."""
 
 ENCODED = {ord(char) for char in "%/#"} | {*range(32), 127}
-"""Characters of a value that are percent-encoded, so that different values make different roles,
-and no value makes the role of a shard or a slot."""
+"""Characters of a value that are percent-encoded, so that no value makes the role of a shard or a
+slot, and values that `/` separates make different roles."""
 
 
 def is_template(role: RoleSource) -> bool:

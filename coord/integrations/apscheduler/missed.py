@@ -14,10 +14,12 @@ from datetime import datetime, timezone
 from apscheduler.job import Job
 from apscheduler.triggers.date import DateTrigger
 
+from coord.core import validation
 from coord.core.kept import note_key
 from coord.election.term import Term
 from coord.errors import BadArgument, StoreUnavailable
 from coord.integrations.apscheduler.stores import LeaderJobStore
+from coord.runtime import log
 
 POLICIES = ("skip", "once", "all")
 PREFIX = "job "
@@ -26,6 +28,9 @@ GENERATED_ID = re.compile(r"[0-9a-f]{32}")
 """The id of a job that its user gave none: another process has another one."""
 RETRY = 0.2
 """Seconds until another try to write a note that the store did not answer."""
+MAX_TIME = 2e11
+"""The largest time of a run, in seconds since 1970: year 8307. A datetime holds no larger ones than
+year 9999."""
 
 
 class MissedRuns:
@@ -91,9 +96,7 @@ class MissedRuns:
         It runs under the new term, while the scheduler does not look for due jobs.
         """
         if any(self.needs_notes(store) for store in stores.values()):
-            self._last_runs = {
-                key: float(last) for key, last in term.notes().items() if key.startswith(PREFIX)
-            }
+            self._last_runs = _last_runs(term)
         for alias, store in stores.items():
             for job in store.get_all_jobs():
                 if (alias, job.id) not in self._new:
@@ -169,6 +172,20 @@ class MissedRuns:
         for key in oldest:
             del self._last_runs[key]
         return dict.fromkeys(oldest)
+
+
+def _last_runs(term: Term) -> dict[str, float]:
+    """Return the last run of each job in the notes. What is no time was written by somebody else:
+    it counts as no note, so that it keeps nobody from leading."""
+    last_runs = {}
+    for key, last in term.notes().items():
+        if not key.startswith(PREFIX):
+            continue
+        if validation.is_number(last, MAX_TIME) and last >= 0:
+            last_runs[key] = float(last)
+        else:
+            log.warning("scheduler.note_ignored", role=term.role, token=term.token, key=key)
+    return last_runs
 
 
 def _key(alias: str, job_id: str) -> str:

@@ -176,3 +176,16 @@ def test_old_notes_make_room(kit: ElectionKit, make: Make, monkeypatch: pytest.M
     hashed = notes.keys() - {f"job default/{number}" for number in range(5, 10)}
     assert len(notes) == 6
     assert len(hashed) == 1
+
+
+def test_a_note_that_is_no_time_keeps_nobody_from_leading(
+    kit: ElectionKit, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    note(kit, {KEY: "noon", "job default/k": 1e300, "other": "text"})
+    scheduler = make(missed="once")
+    scheduler.add_job(work, "interval", minutes=10, id="j")
+    scheduler.start()
+    assert scheduler.leadership.wait(30)
+    eventually(lambda: scheduler.state == STATE_RUNNING)
+    ignored = [line for line in caplog.messages if "scheduler.note_ignored" in line]
+    assert len(ignored) == 2
