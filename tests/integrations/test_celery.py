@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -240,7 +241,8 @@ def test_schedulers_with_a_shared_store(inner: str, beats: Beats) -> None:
     assert beats.sent("hourly") == [None]
     third.terminate()
     assert third.wait(30) == 0, beats.log()
-    assert "Traceback" not in beats.log()  # redbeat did not try to take its own lock
+    # redbeat did not try to take its own lock. A broker that ends may leave other tracebacks.
+    assert not re.search(r"LockError|LockNotOwned", beats.log())
 
 
 @pytest.mark.parametrize(("note", "times"), [("before", 0), ("after", 2)])

@@ -33,7 +33,13 @@ MUTANTS = [
         "nobody_claims_a_paused_role",
     ),
     SwapMutant("the floor is ignored", "claim", "(old.token, p_floor, ", "(old.token, ", "floor"),
-    SwapMutant("a token falls", "claim", "greatest(old.token, p_floor, ", "greatest(p_floor, "),
+    SwapMutant(
+        "a token falls",
+        "claim",
+        "greatest(old.token, p_floor, ",
+        "greatest(p_floor, ",
+        guarded=True,
+    ),
     SwapMutant(
         "the clock takes over too early",
         "claim",
