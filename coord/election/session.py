@@ -362,6 +362,10 @@ class Session:
                     if not item.done():
                         item.cancel()
                         await asyncio.gather(item, return_exceptions=True)
+                    elif not item.cancelled():
+                        # If this wait was cancelled, nobody looks at the exception, and asyncio
+                        # would report it.
+                        item.exception()
                 if item.cancelled() or not (outcome := item.result()):
                     return
                 yield outcome[0]

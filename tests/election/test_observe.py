@@ -4,6 +4,7 @@ without a clock."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import AsyncIterator, Collection
@@ -201,3 +202,29 @@ def test_a_feed_without_infos_does_not_hide_what_a_read_showed() -> None:
     seen = latest(latest(None, read, 0.0), renewed, 1.0)
     assert (seen.lease.beat, seen.lease.info) == (8, {"name": "A"})
     assert latest(seen, next_term, 2.0).lease.info == {}
+
+
+def test_a_watch_that_is_cancelled_as_it_fails_leaves_no_report_of_asyncio() -> None:
+    reports: list[Any] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reports.append(context))
+        async with AsyncCoordinator("memory://cancelled-as-it-fails") as c:
+
+            async def rows() -> AsyncIterator[int]:
+                yield 1
+                loop.call_soon(consumer.cancel)
+                raise RuntimeError("the feed failed")
+
+            async def consume() -> None:
+                async for _ in c.session.until_closed(rows()):
+                    await asyncio.sleep(0)
+
+            consumer = loop.create_task(consume())
+            await asyncio.gather(consumer, return_exceptions=True)
+            assert consumer.cancelled()
+
+    asyncio.run(main())
+    gc.collect()
+    assert reports == []
