@@ -7,6 +7,7 @@ differ do not matter.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
@@ -56,6 +57,8 @@ def tick_time(name: str) -> datetime:
         ValueError: It is no ISO text.
     """
     text = f"{name[:-1]}+00:00" if name[-1:] in ("Z", "z") else name
+    # Python 3.10 reads fractions of three or six digits only.
+    text = re.sub(r"\.(\d+)", lambda fraction: f".{fraction[1][:6]:0<6}", text)
     time = datetime.fromisoformat(text)
     return time.replace(tzinfo=timezone.utc) if time.tzinfo is None else time
 
