@@ -53,6 +53,28 @@ def url(command: Command) -> Command:
     )(command)
 
 
+def no_url(command: Command) -> Command:
+    """Add the option --no-url, passed as `no_url`."""
+    return click.option(
+        "--no-url", is_flag=True, help="Keep the URL and the password out of COMMAND's environment."
+    )(command)
+
+
+def password_file(command: Command) -> Command:
+    """Add the option --password-file, passed as `password_file`; None if it is missing."""
+    return click.option(
+        "--password-file",
+        type=click.Path(),
+        metavar="FILE",
+        help="Read the password of the store from the first line of FILE.",
+    )(command)
+
+
+def verbose(command: Command) -> Command:
+    """Add the option --verbose, passed as `verbose`."""
+    return click.option("-v", "--verbose", is_flag=True, help="Log to stderr.")(command)
+
+
 def as_json(command: Command) -> Command:
     """Add the option --json, passed as `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)

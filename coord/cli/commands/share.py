@@ -66,9 +66,7 @@ class ShareCommand(JobCommand):
     help="Time between SIGTERM and SIGKILL for a COMMAND whose shard goes to another member.  "
     "[default: ttl / 6]",
 )
-@click.option(
-    "--no-url", is_flag=True, help="Keep the URL and the password out of COMMAND's environment."
-)
+@options.no_url
 @options.url
 def share(
     group: str,

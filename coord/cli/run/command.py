@@ -118,16 +118,9 @@ class JobCommand(click.Command):
     help="Number of candidates that may hold ROLE at a time (1 to 64). COMMAND gets the number of "
     "its slot in COORD_SLOT. Fencing tokens are those of the slot.",
 )
-@click.option(
-    "--no-url", is_flag=True, help="Keep the URL and the password out of COMMAND's environment."
-)
-@click.option(
-    "--password-file",
-    type=click.Path(),
-    metavar="FILE",
-    help="Read the password of the store from the first line of FILE.",
-)
-@click.option("-v", "--verbose", is_flag=True, help="Log to stderr.")
+@options.no_url
+@options.password_file
+@options.verbose
 @options.url
 def run(
     role: str,

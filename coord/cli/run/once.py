@@ -82,16 +82,9 @@ class _OnceCommand(JobCommand):
     help="If renewals fail, send SIGTERM to COMMAND this long before the deadline, and SIGKILL at "
     "the deadline.  [default: ttl / 6]",
 )
-@click.option(
-    "--no-url", is_flag=True, help="Keep the URL and the password out of COMMAND's environment."
-)
-@click.option(
-    "--password-file",
-    type=click.Path(),
-    metavar="FILE",
-    help="Read the password of the store from the first line of FILE.",
-)
-@click.option("-v", "--verbose", is_flag=True, help="Log to stderr.")
+@options.no_url
+@options.password_file
+@options.verbose
 @options.url
 def once(
     job: str,
