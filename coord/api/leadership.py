@@ -167,7 +167,8 @@ class AsyncLeadership(
     @property
     def held(self) -> Term | None:
         """The term that it holds, or None."""
-        term = self._last_term
+        elector = self._elector
+        term = None if elector is None else elector.term
         return term if term is not None and term.held else None
 
     @property

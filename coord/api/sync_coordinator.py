@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -118,9 +119,10 @@ class Coordinator(
     watch_leaders = iterating(AsyncCoordinator.watch_leaders)
 
     def leader(self, role: str) -> Lease | None:
-        leaders = self.session.leaders  # answered without the background thread, if it can be
-        if leaders.covers(role) and not self.session.closing:
-            return leaders.leader(role)
+        session, now = self.inner.session, time.monotonic()
+        known = session.leaders.known(role, now)
+        if known is not None and not session.closing.is_set():
+            return known.leader(now)  # without the background thread
         return self.portal.call(functools.partial(self.inner.leader, role))
 
     leader.__doc__ = AsyncCoordinator.leader.__doc__

@@ -214,6 +214,25 @@ def shared_info(lease: Lease) -> Mapping[str, Any]:
     return info
 
 
+def with_remaining(lease: Lease, remaining: float) -> Lease:
+    """Return the same state of a lease at another time, when `remaining` seconds are left.
+
+    It does what `dataclasses.replace` does, in a sixth of the time: the two leases share an info,
+    which nobody can change through either.
+    """
+    return Lease(
+        lease.role,
+        lease.holder,
+        lease.token,
+        lease.beat,
+        lease.ttl,
+        lease.renewed_at,
+        remaining,
+        _stored_info.__get__(lease),
+        lease.since,
+    )
+
+
 class LossReason(str, enum.Enum):
     """Why a term ended: for `on_lost`, the log and `LeadershipLost`."""
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from coord.core.info import ObservedInfo
-from coord.core.lease import Lease
+from coord.core.lease import Lease, with_remaining
 from coord.errors import CoordError
 from coord.runtime.retry import Backoff, reconnecting
 
@@ -31,15 +31,15 @@ class ObservedLease(NamedTuple):
 
     lease: Lease
     expires_at: float
+    has_leader: bool
+    """Whether the holder leads until the lease expires. It is computed once for all lookups."""
 
     def leader(self, now: float) -> Lease | None:
-        """Return the lease if it has a holder at `now`, with `remaining` counted from `now`."""
-        lease, remaining = self.lease, self.expires_at - now
-        if lease.vacant or lease.reserved or lease.withheld or remaining <= 0:
+        """Return the lease if it has a leader at `now`, with `remaining` counted from `now`."""
+        remaining = self.expires_at - now
+        if not self.has_leader or remaining <= 0:
             return None
-        # The same as `dataclasses.replace`, in a third of the time.
-        rest = lease.renewed_at, remaining, lease.info, lease.since
-        return Lease(lease.role, lease.holder, lease.token, lease.beat, lease.ttl, *rest)
+        return with_remaining(self.lease, remaining)
 
 
 def latest(before: ObservedLease | None, row: Lease, now: float) -> ObservedLease:
@@ -59,7 +59,7 @@ def latest(before: ObservedLease | None, row: Lease, now: float) -> ObservedLeas
         same_term = (row.holder, row.token) == (before.lease.holder, before.lease.token)
         if same_term and not row.info and before.lease.info:
             row = replace(row, info=before.lease.info)
-    return ObservedLease(row, expires_at)
+    return ObservedLease(row, expires_at, not (row.vacant or row.reserved or row.withheld))
 
 
 class LeaderTracker:
@@ -153,17 +153,13 @@ class LeaderCache:
         self._before |= self._leases
         self._leases.clear()
 
-    def covers(self, role: str) -> bool:
-        """Return whether `leader` knows this role."""
+    def known(self, role: str, now: float) -> ObservedLease | None:
+        """Return what is known of a role at `now`, a time of `time.monotonic`; None if the store
+        has to be asked."""
         observed = self._leases.get(role)
-        if observed is None:
-            return False
-        return observed.lease.vacant or observed.expires_at > time.monotonic()
-
-    def leader(self, role: str) -> Lease | None:
-        """Return the lease of the leader; None if there is none, or if `covers` is false."""
-        observed = self._leases.get(role)
-        return None if observed is None else observed.leader(time.monotonic())
+        if observed is None or observed.expires_at > now or observed.lease.vacant:
+            return observed
+        return None
 
 
 class LeaderSource(Protocol):

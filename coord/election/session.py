@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import time
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
 from typing import Protocol, TypeVar, cast
@@ -325,8 +326,10 @@ class Session:
             StoreRefused: The store will go on refusing.
         """
         self.check_usable(f"look up the leader of {role!r}")
-        if self.leaders.covers(role):
-            return self.leaders.leader(role)
+        now = time.monotonic()
+        known = self.leaders.known(role, now)
+        if known is not None:
+            return known.leader(now)
         rows = await self.read([validation.role(role)])
         for row in rows:
             self.leaders.refresh(row)

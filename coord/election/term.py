@@ -220,10 +220,9 @@ class Term:
         if self._over or self._generation != process.fork_generation:
             return False
         now = self._now()
-        passed = now.total >= self._deadline or (
-            bool(self._watched) and now.awake >= self._progress_due()
-        )
-        return not (passed and self._check_clock())
+        if now.total < self._deadline and not (self._watched and now.awake >= self._progress_due()):
+            return True
+        return not self._check_clock()
 
     @property
     def remaining(self) -> float:

@@ -11,7 +11,7 @@ import pytest
 
 from coord.core.announcements import CANDIDATE, Announcement, Candidate
 from coord.core.history import parse
-from coord.core.lease import Lease, copy_info
+from coord.core.lease import Lease, copy_info, with_remaining
 
 HELD = Lease("r", "a", 3, 7, 30.0, 1000.0, 12.5, {"name": "A", "tags": [{"k": [1]}]}, 900.0)
 
@@ -37,6 +37,15 @@ def test_each_access_returns_a_copy_of_the_info() -> None:
     first["tags"][0]["k"].append(2)
     first["pair"].append(3)
     assert lease.info == {"tags": [{"k": [1]}], "pair": [1, 2], "name": "A"}
+
+
+def test_a_lease_at_a_later_time_is_the_same_state_and_shares_nothing_that_can_be_changed() -> None:
+    later = with_remaining(HELD, 2.0)
+    assert later == HELD
+    assert (later.remaining, later.since) == (2.0, HELD.since)
+    changed: Any = later.info
+    changed["tags"].append(2)
+    assert later.info == HELD.info == {"name": "A", "tags": [{"k": [1]}]}
 
 
 def test_a_past_term_and_a_candidate_do_not_share_their_info_with_the_store() -> None:
