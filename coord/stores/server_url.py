@@ -233,17 +233,29 @@ def parse(
     )
 
 
-def absolute(parse_url: Callable[[str], object], paths: Collection[str], url: str) -> str:
+def absolute(
+    parse_url: Callable[[str], object],
+    paths: Collection[str],
+    url: str,
+    *,
+    default_user: str | None = None,
+) -> str:
     """Return a URL with absolute paths in its options, so that it means the same everywhere.
+
+    A `password_file` that can be read only once, such as a pipe, is read now. Then the URL has the
+    password itself.
 
     Args:
         parse_url: Checks the URL.
         paths: The options that name files.
         url: The URL.
+        default_user: The user of a URL that names none; None means that a URL with a password must
+            name one.
 
     Raises:
         BadArgument: The URL is invalid. The message holds no password.
     """
+    url = _with_password(url, default_user)
     parse_url(url)
     location, mark, query = url.partition("?")
     pieces = []
@@ -268,5 +280,52 @@ def add_password_file(parse_url: Callable[[str], object], url: str, file: str) -
     """
     parse_url(url)
     added = f"{url}{'&' if '?' in url else '?'}password_file={quote(file, safe='/')}"
-    parse_url(added)
+    if not _is_read_once(file):
+        parse_url(added)
     return added
+
+
+def _with_password(url: str, default_user: str | None) -> str:
+    """Return a URL with the password in it, if its `password_file` can be read only once."""
+    location, _, query = url.partition("?")
+    pieces = query.split("&") if query else []
+    for piece in pieces:
+        option, _, value = piece.partition("=")
+        file = unquote(value)
+        if not option.endswith("password_file") or not _is_read_once(file):
+            continue
+
+        def reject(reason: str) -> BadArgument:
+            return BadArgument("url", redact(url), reason)
+
+        if option != "password_file":
+            raise reject(f"must name a regular file as {option}, not a pipe or a device")
+        scheme, separator, rest = location.partition("://")
+        authority, slash, path = rest.partition("/")
+        user, at, hosts = authority.rpartition("@")
+        if ":" in user:
+            raise reject("must have a password or a password_file, not both")
+        if not at and default_user is None:
+            raise reject("must have a user before the @, to whom the password belongs")
+        password = _read_password(file)
+        if not password:
+            raise reject("must name a file as password_file whose first line is the password")
+        credentials = f"{user if at else default_user}:{quote(password, safe='')}"
+        others = "&".join(other for other in pieces if other is not piece)
+        mark = "?" if others else ""
+        return f"{scheme}{separator}{credentials}@{hosts}{slash}{path}{mark}{others}"
+    return url
+
+
+def _is_read_once(file: str) -> bool:
+    """Return whether a file is there, and is a pipe, a socket or a device."""
+    return os.path.exists(file) and not os.path.isfile(file) and not os.path.isdir(file)
+
+
+def _read_password(file: str) -> str:
+    """Return the first line of a file; "" if it cannot be read."""
+    try:
+        with open(file, encoding="utf-8") as lines:
+            return lines.readline().rstrip("\r\n")
+    except (OSError, ValueError):
+        return ""

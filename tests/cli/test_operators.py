@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import threading
 from collections.abc import Iterator
 
 import pytest
 
 import coord
+from coord.cli.commands.operators import outcome_of_pause
 from tests.support.processes import Runs
 from tests.support.waits import eventually
 
@@ -96,3 +99,54 @@ def test_pause_and_resume(pair: tuple[Runs, coord.Coordinator]) -> None:
     runs.journal.check_no_overlap()
     status, out, err = runs.answer("resume", "job", "--url", runs.url)
     assert (status, out, err) == (1, "", "coord: 'job' is not paused\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "now"),
+    [
+        (
+            ("pause", "job"),
+            "coord: interrupted: 'job' is paused as soon as {leader} (token 1), which was asked to,"
+            " has released it; after that `coord resume job` lets candidates be elected again",
+            True,
+        ),
+        (
+            ("step-down", "job", "--by", "ann"),
+            "coord: interrupted: the request to {leader} is stored all the same; "
+            "`coord history job` shows what becomes of it",
+            False,
+        ),
+    ],
+)
+def test_a_command_that_is_interrupted_says_what_goes_on(
+    runs: Runs, words: tuple[str, ...], said: str, now: bool
+) -> None:
+    released = threading.Event()
+    with coord.connect(runs.url) as c:
+        lead = c.leadership(
+            "job", ttl=30, info={"name": "one"}, on_lost=lambda *_: released.wait(30)
+        )
+        term = lead.acquire(timeout=10)
+        assert term is not None
+        process = runs.start("-m", "coord", *words, "--yes", "--url", runs.url)
+        assert term.lost.wait(20)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+        released.set()
+        leader = re.sub(r"one \(pid \d+ on [^)]*\)", "{leader}", err)
+        assert (process.returncode, out, leader.rstrip()) == (130, "", said)
+        lead.stop()
+        assert eventually(lambda: c.leader("job") is None)
+        assert c.resume("job") is now
+
+
+def test_a_pause_that_is_interrupted_once_it_is_done_says_how_to_resume() -> None:
+    coordinator = coord.Coordinator("memory://")
+    assert outcome_of_pause(coordinator, "job") == "'job' is not paused"
+    coordinator.pause("job")
+    resume = "`coord resume job` lets candidates be elected again"
+    assert outcome_of_pause(coordinator, "job") == f"'job' is paused; {resume}"
+    coordinator.close()
+    said = outcome_of_pause(coordinator, "job")
+    assert said.startswith("'job' may be paused (")
+    assert said.endswith(resume)

@@ -205,6 +205,53 @@ def test_a_password_file_for_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert "secret" not in str(caught.value)
 
 
+def pipe_with(text: str) -> int:
+    """Return the end of a pipe from which a text can be read once."""
+    read, write = os.pipe()
+    os.write(write, text.encode())
+    os.close(write)
+    return read
+
+
+@pytest.mark.parametrize(
+    ("url", "absolute"),
+    [
+        ("rethinkdb://h/d?tls=1", "rethinkdb://admin:ge%20heim%40@h/d?tls=1"),
+        ("rethinkdb://u@h/d", "rethinkdb://u:ge%20heim%40@h/d"),
+        ("postgresql://u@h/d?schema=s", "postgresql://u:ge%20heim%40@h/d?schema=s"),
+        ("redis://h:1/0", "redis://:ge%20heim%40@h:1/0"),
+        ("etcd://u@h", "etcd://u:ge%20heim%40@h"),
+    ],
+)
+def test_a_password_file_that_is_a_pipe_is_read_once(url: str, absolute: str) -> None:
+    for text in ("ge heim@\n", "ge heim@\r\nmore"):
+        pipe = pipe_with(text)
+        assert urls.absolute(url, password_file=f"/dev/fd/{pipe}") == absolute
+        os.close(pipe)
+        pipe = pipe_with(text)
+        in_url = f"{url}{'&' if '?' in url else '?'}password_file=/dev/fd/{pipe}"
+        assert urls.absolute(in_url) == absolute
+        os.close(pipe)
+    urls.open_url(absolute)
+
+
+@pytest.mark.parametrize(
+    ("url", "option", "allowed"),
+    [
+        ("etcd://h", "password_file", "must have a user before the @, to whom the password belong"),
+        ("redis://u:secret@h", "password_file", "must have a password or a password_file, not"),
+        ("redis://u@h", "password_file", "must name a file as password_file whose first line is"),
+        ("redis+sentinel://h/x", "sentinel_password_file", "must name a regular file as sentinel"),
+    ],
+)
+def test_a_password_pipe_that_is_refused(url: str, option: str, allowed: str) -> None:
+    pipe = pipe_with("\nsecret")
+    with pytest.raises(BadArgument, match=allowed) as caught:
+        urls.absolute(f"{url}?{option}=/dev/fd/{pipe}")
+    assert "secret" not in str(caught.value).replace("sentinel_password_file", "")
+    os.close(pipe)
+
+
 LOGGED = """
 import logging, coord, os, sys
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stdout)

@@ -210,9 +210,18 @@ def _request(
         if no_wait:
             _print_outcome(lease, None, as_json)
             return
-        result = coordinator.portal.call(
-            functools.partial(outcome, coordinator.inner, lease, timeout)
-        )
+        try:
+            result = coordinator.portal.call(
+                functools.partial(outcome, coordinator.inner, lease, timeout)
+            )
+        except KeyboardInterrupt:
+            who = output.describe_candidate(lease.holder, lease.info)
+            click.echo(
+                f"coord: interrupted: the request to {who} is stored all the same; "
+                f"`coord history {role}` shows what becomes of it",
+                err=True,
+            )
+            raise
     _print_outcome(lease, result, as_json)
     if result.seconds is None:
         sys.exit(exit_codes.TIMED_OUT)

@@ -5,7 +5,9 @@ They change the row of the role themselves, so they do not need the leader.
 
 from __future__ import annotations
 
+import functools
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,7 +16,10 @@ from coord.cli.options import open_coordinator
 from coord.cli.output import lease_as_dict
 from coord.core import validation
 from coord.core.lease import Lease
-from coord.errors import NotLeader
+from coord.errors import CoordError, NotLeader
+
+if TYPE_CHECKING:
+    from coord.api.sync_coordinator import Coordinator
 
 by_option = click.option(
     "--by",
@@ -91,9 +96,12 @@ def pause(
         lease = coordinator.leader(role)
         who = "which nobody leads" if lease is None else f"which {_leader(lease)} leads"
         options.confirm(f"Pause {output.quote(role)}, {who}?", yes=yes)
-        ended = coordinator.pause(
-            role, by=options.current_user() if by is None else by, timeout=timeout
-        )
+        by = options.current_user() if by is None else by
+        try:
+            ended = coordinator.pause(role, by=by, timeout=timeout)
+        except KeyboardInterrupt:
+            click.echo(f"coord: interrupted: {outcome_of_pause(coordinator, role)}", err=True)
+            raise
     if as_json:
         term = None if ended is None else lease_as_dict(ended)
         click.echo(output.to_json({"role": role, "paused": True, "term": term}))
@@ -119,6 +127,24 @@ def resume(role: str, url: str | None, as_json: bool, by: str | None) -> None:
     else:
         click.echo(f"coord: {output.quote(role)} is not paused", err=True)
     sys.exit(0 if resumed else exit_codes.FAILED)
+
+
+def outcome_of_pause(coordinator: Coordinator, role: str) -> str:
+    """Return what becomes of a role whose pause was interrupted, and what to do, for people."""
+    resume = f"`coord resume {role}` lets candidates be elected again"
+    try:
+        held = coordinator.portal.call(functools.partial(coordinator.session.held, role))
+    except CoordError as err:
+        return f"{output.quote(role)} may be paused ({err}); {resume}"
+    if held is None:
+        return f"{output.quote(role)} is not paused"
+    lease, _ = held
+    if lease.paused:
+        return f"{output.quote(role)} is paused; {resume}"
+    return (
+        f"{output.quote(role)} is paused as soon as {_leader(lease)}, which was asked to, has "
+        f"released it; after that {resume}"
+    )
 
 
 def _leader(lease: Lease) -> str:

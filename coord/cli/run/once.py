@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+from typing import NoReturn
 
 import click
 
@@ -86,7 +87,9 @@ class _OnceCommand(JobCommand):
 @options.password_file
 @options.verbose
 @options.url
+@click.pass_context
 def once(
+    ctx: click.Context,
     job: str,
     command: tuple[str, ...],
     tick: str | None,
@@ -163,16 +166,29 @@ def once(
     status = runner.run()
     messages.flush()
     if status == 0 and not runner.is_last:
-        _go_on(name)
+        status = runner.inbox.close()
+        if status == 0:
+            _go_on(ctx, name, store)
     # Everything is done. A thread of the store that still hangs must not delay the exit.
     os._exit(status)
 
 
-def _go_on(name: TickName) -> None:
-    """Run the next tick, in this process: a guardian watches one COMMAND only."""
-    given = sys.argv[1:]
-    at = given.index("once") + 1
-    words = ["-m", "coord", *given[:at], "--tick", str(name), *given[at:]]
+def _go_on(ctx: click.Context, name: TickName, store: str) -> NoReturn:
+    """Run the next tick, in this process: a guardian watches one COMMAND only.
+
+    The URL goes through the environment, because it may have a password.
+    """
+    words = ["-m", "coord", "once", ctx.params["job"], "--tick", str(name)]
+    for param in ctx.command.params:
+        value = ctx.params[param.name or ""]
+        if param.name in ("tick", "url", "password_file") or isinstance(param, click.Argument):
+            continue
+        if value is True:
+            words.append(param.opts[0])
+        elif value is not None and value is not False:
+            words += [param.opts[0], str(value)]
+    words += ["--", *ctx.params["command"]]
+    os.environ["COORD_URL"] = store
     os.execv(sys.executable, [sys.executable, *words])  # noqa: S606 # it is this program
 
 

@@ -21,7 +21,7 @@ from coord.cli.run.guardian_client import GuardianClient
 from coord.cli.run.messages import messages
 from coord.cli.run.pipe import Cause
 from coord.cli.run.service_manager import ServiceManager
-from coord.cli.run.signals import SignalInbox, start_daemon_thread
+from coord.cli.run.signals import THAT_END_WAITING, SignalInbox, start_daemon_thread
 from coord.core.lease import Lease, LossReason
 from coord.election.operators import paused_by
 from coord.errors import AcquireTimeout, CoordError, StoreUnavailable
@@ -184,8 +184,6 @@ def describe_leader(lease: Lease) -> str:
     return output.describe_candidate(lease.holder, lease.info)
 
 
-SIGNALS_THAT_END_WAITING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-"""The other signals are for COMMAND, and are ignored before it runs."""
 TAKEN_GRACE = 0.2
 """Seconds between SIGTERM and SIGKILL if another candidate already holds the role."""
 RELEASE_TIMEOUT = 3.0
@@ -298,7 +296,7 @@ class Runner:
                 self.manager.status(shown)
             self._wait(None if announce is None else announce - clock.total_seconds())
             for number in self.inbox.signals():
-                if number in SIGNALS_THAT_END_WAITING:
+                if number in THAT_END_WAITING:
                     return exit_codes.SIGNALLED + number
             if self.guarded.gone:
                 messages.print(f"the guardian process was killed; start {messages.program} again")
@@ -345,7 +343,7 @@ class Runner:
 
     def _note_end(self, numbers: Iterable[int]) -> None:
         for number in numbers:
-            if number in SIGNALS_THAT_END_WAITING:
+            if number in THAT_END_WAITING:
                 self._end_signal = number
 
     def _pass_on(self, number: int) -> None:
@@ -462,7 +460,7 @@ class Runner:
         while not left.is_set() and clock.total_seconds() < until:
             self._wait(until - clock.total_seconds())
             self._note_end(numbers := self.inbox.signals())
-            if any(number in SIGNALS_THAT_END_WAITING for number in numbers):
+            if any(number in THAT_END_WAITING for number in numbers):
                 break
         self.guarded.close()
         self.guarded.wait()

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+from coord.cli import exit_codes
 from coord.cli.run.guardian_client import GuardianClient
 
 PASSED_ON = (
@@ -22,6 +23,9 @@ PASSED_ON = (
     signal.SIGWINCH,
     signal.SIGCONT,
 )
+
+THAT_END_WAITING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""The other signals are for COMMAND, and are ignored before it runs."""
 
 _WAKE = 0
 """The byte in the pipe by which a thread wakes the runner. Other bytes are numbers of signals."""
@@ -59,7 +63,7 @@ class SignalInbox:
         )  # at its end it is always readable
         ready, _, _ = select.select(awaited, [], [], None if seconds is None else max(seconds, 0.0))
         if self._woken in ready:
-            self._signals += [number for number in os.read(self._woken, 4096) if number != _WAKE]
+            self._read()
         if reports in ready:
             self._guarded.read_reports()
 
@@ -67,6 +71,24 @@ class SignalInbox:
         """Return the signals that arrived since the last call, in order."""
         received, self._signals = self._signals, []
         return received
+
+    def close(self) -> int:
+        """Receive no more signals, and return the exit status for those that arrived; 0 for none.
+
+        From now on a signal that ends waiting ends this process at once, as it ends a program that
+        does nothing about it. So none is lost.
+        """
+        for number in PASSED_ON:
+            if signal.getsignal(number) is _noted:
+                ends = number in THAT_END_WAITING
+                signal.signal(number, signal.SIG_DFL if ends else signal.SIG_IGN)
+        self._read()
+        ending = [number for number in self.signals() if number in THAT_END_WAITING]
+        return exit_codes.SIGNALLED + ending[-1] if ending else 0
+
+    def _read(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._signals += [number for number in os.read(self._woken, 4096) if number != _WAKE]
 
     def wake(self) -> None:
         """Make `wait` return. Any thread may call this."""

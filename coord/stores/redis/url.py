@@ -140,5 +140,5 @@ def _path(parts: server_url.ServerURL, sentinel: bool) -> tuple[str | None, int]
     return service, int(number)
 
 
-absolute_url = partial(server_url.absolute, parse_url, PATHS)
+absolute_url = partial(server_url.absolute, parse_url, PATHS, default_user="")
 with_password_file = partial(server_url.add_password_file, parse_url)

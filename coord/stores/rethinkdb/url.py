@@ -239,7 +239,7 @@ def parse_url(url: str, environ: Mapping[str, str] | None = None) -> RethinkURL:
     )
 
 
-absolute_url = partial(server_url.absolute, parse_url, _PATHS)
+absolute_url = partial(server_url.absolute, parse_url, _PATHS, default_user="admin")
 with_password_file = partial(server_url.add_password_file, parse_url)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -165,3 +166,51 @@ def test_a_signal_keeps_the_next_tick_from_being_run(runs: Runs) -> None:
     with coord.connect(runs.url) as c:
         assert c.once_done("report", "2026-11-30T03:00") is not None
         assert c.once_done("report", "2026-11-30T04:00") is None
+
+
+def test_a_signal_between_two_ticks_is_not_lost(runs: Runs) -> None:
+    assert once(runs, "--tick", TWO, "--every", "1h", "--", "true")[0] == 0
+    process = runs.start(
+        "-c",
+        "import os, signal, sys; from coord.cli import main; from coord.cli.run.runner import Runner\n"
+        "run = Runner.run\n"
+        "def run_and_signal(self):\n"
+        "    status = run(self)\n"
+        "    os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return status\n"
+        "Runner.run = run_and_signal\n"
+        "main(sys.argv[1:])",
+        *("once", "report", "--url", runs.url, "--tick", "2026-11-30T05:00", "--every", "1h"),
+        *("--", "sh", "-c", "echo $COORD_TICK"),
+    )
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (128 + signal.SIGTERM, "2026-11-30T03:00:00Z\n", "")
+
+
+def test_the_options_are_those_of_the_call_for_each_tick(runs: Runs) -> None:
+    assert once(runs, "--tick", TWO, "--every", "1h", "--", "true")[0] == 0
+    words = ("--tick", "2026-11-30T05:00", "--every=60m", "--no-url", "--no-retry", "--ttl", "7.5")
+    show = 'echo "$COORD_TICK $COORD_URL $*"'
+    _, out, _ = once(runs, *words, "--", "sh", "-c", show, "sh", "--tick", "2")
+    assert out == "".join(f"2026-11-30T0{hour}:00:00Z  --tick 2\n" for hour in (3, 4, 5))
+
+
+def test_a_password_in_a_pipe_is_read_once_for_all_ticks(runs: Runs) -> None:
+    read, write = os.pipe()
+    os.write(write, b"ge heim\n")
+    os.close(write)
+    words = ("--url", "redis://127.0.0.1:1/0", "--password-file", f"/dev/fd/{read}")
+    process = runs.start(
+        "-c",
+        "import os, sys; from coord.cli import main; from coord.cli.run.runner import Runner\n"
+        "Runner.run, Runner.is_last = (lambda self: 0), False\n"
+        "os.execv = lambda program, words: print(*words[1:], os.environ['COORD_URL'], flush=True)\n"
+        "main(sys.argv[1:])",
+        *("once", "report", "--tick", "5", *words, "--", "true"),
+        pass_fds=[read],
+    )
+    out, err = process.communicate(timeout=30)
+    os.close(read)
+    words_of_next = "-m coord once report --tick 5 --offset 0 --ttl 30.0 -- true"
+    assert out == f"{words_of_next} redis://:ge%20heim@127.0.0.1:1/0\n", err
