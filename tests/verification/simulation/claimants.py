@@ -126,6 +126,7 @@ class Scene:
     moment."""
 
     wire: type[Wire] = Wire
+    server_type: type[Server] = Server
 
     def __init__(
         self, claimants: int, seed: int, skew: float | None, ttl: float = 30.0, drift: float = 0.04
@@ -136,7 +137,7 @@ class Scene:
         self.drift = drift
         self.world = World()
         self.history = History(now=lambda: self.world.time)
-        self.server = Server(self.world, self.history, seed, skew)
+        self.server = self.server_type(self.world, self.history, seed, skew)
         self.server.rate = self._rate()
         self.fence = Fence("file")
         self.claimants: list[Claimant] = []

@@ -61,6 +61,7 @@ class ConcurrentClaimants(RuleBasedStateMachine):
         permanent=CHANCE,
         lost=CHANCE,
         answer_lost=CHANCE,
+        repeated=CHANCE,
         reset=CHANCE,
         delay=st.sampled_from([0.003, 0.1, 3.0, 20.0]),
         answer_delay=st.sampled_from([0.003, 0.1, 3.3]),

@@ -35,6 +35,7 @@ class Weather:
     permanent: float = 0.0
     lost: float = 0.0  # the request never arrives; the sender waits, or is told that nobody knows
     answer_lost: float = 0.0
+    repeated: float = 0.0  # the request arrives once more, later; nobody gets its second answer
     reset: float = 0.0  # of those that are lost: told at once, instead of by a timeout
     delay: float = 0.003
     answer_delay: float = 0.003
@@ -83,6 +84,14 @@ class Server:
             if self.tells_renewals or before[:2] != row.revision[:2]:
                 self.tell(row)
         return outcome
+
+    def repeat(self, work: Coroutine[Any, Any, object]) -> None:
+        """Do once more what was done before. In the history, a hand has written the row."""
+        before = self.row.revision
+        self.perform(work)
+        if (after := self.row.revision) != before:
+            key = self.history.invoke("net", "put", ROLE, row=list(after))
+            self.history.ok(key)
 
     def tell(self, row: Lease) -> None:
         for feed in tuple(self.feeds):
@@ -238,6 +247,8 @@ class Wire:
         def arrive() -> None:
             server.under_way -= 1
             result = server.perform(work())
+            if weather.repeated and chance() < weather.repeated:
+                world.after((weather.delay + 1.0) * 9 * chance(), lambda: server.repeat(work()))
             if chance() >= weather.answer_lost and not self.cut:
                 send_back(result)
 
