@@ -1,7 +1,7 @@
 """Which tests are slow and which are quick, what becomes of those that need something that is not
 here, and real RethinkDB servers for those that need one.
 
-`pytest -m quick` is all that needs no server, no cluster, no chaos and no more than half a second.
+`pytest -m quick` is all that needs no server, no cluster, no chaos and no more than 0.3 seconds.
 A test that takes a fixture with a server is marked `rethinkdb`, `cluster` or `server` (PostgreSQL,
 Redis, etcd); one that starts a server itself has the mark in its file. Such tests are skipped where no server can be started.
 COORD_TEST_RETHINKDB may name a running server (`rethinkdb://host:port`); tests that kill, freeze or
@@ -10,6 +10,7 @@ secure a server need the binary nevertheless. Each process of a run starts a ser
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +67,18 @@ def state_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def pytest_configure(config: pytest.Config) -> None:
     requirements.required()  # an invalid name is an error at once
     signals.restore()
+    # Without compiled files each process of the run compiles all tests, and each process that a
+    # test starts compiles coord.
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many processes run the tests.
+
+    Quick tests compute, and each process first imports them all. The others mostly wait.
+    """
+    return 4 if config.option.markexpr == "quick" else 6
 
 
 @pytest.hookimpl(tryfirst=True)
