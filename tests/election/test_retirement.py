@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +13,7 @@ from coord import BadArgument, Coordinator, SlotsDiffer
 from coord.core.operations import Result, Retire
 from coord.stores.memory import MemoryStore
 from coord.stores.protocol import Retirable
+from coord.stores.urls import open_admin
 
 
 def led(c: Coordinator, role: str, times: int = 1) -> int:
@@ -92,6 +94,16 @@ def test_arguments() -> None:
             c.retire("x" * 121, unused=1)
     with Coordinator(store=Without()) as c, pytest.raises(BadArgument, match="delete rows"):
         c.retire(unused=1)
+
+
+def test_a_raised_floor_is_never_below_the_tokens_of_retired_roles(tmp_path: Path) -> None:
+    url = f"sqlite://{tmp_path / 'leases.db'}"
+    with Coordinator(url) as c:
+        led(c, "tenant-1", 5)
+        assert c.retire("tenant-", unused=0) == ["tenant-1"]
+        asyncio.run(open_admin(url).raise_token_floor(2, ["tenant-1", "other"], 10))
+        assert led(c, "tenant-1") == 6
+        assert led(c, "other") == 3
 
 
 def test_sqlite_refuses_to_delete_a_row_whose_token_could_come_again(tmp_path: Path) -> None:

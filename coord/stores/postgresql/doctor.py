@@ -37,7 +37,7 @@ async def check(url: PostgreSQLURL, timeout: float) -> list[Finding]:
     what = "connection"
     try:
         began = time.time()
-        args = (f"{name}.leases", f"{name}.override_{schema.VERSION}")
+        args = (f"{name}.leases", f"{name}.retire_{schema.VERSION}")
         (row,) = await pool.run(SETTINGS, args, timeout)
         ended = time.time()
     except (QueryError, StoreRefused) as err:

@@ -8,7 +8,7 @@ from typing import Any
 
 from coord.core.history import short_info
 from coord.core.lease import Lease
-from coord.core.operations import Claim, Override, Release, Renew
+from coord.core.operations import Claim, Override, Release, Renew, Retire
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
@@ -93,6 +93,18 @@ def override_parameters(override: Override) -> tuple[object, ...]:
         encode_info(override.info),
         _encode(override.reason),
         _encode(override.by),
+    )
+
+
+def retire_parameters(requests: Sequence[Retire]) -> tuple[object, ...]:
+    """Return the parameters of the function `retire`, which deletes vacant rows only."""
+    vacant = [request for request in requests if request.expected.holder is None]
+    return (
+        [request.role for request in vacant],
+        [request.prefix for request in vacant],
+        [request.expected.token for request in vacant],
+        [request.expected.beat for request in vacant],
+        [float(request.before) for request in vacant],
     )
 
 

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from coord.core.announcements import CANDIDATE, MAX_COUNTED
 from coord.core.history import MAX_TERMS
 from coord.core.lease import PAUSED
+from coord.stores.postgresql.floor_functions import FLOORS
 from coord.stores.postgresql.record_functions import RECORDS
 
 VERSION = 1
@@ -61,33 +62,9 @@ CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.announcements (
 );
 CREATE INDEX IF NOT EXISTS announcements_role ON {schema}.announcements (role);
 CREATE INDEX IF NOT EXISTS announcements_urgent ON {schema}.announcements (key) WHERE urgent;
-
-CREATE OR REPLACE FUNCTION {schema}.protect_lease_{version}() RETURNS trigger
-LANGUAGE plpgsql AS $$
-BEGIN
-  IF TG_OP = 'DELETE' THEN
-    RAISE EXCEPTION 'coord: a lease keeps its token, so its row stays';
-  ELSIF new.token < old.token THEN
-    RAISE EXCEPTION 'coord: a fencing token never falls';
-  END IF;
-  RETURN new;
-END $$;
-
-DROP TRIGGER IF EXISTS protect_lease ON {schema}.leases;
-CREATE TRIGGER protect_lease BEFORE UPDATE OF token OR DELETE ON {schema}.leases
-FOR EACH ROW EXECUTE FUNCTION {schema}.protect_lease_{version}();
 """
 
-# After a promotion, tokens that the old primary issued and the new one never received must not be
-# issued again. Each promotion begins a new timeline, and each timeline has tokens of its own.
 FUNCTIONS = """
-CREATE OR REPLACE FUNCTION {schema}.token_floor_{version}() RETURNS bigint
-LANGUAGE plpgsql AS $$
-BEGIN
-  RETURN (('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint - 1)
-    << 32;
-END $$;
-
 CREATE OR REPLACE FUNCTION {schema}.read_{version}(p_roles text[])
 RETURNS TABLE (role text, holder text, token bigint, beat bigint, ttl float8, remaining float8,
   renewed_at float8, info text, since float8)
@@ -142,6 +119,7 @@ DECLARE
   present boolean;
   clock timestamptz;
   last bigint;
+  lowest bigint;
   reason text;
   terms text[];
 BEGIN
@@ -198,6 +176,13 @@ BEGIN
         clock, clock, p_info, terms)
       ON CONFLICT DO NOTHING;
       CONTINUE WHEN NOT FOUND;
+      lowest := {schema}.floor_of_{version}(p_role);
+      IF lowest > last THEN
+        UPDATE {schema}.leases l SET token = lowest + 1, history = ARRAY['{{"token":'
+          || (lowest + 1) || p_opening || '"since":' || extract(epoch FROM clock)::float8 || '}}']
+        WHERE l.role = p_role;
+        last := lowest;
+      END IF;
     END IF;
     RETURN QUERY SELECT 1, p_holder, last + 1, p_beat, p_ttl, p_ttl,
       extract(epoch FROM clock)::float8, p_info, extract(epoch FROM clock)::float8;
@@ -332,6 +317,10 @@ BEGIN
         clock, p_info)
       ON CONFLICT DO NOTHING;
     is_applied := FOUND;
+    IF is_applied THEN
+      UPDATE {schema}.leases l SET token = {schema}.floor_of_{version}(p_role)
+        WHERE l.role = p_role AND l.token < {schema}.floor_of_{version}(p_role);
+    END IF;
   END IF;
   RETURN QUERY SELECT is_applied, l.holder, l.token, l.beat, l.ttl,
     CASE WHEN l.holder IS NULL THEN 0
@@ -452,23 +441,6 @@ BEGIN
       p_tokens[n], p_beats[n], p_lingers[n], p_to[n], p_reasons[n], p_by[n], p_keeps[n]) r;
   END LOOP;
 END $$;
-
-CREATE OR REPLACE FUNCTION {schema}.raise_token_floor_{version}(p_floor bigint, p_roles text[])
-RETURNS bigint
-LANGUAGE plpgsql VOLATILE SET search_path = {schema}, pg_temp AS $$
-DECLARE
-  raised bigint;
-  created bigint;
-BEGIN
-  UPDATE {schema}.leases l SET token = p_floor WHERE l.token < p_floor;
-  GET DIAGNOSTICS raised = ROW_COUNT;
-  INSERT INTO {schema}.leases (role, token, beat, ttl, expires_at, renewed_at)
-    SELECT DISTINCT r, p_floor, 0, 0, 'epoch'::timestamptz, 'epoch'::timestamptz
-    FROM unnest(p_roles) r
-    ON CONFLICT DO NOTHING;
-  GET DIAGNOSTICS created = ROW_COUNT;
-  RETURN raised + created;
-END $$;
 """
 
 
@@ -515,7 +487,7 @@ def statements(schema: str) -> str:
         "candidate": CANDIDATE,
         "max_counted": MAX_COUNTED,
     }
-    return (TABLES + FUNCTIONS + RECORDS).format(**values)
+    return (TABLES + FLOORS + FUNCTIONS + RECORDS).format(**values)
 
 
 def revocations(schema: str) -> list[str]:
@@ -537,6 +509,7 @@ def calls(schema: str) -> dict[str, str]:
         "release": 9,
         "release_all": 9,
         "override": 10,
+        "retire": 5,
         "raise_token_floor": 2,
     }
     announcements = {"post": 7, "withdraw": 1, "posted": 2, "purge_announcements": 0}

@@ -12,7 +12,7 @@ from coord.core import swaps
 from coord.core.history import PastTerm, parse
 from coord.core.kept import Kept
 from coord.core.lease import Lease
-from coord.core.operations import Answer, Claim, Failure, Override, Release, Renew, Result
+from coord.core.operations import Answer, Claim, Failure, Override, Release, Renew, Result, Retire
 from coord.errors import StoreRefused
 from coord.stores.postgresql import rows, schema
 from coord.stores.postgresql.announcements import PostgreSQLAnnouncements
@@ -42,7 +42,7 @@ class PostgreSQLStore:
     """Leases in the schema `coord` of a PostgreSQL database.
 
     Implements `coord.stores.protocol.Store`, `Bulk`, `HasAnnouncements`, `HasRecords`,
-    `HasKept` and `Overridable`. Connects when it is first used.
+    `HasKept`, `Overridable` and `Retirable`. Connects when it is first used.
 
     Args:
         url: The servers, the user and the database.
@@ -156,6 +156,16 @@ class PostgreSQLStore:
         if row["applied"]:
             self._notify(override.role)
         return Answer(row["applied"], rows.lease(row, override.role))
+
+    async def retire(self, requests: Sequence[Retire], timeout: float) -> Sequence[bool]:
+        """Delete rows that nobody needs, in one transaction; see `protocol.Retirable.retire`."""
+        try:
+            parameters = rows.retire_parameters(requests)
+            found = await self.pool.run(self._calls["retire"], parameters, timeout)
+        except QueryError as error:
+            raise error.error() from None
+        deleted = {row["role"] for row in found}
+        return [request.role in deleted for request in requests]
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         """Return the leases of these roles; None means every role."""

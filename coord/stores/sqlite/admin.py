@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 GUARDED = "the guard of a SQLite file is always on: it rejects deletes and decreasing tokens"
 RAISE = "UPDATE coord_leases SET token = ? WHERE token < ?"
+RAISE_ROW = "UPDATE coord_leases SET token = ? WHERE role = ? AND token < ?"
 CREATE_VACANT = """INSERT INTO coord_leases
     (role, token, beat, ttl, renewed_at, runs_out, clock, info)
     VALUES (?, ?, 0, 0, 0, 0, '', '{}') ON CONFLICT (role) DO NOTHING"""
@@ -147,6 +148,9 @@ class SQLiteAdmin:
             conn.execute(schema.RAISE_FLOORS, (token, token))  # roles may have been retired since
             if vacant:
                 count += conn.executemany(CREATE_VACANT, vacant).rowcount
+                # A floor of retired roles may be higher, and counts only while there is no row.
+                floors = ((schema.select_floor(conn, role), role) for role, _ in vacant)
+                conn.executemany(RAISE_ROW, [(least, role, least) for least, role in floors])
             job.commit(connection)
             return count
 

@@ -31,29 +31,58 @@ class RetirementContract(ContractHarness):
 
         self.run(body)
 
-    def test_a_new_role_begins_above_the_tokens_of_retired_ones(self) -> None:
-        """So that it does not matter whether the store knows that this role was retired."""
+    def test_a_floor_is_raised_by_each_role_of_its_prefix(self) -> None:
+        """Whichever role of a prefix is retired first, none of them gets a token again."""
 
         async def body(at: StoreDriver) -> None:
             if not isinstance(at.store, Retirable):
                 return
-            prefix = at.role
-            for floor, name in ((900, "x"), (400, "y")):
+            prefix, last = at.role, dict[str, int]()
+            for floor, name in ((400, "x"), (900, "y"), (600, "z")):
                 at.role = f"{prefix}-{name}"
                 row = applied(await at.claim("a", 1, floor=floor))
+                last[at.role] = row.token
                 row = applied(await at.release("a", row.token, 2))
                 same(await self._retire(at, row.revision, prefix=prefix), [True], "it is deleted")
-            at.role = f"{prefix}-z"
-            same(applied(await at.claim("a", 1)).token > 901, True, "the first token of a new role")
-            again = applied(await at.release("a", (await at.row()).token, 2))
-            same(applied(await at.claim("a", 3)).token, again.token + 1, "its second token")
+            for at.role, token in last.items():
+                lease = applied(await at.claim("b", 1))
+                same(lease.token > token, True, f"the next token is above {token}: {lease.token}")
+                again = applied(await at.release("b", lease.token, 2))
+                same(applied(await at.claim("b", 3)).token, again.token + 1, "the second token")
             at.role = f"{prefix}-zz"
             lease = applied(await at.claim("a", 1, floor=500_000_000_000))
             same(lease.token, 500_000_000_001, "a claim that knows of a higher token")
-            at.role = f"another {prefix}"
-            other = applied(await at.claim("a", 1))
-            at.role = f"another {prefix} of them"
-            same(applied(await at.claim("a", 1)).token, other.token, "roles of another prefix")
+
+        self.run(body)
+
+    def test_a_role_is_retired_again_and_again(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            if not isinstance(at.store, Retirable):
+                return
+            last = 0
+            for candidate in "abc":
+                row = applied(await at.claim(candidate, 1))
+                same(row.token > last, True, "the token is above all earlier ones")
+                last = row.token
+                row = applied(await at.release(candidate, last, 2))
+                same(await self._retire(at, row.revision), [True], "it is deleted")
+
+        self.run(body)
+
+    def test_a_first_claim_that_arrives_after_a_whole_life_gets_a_higher_token(self) -> None:
+        """A candidate that has seen the role without a row expects none, as it does later on."""
+
+        async def body(at: StoreDriver) -> None:
+            if not isinstance(at.store, Retirable):
+                return
+            other = await at.another()
+            absent = Lease(at.role).revision
+            same(await other.read(), {}, "the other store has seen no row")
+            row = applied(await at.claim("a", 1, floor=40))
+            row = applied(await at.release("a", row.token, 2))
+            same(await self._retire(at, row.revision), [True], "it is deleted")
+            lease = applied(await other.claim("b", 1, expected=absent))
+            same(lease.token > row.token, True, "its token is above the last")
 
         self.run(body)
 

@@ -159,23 +159,69 @@ MUTANTS = [
         "ELSE clock END",
         "an_operator_revokes_a_lease_which_runs_out_before_another_takes_it",
     ),
+    SwapMutant(
+        "a new row does not begin above the floor",
+        "claim",
+        "IF lowest > last THEN",
+        "IF false THEN",
+        "a_retired_role_has_no_row_and_its_next_token_is_higher",
+    ),
+    SwapMutant(
+        "a row that is paused begins below the floor",
+        "override",
+        "WHERE l.role = p_role AND l.token < {schema}.floor_of_{version}(p_role)",
+        "WHERE false",
+        "a_retired_role_that_is_paused_keeps_its_tokens_rising",
+    ),
+    SwapMutant(
+        "a row at another revision is deleted",
+        "retire",
+        "ON l.role = a.role AND l.holder IS NULL AND l.token = a.token AND l.beat = a.beat",
+        "ON l.role = a.role",
+        "only_a_vacant_row_that_was_seen_and_is_old_enough_is_deleted",
+    ),
+    SwapMutant(
+        "a row that was used since is deleted",
+        "retire",
+        " AND l.beat = a.beat",
+        "",
+        "only_a_vacant_row_that_was_seen_and_is_old_enough_is_deleted",
+    ),
+    SwapMutant(
+        "a row that was just used is deleted",
+        "retire",
+        "AND extract(epoch FROM l.renewed_at)::float8 < a.before",
+        "",
+        "only_a_vacant_row_that_was_seen_and_is_old_enough_is_deleted",
+    ),
+    SwapMutant(
+        "a kept text is deleted",
+        "retire",
+        " AND k.content <> ''",
+        " AND k.content = ''",
+        "a_role_that_keeps_a_text_is_not_deleted",
+    ),
 ]
 
 
+def template_of(mutant: SwapMutant) -> str:
+    """Return the name of the template that creates the function."""
+    return "FLOORS" if mutant.place == "retire" else "FUNCTIONS"
+
+
 def mutated(mutant: SwapMutant) -> str:
-    """Return all functions, with the fault in one of them."""
-    begin = schema.FUNCTIONS.index(f"FUNCTION {{schema}}.{mutant.place}_{{version}}")
-    end = schema.FUNCTIONS.index("END $$;", begin)
-    function = schema.FUNCTIONS[begin:end]
+    """Return the template that creates the function, with the fault in it."""
+    template: str = getattr(schema, template_of(mutant))
+    begin = template.index(f"FUNCTION {{schema}}.{mutant.place}_{{version}}")
+    end = template.index("END $$;", begin)
+    function = template[begin:end]
     # The same condition is in the lock and in the write of a renewal: the fault is in both.
     condition = mutant.old.removeprefix("WHERE ").strip()
     if mutant.old == RENEWED:
         changed = mutant.new.removeprefix("WHERE ").strip()
         assert function.count(condition) == 2
-        return (
-            schema.FUNCTIONS[:begin] + function.replace(condition, changed) + schema.FUNCTIONS[end:]
-        )
-    return schema.FUNCTIONS[:begin] + mutant.apply(function) + schema.FUNCTIONS[end:]
+        return template[:begin] + function.replace(condition, changed) + template[end:]
+    return template[:begin] + mutant.apply(function) + template[end:]
 
 
 @QUIETLY
@@ -183,5 +229,5 @@ def mutated(mutant: SwapMutant) -> str:
 def test_a_fault_in_a_function_is_noticed(
     mutant: SwapMutant, postgresql_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema, "FUNCTIONS", mutated(mutant))
+    monkeypatch.setattr(schema, template_of(mutant), mutated(mutant))
     must_be_noticed(mutant, PostgreSQLStore, new_schema(postgresql_server))
