@@ -51,6 +51,8 @@ class Crowd:
         count: bool = False,
     ) -> None:
         self.role, self.size, self._each = role, size, each
+        self._ttl, self._processes = ttl, size // each
+        self._newcomer: int | None = None
         self._process = spawn(
             "candidates",
             url,
@@ -158,10 +160,23 @@ class Crowd:
         )  # the last leader stands again, and the others' claims are over
         return self.leader.at - stopping.at
 
+    def _wait_for_newcomer(self) -> None:
+        """The candidate that was forked last has seen a renewal. It counts the ttl from the first
+        revision that it saw, which was not new then; failover after a start is another figure."""
+        if self._newcomer is None:
+            return
+        until, number, self._newcomer = time.monotonic() + WITHIN, self._newcomer, None
+        while not any(item.name == "follows" and item.number == number for item in self._events):
+            if time.monotonic() > until:
+                raise TimeoutError(f"{self.role}: a new candidate learnt of no leader")
+            self._read(1.0)
+        time.sleep(self._ttl / 2)
+
     def kill_leader(self) -> float:
         """`kill -9`, of its whole process. Returns when (`clock.total_seconds`) the lease runs out
         by the store."""
         assert self._look is not None
+        self._wait_for_newcomer()
         self._forget()
         os.kill(self.leader.pid, signal.SIGKILL)
         time.sleep(0.02)  # what it sent is answered
@@ -188,4 +203,5 @@ class Crowd:
         assert self._process.stdin is not None
         self._process.stdin.write("more\n")
         self._process.stdin.flush()
+        self._newcomer, self._processes = self._processes * self._each, self._processes + 1
         return Failover(self.leader.at - runs_out, request)

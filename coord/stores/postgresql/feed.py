@@ -3,8 +3,9 @@
 A notification says what changed, and the feed reads these rows. It is never believed: every user
 who may connect to the database may send one. Renewals are notified only if they carry an info,
 since each notification wakes every listener of the database. A feed sees the others when it reads
-all its rows, which it does several times within a ttl. That is also what works behind a connection
-pooler, which does not pass notifications on.
+all its rows, which it does several times within a ttl, mostly just after a renewal
+(`LookSchedule`). That is also what works behind a connection pooler, which does not pass
+notifications on.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from typing import Any, Generic, TypeVar
 
 from coord.core.lease import Lease, Revision
 from coord.errors import StoreRefused, StoreUnavailable
+from coord.runtime.retry import rng
 from coord.stores.postgresql import rows, schema
 from coord.stores.postgresql.connection import CONNECT_TIMEOUT, Connection, Pool, from_exception
 from coord.stores.postgresql.errors import QueryError
+from coord.stores.postgresql.looks import LookSchedule
 
 T = TypeVar("T")
 
@@ -27,6 +30,8 @@ POOLED_INTERVAL = 0.25
 """Seconds between two looks at most where a pooler passes no notifications on."""
 LOOKS_PER_TTL = 4
 """Looks at all rows within the shortest ttl of them."""
+MIN_SLACK, MAX_SLACK = 0.02, 0.08
+"""Seconds between a renewal and the look that shows it. Each feed draws its own."""
 READ_TIMEOUT = 5.0
 """Seconds that a look may take. After that the server is taken for unreachable."""
 
@@ -57,10 +62,14 @@ class Feed(Generic[T]):
         """Return what a notification names of what this feed shows; None means anything."""
         return None
 
-    @property
-    def interval(self) -> float:
-        """Seconds until the next look at all rows."""
-        return MAX_INTERVAL
+    def next_look(self, looked_at: float, longest: float) -> float:
+        """Return when to look at all rows again, by the clock of the loop.
+
+        Args:
+            looked_at: When it looked at all rows last.
+            longest: Seconds between two looks at most, as a rule.
+        """
+        return looked_at + longest
 
     async def items(self) -> AsyncGenerator[T, None]:
         """Yield what exists, then each change.
@@ -76,18 +85,20 @@ class Feed(Generic[T]):
         try:
             await self._listen(connection)
             loop = asyncio.get_running_loop()
-            due = 0.0
+            longest = POOLED_INTERVAL if self._pooled else MAX_INTERVAL
+            looked_at = due = float("-inf")
             while True:
                 hints, self._hints = self._hints, set()
                 self._hinted.clear()
                 if loop.time() >= due:
                     hints = None
                 if hints is None or hints:
-                    for item in await self.look(connection, hints):
+                    found = await self.look(connection, hints)
+                    if hints is None:
+                        looked_at = loop.time()
+                    for item in found:
                         yield item
-                if hints is None:
-                    longest = POOLED_INTERVAL if self._pooled else MAX_INTERVAL
-                    due = loop.time() + min(self.interval, longest)
+                    due = self.next_look(looked_at, longest)
                 await self._wait(max(due - loop.time(), 0.0))
         except QueryError as error:
             raise self._error(error) from None
@@ -147,6 +158,8 @@ class LeaseFeed(Feed[Lease]):
         self._read = schema.calls(pool.url.schema)["read"]
         self._known: dict[str, Revision] = {}
         self._ttls: dict[str, float] = {}
+        self._schedule = LookSchedule(rng.uniform(MIN_SLACK, MAX_SLACK))
+        self._looked_at = float("-inf")
 
     def relevant(self, payload: str) -> set[str] | None:
         """Return the roles that a notification names and that are watched."""
@@ -158,16 +171,22 @@ class LeaseFeed(Feed[Lease]):
         changed = []
         names = self._roles if hints is None else sorted(hints)
         found = await connection.fetch(self.pool.url, self._read, (names,), READ_TIMEOUT)
+        now = asyncio.get_running_loop().time()
         for row in found:
             lease = rows.lease(row, row["role"])
+            self._schedule.saw(lease, now)
             if self._known.get(lease.role) != lease.revision:
                 self._known[lease.role] = lease.revision
                 changed.append(lease)
             self._ttls[lease.role] = 0.0 if lease.vacant else lease.ttl
         return changed
 
-    @property
-    def interval(self) -> float:
-        """Seconds until the next look at all rows: a fraction of the shortest ttl."""
+    def next_look(self, looked_at: float, longest: float) -> float:
+        """Return when to look at all rows again: after the next renewal, or after a fraction of the
+        shortest ttl."""
         shortest = min((ttl for ttl in self._ttls.values() if ttl > 0), default=MAX_INTERVAL)
-        return min(max(shortest / LOOKS_PER_TTL, MIN_INTERVAL), MAX_INTERVAL)
+        interval = min(max(shortest / LOOKS_PER_TTL, MIN_INTERVAL), longest)
+        if looked_at > self._looked_at:
+            self._schedule.looked(looked_at, interval)
+            self._looked_at = looked_at
+        return self._schedule.next_look(interval)

@@ -41,7 +41,7 @@ class Keys:
         return self._history + role
 
     def channel(self, role: str) -> str:
-        """Return the channel on which claims, releases and new infos of `role` are published."""
+        """Return the channel on which each change of the lease of `role` is published."""
         return self._channel + role
 
 

@@ -215,10 +215,8 @@ for n, r in pairs(rows) do
   if r.kept then redis.call('HSET', KEYS[n], 'k', r.kept) end
 end
 for n, r in pairs(rows) do
-  if r.news then
-    local prefix, role = string.match(KEYS[n], '^(.-}:)l:(.*)$')
-    publish(prefix .. 'f:l:' .. role, role, r, r.i)
-  end
+  local prefix, role = string.match(KEYS[n], '^(.-}:)l:(.*)$')
+  publish(prefix .. 'f:l:' .. role, role, r, r.news and r.i or nil)
 end
 return results
 """
