@@ -9,6 +9,7 @@ from coord.core import validation
 from coord.core.lease import Lease
 from coord.errors import BadArgument, StoreUnavailable
 from coord.stores.etcd import rows
+from coord.stores.etcd.floors import Floors, token_in
 from coord.stores.etcd.gateway import encode
 from coord.stores.etcd.store import RANGE, TXN, EtcdStore
 from coord.stores.etcd.url import EtcdURL, parse_url
@@ -86,6 +87,7 @@ class EtcdAdmin:
         store = EtcdStore(self._url)
         try:
             existing = {lease.role for lease in await store.read(None, timeout)}
+            await self._raise_floors(store, token, timeout)
             changed = 0
             for role in sorted(existing | new):
                 changed += await self._raise(store, role, token, timeout)
@@ -95,21 +97,44 @@ class EtcdAdmin:
         finally:
             await store.close()
 
+    async def _raise_floors(self, store: EtcdStore, token: int, timeout: float) -> None:
+        """Raise the floors of roles that were deleted: their next tokens are greater, too."""
+        for _ in range(MAX_TRIES):
+            answer = await store.gateway.call(RANGE, Floors(self._keys.floors).range(), timeout)
+            lower = [
+                pair for pair in rows.pairs(answer) if token_in(pair, self._keys.floors) < token
+            ]
+            if not lower:
+                return
+            for pair in lower:
+                same = {"target": "MOD", "key": pair["key"], "mod_revision": pair["mod_revision"]}
+                raised = {"request_put": {"key": pair["key"], "value": encode(str(token))}}
+                request = {"compare": [same], "success": [raised]}
+                await store.gateway.call(TXN, request, timeout)
+        raise StoreUnavailable("others write the floors all the time; try again")
+
     async def _raise(self, store: EtcdStore, role: str, token: int, timeout: float) -> int:
         key = self._keys.lease(role)
         for _ in range(MAX_TRIES):
-            answer = await store.gateway.call(RANGE, {"key": encode(key)}, timeout)
-            pairs = rows.pairs(answer)
+            ranges = [{"key": encode(key)}, Floors(self._keys.floors).range()]
+            look = {"success": [{"request_range": each} for each in ranges]}
+            answer = await store.gateway.call(TXN, look, timeout)
+            pairs, found = (rows.pairs(part["response_range"]) for part in answer["responses"])
+            revision = int(answer["header"]["revision"])
+            floors = Floors.decode(self._keys.floors, found, revision)
             row = rows.decode_row(role, pairs[0]) if pairs else rows.absent(role)
             if pairs and row.lease.token >= token:
                 return 0
-            old = row.lease
+            old, unchanged = row.lease, []
+            if not pairs:
+                token, unchanged = max(token, floors.of(role)), [floors.unchanged()]
             # Nothing else changes: a leader finds its renewal refused, and nobody comes sooner.
             times = old.ttl, old.renewed_at, 0.0, old.info, old.since
             raised = Lease(role, old.holder, token, old.beat, *times)
             request = {
                 "compare": [
-                    {"target": "MOD", "key": encode(key), "mod_revision": str(row.revision)}
+                    {"target": "MOD", "key": encode(key), "mod_revision": str(row.revision)},
+                    *unchanged,
                 ],
                 "success": [rows.put(key, rows.encode_lease(raised, row.expires_at))],
             }

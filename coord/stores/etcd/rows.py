@@ -1,9 +1,9 @@
 """Leases and terms as etcd holds them, and the transactions that swap them.
 
 Keys, all with the prefix `/coord/NAMESPACE/`: `l/ROLE` is the lease as JSON; `p/ROLE\\0TOKEN` is a
-term and `p/ROLE\\0TOKEN.e` its end; `k/ROLE` is the text that the role keeps. A role has no NUL in
-it, so these prefixes are unambiguous. A renewal writes the lease only, so neither the history nor
-the kept text costs it anything.
+term and `p/ROLE\\0TOKEN.e` its end; `k/ROLE` is the text that the role keeps; `f/PREFIX` is a floor
+(`floors.py`). A role has no NUL in it, so these prefixes are unambiguous. A renewal writes the
+lease only, so neither the history nor the kept text costs it anything.
 
 No key hangs on a lease of etcd: see the page about etcd for the reasons.
 """
@@ -22,6 +22,7 @@ from coord.core.lease import Lease
 from coord.core.operations import Claim, Override, Release, Renew
 from coord.core.validation import is_number
 from coord.stores import failures
+from coord.stores.etcd.floors import Floors
 from coord.stores.etcd.gateway import Answer, decode, encode, end_of_prefix
 from coord.stores.etcd.url import EtcdURL
 
@@ -64,6 +65,7 @@ class Keys:
         self.leases = f"{url.prefix}l/"
         self._terms = f"{url.prefix}p/"
         self._kept = f"{url.prefix}k/"
+        self.floors = f"{url.prefix}f/"
         self.announcements, self.candidates = f"{url.prefix}a/", f"{url.prefix}c/"
 
     def lease(self, role: str) -> str:
@@ -146,6 +148,8 @@ def encode_lease(lease: Lease, expires_at: float) -> str:
 class Swap:
     """A transaction that writes a row if nobody else wrote it, and otherwise reads it.
 
+    If it expects no row, it also compares the floors, and otherwise reads them, too.
+
     Attributes:
         request: The transaction.
         after: The lease that it writes.
@@ -157,7 +161,9 @@ class Swap:
     expires_at: float
 
 
-def swap(keys: Keys, row: Row, operation: Claim | Override | Renew | Release) -> Swap | None:
+def swap(
+    keys: Keys, row: Row, operation: Claim | Override | Renew | Release, floors: Floors
+) -> Swap | None:
     """Return the transaction for an operation on `row`; None if the rules refuse it."""
     now, wall = row.now(), time.time()
     writes: list[dict[str, Any]] = []
@@ -171,6 +177,9 @@ def swap(keys: Keys, row: Row, operation: Claim | Override | Renew | Release) ->
         after = swaps.release(now, operation, wall)
     if after is None:
         return None
+    is_first = row.revision == 0
+    if is_first and isinstance(operation, (Claim, Override)):
+        after = swaps.born(after, operation, floors.of(operation.role))
     expires_at = 0.0 if after.vacant else wall + after.remaining
     key = keys.lease(operation.role)
     writes.append(put(key, encode_lease(after, expires_at)))
@@ -179,11 +188,14 @@ def swap(keys: Keys, row: Row, operation: Claim | Override | Renew | Release) ->
     if isinstance(operation, (Renew, Release)) and operation.keep is not None:
         # Another key, but the same transaction: it is written only if the lease is as it was seen.
         writes.append(put(keys.kept(operation.role), operation.keep))
-    request = {
+    request: dict[str, Any] = {
         "compare": [{"target": "MOD", "key": encode(key), "mod_revision": str(row.revision)}],
         "success": writes,
         "failure": [{"request_range": {"key": encode(key)}}],
     }
+    if is_first:
+        request["compare"].append(floors.unchanged())
+        request["failure"].append({"request_range": floors.range()})
     return Swap(request, after, expires_at)
 
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, NoReturn, Union
 from coord.core.history import PastTerm
 from coord.core.kept import Kept
 from coord.core.lease import Lease
-from coord.core.operations import Answer, Claim, Override, Release, Renew, Result
+from coord.core.operations import Answer, Claim, Override, Release, Renew, Result, Retire
 from coord.errors import BadArgument, StoreRefused
 from coord.stores import failures
-from coord.stores.etcd import rows
+from coord.stores.etcd import retirement, rows
+from coord.stores.etcd.floors import Floors
 from coord.stores.etcd.gateway import Gateway, decode, encode
 from coord.stores.etcd.rows import Keys, Row, Swap
 from coord.stores.etcd.url import EtcdURL, parse_url
@@ -40,15 +41,15 @@ READ_TIMEOUT = 10.0
 class EtcdStore:
     """Leases in one namespace of an etcd cluster.
 
-    Implements `coord.stores.protocol.Store`, and `Bulk`, `HasAnnouncements`, `HasKept` and
-    `Overridable`. Connects when it is first used.
+    Implements `coord.stores.protocol.Store`, and `Bulk`, `HasAnnouncements`, `HasKept`,
+    `Overridable` and `Retirable`. Connects when it is first used.
 
     etcd has no clock in transactions, so takeover is by observation only (rule 4, first form), and
     `Lease.remaining` is from the clocks of the clients, for people.
 
     The store remembers the last row of each role, from its own answers, reads and feeds. A swap is
     then one request: the transaction compares the revision of the key. A refusal is only ever
-    answered from a row that the call itself fetched.
+    answered from a row that the call itself fetched. It remembers the floors of tokens likewise.
 
     Args:
         url: The members, the user and the namespace.
@@ -59,6 +60,7 @@ class EtcdStore:
         self._keys = Keys(self._url)
         self.gateway = Gateway(self._url)
         self._known: OrderedDict[str, Row] = OrderedDict()
+        self._floors = Floors(self._keys.floors)
         self._announcements: EtcdAnnouncements | None = None
 
     def __repr__(self) -> str:
@@ -90,6 +92,31 @@ class EtcdStore:
         """Apply one override. See `protocol.Overridable.override`."""
         return await self._swap(override, timeout)
 
+    async def retire(self, requests: Sequence[Retire], timeout: float) -> Sequence[bool]:
+        """Delete rows that nobody needs. See `protocol.Retirable.retire`."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        gone: set[str] = set()
+        try:
+            for part in retirement.parts(requests):
+                gone |= await self._retire(part, deadline)
+        except RequestError as err:
+            raise err.error() from None
+        return [request.role in gone for request in requests]
+
+    async def _retire(self, part: Sequence[Retire], deadline: float) -> set[str]:
+        loop = asyncio.get_running_loop()
+        while True:
+            left = max(deadline - loop.time(), 0.001)
+            seen = await self.gateway.call(TXN, retirement.look(self._keys, part), left)
+            deletion = retirement.deletion(self._keys, part, seen)
+            if deletion is None:
+                return set()
+            left = max(deadline - loop.time(), 0.001)
+            answer = await self.gateway.call(TXN, deletion.request, left)
+            if answer.get("succeeded"):
+                return retirement.deleted(deletion, answer)
+            # Somebody else retires roles with the same prefix at this moment.
+
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
         """Apply renewals. See `protocol.Store.renew`."""
         return await self._swap_many(renewals, timeout)
@@ -111,7 +138,7 @@ class EtcdStore:
         role = operation.role
         while True:
             row = self._known.get(role) or rows.absent(role)
-            prepared = rows.swap(self._keys, row, operation)
+            prepared = rows.swap(self._keys, row, operation, self._floors)
             left = max(deadline - loop.time(), 0.001)
             if prepared is None:
                 if fetched:
@@ -122,7 +149,7 @@ class EtcdStore:
             answer = await self.gateway.call(TXN, prepared.request, left)
             if answer.get("succeeded"):
                 return self._applied(prepared, int(answer["header"]["revision"]))
-            self._learn_from_failure(role, answer["responses"][0])
+            self._learn_from_failure(role, answer["responses"], int(answer["header"]["revision"]))
             fetched = True
             if loop.time() >= deadline:
                 raise RequestError(
@@ -135,9 +162,14 @@ class EtcdStore:
         self._learn(row)
         return Answer(True, prepared.after)
 
-    def _learn_from_failure(self, role: str, response: dict[str, Any]) -> None:
-        pairs = rows.pairs(response["response_range"])
+    def _learn_from_failure(
+        self, role: str, responses: Sequence[dict[str, Any]], revision: int
+    ) -> None:
+        """Remember the row, and the floors if the request has read them, too."""
+        pairs, *floors = [rows.pairs(response["response_range"]) for response in responses]
         self._learn(rows.decode_row(role, pairs[0]) if pairs else rows.absent(role))
+        if floors and revision > self._floors.revision:
+            self._floors = Floors.decode(self._keys.floors, floors[0], revision)
 
     def _learn(self, row: Row) -> None:
         """Remember a row, unless a later one is known."""
@@ -153,7 +185,7 @@ class EtcdStore:
 
     async def _fetch(self, role: str, timeout: float) -> None:
         answer = await self.gateway.call(RANGE, {"key": encode(self._keys.lease(role))}, timeout)
-        self._learn_from_failure(role, {"response_range": answer})
+        self._learn_from_failure(role, [{"response_range": answer}], 0)
 
     async def _swap_many(self, operations: Sequence[Operation], timeout: float) -> list[Result]:
         """Apply operations on different roles, many to a request."""
@@ -164,7 +196,7 @@ class EtcdStore:
         alone: list[tuple[Operation, bool]] = []
         for operation in operations:
             row = self._known.get(operation.role) or rows.absent(operation.role)
-            swap = rows.swap(self._keys, row, operation)
+            swap = rows.swap(self._keys, row, operation, self._floors)
             if swap is None:  # a refusal needs a row that was fetched
                 alone.append((operation, False))
             else:
@@ -205,7 +237,7 @@ class EtcdStore:
                 done.append((operation, self._applied(swap, revision)))
                 continue
             try:
-                self._learn_from_failure(operation.role, nested["responses"][0])
+                self._learn_from_failure(operation.role, nested["responses"], revision)
             except RequestError as err:
                 done.append((operation, err.failure()))
             else:
@@ -337,6 +369,7 @@ class EtcdStore:
         """Forget all connections, in a forked child."""
         self.gateway.abandon()
         self._known = OrderedDict()
+        self._floors = Floors(self._keys.floors)
 
 
 def _batches(prepared: Sequence[tuple[Operation, Swap]]) -> list[list[tuple[Operation, Swap]]]:

@@ -37,12 +37,13 @@ class RetirementContract(ContractHarness):
         async def body(at: StoreDriver) -> None:
             if not isinstance(at.store, Retirable):
                 return
-            prefix, last = at.role, dict[str, int]()
-            for floor, name in ((400, "x"), (900, "y"), (600, "z")):
+            prefix, rows, last = at.role, dict[str, Lease](), dict[str, int]()
+            for floor, name in ((900, "x"), (400, "y"), (600, "z")):
                 at.role = f"{prefix}-{name}"
                 row = applied(await at.claim("a", 1, floor=floor))
+                rows[at.role] = applied(await at.release("a", row.token, 2))
+            for at.role, row in rows.items():
                 last[at.role] = row.token
-                row = applied(await at.release("a", row.token, 2))
                 same(await self._retire(at, row.revision, prefix=prefix), [True], "it is deleted")
             for at.role, token in last.items():
                 lease = applied(await at.claim("b", 1))

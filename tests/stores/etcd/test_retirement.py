@@ -1,0 +1,125 @@
+"""Rows of etcd are deleted, and tokens never fall: races of claims and deletions."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+import pytest
+
+from coord.core.lease import Revision
+from coord.core.operations import Claim, Override, Release, Retire
+from coord.errors import StoreRefused
+from coord.stores.etcd import EtcdStore, admin, parse_url, retirement
+from coord.stores.etcd.gateway import encode
+from coord.stores.etcd.rows import Keys
+from tests.stores.etcd.test_connection import answered, failed, opened
+
+
+async def led(store: EtcdStore, role: str, floor: int = 0) -> Revision:
+    """Return the revision of the row after a term."""
+    claimed = answered(await store.claim(Claim(role, "a", 1, 30.0, floor=floor), 20))
+    assert claimed.applied
+    released = answered(await store.release(Release(role, "a", claimed.lease.token, 2), 20))
+    assert released.applied
+    return released.lease.revision
+
+
+async def retired(store: EtcdStore, role: str, revision: Revision, prefix: str = "") -> bool:
+    (done,) = await store.retire([Retire(role, prefix, revision, math.inf)], 20)
+    return done
+
+
+@pytest.mark.parametrize("in_bulk", [False, True])
+def test_a_claim_that_is_under_way_while_its_role_is_retired_gets_a_higher_token(
+    url: str, in_bulk: bool
+) -> None:
+    """It expects no row, and its transaction arrives after a whole life of the role."""
+
+    async def body() -> None:
+        async with opened(url) as store, opened(url) as other:
+            call, requests = store.gateway.call, list[Any]()
+
+            async def delayed(path: str, body: Any, timeout: float) -> Any:
+                requests.append(body)
+                if len(requests) == 1:
+                    assert await retired(other, "x", await led(other, "x", floor=70))
+                return await call(path, body, timeout)
+
+            store.gateway.call = delayed  # type: ignore[method-assign]
+            claims = [Claim(role, "b", 1, 30.0) for role in (("x", "y") if in_bulk else ("x",))]
+            if in_bulk:
+                results = await store.swap_all(claims, 20)
+            else:
+                results = [await store.claim(claims[0], 20)]
+            assert [answered(result).applied for result in results] == [True] * len(claims)
+            assert {answered(result).lease.token for result in results} == {72}
+            assert {lease.token for lease in await other.read(None, 20)} == {72}
+            known = len(requests)
+            assert (await led(store, "z")).token == 72  # the floors are known by now
+            assert len(requests) == known + 2
+
+    asyncio.run(body())
+
+
+def test_an_override_of_a_retired_role_keeps_its_token(url: str) -> None:
+    async def body() -> None:
+        async with opened(url) as store, opened(url) as other:
+            assert await retired(other, "x", await led(other, "x", floor=70))
+            override = Override("x", Revision(None, 0, 0), "paused", 5)
+            answer = answered(await store.override(override, 20))
+            assert (answer.applied, answer.lease.token) == (True, 71)
+
+    asyncio.run(body())
+
+
+def test_two_who_retire_roles_of_a_prefix_at_once(url: str) -> None:
+    async def body() -> None:
+        async with opened(url) as store, opened(url) as other:
+            roles = [f"r{number}" for number in range(2 * retirement.MAX_ROLES + 10)]
+            revisions = [await led(store, role, floor=n) for n, role in enumerate(roles)]
+            requests = [
+                Retire(role, "r", revision, math.inf)
+                for role, revision in zip(roles, revisions, strict=True)
+            ]
+            results = await asyncio.gather(*(s.retire(requests, 20) for s in (store, other)))
+            for one, two in zip(*results, strict=True):
+                assert one != two, "each row is deleted once"
+            assert await store.read(None, 20) == []
+            assert await store.past(None, 20) == []
+            assert (await led(store, "r0")).token == len(roles) + 1
+
+    asyncio.run(body())
+
+
+def test_a_raised_floor_is_never_below_the_tokens_of_retired_roles(url: str) -> None:
+    async def body() -> None:
+        async with opened(url) as store:
+            revision = await led(store, "tenant-1", floor=900)
+            assert await retired(store, "tenant-1", revision, "tenant-")
+            await admin(url).raise_token_floor(50, ["tenant-1", "other"], 20)
+            assert (await led(store, "tenant-1")).token == 902
+            assert (await led(store, "other")).token == 51
+            await admin(url).raise_token_floor(5_000, [], 20)
+            assert (await led(store, "tenant-2")).token == 5_001
+
+    asyncio.run(body())
+
+
+def test_a_floor_that_a_person_edited_is_refused(url: str) -> None:
+    async def body() -> None:
+        async with opened(url) as store:
+            revision = await led(store, "x")
+            key = Keys(parse_url(url)).floors
+            put = {"key": encode(key), "value": encode("many")}
+            await store.gateway.call("/v3/kv/put", put, 20)
+            failure = failed(await store.claim(Claim("y", "b", 1, 30.0), 20))
+            assert (failure.permanent, failure.unknown) == (True, False)
+            assert "the floor of the prefix '' is damaged" in failure.detail
+            with pytest.raises(StoreRefused, match="damaged"):
+                await retired(store, "x", revision)
+            claim = Claim("x", "b", 1, 30.0)
+            assert answered(await store.claim(claim, 20)).applied  # its row has a token
+
+    asyncio.run(body())
