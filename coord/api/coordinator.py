@@ -433,7 +433,7 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
         """
-        by = _validate_requester(by)
+        by = validation.requester(by)
         if cooldown is not None:
             cooldown = validation.number(cooldown, "cooldown", low=0)
         return await operators.request_handover(self.session, role, None, by, cooldown=cooldown)
@@ -461,7 +461,8 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
         """
-        by, hold = _validate_requester(by), validation.hold(hold)
+        by, hold = validation.requester(by), validation.hold(hold)
+        to = validation.candidate_name(to)
         return await operators.request_handover(self.session, role, to, by, hold=hold)
 
     async def evict(self, role: str, *, by: str = "", token: int | None = None) -> Lease:
@@ -490,7 +491,7 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
         """
         if token is not None and (isinstance(token, bool) or not isinstance(token, int)):
             raise BadArgument("token", token, "must be an int, or None")
-        role, by = validation.role(role), _validate_requester(by)
+        role, by = validation.role(role), validation.requester(by)
         return await operators.evict(self.session, role, by, token)
 
     async def pause(self, role: str, *, by: str = "", timeout: float | None = None) -> Lease | None:
@@ -514,7 +515,7 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
                 it again: a role may be paused twice.
             StoreRefused: The store will go on refusing.
         """
-        timeout, by = validation.timeout(timeout), _validate_requester(by)
+        timeout, by = validation.timeout(timeout), validation.requester(by)
         return await operators.pause(self.session, validation.role(role), by, timeout)
 
     async def resume(self, role: str, *, by: str = "") -> bool:
@@ -534,7 +535,7 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
         """
-        return await operators.resume(self.session, validation.role(role), _validate_requester(by))
+        return await operators.resume(self.session, validation.role(role), validation.requester(by))
 
     async def retire(self, prefix: str = "", *, unused: float) -> list[str]:
         """Delete the rows of roles that nobody needs any longer.
@@ -574,7 +575,3 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
         from coord.services.registry import AsyncServiceRegistry  # few programs use it
 
         return AsyncServiceRegistry(self)
-
-
-def _validate_requester(by: str) -> str:
-    return by and validation.name(by, "by", 200, "must be a string of at most 200 bytes")

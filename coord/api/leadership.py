@@ -321,7 +321,8 @@ class AsyncLeadership(
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
         """
-        term, hold = self.term, validation.hold(hold)
+        to, hold = validation.candidate_name(to), validation.hold(hold)
+        term = self.term
         successor = await self._session.find_candidate(self.role, to)
         if self.held is not term:
             raise NotLeader(self.role)

@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from coord.cli import exit_codes
+from coord.core import validation
 from coord.errors import BadArgument
 
 if TYPE_CHECKING:
@@ -80,6 +81,18 @@ def as_json(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
+def by(command: Command) -> Command:
+    """Add the option --by, passed as `by`: its value, or the user of this process."""
+    return click.option(
+        "--by",
+        metavar="NAME",
+        callback=lambda _ctx, _param, name: (
+            current_user() if name is None else validation.requester(name)
+        ),
+        help="Name to record in the role's history and status.  [default: user@host]",
+    )(command)
+
+
 def parse_info(
     _ctx: click.Context, _param: click.Parameter, values: Iterable[str]
 ) -> dict[str, Any]:
@@ -142,12 +155,35 @@ def current_user() -> str:
     return f"{user}@{os.uname().nodename}".encode()[:200].decode(errors="ignore")
 
 
+def resolve_url(url: str | None) -> str:
+    """Return the URL to use: the given one, or the default.
+
+    Raises:
+        BadArgument: The store is in memory: this process would see an empty store of its own.
+    """
+    from coord.stores import urls
+
+    full = urls.resolve(url)
+    if full.startswith("memory:"):
+        raise BadArgument(
+            "url",
+            full,
+            "must name a store that several processes can use, and memory:// is one "
+            "process's own: use sqlite:///path or postgresql://host/database",
+        )
+    return full
+
+
 @contextlib.contextmanager
 def open_coordinator(url: str | None) -> Iterator[Coordinator]:
-    """Open a coordinator for the duration of the block."""
+    """Open a coordinator for the duration of the block.
+
+    Raises:
+        BadArgument: The store is in memory.
+    """
     from coord.api.sync_coordinator import Coordinator
 
-    coordinator = Coordinator(url)
+    coordinator = Coordinator(resolve_url(url))
     try:
         yield coordinator
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any, TypeGuard
@@ -53,6 +54,41 @@ def role(value: object, argument: str = "role") -> str:
     """
     allowed = f"must be a string of 1 to {MAX_ROLE_BYTES} bytes in UTF-8, without NUL"
     return name(value, argument, MAX_ROLE_BYTES, allowed)
+
+
+def table(value: object, argument: str = "table") -> str:
+    """Return `value` if it is the name of a table of service records.
+
+    RethinkDB allows no other names. The rule is the same for all stores, so that an application can
+    move from one to another.
+
+    Raises:
+        BadArgument: It is not.
+    """
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", value):
+        allowed = "must be 1 to 100 of the characters A-Z, a-z, 0-9, _ and -"
+        raise BadArgument(argument, value, allowed)
+    return value
+
+
+def candidate_name(value: object, argument: str = "to") -> str:
+    """Return `value` if it may be what names a candidate: its id or a part of it, or its name.
+
+    Raises:
+        BadArgument: It is not a string of 1 to 200 bytes.
+    """
+    return name(value, argument, 200, "must be the id or name of a candidate, of at most 200 bytes")
+
+
+def requester(value: object, argument: str = "by") -> str:
+    """Return who requests something, for the history of a role; "" if that is not known.
+
+    Raises:
+        BadArgument: It is not a string of at most 200 bytes.
+    """
+    return (
+        "" if value == "" else name(value, argument, 200, "must be a string of at most 200 bytes")
+    )
 
 
 def number(

@@ -426,9 +426,7 @@ class Session:
         Raises:
             BadArgument: No candidate has that name, or several have it.
         """
-        validation.name(
-            name, "to", 200, "must be the id or name of a candidate, of at most 200 bytes"
-        )
+        validation.candidate_name(name)
         waiting = await self.candidates(role)
         named = [candidate for candidate in waiting if candidate.id == name] or [
             candidate

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import functools
 import os
-import re
 import socket
 import time
 import uuid
@@ -113,8 +112,7 @@ class AsyncServiceRegistry:
         *,
         publish: bool = False,
     ) -> None:
-        if not isinstance(table, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", table):
-            raise BadArgument("table", table, "must be 1 to 100 letters, digits, _ and -")
+        validation.table(table)
         if coordinator is None or isinstance(coordinator, str):
             self._own: _OwnSession | None = _OwnSession(coordinator)
             host: HasUniqueServices = self._own

@@ -51,8 +51,6 @@ def test_the_guard_of_a_file_is_always_on(runs: Runs) -> None:
     assert (status, "always on" in out) == (0, True)
     status, _, err = runs.answer("init", "--no-guard", "--url", runs.url)
     assert (status, "always on" in err) == (2, True)
-    status, _, err = runs.answer("init", "--guard", "--url", "memory://")
-    assert (status, "invalid --guard" in err) == (2, True)
 
 
 def test_init_where_nothing_can_be_made(runs: Runs, tmp_path: Path) -> None:

@@ -108,6 +108,11 @@ def test_an_order_from_outside_moves_the_role_and_says_who_asked(
 def test_an_order_that_cannot_be_given(two: Two) -> None:
     with pytest.raises(NotLeader, match="nobody leads"):
         two[0].request_step_down("r")
+    for to in ("", "x" * 201, None):
+        with pytest.raises(BadArgument, match="invalid to "):
+            two[0].request_transfer("r", to)  # type: ignore[arg-type]
+        with pytest.raises(BadArgument, match="invalid to "):
+            two[0].leadership("r").transfer(to)  # type: ignore[arg-type]
     with two[1].leadership("r", ttl=2) as lead:
         assert lead.wait(5)
         with pytest.raises(BadArgument, match="waits for 'r'"):
@@ -117,6 +122,20 @@ def test_an_order_that_cannot_be_given(two: Two) -> None:
         with pytest.raises(BadArgument, match="invalid cooldown "):
             two[0].request_step_down("r", cooldown=-1)
         assert lead.is_leader
+
+
+def test_a_step_down_costs_one_term(two: Two) -> None:
+    with two[0].leadership("r", ttl=2) as lead:
+        for token in range(1, 7):
+            assert lead.wait(5)
+            assert lead.term.token == token
+            lost = lead.term.lost
+            if token % 2:
+                two[1].request_step_down("r", cooldown=0)
+            else:
+                lead.step_down(cooldown=0)
+            assert lost.wait(5)
+    assert [term.reason for term in two[1].history("r")[1:]] == ["stepped_down"] * 6
 
 
 def test_an_order_for_an_earlier_term_is_not_carried_out(two: Two) -> None:

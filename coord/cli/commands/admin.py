@@ -71,10 +71,12 @@ def init(
         raise click.UsageError("--role needs --token-floor")
     for role in roles:
         validation.role(role)
+    for table in service_tables:
+        validation.table(table, "service_tables")
     from coord.api.sync_coordinator import Coordinator
     from coord.stores import urls
 
-    full = urls.resolve(url)
+    full = options.resolve_url(url)
     admin = urls.open_admin(full)
     settings = {
         "replicas": replicas,

@@ -110,11 +110,7 @@ def _request_options(command: Command) -> Command:
             help="Maximum time in seconds to wait for the handover.",
         ),
         click.option("--no-wait", is_flag=True, help="Do not wait for the handover."),
-        click.option(
-            "--by",
-            metavar="NAME",
-            help="Name to record in the role's history.  [default: user@host]",
-        ),
+        options.by,
         options.yes,
     ):
         command = option(command)
@@ -174,6 +170,7 @@ def transfer(role: str, to: str, hold: float | None, **settings: Any) -> None:
 
     Asks for confirmation.
     """
+    validation.candidate_name(to)
     validation.hold(hold)
 
     def request(coordinator: Coordinator, by: str) -> Lease:
@@ -189,7 +186,7 @@ def _request(
     to: str | None = None,
     *,
     yes: bool,
-    by: str | None,
+    by: str,
     no_wait: bool,
     timeout: float,
     as_json: bool,
@@ -203,7 +200,7 @@ def _request(
             options.confirm(
                 f"Ask {_leader(coordinator, role)} to {what} {output.quote(role)}?", yes=yes
             )
-            lease = request(coordinator, options.current_user() if by is None else by)
+            lease = request(coordinator, by)
         except NotLeader:
             click.echo(f"coord: nobody leads {output.quote(role)}", err=True)
             sys.exit(exit_codes.FAILED)

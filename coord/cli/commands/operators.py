@@ -21,12 +21,6 @@ from coord.errors import CoordError, NotLeader
 if TYPE_CHECKING:
     from coord.api.sync_coordinator import Coordinator
 
-by_option = click.option(
-    "--by",
-    metavar="NAME",
-    help="Name to record in the role's history and status.  [default: user@host]",
-)
-
 
 @click.command(
     epilog=exit_codes.help_of(
@@ -36,9 +30,9 @@ by_option = click.option(
 @options.role
 @options.url
 @options.as_json
-@by_option
+@options.by
 @options.yes
-def evict(role: str, url: str | None, as_json: bool, by: str | None, yes: bool) -> None:
+def evict(role: str, url: str | None, as_json: bool, by: str, yes: bool) -> None:
     """Take the lease of ROLE away from its leader, which hangs and does not answer step-down.
 
     The store refuses the leader's renewals from now on. Another candidate is elected when the lease
@@ -56,7 +50,6 @@ def evict(role: str, url: str | None, as_json: bool, by: str | None, yes: bool) 
         try:
             # Only the term that was confirmed: another leader may have been elected meanwhile.
             token = None if lease is None else lease.token
-            by = options.current_user() if by is None else by
             lease = coordinator.evict(role, by=by, token=token)
         except NotLeader as err:
             click.echo(f"coord: {err}", err=True)
@@ -81,10 +74,10 @@ def evict(role: str, url: str | None, as_json: bool, by: str | None, yes: bool) 
 )
 @options.url
 @options.as_json
-@by_option
+@options.by
 @options.yes
 def pause(
-    role: str, timeout: float | None, url: str | None, as_json: bool, by: str | None, yes: bool
+    role: str, timeout: float | None, url: str | None, as_json: bool, by: str, yes: bool
 ) -> None:
     """Let nobody be elected for ROLE until coord resume ROLE.
 
@@ -96,7 +89,6 @@ def pause(
         lease = coordinator.leader(role)
         who = "which nobody leads" if lease is None else f"which {_leader(lease)} leads"
         options.confirm(f"Pause {output.quote(role)}, {who}?", yes=yes)
-        by = options.current_user() if by is None else by
         try:
             ended = coordinator.pause(role, by=by, timeout=timeout)
         except KeyboardInterrupt:
@@ -114,12 +106,12 @@ def pause(
 @options.role
 @options.url
 @options.as_json
-@by_option
-def resume(role: str, url: str | None, as_json: bool, by: str | None) -> None:
+@options.by
+def resume(role: str, url: str | None, as_json: bool, by: str) -> None:
     """Let candidates be elected for ROLE again, after coord pause ROLE."""
     validation.role(role)
     with open_coordinator(url) as coordinator:
-        resumed = coordinator.resume(role, by=options.current_user() if by is None else by)
+        resumed = coordinator.resume(role, by=by)
     if as_json:
         click.echo(output.to_json({"role": role, "resumed": resumed}))
     elif resumed:

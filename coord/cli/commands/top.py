@@ -112,7 +112,7 @@ async def _live(url: str | None, every: bool) -> None:
     from coord.api.coordinator import AsyncCoordinator
 
     console = Console(highlight=False)
-    async with AsyncCoordinator(url) as coordinator:
+    async with AsyncCoordinator(options.resolve_url(url)) as coordinator:
         screen = _Screen(coordinator, every, console)
         first = await screen.look()
         with Live(first, console=console, screen=True, auto_refresh=False) as live:

@@ -76,8 +76,9 @@ def web(
         _say(f"{page} shows {store}")
 
     hosts = (*LOOPBACK_HOSTS, *allowed_hosts)
+    full = options.resolve_url(url)
     asyncio.run(
-        server.serve(url, address, token=token, hosts=hosts, root_path=root_path, started=started)
+        server.serve(full, address, token=token, hosts=hosts, root_path=root_path, started=started)
     )
 
 

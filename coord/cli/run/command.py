@@ -216,15 +216,7 @@ def store_url(url: str | None, password_file: str | None) -> str:
     """
     from coord.stores import urls
 
-    full = urls.absolute(urls.resolve(url), password_file=password_file)
-    if full.startswith("memory:"):
-        raise BadArgument(
-            "url",
-            full,
-            "must name a store that several processes can use, and memory:// is one "
-            "process's own: use sqlite:///path or postgresql://host/database",
-        )
-    return full
+    return urls.absolute(options.resolve_url(url), password_file=password_file)
 
 
 def grace_of(grace: float | None, timing: Timing) -> float:

@@ -44,10 +44,11 @@ class MemoryAdmin:
         return []
 
     async def check(self, timeout: float) -> Sequence[Finding]:
-        """Return one finding, which says that the store ends with its process."""
+        """Return one finding, which says that no other process uses the store."""
         from coord.stores.protocol import Finding  # needed by `coord doctor` only
 
-        return [Finding("ok", "memory", "this store ends together with its process")]
+        what = "each process has a store of its own, which ends with it, and leaders of its own"
+        return [Finding("warn", "memory", what, "use another store for more than one process")]
 
     async def raise_token_floor(self, floor: int, roles: Sequence[str], timeout: float) -> int:
         """Refuse: a store in memory cannot be restored from a backup.

@@ -53,19 +53,19 @@ class RedisAdmin:
         """Create the namespace if it is missing. Safe to repeat, and to run many times at once.
 
         Args:
-            options: The options of `coord init`. Redis knows none.
+            options: The options of `coord init`. Redis knows `service_tables`, which need no setup.
             timeout: Seconds that it may take.
 
         Returns:
             A line of text for each change.
 
         Raises:
-            BadArgument: An option was given.
+            BadArgument: An option was given that Redis does not know.
             StoreUnavailable: The server did not answer in time.
             StoreRefused: The server refused.
         """
         for name, value in options.items():
-            if value is not None:
+            if value is not None and name != "service_tables":
                 raise BadArgument(name, value, "must not be given: Redis has no such option")
 
         async def create(store: RedisStore) -> list[str]:

@@ -27,7 +27,6 @@ from coord.stores.rethinkdb.url import (
     SERVICES_TABLE,
     RethinkURL,
     parse_url,
-    service_table,
 )
 
 
@@ -311,10 +310,11 @@ async def set_up(
     parsed = parse_url(url) if isinstance(url, str) else url
     deadline = time.monotonic() + validation.number(timeout, "timeout", low=0, above=True)
     pool = Pool(parsed, in_order=True)
-    services = tuple(dict.fromkeys((SERVICES_TABLE, *map(service_table, service_tables))))
+    named = (validation.table(name, "service_tables") for name in service_tables)
+    services = tuple(dict.fromkeys((SERVICES_TABLE, *named)))
     if clash := {parsed.table, parsed.announcements_table}.intersection(services):
         name = clash.pop()
-        raise BadArgument("service_table", name, "must not be a table that coord uses otherwise")
+        raise BadArgument("service_tables", name, "must not be a table that coord uses otherwise")
     work = _SetUp(pool, deadline, replicas, guard, services)
     try:
         with decoding():

@@ -121,17 +121,6 @@ class RethinkURL:
     __str__ = __repr__
 
 
-def service_table(name: object) -> str:
-    """Return the name of a table of service records.
-
-    Raises:
-        BadArgument: No table can have that name.
-    """
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise BadArgument("service_table", name, f"must be {_NAME_FORM}")
-    return name
-
-
 def redact(url: str) -> str:
     """Return the text of a URL, valid or not, without anything that may be a password.
 
