@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from coord.core.lease import PAUSED, REVOKED
 from coord.testing.history import History, judge
 from coord.testing.history.checkers import BadHistory
 from coord.testing.history.events import Event, MalformedHistory
@@ -67,6 +68,13 @@ class Tale:
         key = self.does(who, "release", holder=who, token=token, beat=beat, linger=0.5, to=to)
         self.history.ok(key, applied=True, row=row)
 
+    def override(self, expected: Row, row: Row, applied: bool = True) -> None:
+        key = self.does("op", "override", expected=expected, holder=row[0], beat=row[2])
+        self.history.ok(key, applied=applied, row=row)
+
+    def retire(self, expected: Row, applied: bool = True) -> None:
+        self.history.ok(self.does("op", "retire", expected=expected), applied=applied)
+
     def read(self, who: str, row: Row) -> None:
         self.history.ok(self.does(who, "read"), row=row)
 
@@ -113,6 +121,54 @@ def a_whole_life(t: Tale) -> None:
     t.does("b", "believe", token=2)  # to the end
     t.write("b", 2, True)
     t.write("a", 1, False)
+
+
+@good
+def a_leader_is_evicted_and_a_role_paused_and_resumed(t: Tale) -> None:
+    t.claim("a", None, ["a", 1, 1])
+    t.override(["a", 1, 1], [REVOKED, 1, 7])
+    t.renew("a", 1, 2, [REVOKED, 1, 7], applied=False)
+    t.claim("b", [REVOKED, 1, 7], ["b", 2, 1])
+    t.override(["b", 2, 1], [PAUSED, 2, 3])
+    t.claim("a", [PAUSED, 2, 3], [PAUSED, 2, 3], applied=False)
+    t.override([PAUSED, 2, 3], [REVOKED, 2, 2])
+    t.claim("a", [REVOKED, 2, 2], ["a", 3, 9])
+
+
+@good
+def an_unknown_eviction_that_is_done_later(t: Tale) -> None:
+    t.claim("a", None, ["a", 1, 1])
+    t.history.unknown(t.does("op", "override", expected=["a", 1, 2], holder=REVOKED, beat=5))
+    t.renew("a", 1, 2, ["a", 1, 2])
+    t.read("b", [REVOKED, 1, 5])
+
+
+@good
+def a_role_is_retired_and_its_tokens_go_on(t: Tale) -> None:
+    t.claim("a", None, ["a", 1, 1])
+    t.release("a", 1, 2, [None, 1, 2])
+    t.retire([None, 1, 2])
+    t.read("b", NONE)
+    t.retire([None, 1, 2], applied=False)
+    t.claim("b", NONE, ["b", 5, 1])  # the floor of its prefix
+
+
+@good
+def a_first_token_is_above_those_of_retired_roles(t: Tale) -> None:
+    t.claim("a", None, ["a", 1, 1])
+    t.release("a", 1, 2, [None, 1, 2])
+    t.retire([None, 1, 2])
+    key = t.does("b", "claim", "r2", holder="b", beat=1, expected=None, skew=0.0, floor=0)
+    t.history.ok(key, applied=True, row=["b", 2, 1])
+
+
+@good
+def an_unknown_claim_of_a_missing_row_after_it_was_retired(t: Tale) -> None:
+    t.history.unknown(t.ask_claim("c", 1, NONE))
+    t.claim("a", None, ["a", 1, 1])
+    t.release("a", 1, 2, [None, 1, 2])
+    t.retire([None, 1, 2])
+    t.read("b", ["c", 2, 1])
 
 
 @good
@@ -421,6 +477,61 @@ def both_of_two_claims_against_one_sight(t: Tale) -> None:
     first, two = t.ask_claim("a", 1, NONE), t.ask_claim("b", 1, NONE)
     t.history.ok(first, applied=True, row=["a", 1, 1])
     t.history.ok(two, applied=True, row=["b", 2, 1])
+
+
+@bad("linearizability")
+def an_evicted_leader_renews(t: Tale) -> None:
+    t.claim("a", None, ["a", 1, 1])
+    t.override(["a", 1, 1], [REVOKED, 1, 7])
+    t.renew("a", 1, 2, ["a", 1, 2])
+
+
+@bad("linearizability")
+def a_paused_role_is_claimed(t: Tale) -> None:
+    t.override(NONE, [PAUSED, 0, 7])
+    t.claim("a", [PAUSED, 0, 7], ["a", 1, 1])
+
+
+@bad("linearizability")
+def an_eviction_of_another_term(t: Tale) -> None:
+    t.claim("a", None, ["a", 1, 1])
+    t.release("a", 1, 2, [None, 1, 2])
+    t.claim("b", None, ["b", 2, 1])
+    t.override(["a", 1, 1], [REVOKED, 2, 7])
+
+
+@bad("exclusion")
+def an_eviction_that_passes_the_role_on_at_once(t: Tale) -> None:
+    t.claim("a", None, ["a", 1, 1])
+    t.does("a", "believe", token=1)  # to the end: its lease has not run out
+    t.at(1).override(["a", 1, 1], [REVOKED, 1, 7])
+    t.claim("b", [REVOKED, 1, 7], ["b", 2, 1])
+    t.at(2).does("b", "believe", token=2)
+    t.at(3).read("c", ["b", 2, 1])
+
+
+@bad("linearizability")
+def a_role_is_retired_while_it_is_held(t: Tale) -> None:
+    t.claim("a", None, ["a", 1, 1])
+    t.retire(["a", 1, 1])
+
+
+@bad("tokens")
+def a_token_comes_twice_after_the_role_was_retired(t: Tale) -> None:
+    t.claim("a", None, ["a", 1, 1])
+    t.release("a", 1, 2, [None, 1, 2])
+    t.retire([None, 1, 2])
+    t.claim("b", NONE, ["b", 1, 1])
+
+
+@bad("linearizability")
+def a_token_is_raised_though_the_row_was_not_missing(t: Tale) -> None:
+    t.claim("a", None, ["a", 1, 1])
+    t.release("a", 1, 2, [None, 1, 2])
+    t.retire([None, 1, 2])
+    t.claim("b", NONE, ["b", 5, 1])
+    t.release("b", 5, 2, [None, 5, 2])
+    t.claim("c", None, ["c", 9, 1])
 
 
 @bad("fencing")

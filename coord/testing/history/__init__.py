@@ -14,6 +14,9 @@ renew    holder, token, beat -> applied, row
 release  holder, token, beat, linger, to (the candidate that the role is handed to, or null)
          -> applied, row
 read     -> row
+override expected, holder ("coord:revoked" or "coord:paused"), beat -> applied, row: an operator
+         evicts a leader, or pauses or resumes a role
+retire   expected -> applied: an operator deletes the row of a role that nobody needs
 put      row: somebody wrote the row by hand; null means that they deleted it
 believe  token: from the invoke to the outcome, `process` believes that it leads. Without an
          outcome, to the end of the history. With the outcome `unknown`, it died, and only the

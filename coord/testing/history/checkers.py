@@ -8,9 +8,15 @@ from typing import NamedTuple
 
 from coord.testing.history.events import Operation
 from coord.testing.history.linearizability import unexplained
-from coord.testing.history.registers import FencedResource, LeaseRegister, revision
+from coord.testing.history.registers import (
+    EMPTY,
+    WITHHELD,
+    FencedResource,
+    LeaseRegister,
+    revision,
+)
 
-SWAPS = ("claim", "renew", "release", "read", "put")
+SWAPS = ("claim", "renew", "release", "read", "put", "override", "retire")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +150,7 @@ def tokens(operations: list[Operation], believed: list[Belief]) -> Iterator[Viol
     of a row never falls.
 
     A row that was handed over (beat 0) still has the token of the previous term, because the
-    candidate that it names has not claimed the role yet.
+    candidate that it names has not claimed the role yet. So has a row that an operator withholds.
     """
     owner: dict[tuple[str, int], tuple[str, Operation]] = {}
     for operation in operations:
@@ -153,10 +159,9 @@ def tokens(operations: list[Operation], believed: list[Belief]) -> Iterator[Viol
             if operation.action in SWAPS and operation.outcome == "ok"
             else None
         )
-        if row is None or revision(row).holder is None or revision(row).beat == 0:
+        holder, token, beat = revision(row)
+        if holder is None or holder in WITHHELD or beat == 0:
             continue
-        holder, token, _ = revision(row)
-        assert holder is not None
         other, shown = owner.setdefault((operation.role, token), (holder, operation))
         if other != holder:
             yield Violation(
@@ -184,7 +189,8 @@ def tokens(operations: list[Operation], believed: list[Belief]) -> Iterator[Viol
 
 def _falling(operations: list[Operation]) -> Iterator[Violation]:
     """Check that no answer shows a lower token than an answer that arrived before its request was
-    sent."""
+    sent. A row that an operator retired is missing, which shows no token."""
+    retired = {operation.role for operation in operations if operation.action == "retire"}
     marks: dict[str, list[tuple[int, bool, Operation, int]]] = {}
     for operation in operations:
         if (
@@ -193,7 +199,10 @@ def _falling(operations: list[Operation]) -> Iterator[Violation]:
             and operation.returned is not None
             and "row" in operation.result
         ):
-            token = revision(operation.result["row"]).token
+            row = revision(operation.result["row"])
+            if row == EMPTY and operation.role in retired:
+                continue
+            token = row.token
             marks.setdefault(operation.role, []).extend(
                 [
                     (operation.called, False, operation, token),
@@ -219,10 +228,11 @@ def lease_register(operations: list[Operation], floors: bool = False) -> Iterato
         operations: The operations of a history.
         floors: Whether the store may raise tokens by itself.
     """
+    retired = any(operation.action == "retire" for operation in operations)
     for role, of_role in _by_role(operations, SWAPS).items():
         edited = any(operation.action == "put" for operation in of_role)
-        shown = _tokens_shown(of_role) if floors else None
-        wrong = unexplained(of_role, LeaseRegister(edited, shown))
+        shown = _tokens_shown(of_role) if floors or retired else None
+        wrong = unexplained(of_role, LeaseRegister(edited, shown, floors=floors, retired=retired))
         if wrong is not None:
             yield Violation(
                 "linearizability",

@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from coord.core.lease import Revision
+from coord.core.lease import PAUSED, REVOKED, Revision
 from coord.testing.history.events import Operation
 
 EMPTY = Revision(None, 0, 0)
+WITHHELD = frozenset({REVOKED, PAUSED})
+"""The holders of rows that an operator keeps from all candidates."""
 
 
 def revision(row: Any) -> Revision:
@@ -32,14 +34,23 @@ class LeaseRegister:
         shown: For a store that may raise tokens by itself, the tokens that answers of the history
             show, by holder: a claim whose answer is not known may have got any of them. None for
             a store that gives each claim the next token.
+        floors: Whether the store may raise any token. Otherwise only the first row of a role may
+            have a raised token, above that of a retired role whose name begins alike.
+        retired: Whether rows of the history were retired.
     """
 
     initial = EMPTY
 
     def __init__(
-        self, edited: bool = False, shown: Mapping[str, Collection[int]] | None = None
+        self,
+        edited: bool = False,
+        shown: Mapping[str, Collection[int]] | None = None,
+        *,
+        floors: bool = True,
+        retired: bool = False,
     ) -> None:
         self._edited, self._shown = edited, shown
+        self._floors, self._retired = floors, retired
 
     def after(self, state: Revision, operation: Operation) -> Iterable[Revision]:
         """Return the rows that `operation` may leave behind; see `Register.after`."""
@@ -48,8 +59,14 @@ class LeaseRegister:
             return [revision(args["row"])]
         if operation.action == "read":
             return [state] if operation.outcome == "ok" and revision(result["row"]) == state else []
+        if operation.action == "retire":
+            deleted = state.holder is None and state == revision(args["expected"])
+            if operation.outcome == "unknown" or result["applied"]:
+                return [EMPTY] if deleted else []
+            return [state]  # it may keep a text, or not be old enough
         changed, must = self._changed(state, operation)
-        if changed is not None and self._shown is not None and operation.action == "claim":
+        if changed is not None and self._may_be_raised(state, operation):
+            assert self._shown is not None
             if operation.outcome == "unknown":
                 higher = (t for t in self._shown.get(args["holder"], ()) if t > changed.token)
                 return [changed, *(changed._replace(token=token) for token in higher)]
@@ -61,13 +78,23 @@ class LeaseRegister:
             return [changed] if changed is not None and revision(result["row"]) == changed else []
         return [] if must or revision(result["row"]) != state else [state]
 
+    def _may_be_raised(self, state: Revision, operation: Operation) -> bool:
+        """Return whether the store may give the new row a higher token than the next one."""
+        if self._shown is None or operation.action not in ("claim", "override"):
+            return False
+        return state == EMPTY or (operation.action == "claim" and self._floors)
+
     def _changed(self, state: Revision, operation: Operation) -> tuple[Revision | None, bool]:
         """Return the row that the operation may write, None if it may not write, and whether it
         must write. A claim may depend on the store's clock, so that both are right."""
         args = operation.args
+        if operation.action == "override":
+            if revision(args["expected"]) != state:
+                return None, False
+            return Revision(args["holder"], state.token, args["beat"]), True
         if operation.action == "claim":
             expected = args.get("expected")
-            if expected is not None and revision(expected) != state:
+            if state.holder == PAUSED or (expected is not None and revision(expected) != state):
                 return None, False
             of_holder = state.holder == args["holder"] and args["beat"] > state.beat
             must = state.holder is None or of_holder or bool(args.get("takeover"))
@@ -95,13 +122,18 @@ class LeaseRegister:
             return True
         if self._edited or operation.action == "put":
             return False
-        if operation.action == "claim":
+        if operation.action in ("claim", "override", "retire"):
             expected = args.get("expected")
-            return expected is not None and _never_again(revision(expected), state)
+            if expected is None:
+                return False
+            # A retired row is missing again.
+            missing = self._retired and revision(expected) == EMPTY
+            return not missing and _never_again(revision(expected), state)
         if args["token"] != state.token:
             return bool(args["token"] < state.token)
         if state.holder != args["holder"]:
-            return state.holder is None  # the role may still be handed over to that holder
+            # Otherwise the role may still be handed over to that holder.
+            return state.holder is None or state.holder in WITHHELD
         return bool(args["beat"] <= state.beat)
 
 
@@ -109,10 +141,12 @@ def _never_again(old: Revision, state: Revision) -> bool:
     """Return whether no swap can produce the row `old` again.
 
     With the same token, a holder only increases the beat. It may then hand over, and the new holder
-    begins at beat 0. Once the role is vacant, the next holder gets a higher token.
+    begins at beat 0. Once the role is vacant or withheld, the next candidate gets a higher token.
     """
     if old.token != state.token:
         return old.token < state.token
+    if state.holder in WITHHELD:
+        return old.holder not in WITHHELD
     if state.holder is None:
         return old.beat < state.beat
     return old.holder == state.holder and old.beat < state.beat
