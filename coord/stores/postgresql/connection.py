@@ -31,6 +31,9 @@ MAX_CONNECTIONS = 4
 """Connections that the requests of one store share."""
 CONNECT_TIMEOUT = 10.0
 """Seconds after which an attempt to connect is given up."""
+ATTEMPT_LIFETIME = 1.0
+"""Seconds for which a request may go on with an attempt to connect that another one has left. An
+older one may wait for a server that has died meanwhile."""
 STATEMENT_TIMEOUT = 60
 """Seconds after which the server ends a statement that waits, for instance for a lock."""
 BEGIN = (
@@ -198,6 +201,8 @@ class Pool:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: list[Connection] = []
         self._all: set[Connection] = set()
+        self._opening: set[asyncio.Task[Connection]] = set()
+        self._left: dict[asyncio.Task[Connection], float] = {}
         self._turns = LightSemaphore(MAX_CONNECTIONS)
 
     async def run(self, sql: str, args: Sequence[Any], timeout: float) -> Any:
@@ -251,7 +256,44 @@ class Pool:
             if connection.usable:
                 return connection
             self.drop(connection)
-        return await self.open(timeout)
+        attempt, began = self._attempt()
+        late = {attempt}
+        try:
+            _, late = await asyncio.wait({attempt}, timeout=timeout)
+        finally:
+            if late:  # or this caller was cancelled
+                self._left[attempt] = began
+                if attempt.done():
+                    self._opened(attempt)
+        if late:
+            raise errors.unreachable(f"no connection to {self.url.redacted} in time")
+        if attempt.cancelled():  # by `close`: this caller was not cancelled
+            raise errors.unreachable("the store was closed")
+        return attempt.result()
+
+    def _attempt(self) -> tuple[asyncio.Task[Connection], float]:
+        """Return a task that opens a connection, and when it began.
+
+        A request that gives up leaves its attempt to later ones. If it ended the attempt, requests
+        with short timeouts would never get a connection to a server that is busy.
+        """
+        loop = asyncio.get_running_loop()
+        while self._left:
+            attempt, began = self._left.popitem()
+            if loop.time() < began + ATTEMPT_LIFETIME:
+                return attempt, began
+            attempt.cancel()
+        attempt = loop.create_task(self.open(CONNECT_TIMEOUT), name="coord postgresql connecting")
+        attempt.add_done_callback(self._opened)
+        self._opening.add(attempt)
+        return attempt, loop.time()
+
+    def _opened(self, attempt: asyncio.Task[Connection]) -> None:
+        # Asking for the exception keeps asyncio from reporting it as never retrieved.
+        failed = attempt.cancelled() or attempt.exception() is not None
+        self._opening.discard(attempt)
+        if self._left.pop(attempt, None) is not None and not failed:
+            self._idle.append(attempt.result())
 
     async def open(self, timeout: float) -> Connection:
         """Open one more connection, to the server that takes writes.
@@ -325,6 +367,8 @@ class Pool:
     async def close(self) -> None:
         """Close all connections."""
         if self._loop is asyncio.get_running_loop():
+            for attempt in tuple(self._opening):
+                attempt.cancel()
             busy = self._all.difference(self._idle)
             for connection in busy:
                 connection.terminate()
@@ -333,7 +377,7 @@ class Pool:
 
     def abandon(self) -> None:
         """Forget all connections in a forked child: they are the parent's (rule 9)."""
-        _leaked.append((self._all, self._idle, self._loop, self._turns))
+        _leaked.append((self._all, self._idle, self._opening, self._loop, self._turns))
         self._reset()
 
     def _on_this_loop(self) -> None:

@@ -117,6 +117,8 @@ class Feed(Generic[T]):
         if self._pooled:  # Another client would hear the notifications, or nobody.
             return
         listening = asyncio.ensure_future(raw.add_listener(self._channel, self._on_notification))
+        # If this is cancelled, asyncio must not report the exception as never retrieved.
+        listening.add_done_callback(lambda done: done.cancelled() or done.exception())
         done, _ = await asyncio.wait({listening}, timeout=READ_TIMEOUT)
         if not done:
             connection.terminate()

@@ -311,13 +311,18 @@ class Client:
         connection = self._connection
         if connection is not None and not (connection.closed or connection.retired):
             return connection
-        if self._connecting is None or self._connecting.done():
-            self._connecting = loop.create_task(self._connect(), name="coord redis connect")
-            self._connecting.add_done_callback(_observe)
-        _, late = await asyncio.wait({self._connecting}, timeout=max(0.0, deadline - loop.time()))
+        connecting = self._connecting
+        if connecting is None or connecting.done():
+            connecting = loop.create_task(self._connect(), name="coord redis connect")
+            connecting.add_done_callback(_observe)
+            self._connecting = connecting
+        # By the time that this caller goes on, another one may have begun to connect again.
+        _, late = await asyncio.wait({connecting}, timeout=max(0.0, deadline - loop.time()))
         if late:
             raise failures.unreachable(self.url.redacted, "no connection in time", retryable=False)
-        return self._connecting.result()
+        if connecting.cancelled():  # by `close`: this caller was not cancelled
+            raise failures.closed()
+        return connecting.result()
 
     async def _connect(self) -> Connection:
         address = self._moved_to or await self.primary()

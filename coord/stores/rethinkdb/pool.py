@@ -244,17 +244,21 @@ class Pool:
         self._on_this_loop()
         if self._shared is not None and self._shared.usable:
             return self._shared
-        if self._opening is None or self._opening.done():
-            self._opening = asyncio.get_running_loop().create_task(
+        opening = self._opening
+        if opening is None or opening.done():
+            opening = asyncio.get_running_loop().create_task(
                 self._share(), name="coord rethinkdb connecting"
             )
             # Every query may have given up by then. Asking for the exception keeps asyncio from
             # reporting it as never retrieved.
-            self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
-        try:
-            return await within(asyncio.shield(self._opening), deadline.left())
-        except asyncio.TimeoutError:
-            raise errors.unreachable(f"no connection to {self._names()} in time") from None
+            opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._opening = opening
+        _, late = await asyncio.wait({opening}, timeout=max(0.0, deadline.left()))
+        if late:
+            raise errors.unreachable(f"no connection to {self._names()} in time")
+        if opening.cancelled():  # by `close`: this query was not cancelled
+            raise errors.unreachable("the store was closed")
+        return opening.result()
 
     async def _share(self) -> Connection:
         try:
