@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.live import Live
 
 from tests.chaos import figures, report
+from tests.chaos.jobs import FEATURES
 from tests.chaos.namespaces import Namespaces
 from tests.chaos.run import Plan, Run
 from tests.chaos.stages import STAGES
@@ -81,12 +82,30 @@ def main() -> int:
     parser.add_argument(
         "--keep", type=Path, default=None, help="a directory for histories and logs"
     )
+    parser.add_argument(
+        "--features",
+        default="",
+        help=f"what workers do beside the election, with commas between: {', '.join(FEATURES)}; "
+        "or all",
+    )
     given = parser.parse_args()
     seed = random.randrange(2**31) if given.seed is None else given.seed
     kinds = None if given.kinds is None else tuple(given.kinds.split(","))
+    every = ",".join(FEATURES) if given.features == "all" else given.features
+    features = tuple(filter(None, every.split(",")))
+    if unknown := set(features) - set(FEATURES):
+        parser.error(f"unknown features: {', '.join(sorted(unknown))}")
     calm = (min(0.5, given.calm), given.calm)
     plan = Plan(
-        given.seconds, seed, given.workers, given.ttl, kinds, calm, given.quiet, given.broken
+        given.seconds,
+        seed,
+        given.workers,
+        given.ttl,
+        kinds,
+        calm,
+        given.quiet,
+        given.broken,
+        features,
     )
     if getattr(STAGES[given.store], "in_namespaces", False):
         Namespaces.enter()  # before there is a second thread

@@ -18,6 +18,8 @@ from typing import Any
 from tests.chaos.recorder import now
 from tests.chaos.worker import Settings
 
+STOP_TIMEOUT = 15.0
+"""Seconds that a worker may take to stop beside three ttls: a busy machine needs some."""
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -61,6 +63,8 @@ class Member:
             resource=str(crew.directory / "resource.sock"),
             seed=crew.chance.randrange(2**31),
             broken=crew.broken,
+            features=crew.features,
+            index=self.index,
         )
         with (crew.directory / f"stderr-{self.name}.txt").open("wb") as errors:
             self.process = await asyncio.create_subprocess_exec(
@@ -117,11 +121,30 @@ class Member:
         assert self.process.stdin is not None
         if self.process.returncode is None:
             self.process.stdin.close()
-        try:
-            await asyncio.wait_for(self.gone(), 10 + 3 * self.crew.ttl)
-        except asyncio.TimeoutError:
-            self.crew.heard({"note": "did not stop", "process": self.name, "at": 0.0})
-            await self.kill()
+        until = now() + STOP_TIMEOUT + 3 * self.crew.ttl
+        gone = asyncio.ensure_future(self.gone())
+        while now() < until and not (await asyncio.wait({gone}, timeout=0.5))[0]:
+            # It may have stopped itself only now, for an order that came late on a busy machine.
+            self._go_on()
+        if not gone.done():
+            self.crew.heard(
+                {"note": "did not stop", "process": self.name, "at": 0.0, "state": self._state()}
+            )
+            with contextlib.suppress(ProcessLookupError):
+                self.send(signal.SIGUSR1)  # it says where it hangs, on standard error
+            await asyncio.sleep(1.0)
+            with contextlib.suppress(ProcessLookupError):
+                self.send(signal.SIGKILL)
+        await gone
+
+    def _go_on(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.send(signal.SIGCONT)
+
+    def _state(self) -> str:
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return "gone"
 
 
 class Crew:
@@ -133,22 +156,21 @@ class Crew:
         url_of: Callable[[int], str],
         chance: random.Random,
         broken: str,
+        features: tuple[str, ...] = (),
     ) -> None:
-        self.directory, self.ttl, self.url_of, self.chance, self.broken = (
-            directory,
-            ttl,
-            url_of,
-            chance,
-            broken,
-        )
+        self.directory, self.ttl, self.url_of, self.chance = directory, ttl, url_of, chance
+        self.broken, self.features = broken, features
         self.code = snapshot(directory)
         self.members = [Member(self, index) for index in range(size)]
         self.notes: list[dict[str, Any]] = []
         self.elections = 0
         self._leading: tuple[str, int] = ("", 0)
+        self._held: dict[tuple[str, str], int] = {}
 
     def heard(self, note: dict[str, Any]) -> None:
         self.notes.append(note)
+        if note["note"] == "holds":
+            self._held[note["process"], note["feature"]] = note["count"]
         if note["note"] == "elected":
             self.elections += 1
             if note["token"] > self._leading[1]:
@@ -163,6 +185,10 @@ class Crew:
     def token(self) -> int:
         return self._leading[1]
 
+    def held(self, feature: str) -> list[int]:
+        """How many seats of a feature each worker holds, as they said last."""
+        return [self._held.get((member.name, feature), 0) for member in self.members]
+
     def free(self) -> list[Member]:
         """Those that no fault is at work on."""
         return [member for member in self.members if not member.busy]
@@ -172,7 +198,4 @@ class Crew:
             await member.start()
 
     async def stop(self) -> None:
-        for member in self.members:
-            if member.process is not None and member.process.returncode is None:
-                member.send(signal.SIGCONT)
         await asyncio.gather(*(member.stop() for member in self.members))

@@ -14,6 +14,10 @@ from tests.chaos.recorder import now
 from tests.chaos.scene import Fault, NotNow, Scene
 from tests.chaos.stage import APART
 
+FREEZES_WITHIN = 30.0
+"""Seconds in which a worker surely answers. If nobody waited for its answer any longer, it would
+stop itself later, and nobody would let it go on."""
+
 
 async def kill(scene: Scene, fault: Fault) -> None:
     first = scene.victim()
@@ -41,7 +45,11 @@ async def stop_in_act(scene: Scene, fault: Fault) -> None:
     there for."""
     first, seconds = scene.victim(1.0), scene.between(1.4, 2.4) + 0.5
     fault.take(first)
-    if await first.ask("freeze", ("frozen", "not leading"), 2.0) != "frozen":
+    answers = ("frozen", "not leading")
+    answer = await first.ask("freeze", answers, FREEZES_WITHIN)
+    if answer is None:
+        raise RuntimeError(f"{first.name} did not obey within {FREEZES_WITHIN:g} s")
+    if answer != "frozen":
         raise NotNow
     fault.begin, fault.detail = now(), f"{seconds:.2f} s"
     await asyncio.sleep(seconds)
@@ -199,6 +207,9 @@ KINDS: dict[str, Kind] = {
     "node partitioned": Kind(node_cut_off, 1.5, on_store=True),
     "promotion": Kind(promotion, 1.5, on_store=True, from_end=True),
     "standby stopped": Kind(server("stop", "standby", 0.3, 3.0), 0.7, on_store=True, from_end=True),
+    "evict": Kind(orders.evict),
+    "pause role": Kind(orders.pause_role, from_end=True),
+    "retire": Kind(orders.retire),
     "clock stepped": Kind(clock_stepped, on_store=True),
 }
 

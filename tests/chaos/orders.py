@@ -1,5 +1,5 @@
-"""What is asked of the leader: to step down, and to hand the role to a certain candidate, alive or
-not.
+"""What operators do: they ask the leader to step down, and to hand the role to a certain candidate,
+alive or not; they evict it, pause and resume the role, and retire roles.
 
 An operator asks through the store, by the board; a transfer is at times the leader's own doing. The
 one that is named was at times killed or stopped just before, while the board still lists it: then
@@ -12,14 +12,15 @@ import contextlib
 import signal
 from collections.abc import Awaitable, Callable
 
-from coord import AsyncCoordinator, CoordError, Lease
+from coord import AsyncCoordinator, CoordError, Lease, NotLeader, StoreUnavailable
 from tests.chaos.crew import Member
+from tests.chaos.jobs import RETIRED_PREFIX, ROLE
 from tests.chaos.recorder import now
 from tests.chaos.scene import Fault, NotNow, Scene
-from tests.chaos.worker import ROLE
 
 LISTED_WITHIN = 3.0
 ASKED_WITHIN = 3.0
+RESUMED_WITHIN = 60.0
 
 
 async def order_to_step_down(scene: Scene, fault: Fault) -> None:
@@ -73,6 +74,77 @@ async def transfer(scene: Scene, fault: Fault) -> None:
             await to.start()
         elif fault.to_is == "stopped":
             to.send(signal.SIGCONT)
+
+
+async def evict(scene: Scene, fault: Fault) -> None:
+    """Take the lease away from the leader, which is at times stopped: the role passes when the
+    lease that it was granted has run out."""
+    leader = _leader(scene)
+    fault.take(leader)
+    stopped = scene.chance.random() < 0.4
+    fault.detail = "of one that is stopped" if stopped else ""
+    if stopped:
+        leader.send(signal.SIGSTOP)
+    try:
+        fault.begin = now()
+        await _override(scene, fault, lambda operator: operator.evict(ROLE, by="operator"))
+        await asyncio.sleep(scene.between(0.8, 1.6))
+    finally:
+        if stopped:
+            leader.send(signal.SIGCONT)
+
+
+async def pause_role(scene: Scene, fault: Fault) -> None:
+    """Nobody is elected until the role is resumed. The leader is asked to release it, or not."""
+    fault.everybody, fault.begin = True, now()
+    patience = scene.chance.choice((0.0, scene.ttl))
+    seconds = scene.between(0.3, 2.0)
+    fault.detail = f"{seconds:.2f} s" + ("" if patience else ", nobody is asked")
+    try:
+        await _override(
+            scene, fault, lambda operator: operator.pause(ROLE, by="operator", timeout=patience)
+        )
+        await asyncio.sleep(seconds)
+    finally:
+        await _resume(scene)
+
+
+async def retire(scene: Scene, fault: Fault) -> None:
+    """Delete the rows of the roles of calls that nobody holds at the moment."""
+    fault.begin, unused = now(), scene.chance.choice((0.0, 0.3))
+    operator = scene.chance.choice(scene.operators)
+    try:
+        roles = await operator.retire(RETIRED_PREFIX, unused=unused)
+    except CoordError as err:
+        fault.missed, fault.detail = True, type(err).__name__
+    else:
+        fault.missed, fault.detail = not roles, f"{len(roles)} roles"
+
+
+async def _override(
+    scene: Scene, fault: Fault, asking: Callable[[AsyncCoordinator], Awaitable[Lease | None]]
+) -> None:
+    try:
+        lease = await asking(scene.chance.choice(scene.operators))
+    except NotLeader:
+        fault.missed = True  # it has lost the role meanwhile
+    except StoreUnavailable as err:
+        fault.missed, fault.detail = True, f"{fault.detail} {type(err).__name__}"
+    else:
+        fault.token = 0 if lease is None else lease.token
+
+
+async def _resume(scene: Scene) -> None:
+    """Resume the role, whatever the store suffers from meanwhile: nobody else does."""
+    until = now() + RESUMED_WITHIN
+    while True:
+        try:
+            await scene.chance.choice(scene.operators).resume(ROLE, by="operator")
+            return
+        except StoreUnavailable:
+            if now() > until:
+                raise
+            await asyncio.sleep(0.1)
 
 
 def _leader(scene: Scene) -> Member:

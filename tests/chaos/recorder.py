@@ -10,14 +10,37 @@ import json
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from coord import Leadership, Lease, PastTerm
-from coord.core.operations import Answer, Claim, Release, Renew, Result
-from coord.stores.protocol import Announcements, Store
+from coord import Lease, PastTerm
+from coord.core.kept import Kept
+from coord.core.operations import (
+    Answer,
+    Claim,
+    Operation,
+    Override,
+    Read,
+    Release,
+    Renew,
+    Result,
+    Retire,
+)
+from coord.stores.protocol import (
+    Announcements,
+    Bulk,
+    HasKept,
+    Immediate,
+    Overridable,
+    PolledFeed,
+    Retirable,
+    Store,
+)
 from coord.stores.requests import announcements_of
+
+Key = tuple[int, str, str]
+"""What an invoke and its outcome have in common."""
 
 
 def now() -> float:
@@ -33,32 +56,32 @@ class Recorder:
         self._lock = threading.Lock()
         self._last = 0
 
-    def invoke(self, action: str, role: str, **value: Any) -> tuple[int, str, str]:
+    def invoke(self, action: str, role: str, **value: Any) -> Key:
         with self._lock:
             self._last += 1
             key = (self._last, action, role)
         self._put("invoke", now(), key, value)
         return key
 
-    def end(self, kind: str, key: tuple[int, str, str], **value: Any) -> None:
+    def end(self, kind: str, key: Key, **value: Any) -> None:
         self._put(kind, now(), key, value)
 
-    def look(self, lead: Leadership) -> int | None:
-        """Whether it leads, as `held`; a look that shows nothing proves nothing, and is not
-        written."""
+    def look(self, role: str, believed: Callable[[], int | None]) -> int | None:
+        """Record the token under which it believes to lead `role`, as `held`; a look that shows
+        nothing proves nothing, and is not written."""
         before = now()
-        term = lead.held
+        token = believed()
         after = now()
-        if term is None:
+        if token is None:
             return None
         with self._lock:
             self._last += 1
-            key = (self._last, "held", lead.role)
+            key = (self._last, "held", role)
         self._put("invoke", before, key, {})
-        self._put("ok", after, key, {"token": term.token})
-        return term.token
+        self._put("ok", after, key, {"token": token})
+        return token
 
-    def _put(self, kind: str, at: float, key: tuple[int, str, str], value: dict[str, Any]) -> None:
+    def _put(self, kind: str, at: float, key: Key, value: dict[str, Any]) -> None:
         op, action, role = key
         event = {
             "kind": kind, "at": at, "process": self.process, "op": op, "action": action, "role": role, "value": value
@@ -88,42 +111,20 @@ class RecordingStore:
         await self._store.open(timeout)
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
-        key = self._recorder.invoke(
-            "claim",
-            claim.role,
-            holder=claim.holder,
-            beat=claim.beat,
-            expected=None if claim.expected is None else list(claim.expected),
-            takeover=claim.takeover,
-            skew=claim.skew,
-            floor=claim.floor,
-        )
+        key = self._asked(claim)
         result = await self._store.claim(claim, timeout)
         self._ended(key, result)
         return result
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
-        keys = [
-            self._recorder.invoke(
-                "renew", renewal.role, holder=renewal.holder, token=renewal.token, beat=renewal.beat
-            )
-            for renewal in renewals
-        ]
+        keys = [self._asked(renewal) for renewal in renewals]
         results = await self._store.renew(renewals, timeout)
         for key, result in zip(keys, results, strict=True):
             self._ended(key, result)
         return results
 
     async def release(self, release: Release, timeout: float) -> Result:
-        key = self._recorder.invoke(
-            "release",
-            release.role,
-            holder=release.holder,
-            token=release.token,
-            beat=release.beat,
-            linger=release.linger,
-            to=release.to,
-        )
+        key = self._asked(release)
         result = await self._store.release(release, timeout)
         self._ended(key, result)
         return result
@@ -140,7 +141,8 @@ class RecordingStore:
             raise
         found = {row.role: row for row in rows}
         for role, key in keys:
-            self._recorder.end("ok", key, row=_row(found.get(role, Lease(role))))
+            row = found.get(role, Lease(role))
+            self._recorder.end("ok", key, row=_row(row), info=dict(row.info))
         return rows
 
     def announcements(self) -> Announcements:
@@ -160,7 +162,24 @@ class RecordingStore:
     def abandon(self) -> None:
         self._store.abandon()
 
-    def _ended(self, key: tuple[int, str, str], result: Result) -> None:
+    def _asked(self, swap: Claim | Renew | Release) -> Key:
+        if isinstance(swap, Claim):
+            return self._recorder.invoke(
+                "claim",
+                swap.role,
+                holder=swap.holder,
+                beat=swap.beat,
+                expected=None if swap.expected is None else list(swap.expected),
+                takeover=swap.takeover,
+                skew=swap.skew,
+                floor=swap.floor,
+            )
+        words: dict[str, Any] = {"holder": swap.holder, "token": swap.token, "beat": swap.beat}
+        if isinstance(swap, Renew):
+            return self._recorder.invoke("renew", swap.role, **words)
+        return self._recorder.invoke("release", swap.role, **words, linger=swap.linger, to=swap.to)
+
+    def _ended(self, key: Key, result: Result) -> None:
         if isinstance(result, Answer):
             self._recorder.end("ok", key, applied=result.applied, row=_row(result.lease))
         else:
@@ -169,4 +188,91 @@ class RecordingStore:
             )
 
 
-__all__ = ["Recorder", "RecordingStore", "now"]
+class _RecordsBulk(RecordingStore):
+    async def swap_all(self, swaps: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
+        assert isinstance(self._store, Bulk)
+        keys = [self._asked(swap) for swap in swaps]
+        results = await self._store.swap_all(swaps, timeout)
+        for key, result in zip(keys, results, strict=True):
+            self._ended(key, result)
+        return results
+
+
+class _RecordsImmediate(RecordingStore):
+    def begin(self, operation: Operation, timeout: float) -> Coroutine[Any, Any, Result] | None:
+        assert isinstance(self._store, Immediate)
+        if isinstance(operation, Read):  # changes nothing
+            return self._store.begin(operation, timeout)
+        key = self._asked(operation)
+        pending = self._store.begin(operation, timeout)
+        if pending is None:
+            self._recorder.end("fail", key, detail="not sent")
+            return None
+        return self._begun(key, pending)
+
+    async def _begun(self, key: Key, pending: Coroutine[Any, Any, Result]) -> Result:
+        result = await pending
+        self._ended(key, result)
+        return result
+
+
+class _RecordsKept(RecordingStore):
+    async def kept(self, role: str, timeout: float) -> Kept:
+        """Not recorded: what is run for a tick is (jobs.py)."""
+        assert isinstance(self._store, HasKept)
+        return await self._store.kept(role, timeout)
+
+
+class _RecordsOverrides(RecordingStore):
+    async def override(self, override: Override, timeout: float) -> Result:
+        assert isinstance(self._store, Overridable)
+        key = self._recorder.invoke(
+            "override",
+            override.role,
+            expected=list(override.expected),
+            holder=override.holder,
+            beat=override.beat,
+        )
+        result = await self._store.override(override, timeout)
+        self._ended(key, result)
+        return result
+
+
+class _RecordsRetirement(RecordingStore):
+    async def retire(self, requests: Sequence[Retire], timeout: float) -> Sequence[bool]:
+        assert isinstance(self._store, Retirable)
+        keys = [
+            self._recorder.invoke("retire", request.role, expected=list(request.expected))
+            for request in requests
+        ]
+        deleted = await self._store.retire(requests, timeout)
+        for key, done in zip(keys, deleted, strict=True):
+            self._recorder.end("ok", key, applied=done)
+        return deleted
+
+
+class _Polls(RecordingStore):
+    @property
+    def feed_interval(self) -> float:
+        assert isinstance(self._store, PolledFeed)
+        return self._store.feed_interval
+
+
+_ABILITIES: dict[type, type[RecordingStore]] = {
+    Bulk: _RecordsBulk,
+    Immediate: _RecordsImmediate,
+    HasKept: _RecordsKept,
+    Overridable: _RecordsOverrides,
+    Retirable: _RecordsRetirement,
+    PolledFeed: _Polls,
+}
+
+
+def recording(store: Store, recorder: Recorder) -> RecordingStore:
+    """Return a store that records, with the abilities of `store` and no others."""
+    bases = tuple(kind for ability, kind in _ABILITIES.items() if isinstance(store, ability))
+    kind: type[RecordingStore] = type("Recording", bases or (RecordingStore,), {})
+    return kind(store, recorder)
+
+
+__all__ = ["Recorder", "RecordingStore", "now", "recording"]

@@ -66,13 +66,16 @@ def _document(met: dict[str, int] | None) -> list[tuple[str, int]]:
 
 def overview(results: list[dict[str, Any]]) -> str:
     """The table over several runs, one row for each."""
-    head = ["stage", "s", "faults", "elections", "writes", "overlaps without fencing"]
+    head = ["stage", "features", "s", "faults", "elections", "writes", "overlaps without fencing"]
     head += ["stale writes tried", "refused", "tokens twice", "longest time without a leader, s"]
+    head += ["faults during that time"]
     names = ["elections", "fenced_writes", "overlaps_unfenced", "stale_attempted", "stale_refused"]
     names += ["tokens_twice", "longest_without_leader"]
     rows = [
-        [result["store"], f"{result['seconds']:.0f}", sum(result["faults"].values())]
+        [result["store"], ", ".join(result["features"]), f"{result['seconds']:.0f}"]
+        + [sum(result["faults"].values())]
         + [result[name] for name in names]
+        + [", ".join(result["during_that"])]
         for result in results
     ]
     return "\n".join(_table(head, rows))
@@ -83,12 +86,17 @@ def markdown(result: dict[str, Any]) -> str:
     demotions, kept = result["false_demotions"], result["good"]
     lines = [
         f"# Chaos on {result['store']}: {result['seconds']:g} s, {result['workers']} workers, ttl {result['ttl']:g} s, "
-        f"seed {result['seed']}",
+        f"seed {result['seed']}" + "".join(f", {feature}" for feature in result["features"]),
         "",
         f"**{'Every promise was kept.' if kept else 'A PROMISE WAS BROKEN.'}**",
         "",
     ]
     lines += [f"- {name}: {value}" for name, value in result["stage"].items()]
+    lines += [f"- {name}: {value}" for name, value in result["of_features"].items()]
+    lines += [
+        f"- seats at the end, {name}: {held}" for name, held in result["held_at_the_end"].items()
+    ]
+    lines += [f"- during the longest time without a leader: {', '.join(result['during_that'])}"]
     lines += ["", *_table(
         ["what", "count"],
         [
@@ -107,6 +115,7 @@ def markdown(result: dict[str, Any]) -> str:
             ["demotions with no fault near", f"{demotions['count']} in {demotions['quiet_seconds']:g} quiet s"],
             ["the same, an hour", demotions["per_hour"]],
             ["led again after the last fault, s", result["recovered_in"]],
+            ["all seats of the features held again, s", result["restored_in"]],
             ["the longest that the run itself came late, s", result["longest_lag"]],
         ],
     )]  # fmt: skip
@@ -148,7 +157,7 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         *_table(["reason", "count"], [[name, n] for name, n in sorted(result["losses"].items())]),
     ]
-    for name in ("violations", "callbacks_unpaired", "did_not_stop", "tracebacks"):
+    for name in ("violations", "callbacks_unpaired", "did_not_stop", "tracebacks", "troubles"):
         if result[name]:
             lines += [f"## {name}", "", "```", *map(str, result[name]), "```", ""]
     return "\n".join(lines)

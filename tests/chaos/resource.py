@@ -1,5 +1,5 @@
-"""What the workers write to: one fenced and one unfenced row in SQLite, behind a socket, in a
-process of its own.
+"""What the workers write to: an unfenced row and any number of fenced ones in SQLite, behind a
+socket, in a process of its own.
 
 The journal is written in the transaction of the write itself, so its order is the order in which
 things happened. `python -m tests.chaos.resource SOCKET FILE [--blind]`; `--blind` (for the test of
@@ -12,6 +12,7 @@ import json
 import socket
 import sqlite3
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ class Resource:
         self.db.execute("BEGIN IMMEDIATE")
         try:
             accepted = True
-            if name == "fenced" and not self.blind:
+            self.db.execute("INSERT OR IGNORE INTO resource (name) VALUES (?)", (name,))
+            if name != "unfenced" and not self.blind:
                 try:
                     sql_write(self.db, "resource", {"name": name}, {"writer": process}, token)
                 except StaleToken:
@@ -70,30 +72,31 @@ class Resource:
 
 
 class ResourceClient:
-    """A worker's connection to the resource."""
+    """A worker's connection to the resource, for any of its threads."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._socket: socket.socket | None = None
+        self._lock = threading.Lock()
 
     def write(self, name: str, token: int, process: str) -> bool:
         """Whether it was accepted. Raises OSError when there is no answer: it may then have been
         accepted or not."""
-        try:
-            if self._socket is None:
-                self._socket = socket.socket(socket.AF_UNIX)
-                self._socket.settimeout(5.0)
-                self._socket.connect(self._path)
-            self._socket.sendall(
-                (json.dumps({"name": name, "token": token, "process": process}) + "\n").encode()
-            )
-            answer = self._socket.recv(2)
-        except OSError:
-            self._socket = None
-            raise
-        if len(answer) != 2:
-            self._socket = None
-            raise OSError("the resource hung up")
+        line = json.dumps({"name": name, "token": token, "process": process}) + "\n"
+        with self._lock:
+            try:
+                if self._socket is None:
+                    self._socket = socket.socket(socket.AF_UNIX)
+                    self._socket.settimeout(5.0)
+                    self._socket.connect(self._path)
+                self._socket.sendall(line.encode())
+                answer = self._socket.recv(2)
+            except OSError:
+                self._socket = None
+                raise
+            if len(answer) != 2:
+                self._socket = None
+                raise OSError("the resource hung up")
         return answer == b"1\n"
 
 

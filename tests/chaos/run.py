@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from coord import AsyncCoordinator, StoreUnavailable
+from coord.stores import urls
+from coord.stores.protocol import Retirable, Store
 from tests.chaos import faults
 from tests.chaos.crew import Crew
-from tests.chaos.recorder import now
+from tests.chaos.jobs import FAULTS, FULL
+from tests.chaos.recorder import Recorder, now, recording
 from tests.chaos.scene import Fault, NotNow, Scene
 from tests.chaos.stage import Stage
 
@@ -38,6 +41,8 @@ class Plan:
     """The chance of 6 to 15 s more between faults, in which a demotion would be a false one."""
     broken: str = ""
     """"deadline": workers that believe on; "fence": a resource that refuses nothing."""
+    features: tuple[str, ...] = ()
+    """What workers do beside the election (jobs.py)."""
 
 
 class Run:
@@ -47,10 +52,18 @@ class Run:
         self.plan, self.directory = plan, directory
         self.chance = random.Random(plan.seed)
         self.stage = make_stage(directory, plan.workers, self.chance)
-        if plan.kinds is not None:
-            self.stage.kinds = plan.kinds
+        more = [kind for feature in plan.features for kind in FAULTS.get(feature, ())]
+        retires = isinstance(urls.open_url(self.stage.example_url), Retirable)
+        more = [kind for kind in more if retires or kind != "retire"]
+        self.stage.kinds = (*self.stage.kinds, *more) if plan.kinds is None else plan.kinds
         self.crew = Crew(
-            directory, plan.workers, plan.ttl, self.stage.url_of, self.chance, plan.broken
+            directory,
+            plan.workers,
+            plan.ttl,
+            self.stage.url_of,
+            self.chance,
+            plan.broken,
+            plan.features,
         )
         self.faults: list[Fault] = []
         self.active: list[str] = []
@@ -60,6 +73,10 @@ class Run:
         """The longest that this very process came late: how busy the machine was, in seconds."""
         self.recovered_in: float | None = None
         """Seconds from the last heal until somebody leads; None for never."""
+        self.restored_in: float | None = None
+        """The same, until all seats of the features are held."""
+        self.held: dict[str, list[int]] = {}
+        """How many seats of each such feature the workers held at the end."""
         self._resource: asyncio.subprocess.Process | None = None
 
     async def run(self) -> None:
@@ -78,6 +95,11 @@ class Run:
                 await asyncio.sleep(0.02)
                 if self._leads_now():
                     self.recovered_in = now() - healed
+            while self.restored_in is None and now() - healed < limit:
+                await asyncio.sleep(0.02)
+                if self.restored():
+                    self.restored_in = now() - healed
+            self.held = {feature: self.crew.held(feature) for feature in self._counted()}
             self.ended = now()
             await self.crew.stop()
         finally:
@@ -90,6 +112,19 @@ class Run:
                 self._resource.kill()
                 await self._resource.wait()
             await self.stage.close()
+
+    def _counted(self) -> list[str]:
+        return [feature for feature in self.plan.features if feature in FULL]
+
+    def restored(self) -> bool:
+        """Whether the workers hold all seats of each feature, and the shards fairly."""
+        for feature in self._counted():
+            held = self.crew.held(feature)
+            if sum(held) != min(FULL[feature], len(held) if feature == "slots" else FULL[feature]):
+                return False
+            if feature == "share" and max(held) - min(held) > 1:
+                return False
+        return True
 
     def _leads_now(self) -> bool:
         """Whether the last that was heard is that somebody leads, who is still there."""
@@ -135,11 +170,19 @@ class Run:
 
     async def _make_trouble(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
-            operators = [AsyncCoordinator(url, timeout=2.0) for url in self.stage.operators_urls]
+            operators = [
+                AsyncCoordinator(store=self._recording(url, number), timeout=2.0)
+                for number, url in enumerate(self.stage.operators_urls)
+            ]
             for operator in operators:
                 stack.push_async_callback(operator.close)
                 await self._wait_for_store(operator)
             await self._inject(Scene(self.crew, self.stage, self.plan.ttl, self.chance, operators))
+
+    def _recording(self, url: str, number: int) -> Store:
+        name = f"operator{number}"
+        recorder = Recorder(self.directory / f"history-{name}.jsonl", name)
+        return recording(urls.open_url(url), recorder)
 
     async def _inject(self, scene: Scene) -> None:
         until = self.began + self.plan.seconds

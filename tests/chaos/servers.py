@@ -43,6 +43,10 @@ class ServersStage(Stage):
         return self.url([f"{node.host}:{node.port}" for node in self.nodes])
 
     @property
+    def example_url(self) -> str:
+        return self.direct
+
+    @property
     def operators_urls(self) -> list[str]:
         return [self.direct]
 

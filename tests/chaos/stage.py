@@ -50,6 +50,11 @@ class Stage:
         raise NotImplementedError
 
     @property
+    def example_url(self) -> str:
+        """A URL of such a store, before it is started."""
+        return self.url_of(0)
+
+    @property
     def operators_urls(self) -> list[str]:
         """One for each node, with nothing in the way."""
         return [self.url_of(0)]

@@ -1,5 +1,5 @@
-"""One candidate as a process: stands for the role, and as long as it leads writes to the resources
-under its token.
+"""One worker as a process: a candidate for the role, which writes to the resources under its token
+as long as it leads, and the jobs of the features of this run (jobs.py).
 
 `python -m tests.chaos.worker SETTINGS` with the settings as JSON. What it notices goes to standard
 output, one JSON object a line; what it does goes to its history. A line "step_down" on standard
@@ -16,6 +16,7 @@ deadline; "fence" writes to the document whatever token is there."""
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import random
@@ -27,14 +28,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from coord import CoordError, Coordinator, LossReason, Term
+from coord import CoordError, Coordinator, Leadership, LossReason, Term
 from coord.stores import urls
 from tests.chaos.document import DOCUMENT, Document, NotWritten
+from tests.chaos.jobs import FEATURES, ROLE, Calls, Job, Seat
 from tests.chaos.lifeline import die_with_parent
-from tests.chaos.recorder import Recorder, RecordingStore, now
+from tests.chaos.recorder import Recorder, now, recording
 from tests.chaos.resource import ResourceClient
 
-ROLE = "job"
 BELIEVES_ON = 4.0
 """Seconds for which a broken worker goes on believing."""
 
@@ -48,6 +49,9 @@ class Settings:
     resource: str
     seed: int
     broken: str = ""
+    features: tuple[str, ...] = ()
+    index: int = 0
+    """Its place among the workers."""
 
     def argument(self) -> str:
         return json.dumps(asdict(self))
@@ -63,14 +67,28 @@ class Worker:
         self.poised = threading.Event()
         """The document's thread, too, stands between its check and its act, until both are
         frozen."""
-        store = RecordingStore(urls.open_url(settings.url), self.recorder)
-        self.coordinator = Coordinator(store=store)
+        self.counting = threading.Lock()
+        """For the jobs' numbers."""
+        self.coordinator = Coordinator(store=recording(urls.open_url(settings.url), self.recorder))
         self.keeps_document = settings.url.startswith("rethinkdb:")
-        self.lead = self.coordinator.leadership(
-            ROLE, ttl=settings.ttl, info={"name": settings.process}
-        )
-        self.lead.on_elected(self._elected)
-        self.lead.on_lost(self._lost)
+        self.lead: Leadership | None = None
+        names = set(settings.features)
+        self.calls: Calls | None = None
+        if "unique_service" in names and settings.index > 0:
+            self.calls = Calls(self)
+            self.believed = self.calls.believed
+        else:  # the first worker stays a candidate with a loop, beside those that call
+            lead = self.coordinator.leadership(
+                ROLE, ttl=settings.ttl, info={"name": settings.process}
+            )
+            lead.on_elected(self._elected)
+            lead.on_lost(self._lost)
+            self.lead, self.believed = lead, Seat.of_leadership(lead).token
+        names.discard("unique_service")
+        self.jobs: dict[str, Job] = {name: FEATURES[name](self) for name in sorted(names)}
+        if self.calls is not None:
+            self.jobs["unique_service"] = self.calls
+        self._shown: dict[str, int] = {}
 
     def note(self, what: str, **more: Any) -> None:
         line = (
@@ -86,36 +104,62 @@ class Worker:
 
     def run(self) -> None:
         threading.Thread(target=self._obey, daemon=True).start()
+        if self.lead is not None:
+            self.lead.start()
+        for job in self.jobs.values():
+            job.start()
         if self.keeps_document:
             threading.Thread(target=self._keep_document, daemon=True).start()
-        self.lead.start()
         self.note("started")
         while not self.stopped.is_set():
-            token = self.recorder.look(self.lead)
-            if token is None:
-                if self.freeze.is_set():
-                    self.freeze.clear()
-                    self.note("not leading")
+            token = self.recorder.look(ROLE, self.believed)
+            other = self._another_seat()
+            if token is None and self.freeze.is_set():
+                self.freeze.clear()
+                self.note("not leading")
+            if token is None and other is None:
                 time.sleep(0.02)
                 continue
             # Between the check and the act: here a frozen process wakes up with an old belief (rule
             # 10).
             time.sleep(self.random.uniform(0.03, 0.08))
-            if self.freeze.is_set():
+            if token is not None and self.freeze.is_set():
                 if self.keeps_document:
                     self.poised.wait(0.2)
                 self.freeze.clear()
                 self.note("frozen")
                 os.kill(os.getpid(), signal.SIGSTOP)
                 self.poised.clear()
-            for name in self.random.sample(("unfenced", "fenced"), 2):
-                self._write(name, token)
+            if token is not None:
+                for name in self.random.sample(("unfenced", "fenced"), 2):
+                    self.write(name, token)
+            if other is not None:
+                self.write(*other)
         self.coordinator.close()
+        for job in self.jobs.values():
+            job.end()
         self.note("stopped")
 
-    def _write(self, name: str, token: int) -> None:
+    def _another_seat(self) -> tuple[str, int] | None:
+        """Look at one of the seats of its jobs, and return the resource to write to and the
+        token."""
+        seats: list[Seat] = []
+        for name, job in self.jobs.items():
+            seats += [seat for seat in job.seats() if seat.role != ROLE]
+            held = job.shows()
+            if held is not None and self._shown.get(name) != held:
+                self._shown[name] = held
+                self.note("holds", feature=name, count=held)
+        if not seats:
+            return None
+        seat = self.random.choice(seats)
+        token = self.recorder.look(seat.role, seat.token)
+        return None if token is None else (f"fenced {seat.role}", token)
+
+    def write(self, name: str, token: int) -> None:
+        """Write to a resource; all but "unfenced" check tokens."""
         key = self.recorder.invoke(
-            "write" if name == "fenced" else "unfenced write", name, token=token
+            "unfenced write" if name == "unfenced" else "write", name, token=token
         )
         try:
             accepted = self.resource.write(name, token, self.settings.process)
@@ -132,7 +176,7 @@ class Worker:
             random.Random(),
         )
         while not self.stopped.is_set():
-            token = self.recorder.look(self.lead)
+            token = self.recorder.look(ROLE, self.believed)
             if token is None:
                 time.sleep(0.02)
                 continue
@@ -155,11 +199,19 @@ class Worker:
                 self.freeze.set()
             elif line.strip() == "step_down":
                 try:
-                    self.lead.step_down()
+                    if self.lead is None:
+                        assert self.calls is not None
+                        self.calls.release()
+                    else:
+                        self.lead.step_down()
+                except CoordError:
+                    pass  # a fault is at work
                 except Exception as err:
                     self.note("trouble", detail=repr(err))
             elif line.startswith("transfer "):
                 try:
+                    if self.lead is None:
+                        raise CoordError("a caller of unique_service transfers nothing")
                     self.lead.transfer(line.split()[1])
                     self.note("handing over")
                 except CoordError as err:
@@ -176,6 +228,7 @@ def _believe_on() -> None:
 
 def main() -> None:
     die_with_parent()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # where does it hang?
     settings = Settings(**json.loads(sys.argv[1]))
     if settings.broken == "deadline":
         _believe_on()
