@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.crew import ROOT
+from tests.chaos.crew import ROOT, Crew
 from tests.chaos.namespaces import available as namespaces_available
 from tests.support import requirements
 from tests.support import rethinkdb_server as servers
@@ -278,6 +281,28 @@ def test_servers_keep_every_promise(store: str, on_servers: dict[str, Chaos]) ->
             assert result["faults"][kind] >= 1, chaos.log
     if store == "standby":
         assert result["stage"]["promotions"] >= 1
+
+
+def test_a_worker_that_stops_itself_late_ends_in_good_order(tmp_path: Path) -> None:
+    """On a busy machine it acts on the order to stop itself in the act when the run has ended."""
+
+    async def body() -> None:
+        url = f"sqlite://{tmp_path}/coord.db"
+        crew = Crew(tmp_path, 1, 1.0, lambda _: url, random.Random(0), "")
+        await crew.start()
+        try:
+            while not crew.elections:  # noqa: ASYNC110  # pytest's timeout ends it
+                await asyncio.sleep(0.02)
+            stopping = asyncio.create_task(crew.stop())
+            await asyncio.sleep(0)
+            crew.members[0].send(signal.SIGSTOP)
+            await stopping
+        finally:
+            if crew.members[0].process is not None and crew.members[0].process.returncode is None:
+                await crew.members[0].kill()
+        assert [note["note"] for note in crew.notes][-1] == "stopped"
+
+    asyncio.run(body())
 
 
 def test_a_run_that_is_ended_leaves_no_process_behind(tmp_path: Path) -> None:
