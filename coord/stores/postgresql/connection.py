@@ -68,6 +68,35 @@ def driver() -> Any:
     return asyncpg
 
 
+class _ConnectingLoop:
+    """The running loop as asyncpg sees it.
+
+    While a connection is made, nobody needs to look at the exceptions of the futures that asyncpg
+    creates. If the attempt is cancelled, asyncpg leaves one behind, and asyncio would report it.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        future = self._loop.create_future()
+        future.add_done_callback(retrieve)
+        return future
+
+    def connected(self) -> None:
+        """From now on it differs in nothing from the loop."""
+        self.__dict__["create_future"] = self._loop.create_future
+
+
+def retrieve(future: asyncio.Future[Any]) -> None:
+    """Take the exception of a future that nobody awaits any longer."""
+    if not future.cancelled():
+        future.exception()
+
+
 class Connection:
     """One open connection, of the loop that it was opened on.
 
@@ -132,7 +161,7 @@ class Connection:
 
     def _give_up(self, answer: asyncio.Future[Any]) -> None:
         self.terminate()
-        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+        answer.add_done_callback(retrieve)
 
     async def close(self) -> None:
         """Close it politely, or at once if the server does not react."""
@@ -341,7 +370,9 @@ class Pool:
                 "default_transaction_isolation": "read committed",
                 "statement_timeout": f"{STATEMENT_TIMEOUT}s",
             }
-        return await driver().connect(
+        loop = _ConnectingLoop(asyncio.get_running_loop())
+        raw = await driver().connect(
+            loop=loop,
             dsn=f"postgresql://?{urlencode(chosen)}" if chosen else None,
             host=address.host if address else None,
             port=address.port if address else None,
@@ -353,6 +384,8 @@ class Pool:
             statement_cache_size=0 if pooled else 100,
             server_settings=settings,
         )
+        loop.connected()
+        return raw
 
     def _move_to_end(self, address: Address | None) -> None:
         if len(self._order) > 1 and address in self._order:
@@ -404,7 +437,7 @@ async def _is_pooled(raw: Any) -> bool:
         return True
     except BaseException:
         raw.terminate()
-        asking.add_done_callback(lambda done: done.cancelled() or done.exception())
+        asking.add_done_callback(retrieve)
         raise
     return False
 

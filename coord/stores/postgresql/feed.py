@@ -18,7 +18,13 @@ from coord.core.lease import Lease, Revision
 from coord.errors import StoreRefused, StoreUnavailable
 from coord.runtime.retry import rng
 from coord.stores.postgresql import rows, schema
-from coord.stores.postgresql.connection import CONNECT_TIMEOUT, Connection, Pool, from_exception
+from coord.stores.postgresql.connection import (
+    CONNECT_TIMEOUT,
+    Connection,
+    Pool,
+    from_exception,
+    retrieve,
+)
 from coord.stores.postgresql.errors import QueryError
 from coord.stores.postgresql.looks import LookSchedule
 
@@ -116,9 +122,10 @@ class Feed(Generic[T]):
         self._pooled = connection.pooled
         if self._pooled:  # Another client would hear the notifications, or nobody.
             return
+        # A task of its own, as in `Connection.fetch`. If this coroutine is cancelled, the
+        # connection is closed, and nobody needs to know how the task ends.
         listening = asyncio.ensure_future(raw.add_listener(self._channel, self._on_notification))
-        # If this is cancelled, asyncio must not report the exception as never retrieved.
-        listening.add_done_callback(lambda done: done.cancelled() or done.exception())
+        listening.add_done_callback(retrieve)
         done, _ = await asyncio.wait({listening}, timeout=READ_TIMEOUT)
         if not done:
             connection.terminate()

@@ -4,6 +4,7 @@ takes."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import sys
@@ -14,8 +15,10 @@ import pytest
 
 from coord.core.operations import Claim, Renew
 from coord.errors import AccessDenied, StoreRefused, StoreUnavailable
-from coord.stores.postgresql import PostgreSQLStore, admin, connection
+from coord.stores.postgresql import PostgreSQLStore, admin, connection, parse_url
+from coord.stores.postgresql.connection import Connection, Pool
 from coord.stores.postgresql.errors import QueryError
+from coord.stores.postgresql.feed import LeaseFeed
 from tests.stores.postgresql.kit import answered, execute, failed, opened, run, schema_of
 from tests.support.postgresql_server import Server
 from tests.support.store_urls import new_schema
@@ -295,3 +298,63 @@ def test_connections_are_shared_and_few(url: str) -> None:
             assert len(store.pool._idle) == len(store.pool._all)
 
     run(body)
+
+
+def test_an_attempt_to_connect_that_is_cancelled_leaves_nothing_to_report(url: str) -> None:
+    """asyncpg leaves a future with an exception behind, if the attempt is cancelled just when the
+    server has accepted the connection; so it is cancelled after each number of loop iterations."""
+
+    async def body() -> list[dict[str, Any]]:
+        reports: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
+        for iterations in range(40):
+            pool = Pool(parse_url(url))
+            opening = asyncio.ensure_future(pool.open(10))
+            for _ in range(iterations):
+                await asyncio.sleep(0)
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
+            await pool.close()
+            await asyncio.sleep(0.001)
+        gc.collect()
+        await asyncio.sleep(0.01)
+        return reports
+
+    assert run(body) == []
+
+
+def test_a_feed_that_is_cancelled_while_it_begins_to_listen_leaves_nothing_to_report() -> None:
+    class Raw:
+        """A connection that is closed while it registers the listener."""
+
+        def __init__(self) -> None:
+            self.closed = asyncio.Event()
+
+        def add_termination_listener(self, _: object) -> None: ...
+
+        def add_log_listener(self, _: object) -> None: ...
+
+        async def add_listener(self, *_: object) -> None:
+            await self.closed.wait()
+            raise AttributeError("'NoneType' object has no attribute 'add'")
+
+        def terminate(self) -> None:
+            self.closed.set()
+
+    async def body() -> list[dict[str, Any]]:
+        reports: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
+        connection = Connection(Raw())
+        feed = LeaseFeed(Pool(parse_url("postgresql://localhost/x")), None)
+        listening = asyncio.ensure_future(feed._listen(connection))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        connection.terminate()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        gc.collect()
+        return reports
+
+    assert run(body) == []
