@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,3 +50,8 @@ class CandidateOptions:
             priority=validation.priority(priority),
             min_tenure=validation.min_tenure(min_tenure, timing.ttl),
         )
+
+
+def new_candidate_id() -> str:
+    """Return a new random id for one incarnation of a candidate."""
+    return os.urandom(16).hex()  # importing the module `uuid` is slow

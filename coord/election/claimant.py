@@ -15,7 +15,8 @@ from coord.core.operations import Claim, Failure, Read, Release, Renew, Result
 from coord.core.phases import HOLDING, Phase
 from coord.core.timing import Instant, Timing
 from coord.election.callbacks import CallbackRunner, Callbacks, TaskDispatcher
-from coord.election.elector import new_candidate_id, send_now
+from coord.election.candidate_options import new_candidate_id
+from coord.election.elector import send_now
 from coord.election.lifecycle import TermLifecycle, notify_observer
 from coord.election.session import Session
 from coord.election.term import Term

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -25,7 +24,7 @@ from coord.election.callbacks import (
     Dispatcher,
     current_dispatcher,
 )
-from coord.election.candidate_options import CandidateOptions
+from coord.election.candidate_options import CandidateOptions, new_candidate_id
 from coord.election.kept import KeptText
 from coord.election.lifecycle import TermLifecycle, notify_observer
 from coord.election.session import Session
@@ -34,7 +33,7 @@ from coord.errors import LeadershipLost, NotLeader, OutcomeUnknown
 from coord.runtime import log, process
 from coord.runtime.retry import full_jitter
 from coord.runtime.timers import within
-from coord.stores.requests import PendingResult
+from coord.stores.requests import PendingResult, discard
 
 RESTART_FIRST = 0.1
 """Seconds until the task of a candidate goes on after its first failure, at most."""
@@ -86,6 +85,7 @@ class Elector:
         "_timer",
         "_unsubscribes",
         "_waiters",
+        "_waiting",
         "_wake",
         "candidate",
         "election",
@@ -303,8 +303,7 @@ class Elector:
         await self.wait_until(lambda: not (self.stopping or self._handing_over()), deadline)
 
     async def wait_until_handed_over(self) -> None:
-        """Wait until the work of the last term has ended and its lease was released or left to
-        expire."""
+        """Wait until the work of the last term has ended, and its lease is released or expires."""
         await self.wait_until(lambda: not self._handing_over())
 
     def _handing_over(self) -> bool:
@@ -352,7 +351,7 @@ class Elector:
                 except Exception as err:
                     await self._sleep(self._failed(err))
         except asyncio.CancelledError:
-            _discard(None if self._ahead is None else self._ahead[1])
+            discard(None if self._ahead is None else self._ahead[1])
             await self._cancelled()
             raise
         finally:
@@ -404,7 +403,7 @@ class Elector:
         self._unfollow()
         in_flight, now = self.election.in_flight, self._session.now()
         ahead, self._ahead = self._ahead, None
-        _discard(None if ahead is None else ahead[1])
+        discard(None if ahead is None else ahead[1])
         if in_flight is not None:
             unknown = Failure(unknown=True, detail=self.failure)
             self.election.reply(in_flight, unknown, self._sent_at, now, delay)
@@ -421,12 +420,18 @@ class Elector:
         # lease lasts.
         self._sent_at = self._session.now()
 
-    def _send_due_now(self) -> None:
+    def _send_due_now(self) -> bool:
         """Send what is due in this very iteration of the loop, ahead of the task, if the store can
-        do that."""
-        sleeps = self._wake is not None and not self._wake.done()
-        if sleeps and isinstance(action := self._step(), Send):
+        do that. Return whether nothing is due, so that the task need not wake."""
+        if self._wake is None or self._wake.done():
+            return False
+        action = self._step()
+        if isinstance(action, Send):
             self._ahead = action, send_now(self._session, action)
+        elif isinstance(action, Wait) and action.seconds > 0:
+            self._set_timer(action.seconds)
+            return True
+        return False
 
     def _apply_result(self, send: Send, result: Result) -> None:
         refused = isinstance(result, Failure) and result.permanent
@@ -469,10 +474,16 @@ class Elector:
         It is no coroutine, because ten thousand electors sleep at a time.
         """
         self._wake = self._loop.create_future()
+        self._set_timer(seconds)
+        return self._wake
+
+    def _set_timer(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if seconds < math.inf:
             context = self._session.context
             self._timer = self._loop.call_later(seconds, self.wake, context=context)
-        return self._wake
 
     def _follow(self) -> None:
         """Subscribe to the feed and announce this candidate while it waits. A leader needs
@@ -498,7 +509,7 @@ class Elector:
     def _draw_delays(self, waiting: int | None) -> None:
         """Draw how long this candidate lets others go first, given how many wait for the role
         (None: unknown)."""
-        election = self.election
+        election, self._waiting = self.election, waiting
         election.takeover_delay, election.release_delay = jitter.draw(election.timing.ttl, waiting)
 
     def _unfollow(self) -> None:
@@ -512,8 +523,12 @@ class Elector:
             self.election.hint(lease, self._session.now())
             self.lifecycle.apply_events()
             if before is None or lease.vacant or lease.holder != before.holder:
-                self._send_due_now()
-                self.wake()
+                if self._waiting and not lease.vacant:  # who claims at once changes with each term
+                    self._draw_delays(self._waiting)
+                # The loop of a process with many candidates is soon free again for the answer to
+                # the claim of one, if the tasks of the others do not wake.
+                if not self._send_due_now():
+                    self.wake()
 
     def _changed(self) -> None:
         with self._failures_to_task():
@@ -555,12 +570,6 @@ class Elector:
                     await self._session.submit(action.operation, action.timeout)
 
 
-def new_candidate_id() -> str:
-    """Return a new random id for one incarnation of a candidate. (Importing the module `uuid` is
-    slow.)"""
-    return os.urandom(16).hex()
-
-
 def send_now(session: Session, send: Send) -> PendingResult:
     """Send it in this very iteration of the loop, if that can be done; what to await, or None."""
     try:
@@ -580,14 +589,6 @@ def _store_failed(err: Exception, role: str) -> Failure:
     does."""
     log.error("store.misbehaved", err, role=role)
     return Failure(unknown=True, detail=type(err).__name__)
-
-
-def _discard(pending: PendingResult) -> None:
-    """Cancel a request that was sent and that nobody will await."""
-    if pending is not None:
-        with contextlib.suppress(StopIteration, asyncio.CancelledError):
-            pending.send(None)
-            pending.throw(asyncio.CancelledError())
 
 
 def _retry_delay(result: Result, failures: int, ttl: float) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 from coord.core.lease import Lease
 from coord.core.operations import Claim, Failure, Release
 from coord.core.timing import Timing
-from coord.election.elector import new_candidate_id
+from coord.election.candidate_options import new_candidate_id
 from coord.election.session import Session
 from coord.errors import NotSetUp, StoreRefused, StoreUnavailable
 

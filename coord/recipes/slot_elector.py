@@ -19,8 +19,8 @@ from coord.core.announcements import Candidate
 from coord.core.lease import Lease, LossReason
 from coord.election import jitter
 from coord.election.callbacks import Callbacks, Dispatcher, current_dispatcher
-from coord.election.candidate_options import CandidateOptions
-from coord.election.elector import Elector, new_candidate_id
+from coord.election.candidate_options import CandidateOptions, new_candidate_id
+from coord.election.elector import Elector
 from coord.election.kept import KeptText
 from coord.election.session import Session
 from coord.election.term import Term, is_inside

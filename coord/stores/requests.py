@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, Union
 
@@ -153,6 +154,15 @@ async def _read(store: Store, reads: Sequence[Read], timeout: float) -> Sequence
 
 PendingResult = Union[Coroutine[Any, Any, Result], None]
 """A coroutine that returns the result of a request which was sent; None if it was not sent."""
+
+
+def discard(pending: PendingResult) -> None:
+    """Cancel a request that was sent and that nobody will await."""
+    if pending is not None:
+        with contextlib.suppress(StopIteration, asyncio.CancelledError):
+            pending.send(None)
+            pending.throw(asyncio.CancelledError())
+
 
 MAX_IMMEDIATE = 16
 """Requests of a session that are sent at once and under way together."""

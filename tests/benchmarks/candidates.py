@@ -39,8 +39,20 @@ def candidate(coordinator: Coordinator, number: int, role: str, ttl: float) -> c
         role,
         ttl=ttl,
         on_elected=lambda _: tell("elected", number, clock.total_seconds()),
-        on_new_leader=lambda _: tell("follows", number, clock.total_seconds()),
     )
+
+
+def tell_followers(leads: dict[int, coord.Leadership]) -> None:
+    """Tell of each candidate when it knows a leader. A callback would tell, too, but with each
+    handover it would take a thread's time of every candidate that loses."""
+    unknown = dict(leads)
+    while unknown:
+        for number, lead in list(unknown.items()):
+            elector = lead.inner.elector
+            if elector is not None and elector.seen is not None and not elector.seen.vacant:
+                tell("follows", number, clock.total_seconds())
+                del unknown[number]
+        time.sleep(0.05)
 
 
 def stand(numbers: range, url: str, role: str, ttl: float, count: bool) -> NoReturn:
@@ -50,6 +62,7 @@ def stand(numbers: range, url: str, role: str, ttl: float, count: bool) -> NoRet
     leads = {number: candidate(coordinator, number, role, ttl) for number in numbers}
     for lead in leads.values():
         lead.start()
+    tell_followers(leads)
     while True:
         signal.sigwait({signal.SIGUSR1})
         for number, lead in leads.items():

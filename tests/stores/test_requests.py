@@ -12,9 +12,10 @@ import pytest
 from coord import AsyncCoordinator
 from coord.core.lease import Lease
 from coord.core.operations import Claim, Failure, Operation, Release, Result
-from coord.election.elector import _discard
+from coord.election import jitter
 from coord.stores.memory.store import MemoryStore
 from coord.stores.protocol import Immediate
+from coord.stores.requests import discard
 
 
 class Quick(MemoryStore):
@@ -68,6 +69,59 @@ def test_a_lease_is_given_back_and_taken_in_the_turn_in_which_that_is_known() ->
             await leads.task
             assert new.term.token == 2
             assert len(store.begun) == 2  # each once, whatever the feed tells later
+
+    asyncio.run(body())
+
+
+def test_with_each_term_another_candidate_may_be_the_first_to_claim(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[int | None] = []
+
+    def draw(ttl: float, waiting: int | None) -> tuple[float, float]:
+        drawn.append(waiting)
+        return 0.0, 3600.0
+
+    async def body() -> None:
+        async with AsyncCoordinator(store=Quick()) as coordinator:
+            lead = coordinator.leadership("r", ttl=5)
+            await lead.acquire()
+            other = coordinator.leadership("r", ttl=5)
+            await other.first_outcome()
+            await asyncio.sleep(0.1)  # it follows
+            waits = other._elector
+            assert waits is not None
+            waits._draw_delays(200)
+            drawn.clear()
+            for holder, token in (("x", 2), ("x", 2), (None, 2), ("y", 3)):
+                waits._row_seen(Lease("r", holder, token, len(drawn) + 1, 5.0, remaining=5.0))
+            assert drawn == [200, 200]
+
+    monkeypatch.setattr(jitter, "draw", draw)
+    asyncio.run(body())
+
+
+def test_a_candidate_that_lets_others_go_first_sleeps_on() -> None:
+    """The loop is free for the answer of the candidate that claims at once."""
+
+    async def body() -> None:
+        store = Quick()
+        async with AsyncCoordinator(store=store) as first, AsyncCoordinator(store=store) as second:
+            old, new = first.leadership("r", ttl=60), second.leadership("r", ttl=60)
+            await old.acquire()
+            await new.first_outcome()
+            await asyncio.sleep(0.1)  # it follows
+            waits = new._elector
+            assert waits is not None
+            waits.election.release_delay = 0.3
+            sleeps = waits._wake
+            assert sleeps is not None
+            await old.stop()
+            (row,) = await store.read(["r"], 1)
+            waits._row_seen(row)
+            assert waits._wake is sleeps
+            assert not sleeps.done()
+            assert await new.wait(10)
 
     asyncio.run(body())
 
@@ -141,8 +195,8 @@ def test_what_is_dropped_is_cancelled_where_it_waits() -> None:
         return Failure(unknown=True)
 
     async def body() -> None:
-        _discard(waits())
-        _discard(None)
+        discard(waits())
+        discard(None)
 
     asyncio.run(body())
     assert ended == ["ended"]

@@ -285,7 +285,7 @@ class Migration:
 
     async def _carry(self, role: str, text: str) -> Carried:
         """Make the destination issue a greater token than the source, and keep the same text."""
-        from coord.election.elector import new_candidate_id
+        from coord.election.candidate_options import new_candidate_id
 
         # A role that was paused before anybody led it has token 0.
         token = self._paused[role] if role in self._paused else self._held[role].term.token

@@ -20,8 +20,8 @@ import pytest
 
 from coord.core.lease import MAX_TOKEN, Revision
 from coord.core.operations import Claim, Read, Release, Renew
-from coord.election.elector import _discard
 from coord.errors import StoreRefused, StoreUnavailable
+from coord.stores.requests import discard
 from coord.stores.rethinkdb import RethinkDBStore, driver, errors, parse_url
 from coord.stores.rethinkdb.connection import Connection
 from coord.stores.rethinkdb.driver import InlineTemplate
@@ -242,7 +242,7 @@ def test_what_is_begun_is_sent_before_it_is_awaited(rethinkdb_url: str) -> None:
             assert [row.holder for row in await store.read(["r"], 5)] == ["a"]
             assert answered(await sent).lease.token == 1
             first = store.pool._shared
-            _discard(store.begin(Release("r", "a", 1, 2), 5))
+            discard(store.begin(Release("r", "a", 1, 2), 5))
             assert (
                 store.pool._shared is None
             )  # what may still come on that connection is for nobody

@@ -10,6 +10,7 @@ CALLBACKS = "election/test_callbacks.py"
 ELECTOR = "election/test_elector.py"
 HANDOVER = "election/test_handover.py"
 OBSERVATIONS = "election/test_observations.py"
+REQUESTS = "stores/test_requests.py"
 SUPERVISION = "election/test_supervision.py"
 TERM = "election/test_term.py"
 LEADERSHIP = "api/test_leadership.py"
@@ -205,6 +206,41 @@ MUTANTS = [
         "if waiting <= 1:",
         "if waiting < 1:",
         (f"{ANNOUNCEMENTS}::test_who_is_alone_lets_nobody_go_first",),
+    ),
+    Mutant(
+        "of many candidates none claims at once when a lease is released",
+        "coord.election.jitter:release_delay",
+        "if chance < at_once:",
+        "if False:",
+        (f"{ANNOUNCEMENTS}::test_of_many_that_wait_few_ask_before_they_can_have_heard[200]",),
+    ),
+    Mutant(
+        "all candidates claim at once when a lease is released",
+        "coord.election.jitter:release_delay",
+        "if chance < at_once:",
+        "if True:",
+        (f"{ANNOUNCEMENTS}::test_of_many_that_wait_few_ask_before_they_can_have_heard[200]",),
+    ),
+    Mutant(
+        "the same candidates claim at once after each term",
+        "coord.election.elector:Elector._row_seen",
+        "if self._waiting and not lease.vacant:",
+        "if False:",
+        (f"{REQUESTS}::test_with_each_term_another_candidate_may_be_the_first_to_claim",),
+    ),
+    Mutant(
+        "every candidate of a process wakes when a lease is released",
+        "coord.election.elector:Elector._row_seen",
+        "if not self._send_due_now():",
+        "if not self._send_due_now() or True:",
+        (f"{REQUESTS}::test_a_candidate_that_lets_others_go_first_sleeps_on",),
+    ),
+    Mutant(
+        "a candidate that lets others go first sleeps as long as before",
+        "coord.election.elector:Elector._send_due_now",
+        "self._set_timer(action.seconds)",
+        "pass",
+        (f"{REQUESTS}::test_a_candidate_that_lets_others_go_first_sleeps_on",),
     ),
     Mutant(
         "a forked child keeps the candidates of its parent",
