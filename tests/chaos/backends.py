@@ -1,4 +1,5 @@
-"""Stages with PostgreSQL (one server, or a primary with a synchronous standby), Redis and etcd."""
+"""Stages with PostgreSQL (one server, or a primary with a synchronous standby), Redis (one server,
+or a primary, a replica and a sentinel) and etcd."""
 
 from __future__ import annotations
 
@@ -12,13 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from coord.stores import urls
+from coord.stores.redis import RedisStore
 from tests.chaos.namespaces import Namespaces
+from tests.chaos.proxy import Proxy
+from tests.chaos.recorder import now
 from tests.chaos.servers import NETWORK_KINDS, ServersStage
 from tests.chaos.stage import WORKER_KINDS
 from tests.support import etcd_server, postgresql_server, redis_server
 
 KINDS = (*WORKER_KINDS, *NETWORK_KINDS, "server killed", "server stopped")
 SETUP_TIMEOUT = 60.0
+PROMOTED_WITHIN = 60.0
+"""Seconds in which a sentinel surely promotes a replica, or a replica follows its primary."""
 SKEW = 5.0
 """Seconds of `max_clock_skew`: all servers of a run have the clock of this machine."""
 
@@ -120,6 +126,101 @@ class RedisStage(ServersStage):
 
     async def set_up(self) -> None:
         await asyncio.to_thread(redis_server.set_up, self.direct, 5.0)
+
+
+class SentinelStage(ServersStage):
+    """A primary, a replica that follows it a little later, and a sentinel that promotes the replica
+    when the primary is gone. Workers ask the sentinel, so no proxy is in the way."""
+
+    kinds = (*WORKER_KINDS, "promotion", "standby killed")
+    floors = True
+    loses = True
+
+    def __init__(self, directory: Path, workers: int, chance: random.Random) -> None:
+        super().__init__(directory, workers, chance)
+        self._primary = 0
+        self._sentinel = redis_server.Sentinel(self.nodes[0], directory)
+        self.facts["promotions"] = 0
+
+    def make_nodes(self) -> Sequence[redis_server.Server]:
+        return [redis_server.Server() for _ in range(2)]
+
+    @property
+    def direct(self) -> str:
+        node = self.nodes[self._primary]
+        return f"redis://{node.host}:{node.port}/0?namespace=chaos"
+
+    def url_of(self, worker: int) -> str:
+        host = f"{self._sentinel.host}:{self._sentinel.port}"
+        return f"redis+sentinel://{host}/billing?namespace=chaos&max_clock_skew={SKEW:g}"
+
+    def proxies_of(self, worker: int) -> list[Proxy]:
+        return []
+
+    @property
+    def operators_urls(self) -> list[str]:
+        return [self.url_of(0)]
+
+    async def start_nodes(self) -> None:
+        await asyncio.to_thread(self.nodes[0].start)
+        await self.restart(1)
+        await asyncio.to_thread(self._sentinel.start)
+
+    async def set_up(self) -> None:
+        # A replica that connects begins an epoch, so the namespace is created afterwards.
+        await self._until_followed()
+        await asyncio.to_thread(redis_server.set_up, self.direct, 5.0)
+
+    async def restart(self, number: int) -> None:
+        """Start a node as the replica of the other one."""
+        node, primary = self.nodes[number], self.nodes[1 - number]
+        await asyncio.to_thread(node.start, "--replicaof", f"{primary.host} {primary.port}")
+
+    async def primary(self) -> int | None:
+        return self._primary
+
+    async def promote(self) -> str:
+        old = self._primary
+        await self.kill(old)
+        until = now() + PROMOTED_WITHIN
+        while await self._named() != self.nodes[1 - old].port:
+            if now() > until:
+                raise RuntimeError(f"the sentinel promoted nobody:\n{self._sentinel.log[-2000:]}")
+            await asyncio.sleep(0.05)
+        self._primary = 1 - old
+        await self.restart(old)
+        await self._until_followed()
+        self.facts["promotions"] += 1
+        return f"node {1 - old} took the place of node {old}"
+
+    async def _named(self) -> int:
+        words = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "billing")
+        _, port = await self._ask(f"redis://{self._sentinel.host}:{self._sentinel.port}", *words)
+        return int(port)
+
+    async def _until_followed(self) -> None:
+        """Wait until the sentinel knows the replica, and the replica has what the primary has."""
+        sentinel = f"redis://{self._sentinel.host}:{self._sentinel.port}"
+        until = now() + PROMOTED_WITHIN
+        while now() < until:
+            with contextlib.suppress(Exception):  # it may just be starting
+                info = (await self._ask(self.direct, "INFO", "replication")).decode()
+                known = (await self._ask(sentinel, "INFO", "sentinel")).decode()
+                if "state=online" in info and "slaves=1" in known:
+                    return
+            await asyncio.sleep(0.1)
+        raise RuntimeError("the replica does not follow its primary")
+
+    async def _ask(self, url: str, *words: str) -> Any:
+        store = RedisStore(url)
+        try:
+            return await store.client.command(2.0, *words)
+        finally:
+            await store.close()
+
+    async def close(self) -> None:
+        await super().close()
+        self._sentinel.kill()
 
 
 class EtcdStage(ServersStage):

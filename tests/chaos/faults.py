@@ -206,6 +206,7 @@ KINDS: dict[str, Kind] = {
     "node cut off": Kind(node_cut_off, 1.5, on_store=True),
     "node partitioned": Kind(node_cut_off, 1.5, on_store=True),
     "promotion": Kind(promotion, 1.5, on_store=True, from_end=True),
+    "standby killed": Kind(server("kill", "standby", 0.3, 3.0), 0.7, on_store=True),
     "standby stopped": Kind(server("stop", "standby", 0.3, 3.0), 0.7, on_store=True, from_end=True),
     "evict": Kind(orders.evict),
     "pause role": Kind(orders.pause_role, from_end=True),

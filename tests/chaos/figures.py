@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from coord.testing.history import History, judge
-from coord.testing.history.checkers import beliefs
+from coord.testing.history.checkers import beliefs, exclusion, fenced_resources, tokens
 from coord.testing.history.events import Operation
 from coord.testing.history.linearizability import Undecided
 from tests.chaos import document, judges
@@ -46,14 +46,22 @@ def read_history(directory: Path) -> History:
     return History.read(*paths)
 
 
-def violations(history: History, floors: bool = False) -> list[str]:
-    """What the judges find.
+def violations(history: History, floors: bool = False, loses: bool = False) -> list[str]:
+    """What the judges find. A store that loses what it acknowledged need not be linearizable; the
+    tokens of its elections never fall all the same.
 
     A first claim that was not answered may take effect at any later time, and many of these make
     the search for an order explode. Those that no answer ever shows to have taken effect are left
     out at first: it takes explanations away and adds none, so a history that is good without them
     is good. One that is not is judged with the first of them, for each role; one of these may have
     taken effect wherever a later one may. If that does not explain it, it is judged whole."""
+    if loses:
+        operations = history.operations()
+        certain = [item for item in operations if item.action != "claim" or _elected(item)]
+        certain = [item for item in certain if item.action not in ("renew", "release", "read")]
+        believed = beliefs(operations, history.events[-1].at if history.events else 0.0)
+        rules = (exclusion(believed), tokens(certain, believed), fenced_resources(operations))
+        return [str(item) for found in rules for item in found]
     shown = {
         tuple(event.value["row"][::2])
         for event in history.events
@@ -88,6 +96,10 @@ def violations(history: History, floors: bool = False) -> list[str]:
         if not found:
             break
     return found
+
+
+def _elected(claim: Operation) -> bool:
+    return claim.outcome == "ok" and bool(claim.result["applied"])
 
 
 def reigns(history: History) -> list[Reign]:
@@ -126,11 +138,7 @@ def tokens_twice(operations: list[Operation]) -> int:
     """Return how many tokens of any role were given to two candidates."""
     holders: dict[tuple[str, int], set[str]] = {}
     for operation in operations:
-        if (
-            operation.action == "claim"
-            and operation.outcome == "ok"
-            and operation.result["applied"]
-        ):
+        if operation.action == "claim" and _elected(operation):
             holder, token, _ = operation.result["row"]
             holders.setdefault((operation.role, token), set()).add(holder)
     return sum(len(names) > 1 for names in holders.values())
@@ -335,7 +343,8 @@ def figures(run: Run, store: str) -> dict[str, Any]:
             f"{path.name}: {path.read_text(encoding='utf-8', errors='replace')[-3000:]}"
             for path in stderr
         ],
-        "violations": violations(history, run.stage.floors) + judges.judged(operations, features),
+        "violations": violations(history, run.stage.floors, run.stage.loses)
+        + judges.judged(operations, features),
     }
 
 

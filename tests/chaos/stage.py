@@ -31,6 +31,8 @@ class Stage:
     """Of `faults.KINDS`, those that make sense here."""
     floors = False
     """Whether the store may raise tokens by itself after a fault."""
+    loses = False
+    """Whether the store may lose what it acknowledged last, when a fault hits it."""
     in_namespaces = False
     """Whether each server has a network namespace of its own, if that is allowed here."""
 

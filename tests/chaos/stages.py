@@ -10,6 +10,7 @@ from tests.chaos.backends import (
     EtcdStage,
     PostgreSQLStage,
     RedisStage,
+    SentinelStage,
     StandbyStage,
 )
 from tests.chaos.nodes import OneNode, PartitionedNodes, ThreeNodes
@@ -23,5 +24,6 @@ STAGES: dict[str, Callable[[Path, int, random.Random], Stage]] = {
     "postgresql": PostgreSQLStage,
     "standby": StandbyStage,
     "redis": RedisStage,
+    "sentinel": SentinelStage,
     "etcd": EtcdStage,
 }

@@ -126,6 +126,18 @@ def applied(process: str, op: int, at: float, row: list[Any]) -> Event:
     return Event("ok", at, process, op, "claim", "job", {"applied": True, "row": row})
 
 
+def test_a_store_that_loses_claims_may_forget_them_but_not_their_tokens() -> None:
+    lost = [claim("a", "a", 1, 1.0), applied("a", 1, 1.1, ["a", 5, 1]),
+            claim("b", "b", 1, 2.0, ["x", 4, 1]), applied("b", 1, 2.1, ["b", 9, 1])]  # fmt: skip
+    assert figures.violations(History(lost), floors=True)
+    assert figures.violations(History(lost), floors=True, loses=True) == []
+    twice = [*lost[:3], applied("b", 1, 2.1, ["b", 5, 1])]
+    found = figures.violations(History(twice), floors=True, loses=True)
+    assert [violation.partition(":")[0] for violation in found] == ["tokens"]
+    falls = [*lost[:3], applied("b", 1, 2.1, ["b", 3, 1])]
+    assert "falls" in figures.violations(History(falls), floors=True, loses=True)[0]
+
+
 def test_many_first_claims_without_an_answer_do_not_blind_the_judge() -> None:
     lost = [claim(f"lost{n}", f"lost{n}", 1, n / 100) for n in range(40)]
     good = [claim("a", "a", 1, 1.0), applied("a", 1, 1.1, ["a", 1, 1]),

@@ -81,6 +81,41 @@ class Server(ServerProcess):
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+class Sentinel(ServerProcess):
+    """One sentinel, which decides alone: it knows the primary as `billing`."""
+
+    host = "127.0.0.1"
+
+    def __init__(self, primary: Server, directory: Path) -> None:
+        super().__init__()
+        self._directory = directory
+        with free_ports(1) as ports:
+            (self.port,) = ports
+        self._settings = [
+            f"port {self.port}",
+            f"bind {self.host}",
+            f"dir {directory}",
+            f"sentinel monitor billing {primary.host} {primary.port} 1",
+            "sentinel down-after-milliseconds billing 500",
+            "sentinel failover-timeout billing 2000",
+        ]
+
+    def start(self) -> Sentinel:
+        file = self._directory / "sentinel.conf"
+        file.write_text("\n".join(self._settings) + "\n")
+        self.run(["redis-sentinel", str(file)], self._directory / "sentinel.log")
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            self.check_it_runs()
+            try:
+                socket.create_connection((self.host, self.port), 1).close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return self
+        raise RuntimeError(f"it does not answer:\n{self.log[-2000:]}")
+
+
 def set_up(url: str, longest_ttl: float = 0.0) -> str:
     """Create a namespace, as if leases of up to `longest_ttl` seconds had been used in it for long.
 

@@ -4,8 +4,6 @@ there."""
 from __future__ import annotations
 
 import asyncio
-import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,49 +12,13 @@ import pytest
 from coord.core.operations import Answer, Claim, Failure, Renew
 from coord.stores.redis import RedisStore
 from tests.support import requirements
-from tests.support.redis_server import Server, set_up
-from tests.support.server_process import ServerProcess, free_ports
+from tests.support.redis_server import Sentinel, Server, set_up
 
 pytestmark = pytest.mark.server
 
 TTL = 2.0
 DEADLINE = 60.0
 """Seconds until the replica must have been promoted and elect somebody."""
-
-
-class Sentinel(ServerProcess):
-    """One sentinel, which decides alone."""
-
-    host = "127.0.0.1"
-
-    def __init__(self, primary: Server, directory: Path) -> None:
-        super().__init__()
-        self._directory = directory
-        with free_ports(1) as ports:
-            (self.port,) = ports
-        self._settings = [
-            f"port {self.port}",
-            f"bind {self.host}",
-            f"dir {directory}",
-            f"sentinel monitor billing {primary.host} {primary.port} 1",
-            "sentinel down-after-milliseconds billing 500",
-            "sentinel failover-timeout billing 2000",
-        ]
-
-    def start(self) -> Sentinel:
-        file = self._directory / "sentinel.conf"
-        file.write_text("\n".join(self._settings) + "\n")
-        self.run(["redis-sentinel", str(file)], self._directory / "sentinel.log")
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            self.check_it_runs()
-            try:
-                socket.create_connection((self.host, self.port), 1).close()
-            except OSError:
-                time.sleep(0.02)
-            else:
-                return self
-        raise RuntimeError(f"it does not answer:\n{self.log[-2000:]}")
 
 
 @pytest.fixture
