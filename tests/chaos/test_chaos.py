@@ -241,12 +241,18 @@ SERVERS = {
     "partitions": "stop in act,node partitioned,stop in act,node partitioned",
 }
 """The kinds of fault of a short run on each of these stages."""
+if LONG:
+    SERVERS["sentinel"] = "stop in act,promotion"
 
 
 def needs(store: str) -> None:
     """Skip the test if the stage cannot be set up here."""
-    tool = {"standby": "postgresql", "partitions": "rethinkdb"}.get(store, store)
-    requirements.need(tool)
+    tools = {
+        "standby": ("postgresql",),
+        "partitions": ("rethinkdb",),
+        "sentinel": ("redis", "redis-sentinel"),
+    }
+    requirements.need(*tools.get(store, (store,)))
     if store == "partitions" and not namespaces_available():
         requirements.skip("namespaces")
 
@@ -279,7 +285,7 @@ def test_servers_keep_every_promise(store: str, on_servers: dict[str, Chaos]) ->
     for kind in SERVERS[store].split(","):
         if kind != "node partitioned" or namespaces_available():
             assert result["faults"][kind] >= 1, chaos.log
-    if store == "standby":
+    if store in ("standby", "sentinel"):
         assert result["stage"]["promotions"] >= 1
 
 
