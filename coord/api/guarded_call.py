@@ -59,6 +59,14 @@ class GuardedCall:
         self._role, self._coordinator, self._ttl = role, coordinator, ttl
         self._otherwise, self._per_call = otherwise, scope == "call"
         self._at_least, self._at_most, self._timeout = at_least, at_most, timeout
+        self._reserved: _Use | None = None
+
+    def reserve(self) -> None:
+        """Let the process keep its shared candidate for the role until the next call has ended, or
+        until this object is dropped."""
+        coordinator = self._coordinator or default.get()
+        self._reserved = _Use(coordinator, self._role)
+        coordinator.begin_shared_call(self._role, self._reserved)
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a plain function under a term, or return None if the call is skipped.
@@ -109,7 +117,7 @@ class GuardedCall:
     def _visit(self) -> _Visit:
         coordinator = self._coordinator or default.get()
         process.close_at_exit(coordinator, hold=False)
-        use = _Use(coordinator, self._role)
+        use, self._reserved = self._reserved or _Use(coordinator, self._role), None
         if self._per_call:
             lead = (
                 coordinator.leadership(self._role, ttl=self._ttl)

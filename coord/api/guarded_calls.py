@@ -55,13 +55,16 @@ class GuardedCalls:
         Raises:
             TooManyRoles: The process keeps `max_roles` of them, and uses all.
         """
+        call = GuardedCall(role, *self._settings)
         if self._keeps:
             with self._lock:
                 if role not in self._kept and len(self._kept) >= self._max_roles:
                     self._make_room(role)
                 self._kept[role] = None
                 self._kept.move_to_end(role)
-        return GuardedCall(role, *self._settings)
+                # Else another thread could give the room to its role before this call begins.
+                call.reserve()
+        return call
 
     def _make_room(self, role: str) -> None:
         coordinator = self._coordinator or default.get()

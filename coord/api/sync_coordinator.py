@@ -37,6 +37,7 @@ class Coordinator(
     PublicDir,
     internal=(
         "after_fork",
+        "begin_shared_call",
         "close_quickly",
         "end_shared_call",
         "forget_shared",
@@ -223,19 +224,26 @@ class Coordinator(
         """Stop the candidate that this process shares for `role`, unless it leads, or a call runs
         or waits for the role; return whether it is gone."""
         with self._shared_lock:
+            if self._shared_calls.get(role):
+                return False
             lead = self._shared.get(role)
             if lead is None:
+                self._shared_calls.pop(role, None)
                 return True
             elector = lead.inner.elector
             term = None if elector is None else elector.term
             if lead.held is not None or (term is not None and not term.drained):
                 return False
-            if self._shared_calls.get(role):
-                return False
             self._shared_calls.pop(role, None)
             del self._shared[role]
         lead.abandon()
         return True
+
+    def begin_shared_call(self, role: str, call: object) -> None:
+        """Note that a call uses the shared candidate, which need not exist yet, until
+        `end_shared_call` or the deletion of `call`."""
+        with self._shared_lock:
+            self._shared_calls.setdefault(role, WeakSet()).add(call)
 
     def end_shared_call(self, role: str, call: object) -> None:
         """Note that a call uses the shared candidate no longer."""

@@ -18,7 +18,9 @@ RoleSource = Union[str, Callable[..., str]]
 
 ENCODED = {ord(char) for char in "%/#"} | {*range(32), 127}
 """Characters of a value that are percent-encoded, so that no value makes the role of a shard or a
-slot, and values that `/` separates make different roles."""
+slot."""
+NO_SEPARATOR = "%0123456789ABCDEF"
+"""Characters that percent-encoding writes, so that they may be anywhere in an encoded value."""
 
 
 def is_template(role: RoleSource) -> bool:
@@ -39,8 +41,12 @@ class RoleTemplate:
         source: The template or the function.
         function: The function whose parameters it names.
 
+    Values that differ as texts make different roles. So a value has no character of its own that
+    separates it from the next value: it is percent-encoded.
+
     Raises:
-        BadArgument: The template names something else than a parameter of the function.
+        BadArgument: The template names something else than a parameter of the function, or has
+            nothing that separates two values.
     """
 
     def __init__(self, source: RoleSource, function: Callable[..., Any]) -> None:
@@ -57,7 +63,9 @@ class RoleTemplate:
         else:
             self._parts = self._parse(source)
 
-    def _parse(self, template: str) -> list[tuple[str, str | None]]:
+    def _parse(self, template: str) -> list[tuple[str, str | None, str]]:
+        """Return the parts of a template: a text, the name of the value after it, and the character
+        that this value must not contain; None and "" after the last text."""
         try:
             parts = list(string.Formatter().parse(template))
         except ValueError as err:
@@ -69,7 +77,29 @@ class RoleTemplate:
                 raise BadArgument("role", template, allowed)
             if name is not None:
                 self._check(name)
-        return [(text, name) for text, name, _, _ in parts]
+        found: list[tuple[str, str | None, str]] = []
+        text = ""
+        for literal, name, _, _ in parts:
+            text += literal
+            if name is not None:
+                if found:
+                    before, last, _ = found[-1]
+                    found[-1] = (before, last, self._separator(template, text))
+                found.append((text, name, ""))
+                text = ""
+        return [*found, (text, None, "")]
+
+    def _separator(self, template: str, text: str) -> str:
+        """Return the character of the text between two values that ends the first one: one that is
+        encoded anyway, if there is one."""
+        possible = [char for char in text if char not in NO_SEPARATOR]
+        if not possible:
+            allowed = (
+                "must have text between two names that is not only digits, A to F and %, such as "
+                "report-{tenant}-{day}: else different values would make one role"
+            )
+            raise BadArgument("role", template, allowed)
+        return next((char for char in possible if ord(char) in ENCODED), possible[0])
 
     def _check(self, name: str) -> None:
         if name not in self._names:
@@ -92,14 +122,19 @@ class RoleTemplate:
             wanted = {name: values[name] for name in self._wanted}
             return validation.role(self._source(**wanted))
         text = "".join(
-            literal + ("" if name is None else encode(name, values[name]))
-            for literal, name in self._parts
+            literal + ("" if name is None else encode(name, values[name], separator))
+            for literal, name, separator in self._parts
         )
         return validation.role(text)
 
 
-def encode(name: str, value: object) -> str:
+def encode(name: str, value: object, separator: str = "") -> str:
     """Return the part of a role for the value of a parameter.
+
+    Args:
+        name: The parameter, for the message.
+        value: Its value.
+        separator: A character that the part must not contain; "" means none.
 
     Raises:
         BadArgument: The value is no string, integer, UUID, date or Enum.
@@ -116,4 +151,11 @@ def encode(name: str, value: object) -> str:
     else:
         allowed = "must be a string, an integer, a UUID, a date or an Enum, because a role names it"
         raise BadArgument(name, value, allowed)
-    return "".join(f"%{ord(char):02X}" if ord(char) in ENCODED else char for char in text)
+    return "".join(
+        _percent_encoded(char) if ord(char) in ENCODED or char == separator else char
+        for char in text
+    )
+
+
+def _percent_encoded(char: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogatepass"))

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -128,6 +129,7 @@ class Lead:
         self._lost: list[Callable[[Term, LossReason], object]] = []
         self._jobs: list[_Periodic] = []
         self._running: set[asyncio.Task[None]] = set()
+        self._used = threading.Lock()  # held while an application runs, from before its start
         self._leadership: AsyncLeadership | None = None
         self._leader: Lease | None = None
 
@@ -280,11 +282,19 @@ class Lead:
 
     @contextlib.asynccontextmanager
     async def _candidate(self) -> AsyncIterator[None]:
-        if self._leadership is not None:
+        if not self._used.acquire(blocking=False):
             raise CoordError(
                 f"cannot start the candidate for {self.role!r}: an application of this process has "
                 "started it already"
             )
+        try:
+            async with self._started_candidate():
+                yield
+        finally:
+            self._used.release()
+
+    @contextlib.asynccontextmanager
+    async def _started_candidate(self) -> AsyncIterator[None]:
         coordinator = self._coordinator or AsyncCoordinator(self._url)
         try:
             with contextlib.suppress(StoreUnavailable):

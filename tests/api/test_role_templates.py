@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
 
 import coord
 from coord import Coordinator, TooManyRoles, leader_only
+from coord.api.guarded_calls import GuardedCalls
 from coord.core.role_template import RoleTemplate
 from coord.stores.memory import MemoryStore
 from tests.support.waits import eventually
@@ -95,6 +98,59 @@ def test_values_that_differ_make_roles_that_differ() -> None:
     template = RoleTemplate("{x}/{y}", job)
     pairs = [(x, y) for x in ("a", "a/b", "a%2Fb", "", "#", "%23") for y in ("c", "b/c", "")]
     assert len({template.role(pair, {}) for pair in pairs}) == len(pairs)
+
+
+TEXTS = st.text("ab-xü%#/7 A", max_size=4)
+
+
+@given(
+    st.sampled_from(
+        [
+            "{x}-{y}",
+            "{x}/{y}",
+            "r{x}-and-{y}.{z}",
+            "{x}ü{y}",
+            "{x}7x{y}z{x}",
+            "{x}a%/{y}b",
+            "{x}A-{y}",
+        ]
+    ),
+    st.tuples(TEXTS, TEXTS, TEXTS),
+    st.tuples(TEXTS, TEXTS, TEXTS),
+)
+@example("{x}-{y}", ("x-y", "z", ""), ("x", "y-z", ""))
+@example("{x}ü{y}", ("ü", "", ""), ("", "ü", ""))
+@example("{x}/{y}", ("%2F", "", ""), ("/", "", ""))
+@settings(max_examples=60, deadline=None)
+def test_other_texts_make_another_role(
+    template: str, one: tuple[str, str, str], two: tuple[str, str, str]
+) -> None:
+    def job(x: str, y: str, z: str) -> None: ...
+
+    if "{z}" not in template:
+        one, two = (*one[:2], ""), (*two[:2], "")
+    assume(one != two)
+    makes = RoleTemplate(f"role {template}", job)
+    assert makes.role(one, {}) != makes.role(two, {})
+
+
+def test_only_what_separates_a_value_is_encoded_in_it() -> None:
+    def job(x: str, y: str) -> None: ...
+
+    for template, role in (
+        ("{x}-{y}", "a%2Db.c-d-e"),
+        ("r.{x} on {y}-", "r.a-b.c on d-e-"),
+        ("{x}-/{y}", "a-b.c-/d-e"),
+    ):
+        assert RoleTemplate(template, job).role(("a-b.c", "d-e"), {}) == role
+
+
+@pytest.mark.parametrize("template", ["{x}{y}", "job-{x}7{y}", "{x}%A{y}", "{x}-{x}{y}"])
+def test_values_that_nothing_separates_are_refused_when_decorated(template: str) -> None:
+    with pytest.raises(coord.BadArgument, match="must have text between two names"):
+
+        @leader_only(template)
+        def job(x: str, y: str) -> None: ...
 
 
 @pytest.mark.parametrize("value", [None, True, 1.5, b"x", [1], object()])
@@ -184,6 +240,22 @@ def test_a_process_keeps_at_most_so_many_roles() -> None:
         assert roles(mine) == {"job-a", "job-b", "job-c"}
     mine.close()
     other.close()
+
+
+def test_a_call_has_room_for_its_role_before_it_begins() -> None:
+    with Coordinator(store=MemoryStore()) as c:
+        calls = GuardedCalls(1, c, 30.0, "raise", "process", 0.0, None, None)
+        first = calls.templated("job-a")
+        # As another thread does between the two steps of a call.
+        with pytest.raises(TooManyRoles, match="job-b"):
+            calls.templated("job-b")
+        assert first.call(lambda: "a") == "a"
+        c.shared_leadership("job-a", 30).stop()
+        assert calls.templated("job-b").call(lambda: "b") == "b"
+        c.shared_leadership("job-b", 30).stop()
+        dropped = calls.templated("job-c")
+        del dropped
+        assert calls.templated("job-d").call(lambda: "d") == "d"
 
 
 def test_a_call_that_waits_for_its_role_keeps_it() -> None:

@@ -394,6 +394,34 @@ def test_it_must_be_started_once() -> None:
     asyncio.run(main())
 
 
+def test_two_starts_at_the_same_time_make_one_candidate() -> None:
+    class Slow(MemoryStore):
+        async def open(self, timeout: float) -> None:
+            await asyncio.sleep(0.05)
+            await super().open(timeout)
+
+    async def start(lead: Lead, ended: asyncio.Event) -> int:
+        async with started(starlette(lead)):
+            await soon(lambda: lead.is_leader)
+            await ended.wait()
+            return lead.leadership.term.token
+
+    async def main() -> None:
+        lead = Lead("press", coordinator=AsyncCoordinator(store=Slow()))
+        ended = asyncio.Event()
+        starts = [asyncio.ensure_future(start(lead, ended)) for _ in range(2)]
+        await soon(lambda: lead.is_leader)
+        ended.set()
+        first, second = await asyncio.gather(*starts, return_exceptions=True)
+        assert first == 1
+        assert isinstance(second, CoordError)
+        assert "has started it already" in str(second)
+        async with started(starlette(lead)):  # and it may be started again
+            await soon(lambda: lead.is_leader)
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
