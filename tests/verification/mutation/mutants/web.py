@@ -112,7 +112,7 @@ MUTANTS = [
     ),
     Mutant(
         "the role is kept until the server has ended",
-        "coord.integrations.asgi:Lead._candidate",
+        "coord.integrations.asgi:Lead._started_candidate",
         "loop.call_soon_threadsafe(leadership.stop_soon)",
         "loop.call_soon_threadsafe(lambda: None)",
         (f"{ASGI}::test_the_role_is_given_back_while_a_request_goes_on[slow-15]",),
