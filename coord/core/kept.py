@@ -24,6 +24,9 @@ MAX_KEEP = 64
 """Ticks of a job that are kept at most."""
 MAX_KEPT_BYTES = 524_288
 """Bytes that a store must be able to keep for a role."""
+MAX_TIME = 2e11
+"""The largest time in a note, in seconds since 1970: year 8307. A datetime holds no larger ones
+than year 9999."""
 
 MISSING = object()
 """The value that was not given."""
@@ -118,6 +121,14 @@ def note_key(prefix: str, name: str) -> str:
     if len(key.encode()) <= MAX_KEY_BYTES:
         return key
     return f"{prefix}{hashlib.sha256(name.encode()).hexdigest()}"
+
+
+def time_of(value: object) -> float | None:
+    """Return the value of a note if it is a time, in seconds since 1970; else None.
+
+    Anybody may write notes, so a value may be of any type.
+    """
+    return float(value) if validation.is_number(value, MAX_TIME) and value >= 0 else None
 
 
 def json_value(value: object, argument: str, allowed: str) -> tuple[Any, int]:

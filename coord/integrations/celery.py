@@ -6,9 +6,9 @@ of them leads and sends the tasks of the schedule. The others wait.
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -24,9 +24,10 @@ except ImportError as err:
 
 from coord.api.sync_coordinator import Coordinator
 from coord.api.sync_leadership import Leadership
-from coord.core.kept import note_key
+from coord.core.kept import note_key, time_of
 from coord.election.term import Term, require_term, run_under_term
 from coord.errors import BadArgument, LeadershipLost, StoreUnavailable
+from coord.runtime import log
 
 WAIT = 1.0
 """Seconds that a tick waits at most: within this time signals are handled and a loss is noticed."""
@@ -199,8 +200,8 @@ class LeaderScheduler(Scheduler):  # type: ignore[misc] # Celery has no types
         return self._inner is not None and bool(self._inner.should_sync())
 
     def sync(self) -> None:
-        """Let the leader's scheduler write what it has changed."""
-        if self._inner is not None:
+        """Let the leader's scheduler write what it has changed, if this process still leads."""
+        if self._inner is not None and self._inner_term is not None and self._inner_term.held:
             self._inner.sync()
 
     def close(self) -> None:
@@ -221,12 +222,16 @@ class LeaderScheduler(Scheduler):  # type: ignore[misc] # Celery has no types
             self._restore(term, inner)
         else:
             inner.sync_every_tasks = 1  # another process reads what it has sent
-        inner.apply_async = functools.partial(self._send, inner, inner.apply_async)
+        _Sender(inner, self._settings, noted=self._noted)
 
     def _close_inner(self) -> None:
-        inner, self._inner, self._inner_term = self._inner, None, None
+        inner, term, self._inner, self._inner_term = self._inner, self._inner_term, None, None
         if inner is None:
             return
+        if term is None or not term.held:
+            # The next leader has the run times. Those of this process may be of before its
+            # election, and of an entry that was advanced and not sent.
+            inner.sync = lambda: None
         inner.close()
         finalizer = getattr(inner, "_finalize", None)
         if finalizer is not None:  # it would keep the scheduler of each term until the end
@@ -239,7 +244,10 @@ class LeaderScheduler(Scheduler):  # type: ignore[misc] # Celery has no types
         missing = {}
         for name, entry in inner.schedule.items():
             key = note_key(PREFIX, name)
-            last = now if self._settings.skip else notes.get(key)
+            noted = now if self._settings.skip else notes.get(key)
+            last = time_of(noted)
+            if last is None and noted is not None:
+                log.warning("scheduler.note_ignored", role=term.role, token=term.token, key=key)
             if last is None:
                 # From now on a run that is due while nobody leads is known to be due.
                 missing[key] = maybe_make_aware(entry.last_run_at).timestamp()
@@ -248,36 +256,92 @@ class LeaderScheduler(Scheduler):  # type: ignore[misc] # Celery has no types
         if missing and not self._settings.skip:
             _write(term, missing)
 
-    def _send(
-        self,
-        inner: Any,
-        apply_async: Any,
-        entry: Any,
-        producer: Any = None,
-        advance: bool = True,
-        **kwargs: Any,
+
+class _Sender:
+    """Sends the tasks of the leader's scheduler: under the term, with notes, in the right order.
+
+    It replaces two methods of the scheduler. `Scheduler.tick` calls `reserve`, which advances an
+    entry, and then `apply_async`. If the run is to be noted after its task was sent, it must also
+    be advanced after that: a process that ends in between lets its scheduler write what it has
+    advanced.
+
+    Args:
+        inner: The scheduler.
+        settings: When a run is noted.
+        noted: Whether run times are in notes of the role, and not in a store of the scheduler.
+    """
+
+    def __init__(self, inner: Any, settings: Settings, *, noted: bool) -> None:
+        self._inner, self._settings, self._noted = inner, settings, noted
+        self._advance, self._apply = inner.reserve, inner.apply_async
+        inner.reserve, inner.apply_async = self.reserve, self.apply_async
+        self._sent: _Sent | None = None
+        self._sending = False
+
+    def reserve(self, entry: Any) -> Any:
+        """Advance an entry whose task is sent next; with `after`, send the task first."""
+        if self._sending:
+            return self._advance(entry)
+        term = require_term()
+        term.check()
+        if not self._settings.before:
+            self._sent = sent = _Sent(entry)
+            try:
+                sent.result = self._publish(term, entry, self._inner.producer)
+            except LeadershipLost:
+                raise
+            except Exception as err:  # `apply_async` raises it, where beat logs it
+                sent.error = err
+                return entry  # it is still due
+        return self._advance(entry)
+
+    def apply_async(
+        self, entry: Any, producer: Any = None, advance: bool = True, **kwargs: Any
     ) -> Any:
         """Send the task of an entry under the current term, and note it before or after."""
         term = require_term()
-        term.check()
-        before = self._settings.before
-        if before:
-            self._note(term, inner, entry)
-        term.check()
-        result = apply_async(
-            _stamped(entry, term.token), producer=producer, advance=advance and before, **kwargs
-        )
-        if not before:
+        sent, self._sent = self._sent, None
+        if sent is None or sent.entry is not entry:
+            sent = _Sent(entry)
+            term.check()
+            if self._settings.before:
+                self._note(term, entry)
+                sent.result = self._publish(term, entry, producer, advance=advance, **kwargs)
+                return sent.result
+            sent.result = self._publish(term, entry, producer, **kwargs)
             if advance:
-                inner.reserve(entry)
-            self._note(term, inner, entry)
-        return result
+                self._advance(entry)
+        if sent.error is not None:
+            raise sent.error
+        self._note(term, entry)
+        return sent.result
 
-    def _note(self, term: Term, inner: Any, entry: Any) -> None:
+    def _publish(
+        self, term: Term, entry: Any, producer: Any, *, advance: bool = False, **kwargs: Any
+    ) -> Any:
+        term.check()
+        self._sending = True
+        try:
+            stamped = _stamped(entry, term.token)
+            return self._apply(stamped, producer=producer, advance=advance, **kwargs)
+        finally:
+            self._sending = False
+
+    def _note(self, term: Term, entry: Any) -> None:
         if not self._noted:
-            inner.sync()
+            term.check()
+            self._inner.sync()
         elif not self._settings.skip:
             _write(term, {note_key(PREFIX, entry.name): time.time()})
+
+
+@dataclass
+class _Sent:
+    """A task that was sent before its entry was advanced."""
+
+    entry: Any
+    result: Any = None
+    error: Exception | None = None
 
 
 def _write(term: Term, notes: Mapping[str, float]) -> None:

@@ -32,7 +32,7 @@ OWN_DOCSTRING = {
 """Members whose docstrings differ on purpose: they name the class, or the thread."""
 SYNC_ONLY = {
     "abandon", "after_fork", "close_quickly", "coordinator", "host", "inner", "on_close", "portal",
-    "forget_shared", "end_shared_call", "shared_leadership",
+    "forget_shared", "begin_shared_call", "end_shared_call", "shared_leadership",
 }  # fmt: skip
 ASYNC_ONLY = {"after_fork", "begin", "announcements", "elector", "first_outcome", "stop_soon"}
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from celery import Celery
 from celery.beat import BeatLazyFunc
-from celery.schedules import schedstate, schedule
+from celery.schedules import crontab, schedstate, schedule
 from celery.signals import after_task_publish, before_task_publish
 
 DUE = Path(os.environ.get("DUE", "/nowhere"))
@@ -60,6 +60,10 @@ if not SHARED:
         "schedule": Asked(),
         "args": [BeatLazyFunc(last_due)],
     }
+
+
+if os.environ.get("CRONTAB"):
+    app.conf.beat_schedule["minutely"] = {"task": "minutely", "schedule": crontab()}
 
 
 def die(sender: str = "", **_: Any) -> None:

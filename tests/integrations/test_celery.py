@@ -163,6 +163,27 @@ def test_a_run_is_sent_once_although_beats_are_killed(note: str, beats: Beats) -
         assert coordinator.leader(ROLE) is None
 
 
+@pytest.mark.skipif(not os.environ.get("COORD_LONG"), reason="it waits for three minutes to end")
+def test_a_crontab_entry_that_was_due_in_the_gap_is_sent_once(beats: Beats) -> None:
+    beats.environment["CRONTAB"] = "1"
+    first = beats.start("a")
+    beats.works(first)
+    time.sleep(55 - time.time() % 60 + (60 if time.time() % 60 > 50 else 0))
+    beats.kill(first)  # a few seconds before the entry is due
+    before = len(beats.sent("minutely"))
+    time.sleep(63 - time.time() % 60)
+    assert len(beats.sent("minutely")) == before
+    second = beats.start("b")
+    beats.works(second)
+    eventually(lambda: len(beats.sent("minutely")) > before)
+    beats.works(second)
+    assert len(beats.sent("minutely")) == before + 1
+    time.sleep(61 - time.time() % 60)
+    eventually(lambda: len(beats.sent("minutely")) > before + 1)
+    beats.works(second)
+    assert len(beats.sent("minutely")) == before + 2
+
+
 @pytest.mark.parametrize(("note", "times"), [("before", 0), ("after", 2)])
 def test_a_crash_between_note_and_task(note: str, times: int, beats: Beats) -> None:
     beats.environment["NOTE"] = note

@@ -5,14 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from celery import Celery
-from celery.beat import PersistentScheduler, Service
+from celery.beat import PersistentScheduler, Scheduler, Service
+from celery.schedules import crontab
 
 import coord
+import coord.integrations.celery
 from coord.integrations.celery import LeaderScheduler
 from tests.support.waits import eventually
 
@@ -23,8 +27,10 @@ class Sent:
     def __init__(self) -> None:
         self.headers: list[dict[str, Any]] = []
         self.fails: Exception | None = None
+        self.tried = 0
 
     def __call__(self, *args: Any, headers: dict[str, Any], **options: Any) -> None:
+        self.tried += 1
         if self.fails is not None:
             raise self.fails
         self.headers.append(headers)
@@ -189,3 +195,151 @@ def test_without_the_framework_an_import_says_what_to_install(name: str) -> None
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stderr == ""
     assert f"pip install 'coord[{name}]'" in done.stdout
+
+
+class Shared(Scheduler):
+    """A scheduler that keeps its run times in a store that all processes share, as
+    django-celery-beat does: `reserve` makes an entry dirty, and `sync` writes what is dirty."""
+
+    stored = 0
+    interrupt: Any = None
+
+    def setup_schedule(self) -> None:
+        self.dirty: set[str] = set()
+        self.schedule["e"] = self.Entry(name="e", task="t", schedule=0.01, app=self.app)
+
+    def reserve(self, entry: Any) -> Any:
+        self.dirty.add(entry.name)
+        advanced = super().reserve(entry)
+        if self.interrupt is not None:
+            self.interrupt()
+        return advanced
+
+    def sync(self) -> None:
+        if self.dirty:
+            type(self).stored = self.schedule["e"].total_run_count
+        self.dirty.clear()
+
+
+@pytest.fixture
+def shared(app: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(Shared, "stored", 0)
+    monkeypatch.setattr(Shared, "interrupt", None)
+    app.conf.coord_beat_scheduler = Shared
+    return app
+
+
+@pytest.mark.parametrize("note", ["before", "after"])
+@pytest.mark.parametrize("end", ["lost", "closed"])
+def test_an_end_between_an_entry_and_its_task(
+    end: str, note: str, shared: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared.conf.coord_beat_note = note
+    beat = LeaderScheduler(shared)
+    try:
+        tick_until(beat, lambda: len(shared.send_task.headers) >= 2)
+        sent = len(shared.send_task.headers)
+        assert Shared.stored == sent
+
+        def interrupt() -> None:
+            monkeypatch.setattr(Shared, "interrupt", None)
+            if end == "lost":
+                beat.leadership.step_down(cooldown=60)
+            else:
+                beat.close()
+                raise SystemExit  # as a signal handler of beat does
+
+        monkeypatch.setattr(Shared, "interrupt", staticmethod(interrupt))
+        if end == "lost":
+            tick_until(beat, lambda: not beat.schedule)
+            # Nothing of a term that is over is written.
+            assert Shared.stored == sent
+        else:
+            with pytest.raises(SystemExit):
+                tick_until(beat, lambda: False)
+            assert Shared.stored == sent + 1
+        if note == "before":
+            assert len(shared.send_task.headers) == sent
+        else:  # no run is stored that was not sent
+            assert len(shared.send_task.headers) == sent + 1
+    finally:
+        beat.close()
+
+
+def test_after_a_run_that_the_broker_refused_is_still_due(shared: Any) -> None:
+    shared.conf.coord_beat_note = "after"
+    shared.send_task.fails = OSError("no broker")
+    beat = LeaderScheduler(shared)
+    try:
+        tick_until(beat, lambda: beat.schedule)
+        tick_until(beat, lambda: shared.send_task.tried >= 3)
+        assert (Shared.stored, beat.schedule["e"].total_run_count) == (0, 0)
+        beat.sync()
+        assert Shared.stored == 0
+        shared.send_task.fails = None
+        tick_until(beat, lambda: shared.send_task.headers)
+        assert Shared.stored == len(shared.send_task.headers)
+    finally:
+        beat.close()
+
+
+def test_a_note_of_somebody_else_keeps_nobody_from_leading(
+    app: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with coord.connect(app.conf.coord_url) as c:
+        lead = c.leadership("celery-beat", ttl=2)
+        term = lead.acquire(timeout=20)
+        assert term is not None
+        term.note("beat e", "yesterday")
+        lead.stop()
+        beat = LeaderScheduler(app)
+        try:
+            tick_until(beat, lambda: app.send_task.headers)
+            ignored = [line for line in caplog.messages if "scheduler.note_ignored" in line]
+            assert len(ignored) == 1
+            assert "beat e" in ignored[0]
+            assert isinstance(c.notes("celery-beat")["beat e"], float)
+        finally:
+            beat.close()
+
+
+@pytest.mark.parametrize("died", [50, 70])
+def test_a_crontab_entry_that_was_due_while_nobody_led_is_sent_once(app: Any, died: int) -> None:
+    start = 1_800_000_000 // 3600 * 3600  # a full hour
+    clock = {"now": start + 10.0}
+
+    def now() -> datetime:
+        return datetime.fromtimestamp(clock["now"], timezone.utc)
+
+    def beat_at(seconds: float) -> LeaderScheduler:
+        clock["now"] = start + seconds
+        return LeaderScheduler(app)
+
+    app.conf.update(
+        coord_beat_scheduler="celery.beat:Scheduler",
+        beat_schedule={"e": {"task": "t", "schedule": crontab(minute="*/2", nowfun=now, app=app)}},
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coord.integrations.celery, "time", SimpleNamespace(time=lambda: clock["now"]))
+        patch.setattr("celery.beat.ScheduleEntry.default_now", lambda self: now())
+        patch.setattr("celery.beat.ScheduleEntry._default_now", lambda self: now())
+        first = beat_at(10)
+        tick_until(first, lambda: first.schedule)
+        assert app.send_task.headers == []
+        clock["now"] = start + float(died)
+        first.close()  # the entry is due at 120 s, while nobody leads
+        second = beat_at(200)
+        tick_until(second, lambda: second.schedule)
+        for _ in range(5):
+            second.tick()
+        assert len(app.send_task.headers) == 1
+        clock["now"] = start + 239.0
+        second.tick()
+        assert len(app.send_task.headers) == 1
+        second.close()
+        third = beat_at(241)  # 240 s is due, and was not sent
+        tick_until(third, lambda: len(app.send_task.headers) >= 2)
+        for _ in range(5):
+            third.tick()
+        assert len(app.send_task.headers) == 2
+        third.close()

@@ -14,8 +14,7 @@ from datetime import datetime, timezone
 from apscheduler.job import Job
 from apscheduler.triggers.date import DateTrigger
 
-from coord.core import validation
-from coord.core.kept import note_key
+from coord.core.kept import note_key, time_of
 from coord.election.term import Term
 from coord.errors import BadArgument, StoreUnavailable
 from coord.integrations.apscheduler.stores import LeaderJobStore
@@ -28,9 +27,6 @@ GENERATED_ID = re.compile(r"[0-9a-f]{32}")
 """The id of a job that its user gave none: another process has another one."""
 RETRY = 0.2
 """Seconds until another try to write a note that the store did not answer."""
-MAX_TIME = 2e11
-"""The largest time of a run, in seconds since 1970: year 8307. A datetime holds no larger ones than
-year 9999."""
 
 
 class MissedRuns:
@@ -181,8 +177,8 @@ def _last_runs(term: Term) -> dict[str, float]:
     for key, last in term.notes().items():
         if not key.startswith(PREFIX):
             continue
-        if validation.is_number(last, MAX_TIME) and last >= 0:
-            last_runs[key] = float(last)
+        if (moment := time_of(last)) is not None:
+            last_runs[key] = moment
         else:
             log.warning("scheduler.note_ignored", role=term.role, token=term.token, key=key)
     return last_runs
