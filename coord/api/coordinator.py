@@ -541,9 +541,8 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
         """Delete the rows of roles that nobody needs any longer.
 
         A role is retired if nobody holds it, nobody has led it for `unused` seconds, it is not
-        paused, and it keeps no notes. Its history is deleted with it. Its tokens do not fall: a
-        role without a row whose name begins with `prefix` gets a token above those of all roles
-        that were retired under this prefix.
+        paused, and it keeps no notes. Its history is deleted with it. Its tokens do not fall: if
+        the role is claimed again, its token is above its last one.
 
         Args:
             prefix: What the names of the roles begin with; "" for all roles.

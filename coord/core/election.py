@@ -35,9 +35,9 @@ The rules, by the numbers of `docs/guarantees.md`:
     and keeps its ttl. A revoked row is a lease that nobody renews: rule 4 decides who takes it, and
     nobody takes it earlier. A paused row is never claimed: a candidate reads it once a ttl, in case
     the feed lost the news that the role was resumed. Resuming makes the row a revoked one.
-12. A row is deleted only while it is vacant, at an observed revision, and only after the floor of
-    its prefix was raised to its token. A role without a row begins above the floors of its
-    prefixes, so no candidate needs to know whether its role was retired.
+12. A row is deleted only while it is vacant and at an observed revision, and its token is kept in
+    the same atomic step: as a floor for its prefix, or for its role alone. A role without a row
+    begins above its floors, so no candidate needs to know whether its role was retired.
 """
 
 from __future__ import annotations

@@ -144,9 +144,9 @@ class Retire:
     """Delete the row of a role that nobody needs any longer (rule 12).
 
     The store applies it if the row is vacant, is at `expected`, was written before `before` and
-    keeps no text. Before it deletes the row it raises the floor of `prefix` to the token of the
-    row, in the same transaction: the token of a role without a row begins above the floors of all
-    its prefixes.
+    keeps no text. In the same atomic step it raises a floor to the token of the row, either that of
+    `prefix` or one of this role alone. The token of a role without a row begins above all its
+    floors.
 
     Attributes:
         role: The role.

@@ -169,13 +169,14 @@ class Overridable(Protocol):
 class Retirable(Protocol):
     """A store that can delete the rows of roles that nobody needs any longer (rule 12).
 
-    It keeps a floor for each prefix that roles were retired under, which only rises: the highest
-    token of the rows that were deleted. A claim of a role without a row gets a token above the
-    floors of all prefixes of the role.
+    It keeps a floor, which only rises: the highest token of the rows that were deleted. Whether
+    each prefix that roles were retired under has a floor, each role or all roles together, is up to
+    the store. A claim of a role without a row gets a token above the floors that count for the
+    role, and it reads them in the step that creates the row.
     """
 
     async def retire(self, requests: Sequence[Retire], timeout: float) -> Sequence[bool]:
-        """Delete rows of different roles, and raise the floors in the same transaction.
+        """Delete rows of different roles, each in one atomic step with the raise of its floor.
 
         Returns:
             Whether each row was deleted, in the order of `requests`.

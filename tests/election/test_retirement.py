@@ -46,12 +46,13 @@ def test_unused_roles_of_a_prefix_are_retired(url: str) -> None:
             "report-held",
             "report-paused",
         }
-        assert led(c, "report-1") == last + 1
-        assert led(c, "report-new") == last + 1
+        again = led(c, "report-1")
+        assert again > last
         assert led(c, "other") == 2
-        assert led(c, "another") == 1
+        tokens = {role: led(c, role) for role in ("another", "report-new")}
         assert c.retire(unused=0) == ["another", "other", "report-1", "report-new"]
-        assert led(c, "another") == last + 2
+        assert led(c, "another") > tokens["another"]
+        assert led(c, "report-1") > again
 
 
 class TakenInBetween(MemoryStore):

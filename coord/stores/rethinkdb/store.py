@@ -13,7 +13,7 @@ from coord.core import swaps
 from coord.core.history import PastTerm, parse
 from coord.core.kept import Kept
 from coord.core.lease import Lease
-from coord.core.operations import Answer, Claim, Operation, Override, Release, Renew, Result
+from coord.core.operations import Answer, Claim, Operation, Override, Release, Renew, Result, Retire
 from coord.errors import StoreRefused
 from coord.stores.rethinkdb import errors
 from coord.stores.rethinkdb.announcements import RethinkDBAnnouncements
@@ -22,7 +22,7 @@ from coord.stores.rethinkdb.pool import Deadline, Pool
 from coord.stores.rethinkdb.queries import bulk
 from coord.stores.rethinkdb.queries import results as query_results
 from coord.stores.rethinkdb.queries.leases import Queries
-from coord.stores.rethinkdb.queries.rows import kept, lease
+from coord.stores.rethinkdb.queries.rows import is_retired, kept, lease
 from coord.stores.rethinkdb.queries.swaps import ClaimShape
 from coord.stores.rethinkdb.records import RethinkDBRecords
 from coord.stores.rethinkdb.settings import TableSettings
@@ -40,7 +40,7 @@ class RethinkDBStore:
     """Leases in the table `coord_leases` of a RethinkDB database.
 
     Implements `coord.stores.protocol.Store`, and `Immediate`, `Bulk`, `HasAnnouncements`,
-    `HasRecords`, `HasKept` and `Overridable`. Connects when it is first used.
+    `HasRecords`, `HasKept`, `Overridable` and `Retirable`. Connects when it is first used.
 
     Args:
         url: The servers, the user and the database.
@@ -120,6 +120,27 @@ class RethinkDBStore:
         except (QueryError, StoreRefused) as error:
             return query_results.failure(error)
 
+    async def retire(self, requests: Sequence[Retire], timeout: float) -> Sequence[bool]:
+        """Shrink rows that nobody needs to their tokens; see `coord.stores.protocol.Retirable`.
+
+        One query changes each row atomically, but not all of them together.
+        """
+        deadline = Deadline(timeout)
+        vacant = [request for request in requests if request.expected.holder is None]
+        retired: set[str] = set()
+        if vacant:
+            try:
+                await self._settings.require(timeout)
+                query = self._queries.retire(vacant)
+                answer = await self.pool.query(query, deadline.left())
+                with errors.decoding():
+                    retired = {*answer["roles"]}
+                    if answer["error"] is not None:
+                        raise errors.from_row(answer["error"])
+            except QueryError as error:
+                raise error.error() from None
+        return [request.role in retired for request in requests]
+
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
         """Prolong leases; see `coord.core.operations.Renew`."""
         try:
@@ -189,7 +210,7 @@ class RethinkDBStore:
             return [
                 lease(answer["row"], answer["now"])
                 for answer in answers
-                if isinstance(answer["row"]["id"], str)
+                if isinstance(answer["row"]["id"], str) and not is_retired(answer["row"])
             ]
 
     async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
@@ -203,6 +224,8 @@ class RethinkDBStore:
             async for change in feed:
                 with errors.decoding_read():
                     row = change.get("new_val")
+                    if row and is_retired(row) and not change.get("old_val"):
+                        continue
                     role = (row or change["old_val"])["id"]
                     shown = lease(row, None) if row else Lease(str(role))
                 if isinstance(role, str):  # People may have written rows with keys of other types.

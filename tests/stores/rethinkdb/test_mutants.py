@@ -9,15 +9,15 @@ import pytest
 
 from coord.stores.rethinkdb import RethinkDBStore
 from coord.stores.rethinkdb import store as store_module
-from coord.stores.rethinkdb.queries import leases, swaps
+from coord.stores.rethinkdb.queries import leases, rows, swaps
 from tests.stores.mutants import QUIETLY, SwapMutant, must_be_noticed
 
-MODULES = {"swaps": swaps, "leases": leases}
+MODULES = {"swaps": swaps, "leases": leases, "rows": rows}
 MUTANTS = [
     SwapMutant(
         "any row is expected",
         "swaps",
-        """        conditions.append(is_expected(params, row))
+        """        conditions.append(matches(params, row))
 """,
         """        conditions.append(row["holder"].eq(params["expected_holder"]))
 """,
@@ -141,7 +141,7 @@ MUTANTS = [
     SwapMutant(
         "an override of another row",
         "leases",
-        "applies = swaps.is_expected(params, row)",
+        "applies = swaps.is_expected_strictly(params, row)",
         'applies = row["token"].eq(params["expected_token"])',
         "an_override_needs_every_part_of_what_it_expects",
     ),
@@ -158,6 +158,57 @@ MUTANTS = [
         '"history": _closed(params, row["history"]),',
         '"history": row["history"],',
         "the_history_names_who_ended_a_term",
+    ),
+    SwapMutant(
+        "a retired role forgets its token",
+        "rows",
+        '"token": token, "retired": True',
+        '"token": 0, "retired": True',
+        "a_retired_role_has_no_row_and_its_next_token_is_higher",
+    ),
+    SwapMutant(
+        "a claim that expects no row is refused for a retired role",
+        "swaps",
+        'driver.reql().branch(row["retired"], 0, row["token"])',
+        'row["token"]',
+        "a_first_claim_that_arrives_after_a_whole_life_gets_a_higher_token",
+    ),
+    SwapMutant(
+        "a held row is retired",
+        "swaps",
+        """        row["holder"].eq(None),
+        row["token"].eq(params["expected_token"]),
+        row["beat"].eq(params["expected_beat"]),
+""",
+        "",
+        "only_a_vacant_row_that_was_seen_and_is_old_enough_is_deleted",
+    ),
+    SwapMutant(
+        "a role that was just used is retired",
+        "swaps",
+        """        row["renewed_at"].to_epoch_time().lt(params["before"]),
+""",
+        "",
+        "only_a_vacant_row_that_was_seen_and_is_old_enough_is_deleted",
+    ),
+    SwapMutant(
+        "a kept text is retired",
+        "swaps",
+        """        row["kept"].eq(""),
+""",
+        "",
+        "a_role_that_keeps_a_text_is_not_deleted",
+    ),
+    SwapMutant(
+        "a retired role is retired again",
+        "swaps",
+        """        row["retired"].not_(),
+        row["holder"].eq(None),
+        row["token"].eq(params["expected_token"]),
+""",
+        """        row["holder"].eq(None),
+""",
+        "only_a_vacant_row_that_was_seen_and_is_old_enough_is_deleted",
     ),
 ]
 

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from coord.core.lease import Revision
-from coord.core.operations import Claim, Override, Release, Renew
+from coord.core.operations import Claim, Override, Release, Renew, Retire
 from coord.stores.rethinkdb import driver
 from coord.stores.rethinkdb.driver import InlineTemplate, JsonTemplate
 from coord.stores.rethinkdb.queries import rows as row_views
@@ -88,6 +88,15 @@ class Queries:
         """Return the query for an operator's override."""
         return self._override.fill(swaps.override_parameters(override))
 
+    def retire(self, requests: Sequence[Retire]) -> bytes:
+        """Return the query that shrinks the rows of these roles to their tokens.
+
+        It answers with the roles whose rows it has changed.
+        """
+        params = {_KEY + request.role: swaps.retirement_parameters(request) for request in requests}
+        roles = [request.role for request in requests]
+        return self._retirements.fill({"roles": roles, "params": params})
+
     def renew_one(self, renewal: Renew) -> bytes | None:
         """Return the quick query for one renewal; None if it changes more than the lease."""
         return None if _has_news(renewal) else self._quick_renewal.fill(_renewal(renewal))
@@ -122,7 +131,11 @@ class Queries:
 
     def read(self, roles: Collection[str] | None) -> Any:
         """Return the query for rows as a majority has committed them, with the server's clock."""
-        rows = self.majority if roles is None else self.majority.get_all(*roles)
+        rows = (
+            self.majority.filter(row_views.is_row)
+            if roles is None
+            else self.majority.get_all(*roles)
+        )
         return rows.without("history", "kept").map(
             lambda row: {"row": row, "now": self.r.now().to_epoch_time()}
         )
@@ -140,7 +153,7 @@ class Queries:
         """Return the query for the same rows as they change. Renewals are included, since a
         candidate counts a takeover from the last revision that it saw."""
         rows = self.table if roles is None else self.table.get_all(*roles)
-        return rows.pluck(*FIELDS).changes(include_initial=True, squash=False)
+        return rows.pluck(*FIELDS, "retired").changes(include_initial=True, squash=False)
 
     def _claim(self, params: Mapping[str, Any], shape: ClaimShape) -> Any:
         r = self.r
@@ -170,7 +183,7 @@ class Queries:
     def _override(self) -> InlineTemplate:
         def query(params: Mapping[str, Any]) -> Any:
             def replaced(old: Any, row: Any) -> Any:
-                applies = swaps.is_expected(params, row)
+                applies = swaps.is_expected_strictly(params, row)
                 return self.r.branch(applies, swaps.overridden_row(params, row), old)
 
             def strictly(old: Any) -> Any:
@@ -247,6 +260,31 @@ class Queries:
                 durability="hard",
             )
             return self._with_clock(written, {"old_val": _LARGE, "new_val": _LARGE})
+
+        return JsonTemplate(query)
+
+    @cached_property
+    def _retirements(self) -> JsonTemplate:
+        def query(params: Any) -> Any:
+            def shrunk(old: Any) -> Any:
+                own = params["params"][self.r.expr(_KEY) + old["id"]]
+                unused = swaps.may_retire(own, row_views.strict_view(old))
+                token = old["token"].default(0)
+                return self.r.branch(unused, row_views.retired_row(old["id"], token), old)
+
+            written = self.table.get_all(self.r.args(params["roles"])).replace(
+                shrunk, return_changes="always", durability="hard"
+            )
+            return written.do(
+                lambda report: {
+                    "error": report["first_error"].default(None),
+                    "roles": report["changes"]
+                    .default([])
+                    .filter(lambda change: change["old_val"].ne(change["new_val"]))["new_val"][
+                        "id"
+                    ],
+                }
+            )
 
         return JsonTemplate(query)
 

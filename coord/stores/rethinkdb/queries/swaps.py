@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from coord.core.history import MAX_TERMS, short_info
 from coord.core.lease import MAX_TOKEN, PAUSED, LossReason
-from coord.core.operations import Claim, Override, Release
+from coord.core.operations import Claim, Override, Release, Retire
 from coord.core.validation import MAX_TTL
 from coord.stores.rethinkdb import driver, errors
 
@@ -87,6 +87,7 @@ def blank_row() -> dict[str, Any]:
         "renewed_at": driver.reql().epoch_time(0),
         "history": [],
         "kept": "",
+        "retired": False,
     }
 
 
@@ -95,7 +96,8 @@ def may_claim(params: Mapping[str, Any], row: Any, shape: ClaimShape) -> Any:
     r = driver.reql()
     conditions = []
     if shape.expected:
-        conditions.append(is_expected(params, row))
+        matches = is_expected_strictly if shape.strict else is_expected
+        conditions.append(matches(params, row))
     if shape.free:
         free = [
             row["holder"].eq(None),
@@ -356,3 +358,29 @@ def is_expected(params: Mapping[str, Any], row: Any) -> Any:
     """Return the ReQL for whether the row is at the expected revision."""
     names = ("holder", "token", "beat")
     return driver.reql().and_(*(row[name].eq(params[f"expected_{name}"]) for name in names))
+
+
+def is_expected_strictly(params: Mapping[str, Any], row: Any) -> Any:
+    """Do the same as `is_expected` for a `rows.strict_view`: a retired role counts as no row."""
+    token = driver.reql().branch(row["retired"], 0, row["token"])
+    return is_expected(params, row.merge({"token": token}))
+
+
+def retirement_parameters(request: Retire) -> dict[str, Any]:
+    """Return the parameters of `may_retire`. Only a vacant row may be expected."""
+    expected = request.expected
+    before = min(request.before, _MAX_TIME)
+    return {"expected_token": expected.token, "expected_beat": expected.beat, "before": before}
+
+
+def may_retire(params: Any, row: Any) -> Any:
+    """Return the ReQL for whether a row may be deleted (rule 12). `row` is a `rows.strict_view`."""
+    r = driver.reql()
+    return r.and_(
+        row["retired"].not_(),
+        row["holder"].eq(None),
+        row["token"].eq(params["expected_token"]),
+        row["beat"].eq(params["expected_beat"]),
+        row["renewed_at"].to_epoch_time().lt(params["before"]),
+        row["kept"].eq(""),
+    )
