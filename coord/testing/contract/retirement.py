@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from coord.core.kept import Kept
 from coord.core.lease import PAUSED, REVOKED, Lease, Revision
 from coord.core.operations import Override, Renew, Retire
 from coord.stores.protocol import HasKept, Overridable, Retirable
@@ -23,6 +24,8 @@ class RetirementContract(ContractHarness):
             same(await self._retire(at, row.revision), [True], "it is deleted")
             same(await at.read(), {}, "the rows of the role")
             same(await at.history(), [], "its history")
+            if isinstance(at.store, HasKept):
+                same(await at.store.kept(at.role, self.timeout), Kept(0, ""), "what it keeps")
             same(await self._retire(at, row.revision), [False], "it is not deleted again")
             refused(await at.claim("b", 1, expected=row.revision, takeover=True))
             refused(await at.renew("a", row.token, 3))

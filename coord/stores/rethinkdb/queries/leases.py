@@ -147,7 +147,7 @@ class Queries:
 
     def kept(self, role: str) -> Any:
         """Return the query for the token and the kept text of a row; None if there is no row."""
-        return self.majority.get(role).pluck("token", "kept").default(None)
+        return self.majority.get(role).pluck("token", "kept", "holder", "retired").default(None)
 
     def watch(self, roles: Collection[str] | None) -> Any:
         """Return the query for the same rows as they change. Renewals are included, since a

@@ -77,12 +77,13 @@ def kept(role: str, row: Mapping[str, Any] | None) -> Kept:
 
     Args:
         role: The role.
-        row: The fields `token` and `kept` of its document; None if there is no document.
+        row: The fields `token`, `kept`, `holder` and `retired` of its document; None if there is no
+            document.
 
     Raises:
         StoreRefused: The kept value is no text, so a person wrote it.
     """
-    if row is None:
+    if row is None or is_retired(row):
         return Kept(0, "")
     text = row.get("kept", "")
     if not isinstance(text, str):
