@@ -53,7 +53,7 @@ NEEDS_OTHER_SERVER = {
 }
 OTHER_SERVERS = {"postgresql", "redis", "etcd"}
 NOT_QUICK = {"slow", "rethinkdb", "cluster", "server", "chaos"}
-LONG = 10.0
+LONG = 3.0
 
 
 @pytest.fixture(scope="session", autouse=True)

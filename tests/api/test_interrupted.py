@@ -4,6 +4,7 @@ signal handler may call whatever it likes."""
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -16,6 +17,9 @@ from coord import Coordinator
 from coord.runtime.threads import Latch
 from tests.support.waits import eventually, soon
 
+SECONDS = "4" if os.environ.get("COORD_LONG") else "1"
+"""How long signals arrive at random moments, which keeps a core busy."""
+
 SOFT_LIMIT = """
 import os, random, signal, sys, threading, time
 import coord
@@ -26,7 +30,7 @@ class Limit(Exception):
 def handler(*_):
     raise Limit
 
-way, url = sys.argv[1:]
+way, url, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
 c, other = coord.Coordinator(url), coord.Coordinator(url)
 c.leadership("first", ttl=5).run(lambda: None)  # the thread runs before the first limit
 signal.signal(signal.SIGALRM, handler)
@@ -47,7 +51,7 @@ def attempt(role):
         held.progress()
 
 held = c.leadership("held", ttl=20, at_most=60).acquire()
-counts, end, number = [0, 0], time.monotonic() + 4, 0
+counts, end, number = [0, 0], time.monotonic() + seconds, 0
 while time.monotonic() < end or min(counts) < 20:
     number += 1
     try:
@@ -86,7 +90,7 @@ def test_an_exception_out_of_a_signal_handler_leaves_no_role_without_an_owner(
     way: str, tmp_path: Path
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SOFT_LIMIT, way, f"sqlite:///{tmp_path}/coord.db"],
+        [sys.executable, "-c", SOFT_LIMIT, way, f"sqlite:///{tmp_path}/coord.db", SECONDS],
         capture_output=True,
         text=True,
         timeout=120,
@@ -99,7 +103,7 @@ import random, signal, sys, threading, time, faulthandler
 import coord
 
 faulthandler.dump_traceback_later(60, exit=True)
-what, url = sys.argv[1:]
+what, url, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
 c = coord.Coordinator(url)
 term = c.leadership("r", ttl=30, at_most=30).acquire()
 other = c.leadership("o", ttl=30)
@@ -133,7 +137,7 @@ draw = random.Random(1)
 def arm():
     signal.setitimer(signal.ITIMER_REAL, draw.uniform(0.0001, 0.002))
 
-end = time.monotonic() + 3
+end = time.monotonic() + seconds
 while time.monotonic() < end or handled < 100:
     for call in (
         job, term.progress, lambda: term.lost.wait(0.0005), lambda: other.started,
@@ -152,7 +156,7 @@ print("done")
 @pytest.mark.parametrize("what", ["is_leader", "leader", "progress", "stop", "new", "close"])
 def test_a_signal_handler_may_call_anything(what: str, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", HANDLERS, what, f"sqlite:///{tmp_path}/coord.db"],
+        [sys.executable, "-c", HANDLERS, what, f"sqlite:///{tmp_path}/coord.db", SECONDS],
         capture_output=True,
         text=True,
         timeout=120,
