@@ -262,7 +262,7 @@ class Election:
             if self.phase is Phase.RELEASING:
                 self._go(Cue.RELEASED)
         else:
-            self._look_answered(result.lease, now)
+            self._look_answered(result.lease, sent_at, now)
 
     def hint(self, lease: Lease, now: Instant) -> None:
         """Process a row that a feed showed.
@@ -465,7 +465,8 @@ class Election:
         return self._send(claim, self.timing.attempt_timeout)
 
     def _claim_answered(self, answer: Answer, sent_at: Instant, now: Instant) -> None:
-        self._see(answer.lease, now)
+        if answer.applied or not self._outdated(answer.lease, sent_at):
+            self._see(answer.lease, now)
         deadline = sent_at.total + self.timing.ttl - self.timing.margin  # rule 5
         if not answer.applied or now.total >= deadline:
             self._go(Cue.SEEN)
@@ -499,9 +500,10 @@ class Election:
         else:
             self._go(Cue.FAILED)
 
-    def _look_answered(self, lease: Lease, now: Instant) -> None:
+    def _look_answered(self, lease: Lease, sent_at: Instant, now: Instant) -> None:
         self._claim_unknown = False
-        self._see(lease, now)
+        if not self._outdated(lease, sent_at):
+            self._see(lease, now)
         self._go(Cue.SEEN)
         if lease.holder == self.candidate and not self.campaigning:
             # The claim was applied, and the role is no longer wanted: release it, without ever
@@ -528,6 +530,12 @@ class Election:
             self._claim_unknown = False  # a lease that may be held expires
         if self.phase is not Phase.STOPPED:
             self._go(Cue.FAILED)
+
+    def _outdated(self, lease: Lease, sent_at: Instant) -> bool:
+        """Return whether a feed has shown a newer row since the request was sent whose answer is
+        `lease`. If it showed one before, then that write was lost."""
+        seen = self.observed
+        return seen is not None and lease.older_than(seen) and self._observed_at > sent_at.awake
 
     def _see(self, lease: Lease, now: Instant) -> None:
         before = self.observed

@@ -24,6 +24,9 @@ READ_TIMEOUT = 2.0
 """Seconds that a look at a lease may take that seems to have expired."""
 SOON = 1.0
 """Leases that expire within so many seconds are looked at together."""
+FAILED_AGAIN, VACANT_AGAIN = 2.0, 30.0
+"""Seconds until a role is looked at again: after the store did not answer, and while it has no
+leader. A feed may leave renewals out, and may lose the row of a new leader."""
 
 
 class ObservedLease(NamedTuple):
@@ -88,6 +91,16 @@ class LeaderTracker:
         """Take a row that was received at `now`, and return `has_changed(now)`."""
         self._observed = latest(self._observed, row, now)
         return self.has_changed(now)
+
+    def replace(self, row: Lease, now: float) -> bool:
+        """Take a row of a read that was sent after the last row had been received, and return
+        `has_changed(now)`.
+
+        An older row counts, too: the feed has shown a write that was lost.
+        """
+        if self._observed is not None and row.older_than(self._observed.lease):
+            self._observed = None
+        return self.update(row, now)
 
     def has_changed(self, now: float) -> bool:
         """Return whether the leader at `now`, or what it says, differs from the last call.
@@ -193,15 +206,15 @@ async def next_row(rows: RowQueue, timeout: float | None) -> tuple[Lease, float]
     return getting.result() if getting.done() and not getting.cancelled() else None
 
 
-async def _read_again(store: Store, roles: Collection[str]) -> list[Lease]:
-    """Return the rows of roles whose lease seems to have expired; none if the store is away.
+async def _read_again(store: Store, roles: Collection[str]) -> list[Lease] | None:
+    """Return the rows of roles whose lease seems to have expired; None if the store is away.
 
     A feed may leave renewals out, so only the row itself says whether a lease has expired.
     """
     try:
         return await store.read(roles, READ_TIMEOUT)
     except CoordError:
-        return []
+        return None
 
 
 async def watch_leader(source: LeaderSource, role: str) -> AsyncIterator[Lease | None]:
@@ -229,15 +242,24 @@ async def watch_leader(source: LeaderSource, role: str) -> AsyncIterator[Lease |
         first_read = True
         tracker.update(present, loop.time())
         yield tracker.leader(loop.time())
+        again = VACANT_AGAIN
         while True:
-            timeout = max(0.0, tracker.expires_at - loop.time()) if tracker.has_leader else None
-            row = await next_row(rows, timeout)
-            if row is None:
-                for lease in await _read_again(source.store, [role]):
-                    receive(lease)
-                row = None if rows.empty() else rows.get_nowait()
-            now = loop.time() if row is None else row[1]
-            if tracker.has_changed(now) if row is None else tracker.update(*row):
+            left = tracker.expires_at - loop.time() if tracker.has_leader else again
+            row = await next_row(rows, max(0.0, left))
+            if row is not None:
+                changed, now = tracker.update(*row), row[1]
+            else:
+                read = await _read_again(source.store, [role])
+                again, now = VACANT_AGAIN, loop.time()
+                if read is None:
+                    again, changed = FAILED_AGAIN, tracker.has_changed(now)
+                else:
+                    present = read[0] if read else Lease(role)
+                    source.leaders.update(present)
+                    changed = tracker.replace(present, now)
+                    if present.led:  # it expires sooner by the clock of this process
+                        again = FAILED_AGAIN
+            if changed:
                 yield tracker.leader(now)
     finally:
         unsubscribe()
@@ -272,10 +294,13 @@ class _Trackers:
         self._due: list[tuple[float, str]] = []
         """A heap with one time for each role that has a leader: when to check it."""
         self._scheduled: set[str] = set()
+        self._unread: set[str] = set()
+        """The roles whose lease seems to have expired and whose row could not be read."""
 
-    def update(self, row: Lease, now: float) -> LeaderChange | None:
+    def update(self, row: Lease, now: float, *, read: bool = False) -> LeaderChange | None:
         tracker = self._all.setdefault(row.role, LeaderTracker())
-        changed = tracker.update(row, now)
+        changed = tracker.replace(row, now) if read else tracker.update(row, now)
+        self._unread.discard(row.role)
         self._schedule(row.role, tracker, now)
         return LeaderChange(row.role, tracker.leader(now)) if changed else None
 
@@ -297,8 +322,16 @@ class _Trackers:
             tracker = self._all[role]
             if tracker.has_changed(now):
                 changes.append(LeaderChange(role, tracker.leader(now)))
-            self._schedule(role, tracker, now)
+            if role in self._unread:
+                self._scheduled.add(role)
+                heapq.heappush(self._due, (now + FAILED_AGAIN, role))
+            else:
+                self._schedule(role, tracker, now)
         return changes
+
+    def could_not_read(self, roles: Collection[str]) -> None:
+        """Note that the store did not say whether the leases of `roles` have expired."""
+        self._unread.update(roles)
 
     def _schedule(self, role: str, tracker: LeaderTracker, now: float) -> None:
         if role not in self._scheduled and tracker.leader(now) is not None:
@@ -329,9 +362,15 @@ async def watch_leaders(source: LeadersSource) -> AsyncIterator[LeaderChange]:
             if row is None:
                 if due := trackers.due(loop.time()):
                     due = trackers.due(loop.time() + SOON)
-                    for lease in await _read_again(source.store, due):
-                        if (new := trackers.update(lease, loop.time())) is not None:
-                            yield new
+                    leases = await _read_again(source.store, due)
+                    if leases is None:
+                        trackers.could_not_read(due)
+                    else:
+                        by_role = {lease.role: lease for lease in leases}
+                        for role in due:
+                            row = by_role.get(role) or Lease(role), loop.time()
+                            if (new := trackers.update(*row, read=True)) is not None:
+                                yield new
                 for change in trackers.expired(loop.time()):
                     yield change
             elif (new := trackers.update(*row)) is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from coord.core.actions import Done, Elected, LeaderObserved, Lost, Send, Wait
+from coord.core.actions import Done, Elected, InfoObserved, LeaderObserved, Lost, Send, Wait
 from coord.core.election import Election
 from coord.core.lease import MAX_TOKEN, Lease, LossReason, Revision
 from coord.core.operations import Answer, Claim, Failure, Read, Release, Renew
@@ -500,3 +500,42 @@ def test_a_role_is_reserved_for_a_second_at_most_unless_somebody_says_so(
     operation = sent(election, 6).operation
     assert isinstance(operation, Release)
     assert (operation.to, operation.linger) == ("b", linger)
+
+
+def test_an_answer_is_no_news_where_a_feed_was_faster() -> None:
+    """A follower was told an older info after a newer one, and an older leader after a newer."""
+    election = following(lease("you", 1, 3, info={"n": 7}))
+    election.try_now()
+    claim = sent(election, 1)
+    election.hint(lease("you", 1, 4, info={"n": 8}), at(2))
+    assert [type(event) for event in election.take_events()] == [InfoObserved]
+    election.reply(claim, Answer(False, lease("you", 1, 3, info={"n": 7})), at(1), at(3))
+    assert election.take_events() == ()
+    assert election.observed == lease("you", 1, 4)
+    election.try_now()
+    claim = sent(election, 4)
+    election.hint(lease("she", 2, 1), at(5))
+    election.reply(claim, Answer(False, lease("you", 1, 4)), at(4), at(6))
+    assert election.take_events() == (LeaderObserved(lease("she", 2, 1)),)
+    assert waits(election, 6) == TTL - 1  # counted from the row of the feed
+
+
+def test_an_answer_counts_where_a_feed_had_shown_a_write_that_was_lost() -> None:
+    election = following(lease("you", 1, 3))
+    election.hint(lease("she", 2, 1), at(1))
+    election.try_now()
+    claim = sent(election, 2)
+    election.reply(claim, Answer(False, lease("you", 1, 4)), at(2), at(3))
+    assert election.observed == lease("you", 1, 4)
+
+
+def test_a_look_is_no_news_where_a_feed_was_faster() -> None:
+    election = following(lease("you", 1, 3), max_clock_skew=0.0)
+    election.try_now()
+    election.reply(sent(election, 1), Failure(unknown=True), at(1), at(2))
+    look = sent(election, 3)
+    assert isinstance(look.operation, Read)
+    election.hint(lease("she", 2, 1), at(4))
+    election.reply(look, Answer(False, lease("you", 1, 3)), at(3), at(5))
+    assert election.observed == lease("she", 2, 1)
+    assert isinstance(sent(election, 5 + TTL).operation, Claim)  # the unknown claim is settled

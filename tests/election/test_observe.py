@@ -7,15 +7,16 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from typing import Any
 
 from coord import AsyncCoordinator, Coordinator, Lease
 from coord.core.lease import MAX_TOKEN
-from coord.core.operations import Answer, Claim
+from coord.core.operations import Answer, Claim, Renew
 from coord.election.observe import LeaderTracker, latest
 from coord.stores.memory.store import MemoryStore
 from coord.testing import Fault, FaultyStore
+from coord.testing.clocks import Machine, run
 
 Two = tuple[Coordinator, Coordinator]
 
@@ -228,3 +229,112 @@ def test_a_watch_that_is_cancelled_as_it_fails_leaves_no_report_of_asyncio() -> 
     asyncio.run(main())
     gc.collect()
     assert reports == []
+
+
+class ThinStore(FaultyStore):
+    """A store whose feed shows only the rows that a test sends."""
+
+    def __init__(self) -> None:
+        super().__init__(SilentStore())
+        self.rows: list[asyncio.Queue[Lease]] = []
+
+    async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
+        rows: asyncio.Queue[Lease] = asyncio.Queue()
+        self.rows.append(rows)
+        for lease in await self.inner.read(roles, 1):
+            yield lease
+        while True:
+            yield await rows.get()
+
+    def show(self, lease: Lease) -> None:
+        for rows in self.rows:
+            rows.put_nowait(lease)
+
+    async def hold(self, beat: int, ttl: float = 10.0) -> Lease:
+        """Claim the role, or renew the claim."""
+        if beat == 1:
+            result = await self.inner.claim(Claim("r", "a", beat, ttl), 1)
+        else:
+            [result] = await self.inner.renew([Renew("r", "a", 1, beat, ttl)], 1)
+        assert isinstance(result, Answer)
+        assert result.applied
+        return result.lease
+
+
+class Watched:
+    """What `watch_leader` and `watch_leaders` said last, for one role."""
+
+    def __init__(self, c: AsyncCoordinator) -> None:
+        self.leaders: dict[str, Lease | None] = {}
+        self._tasks = [asyncio.ensure_future(self._one(c)), asyncio.ensure_future(self._all(c))]
+
+    async def _one(self, c: AsyncCoordinator) -> None:
+        async for leader in c.watch_leader("r"):
+            self.leaders["one"] = leader
+
+    async def _all(self, c: AsyncCoordinator) -> None:
+        async for _, leader in c.watch_leaders():
+            self.leaders["all"] = leader
+
+    @property
+    def holders(self) -> dict[str, str | None]:
+        return {name: leader and leader.holder for name, leader in self.leaders.items()}
+
+    def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+
+def on_virtual_time(story: Callable[[ThinStore, Watched], Coroutine[Any, Any, None]]) -> None:
+    async def main(machine: Machine) -> None:
+        store = ThinStore()
+        store.inner._now = lambda: machine.now().total  # type: ignore[attr-defined]
+        await store.hold(1)
+        async with AsyncCoordinator(store=store, now=machine.now) as c:
+            watched = Watched(c)
+            await asyncio.sleep(1.0)
+            assert watched.holders == {"one": "a", "all": "a"}
+            await story(store, watched)
+            watched.stop()
+
+    run(main)
+
+
+def test_a_leader_is_looked_for_again_after_the_store_was_away() -> None:
+    """Where the feed shows no renewals, nobody was said to lead for as long as the leader led."""
+
+    async def story(store: ThinStore, watched: Watched) -> None:
+        store.fail("read", Fault.NOT_DONE, times=None)
+        for beat in range(2, 5):
+            await asyncio.sleep(5.0)
+            await store.hold(beat)
+        assert watched.holders == {"one": None, "all": None}
+        store.heal()
+        await asyncio.sleep(2.5)
+        assert watched.holders == {"one": "a", "all": "a"}
+
+    on_virtual_time(story)
+
+
+def test_a_write_that_a_feed_has_shown_and_that_was_lost_is_forgotten() -> None:
+    async def story(store: ThinStore, watched: Watched) -> None:
+        store.show(Lease("r", "b", 2, 1, 10.0, remaining=10.0))
+        await asyncio.sleep(1.0)
+        assert watched.holders == {"one": "b", "all": "b"}
+        for beat in range(2, 5):
+            await store.hold(beat)
+            await asyncio.sleep(4.0)
+        assert watched.holders == {"one": "a", "all": "a"}
+
+    on_virtual_time(story)
+
+
+def test_a_new_leader_whose_row_the_feed_has_lost_is_seen_within_half_a_minute() -> None:
+    async def story(store: ThinStore, watched: Watched) -> None:
+        await asyncio.sleep(15.0)
+        assert watched.holders == {"one": None, "all": None}
+        await store.inner.claim(Claim("r", "b", 1, 60.0, takeover=True), 1)
+        await asyncio.sleep(31.0)
+        assert watched.holders["one"] == "b"
+
+    on_virtual_time(story)

@@ -178,6 +178,7 @@ def _seat(mine: Candidate, names: _Names) -> tuple[Any, ...]:
         else (
             names.operation(flying.operation),
             min(total - mine.sent_at.total, 64),
+            e._observed_at > mine.sent_at.awake,
             flying.timeout,
         ),
     )

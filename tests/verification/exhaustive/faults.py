@@ -138,8 +138,8 @@ class AdoptsFromFeed(Election):
 class AdoptsItsRow(Election):
     """A row that says "the holder is me" is taken for a won claim."""
 
-    def _look_answered(self, lease: Lease, now: Instant) -> None:
-        super()._look_answered(lease, now)
+    def _look_answered(self, lease: Lease, sent_at: Instant, now: Instant) -> None:
+        super()._look_answered(lease, sent_at, now)
         if self.phase is Phase.FOLLOWING and lease.holder == self.candidate:
             self.token, self.deadline = lease.token, now.total + lease.ttl - self.timing.margin
             self.phase, self._renew_at = Phase.LEADING, now.total

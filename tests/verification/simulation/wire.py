@@ -58,7 +58,7 @@ class Server:
         self.offset, self.rate = 0.0, 1.0
         self.memory = MemoryStore(now=lambda: 7_000 + world.time * self.rate + self.offset)
         self.feeds: list[Feed] = []
-        self.tells_renewals = self.random.random() < 0.5  # RethinkDB's feed does not
+        self.tells_renewals = self.random.random() < 0.5  # that of Redis does not
         self.edits = 0
         self.epochs: dict[tuple[str, int], int] = {}  # at which edit a term was won
         self.past: list[Lease] = []
@@ -70,18 +70,19 @@ class Server:
 
     def perform(self, work: Coroutine[Any, Any, T]) -> T:
         """Do it now. A memory store never waits."""
-        before = self.row.revision
+        before = self.row
         try:
             work.send(None)
         except StopIteration as done:
             outcome: T = done.value
         else:
             raise AssertionError("the memory store waited")
-        if (row := self.row).revision != before:
+        if (row := self.row).revision != before.revision:
             self.past.append(row)
             if row.holder is not None:
                 self.epochs.setdefault((row.holder, row.token), self.edits)
-            if self.tells_renewals or before[:2] != row.revision[:2]:
+            changed = before.revision[:2] != row.revision[:2] or before.info != row.info
+            if self.tells_renewals or changed:
                 self.tell(row)
         return outcome
 

@@ -16,11 +16,47 @@ TERM = "election/test_term.py"
 LEADERSHIP = "api/test_leadership.py"
 CLAIMANT = "election/test_claimant.py"
 
+OBSERVE = "election/test_observe.py"
 OPERATORS = "election/test_operators.py"
 RETIREMENT = "election/test_retirement.py"
 TURNS = "election/test_turns.py"
 
 MUTANTS = [
+    Mutant(
+        "a watcher does not look again soon after a failed read",
+        "coord.election.observe:watch_leader",
+        "again, changed = FAILED_AGAIN, tracker",
+        "again, changed = VACANT_AGAIN, tracker",
+        (f"{OBSERVE}::test_a_leader_is_looked_for_again_after_the_store_was_away",),
+    ),
+    Mutant(
+        "a watcher of all roles does not look again after a failed read",
+        "coord.election.observe:_Trackers.could_not_read",
+        "self._unread.update(roles)",
+        "self._unread.update(())",
+        (f"{OBSERVE}::test_a_leader_is_looked_for_again_after_the_store_was_away",),
+    ),
+    Mutant(
+        "a watcher believes for ever what a feed has shown",
+        "coord.election.observe:LeaderTracker.replace",
+        "self._observed = None",
+        "pass",
+        (f"{OBSERVE}::test_a_write_that_a_feed_has_shown_and_that_was_lost_is_forgotten",),
+    ),
+    Mutant(
+        "a watcher of a vacant role waits for the feed",
+        "coord.election.observe:watch_leader",
+        "again, now = VACANT_AGAIN, loop.time()",
+        "again, now = 86_400.0, loop.time()",
+        (f"{OBSERVE}::test_a_new_leader_whose_row_the_feed_has_lost_is_seen_within_half_a_minute",),
+    ),
+    Mutant(
+        "a late answer counts after a newer row of the feed",
+        "coord.core.election:Election._outdated",
+        "self._observed_at > sent_at.awake",
+        "self._observed_at > sent_at.awake + 86_400",
+        ("core/test_election.py::test_an_answer_is_no_news_where_a_feed_was_faster",),
+    ),
     Mutant(
         "an eviction that is repeated ends a later term",
         "coord.election.operators:evict",
