@@ -6,9 +6,10 @@ from __future__ import annotations
 import statistics
 import time
 from contextlib import ExitStack
+from functools import partial
 
 from tests.benchmarks import locks
-from tests.benchmarks.alone import alone
+from tests.benchmarks.alone import Tries, alone
 from tests.benchmarks.crowd import Crowd
 from tests.benchmarks.figures import Aim, Figure
 from tests.benchmarks.page import Section
@@ -63,20 +64,24 @@ def figures(store: str, taken: dict[str, list[float]], late: list[float]) -> lis
 
 
 def sections(where: Setting) -> list[Section]:
-    times, kills = where.pick(60, 8, 1), where.pick(15, 2, 1)
+    times, kills = where.pick(40, 8, 1), where.pick(9, 2, 1)
     ttl = where.pick(3.0, 3.0, 1.5)
-    found: list[Figure] = []
-    for store in where.servers:
+
+    def measure(store: str) -> list[Figure]:
         url = where.server_url(store, "handover")
         taken = hand_over(url, locks.urls(store, url), times)
         late = fail_over(where.server_url(store, "failover"), ttl, kills)
-        found += figures(store, taken, late)
+        return figures(store, taken, late)
+
+    found, tries = list[Figure](), Tries(where)
+    for store in where.servers:
+        found += tries.figures(partial(measure, store), store)
     note = (
         "Each candidate is a process of its own. Handover: from the leader's `stop`, or from the call that releases the "
         "lock, to another's `on_elected`, or to the return of the call that takes it. The locks of others have no fencing "
         "token. `pg_advisory_lock` writes nothing to the disk, and ends with its connection, not with a lease. A lock of "
         "redis-py is polled ten times a second. `etcdctl elect` starts a process for each term. A handover of coord makes "
-        "two writes durable: the release, and the claim with its token."
+        "two writes durable: the release, and the claim with its token." + tries.note
     )
     return [Section("Handover and failover beside the locks of others", found, note)]
 

@@ -41,7 +41,7 @@ def claim_of(role: str, beat: int) -> Claim:
 
 
 class RawPostgreSQL:
-    """The functions of the store through asyncpg; many rows in one statement on a table like it."""
+    """The functions of the store through asyncpg."""
 
     statement = "the same statement through asyncpg"
 
@@ -56,23 +56,55 @@ class RawPostgreSQL:
 
         self._rows, self._calls = rows, schema.calls(self._schema)
         self._driver = await asyncpg.connect(self._dsn)
-        await self._driver.execute(
-            f"CREATE TABLE IF NOT EXISTS {self._schema}.raw (role text PRIMARY KEY, holder text, "
-            "token bigint, beat bigint, ttl float8, expires_at timestamptz, renewed_at timestamptz,"
-            " info text, history text[])"
-        )
+        self._role = f"raw-{secrets.token_hex(4)}"
         await self.claim(0)
 
     async def claim(self, number: int) -> None:
-        claim = claim_of("raw", 2 * number + 1)
+        claim = claim_of(self._role, 2 * number + 1)
         (row,) = await self._driver.fetch(self._calls["claim"], *self._rows.claim_parameters(claim))
         assert row["outcome"] == 1
         self._token = row["token"]
 
     async def renew(self, number: int) -> None:
-        renewal = Renew("raw", "me", self._token, 1_000_000 + number, TTL)
+        renewal = Renew(self._role, "me", self._token, 1_000_000 + number, TTL)
         words = self._rows.renew_parameters([renewal], answer_all=False)
         assert await self._driver.fetch(self._calls["renew"], *words) == []
+
+    async def claim_many(self, roles: Sequence[str]) -> None:
+        from coord.stores.postgresql.store import MAX_SWAPS
+
+        self._tokens: dict[str, int] = {}
+        for begin in range(0, len(roles), MAX_SWAPS):
+            claims = [claim_of(role, 1) for role in roles[begin : begin + MAX_SWAPS]]
+            columns = self._rows.in_columns([self._rows.claim_parameters(item) for item in claims])
+            for row in await self._driver.fetch(self._calls["claim_all"], *columns):
+                assert row["outcome"] == 1
+                self._tokens[row["role"]] = row["token"]
+
+    async def renew_many(self, roles: Sequence[str], beat: int) -> None:
+        from coord.stores.postgresql.store import MAX_RENEWALS
+
+        for begin in range(0, len(roles), MAX_RENEWALS):
+            some = roles[begin : begin + MAX_RENEWALS]
+            count, tokens = len(some), [self._tokens[role] for role in some]
+            columns = (some, ["me"] * count, tokens, [beat] * count, [TTL] * count, [None] * count)
+            assert await self._driver.fetch(self._calls["renew"], *columns, None, False) == []
+
+    async def close(self) -> None:
+        await self._driver.close()
+
+
+class PlainPostgreSQL(RawPostgreSQL):
+    """One plain statement for all rows of a table like that of the store: it takes no locks in
+    order, so that two of them may wait for each other, and writes no history."""
+
+    async def open(self) -> None:
+        await super().open()
+        await self._driver.execute(
+            f"CREATE TABLE IF NOT EXISTS {self._schema}.raw (role text PRIMARY KEY, holder text, "
+            "token bigint, beat bigint, ttl float8, expires_at timestamptz, renewed_at timestamptz,"
+            " info text, history text[])"
+        )
 
     async def claim_many(self, roles: Sequence[str]) -> None:
         done = await self._driver.execute(
@@ -91,9 +123,6 @@ class RawPostgreSQL:
             beat,
         )
         assert done == f"UPDATE {len(roles)}"
-
-    async def close(self) -> None:
-        await self._driver.close()
 
 
 class RawRedis:
@@ -161,7 +190,8 @@ class RawRedis:
 
 
 class RawEtcd:
-    """A compare-and-swap of one key, as JSON, through the client of the store."""
+    """A compare-and-swap of one key, as JSON, through the client of the store. Many of them are the
+    requests that the store sends: a claim of many writes the history, too."""
 
     statement = "a raw compare-and-swap through the same client"
 
@@ -189,16 +219,21 @@ class RawEtcd:
 
     async def claim_many(self, roles: Sequence[str]) -> None:
         self._revisions = dict.fromkeys(roles, 0)
-        await self.renew_many(roles, 1)
+        await self._swap_many(roles, history=True)
 
     async def renew_many(self, roles: Sequence[str], beat: int) -> None:
+        await self._swap_many(roles, history=False)
+
+    async def _swap_many(self, roles: Sequence[str], *, history: bool) -> None:
         from coord.stores.etcd.store import MAX_NESTED
 
         async def part(some: Sequence[str]) -> None:
-            nested = [
-                {"request_txn": _swap(f"{self._prefix}{role}", self._revisions[role])}
-                for role in some
-            ]
+            swaps = [_swap(f"{self._prefix}{role}", self._revisions[role]) for role in some]
+            for role, swap in zip(some, swaps, strict=True):
+                swap["failure"] = [{"request_range": {"key": swap["compare"][0]["key"]}}]
+                if history:
+                    swap["success"] += _history(f"{self._prefix}{role}")
+            nested = [{"request_txn": swap} for swap in swaps]
             answer = await self._call({"compare": [], "success": nested})
             done = [item["response_txn"].get("succeeded") for item in answer["responses"]]
             assert all(done), answer
@@ -246,6 +281,15 @@ def _swap(key: str, revision: int) -> dict[str, Any]:
         "compare": [{"key": name, "target": "MOD", "mod_revision": str(revision)}],
         "success": [{"request_put": {"key": name, "value": encode(VALUE)}}],
     }
+
+
+def _history(key: str) -> list[dict[str, Any]]:
+    """A term is written, and those before the oldest one that is kept are deleted."""
+    from coord.stores.etcd.gateway import encode
+
+    term = {"key": encode(f"{key}-term-1"), "value": encode(VALUE[:120])}
+    span = {"key": encode(f"{key}-term-"), "range_end": encode(f"{key}-term-0")}
+    return [{"request_put": term}, {"request_delete_range": span}]
 
 
 RAW: dict[str, Callable[[str], Raw]] = {

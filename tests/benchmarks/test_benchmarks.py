@@ -13,6 +13,7 @@ import pytest
 from coord.runtime import clock
 from tests.benchmarks import crowded, growth, memory, page, plots, standbys, swaps, turns
 from tests.benchmarks.__main__ import BENCHMARKS
+from tests.benchmarks.alone import Tries
 from tests.benchmarks.counting import LEASES, Counted
 from tests.benchmarks.crowd import Crowd
 from tests.benchmarks.figures import Aim, Figure, Reference
@@ -173,6 +174,26 @@ def test_aims_are_judged_by_what_was_measured(aim: Aim, value: float, met: bool)
         "All", (figure, Figure("another", 1, "ms", (Aim("≤", 2),)), Figure("no aim", 3))
     )
     assert page.verdict([section]).startswith(f"{2 if met else 1} of 2 aims are met.")
+
+
+def test_a_hiccup_costs_no_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tries, failures = Tries(Setting(tmp_path, None, "quick")), [OSError("busy")]
+
+    def once() -> list[Figure]:
+        if failures:
+            raise failures.pop()
+        return [Figure("it", 1.0)]
+
+    def never() -> list[Figure]:
+        raise OSError("gone")
+
+    assert tries.figures(once, "first") == [Figure("it", 1.0)]
+    assert tries.note == ""
+    assert tries.figures(never, "second") == []
+    assert tries.note == " Not measured: second (OSError)."
+    assert capsys.readouterr().err.count("OSError") == 3
+    with pytest.raises(OSError, match="gone"):
+        Tries(Setting(tmp_path, None, "smallest")).figures(never, "third")
 
 
 def test_pictures_are_small_and_the_same_for_the_same_points(tmp_path: Path) -> None:
