@@ -348,6 +348,16 @@ def comments_are_sentences(tree: Tree) -> Iterator[str]:
 
 
 @rule
+def timeouts_are_those_of_within(tree: Tree) -> Iterator[str]:
+    """`asyncio.wait_for` may swallow a cancellation up to Python 3.11: a close then never ends."""
+    for module in tree.modules.values():
+        for node in module.nodes:
+            name = node.value if isinstance(node, ast.Attribute) else None
+            if isinstance(name, ast.Name) and (name.id, node.attr) == ("asyncio", "wait_for"):
+                yield f"{module}:{node.lineno} uses asyncio.wait_for; use coord.runtime.timers.within"
+
+
+@rule
 def the_top_is_small(tree: Tree) -> Iterator[str]:
     entries = sorted(path.name for path in tree.package.iterdir() if path.name != "__pycache__")
     if len(entries) > MAX_ENTRIES:
@@ -458,6 +468,7 @@ BROKEN = [
     ("private_attributes_stay_in_their_package", "api/coordinator.py", "getattr(store, '_rows')"),
     ("files_are_neither_long_nor_short", "core/lease.py", "x = 1\n" * 601),
     ("comments_are_sentences", "core/lease.py", "x = 1\n# -- values -----"),
+    ("timeouts_are_those_of_within", "stores/protocol.py", "await asyncio.wait_for(work, 1)"),
     ("files_are_neither_long_nor_short", "cli/__init__.py", "x = 1\n" * 601),
     ("files_are_neither_long_nor_short", "core/small.py", "x = 1\n# short"),
 ]

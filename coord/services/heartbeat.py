@@ -18,6 +18,7 @@ from coord.core.validation import is_number
 from coord.errors import BadArgument, StoreRefused, StoreUnavailable
 from coord.runtime import log, process
 from coord.runtime.retry import Backoff
+from coord.runtime.timers import within
 
 if TYPE_CHECKING:
     from coord.services.registry import AsyncServiceRegistry, ServiceRegistry
@@ -106,7 +107,7 @@ class HeartbeatState:
         if self.record is None and not self.failing:
             return
         try:
-            await asyncio.wait_for(unregister(self.id), UNREGISTER_TIMEOUT)
+            await within(unregister(self.id), UNREGISTER_TIMEOUT)
         except (StoreUnavailable, StoreRefused, asyncio.TimeoutError) as err:
             log.warning(
                 "heartbeat.not_unregistered", id=self.id, because=str(err) or "no answer in time"

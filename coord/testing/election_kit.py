@@ -17,6 +17,7 @@ from coord.core.phases import HOLDING, Phase
 from coord.election.callbacks import current_dispatcher
 from coord.election.elector import Elector
 from coord.errors import BadArgument
+from coord.runtime.timers import within
 from coord.stores.memory.store import MemoryStore
 from coord.testing.clocks import ManualClock
 from coord.testing.faulty_store import FaultyStore
@@ -155,7 +156,7 @@ class ElectionKit:
 
     def _on_loop(self, work: Any) -> Any:
         async def bounded() -> Any:
-            return await asyncio.wait_for(work, WAIT)
+            return await within(work, WAIT)
 
         try:
             return self.coordinator.portal.call(bounded)

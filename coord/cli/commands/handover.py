@@ -23,6 +23,7 @@ from coord.core import validation
 from coord.core.history import PastTerm
 from coord.core.lease import Lease, LossReason
 from coord.errors import NotLeader
+from coord.runtime.timers import within
 
 if TYPE_CHECKING:
     from coord.api.coordinator import AsyncCoordinator
@@ -85,7 +86,7 @@ async def _until(
         return _NOT_YET
 
     try:
-        return await asyncio.wait_for(first(), timeout)
+        return await within(first(), timeout)
     except asyncio.TimeoutError:
         return _NOT_YET
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from coord.core import validation
 from coord.errors import BadArgument, StoreRefused
+from coord.runtime.timers import within
 from coord.stores.postgresql import schema
 from coord.stores.postgresql.connection import Connection, Pool, from_exception
 from coord.stores.postgresql.errors import QueryError
@@ -130,7 +131,7 @@ async def _execute(
 
     script = ";\n".join(["BEGIN", *statements, "COMMIT"])
     try:
-        await asyncio.wait_for(connection.raw.execute(script), timeout)
+        await within(connection.raw.execute(script), timeout)
     except asyncio.TimeoutError:
         raise QueryError(f"setting up {url.redacted} did not end within {timeout:g} s") from None
     except StoreRefused:

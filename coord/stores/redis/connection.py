@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Union
 
+from coord.runtime.timers import within
 from coord.stores import failures
 from coord.stores.failures import RequestError
 from coord.stores.redis import errors
@@ -216,7 +217,7 @@ class Closing:
         if self._writer is not None:
             self._writer.close()
             try:
-                await asyncio.wait_for(self._writer.wait_closed(), CLOSE_TIMEOUT)
+                await within(self._writer.wait_closed(), CLOSE_TIMEOUT)
             except (OSError, asyncio.TimeoutError):
                 self._writer.transport.abort()
 
@@ -341,13 +342,13 @@ class Client:
         problem = failures.unreachable(self.url.redacted, "no sentinel answered")
         for sentinel in self.url.hosts:
             try:
-                connection = await asyncio.wait_for(
+                connection = await within(
                     connect(self.url, sentinel, sentinel=True), SENTINEL_TIMEOUT
                 )
             except (RequestError, asyncio.TimeoutError):
                 continue
             try:
-                address = await asyncio.wait_for(
+                address = await within(
                     connection.send("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.url.service),
                     SENTINEL_TIMEOUT,
                 )

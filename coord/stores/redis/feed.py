@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
+from coord.runtime.timers import within
 from coord.stores import failures
 from coord.stores.redis import errors
 from coord.stores.redis.connection import Client, Closing, make_driver, open_driver
@@ -33,10 +34,10 @@ async def subscribe(
     from redis.exceptions import RedisError
 
     try:
-        address = await asyncio.wait_for(client.primary(), CONNECT_TIMEOUT)
+        address = await within(client.primary(), CONNECT_TIMEOUT)
         driver = make_driver(client.url, address)
         server = str(address)
-        await asyncio.wait_for(open_driver(driver, server), CONNECT_TIMEOUT)
+        await within(open_driver(driver, server), CONNECT_TIMEOUT)
     except asyncio.TimeoutError:
         raise failures.unreachable(client.url.redacted, "no connection in time") from None
     reading: asyncio.Future[object] | None = None

@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 from coord.core import validation
 from coord.errors import BadArgument, NotSetUp, StoreUnavailable
 from coord.runtime.retry import rng
+from coord.runtime.timers import within
 from coord.stores.rethinkdb import driver
 from coord.stores.rethinkdb.errors import QueryError, decoding, from_row
 from coord.stores.rethinkdb.pool import Pool
@@ -73,7 +74,7 @@ async def raise_token_floor(
     )
     pool = Pool(parsed)
     try:
-        return await asyncio.wait_for(_both(pool, made if rows else None, lifted, timeout), timeout)
+        return await within(_both(pool, made if rows else None, lifted, timeout), timeout)
     except asyncio.TimeoutError:
         raise StoreUnavailable(
             f"raising the tokens of {parsed.redacted} did not end within {timeout:g} s"
@@ -318,7 +319,7 @@ async def set_up(
     work = _SetUp(pool, deadline, replicas, guard, services)
     try:
         with decoding():
-            return await asyncio.wait_for(work.run(), timeout)
+            return await within(work.run(), timeout)
     except asyncio.TimeoutError:
         raise StoreUnavailable(
             f"setting up {parsed.redacted} did not end within {timeout:g} s"

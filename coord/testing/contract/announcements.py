@@ -9,6 +9,7 @@ from contextlib import aclosing
 from typing import Any
 
 from coord.core.announcements import MAX_COUNTED, Announcement, Candidate
+from coord.runtime.timers import within
 from coord.stores.protocol import Announcements, HasAnnouncements
 from coord.testing.contract.harness import ContractHarness, StoreDriver, expect, same
 
@@ -148,7 +149,7 @@ class AnnouncementContract(ContractHarness):
                         raise AssertionError("the feed ended by itself")
 
                     try:
-                        return await asyncio.wait_for(until(), WITHIN)
+                        return await within(until(), WITHIN)
                     except asyncio.TimeoutError:
                         raise AssertionError(f"not heard of {key} within {WITHIN:g} s") from None
 

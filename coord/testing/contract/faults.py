@@ -10,6 +10,7 @@ from typing import TypeVar
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.errors import StoreRefused, StoreUnavailable
+from coord.runtime.timers import within
 from coord.stores.protocol import Bulk, Immediate, Store
 from coord.testing.contract.harness import ContractHarness, applied, expect, same
 from coord.testing.proxy import FaultProxy, Link
@@ -188,7 +189,7 @@ class ServerContract(ContractHarness):
             feed = at.store.watch([role])
             try:
                 same(
-                    (await asyncio.wait_for(feed.__anext__(), self.soon)).revision.beat,
+                    (await within(feed.__anext__(), self.soon)).revision.beat,
                     1,
                     "the first",
                 )
@@ -202,7 +203,7 @@ class ServerContract(ContractHarness):
                     return lease
 
                 try:
-                    await asyncio.wait_for(until_news(), self.soon)
+                    await within(until_news(), self.soon)
                 except StoreUnavailable:
                     pass  # it says that it has ended
                 except asyncio.TimeoutError:
@@ -282,7 +283,7 @@ class ServerContract(ContractHarness):
                 stack.push_async_callback(store.close)
                 await body(Faults(self, proxy, store, direct))
 
-        asyncio.run(asyncio.wait_for(main(), 120))
+        asyncio.run(within(main(), 120))
 
 
 class Faults:
@@ -322,7 +323,7 @@ class Faults:
     async def in_time(self, request: Awaitable[T], name: str, timeout: float = SHORT) -> T:
         """Return what the request returns. It fails if the request ignores its timeout."""
         try:
-            return await asyncio.wait_for(request, timeout + self._harness.late)
+            return await within(request, timeout + self._harness.late)
         except asyncio.TimeoutError:
             raise AssertionError(f"{name} ignores its timeout of {timeout:g} s") from None
         except (StoreUnavailable, StoreRefused) as err:

@@ -13,6 +13,7 @@ from typing import Any
 from coord.core.history import PastTerm
 from coord.core.lease import Lease, Revision
 from coord.core.operations import Answer, Claim, Release, Renew, Result
+from coord.runtime.timers import within
 from coord.stores.protocol import Store
 
 
@@ -69,7 +70,7 @@ class ContractHarness:
             async with AsyncExitStack() as stack:
                 await body(await StoreDriver.of(self, stack))
 
-        asyncio.run(asyncio.wait_for(main(), 60))
+        asyncio.run(within(main(), 60))
 
 
 class StoreDriver:

@@ -11,6 +11,7 @@ from typing import Any
 
 from coord.core.records import Record
 from coord.errors import BadArgument
+from coord.runtime.timers import within
 from coord.stores.protocol import HasRecords, Records
 from coord.testing.contract.harness import ContractHarness, StoreDriver, expect, same
 
@@ -170,7 +171,7 @@ class RecordContract(ContractHarness):
                                 return
 
                     try:
-                        await asyncio.wait_for(until(), WITHIN)
+                        await within(until(), WITHIN)
                     except asyncio.TimeoutError:
                         raise AssertionError(f"no hint within {WITHIN:g} s") from None
 

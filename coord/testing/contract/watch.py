@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable
 
 from coord.core.lease import Lease, Revision
+from coord.runtime.timers import within
 from coord.testing.contract.harness import ContractHarness, StoreDriver, applied, expect, same
 
 WITHIN = 5.0
@@ -27,7 +28,7 @@ async def heard(
                 return lease
 
     try:
-        return await asyncio.wait_for(until(), WITHIN)
+        return await within(until(), WITHIN)
     except asyncio.TimeoutError:
         raise AssertionError(
             f"did not hear of {what} within {WITHIN:g} s, only of {rows}"
@@ -45,7 +46,7 @@ class WatchContract(ContractHarness):
             for role in roles[:2]:
                 applied(await at.claim("a", 4, role=role, info={"n": 1}))
             async with at.feed(*roles) as queue:
-                first = [await asyncio.wait_for(queue.get(), WITHIN) for _ in range(2)]
+                first = [await within(queue.get(), WITHIN) for _ in range(2)]
                 same(
                     {lease.role: lease.revision for lease in first},
                     dict.fromkeys(roles[:2], Revision("a", 1, 4)),
@@ -109,7 +110,7 @@ class WatchContract(ContractHarness):
                 await asyncio.sleep(0.05)
                 applied(await at.claim("a", role=not_watched))
                 applied(await at.claim("a", role=watched))
-                first = await asyncio.wait_for(queue.get(), WITHIN)
+                first = await within(queue.get(), WITHIN)
                 same(first.role, watched, "the role of the first row heard of")
 
         self.run(body)

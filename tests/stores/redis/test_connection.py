@@ -10,7 +10,9 @@ import pytest
 
 from coord.core.operations import Answer, Claim, Failure, Renew, Result
 from coord.errors import AccessDenied, BadArgument, StoreUnavailable
-from coord.stores.redis import RedisStore, admin
+from coord.stores.redis import RedisStore, admin, parse_url
+from coord.stores.redis import feed as redis_feed
+from coord.stores.redis.connection import Client
 from tests.support import redis_server as servers
 from tests.support.redis_server import Server
 
@@ -52,6 +54,40 @@ def test_frozen(own_redis_server: Server) -> None:
             assert (kept.role, kept.beat) == ("r", 3)
         finally:
             await store.close()
+
+    asyncio.run(body())
+
+
+def test_a_feed_that_is_cancelled_as_it_connects_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cancellation arrives together with the connection, as it may on a busy machine."""
+
+    class Driver:
+        async def send_command(self, *_: object, **__: object) -> None:
+            await asyncio.Event().wait()
+
+        async def disconnect(self, **_: object) -> None: ...
+
+    async def body() -> None:
+        opened = asyncio.get_running_loop().create_future()
+
+        async def open_driver(*_: object) -> None:
+            await opened
+
+        monkeypatch.setattr(redis_feed, "make_driver", lambda *_: Driver())
+        monkeypatch.setattr(redis_feed, "open_driver", open_driver)
+        client = Client(parse_url("redis://127.0.0.1:1/0"))
+
+        async def follow() -> None:
+            async for _ in redis_feed.subscribe(client, ["channel"], ""):
+                pass
+
+        feed = asyncio.ensure_future(follow())
+        await asyncio.sleep(0.01)
+        opened.set_result(None)
+        await asyncio.sleep(0)  # what waits for the connection has not gone on yet
+        feed.cancel()
+        done, _ = await asyncio.wait({feed}, timeout=5)
+        assert done, "the feed goes on, and its close waits for it"
 
     asyncio.run(body())
 
