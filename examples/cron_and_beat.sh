@@ -5,10 +5,10 @@
 #
 # As a line of crontab, the same on each machine:
 #
-#   0 3 * * *  COORD_URL=rethinkdb://db1/coord  coord run --no-wait --at-least 50 nightly -- nightly
+#   0 3 * * *  COORD_URL=rethinkdb://db1/coord  coord once nightly --every 1d --offset 3h -- nightly
 #
-# The first machine gets the role, and the others exit with 75 at once. With --at-least 50 nobody else gets the role for
-# 50 s, until the minute has begun by all clocks. A short job would end, and a machine that is 2 s behind would run it again.
+# The first machine runs the job for the 03:00 UTC that is nearest to now, and the others exit with 0. A machine whose
+# clock is wrong by minutes, or that starts late, does not run it again. If the job fails, the next call runs it again.
 #
 # Celery's beat sends each task once per beat process, so it must run once. Start this on each machine, under systemd
 # or another that restarts it; the standbys wait:
@@ -18,8 +18,4 @@
 # When a machine dies, the next one's beat starts within the ttl; a partitioned one's is ended before that.
 
 NIGHTLY=${NIGHTLY:-"echo nightly, token \$COORD_TOKEN"}
-HOLD=${HOLD:-50}
-coord run --no-wait --at-least "$HOLD" nightly -- sh -c "$NIGHTLY"
-status=$?
-[ $status -eq 75 ] && echo "another machine does it" && exit 0
-exit $status
+exec coord once nightly --every 1d --offset 3h -- sh -c "$NIGHTLY"

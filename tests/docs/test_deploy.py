@@ -79,7 +79,7 @@ def accepts(tmp_path: Path, file: Path, text: str) -> tuple[bool, str]:
 TOOLS = {
     "systemd/scheduler.service": ("systemd-analyze", "TimeoutStopSec", "TimeoutStoppSec"),
     "systemd/report.service": ("systemd-analyze", "KillMode", "KilMode"),
-    "systemd/report.timer": ("systemd-analyze", "AccuracySec", "AccurateSec"),
+    "systemd/report.timer": ("systemd-analyze", "Persistent", "Persisted"),
     "kubernetes/scheduler.yaml": ("kubernetes-validate", "livenessProbe", "livenesProbe"),
     "compose/compose.yaml": ("docker-compose", "stop_grace_period", "stop_grace"),
     "haproxy/haproxy.cfg": ("haproxy", "on-marked-down", "on-marked-dwn"),
