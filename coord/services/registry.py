@@ -204,7 +204,7 @@ class AsyncServiceRegistry:
             if stored is not None:
                 return stored
             # It was purged, or somebody else unregistered it, but the service still runs.
-            log.info("registry.registered_anew", id=record["id"], role=record["role"])
+            log.info("registry.registered_again", id=record["id"], role=record["role"])
             entry.registered = False
         try:
             stored = await self.records.register(record, entry.nonce, timeout)

@@ -23,7 +23,7 @@ MAX_ROWS = 1000
 """Rows of a table. The JSON interface has no limit."""
 ROLE_COLUMNS = ("role", "leader", "token", "since", "time left", "waiting", "last loss")
 CANDIDATE_COLUMNS = ("candidate", "runs on", "priority", "waits since", "info")
-TERM_COLUMNS = ("token", "leader", "runs on", "from", "until", "lasted", "ended", "asked by")
+TERM_COLUMNS = ("token", "leader", "runs on", "from", "until", "lasted", "ended", "requested by")
 SERVICE_COLUMNS = ("service", "role", "load", "host", "ttl", "last heartbeat", "info")
 SERVICE_FIELDS = ("id", "role", "load", "host", "ttl", "last_heartbeat", "first_heartbeat")
 

@@ -119,7 +119,7 @@ HISTORY_COLUMNS = (
     "until",
     "lasted",
     "ended",
-    "asked by",
+    "requested by",
     "info",
 )
 
@@ -131,7 +131,7 @@ HISTORY_COLUMNS = (
 def history(role: str, as_json: bool, url: str | None) -> None:
     """Print the last terms of ROLE, newest first.
 
-    For each term: the leader, when the term began and ended, why it ended, and who asked for that.
+    For each term: the leader, when the term began and ended, why it ended, and who requested that.
     "expired" means that the leader stopped renewing. Its own log says why.
     """
     validation.role(role)

@@ -159,9 +159,10 @@ LONG_STATES = 1_500_000
 FEWER_TICKS = {
     "a fault and a feed, fine clocks": 5,
     "handed over, with a fault": 4,
-    "handed over, and a feed": 4,
+    "handed over, and a feed": 3,
     "operators, with a fault": 3,
     "restarts, with observations kept": 5,
+    "restarts, and a restored backup": 4,
 }
 """Profiles with more than 40,000 states, which end a tick or two earlier without COORD_LONG."""
 
