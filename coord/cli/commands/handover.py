@@ -92,10 +92,13 @@ async def _until(
 
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-STATUSES = {
-    exit_codes.FAILED: "nothing was changed (nobody leads, or you said no), "
-    "or another candidate got the role",
+STEP_DOWN_STATUSES = {
+    exit_codes.FAILED: "nothing was changed: nobody leads, or you said no",
     exit_codes.TIMED_OUT: "the leader did not step down before --timeout",
+}
+TRANSFER_STATUSES = {
+    exit_codes.FAILED: f"{STEP_DOWN_STATUSES[exit_codes.FAILED]}; or another candidate got the role",
+    exit_codes.TIMED_OUT: STEP_DOWN_STATUSES[exit_codes.TIMED_OUT],
 }
 
 
@@ -124,7 +127,7 @@ def _candidates(ctx: click.Context, _param: click.Parameter, started: str) -> li
     return completion.candidates(ctx, started)
 
 
-@click.command(epilog=exit_codes.help_of(STATUSES))
+@click.command(epilog=exit_codes.help_of(STEP_DOWN_STATUSES))
 @options.role
 @click.option(
     "--cooldown",
@@ -148,7 +151,7 @@ def step_down(role: str, cooldown: float | None, **settings: Any) -> None:
     _request(role, "step down from", request, **settings)
 
 
-@click.command(epilog=exit_codes.help_of(STATUSES))
+@click.command(epilog=exit_codes.help_of(TRANSFER_STATUSES))
 @options.role
 @click.option(
     "--to",
