@@ -97,7 +97,8 @@ STEP_DOWN_STATUSES = {
     exit_codes.TIMED_OUT: "the leader did not step down before --timeout",
 }
 TRANSFER_STATUSES = {
-    exit_codes.FAILED: f"{STEP_DOWN_STATUSES[exit_codes.FAILED]}; or another candidate got the role",
+    exit_codes.FAILED: STEP_DOWN_STATUSES[exit_codes.FAILED]
+    + "; or another candidate got the role",
     exit_codes.TIMED_OUT: STEP_DOWN_STATUSES[exit_codes.TIMED_OUT],
 }
 
