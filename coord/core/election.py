@@ -539,33 +539,34 @@ class Election:
 
     def _see(self, lease: Lease, now: Instant) -> None:
         before = self.observed
-        if before is None or lease.revision != before.revision:
+        # Every renewal comes here, so fields are compared one by one and properties read once.
+        if before is None:
+            same_term = unchanged = was_paused = False
+        else:
+            same_term = before.holder == lease.holder and before.token == lease.token
+            unchanged = same_term and before.beat == lease.beat
+            was_paused = before.paused
+        if not unchanged:
             self._observed_at = now.awake
-        self.observed = lease
+        self.observed, paused = lease, lease.paused
         self.token_floor = min(max(self.token_floor, lease.token), MAX_TOKEN - 1)
         # When to claim by the store's clock; the store decides. Never at once again, because with a
         # clock that stands still the candidate would send claims without a pause.
-        pause = self.timing.ttl if lease.paused else 0.02 * self.timing.ttl
+        pause = self.timing.ttl if paused else 0.02 * self.timing.ttl
         left = (
             NEVER
             if self.max_clock_skew is None
             else max(lease.remaining + self.max_clock_skew, 0.0)
         )
-        if lease.paused:
+        if paused:
             left = pause  # until it is read again (rule 11)
-        self._store_expiry = now.total + (
-            max(left, pause) if before and lease.revision == before.revision else left
-        )
-        same_term = before is not None and (before.holder, before.token) == (
-            lease.holder,
-            lease.token,
-        )
-        if lease.paused != (before is not None and before.paused):
+        self._store_expiry = now.total + (max(left, pause) if unchanged else left)
+        if paused != was_paused:
             self._emit(PauseObserved(lease))
         if lease.reserved:
             if lease.holder == self.candidate:
                 self._cooldown_until = -NEVER  # the role is reserved for this candidate
-        elif not (lease.vacant or lease.withheld or same_term):
+        elif not (same_term or lease.vacant or lease.withheld):
             self._emit(LeaderObserved(lease))
         if lease.holder != self.candidate and not lease.withheld:
             self._observed_info, changed = self._observed_info.after(lease, same_term)

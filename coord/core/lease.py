@@ -209,7 +209,7 @@ _lease_class.info = property(
 
 
 def shared_info(lease: Lease) -> Mapping[str, Any]:
-    """Return the info of a lease itself and no copy, to be compared only."""
+    """Return the info of a lease itself and no copy. Nobody may change it."""
     info: Mapping[str, Any] = _stored_info.__get__(lease)
     return info
 

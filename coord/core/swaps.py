@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from coord.core.lease import Lease
+from coord.core.lease import Lease, shared_info
 from coord.core.operations import Claim, Override, Release, Renew, Retire
 
 
@@ -56,7 +56,7 @@ def renew(row: Lease, operation: Renew, wall: float) -> Lease | None:
         return None
     ttl = max(row.ttl, operation.ttl)
     remaining = max(row.remaining, operation.ttl)
-    info = row.info if operation.info is None else operation.info
+    info = shared_info(row) if operation.info is None else operation.info
     renewed_at = max(row.renewed_at, wall)
     return Lease(
         row.role, row.holder, row.token, operation.beat, ttl, renewed_at, remaining, info, row.since
@@ -150,5 +150,5 @@ def born(after: Lease, operation: Claim | Override, floor: int) -> Lease:
 
 def _of_holder(row: Lease, operation: Renew | Release) -> bool:
     """Return whether a request is one of the present holder, and newer than the row."""
-    identity = (operation.holder, operation.token)
-    return (row.holder, row.token) == identity and operation.beat > row.beat
+    same_term = row.holder == operation.holder and row.token == operation.token
+    return same_term and operation.beat > row.beat

@@ -265,8 +265,10 @@ class RequestListener:
     def pending(self, role: str) -> list[Announcement]:
         """Return the kept announcements about a role that have not expired, by the clock of this
         process."""
+        requests = self._kept.get(role)
+        if not requests:
+            return []
         now = asyncio.get_running_loop().time()
-        requests = self._kept.get(role, {})
         for key in [key for key, (_, expires_at) in requests.items() if expires_at <= now]:
             del requests[key]
         return [announcement for announcement, _ in requests.values()]

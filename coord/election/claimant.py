@@ -166,7 +166,7 @@ class Claimant:
                 self._apply_events()
                 self.election.drained(now)
                 while isinstance(action := self.election.step(self._session.now()), Send):
-                    result = await self._send(action, self._session.now())
+                    result, _ = await self._send(action, self._session.now())
                     if not isinstance(result, Failure):
                         continue
                     if self._session.now().awake >= until or result.permanent:
@@ -243,7 +243,7 @@ class Claimant:
             action = election.step(now)
             if not isinstance(action, Send):  # it stepped down, and waits until others had a chance
                 return lease or await self._session.leader(self.role) or Lease(self.role)
-            result = await self._send(action, now)
+            result, now = await self._send(action, now)
             if isinstance(result, Failure):
                 if over is None:
                     raise _error(result)
@@ -255,7 +255,7 @@ class Claimant:
                 break
             if isinstance(operation, Read):
                 continue  # the claim follows: a row that was only read is never adopted (rule 8)
-            if election.leads(self._session.now()):
+            if election.leads(now):
                 break
             if isinstance(operation, Renew):
                 over = lease  # another has the lease, or had it
@@ -282,10 +282,13 @@ class Claimant:
     def _led_by_another(self, lease: Lease) -> bool:
         return lease.led and lease.holder != self.candidate
 
-    async def _send(self, action: Send, began: Instant) -> Result:
+    async def _send(self, action: Send, began: Instant) -> tuple[Result, Instant]:
         """Send a request, and tell the election its result.
 
         If the caller is cancelled, the outcome is unknown.
+
+        Returns:
+            The result, and the time at which it arrived.
         """
         session, election, operation = self._session, self.election, action.operation
         result: Result = Failure(unknown=True, detail="the call was cancelled")
@@ -298,20 +301,21 @@ class Claimant:
             immediate = send_now(session, action)
             result = await (immediate or session.submit(operation, action.timeout, on_sent))
         finally:
-            election.reply(action, result, began, session.now())
+            now = session.now()
+            election.reply(action, result, began, now)
             if not isinstance(result, Failure) and result.applied:
-                self._applied(operation, result.lease, began)
+                self._applied(operation, result.lease, began, now)
             self._apply_events()
-        return result
+        return result, now
 
-    def _applied(self, operation: object, lease: Lease, began: Instant) -> None:
+    def _applied(self, operation: object, lease: Lease, began: Instant, now: Instant) -> None:
         if isinstance(operation, Release):
             self._session.turns.gave_back(self.role)
         elif isinstance(operation, Claim):
             self._since, self.renewed_at = lease.since, began.awake
         elif isinstance(operation, Renew):
             self.renewed_at = began.awake
-            term, now = self.term, self._session.now()
+            term = self.term
             if term is not None:
                 latency, left = now.awake - began.awake, term.deadline - now.total
                 notify_observer(self.role, lambda observer: observer.renewed(term, latency, left))

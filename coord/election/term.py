@@ -343,6 +343,8 @@ class Term:
         return self._notes
 
     def _progress_due(self) -> float:
+        if not self._watched:
+            return NEVER
         return min((progress.due for progress in list(self._watched.values())), default=NEVER)
 
     def _check_clock(self) -> bool:

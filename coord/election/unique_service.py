@@ -28,7 +28,7 @@ ANSWERED_FIELDS = ("role", "first_heartbeat", "last_heartbeat", "holder", "token
 thereby says nothing about itself."""
 ALLOWED = "must be a dict with string keys and at least ttl, in seconds"
 
-_SCALARS = (str, int, float, bool, type(None))
+_SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
 class Answer(NamedTuple):
@@ -47,13 +47,10 @@ class _Described(NamedTuple):
     """A candidate as its caller described it, checked.
 
     Attributes:
-        fields: What the caller passed, in a form that can be compared; None if it has lists or
-            dicts in it.
         info: What the lease says about its holder.
         timing: The timing of the lease.
     """
 
-    fields: frozenset[tuple[str, object, bool]] | None
     info: dict[str, Any]
     timing: Timing
 
@@ -86,6 +83,31 @@ class _Candidate(Claimant):
         self._services.became_idle(self)
 
 
+class _Call(NamedTuple):
+    """The last call for a role, to recognize another one like it.
+
+    Attributes:
+        types: The types of the values in `passed`: `True == 1`, but they are two candidates. All of
+            them are scalars, so that no other value is compared with them.
+        passed: A copy of what the caller passed.
+        member: The candidate that it was for.
+        described: The candidate as `passed` describes it.
+    """
+
+    types: list[type]
+    passed: dict[str, Any]
+    member: _Candidate
+    described: _Described
+
+    def is_like(self, candidate: Mapping[str, Any]) -> bool:
+        """Return whether a caller passes the same again."""
+        return (
+            type(candidate) is dict
+            and [*map(type, candidate.values())] == self.types
+            and candidate == self.passed
+        )
+
+
 class HasUniqueServices(Protocol):
     """An object such as a coordinator, on whose session `unique_service` claims roles."""
 
@@ -116,6 +138,7 @@ class UniqueServices:
 
     def _start(self) -> None:
         self._roles: dict[str, dict[object, _Candidate]] = {}
+        self._last: dict[str, _Call] = {}
         # Those that hold no lease and are not being called, the longest ago first.
         self._waiting: dict[_Candidate, None] = {}
 
@@ -222,21 +245,21 @@ class UniqueServices:
 
     def _enter(self, role: str, candidate: Mapping[str, Any]) -> _Candidate:
         """Find the candidate of a call, or make it. `_leave` is called at the end of the call."""
-        fields = _fields(role, candidate)
-        of_role = self._roles.get(role, {})
-        member = None
-        if _all_scalars(fields):
+        last = self._last.get(role)
+        if last is not None and last.is_like(candidate) and not last.member.stopped:
             # Checking what was checked before would take longer than the rest of the call.
-            member = of_role.get(_identity(fields))
-            if member is not None and member.described.fields != _comparable(fields):
-                member = None
-        if member is None:
-            described = _checked(fields)
-            member = of_role.get(described.identity)
-            if member is None or member.stopped:
-                member = _Candidate(self, role, described)
-                self._roles.setdefault(role, {})[member.identity] = member
-            member.described = described
+            member, described = last.member, last.described
+        else:
+            described = _checked(_fields(role, candidate))
+            known = self._roles.get(role, {}).get(described.identity)
+            if known is None or known.stopped:
+                known = _Candidate(self, role, described)
+                self._roles.setdefault(role, {})[known.identity] = known
+            member = known
+            if _all_scalars(candidate):
+                types = [*map(type, candidate.values())]
+                self._last[role] = _Call(types, dict(candidate), member, described)
+        member.described = described
         member.calls += 1
         self._waiting.pop(member, None)
         return member
@@ -252,6 +275,9 @@ class UniqueServices:
     def _forget(self, member: _Candidate) -> None:
         member.leave()
         self._waiting.pop(member, None)
+        last = self._last.get(member.role)
+        if last is not None and last.member is member:
+            del self._last[member.role]
         of_role = self._roles.get(member.role, {})
         if of_role.get(member.identity) is member:
             del of_role[member.identity]
@@ -328,11 +354,11 @@ def _checked(fields: dict[str, Any]) -> _Described:
     timing = Timing.of(validation.ttl(info.pop("ttl"), "candidate['ttl']"))
     if "id" in info and (not isinstance(info["id"], (str, int)) or isinstance(info["id"], bool)):
         raise BadArgument("candidate['id']", info["id"], "must be a string or an int")
-    return _Described(_comparable(fields) if _all_scalars(fields) else None, info, timing)
+    return _Described(info, timing)
 
 
 def _all_scalars(fields: Mapping[str, Any]) -> bool:
-    return all(type(value) in _SCALARS for value in fields.values())
+    return _SCALARS.issuperset(map(type, fields.values()))
 
 
 def _comparable(fields: Mapping[str, Any]) -> frozenset[tuple[str, object, bool]]:

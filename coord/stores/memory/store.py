@@ -8,12 +8,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from dataclasses import replace
 
 from coord.core import history, swaps
 from coord.core.history import PastTerm
 from coord.core.kept import Kept
-from coord.core.lease import Lease
+from coord.core.lease import Lease, with_remaining
 from coord.core.operations import Answer, Claim, Failure, Override, Release, Renew, Result, Retire
 from coord.runtime import clock, log
 from coord.stores.memory.announcements import MemoryAnnouncements
@@ -169,7 +168,7 @@ class MemoryStore:
         if role not in self._rows:
             return Lease(role)
         lease, runs_out = self._rows[role]
-        return lease if lease.vacant else replace(lease, remaining=runs_out - self._now())
+        return lease if lease.vacant else with_remaining(lease, runs_out - self._now())
 
     def _remembered(
         self, row: Lease, operation: Claim | Override | Release, after: Lease | None, wall: float

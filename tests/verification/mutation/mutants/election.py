@@ -286,6 +286,13 @@ MUTANTS = [
         (f"{CLAIMANT}::test_a_forked_child_has_none_of_its_parents_candidates[sqlite]",),
     ),
     Mutant(
+        "a candidate with True is taken for the one with 1",
+        "coord.election.unique_service:_Call.is_like",
+        "and [*map(type, candidate.values())] == self.types",
+        "",
+        (f"{CLAIMANT}::test_two_candidates_of_one_coordinator_never_lead_both",),
+    ),
+    Mutant(
         "mine ignores the clock",
         "coord.election.unique_service:_answer",
         "and term.held",
@@ -312,8 +319,8 @@ MUTANTS = [
     Mutant(
         "the deadline of a claimant counts from the answer",
         "coord.election.claimant:Claimant._send",
-        "election.reply(action, result, began, session.now())",
-        "election.reply(action, result, session.now(), session.now())",
+        "election.reply(action, result, began, now)",
+        "election.reply(action, result, now, now)",
         (f"{CLAIMANT}::test_a_deadline_counts_from_the_sending",),
     ),
     Mutant(

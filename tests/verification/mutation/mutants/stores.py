@@ -86,8 +86,8 @@ MUTANTS = [
     Mutant(
         "memory: a lease does not expire",
         "coord.stores.memory.store:MemoryStore._row",
-        "remaining=runs_out - self._now()",
-        "remaining=lease.remaining",
+        "runs_out - self._now()",
+        "lease.remaining",
         (f"{CONTRACT}::TestMemory::test_remaining_falls_with_time",),
     ),
     Mutant(
