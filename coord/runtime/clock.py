@@ -219,10 +219,12 @@ def machine_clock() -> StoreClock:
     """
     global _machine_clock
     kernel = kernel_clock() if sys.platform == "linux" else None
-    generation = process.fork_generation
-    if _machine_clock is None or _machine_clock[:2] != (generation, kernel):
-        _machine_clock = generation, kernel, _clock_of(kernel)
-    return _machine_clock[2]
+    generation, before = process.fork_generation, _machine_clock
+    if before is not None and before[1] is kernel and before[0] == generation:
+        return before[2]  # every request to a file comes here several times
+    if before is None or before[:2] != (generation, kernel):
+        before = _machine_clock = generation, kernel, _clock_of(kernel)
+    return before[2]
 
 
 def _clock_of(kernel: KernelClock | None) -> StoreClock:

@@ -28,7 +28,7 @@ from coord.stores.sqlite.errors import FileReplaced
 from coord.stores.sqlite.files import prepare
 from coord.stores.sqlite.filesystems import MOUNTS
 from coord.stores.sqlite.growth import WalGrowth
-from coord.stores.sqlite.identity import Files, look, refuse_second_log
+from coord.stores.sqlite.identity import Files, look, refuse_second_log, wal_size_if_same
 
 MISSING = (0, 0)
 """What no existing file equals."""
@@ -45,7 +45,9 @@ class Closable(Protocol):
 
 class _State:
     def __init__(self) -> None:
-        self.changed = threading.Condition()
+        # Each use of SQLite takes the lock twice, which takes half as long as by the condition.
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
         self.forks_running = 0
         self.inside: set[Closable] = set()
         self.open: set[Closable] = set()
@@ -69,7 +71,7 @@ def enter(user: Closable) -> None:
             "this process was forked while a thread of its parent was inside SQLite, and cannot "
             "use SQLite safely: fork before you use coord, or start a new program"
         )
-    with _state.changed:
+    with _state.lock:
         while _state.forks_running:
             _state.changed.wait()
         _state.inside.add(user)
@@ -77,7 +79,7 @@ def enter(user: Closable) -> None:
 
 def leave(user: Closable) -> None:
     """Announce that this thread does not use SQLite for now."""
-    with _state.changed:
+    with _state.lock:
         _state.inside.discard(user)
         if _state.forks_running and not _state.inside:
             _state.changed.notify_all()
@@ -138,7 +140,7 @@ class Connection:
     Attributes:
         path: Absolute path of the file.
         times_opened: How often the connection was opened. It tells a feed that it has a new one.
-        files: The files that it has open, and the size of the log at the last check.
+        files: The files that it has open, and the size that the log had then.
     """
 
     def __init__(self, path: str, mounts: str = MOUNTS, *, local: bool = False) -> None:
@@ -147,6 +149,7 @@ class Connection:
         self._conn: sqlite3.Connection | None = None
         self._synced = False
         self._real = path
+        self._paths = ("", "", "")
         self.files = Files(None, None, None)
         self._growth = WalGrowth(path)
 
@@ -177,6 +180,7 @@ class Connection:
         if self._conn is None:
             prepare(self.path, self._mounts, local=self._local, create=create)
             self._real = os.path.realpath(self.path)
+            self._paths = (self.path, f"{self._real}-wal", f"{self._real}-shm")
             before = look(self.path, self._real)
             self._refuse_old_files(before)
             refuse_second_log(self.path, before)
@@ -221,14 +225,17 @@ class Connection:
 
         Other processes would elect a second leader with the new files.
         """
+        wal_size = wal_size_if_same(self.files, self._paths)
+        if wal_size is not None:
+            self._growth.check(self.files, wal_size)
+            return
         now = look(self.path, self._real)
         try:
             self.files.check(now, self.path)
         except FileReplaced:
             _close_idle(now)
             raise
-        self.files = now
-        self._growth.check(now)
+        self._growth.check(now, now.wal_size)
 
     def close_if_replaced(self) -> None:
         """Close if the files were replaced, so that others can open the new ones."""

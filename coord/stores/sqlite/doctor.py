@@ -18,6 +18,7 @@ from coord.stores.sqlite import containers, files, filesystems, locks, schema
 from coord.stores.sqlite.connection import Connection
 from coord.stores.sqlite.errors import Busy, classify
 from coord.stores.sqlite.growth import MIN_TRANSACTION, name_readers
+from coord.stores.sqlite.identity import look
 from coord.stores.sqlite.lease_clock import LeaseClock
 
 MAX_BUSY = 1.0
@@ -205,7 +206,7 @@ def _open(connection: Connection) -> sqlite3.Connection:
 def _log(connection: Connection) -> Finding:
     """Report the size of the log, and who keeps it from being used again."""
     connection.check_file()
-    files = connection.files
+    files = look(connection.path, os.path.realpath(connection.path))
     size = f"{files.wal_size / 2**20:.1f} MiB"
     if readers := locks.readers(files.shm):
         time.sleep(MIN_TRANSACTION)

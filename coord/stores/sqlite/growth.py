@@ -33,9 +33,14 @@ class WalGrowth:
         self._limit = files.wal_size + MAX_WAL_SIZE
         self._readers = None
 
-    def check(self, files: Files) -> None:
-        """Warn if the log has grown too much. Call it with each write."""
-        if files.wal_size < self._limit:
+    def check(self, files: Files, wal_size: int) -> None:
+        """Warn if the log has grown too much. Call it with each write.
+
+        Args:
+            files: The files of the database.
+            wal_size: The present size of the log, in bytes.
+        """
+        if wal_size < self._limit:
             self._readers = None
             return
         now = time.monotonic()
@@ -46,10 +51,10 @@ class WalGrowth:
             log.warning(
                 "sqlite.log_grows",
                 path=self._path,
-                mebibytes=files.wal_size // 2**20,
+                mebibytes=wal_size // 2**20,
                 readers=name_readers(readers),
             )
-            self._limit, self._readers = 2 * files.wal_size, None
+            self._limit, self._readers = 2 * wal_size, None
 
 
 def name_readers(readers: set[tuple[int, int]]) -> str:

@@ -79,6 +79,27 @@ def look(path: str, real: str) -> Files:
     )
 
 
+def wal_size_if_same(files: Files, paths: tuple[str, str, str]) -> int | None:
+    """Return the size of the log if the names lead to these files; else None.
+
+    It is `look` for every commit, in two thirds of the time.
+
+    Args:
+        files: The files.
+        paths: The paths of the database, the log and the index.
+    """
+    try:
+        main, wal, shm = map(os.stat, paths)
+    except OSError:
+        return None
+    same = (
+        (main.st_dev, main.st_ino) == files.main
+        and (wal.st_dev, wal.st_ino) == files.wal
+        and (shm.st_dev, shm.st_ino) == files.shm
+    )
+    return wal.st_size if same else None
+
+
 def _stat(path: str) -> os.stat_result | None:
     try:
         return os.stat(path)

@@ -84,6 +84,11 @@ class LeaseClock:
         """Reads the wall clock (seconds since 1970), for people."""
         return self.store_clock.wall
 
+    def read(self) -> tuple[float, float]:
+        """Return the time by which leases expire, and the wall time."""
+        clock = self.store_clock
+        return clock.total(), clock.wall()
+
     def stamp(self) -> str:
         """Return what a row says about its clock, to be called before the row is written.
 

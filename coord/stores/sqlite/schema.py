@@ -10,7 +10,7 @@ from typing import Any
 
 from coord.core.history import MAX_TERMS, Entry, close_last
 from coord.core.kept import Kept
-from coord.core.lease import Lease
+from coord.core.lease import Lease, shared_info
 from coord.core.validation import is_number
 from coord.errors import StoreRefused
 from coord.runtime import log
@@ -365,7 +365,7 @@ def row_values(lease: Lease, now: float, stamp: str, history: str) -> tuple[obje
         lease.renewed_at,
         now + remaining,
         stamp,
-        encode_info(lease.info),
+        encode_info(shared_info(lease)),
         lease.since,
         history,
         lease.role,

@@ -60,7 +60,7 @@ def renew_many(
     """
     if AVAILABLE and all(item.info is None and item.keep is None for item in renewals):
         conn = connection.begin(synced=False)
-        now, wall = clock.total(), clock.wall()
+        now, wall = clock.read()
         if _renew_unread(conn, renewals, now, wall, clock.stamp()) == len(renewals):
             results: list[Result] = [
                 Answer(True, lease) for lease in swaps.unchanged_but_renewed(renewals, wall)
@@ -113,7 +113,7 @@ def swap(job: Job[Any], connection: Connection, clock: LeaseClock, operation: Sw
     conn = connection.begin(synced=_must_be_synced(operation), create=may_create)
     # The clock is read only now: while this thread waited for the lock, time passed and others
     # wrote.
-    answer = _apply(conn, operation, clock.total(), clock.wall(), clock)
+    answer = _apply(conn, operation, *clock.read(), clock)
     if answer.applied:
         job.commit(connection)
     else:
@@ -132,7 +132,7 @@ def swap_all(
     """
     claims = any(isinstance(item, Claim) for item in operations)
     conn = connection.begin(synced=any(map(_must_be_synced, operations)), create=claims)
-    now, wall = clock.total(), clock.wall()
+    now, wall = clock.read()
     results: list[Result] = []
     deadline = time.monotonic() + MAX_TRANSACTION
     for operation in operations:
@@ -216,7 +216,7 @@ def renew(
     A damaged row is refused, and does not keep the others from being renewed.
     """
     conn = connection.begin(synced=any(map(_must_be_synced, renewals)))
-    now, wall, stamp = clock.total(), clock.wall(), clock.stamp()
+    (now, wall), stamp = clock.read(), clock.stamp()
     rows = schema.select_leases(conn, [renewal.role for renewal in renewals])
     leases = {row[0]: _decode(row, now, clock) for row in rows}
     results: list[Result] = []
