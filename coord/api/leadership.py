@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from coord.core import validation
@@ -289,7 +288,7 @@ class AsyncLeadership(
         elector = self.elector
         if elector is None or self.held is None:
             raise NotLeader(self.role)
-        self.options = replace(self.options, info=checked)
+        self.options = self.options._replace(info=checked)
         await elector.update_info(checked)
 
     async def step_down(self, cooldown: float | None = None) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Union
+from typing import NamedTuple, Union
 
 from coord.core.lease import Lease, LossReason
 from coord.core.operations import Operation
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Send a request to the store now.
 
     Attributes:
@@ -23,8 +22,7 @@ class Send:
     timeout: float
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(NamedTuple):
     """Do nothing for `seconds`, which may be infinite, unless something happens."""
 
     seconds: float
@@ -38,8 +36,7 @@ class Done:
 Action = Union[Send, Wait, Done]
 
 
-@dataclass(frozen=True, slots=True)
-class Elected:
+class Elected(NamedTuple):
     """A term begins.
 
     Attributes:
@@ -51,8 +48,7 @@ class Elected:
     deadline: float
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(NamedTuple):
     """A term has ended.
 
     Attributes:
@@ -65,28 +61,32 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
-class LeaderObserved:
+class LeaseObserved:
+    """What a candidate saw of the lease."""
+
+    lease: Lease
+
+
+class LeaderObserved(LeaseObserved):
     """The lease has another holder or token than before; the holder may be this candidate."""
 
-    lease: Lease
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class InfoObserved:
+class InfoObserved(LeaseObserved):
     """The leader, which is another candidate, changed its info during its term."""
 
-    lease: Lease
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class PauseObserved:
+class PauseObserved(LeaseObserved):
     """An operator has paused the role, or has resumed it.
 
     Attributes:
         lease: The lease; `lease.paused` says which.
     """
 
-    lease: Lease
+    __slots__ = ()
 
 
 Event = Union[Elected, Lost, LeaderObserved, InfoObserved, PauseObserved]

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from coord.core.lease import MAX_TOKEN, PAUSED, LossReason, copy_info
 from coord.core.validation import MAX_TTL, is_number
@@ -181,8 +181,7 @@ may differ by half a minute. A request is for one term, so a long lifetime does 
 """
 
 
-@dataclass(frozen=True, slots=True)
-class HandoverRequest:
+class HandoverRequest(NamedTuple):
     """A request to the leader of a role: to step down, or to hand the role to one candidate.
 
     It is an urgent announcement. The leader does it itself: first the work ends, then the lease is
@@ -236,8 +235,7 @@ class HandoverRequest:
         return cls(announcement.role, int(token), to, by, pause, announcement.key, kept)
 
 
-@dataclass(frozen=True, slots=True)
-class Handover:
+class Handover(NamedTuple):
     """The decision to hand the role over now.
 
     Attributes:

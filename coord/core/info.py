@@ -7,16 +7,15 @@ Both classes are immutable values, like everything that the state machine keeps.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from coord.core.lease import Lease, shared_info
 
 Info = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class InfoUpdates:
+class InfoUpdates(NamedTuple):
     """The changes of a candidate's info, numbered from 1, and how far the store has them.
 
     Attributes:
@@ -32,15 +31,15 @@ class InfoUpdates:
     sent: int = 0
     stored: int = 0
     unanswered: int = 0
-    known: Info | None = field(default=None, hash=False)
+    known: Info | None = None
 
     def changed(self) -> InfoUpdates:
         """The candidate has changed its info."""
-        return replace(self, changes=self.changes + 1)
+        return self._replace(changes=self.changes + 1)
 
     def elected(self, info: Info) -> InfoUpdates:
         """A claim was applied, and the row says `info` now."""
-        return replace(self, known=info)
+        return self._replace(known=info)
 
     def sending(self, info: Info) -> tuple[InfoUpdates, Info | None]:
         """A renewal is about to be sent while the candidate wants to say `info`.
@@ -50,33 +49,32 @@ class InfoUpdates:
             already.
         """
         if info == self.known:
-            return (self if self.sent == self.changes else replace(self, sent=self.changes)), None
+            return (self if self.sent == self.changes else self._replace(sent=self.changes)), None
         # Until the answer nobody knows what the row says. Without an answer, a later renewal
         # carries the info again, even if it is the one from before the change.
-        return replace(self, sent=self.changes, known=None), info
+        return self._replace(sent=self.changes, known=None), info
 
     def answered(self, carried: Info | None, applied: bool) -> InfoUpdates:
         """The last renewal was answered; it carried this info (None: no info)."""
         if not applied:
             return self.failed()
         if carried is None:
-            return self if self.stored == self.sent else replace(self, stored=self.sent)
-        return replace(self, stored=self.sent, known=carried)
+            return self if self.stored == self.sent else self._replace(stored=self.sent)
+        return self._replace(stored=self.sent, known=carried)
 
     def failed(self) -> InfoUpdates:
         """The last renewal was not applied, or its outcome is unknown."""
-        return replace(self, unanswered=self.sent)
+        return self._replace(unanswered=self.sent)
 
 
-@dataclass(frozen=True, slots=True)
-class ObservedInfo:
+class ObservedInfo(NamedTuple):
     """What the leader of a role said last, as another candidate sees it.
 
     Attributes:
         info: The info; empty if no row of this term has carried it so far.
     """
 
-    info: Info = field(default_factory=dict, hash=False)
+    info: Info = MappingProxyType({})
 
     def after(self, lease: Lease, same_term: bool) -> tuple[ObservedInfo, bool]:
         """Take a row of the role.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any, NamedTuple, Union
 
 from coord.core.lease import MIN_TTL, Lease, Revision
 
@@ -161,8 +161,7 @@ class Retire:
     before: float
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """Read the row of a role, up to date."""
 
     role: str
@@ -172,8 +171,7 @@ Operation = Union[Claim, Renew, Release, Read]
 """What a candidate sends. An `Override` is not among them: only operators send it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The answer of the store.
 
     Attributes:
@@ -185,8 +183,7 @@ class Answer:
     lease: Lease
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """There is no answer.
 
     Attributes:

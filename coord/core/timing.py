@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -32,8 +31,7 @@ def default_margin(ttl: float) -> float:
     return min(max(ttl / 10, 1.0), ttl / 4)
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(NamedTuple):
     """The durations of an election, in seconds. Create one with `Timing.of`, which checks them.
 
     `renew_every + 2 * attempt_timeout + margin <= ttl`, so that one renewal may fail and a second

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
 
 from coord.core.announcements import Announcement, Candidate
 from coord.errors import BadArgument, StoreRefused
@@ -33,23 +32,24 @@ CLOSE_TIMEOUT = 1.0
 """Seconds that the end of a coordinator waits until its announcements are withdrawn."""
 
 
-@dataclass(slots=True, eq=False)
 class _Entry:
     """A candidate that waits.
 
-    Attributes:
+    Args:
         candidate: The candidate.
         ttl: The ttl of its lease, in seconds.
         due: When its announcement is stored again, by the clock of the loop.
         on_count: Called with the number of candidates that wait for its role.
-        stored: Whether the store may have its announcement.
     """
 
-    candidate: Candidate
-    ttl: float
-    due: float
-    on_count: Callable[[int], None]
-    stored: bool = False
+    __slots__ = ("candidate", "due", "on_count", "stored", "ttl")
+
+    def __init__(
+        self, candidate: Candidate, ttl: float, due: float, on_count: Callable[[int], None]
+    ) -> None:
+        self.candidate, self.ttl, self.due, self.on_count = candidate, ttl, due, on_count
+        self.stored = False
+        """Whether the store may have its announcement."""
 
 
 class CandidateAnnouncer:

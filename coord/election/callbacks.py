@@ -14,7 +14,6 @@ import queue
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar, Union
 
 from coord.core.lease import Lease, LossReason
@@ -49,14 +48,22 @@ RETRY_THREAD = 0.25
 """Seconds until another try to start the thread of a dispatcher."""
 
 
-@dataclass(slots=True)
 class Callbacks:
     """The callbacks of a candidate, by kind. More are added at the end."""
 
-    elected: Functions = field(default_factory=list)
-    lost: Functions = field(default_factory=list)
-    new_leader: Functions = field(default_factory=list)
-    info: Functions = field(default_factory=list)
+    __slots__ = ("elected", "info", "lost", "new_leader")
+
+    def __init__(
+        self,
+        elected: Functions | None = None,
+        lost: Functions | None = None,
+        new_leader: Functions | None = None,
+        info: Functions | None = None,
+    ) -> None:
+        self.elected: Functions = elected or []
+        self.lost: Functions = lost or []
+        self.new_leader: Functions = new_leader or []
+        self.info: Functions = info or []
 
     @classmethod
     def of(cls, elected: object, lost: object, new_leader: object, info: object) -> Callbacks:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from coord.core import validation
 from coord.core.timing import Timing
 
 
-@dataclass(frozen=True, slots=True)
-class CandidateOptions:
+class CandidateOptions(NamedTuple):
     """The settings of a candidate, validated. All durations are in seconds; `AsyncLeadership`
     explains each. `slot` is the slot that its role stands for; None if it is no slot."""
 

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from coord.core import validation
@@ -196,7 +195,7 @@ class SlotElector:
         if self._inner is None:
             raise NotLeader(self._name)
         await self._inner.update_info(info)
-        self._options = replace(self._options, info=dict(info))
+        self._options = self._options._replace(info=dict(info))
 
     @property
     def kept_text(self) -> KeptText:
@@ -394,7 +393,7 @@ class SlotElector:
         left: an unanswered one is settled first."""
         role = slot_role(self._name, slot)
         self._session.observations.keep(role, self._rows.observation(role))
-        options = replace(self._options, slot=slot)
+        options = self._options._replace(slot=slot)
         inner = self._inner = Elector(
             self._session, role, options, self._callbacks, self._dispatcher, self._owner
         )

@@ -11,7 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from coord.core.timing import Instant
 from coord.runtime import process
@@ -50,8 +50,7 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _TEMPORARY = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN, errno.EIO}
 
 
-@dataclass(frozen=True, slots=True)
-class KernelClock:
+class KernelClock(NamedTuple):
     """What this process knows about the clocks of its kernel.
 
     Two readings of a clock compare only if both were made under the same boot id and with the same
@@ -175,8 +174,7 @@ def is_known(name: str) -> bool:
     return bool(name) and not name.startswith(UNKNOWN)
 
 
-@dataclass(frozen=True, slots=True)
-class StoreClock:
+class StoreClock(NamedTuple):
     """The clock of a store on one machine.
 
     Two times compare only if they were read from clocks with equal names. If the names differ,

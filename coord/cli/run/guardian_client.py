@@ -10,15 +10,14 @@ import os
 import signal
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from coord.cli.run import descendants, pipe, process
 from coord.cli.run.guardian import Guardian, live
 from coord.cli.run.pipe import Cause, Command, Report
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(NamedTuple):
     """COMMAND and its descendants have ended, except the survivors."""
 
     cause: Cause

@@ -11,8 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from coord.cli import exit_codes, output
 from coord.cli.run import process
@@ -34,8 +33,7 @@ if TYPE_CHECKING:
     from coord.election.term import Term
 
 
-@dataclass(frozen=True)
-class RunOptions:
+class RunOptions(NamedTuple):
     """The settings of `coord run`. Durations are in seconds."""
 
     role: str

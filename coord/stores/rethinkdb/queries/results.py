@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from coord.core.lease import MAX_TOKEN, Lease
@@ -88,7 +87,7 @@ def already_applied(
         doubtful: Whether the batch may have applied the swap. Then a failure is unknown (rule 8).
     """
     if doubtful and isinstance(result, Failure):
-        return replace(result, unknown=True)
+        return result._replace(unknown=True)
     if isinstance(result, Answer) and not result.applied and 0 < result.lease.beat == swap.beat:
         holder = None if isinstance(swap, Release) else swap.holder
         if result.lease.holder == holder and (
