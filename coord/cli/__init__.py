@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -77,6 +76,8 @@ class _Lazy(click.Group):
         name = args[0]
         if name in COMMANDS or name.startswith("-"):
             return super().resolve_command(ctx, args)
+        import difflib  # only a mistyped command needs it
+
         similar = difflib.get_close_matches(name, COMMANDS, n=3)
         advice = f" Did you mean {' or '.join(similar)}?" if similar else ""
         raise click.UsageError(f"No such command '{output.sanitize(name, 80)}'.{advice}", ctx)

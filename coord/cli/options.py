@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import json
 import os
 import sys
@@ -148,6 +147,8 @@ def confirm(question: str, *, yes: bool) -> None:
 
 def current_user() -> str:
     """Return who runs this process, as `user@host`."""
+    import getpass  # with termios, which only requests of people need
+
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # The user database has no entry.

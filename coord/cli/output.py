@@ -4,7 +4,6 @@ from here.
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -71,6 +70,8 @@ def print_table(
     if not sys.stdout.isatty():
         _pipe(columns, rows, most)
         return
+    import shutil  # with every library for archives, of which `coord run` needs none
+
     from rich.console import Console
 
     Console(width=shutil.get_terminal_size().columns, highlight=False).print(

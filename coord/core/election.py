@@ -70,7 +70,7 @@ MAX_DEFAULT_HOLD = 1.0
 """Seconds for which a role is reserved at most, unless somebody says how long."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Election:
     """One candidate for one role.
 

@@ -13,12 +13,11 @@ cron job). The file is a hint: without it, a new process starts to watch by itse
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import functools
 import json
 import os
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar
 
 from coord.core.lease import Observation, Revision
@@ -57,7 +56,7 @@ class Observations:
         # A store in memory ends with the process.
         self._in_memory = url.partition(":")[0] == "memory"
         self._on_machine_clock = on_machine_clock
-        self._store = hashlib.sha256(url.encode()).hexdigest()[:32]
+        self._url = url
         self._loading: asyncio.Future[None] | None = None
 
     def get(self, role: str) -> Observation | None:
@@ -82,6 +81,13 @@ class Observations:
             del self._kept[oldest]
             self._unsaved.discard(oldest)
 
+    @functools.cached_property
+    def _store(self) -> str:
+        """The name of the store in the file: a digest of its URL."""
+        import hashlib  # it takes milliseconds, and few sessions need the file
+
+        return hashlib.sha256(self._url.encode()).hexdigest()[:32]
+
     @property
     def _has_file(self) -> bool:
         return not self._in_memory and self._on_machine_clock()
@@ -101,7 +107,7 @@ class Observations:
 
     async def _load(self) -> None:
         nothing: dict[str, Observation] = {}
-        stored = await _in_thread(partial(_read, self._store), nothing)
+        stored = await _in_thread(functools.partial(_read, self._store), nothing)
         for role, observation in stored.items():
             self._kept[role] = _earlier(observation, self._kept.get(role))
 
@@ -110,7 +116,7 @@ class Observations:
         unsaved = {role: self._kept[role] for role in self._unsaved}
         self._unsaved = set()
         if unsaved and self._has_file:
-            await _in_thread(partial(_write, self._store, unsaved), None)
+            await _in_thread(functools.partial(_write, self._store, unsaved), None)
 
 
 def _earlier(observation: Observation, other: Observation | None) -> Observation:

@@ -16,7 +16,6 @@ SQLite has locks on it (sqlite.org/howtocorrupt.html, 2.2).
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import stat
 import struct
@@ -34,6 +33,8 @@ if sys.platform == "linux":
 
 SUFFIX = "-lock"
 """What the name of the file of locks has more than that of the database."""
+_BYTES = 2**56 - 5
+"""How many bytes the locks are on: a prime number, so that all of a name decides."""
 _FLOCK = "hhqqi0q"
 """`struct flock` of Linux: type, whence, start, length and process; and its padding."""
 
@@ -210,8 +211,8 @@ def _sync_directory(path: str) -> None:
 if sys.platform == "linux":
 
     def _lock(kind: int, name: str) -> bytes:
-        digest = hashlib.sha256(name.encode()).digest()
-        start = int.from_bytes(digest[:7], "big")  # two names on one byte err to the safe side
+        # Two names on one byte err to the safe side.
+        start = int.from_bytes(name.encode(), "big") % _BYTES
         return struct.pack(_FLOCK, kind, os.SEEK_SET, start, 1, 0)
 
     def _is_free(fd: int, name: str) -> bool:
