@@ -114,17 +114,17 @@ def test_an_acknowledged_change_is_in_the_row_and_the_last_one_wins() -> None:
 class ForgetsThatTheRowIsUnknown(InfoUpdates):
     def sending(self, info: Any) -> Any:
         new, carried = super().sending(info)
-        return replace(new, known=self.known), carried
+        return new._replace(known=self.known), carried
 
 
 class CountsChangesDuringTheRequest(InfoUpdates):
     def answered(self, carried: Any, applied: bool) -> Any:
-        return replace(super().answered(carried, applied), stored=self.changes)
+        return super().answered(carried, applied)._replace(stored=self.changes)
 
 
 class TakesAFailureForAnAnswer(InfoUpdates):
     def failed(self) -> Any:
-        return replace(super().failed(), stored=self.sent)
+        return super().failed()._replace(stored=self.sent)
 
 
 class SendsOnce(InfoUpdates):
@@ -134,7 +134,7 @@ class SendsOnce(InfoUpdates):
 
 class IsNeverSilent(InfoUpdates):
     def answered(self, carried: Any, applied: bool) -> Any:
-        return replace(super().answered(carried, applied), known=None)
+        return super().answered(carried, applied)._replace(known=None)
 
 
 @pytest.mark.parametrize(
