@@ -15,6 +15,7 @@ from coord.core.announcements import Candidate
 from coord.core.history import PastTerm
 from coord.core.kept import MAX_KEEP, Values, copy_notes
 from coord.core.lease import Lease
+from coord.core.sharing import is_agreement
 from coord.core.timing import Instant
 from coord.election import operators, retirement
 from coord.election.callbacks import OnElected, OnInfo, OnLost, OnNewLeader
@@ -265,7 +266,8 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
             StoreRefused: The store will go on refusing.
         """
         rows = await self.session.read(None)
-        return sorted((row for row in rows if row.led), key=lambda row: row.role)
+        led = (row for row in rows if row.led and not is_agreement(row))
+        return sorted(led, key=lambda row: row.role)
 
     async def history(self, role: str | None = None) -> list[PastTerm]:
         """Return the last terms of `role`, newest first: who led, when, under which token, why it

@@ -13,6 +13,7 @@ from coord.api.display import lease_as_dict, term_as_dict
 from coord.core.announcements import Candidate
 from coord.core.history import PastTerm
 from coord.core.lease import Lease
+from coord.core.sharing import is_agreement
 from coord.errors import BadArgument, NotSetUp
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ async def load_overview(
     Args:
         source: The coordinator to ask.
         every: Whether to include roles without a leader. Roles that an operator has paused are
-            included in any case.
+            included in any case, and rows in which a group agrees on its shards or slots never.
         role: The only role to load; None means all roles.
         terms: The terms of an earlier call, to save that query, which returns most of the data;
             None means load them.
@@ -95,7 +96,8 @@ async def load_overview(
         _candidates(source, role),
         source.history(role) if terms is None else _known(terms),
     )
-    leases = {row.role: row for row in rows if every or row.led or row.withheld}
+    shown = (row for row in rows if (every or row.led or row.withheld) and not is_agreement(row))
+    leases = {row.role: row for row in shown}
     if every and candidates is not None:
         waiting = {candidate.role for candidate in candidates}
         leases |= {role: Lease(role) for role in waiting if role not in leases}

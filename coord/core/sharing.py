@@ -11,8 +11,22 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Union
 
+from coord.core.lease import Lease
+
+SHARDS_ROW, SLOTS_ROW = "/", "#"
+"""What follows the name of a group, or of a role with several slots, in the name of the row in
+which its users agree on the number of shards or slots. Nobody leads that row."""
+_AGREED = {SHARDS_ROW: ({"shards"}, {"shards", "names"}), SLOTS_ROW: ({"slots"},)}
 Owners = Sequence[Union[str, None]]
 """For each shard the member that holds it, or for which it is reserved; None if it is free."""
+
+
+def is_agreement(lease: Lease) -> bool:
+    """Return whether a row only says how many shards a group has, or how many slots a role.
+
+    A role of that name whose leader says something else about itself is a role as any other.
+    """
+    return set(lease.info) in _AGREED.get(lease.role[-1:], ())
 
 
 @dataclass(frozen=True, slots=True)

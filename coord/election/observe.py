@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from coord.core.info import ObservedInfo
 from coord.core.lease import Lease, with_remaining
+from coord.core.sharing import is_agreement
 from coord.errors import CoordError
 from coord.runtime.retry import Backoff, reconnecting
 
@@ -346,14 +347,15 @@ async def watch_leaders(source: LeadersSource) -> AsyncIterator[LeaderChange]:
     `watch_leader`, use it to inform, not to decide.
     """
     loop, trackers, rows = asyncio.get_running_loop(), _Trackers(), RowQueue()
+
+    def take(lease: Lease) -> None:
+        if not is_agreement(lease):
+            rows.put_nowait((lease, loop.time()))
+
     for lease in sorted(await source.read(None), key=lambda lease: lease.role):
-        rows.put_nowait((lease, loop.time()))
+        take(lease)
     feed = loop.create_task(
-        reconnecting(
-            lambda: source.store.watch(None),
-            lambda lease: rows.put_nowait((lease, loop.time())),
-            Backoff(0.05, 5.0),
-        ),
+        reconnecting(lambda: source.store.watch(None), take, Backoff(0.05, 5.0)),
         name="coord watch_leaders",
     )
     try:

@@ -7,13 +7,11 @@ from typing import cast
 
 from coord.core.lease import Lease
 from coord.core.operations import Retire
+from coord.core.sharing import is_agreement
 from coord.election.session import Session
 from coord.errors import BadArgument
 from coord.stores.protocol import Retirable
 
-_AGREEMENTS = frozenset({"shards", "slots"})
-"""Keys in the info of rows that say how many shards or slots a group has (`coord/recipes`): nobody
-leads such a row, and its group needs it."""
 PER_REQUEST = 200
 """Roles in one request. While a store deletes them, renewals wait."""
 
@@ -32,10 +30,9 @@ async def unused_roles(session: Session, prefix: str, unused: float) -> list[Lea
     """
     before = time.time() - unused
     rows = await session.read(None)
-    found = (row for row in rows if row.role.startswith(prefix) and not _AGREEMENTS & {*row.info})
-    return sorted(
-        (row for row in found if row.vacant and row.renewed_at < before), key=lambda row: row.role
-    )
+    found = (row for row in rows if row.role.startswith(prefix))
+    vacant = (row for row in found if row.vacant and row.renewed_at < before)
+    return sorted((row for row in vacant if not is_agreement(row)), key=lambda row: row.role)
 
 
 async def retire(session: Session, prefix: str, unused: float) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from coord.core import validation
+from coord.core.sharing import SHARDS_ROW
 from coord.errors import BadArgument
 from coord.recipes.shard_work import Shard
 
@@ -39,7 +40,7 @@ class ShardNames:
     def __init__(self, group: str, shards: int | Sequence[str]) -> None:
         allowed = f"must be a string of 1 to {MAX_GROUP_BYTES} bytes in UTF-8, without NUL"
         self.group = validation.name(group, "group", MAX_GROUP_BYTES, allowed)
-        self.role = f"{group}/"
+        self.role = group + SHARDS_ROW
         self.shards: Sequence[Shard] = _shards(shards)
         width = max(3, len(str(len(self.shards) - 1)))
         self.roles = [

@@ -16,6 +16,7 @@ from typing import Any
 from coord.core import validation
 from coord.core.announcements import Candidate
 from coord.core.lease import Lease, LossReason
+from coord.core.sharing import SLOTS_ROW
 from coord.election import jitter
 from coord.election.callbacks import Callbacks, Dispatcher, current_dispatcher
 from coord.election.candidate_options import CandidateOptions, new_candidate_id
@@ -48,7 +49,7 @@ async def agree_on_slots(session: Session, role: str, slots: int) -> int:
         StoreUnavailable: The store did not answer within the timeout of the session.
         StoreRefused: The store will go on refusing.
     """
-    there = (await agree(session, f"{role}#", {"slots": slots})).get("slots")
+    there = (await agree(session, role + SLOTS_ROW, {"slots": slots})).get("slots")
     return validation.slots(there)
 
 
@@ -59,7 +60,7 @@ async def read_slots(session: Session, role: str) -> int | None:
         StoreUnavailable: The store did not answer within the timeout of the session.
         StoreRefused: The store will go on refusing.
     """
-    rows = await session.read([f"{validation.role(role)}#"])
+    rows = await session.read([validation.role(role) + SLOTS_ROW])
     found = rows[0].info.get("slots") if rows else None
     return found if isinstance(found, int) else None
 
@@ -73,7 +74,9 @@ async def change_slots(session: Session, role: str, slots: int) -> int | None:
         StoreRefused: The store will go on refusing.
     """
     validation.role(slot_role(validation.role(role), validation.MAX_SLOTS))
-    before = (await change(session, f"{role}#", {"slots": validation.slots(slots)})).get("slots")
+    before = (await change(session, role + SLOTS_ROW, {"slots": validation.slots(slots)})).get(
+        "slots"
+    )
     return before if isinstance(before, int) else None
 
 
@@ -115,7 +118,7 @@ class SlotElector:
     ) -> None:
         self._session, self._options, self._owner = session, options, owner
         self._callbacks, self._dispatcher = callbacks, dispatcher
-        self._name, self.role = role, f"{role}#"
+        self._name, self.role = role, role + SLOTS_ROW
         self.slots = slots
         self.candidate = new_candidate_id()
         self.first_result_seen = False

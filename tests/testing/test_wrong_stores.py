@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from coord.core.history import PastTerm
 from coord.core.kept import Kept
 from coord.core.lease import REVOKED, Lease, Revision
 from coord.core.operations import (
@@ -364,6 +365,55 @@ class RetiresWhatIsHeld(NetStore):
         return [bool(await self.read([request.role], timeout)) for request in requests]
 
 
+class RetiresAnyRevision(NetStore):
+    """It deletes a vacant row although somebody has used the role since."""
+
+    async def retire(self, requests: Sequence[Retire], timeout: float) -> Sequence[bool]:
+        seen = {lease.role: lease.revision for lease in await self.read(None, timeout)}
+        return await super().retire(
+            [replace(item, expected=seen.get(item.role, item.expected)) for item in requests],
+            timeout,
+        )
+
+
+class FloorOfTheLast(NetStore):
+    """The token of the role that was retired last is the floor, also if another one was higher."""
+
+    last = 0
+
+    async def claim(self, claim: Claim, timeout: float) -> Result:
+        return await super().claim(replace(claim, floor=max(claim.floor, self.last)), timeout)
+
+    async def retire(self, requests: Sequence[Retire], timeout: float) -> Sequence[bool]:
+        self.last = requests[-1].expected.token
+        return await super().retire([replace(item, prefix="?") for item in requests], timeout)
+
+
+class KeepsHistoryOfRetired(NetStore):
+    """It deletes the row, and shows its last terms all the same."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port)
+        self._remembered: list[PastTerm] = []
+
+    async def past(self, roles: Collection[str] | None, timeout: float) -> Sequence[PastTerm]:
+        return [*await super().past(roles, timeout), *self._remembered]
+
+    async def retire(self, requests: Sequence[Retire], timeout: float) -> Sequence[bool]:
+        self._remembered += await super().past([item.role for item in requests], timeout)
+        return await super().retire(requests, timeout)
+
+
+class ForgetsWhatARetiredRoleIsPausedWith(NetStore):
+    """A role that is paused without a row begins at token 0, though it was retired."""
+
+    async def override(self, override: Override, timeout: float) -> Result:
+        result = await super().override(override, timeout)
+        if isinstance(result, Answer) and override.expected == Revision(None, 0, 0):
+            return replace(result, lease=replace(result.lease, token=0))
+        return result
+
+
 class RetiresNothing(NetStore):
     async def retire(self, requests: Sequence[Retire], timeout: float) -> Sequence[bool]:
         return [False] * len(requests)
@@ -373,6 +423,10 @@ WRONG = {
     RetiresWithoutFloor: "a_retired_role_has_no_row_and_its_next_token_is_higher",
     RetiresWhatIsHeld: "only_a_vacant_row_that_was_seen_and_is_old_enough_is_deleted",
     RetiresNothing: "many_rows_are_deleted_together",
+    RetiresAnyRevision: "only_a_vacant_row_that_was_seen_and_is_old_enough_is_deleted",
+    FloorOfTheLast: "a_floor_is_raised_by_each_role_of_its_prefix",
+    KeepsHistoryOfRetired: "a_retired_role_has_no_row_and_its_next_token_is_higher",
+    ForgetsWhatARetiredRoleIsPausedWith: "a_retired_role_that_is_paused_keeps_its_tokens_rising",
     PassesOnAtOnce: "an_operator_revokes_a_lease_which_runs_out_before_another_takes_it",
     OverridesAnything: "an_override_needs_every_part_of_what_it_expects",
     ClaimsPaused: "nobody_claims_a_paused_role",

@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from coord.cli import exit_codes, output
+from coord.core.sharing import is_agreement
 
 if TYPE_CHECKING:
     from coord.api.sync_coordinator import Coordinator
@@ -46,9 +47,12 @@ def completion(shell: str) -> None:
 
 def roles(ctx: click.Context, prefix: str) -> list[CompletionItem]:
     """Return the roles in the store that begin with `prefix`. It never raises."""
-    return _complete(
-        ctx, prefix, lambda c: {row.role: "" for row in c.portal.call(lambda: c.session.read(None))}
-    )
+
+    def found(coordinator: Coordinator) -> dict[str, str]:
+        rows = coordinator.portal.call(lambda: coordinator.session.read(None))
+        return {row.role: "" for row in rows if not is_agreement(row)}
+
+    return _complete(ctx, prefix, found)
 
 
 def candidates(ctx: click.Context, prefix: str) -> list[CompletionItem]:

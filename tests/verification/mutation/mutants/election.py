@@ -74,8 +74,8 @@ MUTANTS = [
     Mutant(
         "the number of slots is retired",
         "coord.election.retirement:unused_roles",
-        "and not _AGREEMENTS & {*row.info}",
-        "and True",
+        "if not is_agreement(row)",
+        "if True",
         (f"{RETIREMENT}::test_the_number_of_slots_is_not_forgotten",),
     ),
     Mutant(
