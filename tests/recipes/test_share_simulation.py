@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from coord import LossReason, StoreUnavailable, Term
 from coord.stores.memory.store import MemoryStore
 from coord.testing.clocks import World
-from tests.recipes.worlds import Peer
+from tests.recipes.worlds import NETS, PHASES, Net, Peer
 from tests.verification.simulation.drive import quiet
 
 SHARDS, TTL = 7, 10.0
@@ -65,7 +65,8 @@ class Group(RuleBasedStateMachine):
     )
     def begin(self, skew: float | None, grace: float, size: int) -> None:
         self.world, self.grace, self.skew = World(), grace, skew
-        self.store = MemoryStore(now=lambda: self.world.time)
+        self.offset = 0.0
+        self.store = MemoryStore(now=lambda: self.world.time + self.offset)
         self.tokens: dict[tuple[int, int], Member] = {}
         self.members: list[Member] = []
         self.world.watchers.append(self.judge)
@@ -126,6 +127,22 @@ class Group(RuleBasedStateMachine):
         setattr(member.link, how, False)
 
     @precondition(lambda self: self.members)
+    @rule(data=st.data(), net=NETS, seconds=st.sampled_from([3.0, 20.0]))
+    def net_is_bad(self, data: Any, net: Net, seconds: float) -> None:
+        data.draw(st.sampled_from(self.members)).link.net = net
+        self.run(seconds)
+
+    @precondition(lambda self: self.members)
+    @rule(data=st.data(), seconds=st.sampled_from([2.0, 30.0]))
+    def machine_sleeps(self, data: Any, seconds: float) -> None:
+        data.draw(st.sampled_from(self.members)).machine.suspend(seconds)
+        self.run(seconds / 2)
+
+    @rule(part=st.sampled_from([-0.4, 0.0, 0.4]))
+    def the_stores_clock_steps(self, part: float) -> None:
+        self.offset = part * (self.skew or 0.0)
+
+    @precondition(lambda self: self.members)
     @rule(data=st.data(), seconds=st.sampled_from([0.0, 1.0, 15.0]))
     def work_ends_slowly(self, data: Any, seconds: float) -> None:
         data.draw(st.sampled_from(self.members)).drain = seconds
@@ -148,7 +165,7 @@ class Group(RuleBasedStateMachine):
         try:
             if self.members:
                 for member in self.members:
-                    member.machine.thaw()
+                    member.calm()
                     member.drain = 0.0
                 # Faults have ended. Slow work may end late, each lease of a member that was
                 # killed once, and each member gives one shard after the other.
@@ -170,5 +187,6 @@ class TestGroup(Group.TestCase):  # type: ignore[misc, name-defined]
         max_examples=300 if LONG else 12,
         stateful_step_count=25 if LONG else 12,
         deadline=None,
+        phases=PHASES,
         suppress_health_check=list(HealthCheck),
     )

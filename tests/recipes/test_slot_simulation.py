@@ -16,7 +16,7 @@ from coord import LossReason, Term
 from coord.recipes.slot_elector import change_slots
 from coord.stores.memory.store import MemoryStore
 from coord.testing.clocks import World
-from tests.recipes.worlds import Peer
+from tests.recipes.worlds import NETS, PHASES, Net, Peer
 from tests.verification.simulation.drive import quiet
 
 SLOTS, TTL = 2, 10.0
@@ -52,7 +52,8 @@ class Crowd(RuleBasedStateMachine):
     @initialize(skew=st.sampled_from([0.0, None, 30.0]), size=st.integers(1, 4))
     def begin(self, skew: float | None, size: int) -> None:
         self.world, self.skew = World(), skew
-        self.store = MemoryStore(now=lambda: self.world.time)
+        self.offset = 0.0
+        self.store = MemoryStore(now=lambda: self.world.time + self.offset)
         self.tokens: dict[tuple[int | None, int], Candidate] = {}
         self.candidates: list[Candidate] = []
         self.world.watchers.append(self.judge)
@@ -117,6 +118,22 @@ class Crowd(RuleBasedStateMachine):
         setattr(candidate.link, how, False)
 
     @precondition(lambda self: self.candidates)
+    @rule(data=st.data(), net=NETS, seconds=st.sampled_from([3.0, 20.0]))
+    def net_is_bad(self, data: Any, net: Net, seconds: float) -> None:
+        data.draw(st.sampled_from(self.candidates)).link.net = net
+        self.run(seconds)
+
+    @precondition(lambda self: self.candidates)
+    @rule(data=st.data(), seconds=st.sampled_from([2.0, 30.0]))
+    def machine_sleeps(self, data: Any, seconds: float) -> None:
+        data.draw(st.sampled_from(self.candidates)).machine.suspend(seconds)
+        self.run(seconds / 2)
+
+    @rule(part=st.sampled_from([-0.4, 0.0, 0.4]))
+    def the_stores_clock_steps(self, part: float) -> None:
+        self.offset = part * (self.skew or 0.0)
+
+    @precondition(lambda self: self.candidates)
     @rule(data=st.data(), slots=st.integers(1, 3))
     def change_number(self, data: Any, slots: int) -> None:
         candidate = data.draw(st.sampled_from(self.candidates))
@@ -139,7 +156,7 @@ class Crowd(RuleBasedStateMachine):
             return
         try:
             for candidate in self.candidates:
-                candidate.machine.thaw()
+                candidate.calm()
                 candidate.drain = 0.0
             assert self.run(6 * TTL, self.full), self.held()
             self.run(TTL)
@@ -153,5 +170,6 @@ class TestCrowd(Crowd.TestCase):  # type: ignore[misc, name-defined]
         max_examples=300 if LONG else 12,
         stateful_step_count=25 if LONG else 12,
         deadline=None,
+        phases=PHASES,
         suppress_health_check=list(HealthCheck),
     )

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+import os
+import random
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from hypothesis import Phase
+from hypothesis import strategies as st
 
 from coord import AsyncCoordinator, StoreUnavailable
 from coord.core.announcements import Announcement
@@ -20,20 +26,42 @@ DELAY = 0.002
 """Seconds that a request and its answer take each."""
 
 
+@dataclass
+class Net:
+    """How likely it is that something happens to a request, or to a row of a feed.
+
+    Attributes:
+        lost: The request never arrives.
+        late: The request arrives after its sender has given it up.
+        answer_lost: The request arrives, and its answer does not.
+        repeated: The request arrives once more, later.
+        row_lost: A feed leaves the row out.
+    """
+
+    lost: float = 0.0
+    late: float = 0.0
+    answer_lost: float = 0.0
+    repeated: float = 0.0
+    row_lost: float = 0.0
+
+
 class Link:
     """The store as one machine reaches it.
 
     Attributes:
         cut: Whether requests arrive no longer.
         deaf: Whether requests arrive and answers do not.
+        net: What else may happen to requests and rows.
     """
 
     url = "memory://linked"
 
-    def __init__(self, store: MemoryStore, skew: float | None) -> None:
-        self._store = store
+    def __init__(self, world: World, store: MemoryStore, skew: float | None) -> None:
+        self._world, self._store = world, store
         self.max_clock_skew = skew
         self.cut = self.deaf = False
+        self.net = Net()
+        self._random = random.Random(len(world.machines))
 
     async def open(self, timeout: float) -> None:
         await self.ask(lambda: self._store.open(timeout), timeout)
@@ -64,7 +92,8 @@ class Link:
                 await asyncio.sleep(DELAY)
                 if self.cut or self.deaf:
                     raise StoreUnavailable("the feed broke")
-                yield lease
+                if self._random.random() >= self.net.row_lost:
+                    yield lease
 
     def announcements(self) -> Any:
         return LinkedAnnouncements(self, self._store)
@@ -81,13 +110,29 @@ class Link:
 
     async def ask(self, work: Callable[[], Any], timeout: float) -> Any:
         await asyncio.sleep(DELAY)
-        if not self.cut:
+        net, chance = self.net, self._random.random
+        if self.cut or chance() < net.lost:
+            pass
+        elif chance() < net.late:
+            self._world.after(timeout * (1 + 3 * chance()), lambda: perform(work()))
+        else:
             answer = await work()
+            if chance() < net.repeated:
+                self._world.after(5 * chance(), lambda: perform(work()))
             await asyncio.sleep(DELAY)
-            if not self.deaf:
+            if not self.deaf and chance() >= net.answer_lost:
                 return answer
         await asyncio.sleep(timeout)
         raise StoreUnavailable("no answer")
+
+
+def perform(work: Coroutine[Any, Any, Any]) -> None:
+    """Let a store in memory do something now, for nobody."""
+    try:
+        work.send(None)
+    except StopIteration:
+        return
+    raise AssertionError("the memory store waited")
 
 
 class LinkedAnnouncements:
@@ -123,9 +168,22 @@ class Peer:
 
     def __init__(self, world: World, store: MemoryStore, skew: float | None, rate: float) -> None:
         self.machine: Machine = world.machine(f"m{len(world.machines)}", rate)
-        self.link = Link(store, skew)
+        self.link = Link(world, store, skew)
         self.coordinator = AsyncCoordinator(store=self.link, now=self.machine.now)
 
     @property
     def alive(self) -> bool:
         return not self.machine.dead
+
+    def calm(self) -> None:
+        """No fault any more."""
+        self.machine.thaw()
+        self.link.cut = self.link.deaf = False
+        self.link.net = Net()
+
+
+PHASES = [Phase.generate] if "COORD_MUTANT" in os.environ else list(Phase)
+"""What hypothesis does: under a mutant no time is spent on a shorter example."""
+CHANCE = st.sampled_from([0.0, 0.0, 0.1, 0.5])
+NETS = st.builds(Net, CHANCE, CHANCE, CHANCE, CHANCE, CHANCE)
+"""Nets that are bad in some way."""

@@ -4,7 +4,7 @@ and what the store must refuse."""
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from coord import AsyncCoordinator, CoordError, StoreUnavailable
 from coord.core.lease import Lease
@@ -43,7 +43,7 @@ class WithheldServer(Server):
         return outcome
 
     def _check(self, before: Lease, after: Lease) -> None:
-        if not after.token and not after.withheld:  # its row was deleted
+        if ROLE not in self.memory._rows:  # its row was deleted
             self.retirements += 1
             if not before.vacant:
                 raise Broken(f"a row was deleted that is not vacant: {before}")
@@ -101,10 +101,17 @@ class OperatedWire(AnnouncingWire):
         return done
 
 
+class Operated(Protocol):
+    """Where operators work."""
+
+    world: World
+    server: Server
+
+
 class Operator:
     """One process of an operator, which runs one command after the other."""
 
-    def __init__(self, scene: OperatedScene, name: str) -> None:
+    def __init__(self, scene: Operated, name: str) -> None:
         self.machine = scene.world.machine(name)
         self.wire = OperatedWire(scene.server, self.machine)
         self.coordinator = AsyncCoordinator(store=self.wire, now=self.machine.now)

@@ -33,7 +33,7 @@ class Caller:
     def __init__(self, jobs: Jobs) -> None:
         self.jobs = jobs
         self.machine = jobs.world.machine(f"m{len(jobs.world.machines)}")
-        self.wire = Wire(jobs.server, self.machine)
+        self.wire = jobs.wire(jobs.server, self.machine)
         self.coordinator = AsyncCoordinator(store=self.wire, now=self.machine.now)
         self.running: Term | None = None
 
@@ -66,6 +66,9 @@ class Caller:
 
 
 class Jobs(RuleBasedStateMachine):
+    wire: type[Wire] = Wire
+    server_type: type[Server] = Server
+
     @initialize(
         seed=st.integers(0, 2**32),
         skew=st.sampled_from([0.0, None, 20.0]),
@@ -75,7 +78,7 @@ class Jobs(RuleBasedStateMachine):
     def begin(self, seed: int, skew: float | None, retry: bool, size: int) -> None:
         self.world, self.retry = World(), retry
         self.random = random.Random(seed)
-        self.server = Server(self.world, History(), seed, skew)
+        self.server = self.server_type(self.world, History(), seed, skew)
         self.recorded: dict[Any, tuple[Any, int]] = {}
         self.text = ""
         self.violations: list[str] = []
@@ -134,6 +137,7 @@ class Jobs(RuleBasedStateMachine):
     @rule()
     def weather_changes(self) -> None:
         self.server.weather = weather(self.random)
+        self.server.weather.repeated = self.random.choice((0.0, 0.0, 0.3))
 
     @rule(index=st.integers(0, 9))
     def cut(self, index: int) -> None:
