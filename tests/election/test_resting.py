@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import coord
-from coord import Coordinator, LossReason, Term
+from coord import AsyncCoordinator, Coordinator, LossReason, Term
 from coord.core.announcements import Candidate, Handover, by_priority, decide_handover
+from coord.stores.memory import MemoryStore
 from coord.testing import ElectionKit
+from coord.testing.clocks import Machine, run
 from tests.support.waits import eventually
 
 Two = tuple[Coordinator, Coordinator]
@@ -34,52 +39,78 @@ def test_a_leader_gives_way_to_a_preferred_candidate_that_does_not_rest() -> Non
     assert [item.id for item in listed] == ["second", "first"]
 
 
-def test_a_cooldown_is_stronger_than_a_priority(two: Two) -> None:
-    preferred = two[0].leadership("r", ttl=0.6, priority=5, min_tenure=0.2)
-    other = two[1].leadership("r", ttl=0.6, min_tenure=0.2)
-    preferred.start()
-    assert preferred.wait(10)
-    other.start()
-    two[1].request_step_down("r", cooldown=4)
-    assert other.wait(10)
-    token = other.term.token
-    eventually(lambda: [candidate.resting for candidate in two[1].candidates("r")] == [True])
-    assert not preferred.wait(1.5)
-    assert other.term.token == token
-    assert preferred.wait(30)  # when the cooldown is over, it is preferred again
-    preferred.stop()
-    other.stop()
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait on virtual time, at most for a minute."""
+    for _ in range(6_000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not happen within a minute")
+
+
+def on_virtual_time(
+    story: Callable[[AsyncCoordinator, AsyncCoordinator], Coroutine[Any, Any, None]],
+) -> None:
+    """Tell a story of two coordinators of one store in memory, of which nothing waits for real."""
+
+    async def main(machine: Machine) -> None:
+        store = MemoryStore(now=lambda: machine.now().total)
+        async with (
+            AsyncCoordinator(store=store, now=machine.now) as a,
+            AsyncCoordinator(store=store, now=machine.now) as b,
+        ):
+            await story(a, b)
+
+    run(main)
+
+
+def test_a_cooldown_is_stronger_than_a_priority() -> None:
+    async def story(a: AsyncCoordinator, b: AsyncCoordinator) -> None:
+        preferred = a.leadership("r", ttl=6, priority=5, min_tenure=2)
+        other = b.leadership("r", ttl=6, min_tenure=2)
+        await preferred.start()
+        assert await preferred.wait(10)
+        await other.start()
+        await b.request_step_down("r", cooldown=40)
+        assert await other.wait(10)
+        token = other.term.token
+        assert not await preferred.wait(30)
+        assert [candidate.resting for candidate in await b.candidates("r")] == [True]
+        assert other.term.token == token
+        assert await preferred.wait(60)  # when the cooldown is over, it is preferred again
+        assert preferred.term.token > token
+
+    on_virtual_time(story)
 
 
 @pytest.mark.parametrize("fails", ["on_elected", "job"])
-def test_a_preferred_candidate_that_fails_disturbs_a_healthy_leader_once(
-    two: Two, fails: str
-) -> None:
+def test_a_preferred_candidate_that_fails_disturbs_a_healthy_leader_once(fails: str) -> None:
     tokens: list[int] = []
+    lost: list[LossReason] = []
 
     def on_elected(term: Term) -> None:
         tokens.append(term.token)
         if fails == "on_elected":
             raise RuntimeError("a broken release of the program")
 
-    lost: list[LossReason] = []
-    healthy = two[1].leadership("r", ttl=0.6, min_tenure=0.2)
-    healthy.on_lost(lambda _, reason: lost.append(reason))
-    healthy.start()
-    assert healthy.wait(10)
-    broken = two[0].leadership(
-        "r", ttl=0.6, priority=5, on_elected=on_elected, at_most=None if fails != "job" else 0.1
-    )
-    broken.start()
-    eventually(lambda: tokens != [] and not broken.is_leader)
-    assert healthy.wait(10)
-    eventually(lambda: two[1].candidates("r") != [])
-    assert not broken.wait(3)
-    assert len(tokens) == 1
-    assert lost == [LossReason.STEPPED_DOWN]
-    healthy.stop()
-    eventually(lambda: len(tokens) == 2)  # it is a candidate all the same
-    broken.stop()
+    async def story(a: AsyncCoordinator, b: AsyncCoordinator) -> None:
+        healthy = b.leadership("r", ttl=6, min_tenure=2)
+        healthy.on_lost(lambda _, reason: lost.append(reason))
+        await healthy.start()
+        assert await healthy.wait(10)
+        at_most = 1 if fails == "job" else None
+        broken = a.leadership("r", ttl=6, priority=5, on_elected=on_elected, at_most=at_most)
+        await broken.start()
+        await until(lambda: tokens != [] and not broken.is_leader)
+        assert await healthy.wait(20)
+        assert await b.candidates("r") != []
+        assert not await broken.wait(60)
+        assert len(tokens) == 1
+        assert lost == [LossReason.STEPPED_DOWN]
+        await healthy.stop()
+        await until(lambda: len(tokens) == 2)  # it is a candidate all the same
+
+    on_virtual_time(story)
 
 
 def test_a_candidate_that_led_well_is_preferred_again() -> None:
