@@ -1,0 +1,46 @@
+"""Mutants of coord.recipes, and of what it takes from coord.core."""
+
+from __future__ import annotations
+
+from tests.verification.mutation.mutant import Mutant
+
+SHARES = ("recipes/test_share_simulation.py",)
+SLOTS = ("recipes/test_slot_simulation.py",)
+
+MUTANTS = [
+    Mutant(
+        "a candidate looks at one slot only",
+        "coord.recipes.slot_elector:SlotElector._free_slot",
+        "for number in range(self.slots):",
+        "for number in range(1):",
+        SLOTS,
+    ),
+    Mutant(
+        "a candidate goes on after a claim that is not answered",
+        "coord.recipes.slot_elector:SlotElector._try",
+        "await asyncio.wait({inner.task})",
+        "await asyncio.sleep(0)",
+        ("recipes/test_slots.py",),
+    ),
+    Mutant(
+        "every member takes one shard more than its share",
+        "coord.core.sharing:targets",
+        "each + (rank < more)",
+        "each + (rank < len(counts))",
+        SHARES,
+    ),
+    Mutant(
+        "a shard whose claim was refused is never claimed again",
+        "coord.recipes.shares:ShareEngine._rest",
+        "self._loop.time() + seconds",
+        "self._loop.time() + 1_000 * seconds",
+        SHARES,
+    ),
+    Mutant(
+        "nobody hands shards to a member that has joined",
+        "coord.recipes.shares:ShareEngine._act",
+        "self._give(plan.gives[0] if plan.gives else None)",
+        "self._give(None)",
+        SHARES,
+    ),
+]
