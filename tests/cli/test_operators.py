@@ -13,7 +13,11 @@ import pytest
 import coord
 from coord.cli.commands.operators import outcome_of_pause
 from tests.support.processes import Runs
+from tests.support.store_urls import shared_url
 from tests.support.waits import eventually
+
+url = shared_url
+pytestmark = pytest.mark.one_store
 
 
 @pytest.fixture

@@ -10,7 +10,11 @@ import pytest
 
 from coord import Coordinator
 from tests.support.processes import Runs, Start, lives
+from tests.support.store_urls import shared_url
 from tests.support.waits import eventually
+
+url = shared_url
+pytestmark = pytest.mark.one_store
 
 SCRIPT = """
 echo begin $COORD_SHARD $COORD_TOKEN $$ >>{journal}

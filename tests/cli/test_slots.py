@@ -9,7 +9,11 @@ import pytest
 
 from coord import Coordinator
 from tests.support.processes import Runs
+from tests.support.store_urls import shared_url
 from tests.support.waits import eventually
+
+url = shared_url
+pytestmark = pytest.mark.one_store
 
 
 @pytest.fixture

@@ -43,7 +43,8 @@ _names = itertools.count()
 def runs_here(item: pytest.Item) -> bool:
     """Return whether a test runs on the store that its parameter `url` names, if it has one.
 
-    A mark `stores` names the stores on which the test makes sense.
+    A mark `stores` names the stores on which the test makes sense. With the mark `one_store` it
+    runs on one of those that several processes can use.
     """
     callspec = getattr(item, "callspec", None)
     kind = callspec.params.get("url") if callspec is not None else None
@@ -54,7 +55,10 @@ def runs_here(item: pytest.Item) -> bool:
     sensible = STORES if mark is None else mark.args
     if kind not in sensible:
         return False
-    turns = [server for server in IN_TURNS.get(directory, ()) if server in sensible]
+    in_turns = IN_TURNS.get(directory, ())
+    if item.get_closest_marker("one_store") is not None:
+        in_turns = tuple(store for store in STORES if store != "memory")
+    turns = [server for server in in_turns if server in sensible]
     if kind not in turns:
         return kind in EVERYWHERE
     name = item.nodeid.partition("[")[0].encode()

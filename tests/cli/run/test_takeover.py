@@ -3,21 +3,42 @@ first."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-import sqlite3
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from coord.cli.run import descendants
-from tests.support.processes import WORKER, Runs, blocked, boottime, children, lives
+from coord.stores import urls
+from tests.support.processes import WORKER, Journal, Runs, Start, boottime, children, lives
+from tests.support.stalls import StallingStore
+from tests.support.store_urls import shared_url
 from tests.support.waits import eventually
 
+url = shared_url
+pytestmark = pytest.mark.one_store
+
 TTL = 1.5
-SLACK = 0.9
+SLACK = 5.0
 """Seconds for processes to be started, on a machine with other work to do."""
 STUBBORN = ("--ignore-term", "--grandchild")
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[StallingStore]:
+    stalling = StallingStore(url)
+    yield stalling
+    stalling.close()
+
+
+@pytest.fixture
+def runs(start: Start, store: StallingStore, journal: Journal) -> Runs:
+    return Runs(start, store.url, journal)
 
 
 def test_the_second_takes_over_when_the_first_ends(runs: Runs) -> None:
@@ -77,15 +98,15 @@ def test_the_runner_stopped(runs: Runs) -> None:
     assert first.wait(20) == 77
 
 
-def test_the_guardian_stopped_and_the_store_blocked(runs: Runs) -> None:
+def test_the_guardian_stopped_and_the_store_blocked(runs: Runs, store: StallingStore) -> None:
     """The runner stands in for a guardian that does not act."""
     first = runs.worker("--ttl", str(TTL), flags=STUBBORN)
     child = runs.journal.wait_for(1).pid
     (guardian,) = children(first.pid)
     os.kill(guardian, signal.SIGSTOP)
-    lock = blocked(runs.url)
+    unblock = store.block()
     eventually(lambda: not lives(child), within=TTL + SLACK)
-    lock.close()
+    unblock()
     assert first.wait(20) == 77
     assert not lives(guardian)
 
@@ -103,40 +124,40 @@ def test_the_guardian_killed(runs: Runs) -> None:
     assert first.wait(20) == 70
 
 
-def test_the_store_blocked_for_longer_than_the_lease(runs: Runs) -> None:
+def test_the_store_blocked_for_longer_than_the_lease(runs: Runs, store: StallingStore) -> None:
     first = runs.worker("--ttl", str(TTL), flags=STUBBORN)
     child = runs.journal.wait_for(1).pid
     runs.worker("--ttl", str(TTL))
     time.sleep(0.4)
     begun = boottime()
-    lock = blocked(runs.url)
+    unblock = store.block()
     assert first.wait(20) == 77
     assert not lives(child)
     assert max(stretch.last for stretch in runs.journal.stretches()) < begun + TTL
-    lock.close()
+    unblock()
     runs.journal.wait_for(2)
     runs.journal.check_no_overlap()
     assert first.stderr is not None
     assert "lost the leadership of 'job' (token 1)" in first.stderr.read()
 
 
-def test_a_short_outage_of_the_store_does_no_harm(runs: Runs) -> None:
+def test_a_short_outage_of_the_store_does_no_harm(runs: Runs, store: StallingStore) -> None:
     first = runs.worker("--ttl", "6")
     runs.journal.wait_for(1)
-    lock = blocked(runs.url)
+    unblock = store.block()
     time.sleep(2.4)  # longer than the time between renewals, shorter than deadline - grace
-    lock.close()
+    unblock()
     time.sleep(2)
     assert first.poll() is None
     assert len(runs.journal.stretches()) == 1
 
 
 def test_a_role_taken_by_force(runs: Runs) -> None:
-    """Somebody wrote another holder into the store: COMMAND is ended at the next renewal, without
+    """Somebody raised the token in the store: COMMAND is ended at the next renewal, without
     any grace."""
     first = runs.worker("--ttl", "3", "--grace", "0.7", flags=STUBBORN)
     child = runs.journal.wait_for(1).pid
-    eventually(lambda: _usurp(runs.url))
+    _usurp(runs.url)
     assert first.wait(20) == 77
     assert not lives(child)
     assert first.stderr is not None
@@ -148,7 +169,7 @@ def test_a_role_taken_by_force_gives_no_grace(runs: Runs) -> None:
     first = runs.worker("--ttl", "6", "--grace", "2", flags=STUBBORN)
     runs.journal.wait_for(1, "grandchild")
     worker = runs.journal.wait_for(1).pid
-    eventually(lambda: _usurp(runs.url))
+    _usurp(runs.url)
     assert first.stderr is not None
     assert first.wait(20) == 77
     output = "lost the leadership of 'job' (token 1): taken; COMMAND was ended"
@@ -245,13 +266,6 @@ def _parent(pid: int) -> int:
         return int(file.read().rpartition(")")[2].split()[1])
 
 
-def _usurp(url: str) -> bool:
-    connection = sqlite3.connect(url.removeprefix("sqlite://"), isolation_level=None, timeout=10)
-    try:
-        (table,) = next(
-            iter(connection.execute("SELECT name FROM sqlite_master WHERE sql LIKE '%holder%'"))
-        )
-        connection.execute(f"UPDATE {table} SET holder = 'somebody', token = token + 1")
-    finally:
-        connection.close()
-    return True
+def _usurp(url: str) -> None:
+    """Give the role a greater token, as a leader that another candidate replaced finds it."""
+    asyncio.run(urls.open_admin(url).raise_token_floor(50, [], 20))
