@@ -116,8 +116,8 @@ def test_pause_and_resume(pair: tuple[Runs, coord.Coordinator]) -> None:
         ),
         (
             ("step-down", "job", "--by", "ann"),
-            "coord: interrupted: the request to {leader} is stored all the same; "
-            "`coord history job` shows what becomes of it",
+            "coord: interrupted: the leader of 'job' may hand it over all the same; "
+            "`coord history job` shows that",
             False,
         ),
     ],

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import functools
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -205,30 +205,37 @@ def _request(
             options.confirm(
                 f"Ask {_leader(coordinator, role)} to {what} {output.quote(role)}?", yes=yes
             )
-            lease = request(coordinator, by)
+            with _said_if_interrupted(role):
+                lease = request(coordinator, by)
         except NotLeader:
             click.echo(f"coord: nobody leads {output.quote(role)}", err=True)
             sys.exit(exit_codes.FAILED)
         if no_wait:
             _print_outcome(lease, None, as_json)
             return
-        try:
+        with _said_if_interrupted(role):
             result = coordinator.portal.call(
                 functools.partial(outcome, coordinator.inner, lease, timeout)
             )
-        except KeyboardInterrupt:
-            who = output.describe_candidate(lease.holder, lease.info)
-            click.echo(
-                f"coord: interrupted: the request to {who} is stored all the same; "
-                f"`coord history {role}` shows what becomes of it",
-                err=True,
-            )
-            raise
     _print_outcome(lease, result, as_json)
     if result.seconds is None:
         sys.exit(exit_codes.TIMED_OUT)
     if successor is not None and (result.after is None or result.after.holder != successor):
         sys.exit(exit_codes.FAILED)
+
+
+@contextlib.contextmanager
+def _said_if_interrupted(role: str) -> Iterator[None]:
+    """Say that an interruption of the block does not take the request back."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(
+            f"coord: interrupted: the leader of {output.quote(role)} may hand it over all the "
+            f"same; `coord history {role}` shows that",
+            err=True,
+        )
+        raise
 
 
 def _leader(coordinator: Coordinator, role: str) -> str:
