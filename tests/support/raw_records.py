@@ -73,7 +73,8 @@ def _write_postgresql(
         " (registry, id, body, role, load, ttl, last_heartbeat) VALUES"
         " ($1, $2, $3, $4, $5, $6, clock_timestamp() - make_interval(secs => $7))"
         " ON CONFLICT (registry, id) DO UPDATE SET body = excluded.body, role = excluded.role,"
-        " load = excluded.load, ttl = excluded.ttl, last_heartbeat = excluded.last_heartbeat"
+        " load = excluded.load, ttl = excluded.ttl, last_heartbeat = excluded.last_heartbeat,"
+        " holder = NULL, token = NULL"
     )
     parameters = (
         records._registry,

@@ -24,7 +24,10 @@ from tests.support.databases import new_sqlite_url
 STORES = ("memory", "sqlite", "rethinkdb", "postgresql", "redis", "etcd")
 EVERYWHERE = ("memory", "sqlite", "rethinkdb")
 """The stores on which each test with a `url` runs, apart from those of `IN_TURNS`."""
-IN_TURNS = dict.fromkeys(("api", "election", "cli"), ("rethinkdb", "postgresql", "redis", "etcd"))
+IN_TURNS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("api", "election", "cli"), ("rethinkdb", "postgresql", "redis", "etcd")),
+    "services": ("rethinkdb", "postgresql", "redis"),
+}
 """The servers of which a test of these directories runs on one, each test on the next; with
 COORD_LONG=1 on all of them."""
 PARAMETERS = [

@@ -141,8 +141,6 @@ class PostgreSQLRecords:
 class PresenceFeed(Feed[None]):
     """Something once, and whenever the ids of the services of a role have changed."""
 
-    interval = POLL_INTERVAL
-
     def __init__(self, pool: Pool, registry: str, role: str) -> None:
         super().__init__(pool, schema.channel(pool.url.schema))
         self._query = schema.calls(pool.url.schema)["find"]
@@ -152,6 +150,10 @@ class PresenceFeed(Feed[None]):
     def relevant(self, payload: str) -> set[str] | None:
         """Return nothing: the notifications of leases are not about services."""
         return set()
+
+    def next_look(self, looked_at: float, longest: float) -> float:
+        """Return when to look again: soon, because no notification says that a service is new."""
+        return looked_at + min(longest, POLL_INTERVAL)
 
     async def look(self, connection: Connection, hints: set[str] | None) -> list[None]:
         """Return something if the ids have changed since the last look."""
