@@ -1,4 +1,4 @@
-"""`coord retire` on real files."""
+"""`coord retire` on every store."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import pytest
 import coord
 from coord.cli.commands.retire import duration
 from tests.support.processes import Runs
+from tests.support.store_urls import shared_url
+
+url = shared_url
 
 
+@pytest.mark.one_store
 def test_retire(runs: Runs) -> None:
     with coord.connect(runs.url) as c:
         for role in ("report-1", "report-2", "other"):

@@ -146,41 +146,6 @@ def test_a_look_up_of_a_wrong_url_says_so_and_creates_nothing(
     assert not path.parent.exists()
 
 
-def test_leader_and_status(runs: Runs) -> None:
-    assert runs.answer("init", "--url", runs.url)[0] == 0
-    status, out, err = runs.answer("leader", "job", "--url", runs.url)
-    assert (status, out, err) == (1, "", "nobody leads 'job'\n")
-    assert runs.answer("leader", "job", "--url", runs.url, "--json")[:2] == (1, "null\n")
-    assert runs.answer("status", "--url", runs.url) == (
-        0,
-        f"no role on {runs.url} has a leader\n",
-        "",
-    )
-    assert runs.answer("status", "--url", runs.url, "--json")[:2] == (0, "[]\n")
-
-    leader = runs.worker("--info", "zone=[b]")
-    runs.journal.wait_for(1)
-    status, out, _ = runs.answer("leader", "job", "--url", runs.url)
-    assert status == 0
-    assert "token 1" in out
-    status, out, _ = runs.answer("status", "--url", runs.url, "--json")
-    (row,) = json.loads(out)
-    assert (status, row["role"], row["token"], row["ttl"]) == (0, "job", 1, 30.0)
-    assert 0 < row["remaining"] <= 30
-    assert row["info"] == {"host": os.uname().nodename, "pid": leader.pid, "zone": "[b]"}
-    _, out, _ = runs.answer("status", "--url", runs.url)
-    assert out.splitlines()[0].split() == [
-        "role",
-        "leader",
-        "token",
-        "since",
-        "left",
-        "waiting",
-        "info",
-    ]
-    assert "zone=[b]" in out.splitlines()[1]
-
-
 def test_leader_on_a_store_that_does_not_answer(runs: Runs) -> None:
     status, out, err = runs.answer("leader", "job", "--url", "rethinkdb://127.0.0.1:1/db")
     assert (status, out) == (69, "")
@@ -206,22 +171,3 @@ def test_doctor_lists_bad_service_records(runs: Runs) -> None:
     record = found[f"service record {kept['id']!r}"]
     assert record["level"] == "warn"
     assert "ttl" in record["detail"]
-
-
-def test_notes(runs: Runs) -> None:
-    with coord.connect(runs.url) as c, c.leadership("job", ttl=5) as lead:
-        assert lead.wait(10)
-        assert runs.answer("notes", "job", "--url", runs.url)[:2] == (
-            0,
-            f"'job' has no notes on {runs.url}\n",
-        )
-        lead.term.note({"b": [1, {"x": "\x1b[31m"}], "a": 1.5})
-        status, out, _ = runs.answer("notes", "job", "--url", runs.url)
-        rows = [line.split(maxsplit=1) for line in out.splitlines()]
-        assert (status, rows[0]) == (0, ["note", "value"])
-        assert rows[1] == ["a", "1.5"]
-        assert rows[2][0] == "b"
-        assert "\x1b" not in out
-    out = runs.answer("notes", "job", "--json", "--url", runs.url)[1]
-    assert json.loads(out) == {"a": 1.5, "b": [1, {"x": "\x1b[31m"}]}
-    assert runs.answer("notes", "x" * 121, "--url", runs.url)[0] == 2
