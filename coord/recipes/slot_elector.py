@@ -123,7 +123,7 @@ class SlotElector:
         self.candidate = new_candidate_id()
         self.first_result_seen = False
         self.refusal: str | None = None
-        self._inner: Elector | None = None
+        self._inner: _SlotHolder | None = None
         self._last_term: Term | None = None
         self._stopping = False
         self._linger = 0.0
@@ -187,10 +187,14 @@ class SlotElector:
         hold: float | None = None,
     ) -> None:
         """Hand the slot to anybody, and be a candidate again after the cooldown."""
-        self._rest_until = self._loop.time() + cooldown
         if self._inner is not None:
-            self._inner.resign(reason, 0.0, to, by, hold)
-            self._inner.stop()
+            self._inner.resign(reason, cooldown, to, by, hold)
+        else:
+            self.rest(cooldown)
+
+    def rest(self, cooldown: float) -> None:
+        """Claim no slot for so many seconds."""
+        self._rest_until = self._loop.time() + cooldown
         self._changed()
 
     async def update_info(self, info: Mapping[str, Any]) -> None:
@@ -397,9 +401,10 @@ class SlotElector:
         role = slot_role(self._name, slot)
         self._session.observations.keep(role, self._rows.observation(role))
         options = self._options._replace(slot=slot)
-        inner = self._inner = Elector(
+        inner = self._inner = _SlotHolder(
             self._session, role, options, self._callbacks, self._dispatcher, self._owner
         )
+        inner.slots = self
         inner.election.takeover_delay = inner.election.release_delay = 0.0
         self._session.join(inner)
         try:
@@ -423,3 +428,28 @@ class SlotElector:
                 self._rows.take(inner.seen)
             self._inner = None
             self._changed()
+
+
+class _SlotHolder(Elector):
+    """Claims one slot, and holds it for one term.
+
+    Attributes:
+        slots: The candidate for all slots, which rests after a handover.
+    """
+
+    __slots__ = ("slots",)
+    slots: SlotElector
+
+    def resign(
+        self,
+        reason: LossReason,
+        cooldown: float,
+        to: str | None = None,
+        by: str = "",
+        hold: float | None = None,
+    ) -> None:
+        """Hand the slot over, and do not claim it again: `slots` decides which one is claimed
+        next, and when."""
+        super().resign(reason, 0.0, to, by, hold)
+        self.stop()
+        self.slots.rest(cooldown)

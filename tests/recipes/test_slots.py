@@ -134,6 +134,20 @@ def test_stepping_down_and_coming_back(two: Two) -> None:
         assert two[1].leader("r#0").info["ready"]  # type: ignore[union-attr]
 
 
+def test_a_request_to_step_down_costs_one_term_and_the_holder_rests() -> None:
+    with Coordinator("memory://") as c, c.slots("r", 2, ttl=3) as lead:
+        for token in (1, 2, 3):
+            assert lead.wait(20)
+            term = lead.term
+            assert term.token == token
+            c.request_step_down(term.role, cooldown=0 if token < 3 else 60)
+            assert term.lost.wait(20)
+            assert term.reason is LossReason.STEPPED_DOWN
+        assert not lead.wait(0.3)
+        assert [past.reason for past in c.history(term.role)] == ["stepped_down"] * 3
+        assert c.leaders() == []
+
+
 def test_an_unanswered_claim_is_settled_before_another_slot_is_claimed() -> None:
     class LosesAnswers(MemoryStore):
         lose = 0
