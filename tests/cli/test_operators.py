@@ -88,11 +88,11 @@ def test_pause_and_resume(pair: tuple[Runs, coord.Coordinator]) -> None:
     assert "nobody (paused by ann)" in out
     (row,) = json.loads(runs.answer("status", "--json", "--url", runs.url)[1])
     assert (row["paused"], row["led"], row["holder"]) == (True, False, None)
-    late = runs.worker("--ttl", "3", "--no-wait")
+    late = runs.worker("--ttl", "30", "--no-wait")
     _, err = late.communicate(timeout=20)
     assert late.returncode == 75
     assert "not started, 'job' is paused by ann; `coord resume job` lets candidates be" in err
-    late = runs.worker("--ttl", "3", "--timeout", "1")
+    late = runs.worker("--ttl", "30", "--timeout", "3")
     _, err = late.communicate(timeout=20)
     assert late.returncode == 76
     assert "it is paused by ann; `coord resume job`" in err
