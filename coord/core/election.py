@@ -473,8 +473,7 @@ class Election:
             return
         self.keeping = self.keeping.ended()
         self.token, self.deadline, self._sent_at = answer.lease.token, deadline, sent_at.awake
-        stored_info = self.info if answer.lease.info == self.info else answer.lease.info
-        self.updates = self.updates.elected(stored_info)
+        self.updates = self.updates.elected(self.info, answer.lease)
         self._renew_at = sent_at.total + self.timing.renew_every
         if self.campaigning and now.total >= self._cooldown_until:
             self._go(Cue.WON)

@@ -37,9 +37,10 @@ class InfoUpdates(NamedTuple):
         """The candidate has changed its info."""
         return self._replace(changes=self.changes + 1)
 
-    def elected(self, info: Info) -> InfoUpdates:
-        """A claim was applied, and the row says `info` now."""
-        return self._replace(known=info)
+    def elected(self, info: Info, lease: Lease) -> InfoUpdates:
+        """A claim with `info` was applied, and resulted in this lease."""
+        stored = shared_info(lease)
+        return self._replace(known=info if stored == info else stored)
 
     def sending(self, info: Info) -> tuple[InfoUpdates, Info | None]:
         """A renewal is about to be sent while the candidate wants to say `info`.

@@ -145,7 +145,7 @@ def born(after: Lease, operation: Claim | Override, floor: int) -> Lease:
         floor: The highest floor of a prefix of the role.
     """
     lowest = floor + 1 if isinstance(operation, Claim) else floor
-    return replace(after, token=max(after.token, lowest))
+    return after if after.token >= lowest else replace(after, token=lowest)
 
 
 def _of_holder(row: Lease, operation: Renew | Release) -> bool:

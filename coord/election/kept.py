@@ -235,20 +235,23 @@ class NotesAccess:
 
     Args:
         loop: The event loop of the elector.
-        open_text: Returns the text that the role keeps, for this term. Called once, on that loop.
+        open_text: Returns the text that the role keeps, for a term. Called once, on that loop.
+        term: The term.
     """
 
-    __slots__ = ("_loop", "_open_text", "_text")
+    __slots__ = ("_loop", "_open_text", "_term", "_text")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, open_text: Callable[[], KeptText]) -> None:
-        self._loop, self._open_text = loop, open_text
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, open_text: Callable[[T], KeptText], term: T
+    ) -> None:
+        self._loop, self._open_text, self._term = loop, open_text, term
         self._text: KeptText | None = None
 
     @property
     def text(self) -> KeptText:
         """The text that the role keeps. Use it on the loop of the elector."""
         if self._text is None:
-            self._text = self._open_text()
+            self._text = self._open_text(self._term)
         return self._text
 
     def write(self, changes: Mapping[str, Any]) -> None:

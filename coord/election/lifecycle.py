@@ -214,7 +214,7 @@ class TermLifecycle:
         term.slot = self._slot
         term._on_earlier_check = self._watch_soon
         if self._kept_text is not None:
-            term._notes = NotesAccess(self._loop, functools.partial(self._kept_text, term))
+            term._notes = NotesAccess(self._loop, self._kept_text, term)
         if self._at_most is not None:
             term._watch_all(self._at_most)
         self.term, self.began_at, self._elected = term, self._now().awake, True

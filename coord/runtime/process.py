@@ -102,7 +102,7 @@ def exit_on_signals() -> None:
 
 def identity() -> dict[str, Any]:
     """Return the host and the process id of this process, as candidates describe themselves."""
-    return {"host": socket.gethostname(), "pid": os.getpid()}
+    return {"host": sys.intern(socket.gethostname()), "pid": os.getpid()}
 
 
 def cancel_close_at_exit(thing: ClosesAtExit) -> None:

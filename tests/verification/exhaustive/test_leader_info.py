@@ -83,7 +83,7 @@ def wrong(state: State) -> str | None:
 
 
 def explore(first: InfoUpdates) -> tuple[int, str | None]:
-    initial = State(first.elected(SAID[0]))
+    initial = State(first.elected(SAID[0], Lease("r", info=SAID[0])))
     seen, waiting = {repr(initial)}, [initial]
     while waiting:
         state = waiting.pop()
