@@ -1,17 +1,22 @@
-"""One benchmark by itself: `python -m tests.benchmarks.<name> [--quick]` prints its sections."""
+"""One benchmark by itself: `python -m tests.benchmarks.<name> [--quick] [--json FILE]` prints its
+sections, or writes them as JSON for the page."""
 
 from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
 
 import click
 
-from tests.benchmarks.figures import Figure
+from tests.benchmarks import machine, results
 from tests.benchmarks.page import Section
 from tests.benchmarks.setting import Setting, setting
 
+T = TypeVar("T")
 Benchmark = Callable[[Setting], Sequence[Section]]
 
 
@@ -31,7 +36,7 @@ class Tries:
     def note(self) -> str:
         return f" Not measured: {'; '.join(self._missing)}." if self._missing else ""
 
-    def figures(self, work: Callable[[], list[Figure]], part: str) -> list[Figure]:
+    def figures(self, work: Callable[[], list[T]], part: str) -> list[T]:
         """What `work` returns, at the second try if the first one fails; nothing if both fail."""
         for left in reversed(range(self._tries)):
             try:
@@ -46,16 +51,24 @@ class Tries:
 
 
 def alone(benchmark: Benchmark) -> None:
-    """Run it by the options of the command line, and print Markdown."""
+    """Run it by the options of the command line."""
 
     @click.command()
     @click.option(
         "--quick", is_flag=True, help="Fewer rounds: to see that it runs, not to publish."
     )
-    def main(quick: bool) -> None:
+    @click.option("--json", "path", type=Path, help="Write the sections to this file.")
+    def main(quick: bool, path: Path | None) -> None:
         logging.getLogger("coord").setLevel(100)
+        began, size = time.monotonic(), "quick" if quick else "whole"
         with setting("quick" if quick else "whole") as where:
-            for section in benchmark(where):
+            facts = machine.description(where) if path is not None else []
+            sections = benchmark(where)
+        if path is None:
+            for section in sections:
                 click.echo("\n".join(section.lines()))
+            return
+        seconds, date = time.monotonic() - began, time.strftime("%Y-%m-%d")
+        results.save(path, results.PartResult(size, sections, seconds, date, facts=facts))
 
     main()

@@ -17,7 +17,9 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import coord
@@ -74,12 +76,12 @@ def stand(numbers: range, url: str, role: str, ttl: float, count: bool) -> NoRet
                 break
 
 
-def contend(number: int, url: str) -> NoReturn:
+def contend(number: int, url: str, ttl: float) -> NoReturn:
     from kazoo.client import KazooClient
 
-    client = KazooClient(url.partition("://")[2])
+    client = KazooClient(url.partition("://")[2], timeout=ttl)
     client.start(timeout=30)
-    lock = client.Lock("/bench")
+    lock = client.Lock(f"/bench-{ttl:g}")
     while True:
         tell("follows", number, clock.total_seconds())
         lock.acquire()
@@ -88,6 +90,15 @@ def contend(number: int, url: str) -> NoReturn:
         tell("stopping", number, clock.total_seconds())
         lock.release()
         time.sleep(REST)
+
+
+def in_threads(numbers: range, run: Callable[[int], NoReturn]) -> NoReturn:
+    """Run each candidate in a thread, with a connection of its own. Of these only the leader waits
+    for the signal."""
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in numbers[1:]]
+    for thread in threads:
+        thread.start()
+    run(numbers[0])
 
 
 def load(url: str) -> None:
@@ -123,13 +134,14 @@ class Nursery:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             try:
                 url, role, ttl, count = self._arguments
+                numbers = range(number, number + self._each)
                 if url.startswith("zookeeper://"):
-                    contend(number, url)
+                    in_threads(numbers, lambda number: contend(number, url, ttl))
                 if url.startswith(relay.SCHEME):
                     relay.run(number, url, REST, tell)
                 if url.startswith(locks.SCHEME):
-                    locks.run(number, url, REST, tell)
-                stand(range(number, number + self._each), url, role, ttl, count)
+                    in_threads(numbers, lambda number: locks.run(number, url, REST, tell, ttl))
+                stand(numbers, url, role, ttl, count)
             finally:
                 os._exit(1)
         self._end_in_fork.append(pid)

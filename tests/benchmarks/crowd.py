@@ -19,6 +19,8 @@ from tests.benchmarks.setting import spawn
 
 WITHIN = 180.0
 """Seconds in which somebody must be elected."""
+HEARD_WITHIN = 0.1
+"""Seconds after an election for which queries count as those of its handover."""
 
 
 class Event(NamedTuple):
@@ -31,14 +33,18 @@ class Event(NamedTuple):
 
 class Failover(NamedTuple):
     """`late`: seconds from the lease's end to another's `on_elected`; `asked`: queries of all in
-    the second after."""
+    the second after; `after_kill`: seconds from the kill to another's `on_elected`."""
 
     late: float
     asked: Counter[str]
+    after_kill: float
 
 
 class Crowd:
-    """`size` candidates for one role, `each` to a process. Leave it (`with`) to end them."""
+    """`size` candidates for one role, `each` to a process. Leave it (`with`) to end them.
+
+    `asked`: the queries of all candidates in the last handover, by table, with `count`.
+    """
 
     def __init__(
         self,
@@ -70,6 +76,8 @@ class Crowd:
         self._selector.register(self._output, selectors.EVENT_READ)
         self._rest = b""
         self._events: list[Event] = []
+        self.asked: Counter[str] = Counter()
+        self._killed_at = 0.0
         self._look = (
             None
             if url.startswith(("zookeeper://", relay.SCHEME, locks.SCHEME))
@@ -158,6 +166,12 @@ class Crowd:
         time.sleep(
             0.2 + self.size / 400
         )  # the last leader stands again, and the others' claims are over
+        self._read(0.0)
+        self.asked = Counter(
+            event.what
+            for event in self._events
+            if event.name == "asked" and stopping.at <= event.at < self.leader.at + HEARD_WITHIN
+        )
         return self.leader.at - stopping.at
 
     def _wait_for_newcomer(self) -> None:
@@ -174,11 +188,13 @@ class Crowd:
 
     def kill_leader(self) -> float:
         """`kill -9`, of its whole process. Returns when (`clock.total_seconds`) the lease runs out
-        by the store."""
-        assert self._look is not None
+        by the store; the present for the locks of others."""
         self._wait_for_newcomer()
         self._forget()
+        self._killed_at = clock.total_seconds()
         os.kill(self.leader.pid, signal.SIGKILL)
+        if self._look is None:
+            return self._killed_at
         time.sleep(0.02)  # what it sent is answered
         lease = self._look.leader(self.role)
         assert lease is not None, "the leader had lost its lease before it was killed"
@@ -204,4 +220,4 @@ class Crowd:
         self._process.stdin.write("more\n")
         self._process.stdin.flush()
         self._newcomer, self._processes = self._processes * self._each, self._processes + 1
-        return Failover(self.leader.at - runs_out, request)
+        return Failover(self.leader.at - runs_out, request, self.leader.at - self._killed_at)

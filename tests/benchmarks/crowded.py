@@ -15,7 +15,7 @@ from tests.benchmarks.figures import Figure
 from tests.benchmarks.page import Section
 from tests.benchmarks.setting import Setting, spawn
 
-MANY = {"SQLite": 1_000, "RethinkDB": 10_000}
+ROLES = 10_000
 
 
 class Host:
@@ -104,7 +104,7 @@ def sections(where: Setting) -> list[Section]:
     ttl = where.pick(15.0, 5.0, 1.0)
     found: list[Figure] = []
     for store, url in where.stores("crowded").items():
-        roles = where.pick(MANY[store], 200, 20)
+        roles = where.pick(ROLES, 200, 20)
         found += figures(store, roles, measure(url, roles, ttl))
     note = (
         f"At a ttl of {ttl:g} s, with a callback for each role. The first claims make the rows. Who takes over has "

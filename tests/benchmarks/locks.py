@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import math
 import shutil
 import signal
 import subprocess
@@ -20,15 +21,13 @@ from tests.chaos.lifeline import die_with_parent
 
 SCHEME = "lock+"
 NAME = "bench"
-EXPIRE = 15
-"""Seconds after which Redis frees a lock."""
 Tell = Callable[[str, int, float], None]
 
 
 class AdvisoryLock:
     """`pg_advisory_lock` of PostgreSQL: it ends with the connection."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, ttl: float) -> None:
         import asyncpg
 
         self._loop = asyncio.new_event_loop()
@@ -37,6 +36,9 @@ class AdvisoryLock:
     def acquire(self) -> None:
         self._loop.run_until_complete(self._connection.execute("SELECT pg_advisory_lock(7)"))
 
+    def renew(self) -> None:
+        """It has no lease."""
+
     def release(self) -> None:
         self._loop.run_until_complete(self._connection.execute("SELECT pg_advisory_unlock(7)"))
 
@@ -44,14 +46,17 @@ class AdvisoryLock:
 class RedisPyLock:
     """`Lock` of redis-py: one that waits asks ten times a second."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, ttl: float) -> None:
         import redis
 
         client: Any = redis.Redis.from_url(url.partition("?")[0])
-        self._lock = client.lock(NAME, timeout=EXPIRE)
+        self._lock = client.lock(f"{NAME}-{ttl:g}", timeout=ttl)
 
     def acquire(self) -> None:
         assert self._lock.acquire()
+
+    def renew(self) -> None:
+        self._lock.reacquire()
 
     def release(self) -> None:
         self._lock.release()
@@ -60,28 +65,32 @@ class RedisPyLock:
 class PythonRedisLock:
     """`Lock` of python-redis-lock: the one that releases it wakes one that waits."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, ttl: float) -> None:
         import redis
         import redis_lock
 
         client = redis.Redis.from_url(url.partition("?")[0])
-        self._lock = redis_lock.Lock(client, f"{NAME}-2", expire=EXPIRE)
+        self._lock = redis_lock.Lock(client, f"{NAME}-{ttl:g}", expire=math.ceil(ttl))
 
     def acquire(self) -> None:
         assert self._lock.acquire()
+
+    def renew(self) -> None:
+        self._lock.extend()
 
     def release(self) -> None:
         self._lock.release()
 
 
 class EtcdctlElect:
-    """`etcdctl elect`, a process that is the leader until it gets SIGINT."""
+    """`etcdctl elect`, a process that is the leader until it gets SIGINT. Its lease has 60 seconds,
+    and it renews it itself."""
 
-    def __init__(self, url: str) -> None:
-        self._endpoint = urlsplit(url).netloc
+    def __init__(self, url: str, ttl: float) -> None:
+        self._endpoint, self._name = urlsplit(url).netloc, f"{NAME}-{ttl:g}"
 
     def acquire(self) -> None:
-        command = ["etcdctl", "--endpoints", self._endpoint, "elect", NAME, "candidate"]
+        command = ["etcdctl", "--endpoints", self._endpoint, "elect", self._name, "candidate"]
         self._process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
@@ -92,6 +101,9 @@ class EtcdctlElect:
         assert self._process.stdout is not None
         assert self._process.stdout.readline(), "etcdctl ended"
 
+    def renew(self) -> None:
+        """It renews its lease itself."""
+
     def release(self) -> None:
         self._process.send_signal(signal.SIGINT)
         self._process.wait(30)
@@ -99,7 +111,7 @@ class EtcdctlElect:
         self._process.stdout.close()
 
 
-KINDS: dict[str, tuple[str, str, Callable[[str], Any], Callable[[], bool]]] = {
+KINDS: dict[str, tuple[str, str, Callable[[str, float], Any], Callable[[], bool]]] = {
     "advisory": ("PostgreSQL", "pg_advisory_lock", AdvisoryLock, lambda: True),
     "redispy": ("Redis", "redis-py's Lock", RedisPyLock, lambda: True),
     "pythonredislock": (
@@ -129,15 +141,17 @@ def urls(store: str, url: str) -> dict[str, str]:
     }
 
 
-def run(number: int, url: str, rest: float, tell: Tell) -> NoReturn:
-    """Take the lock whenever it is free, release it at SIGUSR1, and rest so many seconds."""
+def run(number: int, url: str, rest: float, tell: Tell, ttl: float) -> NoReturn:
+    """Take the lock whenever it is free, renew it, release it at SIGUSR1, and rest so many
+    seconds. `ttl` is in seconds, for those that have one."""
     kind, _, address = url.removeprefix(SCHEME).partition("+")
-    lock = KINDS[kind][2](address)
+    lock = KINDS[kind][2](address, ttl)
     while True:
         tell("follows", number, clock.total_seconds())
         lock.acquire()
         tell("elected", number, clock.total_seconds())
-        signal.sigwait({signal.SIGUSR1})
+        while signal.sigtimedwait({signal.SIGUSR1}, ttl / 3) is None:
+            lock.renew()
         tell("stopping", number, clock.total_seconds())
         lock.release()
         time.sleep(rest)

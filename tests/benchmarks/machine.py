@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sqlite3
 import statistics
 import subprocess
@@ -50,19 +51,36 @@ def hop_time(times: int = 100) -> float:
     return statistics.median(taken)
 
 
+VERSIONS = {
+    "PostgreSQL": ("psql", "--version"),
+    "Redis": ("redis-server", "--version"),
+    "etcd": ("etcd", "--version"),
+}
+
+
+def _output(*command: str) -> str:
+    """What a program prints; nothing if it is not here."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
 def description(where: Setting) -> list[str]:
     """Lines of Markdown."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     stores = f"SQLite {sqlite3.sqlite_version}"
     if where.server is not None:
-        output = subprocess.run(
-            ["rethinkdb", "--version"], capture_output=True, text=True, check=True
-        ).stdout
-        stores += f", RethinkDB {output.split()[1].partition('~')[0]} (one node on loopback)"
+        output = _output("rethinkdb", "--version")
+        stores += f", RethinkDB {output.split()[1].partition('~')[0]}"
+    for name in where.servers:
+        version = re.search(r"\d+(\.\d+)+", _output(*VERSIONS[name]))
+        stores += f", {name} {version[0]}" if version else ""
     load = os.getloadavg()[0]
     return [
         f"- machine: {cores} cores, {platform.system()} {platform.machine()}, load {load:.1f} at the start; its disk "
         f"takes {sync_time(where.directory) * 1000:.2f} ms to have 4 kB safe (median of 100 appends with fsync), and "
         f"{hop_time() * 1e6:.0f} µs to wake a thread that slept and to be woken by it",
-        f"- Python {platform.python_version()}, {stores}",
+        f"- Python {platform.python_version()}, {stores}; each server is one node on loopback with the durability that "
+        "it has unless told otherwise, Redis with `appendfsync always`",
     ]

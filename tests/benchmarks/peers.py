@@ -39,7 +39,7 @@ def zookeeper(wanted: bool) -> Iterator[str | None]:
             port = free.getsockname()[1]
         config = Path(name) / "zoo.cfg"
         config.write_text(
-            f"tickTime=2000\ndataDir={name}\nclientPort={port}\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n"
+            f"tickTime=500\nmaxClientCnxns=0\ndataDir={name}\nclientPort={port}\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n"
         )
         server = subprocess.Popen(
             [

@@ -65,6 +65,11 @@ class Setting:
         here = ["SQLite", *(["RethinkDB"] if self.server is not None else [])]
         return {store: self.url(store, name) for store in here}
 
+    def every_store(self, name: str) -> dict[str, str]:
+        """`stores`, and the servers."""
+        servers = {store: self.server_url(store, name) for store in self.servers}
+        return {**self.stores(name), **servers}
+
 
 @contextmanager
 def setting(size: Size) -> Iterator[Setting]:

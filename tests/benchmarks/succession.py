@@ -1,5 +1,5 @@
-"""How handover and failover grow with the number of candidates, one process each. Failover: `kill
--9` of the leader."""
+"""How long it takes until somebody else leads, after a graceful handover and after `kill -9` of the
+leader, on every store and beside the locks and elections of others on the same server."""
 
 from __future__ import annotations
 
@@ -9,37 +9,50 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
-from tests.benchmarks import peers, relay
-from tests.benchmarks.alone import alone
+from tests.benchmarks import locks, peers, relay
+from tests.benchmarks.alone import Tries, alone
 from tests.benchmarks.counting import LEASES
 from tests.benchmarks.crowd import Crowd, Failover
 from tests.benchmarks.figures import Aim, Figure, Reference
 from tests.benchmarks.page import Section, Table
-from tests.benchmarks.plots import Panel, Picture
+from tests.benchmarks.plots import Bars, Picture
 from tests.benchmarks.setting import Setting
 
 STAGGER = 0.4
-MOST = {"RethinkDB": 200, "SQLite": 100}
-"""Processes. Each candidate on SQLite looks at the file many times a second, and on two cores two
-hundred processes measure the machine's scheduler: handovers then take seconds."""
-
+COORD = "coord"
 KAZOO = "kazoo on ZooKeeper"
 RAW = {
-    "hard": "two hard writes with the feed between, raw driver",
-    "soft": "the first of them soft",
+    "two hard writes with the feed between, raw driver": "hard",
+    "the first of them soft": "soft",
 }
 """Handovers that are nothing but that (`relay`), by the durability of the write that gives back."""
+MOST = {"pg_advisory_lock": 8, "etcdctl elect": 8, **dict.fromkeys(RAW, 2)}
+"""Candidates at most: PostgreSQL has 200 connections in all, and each candidate of etcdctl is a
+process of its own. All others take part with each number."""
+HANDOVER_RATIO = 2.0
+"""Handover with many candidates, by that with two, at most."""
+FAILOVER_BOUND = 150.0
+"""Milliseconds beyond the end of the lease, at the median."""
+COUNTED = ("SQLite", "RethinkDB")
+"""Stores whose queries can be counted."""
+SMALLEST = ("SQLite", "Redis")
+"""The stores of a run in a test."""
 
 
 @dataclass
 class Result:
-    """Of one store and one number of candidates, `each` to a process; times in milliseconds."""
+    """Of one contender and one number of candidates, `each` to a process. Handovers in
+    milliseconds; `queries` on leases of each handover; `failure`: why there is not more."""
 
+    name: str
     size: int
     each: int = 1
     handovers: list[float] = field(default_factory=list)
+    queries: list[int] = field(default_factory=list)
     failovers: list[Failover] = field(default_factory=list)
+    failure: str = ""
 
     @property
     def handover(self) -> float:
@@ -47,7 +60,17 @@ class Result:
 
     @property
     def failover(self) -> float:
+        """Milliseconds beyond the end of the lease."""
         return statistics.median(failover.late for failover in self.failovers) * 1000
+
+    @property
+    def after_kill(self) -> float:
+        """Seconds from the kill."""
+        return statistics.median(failover.after_kill for failover in self.failovers)
+
+    @property
+    def processes(self) -> int:
+        return self.size // self.each
 
     def asked(self) -> Counter[str]:
         """The most that was asked of each table in the second after one expiry."""
@@ -57,43 +80,52 @@ class Result:
         return most
 
 
-def hand_over(
-    url: str, results: Sequence[Result], times: int, others: Mapping[str, str]
-) -> dict[str, list[float]]:
-    """Fill in the handovers, crowd by crowd; those of two candidates take turns with the `others`'
-    (name: URL), which are returned."""
-    theirs: dict[str, list[float]] = {name: [] for name in others}
-    for result in results:
-        with ExitStack() as stack:
-            ours = stack.enter_context(
-                Crowd(url, f"handover of {result.size}", result.size, each=result.each)
-            )
-            crowds = {}
-            if result.size == 2:
-                crowds = {
-                    name: stack.enter_context(Crowd(other, "lock", 2))
-                    for name, other in others.items()
-                }
-            for _ in range(times if result.size > 2 else 4 * times):
-                result.handovers.append(ours.hand_over() * 1000)
-                for name, crowd in crowds.items():
-                    theirs[name].append(crowd.hand_over() * 1000)
-    return theirs
+def hand_over(urls: Mapping[str, str], results: Sequence[Result], times: int, count: bool) -> None:
+    """Fill in the handovers of results of one size, in turns. One that fails takes part no
+    longer."""
+    with ExitStack() as stack:
+        crowds: list[tuple[Result, Crowd]] = []
+        for result in results:
+            try:
+                crowd = Crowd(
+                    urls[result.name],
+                    f"handover of {result.size}",
+                    result.size,
+                    each=result.each,
+                    count=count and result.name == COORD,
+                )
+            except Exception as err:
+                result.failure = f"{type(err).__name__}: {err}"
+            else:
+                crowds.append((result, stack.enter_context(crowd)))
+        for turn in range(times):
+            for result, crowd in crowds if turn % 2 == 0 else reversed(crowds):
+                if result.failure:
+                    continue
+                try:
+                    result.handovers.append(crowd.hand_over() * 1000)
+                    result.queries.append(crowd.asked[LEASES])
+                except Exception as err:
+                    result.failure = f"{type(err).__name__}: {err}"
 
 
-def fail_over(url: str, results: Sequence[Result], times: int, ttl: float) -> None:
-    """Fill in the failovers of these crowds, which stand at the same time; leaders are killed one
-    after another."""
+def fail_over(
+    urls: Mapping[str, str], results: Sequence[Result], times: int, ttl: float, count: bool
+) -> None:
+    """Fill in the failovers of these, which wait at the same time; leaders are killed one after
+    another."""
+    if not results:
+        return
     with ExitStack() as stack:
         crowds = [
             stack.enter_context(
                 Crowd(
-                    url,
+                    urls[result.name],
                     f"failover of {result.size}",
                     result.size,
                     ttl,
                     each=result.each,
-                    count=True,
+                    count=count and result.name == COORD,
                 )
             )
             for result in results
@@ -114,161 +146,197 @@ def failover_ttl(where: Setting) -> float:
     return where.pick(3.0, 3.0, 1.0)
 
 
-def measure(
-    url: str, most: int, where: Setting, others: Mapping[str, str]
-) -> tuple[list[Result], dict[str, list[float]]]:
-    """Results of up to `most` processes, then of five with many each, and the others' handovers by
-    name.
-
-    Small crowds fail over side by side, large ones alone.
-    """
-    sizes = where.pick([[2, 5, 10, 30], [100], [200]], [[2, 5]], [[2]])
-    groups = [[Result(size) for size in group] for group in sizes if group[-1] <= most]
-    groups.append([Result(*where.pick((250, 50), (15, 3), (4, 2)))])
-    theirs: dict[str, list[float]] = {name: [] for name in others}
-    for group in groups:
-        for name, taken in hand_over(url, group, where.pick(15, 4, 1), others).items():
-            theirs[name] += taken
-        fail_over(url, group, where.pick(7 if len(group) > 1 else 3, 2, 1), failover_ttl(where))
-    return [result for group in groups for result in group], theirs
+def contenders(store: str, url: str, where: Setting, zookeeper: str | None) -> dict[str, str]:
+    """The URLs for `Crowd` of coord and of what is compared with it on a store, by name."""
+    found = {COORD: url, **locks.urls(store, url)}
+    if store == "RethinkDB" and where.server is not None:
+        host, port = where.server.host, where.server.port
+        found |= {
+            name: relay.url(host, port, f"relay_{durability}", durability)
+            for name, durability in RAW.items()
+        }
+        if zookeeper is not None:
+            found[KAZOO] = zookeeper
+    return found
 
 
-def figures(
-    store: str, results: Sequence[Result], theirs: Mapping[str, Sequence[float]]
-) -> list[Figure]:
-    two, most, together = results[0], results[-2], results[-1]
-    aims, peer = [Aim("≤", 3.0 if store == "RethinkDB" else 10.0)], None
-    if KAZOO in theirs:
-        aims.append(Aim("<", 1.0, "ratio"))
-        peer = Reference(f"{KAZOO}, in turns", statistics.median(theirs[KAZOO]))
-    found = [
+def measure(store: str, url: str, where: Setting) -> list[Result]:
+    """The results of all contenders on a store."""
+    sizes = where.pick(((2, 1), (8, 1), (200, 50)), ((2, 1), (20, 5)), ((2, 1),))
+    ttl, count = failover_ttl(where), store in COUNTED
+    found: list[Result] = []
+    with peers.zookeeper(store == "RethinkDB") as zookeeper:
+        urls = contenders(store, url, where, zookeeper)
+        for size, each in sizes:
+            results = [Result(name, size, each) for name in urls if MOST.get(name, size) >= size]
+            hand_over(urls, results, where.pick(40 if size == 2 else 15, 3, 1), count)
+            found += results
+        ours = [result for result in found if result.name == COORD]
+        few, many = ours[:2], ours[2:]
+        for results, times in ((few, where.pick(7, 2, 1)), (many, where.pick(4, 1, 1))):
+            _try_fail_over(urls, results, times, ttl, count)
+        if where.size != "smallest":
+            for result in found[1:]:
+                if result.size == 2 and result.name not in RAW:
+                    times = 1 if result.name == "etcdctl elect" else where.pick(3, 1, 1)
+                    _try_fail_over(urls, [result], times, ttl, count)
+    return found
+
+
+def _try_fail_over(
+    urls: Mapping[str, str], results: Sequence[Result], times: int, ttl: float, count: bool
+) -> None:
+    if any(result.failure for result in results):
+        return
+    try:
+        fail_over(urls, results, times, ttl, count)
+    except Exception as err:
+        for result in results:
+            result.failure = f"failover: {type(err).__name__}: {err}"
+
+
+def figures(store: str, results: Sequence[Result]) -> list[Figure]:
+    ours = [result for result in results if result.name == COORD and result.handovers]
+    if not ours:
+        return []
+    two, found = ours[0], []
+    references = [r for r in results if r.size == 2 and r.name != COORD and r.handovers]
+    kazoo = next((result for result in references if result.name == KAZOO), None)
+    found.append(
         Figure(
             f"{store}: graceful handover, 2 candidates, median of {len(two.handovers)}",
             two.handover,
             "ms",
-            tuple(aims),
-            peer,
-        ),
-        Figure(f"{store}: the longest of them", max(two.handovers), "ms"),
+            (Aim("<", 1.0, "ratio"),) if kazoo else (),
+            Reference(f"{KAZOO}, in turns", kazoo.handover) if kazoo else None,
+        )
+    )
+    found += [
+        Figure(f"{store}: {result.name}, in turns with them", result.handover, "ms")
+        for result in references
+        if result is not kazoo
     ]
     found += [
-        Figure(f"{store}: {name}, in turns with them", statistics.median(taken), "ms")
-        for name, taken in theirs.items()
-        if name != KAZOO
+        Figure(
+            f"{store}: graceful handover, {result.size} candidates in {result.processes} processes",
+            result.handover,
+            "ms",
+            (Aim("≤", HANDOVER_RATIO, "ratio"),),
+            Reference("2 candidates", two.handover),
+        )
+        for result in ours[1:]
     ]
-    for result, bound in ((two, 100), (most, 300), (together, 300)):
-        requests, waiting = result.asked(), f"{result.size - result.each} waiting"
-        if result is together:
-            waiting += f" in {result.size // result.each - 1} processes"
-        samples = len(result.failovers)
-        found += [
+    for result in ours:
+        if not result.failovers:
+            continue
+        waiting = f"{result.size - result.each} waiting"
+        found.append(
             Figure(
-                f"{store}: failover after kill -9, {waiting}, beyond the lease's end, median of {samples}",
+                f"{store}: failover after kill -9, {waiting}, beyond the lease's end, median of "
+                f"{len(result.failovers)}",
                 result.failover,
                 "ms",
-                (Aim("≤", bound),),
-            ),
-            Figure(
-                f"{store}: {waiting}: most queries on leases in the second after expiry, 1 role",
-                requests[LEASES],
-                "",
-                (Aim("≤", 3),),
-            ),
-        ]
+                (Aim("≤", FAILOVER_BOUND),),
+            )
+        )
+        if store in COUNTED:
+            found.append(
+                Figure(
+                    f"{store}: {waiting}: most queries on leases in the second after expiry",
+                    result.asked()[LEASES],
+                    "",
+                    (Aim("≤", 3),),
+                )
+            )
     return found
 
 
 def table(store: str, results: Sequence[Result]) -> Table:
     head = [
-        f"{store}: candidates",
+        f"on {store}",
+        "candidates",
         "processes",
         "handover, median ms",
         "longest",
         "samples",
-        "failover beyond expiry, median ms",
+        "queries on leases in a handover, mean",
+        "after kill -9: median s",
+        "samples",
     ]
     rows = []
     for result in results:
-        request = ", ".join(
-            f"{what.replace('_', ' ') if what.startswith('feed') else what} {n}"
-            for what, n in sorted(result.asked().items())
-        )
-        late = [failover.late * 1000 for failover in result.failovers]
+        counted = result.name == COORD and store in COUNTED and result.queries
         rows.append(
             [
+                result.name,
                 str(result.size),
-                str(result.size // result.each),
-                f"{result.handover:.2f}",
-                f"{max(result.handovers):.1f}",
-                str(len(result.handovers)),
-                f"{result.failover:.1f}",
-                f"{max(late):.1f}",
-                str(len(late)),
-                request,
+                str(result.processes),
+                f"{result.handover:.1f}" if result.handovers else "",
+                f"{max(result.handovers):.1f}" if result.handovers else "",
+                str(len(result.handovers)) + (f" ({result.failure})" if result.failure else ""),
+                f"{statistics.mean(result.queries):.1f}" if counted else "",
+                f"{result.after_kill:.2f}" if result.failovers else "",
+                str(len(result.failovers) or ""),
             ]
         )
-    return Table([*head, "longest", "samples", "most queries in the second after"], rows)
+    return Table(head, rows)
+
+
+def picture(found: Mapping[str, Sequence[Result]], ttl: float) -> Picture:
+    """For the README: what a reader sees at a glance."""
+    pairs = [
+        (f"{COORD} on {store}" if result.name == COORD else result.name, result)
+        for store, results in found.items()
+        for result in results
+        if result.size == 2 and result.name not in RAW
+    ]
+    pairs.sort(key=lambda pair: not pair[0].startswith(COORD))
+    handovers = [(name, result.handover) for name, result in pairs if result.handovers]
+    kills = [(name, result.after_kill) for name, result in pairs if result.failovers]
+    alt = "Time until somebody else leads: " + "; ".join(
+        f"{what}: " + ", ".join(f"{name} {value:.3g} {unit}" for name, value in values)
+        for what, unit, values in (
+            ("after a graceful release", "ms", handovers),
+            ("after kill -9 of the leader", "s", kills),
+        )
+    )
+    panels = [
+        Bars("after a graceful release", "ms", handovers, COORD),
+        Bars(f"after kill -9 of the leader (lease of {ttl:g} s)", "s", kills, COORD),
+    ]
+    return Picture("succession", alt, [panel for panel in panels if panel.bars])
 
 
 def sections(where: Setting) -> list[Section]:
-    found: dict[str, tuple[list[Result], dict[str, list[float]]]] = {}
-    for store, url in where.stores("succession").items():
-        others, server = {}, where.server if store == "RethinkDB" else None
-        with peers.zookeeper(server is not None) as zookeeper:
-            if zookeeper is not None:
-                others[KAZOO] = zookeeper
-            if server is not None:
-                others |= {
-                    name: relay.url(server.host, server.port, f"relay_{durability}", durability)
-                    for durability, name in RAW.items()
-                }
-            found[store] = measure(url, MOST[store], where, others)
-    picture = Picture(
-        "succession",
-        "Median handover and failover over the number of candidates",
-        (
-            Panel(
-                "graceful handover",
-                "candidates (processes)",
-                "ms",
-                {
-                    store: [
-                        (result.size, result.handover) for result in results if result.each == 1
-                    ]
-                    for store, (results, _) in found.items()
-                },
-            ),
-            Panel(
-                "failover beyond the lease's end",
-                "candidates (processes)",
-                "ms",
-                {
-                    store: [
-                        (result.size, result.failover) for result in results if result.each == 1
-                    ]
-                    for store, (results, _) in found.items()
-                },
-            ),
-        ),
-    )
+    found, tries = dict[str, list[Result]](), Tries(where)
+    for store, url in where.every_store("succession").items():
+        if where.size != "smallest" or store in SMALLEST:
+            found[store] = tries.figures(partial(measure, store, url, where), store)
+    ttl = failover_ttl(where)
     note = (
-        "Each candidate is a process of its own, but in the last row of each table. Handover: from the "
-        "leader's `stop` to another's `on_elected`. "
-        f"Failover: the leader is killed (-9), and counted is from the end of its lease, {failover_ttl(where):g} s after its last "
-        "renewal, to another's `on_elected`. All times are of one clock of the machine (CLOCK_BOOTTIME), read in the "
-        "candidates. Queries are those of all candidates from 50 ms before the lease's end to 1 s after it."
+        "Handover: from the leader's `stop`, or from the call that releases the lock, to another's `on_elected`, or to "
+        f"the return of the call that takes it. Failover: the leader is killed (-9), at a ttl of {ttl:g} s, to another's "
+        "`on_elected`; the last renewal was up to a third of the ttl earlier. All times are of one clock of the machine "
+        "(CLOCK_BOOTTIME), read in the candidates. Queries are those of all candidates on the table of leases: in a "
+        "handover the release, and all claims until 0.1 s after the election; at a failover from 50 ms before the lease's "
+        "end to 1 s after it. The locks of others have no fencing token. `pg_advisory_lock` writes nothing to the disk, "
+        "and ends with its connection, not with a lease: a machine that loses power keeps it. A lock of redis-py is polled "
+        "ten times a second. `etcdctl elect` starts a process for each term, and its lease has 60 s. kazoo has a session of "
+        f"{ttl:g} s. A handover of coord makes two writes durable: the release, and the claim with its token. On RethinkDB "
+        "the raw driver shows how long that takes at least."
     )
+    failures = [result.failure for results in found.values() for result in results]
+    assert where.size != "smallest" or not any(failures), failures
+    note += tries.note
+    if not peers.available():
+        note += " kazoo was not measured: it needs ZooKeeper (`apt install zookeeper`) and `pip install kazoo`."
     return [
         Section(
-            "How handover and failover grow with the candidates",
-            [
-                figure
-                for store, (results, theirs) in found.items()
-                for figure in figures(store, results, theirs)
-            ],
+            "Until somebody else leads",
+            [figure for store, results in found.items() for figure in figures(store, results)],
             note,
-            (picture,),
-            [table(store, results) for store, (results, _) in found.items()],
+            (picture(found, ttl),),
+            [table(store, results) for store, results in found.items()],
         )
     ]
 

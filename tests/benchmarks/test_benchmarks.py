@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from coord.runtime import clock
-from tests.benchmarks import crowded, growth, memory, page, plots, standbys, swaps, turns
+from tests.benchmarks import __main__ as main
+from tests.benchmarks import crowded, growth, memory, page, plots, results, standbys, swaps, turns
 from tests.benchmarks.__main__ import BENCHMARKS
 from tests.benchmarks.alone import Tries
 from tests.benchmarks.counting import LEASES, Counted
@@ -55,6 +56,49 @@ def test_each_part_is_in_the_page() -> None:
     files = Path(__file__).parent.glob("*.py")
     parts = {file.stem for file in files if "    alone(sections)\n" in file.read_text("utf-8")}
     assert parts == set(BENCHMARKS)
+
+
+@pytest.mark.parametrize("store", STORES[:1])
+def test_results_are_the_same_after_they_were_stored(where: Setting, tmp_path: Path) -> None:
+    panels = [
+        plots.Panel("lines", "roles", "ms", {"SQLite": [[1, 2.5]]}),  # type: ignore[list-item]
+        plots.Bars("bars", "ms", [["coord", 1.5]], "coord"),  # type: ignore[list-item]
+    ]
+    figure = Figure("it", 1.5, "ms", (Aim("≤", 2, "ratio"),), Reference("that", 4))
+    table = page.Table(["a"], [["b"]])
+    section = page.Section("All", [figure], "how", [plots.Picture("p", "alt", panels)], [table])
+    result = results.PartResult("quick", [section], 2.5, "2026-01-01", facts=["fast"])
+    assert results.load(tmp_path / "none.json") is None
+    results.save(tmp_path / "part.json", result)
+    read = results.load(tmp_path / "part.json")
+    assert read is not None
+    assert [item.lines() for item in read.sections] == [section.lines()]
+    assert read == result
+    assert read.sections[0].pictures[0].panels == panels
+
+
+def test_a_part_that_failed_is_named_and_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = page.Section("Alone", [Figure("it", 1)])
+    results.save(tmp_path / "a.json", results.PartResult("quick", [section], 1.0, "2026-01-01"))
+    results.save(tmp_path / "b.json", results.PartResult("quick", failure="RuntimeError: no disk"))
+    again: list[str] = []
+
+    def run_part(name: str, path: Path, size: str) -> results.PartResult:
+        again.append(name)
+        found = results.load(path)
+        assert found is not None
+        return found
+
+    monkeypatch.setattr(main, "BENCHMARKS", dict.fromkeys("ab"))
+    monkeypatch.setattr(main, "run_part", run_part)
+    found = main.run(tmp_path, "quick")
+    assert again == ["b"]
+    written = main.write(found, tmp_path / "page").read_text("utf-8")
+    assert "the part `b` failed" in written
+    assert "no disk" in written
+    assert "## Alone" in written
 
 
 def test_work_that_fails_on_another_thread_ends_the_benchmark() -> None:
@@ -201,8 +245,10 @@ def test_pictures_are_small_and_the_same_for_the_same_points(tmp_path: Path) -> 
     panel = plots.Panel(
         "queries", "roles", "a second", {"SQLite": [(10, 1), (100, 2)], "RethinkDB": [(10, 1.5)]}
     )
-    picture = plots.Picture("growth", "how it grows", (panel, panel))
+    bars = plots.Bars("handover", "ms", [("coord", 5.0), ("another", 7.25)], "coord")
+    picture = plots.Picture("growth", "how it grows", (panel, bars))
     first = plots.draw(picture, tmp_path).read_bytes()
     assert plots.draw(picture, tmp_path).read_bytes() == first
     assert len(first) < 60_000
     assert b">SQLite<" in first
+    assert b">7.25 ms<" in first
