@@ -241,7 +241,7 @@ def sections(where: Setting) -> list[Section]:
     many = where.pick(dict(MANY), dict.fromkeys(MANY, 100), dict.fromkeys(MANY, 10))
     few: dict[str, Sequence[int]] = {"SQLite": (10, 30), "RethinkDB": (10, 30)}
     sizes = where.pick(
-        {"SQLite": (10, 30, 100, 300, 3_000), "RethinkDB": (10, 30, 100, 300, 1_000, 3_000)},
+        {"SQLite": (10, 100, 3_000), "RethinkDB": (10, 100, 1_000)},
         few,
         dict.fromkeys(few, (2,)),
     )

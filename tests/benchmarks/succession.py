@@ -169,11 +169,11 @@ def measure(store: str, url: str, where: Setting) -> list[Result]:
         urls = contenders(store, url, where, zookeeper)
         for size, each in sizes:
             results = [Result(name, size, each) for name in urls if MOST.get(name, size) >= size]
-            hand_over(urls, results, where.pick(40 if size == 2 else 15, 3, 1), count)
+            hand_over(urls, results, where.pick(30 if size == 2 else 11, 3, 1), count)
             found += results
         ours = [result for result in found if result.name == COORD]
         few, many = ours[:2], ours[2:]
-        for results, times in ((few, where.pick(7, 2, 1)), (many, where.pick(4, 1, 1))):
+        for results, times in ((few, where.pick(5, 2, 1)), (many, where.pick(3, 1, 1))):
             _try_fail_over(urls, results, times, ttl, count)
         if where.size != "smallest":
             for result in found[1:]:
