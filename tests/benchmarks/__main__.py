@@ -61,6 +61,7 @@ def run_part(name: str, path: Path, size: str) -> PartResult:
     command = [sys.executable, "-m", f"tests.benchmarks.{name}", "--json", str(path)]
     if size == "quick":
         command.append("--quick")
+    path.parent.mkdir(parents=True, exist_ok=True)
     log = path.with_suffix(".log")
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -77,6 +77,15 @@ def test_results_are_the_same_after_they_were_stored(where: Setting, tmp_path: P
     assert read.sections[0].pictures[0].panels == panels
 
 
+def test_a_part_that_cannot_run_has_failed(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "no_such_part.json"
+    result = main.run_part("no_such_part", path, "quick")
+    assert "No module named" in result.failure
+    read = results.load(path)
+    assert read is not None
+    assert read.failure == result.failure
+
+
 def test_a_part_that_failed_is_named_and_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
