@@ -19,6 +19,9 @@ from tests.benchmarks.setting import spawn
 
 WITHIN = 180.0
 """Seconds in which somebody must be elected."""
+COUNTED_AFTER = 1.5
+"""Seconds after which the last leader is announced, and knows how many candidates wait. Until then
+it claims without a delay."""
 HEARD_WITHIN = 0.1
 """Seconds after an election for which queries count as those of its handover."""
 
@@ -77,7 +80,7 @@ class Crowd:
         self._rest = b""
         self._events: list[Event] = []
         self.asked: Counter[str] = Counter()
-        self._killed_at = 0.0
+        self._killed_at = self._counted_at = 0.0
         self._look = (
             None
             if url.startswith(("zookeeper://", relay.SCHEME, locks.SCHEME))
@@ -158,6 +161,7 @@ class Crowd:
 
     def hand_over(self) -> float:
         """Seconds from the leader's `stop` to another's `on_elected`."""
+        time.sleep(max(0.0, self._counted_at - time.monotonic()))
         self._forget()
         os.kill(self.leader.pid, signal.SIGUSR1)
         stopping = self._wait_for("stopping", 0.0)
@@ -166,6 +170,8 @@ class Crowd:
         time.sleep(
             0.2 + self.size / 400
         )  # the last leader stands again, and the others' claims are over
+        if self._look is not None and self.size > 2:
+            self._counted_at = time.monotonic() + COUNTED_AFTER
         self._read(0.0)
         self.asked = Counter(
             event.what
