@@ -24,6 +24,9 @@ from tests.chaos.stage import APART, WORKER_KINDS
 from tests.support.rethinkdb_server import Server
 from tests.support.server_process import free_ports
 
+UP_WITHIN = 120.0
+"""Seconds in which a node of a cluster that is disturbed surely listens."""
+
 
 async def ask(url: str, term: Any, timeout: float) -> Any:
     """One query, once. Raises `QueryError`."""
@@ -76,7 +79,7 @@ class RethinkDBStage(ServersStage):
             self.clocks[number].environment if self.clocks else {}
         ):  # no await in here: nothing else is started meanwhile
             self.nodes[number].start(wait=False)
-        await asyncio.to_thread(self.nodes[number].wait_until_up)
+        await asyncio.to_thread(self.nodes[number].wait_until_up, UP_WITHIN)
 
     async def _knows(self, node: Server, database: str) -> None:
         until = time.monotonic() + 30.0

@@ -82,17 +82,15 @@ class Server(ServerProcess):
             self.wait_until_up()
         return self
 
-    def wait_until_up(self) -> None:
-        until = time.monotonic() + START_TIMEOUT
+    def wait_until_up(self, timeout: float = START_TIMEOUT) -> None:
+        until = time.monotonic() + timeout
         while time.monotonic() < until:
             self.check_it_runs()
             with socket.socket() as probe:
                 if probe.connect_ex((self.host, self.port)) == 0:
                     return
             time.sleep(0.02)
-        raise RuntimeError(
-            f"rethinkdb does not listen after {START_TIMEOUT} s:\n{self.log[-2000:]}"
-        )
+        raise RuntimeError(f"rethinkdb does not listen after {timeout} s:\n{self.log[-2000:]}")
 
     def restart(self) -> None:
         self.stop()
