@@ -30,9 +30,10 @@ SKEW = 5.0
 
 
 class PostgreSQLStage(ServersStage):
-    """One server, which keeps what it acknowledged."""
+    """One server, which keeps what it acknowledged, but for releases of the last moment."""
 
     kinds = KINDS
+    loses_releases = True
 
     def make_nodes(self) -> Sequence[postgresql_server.Server]:
         return [postgresql_server.Server()]

@@ -10,7 +10,7 @@ from typing import Any
 
 from coord.testing.history import History, judge
 from coord.testing.history.checkers import beliefs, exclusion, fenced_resources, tokens
-from coord.testing.history.events import Operation
+from coord.testing.history.events import Event, Operation
 from coord.testing.history.linearizability import Undecided
 from tests.chaos import document, judges
 from tests.chaos.faults import KINDS
@@ -20,6 +20,9 @@ from tests.chaos.run import Run
 from tests.chaos.scene import Fault
 
 WANTED = ("released", "stepped_down")
+SERVER_ENDS = ("server killed", "primary killed", "promotion")
+NOT_DURABLE_FOR = 2.0
+"""Seconds for which an acknowledged release may not be durable."""
 CLAIMS_LET_IN = (0, 1, 2, 4, 6)
 """How many first claims of a role without an answer are taken into account, at first."""
 WITH_DOCUMENT = ("rethinkdb", "cluster", "partitions")
@@ -96,6 +99,36 @@ def violations(history: History, floors: bool = False, loses: bool = False) -> l
         if not found:
             break
     return found
+
+
+def with_lost_releases(history: History, faults: list[Fault]) -> History:
+    """Return the history with what a server may lose that was killed: a release that was
+    acknowledged shortly before, which is not durable before the next claim is."""
+    killed = [fault for fault in faults if fault.kind in SERVER_ENDS]
+    rows: dict[tuple[str, str, int], list[Any]] = {}
+    events: list[Event] = []
+    asked: dict[tuple[str, int], Event] = {}
+    for event in history.events:
+        events.append(event)
+        key = (event.process, event.op)
+        if event.kind == "invoke":
+            asked[key] = event
+        row = event.value.get("row")
+        if event.kind != "ok" or row is None:
+            continue
+        if row[0] is not None:
+            rows[event.role, row[0], row[1]] = row
+        invoke = asked[key]
+        before = rows.get((event.role, str(invoke.value.get("holder")), row[1]))
+        near = any(
+            fault.begin - NOT_DURABLE_FOR < event.at < fault.end + NOT_DURABLE_FOR
+            for fault in killed
+        )
+        if event.action == "release" and event.value["applied"] and near and before is not None:
+            value = {"released": row, "row": before}
+            op = -len(events)
+            events.append(Event("invoke", event.at, "store", op, "lose", event.role, value))
+    return History(events)
 
 
 def _elected(claim: Operation) -> bool:
@@ -279,6 +312,7 @@ def figures(run: Run, store: str) -> dict[str, Any]:
     """Everything worth keeping, as JSON has it."""
     history = read_history(run.directory)
     operations, writes = history.operations(), journal(run.directory / "resource.db")
+    judged = with_lost_releases(history, run.faults) if run.stage.loses_releases else history
     outcomes: dict[str, Counter[str]] = {}
     for operation in operations:
         outcomes.setdefault(operation.action, Counter())[operation.outcome] += 1
@@ -343,7 +377,7 @@ def figures(run: Run, store: str) -> dict[str, Any]:
             f"{path.name}: {path.read_text(encoding='utf-8', errors='replace')[-3000:]}"
             for path in stderr
         ],
-        "violations": violations(history, run.stage.floors, run.stage.loses)
+        "violations": violations(judged, run.stage.floors, run.stage.loses)
         + judges.judged(operations, features),
     }
 

@@ -31,6 +31,8 @@ class Stage:
     """Of `faults.KINDS`, those that make sense here."""
     floors = False
     """Whether the store may raise tokens by itself after a fault."""
+    loses_releases = False
+    """Whether a server that is killed may lose a release that it has just acknowledged."""
     loses = False
     """Whether the store may lose what it acknowledged last, when a fault hits it."""
     in_namespaces = False

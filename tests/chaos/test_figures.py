@@ -148,3 +148,23 @@ def test_many_first_claims_without_an_answer_do_not_blind_the_judge() -> None:
            claim("b", "b", 1, 2.0), applied("b", 1, 2.1, ["b", 3, 1])]  # fmt: skip
     assert figures.violations(History(gap)) == []
     assert len(figures.violations(History(gap[len(lost) :]))) == 1
+
+
+def test_a_killed_server_may_lose_a_release_of_the_last_moment_and_no_other() -> None:
+    asked = {"holder": "a", "token": 1, "beat": 2, "linger": 0.0, "to": None}
+    back = claim("b", "b", 1, 9.0)
+    back = Event("invoke", 9.0, "b", 1, "claim", "job", {**back.value, "takeover": False})
+    refused = Event("ok", 9.1, "b", 1, "claim", "job", {"applied": False, "row": ["a", 1, 1]})
+    lost = [claim("a", "a", 1, 1.0), applied("a", 1, 1.1, ["a", 1, 1]),
+            Event("invoke", 5.0, "a", 2, "release", "job", asked),
+            Event("ok", 5.1, "a", 2, "release", "job", {"applied": True, "row": [None, 1, 2]}),
+            back, refused]  # fmt: skip
+    assert figures.violations(History(lost))
+
+    def judged(kind: str, at: float) -> list[str]:
+        faults = [Fault(kind, at, at + 0.5)]
+        return figures.violations(figures.with_lost_releases(History(lost), faults))
+
+    assert judged("server killed", 5.2) == []
+    assert judged("server killed", 7.5)
+    assert judged("server stopped", 5.2)

@@ -124,6 +124,16 @@ def a_whole_life(t: Tale) -> None:
 
 
 @good
+def an_acknowledged_release_is_lost(t: Tale) -> None:
+    t.claim("a", None, ["a", 1, 1])
+    t.release("a", 1, 2, [None, 1, 2])
+    t.does("store", "lose", released=[None, 1, 2], row=["a", 1, 1])
+    t.read("b", [None, 1, 2])
+    t.claim("b", None, ["a", 1, 1], applied=False)
+    t.claim("b", None, ["b", 2, 1])
+
+
+@good
 def a_leader_is_evicted_and_a_role_paused_and_resumed(t: Tale) -> None:
     t.claim("a", None, ["a", 1, 1])
     t.override(["a", 1, 1], [REVOKED, 1, 7])
@@ -477,6 +487,22 @@ def both_of_two_claims_against_one_sight(t: Tale) -> None:
     first, two = t.ask_claim("a", 1, NONE), t.ask_claim("b", 1, NONE)
     t.history.ok(first, applied=True, row=["a", 1, 1])
     t.history.ok(two, applied=True, row=["b", 2, 1])
+
+
+@bad("linearizability")
+def a_release_is_lost_after_the_next_claim(t: Tale) -> None:
+    t.claim("a", None, ["a", 1, 1])
+    t.release("a", 1, 2, [None, 1, 2])
+    t.does("store", "lose", released=[None, 1, 2], row=["a", 1, 1])
+    t.claim("b", None, ["b", 2, 1])
+    t.read("c", ["a", 1, 1])
+
+
+@bad("linearizability")
+def a_release_is_lost_that_may_not_be(t: Tale) -> None:
+    t.claim("a", None, ["a", 1, 1])
+    t.release("a", 1, 2, [None, 1, 2])
+    t.read("b", ["a", 1, 1])
 
 
 @bad("linearizability")

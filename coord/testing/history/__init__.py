@@ -17,6 +17,8 @@ read     -> row
 override expected, holder ("coord:revoked" or "coord:paused"), beat -> applied, row: an operator
          evicts a leader, or pauses or resumes a role
 retire   expected -> applied: an operator deletes the row of a role that nobody needs
+lose     released, row: the store may lose a release that it has acknowledged, which left the row
+         `released`; the row is then as it was before. Without an outcome: perhaps
 put      row: somebody wrote the row by hand; null means that they deleted it
 believe  token: from the invoke to the outcome, `process` believes that it leads. Without an
          outcome, to the end of the history. With the outcome `unknown`, it died, and only the

@@ -16,7 +16,7 @@ from coord.testing.history.registers import (
     revision,
 )
 
-SWAPS = ("claim", "renew", "release", "read", "put", "override", "retire")
+SWAPS = ("claim", "renew", "release", "read", "put", "override", "retire", "lose")
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,8 @@ class LeaseRegister:
             return [revision(args["row"])]
         if operation.action == "read":
             return [state] if operation.outcome == "ok" and revision(result["row"]) == state else []
+        if operation.action == "lose":
+            return [revision(args["row"])] if revision(args["released"]) == state else []
         if operation.action == "retire":
             deleted = state.holder is None and state == revision(args["expected"])
             if operation.outcome == "unknown" or result["applied"]:
@@ -120,6 +122,8 @@ class LeaseRegister:
         args = operation.args
         if operation.action == "read":
             return True
+        if operation.action == "lose":
+            return bool(args["released"][1] < state.token)
         if self._edited or operation.action == "put":
             return False
         if operation.action in ("claim", "override", "retire"):
