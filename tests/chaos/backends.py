@@ -140,7 +140,8 @@ class SentinelStage(ServersStage):
     def __init__(self, directory: Path, workers: int, chance: random.Random) -> None:
         super().__init__(directory, workers, chance)
         self._primary = 0
-        self._sentinel = redis_server.Sentinel(self.nodes[0], directory)
+        # A primary that is only slow on a busy machine must not be replaced while it lives.
+        self._sentinel = redis_server.Sentinel(self.nodes[0], directory, down_after=3.0)
         self.facts["promotions"] = 0
 
     def make_nodes(self) -> Sequence[redis_server.Server]:

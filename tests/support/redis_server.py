@@ -86,7 +86,8 @@ class Sentinel(ServerProcess):
 
     host = "127.0.0.1"
 
-    def __init__(self, primary: Server, directory: Path) -> None:
+    def __init__(self, primary: Server, directory: Path, down_after: float = 0.5) -> None:
+        """`down_after`: seconds of silence after which the primary counts as gone."""
         super().__init__()
         self._directory = directory
         with free_ports(1) as ports:
@@ -96,7 +97,7 @@ class Sentinel(ServerProcess):
             f"bind {self.host}",
             f"dir {directory}",
             f"sentinel monitor billing {primary.host} {primary.port} 1",
-            "sentinel down-after-milliseconds billing 500",
+            f"sentinel down-after-milliseconds billing {round(1000 * down_after)}",
             "sentinel failover-timeout billing 2000",
         ]
 
