@@ -5,11 +5,12 @@ A store has this ability if it has the method `retire`. A store without it passe
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 from coord.core.kept import Kept
 from coord.core.lease import PAUSED, REVOKED, Lease, Revision
-from coord.core.operations import Override, Renew, Retire
+from coord.core.operations import Answer, Override, Renew, Retire
 from coord.stores.protocol import HasKept, Overridable, Retirable
 from coord.testing.contract.harness import ContractHarness, StoreDriver, applied, refused, same
 
@@ -161,6 +162,26 @@ class RetirementContract(ContractHarness):
                 "which were deleted",
             )
             same(list(await at.store.retire([], self.timeout)), [], "no requests")
+
+        self.run(body)
+
+    def test_claims_while_the_role_is_retired(self) -> None:
+        async def body(at: StoreDriver) -> None:
+            if not isinstance(at.store, Retirable):
+                return
+            others = [at, await at.another(), await at.another()]
+            row = applied(await at.claim("a", 1))
+            row = applied(await at.release("a", row.token, 2))
+            for beat in range(1, 11, 2):
+                retired = asyncio.ensure_future(self._retire(at, row.revision))
+                claims = (other.claim(f"{n}", beat) for n, other in enumerate(others))
+                results = await asyncio.gather(*claims)
+                await retired
+                answers = [result for result in results if isinstance(result, Answer)]
+                won = [answer.lease for answer in answers if answer.applied]
+                same(len(won), 1, "how many of the claims are applied")
+                same(won[0].token > row.token, True, f"the token is above {row.token}: {won[0]}")
+                row = applied(await at.release(str(won[0].holder), won[0].token, beat + 1))
 
         self.run(body)
 
