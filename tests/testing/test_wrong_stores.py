@@ -99,7 +99,7 @@ class NoClockStore(NetStore):
         ]
         results = await super()._swap(request, timeout)
         return [
-            replace(item, lease=timeless(item.lease)) if isinstance(item, Answer) else item
+            item._replace(lease=timeless(item.lease)) if isinstance(item, Answer) else item
             for item in results
         ]
 
@@ -143,7 +143,7 @@ class RaisesFromSwaps(NetStore):
 class NeverUnknown(NetStore):
     async def claim(self, claim: Claim, timeout: float) -> Result:
         result = await super().claim(claim, timeout)
-        return replace(result, unknown=False) if isinstance(result, Failure) else result
+        return result._replace(unknown=False) if isinstance(result, Failure) else result
 
 
 class FeedHangs(NetStore):
@@ -339,7 +339,7 @@ class ShortensRevoked(NetStore):
     async def override(self, override: Override, timeout: float) -> Result:
         result = await super().override(override, timeout)
         if isinstance(result, Answer):
-            return replace(result, lease=replace(result.lease, ttl=override.ttl))
+            return result._replace(lease=replace(result.lease, ttl=override.ttl))
         return result
 
 
@@ -410,7 +410,7 @@ class ForgetsWhatARetiredRoleIsPausedWith(NetStore):
     async def override(self, override: Override, timeout: float) -> Result:
         result = await super().override(override, timeout)
         if isinstance(result, Answer) and override.expected == Revision(None, 0, 0):
-            return replace(result, lease=replace(result.lease, token=0))
+            return result._replace(lease=replace(result.lease, token=0))
         return result
 
 
