@@ -326,9 +326,9 @@ def _is(kind: Callable[[Any], bool], function: Any) -> bool:
     return kind(function) or kind(type(function).__call__)
 
 
-def _check_coordinator(given: object) -> None:
+def _check_coordinator(argument: object) -> None:
     from coord.api.sync_coordinator import Coordinator
 
-    if not isinstance(given, Coordinator):
+    if not isinstance(argument, Coordinator):
         allowed = "must be a coord.Coordinator; coroutine functions need one, too"
-        raise BadArgument("coordinator", given, allowed)
+        raise BadArgument("coordinator", argument, allowed)

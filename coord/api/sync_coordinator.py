@@ -121,9 +121,9 @@ class Coordinator(
 
     def leader(self, role: str) -> Lease | None:
         session, now = self.inner.session, time.monotonic()
-        known = session.leaders.known(role, now)
-        if known is not None and not session.closing.is_set():
-            return known.leader(now)  # without the background thread
+        observed = session.leaders.known(role, now)
+        if observed is not None and not session.closing.is_set():
+            return observed.leader(now)  # without the background thread
         return self.portal.call(functools.partial(self.inner.leader, role))
 
     leader.__doc__ = AsyncCoordinator.leader.__doc__

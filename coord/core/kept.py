@@ -156,15 +156,15 @@ def validate_notes(notes: object, value: object = MISSING) -> dict[str, Any]:
     Raises:
         BadArgument: A key is not a string of 1 to 120 bytes, or JSON cannot hold a value.
     """
-    given: object = {notes: value} if isinstance(notes, str) and value is not MISSING else notes
-    if not isinstance(given, Mapping) or (given is notes and value is not MISSING):
+    mapping: object = {notes: value} if isinstance(notes, str) and value is not MISSING else notes
+    if not isinstance(mapping, Mapping) or (mapping is notes and value is not MISSING):
         raise BadArgument("note", notes, "must be a key and a value, or a dict of notes")
     allowed = f"must be a string of 1 to {MAX_KEY_BYTES} bytes in UTF-8, without NUL"
     return {
         validation.name(key, "key", MAX_KEY_BYTES, allowed): json_value(
             each, f"note {key!r}", "must be a value that JSON can hold"
         )[0]
-        for key, each in given.items()
+        for key, each in mapping.items()
     }
 
 

@@ -57,8 +57,8 @@ class RoleTemplate:
             name for name, one in self._signature.parameters.items() if one.kind not in kinds
         ]
         if callable(source):
-            self._wanted = list(inspect.signature(source).parameters)
-            for name in self._wanted:
+            self._parameters = list(inspect.signature(source).parameters)
+            for name in self._parameters:
                 self._check(name)
         else:
             self._parts = self._parse(source)
@@ -77,17 +77,17 @@ class RoleTemplate:
                 raise BadArgument("role", template, allowed)
             if name is not None:
                 self._check(name)
-        found: list[tuple[str, str | None, str]] = []
+        pairs: list[tuple[str, str | None, str]] = []
         text = ""
         for literal, name, _, _ in parts:
             text += literal
             if name is not None:
-                if found:
-                    before, last, _ = found[-1]
-                    found[-1] = (before, last, self._separator(template, text))
-                found.append((text, name, ""))
+                if pairs:
+                    before, last, _ = pairs[-1]
+                    pairs[-1] = (before, last, self._separator(template, text))
+                pairs.append((text, name, ""))
                 text = ""
-        return [*found, (text, None, "")]
+        return [*pairs, (text, None, "")]
 
     def _separator(self, template: str, text: str) -> str:
         """Return the character of the text between two values that ends the first one: one that is
@@ -103,9 +103,9 @@ class RoleTemplate:
 
     def _check(self, name: str) -> None:
         if name not in self._names:
-            known = ", ".join(self._names) or "none"
+            names = ", ".join(self._names) or "none"
             shown = "a function" if callable(self._source) else self._source
-            allowed = f"must name parameters of the function ({known}), and {name!r} is none"
+            allowed = f"must name parameters of the function ({names}), and {name!r} is none"
             raise BadArgument("role", shown, allowed)
 
     def role(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
@@ -119,8 +119,8 @@ class RoleTemplate:
         bound.apply_defaults()
         values = bound.arguments
         if callable(self._source):
-            wanted = {name: values[name] for name in self._wanted}
-            return validation.role(self._source(**wanted))
+            arguments = {name: values[name] for name in self._parameters}
+            return validation.role(self._source(**arguments))
         text = "".join(
             literal + ("" if name is None else encode(name, values[name], separator))
             for literal, name, separator in self._parts

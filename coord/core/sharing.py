@@ -84,22 +84,22 @@ def plan(owners: Owners, members: Collection[str], me: str) -> Plan:
             counts[owner] += 1
         else:
             unknown += 1
-    wanted = targets(counts, len(owners))
-    few = _too_few(counts, wanted, len(owners) // len(counts))
-    many = [m for m in counts for _ in range(counts[m] - wanted[m])]
+    goals = targets(counts, len(owners))
+    few = _too_few(counts, goals, len(owners) // len(counts))
+    many = [m for m in counts for _ in range(counts[m] - goals[m])]
     claims = tuple(shard for shard, member in zip(free, few, strict=False) if member == me)
     takers = few[len(free) + unknown :]
     gives = tuple(taker for giver, taker in zip(many, takers, strict=False) if giver == me)
     settled = not (free or unknown or few or many)
-    return Plan(claims, max(wanted[me] - counts[me], 0), gives, settled)
+    return Plan(claims, max(goals[me] - counts[me], 0), gives, settled)
 
 
-def _too_few(counts: Mapping[str, int], wanted: Mapping[str, int], each: int) -> list[str]:
+def _too_few(counts: Mapping[str, int], goals: Mapping[str, int], each: int) -> list[str]:
     """Return the members that have too few shards, each as often as it lacks one.
 
     What every member should have comes first, by their ids; the one more that some have comes last.
     A member knows of its own shards earlier than of those of others, so two may each count as the
     one that holds most. Then both claim the same last shards, and only one gets each.
     """
-    common = [m for m in counts for _ in range(min(each, wanted[m]) - counts[m])]
-    return common + [m for m in counts for _ in range(wanted[m] - max(counts[m], each))]
+    common = [m for m in counts for _ in range(min(each, goals[m]) - counts[m])]
+    return common + [m for m in counts for _ in range(goals[m] - max(counts[m], each))]

@@ -327,9 +327,9 @@ class Session:
         """
         self.check_usable(f"look up the leader of {role!r}")
         now = time.monotonic()
-        known = self.leaders.known(role, now)
-        if known is not None:
-            return known.leader(now)
+        observed = self.leaders.known(role, now)
+        if observed is not None:
+            return observed.leader(now)
         rows = await self.read([validation.role(role)])
         for row in rows:
             self.leaders.refresh(row)

@@ -78,17 +78,17 @@ class Settings:
     def _scheduler(name: object) -> type[Any]:
         allowed = "must be a scheduler class of beat, or its name: package.module:Class"
         try:
-            known = dict(load_extension_class_names("celery.beat_schedulers"))
-            found = symbol_by_name(name, aliases=known)
+            short_names = dict(load_extension_class_names("celery.beat_schedulers"))
+            kind = symbol_by_name(name, aliases=short_names)
         except (ImportError, AttributeError, ValueError, TypeError) as err:
             raise BadArgument("coord_beat_scheduler", name, f"{allowed} ({err})") from err
-        if not (isinstance(found, type) and issubclass(found, Scheduler)):
+        if not (isinstance(kind, type) and issubclass(kind, Scheduler)):
             raise BadArgument("coord_beat_scheduler", name, allowed)
-        if issubclass(found, LeaderScheduler):
+        if issubclass(kind, LeaderScheduler):
             raise BadArgument(
                 "coord_beat_scheduler", name, "must be the scheduler that the leader runs"
             )
-        return found
+        return kind
 
     def connect(self) -> tuple[Coordinator, Leadership]:
         """Return a coordinator and a candidate for the role, not started.

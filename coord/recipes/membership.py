@@ -116,18 +116,18 @@ class Membership:
                 self._posted_at, self._post_at = now, now + every
             if now >= self._read_at:
                 self._read_at = now + every / 3
-                found = await self._session.announcements.read([self._role], timeout)
-                self._take(found, now, every)
+                entries = await self._session.announcements.read([self._role], timeout)
+                self._take(entries, now, every)
             self._failing = False
         except CoordError as err:
             if not self._failing:
                 log.warning("announcements.not_stored", because=str(err) or type(err).__name__)
             self._failing = True
 
-    def _take(self, found: list[Announcement], now: float, every: float) -> None:
+    def _take(self, entries: list[Announcement], now: float, every: float) -> None:
         next_read = now + every
         before, self._known = self._known, {self._me.id: self._me}
-        for announcement in found:
+        for announcement in entries:
             member = _member(announcement)
             if member is not None and announcement.remaining > 0 and member.id != self._me.id:
                 self._known[member.id] = member

@@ -81,15 +81,15 @@ SAFE = " !$&'()*+,-.:;<=>?@[]^_`{|}~"
 """Characters that stay as they are in the role of a named shard. `/` and `%` do not."""
 
 
-def _shards(given: object) -> Sequence[Shard]:
+def _shards(argument: object) -> Sequence[Shard]:
     allowed = f"must be a number from 1 to {MAX_SHARDS:,}, or as many different names"
-    if isinstance(given, int) and not isinstance(given, bool):
-        if not 1 <= given <= MAX_SHARDS:
-            raise BadArgument("shards", given, allowed)
-        return range(given)
-    if isinstance(given, str) or not isinstance(given, Sequence):
-        raise BadArgument("shards", given, allowed)
-    names = [name for name in given if isinstance(name, str) and name]
-    if not 1 <= len(names) <= MAX_SHARDS or len(set(names)) != len(given):
-        raise BadArgument("shards", given, allowed)
+    if isinstance(argument, int) and not isinstance(argument, bool):
+        if not 1 <= argument <= MAX_SHARDS:
+            raise BadArgument("shards", argument, allowed)
+        return range(argument)
+    if isinstance(argument, str) or not isinstance(argument, Sequence):
+        raise BadArgument("shards", argument, allowed)
+    names = [name for name in argument if isinstance(name, str) and name]
+    if not 1 <= len(names) <= MAX_SHARDS or len(set(names)) != len(argument):
+        raise BadArgument("shards", argument, allowed)
     return tuple(names)

@@ -51,8 +51,8 @@ class Interface:
     async def role(self, request: Request) -> Response:
         """Answer with one role."""
         role = role_of(request)
-        found = (await self._site.role_overview(role)).as_json()
-        return to_json(found[0]) if found else to_json({"error": f"no row for {role!r}"}, 404)
+        entries = (await self._site.role_overview(role)).as_json()
+        return to_json(entries[0]) if entries else to_json({"error": f"no row for {role!r}"}, 404)
 
     async def history(self, request: Request) -> Response:
         """Answer with the last terms of a role, the newest first."""
@@ -95,7 +95,7 @@ class Interface:
         self,
         request: Request,
         ask: Callable[[str, dict[str, Any], str], Awaitable[Lease]],
-        known: set[str],
+        fields: set[str],
     ) -> Response:
         if not self._site.authority.has_token:
             reason = "this server only reads: start it with a token (coord web --token-file FILE)"
@@ -103,12 +103,12 @@ class Interface:
         if not self._site.authority.token_is_right(request):
             reason = "this request needs the header Authorization: Bearer TOKEN"
             return to_json({"error": reason}, 401, {"WWW-Authenticate": "Bearer"})
-        role, body = role_of(request), await _body(request, known)
+        role, body = role_of(request), await _body(request, fields)
         lease = await ask(role, body, body.get("by", DEFAULT_REQUESTER))
         return to_json({"term": display.lease_as_dict(lease)}, 202)
 
 
-async def _body(request: Request, known: set[str]) -> dict[str, Any]:
+async def _body(request: Request, fields: set[str]) -> dict[str, Any]:
     """Return the JSON object in the body of a request; empty if there is no body.
 
     Raises:
@@ -119,11 +119,11 @@ async def _body(request: Request, known: set[str]) -> dict[str, Any]:
         text += part
         if len(text) > MAX_BODY:
             raise BadArgument("body", f"<{len(text)} bytes>", f"must be at most {MAX_BODY} bytes")
-    allowed = f"must be a JSON object with no other fields than {', '.join(sorted(known))}"
+    allowed = f"must be a JSON object with no other fields than {', '.join(sorted(fields))}"
     try:
         body = json.loads(text) if text.strip() else {}
     except (ValueError, RecursionError):
         raise BadArgument("body", text.decode(errors="replace"), allowed) from None
-    if not isinstance(body, dict) or body.keys() - known:
+    if not isinstance(body, dict) or body.keys() - fields:
         raise BadArgument("body", body, allowed)
     return body

@@ -156,21 +156,21 @@ class Live:
     async def _run(self) -> None:
         watching = asyncio.ensure_future(self._watch())
         try:
-            known: Sequence[PastTerm] | None = None  # histories change with leaders only
+            histories: Sequence[PastTerm] | None = None  # histories change with leaders only
             loop = asyncio.get_running_loop()
             while True:
                 self._changed.clear()
                 began = loop.time()
-                snapshot = await self._look(known)
+                snapshot = await self._look(histories)
                 rest = REST * (loop.time() - began)
-                known = None
+                histories = None
                 if snapshot.overview is not None and snapshot.error is None:
-                    known = snapshot.overview.terms
+                    histories = snapshot.overview.terms
                 self.newest = snapshot
                 self._wake_all()
                 with contextlib.suppress(asyncio.TimeoutError):
                     await within(self._changed.wait(), max(REFRESH_EVERY, rest))
-                    known = None
+                    histories = None
                     pause = RETRY_EVERY if snapshot.error else COALESCE_DELAY
                     await asyncio.sleep(max(pause, rest))
         finally:
@@ -188,12 +188,12 @@ class Live:
             else:  # the coordinator is closed
                 return
 
-    async def _look(self, known: Sequence[PastTerm] | None) -> Snapshot:
+    async def _look(self, histories: Sequence[PastTerm] | None) -> Snapshot:
         wants_services = any(reader.wants_services for reader in self._readers)
         before = self.newest
         try:
             shown = {reader.role for reader in self._readers if reader.role is not None}
-            overview = await self._source.ask(lambda c: load(c, known, MAX_HISTORIES, shown))
+            overview = await self._source.ask(lambda c: load(c, histories, MAX_HISTORIES, shown))
             services = await self._services_if_kept() if wants_services else None
         except CoordError as err:
             if before is None:
@@ -236,10 +236,10 @@ async def load(
     if terms is not None:
         return seen
     names = [lease.role for lease in seen.leases]
-    wanted = [*dict.fromkeys([*names[:most], *also])]
+    selection = [*dict.fromkeys([*names[:most], *also])]
     found: list[PastTerm] = []
-    for start in range(0, len(wanted), HISTORIES_AT_A_TIME):
-        part = wanted[start : start + HISTORIES_AT_A_TIME]
+    for start in range(0, len(selection), HISTORIES_AT_A_TIME):
+        part = selection[start : start + HISTORIES_AT_A_TIME]
         found += await coordinator.session.retry(_past(coordinator, part))
     found.sort(key=lambda term: (term.role, -term.token))
     return replace(seen, terms=found)

@@ -67,11 +67,11 @@ class Probes:
 
     async def healthz(self, request: Request) -> Response:
         """200 unless something in this process makes no progress."""
-        found = health.health()
-        answer = found.as_dict()
-        if found.store_trouble and not self._site.authority.may_see_store(request):
+        report = health.health()
+        answer = report.as_dict()
+        if report.store_trouble and not self._site.authority.may_see_store(request):
             answer["store_trouble"] = STORE_IS_SILENT
-        return to_json(answer, 200 if found.healthy else 503)
+        return to_json(answer, 200 if report.healthy else 503)
 
     async def readyz(self, request: Request) -> Response:
         """200 if the store answers."""
@@ -103,7 +103,7 @@ async def _read(coordinator: AsyncCoordinator) -> None:
 
 def _leads(role: str) -> bool | None:
     """Return whether any candidate of this process leads; None if there is no candidate."""
-    mine = [found.leads for found in health.health().roles if found.role == role]
+    mine = [report.leads for report in health.health().roles if report.role == role]
     return any(mine) if mine else None
 
 

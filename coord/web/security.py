@@ -115,10 +115,10 @@ class Authority:
 
     def token_is_right(self, connection: HTTPConnection) -> bool:
         """Return whether the request carries the configured token."""
-        kind, _, given = connection.headers.get("authorization", "").partition(" ")
+        kind, _, credentials = connection.headers.get("authorization", "").partition(" ")
         if self._token is None or kind.lower() != "bearer":
             return False
-        return hmac.compare_digest(given.strip().encode("latin-1"), self._token.encode())
+        return hmac.compare_digest(credentials.strip().encode("latin-1"), self._token.encode())
 
     def may_see_store(self, connection: HTTPConnection) -> bool:
         """Return whether the request may see the URL of the store, and errors that name it.

@@ -194,8 +194,8 @@ MIN_BAR = 3
 def _bars(terms: Sequence[PastTerm], lease: Lease) -> View:
     """Return the time line: one bar for each term whose end is known, from the oldest to now."""
     now = time.time()
-    known = [(term, end) for term in terms if (end := _end(term, lease)) is not None]
-    usable = [(term, end) for term, end in known if 0 < term.since <= end <= now + 60]
+    spans = [(term, end) for term in terms if (end := _end(term, lease)) is not None]
+    usable = [(term, end) for term, end in spans if 0 < term.since <= end <= now + 60]
     if not usable:
         return {"bars": [], "start": time_cell(None)}
     start = min(term.since for term, _ in usable)

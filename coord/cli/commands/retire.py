@@ -56,10 +56,10 @@ def retire(unused: str, prefix: str, url: str | None, as_json: bool, yes: bool) 
         validation.role(prefix, "prefix")
     with open_coordinator(url) as coordinator:
         if not yes:
-            found = coordinator.portal.call(
+            retirable = coordinator.portal.call(
                 functools.partial(unused_roles, coordinator.session, prefix, seconds)
             )
-            options.confirm(f"Retire {_count(len(found))}{_of(prefix)}?", yes=False)
+            options.confirm(f"Retire {_count(len(retirable))}{_of(prefix)}?", yes=False)
         retired = coordinator.retire(prefix, unused=seconds)
     if as_json:
         click.echo(output.to_json({"retired": retired}))

@@ -198,11 +198,11 @@ def _seconds(text: str, option: str) -> float:
     Raises:
         BadArgument: It is no duration.
     """
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhdw]?)", text)
-    if found is None:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhdw]?)", text)
+    if match is None:
         allowed = "must be a duration: a number of seconds, or with a unit: 90, 15m, 1h, 1d"
         raise BadArgument(option, text, allowed)
-    return float(found[1]) * UNITS[found[2]]
+    return float(match[1]) * UNITS[match[2]]
 
 
 def _name(tick: str | None, every: float | None, offset: float) -> TickName:

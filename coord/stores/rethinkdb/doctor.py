@@ -248,12 +248,12 @@ class _Checkup:
             yield Finding("error", what, "has no primary that can write", "start its servers again")
         elif not states["all_replicas_ready"]:
             yield Finding("warn", what, "not every replica is ready", "check that all servers run")
-        wanted = min(MAX_DEFAULT_REPLICAS, self.servers or 0)
-        if replicas < wanted:
+        target = min(MAX_DEFAULT_REPLICAS, self.servers or 0)
+        if replicas < target:
             yield Finding(
                 "warn",
                 what,
-                f"has {replicas} replicas of {wanted} that the servers allow",
+                f"has {replicas} replicas of {target} that the servers allow",
                 self.init,
             )
         elif replicas == 1 and what == f"table {self.url.table}":

@@ -82,9 +82,9 @@ _TEMPORARY = {
 
 def code(err: sqlite3.Error) -> int:
     """Return SQLite's primary result code; 0 for an error of the sqlite3 module itself."""
-    known = getattr(err, "sqlite_errorcode", None)
-    if known is not None:
-        return int(known) & 0xFF
+    extended = getattr(err, "sqlite_errorcode", None)
+    if extended is not None:
+        return int(extended) & 0xFF
     return next((number for text, number in _TEXTS.items() if str(err).startswith(text)), 0)
 
 

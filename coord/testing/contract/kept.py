@@ -52,8 +52,8 @@ class KeptContract(ContractHarness):
                     )
                 )
                 same(row.token, lease.token, "a release keeps the token")
-                found = await store.kept(at.role, self.timeout)
-                same(found, Kept(lease.token, f"{turn}"), "as read after the release")
+                stored = await store.kept(at.role, self.timeout)
+                same(stored, Kept(lease.token, f"{turn}"), "as read after the release")
             applied(await at.claim("b", 1))
             applied(await at.release("b", 4, 2))
             same(await store.kept(at.role, self.timeout), Kept(4, "3"), "after one without news")
@@ -78,8 +78,8 @@ class KeptContract(ContractHarness):
             ):
                 refused(await at.renew(holder, token, beat, keep="wrong"))
                 refused(await at.release(holder, token, beat, keep="wrong"))
-                found = await store.kept(at.role, self.timeout)
-                same(found, Kept(2, "first"), f"after {holder}, token {token}, beat {beat}")
+                stored = await store.kept(at.role, self.timeout)
+                same(stored, Kept(2, "first"), f"after {holder}, token {token}, beat {beat}")
             applied(await at.release("b", 2, 6))
             refused(await at.renew("b", 2, 7, keep="wrong"))
             refused(await at.release("b", 2, 7, keep="wrong"))
@@ -146,9 +146,9 @@ class KeptContract(ContractHarness):
                 [renewal.role for renewal in batch],
                 "their order",
             )
-            found = [(await store.kept(role, self.timeout)).text for role in roles]
-            wanted = ["new", f"old {roles[1]}", f"old {roles[2]}", "", "both", ""]
-            same(found, wanted, "the kept texts")
+            stored = [(await store.kept(role, self.timeout)).text for role in roles]
+            texts = ["new", f"old {roles[1]}", f"old {roles[2]}", "", "both", ""]
+            same(stored, texts, "the kept texts")
             rows = await at.read(*roles)
             same(dict(rows[roles[4]].info), {"n": 2}, "an info that came with a text")
             if isinstance(at.store, Bulk):
@@ -160,8 +160,8 @@ class KeptContract(ContractHarness):
                 ]
                 done = await at.store.swap_all(swaps, self.timeout)
                 same([answered(r).applied for r in done], [True, True, False, True], "swaps")
-                found = [(await store.kept(role, self.timeout)).text for role in roles[:3]]
-                same(found, ["in bulk", *wanted[1:3]], "the texts after a batch of releases")
+                stored = [(await store.kept(role, self.timeout)).text for role in roles[:3]]
+                same(stored, ["in bulk", *texts[1:3]], "the texts after a batch of releases")
 
         self.keeping(body)
 

@@ -30,7 +30,7 @@ MUTANTS = [
         "the beginning of a token is enough",
         "coord.web.security:Authority.token_is_right",
         "self._token.encode()",
-        "self._token.encode()[: len(given.strip())]",
+        "self._token.encode()[: len(credentials.strip())]",
         (f"{INTERFACE}::test_without_a_token_nobody_can_change_anything",),
     ),
     Mutant(
@@ -78,7 +78,7 @@ MUTANTS = [
     Mutant(
         "histories are not read again after a change",
         "coord.web.live:Live._run",
-        "known = None\n                    pause",
+        "histories = None\n                    pause",
         "pause",
         (f"{LIVE}::test_a_page_hears_of_each_change",),
     ),

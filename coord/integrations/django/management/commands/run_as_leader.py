@@ -131,9 +131,9 @@ def _checked(words: list[str]) -> tuple[str, list[str]]:
             "missing COMMAND: write the management command to run after --", returncode=USAGE
         )
     name, *arguments = words
-    known = get_commands()
-    if name not in known:
-        similar = difflib.get_close_matches(name, known, n=1)
+    commands = get_commands()
+    if name not in commands:
+        similar = difflib.get_close_matches(name, commands, n=1)
         advice = f"did you mean {similar[0]}?" if similar else "see manage.py help"
         raise CommandError(
             f"invalid COMMAND {name!r}: must be a management command; {advice}", returncode=USAGE
