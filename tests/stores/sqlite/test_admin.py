@@ -88,7 +88,7 @@ def test_memory() -> None:
     admin = urls.open_admin("memory://x")
     assert admin.exists()
     assert setup(admin, guard=None) == []
-    assert [finding.level for finding in asyncio.run(admin.check(1))] == ["ok"]
+    assert [finding.level for finding in asyncio.run(admin.check(1))] == ["warn"]
     with pytest.raises(BadArgument, match="guard"):
         setup(admin, guard=True)
     with pytest.raises(BadArgument, match="token_floor"):
