@@ -455,7 +455,8 @@ class Session:
         The caller has checked before that the session is usable.
         """
         # `async with` and a cancelled loop release leases; SIGTERM alone would skip both.
-        process.exit_on_signals()
+        if not self.members:
+            process.exit_on_signals()
         self.members.add(member)
         # Most roles have one member here, and a tuple takes a fifth of the memory of a set.
         others = self._by_role.get(member.role, ())

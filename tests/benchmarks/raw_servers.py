@@ -67,8 +67,9 @@ class RawPostgreSQL:
 
     async def renew(self, number: int) -> None:
         renewal = Renew(self._role, "me", self._token, 1_000_000 + number, TTL)
-        words = self._rows.renew_parameters([renewal], answer_all=False)
-        assert await self._driver.fetch(self._calls["renew"], *words) == []
+        words = self._rows.renew_parameters([renewal])
+        (row,) = await self._driver.fetch(self._calls["renew"], *words)
+        assert row["role"] is None
 
     async def claim_many(self, roles: Sequence[str]) -> None:
         from coord.stores.postgresql.store import MAX_SWAPS
@@ -88,7 +89,8 @@ class RawPostgreSQL:
             some = roles[begin : begin + MAX_RENEWALS]
             count, tokens = len(some), [self._tokens[role] for role in some]
             columns = (some, ["me"] * count, tokens, [beat] * count, [TTL] * count, [None] * count)
-            assert await self._driver.fetch(self._calls["renew"], *columns, None, False) == []
+            (row,) = await self._driver.fetch(self._calls["renew"], *columns, None)
+            assert row["role"] is None
 
     async def close(self) -> None:
         await self._driver.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import queue
 import sys
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 
 from coord import AsyncCoordinator, Coordinator, LossReason, Term
+from coord.election.callbacks import validate_callback
+from coord.errors import BadArgument
 from coord.runtime import threads
 from coord.stores.memory.store import MemoryStore
 from coord.testing import ElectionKit
@@ -217,3 +220,62 @@ def test_the_same_leadership_gets_callbacks_in_a_child_that_its_callback_forked(
         pid = pids.get(timeout=20)
         lead.stop()
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+class _Methods:
+    def none(self) -> None: ...
+
+    def one(self, term: object) -> None: ...
+
+    def more(self, term: object, other: object) -> None: ...
+
+    @staticmethod
+    def static(term: object) -> None: ...
+
+    def __call__(self, term: object) -> None: ...
+
+
+def _keyword(term: object, *, other: object) -> None: ...
+
+
+def _default(term: object, other: object = None) -> None: ...
+
+
+def _many(*terms: object) -> None: ...
+
+
+def _wraps_none() -> None: ...
+
+
+_wrapped = functools.wraps(_wraps_none)(lambda *args: None)
+
+
+@pytest.mark.parametrize(
+    ("function", "fits"),
+    [
+        (lambda: None, False),
+        (lambda term: None, True),
+        (lambda term, other: None, False),
+        (lambda term=None: None, True),
+        (lambda *, term: None, False),
+        (_default, True),
+        (_keyword, False),
+        (_many, True),
+        (_wrapped, False),
+        (_Methods().none, False),
+        (_Methods().one, True),
+        (_Methods().more, False),
+        (_Methods.one, False),
+        (_Methods.static, True),
+        (_Methods(), True),
+        (functools.partial(_default, other=1), True),
+        (functools.partial(_default, 1, 2), False),
+        (print, True),
+    ],
+)
+def test_a_callback_that_cannot_be_called_is_refused_at_once(function: Any, fits: bool) -> None:
+    if fits:
+        assert validate_callback(function, "on_elected") is function
+    else:
+        with pytest.raises(BadArgument, match="must be a function that takes on_elected"):
+            validate_callback(function, "on_elected")

@@ -108,7 +108,7 @@ def retire_parameters(requests: Sequence[Retire]) -> tuple[object, ...]:
     )
 
 
-def renew_parameters(renewals: Sequence[Renew], *, answer_all: bool) -> tuple[object, ...]:
+def renew_parameters(renewals: Sequence[Renew]) -> tuple[object, ...]:
     """Return the parameters of the function `renew`."""
     keeps = [renewal.keep for renewal in renewals]
     return (
@@ -119,7 +119,6 @@ def renew_parameters(renewals: Sequence[Renew], *, answer_all: bool) -> tuple[ob
         [float(renewal.ttl) for renewal in renewals],
         [None if renewal.info is None else encode_info(renewal.info) for renewal in renewals],
         None if keeps.count(None) == len(keeps) else keeps,
-        answer_all,
     )
 
 

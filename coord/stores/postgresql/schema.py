@@ -191,11 +191,11 @@ BEGIN
 END $$;
 
 -- Locks the rows in the order of their roles, so that two batches cannot wait for each other, and
--- only those that the holder still has. Answers no row if all were applied as they were asked for,
--- unless `p_all`.
+-- only those that the holder still has. If all were applied as they were asked for, it answers one
+-- row without a role. No row at all means that no role has one.
 CREATE OR REPLACE FUNCTION {schema}.renew_{version}(
   p_roles text[], p_holders text[], p_tokens bigint[], p_beats bigint[], p_ttls float8[],
-  p_infos text[], p_keeps text[], p_all boolean
+  p_infos text[], p_keeps text[]
 ) RETURNS TABLE (applied boolean, role text, holder text, token bigint, beat bigint, ttl float8,
   remaining float8, renewed_at float8, info text, since float8)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
@@ -226,7 +226,9 @@ BEGIN
       WHERE a.keep IS NOT NULL AND a.role = ANY (done)
     ON CONFLICT (role) DO UPDATE SET content = excluded.content;
   END IF;
-  IF NOT p_all AND NOT longer AND cardinality(done) = cardinality(p_roles) THEN
+  IF NOT longer AND cardinality(done) = cardinality(p_roles) THEN
+    applied := true;
+    RETURN NEXT;
     RETURN;
   END IF;
   RETURN QUERY SELECT d.role IS NOT NULL, l.role, l.holder, l.token, l.beat, l.ttl,
@@ -505,7 +507,7 @@ def calls(schema: str) -> dict[str, str]:
         "claim": 15,
         "claim_all": 15,
         "kept": 1,
-        "renew": 8,
+        "renew": 7,
         "release": 9,
         "release_all": 9,
         "override": 10,

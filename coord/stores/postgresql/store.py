@@ -28,8 +28,6 @@ MAX_RENEWALS = 2_000
 """Renewals in one query. More of them are sent as several queries at the same time."""
 MAX_SWAPS = 500
 """Claims, or releases, in one transaction. Their rows are locked until it ends."""
-MIN_BATCH = 8
-"""Renewals from which on rows that were renewed as asked are not sent back."""
 NOTIFY_DELAY = 0.01
 """Seconds after a claim until others are notified. At once, that would delay the next requests."""
 MAX_NOTIFIED = 50
@@ -109,6 +107,8 @@ class PostgreSQLStore:
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
         """Prolong leases; see `coord.core.operations.Renew`."""
+        if len(renewals) <= MAX_RENEWALS:
+            return await self._renew(renewals, timeout)
         batches = [
             renewals[start : start + MAX_RENEWALS]
             for start in range(0, len(renewals), MAX_RENEWALS)
@@ -248,18 +248,16 @@ class PostgreSQLStore:
             raise error.error() from None
 
     async def _renew(self, renewals: Sequence[Renew], timeout: float) -> list[Result]:
-        answer_all = len(renewals) < MIN_BATCH
         try:
-            parameters = rows.renew_parameters(renewals, answer_all=answer_all)
+            parameters = rows.renew_parameters(renewals)
             found = await self.pool.run(self._calls["renew"], parameters, timeout)
         except (QueryError, StoreRefused) as error:
             return [_failure(error)] * len(renewals)
         for renewal in renewals:
-            if (
-                renewal.info is not None
-            ):  # a feed must show it; if it was refused, a hint is harmless
+            if renewal.info is not None:
+                # A feed must show it. If it was refused, a hint is harmless.
                 self._notify(renewal.role)
-        if not found and not answer_all:
+        if found and found[0]["role"] is None:  # all were applied as they were asked for
             leases = swaps.unchanged_but_renewed(renewals, time.time())
             return [Answer(True, lease) for lease in leases]
         by_role = {

@@ -108,6 +108,8 @@ class RedisStore:
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
         """Apply renewals. See `protocol.Store.renew`."""
+        if len(renewals) <= MAX_RENEWALS:
+            return await self._renew(renewals, timeout)
         parts = [
             renewals[start : start + MAX_RENEWALS]
             for start in range(0, len(renewals), MAX_RENEWALS)

@@ -57,7 +57,7 @@ def test_a_renewal_that_is_not_committed_yet_wins_against_a_takeover(url: str, b
             transaction = renewing.raw.transaction()
             await transaction.start()
             renewal = Renew("role", "a", 1, 2, 30.0)
-            parameters = store_module.rows.renew_parameters([renewal], answer_all=True)
+            parameters = store_module.rows.renew_parameters([renewal])
             await renewing.raw.fetch(store._calls["renew"], *parameters)
             rules: dict[str, Any] = {
                 "takeover": {"takeover": True, "expected": first.revision},
