@@ -247,7 +247,7 @@ def _many(*terms: object) -> None: ...
 def _wraps_none() -> None: ...
 
 
-_wrapped = functools.wraps(_wraps_none)(lambda *args: None)
+_wrapped = functools.wraps(_wraps_none)(lambda term: None)
 
 
 @pytest.mark.parametrize(
