@@ -62,6 +62,7 @@ class Crowd:
         self.role, self.size, self._each = role, size, each
         self._ttl, self._processes = ttl, size // each
         self._newcomer: int | None = None
+        self._all_saw_a_renewal = False
         self._process = spawn(
             "candidates",
             url,
@@ -183,10 +184,13 @@ class Crowd:
     def _wait_for_newcomer(self) -> None:
         """The candidate that was forked last has seen a renewal. It counts the ttl from the first
         revision that it saw, which was not new then; failover after a start is another figure."""
-        if self._newcomer is None:
+        if self._newcomer is None and self._all_saw_a_renewal:
             return
+        self._all_saw_a_renewal = True
         until, number, self._newcomer = time.monotonic() + WITHIN, self._newcomer, None
-        while not any(item.name == "follows" and item.number == number for item in self._events):
+        while number is not None and not any(
+            item.name == "follows" and item.number == number for item in self._events
+        ):
             if time.monotonic() > until:
                 raise TimeoutError(f"{self.role}: a new candidate learnt of no leader")
             self._read(1.0)
