@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from typing import Any
 
 import pytest
@@ -49,11 +50,14 @@ def test_a_renewal_of_a_role_without_a_row_is_refused(kind: str, new_url: NewURL
     async def body() -> None:
         store = urls.open_url(url)
         try:
-            assert isinstance(await store.claim(Claim("role", "a", 1, 30.0), 10), Answer)
+            claimed = await store.claim(Claim("held", secrets.token_hex(8), 1, 30.0), 30)
+            assert isinstance(claimed, Answer), claimed
+            assert claimed.applied, claimed
+            holder, token = claimed.lease.holder or "", claimed.lease.token
             absent = [f"absent-{number}" for number in range(20)]
-            for roles in (absent[:1], absent, [*absent, "role"]):
+            for roles in (absent[:1], absent, [*absent, "held"]):
                 for beat in range(2, 12):
-                    renewals = [Renew(role, "a", 1, beat, 30.0) for role in roles]
+                    renewals = [Renew(role, holder, token, beat, 30.0) for role in roles]
                     results = await store.renew(renewals, 10)
                     if all(isinstance(result, Answer) for result in results):
                         break  # otherwise the server was too busy: again, with another beat
@@ -61,7 +65,7 @@ def test_a_renewal_of_a_role_without_a_row_is_refused(kind: str, new_url: NewURL
                 answers = [result for result in results if isinstance(result, Answer)]
                 assert len(answers) == len(roles), results
                 applied = [answer.lease.role for answer in answers if answer.applied]
-                assert applied == [role for role in roles if role == "role"]
+                assert applied == [role for role in roles if role == "held"]
         finally:
             await store.close()
 
