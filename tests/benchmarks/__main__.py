@@ -53,7 +53,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "growth": growth.sections,
 }
 LIMIT = 1_500.0
-"""Seconds after which a part is ended; the longest takes about twelve minutes on a quiet machine."""
+"""Seconds after which a part is ended, and named on the page as failed."""
 
 
 def run_part(name: str, path: Path, size: str) -> PartResult:
