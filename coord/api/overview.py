@@ -96,10 +96,11 @@ async def load_overview(
         _candidates(source, role),
         source.history(role) if terms is None else _known(terms),
     )
-    shown = (row for row in rows if (every or row.led or row.withheld) and not is_agreement(row))
-    leases = {row.role: row for row in shown}
+    agreements = {row.role for row in rows if is_agreement(row)}
+    shown = (row for row in rows if row.role not in agreements)
+    leases = {row.role: row for row in shown if every or row.led or row.withheld}
     if every and candidates is not None:
-        waiting = {candidate.role for candidate in candidates}
+        waiting = {candidate.role for candidate in candidates} - agreements
         leases |= {role: Lease(role) for role in waiting if role not in leases}
     return Overview(sorted(leases.values(), key=lambda row: row.role), candidates, past, note)
 

@@ -121,7 +121,7 @@ class Coordinator(
 
     def leader(self, role: str) -> Lease | None:
         session, now = self.inner.session, time.monotonic()
-        observed = session.leaders.known(role, now)
+        observed = session.leaders.known(role, now) if isinstance(role, str) else None
         if observed is not None and not session.closing.is_set():
             return observed.leader(now)  # without the background thread
         return self.portal.call(functools.partial(self.inner.leader, role))

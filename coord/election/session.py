@@ -327,7 +327,7 @@ class Session:
         """
         self.check_usable(f"look up the leader of {role!r}")
         now = time.monotonic()
-        observed = self.leaders.known(role, now)
+        observed = self.leaders.known(role, now) if isinstance(role, str) else None
         if observed is not None:
             return observed.leader(now)
         rows = await self.read([validation.role(role)])

@@ -55,6 +55,12 @@ def test_no_reader_can_change_what_another_one_reads(two: Two) -> None:
         follower.stop()
 
 
+@pytest.mark.parametrize("bad", [["r"], {}, None, 7, "", "x" * 121], ids=lambda bad: repr(bad)[:5])
+def test_a_role_of_a_wrong_type_or_length_is_refused(bad: Any) -> None:
+    with Coordinator("memory://") as c, pytest.raises(coord.BadArgument, match="invalid role"):
+        c.leader(bad)
+
+
 BAD = [math.nan, -5, 1e300, 10**400, math.inf, True, "1"]
 
 

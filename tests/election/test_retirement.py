@@ -13,8 +13,9 @@ from coord import BadArgument, Coordinator, SlotsDiffer
 from coord.api.overview import load_overview
 from coord.core.operations import Result, Retire
 from coord.stores.memory import MemoryStore
-from coord.stores.protocol import Retirable
+from coord.stores.protocol import HasAnnouncements, Retirable
 from coord.stores.urls import open_admin
+from tests.support.waits import eventually
 
 
 def led(c: Coordinator, role: str, times: int = 1) -> int:
@@ -104,7 +105,10 @@ def test_rows_of_agreements_are_no_roles(url: str) -> None:
                 assert {lease.role for lease in c.leaders()} == {role}
             while (change := next(changes)).role != role or change.leader is not None:
                 assert change.role == role or not shows_info
-        shown = c.portal.call(lambda: load_overview(c.inner, every=True))
+        with c.slots("dock", 1), c.slots("dock", 1), c.share("ingest", 1):  # they wait, and meet
+            if isinstance(c.store, HasAnnouncements):
+                assert eventually(lambda: {"dock#"} == {row.role for row in c.candidates()})
+            shown = c.portal.call(lambda: load_overview(c.inner, every=True))
         assert {lease.role for lease in shown.leases} == {"dock#0", "ingest/000"}
         rows = {lease.role for lease in c.portal.call(lambda: c.session.read(None))}
         assert rows == {"dock#", "dock#0", "ingest/", "ingest/000"}

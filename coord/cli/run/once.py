@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import click
 
+import coord
 from coord.cli import exit_codes, options
 from coord.cli.run.command import (
     SECRET_VARIABLES,
@@ -27,6 +28,15 @@ from coord.errors import BadArgument
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 """Seconds of each unit of a duration."""
+
+_AGAIN = """\
+import sys
+sys.path = [path for path in sys.path if path] + [sys.argv.pop(1)]
+from coord.cli import main
+main()
+"""
+"""Runs the command line like `python -m coord`, which would import modules from the working directory
+of the job: a `coord` or a `logging.py` of the user."""
 
 
 class _OnceCommand(JobCommand):
@@ -178,7 +188,7 @@ def _go_on(ctx: click.Context, name: TickName, store: str) -> NoReturn:
 
     The URL goes through the environment, because it may have a password.
     """
-    words = ["-m", "coord", "once", ctx.params["job"], "--tick", str(name)]
+    words = ["-c", _AGAIN, os.path.dirname(coord.__path__[0]), "once", "--tick", str(name)]
     for param in ctx.command.params:
         value = ctx.params[param.name or ""]
         if param.name in ("tick", "url", "password_file") or isinstance(param, click.Argument):
@@ -187,7 +197,7 @@ def _go_on(ctx: click.Context, name: TickName, store: str) -> NoReturn:
             words.append(param.opts[0])
         elif value is not None and value is not False:
             words += [param.opts[0], str(value)]
-    words += ["--", *ctx.params["command"]]
+    words += ["--", ctx.params["job"], *ctx.params["command"]]
     os.environ["COORD_URL"] = store
     os.execv(sys.executable, [sys.executable, *words])  # noqa: S606 # it is this program
 

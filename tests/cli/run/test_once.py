@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,13 @@ url = shared_url
 pytestmark = pytest.mark.one_store
 
 TWO = "2026-11-30T02:00"
+MAIN_ELSEWHERE = """\
+import os, sys
+sys.path.remove("")
+from coord.cli import main
+os.chdir(sys.argv.pop(1))
+main()
+"""
 
 
 def once(runs: Runs, *words: str, within: float = 60.0) -> tuple[int, str, str]:
@@ -210,6 +219,26 @@ def test_the_options_are_those_of_the_call_for_each_tick(runs: Runs) -> None:
     assert out == "".join(f"2026-11-30T0{hour}:00:00Z  --tick 2\n" for hour in (3, 4, 5))
 
 
+def test_the_next_tick_needs_neither_the_working_directory_nor_a_plain_name(
+    runs: Runs, tmp_path: Path
+) -> None:
+    """The directory has modules of the same names, and the job is named as an option."""
+    for name in ("coord", "logging"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('not this module')\n")
+    for hour, run in ((2, [2]), (4, [3, 4])):
+        words = ("--url", runs.url, "--tick", f"2026-11-30T0{hour}:00", "--every", "1h")
+        shown = subprocess.run(
+            [
+                *(sys.executable, "-c", MAIN_ELSEWHERE),
+                *(str(tmp_path), "once", *words, "--", "-job", "sh", "-c", "echo $COORD_TICK"),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert shown.stdout.split() == [f"2026-11-30T0{tick}:00:00Z" for tick in run], shown.stderr
+
+
 def test_a_password_in_a_pipe_is_read_once_for_all_ticks(runs: Runs) -> None:
     read, write = os.pipe()
     os.write(write, b"ge heim\n")
@@ -219,12 +248,12 @@ def test_a_password_in_a_pipe_is_read_once_for_all_ticks(runs: Runs) -> None:
         "-c",
         "import os, sys; from coord.cli import main; from coord.cli.run.runner import Runner\n"
         "Runner.run, Runner.is_last = (lambda self: 0), False\n"
-        "os.execv = lambda program, words: print(*words[1:], os.environ['COORD_URL'], flush=True)\n"
+        "os.execv = lambda program, words: print(*words[4:], os.environ['COORD_URL'], flush=True)\n"
         "main(sys.argv[1:])",
         *("once", "report", "--tick", "5", *words, "--", "true"),
         pass_fds=[read],
     )
     out, err = process.communicate(timeout=30)
     os.close(read)
-    words_of_next = "-m coord once report --tick 5 --offset 0 --ttl 30.0 -- true"
+    words_of_next = "once --tick 5 --offset 0 --ttl 30.0 -- report true"
     assert out == f"{words_of_next} redis://:ge%20heim@127.0.0.1:1/0\n", err
