@@ -35,8 +35,9 @@ sys.path = [path for path in sys.path if path] + [sys.argv.pop(1)]
 from coord.cli import main
 main()
 """
-"""Runs the command line like `python -m coord`, which would import modules from the working directory
-of the job: a `coord` or a `logging.py` of the user."""
+"""Runs the command line as `python -m coord` does, but imports nothing from the working directory,
+which may have a `coord` or a `logging.py` of the user. Its first argument is the directory of the
+package, for a copy that is not installed."""
 
 
 class _OnceCommand(JobCommand):
