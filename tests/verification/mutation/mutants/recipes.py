@@ -6,6 +6,7 @@ from tests.verification.mutation.mutant import Mutant
 
 SHARES = ("recipes/test_share_simulation.py",)
 SLOTS = ("recipes/test_slot_simulation.py",)
+TURNS = ("recipes/test_turns.py",)
 
 MUTANTS = [
     Mutant(
@@ -42,5 +43,19 @@ MUTANTS = [
         "self._give(plan.gives[0] if plan.gives else None)",
         "self._give(None)",
         SHARES,
+    ),
+    Mutant(
+        "a member does not claim what the one whose turn it is leaves",
+        "coord.recipes.shares:ShareEngine._act",
+        "(*plan.claims, *late)",
+        "plan.claims",
+        TURNS,
+    ),
+    Mutant(
+        "the slot of a killed holder stays taken",
+        "coord.recipes.shard_rows:ShardRows.owner",
+        "if row.lease.vacant or row.expired:",
+        "if row.lease.vacant:",
+        TURNS,
     ),
 ]
