@@ -11,7 +11,6 @@ from typing import NoReturn
 
 import click
 
-import coord
 from coord.cli import exit_codes, options
 from coord.cli.run.command import (
     SECRET_VARIABLES,
@@ -26,6 +25,8 @@ from coord.core.ticks import TickName, nearest_tick, tick_name
 from coord.core.timing import Timing
 from coord.errors import BadArgument
 
+DIRECTORY = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
+"""The directory that has the package `coord`."""
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 """Seconds of each unit of a duration."""
 
@@ -189,7 +190,7 @@ def _go_on(ctx: click.Context, name: TickName, store: str) -> NoReturn:
 
     The URL goes through the environment, because it may have a password.
     """
-    words = ["-c", _AGAIN, os.path.dirname(coord.__path__[0]), "once", "--tick", str(name)]
+    words = ["-c", _AGAIN, DIRECTORY, "once", "--tick", str(name)]
     for param in ctx.command.params:
         value = ctx.params[param.name or ""]
         if param.name in ("tick", "url", "password_file") or isinstance(param, click.Argument):
