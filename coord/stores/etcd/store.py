@@ -17,6 +17,7 @@ from coord.errors import BadArgument, StoreRefused
 from coord.stores import failures
 from coord.stores.etcd import retirement, rows
 from coord.stores.etcd.floors import Floors
+from coord.stores.etcd.gateway import Answer as GatewayAnswer
 from coord.stores.etcd.gateway import Gateway, decode, encode
 from coord.stores.etcd.rows import Keys, Row, Swap
 from coord.stores.etcd.url import EtcdURL, parse_url
@@ -61,6 +62,7 @@ class EtcdStore:
         self.gateway = Gateway(self._url)
         self._known: OrderedDict[str, Row] = OrderedDict()
         self._floors = Floors(self._keys.floors)
+        self._revision = 0
         self._announcements: EtcdAnnouncements | None = None
 
     def __repr__(self) -> str:
@@ -146,16 +148,34 @@ class EtcdStore:
                 await self._fetch(role, left)
                 fetched = True
                 continue
-            answer = await self.gateway.call(TXN, prepared.request, left)
+            answer, revision = await self._request(TXN, prepared.request, left)
             if answer.get("succeeded"):
-                return self._applied(prepared, int(answer["header"]["revision"]))
-            self._learn_from_failure(role, answer["responses"], int(answer["header"]["revision"]))
+                return self._applied(prepared, revision)
+            self._learn_from_failure(role, answer["responses"], revision)
             fetched = True
             if loop.time() >= deadline:
                 raise RequestError(
                     f"others wrote the row of {role!r} faster than it could be swapped",
                     unknown=False,
                 )
+
+    async def _request(
+        self, path: str, body: dict[str, Any], timeout: float
+    ) -> tuple[GatewayAnswer, int]:
+        """Return the answer to a request, and the revision of the whole store."""
+        before = self._revision
+        answer = await self.gateway.call(path, body, timeout)
+        revision = int(answer["header"]["revision"])
+        if revision < min(before, self._revision):  # and no other answer has shown that yet
+            # A backup was restored. Rows of before would never be replaced by those of now, whose
+            # revisions are lower, and floors of before would count as the latest.
+            self._forget()
+        self._revision = max(self._revision, revision)
+        return answer, revision
+
+    def _forget(self) -> None:
+        self._known, self._floors = OrderedDict(), Floors(self._keys.floors)
+        self._revision = 0
 
     def _applied(self, prepared: Swap, revision: int) -> Answer:
         row = Row(revision, prepared.after, prepared.expires_at)
@@ -174,6 +194,7 @@ class EtcdStore:
     def _learn(self, row: Row) -> None:
         """Remember a row, unless a later one is known."""
         role = row.lease.role
+        self._revision = max(self._revision, row.revision)
         known = self._known.get(role)
         # Without a key there is no revision to compare. If that is old news, the next swap fails
         # and reads the row again.
@@ -184,8 +205,9 @@ class EtcdStore:
                 self._known.popitem(last=False)
 
     async def _fetch(self, role: str, timeout: float) -> None:
-        answer = await self.gateway.call(RANGE, {"key": encode(self._keys.lease(role))}, timeout)
-        self._learn_from_failure(role, [{"response_range": answer}], 0)
+        key = {"key": encode(self._keys.lease(role))}
+        answer, revision = await self._request(RANGE, key, timeout)
+        self._learn_from_failure(role, [{"response_range": answer}], revision)
 
     async def _swap_many(self, operations: Sequence[Operation], timeout: float) -> list[Result]:
         """Apply operations on different roles, many to a request."""
@@ -226,10 +248,9 @@ class EtcdStore:
     ) -> list[tuple[Operation, Result | None]]:
         request = {"success": [{"request_txn": swap.request} for _, swap in batch]}
         try:
-            answer = await self.gateway.call(TXN, request, timeout)
+            answer, revision = await self._request(TXN, request, timeout)
         except RequestError as err:
             return [(operation, err.failure()) for operation, _ in batch]
-        revision = int(answer["header"]["revision"])
         done: list[tuple[Operation, Result | None]] = []
         for (operation, swap), response in zip(batch, answer["responses"], strict=True):
             nested = response["response_txn"]
@@ -368,8 +389,7 @@ class EtcdStore:
     def abandon(self) -> None:
         """Forget all connections, in a forked child."""
         self.gateway.abandon()
-        self._known = OrderedDict()
-        self._floors = Floors(self._keys.floors)
+        self._forget()
 
 
 def _batches(prepared: Sequence[tuple[Operation, Swap]]) -> list[list[tuple[Operation, Swap]]]:

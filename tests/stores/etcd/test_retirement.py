@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from coord.core.lease import Revision
-from coord.core.operations import Claim, Override, Release, Retire
+from coord.core.operations import Claim, Override, Release, Renew, Retire
 from coord.errors import StoreRefused
 from coord.stores.etcd import EtcdStore, admin, parse_url, retirement
 from coord.stores.etcd.gateway import encode
@@ -121,5 +121,48 @@ def test_a_floor_that_a_person_edited_is_refused(url: str) -> None:
                 await retired(store, "x", revision)
             claim = Claim("x", "b", 1, 30.0)
             assert answered(await store.claim(claim, 20)).applied  # its row has a token
+
+    asyncio.run(body())
+
+
+def shifted(message: Any, by: int) -> Any:
+    """Return a request or an answer with other revisions; 0 means that there is no key."""
+    if isinstance(message, list):
+        return [shifted(each, by) for each in message]
+    if not isinstance(message, dict):
+        return message
+    return {
+        key: str(int(value) + by)
+        if key in ("revision", "mod_revision") and int(value) > 0
+        else shifted(value, by)
+        for key, value in message.items()
+    }
+
+
+def test_after_a_backup_was_restored_the_revisions_of_before_count_for_nothing(url: str) -> None:
+    """A process that runs on would wait for revisions that come much later."""
+
+    async def body() -> None:
+        async with opened(url) as store, opened(url) as other:
+            call, ahead = store.gateway.call, 1_000_000
+
+            async def before(path: str, body: Any, timeout: float) -> Any:
+                return shifted(await call(path, shifted(body, -ahead), timeout), ahead)
+
+            store.gateway.call = before  # type: ignore[method-assign]
+            for role in ("led", "batch"):
+                assert answered(await store.claim(Claim(role, "a", 1, 30.0), 20)).applied
+            followed = await led(other, "followed")
+            assert await retired(other, "old", await led(other, "old", floor=70), "o")
+            assert (await led(store, "old")).token == 72  # and it knows the floors
+
+            store.gateway.call = call  # type: ignore[method-assign]
+            claim = Claim("followed", "a", 9, 30.0, expected=followed)
+            assert answered(await store.claim(claim, 1)).lease.token == followed.token + 1
+            for role in ("led", "batch"):
+                (renewed,) = await store.renew([Renew(role, "a", 1, 2, 30.0)], 1)
+                assert answered(renewed).applied
+            assert await retired(other, "x", await led(other, "x", floor=90))
+            assert (await led(store, "x")).token == 92
 
     asyncio.run(body())
