@@ -30,9 +30,9 @@ async def unused_roles(session: Session, prefix: str, unused: float) -> list[Lea
     """
     before = time.time() - unused
     rows = await session.read(None)
-    found = (row for row in rows if row.role.startswith(prefix))
-    vacant = (row for row in found if row.vacant and row.renewed_at < before)
-    return sorted((row for row in vacant if not is_agreement(row)), key=lambda row: row.role)
+    vacant = (row for row in rows if row.vacant and row.role.startswith(prefix))
+    unused_rows = (row for row in vacant if row.renewed_at < before)
+    return sorted((row for row in unused_rows if not is_agreement(row)), key=lambda row: row.role)
 
 
 async def retire(session: Session, prefix: str, unused: float) -> list[str]:

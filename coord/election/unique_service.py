@@ -251,11 +251,12 @@ class UniqueServices:
             member, described = last.member, last.described
         else:
             described = _checked(_fields(role, candidate))
-            known = self._roles.get(role, {}).get(described.identity)
-            if known is None or known.stopped:
-                known = _Candidate(self, role, described)
-                self._roles.setdefault(role, {})[known.identity] = known
-            member = known
+            earlier = self._roles.get(role, {}).get(described.identity)
+            if earlier is None or earlier.stopped:
+                member = _Candidate(self, role, described)
+                self._roles.setdefault(role, {})[member.identity] = member
+            else:
+                member = earlier
             if _all_scalars(candidate):
                 types = [*map(type, candidate.values())]
                 self._last[role] = _Call(types, dict(candidate), member, described)

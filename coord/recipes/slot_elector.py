@@ -61,8 +61,8 @@ async def read_slots(session: Session, role: str) -> int | None:
         StoreRefused: The store will go on refusing.
     """
     rows = await session.read([validation.role(role) + SLOTS_ROW])
-    found = rows[0].info.get("slots") if rows else None
-    return found if isinstance(found, int) else None
+    slots = rows[0].info.get("slots") if rows else None
+    return slots if isinstance(slots, int) else None
 
 
 async def change_slots(session: Session, role: str, slots: int) -> int | None:

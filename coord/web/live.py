@@ -214,8 +214,8 @@ class Live:
             CoordError: The store does not answer, or refuses.
             BadArgument: The store keeps no services.
         """
-        found = await self._source.ask(lambda c: c.services.healthy_services())
-        return sorted(found, key=lambda record: str(record.get("role")))
+        records = await self._source.ask(lambda c: c.services.healthy_services())
+        return sorted(records, key=lambda record: str(record.get("role")))
 
 
 async def load(
@@ -237,12 +237,12 @@ async def load(
         return seen
     names = [lease.role for lease in seen.leases]
     selection = [*dict.fromkeys([*names[:most], *also])]
-    found: list[PastTerm] = []
+    histories: list[PastTerm] = []
     for start in range(0, len(selection), HISTORIES_AT_A_TIME):
         part = selection[start : start + HISTORIES_AT_A_TIME]
-        found += await coordinator.session.retry(_past(coordinator, part))
-    found.sort(key=lambda term: (term.role, -term.token))
-    return replace(seen, terms=found)
+        histories += await coordinator.session.retry(_past(coordinator, part))
+    histories.sort(key=lambda term: (term.role, -term.token))
+    return replace(seen, terms=histories)
 
 
 def _past(

@@ -48,11 +48,11 @@ def completion(shell: str) -> None:
 def roles(ctx: click.Context, prefix: str) -> list[CompletionItem]:
     """Return the roles in the store that begin with `prefix`. It never raises."""
 
-    def found(coordinator: Coordinator) -> dict[str, str]:
+    def names(coordinator: Coordinator) -> dict[str, str]:
         rows = coordinator.portal.call(lambda: coordinator.session.read(None))
         return {row.role: "" for row in rows if not is_agreement(row)}
 
-    return _complete(ctx, prefix, found)
+    return _complete(ctx, prefix, names)
 
 
 def candidates(ctx: click.Context, prefix: str) -> list[CompletionItem]:
