@@ -94,7 +94,7 @@ class Store(Protocol):
         Rows are hints: a feed may lose, repeat or anticipate writes. But each row that it yields is
         one that was written, ttl included, since a candidate may count a takeover from it. Renewals
         may be left out, except those that carry `info`: such a row comes as soon as any other
-        change, with its info. Other rows may lack the info.
+        change, with its info. So does the row of a claim. Other rows may lack the info.
 
         Args:
             roles: The roles to watch; None means every role, including those that appear later.

@@ -236,7 +236,7 @@ def refused(reply: Any) -> bool:
 def message(payload: bytes) -> Lease | None:
     """Return the lease in a message of a channel; None if coord did not write it."""
     try:
-        # The info comes only with a renewal that changes it.
+        # The info comes with claims, with overrides, and with renewals that change it.
         role, holder, token, beat, ttl, remaining, written_at, *info = json.loads(payload)
         return Lease(
             role,

@@ -173,7 +173,7 @@ close_term(KEYS[2], math.min(now, old.w + tonumber(old.l) * 1000000), reason, '"
 redis.call('RPUSH', KEYS[2], '{{"token":' .. text(token) .. ',"holder":' .. ARGV[15] .. ',"since":'
   .. seconds(now) .. ',"info":' .. ARGV[16] .. '}}')
 redis.call('LTRIM', KEYS[2], -{MAX_TERMS}, -1)
-publish(ARGV[17], ARGV[1], r)
+publish(ARGV[17], ARGV[1], r, r.i)
 return reply(1, r)
 """
 )

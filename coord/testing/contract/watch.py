@@ -69,10 +69,14 @@ class WatchContract(ContractHarness):
                 released = applied(await other.release("a", 1, 3)).revision
                 lease = await heard(queue, lambda lease: lease.vacant, "a release")
                 same(lease.revision, released, "the released row")
-                applied(await other.claim("b", 1))
-                await heard(queue, lambda lease: lease.revision[:2] == ("b", 2), "a claim")
-                taken = applied(await other.claim("c", 1, takeover=True))
-                await heard(queue, lambda lease: lease.revision[:2] == ("c", 3), "a takeover")
+                applied(await other.claim("b", 1, info={"n": 1}))
+                lease = await heard(queue, lambda lease: lease.revision[:2] == ("b", 2), "a claim")
+                same(dict(lease.info), {"n": 1}, "the info of a claim")
+                taken = applied(await other.claim("c", 1, takeover=True, info={"n": 2}))
+                lease = await heard(
+                    queue, lambda lease: lease.revision[:2] == ("c", 3), "a takeover"
+                )
+                same(dict(lease.info), {"n": 2}, "the info of a takeover")
                 expect(taken.holder == "c", "taken")
 
         self.run(body)
