@@ -309,7 +309,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         while self._left:
             attempt, began = self._left.popitem()
-            if loop.time() < began + ATTEMPT_LIFETIME:
+            if attempt.done() or loop.time() < began + ATTEMPT_LIFETIME:
                 return attempt, began
             attempt.cancel()
         attempt = loop.create_task(self.open(CONNECT_TIMEOUT), name="coord postgresql connecting")

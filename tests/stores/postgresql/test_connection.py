@@ -323,6 +323,35 @@ def test_an_attempt_to_connect_that_is_cancelled_leaves_nothing_to_report(url: s
     assert run(body) == []
 
 
+def test_an_old_attempt_that_succeeds_just_when_another_request_begins_is_used(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "ATTEMPT_LIFETIME", 0.0)
+
+    async def body() -> None:
+        pool = Pool(parse_url(url))
+        open_one, go_on, attempts = pool.open, asyncio.Event(), []
+
+        async def open_late(timeout: float) -> Connection:
+            await go_on.wait()
+            made = await open_one(timeout)
+            # It runs after the attempt has ended, and before the attempt's callbacks.
+            asyncio.get_running_loop().call_soon(lambda: attempts.append(pool._attempt()))
+            return made
+
+        monkeypatch.setattr(pool, "open", open_late)
+        with pytest.raises(QueryError, match="no connection"):
+            await pool.run("SELECT 1", (), 0.01)
+        go_on.set()
+        while not attempts:
+            await asyncio.sleep(0.01)
+        ((attempt, _),) = attempts
+        assert {await attempt} == pool._all, "no connection is left that nobody uses"
+        await pool.close()
+
+    run(body)
+
+
 def test_a_feed_that_is_cancelled_while_it_begins_to_listen_leaves_nothing_to_report() -> None:
     class Raw:
         """A connection that is closed while it registers the listener."""
