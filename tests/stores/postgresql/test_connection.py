@@ -330,23 +330,22 @@ def test_an_old_attempt_that_succeeds_just_when_another_request_begins_is_used(
 
     async def body() -> None:
         pool = Pool(parse_url(url))
-        open_one, go_on, attempts = pool.open, asyncio.Event(), []
+        open_one, go_on = pool.open, asyncio.Event()
+        taken: asyncio.Future[asyncio.Task[Connection]] = asyncio.Future()
 
         async def open_late(timeout: float) -> Connection:
             await go_on.wait()
             made = await open_one(timeout)
             # It runs after the attempt has ended, and before the attempt's callbacks.
-            asyncio.get_running_loop().call_soon(lambda: attempts.append(pool._attempt()))
+            asyncio.get_running_loop().call_soon(lambda: taken.set_result(pool._attempt()[0]))
             return made
 
         monkeypatch.setattr(pool, "open", open_late)
         with pytest.raises(QueryError, match="no connection"):
             await pool.run("SELECT 1", (), 0.01)
         go_on.set()
-        while not attempts:
-            await asyncio.sleep(0.01)
-        ((attempt, _),) = attempts
-        assert {await attempt} == pool._all, "no connection is left that nobody uses"
+        used = await (await taken)
+        assert {used} == pool._all, "no connection is left that nobody uses"
         await pool.close()
 
     run(body)
