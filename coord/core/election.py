@@ -30,7 +30,6 @@ The rules, by the numbers of `docs/guarantees.md`:
     from the beginning. It never adopts a row that names it as the holder of a lease that it does
     not lead: it claims again, with a new token. After an unknown renewal it may renew again: a
     renewal is guarded by its token, so two have the effect of one.
-9.  Each request that is sent increases `beat`, so that no two writes result in the same revision.
 11. An operator's override gives the row to a holder that no candidate is, at an observed revision,
     and keeps its ttl. A revoked row is a lease that nobody renews: rule 4 decides who takes it, and
     nobody takes it earlier. A paused row is never claimed: a candidate reads it once a ttl, in case
@@ -38,6 +37,9 @@ The rules, by the numbers of `docs/guarantees.md`:
 12. A row is deleted only while it is vacant and at an observed revision, and its token is kept in
     the same atomic step: as a floor for its prefix, or for its role alone. A role without a row
     begins above its floors, so no candidate needs to know whether its role was retired.
+13. Each request that is sent increases `beat`, so that no two writes result in the same revision.
+
+The other two rules, 9 and 10, are about forks and about resources, not about a candidate.
 """
 
 from __future__ import annotations

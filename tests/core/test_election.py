@@ -434,7 +434,7 @@ def test_a_stopped_candidate_reads_once_after_an_unknown_claim_and_releases_what
     assert isinstance(other.step(at(6)), Done)
 
 
-# -- rule 9: beats
+# -- rule 13: beats
 # -------------------------------------------------------------------------------------------------
 
 

@@ -198,7 +198,7 @@ MUTANTS = [
     Mutant("a claim after an unknown one, without a look", 8, faults.RetriesBlindly, _net()),
     Mutant(
         "a beat taken from the row, not counted for each attempt",
-        9,
+        13,
         faults.BeatOfTheRow,
         scenarios.shown_then_lost,
         FINE,
