@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from typing import Any
 
 from coord.core.lease import Lease, Revision
-from coord.core.operations import Renew
+from coord.core.operations import Answer, Renew
 from coord.testing.contract.harness import (
     ContractHarness,
     StoreDriver,
@@ -232,20 +233,22 @@ class TermContract(ContractHarness):
     def test_linger(self) -> None:
         async def body(at: StoreDriver) -> None:
             applied(await at.claim("a", 1, ttl=30.0))
+            began = time.monotonic()
             row = applied(await at.release("a", 1, 2, linger=0.3))
             same(
                 (row.revision, row.ttl), (Revision("a", 1, 2), 0.3), "the holder stays, for so long"
             )
             expect(0 < row.remaining <= 0.3, f"remaining: {row.remaining}")
-            refused(await at.claim("b", 1, skew=0.0))
-            await at.run_out(0.3)
+            answer = await at.claim("b", 1, skew=0.0)
+            # On a busy machine the answer may come too late to say anything.
+            if time.monotonic() - began < 0.3 or not at.has_clock:
+                refused(answer)
             if not at.has_clock:
                 return
-            same(
-                applied(await at.claim("b", 1, skew=0.0)).revision,
-                Revision("b", 2, 1),
-                "then it passes on",
-            )
+            if not (isinstance(answer, Answer) and answer.applied):
+                await at.run_out(0.3)
+                answer = await at.claim("b", 1, skew=0.0)
+            same(applied(answer).revision, Revision("b", 2, 1), "then it passes on")
 
         self.run(body)
 
