@@ -17,30 +17,28 @@ async def within(work: Awaitable[T], timeout: float | None) -> T:
     Raises:
         asyncio.TimeoutError: The time is over; `work` was cancelled.
     """
-    # Up to Python 3.11 `wait_for` makes a task, which takes two turns of the loop. It also swallows
-    # a cancellation that arrives together with the result, so that the canceller waits forever.
+    # Up to Python 3.11 `wait_for` swallows a cancellation that arrives together with the result, so
+    # that the canceller waits forever.
     if sys.version_info >= (3, 11):
         async with asyncio.timeout(timeout):
             return await work
     if timeout is None:
         return await work
-    task, late = asyncio.current_task(), False
-    assert task is not None
-
-    def give_up() -> None:
-        nonlocal late
-        late = True
-        task.cancel()
-
-    timer = asyncio.get_running_loop().call_later(timeout, give_up)
+    # A timer that cancelled this task could hide that the caller cancels it, too.
+    task = asyncio.ensure_future(work)
     try:
-        return await work
+        await asyncio.wait({task}, timeout=timeout)
+        if task.done():
+            return task.result()
+        task.cancel()
+        await asyncio.wait({task})
     except asyncio.CancelledError:
-        if late:
-            raise asyncio.TimeoutError from None
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
         raise
-    finally:
-        timer.cancel()
+    if task.cancelled():
+        raise asyncio.TimeoutError
+    return task.result()
 
 
 async def finished(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

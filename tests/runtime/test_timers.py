@@ -60,6 +60,28 @@ def test_a_cancellation_is_not_swallowed() -> None:
     asyncio.run(never_swallowed(lambda: within(turns(3), 5)))
 
 
+@pytest.mark.parametrize("cleanup", [0.0, 0.1])
+def test_nor_if_the_time_is_over_at_that_moment(cleanup: float) -> None:
+    """Or while the work, which was cancelled, cleans up."""
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(cleanup)
+
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(20 if not cleanup else 1):
+            task = asyncio.ensure_future(within(work(), 0.02))
+            await asyncio.sleep(0)
+            loop.call_later(0.02 if not cleanup else 0.01, task.cancel)
+            await asyncio.wait({task}, timeout=5)
+            assert task.cancelled()
+
+    asyncio.run(body())
+
+
 @pytest.mark.parametrize("what", ["feed", "query"])
 def test_nor_while_a_store_connects(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before Python 3.12 `wait_for` did: a watcher that was given a role while its feed connected
