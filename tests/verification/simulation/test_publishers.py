@@ -154,7 +154,7 @@ def a_late_answer_counts(patch: Patch) -> None:
 
 def an_unanswered_change_counts_as_stored(patch: Patch) -> None:
     def failed(self: InfoUpdates) -> InfoUpdates:
-        return replace(self, stored=self.sent)
+        return self._replace(stored=self.sent)
 
     patch.setattr(InfoUpdates, "failed", failed)
 
