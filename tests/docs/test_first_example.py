@@ -19,7 +19,7 @@ def snippet(page: str) -> str:
         block.code
         for block in blocks({"python"})
         if block.where.startswith(f"{page}:")
-        and '@coord.leader_only("nightly-report"' in block.code
+        and '-report", once_per="day")' in block.code
     )
     return found
 
