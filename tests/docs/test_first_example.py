@@ -18,8 +18,7 @@ def snippet(page: str) -> str:
     (found,) = (
         block.code
         for block in blocks({"python"})
-        if block.where.startswith(f"{page}:")
-        and '-report", once_per="day")' in block.code
+        if block.where.startswith(f"{page}:") and '-report", once_per="day")' in block.code
     )
     return found
 
