@@ -47,8 +47,13 @@ def _emit_to_stderr(level: int, event: str, fields: dict[str, Any], failed: Exce
 
 
 def _rendered(fields: dict[str, Any]) -> str:
-    # In the form of structlog's KeyValueRenderer, whose import would take 50 ms and 5.5 MiB.
-    return " ".join(f"{name}={value!r}" for name, value in fields.items())
+    try:
+        # Importing structlog takes 50 ms, which the first election of a process must not wait for,
+        # so it is imported when the first event is written.
+        from structlog.processors import KeyValueRenderer
+    except Exception:  # the process is out of file descriptors, for example
+        return " ".join(f"{name}={value!r}" for name, value in fields.items())
+    return str(KeyValueRenderer()(_standard, "log", dict(fields)))
 
 
 def debug(event: str, **fields: Any) -> None:

@@ -134,6 +134,7 @@ def test_a_candidate_that_led_well_is_preferred_again() -> None:
 
 CROWD = """
 import asyncio, gc, os, sys, time, tracemalloc
+import structlog.processors  # the first event imports it: a warning of a slow disk, for example
 import coord
 from coord.core.announcements import Candidate
 from coord.stores.urls import open_url
