@@ -29,6 +29,8 @@ MAX_ANSWER = 64 * 1024 * 1024
 """Bytes of an answer. A larger one is not from etcd."""
 
 Answer = dict[str, Any]
+KEYS = "/v3/kv/"
+"""What the paths of requests about keys begin with."""
 
 
 def encode(text: str) -> str:
@@ -150,6 +152,8 @@ class Gateway:
         if not isinstance(answer, dict):
             raise errors.no_gateway(str(address))
         if status == 200 and "error" not in answer:
+            if path.startswith(KEYS) and not _is_from_etcd(answer):
+                raise errors.no_gateway(str(address))
             return answer
         error = errors.from_server(_message(answer), str(address))
         if "invalid auth token" in error.detail:
@@ -268,6 +272,12 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
 
 async def _note_sent(_session: object, context: Any, _parameters: object) -> None:
     context.trace_request_ctx.sent = True
+
+
+def _is_from_etcd(answer: Answer) -> bool:
+    """Return whether an answer has what every answer about keys has: the revision of the store."""
+    header = answer.get("header")
+    return isinstance(header, dict) and str(header.get("revision")).isdecimal()
 
 
 def _message(answer: Answer) -> str:

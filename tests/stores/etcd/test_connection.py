@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import secrets
 from collections.abc import AsyncIterator
 
@@ -11,7 +12,7 @@ import pytest
 
 from coord import Coordinator
 from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
-from coord.errors import AccessDenied, BadArgument, StoreUnavailable
+from coord.errors import AccessDenied, BadArgument, NotSetUp, StoreUnavailable
 from coord.stores.etcd import EtcdStore, admin, rows
 from coord.stores.etcd.gateway import encode
 from tests.support.etcd_server import Cluster, Member, request
@@ -230,10 +231,15 @@ def test_the_doctor_of_a_healthy_member(etcd_member: Member) -> None:
     assert {finding.what for finding in findings} >= {"member", "alarms", "compaction", "rights"}
 
 
-def test_a_server_that_is_no_etcd() -> None:
+@pytest.mark.parametrize("text", ["hello", "{}", '{"header": {"revision": "new"}}'])
+def test_a_server_that_is_no_etcd(text: str) -> None:
     async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+        head = await reader.readuntil(b"\r\n\r\n")
+        (length,) = re.findall(rb"content-length: (\d+)", head.lower())
+        await reader.readexactly(int(length))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n" % len(text))
+        writer.write(b"Connection: close\r\n\r\n")
+        writer.write(text.encode())
         await writer.drain()
         writer.close()
 
@@ -244,6 +250,11 @@ def test_a_server_that_is_no_etcd() -> None:
             result = failed(await store.claim(Claim("r", "a", 1, 30.0), 5))
             assert result.permanent
             assert "JSON gateway" in result.detail
+            for roles in (["r"], None):
+                with pytest.raises(NotSetUp, match="JSON gateway"):
+                    await store.read(roles, 5)
+            with pytest.raises(NotSetUp, match="JSON gateway"):
+                await store.past(None, 5)
 
     asyncio.run(body())
 
