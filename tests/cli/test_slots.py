@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from coord import Coordinator
+from coord.stores.protocol import Overridable
 from tests.support.processes import Runs
 from tests.support.store_urls import shared_url
 from tests.support.waits import eventually
@@ -54,3 +55,20 @@ def test_a_command_runs_in_a_free_slot(held: Coordinator, runs: Runs, url: str) 
     status, _, error = runs.answer("run", "job", "--url", url, *both, *command)
     assert status == 2
     assert "--slots cannot be used with --priority" in error
+
+
+def test_whoever_waits_says_how_many_slots_are_taken(
+    held: Coordinator, runs: Runs, url: str
+) -> None:
+    if not isinstance(held.store, Overridable):
+        pytest.skip("no role of this store can be paused")
+    free = ({0, 1} - {int(held.leaders()[0].role.partition("#")[2])}).pop()
+    held.pause(f"job#{free}")
+    words = ("--slots", "2", "--timeout", "5", "--", "true")
+    status, _, error = runs.answer("run", "job", "--url", url, *words)
+    assert status == 76
+    assert "waiting for 'job': 1 of its 2 slots is taken\n" in error
+    words = ("--slots", "2", "--no-wait", "--", "true")
+    status, _, error = runs.answer("run", "job", "--url", url, *words)
+    assert status == 75
+    assert "'job' is held: 1 of its 2 slots is taken\n" in error

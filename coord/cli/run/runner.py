@@ -149,7 +149,7 @@ class Standby:
     def _held_by(self) -> str:
         session = self._coordinator.session
         if self.job.slots is not None:
-            return f"held: all of its {self.job.slots} slots are taken"
+            return f"held: {self._slots_held(self.job.slots)}"
         held = self._coordinator.portal.call(functools.partial(session.held, self.job.role))
         if held is None:
             return "free again: the lease was released meanwhile"
@@ -165,7 +165,7 @@ class Standby:
 
     def _leader(self) -> str:
         if self.job.slots is not None:
-            return f"all of its {self.job.slots} slots are taken"
+            return self._slots_held(self.job.slots)
         lease = self._coordinator.leader(self.job.role)
         if lease is not None:
             return f"the leader is {describe_leader(lease)}, token {lease.token}"
@@ -175,6 +175,17 @@ class Standby:
         if held is not None and held[0].paused:
             return f"it is {paused_by(held[0])}"
         return "it has no leader yet"
+
+    def _slots_held(self, slots: int) -> str:
+        """Return how many slots are held: a free one may be paused, or its claim takes long."""
+        from coord.recipes.slot_elector import slot_role
+
+        roles = [slot_role(self.job.role, slot) for slot in range(slots)]
+        session = self._coordinator.session
+        rows = self._coordinator.portal.call(functools.partial(session.read, roles))
+        held = sum(row.led for row in rows)
+        are = "is" if held == 1 < slots else "are"
+        return f"{'all' if held == slots else held} of its {slots} slots {are} taken"
 
 
 def describe_leader(lease: Lease) -> str:
