@@ -192,7 +192,7 @@ END $$;
 
 -- Locks the rows in the order of their roles, so that two batches cannot wait for each other, and
 -- only those that the holder still has. If all were applied as they were asked for, it answers one
--- row without a role. No row at all means that no role has one.
+-- row without a role, which says when. No row at all means that no role has one.
 CREATE OR REPLACE FUNCTION {schema}.renew_{version}(
   p_roles text[], p_holders text[], p_tokens bigint[], p_beats bigint[], p_ttls float8[],
   p_infos text[], p_keeps text[]
@@ -228,6 +228,7 @@ BEGIN
   END IF;
   IF NOT longer AND cardinality(done) = cardinality(p_roles) THEN
     applied := true;
+    renewed_at := extract(epoch FROM clock)::float8;
     RETURN NEXT;
     RETURN;
   END IF;

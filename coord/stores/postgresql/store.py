@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any, TypeVar
 
@@ -258,7 +257,7 @@ class PostgreSQLStore:
                 # A feed must show it. If it was refused, a hint is harmless.
                 self._notify(renewal.role)
         if found and found[0]["role"] is None:  # all were applied as they were asked for
-            leases = swaps.unchanged_but_renewed(renewals, time.time())
+            leases = swaps.unchanged_but_renewed(renewals, found[0]["renewed_at"])
             return [Answer(True, lease) for lease in leases]
         by_role = {
             row["role"]: Answer(row["applied"], rows.lease(row, row["role"])) for row in found

@@ -145,6 +145,23 @@ def test_tokens_end_below_what_is_exact(url: str) -> None:
     run(body)
 
 
+@pytest.mark.parametrize("roles", [1, 3])
+def test_renewals_say_when_they_were_applied_by_the_servers_clock(
+    url: str, roles: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body() -> None:
+        async with opened(url) as store:
+            names = [f"r{n}" for n in range(roles)]
+            claims = [answered(await store.claim(Claim(name, "a", 1, 30.0), 20)) for name in names]
+            monkeypatch.setattr(time, "time", lambda: 1e9)  # the clock of this machine is wrong
+            renewals = [Renew(name, "a", 1, 2, 30.0) for name in names]
+            results = await store.renew(renewals, 20)
+            for claimed, result in zip(claims, results, strict=True):
+                assert answered(result).lease.renewed_at >= claimed.lease.renewed_at
+
+    run(body)
+
+
 def test_batches_of_renewals_in_any_order_do_not_wait_for_each_other(url: str) -> None:
     roles = [f"role {n}" for n in range(300)]
 
