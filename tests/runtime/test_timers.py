@@ -72,7 +72,7 @@ def test_nor_if_the_time_is_over_at_that_moment(cleanup: float) -> None:
 
     async def body() -> None:
         loop = asyncio.get_running_loop()
-        for _ in range(20 if not cleanup else 1):
+        for _ in range(5 if not cleanup else 1):
             task = asyncio.ensure_future(within(work(), 0.02))
             await asyncio.sleep(0)
             loop.call_later(0.02 if not cleanup else 0.01, task.cancel)
