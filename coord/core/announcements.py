@@ -5,6 +5,7 @@ They never decide who leads. Rows may be written by anybody, so malformed ones a
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -107,8 +108,6 @@ def key_prefix(role: str) -> str:
 
     It is a digest, because a key with the role itself could be too long.
     """
-    import hashlib  # it takes milliseconds, and a candidate that finds a vacant role needs none
-
     return f"{hashlib.blake2b(role.encode(), digest_size=10).hexdigest()} "
 
 

@@ -7,6 +7,7 @@ renewal or a release that has a `keep`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -119,8 +120,6 @@ def note_key(prefix: str, name: str) -> str:
     key = f"{prefix}{name}"
     if len(key.encode()) <= MAX_KEY_BYTES:
         return key
-    import hashlib  # it takes milliseconds, and few names are that long
-
     return f"{prefix}{hashlib.sha256(name.encode()).hexdigest()}"
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
 import json
 import os
 import time
@@ -84,8 +85,6 @@ class Observations:
     @functools.cached_property
     def _store(self) -> str:
         """The name of the store in the file: a digest of its URL."""
-        import hashlib  # it takes milliseconds, and few sessions need the file
-
         return hashlib.sha256(self._url.encode()).hexdigest()[:32]
 
     @property
