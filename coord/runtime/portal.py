@@ -162,7 +162,7 @@ class _Pending(Protocol):
     """Something that waits for the loop."""
 
     def end(self) -> None:
-        """The loop has ended: there will be no outcome. Called on the thread of the loop."""
+        """The loop has ended: there will be no outcome. Called on the thread that closed it."""
 
 
 class _Engine:
@@ -199,7 +199,7 @@ class _Engine:
         """End the thread, and close the loop."""
         self.ending = True
         if self._runs.acquire(blocking=False):  # no thread runs it, and from now on none will
-            self.loop.close()
+            self._close_loop()
             return
         with contextlib.suppress(RuntimeError):  # it has ended already
             self.loop.call_soon_threadsafe(self.loop.stop)
@@ -224,9 +224,14 @@ class _Engine:
             loop.run_until_complete(asyncio.sleep(0))
         finally:
             self.ending = True
-            loop.close()
-            for pending in list(self.pending):
-                pending.end()
+            self._close_loop()
+
+    def _close_loop(self) -> None:
+        """Close the loop, and wake everybody who waits for it. Who comes later cannot hand it
+        anything."""
+        self.loop.close()
+        for pending in list(self.pending):
+            pending.end()
 
 
 def _closed() -> CoordinatorClosed:

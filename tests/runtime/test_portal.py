@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -151,6 +151,49 @@ def test_when_the_thread_ends_nobody_waits_forever(portal: Portal) -> None:
         caller.join(30)
         assert not caller.is_alive()
     assert len(outcomes) == 800
+
+
+@pytest.mark.parametrize("way", ["call", "submit", "iterate"])
+def test_who_waits_for_a_thread_that_is_stopped_before_it_runs_gets_an_error(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    late: list[Callable[[], object]] = []
+
+    def start_later(function: Callable[[], object], args: tuple[()], name: str) -> threading.Thread:
+        late.append(function)
+        return threading.current_thread()
+
+    async def none() -> AsyncIterator[int]:
+        return
+        yield 1
+
+    monkeypatch.setattr("coord.runtime.portal.start_thread", start_later)
+    outcomes: list[object] = []
+
+    def caller() -> None:
+        try:
+            if way == "call":
+                outcomes.append(portal.call(lambda: ask(1)))
+            elif way == "submit":
+                outcomes.append(asyncio.run(portal.submit(lambda: ask(1))))
+            else:
+                outcomes.append(list(portal.iterate(none())))
+        except CoordinatorClosed as err:
+            outcomes.append(err)
+
+    thread = threading.Thread(target=caller, daemon=True)
+    thread.start()
+    eventually(lambda: bool(late) and bool(portal._engines) and waits(portal))
+    portal.stop()
+    late[0]()  # the thread comes too late
+    thread.join(30)
+    assert not thread.is_alive()
+    assert isinstance(outcomes[0], CoordinatorClosed) or outcomes == [[]]
+
+
+def waits(portal: Portal) -> bool:
+    """Whether somebody has handed the loop something."""
+    return all(engine.pending and engine.loop._ready for engine in portal._engines.values())  # type: ignore[attr-defined]
 
 
 def test_who_calls_in_the_last_moment_does_not_wait_forever(
