@@ -120,7 +120,7 @@ def test_the_guardian_killed(runs: Runs) -> None:
     os.kill(children(first.pid)[0], signal.SIGKILL)
     taken = runs.journal.wait_for(2)
     runs.journal.check_no_overlap()
-    assert taken.first - killed < 2  # given back
+    assert taken.first - killed < 10  # released: the lease would have lasted 20 s
     assert first.wait(20) == 70
 
 
@@ -241,7 +241,9 @@ def test_a_process_that_cannot_be_killed_keeps_the_role(runs: Runs) -> None:
     assert first.wait(20) == 3
     assert first.stderr is not None
     name = Path(f"/proc/{immune}/comm").read_text().strip()
-    assert first.stderr.readline() == (
+    # A slow store makes the command say first that it waits.
+    line = next(line for line in first.stderr if "waiting for 'job'" not in line)
+    assert line == (
         f"coord run: cannot end process {immune} ({name}), which COMMAND started: end it yourself; "
         "'job' is not released: it is free when the lease expires, in at most 30 s\n"
     )

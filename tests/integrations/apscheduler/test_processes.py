@@ -47,10 +47,10 @@ def test_each_fire_time_is_run_once_although_leaders_are_killed(tmp_path: Path) 
     with worker(*arguments, "5") as first:
         eventually(lambda: standing(first) and lines())
         with worker(*arguments, "6") as second:
-            assert first.wait(60) == -signal.SIGKILL
+            assert first.wait(120) == -signal.SIGKILL
             eventually(lambda: standing(second))
             with worker(*arguments) as third:  # its start replaces the job of the leader
-                assert second.wait(60) == -signal.SIGKILL
+                assert second.wait(120) == -signal.SIGKILL
                 eventually(lambda: len(lines()) >= FIRE_TIMES, within=60)
                 third.kill()
                 third.wait()
