@@ -49,7 +49,7 @@ class RedisPyLock:
     def __init__(self, url: str, ttl: float) -> None:
         import redis
 
-        client: Any = redis.Redis.from_url(url.partition("?")[0])
+        client: Any = redis.Redis.from_url(url.partition("?")[0], socket_timeout=None)
         self._lock = client.lock(f"{NAME}-{ttl:g}", timeout=ttl)
 
     def acquire(self) -> None:
@@ -69,7 +69,7 @@ class PythonRedisLock:
         import redis
         import redis_lock
 
-        client = redis.Redis.from_url(url.partition("?")[0])
+        client = redis.Redis.from_url(url.partition("?")[0], socket_timeout=None)
         self._lock = redis_lock.Lock(client, f"{NAME}-{ttl:g}", expire=math.ceil(ttl))
 
     def acquire(self) -> None:

@@ -72,7 +72,7 @@ def description(where: Setting) -> list[str]:
     stores = f"SQLite {sqlite3.sqlite_version}"
     if where.server is not None:
         output = _output("rethinkdb", "--version")
-        stores += f", RethinkDB {output.split()[1].partition('~')[0]}"
+        stores += f", RethinkDB {re.findall(r'[0-9.]+', output)[0]}"
     for name in where.servers:
         version = re.search(r"\d+(\.\d+)+", _output(*VERSIONS[name]))
         stores += f", {name} {version[0]}" if version else ""
