@@ -59,7 +59,7 @@ def init(
     roles: tuple[str, ...],
     url: str | None,
 ) -> None:
-    """Set up the store: the tables of a RethinkDB database, or a SQLite file with its schema.
+    """Set up the store: tables in PostgreSQL or RethinkDB, a SQLite file, a namespace in Redis.
 
     You can run it again: it does not change what exists. After you restored a backup, use
     --token-floor so that coord does not issue a fencing token twice. Choose an N that is greater

@@ -28,7 +28,7 @@ LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
     "--token-file",
     metavar="FILE",
     help="File with a token on its first line. Requests that carry the token may hand roles over. "
-    "Without it the page only reads.",
+    "Without it the page is read-only.",
 )
 @click.option(
     "--allow-host",
