@@ -14,6 +14,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+
 from tests.verification.simulation.claimants import Claimant, Scene
 from tests.verification.simulation.wire import Weather
 
@@ -32,23 +35,49 @@ def quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def drive(seed: int, steps: int = 25, edits: bool = True) -> Scene:
-    """Raises what was broken. The scene is closed when it comes back."""
-    rnd = random.Random(seed)
-    scene = Scene(rnd.randint(2, 5), seed, rnd.choice([0.0, None, 20.0]))
+@contextmanager
+def played(scene: Scene, seed: int) -> Iterator[None]:
+    """Play a scene without a log: the seed is named in what fails, and the scene is closed."""
     try:
         with quiet():
-            for _ in range(steps):
-                happen(scene, rnd, edits)
-                scene.world.run(rnd.choice([0.01, 1.0, 7.0, 20.0, 45.0]))
-            scene.check_callbacks()
-            scene.calm()
-            scene.somebody_leads()
-            scene.judge()
+            yield
     except AssertionError as err:
         raise AssertionError(f"seed {seed}: {err}") from err
     finally:
         scene.close()
+
+
+def come_to_rest(scene: Scene) -> None:
+    """End all faults, and judge what has happened."""
+    scene.check_callbacks()
+    scene.calm()
+    scene.somebody_leads()
+    scene.judge()
+
+
+def run_machine(machine: type[RuleBasedStateMachine], examples: int) -> None:
+    """Run a state machine for so many examples, each of 25 steps at most."""
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=25,
+            deadline=None,
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def drive(seed: int, steps: int = 25, edits: bool = True) -> Scene:
+    """Raises what was broken. The scene is closed when it comes back."""
+    rnd = random.Random(seed)
+    scene = Scene(rnd.randint(2, 5), seed, rnd.choice([0.0, None, 20.0]))
+    with played(scene, seed):
+        for _ in range(steps):
+            happen(scene, rnd, edits)
+            scene.world.run(rnd.choice([0.01, 1.0, 7.0, 20.0, 45.0]))
+        come_to_rest(scene)
     return scene
 
 

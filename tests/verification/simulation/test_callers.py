@@ -3,23 +3,21 @@ state machine on virtual time, random scenes by their seeds, and mutants that th
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import re
 from collections.abc import Callable
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import rule
 
 from coord.election import unique_service
 from coord.election.claimant import Claimant
 from coord.election.term import Term
 from coord.election.unique_service import UniqueServices
 from tests.verification.simulation.callers import Caller, MixedScene
-from tests.verification.simulation.drive import happen, quiet
+from tests.verification.simulation.drive import come_to_rest, happen, played, quiet, run_machine
 from tests.verification.simulation.test_simulation import WHO, ConcurrentClaimants
 
 Patch = pytest.MonkeyPatch
@@ -29,16 +27,7 @@ class CallersAndClaimants(ConcurrentClaimants):
     """The faults of `ConcurrentClaimants`, and what callers of `unique_service` and operators do."""
 
     scene: MixedScene | None = None
-
-    @initialize(
-        claimants=st.integers(2, 5),
-        seed=st.integers(0, 2**32),
-        skew=st.sampled_from([0.0, None, 20.0]),
-        ttl=st.sampled_from([30.0, 8.0]),
-    )
-    def begin(self, claimants: int, seed: int, skew: float | None, ttl: float) -> None:
-        logging.getLogger("coord").setLevel(logging.CRITICAL + 1)
-        self.scene = MixedScene(claimants, seed, skew, ttl=ttl)
+    kind = MixedScene
 
     def caller(self, who: int) -> Caller | None:
         assert self.scene is not None
@@ -71,46 +60,29 @@ class CallersAndClaimants(ConcurrentClaimants):
 
 def test_callers_and_claimants() -> None:
     examples = int(os.environ.get("COORD_PROOF_EXAMPLES", "100"))
-    run_state_machine_as_test(
-        CallersAndClaimants,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=25,
-            deadline=None,
-            print_blob=True,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_machine(CallersAndClaimants, examples)
 
 
 def drive(seed: int, steps: int = 25) -> MixedScene:
     """Play one random scene, and raise what is broken."""
     rnd = random.Random(seed)
     scene = MixedScene(rnd.randint(2, 5), seed, rnd.choice([0.0, None, 20.0]))
-    try:
-        with quiet():
-            for _ in range(steps):
-                caller = rnd.choice(scene.callers() or [None])
-                what = rnd.randrange(10)
-                if caller is not None and what == 0 and caller.coordinator is not None:
-                    caller.release()
-                elif caller is not None and what == 1:
-                    caller.period = rnd.choice((0.02, 0.3, 0.9, 1.5)) * scene.timing.ttl
-                elif caller is not None and what == 2:
-                    caller.patience = rnd.choice((None, None, 0.0, 0.004, 1.0))
-                elif what in (3, 4):
-                    scene.ask(rnd.random() < 0.5, rnd.choice((None, 0.0, 60.0)))
-                else:
-                    happen(scene, rnd, True)
-                scene.world.run(rnd.choice([0.01, 1.0, 7.0, 20.0, 45.0]))
-            scene.check_callbacks()
-            scene.calm()
-            scene.somebody_leads()
-            scene.judge()
-    except AssertionError as err:
-        raise AssertionError(f"seed {seed}: {err}") from err
-    finally:
-        scene.close()
+    with played(scene, seed):
+        for _ in range(steps):
+            caller = rnd.choice(scene.callers() or [None])
+            what = rnd.randrange(10)
+            if caller is not None and what == 0 and caller.coordinator is not None:
+                caller.release()
+            elif caller is not None and what == 1:
+                caller.period = rnd.choice((0.02, 0.3, 0.9, 1.5)) * scene.timing.ttl
+            elif caller is not None and what == 2:
+                caller.patience = rnd.choice((None, None, 0.0, 0.004, 1.0))
+            elif what in (3, 4):
+                scene.ask(rnd.random() < 0.5, rnd.choice((None, 0.0, 60.0)))
+            else:
+                happen(scene, rnd, True)
+            scene.world.run(rnd.choice([0.01, 1.0, 7.0, 20.0, 45.0]))
+        come_to_rest(scene)
     return scene
 
 

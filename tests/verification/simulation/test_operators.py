@@ -11,14 +11,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import rule
 
 from coord.core import swaps
 from coord.core.lease import Lease
 from coord.core.operations import Claim, Override, Renew, Retire
-from tests.verification.simulation.drive import happen, quiet
+from tests.verification.simulation.drive import come_to_rest, happen, played, quiet, run_machine
 from tests.verification.simulation.operators import PREFIXES, OperatedScene
 from tests.verification.simulation.test_callers import CallersAndClaimants
 
@@ -30,18 +29,8 @@ class OperatorsAndCandidates(CallersAndClaimants):
     """The faults of `CallersAndClaimants` without edits by hand, and what operators do."""
 
     scene: OperatedScene | None = None
+    kind = OperatedScene
     a_row_is_deleted_or_its_token_rolled_back = None  # type: ignore[assignment]
-
-    @initialize(
-        claimants=st.integers(2, 4),
-        seed=st.integers(0, 2**32),
-        skew=st.sampled_from([0.0, None, 20.0]),
-        ttl=st.sampled_from([30.0, 8.0]),
-    )
-    def begin(self, claimants: int, seed: int, skew: float | None, ttl: float) -> None:
-        self.quiet = quiet()
-        self.quiet.__enter__()
-        self.scene = OperatedScene(claimants, seed, skew, ttl=ttl)
 
     @property
     def operated(self) -> OperatedScene:
@@ -78,52 +67,35 @@ class OperatorsAndCandidates(CallersAndClaimants):
 
 
 def test_operators_and_candidates() -> None:
-    run_state_machine_as_test(
-        OperatorsAndCandidates,
-        settings=settings(
-            max_examples=2_000 if LONG else 40,
-            stateful_step_count=25,
-            deadline=None,
-            print_blob=True,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_machine(OperatorsAndCandidates, 2_000 if LONG else 40)
 
 
 def drive(seed: int, steps: int = 25) -> OperatedScene:
     """Play one random scene, and raise what is broken."""
     rnd = random.Random(seed)
     scene = OperatedScene(rnd.randint(2, 4), seed, rnd.choice([0.0, None, 20.0]))
-    try:
-        with quiet():
-            for _ in range(steps):
-                what = rnd.randrange(12)
-                if what in (0, 1):
-                    scene.operator().evict()
-                elif what == 2:
-                    scene.operator().pause(rnd.choice([None, 0.0, 5.0]))
-                elif what in (3, 4):
-                    scene.operator().resume()
-                elif what == 5:
-                    scene.kill_operators()
-                elif what in (6, 7):
-                    scene.everybody_leaves()
-                    scene.world.run(1.0)
-                    scene.operator().retire(rnd.choice(PREFIXES))
-                    scene.world.run(rnd.choice([0.0, 0.004, 1.0]))
-                    scene.everybody_returns()
-                else:
-                    happen(scene, rnd, False)
-                    scene.server.weather.repeated = rnd.choice((0.0, 0.0, 0.3))
-                scene.world.run(rnd.choice([0.01, 1.0, 7.0, 20.0, 45.0]))
-            scene.check_callbacks()
-            scene.calm()
-            scene.somebody_leads()
-            scene.judge()
-    except AssertionError as err:
-        raise AssertionError(f"seed {seed}: {err}") from err
-    finally:
-        scene.close()
+    with played(scene, seed):
+        for _ in range(steps):
+            what = rnd.randrange(12)
+            if what in (0, 1):
+                scene.operator().evict()
+            elif what == 2:
+                scene.operator().pause(rnd.choice([None, 0.0, 5.0]))
+            elif what in (3, 4):
+                scene.operator().resume()
+            elif what == 5:
+                scene.kill_operators()
+            elif what in (6, 7):
+                scene.everybody_leaves()
+                scene.world.run(1.0)
+                scene.operator().retire(rnd.choice(PREFIXES))
+                scene.world.run(rnd.choice([0.0, 0.004, 1.0]))
+                scene.everybody_returns()
+            else:
+                happen(scene, rnd, False)
+                scene.server.weather.repeated = rnd.choice((0.0, 0.0, 0.3))
+            scene.world.run(rnd.choice([0.01, 1.0, 7.0, 20.0, 45.0]))
+        come_to_rest(scene)
     return scene
 
 

@@ -12,9 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import rule
 
 from coord.core import swaps
 from coord.core.election import Election
@@ -23,7 +22,7 @@ from coord.core.lease import Lease
 from coord.core.operations import Renew
 from coord.election import observe
 from tests.verification.simulation.drive import LONG as PAUSES
-from tests.verification.simulation.drive import happen, quiet
+from tests.verification.simulation.drive import happen, played, quiet, run_machine
 from tests.verification.simulation.publishers import Publisher, PublishingScene
 from tests.verification.simulation.test_simulation import WHO, ConcurrentClaimants
 
@@ -36,18 +35,8 @@ class Publishers(ConcurrentClaimants):
     new."""
 
     scene: PublishingScene | None = None
+    kind = PublishingScene
     a_row_is_deleted_or_its_token_rolled_back = None  # type: ignore[assignment]
-
-    @initialize(
-        claimants=st.integers(2, 4),
-        seed=st.integers(0, 2**32),
-        skew=st.sampled_from([0.0, None, 20.0]),
-        ttl=st.sampled_from([30.0, 8.0]),
-    )
-    def begin(self, claimants: int, seed: int, skew: float | None, ttl: float) -> None:
-        self.quiet = quiet()
-        self.quiet.__enter__()
-        self.scene = PublishingScene(claimants, seed, skew, ttl=ttl)
 
     @rule(times=st.integers(1, 3))
     def leaders_say_something_new(self, times: int) -> None:
@@ -84,43 +73,29 @@ def publish(scene: PublishingScene) -> None:
 
 
 def test_publishers() -> None:
-    run_state_machine_as_test(
-        Publishers,
-        settings=settings(
-            max_examples=2_000 if LONG else 40,
-            stateful_step_count=25,
-            deadline=None,
-            print_blob=True,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_machine(Publishers, 2_000 if LONG else 40)
 
 
 def drive(seed: int, steps: int = 25) -> PublishingScene:
     """Play one random scene, and raise what is broken."""
     rnd = random.Random(seed)
     scene = PublishingScene(rnd.randint(2, 4), seed, rnd.choice([0.0, None, 20.0]))
-    try:
-        with quiet():
-            for _ in range(steps):
-                for _ in range(rnd.randrange(3)):
-                    publish(scene)
-                what = rnd.randrange(10)
-                if what == 0:
-                    scene.watcher.wire.cut = not scene.watcher.wire.cut
-                elif what == 1:
-                    scene.watcher.machine.pause(rnd.choice(PAUSES))
-                elif what > 3:
-                    happen(scene, rnd, False)
-                    scene.server.weather.repeated = rnd.choice((0.0, 0.0, 0.3))
-                scene.world.run(rnd.choice([0.01, 1.0, 7.0, 20.0]))
-            scene.calm()
-            scene.somebody_leads()
-            scene.everybody_knows()
-    except AssertionError as err:
-        raise AssertionError(f"seed {seed}: {err}") from err
-    finally:
-        scene.close()
+    with played(scene, seed):
+        for _ in range(steps):
+            for _ in range(rnd.randrange(3)):
+                publish(scene)
+            what = rnd.randrange(10)
+            if what == 0:
+                scene.watcher.wire.cut = not scene.watcher.wire.cut
+            elif what == 1:
+                scene.watcher.machine.pause(rnd.choice(PAUSES))
+            elif what > 3:
+                happen(scene, rnd, False)
+                scene.server.weather.repeated = rnd.choice((0.0, 0.0, 0.3))
+            scene.world.run(rnd.choice([0.01, 1.0, 7.0, 20.0]))
+        scene.calm()
+        scene.somebody_leads()
+        scene.everybody_knows()
     return scene
 
 

@@ -8,11 +8,9 @@ failure of `test_random_scenes` names its own."""
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -20,11 +18,10 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from tests.verification.simulation.claimants import Scene
-from tests.verification.simulation.drive import drive, leave
+from tests.verification.simulation.drive import come_to_rest, drive, leave, quiet, run_machine
 from tests.verification.simulation.wire import Weather
 
 CHANCE = st.sampled_from([0.0, 0.05, 0.3, 1.0])
@@ -37,6 +34,7 @@ class ConcurrentClaimants(RuleBasedStateMachine):
     everything that happens."""
 
     scene: Scene | None = None
+    kind: type[Scene] = Scene
 
     @initialize(
         claimants=st.integers(2, 5),
@@ -45,8 +43,9 @@ class ConcurrentClaimants(RuleBasedStateMachine):
         ttl=st.sampled_from([30.0, 8.0]),
     )
     def begin(self, claimants: int, seed: int, skew: float | None, ttl: float) -> None:
-        logging.getLogger("coord").setLevel(logging.CRITICAL + 1)
-        self.scene = Scene(claimants, seed, skew, ttl=ttl)
+        self.quiet = quiet()
+        self.quiet.__enter__()
+        self.scene = self.kind(claimants, seed, skew, ttl=ttl)
 
     def scene_of(self, who: int) -> tuple[int, Scene]:
         assert self.scene is not None
@@ -153,27 +152,15 @@ class ConcurrentClaimants(RuleBasedStateMachine):
         if self.scene is None:
             return
         try:
-            self.scene.calm()
-            self.scene.somebody_leads()
-            self.scene.check_callbacks()
-            self.scene.judge()
+            come_to_rest(self.scene)
         finally:
             self.scene.close()
-            logging.getLogger("coord").setLevel(logging.NOTSET)
+            self.quiet.__exit__(None, None, None)
 
 
 def test_concurrent_claimants() -> None:
     examples = int(os.environ.get("COORD_PROOF_EXAMPLES", "150"))
-    run_state_machine_as_test(
-        ConcurrentClaimants,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=25,
-            deadline=None,
-            print_blob=True,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_machine(ConcurrentClaimants, examples)
 
 
 def test_an_edit_after_a_turn_at_the_very_end_of_a_run_is_not_earlier_than_the_turn() -> None:
