@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import time
 
 from tests.support.postgresql_server import Server, unprivileged
 from tests.support.server_process import ServerProcess, free_ports
@@ -52,16 +50,8 @@ class PgBouncer(ServerProcess):
         assert program is not None
         output = directory / f"pgbouncer-{self.port}.log"
         self.run([program, str(file)], output, **unprivileged())
-        deadline = time.monotonic() + START_TIMEOUT
-        while time.monotonic() < deadline:
-            self.check_it_runs()
-            try:
-                socket.create_connection((self.host, self.port), 1).close()
-            except OSError:
-                time.sleep(0.02)
-            else:
-                return self
-        raise RuntimeError(f"it does not answer after {START_TIMEOUT} s:\n{self.log[-2000:]}")
+        self.wait_until_it_listens(self.host, self.port, START_TIMEOUT)
+        return self
 
     def __exit__(self, *exc: object) -> None:
         self.kill()

@@ -105,16 +105,8 @@ class Sentinel(ServerProcess):
         file = self._directory / "sentinel.conf"
         file.write_text("\n".join(self._settings) + "\n")
         self.run(["redis-sentinel", str(file)], self._directory / "sentinel.log")
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            self.check_it_runs()
-            try:
-                socket.create_connection((self.host, self.port), 1).close()
-            except OSError:
-                time.sleep(0.02)
-            else:
-                return self
-        raise RuntimeError(f"it does not answer:\n{self.log[-2000:]}")
+        self.wait_until_it_listens(self.host, self.port, 20)
+        return self
 
 
 def set_up(url: str, longest_ttl: float = 0.0) -> str:

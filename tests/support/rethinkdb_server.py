@@ -4,7 +4,6 @@ their process ids."""
 from __future__ import annotations
 
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Sequence
@@ -96,14 +95,7 @@ class Server(ServerProcess):
         return self
 
     def wait_until_up(self, timeout: float = START_TIMEOUT) -> None:
-        until = time.monotonic() + timeout
-        while time.monotonic() < until:
-            self.check_it_runs()
-            with socket.socket() as probe:
-                if probe.connect_ex((self.host, self.port)) == 0:
-                    return
-            time.sleep(0.02)
-        raise RuntimeError(f"rethinkdb does not listen after {timeout} s:\n{self.log[-2000:]}")
+        self.wait_until_it_listens(self.host, self.port, timeout)
 
     def restart(self) -> None:
         self.stop()

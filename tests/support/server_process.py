@@ -76,6 +76,20 @@ class ServerProcess:
         if self._process.poll() is not None:
             raise RuntimeError(f"it ended with {self._process.returncode}:\n{self.log[-2000:]}")
 
+    def wait_until_it_listens(self, host: str, port: int, timeout: float) -> None:
+        """Wait until it accepts connections. Raise an exception with its output if it ends, or does
+        not listen within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            self.check_it_runs()
+            try:
+                socket.create_connection((host, port), 1).close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return
+        raise RuntimeError(f"it does not listen after {timeout} s:\n{self.log[-2000:]}")
+
     def stop(self) -> None:
         """End it as an operator would."""
         self._end(signal.SIGTERM)
