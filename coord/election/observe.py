@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -207,64 +209,16 @@ async def next_row(rows: RowQueue, timeout: float | None) -> tuple[Lease, float]
     return getting.result() if getting.done() and not getting.cancelled() else None
 
 
-async def _read_again(store: Store, roles: Collection[str]) -> list[Lease] | None:
-    """Return the rows of roles whose lease seems to have expired; None if the store is away.
+async def _read_again(store: Store, roles: Collection[str] | None) -> list[Lease] | None:
+    """Return the rows of `roles` (None: of all roles); None if the store is away.
 
     A feed may leave renewals out, so only the row itself says whether a lease has expired.
     """
     try:
-        return await store.read(roles, READ_TIMEOUT)
+        rows = await store.read(roles, READ_TIMEOUT)
     except CoordError:
         return None
-
-
-async def watch_leader(source: LeaderSource, role: str) -> AsyncIterator[Lease | None]:
-    """Yield the lease of the present leader (None if there is none), then each change of the leader
-    or of its info.
-
-    A lease that expires without a successor is reported when it expires, by the clock of this
-    process, after another look at its row. A feed may show a write that fails later, so use this to
-    inform, not to decide.
-    """
-    rows = RowQueue()
-    loop, tracker, first_read = asyncio.get_running_loop(), LeaderTracker(), False
-
-    def receive(lease: Lease) -> None:
-        if first_read:
-            source.leaders.update(lease)
-        rows.put_nowait((lease, loop.time()))
-
-    source.leaders.track(role)
-    unsubscribe = source.subscribe(role, receive)
-    try:
-        leases = await source.read([role])
-        present = leases[0] if leases else Lease(role)
-        source.leaders.update(present)
-        first_read = True
-        tracker.update(present, loop.time())
-        yield tracker.leader(loop.time())
-        again = VACANT_AGAIN
-        while True:
-            left = tracker.expires_at - loop.time() if tracker.has_leader else again
-            row = await next_row(rows, max(0.0, left))
-            if row is not None:
-                changed, now = tracker.update(*row), row[1]
-            else:
-                read = await _read_again(source.store, [role])
-                again, now = VACANT_AGAIN, loop.time()
-                if read is None:
-                    again, changed = FAILED_AGAIN, tracker.has_changed(now)
-                else:
-                    present = read[0] if read else Lease(role)
-                    source.leaders.update(present)
-                    changed = tracker.replace(present, now)
-                    if present.led:  # it expires sooner by the clock of this process
-                        again = FAILED_AGAIN
-            if changed:
-                yield tracker.leader(now)
-    finally:
-        unsubscribe()
-        source.leaders.untrack(role)
+    return [row for row in rows if roles is not None or not is_agreement(row)]
 
 
 class LeaderChange(NamedTuple):
@@ -279,6 +233,177 @@ class LeaderChange(NamedTuple):
     leader: Lease | None
 
 
+class WatchedRoles:
+    """Who leads the roles that a watcher follows, and when to read which rows again.
+
+    A row is read again when its lease seems to have expired, and soon after a read that failed. All
+    rows of roles without a leader are read every half a minute; a watcher of all roles reads all
+    rows then, because a role may also have got its first row.
+
+    Args:
+        role: The role that is watched; None for all roles.
+        now: The time in seconds, on the clock of all later calls.
+    """
+
+    def __init__(self, role: str | None, now: float) -> None:
+        self._role = role
+        self._trackers: dict[str, LeaderTracker] = {}
+        self._reads: list[tuple[float, str]] = []
+        """A heap with times to read single roles. Only those in `_read_at` count."""
+        self._read_at: dict[str, float] = {}
+        self._read_vacant_at = now + VACANT_AGAIN
+
+    def leader(self, role: str, now: float) -> Lease | None:
+        """Return the lease of the leader of `role` at `now`; None if there is none."""
+        return self._trackers[role].leader(now)
+
+    def received(self, row: Lease, now: float) -> list[LeaderChange]:
+        """Take a row that was received at `now`, and return what it changes."""
+        tracker = self._trackers.setdefault(row.role, LeaderTracker())
+        return self._after(row.role, now, changed=tracker.update(row, now))
+
+    def seconds_until_read(self, now: float) -> float:
+        """Return in how many seconds `due` may have something to read."""
+        times = [at for at, _ in self._reads[:1]]
+        if self._has_vacant():
+            times.append(self._read_vacant_at)
+        return max(0.0, min(times) - now) if times else VACANT_AGAIN
+
+    def due(self, now: float) -> Collection[str] | None:
+        """Return the roles to read at `now`, which may be none; None means all roles."""
+        if self._has_vacant() and self._read_vacant_at <= now:
+            return None if self._role is None else [self._role]
+        due = self._expired(now)
+        return due + self._expired(now + SOON) if due else []
+
+    def read(
+        self, roles: Collection[str] | None, rows: Collection[Lease], now: float
+    ) -> list[LeaderChange]:
+        """Take the rows that a read of `roles` (None: of all roles) returned at `now`, and return
+        what they change."""
+        self._vacant_was_read(roles, now + VACANT_AGAIN)
+        by_role = {row.role: row for row in rows}
+        changes = []
+        for role in sorted(self._trackers.keys() | by_role if roles is None else roles):
+            row = by_role.get(role) or Lease(role)
+            tracker = self._trackers.setdefault(role, LeaderTracker())
+            changed = tracker.replace(row, now)
+            changes += self._after(role, now, changed=changed)
+            if row.led and not tracker.has_leader:  # it expires sooner by the clock of this process
+                self._schedule(role, now + FAILED_AGAIN)
+        return changes
+
+    def read_failed(self, roles: Collection[str] | None, now: float) -> list[LeaderChange]:
+        """Note that a read of `roles` (None: of all roles) failed, and return who leads no longer:
+        nobody knows of a renewal."""
+        self._vacant_was_read(roles, now + FAILED_AGAIN)
+        changes = []
+        for role in self._expired(now) if roles is None else roles:
+            changes += self._after(role, now, changed=self._trackers[role].has_changed(now))
+            self._schedule(role, now + FAILED_AGAIN)
+        return changes
+
+    def _has_vacant(self) -> bool:
+        """Whether a role that is watched may have no leader."""
+        if self._role is None:
+            return True
+        return self._role not in self._trackers or not self._trackers[self._role].has_leader
+
+    def _vacant_was_read(self, roles: Collection[str] | None, again_at: float) -> None:
+        if self._role is not None or roles is None:
+            self._read_vacant_at = again_at
+
+    def _after(self, role: str, now: float, *, changed: bool) -> list[LeaderChange]:
+        tracker = self._trackers[role]
+        if tracker.has_leader:
+            self._schedule(role, tracker.expires_at)
+        else:
+            self._read_at.pop(role, None)
+            if self._role is not None:
+                self._read_vacant_at = max(self._read_vacant_at, now + VACANT_AGAIN)
+        return [LeaderChange(role, tracker.leader(now))] if changed else []
+
+    def _schedule(self, role: str, at: float) -> None:
+        if at < self._read_at.get(role, math.inf):
+            self._read_at[role] = at
+            heapq.heappush(self._reads, (at, role))
+
+    def _expired(self, before: float) -> list[str]:
+        """Take the roles from the heap that are to be read before a time, unless they were renewed
+        since."""
+        expired = []
+        while self._reads and self._reads[0][0] <= before:
+            at, role = heapq.heappop(self._reads)
+            if self._read_at.get(role) != at:
+                continue
+            del self._read_at[role]
+            tracker = self._trackers[role]
+            if tracker.has_leader and tracker.expires_at > before:
+                self._schedule(role, tracker.expires_at)
+            else:
+                expired.append(role)
+        return expired
+
+
+async def _changes(
+    store: Store, watched: WatchedRoles, rows: RowQueue, on_read: Callable[[Lease], None]
+) -> AsyncGenerator[LeaderChange, None]:
+    """Yield what the rows of a feed change, and the reads that `watched` asks for.
+
+    `on_read` is called with each row of a read.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        row = await next_row(rows, watched.seconds_until_read(loop.time()))
+        if row is not None:
+            changes = watched.received(*row)
+        elif (due := watched.due(loop.time())) == []:
+            continue
+        elif (leases := await _read_again(store, due)) is None:
+            changes = watched.read_failed(due, loop.time())
+        else:
+            for lease in leases:
+                on_read(lease)
+            changes = watched.read(due, leases, loop.time())
+        for change in changes:
+            yield change
+
+
+async def watch_leader(source: LeaderSource, role: str) -> AsyncIterator[Lease | None]:
+    """Yield the lease of the present leader (None if there is none), then each change of the leader
+    or of its info.
+
+    A lease that expires without a successor is reported when it expires, by the clock of this
+    process, after another look at its row. A feed may show a write that fails later, so use this to
+    inform, not to decide.
+    """
+    rows = RowQueue()
+    loop, first_read = asyncio.get_running_loop(), False
+
+    def receive(lease: Lease) -> None:
+        if first_read:
+            source.leaders.update(lease)
+        rows.put_nowait((lease, loop.time()))
+
+    source.leaders.track(role)
+    unsubscribe = source.subscribe(role, receive)
+    try:
+        leases = await source.read([role])
+        present = leases[0] if leases else Lease(role)
+        source.leaders.update(present)
+        first_read = True
+        watched = WatchedRoles(role, loop.time())
+        watched.received(present, loop.time())
+        yield watched.leader(role, loop.time())
+        changes = _changes(source.store, watched, rows, source.leaders.update)
+        async with aclosing(changes):
+            async for _, leader in changes:
+                yield leader
+    finally:
+        unsubscribe()
+        source.leaders.untrack(role)
+
+
 class LeadersSource(Protocol):
     """What `watch_leaders` needs of a session."""
 
@@ -287,66 +412,13 @@ class LeadersSource(Protocol):
     async def read(self, roles: Collection[str] | None) -> list[Lease]: ...
 
 
-class _Trackers:
-    """The trackers of all roles, and which lease expires next."""
-
-    def __init__(self) -> None:
-        self._all: dict[str, LeaderTracker] = {}
-        self._due: list[tuple[float, str]] = []
-        """A heap with one time for each role that has a leader: when to check it."""
-        self._scheduled: set[str] = set()
-        self._unread: set[str] = set()
-        """The roles whose lease seems to have expired and whose row could not be read."""
-
-    def update(self, row: Lease, now: float, *, read: bool = False) -> LeaderChange | None:
-        tracker = self._all.setdefault(row.role, LeaderTracker())
-        changed = tracker.replace(row, now) if read else tracker.update(row, now)
-        self._unread.discard(row.role)
-        self._schedule(row.role, tracker, now)
-        return LeaderChange(row.role, tracker.leader(now)) if changed else None
-
-    def seconds_until_check(self, now: float) -> float | None:
-        return max(0.0, self._due[0][0] - now) if self._due else None
-
-    def due(self, before: float) -> list[str]:
-        """Return the roles whose lease seems to expire before a time."""
-        # A time in the heap is that of an earlier row, if there was a renewal since.
-        roles = (role for at, role in self._due if at <= before)
-        return [role for role in roles if self._all[role].expires_at <= before]
-
-    def expired(self, now: float) -> list[LeaderChange]:
-        """Return the changes of roles whose lease has expired."""
-        changes = []
-        while self._due and self._due[0][0] <= now:
-            _, role = heapq.heappop(self._due)
-            self._scheduled.discard(role)
-            tracker = self._all[role]
-            if tracker.has_changed(now):
-                changes.append(LeaderChange(role, tracker.leader(now)))
-            if role in self._unread:
-                self._scheduled.add(role)
-                heapq.heappush(self._due, (now + FAILED_AGAIN, role))
-            else:
-                self._schedule(role, tracker, now)
-        return changes
-
-    def could_not_read(self, roles: Collection[str]) -> None:
-        """Note that the store did not say whether the leases of `roles` have expired."""
-        self._unread.update(roles)
-
-    def _schedule(self, role: str, tracker: LeaderTracker, now: float) -> None:
-        if role not in self._scheduled and tracker.leader(now) is not None:
-            self._scheduled.add(role)
-            heapq.heappush(self._due, (tracker.expires_at, role))
-
-
 async def watch_leaders(source: LeadersSource) -> AsyncIterator[LeaderChange]:
     """Yield each role that has a leader, then each change of any role's leader or of its info.
 
     It continues through outages, and reports afterwards what changed meanwhile. As with
     `watch_leader`, use it to inform, not to decide.
     """
-    loop, trackers, rows = asyncio.get_running_loop(), _Trackers(), RowQueue()
+    loop, rows = asyncio.get_running_loop(), RowQueue()
 
     def take(lease: Lease) -> None:
         if not is_agreement(lease):
@@ -354,29 +426,16 @@ async def watch_leaders(source: LeadersSource) -> AsyncIterator[LeaderChange]:
 
     for lease in sorted(await source.read(None), key=lambda lease: lease.role):
         take(lease)
+    watched = WatchedRoles(None, loop.time())
     feed = loop.create_task(
         reconnecting(lambda: source.store.watch(None), take, Backoff(0.05, 5.0)),
         name="coord watch_leaders",
     )
     try:
-        while True:
-            row = await next_row(rows, trackers.seconds_until_check(loop.time()))
-            if row is None:
-                if due := trackers.due(loop.time()):
-                    due = trackers.due(loop.time() + SOON)
-                    leases = await _read_again(source.store, due)
-                    if leases is None:
-                        trackers.could_not_read(due)
-                    else:
-                        by_role = {lease.role: lease for lease in leases}
-                        for role in due:
-                            row = by_role.get(role) or Lease(role), loop.time()
-                            if (new := trackers.update(*row, read=True)) is not None:
-                                yield new
-                for change in trackers.expired(loop.time()):
-                    yield change
-            elif (new := trackers.update(*row)) is not None:
-                yield new
+        changes = _changes(source.store, watched, rows, lambda _: None)
+        async with aclosing(changes):
+            async for change in changes:
+                yield change
     finally:
         feed.cancel()
         await asyncio.gather(feed, return_exceptions=True)

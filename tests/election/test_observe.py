@@ -12,7 +12,7 @@ from typing import Any
 
 from coord import AsyncCoordinator, Coordinator, Lease
 from coord.core.lease import MAX_TOKEN
-from coord.core.operations import Answer, Claim, Renew
+from coord.core.operations import Answer, Claim, Release, Renew
 from coord.election.observe import LeaderTracker, latest
 from coord.stores.memory.store import MemoryStore
 from coord.testing import Fault, FaultyStore
@@ -266,6 +266,7 @@ class Watched:
 
     def __init__(self, c: AsyncCoordinator) -> None:
         self.leaders: dict[str, Lease | None] = {}
+        self.roles: dict[str, str | None] = {}
         self._tasks = [asyncio.ensure_future(self._one(c)), asyncio.ensure_future(self._all(c))]
 
     async def _one(self, c: AsyncCoordinator) -> None:
@@ -273,8 +274,10 @@ class Watched:
             self.leaders["one"] = leader
 
     async def _all(self, c: AsyncCoordinator) -> None:
-        async for _, leader in c.watch_leaders():
-            self.leaders["all"] = leader
+        async for role, leader in c.watch_leaders():
+            self.roles[role] = leader and leader.holder
+            if role == "r":
+                self.leaders["all"] = leader
 
     @property
     def holders(self) -> dict[str, str | None]:
@@ -335,6 +338,49 @@ def test_a_new_leader_whose_row_the_feed_has_lost_is_seen_within_half_a_minute()
         assert watched.holders == {"one": None, "all": None}
         await store.inner.claim(Claim("r", "b", 1, 60.0, takeover=True), 1)
         await asyncio.sleep(31.0)
-        assert watched.holders["one"] == "b"
+        assert watched.holders == {"one": "b", "all": "b"}
+
+    on_virtual_time(story)
+
+
+def test_a_new_role_whose_row_the_feed_has_lost_is_seen_within_half_a_minute() -> None:
+    async def story(store: ThinStore, watched: Watched) -> None:
+        store.fail("read", Fault.NOT_DONE, times=None)
+        await asyncio.sleep(30.0)
+        await store.inner.claim(Claim("new", "b", 1, 60.0), 1)
+        store.heal()
+        await asyncio.sleep(2.5)
+        assert watched.roles["new"] == "b"
+        await store.inner.claim(Claim("newer", "c", 1, 60.0), 1)
+        await asyncio.sleep(31.0)
+        assert watched.roles["newer"] == "c"
+
+    on_virtual_time(story)
+
+
+def test_a_short_lease_after_a_long_one_is_read_again_when_it_expires() -> None:
+    async def story(store: ThinStore, watched: Watched) -> None:
+        store.show(Lease("r", "a", 1, 2, 600.0, remaining=600.0))
+        await store.hold(2, ttl=600.0)
+        await asyncio.sleep(20.0)
+        assert watched.holders == {"one": "a", "all": "a"}
+        await store.inner.release(Release("r", "a", 1, 3), 1)
+        store.show(Lease("r", "b", 2, 1, 5.0, remaining=5.0))
+        await asyncio.sleep(1.0)
+        assert watched.holders == {"one": "b", "all": "b"}
+        await asyncio.sleep(20.0)
+        assert watched.holders == {"one": None, "all": None}
+
+    on_virtual_time(story)
+
+
+def test_all_rows_are_read_only_now_and_then() -> None:
+    async def story(store: ThinStore, watched: Watched) -> None:
+        await store.hold(2, ttl=600.0)
+        store.show(Lease("r", "a", 1, 2, 600.0, remaining=600.0))
+        await asyncio.sleep(1.0)
+        before = store.inner.reads  # type: ignore[attr-defined]
+        await asyncio.sleep(120.0)
+        assert store.inner.reads - before == 4  # type: ignore[attr-defined]
 
     on_virtual_time(story)

@@ -24,17 +24,24 @@ TURNS = "election/test_turns.py"
 MUTANTS = [
     Mutant(
         "a watcher does not look again soon after a failed read",
-        "coord.election.observe:watch_leader",
-        "again, changed = FAILED_AGAIN, tracker",
-        "again, changed = VACANT_AGAIN, tracker",
+        "coord.election.observe:WatchedRoles.read_failed",
+        "self._schedule(role, now + FAILED_AGAIN)",
+        "pass",
         (f"{OBSERVE}::test_a_leader_is_looked_for_again_after_the_store_was_away",),
     ),
     Mutant(
-        "a watcher of all roles does not look again after a failed read",
-        "coord.election.observe:_Trackers.could_not_read",
-        "self._unread.update(roles)",
-        "self._unread.update(())",
-        (f"{OBSERVE}::test_a_leader_is_looked_for_again_after_the_store_was_away",),
+        "a watcher of all roles does not look again soon after a failed read of all rows",
+        "coord.election.observe:WatchedRoles.read_failed",
+        "self._vacant_was_read(roles, now + FAILED_AGAIN)",
+        "self._vacant_was_read(roles, now + VACANT_AGAIN)",
+        (f"{OBSERVE}::test_a_new_role_whose_row_the_feed_has_lost_is_seen_within_half_a_minute",),
+    ),
+    Mutant(
+        "a watcher does not look at a lease that expires earlier than the one before",
+        "coord.election.observe:WatchedRoles._schedule",
+        "if at < self._read_at.get(role, math.inf):",
+        "if role not in self._read_at:",
+        (f"{OBSERVE}::test_a_short_lease_after_a_long_one_is_read_again_when_it_expires",),
     ),
     Mutant(
         "a watcher believes for ever what a feed has shown",
@@ -45,9 +52,9 @@ MUTANTS = [
     ),
     Mutant(
         "a watcher of a vacant role waits for the feed",
-        "coord.election.observe:watch_leader",
-        "again, now = VACANT_AGAIN, loop.time()",
-        "again, now = 86_400.0, loop.time()",
+        "coord.election.observe:WatchedRoles._has_vacant",
+        "return True",
+        "return False",
         (f"{OBSERVE}::test_a_new_leader_whose_row_the_feed_has_lost_is_seen_within_half_a_minute",),
     ),
     Mutant(
