@@ -28,7 +28,13 @@ from coord.stores.sqlite.errors import FileReplaced
 from coord.stores.sqlite.files import prepare
 from coord.stores.sqlite.filesystems import MOUNTS
 from coord.stores.sqlite.growth import WalGrowth
-from coord.stores.sqlite.identity import Files, look, refuse_second_log, wal_size_if_same
+from coord.stores.sqlite.identity import (
+    Directory,
+    Files,
+    look,
+    refuse_second_log,
+    wal_size_if_same,
+)
 
 MISSING = (0, 0)
 """What no existing file equals."""
@@ -141,6 +147,7 @@ class Connection:
         path: Absolute path of the file.
         times_opened: How often the connection was opened. It tells a feed that it has a new one.
         files: The files that it has open, and the size that the log had then.
+        directory: Their directory; None before the first use.
     """
 
     def __init__(self, path: str, mounts: str = MOUNTS, *, local: bool = False) -> None:
@@ -151,6 +158,7 @@ class Connection:
         self._real = path
         self._paths = ("", "", "")
         self.files = Files(None, None, None)
+        self.directory: Directory | None = None
         self._growth = WalGrowth(path)
 
     def __enter__(self) -> Connection:
@@ -193,6 +201,7 @@ class Connection:
             wal, shm = before.wal or after.wal or MISSING, before.shm or after.shm or MISSING
             Files(before.main, wal, shm).check(after, self.path)
             self._growth.opened(after)
+            self.directory = Directory(self.path, self._real, self._mounts)
         return self._conn
 
     @property
@@ -225,8 +234,15 @@ class Connection:
 
         Other processes would elect a second leader with the new files.
         """
+        directory = self.directory
+        if directory is not None:
+            if directory.is_unchanged():
+                return
+            state = directory.look()
         wal_size = wal_size_if_same(self.files, self._paths)
         if wal_size is not None:
+            if directory is not None:
+                directory.remember(state)
             self._growth.check(self.files, wal_size)
             return
         now = look(self.path, self._real)

@@ -34,7 +34,7 @@ class WalGrowth:
         self._readers = None
 
     def check(self, files: Files, wal_size: int) -> None:
-        """Warn if the log has grown too much. Call it with each write.
+        """Warn if the log has grown too much. Call it every second while somebody writes.
 
         Args:
             files: The files of the database.

@@ -16,10 +16,26 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from typing import NamedTuple
 
 from coord.stores.sqlite import locks
 from coord.stores.sqlite.errors import BUSY, FileReplaced, LogRemoved, classify_os, code
+from coord.stores.sqlite.filesystems import MOUNTS, file_system
+
+NAMES_INTERVAL = 1.0
+"""Time in seconds after which the names are read even if their directory did not change."""
+# fmt: off
+DATED_FILE_SYSTEMS = frozenset((
+    "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs",
+))
+# fmt: on
+"""File systems of Linux that give a directory a new time of change whenever a name in it leads to
+another file, as POSIX asks."""
+_COARSE_CLOCK = 5
+"""CLOCK_REALTIME_COARSE of Linux: the clock that file systems take these times from."""
+_TIME_UNIT = 1_000_000
+"""Nanoseconds. A file system whose times are multiples of this may give two changes one time."""
 
 Number = tuple[int, int]
 """The device and the inode of a file."""
@@ -98,6 +114,63 @@ def wal_size_if_same(files: Files, paths: tuple[str, str, str]) -> int | None:
         and (shm.st_dev, shm.st_ino) == files.shm
     )
     return wal.st_size if same else None
+
+
+class Directory:
+    """The directory of a database. Its time of change tells whether its names are the same.
+
+    A commit looks once at the directory instead of at each of the three files. Whoever removes,
+    replaces or adds a name changes the directory, and nobody can set its time of change back. Only
+    a file that is mounted over a name does not change it: the names are read every second, too.
+
+    Args:
+        path: The path of the database.
+        real: The same without symbolic links.
+        mounts: File that lists the mounted file systems.
+    """
+
+    def __init__(self, path: str, real: str, mounts: str = MOUNTS) -> None:
+        self._path = os.path.dirname(path)
+        # A symbolic link may be in another directory than the database.
+        same = os.path.realpath(self._path) == os.path.dirname(real)
+        try:
+            self._dated = same and file_system(real, mounts) in DATED_FILE_SYSTEMS
+        except OSError:  # no descriptor is left to read the list of mounts
+            self._dated = False
+        self._known: tuple[int, int, int] | None = None
+        self._until = 0.0
+
+    def is_unchanged(self) -> bool:
+        """Return whether the names lead to the same files as when `remember` was called."""
+        if self._known is None or time.monotonic() >= self._until:
+            return False
+        try:
+            now = os.stat(self._path)
+        except OSError:
+            return False
+        return (now.st_ctime_ns, now.st_ino, now.st_dev) == self._known
+
+    def look(self) -> tuple[int, int, int] | None:
+        """Return the state of the directory, for `remember`; None if it would prove nothing.
+
+        Call it before the names are read, so that a change between the two is noticed later.
+        """
+        if not self._dated:
+            return None
+        coarse = time.clock_gettime_ns(_COARSE_CLOCK)
+        try:
+            now = os.stat(self._path)
+        except OSError:
+            return None
+        changed = now.st_ctime_ns
+        # A change within the same tick of the clock as the last would have the same time.
+        if changed % _TIME_UNIT == 0 or coarse - changed < _TIME_UNIT:
+            return None
+        return changed, now.st_ino, now.st_dev
+
+    def remember(self, state: tuple[int, int, int] | None) -> None:
+        """Note that the names led to the right files after `look` had returned `state`."""
+        self._known, self._until = state, time.monotonic() + NAMES_INTERVAL
 
 
 def _stat(path: str) -> os.stat_result | None:

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -17,7 +18,13 @@ from coord.core.operations import Answer, Claim, Release, Renew, Result
 from coord.stores.sqlite import SQLiteStore, feed, locks, schema, worker
 from coord.stores.sqlite.connection import Connection
 from coord.stores.sqlite.errors import FileReplaced, LogRemoved
-from coord.stores.sqlite.identity import look, refuse_second_log
+from coord.stores.sqlite.filesystems import MOUNTS, file_system
+from coord.stores.sqlite.identity import (
+    DATED_FILE_SYSTEMS,
+    Directory,
+    look,
+    refuse_second_log,
+)
 
 needs_locks = pytest.mark.skipif(not Path(locks.LOCKS).exists(), reason="needs /proc/locks")
 REMOVALS = [("-wal",), ("-shm",), ("-wal", "-shm")]
@@ -187,6 +194,95 @@ def test_a_commit_does_not_count_once_a_file_is_replaced(suffix: str, path: str)
         with pytest.raises(FileReplaced, match=f"coord.db{suffix} was deleted or replaced"):
             connection.check_file()
         connection.close()
+
+
+@pytest.fixture
+def dated(tmp_path: Path) -> None:
+    if file_system(str(tmp_path), MOUNTS) not in DATED_FILE_SYSTEMS:
+        pytest.skip(f"the file system of {tmp_path} may not change the times of a directory")
+
+
+def wait_until_trusted(connection: Connection) -> None:
+    """Wait until the next commit looks at the directory only."""
+    directory = connection.directory
+    assert directory is not None
+    while not directory.is_unchanged():
+        time.sleep(0.005)
+        connection.check_file()
+
+
+@pytest.mark.usefixtures("dated")
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+@pytest.mark.parametrize("replaced", [True, False], ids=["replaced", "removed"])
+def test_the_directory_tells_that_a_file_is_gone(suffix: str, replaced: bool, path: str) -> None:
+    connection = Connection(path)
+    with connection:
+        connection.sqlite(create=True)
+        Path(path + ".new").write_bytes(Path(path + suffix).read_bytes())
+        wait_until_trusted(connection)
+        if replaced:
+            os.replace(path + ".new", path + suffix)
+        else:
+            os.unlink(path + suffix)
+        with pytest.raises(FileReplaced, match=f"coord.db{suffix} was deleted or replaced"):
+            connection.check_file()
+        connection.close()
+
+
+@pytest.mark.usefixtures("dated")
+def test_a_directory_that_is_replaced(tmp_path: Path) -> None:
+    """Its names lead to the same database and to another log."""
+    old, other = tmp_path / "a", tmp_path / "b"
+    old.mkdir()
+    other.mkdir()
+    connection = Connection(str(old / "coord.db"))
+    with connection:
+        connection.sqlite(create=True)
+        os.link(old / "coord.db", other / "coord.db")
+        wait_until_trusted(connection)
+        old.rename(tmp_path / "c")
+        other.rename(old)
+        with pytest.raises(FileReplaced, match=r"coord\.db-wal was deleted"):
+            connection.check_file()
+        connection.close()
+
+
+@pytest.mark.usefixtures("dated")
+def test_a_second_change_in_one_tick_of_the_clock_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file system would give it the same time as the first."""
+    path = str(tmp_path / "coord.db")
+    directory, changed = Directory(path, path), tmp_path.stat().st_ctime_ns
+    for clock, trusted in ((changed, False), (changed + 10**6, True), (changed - 1, False)):
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "clock_gettime_ns", lambda _, clock=clock: clock)
+            assert (directory.look() is not None) is trusted
+
+
+@pytest.mark.usefixtures("dated")
+def test_the_names_are_read_every_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mount over one of them does not change the directory."""
+    path = str(tmp_path / "coord.db")
+    directory = Directory(path, path)
+    while (state := directory.look()) is None:
+        time.sleep(0.005)
+    directory.remember(state)
+    assert directory.is_unchanged()
+    later = time.monotonic() + 1.0
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert not directory.is_unchanged()
+
+
+def test_a_directory_that_proves_nothing(tmp_path: Path) -> None:
+    """Its file system is not known to date changes, or a link leads to the database."""
+    path, mounts = str(tmp_path / "coord.db"), tmp_path / "mounts"
+    mounts.write_text("1 1 0:1 / / rw - vfat none rw\n")
+    linked = str(tmp_path / "elsewhere" / "coord.db")
+    for directory in (Directory(path, path, str(mounts)), Directory(linked, path)):
+        assert directory.look() is None
+        directory.remember(directory.look())
+        assert not directory.is_unchanged()
 
 
 @pytest.mark.parametrize("suffix", ["-wal", "-shm"])

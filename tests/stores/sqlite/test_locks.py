@@ -18,7 +18,7 @@ import coord
 from coord.core.operations import Answer, Claim, Failure, Renew
 from coord.stores import urls
 from coord.stores.protocol import Finding
-from coord.stores.sqlite import SQLiteStore, doctor, growth, locks, schema
+from coord.stores.sqlite import SQLiteStore, doctor, growth, identity, locks, schema
 from tests.support.databases import new_sqlite_url
 from tests.support.waits import eventually
 
@@ -94,6 +94,7 @@ def test_a_log_that_grows_is_reported_with_the_process_that_reads(
     monkeypatch.setattr(growth, "MAX_WAL_SIZE", 200_000)
     monkeypatch.setattr(schema, "MAX_WAL_SIZE", 200_000)
     monkeypatch.setattr(growth, "MIN_TRANSACTION", 0.01)
+    monkeypatch.setattr(identity, "NAMES_INTERVAL", 0.0)
 
     def warnings() -> list[logging.LogRecord]:
         return [record for record in caplog.records if "sqlite.log_grows" in record.message]
@@ -131,6 +132,7 @@ def test_a_log_that_is_long_from_before_is_not_reported(
         assert os.path.getsize(path + "-wal") > 200_000  # noqa: ASYNC240
         monkeypatch.setattr(growth, "MAX_WAL_SIZE", 200_000)
         monkeypatch.setattr(growth, "MIN_TRANSACTION", 0.0)
+        monkeypatch.setattr(identity, "NAMES_INTERVAL", 0.0)
         other = SQLiteStore(path)
         for beat in range(40, 43):
             await write(other, beat)

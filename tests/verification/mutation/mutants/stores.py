@@ -8,6 +8,7 @@ BATCHING = "stores/test_batching.py"
 BULK = "stores/sqlite/test_bulk.py"
 CONTRACT = "stores/test_contract.py"
 FEEDS = "stores/test_feeds.py"
+IDENTITY = "stores/sqlite/test_identity.py"
 LEASE_CLOCK = "stores/sqlite/test_lease_clock.py"
 PUBLISHING = "services/test_publishing.py"
 REGISTRY = "services/test_registry.py"
@@ -154,6 +155,20 @@ MUTANTS = [
         "row.get(records.TOMBSTONE) == nonce",
         "row.get(records.TOMBSTONE) == 0",
         ("services/test_hazards.py::test_7_no_late_duplicate_revives_a_service[sqlite]",),
+    ),
+    Mutant(
+        "a file that is removed is not noticed as long as its directory is the same",
+        "coord.stores.sqlite.identity:Directory.is_unchanged",
+        "(now.st_ctime_ns, now.st_ino, now.st_dev) == self._known",
+        "(now.st_ino, now.st_dev) == self._known[1:]",
+        (f"{IDENTITY}::test_the_directory_tells_that_a_file_is_gone",),
+    ),
+    Mutant(
+        "a second change of a directory in one tick of the clock is missed",
+        "coord.stores.sqlite.identity:Directory.look",
+        "or coarse - changed < _TIME_UNIT",
+        "",
+        (f"{IDENTITY}::test_a_second_change_in_one_tick_of_the_clock_is_not_missed",),
     ),
     Mutant(
         "SQLite: many swaps keep the lock until all are done",
