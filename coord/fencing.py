@@ -247,8 +247,8 @@ def rethinkdb_write(
     def newer_wins(_id: Any, old: Any, new: Any) -> Any:
         # A document without a token, or with one that is not a number, has seen no token.
         present = old[field].default(0)
-        seen = (present.type_of() == "NUMBER").branch(present, 0)
-        return (seen <= token).branch(old.merge(new), old)
+        present_token = (present.type_of() == "NUMBER").branch(present, 0)
+        return (present_token <= token).branch(old.merge(new), old)
 
     return table.insert(
         {"id": key, **fenced}, conflict=newer_wins, return_changes="always", durability="hard"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-LEFT = (0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 20, 30, 60, 120)
+SECONDS_LEFT = (0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 20, 30, 60, 120)
 
 
 class PrometheusObserver:
@@ -69,7 +69,7 @@ class PrometheusObserver:
         self._left = Histogram(
             "coord_renewal_left_seconds",
             "Time left of the term when a renewal was answered",
-            buckets=LEFT,
+            buckets=SECONDS_LEFT,
             registry=registry,
         )
         self._terms: weakref.WeakValueDictionary[str, Term] = weakref.WeakValueDictionary()
@@ -83,9 +83,9 @@ class PrometheusObserver:
         if self._terms.get(term.role) in (term, None):
             self._leads.labels(term.role).set(0)
 
-    def renewed(self, term: Term, latency: float, left: float) -> None:
+    def renewed(self, term: Term, latency: float, remaining: float) -> None:
         self._latency.observe(latency)
-        self._left.observe(left)
+        self._left.observe(remaining)
         if self._terms.get(term.role) is not term:
             self._show(term)  # the term began before the metrics were enabled
 

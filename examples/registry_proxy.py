@@ -35,10 +35,10 @@ class Proxy(Handler):
     def do_GET(self) -> None:
         for _ in range(3):  # a killed backend stays in the registry for its ttl
             try:
-                found = self.services.healthy_service("web", choose="spread")
-                if found is None:
+                service = self.services.healthy_service("web", choose="spread")
+                if service is None:
                     break
-                url = f"http://{found['host']}:{found['port']}{self.path}"
+                url = f"http://{service['host']}:{service['port']}{self.path}"
                 with urllib.request.urlopen(url, timeout=5) as reply:
                     return self.answer(reply.status, reply.read())
             except (coord.CoordError, urllib.error.URLError):

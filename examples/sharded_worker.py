@@ -15,7 +15,7 @@ SHARDS = 12
 
 
 def main(url: str | None = None, seconds: str = "1e6") -> None:
-    until, said = time.monotonic() + float(seconds), None
+    until, printed = time.monotonic() + float(seconds), None
     with coord.connect(url) as coordinator:
         shares = coordinator.share("sharded-worker", SHARDS, ttl=3)
 
@@ -26,9 +26,9 @@ def main(url: str | None = None, seconds: str = "1e6") -> None:
 
         with shares:
             while time.monotonic() < until:
-                if said != len(shares.mine):
-                    said = len(shares.mine)
-                    print(f"holds {said} of {SHARDS}", flush=True)
+                if printed != len(shares.mine):
+                    printed = len(shares.mine)
+                    print(f"holds {printed} of {SHARDS}", flush=True)
                 time.sleep(0.2)
 
 

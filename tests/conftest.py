@@ -164,8 +164,8 @@ class External:
 def rethinkdb_server() -> Iterator[servers.Server | External]:
     """A server that all tests share: not to be killed, nor are its databases to be counted. Use
     `.url(database)`."""
-    if given := os.environ.get(EXTERNAL):
-        yield External(given)
+    if address := os.environ.get(EXTERNAL):
+        yield External(address)
         return
     with servers.Server() as server:
         yield server
@@ -187,9 +187,9 @@ def rethinkdb_cluster() -> Iterator[servers.Cluster]:
 
 @pytest.fixture(scope="session")
 def rethinkdb_databases(rethinkdb_server: servers.Server | External) -> Iterator[Databases]:
-    found = Databases(rethinkdb_server)
-    yield found
-    found.drop_all()
+    databases = Databases(rethinkdb_server)
+    yield databases
+    databases.drop_all()
 
 
 @pytest.fixture

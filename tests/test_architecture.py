@@ -143,16 +143,16 @@ class Tree:
     @cached_property
     def imports(self) -> dict[str, list[Import]]:
         return {
-            name: [found for node in module.nodes for found in self._imports(node)]
+            name: [imported for node in module.nodes for imported in self._imports(node)]
             for name, module in self.modules.items()
         }
 
     @cached_property
     def graph(self) -> dict[str, set[str]]:
         """Which module imports which, without `coord` itself."""
-        known = self.modules.keys() - {"coord"}
+        names = self.modules.keys() - {"coord"}
         return {
-            name: {item.module for item in self.imports[name]} & known - {name} for name in known
+            name: {item.module for item in self.imports[name]} & names - {name} for name in names
         }
 
     @cached_property

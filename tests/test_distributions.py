@@ -66,8 +66,8 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def wheel(distributions: Path) -> Path:
-    (found,) = distributions.glob("*.whl")
-    return found
+    (file,) = distributions.glob("*.whl")
+    return file
 
 
 def extras() -> set[str]:

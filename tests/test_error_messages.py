@@ -395,8 +395,8 @@ def answer_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[obj
 def test_a_wrong_command_line(
     words: str, status: int, expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found, line = answer_of(shlex.split(words), capsys)
-    assert found == status
+    exit_status, line = answer_of(shlex.split(words), capsys)
+    assert exit_status == status
     check(line, expected)
 
 

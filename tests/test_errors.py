@@ -100,7 +100,7 @@ def test_a_pool_passes_every_exception_on() -> None:
 
 def texts_of_bad_arguments() -> list[tuple[str, str]]:
     """The place and the begin of each text of a `BadArgument` that is written where it is raised."""
-    found = []
+    texts = []
     for path in sorted(ROOT.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
@@ -112,8 +112,8 @@ def texts_of_bad_arguments() -> list[tuple[str, str]]:
                     text = text.values[0]
                 if isinstance(text, ast.Constant):
                     place = f"{path.relative_to(ROOT)}:{node.lineno}"
-                    found.append((place, str(text.value)))
-    return found
+                    texts.append((place, str(text.value)))
+    return texts
 
 
 def test_an_invalid_argument_is_told_what_it_must_be() -> None:

@@ -78,17 +78,22 @@ def test_names_in_a_sql_write_are_checked(where: str, bad: Any) -> None:
         def cursor(self) -> None:
             raise AssertionError("the statement was sent")
 
-    given: dict[str, Any] = {"table": "t", "key": {"id": 1}, "changes": {"n": 2}, "field": "token"}
-    given[where] = {bad: 1} if isinstance(given[where], dict) else bad
+    arguments: dict[str, Any] = {
+        "table": "t",
+        "key": {"id": 1},
+        "changes": {"n": 2},
+        "field": "token",
+    }
+    arguments[where] = {bad: 1} if isinstance(arguments[where], dict) else bad
     with pytest.raises(coord.BadArgument, match=rf"^invalid {where} .*: must be "):
-        sql_write(NoDatabase(), term=1, **given)
+        sql_write(NoDatabase(), term=1, **arguments)
 
 
 @pytest.mark.parametrize("where", ["key", "changes"])
 def test_a_sql_write_names_columns(where: str) -> None:
-    given: dict[str, Any] = {"key": {"id": 1}, "changes": {"n": 2}, where: {}}
+    arguments: dict[str, Any] = {"key": {"id": 1}, "changes": {"n": 2}, where: {}}
     with pytest.raises(coord.BadArgument, match=rf"^invalid {where} {{}}: must "):
-        sql_write(None, "t", term=1, **given)
+        sql_write(None, "t", term=1, **arguments)
 
 
 def test_a_sql_row() -> None:

@@ -6,11 +6,11 @@ from tests.conftest import HERE, slow_tests
 
 
 def test_the_slow_tests_are_there() -> None:
-    gone = []
+    missing_nodes = []
     for name in slow_tests():
         file, *inside = name.split("::")
         path = HERE / file
         # The first part inside: what a class inherits is not in its file.
         if not path.exists() or f" {inside[0]}" not in path.read_text(encoding="utf-8"):
-            gone.append(name)
-    assert gone == []
+            missing_nodes.append(name)
+    assert missing_nodes == []

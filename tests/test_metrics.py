@@ -21,8 +21,8 @@ from coord.stores.memory.store import MemoryStore
 
 @pytest.fixture
 def registry() -> Iterator[CollectorRegistry]:
-    found = CollectorRegistry()
-    yield found
+    collector = CollectorRegistry()
+    yield collector
     coord.metrics.disable()
 
 
@@ -32,10 +32,10 @@ def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None
 
 def eventually(registry: CollectorRegistry, name: str, least: float, **labels: str) -> float:
     until = time.monotonic() + 30
-    while (found := value(registry, name, **labels) or 0.0) < least:
-        assert time.monotonic() < until, (name, found)
+    while (number := value(registry, name, **labels) or 0.0) < least:
+        assert time.monotonic() < until, (name, number)
         time.sleep(0.01)
-    return found
+    return number
 
 
 def test_elections_losses_tokens_and_renewals_are_counted(registry: CollectorRegistry) -> None:

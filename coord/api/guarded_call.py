@@ -139,8 +139,8 @@ class GuardedCall:
         if outer is None or not self._is_ours(outer.role):
             return None
         members = tuple(coordinator.session.members)
-        ours = any(isinstance(member, Elector) and member.term is outer for member in members)
-        return outer if ours else None
+        is_own = any(isinstance(member, Elector) and member.term is outer for member in members)
+        return outer if is_own else None
 
     def _is_ours(self, role: str) -> bool:
         """Return whether this is the role, or that of one of its slots."""

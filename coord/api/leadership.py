@@ -403,8 +403,8 @@ class AsyncLeadership(
                 await self._raise_refusal(elector.refusal)
             self._session.check_usable(f"acquire the role {self.role!r}")
             if blocking:
-                seen = elector.seen
-                paused = "" if seen is None or not seen.paused else f"it is {paused_by(seen)}"
+                lease = elector.seen
+                paused = "" if lease is None or not lease.paused else f"it is {paused_by(lease)}"
                 raise AcquireTimeout(self.role, timeout or 0.0, self._session.last_error or paused)
             return None
         finally:

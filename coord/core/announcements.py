@@ -139,7 +139,7 @@ def decode_announcement(
     ttl: object,
     urgent: object,
     posted_at: object,
-    left: float,
+    seconds_left: float,
 ) -> Announcement | None:
     """Return the announcement in these columns; None if they are malformed.
 
@@ -151,7 +151,7 @@ def decode_announcement(
         ttl: See `key`.
         urgent: See `key`.
         posted_at: Seconds since 1970.
-        left: Seconds until it expires, by the store's clock.
+        seconds_left: Seconds until it expires, by the store's clock.
     """
     if not (
         isinstance(key, str)
@@ -169,7 +169,7 @@ def decode_announcement(
     if not isinstance(decoded, dict):
         return None
     at = float(posted_at) if is_number(posted_at) else 0.0
-    remaining = min(left, float(ttl))
+    remaining = min(seconds_left, float(ttl))
     return Announcement(key, role, kind, decoded, float(ttl), bool(urgent), at, remaining)
 
 

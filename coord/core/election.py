@@ -535,8 +535,12 @@ class Election:
     def _outdated(self, lease: Lease, sent_at: Instant) -> bool:
         """Return whether a feed has shown a newer row since the request was sent whose answer is
         `lease`. If it showed one before, then that write was lost."""
-        seen = self.observed
-        return seen is not None and lease.older_than(seen) and self._observed_at > sent_at.awake
+        observed = self.observed
+        return (
+            observed is not None
+            and lease.older_than(observed)
+            and self._observed_at > sent_at.awake
+        )
 
     def _see(self, lease: Lease, now: Instant) -> None:
         before = self.observed
@@ -554,14 +558,14 @@ class Election:
         # When to claim by the store's clock; the store decides. Never at once again, because with a
         # clock that stands still the candidate would send claims without a pause.
         pause = self.timing.ttl if paused else 0.02 * self.timing.ttl
-        left = (
+        remaining = (
             NEVER
             if self.max_clock_skew is None
             else max(lease.remaining + self.max_clock_skew, 0.0)
         )
         if paused:
-            left = pause  # until it is read again (rule 11)
-        self._store_expiry = now.total + (max(left, pause) if unchanged else left)
+            remaining = pause  # until it is read again (rule 11)
+        self._store_expiry = now.total + (max(remaining, pause) if unchanged else remaining)
         if paused != was_paused:
             self._emit(PauseObserved(lease))
         if lease.reserved:

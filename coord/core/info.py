@@ -24,14 +24,14 @@ class InfoUpdates(NamedTuple):
         stored: The number of the last change that the store has acknowledged.
         unanswered: The number of the last change that was sent and not acknowledged. The next
             renewal carries it again.
-        known: What the row says; None if that is not known.
+        row_info: What the row says; None if that is not known.
     """
 
     changes: int = 0
     sent: int = 0
     stored: int = 0
     unanswered: int = 0
-    known: Info | None = None
+    row_info: Info | None = None
 
     def changed(self) -> InfoUpdates:
         """The candidate has changed its info."""
@@ -40,7 +40,7 @@ class InfoUpdates(NamedTuple):
     def elected(self, info: Info, lease: Lease) -> InfoUpdates:
         """A claim with `info` was applied, and resulted in this lease."""
         stored = shared_info(lease)
-        return self._replace(known=info if stored == info else stored)
+        return self._replace(row_info=info if stored == info else stored)
 
     def sending(self, info: Info) -> tuple[InfoUpdates, Info | None]:
         """A renewal is about to be sent while the candidate wants to say `info`.
@@ -49,11 +49,11 @@ class InfoUpdates(NamedTuple):
             The new state, and the info that the renewal must carry; None if the row says it
             already.
         """
-        if info == self.known:
+        if info == self.row_info:
             return (self if self.sent == self.changes else self._replace(sent=self.changes)), None
         # Until the answer nobody knows what the row says. Without an answer, a later renewal
         # carries the info again, even if it is the one from before the change.
-        return self._replace(sent=self.changes, known=None), info
+        return self._replace(sent=self.changes, row_info=None), info
 
     def answered(self, carried: Info | None, applied: bool) -> InfoUpdates:
         """The last renewal was answered; it carried this info (None: no info)."""
@@ -61,7 +61,7 @@ class InfoUpdates(NamedTuple):
             return self.failed()
         if carried is None:
             return self if self.stored == self.sent else self._replace(stored=self.sent)
-        return self._replace(stored=self.sent, known=carried)
+        return self._replace(stored=self.sent, row_info=carried)
 
     def failed(self) -> InfoUpdates:
         """The last renewal was not applied, or its outcome is unknown."""

@@ -54,7 +54,9 @@ class RoleTemplate:
         self._signature = inspect.signature(function)
         kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         self._names = [
-            name for name, one in self._signature.parameters.items() if one.kind not in kinds
+            name
+            for name, parameter in self._signature.parameters.items()
+            if parameter.kind not in kinds
         ]
         if callable(source):
             self._parameters = list(inspect.signature(source).parameters)

@@ -139,9 +139,9 @@ class CandidateAnnouncer:
         loop = asyncio.get_running_loop()
         while self._entries or self._to_withdraw:
             self._on_earlier_check.clear()
-            if (left := self._due - loop.time()) > 0:
+            if (delay := self._due - loop.time()) > 0:
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await within(self._on_earlier_check.wait(), left)
+                    await within(self._on_earlier_check.wait(), delay)
                 continue
             self._due = math.inf
             await self._round()

@@ -317,8 +317,10 @@ class Claimant:
             self.renewed_at = began.awake
             term = self.term
             if term is not None:
-                latency, left = now.awake - began.awake, term.deadline - now.total
-                notify_observer(self.role, lambda observer: observer.renewed(term, latency, left))
+                latency, remaining = now.awake - began.awake, term.deadline - now.total
+                notify_observer(
+                    self.role, lambda observer: observer.renewed(term, latency, remaining)
+                )
 
     def _obey_requests(self) -> bool:
         """Step down if an announcement asks for it, and this candidate leads.
@@ -412,11 +414,11 @@ class Claimant:
         """The lease has run out between two calls; for subclasses."""
 
     def _look_again(self, now: Instant) -> None:
-        left = self._active_until - now.awake
+        remaining = self._active_until - now.awake
         if self.holding:
-            left = self.election.deadline - now.total
+            remaining = self.election.deadline - now.total
         loop, context = asyncio.get_running_loop(), self._session.context
-        self._timer = loop.call_later(max(left, 0.001), self._check_clock, context=context)
+        self._timer = loop.call_later(max(remaining, 0.001), self._check_clock, context=context)
 
 
 def _error(failure: Failure) -> StoreRefused | StoreUnavailable:

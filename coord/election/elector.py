@@ -443,7 +443,7 @@ class Elector:
             self.renewed_at = sent_at.awake
         elif applied:
             self._session.turns.gave_back(self.role)
-        left = self.election.deadline - now.total
+        remaining = self.election.deadline - now.total
         self.election.reply(send, result, sent_at, now, delay)
         if _refused(send, result):
             earlier = self._session.observations.get(self.election.role)
@@ -456,7 +456,7 @@ class Elector:
         term = self.term
         if applied and isinstance(send.operation, Renew) and term is not None:
             latency = now.awake - sent_at.awake
-            notify_observer(self.role, lambda observer: observer.renewed(term, latency, left))
+            notify_observer(self.role, lambda observer: observer.renewed(term, latency, remaining))
         if isinstance(send.operation, Claim):
             self.check_requests()
 

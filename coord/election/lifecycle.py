@@ -39,9 +39,14 @@ class Observer(Protocol):
     def lost(self, term: Term, reason: LossReason) -> None:
         """A term has ended."""
 
-    def renewed(self, term: Term, latency: float, left: float) -> None:
-        """A renewal was answered, `latency` seconds after it was sent and `left` seconds before the
-        deadline of the term."""
+    def renewed(self, term: Term, latency: float, remaining: float) -> None:
+        """Record that a renewal was answered.
+
+        Args:
+            term: The term that was renewed.
+            latency: Seconds from the request to its answer.
+            remaining: Seconds from the answer to the deadline of the term.
+        """
 
 
 observer: Observer | None = None
@@ -262,9 +267,9 @@ class TermLifecycle:
             if not late and self._loop.time() >= deadline:
                 late, self.still_draining = True, term
                 self._leave_to_expire(term)
-            left = NEVER if late else max(deadline - self._loop.time(), 0.0)
+            remaining = NEVER if late else max(deadline - self._loop.time(), 0.0)
             with contextlib.suppress(asyncio.TimeoutError):
-                await within(_is_set(ended), min(left, IDLE_CHECK_EVERY))
+                await within(_is_set(ended), min(remaining, IDLE_CHECK_EVERY))
             term._tell_if_idle()  # a job that was interrupted may have ended without that
         self.still_draining = None
         self._drain = None

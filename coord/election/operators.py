@@ -190,13 +190,13 @@ async def _swap(session: Session, role: str, decide: Callable[[Lease], Override 
 
     async def attempt(timeout: float) -> None:
         until = asyncio.get_running_loop().time() + timeout
-        while (left := until - asyncio.get_running_loop().time()) > 0:
-            rows = await session.store.read([role], left)
+        while (remaining := until - asyncio.get_running_loop().time()) > 0:
+            rows = await session.store.read([role], remaining)
             row = rows[0] if rows else Lease(role)
             override = decide(row)
             if override is None:
                 return
-            result = await send_override(store, override, left)
+            result = await send_override(store, override, remaining)
             if isinstance(result, Failure):
                 raise (StoreRefused if result.permanent else StoreUnavailable)(result.detail)
             if result.applied:
@@ -216,13 +216,13 @@ async def _ask_to_pause(session: Session, led: Lease, by: str, timeout: float) -
     unsubscribe = session.subscribe(led.role, lambda _: changed.set())
     try:
         await _post(session, led, PAUSED, by)
-        while (left := until - loop.time()) > 0:
+        while (remaining := until - loop.time()) > 0:
             changed.clear()
             row = await _row(session, led.role)
             if (row.holder, row.token) != (led.holder, led.token):
                 return
             with contextlib.suppress(asyncio.TimeoutError):
-                await within(changed.wait(), min(left, POLL_EVERY))
+                await within(changed.wait(), min(remaining, POLL_EVERY))
     except StoreRefused:
         pass  # there is no table for announcements: the leader cannot be asked
     finally:

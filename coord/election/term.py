@@ -136,11 +136,11 @@ class Watchdog:
             self._timer.cancel()
             self._timer = None
         self._term = term
-        left = term._seconds_until_stalled()
-        if left == 0:
+        remaining = term._seconds_until_stalled()
+        if remaining == 0:
             self._stalled()
-        elif left is not None:
-            self._timer = self._loop.call_later(left, self.watch, term)
+        elif remaining is not None:
+            self._timer = self._loop.call_later(remaining, self.watch, term)
 
 
 class Term:

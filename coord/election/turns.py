@@ -51,13 +51,13 @@ class Turns:
 
     async def wait(self, role: str) -> None:
         """Wait before the first claim of a new candidate for `role`, if that is fair."""
-        left = self._until.pop(role, 0.0) - self._now().awake
-        if left <= 0:
+        delay = self._until.pop(role, 0.0) - self._now().awake
+        if delay <= 0:
             return
         try:
             if not await self._others_wait(role):
                 return
         except CoordError:
             pass  # it is not known, so that others may wait
-        left = min(left, self._pause)  # tests replace clocks
-        await asyncio.sleep(left)
+        delay = min(delay, self._pause)  # tests replace clocks
+        await asyncio.sleep(delay)

@@ -292,13 +292,13 @@ def _answer(claimant: Claimant, row: Lease, info: Mapping[str, Any]) -> Answer:
     if row.holder != claimant.candidate:
         return Answer(record_of(row, row.info) if row.led else None, None)
     term = claimant.term
-    mine = term is not None and term.token == row.token and term.held
-    if not (mine or row.led):
+    is_leader = term is not None and term.token == row.token and term.held
+    if not (is_leader or row.led):
         return Answer(None, None)
     # The answer to a renewal does not always carry what the row says of its holder.
     record = record_of(row, info, claimant.first_heartbeat)
-    record["mine"] = mine
-    return Answer(record, term if mine else None)
+    record["mine"] = is_leader
+    return Answer(record, term if is_leader else None)
 
 
 def _paused_record(lease: Lease) -> dict[str, Any]:

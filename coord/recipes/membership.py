@@ -136,8 +136,8 @@ class Membership:
                 self._left.pop(member.id, None)
         self._read_at = max(next_read, now + READ_AGAIN_AFTER)
         if self._grace > 0:
-            gone = before.keys() - self._known.keys()
-            self._left.update(dict.fromkeys(gone, now + self._grace))
+            departed = before.keys() - self._known.keys()
+            self._left.update(dict.fromkeys(departed, now + self._grace))
 
     async def leave(self) -> None:
         """Withdraw the announcement. If the store does not answer, it expires by itself."""

@@ -24,7 +24,7 @@ class _Row:
     Attributes:
         lease: Its lease as it was received last.
         since: When it was first received at this revision, on the awake clock.
-        heard: When it was last received.
+        heard_at: When it was last received.
         free_at: When it may be claimed without the consent of its holder, on the awake clock.
         expired: Whether a read has shown after `free_at` that it is still at this revision.
         free_since: Since when the shard is free; None while it is not.
@@ -32,7 +32,7 @@ class _Row:
 
     lease: Lease
     since: float
-    heard: float
+    heard_at: float
     free_at: float
     expired: bool = False
     free_since: float | None = None
@@ -79,7 +79,7 @@ class ShardRows:
         row, now = self._rows.get(lease.role), self._session.now()
         if row is None or lease.older_than(row.lease):
             return
-        before, row.heard = row.lease, now.awake
+        before, row.heard_at = row.lease, now.awake
         free_at = self._free_at(lease, row, now)
         if lease.revision != before.revision:
             row.since, row.expired, row.free_at = now.awake, False, free_at
@@ -101,8 +101,8 @@ class ShardRows:
         if lease.vacant or lease.paused:
             return float("inf")
         since = row.since if lease.revision == row.lease.revision else now.awake
-        skew, seen = self._session.max_clock_skew, since + lease.ttl
-        return seen if skew is None else min(seen, now.awake + max(lease.remaining, 0.0) + skew)
+        skew, expiry = self._session.max_clock_skew, since + lease.ttl
+        return expiry if skew is None else min(expiry, now.awake + max(lease.remaining, 0.0) + skew)
 
     @property
     def due(self) -> float:
@@ -116,7 +116,7 @@ class ShardRows:
         if member_of(row.lease.holder) == self._me:
             return row.free_at
         silent = SILENT if self._feed_shows_renewals else UNSEEN
-        return min(row.free_at, row.heard + silent * row.lease.ttl)
+        return min(row.free_at, row.heard_at + silent * row.lease.ttl)
 
     async def check_expired(self) -> None:
         """Read the rows that seem to have expired, or that were silent for long. If the store does
@@ -130,10 +130,10 @@ class ShardRows:
             await self._read(due)
         except CoordError:
             for row in due.values():
-                row.heard, row.free_at = now, max(row.free_at, now + 1.0)
+                row.heard_at, row.free_at = now, max(row.free_at, now + 1.0)
             return
         for role, row in due.items():
-            row.heard = max(row.heard, now)  # also if somebody has deleted the row
+            row.heard_at = max(row.heard_at, now)  # also if somebody has deleted the row
             was = before[role]
             if (was.holder, was.token) == row.lease.revision[:2] and was.beat < row.lease.beat:
                 self._feed_shows_renewals = False

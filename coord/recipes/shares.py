@@ -423,14 +423,17 @@ class ShareEngine:
             if room > 0 and self._claim(names.shards[position], candidate_of(self.id)):
                 room -= 1
         self._give(plan.gives[0] if plan.gives else None)
-        quiet = all(one.settled and not one.giving for one in self._holdings.values())
+        quiet = all(item.settled and not item.giving for item in self._holdings.values())
         self.settled = plan.settled and quiet
         if self.settled:
             self._wake_waiters()
 
     def _give(self, taker: str | None) -> None:
         """Give one shard after the other: first the work ends, then it is handed over."""
-        giving = next((one for one in self._holdings.values() if one.giving), None)
+        giving = next(
+            (item for item in self._holdings.values() if item.giving),
+            None,
+        )
         if giving is not None:
             # Who needs a shard may have changed while the work ends; if nobody does, it stays here.
             giving.elector.election.redirect(candidate_of(taker or self.id))

@@ -142,7 +142,7 @@ def _time_offsets(proc: str) -> tuple[float, float]:
     return offsets["boottime"], offsets["monotonic"]
 
 
-_known: tuple[int, KernelClock] | None = None
+_reading: tuple[int, KernelClock] | None = None
 
 
 def kernel_clock() -> KernelClock:
@@ -150,14 +150,14 @@ def kernel_clock() -> KernelClock:
 
     A problem that may pass is not kept: the next call reads again.
     """
-    global _known
-    if _known is None or _known[0] != process.fork_generation:
+    global _reading
+    if _reading is None or _reading[0] != process.fork_generation:
         reading = read_kernel_clock()
         if reading.temporary:
             return reading
         # A forked child may be in another time namespace than its parent.
-        _known = process.fork_generation, reading
-    return _known[1]
+        _reading = process.fork_generation, reading
+    return _reading[1]
 
 
 WALL = "wall"

@@ -295,8 +295,8 @@ class AsyncServiceRegistry:
         rows = await self.session.retry(lambda timeout: self.records.list_all(None, timeout))
         return [
             record
-            for record, left in rows
-            if service_records.TOMBSTONE not in record and left < record["ttl"] * (1 - ttls)
+            for record, remaining in rows
+            if service_records.TOMBSTONE not in record and remaining < record["ttl"] * (1 - ttls)
         ]
 
     async def purge_stale_services(self, ttls_until_deletion: float = 2) -> dict[str, int]:

@@ -89,8 +89,8 @@ class RenewalBatcher:
     async def _send_some(self) -> None:
         loop = asyncio.get_running_loop()
         if self._last_size >= WAIT_FROM_SIZE:
-            left = min(queued.deadline for queued in self._waiting) - loop.time()
-            await asyncio.sleep(max(0.0, min(left * WAIT_SHARE, MAX_WAIT)))
+            remaining = min(queued.deadline for queued in self._waiting) - loop.time()
+            await asyncio.sleep(max(0.0, min(remaining * WAIT_SHARE, MAX_WAIT)))
         first, self._waiting = self._waiting[:MAX_RENEWALS], self._waiting[MAX_RENEWALS:]
         # A caller that stopped waiting may have sent a new renewal of its role, and a query has
         # each role once. Or the store may be closed by now.

@@ -142,8 +142,8 @@ async def _read(store: Store, reads: Sequence[Read], timeout: float) -> Sequence
     except (StoreUnavailable, StoreRefused) as err:
         if type(err) is StoreRefused and len(reads) > 1:
             # Perhaps one malformed row was refused. It must not stop the reads of other roles.
-            left = max(deadline - loop.time(), 0.001)
-            results = await asyncio.gather(*(_read(store, [read], left) for read in reads))
+            remaining = max(deadline - loop.time(), 0.001)
+            results = await asyncio.gather(*(_read(store, [read], remaining) for read in reads))
             return [result for (result,) in results]
         rows = Failure(unknown=False, detail=str(err), permanent=isinstance(err, StoreRefused))
     if isinstance(rows, Failure):

@@ -232,17 +232,17 @@ async def load(
         most: How many roles get their histories; None means all.
         also: Roles that get them in any case.
     """
-    seen = await load_overview(coordinator, every=True, terms=terms or ())
+    overview = await load_overview(coordinator, every=True, terms=terms or ())
     if terms is not None:
-        return seen
-    names = [lease.role for lease in seen.leases]
+        return overview
+    names = [lease.role for lease in overview.leases]
     selection = [*dict.fromkeys([*names[:most], *also])]
     histories: list[PastTerm] = []
     for start in range(0, len(selection), HISTORIES_AT_A_TIME):
         part = selection[start : start + HISTORIES_AT_A_TIME]
         histories += await coordinator.session.retry(_past(coordinator, part))
     histories.sort(key=lambda term: (term.role, -term.token))
-    return replace(seen, terms=histories)
+    return replace(overview, terms=histories)
 
 
 def _past(

@@ -65,20 +65,20 @@ class Pages:
 
     async def roles(self, request: Request) -> Response:
         """Show all roles."""
-        seen = await self._site.live.overview(most=views.MAX_ROWS)
+        overview = await self._site.live.overview(most=views.MAX_ROWS)
         columns = views.ROLE_COLUMNS
-        view = views.roles_view(seen, "")
+        view = views.roles_view(overview, "")
         return self.page(request, "roles.html", "", view=view, columns=columns, events="events")
 
     async def role(self, request: Request) -> Response:
         """Show one role."""
         role = role_of(request)
-        seen = await self._site.role_overview(role)
+        overview = await self._site.role_overview(role)
         return self.page(
             request,
             "role.html",
             "../",
-            view=views.role_view(seen, role),
+            view=views.role_view(overview, role),
             role=display.sanitize(role),
             candidate_columns=views.CANDIDATE_COLUMNS,
             term_columns=views.TERM_COLUMNS,
@@ -168,11 +168,11 @@ class EventStream:
         if live.closing:
             return
         reader = live.join(services, role)
-        gone = asyncio.ensure_future(_until_gone(receive, reader))
+        disconnect = asyncio.ensure_future(_until_gone(receive, reader))
         sent: Snapshot | None = None
         text = f"retry: {RECONNECT_AFTER}\n\n"
         try:
-            while not live.closing and not gone.done():
+            while not live.closing and not disconnect.done():
                 if text:
                     body = text.encode()
                     await send({"type": "http.response.body", "body": body, "more_body": True})
@@ -183,7 +183,7 @@ class EventStream:
                 else:
                     text, sent = self._event(newest, request, role, services), newest
         finally:
-            gone.cancel()
+            disconnect.cancel()
             live.leave(reader)
 
     def _event(self, snapshot: Snapshot, request: Request, role: str | None, services: bool) -> str:

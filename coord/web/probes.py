@@ -103,8 +103,8 @@ async def _read(coordinator: AsyncCoordinator) -> None:
 
 def _leads(role: str) -> bool | None:
     """Return whether any candidate of this process leads; None if there is no candidate."""
-    mine = [report.leads for report in health.health().roles if report.role == role]
-    return any(mine) if mine else None
+    leads = [report.leads for report in health.health().roles if report.role == role]
+    return any(leads) if leads else None
 
 
 def _no_candidate(role: str) -> Response:

@@ -53,10 +53,10 @@ class Site:
             HTTPException: 404, the store knows nothing of this role.
             CoordError: The store does not answer, or refuses.
         """
-        seen = await self.source.ask(lambda c: load_overview(c, every=True, role=role))
-        if not (seen.leases or seen.candidates or seen.terms):
+        overview = await self.source.ask(lambda c: load_overview(c, every=True, role=role))
+        if not (overview.leases or overview.candidates or overview.terms):
             raise HTTPException(404, f"no candidate was ever seen for the role {role!r}")
-        return seen
+        return overview
 
 
 def role_of(request: Request) -> str:

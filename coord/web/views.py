@@ -51,12 +51,15 @@ def roles_view(overview: Overview, base: str) -> View:
 def role_view(overview: Overview, role: str) -> View:
     """Return the page of one role, which need not be in the overview."""
     lease = next((row for row in overview.leases if row.role == role), Lease(role))
-    candidates = [one for one in overview.candidates or () if one.role == role]
+    candidates = [row for row in overview.candidates or () if row.role == role]
     terms = [term for term in overview.terms if term.role == role]
     return {
         "facts": _facts(overview, lease),
         "tables": {
-            "candidates": [_row(one.id, _candidate_cells(one)) for one in candidates[:MAX_ROWS]],
+            "candidates": [
+                _row(candidate.id, _candidate_cells(candidate))
+                for candidate in candidates[:MAX_ROWS]
+            ],
             "terms": [_row(str(term.token), _term_cells(term, lease)) for term in terms],
         },
         "bars": _bars(terms, lease),
@@ -206,10 +209,10 @@ def _bars(terms: Sequence[PastTerm], lease: Lease) -> View:
         who = display.candidate_name(term.holder, term.info)
         lasted = display.format_duration(end - term.since)
         width = max((min(end, now) - term.since) * scale, MIN_BAR)
-        left = min((term.since - start) * scale, TIMELINE_WIDTH - width)
+        offset = min((term.since - start) * scale, TIMELINE_WIDTH - width)
         bars.append(
             {
-                "x": round(left, 1),
+                "x": round(offset, 1),
                 "width": round(width, 1),
                 "kind": holders.index(term.holder) % 4,
                 "title": f"token {term.token}: {who}, {lasted}",
@@ -221,7 +224,7 @@ def _bars(terms: Sequence[PastTerm], lease: Lease) -> View:
 def _service_cells(record: Mapping[str, Any]) -> list[Cell]:
     others = {name: value for name, value in record.items() if name not in SERVICE_FIELDS}
     heartbeat = record.get("last_heartbeat")
-    seen = (
+    last_seen = (
         time_cell(heartbeat.timestamp())
         if isinstance(heartbeat, datetime.datetime)
         else _text(heartbeat)
@@ -232,6 +235,6 @@ def _service_cells(record: Mapping[str, Any]) -> list[Cell]:
         _text(record.get("load")),
         _text(record.get("host")),
         _text(record.get("ttl")),
-        seen,
+        last_seen,
         {"text": display.format_info(others)},
     ]

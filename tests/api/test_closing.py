@@ -321,7 +321,7 @@ def test_dropped_async_coordinators_leave_no_thread_and_no_file(url: str) -> Non
 
 def test_what_leads_goes_on_when_nobody_refers_to_it(url: str) -> None:
     c = Coordinator(url)
-    lead, gone = c.leadership("r", ttl=0.6), weakref.ref(c)
+    lead, reference = c.leadership("r", ttl=0.6), weakref.ref(c)
     assert lead.acquire() is not None
     elector = lead.inner.elector
     assert elector is not None
@@ -330,12 +330,12 @@ def test_what_leads_goes_on_when_nobody_refers_to_it(url: str) -> None:
     time.sleep(1.2)  # two ttls
     assert elector.term is not None
     assert elector.term.held
-    still = gone()
+    still = reference()
     assert still is not None
     still.close()
     del still, elector
     gc.collect()
-    assert gone() is None
+    assert reference() is None
 
 
 def test_an_iteration_keeps_its_coordinator(url: str) -> None:
@@ -352,11 +352,11 @@ def test_a_claim_of_unique_service_is_not_released_when_its_coordinator_is_dropp
 ) -> None:
     """Its caller may rely for a ttl on what it was told."""
     with Coordinator(url) as other:
-        found = Coordinator(url).unique_service("r", {"ttl": 30})
-        assert found is not None
-        assert found["mine"]
+        record = Coordinator(url).unique_service("r", {"ttl": 30})
+        assert record is not None
+        assert record["mine"]
         gc.collect()
         time.sleep(0.3)
         lease = other.leader("r")
         assert lease is not None
-        assert lease.holder == found["holder"]
+        assert lease.holder == record["holder"]

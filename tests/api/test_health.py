@@ -53,10 +53,10 @@ def c(store: Moody) -> Iterator[Coordinator]:
 
 def reported(c: Coordinator, what: Callable[[Health], bool], seconds: float = 5.0) -> Health:
     until = time.monotonic() + seconds
-    while not what(found := coord.health(c)):
-        assert time.monotonic() < until, found
+    while not what(report := coord.health(c)):
+        assert time.monotonic() < until, report
         time.sleep(0.01)
-    return found
+    return report
 
 
 def wedged(health: Health) -> bool:
@@ -88,7 +88,7 @@ def test_a_leader_a_standby_and_nobody(c: Coordinator, store: Moody) -> None:
             assert role.renewal_age is not None
             assert 0 <= role.renewal_age < 2
             assert health.loop_lag < 1
-            standby = reported(rival, lambda found: found.status is HealthStatus.STANDBY)
+            standby = reported(rival, lambda report: report.status is HealthStatus.STANDBY)
             assert (standby.healthy, standby.leads) == (True, False)
             assert standby.roles[0].token is None
             assert standby.roles[0].remaining == 0
@@ -123,7 +123,7 @@ def test_a_job_without_progress_is_wedged_until_it_returns(c: Coordinator) -> No
     assert wedged(coord.health(c))
     go_on.set()
     thread.join()
-    assert reported(c, lambda found: found.leads).status is HealthStatus.OK
+    assert reported(c, lambda report: report.leads).status is HealthStatus.OK
 
 
 @pytest.mark.parametrize("kind", ["lost", "new_leader"])
@@ -144,7 +144,7 @@ def test_a_callback_that_is_stuck_is_wedged(c: Coordinator, kind: str) -> None:
             "stuck has run for" in problem for problem in health.problems
         ) or "has not ended" in str(health)
         go_on.set()
-        reported(c, lambda found: found.healthy)
+        reported(c, lambda report: report.healthy)
 
 
 def test_an_on_elected_may_take_its_time_while_the_term_stands(c: Coordinator) -> None:
@@ -158,7 +158,7 @@ def test_an_on_elected_may_take_its_time_while_the_term_stands(c: Coordinator) -
         threading.Thread(target=lead.step_down).start()
         reported(c, wedged)
         go_on.set()
-        reported(c, lambda found: found.healthy)
+        reported(c, lambda report: report.healthy)
 
 
 def test_a_loop_that_does_not_turn_is_wedged(c: Coordinator) -> None:
@@ -166,11 +166,11 @@ def test_a_loop_that_does_not_turn_is_wedged(c: Coordinator) -> None:
         assert lead.wait(5)
         c.portal.loop().call_soon_threadsafe(time.sleep, 1.6)
         until = time.monotonic() + 3
-        while not wedged(found := coord.health(c, max_lag=0.4)):
+        while not wedged(report := coord.health(c, max_lag=0.4)):
             assert time.monotonic() < until
             time.sleep(0.01)
-        assert found.loop_lag > 0.4
-        assert "loop has not turned" in found.problems[-1]
+        assert report.loop_lag > 0.4
+        assert "loop has not turned" in report.problems[-1]
         reported(c, lambda item: item.loop_lag < 0.4)
 
 
@@ -189,7 +189,7 @@ def test_an_outage_is_trouble_and_never_wedged(c: Coordinator, store: Moody) -> 
         assert (health.status, health.problems) == (HealthStatus.TROUBLE, ())
         assert health.store_trouble == "is down"
         store.down = False
-        assert reported(c, lambda found: found.leads).status is HealthStatus.OK
+        assert reported(c, lambda report: report.leads).status is HealthStatus.OK
 
 
 def test_a_store_that_swallows_requests_is_trouble(c: Coordinator, store: Moody) -> None:
@@ -249,7 +249,7 @@ def test_a_stalled_job_of_a_term_that_has_drained_is_not_wedged(c: Coordinator) 
     go_on.set()
     thread.join(10)
     # It rests for a ttl, and its last term is still the one that stalled.
-    health = reported(c, lambda found: found.healthy)
+    health = reported(c, lambda report: report.healthy)
     assert health.status is HealthStatus.STANDBY
 
 

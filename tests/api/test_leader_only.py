@@ -222,7 +222,7 @@ def test_a_plain_function_finds_out_through_the_term(coordinator: Coordinator) -
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"ttl": 0}, "ttl"),
         ({"ttl": True}, "ttl"),
@@ -235,9 +235,9 @@ def test_a_plain_function_finds_out_through_the_term(coordinator: Coordinator) -
     ],
 )
 def test_bad_settings_are_refused_when_the_decorator_is_applied(
-    settings: dict[str, Any], said: str
+    settings: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(coord.BadArgument, match=said):
+    with pytest.raises(coord.BadArgument, match=message):
         leader_only("job", **settings)
 
 

@@ -68,18 +68,20 @@ def test_a_standby_takes_over_at_once_with_a_higher_token(two: Two) -> None:
 
 
 def test_new_leaders_are_reported(two: Two) -> None:
-    seen: list[tuple[str, int]] = []
+    reports: list[tuple[str, int]] = []
     a = two[0].leadership("r", ttl=2, info={"node": "a"})
     b = two[1].leadership(
-        "r", ttl=2, on_new_leader=lambda lease: seen.append((lease.info.get("node"), lease.token))
+        "r",
+        ttl=2,
+        on_new_leader=lambda lease: reports.append((lease.info.get("node"), lease.token)),
     )
     with a:
         assert a.wait(5)
         with b:
-            assert eventually(lambda: ("a", 1) in seen)
+            assert eventually(lambda: ("a", 1) in reports)
             a.stop()
             assert b.wait(5)
-            assert eventually(lambda: (None, 2) in seen)
+            assert eventually(lambda: (None, 2) in reports)
 
 
 def test_an_error_in_on_elected_ends_the_term_and_is_logged(

@@ -340,7 +340,7 @@ def test_a_coroutine_function_on_its_own_loop() -> None:
 
 
 @pytest.mark.parametrize(
-    ("every", "offset", "at", "wanted"),
+    ("every", "offset", "at", "expected"),
     [
         (3600, 0, 0, "1970-01-01T00:00"),
         (3600, 0, 1799.9, "1970-01-01T00:00"),
@@ -352,10 +352,10 @@ def test_a_coroutine_function_on_its_own_loop() -> None:
         (900, 450, datetime(2026, 1, 1, 1, 7, 30, tzinfo=timezone(timedelta(hours=1))), "2026-01-01T00:07:30"),
     ],
 )  # fmt: skip
-def test_tick_is_the_nearest(every: float, offset: float, at: Any, wanted: str) -> None:
-    found = coord.tick(every=every, offset=offset, at=at)
-    assert found == datetime.fromisoformat(wanted).replace(tzinfo=timezone.utc)
-    assert found.tzinfo is timezone.utc
+def test_tick_is_the_nearest(every: float, offset: float, at: Any, expected: str) -> None:
+    tick = coord.tick(every=every, offset=offset, at=at)
+    assert tick == datetime.fromisoformat(expected).replace(tzinfo=timezone.utc)
+    assert tick.tzinfo is timezone.utc
 
 
 def test_tick_without_a_time_is_near_now() -> None:

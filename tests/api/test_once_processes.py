@@ -94,9 +94,9 @@ def test_clocks_that_differ_by_minutes_run_one_report(url: str, started: list[An
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    found = [json.loads(process.communicate(timeout=60)[0]) for process in processes]
-    assert sum(ran for _, ran in found) == 1
-    assert len({result for result, _ in found}) == 1
+    outputs = [json.loads(process.communicate(timeout=60)[0]) for process in processes]
+    assert sum(ran for _, ran in outputs) == 1
+    assert len({result for result, _ in outputs}) == 1
 
 
 def test_killed_processes_leave_no_tick_out_and_run_none_after_its_record(

@@ -37,17 +37,17 @@ def roles(c: Coordinator) -> set[str]:
 
 
 def test_each_value_has_a_role_of_its_own(c: Coordinator) -> None:
-    seen = []
+    values = []
 
     @leader_only("report-{tenant}", coordinator=c)
     def report(day: int, tenant: str = "all") -> str:
-        seen.append(coord.require_term().role)
+        values.append(coord.require_term().role)
         return f"{tenant} {day}"
 
     assert report(1) == "all 1"
     assert report(1, "a") == "a 1"
     assert report(day=2, tenant="a/b") == "a/b 2"
-    assert seen == ["report-all", "report-a", "report-a%2Fb"]
+    assert values == ["report-all", "report-a", "report-a%2Fb"]
     assert roles(c) == set()  # scope "call"
 
 
@@ -123,15 +123,15 @@ TEXTS = st.text("ab-xü%#/7 A", max_size=4)
 @example("{x}/{y}", ("%2F", "", ""), ("/", "", ""))
 @settings(max_examples=60, deadline=None)
 def test_other_texts_make_another_role(
-    template: str, one: tuple[str, str, str], two: tuple[str, str, str]
+    template: str, first: tuple[str, str, str], two: tuple[str, str, str]
 ) -> None:
     def job(x: str, y: str, z: str) -> None: ...
 
     if "{z}" not in template:
-        one, two = (*one[:2], ""), (*two[:2], "")
-    assume(one != two)
+        first, two = (*first[:2], ""), (*two[:2], "")
+    assume(first != two)
     makes = RoleTemplate(f"role {template}", job)
-    assert makes.role(one, {}) != makes.role(two, {})
+    assert makes.role(first, {}) != makes.role(two, {})
 
 
 def test_only_what_separates_a_value_is_encoded_in_it() -> None:
@@ -214,7 +214,7 @@ def test_braces_are_written_twice(c: Coordinator) -> None:
 
 def test_a_process_keeps_at_most_so_many_roles() -> None:
     store = MemoryStore()
-    mine, other = Coordinator(store=store), Coordinator(store=store)
+    coordinator, other = Coordinator(store=store), Coordinator(store=store)
     ran: list[str] = []
 
     def decorated(c: Coordinator) -> Callable[[str], None]:
@@ -224,7 +224,7 @@ def test_a_process_keeps_at_most_so_many_roles() -> None:
 
         return job
 
-    job = decorated(mine)
+    job = decorated(coordinator)
     with other.leadership("job-a", ttl=30) as lead:
         assert lead.wait(20)
         job("a")  # another process leads it, so this one is a candidate that waits
@@ -237,8 +237,8 @@ def test_a_process_keeps_at_most_so_many_roles() -> None:
         job("b")
         job("c")
         assert ran == ["b", "c", "b", "c"]
-        assert roles(mine) == {"job-a", "job-b", "job-c"}
-    mine.close()
+        assert roles(coordinator) == {"job-a", "job-b", "job-c"}
+    coordinator.close()
     other.close()
 
 
@@ -260,12 +260,14 @@ def test_a_call_has_room_for_its_role_before_it_begins() -> None:
 
 def test_a_call_that_waits_for_its_role_keeps_it() -> None:
     store = MemoryStore()
-    got: list[str] = []
-    with Coordinator(store=store) as mine, Coordinator(store=store) as other:
+    results: list[str] = []
+    with Coordinator(store=store) as coordinator, Coordinator(store=store) as other:
 
-        @leader_only("job-{x}", coordinator=mine, scope="process", otherwise="wait", max_roles=1)
+        @leader_only(
+            "job-{x}", coordinator=coordinator, scope="process", otherwise="wait", max_roles=1
+        )
         def job(x: str) -> None:
-            got.append(x)
+            results.append(x)
 
         with other.leadership("job-a", ttl=30) as lead:
             assert lead.wait(20)
@@ -275,7 +277,7 @@ def test_a_call_that_waits_for_its_role_keeps_it() -> None:
             with pytest.raises(TooManyRoles, match="job-b"):
                 job("b")
         waiting.join(20)
-        assert got == ["a"]
+        assert results == ["a"]
 
 
 def test_slots_let_so_many_calls_run() -> None:

@@ -18,10 +18,10 @@ Two = tuple[Coordinator, Coordinator]
 
 
 def test_followers_and_watchers_hear_of_it_and_renewals_stay_silent(two: Two) -> None:
-    heard: list[dict[str, Any]] = []
+    infos: list[dict[str, Any]] = []
     leaders: list[Lease | None] = []
     a = two[0].leadership("r", ttl=0.9, info={"name": "a", "ready": False})
-    b = two[1].leadership("r", ttl=0.9, on_info=lambda lease: heard.append(dict(lease.info)))
+    b = two[1].leadership("r", ttl=0.9, on_info=lambda lease: infos.append(dict(lease.info)))
     changes = two[1].watch_leader("r")
 
     def watch() -> None:
@@ -41,16 +41,16 @@ def test_followers_and_watchers_hear_of_it_and_renewals_stay_silent(two: Two) ->
             watcher.start()
             assert eventually(lambda: leaders)
             a.update({"name": "a", "ready": True})
-            assert eventually(lambda: heard)
-            assert (heard[0]["name"], heard[0]["ready"]) == ("a", True)
-            assert "host" in heard[0]
+            assert eventually(lambda: infos)
+            assert (infos[0]["name"], infos[0]["ready"]) == ("a", True)
+            assert "host" in infos[0]
             began = a.term.deadline
             assert eventually(lambda: a.term.deadline > began + 0.6)  # at least two renewals
             a.update({"n": 2})
-            assert eventually(lambda: len(heard) > 1)
+            assert eventually(lambda: len(infos) > 1)
             watcher.join(10)
             assert not watcher.is_alive()
-            assert [info.get("n", info.get("ready")) for info in heard] == [True, 2]
+            assert [info.get("n", info.get("ready")) for info in infos] == [True, 2]
             output = [lease.info.get("n", lease.info.get("ready")) for lease in leaders if lease]
             assert output == [False, True, 2]
             assert {lease.token for lease in leaders if lease} == {token}

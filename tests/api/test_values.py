@@ -34,22 +34,22 @@ def test_every_lookup_of_one_state_returns_an_equal_lease(two: Two) -> None:
 
 
 def test_no_reader_can_change_what_another_one_reads(two: Two) -> None:
-    given = {"tags": [1]}
+    tags = {"tags": [1]}
     reports: list[Any] = []
     follower = two[1].leadership("r", ttl=60, on_new_leader=[reports.append, reports.append])
-    lead = two[0].leadership("r", ttl=60, renew_every=40, attempt_timeout=1, info=given)
+    lead = two[0].leadership("r", ttl=60, renew_every=40, attempt_timeout=1, info=tags)
     with lead:
         assert lead.wait(30)
         follower.start()
         eventually(lambda: len(reports) == 2)
         reader, watches = two[1], [two[1].watch_leader("r"), two[1].watch_leader("r")]
         shown = [*reports, *(next(watch) for watch in watches)]
-        given["tags"].append(2)
+        tags["tags"].append(2)
         for _ in range(2):
             leases = [reader.leader("r"), two[0].leader("r"), *reader.leaders()]
             terms = [*reader.history("r"), next(reader.watch_leaders()).leader]
-            for found in [*shown, *leases, *terms]:
-                info: Any = found.info
+            for copy in [*shown, *leases, *terms]:
+                info: Any = copy.info
                 assert info["tags"] == [1]
                 info["tags"].append(3)
         follower.stop()

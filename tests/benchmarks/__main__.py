@@ -99,7 +99,7 @@ def _last_line(log: Path) -> str:
 
 def run(directory: Path, size: str) -> dict[str, PartResult]:
     """The result of each part, from the directory if it is there."""
-    found: dict[str, PartResult] = {}
+    parts: dict[str, PartResult] = {}
     for name in BENCHMARKS:
         path = directory / f"{name}.json"
         result = results.load(path)
@@ -110,13 +110,13 @@ def run(directory: Path, size: str) -> dict[str, PartResult]:
             outcome = f"failed: {result.failure}" if result.failure else "done"
             took = time.monotonic() - began
             click.echo(f"{time.strftime('%H:%M:%S')}  {name} {outcome}, {took:.0f} s", err=True)
-        found[name] = result
-    return found
+        parts[name] = result
+    return parts
 
 
-def write(found: Mapping[str, PartResult], directory: Path) -> Path:
+def write(results: Mapping[str, PartResult], directory: Path) -> Path:
     """Write the page, with its pictures beside it."""
-    done = [result for result in found.values() if not result.failure]
+    done = [result for result in results.values() if not result.failure]
     sections: list[Section] = [section for result in done for section in result.sections]
     dates = sorted({result.date for result in done})
     preface = [
@@ -129,7 +129,7 @@ def write(found: Mapping[str, PartResult], directory: Path) -> Path:
         f"{sum(result.seconds for result in done):,.0f} s; one part alone: `python -m tests.benchmarks.growth`",
         *(
             f"- **the part `{name}` failed**, and its figures are missing: {result.failure}"
-            for name, result in found.items()
+            for name, result in results.items()
             if result.failure
         ),
     ]
@@ -161,8 +161,8 @@ def write(found: Mapping[str, PartResult], directory: Path) -> Path:
 )
 def main(directory: Path, quick: bool) -> None:
     """Run the parts that have no result in the directory, and write the page from all of them."""
-    found = run(directory.absolute(), "quick" if quick else "whole")
-    click.echo(write(found, ROOT / "build" / "benchmarks" if quick else ROOT / "docs"))
+    results = run(directory.absolute(), "quick" if quick else "whole")
+    click.echo(write(results, ROOT / "build" / "benchmarks" if quick else ROOT / "docs"))
 
 
 if __name__ == "__main__":

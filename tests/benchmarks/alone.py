@@ -38,14 +38,14 @@ class Tries:
 
     def figures(self, work: Callable[[], list[T]], part: str) -> list[T]:
         """What `work` returns, at the second try if the first one fails; nothing if both fail."""
-        for left in reversed(range(self._tries)):
+        for remaining in reversed(range(self._tries)):
             try:
                 return work()
             except Exception as err:
                 if self._strict:
                     raise
                 sys.stderr.write(f"{part}: {type(err).__name__}: {err}\n")
-                if not left:
+                if not remaining:
                     self._missing.append(f"{part} ({type(err).__name__})")
         return []
 

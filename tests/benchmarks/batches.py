@@ -1,9 +1,9 @@
 """How many renewals a second the one background thread puts, beside the store's own batch of as
 many, in turns.
 
-Ours is `store.renew` with all of them, on the coordinator's thread: from the requests to an answer
+coord calls `store.renew` with all of them, on the coordinator's thread: from the requests to an answer
 for each. The raw one is one update (one transaction) of as many rows like ours through the driver.
-On RethinkDB it compares the same token and beat with each row, and no holder. Ours carries the
+On RethinkDB it compares the same token and beat with each row, and no holder. coord carries the
 holder, the token, the ttl and the beat of each row, and compares all of them; how long the same
 insert takes if it compares nothing is the limit of it.
 What is not in here is the time for which renewals wait for company on purpose; how fast batches go
@@ -35,7 +35,7 @@ BOUND = 0.9
 """Renewals a second, at least, as a share of the raw batch."""
 
 
-class Ours:
+class CoordRenewals:
     """A coordinator whose store has these leases."""
 
     def __init__(self, url: str, roles: int) -> None:
@@ -109,9 +109,11 @@ def raw_rethinkdb(
         nonlocal beat
         beat += 1
         change = {"beat": beat, "renewed_at": r.now(), "ttl": TTL}
-        mine = lambda old: (old["token"] == 1) & (old["beat"] < beat)  # noqa: E731
+        is_holder = lambda old: (old["token"] == 1) & (old["beat"] < beat)  # noqa: E731
         written = (
-            table.get_all(*keys).update(lambda old: r.branch(mine(old), change, {})).run(connection)
+            table.get_all(*keys)
+            .update(lambda old: r.branch(is_holder(old), change, {}))
+            .run(connection)
         )
         assert written["replaced"] == roles, written
 
@@ -180,9 +182,9 @@ def figures(
     raw: tuple[dict[str, Callable[[], None]], Callable[[], None]],
 ) -> list[Figure]:
     works, close = raw
-    with closing(Ours(url, roles)) as ours:
+    with closing(CoordRenewals(url, roles)) as own_store:
         timed = {name: partial(seconds, work) for name, work in works.items()}
-        taken = medians({"ours": ours.renew_all, **timed}, rounds, warm_up=1)
+        taken = medians({"ours": own_store.renew_all, **timed}, rounds, warm_up=1)
     close()
     what = f"{store}: {roles:,} renewals at once, a second (median of {rounds})"
     reference = Reference(RAW, roles / taken[RAW])
@@ -195,16 +197,16 @@ def figures(
 
 def sections(where: Setting) -> list[Section]:
     few, rounds = where.pick((1_000, 11), (200, 2), (20, 1))
-    found: list[Figure] = []
+    rows: list[Figure] = []
     if where.server is not None:
         url, many = where.rethinkdb("batches"), where.pick(10_000, 200, 20)
-        found += figures("RethinkDB", url, many, rounds, raw_rethinkdb(where, url, many))
+        rows += figures("RethinkDB", url, many, rounds, raw_rethinkdb(where, url, many))
     raw = raw_sqlite(str(where.directory / "raw_batches.db"), few)
-    found += figures("SQLite", where.sqlite("batches"), few, rounds, raw)
+    rows += figures("SQLite", where.sqlite("batches"), few, rounds, raw)
     return [
         Section(
             "Renewals in bulk",
-            found,
+            rows,
             (__doc__ or "").partition("\n\n")[2].strip().replace("\n", " "),
         )
     ]

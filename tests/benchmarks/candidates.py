@@ -6,7 +6,7 @@ process, which share a coordinator. Each line that comes out is of one candidate
 <pid> <seconds> [what]`, seconds by `clock.total_seconds` (one machine, one clock for all
 processes).
 Events: `elected`, `stopping` (just before it stops standing), `follows` (it has learnt of a leader)
-and, with `count`, `asked` for each query. SIGUSR1 makes the leader hand over. A line `more` on the
+and, with `count`, `queries` for each query. SIGUSR1 makes the leader hand over. A line `more` on the
 standard input forks another candidate; its end ends them all. `zookeeper://host:port` contends for
 a lock of kazoo's instead, `relay+rethinkdb://…` for a row through the raw driver (`relay`),
 `lock+…` for the locks of others (`locks`)."""
@@ -59,7 +59,7 @@ def tell_followers(leads: dict[int, coord.Leadership]) -> None:
 
 def stand(numbers: range, url: str, role: str, ttl: float, count: bool) -> NoReturn:
     if count:
-        counting.watch(lambda what, at: tell("asked", numbers[0], at, what.replace(" ", "_")))
+        counting.watch(lambda what, at: tell("query", numbers[0], at, what.replace(" ", "_")))
     coordinator = Coordinator(url)
     leads = {number: candidate(coordinator, number, role, ttl) for number in numbers}
     for lead in leads.values():

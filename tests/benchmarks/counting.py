@@ -25,10 +25,10 @@ OF_MODULE = {
 }
 """A transaction on SQLite is a function of the module that keeps the table."""
 
-Told = Callable[[str, float], None]
+Report = Callable[[str, float], None]
 
 
-def watch(reports: Told) -> Callable[[], None]:
+def watch(reports: Report) -> Callable[[], None]:
     """Tell of each query of this process when it is put: what it is on, and when
     (`clock.total_seconds`).
 
@@ -55,7 +55,7 @@ class Counted:
         return Counter(what for at, what in self._all if begin <= at < end)
 
 
-def _watch_rethinkdb(reports: Told) -> Callable[[], None]:
+def _watch_rethinkdb(reports: Report) -> Callable[[], None]:
     from coord.stores.rethinkdb import driver
     from coord.stores.rethinkdb.pool import Pool
 
@@ -63,8 +63,8 @@ def _watch_rethinkdb(reports: Told) -> Callable[[], None]:
 
     def table(term: Any) -> str:
         message = term if isinstance(term, bytes) else driver.start(term, {})
-        found = TABLE.search(message)
-        return found[1].decode() if found else "no table"
+        match = TABLE.search(message)
+        return match[1].decode() if match else "no table"
 
     async def counted_query(self: Pool, term: Any, *args: Any, **options: Any) -> Any:
         reports(table(term), clock.total_seconds())
@@ -90,7 +90,7 @@ def _watch_rethinkdb(reports: Told) -> Callable[[], None]:
     return lambda: put(query, begin, feed)
 
 
-def _watch_sqlite(reports: Told) -> Callable[[], None]:
+def _watch_sqlite(reports: Report) -> Callable[[], None]:
     from coord.stores.sqlite.worker import Worker
 
     put = Worker.put

@@ -35,18 +35,18 @@ class Event(NamedTuple):
 
 
 class Failover(NamedTuple):
-    """`late`: seconds from the lease's end to another's `on_elected`; `asked`: queries of all in
+    """`late`: seconds from the lease's end to another's `on_elected`; `queries`: queries of all in
     the second after; `after_kill`: seconds from the kill to another's `on_elected`."""
 
     late: float
-    asked: Counter[str]
+    queries: Counter[str]
     after_kill: float
 
 
 class Crowd:
     """`size` candidates for one role, `each` to a process. Leave it (`with`) to end them.
 
-    `asked`: the queries of all candidates in the last handover, by table, with `count`.
+    `queries`: the queries of all candidates in the last handover, by table, with `count`.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Crowd:
         self._selector.register(self._output, selectors.EVENT_READ)
         self._rest = b""
         self._events: list[Event] = []
-        self.asked: Counter[str] = Counter()
+        self.queries: Counter[str] = Counter()
         self._killed_at = self._counted_at = 0.0
         self._look = (
             None
@@ -127,17 +127,17 @@ class Crowd:
             self._events.append(Event(name, int(number), int(pid), float(at), *what))
 
     def _find(self, name: str, since: float) -> Event | None:
-        found = (event for event in self._events if event.name == name and event.at >= since)
-        return min(found, key=lambda item: item.at, default=None)
+        events = (event for event in self._events if event.name == name and event.at >= since)
+        return min(events, key=lambda item: item.at, default=None)
 
     def _wait_for(self, name: str, since: float) -> Event:
         until = time.monotonic() + WITHIN
-        while (found := self._find(name, since)) is None:
-            left = until - time.monotonic()
-            if left <= 0:
+        while (event := self._find(name, since)) is None:
+            remaining = until - time.monotonic()
+            if remaining <= 0:
                 raise TimeoutError(f"{self.role}: nobody was {name} within {WITHIN:g} s")
-            self._read(left)
-        return found
+            self._read(remaining)
+        return event
 
     def _settle(self) -> None:
         """All the others know of the leader, and have had time to open their feeds."""
@@ -174,10 +174,10 @@ class Crowd:
         if self._look is not None and self.size > 2:
             self._counted_at = time.monotonic() + COUNTED_AFTER
         self._read(0.0)
-        self.asked = Counter(
+        self.queries = Counter(
             event.what
             for event in self._events
-            if event.name == "asked" and stopping.at <= event.at < self.leader.at + HEARD_WITHIN
+            if event.name == "query" and stopping.at <= event.at < self.leader.at + HEARD_WITHIN
         )
         return self.leader.at - stopping.at
 
@@ -222,7 +222,7 @@ class Crowd:
         request = Counter(
             event.what
             for event in self._events
-            if event.name == "asked" and runs_out - 0.05 <= event.at < counting_ends
+            if event.name == "query" and runs_out - 0.05 <= event.at < counting_ends
         )
         elected = sum(event.name == "elected" for event in self._events)
         assert elected == 1, f"{elected} were elected after one kill"

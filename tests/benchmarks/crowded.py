@@ -102,16 +102,16 @@ def figures(store: str, roles: int, times: Times) -> list[Figure]:
 
 def sections(where: Setting) -> list[Section]:
     ttl = where.pick(15.0, 5.0, 1.0)
-    found: list[Figure] = []
+    rows: list[Figure] = []
     for store, url in where.stores("crowded").items():
         roles = where.pick(ROLES, 200, 20)
-        found += figures(store, roles, measure(url, roles, ttl))
+        rows += figures(store, roles, measure(url, roles, ttl))
     note = (
         f"At a ttl of {ttl:g} s, with a callback for each role. The first claims make the rows. Who takes over has "
         "stood by for all roles in another process for a ttl. Most leases were last renewed some time before the kill, "
         "and run out earlier than a ttl after it."
     )
-    return [Section("Many roles at once", found, note)]
+    return [Section("Many roles at once", rows, note)]
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ class Aim:
     def text(self, unit: str) -> str:
         if self.of == "ratio":
             return f"{self.sense} {self.bound:.3g} × reference"
-        amount = f"{self.sense} {said(self.bound, unit)}"
+        amount = f"{self.sense} {with_unit(self.bound, unit)}"
         return amount if self.of == "figure" else f"{amount} above reference"
 
 
@@ -70,9 +70,9 @@ class Figure:
         reference = self.reference
         return [
             self.what,
-            said(self.value, self.unit),
+            with_unit(self.value, self.unit),
             "; ".join(aim.text(self.unit) for aim in self.aims),
-            f"{reference.name}: {said(reference.value, self.unit)}" if reference else "",
+            f"{reference.name}: {with_unit(reference.value, self.unit)}" if reference else "",
             f"{self.measured('ratio'):.2f}" if reference and reference.value else "",
             {None: "", True: "yes", False: "**no**"}[self.met],
         ]
@@ -81,7 +81,7 @@ class Figure:
 HEAD = ["what", "figure", "aim", "reference in the same run", "ratio", "met"]
 
 
-def said(value: float, unit: str = "") -> str:
+def with_unit(value: float, unit: str = "") -> str:
     """A number as people write it: three or four digits, no exponent."""
     whole = value == int(value) or abs(value) >= 1000
     number = f"{value:,.0f}" if whole else f"{value:.3g}"

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.benchmarks.alone import alone
 from tests.benchmarks.counting import ServerTotal
-from tests.benchmarks.figures import Aim, Figure, Reference, said
+from tests.benchmarks.figures import Aim, Figure, Reference, with_unit
 from tests.benchmarks.page import Section, Table
 from tests.benchmarks.plots import Panel, Picture
 from tests.benchmarks.setting import Setting, spawn
@@ -25,30 +25,32 @@ MANY = {"RethinkDB": 10_000, "SQLite": 1_000}
 
 @dataclass
 class Point:
-    """What a holder said of itself, and what the server counted meanwhile, in queries a second."""
+    """What a holder reports of itself, and what the server counted meanwhile, in queries a second."""
 
-    said: dict[str, Any]
+    report: dict[str, Any]
     by_server: float | None
 
     @property
     def roles(self) -> int:
-        return int(self.said["roles"])
+        return int(self.report["roles"])
 
     @property
     def queries(self) -> float:
         """A second, on any table, feeds left out."""
         return float(
-            sum(rate for what, rate in self.said["queries"].items() if not what.startswith("feed"))
+            sum(
+                rate for what, rate in self.report["queries"].items() if not what.startswith("feed")
+            )
         )
 
     @property
     def cpu(self) -> float:
         """In percent of a core."""
-        return float(self.said["cpu"]) * 100
+        return float(self.report["cpu"]) * 100
 
     def kilobytes(self, kind: str) -> float:
         """Beyond the process with one role, in all."""
-        return float(self.said["above_base"][kind]) / 1000
+        return float(self.report["above_base"][kind]) / 1000
 
     @property
     def each(self) -> float:
@@ -95,13 +97,13 @@ class Holder:
 
 
 def side_by_side(
-    where: Setting, wanted: dict[str, int], ttl: float, seconds: float
+    where: Setting, counts: dict[str, int], ttl: float, seconds: float
 ) -> dict[str, Point]:
     """One point on each store at the same time: both mostly wait, and a process's CPU time is its
     own."""
 
-    def one(store: str) -> Point:
-        holder = Holder(where, store, wanted[store], ttl, seconds)
+    def point(store: str) -> Point:
+        holder = Holder(where, store, counts[store], ttl, seconds)
         try:
             holder.steady()
             return holder.result()
@@ -109,7 +111,7 @@ def side_by_side(
             holder.end()
 
     with ThreadPoolExecutor() as pool:
-        return dict(zip(wanted, pool.map(one, wanted), strict=True))
+        return dict(zip(counts, pool.map(point, counts), strict=True))
 
 
 def measure(
@@ -127,14 +129,14 @@ def measure(
             ({store: some[turn] for store, some in plain.items() if turn < len(some)}, ttl * 2 / 3)
         )
     rounds.append((many, where.pick(10, 10, 1) * ttl))
-    for wanted, seconds in rounds:
-        for store, point in side_by_side(where, wanted, ttl, seconds).items():
+    for counts, seconds in rounds:
+        for store, point in side_by_side(where, counts, ttl, seconds).items():
             points[store].append(point)
     return {store: sorted(some, key=lambda point: point.roles) for store, some in points.items()}
 
 
 def figures(store: str, point: Point) -> list[Figure]:
-    output = point.said
+    output = point.report
     name = f"{store}, {point.roles:,} roles, ttl {output['ttl']:g} s"
     kept = [
         Figure(
@@ -175,7 +177,9 @@ HEAD = [
 
 
 def row(point: Point) -> list[str]:
-    tables = ", ".join(f"{what} {rate:.2g}" for what, rate in sorted(point.said["queries"].items()))
+    tables = ", ".join(
+        f"{what} {rate:.2g}" for what, rate in sorted(point.report["queries"].items())
+    )
     memory = [f"{point.kilobytes(kind) / 1000:.2f}" for kind in ("rss", "uss")]
     server = "" if point.by_server is None else f"{point.by_server:.2f}"
     cells = [
@@ -186,7 +190,7 @@ def row(point: Point) -> list[str]:
         f"{point.cpu:.2f}",
         *memory,
     ]
-    return [*cells, said(point.each, "kB")]
+    return [*cells, with_unit(point.each, "kB")]
 
 
 def section(points: dict[str, list[Point]], ttl: float, many: dict[str, int]) -> Section:

@@ -53,8 +53,8 @@ def from_memory(url: str) -> list[Figure]:
 
         threading.Thread(target=watch, daemon=True).start()
         assert watched.wait(5)
-        known = coordinator.session.leaders.known("bench", time.monotonic())
-        assert known is not None, "the lookup would ask the store"
+        lease = coordinator.session.leaders.known("bench", time.monotonic())
+        assert lease is not None, "the lookup would ask the store"
         return [
             Figure("is_leader", microseconds(lambda: lead.is_leader), "µs", (Aim("<", 2),)),
             Figure("term.check()", microseconds(term.check), "µs", (Aim("<", 2),)),

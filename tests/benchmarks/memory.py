@@ -17,7 +17,9 @@ class Memory(NamedTuple):
     uss: int
 
     def above(self, other: Memory) -> Memory:
-        return Memory(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))
+        return Memory(
+            *(value - other_value for value, other_value in zip(self, other, strict=True))
+        )
 
 
 def now() -> Memory:

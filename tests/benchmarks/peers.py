@@ -27,10 +27,10 @@ def available() -> bool:
 
 
 @contextmanager
-def zookeeper(wanted: bool) -> Iterator[str | None]:
+def zookeeper(enabled: bool) -> Iterator[str | None]:
     """`zookeeper://host:port` of a server that lives as long; None where it is not wanted or not to
     be had."""
-    if not wanted or not available():
+    if not enabled or not available():
         yield None
         return
     with tempfile.TemporaryDirectory() as name:

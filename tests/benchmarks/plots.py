@@ -96,8 +96,8 @@ def _draw_bars(axis: Any, panel: Bars) -> None:
         "#1f77b4" if panel.highlight and name.startswith(panel.highlight) else "#b0b0b0"
         for name in names
     ]
-    drawn = axis.barh(range(len(names)), values, color=colors, height=0.7)
-    axis.bar_label(drawn, [f"{value:.3g} {panel.unit}" for value in values], padding=3)
+    bars = axis.barh(range(len(names)), values, color=colors, height=0.7)
+    axis.bar_label(bars, [f"{value:.3g} {panel.unit}" for value in values], padding=3)
     axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
     axis.set_xscale("log")

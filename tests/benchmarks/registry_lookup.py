@@ -36,7 +36,7 @@ def measure(
     few: ServiceRegistry, many: ServiceRegistry, rounds: int = 40
 ) -> dict[str, tuple[float, float]]:
     """The median seconds of each lookup, with few and with many."""
-    found = {}
+    medians = {}
     for name, look in LOOKUPS.items():
         times: tuple[list[float], list[float]] = ([], [])
         for turn in range(rounds + 5):
@@ -45,8 +45,8 @@ def measure(
                 look(registry)
                 if turn >= 5:  # the first few warm up
                     seconds.append(time.perf_counter() - began)
-        found[name] = (statistics.median(times[0]), statistics.median(times[1]))
-    return found
+        medians[name] = (statistics.median(times[0]), statistics.median(times[1]))
+    return medians
 
 
 def sections(where: Setting) -> list[Section]:

@@ -59,15 +59,15 @@ def run(number: int, url: str, rest: float, tell: Tell) -> NoReturn:
     tell("follows", number, clock.total_seconds())
     given_back = -1
     for change in row.changes(include_initial=True, squash=False).run(feed):
-        seen = change["new_val"]
-        if seen["holder"] is not None or seen["turn"] <= given_back:
+        new_row = change["new_val"]
+        if new_row["holder"] is not None or new_row["turn"] <= given_back:
             continue
-        if not write(None, {"holder": number, "turn": seen["turn"] + 1}, "hard"):
+        if not write(None, {"holder": number, "turn": new_row["turn"] + 1}, "hard"):
             continue
         tell("elected", number, clock.total_seconds())
         signal.sigwait({signal.SIGUSR1})
         tell("stopping", number, clock.total_seconds())
-        given_back = seen["turn"] + 2
+        given_back = new_row["turn"] + 2
         write(number, {"holder": None, "turn": given_back}, durability)
         time.sleep(rest)
     raise RuntimeError("the feed ended")

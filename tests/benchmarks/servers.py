@@ -18,7 +18,7 @@ from tests.benchmarks.figures import Aim, Figure, Reference
 from tests.benchmarks.page import Section
 from tests.benchmarks.raw_servers import RAW, TTL, EtcdWire, PlainPostgreSQL, Raw, claim_of
 from tests.benchmarks.setting import Setting
-from tests.benchmarks.swaps import Ours, alternate, applied
+from tests.benchmarks.swaps import CoordStore, alternate, applied
 
 SWAP_BOUND = 1.25
 BATCH_BOUNDS = {"PostgreSQL": 0.6, "Redis": 1 / 1.5, "etcd": 1 / 1.5}
@@ -37,15 +37,15 @@ async def one_swap(name: str, url: str, times: int) -> list[Figure]:
     store, raw = urls.open_url(url), RAW[name](url)
     await store.open(10)
     await raw.open()
-    ours = Ours(store)
+    contender = CoordStore(store)
     aims = (Aim("≤", SWAP_BOUND, "ratio"),)
     figures = []
-    for what, mine, other in (
-        ("claim", ours.claim, raw.claim),
-        ("renewal", ours.renew, raw.renew),
+    for what, coord_call, other in (
+        ("claim", contender.claim, raw.claim),
+        ("renewal", contender.renew, raw.renew),
     ):
         # A token has one term: the raw side counts on from the claim before.
-        taken = await alternate(times, mine, _later(other))
+        taken = await alternate(times, coord_call, _later(other))
         reference = Reference(raw.statement, taken[1])
         figures.append(Figure(f"{name}: {what}", taken[0], "µs", aims, reference))
     if name == "etcd":
@@ -54,7 +54,7 @@ async def one_swap(name: str, url: str, times: int) -> list[Figure]:
         assert parts.port is not None
         wire = EtcdWire(parts.hostname, parts.port)
         await wire.open()
-        taken = await alternate(times, ours.renew, wire.swap)
+        taken = await alternate(times, contender.renew, wire.swap)
         reference = Reference("the same over a connection without a library", taken[1])
         figures.append(Figure("etcd: renewal, once more", taken[0], "µs", (), reference))
         await wire.close()
@@ -95,20 +95,20 @@ async def many_renewals(name: str, url: str, count: int, rounds: int) -> list[Fi
         await raw.open()
         await raw.claim_many(raw_roles)
 
-        async def mine(number: int) -> None:
+        async def renew_with_coord(number: int) -> None:
             nonlocal beat
             beat += 1
             renewals = [Renew(role, "me", tokens[role], beat, TTL) for role in roles]
             for result in await store.renew(renewals, TIMEOUT):
                 applied(result)
 
-        async def theirs(number: int, raw: Raw = raw) -> None:
+        async def renew_raw(number: int, raw: Raw = raw) -> None:
             await raw.renew_many(raw_roles, number + 2)
 
-        taken = await alternate(rounds, mine, theirs, warm_up=1)
+        taken = await alternate(rounds, renew_with_coord, renew_raw, warm_up=1)
         await raw.close()
-        ours, others = (count / (item / 1e6) for item in taken)
-        figures.append(Figure(what, ours, "/s", aims, Reference(reference, others)))
+        coord_time, others = (count / (item / 1e6) for item in taken)
+        figures.append(Figure(what, coord_time, "/s", aims, Reference(reference, others)))
         aims = ()
     await store.close()
     return figures

@@ -27,16 +27,16 @@ def measure(
             number: spawn("stander", url, f"stood-by-{number}", number, ttl, ttls)
             for number in numbers
         }
-        found = {}
+        counts = {}
         for number, child in children.items():
             output, _ = child.communicate(timeout=60 + 10 * ttl)
-            found[number] = {what: count / ttls for what, count in json.loads(output).items()}
-        return found
+            counts[number] = {what: count / ttls for what, count in json.loads(output).items()}
+        return counts
 
 
-def figures(store: str, found: dict[int, dict[str, float]]) -> list[Figure]:
+def figures(store: str, counts: dict[int, dict[str, float]]) -> list[Figure]:
     rows = []
-    for number, request in found.items():
+    for number, request in counts.items():
         who = "one standby" if number == 1 else f"{number:,} standbys of one role in one process"
         rows.append(
             Figure(f"{store}: {who}: queries a ttl", sum(request.values()), "", (Aim("≤", 1),))
@@ -54,9 +54,11 @@ def sections(where: Setting) -> list[Section]:
     with (
         ThreadPoolExecutor() as pool
     ):  # waiting costs little: that of one store does not disturb the other's
-        found = list(pool.map(lambda url: measure(url, [1, many], ttl), urls.values()))
+        counts = list(pool.map(lambda url: measure(url, [1, many], ttl), urls.values()))
     figures_of_all = [
-        figure for store, first in zip(urls, found, strict=True) for figure in figures(store, first)
+        figure
+        for store, first in zip(urls, counts, strict=True)
+        for figure in figures(store, first)
     ]
     note = (
         f"While another process leads, at a ttl of {ttl:g} s, over {TTLS} ttls from two ttls after all have learnt who "

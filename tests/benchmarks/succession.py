@@ -72,11 +72,11 @@ class Result:
     def processes(self) -> int:
         return self.size // self.each
 
-    def asked(self) -> Counter[str]:
+    def most_queries(self) -> Counter[str]:
         """The most that was asked of each table in the second after one expiry."""
         most: Counter[str] = Counter()
         for failover in self.failovers:
-            most |= failover.asked
+            most |= failover.queries
         return most
 
 
@@ -104,7 +104,7 @@ def hand_over(urls: Mapping[str, str], results: Sequence[Result], times: int, co
                     continue
                 try:
                     result.handovers.append(crowd.hand_over() * 1000)
-                    result.queries.append(crowd.asked[LEASES])
+                    result.queries.append(crowd.queries[LEASES])
                 except Exception as err:
                     result.failure = f"{type(err).__name__}: {err}"
 
@@ -148,39 +148,39 @@ def failover_ttl(where: Setting) -> float:
 
 def contenders(store: str, url: str, where: Setting, zookeeper: str | None) -> dict[str, str]:
     """The URLs for `Crowd` of coord and of what is compared with it on a store, by name."""
-    found = {COORD: url, **locks.urls(store, url)}
+    urls = {COORD: url, **locks.urls(store, url)}
     if store == "RethinkDB" and where.server is not None:
         host, port = where.server.host, where.server.port
-        found |= {
+        urls |= {
             name: relay.url(host, port, f"relay_{durability}", durability)
             for name, durability in RAW.items()
         }
         if zookeeper is not None:
-            found[KAZOO] = zookeeper
-    return found
+            urls[KAZOO] = zookeeper
+    return urls
 
 
 def measure(store: str, url: str, where: Setting) -> list[Result]:
     """The results of all contenders on a store."""
     sizes = where.pick(((2, 1), (8, 1), (200, 50)), ((2, 1), (20, 5)), ((2, 1),))
     ttl, count = failover_ttl(where), store in COUNTED
-    found: list[Result] = []
+    measured: list[Result] = []
     with peers.zookeeper(store == "RethinkDB") as zookeeper:
         urls = contenders(store, url, where, zookeeper)
         for size, each in sizes:
             results = [Result(name, size, each) for name in urls if MOST.get(name, size) >= size]
             hand_over(urls, results, where.pick(30 if size == 2 else 11, 3, 1), count)
-            found += results
-        ours = [result for result in found if result.name == COORD]
-        few, many = ours[:2], ours[2:]
+            measured += results
+        own_results = [result for result in measured if result.name == COORD]
+        few, many = own_results[:2], own_results[2:]
         for results, times in ((few, where.pick(5, 2, 1)), (many, where.pick(3, 1, 1))):
             _try_fail_over(urls, results, times, ttl, count)
         if where.size != "smallest":
-            for result in found[1:]:
+            for result in measured[1:]:
                 if result.size == 2 and result.name not in RAW:
                     times = 1 if result.name == "etcdctl elect" else where.pick(3, 1, 1)
                     _try_fail_over(urls, [result], times, ttl, count)
-    return found
+    return measured
 
 
 def _try_fail_over(
@@ -196,13 +196,13 @@ def _try_fail_over(
 
 
 def figures(store: str, results: Sequence[Result]) -> list[Figure]:
-    ours = [result for result in results if result.name == COORD and result.handovers]
-    if not ours:
+    own_results = [result for result in results if result.name == COORD and result.handovers]
+    if not own_results:
         return []
-    two, found = ours[0], []
+    two, rows = own_results[0], []
     references = [r for r in results if r.size == 2 and r.name != COORD and r.handovers]
     kazoo = next((result for result in references if result.name == KAZOO), None)
-    found.append(
+    rows.append(
         Figure(
             f"{store}: graceful handover, 2 candidates, median of {len(two.handovers)}",
             two.handover,
@@ -211,12 +211,12 @@ def figures(store: str, results: Sequence[Result]) -> list[Figure]:
             Reference(f"{KAZOO}, in turns", kazoo.handover) if kazoo else None,
         )
     )
-    found += [
+    rows += [
         Figure(f"{store}: {result.name}, in turns with them", result.handover, "ms")
         for result in references
         if result is not kazoo
     ]
-    found += [
+    rows += [
         Figure(
             f"{store}: graceful handover, {result.size} candidates in {result.processes} processes",
             result.handover,
@@ -224,13 +224,13 @@ def figures(store: str, results: Sequence[Result]) -> list[Figure]:
             (Aim("≤", HANDOVER_RATIO, "ratio"),),
             Reference("2 candidates", two.handover),
         )
-        for result in ours[1:]
+        for result in own_results[1:]
     ]
-    for result in ours:
+    for result in own_results:
         if not result.failovers:
             continue
         waiting = f"{result.size - result.each} waiting"
-        found.append(
+        rows.append(
             Figure(
                 f"{store}: failover after kill -9, {waiting}, beyond the lease's end, median of "
                 f"{len(result.failovers)}",
@@ -240,15 +240,15 @@ def figures(store: str, results: Sequence[Result]) -> list[Figure]:
             )
         )
         if store in COUNTED:
-            found.append(
+            rows.append(
                 Figure(
                     f"{store}: {waiting}: most queries on leases in the second after expiry",
-                    result.asked()[LEASES],
+                    result.most_queries()[LEASES],
                     "",
                     (Aim("≤", 3),),
                 )
             )
-    return found
+    return rows
 
 
 def table(store: str, results: Sequence[Result]) -> Table:
@@ -282,11 +282,11 @@ def table(store: str, results: Sequence[Result]) -> Table:
     return Table(head, rows)
 
 
-def picture(found: Mapping[str, Sequence[Result]], ttl: float) -> Picture:
+def picture(measured: Mapping[str, Sequence[Result]], ttl: float) -> Picture:
     """For the README: what a reader sees at a glance."""
     pairs = [
         (f"{COORD} on {store}" if result.name == COORD else result.name, result)
-        for store, results in found.items()
+        for store, results in measured.items()
         for result in results
         if result.size == 2 and result.name not in RAW
     ]
@@ -308,10 +308,10 @@ def picture(found: Mapping[str, Sequence[Result]], ttl: float) -> Picture:
 
 
 def sections(where: Setting) -> list[Section]:
-    found, tries = dict[str, list[Result]](), Tries(where)
+    measured, tries = dict[str, list[Result]](), Tries(where)
     for store, url in where.every_store("succession").items():
         if where.size != "smallest" or store in SMALLEST:
-            found[store] = tries.figures(partial(measure, store, url, where), store)
+            measured[store] = tries.figures(partial(measure, store, url, where), store)
     ttl = failover_ttl(where)
     note = (
         "Handover: from the leader's `stop`, or from the call that releases the lock, to another's `on_elected`, or to "
@@ -325,7 +325,7 @@ def sections(where: Setting) -> list[Section]:
         f"{ttl:g} s. A handover of coord makes two writes durable: the release, and the claim with its token. On RethinkDB "
         "the raw driver shows how long that takes at least."
     )
-    failures = [result.failure for results in found.values() for result in results]
+    failures = [result.failure for results in measured.values() for result in results]
     assert where.size != "smallest" or not any(failures), failures
     note += tries.note
     if not peers.available():
@@ -333,10 +333,10 @@ def sections(where: Setting) -> list[Section]:
     return [
         Section(
             "Until somebody else leads",
-            [figure for store, results in found.items() for figure in figures(store, results)],
+            [figure for store, results in measured.items() for figure in figures(store, results)],
             note,
-            (picture(found, ttl),),
-            [table(store, results) for store, results in found.items()],
+            (picture(measured, ttl),),
+            [table(store, results) for store, results in measured.items()],
         )
     ]
 

@@ -33,7 +33,7 @@ WARM_UP = 20
 
 async def alternate(
     times: int,
-    ours: Callable[[int], Awaitable[Any]],
+    own_store: Callable[[int], Awaitable[Any]],
     other: Callable[[int], Awaitable[Any]],
     warm_up: int = WARM_UP,
 ) -> tuple[float, float]:
@@ -44,7 +44,7 @@ async def alternate(
     """
     taken: tuple[list[float], list[float]] = ([], [])
     for number in range(times + warm_up):
-        pair = list(zip((ours, other), taken, strict=True))
+        pair = list(zip((own_store, other), taken, strict=True))
         for work, kept in pair if number % 2 == 0 else reversed(pair):
             began = time.perf_counter()
             await work(number)
@@ -59,7 +59,7 @@ def applied(result: Result) -> Answer:
     return result
 
 
-class Ours:
+class CoordStore:
     def __init__(self, store: Store) -> None:
         self.store, self.beat, self.token = store, 0, 0
 
@@ -194,17 +194,20 @@ async def _sqlite(directory: Path, times: int) -> list[Figure]:
     await store.open(5)
     # Whose log has been through a checkpoint need not let it grow: a pair is of files that are
     # equally old.
-    ours, *raws = Ours(store), *(RawSQLite(directory / f"raw{number}.db") for number in range(3))
+    own_store, *raws = (
+        CoordStore(store),
+        *(RawSQLite(directory / f"raw{number}.db") for number in range(3)),
+    )
     raw, there, beside = raws
     thread = Thread()
-    claim = await alternate(times, ours.claim, here(raw.claim))
+    claim = await alternate(times, own_store.claim, here(raw.claim))
     claim_there = await alternate(times, thread.there(there.claim), here(beside.claim))
-    renew = await alternate(times, ours.renew, here(raw.renew))
+    renew = await alternate(times, own_store.renew, here(raw.renew))
     renew_there = await alternate(times, thread.there(there.renew), here(beside.renew))
     unsynced, unsynced_there = (
         RawSQLite(directory / f"unsynced{number}.db", "NORMAL") for number in range(2)
     )
-    renew_unsynced = await alternate(times, ours.renew, here(unsynced.renew))
+    renew_unsynced = await alternate(times, own_store.renew, here(unsynced.renew))
     renew_unsynced_there = await alternate(
         times, thread.there(unsynced_there.renew), here(unsynced.renew)
     )
@@ -252,7 +255,7 @@ async def _rethinkdb(url: str, host: str, port: int, times: int) -> list[Figure]
 
     store = urls.open_url(url)
     await store.open(5)
-    ours = Ours(store)
+    own_store = CoordStore(store)
     r = RethinkDB()
     connection = r.connect(
         host=host, port=port
@@ -268,17 +271,17 @@ async def _rethinkdb(url: str, host: str, port: int, times: int) -> list[Figure]
 
     async def raw(number: int) -> None:
         """One conditional update, and the row back."""
-        mine = lambda old: (old["holder"] == "me") & (old["beat"] < number + 10)  # noqa: E731
+        is_holder = lambda old: (old["holder"] == "me") & (old["beat"] < number + 10)  # noqa: E731
         change = {"beat": number + 10, "renewed_at": r.now()}
         query = table.get("bench").update(
-            lambda old: r.branch(mine(old), change, {}), return_changes="always"
+            lambda old: r.branch(is_holder(old), change, {}), return_changes="always"
         )
         result = query.run(connection)
         assert result["errors"] == 0
 
-    claim = await alternate(times, ours.claim, raw)
+    claim = await alternate(times, own_store.claim, raw)
     table.get("bench").update({"beat": 1}).run(connection)
-    renew = await alternate(times, ours.renew, raw)
+    renew = await alternate(times, own_store.renew, raw)
     connection.close(noreply_wait=False)
     await store.close()
     return [

@@ -96,15 +96,15 @@ def test_a_part_that_failed_is_named_and_run_again(
 
     def run_part(name: str, path: Path, size: str) -> results.PartResult:
         again.append(name)
-        found = results.load(path)
-        assert found is not None
-        return found
+        part_results = results.load(path)
+        assert part_results is not None
+        return part_results
 
     monkeypatch.setattr(main, "BENCHMARKS", dict.fromkeys("ab"))
     monkeypatch.setattr(main, "run_part", run_part)
-    found = main.run(tmp_path, "quick")
+    part_results = main.run(tmp_path, "quick")
     assert again == ["b"]
-    written = main.write(found, tmp_path / "page").read_text("utf-8")
+    written = main.write(part_results, tmp_path / "page").read_text("utf-8")
     assert "the part `b` failed" in written
     assert "no disk" in written
     assert "## Alone" in written
@@ -127,12 +127,12 @@ def test_work_that_fails_on_another_thread_ends_the_benchmark() -> None:
 def test_a_point_of_growth(where: Setting, store: str) -> None:
     (point,) = growth.side_by_side(where, {store: 20}, 1.0, 1.0).values()
     assert point.roles == 20
-    assert point.said["lost"] == 0
-    assert point.said["renewals"] >= 2 * 20
-    assert 0 < point.said["busy"] < 2
+    assert point.report["lost"] == 0
+    assert point.report["renewals"] >= 2 * 20
+    assert 0 < point.report["busy"] < 2
     assert point.cpu > 0
     assert point.queries > 0
-    assert set(point.said["queries"]) == {LEASES}
+    assert set(point.report["queries"]) == {LEASES}
     if store == "RethinkDB":
         assert point.by_server == pytest.approx(point.queries, rel=0.5)
     section = growth.section({store: [point]}, 1.0, {store: 20})
@@ -157,14 +157,14 @@ def test_succession_is_told_apart_by_candidate(where: Setting, store: str) -> No
         assert 0 < runs_out - clock.total_seconds() <= 1.0
         failover = crowd.failover(runs_out)
         assert -0.1 < failover.late < 10
-        assert failover.asked[LEASES] >= 1
+        assert failover.queries[LEASES] >= 1
 
 
 @pytest.mark.parametrize("store", STORES)
 def test_standbys_are_counted(where: Setting, store: str) -> None:
-    found = standbys.measure(where.stores("standbys")[store], [1, 5], 1.5, ttls=2)
-    assert found.keys() == {1, 5}
-    assert all(sum(request.values()) <= 2.5 for request in found.values())
+    part_results = standbys.measure(where.stores("standbys")[store], [1, 5], 1.5, ttls=2)
+    assert part_results.keys() == {1, 5}
+    assert all(sum(request.values()) <= 2.5 for request in part_results.values())
 
 
 @pytest.mark.parametrize("store", STORES)

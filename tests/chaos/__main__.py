@@ -88,48 +88,50 @@ def main() -> int:
         help=f"what workers do beside the election, with commas between: {', '.join(FEATURES)}; "
         "or all",
     )
-    given = parser.parse_args()
-    seed = random.randrange(2**31) if given.seed is None else given.seed
-    kinds = None if given.kinds is None else tuple(given.kinds.split(","))
-    every = ",".join(FEATURES) if given.features == "all" else given.features
+    arguments = parser.parse_args()
+    seed = random.randrange(2**31) if arguments.seed is None else arguments.seed
+    kinds = None if arguments.kinds is None else tuple(arguments.kinds.split(","))
+    every = ",".join(FEATURES) if arguments.features == "all" else arguments.features
     features = tuple(filter(None, every.split(",")))
     if unknown := set(features) - set(FEATURES):
         parser.error(f"unknown features: {', '.join(sorted(unknown))}")
-    calm = (min(0.5, given.calm), given.calm)
+    calm = (min(0.5, arguments.calm), arguments.calm)
     plan = Plan(
-        given.seconds,
+        arguments.seconds,
         seed,
-        given.workers,
-        given.ttl,
+        arguments.workers,
+        arguments.ttl,
         kinds,
         calm,
-        given.quiet,
-        given.broken,
+        arguments.quiet,
+        arguments.broken,
         features,
     )
-    if getattr(STAGES[given.store], "in_namespaces", False):
+    if getattr(STAGES[arguments.store], "in_namespaces", False):
         Namespaces.enter()  # before there is a second thread
     with tempfile.TemporaryDirectory(prefix="coord-chaos-") as temporary:
         directory = Path(temporary)
-        if given.keep is not None:
-            given.keep.mkdir(parents=True, exist_ok=True)
-            directory = Path(tempfile.mkdtemp(prefix=f"{given.store}-{seed}-", dir=given.keep))
-        run = Run(plan, directory, STAGES[given.store])
+        if arguments.keep is not None:
+            arguments.keep.mkdir(parents=True, exist_ok=True)
+            directory = Path(
+                tempfile.mkdtemp(prefix=f"{arguments.store}-{seed}-", dir=arguments.keep)
+            )
+        run = Run(plan, directory, STAGES[arguments.store])
         try:
-            asyncio.run(_watched(run, given.store, given.seconds))
+            asyncio.run(_watched(run, arguments.store, arguments.seconds))
         except asyncio.CancelledError:
             print("interrupted", file=sys.stderr)
             return 130
-        result = figures.figures(run, given.store)
+        result = figures.figures(run, arguments.store)
         (directory / "faults.json").write_text(
             json.dumps([fault.as_dict() for fault in run.faults], indent=1)
         )
         (directory / "notes.json").write_text(json.dumps(run.crew.notes, indent=0))
     result["good"] = figures.good(result)
     page = report.markdown(result)
-    if given.out is not None:
-        given.out.write_text(json.dumps(result, indent=2) + "\n")
-        given.out.with_suffix(".md").write_text(page)
+    if arguments.out is not None:
+        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+        arguments.out.with_suffix(".md").write_text(page)
     print(page)
     return 0 if result["good"] else 1
 

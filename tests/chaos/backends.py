@@ -207,8 +207,8 @@ class SentinelStage(ServersStage):
         while now() < until:
             with contextlib.suppress(Exception):  # it may just be starting
                 info = (await self._ask(self.direct, "INFO", "replication")).decode()
-                known = (await self._ask(sentinel, "INFO", "sentinel")).decode()
-                if "state=online" in info and "slaves=1" in known:
+                reply = (await self._ask(sentinel, "INFO", "sentinel")).decode()
+                if "state=online" in info and "slaves=1" in reply:
                     return
             await asyncio.sleep(0.1)
         raise RuntimeError("the replica does not follow its primary")
@@ -270,8 +270,8 @@ class EtcdStage(ServersStage):
 
     async def primary(self) -> int | None:
         """Return which member leads the cluster, if any member knows."""
-        found = await asyncio.gather(*(asyncio.to_thread(_status, node) for node in self.nodes))
-        for number, status in enumerate(found):
+        statuses = await asyncio.gather(*(asyncio.to_thread(_status, node) for node in self.nodes))
+        for number, status in enumerate(statuses):
             if status and status.get("leader") == status["header"]["member_id"]:
                 return number
         return None
@@ -290,7 +290,7 @@ def _status(node: etcd_server.Member) -> dict[str, Any] | None:
     request = urllib.request.Request(f"{node.client_url}/v3/maintenance/status", data=b"{}")
     try:
         with urllib.request.urlopen(request, timeout=2) as answer:
-            found: dict[str, Any] = json.loads(answer.read())
-            return found
+            status: dict[str, Any] = json.loads(answer.read())
+            return status
     except (OSError, ValueError):
         return None

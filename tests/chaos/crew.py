@@ -83,7 +83,7 @@ class Member:
         assert process.stdout is not None
         while line := await process.stdout.readline():
             with contextlib.suppress(ValueError):  # half a line, of one that was killed
-                self.crew.heard(json.loads(line))
+                self.crew.record(json.loads(line))
 
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
@@ -91,9 +91,9 @@ class Member:
     async def kill(self) -> None:
         """kill -9, and wait until it is gone."""
         self.send(signal.SIGKILL)
-        await self.gone()
+        await self.wait_for_exit()
 
-    async def gone(self) -> None:
+    async def wait_for_exit(self) -> None:
         assert self.process is not None
         assert self._listener is not None
         await self.process.wait()
@@ -122,12 +122,12 @@ class Member:
         if self.process.returncode is None:
             self.process.stdin.close()
         until = now() + STOP_TIMEOUT + 3 * self.crew.ttl
-        gone = asyncio.ensure_future(self.gone())
-        while now() < until and not (await asyncio.wait({gone}, timeout=0.5))[0]:
+        exit_task = asyncio.ensure_future(self.wait_for_exit())
+        while now() < until and not (await asyncio.wait({exit_task}, timeout=0.5))[0]:
             # It may have stopped itself only now, for an order that came late on a busy machine.
             self._go_on()
-        if not gone.done():
-            self.crew.heard(
+        if not exit_task.done():
+            self.crew.record(
                 {"note": "did not stop", "process": self.name, "at": 0.0, "state": self._state()}
             )
             with contextlib.suppress(ProcessLookupError):
@@ -135,7 +135,7 @@ class Member:
             await asyncio.sleep(1.0)
             with contextlib.suppress(ProcessLookupError):
                 self.send(signal.SIGKILL)
-        await gone
+        await exit_task
 
     def _go_on(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -167,7 +167,7 @@ class Crew:
         self._leading: tuple[str, int] = ("", 0)
         self._held: dict[tuple[str, str], int] = {}
 
-    def heard(self, note: dict[str, Any]) -> None:
+    def record(self, note: dict[str, Any]) -> None:
         self.notes.append(note)
         if note["note"] == "holds":
             self._held[note["process"], note["feature"]] = note["count"]

@@ -19,7 +19,7 @@ from tests.chaos.resource import journal
 from tests.chaos.run import Run
 from tests.chaos.scene import Fault
 
-WANTED = ("released", "stepped_down")
+INTENDED = ("released", "stepped_down")
 SERVER_ENDS = ("server killed", "primary killed", "promotion")
 NOT_DURABLE_FOR = 2.0
 """Seconds for which an acknowledged release may not be durable."""
@@ -64,7 +64,7 @@ def violations(history: History, floors: bool = False, loses: bool = False) -> l
         certain = [item for item in certain if item.action not in ("renew", "release", "read")]
         believed = beliefs(operations, history.events[-1].at if history.events else 0.0)
         rules = (exclusion(believed), tokens(certain, believed), fenced_resources(operations))
-        return [str(item) for found in rules for item in found]
+        return [str(item) for messages in rules for item in messages]
     shown = {
         tuple(event.value["row"][::2])
         for event in history.events
@@ -83,7 +83,7 @@ def violations(history: History, floors: bool = False, loses: bool = False) -> l
         and (event.value["holder"], event.value["beat"]) not in shown
     ]
     most = max(Counter(role for role, _ in needless).values(), default=0)
-    found: list[str] = []
+    messages: list[str] = []
     for count in sorted({min(count, most) for count in (*CLAIMS_LET_IN, most)}):
         let_in: Counter[str] = Counter()
         left_out: set[tuple[str, int]] = set()
@@ -93,12 +93,12 @@ def violations(history: History, floors: bool = False, loses: bool = False) -> l
                 left_out.add(key)
         try:
             kept = [event for event in history.events if (event.process, event.op) not in left_out]
-            found = [str(item) for item in judge(History(kept), floors=floors)]
+            messages = [str(item) for item in judge(History(kept), floors=floors)]
         except Undecided as err:
-            return [*found, f"undecided: {err}"]
-        if not found:
+            return [*messages, f"undecided: {err}"]
+        if not messages:
             break
-    return found
+    return messages
 
 
 def with_lost_releases(history: History, faults: list[Fault]) -> History:
@@ -107,18 +107,18 @@ def with_lost_releases(history: History, faults: list[Fault]) -> History:
     killed = [fault for fault in faults if fault.kind in SERVER_ENDS]
     rows: dict[tuple[str, str, int], list[Any]] = {}
     events: list[Event] = []
-    asked: dict[tuple[str, int], Event] = {}
+    requests: dict[tuple[str, int], Event] = {}
     for event in history.events:
         events.append(event)
         key = (event.process, event.op)
         if event.kind == "invoke":
-            asked[key] = event
+            requests[key] = event
         row = event.value.get("row")
         if event.kind != "ok" or row is None:
             continue
         if row[0] is not None:
             rows[event.role, row[0], row[1]] = row
-        invoke = asked[key]
+        invoke = requests[key]
         before = rows.get((event.role, str(invoke.value.get("holder")), row[1]))
         near = any(
             fault.begin - NOT_DURABLE_FOR < event.at < fault.end + NOT_DURABLE_FOR
@@ -137,13 +137,13 @@ def _elected(claim: Operation) -> bool:
 
 def reigns(history: History) -> list[Reign]:
     """By token."""
-    found: dict[int, Reign] = {}
+    reigns_by_token: dict[int, Reign] = {}
     for belief in beliefs(history.operations(), history.events[-1].at if history.events else 0.0):
         if belief.role == ROLE:
-            found.setdefault(
+            reigns_by_token.setdefault(
                 belief.token, Reign(belief.token, belief.process, belief.begin, belief.end)
             )
-    return [found[token] for token in sorted(found)]
+    return [reigns_by_token[token] for token in sorted(reigns_by_token)]
 
 
 def longest_gap(terms: list[Reign]) -> tuple[float, float]:
@@ -212,19 +212,19 @@ def failovers(faults: list[Fault], terms: list[Reign]) -> dict[str, dict[str, An
 
     `led through`: the leader kept its term. `mixed`: another fault was at work meanwhile, so the
     time says nothing. `missed`: it was aimed at somebody else."""
-    found: dict[str, dict[str, Any]] = {}
+    by_role: dict[str, dict[str, Any]] = {}
     for fault in faults:
-        mine = found.setdefault(
+        entry = by_role.setdefault(
             fault.kind, {"times": [], "led through": 0, "mixed": 0, "missed": 0}
         )
         before = [term for term in terms if term.first <= fault.begin]
         leader = before[-1] if before else None
         if leader is None or not (fault.everybody or leader.process in fault.hit):
-            mine["missed"] += 1
+            entry["missed"] += 1
             continue
         after = next((term for term in terms if term.token > leader.token), None)
         if after is None or (leader.last >= fault.end and after.first > fault.end):
-            mine["led through"] += 1
+            entry["led through"] += 1
             continue
         other = [
             item
@@ -234,32 +234,32 @@ def failovers(faults: list[Fault], terms: list[Reign]) -> dict[str, dict[str, An
             and item.end > min(fault.begin, leader.last)
         ]
         if other or leader.last < fault.begin - 0.5:
-            mine["mixed"] += 1
+            entry["mixed"] += 1
             continue
         nobody_could = KINDS[fault.kind].from_end or (fault.everybody and fault.hit)
         from_end = nobody_could and after.first >= fault.end
-        mine["times"].append(after.first - (fault.end if from_end else fault.begin))
-    for mine in found.values():
-        mine.update(spread(mine.pop("times")))
-    return dict(sorted(found.items()))
+        entry["times"].append(after.first - (fault.end if from_end else fault.begin))
+    for entry in by_role.values():
+        entry.update(spread(entry.pop("times")))
+    return dict(sorted(by_role.items()))
 
 
 def handovers(faults: list[Fault], terms: list[Reign]) -> dict[str, dict[str, int]]:
     """Of the transfers, by how the named candidate was: who led next."""
-    found: dict[str, dict[str, int]] = {}
+    by_role: dict[str, dict[str, int]] = {}
     for fault in faults:
         if not fault.to:
             continue
-        mine = found.setdefault(
+        entry = by_role.setdefault(
             fault.to_is, {"asked": 0, "it led": 0, "another led": 0, "came to nothing": 0}
         )
-        mine["asked"] += 1
+        entry["asked"] += 1
         after = next((term for term in terms if term.token > fault.token), None)
         if fault.missed or after is None:
-            mine["came to nothing"] += 1
+            entry["came to nothing"] += 1
         else:
-            mine["it led" if after.process == fault.to else "another led"] += 1
-    return dict(sorted(found.items()))
+            entry["it led" if after.process == fault.to else "another led"] += 1
+    return dict(sorted(by_role.items()))
 
 
 def false_demotions(run: Run) -> dict[str, Any]:
@@ -276,7 +276,7 @@ def false_demotions(run: Run) -> dict[str, Any]:
         note
         for note in run.crew.notes
         if note["note"] == "lost"
-        and note["reason"] not in WANTED
+        and note["reason"] not in INTENDED
         and run.began <= note["at"] <= run.ended
         and not any(begin <= note["at"] <= end for begin, end in near)
     ]
@@ -364,7 +364,7 @@ def figures(run: Run, store: str) -> dict[str, Any]:
         "longest_lag": round(run.lag, 3),
         "callbacks_unpaired": unpaired(run.crew.notes),
         "did_not_stop": [
-            f"{note['process']} (state {note['state']}): {_said(run.directory, note['process'])}"
+            f"{note['process']} (state {note['state']}): {_last_lines(run.directory, note['process'])}"
             for note in run.crew.notes
             if note["note"] == "did not stop"
         ],
@@ -382,7 +382,7 @@ def figures(run: Run, store: str) -> dict[str, Any]:
     }
 
 
-def _said(directory: Path, process: str) -> str:
+def _last_lines(directory: Path, process: str) -> str:
     path = directory / f"stderr-{process}.txt"
     return path.read_text(encoding="utf-8", errors="replace")[-6000:]
 

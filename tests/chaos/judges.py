@@ -26,12 +26,12 @@ def _once(operations: list[Operation]) -> Iterator[str]:
     twice."""
     calls, runs = _by_tick(operations, "once"), _by_tick(operations, "run")
     retried = {item.role: item.args["retry"] for item in operations if item.action == "once"}
-    known: dict[str, list[tuple[int, int]]] = {}
-    for (job, tick), mine in calls.items():
-        done = [item for item in mine if item.outcome == "ok"]
+    tokens: dict[str, list[tuple[int, int]]] = {}
+    for (job, tick), own in calls.items():
+        done = [item for item in own if item.outcome == "ok"]
         returned = [item.returned for item in done if item.returned is not None]
         if returned:
-            known.setdefault(job, []).append((tick, min(returned)))
+            tokens.setdefault(job, []).append((tick, min(returned)))
         answers = {(item.result["result"], item.result["token"]) for item in done}
         ran = [item for item in done if item.result["ran"]]
         if len(answers) > 1 or len(ran) > 1:
@@ -42,22 +42,22 @@ def _once(operations: list[Operation]) -> Iterator[str]:
         for run in runs.get((job, tick), []):
             if any(run.called > end for end in returned):
                 yield f"tick {tick} of {job} was run again when its result was known: {run}"
-    for (job, tick), mine in runs.items():
-        if not retried[job] and len(mine) > 1:
-            yield f"tick {tick} of {job} was run {len(mine)} times: {[str(item) for item in mine]}"
-        for run in mine:
+    for (job, tick), own in runs.items():
+        if not retried[job] and len(own) > 1:
+            yield f"tick {tick} of {job} was run {len(own)} times: {[str(item) for item in own]}"
+        for run in own:
             # The ledger keeps so many, and forgets whatever is older than the one before these.
-            later = sum(other > tick and end < run.called for other, end in known.get(job, ()))
+            later = sum(other > tick and end < run.called for other, end in tokens.get(job, ()))
             if later > KEEP:
                 yield f"tick {tick} of {job} was run when it was forgotten: {run}"
 
 
 def _by_tick(operations: list[Operation], action: str) -> dict[tuple[str, int], list[Operation]]:
-    found: dict[tuple[str, int], list[Operation]] = {}
+    by_tick: dict[tuple[str, int], list[Operation]] = {}
     for operation in operations:
         if operation.action == action:
-            found.setdefault((operation.role, operation.args["tick"]), []).append(operation)
-    return found
+            by_tick.setdefault((operation.role, operation.args["tick"]), []).append(operation)
+    return by_tick
 
 
 def _info(operations: list[Operation]) -> Iterator[str]:
@@ -116,16 +116,16 @@ def counted(operations: list[Operation]) -> dict[str, Any]:
         if operation.action == "held":
             terms.setdefault(operation.role, set()).add(operation.result["token"])
     runs, calls = _by_tick(operations, "run"), _by_tick(operations, "once")
-    done = [key for key, mine in calls.items() if any(item.outcome == "ok" for item in mine)]
+    done = [key for key, own in calls.items() if any(item.outcome == "ok" for item in own)]
     swaps = [item for item in operations if item.action in ("override", "retire")]
     applied = [item for item in swaps if item.outcome == "ok" and item.result["applied"]]
     updates = [item for item in operations if item.action == "update"]
-    found = {
+    counts = {
         "roles that somebody held": len(terms),
         "terms of all roles": sum(map(len, terms.values())),
         "ticks run": len(runs),
         "of these run more than once, as `retry` allows": sum(
-            len(mine) > 1 for mine in runs.values()
+            len(own) > 1 for own in runs.values()
         ),
         "ticks whose outcome was learned": len(done),
         "calls of once": sum(map(len, calls.values())),
@@ -134,4 +134,4 @@ def counted(operations: list[Operation]) -> dict[str, Any]:
         "leases overridden by operators": sum(item.action == "override" for item in applied),
         "rows retired": sum(item.action == "retire" for item in applied),
     }
-    return {name: count for name, count in found.items() if count}
+    return {name: count for name, count in counts.items() if count}

@@ -76,9 +76,9 @@ class Space:
         subprocess.run(command, check=True, capture_output=True, timeout=30)
 
     def _wait_until_apart(self) -> None:
-        mine = os.readlink("/proc/self/ns/net")
+        namespace = os.readlink("/proc/self/ns/net")
         while self._holder.poll() is None:
-            if os.readlink(f"/proc/{self._holder.pid}/ns/net") != mine:
+            if os.readlink(f"/proc/{self._holder.pid}/ns/net") != namespace:
                 return
         raise RuntimeError("no network namespace could be created")
 

@@ -130,11 +130,11 @@ class RethinkDBStage(ServersStage):
         """Which node has the leases' primary replica, if anybody knows."""
         status = reql().db("coord").table("coord_leases").status()
         try:
-            found = (await self._ask(status, 3.0))["shards"][0]["primary_replicas"]
+            replicas = (await self._ask(status, 3.0))["shards"][0]["primary_replicas"]
         except QueryError:
             return None
         names = [node.name for node in self.nodes]
-        return names.index(found[0]) if found else None
+        return names.index(replicas[0]) if replicas else None
 
 
 class OneNode(RethinkDBStage):

@@ -111,20 +111,20 @@ class RecordingStore:
         await self._store.open(timeout)
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
-        key = self._asked(claim)
+        key = self._record_request(claim)
         result = await self._store.claim(claim, timeout)
         self._ended(key, result)
         return result
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
-        keys = [self._asked(renewal) for renewal in renewals]
+        keys = [self._record_request(renewal) for renewal in renewals]
         results = await self._store.renew(renewals, timeout)
         for key, result in zip(keys, results, strict=True):
             self._ended(key, result)
         return results
 
     async def release(self, release: Release, timeout: float) -> Result:
-        key = self._asked(release)
+        key = self._record_request(release)
         result = await self._store.release(release, timeout)
         self._ended(key, result)
         return result
@@ -139,9 +139,9 @@ class RecordingStore:
                     "fail", key, detail=type(err).__name__
                 )  # it changed nothing, and told nothing
             raise
-        found = {row.role: row for row in rows}
+        rows_by_role = {row.role: row for row in rows}
         for role, key in keys:
-            row = found.get(role, Lease(role))
+            row = rows_by_role.get(role, Lease(role))
             self._recorder.end("ok", key, row=_row(row), info=dict(row.info))
         return rows
 
@@ -162,7 +162,7 @@ class RecordingStore:
     def abandon(self) -> None:
         self._store.abandon()
 
-    def _asked(self, swap: Claim | Renew | Release) -> Key:
+    def _record_request(self, swap: Claim | Renew | Release) -> Key:
         if isinstance(swap, Claim):
             return self._recorder.invoke(
                 "claim",
@@ -191,7 +191,7 @@ class RecordingStore:
 class _RecordsBulk(RecordingStore):
     async def swap_all(self, swaps: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
         assert isinstance(self._store, Bulk)
-        keys = [self._asked(swap) for swap in swaps]
+        keys = [self._record_request(swap) for swap in swaps]
         results = await self._store.swap_all(swaps, timeout)
         for key, result in zip(keys, results, strict=True):
             self._ended(key, result)
@@ -203,7 +203,7 @@ class _RecordsImmediate(RecordingStore):
         assert isinstance(self._store, Immediate)
         if isinstance(operation, Read):  # changes nothing
             return self._store.begin(operation, timeout)
-        key = self._asked(operation)
+        key = self._record_request(operation)
         pending = self._store.begin(operation, timeout)
         if pending is None:
             self._recorder.end("fail", key, detail="not sent")

@@ -209,11 +209,11 @@ class Run:
                 break
             at_once = 2 if not first and self.chance.random() < 0.25 else 1
             kinds = [first[0] if first else faults.pick(scene) for _ in range(at_once)]
-            done = await asyncio.gather(*(self._one(scene, kind) for kind in kinds))
+            done = await asyncio.gather(*(self._inject_fault(scene, kind) for kind in kinds))
             if first and done[0]:
                 del first[0]
 
-    async def _one(self, scene: Scene, kind: str) -> bool:
+    async def _inject_fault(self, scene: Scene, kind: str) -> bool:
         """Whether it found something to hit, and hit it."""
         self.active.append(kind)
         try:

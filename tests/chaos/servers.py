@@ -65,12 +65,12 @@ class ServersStage(Stage):
             ]
             for _ in range(self.workers)
         ]
-        for mine in self._proxies:
-            for proxy in mine:
+        for group in self._proxies:
+            for proxy in group:
                 await proxy.start()
 
     async def close(self) -> None:
-        every = [proxy for mine in self._proxies for proxy in mine]
+        every = [proxy for group in self._proxies for proxy in group]
         self.facts["connections reset after the server had answered"] = sum(
             proxy.broken for proxy in every
         )

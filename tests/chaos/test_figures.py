@@ -39,7 +39,7 @@ def test_callbacks_that_do_not_pair_are_named() -> None:
 
 def test_failovers_are_told_from_faults_that_missed_or_mixed() -> None:
     terms = [Reign(1, "a", 0.0, 10.0), Reign(2, "b", 12.0, 20.0), Reign(3, "c", 25.0, 40.0)]
-    found = figures.failovers(
+    result = figures.failovers(
         [
             Fault("kill", 10.0, 11.0, ["a"]),
             Fault("pause", 15.0, 15.1, ["b"]),
@@ -49,10 +49,14 @@ def test_failovers_are_told_from_faults_that_missed_or_mixed() -> None:
         ],
         terms,
     )
-    assert (found["kill"]["count"], found["kill"]["median"], found["kill"]["mixed"]) == (1, 2.0, 1)
-    assert found["pause"]["led through"] == 1
-    assert found["stop"]["missed"] == 1
-    assert found["server killed"]["mixed"] == 1
+    assert (result["kill"]["count"], result["kill"]["median"], result["kill"]["mixed"]) == (
+        1,
+        2.0,
+        1,
+    )
+    assert result["pause"]["led through"] == 1
+    assert result["stop"]["missed"] == 1
+    assert result["server killed"]["mixed"] == 1
     alone = figures.failovers([Fault("server killed", 20.0, 24.0, everybody=True)], terms)
     assert alone["server killed"]["worst"] == 1.0
 
@@ -82,8 +86,8 @@ def test_stale_writes_to_the_document_are_those_that_met_a_newer_token() -> None
     ]:
         key = history.invoke("w", "write", document.DOCUMENT, token=token)
         history.ok(key, accepted=accepted, met=met)
-    found = document.met(history.operations())
-    assert found == {"writes": 5, "stale_attempted": 2, "stale_refused": 1, "stale_accepted": 1}
+    result = document.met(history.operations())
+    assert result == {"writes": 5, "stale_attempted": 2, "stale_refused": 1, "stale_accepted": 1}
     assert [violation.startswith("fencing:") for violation in figures.violations(history)] == [True]
 
 
@@ -132,8 +136,8 @@ def test_a_store_that_loses_claims_may_forget_them_but_not_their_tokens() -> Non
     assert figures.violations(History(lost), floors=True)
     assert figures.violations(History(lost), floors=True, loses=True) == []
     twice = [*lost[:3], applied("b", 1, 2.1, ["b", 5, 1])]
-    found = figures.violations(History(twice), floors=True, loses=True)
-    assert [violation.partition(":")[0] for violation in found] == ["tokens"]
+    result = figures.violations(History(twice), floors=True, loses=True)
+    assert [violation.partition(":")[0] for violation in result] == ["tokens"]
     falls = [*lost[:3], applied("b", 1, 2.1, ["b", 3, 1])]
     assert "falls" in figures.violations(History(falls), floors=True, loses=True)[0]
 
@@ -151,12 +155,12 @@ def test_many_first_claims_without_an_answer_do_not_blind_the_judge() -> None:
 
 
 def test_a_killed_server_may_lose_a_release_of_the_last_moment_and_no_other() -> None:
-    asked = {"holder": "a", "token": 1, "beat": 2, "linger": 0.0, "to": None}
+    request = {"holder": "a", "token": 1, "beat": 2, "linger": 0.0, "to": None}
     back = claim("b", "b", 1, 9.0)
     back = Event("invoke", 9.0, "b", 1, "claim", "job", {**back.value, "takeover": False})
     refused = Event("ok", 9.1, "b", 1, "claim", "job", {"applied": False, "row": ["a", 1, 1]})
     lost = [claim("a", "a", 1, 1.0), applied("a", 1, 1.1, ["a", 1, 1]),
-            Event("invoke", 5.0, "a", 2, "release", "job", asked),
+            Event("invoke", 5.0, "a", 2, "release", "job", request),
             Event("ok", 5.1, "a", 2, "release", "job", {"applied": True, "row": [None, 1, 2]}),
             back, refused]  # fmt: skip
     assert figures.violations(History(lost))

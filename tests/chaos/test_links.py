@@ -96,11 +96,11 @@ def test_the_kernel_tells_who_has_a_socket() -> None:
         server = await asyncio.start_server(echo, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         _, writer = await asyncio.open_connection("127.0.0.1", port)
-        mine = writer.get_extra_info("sockname")[1]
-        assert owner(mine, [1 << 30, os.getpid()]) == 1
-        assert owner(mine, [1 << 30]) is None
+        own_port = writer.get_extra_info("sockname")[1]
+        assert owner(own_port, [1 << 30, os.getpid()]) == 1
+        assert owner(own_port, [1 << 30]) is None
         assert listens(port)
-        assert not listens(mine)
+        assert not listens(own_port)
         writer.close()
         server.close()
         await asyncio.sleep(0.05)

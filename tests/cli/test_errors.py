@@ -64,12 +64,12 @@ class Failing:
         at_once: int = len(WORDS),
     ) -> dict[str, tuple[int, str]]:
         """The status and the one line of each command. `at_once` of them run side by side."""
-        left, found = list(names), {}
-        while left:
-            begun = {name: self._begin(name, url, role) for name in left[:at_once]}
-            found |= {name: self._end(name, process) for name, process in begun.items()}
-            del left[:at_once]
-        return found
+        remaining, results = list(names), {}
+        while remaining:
+            begun = {name: self._begin(name, url, role) for name in remaining[:at_once]}
+            results |= {name: self._end(name, process) for name, process in begun.items()}
+            del remaining[:at_once]
+        return results
 
     def _begin(self, name: str, url: str, role: str) -> subprocess.Popen[str]:
         words = [role if word == "job" else word for word in WORDS[name]]
@@ -91,10 +91,10 @@ def failing(runs: Runs) -> Failing:
     return Failing(runs)
 
 
-def check(found: dict[str, tuple[int, str]], status: int, text: str) -> None:
-    assert found
-    for name, (got, line) in found.items():
-        assert got == status, (name, line)
+def check(results: dict[str, tuple[int, str]], status: int, text: str) -> None:
+    assert results
+    for name, (exit_status, line) in results.items():
+        assert exit_status == status, (name, line)
         assert text in line, (name, line)
 
 

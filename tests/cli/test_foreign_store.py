@@ -126,8 +126,8 @@ def test_every_command(foreign: Callable[[str], Foreign], journal: Journal) -> N
     assert "is ready" in use("init")
     assert "ok" in use("doctor")
     assert "_COORD_COMPLETE" in use("completion", "bash")
-    seen = 'echo "$COORD_ROLE $COORD_TOKEN $COORD_URL"'
-    assert use("run", "first", "--", "sh", "-c", seen) == f"first 1 {notes.url}\n"
+    script = 'echo "$COORD_ROLE $COORD_TOKEN $COORD_URL"'
+    assert use("run", "first", "--", "sh", "-c", script) == f"first 1 {notes.url}\n"
 
     run = ("-m", "coord", "run", "job", "--ttl", "10", "--info")
     leads = notes.python(*run, "name=one", "--", *WORKER, str(journal.path))

@@ -57,14 +57,14 @@ def test_status_history_candidates(pair: tuple[Runs, coord.Coordinator]) -> None
         ["job", "one"],
     ]
     _, out, _ = runs.answer("status", "--url", runs.url, "--all", "--json")
-    found = {load["role"]: load for load in json.loads(out)}
-    assert (found["job"]["waiting"], found["job"]["led"], found["job"]["last_loss"]) == (
+    roles = {load["role"]: load for load in json.loads(out)}
+    assert (roles["job"]["waiting"], roles["job"]["led"], roles["job"]["last_loss"]) == (
         1,
         True,
         None,
     )
-    assert abs(found["job"]["since"] - time.time()) < 60
-    assert (found["gone"]["led"], found["gone"]["remaining"]) == (False, 0)
+    assert abs(roles["job"]["since"] - time.time()) < 60
+    assert (roles["gone"]["led"], roles["gone"]["remaining"]) == (False, 0)
     _, out, _ = runs.answer("candidates", "--url", runs.url)
     assert out.splitlines()[1].split()[:3] == ["job", "two", "pid"]
     (waiting,) = json.loads(runs.answer("candidates", "job", "--url", runs.url, "--json")[1])

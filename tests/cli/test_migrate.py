@@ -77,7 +77,7 @@ def test_tokens_and_kept_texts_go_along(
     text = KEPT if keeps(old) and keeps(new) else None
     tokens = {"job": terms(old, "job", 3, text), "other": terms(old, "other", 1)}
     terms(new, "job", 1)
-    mine = terms(new, "unrelated", 1)
+    unrelated = terms(new, "unrelated", 1)
     status, out, err = migrate(runs, old, new, "--json")
     assert (status, err) == (0, "")
     roles = json.loads(out)["roles"]
@@ -87,7 +87,9 @@ def test_tokens_and_kept_texts_go_along(
         assert terms(new, role, 1) > roles[role]["to"] > roles[role]["from"]
     if text is not None:
         assert (kept(new, "job"), kept(new, "other")) == (KEPT, "")
-    assert terms(new, "unrelated", 1) > mine  # and its own tokens are not those of another role
+    assert (
+        terms(new, "unrelated", 1) > unrelated
+    )  # and its own tokens are not those of another role
     with coord.connect(old) as c:
         assert c.leaders() == []
         assert c.history("job")[0].info["name"] == "coord migrate"
@@ -146,8 +148,8 @@ def test_a_source_that_elects_another_meanwhile_is_reported(
     assert moving.stdout is not None
     assert json.loads(moving.stdout.readline())["roles"]
     with coord.connect(old) as c:
-        ours = c.leader("job")
-        assert ours is not None
+        leader = c.leader("job")
+        assert leader is not None
         with c.leadership("job", info={"name": "old one"}) as lead:
             eventually(lambda: c.candidates("job"))
             c.request_transfer("job", "old one")

@@ -106,7 +106,7 @@ def test_pause_and_resume(pair: tuple[Runs, coord.Coordinator]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said", "now"),
+    ("words", "message", "now"),
     [
         (
             ("pause", "job"),
@@ -123,7 +123,7 @@ def test_pause_and_resume(pair: tuple[Runs, coord.Coordinator]) -> None:
     ],
 )
 def test_a_command_that_is_interrupted_says_what_goes_on(
-    runs: Runs, words: tuple[str, ...], said: str, now: bool
+    runs: Runs, words: tuple[str, ...], message: str, now: bool
 ) -> None:
     released = threading.Event()
     with coord.connect(runs.url) as c:
@@ -138,7 +138,7 @@ def test_a_command_that_is_interrupted_says_what_goes_on(
         out, err = process.communicate(timeout=20)
         released.set()
         leader = re.sub(r"one \(pid \d+ on [^)]*\)", "{leader}", err)
-        assert (process.returncode, out, leader.rstrip()) == (130, "", said)
+        assert (process.returncode, out, leader.rstrip()) == (130, "", message)
         lead.stop()
         assert eventually(lambda: c.leader("job") is None)
         assert c.resume("job") is now
@@ -151,6 +151,6 @@ def test_a_pause_that_is_interrupted_once_it_is_done_says_how_to_resume() -> Non
     resume = "`coord resume job` lets candidates be elected again"
     assert outcome_of_pause(coordinator, "job") == f"'job' is paused; {resume}"
     coordinator.close()
-    said = outcome_of_pause(coordinator, "job")
-    assert said.startswith("'job' may be paused (")
-    assert said.endswith(resume)
+    message = outcome_of_pause(coordinator, "job")
+    assert message.startswith("'job' may be paused (")
+    assert message.endswith(resume)

@@ -106,11 +106,11 @@ def test_no_command_obeys_or_floods(evil: Runs) -> None:
         assert len(out) < 4_000, words
         status, out, _ = evil.answer(*words, "--url", evil.url, "--json")
         assert status == 0, words
-        found = first_of(json.loads(out))
+        entry = first_of(json.loads(out))
         if words[0] == "services":
-            assert (found["id"], len(found["host"])) == (f"evil{ESCAPE}", 100_000), words
+            assert (entry["id"], len(entry["host"])) == (f"evil{ESCAPE}", 100_000), words
         else:
-            assert found["info"] == {"host": ESCAPE, **EVIL}, words
+            assert entry["info"] == {"host": ESCAPE, **EVIL}, words
         assert out.isascii(), words
 
 

@@ -63,10 +63,10 @@ def test_init_where_nothing_can_be_made(runs: Runs, tmp_path: Path) -> None:
 
 def test_doctor_on_a_healthy_file(runs: Runs) -> None:
     runs.answer("init", "--url", runs.url)
-    status, found = findings(runs)
+    status, problems = findings(runs)
     assert status == 0
-    found.pop("container", None)  # only where the tests run in a container
-    assert {what: first["level"] for what, first in found.items()} == dict.fromkeys(
+    problems.pop("container", None)  # only where the tests run in a container
+    assert {what: first["level"] for what, first in problems.items()} == dict.fromkeys(
         (
             "lease clock",
             "clock",
@@ -80,15 +80,15 @@ def test_doctor_on_a_healthy_file(runs: Runs) -> None:
         ),
         "ok",
     )
-    assert found["journal"]["detail"] == "wal"
+    assert problems["journal"]["detail"] == "wal"
     status, out, _ = runs.answer("doctor", "--url", runs.url)
     assert status == 0
     assert "the leader's clock counts suspend" in out
 
 
 def test_doctor_makes_nothing(runs: Runs) -> None:
-    status, found = findings(runs)
-    assert (status, found["file"]["level"]) == (0, "warn")
+    status, problems = findings(runs)
+    assert (status, problems["file"]["level"]) == (0, "warn")
     assert not Path(runs.url.removeprefix("sqlite://")).exists()
 
 
@@ -107,11 +107,11 @@ def test_doctor_finds_what_is_wrong(runs: Runs, spoilt: str) -> None:
     else:
         runs.answer("init", "--url", runs.url)
         held = blocked(runs.url)
-    status, found = findings(runs)
+    status, problems = findings(runs)
     if held is not None:
         held.close()
     assert status == 1
-    errors = [row for row in found.values() if row["level"] == "error"]
+    errors = [row for row in problems.values() if row["level"] == "error"]
     assert len(errors) == 1
     assert errors[0]["advice"]
     assert path in errors[0]["detail"]
@@ -166,8 +166,8 @@ def test_doctor_lists_bad_service_records(runs: Runs) -> None:
     with sqlite3.connect(runs.url.removeprefix("sqlite://")) as db:
         db.execute("UPDATE coord_records_services SET ttl = 'soon'")
     db.close()
-    status, found = findings(runs)
+    status, problems = findings(runs)
     assert status == 0
-    record = found[f"service record {kept['id']!r}"]
+    record = problems[f"service record {kept['id']!r}"]
     assert record["level"] == "warn"
     assert "ttl" in record["detail"]

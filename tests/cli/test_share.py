@@ -43,15 +43,15 @@ class Shards:
 
     def running(self) -> dict[int, tuple[int, int]]:
         """The token and the process of each shard whose command runs. No shard has two."""
-        found: dict[int, tuple[int, int]] = {}
+        shards: dict[int, tuple[int, int]] = {}
         for what, shard, token, pid in self.lines():
             if what == "begin":
-                before = found.get(shard)
+                before = shards.get(shard)
                 assert before is None or not lives(before[1]), "two commands of a shard"
-                found[shard] = (token, pid)
+                shards[shard] = (token, pid)
             else:
-                assert found.pop(shard) == (token, pid)
-        return found
+                assert shards.pop(shard) == (token, pid)
+        return shards
 
 
 @pytest.fixture

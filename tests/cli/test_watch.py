@@ -26,17 +26,17 @@ def test_watch_prints_each_change_at_once(runs: Runs) -> None:
         )
         assert watching.stdout is not None
 
-        def said() -> int | None:
+        def token() -> int | None:
             leader = json.loads(watching.stdout.readline())["leader"]  # type: ignore[union-attr]
             return None if leader is None else int(leader["token"])
 
-        assert said() is None
+        assert token() is None
         lead = c.leadership("job", ttl=5, info={"node": "a"})
         assert lead.acquire(timeout=10)
-        assert said() == 1
+        assert token() == 1
         began = time.monotonic()
         lead.stop()
-        assert said() is None
+        assert token() is None
         assert time.monotonic() - began < 3
         watching.kill()
         watching.communicate()
@@ -94,10 +94,10 @@ def test_watch_every_role(runs: Runs) -> None:
         assert "node=a" in line or runs.url.startswith(("rethinkdb:", "redis:"))
         output = json.loads(as_json.stdout.readline())
         assert (output["role"], output["leader"]["token"]) == ("later", 1)
-        mine = {"host": socket.gethostname(), "pid": os.getpid(), "node": "a"}
+        info = {"host": socket.gethostname(), "pid": os.getpid(), "node": "a"}
         assert output["leader"]["info"] in (
-            mine,
-            {} if runs.url.startswith(("rethinkdb:", "redis:")) else mine,
+            info,
+            {} if runs.url.startswith(("rethinkdb:", "redis:")) else info,
         )
         lead.stop()
         assert watching.stdout.readline().rstrip().endswith("nobody leads 'later'")

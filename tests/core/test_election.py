@@ -51,9 +51,9 @@ def elected(token: int = 1, **more: Any) -> Election:
     return election
 
 
-def following(seen: Lease, now: float = 0, **more: Any) -> Election:
+def following(lease: Lease, now: float = 0, **more: Any) -> Election:
     election = candidate(**more)
-    election.reply(sent(election, now), Answer(False, seen), at(now), at(now))
+    election.reply(sent(election, now), Answer(False, lease), at(now), at(now))
     election.take_events()
     assert election.phase is Phase.FOLLOWING
     return election

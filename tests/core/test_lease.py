@@ -54,8 +54,8 @@ def test_a_past_term_and_a_candidate_do_not_share_their_info_with_the_store() ->
     body = {"id": "c", "info": info, "priority": 0, "since": 1.0}
     candidate = Candidate.of(Announcement("k", "r", CANDIDATE, body, 1.0))
     assert candidate is not None
-    for found in (term.info, candidate.info):
-        found["tags"].append(2)
+    for source in (term.info, candidate.info):
+        source["tags"].append(2)
     assert info == {"tags": [1]}
 
 

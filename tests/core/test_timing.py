@@ -80,9 +80,9 @@ def test_info_that_json_cannot_hold(bad: Any) -> None:
 
 
 def test_info_is_copied() -> None:
-    given = {"a": [1]}
-    kept = validation.info(given)
-    given["a"].append(2)
+    info = {"a": [1]}
+    kept = validation.info(info)
+    info["a"].append(2)
     assert kept == {"a": [1]}
     assert validation.info(None) == {}
 
@@ -95,8 +95,8 @@ def test_info_that_holds_itself() -> None:
 
 
 def test_within_a_term_a_handover_comes_after_its_holder_and_before_nobody() -> None:
-    held, handed, gone = Lease("r", "a", 7, 9), Lease("r", "b", 7, 0), Lease("r", None, 7, 1)
-    for older, newer in ((held, handed), (handed, gone), (held, gone)):
+    held, handed, vacant = Lease("r", "a", 7, 9), Lease("r", "b", 7, 0), Lease("r", None, 7, 1)
+    for older, newer in ((held, handed), (handed, vacant), (held, vacant)):
         assert older.older_than(newer)
         assert not newer.older_than(older)
     assert handed.older_than(Lease("r", "b", 8, 1))

@@ -24,12 +24,12 @@ class Block:
 
 def blocks(languages: Collection[str] | None = None) -> list[Block]:
     """Those in these languages (None: all), in order."""
-    found = []
+    results = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for fence in FENCE.finditer(text):
             line = text[: fence.start()].count("\n") + 1
-            found.append(
+            results.append(
                 Block(fence["language"], fence["code"], f"{page.relative_to(ROOT)}:{line}")
             )
-    return [row for row in found if languages is None or row.language in languages]
+    return [row for row in results if languages is None or row.language in languages]

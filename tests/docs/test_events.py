@@ -19,7 +19,7 @@ PAGE = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
 
 def in_the_code() -> dict[str, tuple[set[str], set[str]]]:
     """Event -> its levels and its fields, from every call of coord.runtime.log."""
-    found: dict[str, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
+    events: dict[str, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
     for path in sorted((ROOT / "coord").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call) or path.name == "log.py":
@@ -38,9 +38,9 @@ def in_the_code() -> dict[str, tuple[set[str], set[str]]]:
             assert isinstance(name, ast.Constant), (
                 f"{path}:{node.lineno}: an event has a constant name"
             )
-            found[name.value][0].update(levels)
-            found[name.value][1].update(keyword.arg for keyword in node.keywords if keyword.arg)
-    return dict(found)
+            events[name.value][0].update(levels)
+            events[name.value][1].update(keyword.arg for keyword in node.keywords if keyword.arg)
+    return dict(events)
 
 
 def on_the_page(header: str) -> dict[str, list[str]]:

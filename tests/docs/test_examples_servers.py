@@ -75,14 +75,14 @@ def test_of_several_uvicorn_workers_one_does_the_job(url: str) -> None:
         server.until(lambda it: len(pids(it, pattern)) >= 5)
         assert len(set(pids(server, pattern))) == 1
         leader = pids(server, pattern)[0]
-        seen: dict[int, bool] = {}
+        leaders: dict[int, bool] = {}
         for _ in range(200):
             status, body = get(f"http://127.0.0.1:{port}/")
             assert status == 200
-            seen[json.loads(body)["pid"]] = json.loads(body)["leads"]
-            if len(seen) > 1 and leader in seen:
+            leaders[json.loads(body)["pid"]] = json.loads(body)["leads"]
+            if len(leaders) > 1 and leader in leaders:
                 break
-        assert [pid for pid, leads in seen.items() if leads] in ([leader], [])
+        assert [pid for pid, leads in leaders.items() if leads] in ([leader], [])
         writes = {post(f"http://127.0.0.1:{port}/write") for _ in range(100)}
         assert {status for status, _ in writes} == {200, 503}
         assert {body for status, body in writes if status == 200} == {

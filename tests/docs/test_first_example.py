@@ -15,12 +15,12 @@ PAGES = ("README.md", "docs/quickstart.md")
 
 
 def snippet(page: str) -> str:
-    (found,) = (
+    (code,) = (
         block.code
         for block in blocks({"python"})
         if block.where.startswith(f"{page}:") and '-report", once_per="day")' in block.code
     )
-    return found
+    return code
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -43,15 +43,15 @@ def paragraphs(section: str) -> list[str]:
 
 def named_files(text: str) -> list[tuple[str, str]]:
     """What a text names: each file of tests with, perhaps, a test in it."""
-    found: list[tuple[str, str]] = []
+    files: list[tuple[str, str]] = []
     for name in QUOTED.findall(text):
         path, _, inside = name.partition("::")
         if re.match(r"(tests|coord)/[\w/.-]+$", path):
-            found.append((path, inside))
+            files.append((path, inside))
         elif re.match(r"test_\w+(\[.+\])?$", name):
-            assert found, f"{name} is named before its file"
-            found.append((found[-1][0], name))
-    return found
+            assert files, f"{name} is named before its file"
+            files.append((files[-1][0], name))
+    return files
 
 
 def code(path: str) -> str:
@@ -89,5 +89,5 @@ def test_each_promise_names_a_test(title: str) -> None:
 @pytest.mark.parametrize("feature", FEATURES)
 def test_each_feature_rests_on_a_model_and_a_state_machine(feature: str) -> None:
     named = {path for path, _ in named_files(GUARANTEES.read_text(encoding="utf-8"))}
-    for wanted in FEATURES[feature]:
-        assert any(path.endswith(wanted) for path in named), f"{feature}: {wanted} is not named"
+    for kind in FEATURES[feature]:
+        assert any(path.endswith(kind) for path in named), f"{feature}: {kind} is not named"

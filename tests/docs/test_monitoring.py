@@ -54,10 +54,10 @@ def free_port() -> int:
 def alerts() -> dict[str, str]:
     """The expression of each alert, as promtool reads it."""
     text = ALERTS.read_text(encoding="utf-8")
-    found = re.findall(
+    matches = re.findall(
         r"alert: (\w+)\n(?: +#.*\n)* +expr: (>-\n(?: {10,}.*\n)+|.*\n)", text, re.MULTILINE
     )
-    return {name: " ".join(expression.removeprefix(">-").split()) for name, expression in found}
+    return {name: " ".join(expression.removeprefix(">-").split()) for name, expression in matches}
 
 
 class Prometheus:
@@ -93,8 +93,8 @@ class Prometheus:
             with urllib.request.urlopen(
                 f"http://127.0.0.1:{self.port}/api/v1/query?{query}", timeout=10
             ) as answer:
-                found: list[Any] = json.load(answer)["data"]["result"]
-                return found
+                samples: list[Any] = json.load(answer)["data"]["result"]
+                return samples
         except urllib.error.HTTPError as err:
             if err.code == 503:  # it has not started yet
                 return []
@@ -104,8 +104,8 @@ class Prometheus:
 
     def values(self, expression: str) -> list[float]:
         """The same as numbers, without those that are not known yet."""
-        found = [float(item["value"][1]) for item in self.ask(expression)]
-        return [value for value in found if not math.isnan(value)]
+        values = [float(item["value"][1]) for item in self.ask(expression)]
+        return [value for value in values if not math.isnan(value)]
 
     def close(self) -> None:
         for process in (*self.candidates, self.server):

@@ -75,9 +75,9 @@ def test_the_configuration_file(tmp_path: Path) -> None:
 
 @pytest.mark.rethinkdb
 def test_the_options_that_the_file_has_are_the_servers() -> None:
-    known = subprocess.run(
+    help_text = subprocess.run(
         ["rethinkdb", "--help"], capture_output=True, text=True, timeout=30, check=True
     ).stdout
     for line in block("driver-tls-key=").splitlines():
         if not line.startswith("#"):
-            assert f"--{line.split('=')[0]}" in known, line
+            assert f"--{line.split('=')[0]}" in help_text, line

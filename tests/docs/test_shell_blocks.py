@@ -80,22 +80,22 @@ def run(script: str, home: Path) -> tuple[int, str]:
 
 def steps(console: str) -> list[tuple[str, str]]:
     """Each command of a console block, and what it is said to print."""
-    found: list[tuple[str, str]] = []
+    step_list: list[tuple[str, str]] = []
     for line in console.splitlines():
         if line.startswith("$ "):
-            found.append((line[2:], ""))
+            step_list.append((line[2:], ""))
         else:
-            command, shown = found[-1]
-            found[-1] = (command, f"{shown}{line}\n")
-    return found
+            command, shown = step_list[-1]
+            step_list[-1] = (command, f"{shown}{line}\n")
+    return step_list
 
 
 def shows(shown: str, printed: str) -> bool:
     """Whether that is what was printed, up to blanks and `…`."""
-    wanted = ".*".join(
+    pattern = ".*".join(
         re.escape(" ".join(part.split())).replace(r"\ ", r"\s*") for part in shown.split("…")
     )
-    return re.fullmatch(rf"\s*{wanted}\s*", " ".join(printed.split()), re.DOTALL) is not None
+    return re.fullmatch(rf"\s*{pattern}\s*", " ".join(printed.split()), re.DOTALL) is not None
 
 
 def check(block: Block, home: Path) -> None:

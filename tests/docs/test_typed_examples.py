@@ -37,6 +37,6 @@ def test_readme_and_examples(tmp_path: Path) -> None:
     assert done.stderr == ""
     *errors, summary = done.stdout.splitlines()
     assert f"(checked {len(files)} source files)" in summary
-    found = [line for line in errors if ": error: " in line]
-    assert [line for line in found if "wrong.py" not in line] == []
-    assert [line.split(":")[1] for line in found] == ["3", "4"]
+    messages = [line for line in errors if ": error: " in line]
+    assert [line for line in messages if "wrong.py" not in line] == []
+    assert [line.split(":")[1] for line in messages] == ["3", "4"]

@@ -87,12 +87,12 @@ def test_who_waits_is_seen_by_another(url: str) -> None:
         urgent = second.leadership(role, ttl=ttl, priority=5, info={"host": "c"})
         urgent.start()
         eventually(lambda: len(watcher.candidates(role)) == 2, "both")
-        found = watcher.candidates(role)
-        assert [(row.id, row.priority, row.info) for row in found] == [
+        candidates = watcher.candidates(role)
+        assert [(row.id, row.priority, row.info) for row in candidates] == [
             (urgent.candidate, 5, {"host": "c", "pid": os.getpid()}),
             (old.candidate, 0, {"host": "b", "pid": os.getpid()}),
         ]
-        assert all(row.role == role and abs(row.since - before) < 30 for row in found)
+        assert all(row.role == role and abs(row.since - before) < 30 for row in candidates)
         assert leads.candidate not in {
             candidate.id for candidate in watcher.candidates()
         }  # it is in the lease
@@ -130,12 +130,12 @@ def test_it_stays_listed_and_runs_out_with_its_process() -> None:
         waits = crowd.leadership("r", ttl=0.3)
         await waits.start()
         await soon(lambda: len(store.its.posts) >= 5, "refreshed")
-        seen = [
+        ids = [
             [candidate.id for candidate in await leader.candidates("r")]
             for _ in range(5)
             if not await asyncio.sleep(0.1)
         ]
-        assert [waits.candidate] in seen
+        assert [waits.candidate] in ids
         crowd.session._announcer._task.cancel()  # type: ignore[union-attr] # as if the process had been killed
         await asyncio.sleep(1.2)
         assert await leader.candidates() == []
@@ -212,22 +212,22 @@ def test_the_first_post_does_not_wait_for_a_ttl() -> None:
 
 def test_one_goes_and_another_comes_at_the_same_moment() -> None:
     async def main() -> None:
-        board, heard = Spied(), list[int]()
+        board, counts = Spied(), list[int]()
         a, b = Candidate("r", "a"), Candidate("r", "b")
         waiting = CandidateAnnouncer(lambda: board)
-        end = waiting.add(a, 5.0, heard.append)
+        end = waiting.add(a, 5.0, counts.append)
         await asyncio.sleep(0.05)
         end()
-        waiting.add(b, 1.0, heard.append)
+        waiting.add(b, 1.0, counts.append)
         await soon(lambda: board.posts, "posted")
-        again = waiting.add(a, 1.0, heard.append)
+        again = waiting.add(a, 1.0, counts.append)
         await soon(lambda: len(board.posts) >= 2, "posted, too")
         again()
-        waiting.add(a, 1.0, heard.append)  # elected, and lost at once: not to be withdrawn
+        waiting.add(a, 1.0, counts.append)  # elected, and lost at once: not to be withdrawn
         await asyncio.sleep(0.5)
         assert board.withdrawals == []
         assert {item.key for item in board._unexpired()} == {a.key, b.key}
-        assert set(heard) == {1, 2}  # how many wait, told to all of them
+        assert set(counts) == {1, 2}  # how many wait, told to all of them
         await waiting.close()
         assert board.withdrawals == [{a.key, b.key}]
 
@@ -324,9 +324,9 @@ def test_invalid_priorities(bad: object) -> None:
 
 
 def test_order_and_what_no_candidate_wrote() -> None:
-    given = [Candidate("r", name, {"n": 1}, priority, since) for name, priority, since in
+    candidates = [Candidate("r", name, {"n": 1}, priority, since) for name, priority, since in
              [("c", 0, 2.0), ("b", 0, 1.0), ("a", 5, 9.0), ("d", -1, 0.0)]]  # fmt: skip
-    notices = [item.announcement(60.0) for item in given]
+    notices = [item.announcement(60.0) for item in candidates]
     bad: list[dict[str, Any]] = [
         {},
         {"candidate": 7, "info": {}, "priority": 0, "since": 0.0},
@@ -338,7 +338,7 @@ def test_order_and_what_no_candidate_wrote() -> None:
     notices += [Announcement(f"bad{n}", "r", "candidate", body, 60.0) for n, body in enumerate(bad)]
     notices.append(Announcement("asked", "r", "request", notices[0].body, 60.0))
     assert [item.id for item in by_priority(notices)] == ["a", "b", "c", "d"]
-    assert by_priority(notices)[0] == given[2]
+    assert by_priority(notices)[0] == candidates[2]
     assert [notice.urgent for notice in notices[:4]] == [False, False, True, False]
 
 
@@ -357,10 +357,10 @@ def test_of_many_that_wait_few_ask_before_they_can_have_heard(number: int) -> No
     for at, soon_enough in ((jitter.takeover_delay, 0.1), (jitter.release_delay, 0.06)):
         first, request = [], []
         for _ in range(200):
-            drawn = sorted(at(30.0, chance.random(), number) for _ in range(number))
-            assert drawn[-1] <= 0.3
-            first.append(drawn[0])
-            request.append(sum(item <= drawn[0] + word for item in drawn))
+            delays = sorted(at(30.0, chance.random(), number) for _ in range(number))
+            assert delays[-1] <= 0.3
+            first.append(delays[0])
+            request.append(sum(item <= delays[0] + word for item in delays))
         assert sum(first) / 200 < soon_enough
         if at is jitter.release_delay:
             assert sorted(first)[120] == 0.0  # in most handovers somebody claims at once

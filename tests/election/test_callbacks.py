@@ -169,17 +169,17 @@ def test_a_thread_that_cannot_start_delays_callbacks_and_nothing_else(
         c.leaders()  # coord's own thread runs
         monkeypatch.setattr(threads, "_idle", [])
         monkeypatch.setattr(threading.Thread, "start", cannot_start)
-        seen: list[object] = []
+        calls: list[object] = []
         lead = c.leadership(
-            "r", ttl=0.9, on_elected=lambda _: seen.append(threading.current_thread().name)
+            "r", ttl=0.9, on_elected=lambda _: calls.append(threading.current_thread().name)
         )
         lead.start()
         assert lead.wait(10)
         first = lead.term.deadline
         eventually(lambda: lead.term.deadline > first)  # renewed meanwhile
-        assert seen == []
+        assert calls == []
         monkeypatch.undo()
-        eventually(lambda: seen == ["coord callbacks 'r'"])
+        eventually(lambda: calls == ["coord callbacks 'r'"])
         lead.stop()
     assert any(record.getMessage().startswith("callback.delayed") for record in caplog.records)
 
@@ -225,7 +225,7 @@ def test_the_same_leadership_gets_callbacks_in_a_child_that_its_callback_forked(
 class _Methods:
     def none(self) -> None: ...
 
-    def one(self, term: object) -> None: ...
+    def method(self, term: object) -> None: ...
 
     def more(self, term: object, other: object) -> None: ...
 
@@ -263,9 +263,9 @@ _wrapped = functools.wraps(_wraps_none)(lambda term: None)
         (_many, True),
         (_wrapped, False),
         (_Methods().none, False),
-        (_Methods().one, True),
+        (_Methods().method, True),
         (_Methods().more, False),
-        (_Methods.one, False),
+        (_Methods.method, False),
         (_Methods.static, True),
         (_Methods(), True),
         (functools.partial(_default, other=1), True),

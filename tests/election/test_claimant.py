@@ -78,11 +78,11 @@ def test_two_candidates_of_one_coordinator_never_lead_both(
     coordinator: Coordinator, first: dict[str, Any], second: dict[str, Any]
 ) -> None:
     for _ in range(2):
-        for fields, mine in ((first, True), (second, False)):
-            got = coordinator.unique_service("r", {"ttl": 5, **fields})
-            assert got is not None
-            assert (got["mine"], got["token"]) == (mine, 1)
-            assert {name: got[name] for name in first} == first, "the record is the holder's"
+        for fields, leads in ((first, True), (second, False)):
+            record = coordinator.unique_service("r", {"ttl": 5, **fields})
+            assert record is not None
+            assert (record["mine"], record["token"]) == (leads, 1)
+            assert {name: record[name] for name in first} == first, "the record is the holder's"
     looked = coordinator.unique_service("r")
     assert looked is not None
     assert looked["mine"] is False, "a call without a candidate is nobody's"
@@ -105,28 +105,28 @@ def test_these_are_one_candidate(
     coordinator: Coordinator, first: dict[str, Any], second: dict[str, Any]
 ) -> None:
     for fields in (first, second):
-        got = coordinator.unique_service("r", {"ttl": 5, **fields})
-        assert got is not None
-        assert (got["mine"], got["token"]) == (True, 1)
+        record = coordinator.unique_service("r", {"ttl": 5, **fields})
+        assert record is not None
+        assert (record["mine"], record["token"]) == (True, 1)
     if "load" in second:
-        assert got["load"] == second["load"]
+        assert record["load"] == second["load"]
 
 
 def test_a_record_may_be_passed_back(coordinator: Coordinator) -> None:
     """doublethink completes the dict of its caller, who then passes it again and again."""
     for fields in ({"node": "a"}, {"id": "b", "node": "b"}):
-        mine = coordinator.unique_service("r", {"ttl": 5, **fields})
+        record = coordinator.unique_service("r", {"ttl": 5, **fields})
         for _ in range(3):
-            assert mine is not None
-            assert mine["mine"]
-            mine = coordinator.unique_service("r", mine)
+            assert record is not None
+            assert record["mine"]
+            record = coordinator.unique_service("r", record)
         assert coordinator.release("r")
 
 
 def test_two_coordinators_with_equal_candidates_are_rivals(two: Two) -> None:
     for fields in ({"id": "same"}, {"node": "same"}):
-        got = [c.unique_service("r", {"ttl": 5, **fields}) for c in two]
-        assert [record and record["mine"] for record in got] == [True, False]
+        answer = [c.unique_service("r", {"ttl": 5, **fields}) for c in two]
+        assert [record and record["mine"] for record in answer] == [True, False]
         assert two[0].release("r")
 
 
@@ -171,10 +171,10 @@ def test_the_record(two: Two) -> None:
 def test_the_record_of_a_leadership(two: Two) -> None:
     with two[0].leadership("r", ttl=5, info={"node": "n"}) as lead:
         assert lead.wait(5)
-        found = two[1].unique_service("r")
-    assert found is not None
-    assert (found["id"], found["node"], found["mine"]) == ("r", "n", False)
-    assert {"host", "pid", "first_heartbeat", "last_heartbeat"} < set(found)
+        record = two[1].unique_service("r")
+    assert record is not None
+    assert (record["id"], record["node"], record["mine"]) == ("r", "n", False)
+    assert {"host", "pid", "first_heartbeat", "last_heartbeat"} < set(record)
 
 
 # Truth.
@@ -191,32 +191,32 @@ def test_a_stale_observation_is_followed_by_a_second_look() -> None:
         await asyncio.sleep(20)
         assert await scene.a.unique_service("r", candidate("a"))
         await asyncio.sleep(TTL + 1)
-        got = await scene.b.unique_service("r", candidate("b"))
-        assert got is not None
-        assert (got["mine"], got["token"]) == (True, 2)
+        record = await scene.b.unique_service("r", candidate("b"))
+        assert record is not None
+        assert (record["mine"], record["token"]) == (True, 2)
 
     on_virtual_time(test)
 
 
-@pytest.mark.parametrize("gone", ["released", "expired"])
-def test_a_renewal_that_is_refused_is_followed_by_a_claim(gone: str) -> None:
+@pytest.mark.parametrize("cause", ["released", "expired"])
+def test_a_renewal_that_is_refused_is_followed_by_a_claim(cause: str) -> None:
     """Another led meanwhile, and has gone."""
 
     async def test(scene: Scene) -> None:
         a, b = scene.a, scene.b
         assert await a.unique_service("r", candidate("a"))
         scene.memory._rows.clear()  # an operator deleted the row
-        got = await b.unique_service("r", {"id": "b", "ttl": 1})
-        assert got is not None
-        assert got["mine"]
-        if gone == "released":
+        record = await b.unique_service("r", {"id": "b", "ttl": 1})
+        assert record is not None
+        assert record["mine"]
+        if cause == "released":
             assert await b.release("r")
         else:
             await asyncio.sleep(1.5)
-        got = await a.unique_service("r", candidate("a"))
-        assert got is not None
-        assert got["mine"]
-        assert got["token"] >= 2
+        record = await a.unique_service("r", candidate("a"))
+        assert record is not None
+        assert record["mine"]
+        assert record["token"] >= 2
 
     on_virtual_time(test)
 
@@ -232,9 +232,9 @@ def test_none_means_that_it_could_not_get_the_role_now(skew: float | None) -> No
         await asyncio.sleep(TTL - 1)
         assert await scene.b.unique_service("r", candidate("b")) is None
         await asyncio.sleep(1)
-        got = await scene.b.unique_service("r", candidate("b"))
-        assert got is not None
-        assert got["mine"]
+        record = await scene.b.unique_service("r", candidate("b"))
+        assert record is not None
+        assert record["mine"]
 
     on_virtual_time(test, skew)
 
@@ -246,8 +246,8 @@ def test_new_candidates_take_over_by_what_earlier_ones_observed(skew: float | No
     async def test(scene: Scene) -> None:
         assert await scene.a.unique_service("r", candidate("a"))
         for second in range(35):
-            got = await scene.b.unique_service("r", candidate(f"b{second}"))
-            if got and got["mine"]:
+            record = await scene.b.unique_service("r", candidate(f"b{second}"))
+            if record and record["mine"]:
                 break
             await asyncio.sleep(1)
         assert TTL <= second <= TTL + 1
@@ -261,9 +261,9 @@ def test_a_deadline_counts_from_the_sending() -> None:
     async def test(scene: Scene) -> None:
         scene.store.slow("claim", after=4.0)
         began = scene.machine.now().total
-        got = await scene.a.unique_service("r", candidate("a"))
-        assert got is not None
-        assert got["mine"]
+        record = await scene.a.unique_service("r", candidate("a"))
+        assert record is not None
+        assert record["mine"]
         (claimant,) = scene.a.session.members
         assert claimant.term.deadline < began + TTL  # type: ignore[attr-defined]
         scene.store.slow("renew", after=4.0)
@@ -286,9 +286,11 @@ def test_an_answer_that_comes_too_late_is_no_term(caplog: pytest.LogCaptureFixtu
             return answer
 
         scene.memory.renew = stopped_meanwhile  # type: ignore[method-assign]
-        got = await a.unique_service("r", {"id": "a", "ttl": 6})
-        assert got is not None
-        assert (got["mine"], got["token"]) == (True, 2), "the term was over, and another began"
+        record = await a.unique_service("r", {"id": "a", "ttl": 6})
+        assert record is not None
+        assert (record["mine"], record["token"]) == (True, 2), (
+            "the term was over, and another began"
+        )
 
     with caplog.at_level(logging.INFO, logger="coord"):
         on_virtual_time(test)
@@ -303,15 +305,15 @@ def test_a_process_that_stops_after_the_answer_does_not_lead(
     async def test(scene: Scene) -> None:
         leave = UniqueServices._leave
 
-        def stopped(self: UniqueServices, known: Any) -> bool:
+        def stopped(self: UniqueServices, claimant: Any) -> bool:
             scene.machine.world.time += 10  # longer than the term
-            return leave(self, known)
+            return leave(self, claimant)
 
         assert (await scene.a.unique_service("r", {"id": "a", "ttl": 6}) or {})["mine"]
         monkeypatch.setattr(UniqueServices, "_leave", stopped)
-        got = await scene.a.unique_service("r", {"id": "a", "ttl": 6})
-        assert got is not None
-        assert (got["mine"], got["token"]) == (False, 1)
+        record = await scene.a.unique_service("r", {"id": "a", "ttl": 6})
+        assert record is not None
+        assert (record["mine"], record["token"]) == (False, 1)
 
     on_virtual_time(test)
 
@@ -323,9 +325,9 @@ def test_a_role_is_given_back_without_closing(two: Two) -> None:
     a, b = two
     assert a.release("r") is False
     for _ in range(2):
-        mine = a.unique_service("r", {"id": "a", "ttl": 60})
-        assert mine is not None
-        assert mine["mine"]
+        record = a.unique_service("r", {"id": "a", "ttl": 60})
+        assert record is not None
+        assert record["mine"]
         assert b.release("r") is False, "not its role"
         assert a.release("r", {"id": "other", "ttl": 60}) is False
         assert a.leader("r") is not None
@@ -333,9 +335,9 @@ def test_a_role_is_given_back_without_closing(two: Two) -> None:
         assert a.leader("r") is None
         assert a.release("r") is False
     assert [term.reason for term in a.history("r")] == ["released", "released"]
-    got = b.unique_service("r", {"id": "b", "ttl": 60})
-    assert got is not None
-    assert (got["mine"], got["token"]) == (True, 3)
+    answer = b.unique_service("r", {"id": "b", "ttl": 60})
+    assert answer is not None
+    assert (answer["mine"], answer["token"]) == (True, 3)
 
 
 def test_a_block_releases_at_its_end(two: Two) -> None:
@@ -377,9 +379,9 @@ def test_a_block_releases_at_its_end_async(url: str) -> None:
 def test_the_default_coordinator() -> None:
     with Coordinator("memory://") as c, default.replaced_by(c):
         with coord.releasing("r"):
-            mine = coord.unique_service("r", {"id": "a", "ttl": 60})
-            assert mine is not None
-            assert mine["mine"]
+            record = coord.unique_service("r", {"id": "a", "ttl": 60})
+            assert record is not None
+            assert record["mine"]
             assert c.leader("r") is not None
         assert coord.unique_service("r") is None
         assert coord.unique_service("r", {"id": "a", "ttl": 60})
@@ -398,9 +400,9 @@ def test_release_is_repeated_until_the_timeout() -> None:
         with pytest.raises(StoreUnavailable):
             await a.release("r")
         assert await scene.b.leader("r") is not None
-        got = await a.unique_service("r", candidate("a"))
-        assert got is not None
-        assert not got["mine"], "it has given the role up, although the lease still runs"
+        record = await a.unique_service("r", candidate("a"))
+        assert record is not None
+        assert not record["mine"], "it has given the role up, although the lease still runs"
 
     on_virtual_time(test)
 
@@ -415,7 +417,7 @@ def test_a_call_that_waits_while_its_candidate_is_released_claims_again() -> Non
         released = asyncio.ensure_future(a.release("r"))
         await asyncio.sleep(0.1)
         second = asyncio.ensure_future(a.unique_service("r", candidate("a")))
-        assert [got and got["token"] for got in (await first, await second)] == [1, 2]
+        assert [record and record["token"] for record in (await first, await second)] == [1, 2]
         assert await released is True
 
     on_virtual_time(test)
@@ -446,9 +448,9 @@ def test_a_candidate_that_waits_is_listed() -> None:
         (waiting,) = await a.candidates("r")
         assert (waiting.info["id"], waiting.info["node"]) == ("b", "n")
         await a.release("r")
-        got = await b.unique_service("r", candidate("b"))
-        assert got is not None
-        assert got["holder"] == waiting.id
+        record = await b.unique_service("r", candidate("b"))
+        assert record is not None
+        assert record["holder"] == waiting.id
         await asyncio.sleep(5)
         assert await a.candidates("r") == [], "it leads"
         assert await a.unique_service("r", candidate("a"))
@@ -471,17 +473,17 @@ def test_it_steps_down_in_its_next_call() -> None:
         assert await a.unique_service("r", candidate("a")) is None, "it rests"
         ended = (await b.history("r"))[0]
         assert (ended.reason, ended.by, ended.info["id"]) == ("stepped_down", "ops", "a")
-        got = await b.unique_service("r", candidate("b"))
-        assert got is not None
-        assert got["mine"]
+        record = await b.unique_service("r", candidate("b"))
+        assert record is not None
+        assert record["mine"]
         denied = await a.unique_service("r", candidate("a"))
         assert denied is not None
         assert (denied["id"], denied["mine"]) == ("b", False)
         await b.release("r")
         await asyncio.sleep(TTL)
-        got = await a.unique_service("r", candidate("a"))
-        assert got is not None
-        assert got["mine"]
+        record = await a.unique_service("r", candidate("a"))
+        assert record is not None
+        assert record["mine"]
 
     on_virtual_time(test)
 
@@ -528,9 +530,9 @@ def test_it_hands_the_role_to_a_candidate_that_is_named_by_its_id() -> None:
         await asyncio.sleep(1)
         assert await a.unique_service("r", candidate("a")) is None
         assert await b.unique_service("r", candidate("b")) is None, "it is kept for c"
-        got = await b.unique_service("r", candidate("c"))
-        assert got is not None
-        assert (got["id"], got["mine"]) == ("c", True)
+        record = await b.unique_service("r", candidate("c"))
+        assert record is not None
+        assert (record["id"], record["mine"]) == ("c", True)
 
     on_virtual_time(test)
 
@@ -542,8 +544,8 @@ def test_a_preferred_leadership_gets_the_role_after_the_minimum_tenure() -> None
         async with scene.b.leadership("r", ttl=TTL, priority=1) as preferred:
             for _ in range(20):
                 await asyncio.sleep(TTL / 3)
-                got = await a.unique_service("r", candidate("a"))
-                if not (got and got["mine"]):
+                record = await a.unique_service("r", candidate("a"))
+                if not (record and record["mine"]):
                     break
             term = (await a.history("r"))[-1]
             assert term.until is not None
@@ -586,9 +588,9 @@ def test_health() -> None:
         assert coord.health(a).status is HealthStatus.IDLE
         assert await a.unique_service("r", candidate("a"))
         await asyncio.sleep(5)
-        found = coord.health(a)
-        assert (found.status, found.leads) == (HealthStatus.OK, True)
-        (role,) = found.roles
+        report = coord.health(a)
+        assert (report.status, report.leads) == (HealthStatus.OK, True)
+        (role,) = report.roles
         assert (role.role, role.token, role.renewal_age) == ("r", 1, pytest.approx(5, abs=0.1))
         assert 20 < role.remaining < TTL
         await scene.b.unique_service("r", candidate("b"))
@@ -666,9 +668,11 @@ def test_a_forked_child_has_none_of_its_parents_candidates(url: str) -> None:
         child = os.fork()
         if child == 0:
             try:
-                got = c.unique_service("r", {"id": "a", "ttl": 60}) or {}
+                record = c.unique_service("r", {"id": "a", "ttl": 60}) or {}
                 released = c.release("r")
-                output = f"{got.get('mine')} {got.get('holder') == parent['holder']} {released}"
+                output = (
+                    f"{record.get('mine')} {record.get('holder') == parent['holder']} {released}"
+                )
                 os.write(write, output.encode())
             finally:
                 os._exit(0)

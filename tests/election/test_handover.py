@@ -201,11 +201,11 @@ def test_a_role_that_nobody_comes_for_goes_to_somebody_else(
     two: Two, three: tuple[Leadership, ...]
 ) -> None:
     a, b, c = three
-    gone = str(c.candidate)
+    target = str(c.candidate)
     two[0].portal.call(lambda: _silence(c))
-    a.transfer(gone)
+    a.transfer(target)
     assert eventually(lambda: a.is_leader or b.is_leader)
-    assert gone not in {term.holder for term in two[1].history("r")}
+    assert target not in {term.holder for term in two[1].history("r")}
 
 
 async def _silence(lead: Leadership) -> None:

@@ -43,16 +43,18 @@ def test_notes_outlive_terms(two: tuple[Coordinator, Coordinator]) -> None:
         lead.term.note("gone", None)
         assert second.notes("r") == lead.term.notes()
         old = lead.term
-    wanted = {"job": 1796007600.5, "ü🦑": {"a": [1, None, "'\n\x01"]}}
-    assert first.notes("r") == second.notes("r") == wanted
+    notes = {"job": 1796007600.5, "ü🦑": {"a": [1, None, "'\n\x01"]}}
+    assert first.notes("r") == second.notes("r") == notes
     with pytest.raises(coord.LeadershipLost):
         old.note("job", 2)
-    found: list[Any] = []
-    with second.leadership("r", ttl=5, on_elected=lambda term: found.append(term.notes())) as lead:
-        eventually(lambda: found)
-        assert found == [wanted]
+    results: list[Any] = []
+    with second.leadership(
+        "r", ttl=5, on_elected=lambda term: results.append(term.notes())
+    ) as lead:
+        eventually(lambda: results)
+        assert results == [notes]
         lead.term.note("job", 2)
-    assert first.notes("r") == {**wanted, "job": 2}
+    assert first.notes("r") == {**notes, "job": 2}
     assert first.notes("other") == {}
 
 

@@ -192,17 +192,17 @@ def test_a_lease_by_an_unknown_clock_is_taken_by_callers_too(tmp_path: Path) -> 
     assert asyncio.run(main()) >= 0.9
 
 
-def seen(beat: int, since: float = 1.0) -> Observation:
+def observation(beat: int, since: float = 1.0) -> Observation:
     return Observation(Revision("dead", 1, beat), since)
 
 
 def test_the_earlier_time_counts_for_one_revision() -> None:
     kept = Observations("elsewhere://server/database", lambda: False)
-    kept.keep("r", seen(1, 5.0))
-    kept.keep("r", seen(1, 9.0))
-    assert kept.get("r") == seen(1, 5.0)
-    kept.keep("r", seen(2, 9.0))
-    assert kept.get("r") == seen(2, 9.0)
+    kept.keep("r", observation(1, 5.0))
+    kept.keep("r", observation(1, 9.0))
+    assert kept.get("r") == observation(1, 5.0)
+    kept.keep("r", observation(2, 9.0))
+    assert kept.get("r") == observation(2, 9.0)
     kept.keep("r", None)
     assert kept.get("r") is None
 
@@ -210,9 +210,9 @@ def test_the_earlier_time_counts_for_one_revision() -> None:
 def test_a_session_keeps_a_bounded_number() -> None:
     kept = Observations("elsewhere://server/database", lambda: False)
     for number in range(3 * MAX_ROLES):
-        kept.keep(f"r{number}", seen(1))
+        kept.keep(f"r{number}", observation(1))
     assert len(kept._kept) == len(kept._unsaved) == MAX_ROLES
-    assert kept.get(f"r{3 * MAX_ROLES - 1}") == seen(1)
+    assert kept.get(f"r{3 * MAX_ROLES - 1}") == observation(1)
 
 
 # What follows happens in processes that end: the file is between them.
@@ -345,8 +345,8 @@ def test_only_a_refused_claim_is_written(state: Path) -> None:
 
 @pytest.mark.usefixtures("known_clock")
 def test_the_file_holds_a_bounded_number_of_roles(state: Path) -> None:
-    observations._write("one", {f"r{number}": seen(1) for number in range(MAX_ROLES)})
-    observations._write("two", {"r": seen(1)})
+    observations._write("one", {f"r{number}": observation(1) for number in range(MAX_ROLES)})
+    observations._write("two", {"r": observation(1)})
     rows = rows_of(state)
     assert len(rows) == MAX_ROLES
     assert rows[0]["store"] == "two"
@@ -354,13 +354,13 @@ def test_the_file_holds_a_bounded_number_of_roles(state: Path) -> None:
 
 @pytest.mark.usefixtures("known_clock")
 def test_observations_of_another_clock_stay_for_a_day(state: Path) -> None:
-    observations._write("one", {"r": seen(1), "old": seen(1)})
+    observations._write("one", {"r": observation(1), "old": observation(1)})
     rows = rows_of(state)
     for row in rows:
         row["clock"] = "another machine with this home directory"
         row["written"] -= 90_000 if row["role"] == "old" else 0
     state.write_text(json.dumps(rows))
-    observations._write("one", {"r": seen(2)})
+    observations._write("one", {"r": observation(2)})
     assert [(row["role"], row["beat"]) for row in rows_of(state)] in (
         [("r", 2), ("r", 1)],
         [("r", 1), ("r", 2)],
@@ -397,9 +397,9 @@ def test_processes_that_end_get_the_role_of_a_killed_one(rethinkdb_url: str) -> 
         if result.returncode == 0:
             break
         assert result.returncode == 75, result.stderr
-        found = re.search(r"for (\d+\.\d) s more", result.stderr)
-        assert found is not None, result.stderr
-        skipped.append(float(found[1]))
+        match = re.search(r"for (\d+\.\d) s more", result.stderr)
+        assert match is not None, result.stderr
+        skipped.append(float(match[1]))
         time.sleep(0.2)
     assert result.returncode == 0
     assert skipped

@@ -22,19 +22,19 @@ Two = tuple[Coordinator, Coordinator]
 
 
 def test_every_role_and_those_that_come_later(two: Two) -> None:
-    seen: list[tuple[str, int | None]] = []
+    changes: list[tuple[str, int | None]] = []
 
     def watch() -> None:
         for role, leader in two[1].watch_leaders():
             assert leader is None or leader.role == role
-            seen.append((role, None if leader is None else leader.token))
+            changes.append((role, None if leader is None else leader.token))
 
-    def expect(*wanted: tuple[str, int | None]) -> None:
+    def expect(*expected: tuple[str, int | None]) -> None:
         until = time.monotonic() + 5
-        while sorted(seen, key=str) != sorted(wanted, key=str) and time.monotonic() < until:
+        while sorted(changes, key=str) != sorted(expected, key=str) and time.monotonic() < until:
             time.sleep(0.005)
-        assert sorted(seen, key=str) == sorted(wanted, key=str)
-        seen.clear()
+        assert sorted(changes, key=str) == sorted(expected, key=str)
+        changes.clear()
 
     assert two[0].unique_service("there", {"ttl": 30})
     assert two[0].unique_service("vacant", {"ttl": 0.3})
@@ -200,9 +200,9 @@ def test_a_story() -> None:
 def test_a_feed_without_infos_does_not_hide_what_a_read_showed() -> None:
     read = Lease("r", "a", 3, 7, 30.0, 0.0, 30.0, {"name": "A"})
     renewed, next_term = Lease("r", "a", 3, 8, 30.0), Lease("r", "b", 4, 1, 30.0)
-    seen = latest(latest(None, read, 0.0), renewed, 1.0)
-    assert (seen.lease.beat, seen.lease.info) == (8, {"name": "A"})
-    assert latest(seen, next_term, 2.0).lease.info == {}
+    lease = latest(latest(None, read, 0.0), renewed, 1.0)
+    assert (lease.lease.beat, lease.lease.info) == (8, {"name": "A"})
+    assert latest(lease, next_term, 2.0).lease.info == {}
 
 
 def test_a_watch_that_is_cancelled_as_it_fails_leaves_no_report_of_asyncio() -> None:
@@ -267,9 +267,12 @@ class Watched:
     def __init__(self, c: AsyncCoordinator) -> None:
         self.leaders: dict[str, Lease | None] = {}
         self.roles: dict[str, str | None] = {}
-        self._tasks = [asyncio.ensure_future(self._one(c)), asyncio.ensure_future(self._all(c))]
+        self._tasks = [
+            asyncio.ensure_future(self._watch_one(c)),
+            asyncio.ensure_future(self._all(c)),
+        ]
 
-    async def _one(self, c: AsyncCoordinator) -> None:
+    async def _watch_one(self, c: AsyncCoordinator) -> None:
         async for leader in c.watch_leader("r"):
             self.leaders["one"] = leader
 

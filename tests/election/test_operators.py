@@ -92,8 +92,8 @@ def test_a_paused_role_has_no_leader_until_it_is_resumed(
     assert record is not None
     assert (record["mine"], record["id"], record["paused"]) == (False, None, "ann@desk")
     assert c.unique_service("r") is None
-    seen = c.portal.call(lambda: load_overview(c.inner, every=False))
-    (row,) = seen.as_json()
+    overview = c.portal.call(lambda: load_overview(c.inner, every=False))
+    (row,) = overview.as_json()
     assert (row["paused"], row["holder"], row["info"]) == (True, None, {"by": "ann@desk"})
     c.pause("r", by="bob")  # it is paused already, and stays so
     assert c.resume("r") is True

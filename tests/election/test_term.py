@@ -243,20 +243,20 @@ def test_it_is_by_the_clock_however_late_the_loop_is() -> None:
             lead = c.leadership(
                 "r", ttl=1, at_most=0.3, on_lost=lambda term, why: reports.append(why)
             )
-            seen: list[tuple[bool, bool]] = []
+            observations: list[tuple[bool, bool]] = []
 
             def job() -> None:
                 term = term_here()
                 time.sleep(0.2)
                 early = term.held
                 time.sleep(0.2)
-                seen.append((early, term.held))
+                observations.append((early, term.held))
                 with pytest.raises(coord.LeadershipLost, match="no_progress"):
                     term.progress()  # too late: it does not bring the term back
                 time.sleep(1)  # the lease's own deadline passes as well
 
             await lead.run(job)
-            assert seen == [(True, False)]
+            assert observations == [(True, False)]
             assert reports == [LossReason.NO_PROGRESS]
 
     asyncio.run(main())

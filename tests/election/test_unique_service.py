@@ -26,10 +26,12 @@ def test_claim_keep_lookup(two: Two) -> None:
     a, b = two
     candidate = {"ttl": 5, "id": "a:1", "node": "a", "port": 1, "tags": ["x", {"y": None}]}
     before = {**candidate}
-    got = a.unique_service("sync", candidate)
+    claimed = a.unique_service("sync", candidate)
     assert candidate == before
-    assert got is not None
-    assert {key: got[key] for key in ("node", "port", "tags", "role", "ttl", "token", "mine")} == {
+    assert claimed is not None
+    assert {
+        key: claimed[key] for key in ("node", "port", "tags", "role", "ttl", "token", "mine")
+    } == {
         "node": "a",
         "port": 1,
         "tags": ["x", {"y": None}],
@@ -38,10 +40,10 @@ def test_claim_keep_lookup(two: Two) -> None:
         "token": 1,
         "mine": True,
     }
-    assert abs((datetime.now(timezone.utc) - got["last_heartbeat"]).total_seconds()) < 60
-    theirs = b.unique_service("sync", {"ttl": 5, "node": "b"})
-    assert theirs is not None
-    assert (theirs["node"], theirs["token"], theirs["mine"]) == ("a", 1, False)
+    assert abs((datetime.now(timezone.utc) - claimed["last_heartbeat"]).total_seconds()) < 60
+    record = b.unique_service("sync", {"ttl": 5, "node": "b"})
+    assert record is not None
+    assert (record["node"], record["token"], record["mine"]) == ("a", 1, False)
     kept = a.unique_service("sync", {**candidate, "port": 2})
     assert kept is not None
     assert (kept["token"], kept["port"], kept["mine"]) == (1, 2, True)
@@ -64,12 +66,12 @@ def test_the_role_passes_on_when_its_holder_falls_silent(two: Two) -> None:
     assert two[0].unique_service("r", {"ttl": 2, "node": "a"})
     until = time.monotonic() + 30
     while True:
-        got = two[1].unique_service("r", {"ttl": 2, "node": "b"})
-        if got and got["mine"]:
+        record = two[1].unique_service("r", {"ttl": 2, "node": "b"})
+        if record and record["mine"]:
             break
         assert time.monotonic() < until
         time.sleep(0.05)
-    assert got["token"] == 2
+    assert record["token"] == 2
     late = two[0].unique_service("r", {"ttl": 2, "node": "a"})
     assert late is not None
     assert (late["mine"], late["node"]) == (False, "b")
@@ -78,18 +80,18 @@ def test_the_role_passes_on_when_its_holder_falls_silent(two: Two) -> None:
 def test_it_shares_leases_and_tokens_with_leadership(two: Two) -> None:
     with two[0].leadership("r", ttl=3, info={"node": "loop"}) as lead:
         assert lead.wait(5)
-        got = two[1].unique_service("r", {"ttl": 3, "node": "call"})
-        assert got is not None
-        assert (got["node"], got["token"], got["mine"]) == ("loop", 1, False)
-    got = two[1].unique_service("r", {"ttl": 3, "node": "call"})
-    assert got is not None
-    assert (got["token"], got["mine"]) == (2, True)
+        record = two[1].unique_service("r", {"ttl": 3, "node": "call"})
+        assert record is not None
+        assert (record["node"], record["token"], record["mine"]) == ("loop", 1, False)
+    record = two[1].unique_service("r", {"ttl": 3, "node": "call"})
+    assert record is not None
+    assert (record["token"], record["mine"]) == (2, True)
     two[1].close()  # gives it back
     assert two[0].leader("r") is None
 
 
 @pytest.mark.parametrize(
-    ("candidate", "said"),
+    ("candidate", "message"),
     [
         ({}, "at least ttl"),
         ({"ttl": 0}, r"candidate\['ttl'\]"),
@@ -99,8 +101,8 @@ def test_it_shares_leases_and_tokens_with_leadership(two: Two) -> None:
         ("me", "candidate"),
     ],
 )
-def test_bad_candidates(candidate: Any, said: str) -> None:
-    with pytest.raises(coord.BadArgument, match=said):
+def test_bad_candidates(candidate: Any, message: str) -> None:
+    with pytest.raises(coord.BadArgument, match=message):
         Coordinator("memory://").unique_service("r", candidate)
 
 
@@ -120,14 +122,14 @@ def test_leader_and_leaders(two: Two) -> None:
 
 
 def test_watch_leader_reports_changes_and_nobody(two: Two) -> None:
-    seen: list[int | None] = []
+    reports: list[int | None] = []
     ready = threading.Event()
 
     def watch() -> None:
         for lease in two[1].watch_leader("r"):
-            seen.append(None if lease is None else lease.token)
+            reports.append(None if lease is None else lease.token)
             ready.set()
-            if len(seen) == 6:
+            if len(reports) == 6:
                 return
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -136,9 +138,9 @@ def test_watch_leader_reports_changes_and_nobody(two: Two) -> None:
 
     def expect(*tokens: int | None) -> None:
         until = time.monotonic() + 5
-        while tuple(seen) != tokens and time.monotonic() < until:
+        while tuple(reports) != tokens and time.monotonic() < until:
             time.sleep(0.005)
-        assert tuple(seen) == tokens
+        assert tuple(reports) == tokens
 
     lead = two[0].leadership("r", ttl=1)
     with lead:
@@ -182,9 +184,9 @@ def test_names_of_the_issue_async(url: str) -> None:
                 assert await lead.wait(5)
                 assert (await c.leader("scheduler")) is not None
             assert await lead_once(c.leadership("scheduler", ttl=3).run) == 2
-            got = await c.unique_service("scheduler", candidate={"ttl": 15, "node": "a"})
-            assert got is not None
-            assert got["token"] == 3
+            record = await c.unique_service("scheduler", candidate={"ttl": 15, "node": "a"})
+            assert record is not None
+            assert record["token"] == 3
 
     async def job() -> int:
         term = coord.current_term()
@@ -322,15 +324,15 @@ def test_what_was_given_last_is_not_taken_for_what_is_given_now(url: str) -> Non
         async with AsyncCoordinator(url) as c:
 
             async def answer(candidate: dict[str, Any]) -> dict[str, Any]:
-                got = await c.unique_service("r", candidate)
-                assert got is not None
-                assert got["mine"]
-                return got
+                record = await c.unique_service("r", candidate)
+                assert record is not None
+                assert record["mine"]
+                return record
 
-            given: dict[str, Any] = {"id": "a", "ttl": 30, "up": 1, "tags": ["x"]}
-            assert (await answer(given))["tags"] == ["x"]
-            given["tags"].append("y")  # the very object that was given before
-            assert (await answer(given))["tags"] == ["x", "y"]
+            fields: dict[str, Any] = {"id": "a", "ttl": 30, "up": 1, "tags": ["x"]}
+            assert (await answer(fields))["tags"] == ["x"]
+            fields["tags"].append("y")  # the very object that was given before
+            assert (await answer(fields))["tags"] == ["x", "y"]
             assert (await answer({"id": "a", "ttl": 30, "up": 1}))["up"] == 1
             assert (await answer({"id": "a", "ttl": 30, "up": 1}))["up"] == 1
             assert (await answer({"id": "a", "ttl": 40, "up": 1}))["ttl"] == 40

@@ -27,7 +27,7 @@ def last_due() -> float:
     return float(lines[-1]) if lines else 0.0
 
 
-class Asked(schedule):
+class CountingSchedule(schedule):
     """Due once after each of these times, as a crontab is."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ app.conf.update(
 if not SHARED:
     app.conf.beat_schedule["asked"] = {
         "task": "asked",
-        "schedule": Asked(),
+        "schedule": CountingSchedule(),
         "args": [BeatLazyFunc(last_due)],
     }
 

@@ -130,8 +130,8 @@ def test_a_redirect_keeps_path_and_query(make: Any) -> None:
                 await soon(lambda: lead.leader)
                 answer = await http.get("/write?a=1&b=%C3%A4")
                 assert answer.status_code == 307
-                found = "http://app2.example:8000/base/write?a=1&b=%C3%A4"
-                assert answer.headers["location"] == found
+                location = "http://app2.example:8000/base/write?a=1&b=%C3%A4"
+                assert answer.headers["location"] == location
                 if make is starlette:
                     answer = await http.get("/below/x%2Fy%20z")
                     expected = "http://app2.example:8000/base/below/x%2Fy%20z"
@@ -172,8 +172,8 @@ def test_a_redirect_encodes_bytes_that_no_header_may_contain() -> None:
                 scope = {"type": "http", "path": "/x", "raw_path": b"/x", "query_string": query}
                 with pytest.raises(HTTPException) as caught:
                     await lead.required(Request(scope))
-                found = (caught.value.headers or {})["Location"]
-                assert found == "http://app2.example/x?a=%C3%A4%20%0D%0A"
+                location = (caught.value.headers or {})["Location"]
+                assert location == "http://app2.example/x?a=%C3%A4%20%0D%0A"
                 await other.close()
 
     asyncio.run(main())
@@ -285,11 +285,11 @@ def test_periodic_jobs_run_on_the_leader_under_its_term(caplog: pytest.LogCaptur
                 await lead.leadership.step_down(cooldown=0.01)
                 assert cancelled == [2]
                 await soon(lambda: runs.count(("often", 3)) >= 2)
-                seen = len(runs)
+                runs_before = len(runs)
             assert cancelled == [2, 3]
             count = len(runs)
             await asyncio.sleep(0.05)
-            assert len(runs) == count >= seen  # and none afterwards
+            assert len(runs) == count >= runs_before  # and none afterwards
 
     asyncio.run(main())
     failed = [record for record in caplog.records if "asgi.job_failed" in record.getMessage()]

@@ -75,15 +75,15 @@ class Beats:
 
     def messages(self, task: str) -> list[tuple[Any, int, int]]:
         """The messages in the order in which they were sent: argument, token, sender's pid."""
-        found = []
+        results = []
         for raw in reversed(self.redis.lrange("celery", 0, -1)):  # type: ignore[arg-type]
             message = json.loads(raw)
             headers = message["headers"]
             if headers["task"] == task:
                 arguments = json.loads(b64decode(message["body"]))[0]
                 pid = int(headers["origin"].removeprefix("gen").partition("@")[0])
-                found.append((arguments[0] if arguments else None, headers["coord_token"], pid))
-        return found
+                results.append((arguments[0] if arguments else None, headers["coord_token"], pid))
+        return results
 
     def sent(self, task: str) -> list[Any]:
         """The arguments of the messages in the order in which they were sent."""

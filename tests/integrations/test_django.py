@@ -188,8 +188,8 @@ def test_a_short_job_keeps_the_role_for_a_while(manage: Manage) -> None:
 def test_a_wrong_call_is_refused_before_it_waits(
     manage: Manage, words: tuple[str, ...], status: int, says: str
 ) -> None:
-    found, out, err = result(manage("run_as_leader", *words))
-    assert (found, out) == (status, "")
+    exit_status, out, err = result(manage("run_as_leader", *words))
+    assert (exit_status, out) == (status, "")
     assert says in err
     assert "Traceback" not in err
 
@@ -224,7 +224,7 @@ SEVERAL = "DEBUG = False\nALLOWED_HOSTS = ['a.example', 'b.example']\n"
     ],
 )
 def test_the_system_check(manage: Manage, settings: str, status: int, says: str) -> None:
-    found, out, err = result(manage("check", "--fail-level", "WARNING", settings=settings))
+    exit_status, out, err = result(manage("check", "--fail-level", "WARNING", settings=settings))
     assert says in out + err
-    assert found == status
+    assert exit_status == status
     assert "geheim" not in out + err

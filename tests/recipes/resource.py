@@ -63,10 +63,10 @@ class FencedResource:
 
     def workers_of_tokens(self) -> dict[tuple[str, int], set[int]]:
         """Which workers wrote under each token of each place: one, unless a token came twice."""
-        found: dict[tuple[str, int], set[int]] = {}
+        workers: dict[tuple[str, int], set[int]] = {}
         for write in list(self.writes):
-            found.setdefault((write.place, write.token), set()).add(write.worker)
-        return found
+            workers.setdefault((write.place, write.token), set()).add(write.worker)
+        return workers
 
     def problems(self) -> list[str]:
         """What must never happen: a token of two workers, or an older token after a newer one."""

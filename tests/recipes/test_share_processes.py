@@ -110,10 +110,10 @@ def test_workers_start_join_leave_and_are_killed(store_url: str, tmp_path: Path)
         victim = crew.processes[0]
         crew.kill(victim)
         seconds = steady(crew)
-        left = len(before) // (WORKERS + 1)
+        share = len(before) // (WORKERS + 1)
         moves = moved(before, crew.owners())
         report("one was killed", seconds, crew, moves)
-        assert moves in (left, left + 1), "a kill moves what the killed worker had"
+        assert moves in (share, share + 1), "a kill moves what the killed worker had"
         before = crew.owners()
         crew.leave(crew.processes[0])
         seconds = steady(crew)

@@ -169,12 +169,12 @@ class Group(RuleBasedStateMachine):
                     member.drain = 0.0
                 # Faults have ended. Slow work may end late, each lease of a member that was
                 # killed once, and each member gives one shard after the other.
-                found = self.run(8 * TTL, self.fair)
+                outcome = self.run(8 * TTL, self.fair)
                 counts = [
                     (len(member.held), member.shares.members, member.shares)
                     for member in self.members
                 ]
-                assert found, counts
+                assert outcome, counts
                 self.run(TTL)
                 assert self.fair(), "it does not stay fair"
                 assert all(member.shares.settled for member in self.members)

@@ -204,13 +204,13 @@ def test_a_start_while_leaving_joins_again() -> None:
         refused: list[coord.CoordError] = []
         async with AsyncCoordinator(store=MemoryStore()) as c:
 
-            async def left(shard: int, term: Term, reason: LossReason) -> None:
+            async def on_left(shard: int, term: Term, reason: LossReason) -> None:
                 try:
                     await shares.start()
                 except coord.CoordError as err:
                     refused.append(err)
 
-            shares = c.share("g", 1, on_lost=left)
+            shares = c.share("g", 1, on_lost=on_left)
             await shares.start()
             assert await shares.wait_settled(20)
             leaving = asyncio.ensure_future(shares.stop())

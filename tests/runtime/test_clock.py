@@ -29,8 +29,8 @@ def fake_proc(
 
 
 def test_the_offsets_of_a_time_namespace(tmp_path: Path) -> None:
-    found = clock.read_kernel_clock(str(fake_proc(tmp_path)))
-    assert found == clock.KernelClock(BOOT, "", 1000.5, -3.0)
+    reading = clock.read_kernel_clock(str(fake_proc(tmp_path)))
+    assert reading == clock.KernelClock(BOOT, "", 1000.5, -3.0)
 
 
 def test_a_kernel_without_time_namespaces(tmp_path: Path) -> None:
@@ -55,14 +55,14 @@ def test_a_kernel_without_time_namespaces(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_mounted_over_the_boot_id(tmp_path: Path, mount: str, problem: str) -> None:
-    found = clock.read_kernel_clock(str(fake_proc(tmp_path, mounts=(ROOT, PROC, mount))))
-    assert problem in found.problem
-    assert (found.boot_id, bool(found.problem)) == ("" if problem else BOOT, bool(problem))
+    reading = clock.read_kernel_clock(str(fake_proc(tmp_path, mounts=(ROOT, PROC, mount))))
+    assert problem in reading.problem
+    assert (reading.boot_id, bool(reading.problem)) == ("" if problem else BOOT, bool(problem))
 
 
 def test_without_a_mount_of_proc_nothing_is_known(tmp_path: Path) -> None:
-    found = clock.read_kernel_clock(str(fake_proc(tmp_path, mounts=(ROOT,))))
-    assert (found.boot_id, found.temporary) == ("", False)
+    reading = clock.read_kernel_clock(str(fake_proc(tmp_path, mounts=(ROOT,))))
+    assert (reading.boot_id, reading.temporary) == ("", False)
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,9 @@ def test_without_a_mount_of_proc_nothing_is_known(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_not_known(tmp_path: Path, missing: str) -> None:
     proc = fake_proc(tmp_path)
     (proc / missing).unlink()
-    found = clock.read_kernel_clock(str(proc))
-    assert (found.boot_id, found.temporary) == ("", False)
-    assert missing in found.problem
+    reading = clock.read_kernel_clock(str(proc))
+    assert (reading.boot_id, reading.temporary) == ("", False)
+    assert missing in reading.problem
 
 
 @pytest.mark.parametrize("text", ["", "monotonic 0 0\n", "boottime x y\nmonotonic 0 0\n", "\n"])
@@ -87,8 +87,8 @@ def test_children_in_another_time_namespace(tmp_path: Path) -> None:
     proc = fake_proc(tmp_path)
     (proc / "self/ns/time_for_children").unlink()
     (proc / "self/ns/time_for_children").symlink_to("time:[4026532265]")
-    found = clock.read_kernel_clock(str(proc))
-    assert "different time namespaces" in found.problem
+    reading = clock.read_kernel_clock(str(proc))
+    assert "different time namespaces" in reading.problem
 
 
 @pytest.mark.parametrize("text", ["", "no/id", "\0"])
@@ -100,7 +100,7 @@ def test_a_boot_id_that_is_none(tmp_path: Path, text: str) -> None:
 
 @pytest.fixture
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clock, "_known", None)
+    monkeypatch.setattr(clock, "_reading", None)
     monkeypatch.setattr(clock, "_machine_clock", None)
 
 
@@ -141,7 +141,7 @@ def test_unknown_clocks_of_two_processes_have_two_names(monkeypatch: pytest.Monk
 
 
 def test_this_process() -> None:
-    found = clock.kernel_clock()
+    reading = clock.kernel_clock()
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        assert found.boot_id in ("", file.read().strip())
-    assert os.path.exists("/proc/self/ns/time") or found.total_offset == 0
+        assert reading.boot_id in ("", file.read().strip())
+    assert os.path.exists("/proc/self/ns/time") or reading.total_offset == 0

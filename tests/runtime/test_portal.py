@@ -65,8 +65,8 @@ def test_an_error_leaves_no_cycle_behind(portal: Portal) -> None:
     gc.collect()
     gc.disable()
     try:
-        gone = failed()
-        eventually(lambda: gone() is None, within=5)
+        reference = failed()
+        eventually(lambda: reference() is None, within=5)
     finally:
         gc.enable()
 

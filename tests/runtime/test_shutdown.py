@@ -12,17 +12,17 @@ import pytest
 
 from coord.runtime.shutdown import before_shutdown
 
-said: list[str] = []
+messages: list[str] = []
 
 
 def server(number: int, frame: FrameType | None) -> None:
-    said.append(f"server {number}")
+    messages.append(f"server {number}")
 
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     """A server that handles both signals."""
-    said.clear()
+    messages.clear()
     before: dict[int, Any] = {
         number: signal.signal(number, server) for number in (signal.SIGINT, signal.SIGTERM)
     }
@@ -33,37 +33,37 @@ def handlers() -> Iterator[None]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_is_called_before_the_server(number: signal.Signals) -> None:
-    remove = before_shutdown(lambda: said.append("first"))
+    remove = before_shutdown(lambda: messages.append("first"))
     signal.raise_signal(number)
-    assert said == ["first", f"server {number}"]
+    assert messages == ["first", f"server {number}"]
     remove()
     assert signal.getsignal(number) is server
     signal.raise_signal(number)
-    assert said[2:] == [f"server {number}"]
+    assert messages[2:] == [f"server {number}"]
 
 
 def test_two_that_are_removed_in_any_order() -> None:
-    first = before_shutdown(lambda: said.append("one"))
-    two = before_shutdown(lambda: said.append("two"))
+    first = before_shutdown(lambda: messages.append("one"))
+    two = before_shutdown(lambda: messages.append("two"))
     first()  # below the handler of the other, which calls it
     signal.raise_signal(signal.SIGTERM)
-    assert said == ["two", f"server {signal.SIGTERM:d}"]
+    assert messages == ["two", f"server {signal.SIGTERM:d}"]
     two()
     signal.raise_signal(signal.SIGTERM)
-    assert said[2:] == [f"server {signal.SIGTERM:d}"]
+    assert messages[2:] == [f"server {signal.SIGTERM:d}"]
 
 
 def test_a_signal_without_a_handler_stays_as_it_is() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    remove = before_shutdown(lambda: said.append("first"))
+    remove = before_shutdown(lambda: messages.append("first"))
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     signal.raise_signal(signal.SIGINT)
-    assert said[0] == "first"
+    assert messages[0] == "first"
     remove()
 
 
 def test_another_thread_installs_nothing() -> None:
-    thread = threading.Thread(target=lambda: before_shutdown(lambda: said.append("first"))())
+    thread = threading.Thread(target=lambda: before_shutdown(lambda: messages.append("first"))())
     thread.start()
     thread.join()
     assert signal.getsignal(signal.SIGTERM) is server

@@ -16,7 +16,7 @@ import pytest
 from coord.runtime import threads
 from tests.support import waits
 
-said: contextvars.ContextVar[str] = contextvars.ContextVar("said", default="nothing")
+message: contextvars.ContextVar[str] = contextvars.ContextVar("message", default="nothing")
 
 
 def eventually(predicate: Callable[[], bool], seconds: float = 5.0) -> bool:
@@ -39,16 +39,16 @@ def _one_is_kept() -> Iterator[None]:
 
 
 def test_the_thread_is_used_again_under_the_name_of_whom_it_works_for() -> None:
-    seen: queue.SimpleQueue[tuple[int, str, str]] = queue.SimpleQueue()
+    calls: queue.SimpleQueue[tuple[int, str, str]] = queue.SimpleQueue()
 
     def work() -> None:
-        seen.put((threading.get_ident(), threading.current_thread().name, said.get()))
-        said.set("something")
+        calls.put((threading.get_ident(), threading.current_thread().name, message.get()))
+        message.set("something")
 
     (before,) = kept()
     for name in ("first", "second"):
         threads.start_thread_soon(work, name)
-        assert seen.get(timeout=5) == (before.ident, name, "nothing")
+        assert calls.get(timeout=5) == (before.ident, name, "nothing")
         assert eventually(lambda: len(kept()) == 1)
 
 

@@ -68,10 +68,10 @@ def test_1_no_wall_clock_of_a_client_matters(
     monkeypatch.setattr(time, "time", lambda: real() + seconds)
     claimed = holder.unique_service(name, {"id": "holder", "node": "holder", "ttl": 30})
     monkeypatch.setattr(time, "time", lambda: real() - seconds)
-    found = thief.unique_service(name, {"id": "thief", "node": "thief", "ttl": 30})
+    record = thief.unique_service(name, {"id": "thief", "node": "thief", "ttl": 30})
     assert claimed is not None
-    assert found is not None
-    assert (found["node"], found["token"]) == ("holder", claimed["token"])
+    assert record is not None
+    assert (record["node"], record["token"]) == ("holder", claimed["token"])
     holder.heartbeat({"id": "a", "role": name, "ttl": 30, "load": 1})
     assert thief.healthy_service(name) is not None
 
@@ -524,9 +524,9 @@ def test_8_a_missing_index_is_made_by_whoever_looks_first(three: Three, database
     registry.heartbeat({"id": "a", "role": "worker", "ttl": 60, "load": 1})
     raw_records.run(registry, table.index_drop("role"))
     others = [ServiceRegistry(database) for _ in range(8)]
-    found: list[Any] = []
+    results: list[Any] = []
     threads = [
-        threading.Thread(target=lambda item=other: found.append(item.healthy_services("worker")))
+        threading.Thread(target=lambda item=other: results.append(item.healthy_services("worker")))
         for other in others
     ]
     for thread in threads:
@@ -535,7 +535,7 @@ def test_8_a_missing_index_is_made_by_whoever_looks_first(three: Three, database
         thread.join(30)
     for other in others:
         other.close()
-    assert [len(row) for row in found] == [1] * 8
+    assert [len(row) for row in results] == [1] * 8
     assert raw_records.run(registry, table.index_list()) == ["role"]
 
 

@@ -63,9 +63,11 @@ def test_the_same_on_asyncio(url: str) -> None:
                 registry, lambda: {"role": "worker", "ttl": 0.6}, load=load
             ) as heartbeat:
                 await asyncio.sleep(0.7)
-                found = await registry.healthy_services("worker")
-                assert [(record["id"], record["load"]) for record in found] == [(heartbeat.id, 7)]
-                assert found[0]["first_heartbeat"] < found[0]["last_heartbeat"]
+                services = await registry.healthy_services("worker")
+                assert [(record["id"], record["load"]) for record in services] == [
+                    (heartbeat.id, 7)
+                ]
+                assert services[0]["first_heartbeat"] < services[0]["last_heartbeat"]
             assert await registry.healthy_services("worker") == []
             again = AsyncHeartbeat(registry, {"id": "n:1", "role": "worker", "ttl": 60, "load": 1})
             await again.start()
@@ -145,13 +147,13 @@ def test_a_status_that_cannot_be_had_costs_a_heartbeat_only(
         return answers[0]
 
     with Heartbeat(registry, status) as heartbeat:
-        known = heartbeat.id
+        service_id = heartbeat.id
         for bad in (RuntimeError("no load"), {"role": "worker"}, "no dict"):
             answers[0] = bad
             eventually(lambda: not heartbeat.healthy)
             answers[0] = {"role": "worker", "ttl": 0.3, "load": 1}
             eventually(lambda: heartbeat.healthy)
-        assert heartbeat.id == known
+        assert heartbeat.id == service_id
     assert "no load" in caplog.text
 
 

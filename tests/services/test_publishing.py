@@ -32,32 +32,32 @@ def reader(url: str) -> Iterator[ServiceRegistry]:
 def test_a_leader_is_published_as_a_service(
     publishing: ServiceRegistry, reader: ServiceRegistry
 ) -> None:
-    mine = publishing.unique_service("sync", CANDIDATE)
-    assert mine is not None
-    assert mine["mine"]
-    (found,) = reader.healthy_services("sync")
-    assert {name: found[name] for name in ("id", "role", "node", "port", "ttl", "token")} == {
-        "id": "sync", "role": "sync", "node": "n1", "port": 1, "ttl": 30, "token": mine["token"],
+    record = publishing.unique_service("sync", CANDIDATE)
+    assert record is not None
+    assert record["mine"]
+    (service,) = reader.healthy_services("sync")
+    assert {name: service[name] for name in ("id", "role", "node", "port", "ttl", "token")} == {
+        "id": "sync", "role": "sync", "node": "n1", "port": 1, "ttl": 30, "token": record["token"],
     }  # fmt: skip
-    assert "mine" not in found
-    assert {"host", "pid"} <= found.keys()
+    assert "mine" not in service
+    assert {"host", "pid"} <= service.keys()
     assert raw_records.keys(reader) == {"sync"}
     again = publishing.unique_service("sync", CANDIDATE)
     assert again is not None
-    assert again["token"] == mine["token"]
+    assert again["token"] == record["token"]
     later = reader.healthy_service("sync")
     assert later is not None
-    assert later["last_heartbeat"] >= found["last_heartbeat"]
+    assert later["last_heartbeat"] >= service["last_heartbeat"]
 
 
 def test_a_deleted_publication_deposes_nobody_and_comes_back(
     publishing: ServiceRegistry, reader: ServiceRegistry
 ) -> None:
-    mine = publishing.unique_service("sync", CANDIDATE)
-    assert mine is not None
+    record = publishing.unique_service("sync", CANDIDATE)
+    assert record is not None
     reader.unregister("sync")
     assert reader.healthy_services() == []
-    assert (publishing.unique_service("sync", CANDIDATE) or {})["token"] == mine["token"]
+    assert (publishing.unique_service("sync", CANDIDATE) or {})["token"] == record["token"]
     assert len(reader.healthy_services("sync")) == 1
 
 
@@ -95,10 +95,10 @@ def test_a_leader_by_its_lease_is_published(
         leadership = coordinator.leadership("sync", ttl=30, info={"node": "n3"})
         leadership.acquire(timeout=30)
         assert publishing.publish_leader("sync") is True
-        (found,) = reader.healthy_services("sync")
+        (service,) = reader.healthy_services("sync")
         term = leadership.term
         assert term is not None
-        assert (found["node"], found["ttl"], found["token"]) == ("n3", 30, term.token)
+        assert (service["node"], service["ttl"], service["token"]) == ("n3", 30, term.token)
         leadership.stop()
 
 
@@ -117,11 +117,11 @@ def test_the_record_of_an_older_client_is_respected(publishing: ServiceRegistry,
 def test_a_record_in_the_place_is_left_there_and_the_log_says_so(
     publishing: ServiceRegistry, reader: ServiceRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
-    mine = publishing.unique_service("sync", CANDIDATE)
-    assert mine is not None
+    record = publishing.unique_service("sync", CANDIDATE)
+    assert record is not None
     raw_records.write(publishing, "sync", "sync", ttl=60, node="intruder")
     with caplog.at_level(logging.WARNING, logger="coord"):
-        assert (publishing.unique_service("sync", CANDIDATE) or {})["token"] == mine["token"]
+        assert (publishing.unique_service("sync", CANDIDATE) or {})["token"] == record["token"]
     assert "registry.not_published" in caplog.text
     assert (reader.healthy_service("sync") or {})["node"] == "intruder"
 

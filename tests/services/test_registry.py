@@ -74,12 +74,12 @@ def test_what_is_said_is_kept_as_given(two: Two) -> None:
         "when": datetime(2021, 3, 4, 5, 6, 7, 123456, timezone(-timedelta(hours=3, minutes=30))),
     }  # fmt: skip
     two[0].heartbeat({"id": 17, "role": "worker", "ttl": 60.5, "load": -1, **extra})
-    found = two[1].healthy_service("worker")
-    assert found is not None
+    service = two[1].healthy_service("worker")
+    assert service is not None
     expected = {**extra, "pair": [1, 2], "id": 17, "ttl": 60.5, "load": -1, "role": "worker"}
     expected["when"] = extra["when"].replace(microsecond=123000)  # type: ignore[union-attr]
-    assert {name: found[name] for name in expected} == expected
-    assert found["when"].utcoffset() == timedelta(hours=-3, minutes=-30)
+    assert {name: service[name] for name in expected} == expected
+    assert service["when"].utcoffset() == timedelta(hours=-3, minutes=-30)
 
 
 @pytest.mark.parametrize(
@@ -274,8 +274,8 @@ def test_a_crowd_is_spread(registry: ServiceRegistry) -> None:
     inner = registry.inner
 
     async def crowd() -> collections.Counter[str]:
-        found = [await inner.healthy_service("worker", choose="spread") for _ in range(1000)]
-        return collections.Counter((record or {})["id"] for record in found)
+        services = [await inner.healthy_service("worker", choose="spread") for _ in range(1000)]
+        return collections.Counter((record or {})["id"] for record in services)
 
     counts = registry.portal.call(crowd)
     assert len(counts) == 10
@@ -320,14 +320,14 @@ def test_the_coordinators_own_registry(url: str) -> None:
 
 def test_a_leadership_is_out_of_reach(two: Two) -> None:
     here, there = two
-    mine = here.unique_service("sync", {"id": "here", "node": "n1", "ttl": 30})
-    assert mine is not None
-    assert mine["mine"]
+    record = here.unique_service("sync", {"id": "here", "node": "n1", "ttl": 30})
+    assert record is not None
+    assert record["mine"]
     there.unregister("sync")
     there.purge_stale_services(1)
-    found = there.unique_service("sync")
-    assert found is not None
-    assert (found["node"], found["token"], found["mine"]) == ("n1", mine["token"], False)
+    service = there.unique_service("sync")
+    assert service is not None
+    assert (service["node"], service["token"], service["mine"]) == ("n1", record["token"], False)
     assert (there.unique_service("sync", {"id": "there", "node": "n2", "ttl": 30}) or {})[
         "node"
     ] == "n1"

@@ -61,11 +61,11 @@ def test_the_steps_of_doublethink_are_those_that_doublethink_takes(database: str
 def test_two_controllers_of_one_process(url: str) -> None:
     with ServiceRegistry(url) as registry:
         for _ in range(3):
-            for node, mine in (("n1", True), ("n2", False)):
+            for node, leads in (("n1", True), ("n2", False)):
                 candidate = {"id": f"{node}:80", "node": node, "ttl": 60, "now": time.time()}
-                got = registry.unique_service("sync", candidate)
-                assert got is not None
-                assert (got["mine"], got["node"]) == (mine, "n1")
+                record = registry.unique_service("sync", candidate)
+                assert record is not None
+                assert (record["mine"], record["node"]) == (leads, "n1")
 
 
 # How a role is given back.
@@ -74,14 +74,14 @@ def test_two_controllers_of_one_process(url: str) -> None:
 def test_unregister_gives_back_only_what_this_registry_holds(url: str) -> None:
     with Coordinator(url) as coordinator, ServiceRegistry(url) as stranger:
         here, there = ServiceRegistry(coordinator), ServiceRegistry(coordinator)
-        mine = here.unique_service("sync", {"id": "a", "ttl": 60})
+        record = here.unique_service("sync", {"id": "a", "ttl": 60})
         for other in (there, stranger):
             other.unregister("sync")  # as an id that nobody has registered
             assert other.release("sync") is False
         kept = here.unique_service("sync", {"id": "a", "ttl": 60})
         assert kept is not None
-        assert mine is not None
-        assert kept["token"] == mine["token"]
+        assert record is not None
+        assert kept["token"] == record["token"]
         here.unregister("sync")
         assert stranger.unique_service("sync") is None
         assert coordinator.history("sync")[0].reason == "released"
@@ -136,8 +136,8 @@ def test_a_publication_that_outlasts_the_term_leaves_nobody_believing() -> None:
             return await publish(*args)
 
         registry.records.publish = slow  # type: ignore[method-assign]
-        got = await registry.unique_service("sync", {"id": "a", "ttl": 2})
-        assert got is not None
-        assert got["mine"] is False
+        record = await registry.unique_service("sync", {"id": "a", "ttl": 2})
+        assert record is not None
+        assert record["mine"] is False
 
     run(main)

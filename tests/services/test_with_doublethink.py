@@ -25,8 +25,8 @@ def new(database: str) -> Any:
         yield registry
 
 
-def ids(found: Any) -> list[Any]:
-    return [record["id"] for record in found]
+def ids(services: Any) -> list[Any]:
+    return [record["id"] for record in services]
 
 
 def test_each_finds_the_others_services(old: Any, new: ServiceRegistry) -> None:
@@ -79,14 +79,19 @@ def test_what_refuses_duplicates_is_seen_by_no_old_client_and_purged_by_it(
 
 
 def test_old_clients_find_a_published_leader(old: Any, new: ServiceRegistry) -> None:
-    mine = new.unique_service(
+    record = new.unique_service(
         "sync", {"id": "n1:1", "node": "n1", "port": 1, "url": "http://n1", "ttl": 30}
     )
-    assert mine is not None
-    found = old.unique_service("sync")
-    assert found["id"] == "sync"
-    assert (found["node"], found["port"], found["url"], found["ttl"]) == ("n1", 1, "http://n1", 30)
-    assert isinstance(found["last_heartbeat"], datetime)
+    assert record is not None
+    service = old.unique_service("sync")
+    assert service["id"] == "sync"
+    assert (service["node"], service["port"], service["url"], service["ttl"]) == (
+        "n1",
+        1,
+        "http://n1",
+        30,
+    )
+    assert isinstance(service["last_heartbeat"], datetime)
     assert ids(old.healthy_services("sync")) == ids(old.healthy_services()) == ["sync"]
     assert old.healthy_service("sync")["node"] == "n1"
     # An old candidate is kept out while ours is fresh.
@@ -98,7 +103,7 @@ def test_old_clients_find_a_published_leader(old: Any, new: ServiceRegistry) -> 
         "sync", {"id": "n1:1", "node": "n1", "port": 1, "url": "http://n1", "ttl": 30}
     )
     assert again is not None
-    assert again["token"] == mine["token"]
+    assert again["token"] == record["token"]
     assert old.unique_service("sync")["node"] == "n1"
     new.close()
     assert old.unique_service("sync") is None

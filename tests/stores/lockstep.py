@@ -254,10 +254,10 @@ class Lockstep(RuleBasedStateMachine):
 
     @invariant()
     def the_rows_are_the_same(self) -> None:
-        wanted = [name + self.tail for name in ROLES]
+        roles = [name + self.tail for name in ROLES]
         tested, oracle = (
-            self.wait(self.tested.read(wanted, 10)),
-            self.wait(self.oracle.read(wanted, 10)),
+            self.wait(self.tested.read(roles, 10)),
+            self.wait(self.oracle.read(roles, 10)),
         )
         assert sorted(map(repr, map(self.view, tested))) == sorted(
             map(repr, map(self.view, oracle))
@@ -265,10 +265,10 @@ class Lockstep(RuleBasedStateMachine):
 
     @invariant()
     def they_remember_the_same(self) -> None:
-        wanted = [name + self.tail for name in ROLES]
+        roles = [name + self.tail for name in ROLES]
         tested, oracle = (
-            self.wait(self.tested.past(wanted, 10)),
-            self.wait(self.oracle.past(wanted, 10)),
+            self.wait(self.tested.past(roles, 10)),
+            self.wait(self.oracle.past(roles, 10)),
         )
         assert sorted(map(self.comparable, tested)) == sorted(map(self.comparable, oracle))
 

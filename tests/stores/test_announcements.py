@@ -73,10 +73,10 @@ def keys(notices: list[Announcement]) -> list[str]:
 def test_what_is_posted_is_read_by_another(url: str) -> None:
     async def body(desk: Desk) -> None:
         board, other = desk.board(), desk.board()
-        given = Announcement("k", "r", "request", {"a": [1, None, {"b": 0.5}]}, 60.0, True)
-        await board.post([given, notice("quiet")], WITHIN)
-        for found in (await other.read(None, WITHIN), await board.read(["r"], WITHIN)):
-            first, quiet = sorted(found, key=lambda item: item.key)
+        announcement = Announcement("k", "r", "request", {"a": [1, None, {"b": 0.5}]}, 60.0, True)
+        await board.post([announcement, notice("quiet")], WITHIN)
+        for rows in (await other.read(None, WITHIN), await board.read(["r"], WITHIN)):
+            first, quiet = sorted(rows, key=lambda item: item.key)
             assert (first.key, first.role, first.kind, first.body, first.ttl, first.urgent) == (
                 "k",
                 "r",
@@ -97,8 +97,8 @@ def test_one_key_is_one_announcement(url: str) -> None:
         board, other = desk.board(), desk.board()
         await board.post([notice("k", n=1), notice("l", n=1)], WITHIN)
         await other.post([notice("k", "another role", n=2)], WITHIN)
-        found = {row.key: (row.role, row.body) for row in await board.read(None, WITHIN)}
-        assert found == {"k": ("another role", {"n": 2}), "l": ("r", {"n": 1})}
+        rows = {row.key: (row.role, row.body) for row in await board.read(None, WITHIN)}
+        assert rows == {"k": ("another role", {"n": 2}), "l": ("r", {"n": 1})}
         assert keys(await board.read(["r"], WITHIN)) == ["l"]
 
     run(url, body)
@@ -166,10 +166,10 @@ def test_foreign_text(url: str) -> None:
         await board.post(
             [Announcement(text, text, text, body_of_all, 60.0, True) for text in FOREIGN], WITHIN
         )
-        found = await other.read(FOREIGN, WITHIN)
-        assert keys(found) == sorted(FOREIGN)
+        rows = await other.read(FOREIGN, WITHIN)
+        assert keys(rows) == sorted(FOREIGN)
         assert all(
-            (row.role, row.kind, row.body) == (row.key, row.key, body_of_all) for row in found
+            (row.role, row.kind, row.body) == (row.key, row.key, body_of_all) for row in rows
         )
         async with desk.feed(other) as reports:
             assert sorted([(await reports()).role for _ in FOREIGN]) == sorted(FOREIGN)
@@ -293,8 +293,8 @@ def test_another_process_is_heard(url: str) -> None:
         async with desk.feed(board) as reports:
             assert (await reports()).key == "ours"
             process = await asyncio.create_subprocess_exec(sys.executable, "-c", POST, url)
-            heard = await reports()
-            assert (heard.key, heard.body) == ("theirs", {"from": "afar"})
+            events = await reports()
+            assert (events.key, events.body) == ("theirs", {"from": "afar"})
             assert await process.wait() == 0
         assert keys(await board.read(["r"], WITHIN)) == ["ours", "theirs"]
 
@@ -367,10 +367,10 @@ def test_one_query_each(url: str) -> None:
         }[url.partition(":")[0]]()
         really = getattr(place, name)
 
-        def counted(*given: Any, **more: Any) -> Any:
+        def counted(*arguments: Any, **more: Any) -> Any:
             nonlocal count
             count += 1
-            return really(*given, **more)
+            return really(*arguments, **more)
 
         setattr(place, name, counted)
         await board.read(["r"], WITHIN)  # Redis is given the text of a script once

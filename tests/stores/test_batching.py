@@ -37,9 +37,9 @@ class Store:
         self.go = asyncio.Event()
         self.go.set()
         self.queries: list[list[str]] = []
-        self.heard: list[Result] = []
+        self.results: list[Result] = []
         self.takes: Callable[[float], float] = lambda timeout: 0.0
-        self.batches = SwapBatcher(self.answer, self.heard.append)
+        self.batches = SwapBatcher(self.answer, self.results.append)
 
     async def answer(self, operations: Sequence[Batchable], timeout: float) -> Sequence[Result]:
         self.queries.append([operation.role for operation in operations])
@@ -96,20 +96,20 @@ def test_a_role_is_in_a_batch_once_and_renewals_are_in_none() -> None:
 
 def test_each_hears_when_it_is_sent_and_equal_timeouts_travel_together() -> None:
     async def main() -> None:
-        store, left = Store(), list[str]()
+        store, departures = Store(), list[str]()
         requests = [
             store.ask(
                 f"{timeout:g} {number}",
                 timeout,
-                functools.partial(left.append, f"{timeout:g} {number}"),
+                functools.partial(departures.append, f"{timeout:g} {number}"),
             )
             for number in range(2)
             for timeout in (5.0, 1.0)
         ]
-        assert left == []
+        assert departures == []
         await asyncio.gather(*requests)
         assert store.queries == [["5 0", "5 1"], ["1 0", "1 1"]]
-        assert left == ["5 0", "5 1", "1 0", "1 1"]
+        assert departures == ["5 0", "5 1", "1 0", "1 1"]
 
     asyncio.run(main())
 
@@ -122,8 +122,8 @@ def test_who_was_cancelled_does_not_leave() -> None:
         await asyncio.sleep(0)
         under_way.append(store.ask("b"))
         await asyncio.sleep(0)
-        waiting, gone = store.ask("c"), store.ask("d")
-        gone.cancel()
+        waiting, cancelled = store.ask("c"), store.ask("d")
+        cancelled.cancel()
         under_way[0].cancel()
         store.go.set()
         assert isinstance(await waiting, Answer)
@@ -189,12 +189,12 @@ def test_a_store_that_misbehaves_keeps_nobody_waiting(answers: list[Result] | No
                 raise RuntimeError("a defect")
             return answers
 
-        heard: list[Result] = []
-        batches = SwapBatcher(answer, heard.append)
+        outcomes: list[Result] = []
+        batches = SwapBatcher(answer, outcomes.append)
         requests = [batches.add(Read(role), 5.0, lambda: None) for role in ("a", "b", "c")]
         results = await asyncio.gather(*(request for request in requests if request is not None))
         assert [isinstance(result, Failure) and result.unknown for result in results] == [True] * 3
-        assert [isinstance(item, Failure) for item in heard] == [True]
+        assert [isinstance(item, Failure) for item in outcomes] == [True]
 
     asyncio.run(main())
 
@@ -204,14 +204,14 @@ def test_one_failure_is_heard_of() -> None:
         store = Store()
         results = await asyncio.gather(*(store.ask(role) for role in ("a", "bad", "c")))
         assert [isinstance(result, Failure) for result in results] == [False, True, False]
-        assert [isinstance(item, Failure) for item in store.heard] == [True]
+        assert [isinstance(item, Failure) for item in store.results] == [True]
 
     asyncio.run(main())
 
 
 def test_a_loop_that_ends_leaves_nothing_to_the_next() -> None:
     stores: list[Store] = []
-    left: list[asyncio.Future[Result]] = []
+    futures: list[asyncio.Future[Result]] = []
 
     async def wait_for(request: asyncio.Future[Result]) -> Result:
         return await request
@@ -221,9 +221,9 @@ def test_a_loop_that_ends_leaves_nothing_to_the_next() -> None:
         stores.append(store)
         store.go.clear()
         for role in "ab":
-            left.append(store.ask(role))
+            futures.append(store.ask(role))
             await asyncio.sleep(0)
-        left.extend(asyncio.ensure_future(wait_for(store.ask(role))) for role in "cd")
+        futures.extend(asyncio.ensure_future(wait_for(store.ask(role))) for role in "cd")
         await asyncio.sleep(0)
 
     async def second() -> None:
@@ -233,8 +233,8 @@ def test_a_loop_that_ends_leaves_nothing_to_the_next() -> None:
         assert isinstance(await asyncio.wait_for(store.ask("a"), 5), Answer)
 
     asyncio.run(first())
-    assert [isinstance(item.result(), Failure) for item in left[:2]] == [True] * 2
-    assert [item.cancelled() for item in left[2:]] == [True] * 2
+    assert [isinstance(item.result(), Failure) for item in futures[:2]] == [True] * 2
+    assert [item.cancelled() for item in futures[2:]] == [True] * 2
     assert not stores[0].batches._under_way
     asyncio.run(second())
     # A loop that is closed around its tasks does not even tell them.
@@ -306,7 +306,7 @@ def test_swaps_and_looks_are_told_apart_and_answered_in_order() -> None:
             Release("held too", "h", 1, 2),
         ]
         results = await send_all(store, requests, 5)  # type: ignore[arg-type] # no renewals are in it
-        seen = [
+        answers = [
             (result.applied, result.lease.role, result.lease.holder)
             for result in results
             if isinstance(result, Answer)
@@ -317,7 +317,7 @@ def test_swaps_and_looks_are_told_apart_and_answered_in_order() -> None:
             (False, "held", "h"),
             (False, "held too", None),
         ]
-        assert seen == expected
+        assert answers == expected
         for trouble, permanent in ((StoreUnavailable("gone"), False), (AccessDenied("no"), True)):
             store.trouble = trouble
             results = await send_all(store, requests, 5)  # type: ignore[arg-type]

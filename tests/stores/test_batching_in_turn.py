@@ -64,15 +64,15 @@ def test_who_is_cancelled_takes_no_turn_with_it(when: str) -> None:
             finally:
                 turns.release(turn)
 
-        mine = turns.acquire()
+        own_turn = turns.acquire()
         cancelled = asyncio.ensure_future(job("cancelled"))
         if when != "before it began":
             await asyncio.sleep(0)
         if when == "as its turn comes":
-            turns.release(mine)
+            turns.release(own_turn)
         cancelled.cancel()
         if when != "as its turn comes":
-            turns.release(mine)
+            turns.release(own_turn)
         await asyncio.gather(cancelled, return_exceptions=True)
         await asyncio.wait_for(job("next"), 1)
         assert ran == ["next"]
@@ -201,8 +201,8 @@ def test_a_store_that_answers_for_too_few_keeps_nobody_waiting(answers: list[Res
                 else [Answer(True, Lease(renewal.role)) for renewal in renewals]
             )
 
-        heard: list[Result] = []
-        renewals = RenewalBatcher(renew, heard.append)
+        results: list[Result] = []
+        renewals = RenewalBatcher(renew, results.append)
         requests = [
             renewals.renew(Renew(role, "a", 1, 2, 30.0), 5.0) for role in ("one", "two", "three")
         ]
@@ -213,7 +213,7 @@ def test_a_store_that_answers_for_too_few_keeps_nobody_waiting(answers: list[Res
             assert isinstance(result, Failure)
             assert result.unknown
         assert isinstance(await another, Answer)
-        assert [isinstance(item, Failure) for item in heard] == [True, False]
+        assert [isinstance(item, Failure) for item in results] == [True, False]
 
     asyncio.run(main())
 
@@ -221,7 +221,7 @@ def test_a_store_that_answers_for_too_few_keeps_nobody_waiting(answers: list[Res
 @pytest.mark.parametrize("company", [False, True])
 def test_a_loop_that_ends_leaves_nothing_to_the_next(company: bool) -> None:
     store = Answers()
-    left: list[asyncio.Future[Result]] = []
+    futures: list[asyncio.Future[Result]] = []
 
     async def first() -> None:
         if company:  # what follows waits for more
@@ -232,9 +232,9 @@ def test_a_loop_that_ends_leaves_nothing_to_the_next(company: bool) -> None:
         timeout = (
             5.0 if company else 0.1
         )  # which makes it wait for long enough, or sets an early timer
-        left.append(store.ask("under way", timeout))
+        futures.append(store.ask("under way", timeout))
         await asyncio.sleep(0)
-        left.append(store.ask("behind it", timeout))
+        futures.append(store.ask("behind it", timeout))
         await asyncio.sleep(0.005)
 
     async def second() -> None:
@@ -247,7 +247,7 @@ def test_a_loop_that_ends_leaves_nothing_to_the_next(company: bool) -> None:
         assert store.batches == [1]
 
     asyncio.run(first())
-    assert all(isinstance(item.result(), Failure) for item in left)
+    assert all(isinstance(item.result(), Failure) for item in futures)
     asyncio.run(second())
 
 

@@ -87,10 +87,13 @@ def test_so_it_does_where_renewals_are_written_without_being_read(memory_path: P
             plain = isinstance(requests, Renew) and requests.info is None
             if plain and isinstance(tested, Answer):
                 assert isinstance(oracle, Answer)
-                left = oracle.lease.remaining  # 1000.1 - 1000 is a little more than the ttl of 0.1
-                assert tested.lease.remaining == pytest.approx(left)
+                remaining = (
+                    oracle.lease.remaining
+                )  # 1000.1 - 1000 is a little more than the ttl of 0.1
+                assert tested.lease.remaining == pytest.approx(remaining)
                 tested = Answer(
-                    tested.applied, replace(tested.lease, info=oracle.lease.info, remaining=left)
+                    tested.applied,
+                    replace(tested.lease, info=oracle.lease.info, remaining=remaining),
                 )
             super().compare(requests, tested, oracle)
 

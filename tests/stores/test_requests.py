@@ -76,10 +76,10 @@ def test_a_lease_is_given_back_and_taken_in_the_turn_in_which_that_is_known() ->
 def test_with_each_term_another_candidate_may_be_the_first_to_claim(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    drawn: list[int | None] = []
+    delays: list[int | None] = []
 
     def draw(ttl: float, waiting: int | None) -> tuple[float, float]:
-        drawn.append(waiting)
+        delays.append(waiting)
         return 0.0, 3600.0
 
     async def body() -> None:
@@ -92,10 +92,10 @@ def test_with_each_term_another_candidate_may_be_the_first_to_claim(
             waits = other._elector
             assert waits is not None
             waits._draw_delays(200)
-            drawn.clear()
+            delays.clear()
             for holder, token in (("x", 2), ("x", 2), (None, 2), ("y", 3)):
-                waits._row_seen(Lease("r", holder, token, len(drawn) + 1, 5.0, remaining=5.0))
-            assert drawn == [200, 200]
+                waits._row_seen(Lease("r", holder, token, len(delays) + 1, 5.0, remaining=5.0))
+            assert delays == [200, 200]
 
     monkeypatch.setattr(jitter, "draw", draw)
     asyncio.run(body())

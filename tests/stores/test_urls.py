@@ -197,8 +197,8 @@ def test_a_password_file_for_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a b").write_text("secret\n")
     for url, mark in (("rethinkdb://h/d", "?"), ("rethinkdb://h/d?tls=1", "&")):
-        found = urls.absolute(url, password_file="a b")
-        assert found == f"{url}{mark}password_file={tmp_path}/a%20b"
+        absolute_url = urls.absolute(url, password_file="a b")
+        assert absolute_url == f"{url}{mark}password_file={tmp_path}/a%20b"
     for url in ("sqlite:a.db", "memory://", "rethinkdb://u:secret@h/d", "rethinkdb://h:x/d"):
         with pytest.raises(BadArgument) as caught:
             urls.absolute(url, password_file="a b")

@@ -47,15 +47,15 @@ class Browser:
     """One browser. `page(address)` opens a page in it."""
 
     def __init__(self) -> None:
-        found = binary()
-        assert found is not None
+        program = binary()
+        assert program is not None
         self._home = tempfile.mkdtemp(prefix="coord-chromium-")
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
         # The browser takes the numbers 3 and 4; only bash redirects descriptors above 9.
         redirect = f'exec "$@" 3<&{to_browser} 4>&{from_browser}'
         self.process = subprocess.Popen(
-            ["bash", "-c", redirect, "bash", found, *FLAGS, f"--user-data-dir={self._home}"],
+            ["bash", "-c", redirect, "bash", program, *FLAGS, f"--user-data-dir={self._home}"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -71,9 +71,9 @@ class Browser:
         self._reader.start()
 
     def _pump(self) -> None:
-        left = b""
+        buffer = b""
         while data := os.read(self._read, 65_536):
-            *messages, left = (left + data).split(b"\0")
+            *messages, buffer = (buffer + data).split(b"\0")
             for message in map(json.loads, messages):
                 if "id" in message:
                     self._answers[message["id"]].put(message)
@@ -151,11 +151,11 @@ class Page:
 
     def value(self, script: str) -> Any:
         """Evaluate an expression, and return its value; a promise is awaited."""
-        found = self.send(
+        reply = self.send(
             "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
         )
-        assert "exceptionDetails" not in found, found["exceptionDetails"]
-        return found["result"].get("value")
+        assert "exceptionDetails" not in reply, reply["exceptionDetails"]
+        return reply["result"].get("value")
 
     def until(self, script: str) -> Any:
         """Wait until an expression is true."""
@@ -163,16 +163,16 @@ class Page:
         while True:
             # Between two pages there is no place to evaluate it in.
             with contextlib.suppress(AssertionError):
-                if found := self.value(script):
-                    return found
+                if value := self.value(script):
+                    return value
             assert time.monotonic() < end, f"{script}: {self.value('document.body.innerText')}"
             time.sleep(0.02)
 
     @property
     def text(self) -> str:
         """What the page shows."""
-        found: str = self.value("document.body.innerText")
-        return found
+        text: str = self.value("document.body.innerText")
+        return text
 
     def press(self, key: str) -> None:
         """Press a key: Tab or Enter."""
@@ -200,14 +200,14 @@ class Page:
 
     def problems(self) -> list[str]:
         """What went wrong in the page: exceptions, console errors, refused sources, dialogs."""
-        found = []
+        messages = []
         for event in self._browser.events(self._session):
             kind, details = event["method"], event["params"]
             if kind in ("Runtime.exceptionThrown", "Page.javascriptDialogOpening") or (
                 kind == "Log.entryAdded" and details["entry"]["level"] == "error"
             ):
-                found.append(f"{kind}: {json.dumps(details)[:400]}")
-        return found
+                messages.append(f"{kind}: {json.dumps(details)[:400]}")
+        return messages
 
     def hosts(self) -> set[str]:
         """The hosts that the page asked."""

@@ -27,17 +27,17 @@ class Terminal:
         """What came since the last call, up to and with `text`."""
         until = time.monotonic() + within
         while text not in self.seen:
-            left = until - time.monotonic()
-            assert left > 0, f"{text!r} did not come; what did: {self.seen!r}"
-            if select.select([self.fd], [], [], left)[0]:
+            remaining = until - time.monotonic()
+            assert remaining > 0, f"{text!r} did not come; what did: {self.seen!r}"
+            if select.select([self.fd], [], [], remaining)[0]:
                 try:
                     self.seen += os.read(self.fd, 4096).decode()
                 except OSError:
                     raise AssertionError(
                         f"{text!r} did not come before the end: {self.seen!r}"
                     ) from None
-        found, _, self.seen = self.seen.partition(text)
-        return found + text
+        before, _, self.seen = self.seen.partition(text)
+        return before + text
 
     def foreground(self) -> int:
         return os.tcgetpgrp(self.fd)

@@ -49,8 +49,8 @@ class Terminal:
 
     def type(self, command: str) -> Terminal:
         """Begin a command."""
-        ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, WIDTH, 0, 0))
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, WIDTH, 0, 0))
         state = {
             "HOME": str(self._home),
             "XDG_STATE_HOME": str(self._home / ".local/state"),
@@ -69,11 +69,11 @@ class Terminal:
         with self._lock:
             self._said += f"\x1b[1;32m$\x1b[0m {command}\n"
         self._running = subprocess.Popen(
-            ["bash", "-c", command], stdin=theirs, stdout=theirs, stderr=theirs, env=environment,
+            ["bash", "-c", command], stdin=slave, stdout=slave, stderr=slave, env=environment,
             cwd=self._home, start_new_session=True,
         )  # fmt: skip
-        os.close(theirs)
-        self._reader = threading.Thread(target=self._read, args=(ours,), daemon=True)
+        os.close(slave)
+        self._reader = threading.Thread(target=self._read, args=(master,), daemon=True)
         self._reader.start()
         return self
 
@@ -115,15 +115,15 @@ class Terminal:
         self._reader.join(10)
         return self
 
-    def _read(self, ours: int) -> None:
+    def _read(self, master: int) -> None:
         try:
-            while data := os.read(ours, 65536):
+            while data := os.read(master, 65536):
                 with self._lock:
                     self._said += data.decode(errors="replace").replace("\r\n", "\n")
         except OSError:  # how a pty ends
             pass
         finally:
-            os.close(ours)
+            os.close(master)
 
     @property
     def ansi(self) -> str:

@@ -161,5 +161,5 @@ def request(member: Member, path: str, token: str = "", **body: object) -> dict[
     data = json.dumps(body).encode()
     sent = urllib.request.Request(f"{member.client_url}/v3/{path}", data, headers)
     with urllib.request.urlopen(sent, timeout=20, context=member.tls) as answer:
-        found: dict[str, Any] = json.loads(answer.read())
-    return found
+        reply: dict[str, Any] = json.loads(answer.read())
+    return reply

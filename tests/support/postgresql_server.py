@@ -27,8 +27,8 @@ USERS = ("postgres", "nobody")
 def binary(name: str = "postgres") -> str | None:
     """Return the path of a program of the server; None if it is not here."""
     # Debian keeps them out of PATH, and puts wrappers there that do not run everything.
-    found = sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"))
-    return found[-1] if found else shutil.which(name)
+    binaries = sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"))
+    return binaries[-1] if binaries else shutil.which(name)
 
 
 def available() -> bool:
@@ -183,13 +183,13 @@ class Server:
 
     def _group(self) -> list[int]:
         """The server and its child processes, each of which has a session of its own."""
-        found = [self.pid]
+        pids = [self.pid]
         for directory in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError, ValueError):
                 fields = (directory / "stat").read_text().rpartition(")")[2].split()
                 if int(fields[1]) == self.pid:
-                    found.append(int(directory.name))
-        return found
+                    pids.append(int(directory.name))
+        return pids
 
     def freeze(self) -> None:
         """It keeps its connections and answers nothing."""

@@ -25,10 +25,10 @@ def python_environment() -> dict[str, str]:
     """The variables with which a Python program finds coord and the tests, and what the tests that
     start it were given: a mutant reaches its processes in this way."""
     inherited = os.environ.get("PYTHONPATH", "")
-    found = {"PYTHONPATH": os.pathsep.join(filter(None, [inherited, str(ROOT)]))}
+    environment = {"PYTHONPATH": os.pathsep.join(filter(None, [inherited, str(ROOT)]))}
     if (mutant := os.environ.get("COORD_MUTANT")) is not None:
-        found["COORD_MUTANT"] = mutant
-    return found
+        environment["COORD_MUTANT"] = mutant
+    return environment
 
 
 def boottime() -> float:
@@ -66,13 +66,13 @@ class Journal:
 
     def stretches(self) -> list[Stretch]:
         """In order of first sight."""
-        found: dict[int, Stretch] = {}
+        by_token: dict[int, Stretch] = {}
         for token, pid, moment, name in self._entries():
             if name == TERMINATED:
                 continue
-            first = found[int(pid)].first if int(pid) in found else float(moment)
-            found[int(pid)] = Stretch(token, int(pid), name, first, float(moment))
-        return list(found.values())
+            first = by_token[int(pid)].first if int(pid) in by_token else float(moment)
+            by_token[int(pid)] = Stretch(token, int(pid), name, first, float(moment))
+        return list(by_token.values())
 
     def terminated(self, pid: int) -> float | None:
         """When a worker got SIGTERM and ignored it; None if that is not known."""
@@ -99,9 +99,9 @@ class Journal:
         )
 
     def wait_for(self, token: int, name: str = "worker") -> Stretch:
-        found = eventually(lambda: self.of(token, name))
-        assert isinstance(found, Stretch)
-        return found
+        entry = eventually(lambda: self.of(token, name))
+        assert isinstance(entry, Stretch)
+        return entry
 
     def check_no_overlap(self) -> None:
         """Nothing of one term ran after anything of a later term had begun."""
@@ -148,13 +148,13 @@ def end_marked() -> None:
     word = f"{name}={value}".encode()
 
     def marked() -> list[int]:
-        found = []
+        matching = []
         for directory in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 pid = int(directory.name)
                 if word in (directory / "environ").read_bytes().split(b"\0") and lives(pid):
-                    found.append(pid)
-        return found
+                    matching.append(pid)
+        return matching
 
     def all_ended() -> bool:
         pids = marked()

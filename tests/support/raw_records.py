@@ -143,17 +143,17 @@ def keys(registry: ServiceRegistry) -> set[object]:
     if isinstance(records, MemoryRecords):
         return set(records._rows)
     if isinstance(records, SQLiteRecords):
-        found = registry.portal.call(
+        rows = registry.portal.call(
             lambda: records._read(
                 lambda conn: records._sql(conn, 'SELECT id FROM "{table}"').fetchall(), 5
             )
         )
-        return {json.loads(row[0]) for row in found}
+        return {json.loads(row[0]) for row in rows}
     if isinstance(records, PostgreSQLRecords):
         table = f"{records._pool.url.schema}.records"
         query = f"SELECT id FROM {table} WHERE registry = $1"
-        found = registry.portal.call(lambda: records._pool.run(query, (records._registry,), 10))
-        return {json.loads(row["id"]) for row in found}
+        rows = registry.portal.call(lambda: records._pool.run(query, (records._registry,), 10))
+        return {json.loads(row["id"]) for row in rows}
     if isinstance(records, RedisRecords):
         ids = registry.portal.call(
             lambda: records._scripts.client.command(10, "SMEMBERS", f"{records._prefix}all")

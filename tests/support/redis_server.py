@@ -49,11 +49,11 @@ class Server(ServerProcess):
 
     def start(self, *options: str) -> Server:
         """Start it, again on its old data and port if it ran before; wait until it answers."""
-        found = binary()
-        assert found is not None
+        program = binary()
+        assert program is not None
         settings = ["--port", str(self.port), "--bind", self.host, "--dir", str(self.directory)]
         settings += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
-        self.run([found, *settings, *self._options, *options], self.directory / "output")
+        self.run([program, *settings, *self._options, *options], self.directory / "output")
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
             self.check_it_runs()

@@ -239,12 +239,12 @@ class NetStore:
         return answer()
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
-        wanted = None if roles is None else list(roles)
-        return await self._ask("read", wanted, timeout)  # type: ignore[no-any-return]
+        names = None if roles is None else list(roles)
+        return await self._ask("read", names, timeout)  # type: ignore[no-any-return]
 
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
-        wanted = None if roles is None else list(roles)
-        return await self._ask("past", wanted, timeout)  # type: ignore[no-any-return]
+        names = None if roles is None else list(roles)
+        return await self._ask("past", names, timeout)  # type: ignore[no-any-return]
 
     async def kept(self, role: str, timeout: float) -> Kept:
         return await self._ask("kept", role, timeout)  # type: ignore[no-any-return]

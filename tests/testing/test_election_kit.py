@@ -158,12 +158,12 @@ def test_the_default_coordinator_is_put_back() -> None:
 def test_the_plugin_is_registered() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     assert '[project.entry-points.pytest11]\ncoord = "coord.testing.pytest_plugin"' in text
-    found = {
+    plugins = {
         entry_point.value
         for entry_point in entry_points(group="pytest11")
         if entry_point.name == "coord"
     }
-    assert found in (
+    assert plugins in (
         set(),
         {"coord.testing.pytest_plugin"},
     )  # none in a tree that was not installed anew

@@ -572,7 +572,7 @@ def the_newest_token_is_kept_out(t: Tale) -> None:
     t.write("b", 2, False)
 
 
-def told(script: Script) -> History:
+def history_of(script: Script) -> History:
     tale = Tale()
     script(tale)
     return tale.history
@@ -580,26 +580,26 @@ def told(script: Script) -> History:
 
 @pytest.mark.parametrize("name", GOOD)
 def test_a_good_history_is_accepted(name: str) -> None:
-    told(GOOD[name]).verify()
+    history_of(GOOD[name]).verify()
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_history_is_refused_for_the_right_reason(name: str) -> None:
     rule, script = BAD[name]
-    history = told(script)
-    found = judge(history)
-    assert rule in {row.rule for row in found}
+    history = history_of(script)
+    violations = judge(history)
+    assert rule in {row.rule for row in violations}
     # Nothing but what follows from the same fault: a token that falls has no order either, and the
     # other way round.
     alike = {"linearizability", "tokens"}
-    assert {row.rule for row in found} <= (alike if rule in alike else {rule})
+    assert {row.rule for row in violations} <= (alike if rule in alike else {rule})
     with pytest.raises(BadHistory, match=rule):
         history.verify()
 
 
 @pytest.mark.parametrize("name", [*GOOD, *BAD])
 def test_files_say_the_same(name: str, tmp_path: Path) -> None:
-    history = told(GOOD[name] if name in GOOD else BAD[name][1])
+    history = history_of(GOOD[name] if name in GOOD else BAD[name][1])
     history.write(tmp_path / "h.jsonl")
     again = History.read(tmp_path / "h.jsonl")
     assert again.events == history.events

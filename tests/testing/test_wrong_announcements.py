@@ -180,10 +180,10 @@ class TimesWithoutZone(MemoryRecords):
     async def healthy(
         self, role: str | None, timeout: float, *, key: str | None = None
     ) -> list[Record]:
-        found = await super().healthy(role, timeout, key=key)
+        records = await super().healthy(role, timeout, key=key)
         return [
             {**record, "last_heartbeat": record["last_heartbeat"].replace(tzinfo=None)}
-            for record in found
+            for record in records
         ]
 
 

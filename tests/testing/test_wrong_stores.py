@@ -321,8 +321,8 @@ class PassesOnAtOnce(NetStore):
 class OverridesAnything(NetStore):
     async def override(self, override: Override, timeout: float) -> Result:
         rows = await self.read([override.role], timeout)
-        seen = rows[0].revision if rows else Lease(override.role).revision
-        return await super().override(replace(override, expected=seen), timeout)
+        revisions = rows[0].revision if rows else Lease(override.role).revision
+        return await super().override(replace(override, expected=revisions), timeout)
 
 
 class ClaimsPaused(NetStore):
@@ -369,9 +369,9 @@ class RetiresAnyRevision(NetStore):
     """It deletes a vacant row although somebody has used the role since."""
 
     async def retire(self, requests: Sequence[Retire], timeout: float) -> Sequence[bool]:
-        seen = {lease.role: lease.revision for lease in await self.read(None, timeout)}
+        revisions = {lease.role: lease.revision for lease in await self.read(None, timeout)}
         return await super().retire(
-            [replace(item, expected=seen.get(item.role, item.expected)) for item in requests],
+            [replace(item, expected=revisions.get(item.role, item.expected)) for item in requests],
             timeout,
         )
 

@@ -107,8 +107,8 @@ class Stream:
             text = message["body"].decode()
             self.text += text
             if text.startswith("data: "):
-                found: dict[str, Any] = json.loads(text.removeprefix("data: "))
-                return found
+                view: dict[str, Any] = json.loads(text.removeprefix("data: "))
+                return view
             assert message.get("more_body"), "the stream has ended"
 
     async def until(self, what: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

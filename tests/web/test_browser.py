@@ -52,10 +52,10 @@ def axe(page: Page) -> list[str]:
     """What axe-core finds wrong, rule by rule."""
     script = importlib.resources.files("axe_core_python") / "axe.min.js"
     page.value(script.read_text(encoding="utf-8") + "; 0")
-    found = page.value("axe.run().then((results) => JSON.stringify(results.violations))")
+    violations = page.value("axe.run().then((results) => JSON.stringify(results.violations))")
     return [
         f"{load['id']}: {load['help']}: {[node['html'] for node in load['nodes']]}"
-        for load in json.loads(found)
+        for load in json.loads(violations)
     ]
 
 
@@ -129,11 +129,11 @@ def test_a_keyboard_is_enough(browser: Browser, scene: Scene) -> None:
         page.until(LIVE)
         places = []
         focus = "document.activeElement.textContent.trim().slice(0, 20)"
-        seen = "getComputedStyle(document.activeElement).outlineStyle !== 'none'"
+        script = "getComputedStyle(document.activeElement).outlineStyle !== 'none'"
         for _ in range(20):
             page.press("Tab")
             places.append(page.value(focus))
-            assert page.value(seen), places
+            assert page.value(script), places
             if places[-1] == "press":
                 break
         assert places[:4] == ["Skip to the content", "coord", "Roles", "Services"]

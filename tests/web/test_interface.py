@@ -113,8 +113,8 @@ def test_a_process_that_waits_says_so() -> None:
             await waiting(c, "press")
             others = coord.health(leader)
             with pytest.MonkeyPatch.context() as patch:
-                mine = coord.health(c)
-                patch.setattr("coord.api.health.health", lambda: mine)
+                report = coord.health(c)
+                patch.setattr("coord.api.health.health", lambda: report)
                 assert (await http.get("/roles/press/leader")).status_code == 503
                 assert (await http.get("/roles/press/standby")).status_code == 200
             assert others.leads
@@ -224,10 +224,10 @@ def test_without_a_token_nobody_can_change_anything(token: str) -> None:
             lead = await led(c, "press")
             wrong = ("", token[:-1], token + "x", token.upper(), "ä" * 20)
             for path in ORDERS:
-                for given in wrong:
-                    headers = {"Authorization": f"Bearer {given}".encode()}
+                for header in wrong:
+                    headers = {"Authorization": f"Bearer {header}".encode()}
                     answer = await http.post(path, headers=headers)  # type: ignore[arg-type]
-                    assert answer.status_code == 401, given
+                    assert answer.status_code == 401, header
                     assert answer.headers["www-authenticate"] == "Bearer"
                 for more in ({"params": {"token": token}}, {"cookies": {"token": token}}):
                     request = http.build_request("POST", path, **more)  # type: ignore[arg-type]

@@ -77,8 +77,8 @@ def test_a_role_and_the_services_have_streams_of_their_own() -> None:
                 assert view["facts"][0]["cell"]["text"].startswith("one")
                 assert len(view["bars"]["bars"]) == 1
                 await c.services.heartbeat({"id": "w1", "role": "web", "ttl": 60, "load": 1})
-                found = await s.until(lambda view: bool(view["tables"]["services"]))
-                assert cells(found, "services")[0][0] == "w1"
+                page = await s.until(lambda view: bool(view["tables"]["services"]))
+                assert cells(page, "services")[0][0] == "w1"
                 await waiting(c, "a/b", info={"name": "two"})
                 await role.until(lambda view: bool(view["tables"]["candidates"]))
 
@@ -178,13 +178,13 @@ def test_histories_are_loaded_in_parts_and_for_what_is_shown(
 ) -> None:
     requests: list[list[str]] = []
 
-    class Asked(MemoryStore):
+    class CountingStore(MemoryStore):
         async def past(self, roles: Any, timeout: float) -> Any:
             requests.append(list(roles))
             return await super().past(roles, timeout)
 
     async def main() -> None:
-        async with serving(store=Asked()) as (c, http, app):
+        async with serving(store=CountingStore()) as (c, http, app):
             for role in "abcdef":
                 await led(c, role)
             monkeypatch.setattr(live, "HISTORIES_AT_A_TIME", 2)

@@ -156,8 +156,8 @@ def test_services() -> None:
             page = words((await http.get("/services")).text)
             assert "1 healthy service" in page
             assert re.search(r"w1 web 0\.5 a 60 \d+-\d+-\d+ [\d:]+ UTC .*zone=b", page)
-            found = (await http.get("/api/services")).json()
-            assert [record["id"] for record in found] == ["w1"]
+            services = (await http.get("/api/services")).json()
+            assert [record["id"] for record in services] == ["w1"]
             assert (await http.get("/api/services?role=other")).json() == []
         async with serving(services=False) as (c, http, _):
             assert (await http.get("/services")).status_code == 404

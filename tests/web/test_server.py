@@ -188,8 +188,8 @@ def test_import_coord_imports_none_of_it() -> None:
     ],
 )
 def test_addresses(bind: str, host: str, port: int, loopback: bool) -> None:
-    found = Address.parse(bind)
-    assert (found.host, found.port, found.is_loopback) == (host, port, loopback)
+    address = Address.parse(bind)
+    assert (address.host, address.port, address.is_loopback) == (host, port, loopback)
 
 
 def test_a_token_file_is_written_by_its_owner_only(tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ def test_a_page_on_every_store(anywhere: str) -> None:
                 await first.stop()
                 await roles.until(lambda view: leaders(view) == {"a/b": "two"})
                 await role.until(lambda view: len(view["tables"]["terms"]) == 2)
-                found = await role.until(lambda view: cells(view, "terms")[1][6] == "released")
-                assert found["facts"][6]["cell"]["text"] == "zone=z"
+                current = await role.until(lambda view: cells(view, "terms")[1][6] == "released")
+                assert current["facts"][6]["cell"]["text"] == "zone=z"
                 assert second.is_leader
                 page = words((await http.get("/roles/a%2Fb")).text)
                 assert "Leader two" in page

@@ -217,8 +217,8 @@ class Migration:
                     f"{self._destination.url}; run coord resume there first"
                 )
         led = [lease for lease in leases if lease.led]
-        ours = {lead.candidate for lead in self._held.values()}
-        if any(lease.holder in ours for lease in led):
+        candidates = {lead.candidate for lead in self._held.values()}
+        if any(lease.holder in candidates for lease in led):
             raise BadArgument("--to", self._destination.url, "must be another store than --from")
         if led:
             advice = "stop their processes, because they do not know the tokens of the source"
@@ -332,11 +332,11 @@ async def _each(roles: Iterable[str], do: Callable[[str], Awaitable[T]]) -> list
     """Do something for each role, for a bounded number of them at the same time."""
     room = asyncio.Semaphore(AT_ONCE)
 
-    async def one(role: str) -> T:
+    async def role_task(role: str) -> T:
         async with room:
             return await do(role)
 
-    return await asyncio.gather(*map(one, roles))
+    return await asyncio.gather(*map(role_task, roles))
 
 
 async def _unless(stop: asyncio.Event, work: Awaitable[T]) -> T | None:
@@ -346,8 +346,8 @@ async def _unless(stop: asyncio.Event, work: Awaitable[T]) -> T | None:
         await asyncio.wait((stopped, task), return_when=asyncio.FIRST_COMPLETED)
         return await task if task.done() else None
     finally:
-        for one in (stopped, task):
-            one.cancel()
+        for pending in (stopped, task):
+            pending.cancel()
         await asyncio.gather(stopped, task, return_exceptions=True)
 
 

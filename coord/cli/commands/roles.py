@@ -31,9 +31,9 @@ def leader(role: str, as_json: bool, url: str | None) -> None:
     elif lease is None:
         click.echo(f"nobody leads {output.quote(role)}", err=True)
     else:
-        left = f"token {lease.token}  {lease.remaining:.1f} s left"
+        summary = f"token {lease.token}  {lease.remaining:.1f} s left"
         name = output.candidate_name(lease.holder, lease.info)
-        click.echo(f"{name}  {left}  {output.format_info(lease.info, but=('name',))}")
+        click.echo(f"{name}  {summary}  {output.format_info(lease.info, but=('name',))}")
     sys.exit(exit_codes.FAILED if lease is None else 0)
 
 
@@ -56,19 +56,19 @@ def show(*, every: bool, as_json: bool, url: str | None) -> None:
     from coord.cli import overview
 
     with open_coordinator(url) as coordinator:
-        seen = coordinator.portal.call(
+        current = coordinator.portal.call(
             functools.partial(load_overview, coordinator.inner, every=every)
         )
         where = coordinator.url
     if as_json:
-        click.echo(output.to_json(seen.as_json()))
+        click.echo(output.to_json(current.as_json()))
         return
-    if seen.note:
-        click.echo(f"coord: {output.one_line(seen.note)}", err=True)
-    if not seen.leases:
+    if current.note:
+        click.echo(f"coord: {output.one_line(current.note)}", err=True)
+    if not current.leases:
         click.echo(f"no role on {where} {'has had' if every else 'has'} a leader")
         return
-    output.print_table(overview.COLUMNS, overview.rows(seen))
+    output.print_table(overview.COLUMNS, overview.rows(current))
 
 
 CANDIDATE_COLUMNS = ("role", "candidate", "runs on", "priority", "waits for", "info")

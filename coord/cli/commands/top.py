@@ -183,14 +183,14 @@ class _Screen:
 
         from coord.cli import overview
 
-        seen = self._seen
-        assert seen is not None
+        current = self._seen
+        assert current is not None
         room = max(1, self._console.size.height - 4)
-        count = sum(lease.led for lease in seen.leases)
+        count = sum(lease.led for lease in current.leases)
         head = f"{self._coordinator.url}  {time.strftime('%H:%M:%S')}  {count} with a leader"
-        hidden = len(seen.leases) - room
+        hidden = len(current.leases) - room
         more = f"{hidden} more: coord status" if hidden > 0 else ""
-        message = self._error or seen.note or more
+        message = self._error or current.note or more
         return Group(
             Text(output.sanitize(head), no_wrap=True, overflow="ellipsis", style="bold"),
             Text(
@@ -199,7 +199,7 @@ class _Screen:
                 overflow="ellipsis",
                 style="red" if self._error else "",
             ),
-            self._table(overview.rows(seen, room)),
+            self._table(overview.rows(current, room)),
         )
 
     def _table(self, rows: list[tuple[object, ...]]) -> Table:

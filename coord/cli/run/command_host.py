@@ -45,12 +45,12 @@ class CommandHost:
     """
 
     def __init__(self, command: Sequence[str], grace: float, hidden: Collection[str]) -> None:
-        ours, theirs = socket.socketpair()
+        own_end, child_end = socket.socketpair()
         if os.fork() == 0:
-            ours.close()
-            _serve(_Server(theirs, command, grace, hidden))
-        theirs.close()
-        self._socket = ours
+            own_end.close()
+            _serve(_Server(child_end, command, grace, hidden))
+        child_end.close()
+        self._socket = own_end
         self._sending = threading.Lock()
         self._ended: dict[str, Ended] = {}
         self._news = threading.Condition()
@@ -122,8 +122,8 @@ class _Server:
         while True:
             waiting: list[Any] = [self._connection, *self._clients.values()]
             ready, _, _ = select.select(waiting, [], [])
-            for one in ready:
-                if one is self._connection:
+            for key in ready:
+                if key is self._connection:
                     data = self._connection.recv(65536)
                     if not data:
                         return

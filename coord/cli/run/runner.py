@@ -448,7 +448,7 @@ class Runner:
             linger: Seconds for which nobody gets the role.
             tick: The tick to record with the release; None means none.
         """
-        left = threading.Event()
+        released = threading.Event()
         self.manager.stopping()
         self.manager.status(f"releases {self.job.role!r}")
 
@@ -461,19 +461,19 @@ class Runner:
                 self.coordinator.close()  # This releases the role, if it is not released yet.
             except CoordError as err:
                 messages.print(str(err))
-            left.set()
+            released.set()
             self.inbox.wake()
 
         start_daemon_thread(leave)
         until = clock.total_seconds() + within
-        while not left.is_set() and clock.total_seconds() < until:
+        while not released.is_set() and clock.total_seconds() < until:
             self._wait(until - clock.total_seconds())
             self._note_end(numbers := self.inbox.signals())
             if any(number in THAT_END_WAITING for number in numbers):
                 break
         self.guarded.close()
         self.guarded.wait()
-        return left.is_set()
+        return released.is_set()
 
     def _record(self, tick: CommandTick) -> None:
         try:

@@ -69,8 +69,8 @@ class ServiceManager:
             self._due = now + self._every
             if self._healthy():
                 self._send(WATCHDOG="1")
-        left = self._due - now
-        return left if seconds is None else min(seconds, left)
+        remaining = self._due - now
+        return remaining if seconds is None else min(seconds, remaining)
 
     def _send(self, **state: str) -> None:
         if self._address is None:

@@ -90,9 +90,9 @@ class LeaderJobStore(BaseJobStore):  # type: ignore[misc] # APScheduler has no t
         if stored is None or _settings(stored.trigger) != _settings(job.trigger):
             return False
         job._modify(trigger=stored.trigger, next_run_time=stored.next_run_time)
-        ours, theirs = job.__getstate__(), stored.__getstate__()
+        job_state, stored_state = job.__getstate__(), stored.__getstate__()
         try:
-            return bool({**ours, "trigger": None} == {**theirs, "trigger": None})
+            return bool({**job_state, "trigger": None} == {**stored_state, "trigger": None})
         except Exception:  # arguments that cannot be compared, for instance arrays
             return False
 
@@ -126,7 +126,7 @@ def _setting(value: object) -> object:
     if isinstance(value, BaseTrigger):
         return _settings(value)
     if isinstance(value, (list, tuple)):
-        return [_setting(one) for one in value]
+        return [_setting(item) for item in value]
     if isinstance(value, (int, float, datetime)) or value is None:
         return value
     return str(value)

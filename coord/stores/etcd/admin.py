@@ -119,9 +119,9 @@ class EtcdAdmin:
             ranges = [{"key": encode(key)}, Floors(self._keys.floors).range()]
             look = {"success": [{"request_range": each} for each in ranges]}
             answer = await store.gateway.call(TXN, look, timeout)
-            pairs, found = (rows.pairs(part["response_range"]) for part in answer["responses"])
+            pairs, existing = (rows.pairs(part["response_range"]) for part in answer["responses"])
             revision = int(answer["header"]["revision"])
-            floors = Floors.decode(self._keys.floors, found, revision)
+            floors = Floors.decode(self._keys.floors, existing, revision)
             row = rows.decode_row(role, pairs[0]) if pairs else rows.absent(role)
             if pairs and row.lease.token >= token:
                 return 0

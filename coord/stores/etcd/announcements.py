@@ -135,17 +135,17 @@ class EtcdAnnouncements:
         key = decode(pair["key"]).removeprefix(self._keys.announcements)
         try:
             value = json.loads(decode(pair["value"]))
-            left = float(value["posted"]) + float(value["ttl"]) - time.time()
+            remaining = float(value["posted"]) + float(value["ttl"]) - time.time()
             role, kind, body, ttl, urgent, posted = (
                 value[name] for name in ("role", "kind", "body", "ttl", "urgent", "posted")
             )
         except (ValueError, KeyError, TypeError):
             return None
-        if left <= 0 and value["ttl"] < CLOCK_TTL:
+        if remaining <= 0 and value["ttl"] < CLOCK_TTL:
             return None
         # The clock of whoever posted it may be off. While the key exists, it has not expired.
-        left = max(left, 0.001)
-        return decode_announcement(key, role, kind, body, ttl, urgent, posted, left)
+        remaining = max(remaining, 0.001)
+        return decode_announcement(key, role, kind, body, ttl, urgent, posted, remaining)
 
     async def watch(self) -> AsyncIterator[Announcement]:
         """Yield the urgent announcements, and again whenever one is posted."""

@@ -60,10 +60,12 @@ def deletion(keys: Keys, part: Sequence[Retire], answer: Answer) -> Deletion | N
     Raises:
         RequestError: coord did not write a row or the floor.
     """
-    floor, *found = [rows.pairs(response["response_range"]) for response in answer["responses"]]
+    floor, *rows_of_part = [
+        rows.pairs(response["response_range"]) for response in answer["responses"]
+    ]
     unused = [
         (request, row)
-        for request, lease, kept in zip(part, found[::2], found[1::2], strict=True)
+        for request, lease, kept in zip(part, rows_of_part[::2], rows_of_part[1::2], strict=True)
         if lease
         for row in [rows.decode_row(request.role, lease[0])]
         if swaps.retire(row.now(), request, decode(kept[0].get("value", "")) if kept else "")
@@ -71,11 +73,13 @@ def deletion(keys: Keys, part: Sequence[Retire], answer: Answer) -> Deletion | N
     if not unused:
         return None
     key = keys.floors + part[0].prefix
-    seen: Mapping[str, Any] = floor[0] if floor else {"mod_revision": "0"}
-    before = floors.token_in(seen, keys.floors) if floor else 0
+    kept_floor: Mapping[str, Any] = floor[0] if floor else {"mod_revision": "0"}
+    before = floors.token_in(kept_floor, keys.floors) if floor else 0
     token = max(before, *(row.lease.token for _, row in unused))
     request = {
-        "compare": [{"target": "MOD", "key": encode(key), "mod_revision": seen["mod_revision"]}],
+        "compare": [
+            {"target": "MOD", "key": encode(key), "mod_revision": kept_floor["mod_revision"]}
+        ],
         "success": [rows.put(key, str(token)), *(_delete(keys, row) for _, row in unused)],
     }
     return Deletion(request, [request for request, _ in unused])
@@ -95,10 +99,10 @@ def _delete(keys: Keys, row: Row) -> dict[str, Any]:
     role = row.lease.role
     key = encode(keys.lease(role))
     # The kept text is only ever written together with the row, so comparing the row is enough.
-    gone = [{"key": key}, {"key": encode(keys.kept(role))}, rows.all_with(keys.terms(role))]
+    deletes = [{"key": key}, {"key": encode(keys.kept(role))}, rows.all_with(keys.terms(role))]
     return {
         "request_txn": {
             "compare": [{"target": "MOD", "key": key, "mod_revision": str(row.revision)}],
-            "success": [{"request_delete_range": each} for each in gone],
+            "success": [{"request_delete_range": each} for each in deletes],
         }
     }

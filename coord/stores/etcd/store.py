@@ -97,24 +97,24 @@ class EtcdStore:
     async def retire(self, requests: Sequence[Retire], timeout: float) -> Sequence[bool]:
         """Delete rows that nobody needs. See `protocol.Retirable.retire`."""
         deadline = asyncio.get_running_loop().time() + timeout
-        gone: set[str] = set()
+        retired: set[str] = set()
         try:
             for part in retirement.parts(requests):
-                gone |= await self._retire(part, deadline)
+                retired |= await self._retire(part, deadline)
         except RequestError as err:
             raise err.error() from None
-        return [request.role in gone for request in requests]
+        return [request.role in retired for request in requests]
 
     async def _retire(self, part: Sequence[Retire], deadline: float) -> set[str]:
         loop = asyncio.get_running_loop()
         while True:
-            left = max(deadline - loop.time(), 0.001)
-            seen = await self.gateway.call(TXN, retirement.look(self._keys, part), left)
-            deletion = retirement.deletion(self._keys, part, seen)
+            remaining = max(deadline - loop.time(), 0.001)
+            looked_up = await self.gateway.call(TXN, retirement.look(self._keys, part), remaining)
+            deletion = retirement.deletion(self._keys, part, looked_up)
             if deletion is None:
                 return set()
-            left = max(deadline - loop.time(), 0.001)
-            answer = await self.gateway.call(TXN, deletion.request, left)
+            remaining = max(deadline - loop.time(), 0.001)
+            answer = await self.gateway.call(TXN, deletion.request, remaining)
             if answer.get("succeeded"):
                 return retirement.deleted(deletion, answer)
             # Somebody else retires roles with the same prefix at this moment.
@@ -141,14 +141,14 @@ class EtcdStore:
         while True:
             row = self._known.get(role) or rows.absent(role)
             prepared = rows.swap(self._keys, row, operation, self._floors)
-            left = max(deadline - loop.time(), 0.001)
+            remaining = max(deadline - loop.time(), 0.001)
             if prepared is None:
                 if fetched:
                     return Answer(False, row.now())
-                await self._fetch(role, left)
+                await self._fetch(role, remaining)
                 fetched = True
                 continue
-            answer, revision = await self._request(TXN, prepared.request, left)
+            answer, revision = await self._request(TXN, prepared.request, remaining)
             if answer.get("succeeded"):
                 return self._applied(prepared, revision)
             self._learn_from_failure(role, answer["responses"], revision)
@@ -195,10 +195,10 @@ class EtcdStore:
         """Remember a row, unless a later one is known."""
         role = row.lease.role
         self._revision = max(self._revision, row.revision)
-        known = self._known.get(role)
+        lease = self._known.get(role)
         # Without a key there is no revision to compare. If that is old news, the next swap fails
         # and reads the row again.
-        if known is None or row.revision == 0 or row.revision >= known.revision:
+        if lease is None or row.revision == 0 or row.revision >= lease.revision:
             self._known[role] = row
             self._known.move_to_end(role)
             if len(self._known) > MAX_KNOWN:
@@ -232,11 +232,11 @@ class EtcdStore:
                     alone.append((operation, True))
                 else:
                     results[operation.role] = result
-        left = max(deadline - loop.time(), 0.001)
+        remaining = max(deadline - loop.time(), 0.001)
         for (operation, _), result in zip(
             alone,
             await asyncio.gather(
-                *(self._swap(operation, left, fetched=fetched) for operation, fetched in alone)
+                *(self._swap(operation, remaining, fetched=fetched) for operation, fetched in alone)
             ),
             strict=True,
         ):

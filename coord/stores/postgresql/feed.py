@@ -99,10 +99,10 @@ class Feed(Generic[T]):
                 if loop.time() >= due:
                     hints = None
                 if hints is None or hints:
-                    found = await self.look(connection, hints)
+                    rows = await self.look(connection, hints)
                     if hints is None:
                         looked_at = loop.time()
-                    for item in found:
+                    for item in rows:
                         yield item
                     due = self.next_look(looked_at, longest)
                 await self._wait(max(due - loop.time(), 0.0))
@@ -179,9 +179,9 @@ class LeaseFeed(Feed[Lease]):
         """Return the leases that have changed since the last look."""
         changed = []
         names = self._roles if hints is None else sorted(hints)
-        found = await connection.fetch(self.pool.url, self._read, (names,), READ_TIMEOUT)
+        records = await connection.fetch(self.pool.url, self._read, (names,), READ_TIMEOUT)
         now = asyncio.get_running_loop().time()
-        for row in found:
+        for row in records:
             lease = rows.lease(row, row["role"])
             self._schedule.saw(lease, now)
             if self._known.get(lease.role) != lease.revision:

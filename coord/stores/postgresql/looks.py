@@ -61,19 +61,19 @@ class LookSchedule:
 
     def saw(self, lease: Lease, now: float) -> None:
         """Learn from a row that a look showed at `now`."""
-        known = self._rows.get(lease.role)
+        row = self._rows.get(lease.role)
         if lease.vacant or lease.withheld or lease.remaining <= 0:
             self._rows.pop(lease.role, None)
-        elif known is not None and known.revision == lease.revision:
-            if now >= self._expected(known):
-                known.misses += 1
+        elif row is not None and row.revision == lease.revision:
+            if now >= self._expected(row):
+                row.misses += 1
         else:
             written = now - max(lease.ttl - lease.remaining, 0.0)
             period = lease.ttl / RENEWALS_PER_TTL
-            if known is not None and known.revision[:2] == lease.revision[:2]:
+            if row is not None and row.revision[:2] == lease.revision[:2]:
                 # The holder counts its requests, so the beats say how many renewals there were.
-                requests = max(lease.beat - known.revision.beat, 1)
-                period = (written - known.written) / requests
+                requests = max(lease.beat - row.revision.beat, 1)
+                period = (written - row.written) / requests
             period = min(max(period, MIN_PERIOD), lease.ttl)
             self._rows[lease.role] = _Row(lease.revision, written, period)
 
@@ -101,8 +101,8 @@ class LookSchedule:
         group_ends = min(expected) + TOGETHER
         due = max(due for due in expected if due <= group_ends)
         # The looks until then are spread evenly, and no closer than usual.
-        left = due - self._looked_at
-        return self._looked_at + left / max(int(left / interval), 1)
+        remaining = due - self._looked_at
+        return self._looked_at + remaining / max(int(remaining / interval), 1)
 
     def _expected(self, row: _Row) -> float:
         """Return when the look for the next renewal of a row is due; in the past if it was in

@@ -134,24 +134,24 @@ class PostgreSQLStore:
         """Give a role back; see `coord.core.operations.Release`."""
         try:
             parameters = rows.release_parameters(release)
-            found = await self.pool.run(self._calls["release"], parameters, timeout)
+            records = await self.pool.run(self._calls["release"], parameters, timeout)
         except (QueryError, StoreRefused) as error:
             return _failure(error)
-        if not found:
+        if not records:
             return Answer(False, Lease(release.role))
-        (row,) = found
+        (row,) = records
         return Answer(row["applied"], rows.lease(row, release.role))
 
     async def override(self, override: Override, timeout: float) -> Result:
         """Apply an operator's override; see `coord.stores.protocol.Overridable`."""
         try:
             parameters = rows.override_parameters(override)
-            found = await self.pool.run(self._calls["override"], parameters, timeout)
+            records = await self.pool.run(self._calls["override"], parameters, timeout)
         except (QueryError, StoreRefused) as error:
             return _failure(error)
-        if not found:
+        if not records:
             return Answer(False, Lease(override.role))
-        (row,) = found
+        (row,) = records
         if row["applied"]:
             self._notify(override.role)
         return Answer(row["applied"], rows.lease(row, override.role))
@@ -160,16 +160,16 @@ class PostgreSQLStore:
         """Delete rows that nobody needs, in one transaction; see `protocol.Retirable.retire`."""
         try:
             parameters = rows.retire_parameters(requests)
-            found = await self.pool.run(self._calls["retire"], parameters, timeout)
+            records = await self.pool.run(self._calls["retire"], parameters, timeout)
         except QueryError as error:
             raise error.error() from None
-        deleted = {row["role"] for row in found}
+        deleted = {row["role"] for row in records}
         return [request.role in deleted for request in requests]
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         """Return the leases of these roles; None means every role."""
-        found = await self._read("read", roles, timeout)
-        return [rows.lease(row, row["role"]) for row in found]
+        records = await self._read("read", roles, timeout)
+        return [rows.lease(row, row["role"]) for row in records]
 
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
         """Return the terms that the rows of these roles remember; None means every role."""
@@ -179,10 +179,10 @@ class PostgreSQLStore:
     async def kept(self, role: str, timeout: float) -> Kept:
         """Return the text that the role keeps; see `coord.stores.protocol.HasKept`."""
         try:
-            found = await self.pool.run(self._calls["kept"], (role,), timeout)
+            records = await self.pool.run(self._calls["kept"], (role,), timeout)
         except QueryError as error:
             raise error.error() from None
-        return Kept(found[0]["token"], found[0]["content"]) if found else Kept(0, "")
+        return Kept(records[0]["token"], records[0]["content"]) if records else Kept(0, "")
 
     async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
         """Yield the leases of these roles: first all that exist, then each change.
@@ -212,21 +212,21 @@ class PostgreSQLStore:
     async def _claim_all(self, claims: Sequence[Claim], timeout: float) -> dict[str, Result]:
         parameters = rows.in_columns([rows.claim_parameters(claim) for claim in claims])
         try:
-            found = await self.pool.run(self._calls["claim_all"], parameters, timeout)
+            records = await self.pool.run(self._calls["claim_all"], parameters, timeout)
         except (QueryError, StoreRefused) as error:
             return dict.fromkeys((claim.role for claim in claims), _failure(error))
-        return {row["role"]: self._claimed(row, row["role"]) for row in found}
+        return {row["role"]: self._claimed(row, row["role"]) for row in records}
 
     async def _release_all(self, releases: Sequence[Release], timeout: float) -> dict[str, Result]:
         parameters = rows.in_columns([rows.release_parameters(release) for release in releases])
         try:
-            found = await self.pool.run(self._calls["release_all"], parameters, timeout)
+            records = await self.pool.run(self._calls["release_all"], parameters, timeout)
         except (QueryError, StoreRefused) as error:
             return dict.fromkeys((release.role for release in releases), _failure(error))
         results: dict[str, Result] = {
             release.role: Answer(False, Lease(release.role)) for release in releases
         }
-        for row in found:
+        for row in records:
             results[row["role"]] = Answer(row["applied"], rows.lease(row, row["role"]))
         return results
 
@@ -249,18 +249,18 @@ class PostgreSQLStore:
     async def _renew(self, renewals: Sequence[Renew], timeout: float) -> list[Result]:
         try:
             parameters = rows.renew_parameters(renewals)
-            found = await self.pool.run(self._calls["renew"], parameters, timeout)
+            records = await self.pool.run(self._calls["renew"], parameters, timeout)
         except (QueryError, StoreRefused) as error:
             return [_failure(error)] * len(renewals)
         for renewal in renewals:
             if renewal.info is not None:
                 # A feed must show it. If it was refused, a hint is harmless.
                 self._notify(renewal.role)
-        if found and found[0]["role"] is None:  # all were applied as they were asked for
-            leases = swaps.unchanged_but_renewed(renewals, found[0]["renewed_at"])
+        if records and records[0]["role"] is None:  # all were applied as they were asked for
+            leases = swaps.unchanged_but_renewed(renewals, records[0]["renewed_at"])
             return [Answer(True, lease) for lease in leases]
         by_role = {
-            row["role"]: Answer(row["applied"], rows.lease(row, row["role"])) for row in found
+            row["role"]: Answer(row["applied"], rows.lease(row, row["role"])) for row in records
         }
         return [
             by_role.get(renewal.role, Answer(False, Lease(renewal.role))) for renewal in renewals

@@ -118,9 +118,9 @@ class RedisAdmin:
                 for start in range(0, max(len(members), 1), MAX_RAISED):
                     part = members[start : start + MAX_RAISED]
                     keys = [self._keys.meta, self._keys.roles, *map(self._keys.lease, part)]
-                    left = max(deadline - asyncio.get_running_loop().time(), 0.001)
+                    remaining = max(deadline - asyncio.get_running_loop().time(), 0.001)
                     reply = await store.scripts.run(
-                        scripts.RAISE_FLOOR, keys, [token, create, *part], left
+                        scripts.RAISE_FLOOR, keys, [token, create, *part], remaining
                     )
                     if reply[0] == b"not set up":
                         raise errors.not_set_up(self._url)

@@ -193,11 +193,11 @@ class RedisAnnouncements:
 
 
 def _decode(row: Sequence[Any]) -> Announcement | None:
-    key, role, kind, body, ttl, urgent, posted, left = (
+    key, role, kind, body, ttl, urgent, posted, remaining = (
         value.decode(errors="replace") if isinstance(value, bytes) else value for value in row
     )
     try:
-        times = float(ttl), int(posted) / 1_000_000, int(left) / 1_000_000
+        times = float(ttl), int(posted) / 1_000_000, int(remaining) / 1_000_000
     except (TypeError, ValueError):
         return None
     return decode_announcement(key, role, kind, body, times[0], urgent == "1", *times[1:])

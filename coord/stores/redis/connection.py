@@ -433,8 +433,10 @@ class Scripts:
         missing = [number for number, reply in enumerate(replies) if isinstance(reply, Exception)]
         if missing:
             again = [("EVAL", script, *commands[number][2:]) for number in missing]
-            left = max(deadline - loop.time(), 0.001)
-            for number, reply in zip(missing, await self.client.pipeline(left, again), strict=True):
+            remaining = max(deadline - loop.time(), 0.001)
+            for number, reply in zip(
+                missing, await self.client.pipeline(remaining, again), strict=True
+            ):
                 replies[number] = reply
         return replies
 

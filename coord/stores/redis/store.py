@@ -141,8 +141,8 @@ class RedisStore:
             names = await self._all_roles(timeout) if roles is None else sorted(set(roles))
             leases: list[Lease] = []
             for start in range(0, len(names), MAX_READS):
-                left = max(deadline - asyncio.get_running_loop().time(), 0.001)
-                leases += await self._read(names[start : start + MAX_READS], left)
+                remaining = max(deadline - asyncio.get_running_loop().time(), 0.001)
+                leases += await self._read(names[start : start + MAX_READS], remaining)
         except RequestError as err:
             raise err.error() from None
         return leases

@@ -214,10 +214,10 @@ async def merge_duplicate_tables(runner: QueryRunner, name: str) -> list[str]:
     for table_id in sorted(empty):
         await runner.run_query(tables.get(table_id).delete())
     if full:
-        left = ", ".join(duplicate_name(name, table_id) for table_id in full)
+        full_tables = ", ".join(duplicate_name(name, table_id) for table_id in full)
         raise NotSetUp(
             f"{runner.url.redacted} had several tables {name!r}, and more than one holds records: "
-            f"look at {left}, move the records that you want into one table {name} "
+            f"look at {full_tables}, move the records that you want into one table {name} "
             f"(of two leases, the one with the higher token), and drop the others"
         )
     return sorted(empty)
@@ -480,10 +480,10 @@ class _SetUp:
                     await self.run_query(databases.get(database_id).delete())
                     self.report.done.append("removed the lock of a set-up that was killed")
             await asyncio.sleep(POLL_INTERVAL)
-        mine = await self.run_query(databases.filter({"name": name})["id"].coerce_to("array"))
+        own_ids = await self.run_query(databases.filter({"name": name})["id"].coerce_to("array"))
         try:
             yield
         finally:
-            for database_id in mine:
+            for database_id in own_ids:
                 with contextlib.suppress(QueryError):  # then the next set-up finds that it is stale
                     await self.pool.query(databases.get(database_id).delete(), 5.0)

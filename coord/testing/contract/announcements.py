@@ -98,19 +98,19 @@ class AnnouncementContract(ContractHarness):
         self._announce(body)
 
     def test_a_post_counts_the_candidates(self) -> None:
-        async def body(at: StoreDriver, mine: Announcements, theirs: Announcements) -> None:
+        async def body(at: StoreDriver, board: Announcements, other_board: Announcements) -> None:
             other = at.fresh_role()
-            same(dict(await mine.post([], self.timeout)), {}, "nothing is posted")
+            same(dict(await board.post([], self.timeout)), {}, "nothing is posted")
             request = Announcement(_key(), at.role, "request", {}, 60.0)
-            same(dict(await mine.post([request], self.timeout)), {}, "no candidate is posted")
+            same(dict(await board.post([request], self.timeout)), {}, "no candidate is posted")
             first, second = (Candidate(at.role, secrets.token_hex(8)) for _ in range(2))
             same(
-                dict(await mine.post([first.announcement(60)], self.timeout)),
+                dict(await board.post([first.announcement(60)], self.timeout)),
                 {at.role: 1},
                 "one candidate",
             )
             same(
-                dict(await theirs.post([second.announcement(60)], self.timeout)),
+                dict(await other_board.post([second.announcement(60)], self.timeout)),
                 {at.role: 2},
                 "two candidates",
             )
@@ -119,13 +119,13 @@ class AnnouncementContract(ContractHarness):
                 for _ in range(MAX_COUNTED + 5)
             ]
             same(
-                dict(await mine.post([first.announcement(60), *crowd], self.timeout)),
+                dict(await board.post([first.announcement(60), *crowd], self.timeout)),
                 {at.role: 2, other: MAX_COUNTED},
                 "candidates are counted up to a limit",
             )
-            await theirs.withdraw([first.key], self.timeout)
+            await other_board.withdraw([first.key], self.timeout)
             same(
-                dict(await mine.post([second.announcement(60)], self.timeout)),
+                dict(await board.post([second.announcement(60)], self.timeout)),
                 {at.role: 1},
                 "after one was withdrawn",
             )
@@ -140,7 +140,7 @@ class AnnouncementContract(ContractHarness):
             )
             async with aclosing(second.watch()) as feed:  # type: ignore[type-var] # a generator
 
-                async def heard(key: str) -> Announcement:
+                async def next_announcement(key: str) -> Announcement:
                     async def until() -> Announcement:
                         async for item in feed:
                             expect(item.urgent, "the feed yields urgent announcements only")
@@ -153,12 +153,16 @@ class AnnouncementContract(ContractHarness):
                     except asyncio.TimeoutError:
                         raise AssertionError(f"not heard of {key} within {WITHIN:g} s") from None
 
-                item = await heard(there)
+                item = await next_announcement(there)
                 same((item.role, dict(item.body)), (at.role, {"n": 1}), "one that existed")
                 await first.post([_notice(at.role, key=later, urgent=True, n=2)], self.timeout)
-                same(dict((await heard(later)).body), {"n": 2}, "one that was posted")
+                same(dict((await next_announcement(later)).body), {"n": 2}, "one that was posted")
                 await first.post([_notice(at.role, key=there, urgent=True, n=3)], self.timeout)
-                same(dict((await heard(there)).body), {"n": 3}, "one that was posted again")
+                same(
+                    dict((await next_announcement(there)).body),
+                    {"n": 3},
+                    "one that was posted again",
+                )
 
         self._announce(body)
 

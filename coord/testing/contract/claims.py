@@ -184,9 +184,9 @@ class ClaimContract(ContractHarness):
 
     def test_mine_is_claimed_anew_with_a_new_token(self) -> None:
         async def body(at: StoreDriver) -> None:
-            mine = applied(await at.claim("a", 3, ttl=20.0, info={"old": True, "n": 1}))
+            lease = applied(await at.claim("a", 3, ttl=20.0, info={"old": True, "n": 1}))
             again = applied(
-                await at.claim("a", 4, ttl=5.0, expected=mine.revision, info={"new": True})
+                await at.claim("a", 4, ttl=5.0, expected=lease.revision, info={"new": True})
             )
             same(
                 (again.revision, again.ttl, dict(again.info)),
@@ -203,10 +203,14 @@ class ClaimContract(ContractHarness):
         """A claim that arrives late or twice does not change the lease that its candidate holds."""
 
         async def body(at: StoreDriver) -> None:
-            mine = applied(await at.claim("a", 3)).revision
+            revision = applied(await at.claim("a", 3)).revision
             for beat in (1, 2, 3):
-                same(refused(await at.claim("a", beat, skew=0.0)).revision, mine, "the row")
-                same(refused(await at.claim("a", beat, expected=mine)).revision, mine, "the row")
+                same(refused(await at.claim("a", beat, skew=0.0)).revision, revision, "the row")
+                same(
+                    refused(await at.claim("a", beat, expected=revision)).revision,
+                    revision,
+                    "the row",
+                )
             same(
                 applied(await at.claim("a", 4)).revision,
                 Revision("a", 2, 4),

@@ -67,8 +67,8 @@ class KeptContract(ContractHarness):
             same(await store.kept(absent.role, self.timeout), Kept(0, ""), "an absent role")
             first = applied(await at.claim("a", 1))
             applied(await at.renew("a", 1, 2, keep="first"))
-            seen = (await at.row()).revision
-            applied(await at.claim("b", 5, expected=seen, takeover=True))
+            revision = (await at.row()).revision
+            applied(await at.claim("b", 5, expected=revision, takeover=True))
             for holder, token, beat in (
                 ("a", first.token, 9),  # it was taken
                 ("a", 2, 9),  # the new token, which is another's
@@ -97,8 +97,8 @@ class KeptContract(ContractHarness):
 
             await at.run_out(0.2)
             await is_kept(1, "after the lease ran out")
-            seen = (await at.row()).revision
-            applied(await at.claim("b", 1, expected=seen, takeover=True, info={"who": "b"}))
+            revision = (await at.row()).revision
+            applied(await at.claim("b", 1, expected=revision, takeover=True, info={"who": "b"}))
             await is_kept(2, "after a takeover")
             applied(await at.renew("b", 2, 2, ttl=60.0))
             await is_kept(2, "after a renewal for longer")

@@ -67,7 +67,7 @@ class OverrideContract(ContractHarness):
         async def body(at: StoreDriver) -> None:
             if not isinstance(at.store, Overridable):
                 return
-            seen = applied(await at.claim("a", 5)).revision
+            revision = applied(await at.claim("a", 5)).revision
             for wrong in (
                 Revision("x", 1, 5),
                 Revision(None, 1, 5),
@@ -77,8 +77,8 @@ class OverrideContract(ContractHarness):
             ):
                 for holder in (REVOKED, PAUSED):
                     row = refused(await self._override(at, wrong, holder, 8))
-                    same(row.revision, seen, f"the row after an override of {wrong}")
-            same((await at.row()).revision, seen, "the row as read")
+                    same(row.revision, revision, f"the row after an override of {wrong}")
+            same((await at.row()).revision, revision, "the row as read")
             absent = at.fresh_role()
             nothing = refused(await self._override(at, Revision("a", 1, 5), PAUSED, 8, role=absent))
             same(nothing.revision, Revision(None, 0, 0), "the row of an absent role")

@@ -118,12 +118,12 @@ class PromiseContract(ContractHarness):
     def test_every_loser_of_a_race_sees_the_row_of_the_winner(self) -> None:
         async def body(at: StoreDriver) -> None:
             drivers = [at, await at.another(), await at.another()]
-            seen: Revision | None = None
+            revision: Revision | None = None
             for turn in range(10):
                 results = await asyncio.gather(
                     *(
                         drivers[number % 3].claim(
-                            f"{turn}-{number}", 1, expected=seen, takeover=seen is not None
+                            f"{turn}-{number}", 1, expected=revision, takeover=revision is not None
                         )
                         for number in range(12)
                     )
@@ -133,7 +133,7 @@ class PromiseContract(ContractHarness):
                     expect(isinstance(result, Answer), f"an answer, not {result!r}")
                     assert isinstance(result, Answer)
                     same(result.lease.revision, final, "the row in the answer")
-                seen = final
+                revision = final
 
         self.run(body)
 

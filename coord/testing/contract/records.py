@@ -45,13 +45,13 @@ class RecordContract(ContractHarness):
         self._keep(body)
 
     def test_registering_again_keeps_the_first_heartbeat_only(self) -> None:
-        async def body(at: StoreDriver, mine: Records, theirs: Records) -> None:
+        async def body(at: StoreDriver, records: Records, other: Records) -> None:
             record = _record(at.role, old=True)
-            first = await mine.register(record, _nonce(), self.timeout)
+            first = await records.register(record, _nonce(), self.timeout)
             assert first is not None
             await asyncio.sleep(0.01)
             changed = {**_record(at.role, load=0.5), "id": record["id"]}
-            second = await theirs.register(changed, _nonce(), self.timeout)
+            second = await other.register(changed, _nonce(), self.timeout)
             assert second is not None
             same(second["first_heartbeat"], first["first_heartbeat"], "first_heartbeat")
             expect(second["last_heartbeat"] > first["last_heartbeat"], "last_heartbeat is newer")
@@ -123,8 +123,8 @@ class RecordContract(ContractHarness):
                 await first.register(_record(at.role, ttl=ttl), _nonce(), self.timeout)
             await asyncio.sleep(0.35 + self.slack)
             expect(await second.purge(3, self.timeout) >= 1, "purge counts what it deletes")
-            left = [entry.record["ttl"] for entry in await first.list_all(at.role, self.timeout)]
-            same(sorted(left), [0.3, 60.0], "the ttls of those that are left")
+            ttls = [entry.record["ttl"] for entry in await first.list_all(at.role, self.timeout)]
+            same(sorted(ttls), [0.3, 60.0], "the ttls of those that are left")
 
         self._keep(body)
 

@@ -62,9 +62,9 @@ class WatchContract(ContractHarness):
     def test_release_and_takeover_by_another_store_are_heard(self) -> None:
         async def body(at: StoreDriver) -> None:
             other = await at.another()
-            seen = applied(await other.claim("a", 1)).revision
+            revision = applied(await other.claim("a", 1)).revision
             async with at.feed() as queue:
-                await heard(queue, lambda lease: lease.revision == seen, "the row as it is")
+                await heard(queue, lambda lease: lease.revision == revision, "the row as it is")
                 applied(await other.renew("a", 1, 2))
                 released = applied(await other.release("a", 1, 3)).revision
                 lease = await heard(queue, lambda lease: lease.vacant, "a release")

@@ -116,11 +116,11 @@ def beliefs(operations: Iterable[Operation], last: float) -> list[Belief]:
             observations.setdefault(
                 (operation.process, operation.role, operation.result["token"]), []
             ).append(operation)
-    for (process, role, token), seen in observations.items():
+    for (process, role, token), observed in observations.items():
         # The process believed at some moment of each observation: certainly from the end of the
         # first to the beginning of the last.
-        first = min(seen, key=lambda operation: operation.ended or 0.0)
-        latest = max(seen, key=lambda operation: operation.began)
+        first = min(observed, key=lambda operation: operation.ended or 0.0)
+        latest = max(observed, key=lambda operation: operation.began)
         begin = first.ended or 0.0
         believed.append(Belief(begin, latest.began, process, role, token, (first, latest)))
     return sorted(believed, key=lambda belief: (belief.role, belief.begin, belief.end))

@@ -84,15 +84,15 @@ def unexplained(
                 continue
             for chosen in pending:
                 for after in register.after(state, waiting[chosen]):
-                    left = pending - {chosen}
-                    left -= {
+                    remaining = pending - {chosen}
+                    remaining -= {
                         other
-                        for other in left & open_ended
+                        for other in remaining & open_ended
                         if register.spent(after, waiting[other])
                     }
-                    if (after, left) not in visited:
-                        visited.add((after, left))
-                        stack.append((after, left))
+                    if (after, remaining) not in visited:
+                        visited.add((after, remaining))
+                        stack.append((after, remaining))
             if len(visited) > most:
                 raise Undecided(
                     f"more than {most:,} ways to explain the history up to {waiting[index]}"

@@ -36,9 +36,9 @@ class Driven:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.process.stderr.read() if self.process.stderr else ""
-        heard = json.loads(line)
-        assert isinstance(heard, dict)
-        return heard
+        message = json.loads(line)
+        assert isinstance(message, dict)
+        return message
 
     def begin(self, seconds: float) -> int:
         self.tell("start", seconds)
@@ -112,8 +112,8 @@ def test_the_runner_says_end(start: Start, journal: Journal) -> None:
     output = boottime()
     driven.tell("end", 0.2)
     assert driven.hear() == {"cause": "ORDERED", "status": 137}
-    found = journal.wait_for(7)
-    assert output + 0.1 < found.last < output + 0.2 + SHORT
+    entry = journal.wait_for(7)
+    assert output + 0.1 < entry.last < output + 0.2 + SHORT
 
 
 def test_a_killed_runner(start: Start, journal: Journal) -> None:
@@ -219,9 +219,9 @@ def test_what_is_left_of_the_group_is_ended(start: Start, journal: Journal) -> N
     begun = boottime()
     driven.begin(30)
     assert driven.hear() == {"cause": "BY_ITSELF", "status": 3}
-    (left,) = journal.stretches()
-    assert not lives(left.pid)
-    assert begun + 1.2 < left.last < begun + 1.3 + 2 * SHORT
+    (stretch,) = journal.stretches()
+    assert not lives(stretch.pid)
+    assert begun + 1.2 < stretch.last < begun + 1.3 + 2 * SHORT
 
 
 @linux
@@ -356,12 +356,12 @@ def test_the_command_gets_inherited_descriptors_and_default_signals(
     extra.wait(10)
     os.close(reader)
     os.close(writer)
-    seen = (tmp_path / "seen").read_text()
-    numbers = [line.split(" -> ")[0].split()[-1] for line in seen.splitlines() if "->" in line]
+    text = (tmp_path / "seen").read_text()
+    numbers = [line.split(" -> ")[0].split()[-1] for line in text.splitlines() if "->" in line]
     more = [number for number in numbers if int(number) > 2 and int(number) not in (reader, writer)]
     assert sorted(numbers) == sorted(["0", "1", "2", str(reader), str(writer), *more])
     assert len(more) == 1  # the directory that ls reads
-    masks = {line[:6]: int(line.split()[1], 16) for line in seen.splitlines() if line[:3] == "Sig"}
+    masks = {line[:6]: int(line.split()[1], 16) for line in text.splitlines() if line[:3] == "Sig"}
     # The C library keeps signals 32 and 33 to itself: no program can set what they do.
     assert masks["SigIgn"] & ~(0b11 << 31) == 0
     assert masks["SigBlk"] == 0

@@ -30,10 +30,10 @@ main()
 
 def once(runs: Runs, *words: str, within: float = 60.0) -> tuple[int, str, str]:
     status, out, err = runs.answer("once", "report", "--url", runs.url, *words, within=within)
-    return status, out, said(err)
+    return status, out, without_status(err)
 
 
-def said(err: str) -> str:
+def without_status(err: str) -> str:
     """Return what was printed, but not that a claim took longer than usual."""
     lines = err.splitlines(keepends=True)
     return "".join(line for line in lines if not line.endswith(": it has no leader yet\n"))
@@ -45,8 +45,8 @@ def test_a_command_is_run_once_for_a_tick(runs: Runs) -> None:
     assert (status, out, err) == (0, f"2026-11-30T02:00:00Z report 1 {runs.url}\n", "")
     status, out, err = once(runs, "--tick", "2026-11-30T03:00+01:00", *show)
     assert (status, out) == (0, "")
-    wanted = "not started: tick 2026-11-30T02:00:00Z of 'report' was run, under token 1"
-    assert wanted in err
+    expected = "not started: tick 2026-11-30T02:00:00Z of 'report' was run, under token 1"
+    assert expected in err
     with coord.connect(runs.url) as c:
         done = c.once_done("report", TWO)
         assert done is not None
@@ -170,7 +170,7 @@ def test_a_tick_whose_processes_cannot_be_ended_is_not_called_done(runs: Runs) -
     runs.journal.wait_for(1)
     assert process.wait(30) == 69
     assert process.stderr is not None
-    lines = filter(said, iter(process.stderr.readline, ""))
+    lines = filter(without_status, iter(process.stderr.readline, ""))
     assert "cannot end process" in next(lines)
     assert next(lines) == "coord once: tick 7 of 'report' is not recorded\n"
     with coord.connect(runs.url) as c:
@@ -208,7 +208,7 @@ def test_a_signal_between_two_ticks_is_not_lost(runs: Runs) -> None:
         *("--", "sh", "-c", "echo $COORD_TICK"),
     )
     out, err = process.communicate(timeout=30)
-    assert (process.returncode, out, said(err)) == (143, "2026-11-30T03:00:00Z\n", "")
+    assert (process.returncode, out, without_status(err)) == (143, "2026-11-30T03:00:00Z\n", "")
 
 
 def test_the_options_are_those_of_the_call_for_each_tick(runs: Runs) -> None:

@@ -74,10 +74,10 @@ def test_starts_quickly(runs: Runs) -> None:
         (took(runs.run("true")), took(runs.start("-c", "import asyncio, sqlite3, click")))
         for _ in range(5)
     ]
-    ours, bare = (min(column) for column in zip(*rounds, strict=True))
+    coord_time, bare = (min(column) for column in zip(*rounds, strict=True))
     # It is about twice as much. structlog and tenacity, imported too, would make it more than three
     # times as much, and the driver of RethinkDB nearly five times.
-    assert ours < 2.5 * bare, rounds
+    assert coord_time < 2.5 * bare, rounds
 
 
 @pytest.mark.parametrize(
@@ -158,8 +158,8 @@ def test_what_the_command_leaves_behind_is_ended(runs: Runs) -> None:
     script = f"{' '.join([*WORKER, str(runs.journal.path)])} & sleep 0.2; exit 4"
     process = runs.run("--", "sh", "-c", script)
     assert process.wait(20) == 4
-    (left,) = runs.journal.stretches()
-    assert not lives(left.pid)
+    (stretch,) = runs.journal.stretches()
+    assert not lives(stretch.pid)
 
 
 def test_no_process_is_left(runs: Runs) -> None:
@@ -281,8 +281,8 @@ def test_options_of_the_command_are_its_own(runs: Runs) -> None:
 def test_mistakes_are_reported_in_a_line(
     runs: Runs, words: list[str], status: int, says: str
 ) -> None:
-    found, out, err = runs.answer(*words)
-    assert (found, out) == (status, "")
+    exit_status, out, err = runs.answer(*words)
+    assert (exit_status, out) == (status, "")
     assert says in err
     assert "Traceback" not in err
     assert "secret" not in err
@@ -389,9 +389,13 @@ def test_no_url_keeps_the_store_from_the_command(runs: Runs) -> None:
     ):
         process = runs.start(*words, *options, "--", "env", env=secrets)
         out, _ = process.communicate(timeout=20)
-        found = {line.partition("=")[0] for line in out.splitlines() if line.startswith("COORD_")}
+        variables = {
+            line.partition("=")[0] for line in out.splitlines() if line.startswith("COORD_")
+        }
         # What the tests themselves are given is not of `coord run`.
-        assert found - MARK.keys() - {name for name in os.environ if name not in secrets} == names
+        assert (
+            variables - MARK.keys() - {name for name in os.environ if name not in secrets} == names
+        )
 
 
 def test_at_least_keeps_the_role_after_a_short_command(runs: Runs) -> None:

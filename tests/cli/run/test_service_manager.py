@@ -36,7 +36,7 @@ class Systemd:
                 return self.received
 
     def wait_for(self, line: str) -> None:
-        eventually(lambda: any(found.startswith(line) for found in self.read()))
+        eventually(lambda: any(message.startswith(line) for message in self.read()))
 
     def signs_of_life(self) -> int:
         return self.read().count("WATCHDOG=1")
@@ -48,9 +48,9 @@ class Systemd:
 @pytest.fixture(params=["path", "abstract"])
 def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Systemd]:
     path, name = f"{tmp_path}/notify", f"@coord-test-{uuid.uuid4().hex}"
-    found = Systemd(path if request.param == "path" else name)
-    yield found
-    found.socket.close()
+    service = Systemd(path if request.param == "path" else name)
+    yield service
+    service.socket.close()
 
 
 def test_a_service_is_ready_then_leads_and_says_when_it_stops(systemd: Systemd, runs: Runs) -> None:
@@ -101,9 +101,9 @@ def test_the_watchdog_gets_nothing_while_the_process_is_wedged(systemd: Systemd)
     environment = systemd.environment(WATCHDOG_USEC="1000", WATCHDOG_PID=str(os.getpid()))
     manager = from_environment(environment, os.getpid(), lambda: healthy)
     for _ in range(3):
-        left = manager.watch(None)
-        assert left is not None
-        assert left <= 0.001
+        due = manager.watch(None)
+        assert due is not None
+        assert due <= 0.001
     assert systemd.signs_of_life() == 0
     healthy = True
 

@@ -74,7 +74,7 @@ def test_the_policies_on_a_shared_store(
     scheduler.start()
     assert scheduler.leadership.wait(30)
     eventually(lambda: scheduler.get_job("over") is None)
-    job = eventually(lambda: (found := scheduler.get_job("j")).next_run_time > now and found)
+    job = eventually(lambda: (current := scheduler.get_job("j")).next_run_time > now and current)
     eventually(lambda: len(ends.of("j")) == ran + were_missed)
     assert ends.of("j") == ["missed"] * were_missed + ["executed"] * ran
     expected = {"skip": [], "once": ["executed"], "all": ["missed"]}[missed]

@@ -63,7 +63,7 @@ def test_the_next_leader_goes_on_where_the_last_one_ended(
     if not early:  # after the election
         add()
     eventually(lambda: len(ends.of("j")) == runs)
-    job = eventually(lambda: (found := scheduler.get_job("j")).next_run_time > ago() and found)
+    job = eventually(lambda: (current := scheduler.get_job("j")).next_run_time > ago() and current)
     assert ends.of("j") == ["executed"] * runs
     if missed != "skip":
         assert job.next_run_time == last + timedelta(
@@ -108,23 +108,23 @@ def test_what_is_noted_runs_although_the_role_is_handed_over(kit: ElectionKit, m
 
 
 def test_a_coroutine_job_is_noted(kit: ElectionKit) -> None:
-    seen = []
+    terms = []
 
     async def job() -> None:
         term = coord.require_term()
-        seen.append(await term.notes_async())
+        terms.append(await term.notes_async())
 
     async def main() -> None:
         scheduler = LeaderAsyncIOScheduler(timezone="UTC", missed="once")
         scheduler.start()
         assert await asyncio.to_thread(scheduler.leadership.wait, 30)
         scheduler.add_job(job, "interval", minutes=1, id="j", next_run_time=ago(seconds=0))
-        await soon(lambda: seen)
+        await soon(lambda: terms)
         scheduler.shutdown()
         await soon(lambda: not scheduler.running)
 
     asyncio.run(main())
-    assert list(seen[0]) == [KEY]
+    assert list(terms[0]) == [KEY]
 
 
 def test_what_is_not_noted_does_not_run(kit: ElectionKit, make: Make) -> None:

@@ -95,14 +95,14 @@ def test_a_handover_waits_for_a_plain_job(kit: ElectionKit, make: Make) -> None:
 def test_a_coroutine_job_is_cancelled_at_the_loss(
     kit: ElectionKit, caplog: pytest.LogCaptureFixture
 ) -> None:
-    seen: list[Any] = []
+    calls: list[Any] = []
 
     async def forever() -> None:
-        seen.append(coord.current_term())
+        calls.append(coord.current_term())
         try:
             await asyncio.Event().wait()
         finally:
-            seen.append("ended")
+            calls.append("ended")
 
     async def main() -> Ends:
         scheduler = LeaderAsyncIOScheduler(timezone="UTC")
@@ -110,8 +110,8 @@ def test_a_coroutine_job_is_cancelled_at_the_loss(
         scheduler.start()
         assert await asyncio.to_thread(scheduler.leadership.wait, 30)
         scheduler.add_job(forever, id="coroutine")
-        scheduler.add_job(lambda: seen.append(coord.current_term()), id="plain")
-        await soon(lambda: len(seen) == 2)
+        scheduler.add_job(lambda: calls.append(coord.current_term()), id="plain")
+        await soon(lambda: len(calls) == 2)
         await asyncio.to_thread(kit.lose, ROLE)
         await soon(lambda: ends.of("coroutine"))
         scheduler.shutdown()
@@ -119,8 +119,8 @@ def test_a_coroutine_job_is_cancelled_at_the_loss(
         return ends
 
     ends = asyncio.run(main())
-    assert seen[0] is seen[1] is not None
-    assert seen[2] == "ended"
+    assert calls[0] is calls[1] is not None
+    assert calls[2] == "ended"
     assert ends.of("coroutine") == ["error"]
     (event,) = (event for event in ends.events if event.job_id == "coroutine")
     assert isinstance(event.exception, coord.LeadershipLost)

@@ -56,9 +56,9 @@ def test_a_claim_that_is_under_way_while_its_role_is_retired_gets_a_higher_token
             assert [answered(result).applied for result in results] == [True] * len(claims)
             assert {answered(result).lease.token for result in results} == {72}
             assert {lease.token for lease in await other.read(None, 20)} == {72}
-            known = len(requests)
+            count = len(requests)
             assert (await led(store, "z")).token == 72  # the floors are known by now
-            assert len(requests) == known + 2
+            assert len(requests) == count + 2
 
     asyncio.run(body())
 
@@ -84,8 +84,8 @@ def test_two_who_retire_roles_of_a_prefix_at_once(url: str) -> None:
                 for role, revision in zip(roles, revisions, strict=True)
             ]
             results = await asyncio.gather(*(s.retire(requests, 20) for s in (store, other)))
-            for one, two in zip(*results, strict=True):
-                assert one != two, "each row is deleted once"
+            for first, two in zip(*results, strict=True):
+                assert first != two, "each row is deleted once"
             assert await store.read(None, 20) == []
             assert await store.past(None, 20) == []
             assert (await led(store, "r0")).token == len(roles) + 1

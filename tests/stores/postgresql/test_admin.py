@@ -194,11 +194,11 @@ def test_doctor_names_what_is_wrong(own_postgresql_server: Server) -> None:
     for text in ("not logged", "synchronous_commit is off", "fsync", "full_page_writes"):
         assert any(text in item.detail for item in wrong), (text, wrong)
     assert all(item.advice for item in wrong)
-    gone = url.replace(f":{own_postgresql_server.port}", ":1")
-    (alone,) = findings(gone)
+    unreachable = url.replace(f":{own_postgresql_server.port}", ":1")
+    (alone,) = findings(unreachable)
     assert (alone.level, alone.what) == ("error", "connection")
     with pytest.raises(StoreUnavailable):
-        run(lambda: admin(gone).setup({}, 5))
+        run(lambda: admin(unreachable).setup({}, 5))
 
 
 def test_no_admin_method_shows_the_password() -> None:

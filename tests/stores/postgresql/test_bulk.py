@@ -23,10 +23,10 @@ def test_many_swaps_are_a_few_queries(url: str, monkeypatch: pytest.MonkeyPatch)
             assert isinstance(store, Bulk)
             count, really = 0, store.pool.run
 
-            async def counted(*given: Any) -> Any:
+            async def counted(*arguments: Any) -> Any:
                 nonlocal count
-                count += "pg_notify" not in given[0]
-                return await really(*given)
+                count += "pg_notify" not in arguments[0]
+                return await really(*arguments)
 
             monkeypatch.setattr(store.pool, "run", counted)
             roles = [f"role {n}" for n in range(100)]
@@ -105,8 +105,8 @@ def test_claims_wait_for_the_disk_and_releases_do_not(url: str) -> None:
                         *store_module.rows.claim_parameters(Claim("r", "a", 1, 30.0)),
                     )
                     if release is not None:
-                        given = store_module.rows.release_parameters(release)
-                        await connection.raw.fetch(store._calls["release"], *given)
+                        parameters = store_module.rows.release_parameters(release)
+                        await connection.raw.fetch(store._calls["release"], *parameters)
                     assert (await connection.raw.fetchval(query)) == setting
             assert (await connection.raw.fetchval(query)) == "on"
 

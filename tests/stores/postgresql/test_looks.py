@@ -38,14 +38,14 @@ def looks(
 ) -> list[tuple[float, str, float]]:
     """When each renewal was first seen, whose it was, and how old it was by then; one entry with an
     empty role for each look."""
-    schedule, now, seen = LookSchedule(slack), 0.37, dict[str, int]()
+    schedule, now, beats = LookSchedule(slack), 0.37, dict[str, int]()
     history = []
     while now < until:
         history.append((now, "", 0.0))
         for row in (leader.row(now) for leader in leaders):
             schedule.saw(row, now)
-            if seen.get(row.role) != row.beat:
-                seen[row.role] = row.beat
+            if beats.get(row.role) != row.beat:
+                beats[row.role] = row.beat
                 history.append((now, row.role, row.ttl - row.remaining))
         schedule.looked(now, interval)
         due = schedule.next_look(interval)

@@ -116,8 +116,8 @@ def test_the_servers_clock_decides(url: str) -> None:
 
     async def body() -> None:
         async with opened(url) as store:
-            left = {lease.role: lease.remaining for lease in await store.read(None, 5)}
-            assert [round(left[role] / 10) for role in ("0", "5", "20")] == [1, 0, -3]
+            remaining = {lease.role: lease.remaining for lease in await store.read(None, 5)}
+            assert [round(remaining[role] / 10) for role in ("0", "5", "20")] == [1, 0, -3]
             for skew, taken in ((40.0, set()), (20.0, {"20"})):
                 for role in ("0", "5", "20"):
                     claim = Claim(role, "y", 1, 30.0, skew=skew)

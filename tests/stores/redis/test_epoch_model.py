@@ -69,10 +69,10 @@ class World:
     failures: int = 0
     believed: tuple[int, int] = (0, 0)
     """Until when each candidate believes in its lease."""
-    given: int = 0
-    """How many tokens were given."""
+    births: int = 0
+    """How many tokens the server has issued."""
     greatest: int = 0
-    """The greatest token that was given."""
+    """The greatest token that the server has issued."""
 
 
 def in_epoch(world: World, rules: Rules) -> Data:
@@ -92,7 +92,7 @@ def in_epoch(world: World, rules: Rules) -> Data:
 
 def claims(world: World, rules: Rules) -> Iterator[tuple[World, int | None]]:
     """Each candidate's claim; the token, if it was applied."""
-    for me in (0, 1) if world.given < MAX_CLAIMS else ():
+    for me in (0, 1) if world.births < MAX_CLAIMS else ():
         data = in_epoch(world, rules)
         expired = data.holder >= 0 and data.expires < world.now
         is_quiet = world.now < data.quiet and not (rules.own_claims and data.holder == me)
@@ -152,20 +152,20 @@ def search(rules: Rules, failures: int = 0) -> tuple[int, str]:
     first = World(
         failures=MAX_FAILURES - failures if failures else 0
     )  # `coord init` waits until the replica has the namespace
-    seen, queue = {first}, deque([first])
+    states, queue = {first}, deque([first])
     while queue:
         world = queue.popleft()
         for after, token in steps(world, rules):
             if token is not None:
                 if token <= world.greatest:
-                    return len(seen), f"token {token} after {world.greatest}"
-                after = replace(after, greatest=token, given=world.given + 1)
+                    return len(states), f"token {token} after {world.greatest}"
+                after = replace(after, greatest=token, births=world.births + 1)
                 if all(until > after.now for until in after.believed):
-                    return len(seen), f"two leaders at {after.now}: {after.believed}"
-            if after not in seen:
-                seen.add(after)
+                    return len(states), f"two leaders at {after.now}: {after.believed}"
+            if after not in states:
+                states.add(after)
                 queue.append(after)
-    return len(seen), ""
+    return len(states), ""
 
 
 def test_nothing_goes_wrong_whatever_is_lost() -> None:

@@ -103,11 +103,11 @@ def test_a_promoted_replica_never_gives_a_token_again(own_redis_server: Server) 
                         break
                     await asyncio.sleep(0.05)
                 replica.freeze()  # it hears nothing of what follows
-                given = {token}
+                tokens = {token}
                 for beat in range(2, 40, 2):
                     await give_back(store, "a", token, beat)
                     token = await elected(store, "a", beat + 1)
-                    given.add(token)
+                    tokens.add(token)
                 own_redis_server.kill()
                 replica.thaw()
                 refused = await other.claim(Claim("r", "b", 1, TTL), 5)
@@ -117,7 +117,7 @@ def test_a_promoted_replica_never_gives_a_token_again(own_redis_server: Server) 
                     await other.read(["r"], 1)
                 await other.client.command(5, "REPLICAOF", "NO", "ONE")
                 later = await elected(other, "b", 1)
-                assert later > max(given)
+                assert later > max(tokens)
 
         asyncio.run(body())
 

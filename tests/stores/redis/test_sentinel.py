@@ -41,8 +41,8 @@ async def until_replicated(store: RedisStore, sentinel: RedisStore) -> None:
     """Wait until the sentinel knows the replica, and the replica is connected."""
     for _ in range(600):
         info = (await store.client.command(5, "INFO", "replication")).decode()
-        known = (await sentinel.client.command(5, "INFO", "sentinel")).decode()
-        if "state=online" in info and "slaves=1" in known:
+        reply = (await sentinel.client.command(5, "INFO", "sentinel")).decode()
+        if "state=online" in info and "slaves=1" in reply:
             return
         await asyncio.sleep(0.1)
     raise AssertionError("the replica is not connected")

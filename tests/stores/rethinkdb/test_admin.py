@@ -126,7 +126,7 @@ def test_records_share_the_connections_of_their_store(rethinkdb_url: str) -> Non
             records = store.records("services")
             record = {"id": "x", "role": "worker", "ttl": 60, "load": 1}
             assert await records.register(record, "nonce", 5)
-            assert [found["id"] for found in await records.healthy("worker", 5)] == ["x"]
+            assert [entry["id"] for entry in await records.healthy("worker", 5)] == ["x"]
             assert await records.remove("x", "nonce", 5)
             assert await records.register(record, "nonce", 5) is None
             assert await records.least_loaded("worker", 5) is None

@@ -71,7 +71,7 @@ def test_each_has_its_own_answer_where_some_are_not_as_left(rethinkdb_url: str) 
     async def body() -> None:
         async with opened(rethinkdb_url) as store:
             renewals = await held(store)
-            taken, vacant, gone, stepped, longer, reports, again = range(7)
+            taken, vacant, deleted, stepped, longer, reports, again = range(7)
             lease = (await store.read([ROLES[taken]], 5))[0]
             claim = Claim(ROLES[taken], "another", 1, 30.0, expected=lease.revision, takeover=True)
             assert answered(await store.claim(claim, 5)).applied
@@ -79,19 +79,19 @@ def test_each_has_its_own_answer_where_some_are_not_as_left(rethinkdb_url: str) 
             assert answered(await store.release(release, 5)).applied
             table = db(rethinkdb_url).table("coord_leases")
             future = r.now() + 100
-            await store.pool.query(table.get(ROLES[gone]).delete(), 5)
+            await store.pool.query(table.get(ROLES[deleted]).delete(), 5)
             await store.pool.query(table.get(ROLES[stepped]).update({"renewed_at": future}), 5)
             renewals[longer] = replace(renewals[longer], ttl=60.0)
             renewals[reports] = replace(renewals[reports], info={"new": True})
             renewals[again] = replace(renewals[again], beat=1)
             results = [answered(item) for item in await store.renew(renewals, 5)]
-            refused = {taken, vacant, gone, again}
+            refused = {taken, vacant, deleted, again}
             assert {number for number, first in enumerate(results) if not first.applied} == refused
             assert results[taken].lease.holder == "another"
             assert results[vacant].lease.vacant
-            assert results[gone].lease.token == 0
+            assert results[deleted].lease.token == 0
             rows = {row.role: row for row in await store.read(ROLES, 5)}
-            assert ROLES[gone] not in rows  # a renewal makes no row
+            assert ROLES[deleted] not in rows  # a renewal makes no row
             assert (
                 rows[ROLES[stepped]].remaining > 100
             )  # the clock stepped back: nothing is shortened

@@ -318,7 +318,7 @@ def test_what_will_be_urgent_is_built_at_leisure(
     "value", ["", 'a"b\\c\n', "ä\u2028😀", 0, -7, 2**53, 1.5, 1e-300, 1e21, 30.0, None, True, False]
 )
 def test_what_is_filled_into_a_query_is_as_the_driver_writes_it(value: Any) -> None:
-    form = InlineTemplate(lambda given: r.expr([given["what"], "and", given["what"]]))
+    form = InlineTemplate(lambda values: r.expr([values["what"], "and", values["what"]]))
     assert json.loads(form.fill({"what": value})) == json.loads(
         driver.start(r.expr([value, "and", value]), {})
     )
@@ -326,7 +326,7 @@ def test_what_is_filled_into_a_query_is_as_the_driver_writes_it(value: Any) -> N
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, [1], {}])
 def test_what_cannot_be_filled_into_a_query(value: Any) -> None:
-    form = InlineTemplate(lambda given: r.expr([given["what"]]))
+    form = InlineTemplate(lambda values: r.expr([values["what"]]))
     with pytest.raises((ValueError, AssertionError)):
         form.fill({"what": value})
 

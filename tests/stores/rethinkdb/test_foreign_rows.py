@@ -74,11 +74,11 @@ def test_rows_written_by_hand(rethinkdb_url: str) -> None:
             assert 8 < good.remaining <= 9
             assert [item.role for item in odd] == [row["id"] for row in rows]
             feed = store.watch([item.role for item in odd])
-            seen = {
+            leases = {
                 (item.role, item.revision, item.ttl)
                 for item in [await feed.__anext__() for _ in odd]
             }
-            assert seen == {(item.role, item.revision, item.ttl) for item in odd}
+            assert leases == {(item.role, item.revision, item.ttl) for item in odd}
             await feed.aclose()  # type: ignore[attr-defined]
             for row, lease in zip(rows, odd, strict=True):
                 token = row.get("token", 0)
@@ -144,9 +144,9 @@ def test_the_servers_clock_decides(rethinkdb_url: str) -> None:
 
     async def body() -> None:
         async with opened(rethinkdb_url) as store:
-            left = {row.role: row.remaining for row in await store.read(None, 5)}
+            remaining = {row.role: row.remaining for row in await store.read(None, 5)}
             for role, age, ttl in rows:
-                assert left[role] == pytest.approx(ttl - age, abs=2)
+                assert remaining[role] == pytest.approx(ttl - age, abs=2)
             for skew in (20.0, 5.0):
                 for role, age, ttl in rows:
                     result = answered(await store.claim(Claim(role, "y", 1, 30.0, skew=skew), 5))

@@ -44,9 +44,9 @@ def db_name(url: str) -> str:
 
 def tables(url: str) -> dict[str, dict[str, object]]:
     """The tables by name; a name that is there twice fails."""
-    (found,) = ask(url, config.filter({"db": db_name(url)}).coerce_to("array"))
-    named = {row["name"]: row for row in found}
-    assert len(named) == len(found), found
+    (table,) = ask(url, config.filter({"db": db_name(url)}).coerce_to("array"))
+    named = {row["name"]: row for row in table}
+    assert len(named) == len(table), table
     return named
 
 
@@ -97,8 +97,8 @@ def test_eight_processes_on_a_fresh_database(fresh_url: str) -> None:
 
 
 def test_eight_processes_that_want_another_table_of_services(fresh_url: str) -> None:
-    wanted = PROCESS.replace("sys.argv[1])", "sys.argv[1], service_tables=['workers', 'jobs'])")
-    eight_at_once(fresh_url, wanted)
+    script = PROCESS.replace("sys.argv[1])", "sys.argv[1], service_tables=['workers', 'jobs'])")
+    eight_at_once(fresh_url, script)
     made = tables(fresh_url)
     assert set(made) == {"coord_announcements", "coord_leases", "services", "workers", "jobs"}
     assert made["workers"]["indexes"] == made["jobs"]["indexes"] == ["role"]
@@ -296,12 +296,12 @@ def findings(url: str) -> list[Finding]:
 
 
 def test_doctor_on_a_healthy_database(rethinkdb_url: str) -> None:
-    found = findings(rethinkdb_url)
+    problems = findings(rethinkdb_url)
     # The server of the tests is alone, and its admin has no password.
-    warnings = [row.what for row in found if row.level != "ok"]
-    assert set(warnings) <= {"accounts", "table coord_leases"}, found
-    known = {"connection", "clocks", "servers", "table", "accounts"}
-    assert {row.what.split()[0] for row in found} == known
+    warnings = [row.what for row in problems if row.level != "ok"]
+    assert set(warnings) <= {"accounts", "table coord_leases"}, problems
+    checks = {"connection", "clocks", "servers", "table", "accounts"}
+    assert {row.what.split()[0] for row in problems} == checks
 
 
 def test_doctor_on_clocks_that_are_off(rethinkdb_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,12 +391,12 @@ def test_a_user_with_rights_on_the_tables_alone(rethinkdb_url: str) -> None:
     run(all_of_it)
     with pytest.raises(AccessDenied):
         run(lambda: set_up(url))
-    found = findings(url)
-    assert {row.level for row in found} == {"ok", "warn"}
-    assert {row.what for row in found if row.level == "warn"} == {
+    problems = findings(url)
+    assert {row.level for row in problems} == {"ok", "warn"}
+    assert {row.what for row in problems if row.level == "warn"} == {
         "servers", "table coord_leases", *(f"settings of {table}" for table in TABLES)
     }  # fmt: skip
-    assert secret not in repr(found)
+    assert secret not in repr(problems)
     with pytest.raises(AccessDenied, match="wrong user or password") as caught:
         run(lambda: open_it(url.replace(secret, "falsch")))
     assert "falsch" not in str(caught.value)

@@ -264,11 +264,11 @@ def test_a_store_that_is_dropped_without_a_close_is_checked_no_more(
     async def body() -> None:
         store = RethinkDBStore(parse_url(rethinkdb_url))
         assert answered(await store.claim(Claim("role", "a", 1, 30.0), 5)).applied
-        known = weakref.ref(store._settings)
+        reference = weakref.ref(store._settings)
         del store
         for _ in range(300):
             gc.collect()
-            if known() is None:
+            if reference() is None:
                 return
             await asyncio.sleep(0.05)
         raise AssertionError("the timer keeps it alive")

@@ -38,9 +38,9 @@ def hook(url: str) -> str | None:
 
 
 def said_by_doctor(url: str) -> list[tuple[str, str]]:
-    found = run(lambda: check(url))
+    problems = run(lambda: check(url))
     return [
-        (row.level, row.detail) for row in found if "guard" in row.detail or "hook" in row.detail
+        (row.level, row.detail) for row in problems if "guard" in row.detail or "hook" in row.detail
     ]
 
 
@@ -67,9 +67,9 @@ def test_only_when_asked_reported_and_taken_away(rethinkdb_url: str) -> None:
 def test_somebody_elses_hook_is_left_alone(rethinkdb_url: str) -> None:
     table = db(rethinkdb_url).table("coord_leases")
     ask(rethinkdb_url, table.set_write_hook(lambda _context, _old, new: new))
-    for wanted in (True, False):
+    for guard in (True, False):
         with pytest.raises(NotSetUp, match="write hook that is not coord's"):
-            run(lambda wanted=wanted: set_up(rethinkdb_url, guard=wanted))  # type: ignore[misc]
+            run(lambda guard=guard: set_up(rethinkdb_url, guard=guard))  # type: ignore[misc]
     assert run(lambda: set_up(rethinkdb_url)).done == []
     assert hook(rethinkdb_url) == "other"
     assert [level for level, _ in said_by_doctor(rethinkdb_url)] == ["warn"]

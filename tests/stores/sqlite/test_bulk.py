@@ -118,14 +118,14 @@ def test_a_damaged_row_stops_no_other_that_travels_with_it(tmp_path: Path, kind:
     run(tmp_path, body)
 
 
-@pytest.mark.parametrize("said", ["7", "[1]", '"a"', "null"])
-def test_info_that_is_no_object_stops_nobody(tmp_path: Path, said: str) -> None:
+@pytest.mark.parametrize("info", ["7", "[1]", '"a"', "null"])
+def test_info_that_is_no_object_stops_nobody(tmp_path: Path, info: str) -> None:
     """It is about the holder, for people; nothing is decided by it."""
 
     async def body(store: SQLiteStore) -> None:
         renewals = await held(store, 3)
         await store.close()
-        damage(store, "role 1", "info", said)
+        damage(store, "role 1", "info", info)
         assert [row.info for row in await store.read(["role 1"], 5)] == [{}]
         releases = [Release(renewal.role, renewal.holder, 1, 2) for renewal in renewals]
         assert [answered(item).applied for item in await store.swap_all(releases, 5)] == [True] * 3

@@ -68,7 +68,7 @@ asyncio.run(main())
 
 
 class Step(NamedTuple):
-    """`what` was acknowledged, and then the power went; `disk` is what is left, `found` (token,
+    """`what` was acknowledged, and then the power went; `disk` is what is left, `recovered` (token,
     beat, kept text) of the row."""
 
     what: str
@@ -76,7 +76,7 @@ class Step(NamedTuple):
     beat: int
     kept: str
     disk: Path
-    found: tuple[int, int, str]
+    recovered: tuple[int, int, str]
 
 
 @pytest.fixture(scope="session")
@@ -110,11 +110,11 @@ def lead(library: Path, directory: Path, mutant: str = "") -> list[Step]:
     steps = []
     for line in done.stdout.splitlines():
         what, token, beat, kept, disk = json.loads(line)
-        steps.append(Step(what, token, beat, kept, Path(disk), found(Path(disk))))
+        steps.append(Step(what, token, beat, kept, Path(disk), recovered(Path(disk))))
     return steps
 
 
-def found(disk: Path) -> tuple[int, int, str]:
+def recovered(disk: Path) -> tuple[int, int, str]:
     connection = sqlite3.connect(disk / "coord.db")
     try:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -128,12 +128,12 @@ def test_a_power_cut_takes_no_token(library: Path, tmp_path: Path) -> None:
     steps = lead(library, tmp_path)
     assert len(steps) == TERMS * (RENEWALS + 2)
     for step in steps:
-        assert step.found[0] == step.token, step
+        assert step.recovered[0] == step.token, step
         if step.what == "claim":
-            assert step.found[1] == step.beat, step
+            assert step.recovered[1] == step.beat, step
     # It does take renewals and releases, or this test would not see what it takes.
-    assert any(step.found[1] < step.beat for step in steps if step.what == "renew")
-    assert any(step.found[1] < step.beat for step in steps if step.what == "release")
+    assert any(step.recovered[1] < step.beat for step in steps if step.what == "renew")
+    assert any(step.recovered[1] < step.beat for step in steps if step.what == "release")
 
 
 def test_after_the_boot_the_role_can_be_had_at_once_under_a_new_token(
@@ -141,7 +141,9 @@ def test_after_the_boot_the_role_can_be_had_at_once_under_a_new_token(
 ) -> None:
     """Whatever of renewals and releases is missing: whoever held the lease went down with the
     machine."""
-    lost = [step for step in lead(library, tmp_path) if step.found[:2] != (step.token, step.beat)]
+    lost = [
+        step for step in lead(library, tmp_path) if step.recovered[:2] != (step.token, step.beat)
+    ]
 
     async def claimed(disk: Path) -> Answer:
         # A copy would have another number; on the machine it is the same file after the boot.
@@ -162,19 +164,19 @@ def test_after_the_boot_the_role_can_be_had_at_once_under_a_new_token(
 def test_a_claim_that_is_not_synced_loses_its_token(library: Path, tmp_path: Path) -> None:
     """The rule broken on purpose: a resource would then see one token twice."""
     steps = lead(library, tmp_path, "nothing is synced")
-    assert any(step.found[0] < step.token for step in steps if step.what == "claim")
+    assert any(step.recovered[0] < step.token for step in steps if step.what == "claim")
 
 
 def test_a_power_cut_takes_nothing_that_is_kept(library: Path, tmp_path: Path) -> None:
     steps = lead(library, tmp_path)
     assert {step.what for step in steps} == {"claim", "renew", "keep", "release"}
     for step in steps:
-        assert step.found[2] == step.kept, step
+        assert step.recovered[2] == step.kept, step
         if step.what == "keep":
-            assert step.found[1] == step.beat, step
+            assert step.recovered[1] == step.beat, step
 
 
 def test_a_write_that_is_not_synced_loses_what_it_keeps(library: Path, tmp_path: Path) -> None:
     """The rule broken on purpose: a job would then run twice for one tick."""
     steps = lead(library, tmp_path, "only claims are synced")
-    assert any(step.found[2] != step.kept for step in steps if step.what == "keep")
+    assert any(step.recovered[2] != step.kept for step in steps if step.what == "keep")

@@ -197,18 +197,18 @@ def test_an_error_out_of_commit(
 
 
 def test_a_busy_commit_is_tried_again(path: str, grudging: type[Grudging]) -> None:
-    left = [3]
+    failures = [3]
 
     def fail(conn: sqlite3.Connection) -> None:
-        left[0] -= 1
-        if left[0] >= 0:
+        failures[0] -= 1
+        if failures[0] >= 0:
             raise sqlite3.OperationalError("database is locked")
 
     async def body(store: SQLiteStore) -> None:
         grudging.on_commit = fail
         result = await store.claim(Claim("r", "a", 1, 30.0), 5)
         assert isinstance(result, Answer)
-        assert (result.applied, result.lease.token, left[0]) == (True, 1, -1)
+        assert (result.applied, result.lease.token, failures[0]) == (True, 1, -1)
 
     run(path, body)
 

@@ -43,26 +43,26 @@ def clock_of(path: str, name: str) -> Iterator[LeaseClock]:
 
 
 def test_equal_names_compare(path: str) -> None:
-    with clock_of(path, "one") as mine, clock_of(path, "one") as other:
-        assert mine.remaining(other.stamp(), 1007.0, 30.0, 1000.0) == 7.0
-        assert mine.remaining("one", 990.0, 30.0, 1000.0) == -10.0  # its writer had no lock
+    with clock_of(path, "one") as clock, clock_of(path, "one") as other:
+        assert clock.remaining(other.stamp(), 1007.0, 30.0, 1000.0) == 7.0
+        assert clock.remaining("one", 990.0, 30.0, 1000.0) == -10.0  # its writer had no lock
 
 
 def test_another_name_is_unknown_while_its_writer_lives(path: str) -> None:
-    with clock_of(path, "two") as mine:
+    with clock_of(path, "two") as clock:
         with clock_of(path, "one") as other:
             stamp = other.stamp()
-            assert mine.remaining(stamp, 5.0, 30.0, 1000.0) == 30.0
-            mine.stamp()  # with its own descriptor of the file, too
-            assert mine.remaining(stamp, 5.0, 30.0, 1000.0) == 30.0
-        assert mine.remaining(stamp, 5.0, 30.0, 1000.0) == float("-inf")
+            assert clock.remaining(stamp, 5.0, 30.0, 1000.0) == 30.0
+            clock.stamp()  # with its own descriptor of the file, too
+            assert clock.remaining(stamp, 5.0, 30.0, 1000.0) == 30.0
+        assert clock.remaining(stamp, 5.0, 30.0, 1000.0) == float("-inf")
         with clock_of(path, "one") as other:
             other.stamp()
-            assert mine.remaining(stamp, 5.0, 30.0, 1000.0) == 30.0
+            assert clock.remaining(stamp, 5.0, 30.0, 1000.0) == 30.0
 
 
 @pytest.mark.parametrize(
-    ("stamp", "mine"),
+    ("stamp", "own_name"),
     [
         ("one", "two"),  # its writer had no lock
         (f"{UNKNOWN}1 5", "two"),  # a process that was killed is no restart
@@ -75,51 +75,51 @@ def test_another_name_is_unknown_while_its_writer_lives(path: str) -> None:
         ("", ""),
     ],
 )
-def test_what_proves_nothing(path: str, stamp: object, mine: str) -> None:
+def test_what_proves_nothing(path: str, stamp: object, own_name: str) -> None:
     with clock_of(path, "one") as other:
         other.stamp()
     number = os.stat(f"{path}-lock").st_ino
     if isinstance(stamp, str):
         stamp = stamp.replace("5", str(number))
-    with clock_of(path, mine) as clock:
+    with clock_of(path, own_name) as clock:
         assert clock.remaining(stamp, 5.0, 30.0, 1000.0) == 30.0
 
 
 def test_a_file_of_locks_that_was_replaced_proves_nothing(path: str) -> None:
-    with clock_of(path, "one") as other, clock_of(path, "two") as mine:
+    with clock_of(path, "one") as other, clock_of(path, "two") as clock:
         stamp = other.stamp()
         os.rename(f"{path}-lock", f"{path}-old")
-        mine.stamp()
+        clock.stamp()
         assert os.path.exists(f"{path}-lock")
-        assert mine.remaining(stamp, 5.0, 30.0, 1000.0) == 30.0
+        assert clock.remaining(stamp, 5.0, 30.0, 1000.0) == 30.0
 
 
 def test_where_there_are_no_locks_nothing_is_proven(path: str) -> None:
     os.mkdir(f"{path}-lock")
-    with clock_of(path, "one") as mine, clock_of(path, "two") as other:
-        assert not mine.can_prove_restart()
-        assert (mine.stamp(), other.stamp()) == ("one", "two")
-        assert mine.remaining(other.stamp(), 5.0, 30.0, 1000.0) == 30.0
+    with clock_of(path, "one") as clock, clock_of(path, "two") as other:
+        assert not clock.can_prove_restart()
+        assert (clock.stamp(), other.stamp()) == ("one", "two")
+        assert clock.remaining(other.stamp(), 5.0, 30.0, 1000.0) == 30.0
 
 
 def test_the_file_of_locks_has_the_rights_of_the_database(path: str) -> None:
-    with clock_of(path, "one") as mine:
-        assert mine.can_prove_restart()
+    with clock_of(path, "one") as clock:
+        assert clock.can_prove_restart()
     assert os.stat(f"{path}-lock").st_mode & 0o777 == 0o640
     assert os.stat(f"{path}-lock").st_size == 0
 
 
 def test_a_symbolic_link_leads_to_the_same_locks(path: str) -> None:
     os.symlink(path, f"{path}-link")
-    with clock_of(f"{path}-link", "one") as other, clock_of(path, "two") as mine:
+    with clock_of(f"{path}-link", "one") as other, clock_of(path, "two") as clock:
         stamp = other.stamp()
-        assert mine.stamp().split()[1] == stamp.split()[1]
+        assert clock.stamp().split()[1] == stamp.split()[1]
         assert not os.path.exists(f"{path}-link-lock")
-        assert mine.remaining(stamp, 5.0, 30.0, 1000.0) == 30.0
+        assert clock.remaining(stamp, 5.0, 30.0, 1000.0) == 30.0
 
 
 def test_a_forked_child_leaves_the_lock_to_its_parent(path: str) -> None:
-    with clock_of(path, "one") as other, clock_of(path, "two") as mine:
+    with clock_of(path, "one") as other, clock_of(path, "two") as clock:
         stamp = other.stamp()
         child = os.fork()
         if child == 0:
@@ -129,7 +129,7 @@ def test_a_forked_child_leaves_the_lock_to_its_parent(path: str) -> None:
             other.close()
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
-        assert mine.remaining(stamp, 5.0, 30.0, 1000.0) == 30.0
+        assert clock.remaining(stamp, 5.0, 30.0, 1000.0) == 30.0
 
 
 def test_a_killed_process_leaves_no_lock(path: str) -> None:
@@ -142,14 +142,14 @@ def test_a_killed_process_leaves_no_lock(path: str) -> None:
     )
     with (
         subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE) as process,
-        clock_of(path, "two") as mine,
+        clock_of(path, "two") as clock,
     ):
         assert process.stdout is not None
         stamp = process.stdout.readline().decode().strip()
-        assert mine.remaining(stamp, 5.0, 30.0, 1000.0) == 30.0
+        assert clock.remaining(stamp, 5.0, 30.0, 1000.0) == 30.0
         process.kill()
         process.wait()
-        assert mine.remaining(stamp, 5.0, 30.0, 1000.0) == float("-inf")
+        assert clock.remaining(stamp, 5.0, 30.0, 1000.0) == float("-inf")
 
 
 async def claimed(store: SQLiteStore, holder: str, **more: object) -> Answer:
@@ -161,10 +161,10 @@ async def claimed(store: SQLiteStore, holder: str, **more: object) -> Answer:
 @pytest.mark.parametrize("holder", [REVOKED, PAUSED])
 def test_operators_may_change_a_lease_that_a_restart_has_ended(path: str, holder: str) -> None:
     async def main() -> None:
-        one = SQLiteStore(path, clock=named("one", 5000.0))
+        first = SQLiteStore(path, clock=named("one", 5000.0))
         two = SQLiteStore(path, clock=named("two", 5.0))
-        lease = (await claimed(one, "a")).lease
-        await one.close()
+        lease = (await claimed(first, "a")).lease
+        await first.close()
         result = await two.override(Override("r", lease.revision, holder, 7), 10)
         assert isinstance(result, Answer)
         assert result.applied
@@ -188,11 +188,11 @@ def test_a_lease_of_an_unknown_clock_is_taken_only_by_watching(path: str) -> Non
         two = SQLiteStore(path, clock=named("two", 5.0))
         assert (await claimed(first, "a")).applied
         await first.close()
-        seen = await claimed(two, "b")
-        assert (seen.applied, seen.lease.remaining) == (False, 30.0)
+        lease = await claimed(two, "b")
+        assert (lease.applied, lease.lease.remaining) == (False, 30.0)
         (row,) = await two.read(None, 10)
         assert (row.led, row.remaining) == (True, 30.0)
-        again = await claimed(two, "b", expected=seen.lease.revision, takeover=True)
+        again = await claimed(two, "b", expected=lease.lease.revision, takeover=True)
         assert (again.applied, again.lease.token) == (True, 2)
         await two.close()
 

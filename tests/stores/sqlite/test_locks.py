@@ -145,9 +145,9 @@ def test_a_log_that_is_long_from_before_is_not_reported(
 def test_doctor_names_a_process_that_keeps_a_transaction_open(path: str, program: Program) -> None:
     assert findings(path)["log"].level == "ok"
     reader = program(READS)
-    found = findings(path)["log"]
-    assert found.level == "warn"
-    assert f"open in pid {reader.pid} (python" in found.detail
+    problem = findings(path)["log"]
+    assert problem.level == "warn"
+    assert f"open in pid {reader.pid} (python" in problem.detail
     end(reader)
     assert findings(path)["log"].level == "ok"
 
@@ -162,9 +162,9 @@ def test_a_stopped_process_that_has_the_write_lock_is_named(path: str, program: 
         assert (result.permanent, result.unknown) == (False, False)
         assert f"{path} is locked: pid {writer.pid} (python" in result.detail
         assert ", stopped) has had its write lock for at least " in result.detail
-        found = findings(path)["write"]
-        assert found.level == "error"
-        assert f"locked by pid {writer.pid} (python" in found.detail
+        problem = findings(path)["write"]
+        assert problem.level == "error"
+        assert f"locked by pid {writer.pid} (python" in problem.detail
         os.kill(writer.pid, signal.SIGCONT)
         eventually(lambda: ", stopped)" not in locks.describe(writer.pid))
         result = await store.claim(Claim("r", "a", 1, 30.0), 2.0)

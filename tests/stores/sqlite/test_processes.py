@@ -303,9 +303,9 @@ def test_another_process_hears_soon(path: str) -> None:
             if turn < turns:
                 await asyncio.sleep(0.02)
                 assert isinstance(await store.claim(Claim("r", "a", turn * 2 + 1, 30.0), 5), Answer)
-        heard = {int(beat): float(at) for beat, at in map(str.split, finish(process).splitlines())}
+        times = {int(beat): float(at) for beat, at in map(str.split, finish(process).splitlines())}
         await store.close()
-        return {beat: heard[beat] - at for beat, at in sent.items() if beat in heard}
+        return {beat: times[beat] - at for beat, at in sent.items() if beat in times}
 
     delays = sorted(asyncio.run(main()).values())
     assert len(delays) > turns / 2

@@ -70,7 +70,7 @@ def test_a_list_on_one_line(separators: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "text",
     [
         "",
         "[",
@@ -85,11 +85,11 @@ def test_a_list_on_one_line(separators: tuple[str, str]) -> None:
         None,
         5,
     ],
-    ids=lambda said: repr(said)[:20],
+    ids=lambda text: repr(text)[:20],
 )
-def test_what_is_no_list_of_terms_is_nothing(said: object) -> None:
-    assert History(said).last == History(said).all() == []
-    assert json.loads(after(said, 1)) == [term(1, None)]
+def test_what_is_no_list_of_terms_is_nothing(text: object) -> None:
+    assert History(text).last == History(text).all() == []
+    assert json.loads(after(text, 1)) == [term(1, None)]
 
 
 def test_a_damaged_term_is_passed_over() -> None:

@@ -71,21 +71,21 @@ def test_each_has_its_own_answer_where_some_are_not_as_left(
 
     async def body(store: SQLiteStore) -> None:
         renewals = await held(store, 20)
-        taken, vacant, gone, longer, again, wrong = range(6)
+        taken, vacant, deleted, longer, again, wrong = range(6)
         assert answered(
             await store.claim(Claim("role 0", "another", 1, 30.0, takeover=True), 5)
         ).applied
         assert answered(await store.release(Release("role 1", "holder 1", 1, 5), 5)).applied
-        renewals[gone] = replace(renewals[gone], role="nobody's")
+        renewals[deleted] = replace(renewals[deleted], role="nobody's")
         renewals[longer] = replace(renewals[longer], ttl=60.0)
         renewals[again] = replace(renewals[again], beat=1)
         renewals[wrong] = replace(renewals[wrong], token=7)
         results = [answered(item) for item in await store.renew(renewals, 5)]
-        refused = {taken, vacant, gone, again, wrong}
+        refused = {taken, vacant, deleted, again, wrong}
         assert {number for number, first in enumerate(results) if not first.applied} == refused
         assert results[taken].lease.holder == "another"
         assert results[vacant].lease.vacant
-        assert results[gone].lease.token == 0
+        assert results[deleted].lease.token == 0
         assert results[wrong].lease.token == 1
         rows = {row.role: row for row in await store.read(None, 5)}
         assert rows["role 3"].ttl == 60.0

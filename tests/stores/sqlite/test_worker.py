@@ -45,14 +45,14 @@ async def claimed(store: SQLiteStore, role: str) -> bool:
 
 @pytest.mark.parametrize("file", [True, False])
 def test_each_ring_is_heard_on_the_loop(file: bool) -> None:
-    heard: list[int] = []
+    rings: list[int] = []
 
     async def main() -> None:
         waker, here = LoopWaker(asyncio.get_running_loop(), file=file), threading.get_ident()
 
         def hear() -> None:
             assert threading.get_ident() == here
-            heard.append(1)
+            rings.append(1)
 
         threads = [
             threading.Thread(target=lambda: [waker.wake(hear) for _ in range(500)])
@@ -61,15 +61,15 @@ def test_each_ring_is_heard_on_the_loop(file: bool) -> None:
         for thread in threads:
             thread.start()
         for _ in range(10_000):
-            if len(heard) >= 2000:
+            if len(rings) >= 2000:
                 break
             await asyncio.sleep(0.001)
         waker.wake(hear)
         waker.close()
-        assert len(heard) == 2001 or not file  # what was rung before is not lost
+        assert len(rings) == 2001 or not file  # what was rung before is not lost
         waker.wake(hear)
         await asyncio.sleep(0.01)
-        assert len(heard) == 2002  # nor what is rung afterwards
+        assert len(rings) == 2002  # nor what is rung afterwards
 
     asyncio.run(main())
 
@@ -97,17 +97,17 @@ class Between(deque[Callable[[], None]]):
 @needs_eventfd
 def test_what_is_rung_while_the_loop_looks_is_not_lost() -> None:
     async def main() -> None:
-        waker, heard = LoopWaker(asyncio.get_running_loop()), asyncio.Event()
+        waker, woken = LoopWaker(asyncio.get_running_loop()), asyncio.Event()
         rings, go_on = threading.Event(), threading.Event()
         waker._callbacks = Between(lambda: (rings.set(), go_on.wait(5)), lambda: None)
-        thread = threading.Thread(target=waker.wake, args=(heard.set,))
+        thread = threading.Thread(target=waker.wake, args=(woken.set,))
         thread.start()
         assert rings.wait(5)  # it has the list, and has put nothing into it yet
         os.eventfd_write(waker._fd, 1)
         waker._on_readable()
-        assert not heard.is_set()
+        assert not woken.is_set()
         go_on.set()
-        await asyncio.wait_for(heard.wait(), 5)
+        await asyncio.wait_for(woken.wait(), 5)
         thread.join()
         waker.close()
 
@@ -117,8 +117,8 @@ def test_what_is_rung_while_the_loop_looks_is_not_lost() -> None:
 @needs_eventfd
 def test_what_is_rung_when_the_loop_has_looked_is_not_lost() -> None:
     async def main() -> None:
-        waker, heard = LoopWaker(asyncio.get_running_loop()), asyncio.Event()
-        late = [heard.set]
+        waker, rings = LoopWaker(asyncio.get_running_loop()), asyncio.Event()
+        late = [rings.set]
 
         def ring() -> None:
             if late:
@@ -128,7 +128,7 @@ def test_what_is_rung_when_the_loop_has_looked_is_not_lost() -> None:
 
         waker._callbacks = Between(lambda: None, ring)
         waker.wake(lambda: None)
-        await asyncio.wait_for(heard.wait(), 5)
+        await asyncio.wait_for(rings.wait(), 5)
         assert not late
         waker.close()
 
@@ -153,9 +153,9 @@ def test_a_loop_that_waits_for_no_files_is_woken_otherwise(monkeypatch: pytest.M
             raise NotImplementedError
 
         monkeypatch.setattr(loop, "add_reader", refuse)
-        heard = asyncio.Event()
-        LoopWaker(loop).wake(heard.set)
-        await asyncio.wait_for(heard.wait(), 5)
+        rings = asyncio.Event()
+        LoopWaker(loop).wake(rings.set)
+        await asyncio.wait_for(rings.wait(), 5)
 
     asyncio.run(main())
 
@@ -167,9 +167,9 @@ def test_where_no_file_may_be_opened_it_is_woken_otherwise(monkeypatch: pytest.M
             raise OSError(errno.EMFILE, "too many open files")
 
         monkeypatch.setattr(os, "eventfd", refuse)
-        waker, heard = LoopWaker(asyncio.get_running_loop()), asyncio.Event()
-        waker.wake(heard.set)
-        await asyncio.wait_for(heard.wait(), 5)
+        waker, rings = LoopWaker(asyncio.get_running_loop()), asyncio.Event()
+        waker.wake(rings.set)
+        await asyncio.wait_for(rings.wait(), 5)
         waker.close()
 
     asyncio.run(main())
@@ -185,9 +185,9 @@ def test_somebody_else_has_closed_the_file(end: str) -> None:
         waker = LoopWaker(asyncio.get_running_loop())
         os.close(waker._fd)
         getattr(waker, end)()
-        heard = asyncio.Event()
-        waker.wake(heard.set)
-        await asyncio.wait_for(heard.wait(), 5)
+        rings = asyncio.Event()
+        waker.wake(rings.set)
+        await asyncio.wait_for(rings.wait(), 5)
 
     asyncio.run(main())
 
@@ -353,17 +353,17 @@ def test_each_is_woken_in_its_own_time_by_one_timer(monkeypatch: pytest.MonkeyPa
             loop, "call_at", lambda when, *args: (set_for.append(when), call_at(when, *args))[1]
         )
         sleepers = [Sleeper(loop, seconds) for seconds in (0.2, 0.1, 0.3, 0.1)]
-        gone = Sleeper(loop, 0.15)
-        for item in (*sleepers, gone):
+        cancelled = Sleeper(loop, 0.15)
+        for item in (*sleepers, cancelled):
             alarm.add(item)
         assert len(set_for) == 2  # the first, and the one that was earlier
-        alarm.remove(gone)
+        alarm.remove(cancelled)
         for _ in range(100):
             if sleepers[2].woken:
                 break
             monkeypatch.undo()
             await asyncio.sleep(0.01)
-        assert gone.woken == []
+        assert cancelled.woken == []
         for sleeper in sleepers:
             assert len(sleeper.woken) == 1
             assert 0 <= sleeper.woken[0] - sleeper.deadline < 0.1

@@ -37,9 +37,9 @@ class _Names:
         beats: set[tuple[int, int]] = set()
         leases = [world.row, world.older]
         tokens = [world.row.token, world.older.token]
-        for slot, mine in enumerate(world.candidates):
-            election = mine.election
-            writer = 100 * mine.incarnation + slot
+        for slot, candidate in enumerate(world.candidates):
+            election = candidate.election
+            writer = 100 * candidate.incarnation + slot
             beats.update(((writer, election._beat), (writer, 0)))  # 0: what a handover leaves
             if election.observed is not None:
                 leases.append(election.observed)
@@ -117,7 +117,7 @@ def key(world: World) -> tuple[Any, ...]:
     and -2 one hash."""
     names = _Names(world)
     skew = world.setup.skew or 0
-    seats = tuple(_seat(mine, names) for mine in world.candidates)
+    seats = tuple(_seat(candidate, names) for candidate in world.candidates)
     packets = sorted(_packet(packet, world, names) for packet in world.packets)
     clock = world.clock + world.step
     return (
@@ -140,29 +140,29 @@ def key(world: World) -> tuple[Any, ...]:
     )
 
 
-def _seat(mine: Candidate, names: _Names) -> tuple[Any, ...]:
-    e: Election = mine.election
-    total = mine.now.total
-    seen, flying = e.observed, e.in_flight
+def _seat(candidate: Candidate, names: _Names) -> tuple[Any, ...]:
+    e: Election = candidate.election
+    total = candidate.now.total
+    observed, flying = e.observed, e.in_flight
     holding = e.phase in HOLDING
     waited = due = 0.0
-    if seen is not None and not holding:
-        waited = min(max(mine.now.awake - e._observed_at, 0), seen.ttl + e.takeover_delay)
+    if observed is not None and not holding:
+        waited = min(max(candidate.now.awake - e._observed_at, 0), observed.ttl + e.takeover_delay)
         due = min(max(e._store_expiry - total + e.takeover_delay, 0), FAR)
     return (
         PHASES[e.phase],
-        mine.incarnation,
+        candidate.incarnation,
         (
             e.campaigning,
             e._claim_unknown,
             e._try_now,
             e._work_running,
-            mine.working,
-            mine.ended,
-            mine.open > 0,
+            candidate.working,
+            candidate.ended,
+            candidate.open > 0,
         ),
         (e.token - names.base + FAR, e.deadline - total + FAR) if holding else (),
-        () if seen is None else names.lease(seen),
+        () if observed is None else names.lease(observed),
         waited,
         due,
         names.beats[_number(e.candidate), e._beat],
@@ -171,25 +171,29 @@ def _seat(mine: Candidate, names: _Names) -> tuple[Any, ...]:
         max(e._retry_at - total, 0),
         max(e._cooldown_until - total, 0),
         max(e._linger_until - total, 0),
-        _texts(mine, names),
+        _texts(candidate, names),
         names.writer(e._successor, 0) + 1 if holding and e._successor is not None else 0,
         ()
         if flying is None
         else (
             names.operation(flying.operation),
-            min(total - mine.sent_at.total, 64),
-            e._observed_at > mine.sent_at.awake,
+            min(total - candidate.sent_at.total, 64),
+            e._observed_at > candidate.sent_at.awake,
             flying.timeout,
         ),
     )
 
 
-def _texts(mine: Candidate, names: _Names) -> tuple[Any, ...]:
-    if not mine.texts:
+def _texts(candidate: Candidate, names: _Names) -> tuple[Any, ...]:
+    if not candidate.texts:
         return ()
-    keeping = mine.election.keeping
+    keeping = candidate.election.keeping
     numbers = (keeping.number, keeping.sent, keeping.stored, keeping.unknown, keeping.refused)
-    return (*numbers, names.text(keeping.text), *(token - names.base + FAR for token in mine.texts))
+    return (
+        *numbers,
+        names.text(keeping.text),
+        *(token - names.base + FAR for token in candidate.texts),
+    )
 
 
 def _note(slot: int, note: Observation, world: World, names: _Names) -> tuple[Any, ...]:

@@ -77,10 +77,10 @@ class Report:
 
     def __str__(self) -> str:
         reach = "all within the bounds" if self.complete else "cut off"
-        found = f"; VIOLATED: {self.violation}" if self.violation else ""
+        violation = f"; VIOLATED: {self.violation}" if self.violation else ""
         return (
             f"{self.states:,} distinct states, {self.events:,} events, {self.ticks} ticks, up to {self.terms} terms "
-            f"({reach}), {self.seconds:.1f} s{found}"
+            f"({reach}), {self.seconds:.1f} s{violation}"
         )
 
 
@@ -91,52 +91,52 @@ def moves(world: World, bounds: Bounds) -> list[Move]:
     itself before that: what others do in the same instant makes no difference to it, nor it to
     them."""
     waiting = bounds.prompt and any(
-        mine.election.in_flight is not None
-        and mine.now.total - mine.sent_at.total >= mine.election.in_flight.timeout
-        for mine in world.candidates
+        candidate.election.in_flight is not None
+        and candidate.now.total - candidate.sent_at.total >= candidate.election.in_flight.timeout
+        for candidate in world.candidates
     )
-    found: list[Move] = []
-    for slot, mine in enumerate(world.candidates):
-        own = _candidate_moves(world, bounds, slot, mine)
-        if bounds.prompt and _busy(mine):
+    options: list[Move] = []
+    for slot, candidate in enumerate(world.candidates):
+        own = _candidate_moves(world, bounds, slot, candidate)
+        if bounds.prompt and _busy(candidate):
             return own
-        found += own
+        options += own
     faults = world.faults < bounds.faults
     kinds = bounds.kinds
     for index, packet in enumerate(world.packets):
         if packet.answer is not None:
-            found.append(("answer", index))
+            options.append(("answer", index))
         else:
-            found.append(("arrive", index))
+            options.append(("arrive", index))
             if (
                 faults
                 and "twice" in kinds
                 and not packet.copy
                 and not isinstance(packet.send.operation, Read)
             ):
-                found.append(("duplicate", index))
+                options.append(("duplicate", index))
     if bounds.operators:
-        found += _operator_moves(world, bounds)
+        options += _operator_moves(world, bounds)
     if bounds.retires:
         if world.retirement is not None:
-            found.append(("retirement_arrives",))
+            options.append(("retirement_arrives",))
         elif world.orders < bounds.orders and world.row.token:
-            found.append(("send_retirement",))
+            options.append(("send_retirement",))
     if faults and "clock" in kinds and world.setup.skew:
-        found.append(("step_clock", 0 if world.step else world.setup.skew))
+        options.append(("step_clock", 0 if world.step else world.setup.skew))
     if faults and "restore" in kinds and world.older.revision != world.row.revision:
-        stopped = all(mine.election.phase is Phase.UNSEEN for mine in world.candidates)
+        stopped = all(candidate.election.phase is Phase.UNSEEN for candidate in world.candidates)
         if stopped and not world.packets:
-            found.append(("restore",))
+            options.append(("restore",))
     same_term = world.older.holder == world.row.holder and world.older.token == world.row.token
     if faults and "restore carelessly" in kinds and same_term and world.older != world.row:
-        found.append(("restore_carelessly",))
-    delayed = sum(mine.election.in_flight is not None for mine in world.candidates)
+        options.append(("restore_carelessly",))
+    delayed = sum(candidate.election.in_flight is not None for candidate in world.candidates)
     if not waiting and world.delays + delayed <= bounds.delays:
-        found.append(("pass_time", 1))
+        options.append(("pass_time", 1))
         if faults and "sleep" in kinds:
-            found += [("pass_time", 1, (slot,)) for slot in range(len(world.candidates))]
-    return found
+            options += [("pass_time", 1, (slot,)) for slot in range(len(world.candidates))]
+    return options
 
 
 def _operator_moves(world: World, bounds: Bounds) -> list[Move]:
@@ -145,93 +145,95 @@ def _operator_moves(world: World, bounds: Bounds) -> list[Move]:
     if world.orders >= bounds.orders:
         return []
     row = world.row
-    found: list[Move] = []
+    options: list[Move] = []
     if row.paused:
         return [("send_override", REVOKED)]
-    found.append(("send_override", PAUSED))
+    options.append(("send_override", PAUSED))
     if row.holder is not None and not row.revoked:
-        found.append(("send_override", REVOKED))
-    found += [
+        options.append(("send_override", REVOKED))
+    options += [
         ("pause_in_turn", slot)
-        for slot, mine in enumerate(world.candidates)
-        if mine.election.phase is Phase.LEADING
+        for slot, candidate in enumerate(world.candidates)
+        if candidate.election.phase is Phase.LEADING
     ]
-    return found
+    return options
 
 
-def _busy(mine: Candidate) -> bool:
+def _busy(candidate: Candidate) -> bool:
     """Whether this candidate would do something now, were it asked. Worlds share the candidates
     that an event did not change, so each is asked once."""
-    if mine.busy is None:
-        mine.busy = _has_something_to_do(mine)
-    return mine.busy
+    if candidate.busy is None:
+        candidate.busy = _has_something_to_do(candidate)
+    return candidate.busy
 
 
-def _has_something_to_do(mine: Candidate) -> bool:
-    election = mine.election
-    if mine.working and not mine.open:
+def _has_something_to_do(candidate: Candidate) -> bool:
+    election = candidate.election
+    if candidate.working and not candidate.open:
         return True
     if election.phase is Phase.STOPPED:
         return False
     if election.in_flight is not None and (
-        election.phase not in HOLDING or mine.now.total < election.deadline
+        election.phase not in HOLDING or candidate.now.total < election.deadline
     ):
         return False
-    trial = mine.copied().election
-    return not isinstance(trial.step(mine.now), Wait) or trial.phase is not election.phase
+    trial = candidate.copied().election
+    return not isinstance(trial.step(candidate.now), Wait) or trial.phase is not election.phase
 
 
-def _candidate_moves(world: World, bounds: Bounds, slot: int, mine: Candidate) -> list[Move]:
+def _candidate_moves(world: World, bounds: Bounds, slot: int, candidate: Candidate) -> list[Move]:
     kinds, packets = bounds.kinds, world.packets
     faults, whispers, orders = (
         world.faults < bounds.faults,
         world.whispers < bounds.whispers,
         world.orders < bounds.orders,
     )
-    election = mine.election
+    election = candidate.election
     phase, flying = election.phase, election.in_flight
     if phase is Phase.STOPPED:
         return [("crash", slot)] if faults and "crash" in kinds else []
-    found: list[Move] = []
+    options: list[Move] = []
     if flying is None:
-        found.append(("act", slot))
+        options.append(("act", slot))
     else:
-        over = mine.now.total - mine.sent_at.total >= flying.timeout
-        if phase in HOLDING and mine.now.total >= election.deadline:
-            found.append(("act", slot))
+        over = candidate.now.total - candidate.sent_at.total >= flying.timeout
+        if phase in HOLDING and candidate.now.total >= election.deadline:
+            options.append(("act", slot))
         unseen = any(
             p.send is flying and p.answer is None for p in packets
         )  # the store has not seen it yet
         if over or (faults and "early" in kinds):
-            found.append(("fail", slot, True, False))
+            options.append(("fail", slot, True, False))
         if faults and unseen and "late" in kinds and not isinstance(flying.operation, Read):
-            found.append(("fail", slot, True, True))
+            options.append(("fail", slot, True, True))
         if faults and unseen and "early" in kinds:
-            found.append(("fail", slot, False, False))
-    if mine.working and not mine.open:
-        found.append(("drain", slot))
+            options.append(("fail", slot, False, False))
+    if candidate.working and not candidate.open:
+        options.append(("drain", slot))
     if orders and election.campaigning and not bounds.operators:
         for linger in bounds.lingers:
-            found.append(("stop", slot, linger))
+            options.append(("stop", slot, linger))
             if phase is Phase.LEADING:
-                found += [("resign", slot, rest, linger) for rest in bounds.rests]
+                options += [("resign", slot, rest, linger) for rest in bounds.rests]
         if phase is Phase.LEADING and bounds.transfers:
             others = [other for other in range(len(world.candidates)) if other != slot]
-            found += [("transfer", slot, other, rest) for other in others for rest in bounds.rests]
-    if orders and phase is Phase.DRAINING and mine.working:
-        found.append(("abandon", slot))
-    writable = phase in (Phase.LEADING, Phase.DRAINING) and mine.now.total < election.deadline
+            options += [
+                ("transfer", slot, other, rest) for other in others for rest in bounds.rests
+            ]
+    if orders and phase is Phase.DRAINING and candidate.working:
+        options.append(("abandon", slot))
+    writable = phase in (Phase.LEADING, Phase.DRAINING) and candidate.now.total < election.deadline
     if world.keeps < bounds.keeps and writable:
-        found.append(("keep", slot))
+        options.append(("keep", slot))
     if faults and "crash" in kinds and phase is not Phase.UNSEEN:
-        found.append(("crash", slot))
+        options.append(("crash", slot))
     if whispers and phase in (Phase.FOLLOWING, Phase.LEADING) and election.observed is not None:
         if "true" in kinds and world.row.revision != election.observed.revision:
-            found.append(("whisper", slot, "true"))
+            options.append(("whisper", slot, "true"))
         if "old" in kinds and world.older.revision != election.observed.revision:
-            found.append(("whisper", slot, "old"))
+            options.append(("whisper", slot, "old"))
         if "ask" in kinds and not election._try_now:
-            found.append(("try_now", slot))
+            options.append(("try_now", slot))
         if "ahead" in kinds:
             for index, packet in enumerate(packets):
                 if (
@@ -239,8 +241,8 @@ def _candidate_moves(world: World, bounds: Bounds, slot: int, mine: Candidate) -
                     and packet.slot != slot
                     and not isinstance(packet.send.operation, Read)
                 ):
-                    found.append(("whisper", slot, index))
-    return found
+                    options.append(("whisper", slot, index))
+    return options
 
 
 def after(world: World, move: Move) -> World:
@@ -273,13 +275,17 @@ def after(world: World, move: Move) -> World:
     elif name == "pass_time":
         new.tick += 1
         if new.count_delays:
-            new.delays += sum(mine.election.in_flight is not None for mine in new.candidates)
+            new.delays += sum(
+                candidate.election.in_flight is not None for candidate in new.candidates
+            )
         new.faults += len(move) > 2
     elif name == "fail":
-        mine = new.candidates[move[1]]
-        flying = mine.election.in_flight
+        candidate = new.candidates[move[1]]
+        flying = candidate.election.in_flight
         assert flying is not None
-        new.faults += move[3] or not move[2] or mine.now.total - mine.sent_at.total < flying.timeout
+        new.faults += (
+            move[3] or not move[2] or candidate.now.total - candidate.sent_at.total < flying.timeout
+        )
     getattr(new, name)(*move[1:])
     return new
 
@@ -304,7 +310,7 @@ def _explore(setup: Setup, bounds: Bounds, seconds: float) -> Report:
     report = Report()
     first = World(setup, bounds.candidates)
     first.count_delays = bounds.delays < FAR
-    seen: set[int] = {hash(key(first))}
+    keys: set[int] = {hash(key(first))}
     layer: list[tuple[World, Any]] = [(first, None)]
     for tick in range(bounds.ticks + 1):
         report.ticks = tick
@@ -324,24 +330,24 @@ def _explore(setup: Setup, bounds: Bounds, seconds: float) -> Report:
                         p for p in new.packets if p.answer is None or _awaited(p, new)
                     )
                     name = hash(key(new))
-                    if name in seen:
+                    if name in keys:
                         continue
                     if name % 32 == 0 and not setup.leaders_only:
                         _come_to_rest(new)
                 except Violation as violation:
                     report.violation = violation
                     report.trace = _unrolled((move, way))
-                    report.states, report.seconds = len(seen), time.perf_counter() - started
+                    report.states, report.seconds = len(keys), time.perf_counter() - started
                     return report
-                seen.add(name)
+                keys.add(name)
                 report.terms = max(report.terms, new.last_token)
                 (later if move[0] == "pass_time" else stack).append((new, (move, way)))
-            if len(seen) >= bounds.states or time.perf_counter() - started > seconds:
-                report.states, report.seconds = len(seen), time.perf_counter() - started
+            if len(keys) >= bounds.states or time.perf_counter() - started > seconds:
+                report.states, report.seconds = len(keys), time.perf_counter() - started
                 return report
         layer = later
     report.complete = True
-    report.states, report.seconds = len(seen), time.perf_counter() - started
+    report.states, report.seconds = len(keys), time.perf_counter() - started
     return report
 
 
@@ -350,8 +356,8 @@ def _awaited(packet: Packet, world: World) -> bool:
 
 
 def _come_to_rest(world: World) -> None:
-    for slot, mine in enumerate(world.candidates):
-        if not mine.election.campaigning and not world.stops(slot):
+    for slot, candidate in enumerate(world.candidates):
+        if not candidate.election.campaigning and not world.stops(slot):
             raise Violation("a candidate that does not stand never stops", f"candidate {slot}")
 
 

@@ -251,8 +251,8 @@ def override_with_one_beat(row: Lease, request: Override, wall: float) -> Lease 
 
 
 def retire_what_is_held(row: Lease, request: Retire, text: str) -> bool:
-    seen = request.expected._replace(holder=None)
-    return swaps.retire(replace(row, holder=None), replace(request, expected=seen), text)
+    revision = request.expected._replace(holder=None)
+    return swaps.retire(replace(row, holder=None), replace(request, expected=revision), text)
 
 
 def born_without_floor(after: Lease, request: Claim | Override, floor: int) -> Lease:

@@ -201,8 +201,8 @@ class World:
 
     def _own(self, slot: int) -> Candidate:
         """The candidate of that seat, ours to change."""
-        self.candidates[slot] = mine = self.candidates[slot].copied()
-        return mine
+        self.candidates[slot] = candidate = self.candidates[slot].copied()
+        return candidate
 
     # -- time
     # ----------------------------------------------------------------------------------------------
@@ -212,10 +212,11 @@ class World:
         7)."""
         self.clock += true * self.setup.store_rate
         for slot, rate in enumerate(self.setup.rates[: len(self.candidates)]):
-            mine = self._own(slot)
-            gone = true * rate
-            mine.now = Instant(
-                mine.now.awake + (0 if slot in asleep else gone), mine.now.total + gone
+            candidate = self._own(slot)
+            elapsed = true * rate
+            candidate.now = Instant(
+                candidate.now.awake + (0 if slot in asleep else elapsed),
+                candidate.now.total + elapsed,
             )
         self.check()
 
@@ -228,44 +229,46 @@ class World:
     # --------------------------------------------------------------------------
 
     def act(self, slot: int) -> Any:
-        mine = self._own(slot)
-        action = self._told(mine, mine.election.step, mine.now)
-        if mine.open and not mine.leads:
+        candidate = self._own(slot)
+        action = self._call(candidate, candidate.election.step, candidate.now)
+        if candidate.open and not candidate.leads:
             self._violated(
-                "a term that has ended is not told", f"candidate {slot}, token {mine.open}"
+                "a term that has ended is not told", f"candidate {slot}, token {candidate.open}"
             )
         if isinstance(action, Send):
-            self._sent(slot, mine, action)
+            self._sent(slot, candidate, action)
         return action
 
-    def _sent(self, slot: int, mine: Candidate, send: Send) -> None:
+    def _sent(self, slot: int, candidate: Candidate, send: Send) -> None:
         operation = send.operation
         if not self.setup.leaders_only:
             if send.timeout <= 0:
                 raise Violation("a request has no time", repr(send))
-            if isinstance(operation, Claim) and mine.working:
+            if isinstance(operation, Claim) and candidate.working:
                 raise Violation("a claim is sent before the work has ended", f"candidate {slot}")
-            if isinstance(operation, Claim) and not mine.election.campaigning:
+            if isinstance(operation, Claim) and not candidate.election.campaigning:
                 raise Violation("a candidate that does not stand claims", f"candidate {slot}")
-            if isinstance(operation, Claim) and mine.unsure:
+            if isinstance(operation, Claim) and candidate.unsure:
                 raise Violation(
                     "a claim follows an unknown one without a look", f"candidate {slot}"
                 )
-            seen = mine.election.observed
-            if isinstance(operation, Claim) and seen is not None and seen.paused:
+            observed = candidate.election.observed
+            if isinstance(operation, Claim) and observed is not None and observed.paused:
                 raise Violation("a candidate claims a paused role", f"candidate {slot}")
-            if isinstance(operation, Claim) and operation.takeover and seen is not None:
-                waited = mine.now.awake - mine.sight_at
-                if operation.expected != mine.revision or waited < seen.ttl:
-                    raise Violation("a takeover that is not due", f"after {waited} of {seen.ttl}")
-            if isinstance(operation, Release) and mine.working:
+            if isinstance(operation, Claim) and operation.takeover and observed is not None:
+                waited = candidate.now.awake - candidate.sight_at
+                if operation.expected != candidate.revision or waited < observed.ttl:
+                    raise Violation(
+                        "a takeover that is not due", f"after {waited} of {observed.ttl}"
+                    )
+            if isinstance(operation, Release) and candidate.working:
                 raise Violation(
                     "a lease is released before the work has ended", f"candidate {slot}"
                 )
-            if isinstance(operation, Renew) and mine.election.deadline <= mine.now.total:
+            if isinstance(operation, Renew) and candidate.election.deadline <= candidate.now.total:
                 raise Violation("a term that has ended is renewed", f"candidate {slot}")
-        mine.sent_at = mine.now
-        self.packets += (Packet(slot, send, mine.now),)
+        candidate.sent_at = candidate.now
+        self.packets += (Packet(slot, send, candidate.now),)
         self.check()
 
     def answer(self, index: int, retry_in: float = 0) -> None:
@@ -273,80 +276,95 @@ class World:
         the same."""
         packet = self.packets[index]
         self.packets = self.packets[:index] + self.packets[index + 1 :]
-        mine, answer = self._own(packet.slot), packet.answer
+        candidate, answer = self._own(packet.slot), packet.answer
         assert answer is not None
-        awaited = mine.election.in_flight is packet.send
+        awaited = candidate.election.in_flight is packet.send
         if awaited:
             operation, timing = packet.send.operation, self.setup.timing
             if answer.applied and isinstance(operation, Claim):
-                mine.promise = packet.sent_at.total + timing.ttl - timing.margin
-                mine.epoch = packet.epoch
+                candidate.promise = packet.sent_at.total + timing.ttl - timing.margin
+                candidate.epoch = packet.epoch
             elif answer.applied and isinstance(operation, Renew):
-                mine.promise = max(mine.promise, packet.sent_at.total + timing.ttl - timing.margin)
-            mine.unsure = False
-        self._told(
-            mine, mine.election.reply, packet.send, answer, packet.sent_at, mine.now, retry_in
+                candidate.promise = max(
+                    candidate.promise, packet.sent_at.total + timing.ttl - timing.margin
+                )
+            candidate.unsure = False
+        self._call(
+            candidate,
+            candidate.election.reply,
+            packet.send,
+            answer,
+            packet.sent_at,
+            candidate.now,
+            retry_in,
         )
         if awaited and not answer.applied and isinstance(packet.send.operation, Claim):
-            self._recall(packet.slot, mine)
+            self._recall(packet.slot, candidate)
         if awaited:
-            mine.remembers = max(mine.remembers, answer.lease.token)
+            candidate.remembers = max(candidate.remembers, answer.lease.token)
 
     def fail(self, slot: int, unknown: bool, stays: bool = False, retry_in: float = 0) -> None:
         """The sender gives its request up. `stays`: the request (or its answer) goes on travelling,
         and may arrive."""
-        mine = self._own(slot)
-        send = mine.election.in_flight
+        candidate = self._own(slot)
+        send = candidate.election.in_flight
         assert send is not None
         if not stays:
             self.packets = tuple(p for p in self.packets if p.send is not send or p.copy)
-        mine.unsure = mine.unsure or (unknown and isinstance(send.operation, Claim))
-        self._told(
-            mine, mine.election.reply, send, Failure(unknown), mine.sent_at, mine.now, retry_in
+        candidate.unsure = candidate.unsure or (unknown and isinstance(send.operation, Claim))
+        self._call(
+            candidate,
+            candidate.election.reply,
+            send,
+            Failure(unknown),
+            candidate.sent_at,
+            candidate.now,
+            retry_in,
         )
 
     def drain(self, slot: int) -> None:
-        mine = self._own(slot)
-        mine.working = False
-        self._told(mine, mine.election.drained, mine.now)
+        candidate = self._own(slot)
+        candidate.working = False
+        self._call(candidate, candidate.election.drained, candidate.now)
 
     def abandon(self, slot: int) -> None:
-        mine = self._own(slot)
-        self._told(mine, mine.election.abandon, mine.now)
+        candidate = self._own(slot)
+        self._call(candidate, candidate.election.abandon, candidate.now)
 
     def resign(self, slot: int, rest: float = 0, linger: float = 0) -> None:
-        mine = self._own(slot)
-        election, now = mine.election, mine.now
-        self._told(
-            mine, lambda: election.resign(now, LossReason.STEPPED_DOWN, rest=rest, linger=linger)
+        candidate = self._own(slot)
+        election, now = candidate.election, candidate.now
+        self._call(
+            candidate,
+            lambda: election.resign(now, LossReason.STEPPED_DOWN, rest=rest, linger=linger),
         )
 
     def transfer(self, slot: int, to: int, rest: float = 0) -> None:
-        mine, other = self._own(slot), self.candidates[to].election.candidate
-        election, now = mine.election, mine.now
-        self._told(
-            mine,
+        candidate, other = self._own(slot), self.candidates[to].election.candidate
+        election, now = candidate.election, candidate.now
+        self._call(
+            candidate,
             lambda: election.resign(now, LossReason.STEPPED_DOWN, rest=rest, to=other, by="us"),
         )
 
     def pause_in_turn(self, slot: int) -> None:
         """The leader hears of an operator who pauses the role, and releases it to nobody."""
-        mine = self._own(slot)
-        election, now = mine.election, mine.now
-        self._told(mine, lambda: election.resign(now, LossReason.PAUSED, to=PAUSED, by="us"))
+        candidate = self._own(slot)
+        election, now = candidate.election, candidate.now
+        self._call(candidate, lambda: election.resign(now, LossReason.PAUSED, to=PAUSED, by="us"))
 
     def stop(self, slot: int, linger: float = 0) -> None:
-        mine = self._own(slot)
-        election, now = mine.election, mine.now
-        self._told(mine, lambda: election.stop(now, linger=linger))
+        candidate = self._own(slot)
+        election, now = candidate.election, candidate.now
+        self._call(candidate, lambda: election.stop(now, linger=linger))
 
     def keep(self, slot: int) -> None:
         """The holder of a term wants its role to keep a text, which says whose it is."""
-        mine = self._own(slot)
-        election = mine.election
-        mine.texts += (election.token,)
-        number = self._told(mine, election.keep, f"{election.token} {len(mine.texts)}")
-        assert number == len(mine.texts)
+        candidate = self._own(slot)
+        election = candidate.election
+        candidate.texts += (election.token,)
+        number = self._call(candidate, election.keep, f"{election.token} {len(candidate.texts)}")
+        assert number == len(candidate.texts)
 
     def try_now(self, slot: int) -> None:
         self._own(slot).election.try_now()
@@ -362,12 +380,12 @@ class World:
                 self.notes = {**self.notes, slot: observation}
         self.candidates[slot] = self._born(slot, old.now, old.incarnation + 1)
 
-    def _recall(self, slot: int, mine: Candidate) -> None:
+    def _recall(self, slot: int, candidate: Candidate) -> None:
         if self.setup.notes is None:
             return
         observation = self.setup.notes.recalled(self.notes, slot)
         if observation is not None:
-            self._told(mine, mine.election.recall, observation)
+            self._call(candidate, candidate.election.recall, observation)
 
     def restore(self) -> None:
         """All candidates were stopped, and the store is restored from a backup: the row is as it
@@ -511,8 +529,8 @@ class World:
 
     def whisper(self, slot: int, lease: Lease) -> None:
         """A feed shows this, whether it is so or not."""
-        mine = self._own(slot)
-        self._told(mine, mine.election.hint, lease, mine.now)
+        candidate = self._own(slot)
+        self._call(candidate, candidate.election.hint, lease, candidate.now)
 
     def ahead(self, index: int) -> Lease | None:
         """The row as it would be after that request: a feed may show it, and the write be lost all
@@ -530,8 +548,8 @@ class World:
     # -- what must hold
     # -----------------------------------------------------------------------------------------
 
-    def _told(self, mine: Candidate, method: Any, *arguments: Any) -> Any:
-        election = mine.election
+    def _call(self, candidate: Candidate, method: Any, *arguments: Any) -> Any:
+        election = candidate.election
         before = (election.phase, election.token, election.deadline)
         result = method(*arguments)
         if (
@@ -540,44 +558,48 @@ class World:
             and election.deadline < before[2]
         ):
             self._violated("a deadline moves back", f"{before[2]} -> {election.deadline}")
-        if election.observed is not None and election.observed.revision != mine.revision:
-            mine.revision, mine.sight_at = election.observed.revision, mine.now.awake
-            self._seen(mine)
+        if election.observed is not None and election.observed.revision != candidate.revision:
+            candidate.revision, candidate.sight_at = election.observed.revision, candidate.now.awake
+            self._check_observed(candidate)
         if election._events:
             for event in election.take_events():
-                self._heard(mine, event)
+                self._apply_event(candidate, event)
         self.check()
         return result
 
-    def _seen(self, mine: Candidate) -> None:
+    def _check_observed(self, candidate: Candidate) -> None:
         """What a machine knows of a revision, it knows since the first of its candidates did."""
-        slot = int(mine.election.candidate.partition(".")[0])
-        known = self.sights.get(slot)
-        if self.setup.notes is None or mine.revision is None:
+        slot = int(candidate.election.candidate.partition(".")[0])
+        sight = self.sights.get(slot)
+        if self.setup.notes is None or candidate.revision is None:
             return
-        if known is not None and known.revision == mine.revision:
-            mine.sight_at = known.since
+        if sight is not None and sight.revision == candidate.revision:
+            candidate.sight_at = sight.since
         else:
-            self.sights = {**self.sights, slot: Observation(mine.revision, mine.sight_at)}
+            self.sights = {**self.sights, slot: Observation(candidate.revision, candidate.sight_at)}
 
-    def _heard(self, mine: Candidate, event: Any) -> None:
+    def _apply_event(self, candidate: Candidate, event: Any) -> None:
         if isinstance(event, Elected):
             token = event.lease.token
-            if mine.open or mine.working:
-                self._violated("elected while the last term goes on", f"{mine.open} -> {token}")
-            if token <= max(self.last_token if mine.epoch == self.epoch else 0, mine.remembers):
+            if candidate.open or candidate.working:
+                self._violated(
+                    "elected while the last term goes on", f"{candidate.open} -> {token}"
+                )
+            if token <= max(
+                self.last_token if candidate.epoch == self.epoch else 0, candidate.remembers
+            ):
                 self._violated("tokens do not rise", f"{self.last_token} -> {token}")
             self.last_token = (
-                max(self.last_token, token) if mine.epoch == self.epoch else self.last_token
+                max(self.last_token, token) if candidate.epoch == self.epoch else self.last_token
             )
-            mine.open, mine.working, mine.ended = token, True, False
+            candidate.open, candidate.working, candidate.ended = token, True, False
         elif isinstance(event, Lost):
-            if mine.open != event.token:
+            if candidate.open != event.token:
                 self._violated(
                     "lost twice, or without having been elected",
                     f"token {event.token}: {event.reason}",
                 )
-            mine.open = 0
+            candidate.open = 0
 
     def _violated(self, rule: str, detail: str) -> None:
         if not self.setup.leaders_only:
@@ -585,23 +607,23 @@ class World:
 
     def check(self) -> None:
         leaders = 0
-        for mine in self.candidates:
-            if mine.election.phase is Phase.LEADING and mine.leads:
-                if mine.now.total >= mine.promise:
+        for candidate in self.candidates:
+            if candidate.election.phase is Phase.LEADING and candidate.leads:
+                if candidate.now.total >= candidate.promise:
                     self._violated(
-                        "a term is believed past its deadline", f"token {mine.election.token}"
+                        "a term is believed past its deadline", f"token {candidate.election.token}"
                     )
-                if mine.open != mine.election.token or mine.ended:
+                if candidate.open != candidate.election.token or candidate.ended:
                     self._violated(
                         "leads without having been elected, or again",
-                        f"token {mine.election.token}",
+                        f"token {candidate.election.token}",
                     )
                 leaders += 1
-            elif mine.open:
-                mine.ended = True
+            elif candidate.open:
+                candidate.ended = True
         if leaders > 1:
-            led = [mine for mine in self.candidates if mine.leads]
-            if sum(mine.epoch == self.epoch for mine in led) > 1:
+            led = [candidate for candidate in self.candidates if candidate.leads]
+            if sum(candidate.epoch == self.epoch for candidate in led) > 1:
                 raise Violation(
                     "two leaders at once", ", ".join(f"{m.election.candidate}" for m in led)
                 )
@@ -609,12 +631,12 @@ class World:
     def check_texts(self) -> None:
         """What a candidate says of its texts is so: those that it reports as kept are, and those
         that it reports as never written are not."""
-        for mine in self.candidates:
-            keeping, election = mine.election.keeping, mine.election
+        for candidate in self.candidates:
+            keeping, election = candidate.election.keeping, candidate.election
             reported = keeping.stored
-            if reported and (mine.texts[reported - 1], reported) > self.kept:
+            if reported and (candidate.texts[reported - 1], reported) > self.kept:
                 self._violated("a text is reported as kept that is not", f"number {reported}")
-            for number, token in enumerate(mine.texts, 1):
+            for number, token in enumerate(candidate.texts, 1):
                 if number <= max(reported, keeping.unknown):
                     continue
                 holds = election.phase in HOLDING and election.token == token
@@ -629,12 +651,12 @@ class World:
         world = self.copied()
         for _ in range(12):
             action = world.act(slot)
-            mine = world.candidates[slot]
-            if mine.election.phase is Phase.STOPPED:
+            candidate = world.candidates[slot]
+            if candidate.election.phase is Phase.STOPPED:
                 return True
-            if mine.election.in_flight is not None:
+            if candidate.election.in_flight is not None:
                 world.settle(slot)
-            elif mine.working:
+            elif candidate.working:
                 world.drain(slot)
             elif isinstance(action, Wait):
                 world.pass_time(action.seconds / min(self.setup.rates))

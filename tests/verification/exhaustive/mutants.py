@@ -265,8 +265,8 @@ MUTANTS = [
 def consequence(mutant: Mutant) -> str:
     """Whether two lead at once in the end, when nothing else is looked for."""
     if not isinstance(mutant.within, Bounds):
-        found = run(mutant, mutant.altered(leaders_only=True)).violation
-        return "two leaders" if found and found.rule == TWO else ""
+        violation = run(mutant, mutant.altered(leaders_only=True)).violation
+        return "two leaders" if violation and violation.rule == TWO else ""
     verdict = run(mutant, mutant.altered(leaders_only=True), states=200_000)
     return (
         f"two leaders, after {verdict.states:,}"

@@ -132,8 +132,8 @@ def postgresql(state: State, number: int, fault: str) -> Iterator[State]:
     if process.at == 0 and row and not row.held:
         yield move(state, number, 1, row=row)
     elif process.at == 1:
-        seen = row == process.row or (fault == "any row is deleted" and row and not row.held)
-        if lock is None and seen:
+        matches = row == process.row or (fault == "any row is deleted" and row and not row.held)
+        if lock is None and matches:
             yield move(replace(state, locks=put(state.locks, role, number)), number, 2)
         else:
             yield move(state, number, DONE)
@@ -141,24 +141,24 @@ def postgresql(state: State, number: int, fault: str) -> Iterator[State]:
         yield move(replace(state, floor_lock=number), number, 3)
     elif process.at == 3:
         assert row
-        gone = replace(write(state, role, None), locks=put(state.locks, role, None))
+        deleted = replace(write(state, role, None), locks=put(state.locks, role, None))
         if fault == "the floor is raised in another transaction":
-            yield move(gone, number, 4)
+            yield move(deleted, number, 4)
         else:
-            yield _with_floor(gone, number, fault)
+            yield _with_floor(deleted, number, fault)
     elif process.at == 4:
         yield _with_floor(state, number, fault)
 
 
 def _with_floor(state: State, number: int, fault: str) -> State:
     """The state with the floor of the row that a process deletes."""
-    seen = state.processes[number].row
-    assert seen
-    floor = max(state.floor, seen.token)
+    row = state.processes[number].row
+    assert row
+    floor = max(state.floor, row.token)
     if fault == "the floor is not raised":
         floor = state.floor
     if fault == "the floor falls":
-        floor = seen.token
+        floor = row.token
     raised = replace(state, floor=floor, version=state.version + 1, floor_lock=None)
     return move(raised, number, DONE)
 
@@ -170,8 +170,8 @@ def etcd(state: State, number: int, fault: str) -> Iterator[State]:
     same_floor = state.version == process.version
     if process.at == 0:
         if not (row and row.held):
-            seen = {"row": row, "floor": state.floor, "version": state.version}
-            yield move(state, number, 1, **seen)
+            snapshot = {"row": row, "floor": state.floor, "version": state.version}
+            yield move(state, number, 1, **snapshot)
     elif process.kind == "claim":
         if row == process.row and (row or same_floor or fault == "a claim compares no floor"):
             yield elect(state, number, (row.token if row else process.floor) + 1)
@@ -229,7 +229,7 @@ def explore(design: Design, fault: str = "") -> int:
     kinds = [("claim", 0), ("claim", 0), ("retire", 0), ("retire", 0), ("retire", 1)]
     kinds += [("claim", 1)] if LONG else []
     first = State(tuple(Row(token) for token in FIRST), tuple(Process(*kind) for kind in kinds))
-    seen, queue = {first}, deque([first])
+    states, queue = {first}, deque([first])
     while queue:
         state = queue.popleft()
         for number, process in enumerate(state.processes):
@@ -239,10 +239,10 @@ def explore(design: Design, fault: str = "") -> int:
                 [release(state, number)] if process.at == LEADS else design(state, number, fault)
             )
             for after in following:
-                if after not in seen:
-                    seen.add(after)
+                if after not in states:
+                    states.add(after)
                     queue.append(after)
-    return len(seen)
+    return len(states)
 
 
 @pytest.mark.parametrize("design", [postgresql, etcd, rethinkdb], ids=lambda each: each.__name__)

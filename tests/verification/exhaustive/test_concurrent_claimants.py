@@ -60,12 +60,12 @@ class Claimants(RuleBasedStateMachine):
     def packet(self, number: int, answered: bool | None = None) -> int | None:
         """One of the packets under way; the oldest ones are the likeliest to be forgotten, and the
         best to find."""
-        found = [
+        packets = [
             i
             for i, p in enumerate(self.world.packets)
             if answered is None or (p.answer is not None) is answered
         ]
-        return found[number % len(found)] if found else None
+        return packets[number % len(packets)] if packets else None
 
     # -- what goes well
     # -----------------------------------------------------------------------------------------
@@ -100,8 +100,8 @@ class Claimants(RuleBasedStateMachine):
 
     @rule(slot=seats)
     def work_ends(self, slot: int) -> None:
-        mine = self.world.candidates[self.seat(slot)]
-        if mine.working and not mine.open:
+        candidate = self.world.candidates[self.seat(slot)]
+        if candidate.working and not candidate.open:
             self.world.drain(self.seat(slot))
 
     @rule(turns=st.integers(1, 12), seconds=st.sampled_from((1.0, 4.0)))
@@ -215,8 +215,8 @@ class Claimants(RuleBasedStateMachine):
         """What a healthy shell does at one moment, with a store that answers at once and a feed
         that shows the row."""
         world = self.world
-        mine = world.candidates[slot].election
-        if mine.observed is not None and mine.observed.revision != world.row.revision:
+        election = world.candidates[slot].election
+        if election.observed is not None and election.observed.revision != world.row.revision:
             world.whisper(slot, world.shown())
         for _ in range(8):
             candidate = world.candidates[slot]
@@ -241,9 +241,14 @@ class Claimants(RuleBasedStateMachine):
             self.noted(lambda i=index: world.arrive(i))
         while world.packets:
             world.answer(0)
-        for slot, mine in enumerate(world.candidates):
-            assert mine.election.campaigning or world.stops(slot), f"candidate {slot} does not stop"
-            if not mine.election.campaigning or mine.election._cooldown_until > mine.now.total:
+        for slot, candidate in enumerate(world.candidates):
+            assert candidate.election.campaigning or world.stops(slot), (
+                f"candidate {slot} does not stop"
+            )
+            if (
+                not candidate.election.campaigning
+                or candidate.election._cooldown_until > candidate.now.total
+            ):
                 world.crash(slot)  # it stands again, at once
         row = world.row
         bound = (
@@ -253,21 +258,21 @@ class Claimants(RuleBasedStateMachine):
             + max(2.0, *RATES)
         )
         passed = 0.0
-        while not any(mine.leads for mine in world.candidates):
+        while not any(candidate.leads for candidate in world.candidates):
             assert passed <= bound / min(RATES), f"nobody leads {passed} s after the last fault"
             for slot in range(len(world.candidates)):
                 self.noted(lambda s=slot: self.turn(s))
-            if not any(mine.leads for mine in world.candidates):
+            if not any(candidate.leads for candidate in world.candidates):
                 world.pass_time(0.5)
                 passed += 0.5
         self.quiet(70.0)  # a leader whose row was edited finds out, and another follows
-        leaders = [slot for slot, mine in enumerate(world.candidates) if mine.leads]
+        leaders = [slot for slot, candidate in enumerate(world.candidates) if candidate.leads]
         assert len(leaders) == 1
         token = world.candidates[leaders[0]].election.token
         self.quiet(200.0)
-        mine = world.candidates[leaders[0]]
-        assert mine.leads, "a leader that nothing hinders goes on"
-        assert mine.election.token == token
+        candidate = world.candidates[leaders[0]]
+        assert candidate.leads, "a leader that nothing hinders goes on"
+        assert candidate.election.token == token
 
     def quiet(self, seconds: float) -> None:
         for _ in range(int(seconds / 5)):

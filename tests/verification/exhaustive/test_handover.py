@@ -48,7 +48,7 @@ class State:
     deaths: int = 2
 
     @property
-    def seen(self) -> Lease:
+    def lease_seen(self) -> Lease:
         return replace(self.row, remaining=self.row.remaining - (self.now - self.written))
 
 
@@ -96,7 +96,7 @@ def steps(state: State, rules: Rules) -> Iterator[State]:
         yield replace(state, now=state.now + 1)
     if "old" in state.leading:
         for to in (None, *NAMES):
-            row = swaps.release(state.seen, leader(rules, to), 0.0)
+            row = swaps.release(state.lease_seen, leader(rules, to), 0.0)
             assert row is not None
             if not rules.ends and row.reserved:
                 row = replace(row, remaining=1_000.0)
@@ -121,10 +121,10 @@ def steps(state: State, rules: Rules) -> Iterator[State]:
 
 
 def claimed(state: State, name: str, rules: Rules) -> Lease | None:
-    seen = state.seen
-    if seen.reserved and not rules.reserves:
-        seen = replace(seen, holder=None)
-    return swaps.claim(seen, Claim("r", name, 1, TTL, skew=0.0), 0.0)
+    lease = state.lease_seen
+    if lease.reserved and not rules.reserves:
+        lease = replace(lease, holder=None)
+    return swaps.claim(lease, Claim("r", name, 1, TTL, skew=0.0), 0.0)
 
 
 def violation(state: State, before: State | None, rules: Rules) -> str | None:
@@ -134,8 +134,8 @@ def violation(state: State, before: State | None, rules: Rules) -> str | None:
         if state.row.token <= before.row.token:
             return "a term has the token of the one before"
         if (
-            before.seen.reserved
-            and before.seen.remaining > 0
+            before.lease_seen.reserved
+            and before.lease_seen.remaining > 0
             and before.row.holder not in (state.leading)
         ):
             return "another one gets a role that is reserved"
@@ -152,16 +152,16 @@ def violation(state: State, before: State | None, rules: Rules) -> str | None:
 def explore(rules: Rules) -> tuple[int, str | None]:
     held = Lease("r", "old", 1, 1, TTL, remaining=TTL)
     initial = State(0, held, 0, None, frozenset(NAMES), ("old",))
-    seen, states = {key(initial)}, deque([initial])
+    keys, states = {key(initial)}, deque([initial])
     while states:
         state = states.popleft()
         for new in steps(state, rules):
             if (why := violation(new, state, rules)) is not None:
-                return len(seen), why
-            if key(new) not in seen:
-                seen.add(key(new))
+                return len(keys), why
+            if key(new) not in keys:
+                keys.add(key(new))
                 states.append(new)
-    return len(seen), None
+    return len(keys), None
 
 
 def key(state: State) -> tuple[object, ...]:

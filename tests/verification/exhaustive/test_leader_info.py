@@ -12,7 +12,7 @@ import pytest
 from coord.core.info import InfoUpdates, ObservedInfo
 from coord.core.lease import Lease
 
-SAID = ({"n": 0}, {"n": 1}, {"n": 0}, {"n": 2})
+INFOS = ({"n": 0}, {"n": 1}, {"n": 0}, {"n": 2})
 """What the candidate says, change by change: once it goes back to what it said before."""
 
 
@@ -22,8 +22,8 @@ class State:
 
     Attributes:
         updates: What the leader keeps.
-        row: What the row says, as an index in `SAID`.
-        said: The index of what the leader wants to say: the number of changes.
+        row: What the row says, as an index in `INFOS`.
+        wish: The index of what the leader wants to say: the number of changes.
         flying: The renewal under way: what it carries, and whether the store has applied it.
         late: What an unanswered renewal will still write.
         losses: How many answers may still be lost.
@@ -31,29 +31,29 @@ class State:
 
     updates: InfoUpdates
     row: int = 0
-    said: int = 0
+    wish: int = 0
     flying: tuple[int | None, bool] | None = None
     late: int | None = None
     losses: int = 2
 
 
 def index(info: Any) -> int | None:
-    return None if info is None else max(i for i, first in enumerate(SAID) if first == info)
+    return None if info is None else max(i for i, first in enumerate(INFOS) if first == info)
 
 
 def steps(state: State) -> Iterator[State]:
     updates = state.updates
-    if state.said + 1 < len(SAID):
-        yield replace(state, updates=updates.changed(), said=state.said + 1)
+    if state.wish + 1 < len(INFOS):
+        yield replace(state, updates=updates.changed(), wish=state.wish + 1)
     if state.flying is None:
-        sent, carried = updates.sending(SAID[state.said])
+        sent, carried = updates.sending(INFOS[state.wish])
         # A later request has a higher beat, so a late one is refused once this one is applied.
         yield replace(state, updates=sent, flying=(index(carried), False))
         if state.late is not None:
             yield replace(state, row=state.late, late=None)
         return
     carried_index, applied = state.flying
-    info = None if carried_index is None else SAID[carried_index]
+    info = None if carried_index is None else INFOS[carried_index]
     if not applied:
         row = state.row if carried_index is None else carried_index
         yield replace(state, row=row, flying=(carried_index, True), late=None)
@@ -75,34 +75,37 @@ def wrong(state: State) -> str | None:
     if updates.stored > updates.changes or updates.unanswered > updates.changes:
         return "acknowledges a change that was not made"
     if state.flying is None and updates.stored == updates.changes and state.late is None:
-        if SAID[state.row] != SAID[state.said]:
+        if INFOS[state.row] != INFOS[state.wish]:
             return "acknowledges a change that the row lacks"
-        if updates.sending(SAID[state.said])[1] is not None and updates.unanswered < updates.stored:
+        if (
+            updates.sending(INFOS[state.wish])[1] is not None
+            and updates.unanswered < updates.stored
+        ):
             return "sends again what is stored"
     return None
 
 
 def explore(first: InfoUpdates) -> tuple[int, str | None]:
-    initial = State(first.elected(SAID[0], Lease("r", info=SAID[0])))
-    seen, waiting = {repr(initial)}, [initial]
+    initial = State(first.elected(INFOS[0], Lease("r", info=INFOS[0])))
+    keys, waiting = {repr(initial)}, [initial]
     while waiting:
         state = waiting.pop()
         if (why := wrong(state)) is not None:
-            return len(seen), why
+            return len(keys), why
         if not state.losses and state.flying is None and state.late is None:
             # Without further faults one renewal is enough.
-            sent, carried = state.updates.sending(SAID[state.said])
-            row = state.row if carried is None else state.said
+            sent, carried = state.updates.sending(INFOS[state.wish])
+            row = state.row if carried is None else state.wish
             done = sent.answered(carried, True)
-            if SAID[row] != SAID[state.said] or done.stored != done.changes:
-                return len(seen), "a change is never stored"
-            if done.sending(SAID[state.said])[1] is not None:
-                return len(seen), "renewals are not silent"
+            if INFOS[row] != INFOS[state.wish] or done.stored != done.changes:
+                return len(keys), "a change is never stored"
+            if done.sending(INFOS[state.wish])[1] is not None:
+                return len(keys), "renewals are not silent"
         for new in steps(state):
-            if repr(new) not in seen:
-                seen.add(repr(new))
+            if repr(new) not in keys:
+                keys.add(repr(new))
                 waiting.append(new)
-    return len(seen), None
+    return len(keys), None
 
 
 def test_an_acknowledged_change_is_in_the_row_and_the_last_one_wins() -> None:
@@ -114,7 +117,7 @@ def test_an_acknowledged_change_is_in_the_row_and_the_last_one_wins() -> None:
 class ForgetsThatTheRowIsUnknown(InfoUpdates):
     def sending(self, info: Any) -> Any:
         new, carried = super().sending(info)
-        return new._replace(known=self.known), carried
+        return new._replace(row_info=self.row_info), carried
 
 
 class CountsChangesDuringTheRequest(InfoUpdates):

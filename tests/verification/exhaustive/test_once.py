@@ -96,7 +96,7 @@ def steps(state: State, rules: Rules) -> Iterator[State]:
         yield replace(state, holder=None)
 
 
-def _known(state: State, tick: int, rules: Rules, *, claimed: bool) -> str | None:
+def _known_outcome(state: State, tick: int, rules: Rules, *, claimed: bool) -> str | None:
     """What the ledger says of a tick; None if it may be run."""
     entry = state.ledger.get(tick)
     if entry is not None and not entry.begun:
@@ -111,15 +111,17 @@ def _known(state: State, tick: int, rules: Rules, *, claimed: bool) -> str | Non
 def _caller_steps(state: State, rules: Rules, index: int, caller: Caller) -> Iterator[State]:
     does, token = caller.does, caller.token
     if does == "idle":
-        known = _known(state, caller.tick, rules, claimed=False)
-        yield state.with_caller(index, known or "waits")
+        answer = _known_outcome(state, caller.tick, rules, claimed=False)
+        yield state.with_caller(index, answer or "waits")
     elif does == "waits" and state.holder is None:
         won = replace(state, holder=index, token=state.token + 1)
         yield won.with_caller(index, "claimed", state.token + 1)
     elif does == "claimed":
-        known = _known(state, caller.tick, rules, claimed=True) if rules.look_again else None
-        if known is not None:
-            yield replace(state.with_caller(index, known), holder=None)
+        answer = (
+            _known_outcome(state, caller.tick, rules, claimed=True) if rules.look_again else None
+        )
+        if answer is not None:
+            yield replace(state.with_caller(index, answer), holder=None)
         else:
             yield _begins(state, rules, index, caller)
     elif does == "running":
@@ -197,18 +199,18 @@ def wrong(state: State, rules: Rules, *, ends: bool) -> str:
 
 
 def explore(first: State, rules: Rules, most: int = 400_000) -> tuple[int, str]:
-    seen, stack = {first}, [first]
-    while stack and len(seen) < most:
+    visited, stack = {first}, [first]
+    while stack and len(visited) < most:
         state = stack.pop()
         following = list(steps(state, rules))
-        found = wrong(state, rules, ends=not following)
-        if found:
-            return len(seen), found
+        violation = wrong(state, rules, ends=not following)
+        if violation:
+            return len(visited), violation
         for new in following:
-            if new not in seen:
-                seen.add(new)
+            if new not in visited:
+                visited.add(new)
                 stack.append(new)
-    return len(seen), "" if not stack else "cut off"
+    return len(visited), "" if not stack else "cut off"
 
 
 SAME = State(tuple(Caller(1) for _ in range(3)))
@@ -229,9 +231,9 @@ SOUND = {
 @pytest.mark.parametrize("name", SOUND)
 def test_every_interleaving(name: str) -> None:
     first, rules = SOUND[name]
-    states, found = explore(first, rules)
+    states, violation = explore(first, rules)
     print(f"{name}: {states:,} states")
-    assert not found
+    assert not violation
     assert states > 500
 
 
@@ -267,7 +269,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_each_rule_is_needed(name: str) -> None:
-    first, rules, wanted = BROKEN[name]
-    states, found = explore(first, rules)
-    print(f"{name}: {found}, after {states:,} states")
-    assert wanted in found
+    first, rules, expected = BROKEN[name]
+    states, violation = explore(first, rules)
+    print(f"{name}: {violation}, after {states:,} states")
+    assert expected in violation

@@ -97,8 +97,8 @@ class Group:
 
     def plan(self, state: State, member: str) -> sharing.Plan:
         owners = [None if row is None else row.member for row in state.rows]
-        known = state.knows[NAMES.index(member)] | {member}
-        return self.rules.plan(owners, known, member)
+        names = state.knows[NAMES.index(member)] | {member}
+        return self.rules.plan(owners, names, member)
 
     def steps(self, state: State) -> Iterator[State]:
         for number, member in enumerate(NAMES[: len(state.works)]):
@@ -121,12 +121,12 @@ class Group:
                 yield replace(state, rows=put(state.rows, shard, None))
 
     def decisions(self, state: State, number: int, member: str) -> Iterator[State]:
-        plan, mine = self.plan(state, member), state.works[number]
+        plan, own = self.plan(state, member), state.works[number]
         if not self.rules.roles:  # as with a hash ring: each works on what it reckons
-            known = sorted(state.knows[number] | {member})
-            ours = frozenset(s for s in range(self.shards) if known[s % len(known)] == member)
-            if mine != ours:
-                yield replace(state, works=put(state.works, number, ours))
+            names = sorted(state.knows[number] | {member})
+            own_shards = frozenset(s for s in range(self.shards) if names[s % len(names)] == member)
+            if own != own_shards:
+                yield replace(state, works=put(state.works, number, own_shards))
             return
         claimable = dict.fromkeys(plan.claims, 1)
         claimable |= {s: 0 for s, row in enumerate(state.rows) if row == Held(member, True)}
@@ -134,21 +134,21 @@ class Group:
             yield replace(
                 state,
                 rows=put(state.rows, shard, Held(member)),
-                works=put(state.works, number, mine | {shard}),
+                works=put(state.works, number, own | {shard}),
                 moves=state.moves + moves,
             )
         draining = state.drains[number]
         if draining is None:
-            if plan.gives and mine:
-                yield replace(state, drains=put(state.drains, number, min(mine)))
+            if plan.gives and own:
+                yield replace(state, drains=put(state.drains, number, min(own)))
             return
-        rest = mine - {draining} if self.rules.drains_first else mine
+        rest = own - {draining} if self.rules.drains_first else own
         kept = replace(state, drains=put(state.drains, number, None))
         if plan.gives or not self.rules.looks_again:
-            known = sorted((state.knows[number] | {member}) - {member}) or [member]
+            names = sorted((state.knows[number] | {member}) - {member}) or [member]
             yield replace(
                 kept,
-                rows=put(state.rows, draining, Held((*plan.gives, *known)[0], True)),
+                rows=put(state.rows, draining, Held((*plan.gives, *names)[0], True)),
                 works=put(state.works, number, rest),
                 moves=state.moves + 1,
             )
@@ -156,8 +156,8 @@ class Group:
             yield kept
 
     def quiet(self, state: State) -> bool:
-        known = (state.knows[NAMES.index(member)] == state.alive for member in state.alive)
-        return not state.joins and not state.kills and all(known)
+        views = (state.knows[NAMES.index(member)] == state.alive for member in state.alive)
+        return not state.joins and not state.kills and all(views)
 
     def wrong(self, state: State, most_moves: int) -> str | None:
         for shard in range(self.shards):
@@ -183,23 +183,23 @@ class Report(NamedTuple):
 
 def explore(group: Group, most_moves: int = 8) -> Report:
     """All states, breadth first; then the quiet ones must have no cycle."""
-    seen = {group.initial}
-    waiting = deque(seen)
+    states = {group.initial}
+    waiting = deque(states)
     quiet: dict[State, list[State]] = {}
     moves = 0
     while waiting:
         state = waiting.popleft()
         moves = max(moves, state.moves)
         if (why := group.wrong(state, most_moves)) is not None:
-            return Report(len(seen), why, moves)
+            return Report(len(states), why, moves)
         after = list(group.steps(state))
         if group.quiet(state):
             quiet[state] = [new for new in after if new != state]
         for new in after:
-            if new not in seen:
-                seen.add(new)
+            if new not in states:
+                states.add(new)
                 waiting.append(new)
-    return Report(len(seen), "moves without end" if _has_cycle(quiet) else None, moves)
+    return Report(len(states), "moves without end" if _has_cycle(quiet) else None, moves)
 
 
 def _has_cycle(graph: dict[State, list[State]]) -> bool:
@@ -208,16 +208,16 @@ def _has_cycle(graph: dict[State, list[State]]) -> bool:
     for state, after in graph.items():
         for new in after:
             before.setdefault(new, []).append(state)
-    left = {state: len(after) for state, after in graph.items()}
-    ends = [state for state, count in left.items() if count == 0]
+    successors = {state: len(after) for state, after in graph.items()}
+    ends = [state for state, count in successors.items() if count == 0]
     while ends:
         state = ends.pop()
-        del left[state]
+        del successors[state]
         for earlier in before.get(state, ()):
-            left[earlier] -= 1
-            if left[earlier] == 0:
+            successors[earlier] -= 1
+            if successors[earlier] == 0:
                 ends.append(earlier)
-    return bool(left)
+    return bool(successors)
 
 
 @pytest.mark.parametrize(
@@ -251,9 +251,9 @@ def test_a_group_ends_fairly_and_no_shard_has_two(group: Group, most_moves: int)
 
 def up_to_the_ceiling(owners: sharing.Owners, members: frozenset[str], me: str) -> sharing.Plan:
     """What the example of coord did before it had `share`."""
-    mine, most = owners.count(me), -(-len(owners) // len(members))
+    own, most = owners.count(me), -(-len(owners) // len(members))
     free = tuple(shard for shard, owner in enumerate(owners) if owner is None)
-    return sharing.Plan(free if mine < most else (), most - mine, (), False)
+    return sharing.Plan(free if own < most else (), most - own, (), False)
 
 
 def by_rank(counts: dict[str, int], shards: int) -> dict[str, int]:
@@ -264,9 +264,9 @@ def by_rank(counts: dict[str, int], shards: int) -> dict[str, int]:
 def despite_free(owners: sharing.Owners, members: frozenset[str], me: str) -> sharing.Plan:
     """Gives shards away while free ones are there for those that have too few."""
     counts = {member: list(owners).count(member) for member in sorted(members)}
-    wanted = sharing.targets(counts, len(owners))
-    few = [member for member in counts for _ in range(wanted[member] - counts[member])]
-    many = [member for member in counts for _ in range(counts[member] - wanted[member])]
+    target_counts = sharing.targets(counts, len(owners))
+    few = [member for member in counts for _ in range(target_counts[member] - counts[member])]
+    many = [member for member in counts for _ in range(counts[member] - target_counts[member])]
     gives = tuple(taker for giver, taker in zip(many, few, strict=False) if giver == me)
     return replace(sharing.plan(owners, members, me), gives=gives)
 

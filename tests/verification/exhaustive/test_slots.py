@@ -165,16 +165,16 @@ def put(values: tuple, at: int, value: object) -> tuple:  # type: ignore[type-ar
 
 def explore(world: World) -> tuple[int, str | None]:
     initial = world.initial()
-    seen, waiting = {initial}, deque([initial])
+    states, waiting = {initial}, deque([initial])
     while waiting:
         state = waiting.popleft()
         if (why := world.wrong(state)) is not None:
-            return len(seen), why
+            return len(states), why
         for new in world.steps(state):
-            if new not in seen:
-                seen.add(new)
+            if new not in states:
+                states.add(new)
                 waiting.append(new)
-    return len(seen), None
+    return len(states), None
 
 
 @pytest.mark.parametrize(

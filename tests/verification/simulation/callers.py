@@ -106,7 +106,7 @@ class Caller(Claimant):
 
     def believes(self) -> Term | None:
         """The term that coord holds for one of the candidates."""
-        held = [known.term for known in self.candidates() if known.leads]
+        held = [claimant.term for claimant in self.candidates() if claimant.leads]
         if len(held) > 1 and not self.scene.server.edits:
             raise Broken(f"{self.name}: two candidates of one coordinator lead: {held}")
         return max(held, key=lambda term: term.token, default=None)
@@ -123,12 +123,12 @@ class Caller(Claimant):
 
     def fork(self) -> None:
         """Go on as a forked child, which calls for the same candidates."""
-        parents = {known.candidate for known in self.candidates()}
+        parents = {claimants.candidate for claimants in self.candidates()}
         super().fork()
         if self.coordinator is None:
             return
-        known = self.coordinator.unique_services._roles.get(ROLE, {})  # what a call would use
-        if any(candidate.candidate in parents for candidate in known.values()):
+        claimants = self.coordinator.unique_services._roles.get(ROLE, {})  # what a call would use
+        if any(candidate.candidate in parents for candidate in claimants.values()):
             raise Broken("a forked child has a candidate of its parent")
 
 
@@ -169,7 +169,7 @@ class MixedScene(Scene):
         row = self.server.row
         if row.holder is None:
             return
-        ids = [known.candidate for caller in self.callers() for known in caller.candidates()]
+        ids = [claimant.candidate for caller in self.callers() for claimant in caller.candidates()]
         successor = self.random.choice(ids) if to and ids else None
         self.requests += 1
         key = f"request {self.requests}"
@@ -213,8 +213,8 @@ class MixedScene(Scene):
     def judge(self) -> None:
         """Long histories would take seconds each: for them, what `check` sees is all."""
         operations = self.history.operations()
-        if found := list(fenced_resources(operations)):
-            raise BadHistory(found)
+        if violations := list(fenced_resources(operations)):
+            raise BadHistory(violations)
         if len(operations) <= MAX_OPERATIONS:
             with contextlib.suppress(Undecided):
                 super().judge()

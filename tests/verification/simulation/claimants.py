@@ -219,15 +219,15 @@ class Scene:
         promised."""
         if self.server.edits:
             operations = self.history.operations()
-            found = list(fenced_resources(operations))
+            violations = list(fenced_resources(operations))
             with contextlib.suppress(
                 Undecided
             ):  # after an edit anything that was left open may come back
-                found += lease_register(operations)
+                violations += lease_register(operations)
         else:
-            found = judge(self.history)
-        if found:
-            raise BadHistory(found)
+            violations = judge(self.history)
+        if violations:
+            raise BadHistory(violations)
 
     # -- liveness
     # ----------------------------------------------------------------------------------------------

@@ -145,10 +145,10 @@ def main(first: int, last: int) -> int:
         else:
             terms += scene.terms
             waited[scene.server.max_clock_skew].append((scene.waited, seed))
-    for skew, found in waited.items():
-        most, seed = max(found)
+    for skew, times in waited.items():
+        most, seed = max(times)
         print(
-            f"max_clock_skew {skew}: {len(found)} scenes; nobody led for at most {most:.2f} s (seed {seed})"
+            f"max_clock_skew {skew}: {len(times)} scenes; nobody led for at most {most:.2f} s (seed {seed})"
         )
     print(
         f"{last - first} scenes, {terms} terms, {failures} failures, {time.monotonic() - began:.1f} s"

@@ -206,8 +206,8 @@ class OperatedScene(MixedScene):
 
     def judge(self) -> None:
         """The server has checked each change of the row."""
-        if found := list(fenced_resources(self.history.operations())):
-            raise BadHistory(found)
+        if violations := list(fenced_resources(self.history.operations())):
+            raise BadHistory(violations)
 
     def bound(self) -> float:
         """A candidate notices within a tenth more than its ttl that a role was resumed, and the

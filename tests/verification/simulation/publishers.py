@@ -190,12 +190,12 @@ class PublishingScene(Scene):
     def everybody_knows(self) -> None:
         """What the leader says last is what the row says, and what the watcher was told last."""
         if not self.world.run(40 + 2 * self.timing.ttl, until=self._same):
-            row, told = self.server.row, self.watcher.present
-            raise Broken(f"{row} is in the store, and {told} was told")
+            row, report = self.server.row, self.watcher.present
+            raise Broken(f"{row} is in the store, and {report} was told")
 
     def _same(self) -> bool:
         leading = [claimant for claimant in self.claimants if claimant.believes()]
         if not leading or self.watcher.present is None:
             return False
-        said = leading[0].lead.info["n"]
-        return said == self.server.row.info["n"] == self.watcher.present.info["n"]  # type: ignore[no-any-return]
+        number = leading[0].lead.info["n"]
+        return number == self.server.row.info["n"] == self.watcher.present.info["n"]  # type: ignore[no-any-return]

@@ -140,5 +140,5 @@ def test_a_mutant_is_caught(mutant: Callable[[Patch], None], monkeypatch: Patch)
             assert calm.world.run(300, until=calm.leads), "nobody leads, with no fault at all"
     finally:
         calm.close()
-    found = next(filter(None, map(broken, range(300))), "")
-    assert re.search("lead|work|believe|forked|token", found), "no scene has caught it"
+    violation = next(filter(None, map(broken, range(300))), "")
+    assert re.search("lead|work|believe|forked|token", violation), "no scene has caught it"

@@ -105,13 +105,13 @@ class Jobs(RuleBasedStateMachine):
         text = self.server.memory._kept.get(ROLE, "")
         if text != self.text:
             self.text = text
-            found = {
+            violations = {
                 entry.tick: (entry.result, entry.token)
                 for entry in Ledger.decode(ROLE, Values.decode(ROLE, text).ticks).entries
                 if not entry.begun
             }
-            assert self.recorded.items() <= found.items(), "a record was replaced"
-            self.recorded = found
+            assert self.recorded.items() <= violations.items(), "a record was replaced"
+            self.recorded = violations
         assert not self.violations, self.violations[0]
 
     def run(self, seconds: float) -> None:

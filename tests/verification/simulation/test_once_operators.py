@@ -150,5 +150,5 @@ def jobs_with_records_are_retired(patch: Patch) -> None:
 )
 def test_a_mutant_is_caught(mutant: Callable[[Patch], None], why: str, monkeypatch: Patch) -> None:
     mutant(monkeypatch)
-    found = broken()
-    assert re.search(why, found), found
+    violation = broken()
+    assert re.search(why, violation), violation

@@ -180,5 +180,5 @@ def test_a_mutant_is_caught(mutant: Callable[[Patch], None], why: str, monkeypat
     finally:
         calm.close()
     first = FIRST.get(mutant.__name__, 0)
-    found = next(filter(None, map(broken, range(first, first + 300))), "no scene has caught it")
-    assert re.search(why, found), found
+    violation = next(filter(None, map(broken, range(first, first + 300))), "no scene has caught it")
+    assert re.search(why, violation), violation

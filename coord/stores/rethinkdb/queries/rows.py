@@ -47,7 +47,7 @@ def lease(row: Mapping[str, Any], now: float | None) -> Lease:
     )
     held = whole and isinstance(holder, str) and holder != ""
     seconds = float(ttl) if is_number(ttl) and 0 < ttl <= MAX_TTL else 0.0
-    left = seconds if now is None else (renewed_at or 0.0) + seconds - now
+    remaining = seconds if now is None else (renewed_at or 0.0) + seconds - now
     info, since = row.get("info"), row.get("since")
     return Lease(
         role=str(row["id"]),
@@ -56,7 +56,7 @@ def lease(row: Mapping[str, Any], now: float | None) -> Lease:
         beat=_count(beat),
         ttl=seconds,
         renewed_at=renewed_at or 0.0,
-        remaining=left if held else 0.0,
+        remaining=remaining if held else 0.0,
         info=info if isinstance(info, dict) else {},
         since=float(since) if is_number(since) else 0.0,
     )

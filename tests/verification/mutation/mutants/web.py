@@ -50,8 +50,8 @@ MUTANTS = [
     Mutant(
         "a probe asks the first candidate only",
         "coord.web.probes:_leads",
-        "any(mine)",
-        "mine[0]",
+        "any(leads)",
+        "leads[0]",
         (f"{INTERFACE}::test_probes_answer_for_any_candidate_of_the_process",),
     ),
     Mutant(
