@@ -137,7 +137,7 @@ class SendsOnce(InfoUpdates):
 
 class IsNeverSilent(InfoUpdates):
     def answered(self, carried: Any, applied: bool) -> Any:
-        return super().answered(carried, applied)._replace(known=None)
+        return super().answered(carried, applied)._replace(row_info=None)
 
 
 @pytest.mark.parametrize(
