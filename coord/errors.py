@@ -17,6 +17,29 @@ MAX_VALUE_LENGTH = 80
 """Characters of an invalid value that a message shows."""
 
 
+def command(words: str, *arguments: object) -> str:
+    """Return a command line for a message, which a shell can run.
+
+    Args:
+        words: The name of the command, and the options before the arguments.
+        arguments: Roles, URLs and other words, which are quoted. None of them is an option.
+    """
+    texts = [str(argument) for argument in arguments]
+    dashes = ["--"] if any(text.startswith("-") for text in texts) else []
+    return " ".join(["coord", words, *dashes, *map(_quoted, texts)])
+
+
+def _quoted(word: str) -> str:
+    import shlex  # few programs print such a message
+
+    if word.isprintable():
+        return shlex.quote(word)
+    escaped = (
+        char if char.isprintable() and char not in "\\'" else f"\\U{ord(char):08x}" for char in word
+    )
+    return f"$'{''.join(escaped)}'"
+
+
 class CoordError(Exception):
     """The base of every exception that coord raises on purpose.
 
@@ -213,7 +236,7 @@ class SlotsDiffer(CoordError):
         self.role, self.there, self.here = role, there, here
         super().__init__(
             f"cannot be a candidate for {here} slots of {role!r}: the role has {there}; use that "
-            f"number, or change it with: coord slots {role} {here}"
+            f"number, or change it with: {command('slots', role, here)}"
         )
 
 

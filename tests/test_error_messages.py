@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -406,6 +407,25 @@ def test_a_wrong_call(call: str, expected: str, c: coord.Coordinator) -> None:
     with pytest.raises(coord.CoordError) as caught:
         eval(call, names)
     check(str(caught.value), expected)
+
+
+@pytest.mark.parametrize("word", ["job", "a b", "it's", '"$(x)`', "-x", "é", "a\n\x1b'\\", "*"])
+def test_a_command_in_a_message_can_be_copied(word: str) -> None:
+    text = coord.errors.command("resume", word)
+    assert text.isprintable()
+    script = f'coord() {{ printf "%s\\0" "$@"; }}; {text}'
+    out = subprocess.run(["bash", "-c", script], check=True, capture_output=True).stdout.decode()
+    assert out.split("\0")[:-1] == ["resume", *["--"] * word.startswith("-"), word]
+
+
+def test_every_command_in_a_message_is_quoted() -> None:
+    """No text of the code has the name of a command, and then a value that is not quoted."""
+    names = "|".join(COMMANDS)
+    unquoted = re.compile(rf"coord (?:{names})(?: --?[\w-]+)*[ =]'?\{{")
+    files = Path(coord.__file__).parent.rglob("*.py")
+    assert [path for path in files if unquoted.search(path.read_text())] == []
+    assert unquoted.search('f"run `coord resume {role}`"')
+    assert unquoted.search("f\"run coord init --url '{url}'\"")
 
 
 def test_a_wrong_environment(

@@ -523,7 +523,9 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
     async def resume(self, role: str, *, by: str = "") -> bool:
         """Let candidates be elected for `role` again, after `pause`.
 
-        If the leader had not released the role when it was paused, its lease runs out first.
+        If the leader had not released the role when it was paused, its lease runs out first. If the
+        leader was asked to release it by a `pause` that has not returned, this waits for one ttl at
+        most until its work has ended.
 
         Args:
             role: The role.
@@ -534,6 +536,7 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
 
         Raises:
             BadArgument: `by` is invalid, or the store cannot do that.
+            CoordError: The leader that was asked has not ended its work in time.
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
         """

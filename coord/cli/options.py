@@ -145,6 +145,21 @@ def confirm(question: str, *, yes: bool) -> None:
         sys.exit(exit_codes.FAILED)
 
 
+@contextlib.contextmanager
+def said_if_interrupted(known: str | Callable[[], str]) -> Iterator[None]:
+    """Say on stderr what is known about a change if Ctrl-C interrupts the block, which sends it.
+
+    Args:
+        known: What is known, for people, or a function that finds it out.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        text = known if isinstance(known, str) else known()
+        click.echo(f"coord: interrupted: {text}", err=True)
+        raise
+
+
 def current_user() -> str:
     """Return who runs this process, as `user@host`."""
     import getpass  # with termios, which only requests of people need

@@ -254,6 +254,12 @@ class Handover(NamedTuple):
     hold: float | None = None
 
     @property
+    def withdrawn(self) -> bool:
+        """Whether the request is withdrawn at once. A request to pause stays until it expires: it
+        says to `coord resume` what the role becomes when the work has ended."""
+        return self.key != "" and self.to != PAUSED
+
+    @property
     def reason(self) -> LossReason:
         """Why the term ends by this."""
         return LossReason.PAUSED if self.to == PAUSED else LossReason.STEPPED_DOWN

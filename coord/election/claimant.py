@@ -343,7 +343,7 @@ class Claimant:
         )
         if not isinstance(decision, Handover):
             return False
-        if decision.key:
+        if decision.withdrawn:
             session.request_done(self.role, decision.key)
         log.info(
             "leadership.gives_way",

@@ -273,7 +273,7 @@ class Elector:
         if isinstance(decision, float):
             self._check_later = self._loop.call_later(decision + 0.01, self.check_requests)
         elif decision is not None:
-            if decision.key:
+            if decision.withdrawn:
                 self._session.request_done(election.role, decision.key)
             cooldown = election.timing.ttl if decision.rest is None else decision.rest
             role, token, to, by = election.role, election.token, decision.to, decision.by

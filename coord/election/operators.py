@@ -15,7 +15,14 @@ from coord.core.announcements import HandoverRequest
 from coord.core.lease import PAUSED, REVOKED, Lease, LossReason
 from coord.core.operations import MAX_OVERRIDE_BEAT, Failure, Override
 from coord.election.session import Session
-from coord.errors import NotLeader, StoreRefused, StoreUnavailable
+from coord.errors import (
+    CoordError,
+    NotLeader,
+    OutcomeUnknown,
+    StoreRefused,
+    StoreUnavailable,
+    command,
+)
 from coord.runtime.retry import rng
 from coord.runtime.timers import within
 from coord.stores.protocol import HasAnnouncements
@@ -146,15 +153,25 @@ async def resume(session: Session, role: str, by: str) -> bool:
     """Let candidates be elected for `role` again, and return whether it was paused.
 
     If a leader was in office when the role was paused, and did not release it, its lease runs out
-    first.
+    first. If a leader was asked to release the role to a pause, and still ends its work, this waits
+    for that, for one ttl of its lease at most.
 
     Raises:
         BadArgument: The store cannot do that.
+        CoordError: The leader did not end its work in time.
         StoreUnavailable: The store did not answer within the timeout of the session.
         StoreRefused: The store refuses the request.
     """
     row = await _row(session, role)
     overridable(session.store)
+    if await pause_requested(session, row):
+        row = await _until_term_ends(session, row, row.ttl)
+        if await pause_requested(session, row):
+            raise CoordError(
+                f"cannot resume {role!r} yet: its leader was asked to release it, has not ended "
+                f"its work, and leaves the role paused; try `{command('resume', role)}` again "
+                "later, or stop the leader"
+            )
     if not row.paused:
         return False
 
@@ -165,10 +182,26 @@ async def resume(session: Session, role: str, by: str) -> bool:
     return True
 
 
+async def pause_requested(session: Session, row: Lease) -> bool:
+    """Return whether the leader in `row` was asked to release its role and leave it paused."""
+    if not row.led or not isinstance(session.store, HasAnnouncements):
+        return False
+    store = session.announcements
+    try:
+        rows = await session.retry(lambda timeout: store.read([row.role], timeout))
+    except StoreRefused:  # there is no table for announcements: nobody can be asked
+        return False
+    requests = (HandoverRequest.of(announcement) for announcement in rows)
+    return any(
+        request is not None and (request.token, request.to) == (row.token, PAUSED)
+        for request in requests
+    )
+
+
 def paused_by(lease: Lease) -> str:
     """Return who paused a role and what to do, as the end of a sentence: "paused by …"."""
     by = f" by {lease.withheld_by}" if lease.withheld_by else ""
-    return f"paused{by}; `coord resume {lease.role}` lets candidates be elected again"
+    return f"paused{by}; `{command('resume', lease.role)}` lets candidates be elected again"
 
 
 def _override(row: Lease, holder: str, reason: LossReason, by: str) -> Override:
@@ -186,9 +219,10 @@ async def _swap(session: Session, role: str, decide: Callable[[Lease], Override 
     """Read the row and apply the override that `decide` returns, until it is applied, or until
     `decide` returns None: so it does if an override was applied whose answer was lost.
     """
-    store = overridable(session.store)
+    store, unknown = overridable(session.store), False
 
     async def attempt(timeout: float) -> None:
+        nonlocal unknown
         until = asyncio.get_running_loop().time() + timeout
         while (remaining := until - asyncio.get_running_loop().time()) > 0:
             rows = await session.store.read([role], remaining)
@@ -198,6 +232,7 @@ async def _swap(session: Session, role: str, decide: Callable[[Lease], Override 
                 return
             result = await send_override(store, override, remaining)
             if isinstance(result, Failure):
+                unknown = unknown or result.unknown
                 raise (StoreRefused if result.permanent else StoreUnavailable)(result.detail)
             if result.applied:
                 return
@@ -205,25 +240,37 @@ async def _swap(session: Session, role: str, decide: Callable[[Lease], Override 
         raise StoreUnavailable(f"the row of {role!r} changed again and again")
 
     session.check_usable(f"change the role {role!r}")
-    await session.retry(attempt)
+    try:
+        await session.retry(attempt)
+    except StoreUnavailable as err:
+        if unknown:
+            raise OutcomeUnknown(
+                f"cannot say whether {role!r} was changed: {err}; look with "
+                f"`{command('history', role)}` and `coord status --all`"
+            ) from None
+        raise
 
 
 async def _ask_to_pause(session: Session, led: Lease, by: str, timeout: float) -> None:
     """Ask a leader to release its role to nobody, and wait until its term is over."""
+    with contextlib.suppress(StoreRefused):  # there is no table: the leader cannot be asked
+        await _post(session, led, PAUSED, by)
+        await _until_term_ends(session, led, timeout)
+
+
+async def _until_term_ends(session: Session, led: Lease, timeout: float) -> Lease:
+    """Wait until the term in `led` is over, for `timeout` seconds at most, and return the row."""
     loop = asyncio.get_running_loop()
     until = loop.time() + timeout
     changed = asyncio.Event()
     unsubscribe = session.subscribe(led.role, lambda _: changed.set())
     try:
-        await _post(session, led, PAUSED, by)
-        while (remaining := until - loop.time()) > 0:
+        while True:
             changed.clear()
-            row = await _row(session, led.role)
-            if (row.holder, row.token) != (led.holder, led.token):
-                return
+            row, remaining = await _row(session, led.role), until - loop.time()
+            if (row.holder, row.token) != (led.holder, led.token) or remaining <= 0:
+                return row
             with contextlib.suppress(asyncio.TimeoutError):
                 await within(changed.wait(), min(remaining, POLL_EVERY))
-    except StoreRefused:
-        pass  # there is no table for announcements: the leader cannot be asked
     finally:
         unsubscribe()

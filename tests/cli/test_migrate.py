@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -139,6 +140,27 @@ def test_a_running_leader_is_replaced_without_a_second_one(
         assert before.leader("job") is None
 
 
+def test_a_migration_that_is_interrupted_says_that_it_can_be_repeated(
+    runs: Runs, start: Callable[..., subprocess.Popen[str]], new_url: NewURL
+) -> None:
+    old, new = new_url("sqlite"), new_url("sqlite")
+    with coord.connect(old) as before:
+        # Its leader waits for its work, so the command waits for the role.
+        released = threading.Event()
+        lead = before.leadership("job", ttl=30, on_lost=lambda *_: released.wait(30))
+        term = lead.acquire(timeout=10)
+        moving = start("-m", "coord", "migrate", "--from", old, "--to", new, "--hold")
+        assert term.lost.wait(20)
+        moving.send_signal(signal.SIGINT)
+        _, err = moving.communicate(timeout=20)
+        released.set()
+        assert moving.returncode == 130
+        assert err == (
+            f"coord: interrupted: {new} may have the tokens of some roles already; run the command "
+            "again for the others\n"
+        )
+
+
 def test_a_source_that_elects_another_meanwhile_is_reported(
     runs: Runs, start: Callable[..., subprocess.Popen[str]], new_url: NewURL
 ) -> None:
@@ -212,7 +234,7 @@ def test_a_paused_role_stays_paused_at_the_source(runs: Runs, new_url: NewURL) -
     assert json.loads(out)["roles"]["never-led"] == {"from": 0, "to": 1}
     status, out, err = migrate(runs, new, old)
     assert (status, out) == (78, "")
-    assert f"'job' is paused at {old}; run coord resume there first" in err
+    assert f"'job' is paused at {old}; run `coord resume job` there first" in err
 
 
 def test_the_leader_before_a_pause_is_outlasted(runs: Runs, new_url: NewURL) -> None:

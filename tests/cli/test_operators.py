@@ -146,7 +146,10 @@ def test_a_command_that_is_interrupted_says_what_goes_on(
 
 def test_a_pause_that_is_interrupted_once_it_is_done_says_how_to_resume() -> None:
     coordinator = coord.Coordinator("memory://")
-    assert outcome_of_pause(coordinator, "job") == "'job' is not paused"
+    assert outcome_of_pause(coordinator, "job") == (
+        "'job' is not paused yet, and the request may still arrive; `coord status --all` shows "
+        "that, and `coord resume job` lets candidates be elected again"
+    )
     coordinator.pause("job")
     resume = "`coord resume job` lets candidates be elected again"
     assert outcome_of_pause(coordinator, "job") == f"'job' is paused; {resume}"

@@ -16,6 +16,7 @@ from coord import (
     Coordinator,
     LossReason,
     NotLeader,
+    OutcomeUnknown,
 )
 from coord.api.overview import load_overview
 from coord.api.sync_leadership import Leadership
@@ -23,6 +24,7 @@ from coord.core.operations import Claim, Failure, Override, Result
 from coord.stores.memory import MemoryStore
 from coord.stores.protocol import Overridable
 from coord.testing import Fault, FaultyStore
+from coord.testing.clocks import Machine, run
 from tests.support.waits import eventually
 
 TTL = 2.0
@@ -211,6 +213,57 @@ def test_an_eviction_that_is_repeated_ends_no_later_term() -> None:
         assert (row.holder, row.token, store.calls.count("override")) == ("b", 2, 1)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_pause_that_is_under_way_is_resumed_when_the_leader_has_ended_its_work(
+    ends: bool,
+) -> None:
+    """`coord pause` was interrupted after it had asked the leader, which still ends its work."""
+
+    async def main(machine: Machine) -> None:
+        store = MemoryStore()
+        store._now = lambda: machine.now().total
+        done = asyncio.Event()
+
+        async def work(*_: object) -> None:
+            await done.wait()
+
+        async with AsyncCoordinator(store=store, now=machine.now) as c:
+            lead = c.leadership("a job", ttl=10, on_lost=work)
+            await lead.acquire(timeout=5)
+            pausing = asyncio.ensure_future(c.pause("a job", by="ann"))
+            await asyncio.sleep(1)
+            pausing.cancel()
+            resuming = asyncio.ensure_future(c.resume("a job"))
+            await asyncio.sleep(5)
+            assert not resuming.done()
+            if ends:
+                done.set()
+                assert await resuming is True
+                assert await lead.wait(5)
+                assert [term.reason for term in await c.history("a job")] == ["", "paused"]
+                assert await c.resume("a job") is False
+            else:
+                with pytest.raises(coord.CoordError, match="cannot resume 'a job' yet: its leader"):
+                    await resuming
+                done.set()
+
+    run(main)
+
+
+def test_a_change_without_an_answer_says_that_it_may_have_been_applied() -> None:
+    async def main(machine: Machine) -> None:
+        store = FaultyStore(MemoryStore())
+        async with AsyncCoordinator(store=store, now=machine.now) as c:
+            assert await c.unique_service("a job", {"ttl": 30})
+            store.fail("override", Fault.UNKNOWN_NOT_DONE, times=None)
+            with pytest.raises(
+                OutcomeUnknown, match=r"whether 'a job' was changed.*coord history 'a"
+            ):
+                await c.evict("a job")
+
+    run(main)
 
 
 def test_a_claimant_obeys_a_pause(two: tuple[Coordinator, Coordinator]) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import functools
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -22,7 +22,7 @@ from coord.cli.output import lease_as_dict
 from coord.core import validation
 from coord.core.history import PastTerm
 from coord.core.lease import Lease, LossReason
-from coord.errors import NotLeader
+from coord.errors import NotLeader, command
 from coord.runtime.timers import within
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def _request(
             options.confirm(
                 f"Ask {_leader(coordinator, role)} to {what} {output.quote(role)}?", yes=yes
             )
-            with _said_if_interrupted(role):
+            with options.said_if_interrupted(_what_goes_on(role)):
                 lease = request(coordinator, by)
         except NotLeader:
             click.echo(f"coord: nobody leads {output.quote(role)}", err=True)
@@ -213,7 +213,7 @@ def _request(
         if no_wait:
             _print_outcome(lease, None, as_json)
             return
-        with _said_if_interrupted(role):
+        with options.said_if_interrupted(_what_goes_on(role)):
             result = coordinator.portal.call(
                 functools.partial(outcome, coordinator.inner, lease, timeout)
             )
@@ -224,18 +224,11 @@ def _request(
         sys.exit(exit_codes.FAILED)
 
 
-@contextlib.contextmanager
-def _said_if_interrupted(role: str) -> Iterator[None]:
-    """Say that an interruption of the block does not take the request back."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo(
-            f"coord: interrupted: the leader of {output.quote(role)} may hand it over all the "
-            f"same; `coord history {role}` shows that",
-            err=True,
-        )
-        raise
+def _what_goes_on(role: str) -> str:
+    return (
+        f"the leader of {output.quote(role)} may hand it over all the same; "
+        f"`{command('history', role)}` shows that"
+    )
 
 
 def _leader(coordinator: Coordinator, role: str) -> str:

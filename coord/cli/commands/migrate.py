@@ -22,7 +22,14 @@ from coord.core import validation
 from coord.core.kept import Kept
 from coord.core.lease import Lease, LossReason
 from coord.core.operations import Answer, Claim, Failure, Release
-from coord.errors import AcquireTimeout, BadArgument, CoordError, StoreRefused, StoreUnavailable
+from coord.errors import (
+    AcquireTimeout,
+    BadArgument,
+    CoordError,
+    StoreRefused,
+    StoreUnavailable,
+    command,
+)
 from coord.stores.protocol import HasKept
 
 if TYPE_CHECKING:
@@ -144,6 +151,11 @@ async def _migrate(
         try:
             carried = await _unless(stop, migration.run(names, hold))
             if carried is None:
+                click.echo(
+                    f"coord: interrupted: {to.url} may have the tokens of some roles already; "
+                    "run the command again for the others",
+                    err=True,
+                )
                 sys.exit(exit_codes.INTERRUPTED)
             if not migration.lost:
                 _print(carried, source.url, to.url, hold=hold, as_json=as_json)
@@ -214,7 +226,7 @@ class Migration:
             if lease.paused:
                 raise StoreRefused(
                     f"cannot migrate: {output.quote(lease.role)} is paused at "
-                    f"{self._destination.url}; run coord resume there first"
+                    f"{self._destination.url}; run `{command('resume', lease.role)}` there first"
                 )
         led = [lease for lease in leases if lease.led]
         candidates = {lead.candidate for lead in self._held.values()}

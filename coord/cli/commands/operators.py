@@ -5,7 +5,6 @@ They change the row of the role themselves, so they do not need the leader.
 
 from __future__ import annotations
 
-import functools
 import sys
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from coord.cli.options import open_coordinator
 from coord.cli.output import lease_as_dict
 from coord.core import validation
 from coord.core.lease import Lease
-from coord.errors import CoordError, NotLeader
+from coord.errors import CoordError, NotLeader, command
 
 if TYPE_CHECKING:
     from coord.api.sync_coordinator import Coordinator
@@ -50,7 +49,11 @@ def evict(role: str, url: str | None, as_json: bool, by: str, yes: bool) -> None
         try:
             # Only the term that was confirmed: another leader may have been elected meanwhile.
             token = None if lease is None else lease.token
-            lease = coordinator.evict(role, by=by, token=token)
+            with options.said_if_interrupted(
+                f"the leader of {output.quote(role)} may have been evicted; "
+                f"`{command('history', role)}` and `coord status --all` show that"
+            ):
+                lease = coordinator.evict(role, by=by, token=token)
         except NotLeader as err:
             click.echo(f"coord: {err}", err=True)
             sys.exit(exit_codes.FAILED)
@@ -89,11 +92,8 @@ def pause(
         lease = coordinator.leader(role)
         who = "which nobody leads" if lease is None else f"which {_leader(lease)} leads"
         options.confirm(f"Pause {output.quote(role)}, {who}?", yes=yes)
-        try:
+        with options.said_if_interrupted(lambda: outcome_of_pause(coordinator, role)):
             ended = coordinator.pause(role, by=by, timeout=timeout)
-        except KeyboardInterrupt:
-            click.echo(f"coord: interrupted: {outcome_of_pause(coordinator, role)}", err=True)
-            raise
     if as_json:
         term = None if ended is None else lease_as_dict(ended)
         click.echo(output.to_json({"role": role, "paused": True, "term": term}))
@@ -110,7 +110,12 @@ def pause(
 def resume(role: str, url: str | None, as_json: bool, by: str) -> None:
     """Let candidates be elected for ROLE again, after coord pause ROLE."""
     validation.role(role)
-    with open_coordinator(url) as coordinator:
+    with (
+        open_coordinator(url) as coordinator,
+        options.said_if_interrupted(
+            f"{output.quote(role)} may have been resumed; `coord status --all` shows that"
+        ),
+    ):
         resumed = coordinator.resume(role, by=by)
     if as_json:
         click.echo(output.to_json({"role": role, "resumed": resumed}))
@@ -123,19 +128,30 @@ def resume(role: str, url: str | None, as_json: bool, by: str) -> None:
 
 def outcome_of_pause(coordinator: Coordinator, role: str) -> str:
     """Return what becomes of a role whose pause was interrupted, and what to do, for people."""
-    resume = f"`coord resume {role}` lets candidates be elected again"
+    from coord.election.operators import pause_requested
+
+    resume = f"`{command('resume', role)}` lets candidates be elected again"
+    session = coordinator.session
+
+    async def look() -> tuple[Lease, bool]:
+        rows = await session.read([role])
+        row = rows[0] if rows else Lease(role)
+        return row, await pause_requested(session, row)
+
     try:
-        held = coordinator.portal.call(functools.partial(coordinator.session.held, role))
+        lease, requested = coordinator.portal.call(look)
     except CoordError as err:
         return f"{output.quote(role)} may be paused ({err}); {resume}"
-    if held is None:
-        return f"{output.quote(role)} is not paused"
-    lease, _ = held
     if lease.paused:
         return f"{output.quote(role)} is paused; {resume}"
+    if requested:
+        return (
+            f"{output.quote(role)} is paused as soon as {_leader(lease)}, which was asked to, has "
+            f"released it; after that {resume}"
+        )
     return (
-        f"{output.quote(role)} is paused as soon as {_leader(lease)}, which was asked to, has "
-        f"released it; after that {resume}"
+        f"{output.quote(role)} is not paused yet, and the request may still arrive; "
+        f"`coord status --all` shows that, and {resume}"
     )
 
 

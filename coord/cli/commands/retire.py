@@ -60,7 +60,10 @@ def retire(unused: str, prefix: str, url: str | None, as_json: bool, yes: bool) 
                 functools.partial(unused_roles, coordinator.session, prefix, seconds)
             )
             options.confirm(f"Retire {_count(len(retirable))}{_of(prefix)}?", yes=False)
-        retired = coordinator.retire(prefix, unused=seconds)
+        with options.said_if_interrupted(
+            "some of the roles may have been retired; run the command again for the others"
+        ):
+            retired = coordinator.retire(prefix, unused=seconds)
     if as_json:
         click.echo(output.to_json({"retired": retired}))
     else:

@@ -58,14 +58,17 @@ def purge(ttls: float, yes: bool, as_json: bool, url: str | None) -> None:
         if not as_json:
             _show(stale)
         options.confirm(f"Delete {_services(len(stale))} and the expired announcements?", yes=yes)
-        deleted = coordinator.services.purge_stale_services(ttls)["deleted"]
         inner, expired = coordinator.inner, None
-        try:
-            expired = coordinator.portal.call(
-                lambda: inner.announcements.purge(inner.session.timeout)
-            )
-        except (NotSetUp, BadArgument) as err:
-            click.echo(f"coord purge: {output.one_line(str(err))}", err=True)
+        with options.said_if_interrupted(
+            "some records may have been deleted; run the command again for the others"
+        ):
+            deleted = coordinator.services.purge_stale_services(ttls)["deleted"]
+            try:
+                expired = coordinator.portal.call(
+                    lambda: inner.announcements.purge(inner.session.timeout)
+                )
+            except (NotSetUp, BadArgument) as err:
+                click.echo(f"coord purge: {output.one_line(str(err))}", err=True)
     if as_json:
         click.echo(output.to_json({"services": deleted, "announcements": expired, "stale": stale}))
         return

@@ -9,6 +9,7 @@ import click
 from coord.cli import exit_codes, options, output
 from coord.cli.options import open_coordinator
 from coord.core import validation
+from coord.errors import command
 
 
 @click.command(epilog=exit_codes.help_of({exit_codes.FAILED: "ROLE has no slots"}))
@@ -32,9 +33,13 @@ def slots(role: str, number: int | None, as_json: bool, url: str | None) -> None
                 functools.partial(slot_elector.read_slots, session, role)
             )
         else:
-            before = coordinator.portal.call(
-                functools.partial(slot_elector.change_slots, session, role, number)
-            )
+            with options.said_if_interrupted(
+                f"the number of slots of {output.quote(role)} may have been changed; "
+                f"`{command('slots', role)}` shows it"
+            ):
+                before = coordinator.portal.call(
+                    functools.partial(slot_elector.change_slots, session, role, number)
+                )
             present = number
         held = sum(
             lease.role in {slot_elector.slot_role(role, slot) for slot in range(present or 0)}

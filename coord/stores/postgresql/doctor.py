@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from coord.errors import CoordError, StoreRefused
+from coord.errors import CoordError, StoreRefused, command
 from coord.stores.postgresql import schema
 from coord.stores.postgresql.connection import Pool
 from coord.stores.postgresql.errors import QueryError
@@ -108,7 +108,7 @@ def _durability(row: Any) -> Iterator[Finding]:
 
 
 def _tables(row: Any, url: PostgreSQLURL) -> Iterator[Finding]:
-    what, init = f"schema {url.schema}", f"run `coord init --url '{url.redacted}'`"
+    what, init = f"schema {url.schema}", f"run `{command('init --url', url.redacted)}`"
     if row["kind"] is None or not row["functions"]:
         missing = "table leases" if row["kind"] is None else "functions of this version of coord"
         yield Finding("error", what, f"the {missing} does not exist", init)

@@ -7,7 +7,7 @@ texts of the server may hold whole rows, so only its codes (SQLSTATE) are passed
 from __future__ import annotations
 
 from coord.core.operations import Failure
-from coord.errors import AccessDenied, CoordError, NotSetUp, StoreRefused, StoreUnavailable
+from coord.errors import AccessDenied, CoordError, NotSetUp, StoreRefused, StoreUnavailable, command
 from coord.stores.postgresql.url import PostgreSQLURL
 
 _NOT_SET_UP = ("3D000", "3F000", "42P01", "42883", "42703", "42804")
@@ -70,7 +70,7 @@ def from_code(code: str, url: PostgreSQLURL) -> QueryError:
     where = url.redacted
     if code in _NOT_SET_UP:
         detail = (
-            f"{where} is not set up for this version of coord: run `coord init --url '{where}'`"
+            f"{where} is not set up for this version of coord: run `{command('init --url', where)}`"
         )
         return QueryError(detail, permanent=NotSetUp)
     if code in _DENIED:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Iterator
 
-from coord.errors import CoordError
+from coord.errors import CoordError, command
 from coord.stores.failures import RequestError
 from coord.stores.protocol import Finding
 from coord.stores.redis import rows
@@ -125,7 +125,7 @@ async def _namespace(store: RedisStore, url: RedisURL, timeout: float) -> Findin
     try:
         leases = await store.read(None, timeout)
     except CoordError as err:
-        return Finding("error", "namespace", str(err), f"run coord init --url '{url.redacted}'")
+        return Finding("error", "namespace", str(err), f"run {command('init --url', url.redacted)}")
     return Finding("ok", "namespace", f"{url.namespace} has {len(leases)} roles")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coord.errors import AccessDenied, NotSetUp
+from coord.errors import AccessDenied, NotSetUp, command
 from coord.stores.failures import RequestError
 
 if TYPE_CHECKING:
@@ -71,9 +71,9 @@ def from_server(error: RedisError, server: str) -> RequestError:
 def not_set_up(url: RedisURL) -> RequestError:
     """Return the error of a server without this namespace."""
     return RequestError(
-        f"the namespace {url.namespace!r} does not exist on {url.redacted}; run coord init "
-        f"--url '{url.redacted}'. If it existed before, the server has lost its data: see the "
-        f"guarantees of Redis before you do",
+        f"the namespace {url.namespace!r} does not exist on {url.redacted}; run "
+        f"`{command('init --url', url.redacted)}`. If it existed before, the "
+        f"server has lost its data: see the guarantees of Redis before you do",
         unknown=False,
         refusal=NotSetUp,
     )

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-from coord.errors import AccessDenied, CoordError, StoreRefused
+from coord.errors import AccessDenied, CoordError, StoreRefused, command
 from coord.stores.protocol import Finding, Level
 from coord.stores.rethinkdb import driver, setup
 from coord.stores.rethinkdb.pool import Pool
@@ -51,7 +51,7 @@ async def check(url: RethinkURL | str, timeout: float = 10.0) -> list[Finding]:
 class _Checkup:
     def __init__(self, url: RethinkURL, timeout: float) -> None:
         self.url, self.timeout = url, timeout
-        self.init = f"run `coord init --url '{url.redacted}'`"
+        self.init = f"run `{command('init --url', url.redacted)}`"
 
     async def run(self) -> AsyncIterator[Finding]:
         try:

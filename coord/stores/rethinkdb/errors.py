@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from coord.core.operations import Failure
-from coord.errors import AccessDenied, CoordError, NotSetUp, StoreRefused, StoreUnavailable
+from coord.errors import AccessDenied, CoordError, NotSetUp, StoreRefused, StoreUnavailable, command
 from coord.stores.rethinkdb.url import RethinkURL
 
 # Numbers of ql2.proto, which never change: Response.ResponseType and Response.ErrorType.
@@ -73,7 +73,7 @@ class QueryError(Exception):
 
 def not_set_up(problem: str, url: RethinkURL) -> str:
     """Return a message that names the command that fixes the problem."""
-    return f"{problem}: run `coord init --url '{url.redacted}'`"
+    return f"{problem}: run `{command('init --url', url.redacted)}`"
 
 
 def unreachable(detail: str) -> QueryError:

@@ -15,7 +15,7 @@ from typing import Any
 
 from coord.core import records
 from coord.core.records import Record, RecordWithRemaining
-from coord.errors import CoordError, NotSetUp
+from coord.errors import CoordError, NotSetUp, command
 from coord.stores.rethinkdb import driver, errors
 from coord.stores.rethinkdb.errors import QueryError
 from coord.stores.rethinkdb.pool import Deadline, Pool
@@ -312,8 +312,8 @@ class RethinkDBRecords(_Terms):
         is_missing = error.permanent is NotSetUp and "does not exist" in error.detail
         if is_missing and self._name != SERVICES_TABLE:
             return NotSetUp(
-                f"there is no table {self._name} in {self._url.redacted}: run `coord init "
-                f"--service-table {self._name} --url '{self._url.redacted}'`"
+                f"there is no table {self._name} in {self._url.redacted}: run "
+                f"`{command(f'init --service-table {self._name} --url', self._url.redacted)}`"
             )
         return error.error()
 

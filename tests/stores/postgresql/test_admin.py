@@ -35,7 +35,7 @@ def findings(url: str) -> list[Finding]:
 
 
 def test_fresh_and_again(fresh_url: str) -> None:
-    with pytest.raises(NotSetUp, match=r"run `coord init --url 'postgresql://"):
+    with pytest.raises(NotSetUp, match=r"run `coord init --url '?postgresql://"):
         coord.connect(fresh_url)
 
     async def not_set_up() -> None:

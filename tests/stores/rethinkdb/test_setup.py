@@ -243,7 +243,7 @@ def test_half_made(fresh_url: str) -> None:
     ask(fresh_url, r.db_create(db_name(fresh_url)))
     make_ready(fresh_url)
     ask(fresh_url, db(fresh_url).table_drop("coord_leases"))
-    with pytest.raises(NotSetUp, match=r"does not exist: run `coord init --url 'rethinkdb://"):
+    with pytest.raises(NotSetUp, match=r"does not exist: run `coord init --url rethinkdb://"):
         run(lambda: open_it(fresh_url))
     assert len(make_ready(fresh_url).done) == 1
     leases, services = db(fresh_url).table("coord_leases"), db(fresh_url).table("services")
@@ -257,7 +257,7 @@ def test_half_made(fresh_url: str) -> None:
     ask(fresh_url, services.index_drop("role"), services.insert({"id": "kept"}))
     ask(fresh_url, services.config().update({"durability": "soft"}))
     assert [finding.advice for finding in findings(fresh_url) if "index" in finding.detail] == [
-        f"run `coord init --url '{fresh_url}'`"
+        f"run `coord init --url {fresh_url}`"
     ]
     assert len(make_ready(fresh_url).done) == 1
     assert ask(fresh_url, services.get("kept")["id"], services.config()["durability"]) == [
