@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
 from coord.errors import BadArgument, NotSetUp, StoreRefused, StoreUnavailable
+from coord.runtime import process
 from coord.runtime.clock import StoreClock
 from coord.stores.sqlite import files, schema
 from coord.stores.sqlite.connection import Connection, leak
@@ -85,13 +86,13 @@ class Database:
         self._second_waker: LoopWaker | None = None
         """For a second event loop that uses the database at the same time; it opens no file."""
         self._feeds: set[Feed[Any]] = set()
-        self._pid = os.getpid()
+        self._generation = process.fork_generation
 
     def __del__(self) -> None:
         worker, waker = getattr(self, "_worker", None), getattr(self, "_waker", None)
-        if worker is not None and self._pid == os.getpid():
+        if worker is not None and self._generation == process.fork_generation:
             worker.stop()
-        if waker is not None and self._pid == os.getpid():
+        if waker is not None and self._generation == process.fork_generation:
             try:
                 waker.loop.call_soon_threadsafe(waker.close)
             except RuntimeError:  # the loop is closed
@@ -141,8 +142,9 @@ class Database:
         self._after_fork()
         if self._worker is None:
             self._worker = Worker(self._connection())
-        worker = self._worker
-        waker = self._waker_of_this_loop()
+        worker, loop, waker = self._worker, asyncio.get_running_loop(), self._waker
+        if waker is None or waker.loop is not loop:
+            waker = self._waker_of(loop)
         job = Job(work, timeout, waker)
         worker.put(job)
         waker.deadlines.add(job)
@@ -153,6 +155,8 @@ class Database:
             raise
         finally:
             waker.deadlines.remove(job)
+        if job.done:
+            return job.result()
         stage = job.abandon()
         if stage is Stage.DONE:
             return job.result()
@@ -231,7 +235,7 @@ class Database:
             self._waker.abandon()
         self.clock.abandon()
         self._worker, self._waker, self._second_waker = None, None, None
-        self._feeds, self._pid = set(), os.getpid()
+        self._feeds, self._generation = set(), process.fork_generation
 
     async def _wait_for_feeds(self) -> None:
         # After `close` the caller may copy, move or replace the file, so no feed may still use it.
@@ -242,16 +246,15 @@ class Database:
             await asyncio.sleep(FEED_CHECK_INTERVAL)
 
     def _after_fork(self) -> None:
-        if self._pid != os.getpid():
+        if self._generation != process.fork_generation:
             self.abandon()
 
     def _connection(self) -> Connection:
         return Connection(self.path, self._mounts, local=self._local)
 
-    def _waker_of_this_loop(self) -> LoopWaker:
-        loop, waker = asyncio.get_running_loop(), self._waker
-        if waker is not None and waker.loop is loop:
-            return waker
+    def _waker_of(self, loop: asyncio.AbstractEventLoop) -> LoopWaker:
+        """Return the waker of a loop that is not the one of `self._waker`."""
+        waker = self._waker
         if waker is not None:
             if not waker.loop.is_closed():  # two loops use the database at the same time
                 second = self._second_waker

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 
 from coord.core.history import PastTerm
 from coord.core.kept import Kept
@@ -91,11 +91,12 @@ class SQLiteStore:
         if not renewals:
             return []
         clock = self.database.clock
-        return await self._swap(
-            lambda job, connection: swaps.renew_many(job, connection, clock, renewals),
-            timeout,
-            len(renewals),
-        )
+        try:
+            return await self.database.run(
+                lambda job, connection: swaps.renew_many(job, connection, clock, renewals), timeout
+            )
+        except (StoreUnavailable, StoreRefused) as err:
+            return [_failure(err)] * len(renewals)
 
     async def release(self, release: Release, timeout: float) -> Result:
         """Put one release to the store. See `protocol.Store.release`."""
@@ -127,7 +128,11 @@ class SQLiteStore:
 
         while remaining := operations[len(results) :]:
             seconds = max(deadline - loop.time(), 0.0)
-            results += await self._swap(swap, seconds, len(remaining))
+            try:
+                answers = await self.database.run(swap, seconds)
+            except (StoreUnavailable, StoreRefused) as err:
+                answers = [_failure(err)] * len(remaining)
+            results += answers
         return results
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
@@ -178,28 +183,22 @@ class SQLiteStore:
 
     async def _swap_one(self, operation: swaps.Swap, timeout: float) -> Result:
         clock = self.database.clock
-        (result,) = await self._swap(
-            lambda job, connection: [swaps.swap(job, connection, clock, operation)], timeout, 1
-        )
-        return result
-
-    async def _swap(
-        self,
-        work: Callable[[Job[Sequence[Result]], Connection], Sequence[Result]],
-        timeout: float,
-        count: int,
-    ) -> Sequence[Result]:
-        """Run `work`, which returns at most `count` results; an error becomes `count` failures."""
         try:
-            return await self.database.run(work, timeout)
-        except StoreUnavailable as err:
-            unknown = isinstance(err, CommitUnknown) or (
-                isinstance(err, TooLate) and err.stage is Stage.COMMITTING
+            return await self.database.run(
+                lambda job, connection: swaps.swap(job, connection, clock, operation), timeout
             )
-            failure = Failure(unknown=unknown, detail=str(err))
-        except StoreRefused as err:
-            failure = Failure(unknown=False, detail=str(err), permanent=True)
-        return [failure] * count
+        except (StoreUnavailable, StoreRefused) as err:
+            return _failure(err)
+
+
+def _failure(err: StoreUnavailable | StoreRefused) -> Failure:
+    """Return the result of a swap that an error ended."""
+    if isinstance(err, StoreRefused):
+        return Failure(unknown=False, detail=str(err), permanent=True)
+    unknown = isinstance(err, CommitUnknown) or (
+        isinstance(err, TooLate) and err.stage is Stage.COMMITTING
+    )
+    return Failure(unknown=unknown, detail=str(err))
 
 
 def open_url(url: str) -> SQLiteStore:

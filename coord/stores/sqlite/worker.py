@@ -185,6 +185,11 @@ class Job(Generic[T]):
             self._abandoned = True
             return self._stage
 
+    @property
+    def done(self) -> bool:
+        """Whether it has a result; once it has one, it keeps it."""
+        return self._stage is Stage.DONE
+
     def on_deadline(self) -> None:
         """End the caller's wait. Called on the loop, with the result or when the time is over."""
         if not self.finished.done():

@@ -193,7 +193,7 @@ MUTANTS = [
     ),
     Mutant(
         "SQLite: an error in a commit is a claim that was not done",
-        "coord.stores.sqlite.store:SQLiteStore._swap",
+        "coord.stores.sqlite.store:_failure",
         "isinstance(err, CommitUnknown) or (",
         "False or (",
         ("stores/sqlite/test_errors.py::test_an_error_out_of_commit",),
