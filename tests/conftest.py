@@ -16,15 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import requirements, signals
+from tests.support import levels, requirements, signals
 from tests.support import rethinkdb_server as servers
 from tests.support.databases import Databases
 from tests.support.requirements import EXTERNAL
 from tests.support.store_urls import (
     PARAMETERS,
     NewURL,
+    is_long,
+    makes_sense,
     new_url,
-    runs_here,
     shared_etcd_member,
     shared_postgresql_server,
     shared_redis_server,
@@ -52,8 +53,13 @@ NEEDS_OTHER_SERVER = {
     "own_etcd_cluster",
 }
 OTHER_SERVERS = {"postgresql", "redis", "etcd"}
-NOT_QUICK = {"slow", "rethinkdb", "cluster", "server", "chaos"}
-LONG = 3.0
+NOT_QUICK = {"slow", "rethinkdb", "cluster", "server", "chaos", "long", "longest"}
+BEGUN_TOGETHER = {"on_sqlite", "on_rethinkdb", "on_servers"}
+"""Fixtures of a module that begin the runs of several tests at once."""
+FIRST = 3.0
+"""Seconds from which on a test is among the first of a run."""
+WITHOUT_REPRESENTATIVE = pytest.StashKey[list[str]]()
+"""The collected test functions that only COORD_LONG=1 runs."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -83,10 +89,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    left_out = [item for item in items if not runs_here(item)]
-    if left_out:
-        items[:] = [item for item in items if runs_here(item)]
-        config.hook.pytest_deselected(items=left_out)
+    leave_out(config, items)
     slow = slow_tests()
     seconds: dict[str, float] = {}
     for item in items:
@@ -108,14 +111,39 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if fixtures & NEEDS_OTHER_SERVER or own_kind:
             item.add_marker("server")
         marks = {mark.name for mark in item.iter_markers()}
-        if "cluster" in marks:
+        if "rethinkdb_cluster" in fixtures:
             item.add_marker(pytest.mark.xdist_group("cluster"))
-        elif "chaos" in marks:  # a module's runs of chaos are begun together, once
+        elif {"chaos", "longest"} <= marks:  # the machine has enough to do with one
             item.add_marker(pytest.mark.xdist_group("chaos"))
+        elif shared := fixtures & BEGUN_TOGETHER:
+            item.add_marker(pytest.mark.xdist_group(shared.pop()))
         if not marks & NOT_QUICK:
             item.add_marker("quick")
     if hasattr(config, "workerinput"):  # the longest first: none is left over at the end
-        items.sort(key=lambda item: -long if (long := seconds.get(item.nodeid, 0)) >= LONG else 0)
+        items.sort(key=lambda item: -long if (long := seconds.get(item.nodeid, 0)) >= FIRST else 0)
+
+
+def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what does not run at this level (tests/support/levels.py), and note the functions of
+    which nothing runs without COORD_LONG. A variant that the command line names runs always."""
+    named_nodes = {argument for argument in config.args if argument.endswith("]")}
+    items[:] = [item for item in items if makes_sense(item)]
+    kept_items: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    functions: dict[str, bool] = {}
+    for item in items:
+        if is_long(item):
+            item.add_marker("long")
+        marks = {mark.name for mark in item.iter_markers()}
+        if item.nodeid in named_nodes:
+            marks.clear()
+        (left_out if levels.left_out(marks) else kept_items).append(item)
+        name = item.nodeid.partition("[")[0]
+        functions[name] = functions.get(name, True) and "long" in marks
+    config.stash[WITHOUT_REPRESENTATIVE] = [name for name, long in functions.items() if long]
+    if left_out:
+        items[:] = kept_items
+        config.hook.pytest_deselected(items=left_out)
 
 
 def slow_tests() -> dict[str, float]:
@@ -213,5 +241,5 @@ def database(rethinkdb_url: str) -> str:
 
 @pytest.fixture(params=PARAMETERS)
 def url(request: pytest.FixtureRequest, new_url: NewURL) -> str:
-    """An empty store: a test that takes this runs on several of them (`runs_here`)."""
+    """An empty store: a test that takes this runs on several of them (`is_long`)."""
     return new_url(request.param)

@@ -1,8 +1,16 @@
-"""What conftest.py does with the tests: the list of slow ones is true to the files."""
+"""What conftest.py does with the tests: the list of slow ones is true to the files,
+and each test has a variation that runs by default."""
 
 from __future__ import annotations
 
-from tests.conftest import HERE, slow_tests
+import pytest
+
+from tests.conftest import HERE, WITHOUT_REPRESENTATIVE, slow_tests
+from tests.support import levels
+
+WAITS_FOR_MINUTES = {
+    "tests/integrations/test_celery.py::test_a_crontab_entry_that_was_due_in_the_gap_is_sent_once"
+}
 
 
 def test_the_slow_tests_are_there() -> None:
@@ -14,3 +22,9 @@ def test_the_slow_tests_are_there() -> None:
         if not path.exists() or f" {inside[0]}" not in path.read_text(encoding="utf-8"):
             missing_nodes.append(name)
     assert missing_nodes == []
+
+
+@pytest.mark.skipif(levels.LONG, reason="with COORD_LONG more tests have the mark")
+def test_each_test_runs_by_default_in_one_variation(request: pytest.FixtureRequest) -> None:
+    without_one = set(request.config.stash[WITHOUT_REPRESENTATIVE])
+    assert without_one - WAITS_FOR_MINUTES == set()

@@ -4,7 +4,6 @@ signal handler may call whatever it likes."""
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 import threading
@@ -15,9 +14,10 @@ import pytest
 import coord
 from coord import Coordinator
 from coord.runtime.threads import Latch
+from tests.support.levels import by_level, deeper
 from tests.support.waits import eventually, soon
 
-SECONDS = "4" if os.environ.get("COORD_LONG") else "1"
+SECONDS = by_level("1", "4", "4")
 """How long signals arrive at random moments, which keeps a core busy."""
 
 SOFT_LIMIT = """
@@ -153,6 +153,7 @@ print("done")
 """
 
 
+@deeper
 @pytest.mark.parametrize("what", ["is_leader", "leader", "progress", "stop", "new", "close"])
 def test_a_signal_handler_may_call_anything(what: str, tmp_path: Path) -> None:
     done = subprocess.run(

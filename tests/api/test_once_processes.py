@@ -17,12 +17,13 @@ from typing import Any
 import pytest
 
 import coord
+from tests.support.levels import LONGEST, deepest
 from tests.support.processes import python_environment
 from tests.support.store_urls import shared_url
 
 __all__ = ["shared_url"]
 
-SECONDS = 180.0 if os.environ.get("COORD_LONG") else 5.0
+SECONDS = 180.0 if LONGEST else 5.0
 TTL = 1.5
 
 REPORT = """
@@ -99,6 +100,7 @@ def test_clocks_that_differ_by_minutes_run_one_report(url: str, started: list[An
     assert len({result for result, _ in outputs}) == 1
 
 
+@deepest
 def test_killed_processes_leave_no_tick_out_and_run_none_after_its_record(
     url: str, tmp_path: Path, started: list[Any]
 ) -> None:

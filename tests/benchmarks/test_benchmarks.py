@@ -22,7 +22,7 @@ from tests.benchmarks.setting import Setting
 from tests.support import requirements
 from tests.support.rethinkdb_server import Server
 
-STORES = ["SQLite", pytest.param("RethinkDB", marks=pytest.mark.rethinkdb)]
+STORES = ["SQLite", pytest.param("RethinkDB", marks=[pytest.mark.rethinkdb, pytest.mark.long])]
 
 
 @pytest.fixture
@@ -43,7 +43,8 @@ def where(tmp_path: Path, store: str, request: pytest.FixtureRequest) -> Setting
 
 
 @pytest.mark.parametrize("part", BENCHMARKS)
-@pytest.mark.parametrize("store", [STORES[-1]])
+@pytest.mark.rethinkdb
+@pytest.mark.parametrize("store", ["RethinkDB"])
 def test_each_part_runs_and_gives_figures(where: Setting, part: str) -> None:
     """A setting with a server has SQLite and all other servers as well."""
     sections = BENCHMARKS[part](where)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from tests.chaos.crew import ROOT, Crew
 from tests.chaos.namespaces import available as namespaces_available
 from tests.support import requirements
 from tests.support import rethinkdb_server as servers
+from tests.support.levels import LONGEST, deepest, some
 from tests.support.processes import lives
 
-LONG = 600.0 if os.environ.get("COORD_LONG") else 0.0
+LONG = 600.0 if LONGEST else 0.0
 """Seconds of a long run with all kinds of fault; 0 for the short ones."""
 pytestmark = pytest.mark.timeout(180 + 3 * LONG)
 
@@ -243,6 +244,8 @@ SERVERS = {
 """The kinds of fault of a short run on each of these stages."""
 if LONG:
     SERVERS["sentinel"] = "stop in act,promotion"
+BY_DEFAULT = "standby"
+"""The stage of a run without COORD_LONG: each crash is a promotion."""
 
 
 def needs(store: str) -> None:
@@ -258,11 +261,19 @@ def needs(store: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def on_servers(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Runs on all that are here, begun together."""
+def on_servers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Chaos]]:
+    """Runs on the stages that this run of the tests asks for, begun together."""
     directory = tmp_path_factory.mktemp("chaos")
     runs: dict[str, Chaos] = {}
-    for store, kinds in SERVERS.items():
+    tests = [
+        item
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and "on_servers" in item.fixturenames
+    ]
+    for store in [test.callspec.params["store"] for test in tests]:
+        kinds = SERVERS[store]
         try:
             needs(store)
         except pytest.skip.Exception:
@@ -274,8 +285,9 @@ def on_servers(tmp_path_factory: pytest.TempPathFactory) -> Any:
         run.end()
 
 
+@deepest
 @pytest.mark.cluster
-@pytest.mark.parametrize("store", SERVERS)
+@pytest.mark.parametrize("store", some(SERVERS, lambda store: store == BY_DEFAULT))
 def test_servers_keep_every_promise(store: str, on_servers: dict[str, Chaos]) -> None:
     needs(store)
     chaos = on_servers[store]

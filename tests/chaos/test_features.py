@@ -3,7 +3,6 @@ intervene."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from tests.chaos.jobs import FAULTS, FEATURES
 from tests.chaos.test_chaos import Chaos, kept
 from tests.support import requirements
 
-LONG = bool(os.environ.get("COORD_LONG"))
 STORES = ("sqlite", "rethinkdb", "postgresql")
 SECONDS = {"share": 600.0, "all": 600.0}
 """Seconds of a long run, where it is not three minutes."""
@@ -37,7 +35,7 @@ def test_all_features_keep_every_promise(tmp_path: Path) -> None:
         chaos.end()
 
 
-@pytest.mark.skipif(not LONG, reason="minutes of chaos for each feature and store: COORD_LONG=1")
+@pytest.mark.longest
 @pytest.mark.timeout(3000)
 @pytest.mark.cluster
 @pytest.mark.parametrize("store", STORES)

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import os
 
-import pytest
-
 import coord
 from tests.support.processes import Runs
 from tests.support.store_urls import shared_url
 
 url = shared_url
-pytestmark = pytest.mark.one_store
 
 
 def shown(runs: Runs) -> str:

@@ -17,7 +17,6 @@ from tests.support.store_urls import shared_url
 from tests.support.waits import eventually
 
 url = shared_url
-pytestmark = pytest.mark.one_store
 
 
 @pytest.fixture

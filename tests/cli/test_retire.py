@@ -14,7 +14,6 @@ from tests.support.store_urls import shared_url
 url = shared_url
 
 
-@pytest.mark.one_store
 def test_retire(runs: Runs) -> None:
     with coord.connect(runs.url) as c:
         for role in ("report-1", "report-2", "other"):

@@ -163,7 +163,7 @@ def test_a_run_is_sent_once_although_beats_are_killed(note: str, beats: Beats) -
         assert coordinator.leader(ROLE) is None
 
 
-@pytest.mark.skipif(not os.environ.get("COORD_LONG"), reason="it waits for three minutes to end")
+@pytest.mark.long  # it waits for minutes to end
 def test_a_crontab_entry_that_was_due_in_the_gap_is_sent_once(beats: Beats) -> None:
     beats.environment["CRONTAB"] = "1"
     first = beats.start("a")

@@ -15,10 +15,10 @@ from tests.recipes.workers import Workers, moved, workers
 from tests.support import etcd_server, postgresql_server, redis_server, requirements
 from tests.support import rethinkdb_server as rethinkdb
 from tests.support.databases import Databases, new_sqlite_url
+from tests.support.levels import LONGEST, deepest, some
 
-LONG = bool(os.environ.get("COORD_LONG"))
-SHARDS, WORKERS = (64, 8) if LONG else (16, 4)
-TTL = 6.0 if LONG else 3.0
+SHARDS, WORKERS = (64, 8) if LONGEST else (16, 4)
+TTL = 6.0 if LONGEST else 3.0
 CHAOS = float(os.environ.get("COORD_CHAOS_SECONDS", "600"))
 
 
@@ -74,7 +74,7 @@ STORES: dict[str, Callable[[Path], contextlib.AbstractContextManager[str]]] = {
 }
 
 
-@pytest.fixture(params=list(STORES) if LONG else ["sqlite"])
+@pytest.fixture(params=some(STORES, lambda store: store == "sqlite"))
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     with STORES[request.param](tmp_path) as url:
         yield url
@@ -95,6 +95,7 @@ def steady(crew: Workers) -> float:
     return seconds
 
 
+@deepest
 def test_workers_start_join_leave_and_are_killed(store_url: str, tmp_path: Path) -> None:
     with workers("share", store_url, tmp_path, TTL, SHARDS) as crew:
         crew.start(WORKERS - 1)
@@ -154,7 +155,8 @@ def chaos(crew: Workers, seconds: float, seed: int) -> None:
     assert resource.problems() == []
 
 
-@pytest.mark.skipif(not LONG, reason="ten minutes of chaos for each store: COORD_LONG=1")
+@pytest.mark.longest
+@pytest.mark.timeout(3600)
 def test_ten_minutes_of_chaos(store_url: str, tmp_path: Path) -> None:
     with workers("share", store_url, tmp_path, 3.0, SHARDS) as crew:
         crew.start(WORKERS)

@@ -4,7 +4,6 @@ killed, frozen, slow to end their work, and cut off."""
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,11 +15,11 @@ from coord import LossReason, StoreUnavailable, Term
 from coord.stores.memory.store import MemoryStore
 from coord.testing.clocks import World
 from tests.recipes.worlds import NETS, PHASES, Net, Peer
+from tests.support.levels import by_level, deeper
 from tests.verification.simulation.drive import quiet
 
 SHARDS, TTL = 7, 10.0
 MOST = 5
-LONG = bool(os.environ.get("COORD_LONG"))
 
 
 class Member(Peer):
@@ -182,10 +181,11 @@ class Group(RuleBasedStateMachine):
             self.world.close()
 
 
+@deeper
 class TestGroup(Group.TestCase):  # type: ignore[misc, name-defined]
     settings = settings(
-        max_examples=300 if LONG else 12,
-        stateful_step_count=25 if LONG else 12,
+        max_examples=by_level(12, 100, 300),
+        stateful_step_count=by_level(12, 25, 25),
         deadline=None,
         phases=PHASES,
         suppress_health_check=list(HealthCheck),

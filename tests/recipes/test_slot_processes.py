@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.recipes.test_share_processes import CHAOS, LONG, store_url
+from tests.recipes.test_share_processes import CHAOS, store_url
 from tests.recipes.workers import Workers, workers
 
 __all__ = ["store_url"]
@@ -39,7 +39,8 @@ def test_slots_are_taken_freed_by_a_kill_and_taken_again(store_url: str, tmp_pat
         assert crew.resource.problems() == []
 
 
-@pytest.mark.skipif(not LONG, reason="minutes of chaos for each store: COORD_LONG=1")
+@pytest.mark.longest
+@pytest.mark.timeout(900)
 def test_chaos(store_url: str, tmp_path: Path) -> None:
     with workers("slots", store_url, tmp_path, TTL, SLOTS) as crew:
         crew.start(CANDIDATES)

@@ -4,7 +4,6 @@ down, are killed, frozen, slow to end their work, and cut off."""
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +16,11 @@ from coord.recipes.slot_elector import change_slots
 from coord.stores.memory.store import MemoryStore
 from coord.testing.clocks import World
 from tests.recipes.worlds import NETS, PHASES, Net, Peer
+from tests.support.levels import by_level, deeper
 from tests.verification.simulation.drive import quiet
 
 SLOTS, TTL = 2, 10.0
 MOST = 5
-LONG = bool(os.environ.get("COORD_LONG"))
 
 
 class Candidate(Peer):
@@ -165,10 +164,11 @@ class Crowd(RuleBasedStateMachine):
             self.world.close()
 
 
+@deeper
 class TestCrowd(Crowd.TestCase):  # type: ignore[misc, name-defined]
     settings = settings(
-        max_examples=300 if LONG else 12,
-        stateful_step_count=25 if LONG else 12,
+        max_examples=by_level(12, 100, 300),
+        stateful_step_count=by_level(12, 25, 25),
         deadline=None,
         phases=PHASES,
         suppress_health_check=list(HealthCheck),

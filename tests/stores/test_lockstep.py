@@ -17,6 +17,7 @@ from coord.core.operations import Answer, Claim, Renew, Result
 from coord.stores.sqlite import SQLiteStore, StoreClock, swaps
 from tests.stores.in_bulk import in_bulk
 from tests.stores.lockstep import Lockstep, ManualClock, roles
+from tests.support.levels import by_level, deeper
 
 SLIPS = ("none", "none", "beat", "token", "holder", "shorter", "longer")
 
@@ -60,24 +61,27 @@ def in_lockstep(
         machine.loop.close()
 
 
+@deeper
 def test_sqlite_answers_as_memory_does(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(swaps, "AVAILABLE", False)
 
     class SQLite(Lockstep):
         pass
 
-    in_lockstep(SQLite, memory_path, 120)
+    in_lockstep(SQLite, memory_path, by_level(25, 120, 1_000))
 
 
+@deeper
 def test_so_it_does_in_bulk(memory_path: Path) -> None:
     class SQLite(Lockstep):
         def compare(self, request: object, tested: Result, oracle: Result) -> None:
             if not isinstance(request, Renew):  # those are compared without others
                 super().compare(request, tested, oracle)
 
-    in_lockstep(SQLite, memory_path, 60, in_bulk(SQLiteStore))
+    in_lockstep(SQLite, memory_path, by_level(15, 60, 500), in_bulk(SQLiteStore))
 
 
+@deeper
 def test_so_it_does_where_renewals_are_written_without_being_read(memory_path: Path) -> None:
     """What a row says of its holder is not compared in the answers, but is in the rows as they are
     read."""
@@ -116,4 +120,4 @@ def test_so_it_does_where_renewals_are_written_without_being_read(memory_path: P
             for item, first, second in zip(requests, tested, oracle, strict=True):
                 self.compare(item, first, second)
 
-    in_lockstep(SQLite, memory_path, 80)
+    in_lockstep(SQLite, memory_path, by_level(15, 80, 500))

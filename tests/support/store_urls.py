@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import secrets
 import zlib
 from collections.abc import Callable, Iterator
@@ -22,14 +21,14 @@ from tests.support import etcd_server, postgresql_server, redis_server, requirem
 from tests.support.databases import new_sqlite_url
 
 STORES = ("memory", "sqlite", "rethinkdb", "postgresql", "redis", "etcd")
-EVERYWHERE = ("memory", "sqlite", "rethinkdb")
-"""The stores on which each test with a `url` runs, apart from those of `IN_TURNS`."""
 IN_TURNS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("api", "election", "cli"), ("rethinkdb", "postgresql", "redis", "etcd")),
-    "services": ("rethinkdb", "postgresql", "redis"),
+    **dict.fromkeys(
+        ("api", "election", "cli"), ("sqlite", "rethinkdb", "postgresql", "redis", "etcd")
+    ),
+    "services": ("sqlite", "rethinkdb", "postgresql", "redis"),
 }
-"""The servers of which a test of these directories runs on one, each test on the next; with
-COORD_LONG=1 on all of them."""
+"""The stores of which a test with a `url` in these directories runs on one, each test on the next;
+with COORD_LONG=1 it runs on all of them. Each such test also runs on memory, if it can."""
 PARAMETERS = [
     "memory",
     "sqlite",
@@ -43,29 +42,34 @@ NewURL = Callable[[str], str]
 _names = itertools.count()
 
 
-def runs_here(item: pytest.Item) -> bool:
-    """Return whether a test runs on the store that its parameter `url` names, if it has one.
-
-    A mark `stores` names the stores on which the test makes sense. With the mark `one_store` it
-    runs on one of those that several processes can use.
-    """
+def store_of(item: pytest.Item) -> str | None:
+    """Return the store that a test's parameter `url` names, or None."""
     callspec = getattr(item, "callspec", None)
     kind = callspec.params.get("url") if callspec is not None else None
-    if kind not in STORES:
-        return True
+    return kind if kind in STORES else None
+
+
+def turns(item: pytest.Item) -> list[str]:
+    """Return the stores on which a test runs in turn, without those that its mark `stores` leaves out."""
     directory = next((part for part in item.path.parts if part in IN_TURNS), "")
     mark = item.get_closest_marker("stores")
-    sensible = STORES if mark is None else mark.args
-    if kind not in sensible:
+    return [store for store in IN_TURNS.get(directory, ()) if mark is None or store in mark.args]
+
+
+def makes_sense(item: pytest.Item) -> bool:
+    """Return whether a test can run on its store: a mark `stores` names those on which it can."""
+    kind, mark = store_of(item), item.get_closest_marker("stores")
+    if kind == "memory":
+        return mark is None or kind in mark.args
+    return kind is None or kind in turns(item)
+
+
+def is_long(item: pytest.Item) -> bool:
+    """Return whether a test runs on its store with COORD_LONG=1 only: it is another one's turn."""
+    if (kind := store_of(item)) in (None, "memory"):
         return False
-    in_turns = IN_TURNS.get(directory, ())
-    if item.get_closest_marker("one_store") is not None:
-        in_turns = tuple(store for store in STORES if store != "memory")
-    turns = [server for server in in_turns if server in sensible]
-    if kind not in turns:
-        return kind in EVERYWHERE
-    name = item.nodeid.partition("[")[0].encode()
-    return bool(os.environ.get("COORD_LONG")) or turns[zlib.crc32(name) % len(turns)] == kind
+    stores, name = turns(item), item.nodeid.partition("[")[0].encode()
+    return stores[zlib.crc32(name) % len(stores)] != kind
 
 
 @pytest.fixture(scope="session", name="postgresql_server")

@@ -8,15 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import coord
 from tests.support.processes import WORKER, Runs
 from tests.support.store_urls import shared_url
 from tests.support.waits import eventually
 
 url = shared_url
-pytestmark = pytest.mark.one_store
 
 TWO = "2026-11-30T02:00"
 MAIN_ELSEWHERE = """\

@@ -11,6 +11,7 @@ from coord.stores.protocol import Store
 from coord.testing import StoreContract
 from tests.stores.in_bulk import in_bulk
 from tests.stores.lockstep import run_on_server
+from tests.support.levels import by_level, deeper
 
 
 class TestEtcd(StoreContract):
@@ -27,9 +28,10 @@ class TestEtcdInBulk(TestEtcd):
         return in_bulk(EtcdStore)(self.url)  # type: ignore[no-any-return] # of a class that is made there
 
 
+@deeper
 @pytest.mark.parametrize(
     ("kind", "examples"),
-    [(EtcdStore, 25), (in_bulk(EtcdStore), 12)],
+    [(EtcdStore, by_level(10, 50, 300)), (in_bulk(EtcdStore), by_level(5, 25, 150))],
     ids=["alone", "in bulk"],
 )
 def test_etcd_answers_as_memory_does(url: str, kind: Any, examples: int) -> None:

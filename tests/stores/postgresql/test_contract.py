@@ -14,6 +14,7 @@ from coord.stores.protocol import Store
 from coord.testing import StoreContract
 from tests.stores.in_bulk import in_bulk
 from tests.stores.lockstep import run_on_server
+from tests.support.levels import by_level, deeper
 
 
 class TestPostgreSQLContract(StoreContract):
@@ -43,11 +44,12 @@ class TestPostgreSQLContractInBulk(TestPostgreSQLContract):
         return in_bulk(PostgreSQLStore)(self.store_url)  # type: ignore[no-any-return] # it is made there
 
 
+@deeper
 @pytest.mark.parametrize(
     ("kind", "examples"),
     [
-        (PostgreSQLStore, 25),
-        (in_bulk(PostgreSQLStore), 12),
+        (PostgreSQLStore, by_level(10, 50, 300)),
+        (in_bulk(PostgreSQLStore), by_level(5, 25, 150)),
     ],  # in bulk each step is several requests
     ids=["alone", "in bulk"],
 )

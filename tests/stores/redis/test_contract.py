@@ -11,6 +11,7 @@ from coord.stores.redis import RedisStore
 from coord.testing import StoreContract
 from tests.stores.in_bulk import in_bulk
 from tests.stores.lockstep import run_on_server
+from tests.support.levels import by_level, deeper
 
 
 class TestRedis(StoreContract):
@@ -27,9 +28,10 @@ class TestRedisInBulk(TestRedis):
         return in_bulk(RedisStore)(self.url)  # type: ignore[no-any-return] # of a class that is made there
 
 
+@deeper
 @pytest.mark.parametrize(
     ("kind", "examples"),
-    [(RedisStore, 25), (in_bulk(RedisStore), 12)],
+    [(RedisStore, by_level(10, 50, 300)), (in_bulk(RedisStore), by_level(5, 25, 150))],
     ids=["alone", "in bulk"],
 )
 def test_redis_answers_as_memory_does(url: str, kind: Any, examples: int) -> None:

@@ -11,6 +11,7 @@ from coord.stores.rethinkdb import RethinkDBStore, parse_url
 from coord.testing import StoreContract
 from tests.stores.in_bulk import in_bulk
 from tests.stores.lockstep import run_on_server
+from tests.support.levels import by_level, deeper
 
 
 class TestRethinkDBContract(StoreContract):
@@ -27,9 +28,13 @@ class TestRethinkDBContractInBulk(TestRethinkDBContract):
         return in_bulk(RethinkDBStore)(parse_url(self.store_url))  # type: ignore[no-any-return] # it is made there
 
 
+@deeper
 @pytest.mark.parametrize(
     ("kind", "examples"),
-    [(RethinkDBStore, 25), (in_bulk(RethinkDBStore), 12)],  # in bulk each step is several requests
+    [
+        (RethinkDBStore, by_level(10, 50, 300)),
+        (in_bulk(RethinkDBStore), by_level(5, 25, 150)),
+    ],  # in bulk each step is several requests
     ids=["alone", "in bulk"],
 )
 def test_rethinkdb_answers_as_memory_does(rethinkdb_url: str, kind: Any, examples: int) -> None:

@@ -8,7 +8,6 @@ same prefix. Each has a vacant row in the beginning.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +15,8 @@ from typing import NamedTuple
 
 import pytest
 
-LONG = bool(os.environ.get("COORD_LONG"))
+from tests.support.levels import LONG, deeper
+
 FIRST = (5, 2)
 """The tokens of the rows in the beginning."""
 
@@ -245,6 +245,7 @@ def explore(design: Design, fault: str = "") -> int:
     return len(states)
 
 
+@deeper
 @pytest.mark.parametrize("design", [postgresql, etcd, rethinkdb], ids=lambda each: each.__name__)
 def test_no_token_comes_twice(design: Design) -> None:
     assert explore(design) > 200

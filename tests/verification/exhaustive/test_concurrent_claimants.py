@@ -2,7 +2,7 @@
 somebody must lead.
 
 On a failure hypothesis prints the steps and a blob; `COORD_SEED=<the printed number>` runs the same
-examples again, and `COORD_LONG=1` ten times as many."""
+examples again, and `COORD_LONG=1` runs eight times as many."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from coord.core.actions import Send
 from coord.core.election import Election
 from coord.core.lease import Lease, Revision
 from coord.core.timing import Timing
+from tests.support.levels import by_level, deeper
 from tests.verification.exhaustive import faults
 from tests.verification.exhaustive.model import ROLE, Setup, World
 
@@ -282,7 +283,7 @@ class Claimants(RuleBasedStateMachine):
 
 
 SEED = int(os.environ.get("COORD_SEED", random.randrange(2**32)))
-EXAMPLES = 400 * (10 if os.environ.get("COORD_LONG") else 1)
+EXAMPLES = by_level(120, 1_000, 4_000)
 PROFILE = settings(
     max_examples=EXAMPLES,
     stateful_step_count=60,
@@ -293,7 +294,8 @@ PROFILE = settings(
 )
 
 
-@pytest.mark.timeout(600)
+@deeper
+@pytest.mark.timeout(3600)
 def test_concurrent_claimants() -> None:
     print(f"COORD_SEED={SEED}")
     run_state_machine_as_test(hypothesis.seed(SEED)(Claimants), settings=PROFILE)

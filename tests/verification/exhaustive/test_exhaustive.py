@@ -1,17 +1,17 @@
 """Nobody believes that they lead at the same instant as another: every interleaving within bounds,
 none left out.
 
-`COORD_LONG=1` goes on to millions of states (about ten minutes). On a violation the trace that
-leads to it is printed."""
+With `COORD_LONG=1` there are more profiles and later ends; `COORD_LONG=2` goes on to millions of states. On a violation the
+trace that leads to it is printed."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import pytest
 
 from coord.core.timing import Timing
+from tests.support import levels
 from tests.verification.exhaustive.explore import Bounds, Report, explore, replay
 from tests.verification.exhaustive.model import Notes, Setup
 
@@ -156,15 +156,18 @@ LONG = {
     ),
 }
 LONG_STATES = 1_500_000
-FEWER_TICKS = {
+BY_DEFAULT = {
     "a fault and a feed, fine clocks": 5,
-    "handed over, with a fault": 4,
-    "handed over, and a feed": 3,
-    "operators, with a fault": 3,
-    "restarts, with observations kept": 5,
-    "restarts, and a restored backup": 4,
+    "a fault and a delay": 5,
+    "release, rest and linger": 8,
+    "handed over, with a fault": 3,
+    "operators, and a feed": 4,
+    "rows are retired": 2,
+    "restarts, and a restored backup": 3,
+    "any delay, anybody paused": 2,
+    "three candidates": 3,
 }
-"""Profiles with more than 40,000 states, which end a tick or two earlier without COORD_LONG."""
+"""The profiles of a run without COORD_LONG, and the tick with which each ends there."""
 
 
 def print_report(name: str, setup: Setup, bounds: Bounds, report: Report) -> None:
@@ -179,18 +182,19 @@ def print_report(name: str, setup: Setup, bounds: Bounds, report: Report) -> Non
         pytest.fail(f"{name}: {report.violation} after {report.trace[-1]}")
 
 
-@pytest.mark.parametrize("name", PROFILES)
+@levels.deeper
+@pytest.mark.parametrize("name", levels.some(PROFILES, lambda name: name in BY_DEFAULT))
 def test_every_interleaving(name: str) -> None:
     setup, bounds = PROFILES[name]
-    if not os.environ.get("COORD_LONG"):
-        bounds = replace(bounds, ticks=FEWER_TICKS.get(name, bounds.ticks))
+    if not levels.LONG:
+        bounds = replace(bounds, ticks=BY_DEFAULT.get(name, bounds.ticks))
     report = explore(setup, bounds)
     print_report(name, setup, bounds, report)
     assert report.complete
-    assert report.states >= 9_000, "the bounds leave too little to search"
+    assert report.states >= 4_000, "the bounds leave too little to search"
 
 
-@pytest.mark.skipif(not os.environ.get("COORD_LONG"), reason="millions of states: COORD_LONG=1")
+@pytest.mark.longest
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", LONG)
 def test_every_interleaving_further(name: str) -> None:

@@ -3,7 +3,6 @@ and each rule broken once."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from coord.core.election import Election, Send
 from coord.core.keeping import Keeping
 from coord.core.operations import Claim, Failure, Operation, Release, Renew
+from tests.support.levels import some
 from tests.verification.exhaustive import faults
 from tests.verification.exhaustive.explore import Bounds, explore
 from tests.verification.exhaustive.model import Rules, Setup
@@ -42,6 +42,7 @@ BOUNDS = {
     "crashes": CRASHES,
     "one term after another": ALONE,
 }
+BY_DEFAULT = {"late and lost requests", "one term after another"}
 LONG = {
     "late and lost requests": replace(LATE, ticks=5, delays=1),
     "released and handed over": replace(
@@ -52,7 +53,7 @@ LONG = {
 }
 
 
-@pytest.mark.parametrize("name", BOUNDS)
+@pytest.mark.parametrize("name", some(BOUNDS, lambda name: name in BY_DEFAULT))
 def test_a_kept_text_is_that_of_the_newest_term_that_wrote(name: str) -> None:
     report = explore(COARSE, BOUNDS[name])
     print_report(name, COARSE, BOUNDS[name], report)
@@ -60,7 +61,7 @@ def test_a_kept_text_is_that_of_the_newest_term_that_wrote(name: str) -> None:
     assert report.states >= 5_000, "the bounds leave too little to search"
 
 
-@pytest.mark.skipif(not os.environ.get("COORD_LONG"), reason="millions of states: COORD_LONG=1")
+@pytest.mark.longest
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", LONG)
 def test_a_kept_text_is_that_of_the_newest_term_further(name: str) -> None:

@@ -7,7 +7,6 @@ time after. The other models of this directory show that.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +16,6 @@ import pytest
 
 from coord.core import sharing
 
-LONG = bool(os.environ.get("COORD_LONG"))
 NAMES = "abcde"
 
 
@@ -235,12 +233,12 @@ def _has_cycle(graph: dict[State, list[State]]) -> bool:
         pytest.param(
             Group(7, "abcd", kills=2),
             8,
-            marks=pytest.mark.skipif(not LONG, reason="COORD_LONG=1"),
+            marks=pytest.mark.long,
         ),
         pytest.param(
             Group(8, "abcd", joins=1, kills=1),
             8,
-            marks=pytest.mark.skipif(not LONG, reason="COORD_LONG=1"),
+            marks=pytest.mark.long,
         ),
     ],
 )

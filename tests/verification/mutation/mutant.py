@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -89,7 +90,7 @@ class Mutant:
                 nothing, has other functions or signatures, or uses a name that the module does not
                 have.
         """
-        before = ast.parse(self.original)
+        before = parsed(self.original)
         try:
             after = ast.parse(self.source)
         except SyntaxError as err:
@@ -107,7 +108,7 @@ class Mutant:
         _, _, inside = self.place.partition(":")
         if not inside:
             return 0, len(self.original)
-        nodes = [node for name, node in definitions(ast.parse(self.original)) if name == inside]
+        nodes = [node for name, node in definitions(parsed(self.original)) if name == inside]
         if len(nodes) != 1:
             raise BadMutant(f"{self.module} has {len(nodes)} definitions of {inside}, not one")
         node = nodes[0]
@@ -117,6 +118,12 @@ class Mutant:
             ends.append(ends[-1] + len(line))
         assert node.end_lineno is not None
         return ends[first - 1], ends[node.end_lineno]
+
+
+@functools.cache
+def parsed(source: str) -> ast.Module:
+    """The tree of a module that several mutants change."""
+    return ast.parse(source)
 
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef

@@ -16,6 +16,7 @@ from coord.election import unique_service
 from coord.election.claimant import Claimant
 from coord.election.term import Term
 from coord.election.unique_service import UniqueServices
+from tests.support.levels import by_level, deeper
 from tests.verification.simulation.callers import Caller, MixedScene
 from tests.verification.simulation.drive import come_to_rest, happen, played, quiet, run_machine
 from tests.verification.simulation.test_simulation import WHO, ConcurrentClaimants
@@ -58,8 +59,9 @@ class CallersAndClaimants(ConcurrentClaimants):
         self.scene.ask(to, cooldown)
 
 
+@deeper
 def test_callers_and_claimants() -> None:
-    examples = int(os.environ.get("COORD_PROOF_EXAMPLES", "100"))
+    examples = int(os.environ.get("COORD_PROOF_EXAMPLES", by_level(30, 300, 2_000)))
     run_machine(CallersAndClaimants, examples)
 
 

@@ -4,7 +4,6 @@ slow, and a net that loses and delays requests and answers."""
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from typing import Any
 
@@ -20,11 +19,11 @@ from coord.core.ticks import Ledger
 from coord.stores.memory.store import MemoryStore
 from coord.testing.clocks import World
 from coord.testing.history import History
+from tests.support.levels import by_level, deeper
 from tests.verification.simulation.drive import quiet, weather
 from tests.verification.simulation.wire import ROLE, Server, Weather, Wire
 
 TICKS, TTL = (1, 2, 3), 10.0
-LONG = bool(os.environ.get("COORD_LONG"))
 
 
 class Caller:
@@ -187,10 +186,11 @@ class Jobs(RuleBasedStateMachine):
                 self.world.close()
 
 
+@deeper
 class TestJobs(Jobs.TestCase):  # type: ignore[misc, name-defined]
     settings = settings(
-        max_examples=2_000 if LONG else 60,
-        stateful_step_count=40 if LONG else 20,
+        max_examples=by_level(30, 300, 2_000),
+        stateful_step_count=by_level(20, 40, 40),
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )

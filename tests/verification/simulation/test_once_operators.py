@@ -3,7 +3,6 @@ the promises of `test_once.py`."""
 
 from __future__ import annotations
 
-import os
 import random
 import re
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from hypothesis.stateful import rule
 from coord.core import swaps
 from coord.core.lease import Lease
 from coord.core.operations import Override, Retire
+from tests.support.levels import by_level, deeper
 from tests.verification.simulation.operators import (
     PREFIXES,
     OperatedWire,
@@ -25,7 +25,6 @@ from tests.verification.simulation.operators import (
 )
 from tests.verification.simulation.test_once import TICKS, Jobs
 
-LONG = bool(os.environ.get("COORD_LONG"))
 Patch = pytest.MonkeyPatch
 
 
@@ -62,10 +61,11 @@ class OperatedJobs(Jobs):
         super().come_to_rest()
 
 
+@deeper
 class TestOperatedJobs(OperatedJobs.TestCase):  # type: ignore[misc, name-defined]
     settings = settings(
-        max_examples=2_000 if LONG else 40,
-        stateful_step_count=40 if LONG else 20,
+        max_examples=by_level(20, 300, 2_000),
+        stateful_step_count=by_level(20, 40, 40),
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )

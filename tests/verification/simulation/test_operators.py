@@ -4,7 +4,6 @@ seeds, and mutants that they must catch."""
 
 from __future__ import annotations
 
-import os
 import random
 import re
 from collections.abc import Callable
@@ -17,12 +16,12 @@ from hypothesis.stateful import rule
 from coord.core import swaps
 from coord.core.lease import Lease
 from coord.core.operations import Claim, Override, Renew, Retire
+from tests.support.levels import by_level, deeper
 from tests.verification.simulation.drive import come_to_rest, happen, played, quiet, run_machine
 from tests.verification.simulation.operators import PREFIXES, OperatedScene
 from tests.verification.simulation.test_callers import CallersAndClaimants
 
 Patch = pytest.MonkeyPatch
-LONG = bool(os.environ.get("COORD_LONG"))
 
 
 class OperatorsAndCandidates(CallersAndClaimants):
@@ -66,8 +65,9 @@ class OperatorsAndCandidates(CallersAndClaimants):
         self.operated.everybody_returns()
 
 
+@deeper
 def test_operators_and_candidates() -> None:
-    run_machine(OperatorsAndCandidates, 2_000 if LONG else 40)
+    run_machine(OperatorsAndCandidates, by_level(20, 300, 2_000))
 
 
 def drive(seed: int, steps: int = 25) -> OperatedScene:
@@ -99,8 +99,9 @@ def drive(seed: int, steps: int = 25) -> OperatedScene:
     return scene
 
 
+@deeper
 def test_random_scenes() -> None:
-    scenes = [drive(seed) for seed in range(200 if LONG else 8)]
+    scenes = [drive(seed) for seed in range(by_level(8, 60, 200))]
     assert sum(scene.terms for scene in scenes) > 20
     for count in ("evictions", "pauses", "retirements"):
         assert sum(getattr(scene.server, count) for scene in scenes) > 0, count

@@ -4,7 +4,6 @@ seeds, and mutants that they must catch."""
 
 from __future__ import annotations
 
-import os
 import random
 import re
 from collections.abc import Callable
@@ -21,13 +20,13 @@ from coord.core.info import InfoUpdates
 from coord.core.lease import Lease
 from coord.core.operations import Renew
 from coord.election import observe
+from tests.support.levels import by_level, deeper
 from tests.verification.simulation.drive import LONG as PAUSES
 from tests.verification.simulation.drive import happen, played, quiet, run_machine
 from tests.verification.simulation.publishers import Publisher, PublishingScene
 from tests.verification.simulation.test_simulation import WHO, ConcurrentClaimants
 
 Patch = pytest.MonkeyPatch
-LONG = bool(os.environ.get("COORD_LONG"))
 
 
 class Publishers(ConcurrentClaimants):
@@ -72,8 +71,9 @@ def publish(scene: PublishingScene) -> None:
             claimant.publish()
 
 
+@deeper
 def test_publishers() -> None:
-    run_machine(Publishers, 2_000 if LONG else 40)
+    run_machine(Publishers, by_level(20, 300, 2_000))
 
 
 def drive(seed: int, steps: int = 25) -> PublishingScene:
@@ -99,8 +99,9 @@ def drive(seed: int, steps: int = 25) -> PublishingScene:
     return scene
 
 
+@deeper
 def test_random_scenes() -> None:
-    scenes = [drive(seed) for seed in range(300 if LONG else 8)]
+    scenes = [drive(seed) for seed in range(by_level(8, 60, 300))]
     assert sum(scene.acknowledged for scene in scenes) > 20
     assert sum(scene.watcher.follower.changes for scene in scenes) > 10
     followers = [c for scene in scenes for c in scene.claimants if isinstance(c, Publisher)]

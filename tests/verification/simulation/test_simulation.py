@@ -20,6 +20,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+from tests.support.levels import by_level, deeper
 from tests.verification.simulation.claimants import Scene
 from tests.verification.simulation.drive import come_to_rest, drive, leave, quiet, run_machine
 from tests.verification.simulation.wire import Weather
@@ -158,8 +159,9 @@ class ConcurrentClaimants(RuleBasedStateMachine):
             self.quiet.__exit__(None, None, None)
 
 
+@deeper
 def test_concurrent_claimants() -> None:
-    examples = int(os.environ.get("COORD_PROOF_EXAMPLES", "150"))
+    examples = int(os.environ.get("COORD_PROOF_EXAMPLES", by_level(50, 500, 2_000)))
     run_machine(ConcurrentClaimants, examples)
 
 
