@@ -28,7 +28,7 @@ SEARCHED = (
     ("BEATS=3", "BEATS_1=1", "TOKENS=2", "TTL=3", "HANDS"),
     ("BEATS=1", "BEATS_1=3", "TOKENS=2", "TTL=3", "HANDS"),
 )
-"""The bounds of docs/model.md; the smallest are for every run of the tests."""
+"""The bounds of docs/model.md. The tests use the smallest."""
 
 MUTANTS: dict[str, tuple[int, int, tuple[str, ...]]] = {
     "M_ADOPT": (400, 1, LARGE),
