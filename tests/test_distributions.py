@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 
 import coord
 from tests.support import requirements
+from tests.support.levels import some
 from tests.test_packaging import PYPROJECT, ROOT
 
 pytestmark = pytest.mark.needs("build", "twine", "hatchling")
@@ -37,7 +39,7 @@ with coord.Coordinator("memory://") as c:
     coord.metrics.enable()
     with c.leadership("job") as lead:
         assert lead.wait(30)
-print(coord.__version__)
+print(coord.__version__, coord.__file__)
 """
 
 
@@ -110,18 +112,38 @@ def test_they_contain_every_file_of_the_package(distributions: Path) -> None:
     assert names >= files | {"pyproject.toml", "README.md", "LICENSE", ".ci/metadata.py"}
 
 
+@pytest.mark.parametrize("packages", some(["from here", "from the index"], "from here".__eq__))
 def test_the_wheel_works_in_a_clean_environment_with_every_extra(
-    distributions: Path, tmp_path: Path
+    packages: str, distributions: Path, tmp_path: Path
 ) -> None:
+    """The packages that it needs are those of this environment, or are installed from the index."""
     run(sys.executable, "-m", "venv", "--without-pip", "clean", cwd=tmp_path)
     python = str(tmp_path / "clean/bin/python")
     pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check")
     # To compile every module of every package takes longer than to install them.
-    run(*pip, "install", "-q", "--no-compile", f"{wheel(distributions)}[all]", cwd=tmp_path)
-    assert run(python, "-W", "error", "-c", USE, cwd=tmp_path).strip() == coord.__version__
+    if packages == "from here":
+        run(
+            *pip,
+            "install",
+            "-q",
+            "--no-compile",
+            "--no-deps",
+            str(wheel(distributions)),
+            cwd=tmp_path,
+        )
+        # After those of the clean environment: the coord that is imported is that of the wheel.
+        purelib = sysconfig.get_path("purelib")
+        (site,) = (tmp_path / "clean/lib").glob("python*/site-packages")
+        (site / "packages_from_here.pth").write_text(f"{purelib}\n")
+    else:
+        run(*pip, "install", "-q", "--no-compile", f"{wheel(distributions)}[all]", cwd=tmp_path)
+    version, file = run(python, "-W", "error", "-c", USE, cwd=tmp_path).split()
+    assert version == coord.__version__
+    assert Path(file).is_relative_to(tmp_path)
     output = run(str(tmp_path / "clean/bin/coord"), "--version", cwd=tmp_path)
     assert coord.__version__ in output
-    assert "No broken requirements" in run(*pip, "check", cwd=tmp_path)
+    if packages == "from the index":
+        assert "No broken requirements" in run(*pip, "check", cwd=tmp_path)
 
 
 def metadata_hook() -> ModuleType:
