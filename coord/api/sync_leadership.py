@@ -185,7 +185,7 @@ class Leadership(PublicDir, internal=("abandon", "coordinator", "inner", "portal
     def start(self) -> None:
         process.close_at_exit(self.coordinator, hold=False)
         self.portal.call(self.inner.start)
-        if self.inner.callbacks.elected:
+        if self.inner.callbacks.of_kind("on_elected"):
             threads.warm_up()
 
     def stop(self, *, linger: float = 0.0) -> None:

@@ -40,7 +40,8 @@ class InfoUpdates(NamedTuple):
     def elected(self, info: Info, lease: Lease) -> InfoUpdates:
         """A claim with `info` was applied, and resulted in this lease."""
         stored = shared_info(lease)
-        return self._replace(row_info=info if stored == info else stored)
+        row_info = info if stored == info else stored
+        return InfoUpdates(self.changes, self.sent, self.stored, self.unanswered, row_info)
 
     def sending(self, info: Info) -> tuple[InfoUpdates, Info | None]:
         """A renewal is about to be sent while the candidate wants to say `info`.

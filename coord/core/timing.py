@@ -70,30 +70,35 @@ class Timing(NamedTuple):
         Raises:
             BadArgument: A duration is invalid, or they do not fit together.
         """
-        ttl = validation.ttl(ttl)
-        renew = (
-            ttl / 3
-            if renew_every is None
-            else validation.number(renew_every, "renew_every", low=0, above=True)
-        )
-        attempt = (
-            ttl / 6
-            if attempt_timeout is None
-            else validation.number(attempt_timeout, "attempt_timeout", low=0, above=True)
-        )
-        spare = (
-            default_margin(ttl) if margin is None else validation.number(margin, "margin", low=0)
-        )
-        needed = renew + 2 * attempt + spare
-        if needed > ttl * (1 + 1e-9):
-            raise BadArgument(
-                "ttl",
-                ttl,
-                f"must be at least renew_every + 2 * attempt_timeout + margin: "
-                f"{renew:g} + 2 * {attempt:g} + {spare:g} = {needed:g} s",
-            )
-        return _cached(ttl, renew, attempt, spare)
+        try:
+            return _checked(ttl, renew_every, attempt_timeout, margin)
+        except TypeError:  # a value that cannot be a key of the cache
+            return _checked.__wrapped__(ttl, renew_every, attempt_timeout, margin)
 
 
-# Ten thousand roles with the same durations share one object.
-_cached = lru_cache(maxsize=64)(Timing)
+# Ten thousand roles with the same durations share one object, and are checked once.
+@lru_cache(maxsize=64, typed=True)
+def _checked(
+    ttl: float, renew_every: float | None, attempt_timeout: float | None, margin: float | None
+) -> Timing:
+    ttl = validation.ttl(ttl)
+    renew = (
+        ttl / 3
+        if renew_every is None
+        else validation.number(renew_every, "renew_every", low=0, above=True)
+    )
+    attempt = (
+        ttl / 6
+        if attempt_timeout is None
+        else validation.number(attempt_timeout, "attempt_timeout", low=0, above=True)
+    )
+    spare = default_margin(ttl) if margin is None else validation.number(margin, "margin", low=0)
+    needed = renew + 2 * attempt + spare
+    if needed > ttl * (1 + 1e-9):
+        raise BadArgument(
+            "ttl",
+            ttl,
+            f"must be at least renew_every + 2 * attempt_timeout + margin: "
+            f"{renew:g} + 2 * {attempt:g} + {spare:g} = {needed:g} s",
+        )
+    return Timing(ttl, renew, attempt, spare)

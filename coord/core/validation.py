@@ -15,6 +15,7 @@ MAX_SLOTS = 64
 """Slots of one role. Each is a row that every candidate follows."""
 MAX_ROLE_BYTES = 120
 """RethinkDB refuses primary keys above 127 bytes; coord reserves the others for itself."""
+_ROLE_ALLOWED = f"must be a string of 1 to {MAX_ROLE_BYTES} bytes in UTF-8, without NUL"
 MAX_INFO_BYTES = 16_384
 """Bytes of JSON that the info of a candidate may have; it is in every row that a store returns."""
 MAX_TTL = 31 * 86_400.0
@@ -52,8 +53,7 @@ def role(value: object, argument: str = "role") -> str:
     Raises:
         BadArgument: It is not a role.
     """
-    allowed = f"must be a string of 1 to {MAX_ROLE_BYTES} bytes in UTF-8, without NUL"
-    return name(value, argument, MAX_ROLE_BYTES, allowed)
+    return name(value, argument, MAX_ROLE_BYTES, _ROLE_ALLOWED)
 
 
 def table(value: object, argument: str = "table") -> str:

@@ -26,7 +26,7 @@ from coord.runtime.threads import Latch
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Job = Callable[[], Coroutine[Any, Any, None]]
-Functions = list[Callable[..., Any]]
+Functions = Sequence[Callable[..., Any]]
 
 ElectedCallback = Callable[[Term], object]
 LostCallback = Callable[[Term, LossReason], object]
@@ -50,21 +50,13 @@ RETRY_THREAD = 0.25
 
 
 class Callbacks:
-    """The callbacks of a candidate, by kind. More are added at the end."""
+    """The callbacks of a candidate. More are added at the end, from any thread."""
 
-    __slots__ = ("elected", "info", "lost", "new_leader")
+    __slots__ = ("_added",)
 
-    def __init__(
-        self,
-        elected: Functions | None = None,
-        lost: Functions | None = None,
-        new_leader: Functions | None = None,
-        info: Functions | None = None,
-    ) -> None:
-        self.elected: Functions = elected or []
-        self.lost: Functions = lost or []
-        self.new_leader: Functions = new_leader or []
-        self.info: Functions = info or []
+    def __init__(self) -> None:
+        # One list with the kind of each, because most candidates have one callback or none.
+        self._added: list[tuple[str, Callable[..., Any]]] = []
 
     @classmethod
     def of(cls, elected: object, lost: object, new_leader: object, info: object) -> Callbacks:
@@ -73,20 +65,29 @@ class Callbacks:
         Raises:
             BadArgument: An argument is no function, or cannot be called as its kind is.
         """
-        return cls(
-            cls.listed(elected, "on_elected"),
-            cls.listed(lost, "on_lost"),
-            cls.listed(new_leader, "on_new_leader"),
-            cls.listed(info, "on_info"),
-        )
+        callbacks = cls()
+        for kind, value in (
+            ("on_elected", elected),
+            ("on_lost", lost),
+            ("on_new_leader", new_leader),
+            ("on_info", info),
+        ):
+            if value is not None:
+                for function in value if isinstance(value, (list, tuple)) else (value,):
+                    callbacks.add(kind, function)
+        return callbacks
 
-    @staticmethod
-    def listed(value: object, argument: str) -> Functions:
-        """Return a function, several, or None as a list of functions."""
-        functions = value if isinstance(value, (list, tuple)) else [value]
-        if value is None:
-            functions = []
-        return [validate_callback(function, argument) for function in functions]
+    def add(self, kind: str, function: Callable[..., Any]) -> None:
+        """Add a callback of a kind, such as "on_lost".
+
+        Raises:
+            BadArgument: It is no function, or cannot be called as its kind is.
+        """
+        self._added.append((kind, validate_callback(function, kind)))
+
+    def of_kind(self, kind: str) -> Functions:
+        """Return the callbacks of a kind, in the order in which they were added."""
+        return [function for added, function in self._added if added == kind]
 
 
 PARAMETERS = {
@@ -151,22 +152,22 @@ class CallbackDecorators:
 
         If this candidate leads, the callback is called at once for the present term.
         """
-        self.callbacks.elected.append(validate_callback(function, "on_elected"))
+        self.callbacks.add("on_elected", function)
         return function
 
     def on_lost(self, function: Function) -> Function:
         """Add a callback; usable as a decorator."""
-        self.callbacks.lost.append(validate_callback(function, "on_lost"))
+        self.callbacks.add("on_lost", function)
         return function
 
     def on_new_leader(self, function: Function) -> Function:
         """Add a callback; usable as a decorator."""
-        self.callbacks.new_leader.append(validate_callback(function, "on_new_leader"))
+        self.callbacks.add("on_new_leader", function)
         return function
 
     def on_info(self, function: Function) -> Function:
         """Add a callback; usable as a decorator."""
-        self.callbacks.info.append(validate_callback(function, "on_info"))
+        self.callbacks.add("on_info", function)
         return function
 
 
@@ -176,6 +177,10 @@ class Dispatcher(Protocol):
     @property
     def idle(self) -> bool:
         """Whether every job has been done."""
+
+    @property
+    def has_thread(self) -> bool:
+        """Whether a thread runs jobs now, beside the one that puts them."""
 
     def put(self, job: Job) -> None:
         """Run `job` after all earlier ones. Called on the loop. A job awaits only `settle`."""
@@ -203,6 +208,10 @@ class TaskDispatcher:
     @property
     def idle(self) -> bool:
         return self._task is None or self._task.done()
+
+    @property
+    def has_thread(self) -> bool:
+        return False
 
     def put(self, job: Job) -> None:
         self._jobs += (job,)
@@ -244,6 +253,10 @@ class ThreadDispatcher:
     @property
     def idle(self) -> bool:
         return not self._running.locked()
+
+    @property
+    def has_thread(self) -> bool:
+        return self._running.locked()
 
     def put(self, job: Job) -> None:
         self._jobs.put(job)
@@ -306,17 +319,6 @@ class RunningCallback(NamedTuple):
     elected: bool
 
 
-class _ElectedCalls:
-    """Which `on_elected` callbacks of a term have been called."""
-
-    __slots__ = ("called", "failed", "over", "term")
-
-    def __init__(self, term: Term, failed: Callable[[], None]) -> None:
-        self.term, self.failed = term, failed
-        self.called = 0
-        self.over = False
-
-
 class CallbackRunner:
     """Calls the callbacks of a candidate through a dispatcher, in order, whatever they raise.
 
@@ -333,46 +335,45 @@ class CallbackRunner:
         running: The callback that runs now; None if none does.
     """
 
-    __slots__ = ("_callbacks", "_elected", "_now", "_role", "dispatcher", "running")
+    __slots__ = ("_callbacks", "_now", "_role", "_term", "dispatcher", "running")
 
     def __init__(
         self, role: str, callbacks: Callbacks, dispatcher: Dispatcher, now: Callable[[], Instant]
     ) -> None:
         self._role, self._callbacks, self.dispatcher, self._now = role, callbacks, dispatcher, now
-        self._elected: _ElectedCalls | None = None
+        self._term: Term | None = None
         self.running: RunningCallback | None = None
 
-    @property
-    def idle(self) -> bool:
-        """Whether everything that was announced has been called."""
-        return self.dispatcher.idle
-
-    def elected(self, term: Term, failed: Callable[[], None]) -> None:
+    def elected(self, term: Term) -> None:
         """Announce `on_elected`.
 
         Args:
-            term: The term that begins.
-            failed: Called on the dispatcher's thread when a callback has raised. The later ones are
-                not called then.
+            term: The term that begins. Its host is informed, on the dispatcher's thread, when a
+                callback has raised. The later ones are not called then.
         """
-        self._elected = _ElectedCalls(term, failed)
+        self._term = term
         self.call_added()
 
     def call_added(self) -> None:
         """Announce the `on_elected` callbacks of the present term that were not called yet."""
-        calls = self._elected
-        if calls is None or calls.over or len(self._callbacks.elected) <= calls.called:
+        term = self._term
+        if (
+            term is None
+            or term._calls_over
+            or len(self._callbacks.of_kind("on_elected")) <= term._called
+        ):
             return
 
         async def job() -> None:
             # Jobs run one after the other, and callbacks are only added, at the end.
-            functions = self._callbacks.elected[calls.called :]
-            if calls.over or not functions:
+            functions = self._callbacks.of_kind("on_elected")[term._called :]
+            if term._calls_over or not functions:
                 return
-            calls.called += len(functions)
-            if await self._call(functions, calls.term, calls.term, elected=True):
-                calls.over = True  # the later ones are not called
-                calls.failed()
+            term._called += len(functions)
+            if await self._call(functions, term, term, elected=True):
+                term._calls_over = True  # the later ones are not called
+                if term._host is not None:
+                    term._host.callback_failed(term)
 
         self.dispatcher.put(job)
 
@@ -383,18 +384,16 @@ class CallbackRunner:
             A latch that is set when the callbacks have returned, and every job that ran under the
             term has.
         """
-        ended, calls = Latch(), self._elected
-        if not self._callbacks.lost and self.dispatcher.idle:
+        ended = Latch()
+        if not self._callbacks.of_kind("on_lost") and self.dispatcher.idle:
             # There is nothing to call: a handover does not wait for a thread.
-            if calls is not None:
-                calls.over = True
+            term._calls_over = True
             term._on_idle(ended.set)
             return ended
 
         async def job() -> None:
-            if calls is not None:
-                calls.over = True
-            await self._call(list(self._callbacks.lost), term, term, term.reason)
+            term._calls_over = True
+            await self._call(self._callbacks.of_kind("on_lost"), term, term, term.reason)
             term._on_idle(ended.set)
 
         self.dispatcher.put(job)
@@ -402,17 +401,17 @@ class CallbackRunner:
 
     def new_leader(self, lease: Lease) -> None:
         """Announce `on_new_leader`."""
-        self._follow(self._callbacks.new_leader, lease)
+        self._follow("on_new_leader", lease)
 
     def info_changed(self, lease: Lease) -> None:
         """Announce `on_info`."""
-        self._follow(self._callbacks.info, lease)
+        self._follow("on_info", lease)
 
-    def _follow(self, functions: Functions, lease: Lease) -> None:
+    def _follow(self, kind: str, lease: Lease) -> None:
         async def job() -> None:
-            await self._call(list(functions), None, lease)
+            await self._call(self._callbacks.of_kind(kind), None, lease)
 
-        if functions:
+        if self._callbacks.of_kind(kind):
             self.dispatcher.put(job)
 
     async def _call(

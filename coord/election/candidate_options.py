@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from coord.core import validation
@@ -15,7 +16,7 @@ class CandidateOptions(NamedTuple):
     explains each. `slot` is the slot that its role stands for; None if it is no slot."""
 
     timing: Timing
-    info: dict[str, Any]
+    info: Mapping[str, Any]
     drain_timeout: float
     at_most: float | None
     token_floor: int
@@ -34,20 +35,38 @@ class CandidateOptions(NamedTuple):
         priority: int,
         min_tenure: float | None,
     ) -> CandidateOptions:
-        """Check the settings and fill in the defaults.
+        """Check the settings and fill in the defaults. Candidates with the same settings and
+        without an info share one object.
 
         Raises:
             BadArgument: A setting is invalid.
         """
-        return cls(
-            timing=timing,
-            info=validation.info(info),
-            drain_timeout=validation.drain_timeout(drain_timeout, timing.ttl),
-            at_most=validation.at_most(at_most),
-            token_floor=validation.token_floor(token_floor),
-            priority=validation.priority(priority),
-            min_tenure=validation.min_tenure(min_tenure, timing.ttl),
-        )
+        settings = (timing, drain_timeout, at_most, token_floor, priority, min_tenure)
+        try:
+            options = _validated(*settings)
+        except TypeError:  # a value that cannot be a key of the cache
+            options = _validated.__wrapped__(*settings)
+        return options if info is None else options._replace(info=validation.info(info))
+
+
+@lru_cache(maxsize=64, typed=True)
+def _validated(
+    timing: Timing,
+    drain_timeout: float | None,
+    at_most: float | None,
+    token_floor: int,
+    priority: int,
+    min_tenure: float | None,
+) -> CandidateOptions:
+    return CandidateOptions(
+        timing=timing,
+        info={},
+        drain_timeout=validation.drain_timeout(drain_timeout, timing.ttl),
+        at_most=validation.at_most(at_most),
+        token_floor=validation.token_floor(token_floor),
+        priority=validation.priority(priority),
+        min_tenure=validation.min_tenure(min_tenure, timing.ttl),
+    )
 
 
 def new_candidate_id() -> str:

@@ -16,8 +16,8 @@ from coord.core.phases import HOLDING, Phase
 from coord.core.timing import Instant, Timing
 from coord.election.callbacks import CallbackRunner, Callbacks, TaskDispatcher
 from coord.election.candidate_options import new_candidate_id
-from coord.election.elector import send_now
 from coord.election.lifecycle import TermLifecycle, notify_observer
+from coord.election.results import send_now
 from coord.election.session import Session
 from coord.election.term import Term
 from coord.errors import StoreRefused, StoreUnavailable
@@ -368,7 +368,7 @@ class Claimant:
                 return
             callbacks = CallbackRunner(self.role, Callbacks(), TaskDispatcher(), self._session.now)
             self._lifecycle = TermLifecycle(
-                self.election, callbacks, self._session.now, lambda: None, 0.0, None
+                self.election, callbacks, self._session.now, None, 0.0, None
             )
         self._lifecycle.apply_and_continue()
 

@@ -7,10 +7,10 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
-from coord.core.actions import Action, Done, Send, Wait
+from coord.core.actions import Action, Send, Wait
 from coord.core.announcements import Candidate, decide_handover
 from coord.core.election import Election
 from coord.core.lease import Lease, LossReason
@@ -27,10 +27,11 @@ from coord.election.callbacks import (
 from coord.election.candidate_options import CandidateOptions, new_candidate_id
 from coord.election.kept import KeptText
 from coord.election.lifecycle import TermLifecycle, notify_observer
+from coord.election.results import refused_claim, retry_delay, send_now, store_failed
 from coord.election.session import Session
 from coord.election.term import Term, is_inside
 from coord.errors import LeadershipLost, NotLeader, OutcomeUnknown
-from coord.runtime import log, process
+from coord.runtime import log
 from coord.runtime.retry import full_jitter
 from coord.runtime.timers import within
 from coord.stores.requests import PendingResult, discard
@@ -113,7 +114,7 @@ class Elector:
             role,
             self.candidate,
             options.timing,
-            {**process.identity(), **options.info},
+            session.described(options.info),
             session.max_clock_skew,
             token_floor=options.token_floor,
         )
@@ -126,10 +127,9 @@ class Elector:
             self.election,
             CallbackRunner(role, callbacks, dispatcher, session.now),
             session.now,
-            self._changed,
+            self,
             options.drain_timeout,
             options.at_most,
-            self._kept_text,
             options.slot,
         )
         self.renewed_at: float | None = None
@@ -195,7 +195,8 @@ class Elector:
         with contextlib.suppress(asyncio.TimeoutError):
             await within(holds(), timeout)
 
-    def _kept_text(self, term: Term) -> KeptText:
+    def open_text(self, term: Term) -> KeptText:
+        """Return how `term` reads and writes what the role keeps."""
         return KeptText(self._session, self, term)
 
     @property
@@ -222,7 +223,7 @@ class Elector:
         election, term = self.election, self.term
         if term is None or not term.held:
             raise NotLeader(self.role)
-        number = election.update_info({**process.identity(), **info})
+        number = election.update_info(self._session.described(info))
         self._changed()
         await self.wait_until(
             lambda: (
@@ -347,7 +348,28 @@ class Elector:
         try:
             while True:
                 try:
-                    return await self._run_election()
+                    if self.election.observed is None:
+                        await self._session.turns.wait(self.role)
+                    # Ten thousand electors wait here at a time. So they wait in this coroutine,
+                    # and keep no action and no result while they sleep.
+                    while True:
+                        action, pending = self._next_action()
+                        if isinstance(action, Send):
+                            try:
+                                result = await (pending or self._submit(action))
+                            except Exception as err:
+                                result = store_failed(err, self.role)
+                            await self._answered(action, result)
+                            del result
+                        elif isinstance(action, Wait):
+                            self._follow()
+                            if action.seconds > 0:
+                                sleep = self._sleep(action.seconds)
+                                del action, pending
+                                await sleep
+                                del sleep
+                        else:
+                            return
                 except Exception as err:
                     await self._sleep(self._failed(err))
         except asyncio.CancelledError:
@@ -361,35 +383,23 @@ class Elector:
                 self._check_later.cancel()
             self.lifecycle.end()
 
-    async def _run_election(self) -> None:
-        """Do what the election says, until it is done."""
-        if self.election.observed is None:
-            await self._session.turns.wait(self.role)
-        while True:
-            error, self._error = self._error, None
-            if error is not None:
-                raise error
-            self.lifecycle.check_term()
-            ahead, self._ahead = self._ahead, None
-            action, pending = ahead or (self._step(), None)
-            if isinstance(action, Send):
-                try:  # no coroutine of its own: ten thousand electors wait here at a time
-                    result = await (
-                        pending
-                        or self._session.submit(action.operation, action.timeout, self._on_sent)
-                    )
-                except Exception as err:
-                    result = _store_failed(err, self.election.role)
-                if _refused(action, result) and not self._session.observations.loaded:
-                    await self._session.observations.load()
-                self._apply_result(action, result)
-                await self.lifecycle.yield_to_callbacks()
-            elif isinstance(action, Wait):
-                self._follow()
-                if action.seconds > 0:
-                    await self._sleep(action.seconds)
-            elif isinstance(action, Done):
-                return
+    def _next_action(self) -> tuple[Action, PendingResult]:
+        """Return what to do now; and what to await, if that is a request that was sent already."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        self.lifecycle.check_term()
+        ahead, self._ahead = self._ahead, None
+        return ahead or (self._step(), None)
+
+    async def _answered(self, send: Send, result: Result) -> None:
+        if refused_claim(send, result) and not self._session.observations.loaded:
+            await self._session.observations.load()
+        self._apply_result(send, result)
+        await self.lifecycle.yield_to_callbacks()
+
+    def _submit(self, send: Send) -> Awaitable[Result]:
+        return self._session.submit(send.operation, send.timeout, self._on_sent)
 
     def _failed(self, err: Exception) -> float:
         """Prepare to go on after a failure of this task, and return the seconds until then.
@@ -436,7 +446,7 @@ class Elector:
     def _apply_result(self, send: Send, result: Result) -> None:
         refused = isinstance(result, Failure) and result.permanent
         self.refusal = result.detail if isinstance(result, Failure) and refused else None
-        delay = _retry_delay(result, self._failures + 1, self.election.timing.ttl)
+        delay = retry_delay(result, self._failures + 1, self.election.timing.ttl)
         sent_at, now = self._sent_at, self._session.now()
         applied = isinstance(result, Answer) and result.applied
         if applied and not isinstance(send.operation, Release):
@@ -445,7 +455,7 @@ class Elector:
             self._session.turns.gave_back(self.role)
         remaining = self.election.deadline - now.total
         self.election.reply(send, result, sent_at, now, delay)
-        if _refused(send, result):
+        if refused_claim(send, result):
             earlier = self._session.observations.get(self.election.role)
             if earlier is not None:
                 self.election.recall(earlier)
@@ -568,31 +578,3 @@ class Elector:
             if isinstance(action := self.election.step(self._session.now()), Send):
                 with contextlib.suppress(Exception):
                     await self._session.submit(action.operation, action.timeout)
-
-
-def send_now(session: Session, send: Send) -> PendingResult:
-    """Send it in this very iteration of the loop, if that can be done; what to await, or None."""
-    try:
-        return session.send_now(send.operation, send.timeout)
-    except Exception:  # then it is submitted as usual, which survives whatever the store raises
-        return None
-
-
-def _refused(send: Send, result: Result) -> bool:
-    """Return whether the store answered a claim, and did not grant it."""
-    claim = isinstance(send.operation, Claim)
-    return claim and isinstance(result, Answer) and not result.applied
-
-
-def _store_failed(err: Exception, role: str) -> Failure:
-    """Turn what a store raised into an unknown outcome: a candidate survives whatever a store
-    does."""
-    log.error("store.misbehaved", err, role=role)
-    return Failure(unknown=True, detail=type(err).__name__)
-
-
-def _retry_delay(result: Result, failures: int, ttl: float) -> float:
-    """Return the seconds until the next try, after so many failures in a row."""
-    if not isinstance(result, Failure):
-        return 0.0
-    return ttl / 3 if result.permanent else full_jitter(failures, 0.05, min(5.0, ttl / 3))

@@ -44,6 +44,14 @@ if TYPE_CHECKING:  # creating a Protocol takes as long as importing a small modu
         async def wait_until(self, predicate: Callable[[], bool]) -> None:
             """Wait until `predicate()` holds, or the candidate is done."""
 
+    class TextHost(Protocol):
+        """What opens the text of a term."""
+
+        @property
+        def loop(self) -> asyncio.AbstractEventLoop: ...
+
+        def open_text(self, term: Any, /) -> KeptText: ...
+
     class HeldTerm(Protocol):
         """The term that the role is held under."""
 
@@ -55,6 +63,11 @@ if TYPE_CHECKING:  # creating a Protocol takes as long as importing a small modu
 
         @property
         def reason(self) -> LossReason | None: ...
+
+    class HasText(Protocol):
+        """A term that remembers how it reads and writes what its role keeps."""
+
+        _kept_text: KeptText | None
 
 
 class KeptText:
@@ -234,25 +247,21 @@ class NotesAccess:
     """The notes of a term, for threads and for coroutines of any event loop.
 
     Args:
-        loop: The event loop of the elector.
-        open_text: Returns the text that the role keeps, for a term. Called once, on that loop.
+        host: Opens the text that the role keeps, once for a term.
         term: The term.
     """
 
-    __slots__ = ("_loop", "_open_text", "_term", "_text")
+    __slots__ = ("_host", "_loop", "_term")
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, open_text: Callable[[T], KeptText], term: T
-    ) -> None:
-        self._loop, self._open_text, self._term = loop, open_text, term
-        self._text: KeptText | None = None
+    def __init__(self, host: TextHost, term: HasText) -> None:
+        self._host, self._loop, self._term = host, host.loop, term
 
     @property
     def text(self) -> KeptText:
         """The text that the role keeps. Use it on the loop of the elector."""
-        if self._text is None:
-            self._text = self._open_text(self._term)
-        return self._text
+        if self._term._kept_text is None:
+            self._term._kept_text = self._host.open_text(self._term)
+        return self._term._kept_text
 
     def write(self, changes: Mapping[str, Any]) -> None:
         """Write notes, and block this thread until the store has them."""

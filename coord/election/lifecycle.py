@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 from collections.abc import Callable
 from typing import Protocol
 
@@ -22,7 +21,7 @@ from coord.core.lease import LossReason
 from coord.core.phases import Phase
 from coord.core.timing import Instant
 from coord.election.callbacks import CallbackRunner, Dispatcher, RunningCallback
-from coord.election.kept import KeptText, NotesAccess
+from coord.election.kept import KeptText
 from coord.election.term import NEVER, Term, Watchdog
 from coord.runtime import log
 from coord.runtime.threads import Latch
@@ -68,6 +67,17 @@ AFTER_CALLBACKS = 0.001
 """Seconds that callbacks of an election have before this thread goes on."""
 
 
+class TermOwner(Protocol):
+    """The candidate whose terms begin and end."""
+
+    def send_what_is_due(self) -> None:
+        """Look at the election again: it has something to send, because work has ended or
+        failed."""
+
+    def open_text(self, term: Term) -> KeptText:
+        """Return how `term` reads and writes what its role keeps."""
+
+
 class TermLifecycle:
     """Turns what the election decides into terms, callbacks and log events.
 
@@ -78,17 +88,17 @@ class TermLifecycle:
         election: The election of the candidate.
         callbacks: Calls the callbacks.
         now: Reads the clocks.
-        changed: Called when the election has something to do, because work has ended or failed.
+        owner: The candidate. None means one that looks at its election by itself, and whose terms
+            keep nothing.
         drain_timeout: Seconds that the work of a lost term has to end, before its lease is left to
             expire.
         at_most: Seconds that the work of a term may go without `Term.progress`, counted from its
             election; None means no limit. Calls of `@leader_only` have their own.
-        kept_text: Returns how a term reads and writes what its role keeps; None means that it
-            cannot.
         slot: The slot that the role stands for; None if it is no slot.
 
     Attributes:
         term: The last term, held or over; None before the first.
+        loop: The event loop that it lives on.
         drain_timeout: See above.
         began_at: When the last term began, on the awake clock.
         failed: Whether the last term ended because a callback failed or a job made no progress.
@@ -98,19 +108,18 @@ class TermLifecycle:
     __slots__ = (
         "_at_most",
         "_callbacks",
-        "_changed",
         "_drain",
         "_elected",
         "_election",
         "_ended",
-        "_kept_text",
-        "_loop",
         "_now",
+        "_owner",
         "_slot",
         "_watchdog",
         "began_at",
         "drain_timeout",
         "failed",
+        "loop",
         "still_draining",
         "term",
     )
@@ -120,18 +129,17 @@ class TermLifecycle:
         election: Election,
         callbacks: CallbackRunner,
         now: Callable[[], Instant],
-        changed: Callable[[], None],
+        owner: TermOwner | None,
         drain_timeout: float,
         at_most: float | None,
-        kept_text: Callable[[Term], KeptText] | None = None,
         slot: int | None = None,
     ) -> None:
-        self._kept_text, self._slot = kept_text, slot
+        self._slot = slot
         self.term: Term | None = None
         self.drain_timeout, self._at_most = drain_timeout, at_most
         self._election, self._callbacks = election, callbacks
-        self._now, self._changed = now, changed
-        self._loop = asyncio.get_running_loop()
+        self._now, self._owner = now, owner
+        self.loop = asyncio.get_running_loop()
         self._watchdog: Watchdog | None = None
         self.began_at = 0.0
         self.failed = False
@@ -158,7 +166,7 @@ class TermLifecycle:
 
     async def yield_to_callbacks(self) -> None:
         """Let the callbacks of an election go first: their thread waits while this one works."""
-        if self._elected and not self._callbacks.idle:
+        if self._elected and self.dispatcher.has_thread:
             await asyncio.sleep(AFTER_CALLBACKS)
         self._elected = False
 
@@ -217,14 +225,11 @@ class TermLifecycle:
             role, self._election.candidate, elected.lease.token, elected.deadline, self._now
         )
         term.slot = self._slot
-        term._on_earlier_check = self._watch_soon
-        if self._kept_text is not None:
-            term._notes = NotesAccess(self._loop, self._kept_text, term)
+        term._host = self
         if self._at_most is not None:
             term._watch_all(self._at_most)
         self.term, self.began_at, self._elected = term, self._now().awake, True
-        failed = functools.partial(self._on_loop, self._callback_failed, term)
-        self._callbacks.elected(term, failed)
+        self._callbacks.elected(term)
         notify_observer(role, lambda observer: observer.elected(term))
         log.info("leadership.elected", role=role, token=term.token)
 
@@ -234,10 +239,10 @@ class TermLifecycle:
         term._end(event.reason)
         ended = self._callbacks.lost(term)
         if ended:
-            self._ended = self._loop.call_soon(self._drained)
+            self._ended = self.loop.call_soon(self._drained)
         else:
             drain = self._drain_term(term, ended)
-            self._drain = self._loop.create_task(drain, name=f"coord drain {role}")
+            self._drain = self.loop.create_task(drain, name=f"coord drain {role}")
         reason = term.reason or event.reason
         self.failed = reason in (LossReason.CALLBACK_FAILED, LossReason.NO_PROGRESS)
         notify_observer(role, lambda observer: observer.lost(term, reason))
@@ -246,13 +251,23 @@ class TermLifecycle:
             "leadership.lost", role=role, token=event.token, reason=str(reason)
         )
 
-    def _watch_soon(self) -> None:
+    @property
+    def keeps_text(self) -> bool:
+        """Whether terms read and write what the role keeps."""
+        return self._owner is not None
+
+    def open_text(self, term: Term) -> KeptText:
+        """Return how `term` reads and writes what its role keeps."""
+        assert self._owner is not None
+        return self._owner.open_text(term)
+
+    def watch_soon(self) -> None:
         """A job must be checked earlier than planned. Called on any thread."""
         self._on_loop(self._watch)
 
     def _watch(self) -> None:
         if self.term is not None:
-            self._watchdog = self._watchdog or Watchdog(self._loop, self._stalled)
+            self._watchdog = self._watchdog or Watchdog(self.loop, self._stalled)
             self._watchdog.watch(self.term)
 
     def _stalled(self) -> None:
@@ -262,12 +277,12 @@ class TermLifecycle:
     async def _drain_term(self, term: Term, ended: Latch) -> None:
         """Wait for `on_lost` and for every job under the term, then let the election go on (rule
         3)."""
-        deadline, late = self._loop.time() + self.drain_timeout, False
+        deadline, late = self.loop.time() + self.drain_timeout, False
         while not ended:
-            if not late and self._loop.time() >= deadline:
+            if not late and self.loop.time() >= deadline:
                 late, self.still_draining = True, term
                 self._leave_to_expire(term)
-            remaining = NEVER if late else max(deadline - self._loop.time(), 0.0)
+            remaining = NEVER if late else max(deadline - self.loop.time(), 0.0)
             with contextlib.suppress(asyncio.TimeoutError):
                 await within(_is_set(ended), min(remaining, IDLE_CHECK_EVERY))
             term._tell_if_idle()  # a job that was interrupted may have ended without that
@@ -300,9 +315,17 @@ class TermLifecycle:
         self._election.drained(self._now())
         self._changed()
 
+    def _changed(self) -> None:
+        if self._owner is not None:
+            self._owner.send_what_is_due()
+
     def _on_loop(self, function: Callable[..., None], *args: Term) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
-            self._loop.call_soon_threadsafe(function, *args)
+            self.loop.call_soon_threadsafe(function, *args)
+
+    def callback_failed(self, term: Term) -> None:
+        """An `on_elected` callback of `term` has raised. Called on any thread."""
+        self._on_loop(self._callback_failed, term)
 
     def _callback_failed(self, term: Term) -> None:
         # The callback may belong to an earlier term, which says nothing about the present one.

@@ -7,8 +7,8 @@ import contextvars
 import functools
 import time
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
-from typing import Protocol, TypeVar, cast
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
+from typing import Any, Protocol, TypeVar, cast
 
 from coord.core import validation
 from coord.core.announcements import Announcement, Candidate, by_priority
@@ -133,6 +133,7 @@ class Session:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._close_task: asyncio.Task[None] | None = None
         self.last_error = ""
+        self._identity = process.identity()
         self.leaders = LeaderCache()
         self.observations = Observations(self.store.url, lambda: self.now is clock.system_now)
         self.members: set[Member] = set()
@@ -209,6 +210,11 @@ class Session:
             BadArgument: The store keeps no service records.
         """
         return records_of(self.store, table)
+
+    def described(self, info: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return `info` with the host and the process id, unless it has them. Candidates without
+        an info share one mapping."""
+        return {**self._identity, **info} if info else self._identity
 
     async def open(self, timeout: float | None = None) -> None:
         """Check that the store can be reached and used.

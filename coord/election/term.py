@@ -12,18 +12,42 @@ import asyncio
 import contextvars
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from coord.core.kept import MISSING, validate_notes
 from coord.core.lease import LossReason
 from coord.core.timing import Instant
-from coord.election.kept import NotesAccess
+from coord.election.kept import KeptText, NotesAccess
 from coord.errors import CoordError, LeadershipLost
 from coord.runtime import clock, process
 from coord.runtime.threads import Latch
 
 NEVER = float("inf")
 T = TypeVar("T")
+
+
+if TYPE_CHECKING:  # creating a Protocol takes as long as importing a small module
+    from typing import Protocol
+
+    class TermHost(Protocol):
+        """What began a term, and ends it."""
+
+        @property
+        def loop(self) -> asyncio.AbstractEventLoop:
+            """The event loop that it lives on."""
+
+        @property
+        def keeps_text(self) -> bool:
+            """Whether `open_text` can be called."""
+
+        def open_text(self, term: Term) -> KeptText:
+            """Return how `term` reads and writes what its role keeps. Called on the loop."""
+
+        def watch_soon(self) -> None:
+            """A job must be checked earlier than planned. Called on any thread."""
+
+        def callback_failed(self, term: Term) -> None:
+            """An `on_elected` callback of `term` has raised. Called on any thread."""
 
 
 class RunningJob:
@@ -161,14 +185,16 @@ class Term:
     __slots__ = (
         "__weakref__",
         "_armed",
+        "_called",
+        "_calls_over",
         "_deadline",
         "_generation",
+        "_host",
         "_idle",
         "_jobs",
+        "_kept_text",
         "_no_progress",
-        "_notes",
         "_now",
-        "_on_earlier_check",
         "_over",
         "_reason",
         "_watched",
@@ -201,8 +227,10 @@ class Term:
         self._watched: dict[int, Progress] = {}
         self._armed = NEVER
         self._idle: Callable[[], None] | None = None
-        self._on_earlier_check: Callable[[], None] | None = None
-        self._notes: NotesAccess | None = None
+        self._host: TermHost | None = None
+        self._kept_text: KeptText | None = None
+        # How many `on_elected` callbacks were called, and whether no other one is to be called.
+        self._called, self._calls_over = 0, False
 
     def __repr__(self) -> str:
         state = f"{self.remaining:.1f} s left" if self.held else f"over: {self.reason or 'expired'}"
@@ -335,12 +363,13 @@ class Term:
     def _notes_access(self) -> NotesAccess:
         if self._generation != process.fork_generation:
             raise LeadershipLost(self.role, self.token, LossReason.FORKED)
-        if self._notes is None:
+        host = self._host
+        if host is None or not host.keeps_text:
             raise CoordError(
                 f"cannot use notes of {self.role!r}: only terms of a leadership and of "
                 "@leader_only have notes"
             )
-        return self._notes
+        return NotesAccess(host, self)
 
     def _progress_due(self) -> float:
         if not self._watched:
@@ -377,9 +406,8 @@ class Term:
     def _watch(self, key: int, progress: Progress) -> None:
         """From now on this must make progress, or the term is over."""
         self._watched[key] = progress
-        earlier = self._on_earlier_check
-        if earlier is not None and progress.due < self._armed:
-            earlier()
+        if self._host is not None and progress.due < self._armed:
+            self._host.watch_soon()
 
     def _watch_all(self, at_most: float) -> None:
         """Something under this term must make progress every `at_most` seconds, from now on."""

@@ -125,10 +125,10 @@ MUTANTS = [
     Mutant(
         "the role is released while on_lost runs",
         "coord.election.callbacks:CallbackRunner.lost",
-        "await self._call(list(self._callbacks.lost), term, term, term.reason)\n"
+        'await self._call(self._callbacks.of_kind("on_lost"), term, term, term.reason)\n'
         "            term._on_idle(ended.set)",
         "term._on_idle(ended.set)\n"
-        "            await self._call(list(self._callbacks.lost), term, term, term.reason)",
+        '            await self._call(self._callbacks.of_kind("on_lost"), term, term, term.reason)',
         (f"{LEADERSHIP}::test_the_role_passes_on_only_when_the_work_has_ended",),
     ),
     Mutant(
@@ -196,7 +196,7 @@ MUTANTS = [
     ),
     Mutant(
         "a refused store is asked again at once",
-        "coord.election.elector:_retry_delay",
+        "coord.election.results:retry_delay",
         "full_jitter(failures, 0.05, min(5.0, ttl / 3))",
         "full_jitter(failures, 0.0005, 0.001)",
         (f"{ELECTOR}::test_a_failing_store_is_not_called_in_a_tight_loop",),
