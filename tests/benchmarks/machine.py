@@ -81,6 +81,6 @@ def description(where: Setting) -> list[str]:
         f"- machine: {cores} cores, {platform.system()} {platform.machine()}, load {load:.1f} at the start; its disk "
         f"takes {sync_time(where.directory) * 1000:.2f} ms to have 4 kB safe (median of 100 appends with fsync), and "
         f"{hop_time() * 1e6:.0f} µs to wake a thread that slept and to be woken by it",
-        f"- Python {platform.python_version()}, {stores}; each server is one node on loopback with the durability that "
-        "it has unless told otherwise, Redis with `appendfsync always`",
+        f"- Python {platform.python_version()}, {stores}; each server is one node on loopback with the durability "
+        "and the caches that it has unless told otherwise, Redis with `appendfsync always`",
     ]

@@ -79,7 +79,8 @@ def setting(size: Size) -> Iterator[Setting]:
         )
         server = None
         if rethinkdb_server.available():
-            server = stack.enter_context(rethinkdb_server.Server())
+            # With the small cache of the tests, what is not used in every turn is read from files.
+            server = stack.enter_context(rethinkdb_server.Server(cache="auto"))
         servers: dict[str, Any] = {}
         if postgresql_server.available():
             servers["PostgreSQL"] = stack.enter_context(postgresql_server.Server())

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from tests.support.certificates import Authority
 from tests.support.server_process import ServerProcess, free_ports
@@ -15,6 +16,8 @@ from tests.support.server_process import ServerProcess, free_ports
 BINARY = "rethinkdb"
 IN_USE = "perhaps another instance of rethinkdb is using it."
 START_TIMEOUT = 30.0
+SMALL_CACHE = 64
+"""Megabytes. Many servers run in the tests, and most of them hold a few rows."""
 
 
 def available() -> bool:
@@ -23,12 +26,22 @@ def available() -> bool:
 
 
 class Server(ServerProcess):
-    """One node. `options` are added to its command line; `join` are the cluster ports of others."""
+    """One node. `options` are added to its command line; `join` are the cluster ports of others.
+
+    `cache` is the size of its cache in megabytes, or `auto`, the server's own choice.
+    """
 
     host = "127.0.0.1"
 
-    def __init__(self, *options: str, name: str = "one", join: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        *options: str,
+        name: str = "one",
+        join: Sequence[int] = (),
+        cache: int | Literal["auto"] = SMALL_CACHE,
+    ) -> None:
         self.name, self._options, self._join = name, options, tuple(join)
+        self._cache = cache
         self._dir = Path(tempfile.mkdtemp(prefix="coord-rethinkdb-"))
         self._bind, self._launcher = self.host, tuple[str, ...]()
         with free_ports(2) as ports:
@@ -74,7 +87,8 @@ class Server(ServerProcess):
             self._bind,
         ]
         command += ["--driver-port", str(self.port), "--cluster-port", str(self.cluster_port)]
-        command += ["--no-http-admin", "--no-update-check", "--cache-size", "64", *self._options]
+        command += ["--no-http-admin", "--no-update-check", *self._options]
+        command += ["--cache-size", str(self._cache)]
         for port in self._join:
             command += ["--join", f"{self.host}:{port}"]
         for last in (False, False, True):
