@@ -146,16 +146,16 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 @contextlib.contextmanager
-def said_if_interrupted(known: str | Callable[[], str]) -> Iterator[None]:
+def said_if_interrupted(facts: str | Callable[[], str]) -> Iterator[None]:
     """Say on stderr what is known about a change if Ctrl-C interrupts the block, which sends it.
 
     Args:
-        known: What is known, for people, or a function that finds it out.
+        facts: What is known, for people, or a function that finds it out.
     """
     try:
         yield
     except KeyboardInterrupt:
-        text = known if isinstance(known, str) else known()
+        text = facts if isinstance(facts, str) else facts()
         click.echo(f"coord: interrupted: {text}", err=True)
         raise
 

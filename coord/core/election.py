@@ -137,9 +137,9 @@ class Election:
         """Return whether the candidate leads at `now`; the clock decides (rule 6)."""
         return self.phase is Phase.LEADING and now.total < self.deadline
 
-    def resting(self, now: Instant) -> bool:
-        """Return whether it waits for the end of a cooldown."""
-        return now.total < self._cooldown_until
+    def cooldown(self, now: Instant) -> float:
+        """Return for how many more seconds it sends no claim, because it has stepped down."""
+        return max(0.0, self._cooldown_until - now.total)
 
     @property
     def paused(self) -> bool:

@@ -94,6 +94,33 @@ def plan(owners: Owners, members: Collection[str], me: str) -> Plan:
     return Plan(claims, max(goals[me] - counts[me], 0), gives, settled)
 
 
+def substitutes(
+    owners: Owners, members: Collection[str], resting: Mapping[str, Collection[int]], me: str
+) -> tuple[int, ...]:
+    """Return the free shards that `me` should claim, whatever it holds, because another member
+    rests from them.
+
+    Of the members that do not rest from a shard, the one that holds fewest shards claims it.
+
+    Args:
+        owners: Who has each shard.
+        members: The members that this member knows, with itself.
+        resting: The shards that members do not claim for a while, because they were asked to step
+            down from them.
+        me: This member.
+    """
+    counts = {member: sum(owner == member for owner in owners) for member in sorted(members)}
+    claims = []
+    for shard, owner in enumerate(owners):
+        takers = [member for member in counts if shard not in resting.get(member, ())]
+        if owner is None and takers and len(takers) < len(counts):
+            taker = min(takers, key=lambda member: (counts[member], member))
+            counts[taker] += 1
+            if taker == me:
+                claims.append(shard)
+    return tuple(claims)
+
+
 def _too_few(counts: Mapping[str, int], goals: Mapping[str, int], each: int) -> list[str]:
     """Return the members that have too few shards, each as often as it lacks one.
 

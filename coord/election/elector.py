@@ -501,7 +501,7 @@ class Elector:
         election = self.election
         if election.phase is Phase.FOLLOWING and election.campaigning:
             # A leader that gave way to a candidate which rests or fails would only lose its term.
-            resting = self.lifecycle.failed or election.resting(self._session.now())
+            resting = self.lifecycle.failed or election.cooldown(self._session.now()) > 0
             if self._announced is not None and self._announced.resting is resting:
                 return
             since = time.time() if self._announced is None else self._announced.since

@@ -74,6 +74,8 @@ class Membership:
         self._key = f"{key_prefix(role)}{MEMBER} {me.id}"
         self._known: dict[str, GroupMember] = {me.id: me}
         self._left: dict[str, float] = {}
+        self._resting: dict[str, frozenset[int]] = {}
+        self._news = False
         self._post_at = self._read_at = self._now()
         self._posted_at = -math.inf
         self._failing = False
@@ -82,6 +84,17 @@ class Membership:
     def present(self) -> dict[str, GroupMember]:
         """The members that are there, by id; this one included."""
         return dict(self._known)
+
+    @property
+    def resting(self) -> dict[str, frozenset[int]]:
+        """The shards that members do not claim for a while, by the ids of the members."""
+        return dict(self._resting)
+
+    def rest_from(self, shards: frozenset[int]) -> None:
+        """Let the others know which shards this member does not claim for a while."""
+        if shards != self._resting.get(self._me.id, frozenset()):
+            self._resting[self._me.id] = shards
+            self._post_at, self._news = self._now(), bool(shards)
 
     @property
     def counted(self) -> set[str]:
@@ -107,10 +120,13 @@ class Membership:
         try:
             if now >= self._post_at:
                 self._post_at = now + every / 3  # if it fails
-                body = {"id": self._me.id, "info": dict(self._me.info)}
+                body: dict[str, Any] = {"id": self._me.id, "info": dict(self._me.info)}
+                if resting := self._resting.get(self._me.id):
+                    body["rests"] = sorted(resting)
                 # The first is urgent, so that the others give this member its share at once, and
                 # so is the first after a time in which the others have forgotten it.
-                ttl, urgent = self._timing.ttl, now > self._posted_at + self._timing.ttl
+                ttl = self._timing.ttl
+                urgent, self._news = self._news or now > self._posted_at + ttl, False
                 announcement = Announcement(self._key, self._role, MEMBER, body, ttl, urgent)
                 await self._session.announcements.post([announcement], timeout)
                 self._posted_at, self._post_at = now, now + every
@@ -127,10 +143,13 @@ class Membership:
     def _take(self, entries: list[Announcement], now: float, every: float) -> None:
         next_read = now + every
         before, self._known = self._known, {self._me.id: self._me}
+        own = self._resting.get(self._me.id, frozenset())
+        self._resting = {self._me.id: own}
         for announcement in entries:
             member = _member(announcement)
             if member is not None and announcement.remaining > 0 and member.id != self._me.id:
                 self._known[member.id] = member
+                self._resting[member.id] = _rests(announcement)
                 # A member that was killed is noticed when its announcement has expired.
                 next_read = min(next_read, now + announcement.remaining + READ_AGAIN_AFTER)
                 self._left.pop(member.id, None)
@@ -148,6 +167,12 @@ class Membership:
                 )
             except CoordError as err:
                 log.warning("announcements.not_stored", because=str(err) or type(err).__name__)
+
+
+def _rests(announcement: Announcement) -> frozenset[int]:
+    rests = announcement.body.get("rests")
+    listed = rests if isinstance(rests, list) else []
+    return frozenset(shard for shard in listed if isinstance(shard, int))
 
 
 def _member(announcement: Announcement) -> GroupMember | None:

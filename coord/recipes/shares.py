@@ -281,6 +281,9 @@ class ShareEngine:
         self._rows = ShardRows(session, names.roles, self.id, self._row_changed)
         self._holdings: dict[Shard, _Holding] = {}
         self._rest_until: dict[Shard, float] = {}
+        self._stepped_down: set[Shard] = set()
+        """The shards that rest because somebody has asked this member to step down."""
+        self._positions = {shard: position for position, shard in enumerate(names.shards)}
         self._dirty = asyncio.Event()
         self._waiters: list[asyncio.Future[None]] = []
         self._stopping = False
@@ -405,12 +408,15 @@ class ShareEngine:
         names, rows = self._names, self._rows
         now = self._loop.time()
         self._rest_until = {k: until for k, until in self._rest_until.items() if until > now}
+        self._stepped_down &= self._rest_until.keys()
+        self._membership.rest_from(frozenset(self._positions[k] for k in self._stepped_down))
         for shard in names.shards:
             candidate = rows.reserved(names.role_of(shard))
             if candidate is not None and candidate.startswith(self.id):
                 self._claim(shard, candidate)
         owners = [rows.owner(role) for role in names.roles]
-        plan = sharing.plan(owners, self._membership.counted | {self.id}, self.id)
+        members, resting = self._membership.counted | {self.id}, self._membership.resting
+        plan = sharing.plan(owners, members, self.id)
         claiming = sum(not holding.settled for holding in self._holdings.values())
         room = plan.missing - claiming
         patience = self._options.timing.renew_every
@@ -422,6 +428,8 @@ class ShareEngine:
         for position in (*plan.claims, *late):
             if room > 0 and self._claim(names.shards[position], candidate_of(self.id)):
                 room -= 1
+        for position in sharing.substitutes(owners, members, resting, self.id):
+            self._claim(names.shards[position], candidate_of(self.id))
         self._give(plan.gives[0] if plan.gives else None)
         quiet = all(item.settled and not item.giving for item in self._holdings.values())
         self.settled = plan.settled and quiet
@@ -431,16 +439,20 @@ class ShareEngine:
     def _give(self, taker: str | None) -> None:
         """Give one shard after the other: first the work ends, then it is handed over."""
         giving = next(
-            (item for item in self._holdings.values() if item.giving),
+            ((shard, item) for shard, item in self._holdings.items() if item.giving),
             None,
         )
+        resting = self._membership.resting.get(taker or "", ())
         if giving is not None:
             # Who needs a shard may have changed while the work ends; if nobody does, it stays here.
-            giving.elector.election.redirect(candidate_of(taker or self.id))
+            to = self.id if taker is None or self._positions[giving[0]] in resting else taker
+            giving[1].elector.election.redirect(candidate_of(to))
         elif taker is not None:
-            for shard in self._names.shards:
+            for position, shard in enumerate(self._names.shards):
                 holding = self._holdings.get(shard)
-                if holding is not None and holding.term is not None and holding.settled:
+                if position in resting or holding is None:
+                    continue
+                if holding.term is not None and holding.settled:
                     holding.giving = True
                     elector = holding.elector
                     elector.resign(LossReason.STEPPED_DOWN, 0.0, candidate_of(taker))
@@ -484,6 +496,10 @@ class ShareEngine:
                 await term.lost
                 if term.reason in (LossReason.CALLBACK_FAILED, LossReason.NO_PROGRESS):
                     self._rest(shard, self._options.timing.ttl)
+                cooldown = elector.election.cooldown(self._session.now())
+                if term.reason is LossReason.STEPPED_DOWN and not holding.giving and cooldown > 0:
+                    self._stepped_down.add(shard)
+                    self._rest(shard, cooldown)
             elector.stop()
             await asyncio.wait({elector.task})
             self._take_row(elector)

@@ -12,6 +12,7 @@ import pytest
 import coord
 from coord import AsyncCoordinator, Coordinator, LossReason, SharesDiffer, Term
 from coord.stores.memory import MemoryStore
+from coord.testing.clocks import Machine, run
 from tests.support.waits import eventually, soon
 
 Two = tuple[Coordinator, Coordinator]
@@ -166,6 +167,42 @@ def test_work_that_raises_gives_the_shard_up_for_a_ttl(error: type[BaseException
             assert reasons[1:] == [LossReason.RELEASED]
 
     asyncio.run(main())
+
+
+def test_a_member_that_was_asked_to_step_down_from_a_shard_does_not_take_it_again_at_once() -> None:
+    """Another member takes the shard, and gives another one for it."""
+
+    async def main(machine: Machine) -> None:
+        store = MemoryStore()
+        store._now = lambda: machine.now().total
+        async with (
+            AsyncCoordinator(store=store, now=machine.now) as c,
+            AsyncCoordinator(store=store, now=machine.now) as other,
+            c.share("g", 4, ttl=10) as first,
+        ):
+            assert await first.wait_settled(20)
+            await other.request_step_down("g/000", cooldown=15, by="ann")
+            await asyncio.sleep(1.0)
+            assert sorted(first.mine) == [1, 2, 3]
+            await asyncio.sleep(12.0)  # nobody else can take it
+            assert sorted(first.mine) == [1, 2, 3]
+            await asyncio.sleep(3.0)
+            assert sorted(first.mine) == [0, 1, 2, 3]
+            async with other.share("g", 4, ttl=10) as second:
+                await asyncio.sleep(5.0)
+                assert second.settled
+                shard = min(second.mine)
+                assert shard < min(first.mine)
+                await c.request_step_down(f"g/00{shard}", cooldown=60)
+                await asyncio.sleep(5.0)
+                assert shard in first.mine
+                assert (len(first.mine), len(second.mine)) == (2, 2)
+                assert first.settled
+                held = sorted(second.mine)
+                await asyncio.sleep(90.0)  # nothing moves when the cooldown is over
+                assert sorted(second.mine) == held
+
+    run(main)
 
 
 def test_work_that_exits_its_thread_gives_the_shard_up() -> None:

@@ -7,6 +7,7 @@ time after. The other models of this directory show that.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -300,3 +301,22 @@ def test_the_one_more_goes_to_who_holds_most(monkeypatch: pytest.MonkeyPatch) ->
     assert explore(group, 0).wrong is None
     monkeypatch.setattr(sharing, "targets", by_rank)
     assert explore(group, 0).wrong == "too many moves"
+
+
+def test_a_shard_that_a_member_rests_from_is_claimed_by_one_that_does_not() -> None:
+    """All groups of three members with three shards, and all shards that two of them rest from."""
+    choices = [
+        frozenset(shards) for n in range(3) for shards in itertools.combinations(range(3), n)
+    ]
+    for owners in itertools.product((None, "a", "b", "c"), repeat=3):
+        for a, b in itertools.product(choices, repeat=2):
+            resting = {"a": a, "b": b}
+            claims = [
+                (shard, member)
+                for member in "abc"
+                for shard in sharing.substitutes(owners, "abc", resting, member)
+            ]
+            free = {shard for shard in a | b if owners[shard] is None}
+            assert sorted(shard for shard, _ in claims) == sorted(free)
+            assert not any(shard in resting.get(member, ()) for shard, member in claims)
+    assert sharing.substitutes((None,), "a", {"a": {0}}, "a") == ()

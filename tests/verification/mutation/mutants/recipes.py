@@ -7,6 +7,10 @@ from tests.verification.mutation.mutant import Mutant
 SHARES = ("recipes/test_share_simulation.py",)
 SLOTS = ("recipes/test_slot_simulation.py",)
 TURNS = ("recipes/test_turns.py",)
+STEPS_DOWN = (
+    "recipes/test_shares.py::"
+    "test_a_member_that_was_asked_to_step_down_from_a_shard_does_not_take_it_again_at_once",
+)
 
 MUTANTS = [
     Mutant(
@@ -36,6 +40,27 @@ MUTANTS = [
         "self._loop.time() + seconds",
         "self._loop.time() + 1_000 * seconds",
         SHARES,
+    ),
+    Mutant(
+        "a member that was asked to step down from a shard claims it again at once",
+        "coord.recipes.shares:ShareEngine._hold",
+        "self._rest(shard, cooldown)",
+        "pass",
+        STEPS_DOWN,
+    ),
+    Mutant(
+        "a member hands a shard to one that rests from it",
+        "coord.recipes.shares:ShareEngine._give",
+        "if position in resting or holding is None:",
+        "if holding is None:",
+        STEPS_DOWN,
+    ),
+    Mutant(
+        "nobody takes a shard that a member rests from",
+        "coord.recipes.shares:ShareEngine._act",
+        "sharing.substitutes(owners, members, resting, self.id)",
+        "()",
+        STEPS_DOWN,
     ),
     Mutant(
         "nobody hands shards to a member that has joined",
