@@ -295,16 +295,18 @@ class Election:
         if self.observed is not None and self.observed.revision == observation.revision:
             self._observed_at = min(self._observed_at, observation.since)
 
-    def claims_now(self, now: Instant) -> bool:
-        """Return whether the next step claims the lease that was seen last."""
+    def may_claim(self, now: Instant) -> bool:
+        """Return whether it claims the role as soon as the lease and its delay permit that."""
         return (
             self.phase is Phase.FOLLOWING
             and self.campaigning
-            and not (self.in_flight or self._work_running or self._claim_unknown)
-            and not self.paused
+            and not (self._work_running or self._claim_unknown or self.paused)
             and now.total >= max(self._retry_at, self._cooldown_until)
-            and self._claim_wait(now) <= 0
         )
+
+    def claims_now(self, now: Instant) -> bool:
+        """Return whether the next step claims the lease that was seen last."""
+        return not self.in_flight and self.may_claim(now) and self._claim_wait(now) <= 0
 
     def lose(self, reason: LossReason) -> None:
         """End the term for `reason`, as if its deadline had passed; for test kits."""
@@ -409,10 +411,8 @@ class Election:
         if self.phase is Phase.DRAINING:
             self._go(Cue.ABANDONED)
             if self._last_loss != (self.token, LossReason.NO_PROGRESS.value):
-                self._last_loss = (
-                    self.token,
-                    LossReason.EXPIRED.value,
-                )  # for the history: the lease ends in this way
+                # For the history: the lease ends in this way.
+                self._last_loss = (self.token, LossReason.EXPIRED.value)
 
     def expire_now(self, now: Instant) -> None:
         """End a term that somebody has seen to be over, whatever a late renewal answered

@@ -32,7 +32,7 @@ from coord.election.session import Session
 from coord.election.term import Term, is_inside
 from coord.errors import LeadershipLost, NotLeader, OutcomeUnknown
 from coord.runtime import log
-from coord.runtime.retry import full_jitter
+from coord.runtime.retry import full_jitter, rng
 from coord.runtime.timers import within
 from coord.stores.requests import PendingResult, discard
 
@@ -511,7 +511,7 @@ class Elector:
                 election.role, self.candidate, election.info, priority, since, resting
             )
             withdraw = self._session.announce(candidate, ttl, self._draw_delays)
-            unsubscribe = self._session.subscribe(candidate.role, self._row_seen)
+            unsubscribe = self._session.subscribe_candidate(candidate.role, self._row_seen)
             self._unsubscribes = (unsubscribe, withdraw)
         elif election.phase is Phase.LEADING:
             self._unfollow()
@@ -527,18 +527,23 @@ class Elector:
         for unsubscribe in unsubscribes:
             unsubscribe()
 
-    def _row_seen(self, lease: Lease) -> None:
+    def _row_seen(self, lease: Lease, local: int = 1) -> bool:
         with self._failures_to_task():
-            before = self.election.observed
+            before, waiting = self.election.observed, self._waiting
+            if local > 1 and waiting:
+                self.election.release_delay = jitter.release_delay(
+                    self.election.timing.ttl, rng.random(), waiting, local
+                )
             self.election.hint(lease, self._session.now())
             self.lifecycle.apply_events()
             if before is None or lease.vacant or lease.holder != before.holder:
-                if self._waiting and not lease.vacant:  # who claims at once changes with each term
-                    self._draw_delays(self._waiting)
+                if waiting and not lease.vacant:  # who claims at once changes with each term
+                    self._draw_delays(waiting)
                 # The loop of a process with many candidates is soon free again for the answer to
                 # the claim of one, if the tasks of the others do not wake.
                 if not self._send_due_now():
                     self.wake()
+        return not self.lifecycle.failed and self.election.may_claim(self._session.now())
 
     def _changed(self) -> None:
         with self._failures_to_task():

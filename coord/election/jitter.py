@@ -27,6 +27,9 @@ the store refuses; with a lower one too often nobody claims at once (now in 29 %
 AT_ONCE_OF_FEW = 5.0
 """Divided by the number of candidates, how many more of them claim without a delay. Few candidates
 all claim before the feed shows the first claim, so their delays save nothing."""
+AT_ONCE_OF_FEW_PROCESSES = 2.5
+"""The same where each process has many candidates, of which one goes first: divided by how many
+such processes there are."""
 
 
 def draw(ttl: float, waiting: int | None) -> tuple[float, float]:
@@ -53,11 +56,16 @@ def takeover_delay(ttl: float, chance: float, waiting: int | None) -> float:
     return _drawn(min(max(0.06, 0.0015 * waiting), 0.3, ttl / 10), chance, waiting)
 
 
-def release_delay(ttl: float, chance: float, waiting: int | None) -> float:
+def release_delay(ttl: float, chance: float, waiting: int | None, local: int = 1) -> float:
     """Return how long a candidate waits after a lease was released before it claims.
 
-    With few candidates there is no delay; of many, about one has none. The arguments are those of
-    `takeover_delay`.
+    With few candidates there is no delay; of many, about one has none.
+
+    Args:
+        ttl: See `takeover_delay`.
+        chance: See `takeover_delay`.
+        waiting: See `takeover_delay`.
+        local: How many candidates of its process hear of the release later, itself included.
 
     Returns:
         The delay in seconds, at most a tenth of the ttl.
@@ -65,6 +73,9 @@ def release_delay(ttl: float, chance: float, waiting: int | None) -> float:
     if waiting is None or waiting <= NO_DELAY_UP_TO:
         return 0.0
     at_once = (AT_ONCE + AT_ONCE_OF_FEW / waiting) / waiting
+    if local > 1:
+        processes = max(waiting / local, 1.0)
+        at_once = min((AT_ONCE + AT_ONCE_OF_FEW_PROCESSES / processes) / processes, 1.0)
     if chance < at_once:
         return 0.0
     others = (chance - at_once) / (1 - at_once)

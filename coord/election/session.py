@@ -387,6 +387,13 @@ class Session:
         unsubscribes."""
         return self._feed.subscribe(role, listener)
 
+    def subscribe_candidate(
+        self, role: str, listener: Callable[[Lease, int], bool]
+    ) -> Callable[[], None]:
+        """Call `listener` with each row of `role` that the feed shows, in turn with the other
+        candidates of this session (`CandidateListener`). Returns a function that unsubscribes."""
+        return self._feed.subscribe_candidate(role, listener)
+
     def announce(
         self, candidate: Candidate, ttl: float, on_count: Callable[[int], None]
     ) -> Callable[[], None]:

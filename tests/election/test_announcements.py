@@ -367,6 +367,20 @@ def test_of_many_that_wait_few_ask_before_they_can_have_heard(number: int) -> No
         assert sum(request) / 200 <= (3 if at is jitter.takeover_delay else 5)
 
 
+@pytest.mark.parametrize("processes", [1, 2, 4, 8, 20])
+def test_of_processes_with_many_candidates_few_claim_at_once(processes: int) -> None:
+    """One candidate of each goes first, so that more of them may do so than of single ones."""
+    chance, at_once = random.Random(processes), []
+    for _ in range(500):
+        drawn = (
+            jitter.release_delay(30.0, chance.random(), 200, 200 // processes)
+            for _ in range(processes)
+        )
+        at_once.append(sum(delay == 0.0 for delay in drawn))
+    assert sum(number == 0 for number in at_once) < 500 * 0.3
+    assert 1 <= sum(at_once) / 500 <= 2.2
+
+
 def test_who_is_alone_lets_nobody_go_first() -> None:
     assert jitter.takeover_delay(30.0, 0.9, 1) == jitter.release_delay(30.0, 0.9, 1) == 0.0
     assert jitter.release_delay(30.0, 0.9, None) == 0.0

@@ -99,7 +99,7 @@ def once(monkeypatch: pytest.MonkeyPatch, kind: type, method: str) -> threading.
 @pytest.mark.parametrize(
     ("kind", "method"),
     [
-        (Session, "subscribe"),
+        (Session, "subscribe_candidate"),
         (Session, "announce"),
         (Elector, "_follow"),
         (Elector, "_apply_result"),

@@ -10,7 +10,7 @@ import pytest
 
 from coord.core.lease import Lease
 from coord.runtime.retry import rng
-from coord.stores.feeds import SharedFeed
+from coord.stores.feeds import SETTLED, TURN, CandidateListener, SharedFeed
 from coord.stores.memory.store import MemoryStore
 from coord.testing.clocks import Machine
 from coord.testing.clocks import run as virtual_time
@@ -122,5 +122,105 @@ def test_roles_share_a_feed_and_a_new_role_opens_one_for_all() -> None:
         await asyncio.sleep(0.1)
         assert store.roles[-1] == {"b", "c"}
         await feed.close()
+
+    virtual_time(main)
+
+
+class Announced(MemoryStore):
+    """A store whose feed shows what the test puts into `rows`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: asyncio.Queue[Lease] = asyncio.Queue()
+
+    async def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
+        while True:
+            yield await self.rows.get()
+
+
+HELD, VACANT = Lease("r", "a", 1, 3, 5.0, remaining=5.0), Lease("r", None, 1, 4, 5.0)
+NEXT = Lease("r", "b", 2, 1, 5.0, remaining=5.0)
+
+
+class Crowd:
+    """Three candidates of one process for the role "r". Those in `unable` cannot claim it."""
+
+    def __init__(self, *unable: int) -> None:
+        self.store, self.unable = Announced(), unable
+        self.feed = SharedFeed(lambda: self.store, lambda: pytest.fail("no feed failed"))
+        self.heard: list[list[tuple[Lease, int]]] = [[], [], []]
+        self.leave = [self.feed.subscribe_candidate("r", self.listener(n)) for n in range(3)]
+
+    def listener(self, number: int) -> CandidateListener:
+        def hear(lease: Lease, local: int) -> bool:
+            self.heard[number].append((lease, local))
+            return number not in self.unable
+
+        return hear
+
+    async def show(self, lease: Lease, seconds: float = 0.001) -> None:
+        self.store.rows.put_nowait(lease)
+        await asyncio.sleep(seconds)
+
+
+def test_one_candidate_hears_of_a_vacant_role_and_the_others_of_its_leader() -> None:
+    async def main(machine: Machine) -> None:
+        crowd = Crowd()
+        watched: list[Lease] = []
+        crowd.feed.subscribe("r", watched.append)
+        await crowd.show(HELD, 0.1)
+        assert crowd.heard == [[(HELD, 1)]] * 3
+        await crowd.show(VACANT, TURN / 2)
+        await crowd.show(NEXT)
+        assert crowd.heard == [[(HELD, 1), (VACANT, 3), (NEXT, 1)], [(HELD, 1)], [(HELD, 1)]]
+        assert watched == [HELD, VACANT, NEXT]  # who only watches hears of everything at once
+        await asyncio.sleep(SETTLED)
+        assert crowd.heard[0] == [(HELD, 1), (VACANT, 3), (NEXT, 1)]
+        assert crowd.heard[1:] == [[(HELD, 1), (NEXT, 1)]] * 2
+        await crowd.feed.close()
+
+    virtual_time(main)
+
+
+def test_the_others_hear_of_a_role_that_stays_vacant() -> None:
+    async def main(machine: Machine) -> None:
+        crowd = Crowd()
+        await crowd.show(VACANT, 0.01)
+        assert crowd.heard == [[(VACANT, 3)], [], []]
+        await asyncio.sleep(TURN)
+        assert crowd.heard == [[(VACANT, 3)], [(VACANT, 1)], [(VACANT, 1)]]
+        await crowd.feed.close()
+
+    virtual_time(main)
+
+
+def test_a_candidate_that_cannot_claim_lets_the_next_one_go_first() -> None:
+    async def main(machine: Machine) -> None:
+        crowd = Crowd(0)
+        await crowd.show(VACANT, 0.01)
+        assert crowd.heard == [[(VACANT, 3)], [(VACANT, 3)], []]
+        crowd.leave[1]()
+        await crowd.show(NEXT)
+        assert crowd.heard[:2] == [[(VACANT, 3), (NEXT, 1)], [(VACANT, 3)]]
+        crowd.leave[0]()
+        crowd.leave[2]()
+        await asyncio.sleep(1)
+        assert crowd.heard[2] == []
+        await crowd.feed.close()
+
+    virtual_time(main)
+
+
+def test_all_candidates_hear_at_once_of_a_row_that_may_name_them() -> None:
+    """A role that is reserved for a candidate waits for it a second at most."""
+
+    async def main(machine: Machine) -> None:
+        crowd, reserved = Crowd(), Lease("r", "c", 2, 0, 5.0, remaining=1.0)
+        await crowd.show(VACANT, 0.01)
+        await crowd.show(reserved)
+        assert [rows[-1] for rows in crowd.heard] == [(reserved, 1)] * 3
+        await asyncio.sleep(1)
+        assert [len(rows) for rows in crowd.heard] == [2, 1, 1]
+        await crowd.feed.close()
 
     virtual_time(main)

@@ -267,7 +267,7 @@ MUTANTS = [
     Mutant(
         "the same candidates claim at once after each term",
         "coord.election.elector:Elector._row_seen",
-        "if self._waiting and not lease.vacant:",
+        "if waiting and not lease.vacant:",
         "if False:",
         (f"{REQUESTS}::test_with_each_term_another_candidate_may_be_the_first_to_claim",),
     ),

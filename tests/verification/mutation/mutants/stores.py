@@ -41,7 +41,7 @@ MUTANTS = [
     ),
     Mutant(
         "a new listener of a watched role gets no first row",
-        "coord.stores.feeds:SharedFeed.subscribe",
+        "coord.stores.feeds:SharedFeed._follow",
         "self._watched = self._watched - {role}",
         "pass",
         (f"{FEEDS}::test_roles_share_a_feed_and_a_new_role_opens_one_for_all",),
@@ -49,9 +49,30 @@ MUTANTS = [
     Mutant(
         "a feed of a role that nobody wants goes on",
         "coord.stores.feeds:SharedFeed._remove",
-        "self._listeners.pop(role, None)",
+        "group.pop(role, None)",
         "pass",
         (f"{FEEDS}::test_roles_share_a_feed_and_a_new_role_opens_one_for_all",),
+    ),
+    Mutant(
+        "all candidates of a process hear of a vacant role at once",
+        "coord.stores.feeds:SharedFeed._begin_turn",
+        "                return\n",
+        "                pass\n",
+        (f"{FEEDS}::test_one_candidate_hears_of_a_vacant_role_and_the_others_of_its_leader",),
+    ),
+    Mutant(
+        "the other candidates never hear of a vacant role",
+        "coord.stores.feeds:SharedFeed._turn_over",
+        "candidate not in turn.heard",
+        "False",
+        (f"{FEEDS}::test_the_others_hear_of_a_role_that_stays_vacant",),
+    ),
+    Mutant(
+        "a candidate for which a role is reserved waits for its turn",
+        "coord.stores.feeds:SharedFeed._notify",
+        "turn is not None and lease.led",
+        "turn is not None",
+        (f"{FEEDS}::test_all_candidates_hear_at_once_of_a_row_that_may_name_them",),
     ),
     Mutant(
         "batches do not shrink while the store is slow",
