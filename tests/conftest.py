@@ -96,7 +96,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if not item.path.is_relative_to(HERE):
             continue
         whole = item.path.relative_to(HERE).as_posix() + item.nodeid[item.nodeid.find("::") :]
-        if (took := slow.get(whole.partition("[")[0])) is not None:
+        took = slow.get(whole.partition("[")[0])
+        if took is not None and not on_virtual_time(item):
             seconds[item.nodeid] = took
             item.add_marker("slow")
         if "chaos" in item.path.relative_to(HERE).parts:
@@ -144,6 +145,13 @@ def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
     if left_out:
         items[:] = kept_items
         config.hook.pytest_deselected(items=left_out)
+
+
+def on_virtual_time(item: pytest.Item) -> bool:
+    """Return whether this is the variant on memory of a test whose other variants wait."""
+    callspec = getattr(item, "callspec", None)
+    on_memory = callspec is not None and callspec.params.get("url") == "memory"
+    return on_memory and "store_time" in getattr(item, "fixturenames", ())
 
 
 def slow_tests() -> dict[str, float]:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.election.conftest import coordinator, two
+from tests.election.conftest import coordinator, store_time, two
 
-__all__ = ["coordinator", "two"]
+__all__ = ["coordinator", "store_time", "two"]

@@ -11,13 +11,15 @@ import pytest
 
 import coord
 from coord import Coordinator, LossReason, Term
+from coord.runtime.threads import Latch
+from tests.support.store_time import RealTime
 from tests.support.waits import eventually
 
 Two = tuple[Coordinator, Coordinator]
 
 
 def test_elected_and_lost_are_called_once_each_in_order_on_another_thread(
-    coordinator: Coordinator,
+    store_time: RealTime, coordinator: Coordinator
 ) -> None:
     reports: list[tuple[Any, ...]] = []
     lead = coordinator.leadership(
@@ -37,8 +39,8 @@ def test_elected_and_lost_are_called_once_each_in_order_on_another_thread(
 
     with lead:
         assert lead.wait(5)
-        assert eventually(lambda: len(reports) == 3)
-        time.sleep(0.8)  # renewals go by
+        assert store_time.until(lambda: len(reports) == 3)
+        store_time.sleep(0.8)  # renewals go by
         assert lead.is_leader
         assert lead.term.remaining > 0.1
     assert reports[0] == ("first", 1)
@@ -162,37 +164,37 @@ def test_run_gives_the_term_and_releases(two: Two) -> None:
     assert two[1].leader("r") is None
 
 
-def test_the_role_passes_on_only_when_the_work_has_ended(two: Two) -> None:
+def test_the_role_passes_on_only_when_the_work_has_ended(store_time: RealTime, two: Two) -> None:
     events: list[tuple[str, float]] = []
 
     def finish(term: Term, why: LossReason) -> None:
-        time.sleep(1.0)
-        events.append(("work ended", time.monotonic()))
+        store_time.sleep(1.0)
+        events.append(("work ended", store_time.now()))
 
     a = two[0].leadership("r", ttl=2, on_lost=finish)
     b = two[1].leadership(
-        "r", ttl=2, on_elected=lambda term: events.append(("elected", time.monotonic()))
+        "r", ttl=2, on_elected=lambda term: events.append(("elected", store_time.now()))
     )
     with a:
         assert a.wait(5)
         b.start()
-        time.sleep(0.2)
+        store_time.sleep(0.2)
         a.step_down()
-        assert eventually(lambda: len(events) == 2)
+        assert store_time.until(lambda: len(events) == 2)
         b.stop()
     assert [name for name, _ in events][:2] == ["work ended", "elected"]
 
 
 def test_work_that_does_not_end_lets_the_lease_run_out(
-    two: Two, caplog: pytest.LogCaptureFixture
+    store_time: RealTime, two: Two, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hang = threading.Event()
+    hang = Latch()
     a = two[0].leadership("r", ttl=1, drain_timeout=0.2, on_lost=lambda term, why: hang.wait(20))
     assert a.acquire(timeout=5)
-    began = time.monotonic()
+    began = store_time.now()
     with caplog.at_level(logging.WARNING, "coord"):
         a.stop()
-    assert time.monotonic() - began < 2
+    assert store_time.now() - began < 2
     assert any("leadership.not_drained" in r.getMessage() for r in caplog.records)
     lease = two[1].leader("r")
     assert lease is None or lease.token == 1  # not released: it runs out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,13 +11,19 @@ import pytest
 import coord
 from coord import Coordinator, Lease
 from coord.core.operations import Failure
+from coord.runtime.clock import total_seconds
 from coord.stores.memory import MemoryStore
-from tests.support.waits import eventually, soon
+from coord.testing.clocks import Machine, run
+from tests.support.store_time import RealTime
+from tests.support.waits import soon
 
 Two = tuple[Coordinator, Coordinator]
 
 
-def test_followers_and_watchers_hear_of_it_and_renewals_stay_silent(two: Two) -> None:
+def test_followers_and_watchers_hear_of_it_and_renewals_stay_silent(
+    store_time: RealTime, two: Two
+) -> None:
+    eventually = store_time.until
     infos: list[dict[str, Any]] = []
     leaders: list[Lease | None] = []
     a = two[0].leadership("r", ttl=0.9, info={"name": "a", "ready": False})
@@ -37,8 +43,7 @@ def test_followers_and_watchers_hear_of_it_and_renewals_stay_silent(two: Two) ->
             assert eventually(
                 lambda: b.candidate in {candidate.id for candidate in two[0].candidates("r")}
             )
-            watcher = threading.Thread(target=watch)
-            watcher.start()
+            ended = store_time.start(watch)
             assert eventually(lambda: leaders)
             a.update({"name": "a", "ready": True})
             assert eventually(lambda: infos)
@@ -48,8 +53,7 @@ def test_followers_and_watchers_hear_of_it_and_renewals_stay_silent(two: Two) ->
             assert eventually(lambda: a.term.deadline > began + 0.6)  # at least two renewals
             a.update({"n": 2})
             assert eventually(lambda: len(infos) > 1)
-            watcher.join(10)
-            assert not watcher.is_alive()
+            ended()
             assert [info.get("n", info.get("ready")) for info in infos] == [True, 2]
             output = [lease.info.get("n", lease.info.get("ready")) for lease in leaders if lease]
             assert output == [False, True, 2]
@@ -88,8 +92,8 @@ def test_invalid_infos_are_refused_before_they_are_sent(two: Two) -> None:
 class Counting(MemoryStore):
     """Counts the renewals that carry an info, and answers them when it may."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, now: Callable[[], float] = total_seconds) -> None:
+        super().__init__(now)
         self.infos: list[dict[str, Any]] = []
         self.answers = asyncio.Event()
         self.answers.set()
@@ -126,21 +130,22 @@ def test_several_calls_within_one_renewal_become_one() -> None:
 
 
 def test_without_an_answer_the_outcome_is_unknown_and_it_is_sent_again() -> None:
-    async def main() -> None:
-        store = Counting()
-        async with coord.AsyncCoordinator(store=store) as c:
+    async def main(machine: Machine) -> None:
+        store = Counting(lambda: machine.now().total)
+        async with coord.AsyncCoordinator(store=store, now=machine.now) as c:
             lead = c.leadership("r", ttl=30, info={"n": 0})
             await lead.acquire()
             store.silent = True
             with pytest.raises(coord.OutcomeUnknown, match="new info of 'r'"):
                 await lead.update({"n": 1})
             store.silent = False
-            await soon(lambda: len(store.infos) > 1)
+            await asyncio.sleep(30)
+            assert len(store.infos) > 1
             assert lead.info == {"n": 1}
             await lead.update({"n": 1})
             assert (await c.leader("r")).info["n"] == 1  # type: ignore[union-attr]
 
-    asyncio.run(main())
+    run(main)
 
 
 def test_a_term_that_ends_meanwhile_is_lost() -> None:

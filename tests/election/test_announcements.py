@@ -19,25 +19,31 @@ from coord import AsyncCoordinator, BadArgument, Candidate, StoreRefused, StoreU
 from coord.core.announcements import Announcement, by_priority
 from coord.election import jitter
 from coord.election.announcements import CandidateAnnouncer
+from coord.runtime.clock import total_seconds
 from coord.stores.memory.announcements import MemoryAnnouncements
 from coord.stores.memory.store import MemoryStore
-from tests.support.waits import eventually, soon
+from coord.testing.clocks import Machine, run
+from tests.support.store_time import RealTime
 
 _names = itertools.count()
 """Each test has a role of its own: the database is shared."""
 
 
 class Spied(MemoryAnnouncements):
-    """Counts its queries, and fails as told."""
+    """Counts its queries, and fails as told.
 
-    def __init__(self) -> None:
-        super().__init__()
+    Args:
+        now: The clock by which announcements expire.
+    """
+
+    def __init__(self, now: Callable[[], float] = total_seconds) -> None:
+        super().__init__(now)
         self.posts: list[tuple[float, list[Announcement]]] = []
         self.withdrawals: list[set[str]] = []
         self.fault: Exception | None = None
 
     async def post(self, notices: Any, timeout: float) -> dict[str, int]:
-        self.posts.append((time.monotonic(), list(notices)))
+        self.posts.append((loop_time(), list(notices)))
         if self.fault is not None:
             raise self.fault
         return await super().post(notices, timeout)
@@ -50,33 +56,53 @@ class Spied(MemoryAnnouncements):
 
 
 class Store(MemoryStore):
-    def __init__(self) -> None:
-        super().__init__()
-        self.its = Spied()
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self.its = Spied(now)
 
     def announcements(self) -> Spied:
         return self.its
 
 
 def on_one(body: Callable[[Store, AsyncCoordinator, AsyncCoordinator], Awaitable[None]]) -> Store:
-    """Two coordinators, `leader` and `crowd`, on one store."""
-    store = Store()
+    """Two coordinators, `leader` and `crowd`, on one store and on virtual time."""
+    stores: list[Store] = []
 
-    async def main() -> None:
-        leader, crowd = AsyncCoordinator(store=store), AsyncCoordinator(store=store)
+    async def main(machine: Machine) -> None:
+        store = Store(lambda: machine.now().total)
+        stores.append(store)
+        leader, crowd = (AsyncCoordinator(store=store, now=machine.now) for _ in range(2))
         try:
             await asyncio.wait_for(body(store, leader, crowd), 60)
         finally:
             await crowd.close()
             await leader.close()
 
-    asyncio.run(main())
-    return store
+    run(main)
+    return stores[0]
 
 
-def test_who_waits_is_seen_by_another(url: str) -> None:
+async def until(what: Callable[[], Any], otherwise: str) -> None:
+    """Wait on virtual time until `what` is true, at most for a minute."""
+    for _ in range(6_000):
+        if what():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(otherwise)
+
+
+def loop_time() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def test_who_waits_is_seen_by_another(store_time: RealTime, url: str) -> None:
     ttl, role = 5.0, f"importer-{next(_names)}"
-    with coord.connect(url) as first, coord.connect(url) as second, coord.connect(url) as watcher:
+    eventually = store_time.until
+    with (
+        store_time.coordinator(url) as first,
+        store_time.coordinator(url) as second,
+        store_time.coordinator(url) as watcher,
+    ):
         leads = first.leadership(role, ttl=ttl)
         assert leads.candidate is None
         assert leads.acquire(timeout=10)
@@ -114,13 +140,15 @@ def seen_by(watcher: coord.Coordinator, role: str) -> list[str]:
     return [candidate.id for candidate in watcher.candidates(role)]
 
 
-def test_a_coordinator_that_closes_withdraws_its_announcements(url: str) -> None:
+def test_a_coordinator_that_closes_withdraws_its_announcements(
+    store_time: RealTime, url: str
+) -> None:
     role = f"closing-{next(_names)}"
-    with coord.connect(url) as first, coord.connect(url) as watcher:
+    with store_time.coordinator(url) as first, store_time.coordinator(url) as watcher:
         assert first.leadership(role, ttl=5).acquire(timeout=10)
-        with coord.connect(url) as second:
+        with store_time.coordinator(url) as second:
             second.leadership(role, ttl=5).start()
-            eventually(lambda: watcher.candidates(role), "one waits")
+            store_time.until(lambda: watcher.candidates(role), "one waits")
         assert watcher.candidates(role) == []
 
 
@@ -129,7 +157,7 @@ def test_it_stays_listed_and_runs_out_with_its_process() -> None:
         assert await leader.leadership("r", ttl=60).acquire(timeout=10)
         waits = crowd.leadership("r", ttl=0.3)
         await waits.start()
-        await soon(lambda: len(store.its.posts) >= 5, "refreshed")
+        await until(lambda: len(store.its.posts) >= 5, "refreshed")
         ids = [
             [candidate.id for candidate in await leader.candidates("r")]
             for _ in range(5)
@@ -151,16 +179,14 @@ def test_a_thousand_standbys_cost_a_query_a_ttl() -> None:
         for part in range(10):  # not all at one moment
             await asyncio.gather(*(crowd.leadership("r", ttl=ttl).start() for _ in range(100)))
             await asyncio.sleep(0.03 * part)
-        await soon(
+        await until(
             lambda: len({item.key for _, posted in store.its.posts for item in posted}) == 1_000,
             "listed",
         )
-        await soon(lambda: len(store.its.posts[-1][1]) == 1_000, "all go together")
-        begun, many = time.monotonic(), len(store.its.posts)
-        await soon(lambda: len(store.its.posts) >= many + 3, "three rounds")
-        assert (
-            time.monotonic() - begun > ttl - 0.1
-        )  # half a ttl apart at least, where rounds come late
+        await until(lambda: len(store.its.posts[-1][1]) == 1_000, "all go together")
+        begun, many = loop_time(), len(store.its.posts)
+        await until(lambda: len(store.its.posts) >= many + 3, "three rounds")
+        assert loop_time() - begun > ttl - 0.1  # half a ttl apart at least, where rounds come late
         assert [len(posted) for _, posted in store.its.posts[many:]] == [1_000] * 3
         assert store.its.withdrawals == []
         assert len(await leader.candidates("r")) == 1_000
@@ -189,7 +215,7 @@ def test_who_comes_and_goes_at_once_is_never_posted() -> None:
         await asyncio.sleep(1.2)
         waits = crowd.leadership("r", ttl=1.0)
         await waits.start()
-        await soon(lambda: store.its.posts, "the next is listed all the same")
+        await until(lambda: store.its.posts, "the next is listed all the same")
 
     store = on_one(body)
     assert {item.ttl for _, posted in store.its.posts for item in posted} == {3.0}
@@ -199,29 +225,29 @@ def test_the_first_post_does_not_wait_for_a_ttl() -> None:
     async def body(store: Store, leader: AsyncCoordinator, crowd: AsyncCoordinator) -> None:
         assert await leader.leadership("r", ttl=600.0).acquire(timeout=10)
         await crowd.leadership("r", ttl=600.0, priority=1).start()
-        begun = time.monotonic()
-        await soon(lambda: store.its.posts, "posted", within=10)
-        assert 0.9 < store.its.posts[0][0] - begun < 9
+        begun = loop_time()
+        await until(lambda: store.its.posts, "posted")
+        assert 0.9 < store.its.posts[0][0] - begun < 1.6
         (posted,) = store.its.posts[0][1]
         assert (posted.urgent, posted.kind, posted.role) == (True, "candidate", "r")
         await crowd.leadership("r", ttl=1.0).start()  # the next round would be minutes away
-        await soon(lambda: len(store.its.posts) >= 2, "nor for another's")
+        await until(lambda: len(store.its.posts) >= 2, "nor for another's")
 
     on_one(body)
 
 
 def test_one_goes_and_another_comes_at_the_same_moment() -> None:
-    async def main() -> None:
-        board, counts = Spied(), list[int]()
+    async def main(machine: Machine) -> None:
+        board, counts = Spied(lambda: machine.now().total), list[int]()
         a, b = Candidate("r", "a"), Candidate("r", "b")
         waiting = CandidateAnnouncer(lambda: board)
         end = waiting.add(a, 5.0, counts.append)
         await asyncio.sleep(0.05)
         end()
         waiting.add(b, 1.0, counts.append)
-        await soon(lambda: board.posts, "posted")
+        await until(lambda: board.posts, "posted")
         again = waiting.add(a, 1.0, counts.append)
-        await soon(lambda: len(board.posts) >= 2, "posted, too")
+        await until(lambda: len(board.posts) >= 2, "posted, too")
         again()
         waiting.add(a, 1.0, counts.append)  # elected, and lost at once: not to be withdrawn
         await asyncio.sleep(0.5)
@@ -231,7 +257,7 @@ def test_one_goes_and_another_comes_at_the_same_moment() -> None:
         await waiting.close()
         assert board.withdrawals == [{a.key, b.key}]
 
-    asyncio.run(main())
+    run(main)
 
 
 @pytest.mark.parametrize(
@@ -247,14 +273,14 @@ def test_announcements_that_fail_cost_no_leadership(
         assert await leads.acquire(timeout=10)
         waits = crowd.leadership("r", ttl=0.5)
         await waits.start()
-        await soon(lambda: len(store.its.posts) >= 4, "tried again")
+        await until(lambda: len(store.its.posts) >= 4, "tried again")
         assert leads.is_leader
         await leads.stop()
         assert await waits.wait(10)
         store.its.fault = None
         late = crowd.leadership("r", ttl=0.5)
         await late.start()
-        await soon(lambda: store.its._unexpired(), "listed when the board is back")
+        await until(lambda: store.its._unexpired(), "listed when the board is back")
         assert {candidate.id for candidate in await leader.candidates("r")} <= {
             late.candidate,
             waits.candidate,
@@ -281,12 +307,12 @@ def test_announcements_that_hang_delay_no_leadership() -> None:
         assert await leads.acquire(timeout=10)
         waits = crowd.leadership("r", ttl=60.0)
         await waits.start()
-        await soon(lambda: store.its.posts, "posted, with no answer")
+        await until(lambda: store.its.posts, "posted, with no answer")
         await leads.stop()
         assert await waits.wait(4)
-        begun = time.monotonic()
+        begun = loop_time()
         await waits.stop()
-        assert time.monotonic() - begun < 2
+        assert loop_time() - begun < 2
         assert store.its.posts[0][0] <= 5
 
     on_one(body)
@@ -298,9 +324,12 @@ class Boardless(MemoryStore):
 
 
 def test_a_store_without_announcements() -> None:
-    async def main() -> None:
-        store = Boardless()
-        async with AsyncCoordinator(store=store) as leader, AsyncCoordinator(store=store) as crowd:
+    async def main(machine: Machine) -> None:
+        store = Boardless(now=lambda: machine.now().total)
+        async with (
+            AsyncCoordinator(store=store, now=machine.now) as leader,
+            AsyncCoordinator(store=store, now=machine.now) as crowd,
+        ):
             leads, waits = leader.leadership("r", ttl=5), crowd.leadership("r", ttl=5)
             assert await leads.acquire(timeout=10)
             await waits.start()
@@ -310,7 +339,7 @@ def test_a_store_without_announcements() -> None:
             with pytest.raises(BadArgument, match="announcements"):
                 await crowd.candidates()
 
-    asyncio.run(main())
+    run(main)
 
 
 @pytest.mark.parametrize("bad", [1001, -1001, 0.5, "1", None, True])

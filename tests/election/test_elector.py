@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any
 
 import pytest
 
 import coord
-from coord import AsyncCoordinator, Coordinator, LossReason
+from coord import AsyncCoordinator, LossReason
 from coord.core.lease import Lease
 from coord.core.operations import Claim, Failure, Release, Renew, Result
 from coord.core.timing import Instant
 from coord.election.term import Term
 from coord.runtime import clock
 from coord.stores.memory.store import MemoryStore
+from tests.support.store_time import RealTime
 
 
 class Moody(MemoryStore):
@@ -25,8 +26,8 @@ class Moody(MemoryStore):
     mood = "well"
     calls: list[str]
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now)
         self.calls = []
         self.batches: list[int] = []
 
@@ -66,23 +67,23 @@ class Moody(MemoryStore):
 
 
 @pytest.mark.parametrize("mood", ["down", "raises", "hangs", "refuses"])
-def test_a_leader_that_cannot_renew_stops_believing_before_its_lease_runs_out(mood: str) -> None:
-    store = Moody()
-    coordinator = Coordinator(store=store)
+def test_a_leader_that_cannot_renew_stops_believing_before_its_lease_runs_out(
+    store_time: RealTime, mood: str
+) -> None:
+    store = Moody(store_time.total)
+    coordinator = store_time.coordinator(store=store)
     lost: list[tuple[LossReason, float]] = []
     lead = coordinator.leadership(
-        "r", ttl=1, on_lost=lambda term, why: lost.append((why, time.monotonic()))
+        "r", ttl=1, on_lost=lambda term, why: lost.append((why, store_time.now()))
     )
     with lead:
         assert lead.wait(2)
         term = lead.term
         store.mood = mood
-        began = time.monotonic()
-        while lead.is_leader:
-            time.sleep(0.002)
-        assert (
-            time.monotonic() - began < 0.76 + 0.3
-        )  # ttl - margin, counted from before the last renewal, and some load
+        began = store_time.now()
+        store_time.until(lambda: not lead.is_leader)
+        # The ttl without its margin, counted from before the last renewal.
+        assert store_time.now() - began < 0.77
         assert term.lost.wait(1)
         assert term.reason is LossReason.STORE_UNREACHABLE
         store.mood = "well"
@@ -92,10 +93,11 @@ def test_a_leader_that_cannot_renew_stops_believing_before_its_lease_runs_out(mo
     coordinator.close()
 
 
-def test_a_store_that_is_down_at_the_start_is_waited_for() -> None:
-    store = Moody()
+def test_a_store_that_is_down_at_the_start_is_waited_for(store_time: RealTime) -> None:
+    store = Moody(store_time.total)
     store.mood = "down"
-    coordinator = Coordinator(store=store, timeout=0.3)
+    coordinator = store_time.coordinator(store=store)
+    coordinator.session.timeout = 0.3
     with coordinator.leadership("r", ttl=1) as lead:
         assert not lead.wait(0.3)
         with pytest.raises(coord.AcquireTimeout, match="down"):
@@ -107,10 +109,12 @@ def test_a_store_that_is_down_at_the_start_is_waited_for() -> None:
     coordinator.close()
 
 
-def test_a_store_that_refuses_is_reported_by_acquire_and_forgiven_by_the_loop() -> None:
-    store = Moody()
+def test_a_store_that_refuses_is_reported_by_acquire_and_forgiven_by_the_loop(
+    store_time: RealTime,
+) -> None:
+    store = Moody(store_time.total)
     store.mood = "refuses"
-    coordinator = Coordinator(store=store)
+    coordinator = store_time.coordinator(store=store)
     lead = coordinator.leadership("r", ttl=0.5)
     with pytest.raises(coord.StoreRefused, match="no rights"):
         lead.acquire()
@@ -122,24 +126,24 @@ def test_a_store_that_refuses_is_reported_by_acquire_and_forgiven_by_the_loop() 
     coordinator.close()
 
 
-def test_a_failing_store_is_not_called_in_a_tight_loop() -> None:
-    store = Moody()
+def test_a_failing_store_is_not_called_in_a_tight_loop(store_time: RealTime) -> None:
+    store = Moody(store_time.total)
     store.mood = "down"
-    coordinator = Coordinator(store=store)
+    coordinator = store_time.coordinator(store=store)
     with coordinator.leadership("r", ttl=3):
-        time.sleep(1.0)
+        store_time.sleep(1.0)
     assert 2 <= store.calls.count("claim") < 60
     coordinator.close()
 
 
-def test_renewals_of_many_roles_travel_together() -> None:
-    store = Moody()
-    coordinator = Coordinator(store=store)
+def test_renewals_of_many_roles_travel_together(store_time: RealTime) -> None:
+    store = Moody(store_time.total)
+    coordinator = store_time.coordinator(store=store)
     leads = [coordinator.leadership(f"r{n}", ttl=1.2) for n in range(200)]
     for lead in leads:
         lead.start()
     assert all(lead.wait(5) for lead in leads)
-    time.sleep(1.5)
+    store_time.sleep(1.5)
     assert all(lead.is_leader for lead in leads)
     assert sum(store.batches) >= 200
     assert max(store.batches) > 1
@@ -192,20 +196,21 @@ def test_a_term_that_somebody_saw_end_never_comes_back() -> None:
         term.check()
 
 
-def test_is_leader_stays_right_while_the_loop_is_blocked() -> None:
+def test_is_leader_stays_right_while_the_loop_is_blocked(store_time: RealTime) -> None:
     async def main() -> None:
-        async with AsyncCoordinator(store=MemoryStore()) as c:
+        store = MemoryStore(now=store_time.total)
+        async with store_time.async_coordinator(store=store) as c:
             lead = c.leadership("r", ttl=0.4)
             async with lead:
                 assert await lead.wait(2)
-                time.sleep(0.5)  # the whole loop stands still: nothing can renew, nothing can fire  # noqa: ASYNC251
+                store_time.block(0.5)  # nothing can renew, nothing can fire
                 assert not lead.is_leader
                 with pytest.raises(coord.NotLeader):
                     _ = lead.term
                 assert await lead.wait(2)
                 assert lead.term.token == 2
 
-    asyncio.run(main())
+    store_time.run(main)
 
 
 def test_a_cancelled_loop_gives_back_what_it_holds() -> None:

@@ -3,7 +3,6 @@ are preferred."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,14 +10,14 @@ import pytest
 from coord import BadArgument, Coordinator, LossReason, NotLeader
 from coord.api.sync_leadership import Leadership
 from coord.election.term import Term
-from tests.support.waits import eventually
+from tests.support.store_time import RealTime
 
 Two = tuple[Coordinator, Coordinator]
 
 
-def waiting(coordinator: Coordinator, lead: Leadership) -> str:
+def waiting(store_time: RealTime, coordinator: Coordinator, lead: Leadership) -> str:
     """Its id, once it is listed."""
-    assert eventually(
+    assert store_time.until(
         lambda: lead.candidate in {candidate.id for candidate in coordinator.candidates(lead.role)}
     )
     assert lead.candidate is not None
@@ -26,7 +25,7 @@ def waiting(coordinator: Coordinator, lead: Leadership) -> str:
 
 
 @pytest.fixture
-def three(two: Two) -> Iterator[tuple[Leadership, Leadership, Leadership]]:
+def three(store_time: RealTime, two: Two) -> Iterator[tuple[Leadership, Leadership, Leadership]]:
     """A leader and two that wait, the last of them in the leader's own process."""
     leads = [
         two[0].leadership("r", ttl=2, info={"name": "a"}),
@@ -36,19 +35,21 @@ def three(two: Two) -> Iterator[tuple[Leadership, Leadership, Leadership]]:
     leads[0].acquire(timeout=5)
     for lead in leads[1:]:
         lead.start()
-        waiting(two[1], lead)
+        waiting(store_time, two[1], lead)
     yield leads[0], leads[1], leads[2]
     for lead in leads:
         lead.stop()
 
 
-def test_a_role_is_handed_to_whom_the_leader_names(two: Two, three: tuple[Leadership, ...]) -> None:
+def test_a_role_is_handed_to_whom_the_leader_names(
+    store_time: RealTime, two: Two, three: tuple[Leadership, ...]
+) -> None:
     a, b, c = three
     lost: list[tuple[Term, LossReason]] = []
     a.on_lost(lambda term, why: lost.append((term, why)))
     for named, winner, loser in ((c.candidate, c, b), ("b", b, a), (str(a.candidate)[:8], a, c)):
         holder = next(lead for lead in three if lead.is_leader)
-        assert eventually(
+        assert store_time.until(
             lambda item=winner: item.candidate in {w.id for w in two[0].candidates("r")}
         )
         token = holder.term.token
@@ -67,7 +68,7 @@ def test_a_role_is_handed_to_whom_the_leader_names(two: Two, three: tuple[Leader
 
 
 def test_only_a_candidate_that_waits_can_be_named_and_only_by_the_leader(
-    two: Two, three: tuple[Leadership, ...]
+    three: tuple[Leadership, ...],
 ) -> None:
     a, b, _ = three
     for nobody in ("", "x", "nobody", str(a.candidate), 3):
@@ -79,7 +80,7 @@ def test_only_a_candidate_that_waits_can_be_named_and_only_by_the_leader(
 
 
 def test_an_order_from_outside_moves_the_role_and_says_who_asked(
-    two: Two, three: tuple[Leadership, ...]
+    store_time: RealTime, two: Two, three: tuple[Leadership, ...]
 ) -> None:
     a, b, c = three
     request = two[1].request_transfer("r", to="c", by="ann@desk")
@@ -91,13 +92,13 @@ def test_an_order_from_outside_moves_the_role_and_says_who_asked(
     ]
     request = two[1].request_step_down("r", by="bob", cooldown=60)
     assert request.holder == c.candidate
-    assert eventually(lambda: a.is_leader or b.is_leader)
+    assert store_time.until(lambda: a.is_leader or b.is_leader)
     assert [(item.reason, item.by) for item in two[1].history("r")][:2] == [
         ("", ""),
         ("stepped_down", "bob"),
     ]
     assert not c.is_leader
-    assert eventually(
+    assert store_time.until(
         lambda: all(
             item.kind == "candidate"
             for item in two[1].portal.call(lambda: two[1].inner.announcements.read(None, 5))
@@ -124,7 +125,7 @@ def test_an_order_that_cannot_be_given(two: Two) -> None:
         assert lead.is_leader
 
 
-def test_a_step_down_costs_one_term(two: Two) -> None:
+def test_a_step_down_costs_one_term(store_time: RealTime, two: Two) -> None:
     with two[0].leadership("r", ttl=2) as lead:
         for token in range(1, 7):
             assert lead.wait(5)
@@ -138,7 +139,7 @@ def test_a_step_down_costs_one_term(two: Two) -> None:
     assert [term.reason for term in two[1].history("r")[1:]] == ["stepped_down"] * 6
 
 
-def test_an_order_for_an_earlier_term_is_not_carried_out(two: Two) -> None:
+def test_an_order_for_an_earlier_term_is_not_carried_out(store_time: RealTime, two: Two) -> None:
     from coord.core.announcements import HandoverRequest
 
     order = HandoverRequest("r", 1, None, "late", 60.0)
@@ -148,23 +149,25 @@ def test_an_order_for_an_earlier_term_is_not_carried_out(two: Two) -> None:
         assert lead.wait(5)
         assert lead.term.token == 2
         two[1].portal.call(lambda: two[1].inner.announcements.post([order.announcement(5)], 5))
-        time.sleep(0.7)
+        store_time.sleep(0.7)
         assert lead.is_leader
         assert lead.term.token == 2
 
 
-def test_an_order_waits_for_a_leader_that_does_not_listen_for_a_while(two: Two) -> None:
+def test_an_order_waits_for_a_leader_that_does_not_listen_for_a_while(
+    store_time: RealTime, two: Two
+) -> None:
     wishes = two[0].session._requests
     with two[0].leadership("r", ttl=0.6) as lead:
         assert lead.wait(5)
-        assert eventually(lambda: wishes._task is not None)
-        two[0].portal.loop().call_soon_threadsafe(wishes.stop)
+        assert store_time.until(lambda: wishes._task is not None)
+        two[0].portal.post(wishes.stop)
         two[1].request_step_down("r", by="takeover_delay", cooldown=0)
-        time.sleep(1.3)  # two ttls
-        two[0].portal.loop().call_soon_threadsafe(wishes.start)
+        store_time.sleep(1.3)  # two ttls
+        two[0].portal.post(wishes.start)
         # Where the machine was so slow that the term had ended by itself, the order was for a term
         # that is over.
-        assert eventually(
+        assert store_time.until(
             lambda: (
                 (past := two[1].history("r"))[-1].until and past[-1].by in ("takeover_delay", "")
             )
@@ -173,9 +176,11 @@ def test_an_order_waits_for_a_leader_that_does_not_listen_for_a_while(two: Two) 
         assert first.by == "takeover_delay" or first.reason != "stepped_down"
 
 
-def test_who_is_preferred_gets_the_role_and_not_before_the_term_has_lasted(two: Two) -> None:
+def test_who_is_preferred_gets_the_role_and_not_before_the_term_has_lasted(
+    store_time: RealTime, two: Two
+) -> None:
     low = two[0].leadership(
-        "r", ttl=1, min_tenure=1.5, on_elected=lambda _: began.append(time.monotonic())
+        "r", ttl=1, min_tenure=1.5, on_elected=lambda _: began.append(store_time.now())
     )
     high = two[1].leadership("r", ttl=1, priority=5, min_tenure=0)
     began: list[float] = []
@@ -183,9 +188,9 @@ def test_who_is_preferred_gets_the_role_and_not_before_the_term_has_lasted(two: 
         assert low.wait(5)
         with high:
             assert high.wait(10)
-            assert time.monotonic() - began[0] > 1.3
+            assert store_time.now() - began[0] > 1.3
             assert two[0].history("r")[1].by == "priority 5"
-            time.sleep(1.5)
+            store_time.sleep(1.5)
             assert high.is_leader  # no flapping: the other one does not ask for it back
             assert [term.token for term in two[0].history("r")] == [2, 1]
         assert low.wait(5)
@@ -198,13 +203,13 @@ def test_a_minimum_that_is_none(two: Two, bad: object) -> None:
 
 
 def test_a_role_that_nobody_comes_for_goes_to_somebody_else(
-    two: Two, three: tuple[Leadership, ...]
+    store_time: RealTime, two: Two, three: tuple[Leadership, ...]
 ) -> None:
     a, b, c = three
     target = str(c.candidate)
     two[0].portal.call(lambda: _silence(c))
     a.transfer(target)
-    assert eventually(lambda: a.is_leader or b.is_leader)
+    assert store_time.until(lambda: a.is_leader or b.is_leader)
     assert target not in {term.holder for term in two[1].history("r")}
 
 

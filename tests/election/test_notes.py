@@ -13,23 +13,27 @@ import coord
 from coord import AsyncCoordinator, Coordinator, Term
 from coord.core.kept import MAX_NOTES_BYTES, Values
 from coord.core.operations import Answer, Claim, Failure, Renew, Result
+from coord.runtime.clock import total_seconds
 from coord.stores.memory.store import MemoryStore
 from coord.testing import Fault, FaultyStore
+from coord.testing.clocks import Machine
+from coord.testing.clocks import run as run_on_virtual_time
+from tests.support.store_time import RealTime
 from tests.support.waits import eventually
 
 
 def run(body: Callable[[FaultyStore, AsyncCoordinator, Term], Awaitable[None]]) -> None:
     """Run the body with the term of a leadership with a ttl of 2 s, on a store that can fail."""
 
-    async def main() -> None:
-        store = FaultyStore(MemoryStore())
-        async with AsyncCoordinator(store=store) as c:
+    async def main(machine: Machine) -> None:
+        store = FaultyStore(MemoryStore(now=lambda: machine.now().total))
+        async with AsyncCoordinator(store=store, now=machine.now) as c:
             lead = c.leadership("r", ttl=2)
             term = await lead.acquire(timeout=5)
             assert term is not None
             await body(store, c, term)
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    run_on_virtual_time(main, 30)
 
 
 def test_notes_outlive_terms(two: tuple[Coordinator, Coordinator]) -> None:
@@ -88,8 +92,8 @@ def test_a_note_is_written_at_once_and_others_travel_with_it() -> None:
 class Carrying(MemoryStore):
     """Records which renewals carry a text."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, now: Callable[[], float] = total_seconds) -> None:
+        super().__init__(now)
         self.carried: list[list[bool]] = []
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
@@ -97,12 +101,19 @@ class Carrying(MemoryStore):
         return await super().renew(renewals, timeout)
 
 
-def test_a_renewal_without_news_carries_nothing() -> None:
-    store = Carrying()
-    with Coordinator(store=store) as c, c.leadership("r", ttl=0.6) as lead:
-        assert lead.wait(5)
-        lead.term.note("k", 1)
-        eventually(lambda: len(store.carried) > 3)
+def test_a_renewal_without_news_carries_nothing(store_time: RealTime) -> None:
+    store = Carrying(store_time.total)
+
+    async def main() -> None:
+        async with (
+            store_time.async_coordinator(store=store) as c,
+            c.leadership("r", ttl=0.6) as lead,
+        ):
+            assert await lead.wait(5)
+            await lead.term.note_async("k", 1)
+            await store_time.soon(lambda: len(store.carried) > 3)
+
+    store_time.run(main)
     assert [carried for carried in store.carried if True in carried] == [[True]]
 
 
@@ -201,7 +212,7 @@ def test_a_read_that_is_older_than_the_term_is_repeated() -> None:
             lead.term.notes()
 
 
-def test_a_store_that_refuses_a_text_keeps_its_leader() -> None:
+def test_a_store_that_refuses_a_text_keeps_its_leader(store_time: RealTime) -> None:
     class Small(MemoryStore):
         async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
             if any(len(renewal.keep or "") > 100 for renewal in renewals):
@@ -209,16 +220,24 @@ def test_a_store_that_refuses_a_text_keeps_its_leader() -> None:
                 return [refusal] * len(renewals)
             return await super().renew(renewals, timeout)
 
-    with Coordinator(store=Small()) as c, c.leadership("r", ttl=1) as lead:
-        assert lead.wait(5)
-        term = lead.term
-        term.note("k", 1)
-        with pytest.raises(coord.StoreRefused, match="no space"):
-            term.note("long", "x" * 200)
-        assert term.notes() == {"k": 1}
-        term.note("k", 2)
-        assert not term.lost.wait(1.5)
-        assert c.notes("r") == {"k": 2}
+    async def main() -> None:
+        store = Small(now=store_time.total)
+        async with (
+            store_time.async_coordinator(store=store) as c,
+            c.leadership("r", ttl=1) as lead,
+        ):
+            assert await lead.wait(5)
+            term = lead.term
+            await term.note_async("k", 1)
+            with pytest.raises(coord.StoreRefused, match="no space"):
+                await term.note_async("long", "x" * 200)
+            assert await term.notes_async() == {"k": 1}
+            await term.note_async("k", 2)
+            await asyncio.sleep(1.5)
+            assert term.held
+            assert await c.notes("r") == {"k": 2}
+
+    store_time.run(main)
 
 
 class Overtaken(MemoryStore):

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
-import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from typing import Any
 
@@ -17,11 +15,12 @@ from coord.election.observe import LeaderTracker, latest
 from coord.stores.memory.store import MemoryStore
 from coord.testing import Fault, FaultyStore
 from coord.testing.clocks import Machine, run
+from tests.support.store_time import RealTime
 
 Two = tuple[Coordinator, Coordinator]
 
 
-def test_every_role_and_those_that_come_later(two: Two) -> None:
+def test_every_role_and_those_that_come_later(store_time: RealTime, two: Two) -> None:
     changes: list[tuple[str, int | None]] = []
 
     def watch() -> None:
@@ -30,23 +29,20 @@ def test_every_role_and_those_that_come_later(two: Two) -> None:
             changes.append((role, None if leader is None else leader.token))
 
     def expect(*expected: tuple[str, int | None]) -> None:
-        until = time.monotonic() + 5
-        while sorted(changes, key=str) != sorted(expected, key=str) and time.monotonic() < until:
-            time.sleep(0.005)
-        assert sorted(changes, key=str) == sorted(expected, key=str)
+        store_time.until(lambda: sorted(changes, key=str) == sorted(expected, key=str), changes)
         changes.clear()
 
     assert two[0].unique_service("there", {"ttl": 30})
     assert two[0].unique_service("vacant", {"ttl": 0.3})
-    time.sleep(0.4)
-    threading.Thread(target=watch, daemon=True).start()
+    store_time.sleep(0.4)
+    store_time.start(watch)
     expect(("there", 1))
     assert two[0].unique_service("short", {"ttl": 0.5})
     expect(("short", 1))
     expect(("short", None))  # it ran out, and nobody wrote anything
     with two[0].leadership("later", ttl=1) as lead:
         assert lead.wait(5)
-        time.sleep(1.2)  # renewals are no news
+        store_time.sleep(1.2)  # renewals are no news
         expect(("later", 1))
     expect(("later", None))
 
@@ -68,10 +64,10 @@ class SilentStore(MemoryStore):
                 yield lease
 
 
-def test_a_feed_without_renewals_shows_no_end_that_was_none() -> None:
+def test_a_feed_without_renewals_shows_no_end_that_was_none(store_time: RealTime) -> None:
     async def main() -> None:
-        store = SilentStore()
-        async with AsyncCoordinator(store=store) as c:
+        store = SilentStore(now=store_time.total)
+        async with store_time.async_coordinator(store=store) as c:
             lead = c.leadership("job", ttl=0.9)
             changes, of_all = c.watch_leader("job"), c.watch_leaders()
             assert await lead.acquire(timeout=5)
@@ -92,7 +88,7 @@ def test_a_feed_without_renewals_shows_no_end_that_was_none() -> None:
             for item in (changes, of_all):
                 await item.aclose()  # type: ignore[attr-defined]
 
-    asyncio.run(main())
+    store_time.run(main)
 
 
 def test_it_goes_on_after_the_feed_broke() -> None:
@@ -127,12 +123,14 @@ class NoClock(MemoryStore):
             )
 
 
-def test_the_lease_of_the_dead_is_nobody_even_where_the_feed_has_no_clock() -> None:
+def test_the_lease_of_the_dead_is_nobody_even_where_the_feed_has_no_clock(
+    store_time: RealTime,
+) -> None:
     async def main() -> None:
-        store = NoClock()
+        store = NoClock(now=store_time.total)
         assert isinstance(await store.claim(Claim("r", "dead", 1, 0.2), 1), Answer)
         await asyncio.sleep(0.3)
-        async with AsyncCoordinator(store=store) as c:
+        async with store_time.async_coordinator(store=store) as c:
             first, every = c.watch_leader("r"), c.watch_leaders()
             assert await _next(first) is None
             ahead = [asyncio.ensure_future(changes.__anext__()) for changes in (first, every)]
@@ -149,14 +147,16 @@ def test_the_lease_of_the_dead_is_nobody_even_where_the_feed_has_no_clock() -> N
             for changes in (first, every):
                 await changes.aclose()  # type: ignore[attr-defined]
 
-    asyncio.run(main())
+    store_time.run(main)
 
 
-def test_who_is_slow_to_take_changes_hears_of_no_loss_that_was_none(url: str) -> None:
+def test_who_is_slow_to_take_changes_hears_of_no_loss_that_was_none(
+    store_time: RealTime, url: str
+) -> None:
     async def main() -> None:
         async with (
-            AsyncCoordinator(url) as c,
-            AsyncCoordinator(url) as other,
+            store_time.async_coordinator(url) as c,
+            store_time.async_coordinator(url) as other,
             other.leadership("r", ttl=1) as lead,
         ):
             assert await lead.wait(5)
@@ -173,7 +173,7 @@ def test_who_is_slow_to_take_changes_hears_of_no_loss_that_was_none(url: str) ->
             for changes in (first, every):
                 await changes.aclose()  # type: ignore[attr-defined]
 
-    asyncio.run(main())
+    store_time.run(main)
 
 
 def test_a_story() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -25,7 +24,7 @@ from coord.stores.memory import MemoryStore
 from coord.stores.protocol import Overridable
 from coord.testing import Fault, FaultyStore
 from coord.testing.clocks import Machine, run
-from tests.support.waits import eventually
+from tests.support.store_time import RealTime
 
 TTL = 2.0
 
@@ -49,20 +48,20 @@ def operator(pair: tuple[Leadership, Leadership]) -> Coordinator:
 
 
 def test_an_evicted_leader_loses_its_term_and_the_role_passes_when_its_lease_has_run_out(
-    pair: tuple[Leadership, Leadership],
+    store_time: RealTime, pair: tuple[Leadership, Leadership]
 ) -> None:
     a, b = pair
     lost: list[LossReason] = []
     a.on_lost(lambda _, why: lost.append(why))
     first = a.term
-    began = time.monotonic()
+    began = store_time.now()
     lease = operator(pair).evict("r", by="ann@desk")
     assert (lease.holder, lease.token) == (a.candidate, first.token)
     assert operator(pair).leader("r") is None
     with pytest.raises(NotLeader, match="was revoked already"):
         operator(pair).evict("r")
-    assert eventually(lambda: (a.is_leader and a.term is not first) or b.is_leader)
-    assert time.monotonic() >= began + lease.remaining
+    assert store_time.until(lambda: (a.is_leader and a.term is not first) or b.is_leader)
+    assert store_time.now() >= began + lease.remaining
     assert lost == [LossReason.EVICTED]
     newest, evicted = operator(pair).history("r")
     assert (evicted.token, evicted.reason, evicted.by) == (first.token, "evicted", "ann@desk")
@@ -70,7 +69,7 @@ def test_an_evicted_leader_loses_its_term_and_the_role_passes_when_its_lease_has
 
 
 def test_a_paused_role_has_no_leader_until_it_is_resumed(
-    pair: tuple[Leadership, Leadership],
+    store_time: RealTime, pair: tuple[Leadership, Leadership]
 ) -> None:
     a, b = pair
     c = operator(pair)
@@ -79,7 +78,7 @@ def test_a_paused_role_has_no_leader_until_it_is_resumed(
     lease = c.pause("r", by="ann@desk")
     assert lease is not None
     assert lease.holder == a.candidate
-    assert eventually(lambda: lost == [LossReason.PAUSED])
+    assert store_time.until(lambda: lost == [LossReason.PAUSED])
     assert c.leader("r") is None
     (term,) = c.history("r")
     assert (term.reason, term.by) == ("paused", "ann@desk")
@@ -99,7 +98,7 @@ def test_a_paused_role_has_no_leader_until_it_is_resumed(
     assert (row["paused"], row["holder"], row["info"]) == (True, None, {"by": "ann@desk"})
     c.pause("r", by="bob")  # it is paused already, and stays so
     assert c.resume("r") is True
-    assert eventually(lambda: a.is_leader or b.is_leader)
+    assert store_time.until(lambda: a.is_leader or b.is_leader)
     assert c.resume("r") is False
     assert c.history("r")[0].token == lease.token + 1
     assert c.unique_service("r", {"id": "x", "ttl": TTL})["mine"] is False  # type: ignore[index]
@@ -107,20 +106,22 @@ def test_a_paused_role_has_no_leader_until_it_is_resumed(
 
 
 def test_a_leader_that_did_not_release_a_paused_role_keeps_its_lease(
-    pair: tuple[Leadership, Leadership],
+    store_time: RealTime, pair: tuple[Leadership, Leadership]
 ) -> None:
     a, b = pair
     c, first = operator(pair), a.term
-    began = time.monotonic()
+    began = store_time.now()
     lease = c.pause("r", timeout=0)
     assert lease is not None
     c.resume("r")
-    assert eventually(lambda: (a.is_leader and a.term is not first) or b.is_leader)
-    assert time.monotonic() >= began + lease.remaining
+    assert store_time.until(lambda: (a.is_leader and a.term is not first) or b.is_leader)
+    assert store_time.now() >= began + lease.remaining
     assert first.reason in (LossReason.PAUSED, LossReason.EVICTED)
 
 
-def test_a_role_that_nobody_leads(two: tuple[Coordinator, Coordinator]) -> None:
+def test_a_role_that_nobody_leads(
+    store_time: RealTime, two: tuple[Coordinator, Coordinator]
+) -> None:
     c = two[0]
     if not isinstance(c.store, Overridable):
         pytest.skip("operators cannot change the leases of this store")
@@ -266,7 +267,9 @@ def test_a_change_without_an_answer_says_that_it_may_have_been_applied() -> None
     run(main)
 
 
-def test_a_claimant_obeys_a_pause(two: tuple[Coordinator, Coordinator]) -> None:
+def test_a_claimant_obeys_a_pause(
+    store_time: RealTime, two: tuple[Coordinator, Coordinator]
+) -> None:
     c = two[0]
     if not isinstance(c.store, Overridable):
         pytest.skip("operators cannot change the leases of this store")
@@ -279,4 +282,4 @@ def test_a_claimant_obeys_a_pause(two: tuple[Coordinator, Coordinator]) -> None:
     assert record is not None
     assert (record["mine"], record["paused"]) == (False, "ann")
     assert two[1].resume("u")
-    assert eventually(lambda: (c.unique_service("u", me) or {}).get("mine"))
+    assert store_time.until(lambda: (c.unique_service("u", me) or {}).get("mine"))

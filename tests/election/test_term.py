@@ -7,9 +7,8 @@ import asyncio
 import contextlib
 import logging
 import os
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -20,8 +19,10 @@ from coord.core.operations import Renew, Result
 from coord.core.timing import Instant
 from coord.election.term import RunningJob, run_async_under_term
 from coord.runtime import clock
+from coord.runtime.threads import Latch
 from coord.stores.memory.store import MemoryStore
 from coord.testing import ElectionKit
+from tests.support.store_time import RealTime
 
 Two = tuple[Coordinator, Coordinator]
 
@@ -36,8 +37,8 @@ class Hanging:
     """A job that hangs in a plain function, until `go_on` is set, in a thread of its own."""
 
     def __init__(self) -> None:
-        self.go_on, self.terms = threading.Event(), []  # type: tuple[threading.Event, list[Term]]
-        self.began = threading.Event()
+        self.go_on, self.began = Latch(), Latch()
+        self.terms: list[Term] = []
 
     def __call__(self) -> str:
         self.terms.append(term_here())
@@ -47,23 +48,22 @@ class Hanging:
 
 
 def test_a_plain_function_that_hangs_loses_the_role_and_another_takes_over(
-    two: Two, caplog: pytest.LogCaptureFixture
+    store_time: RealTime, two: Two, caplog: pytest.LogCaptureFixture
 ) -> None:
     hanging = Hanging()
     job = leader_only("job", coordinator=two[0], ttl=2, at_most=0.4, otherwise="wait")(hanging)
     results: list[Any] = []
-    thread = threading.Thread(target=lambda: results.append(job()))
     with caplog.at_level(logging.WARNING, "coord"):
-        thread.start()
+        ended = store_time.start(lambda: results.append(job()))
         assert hanging.began.wait(5)
         term = hanging.terms[0]
-        began = time.monotonic()
+        began = store_time.now()
         assert term.lost.wait(5)
-        took = time.monotonic() - began
-        until = time.monotonic() + 2
-        while not any("reason='no_progress'" in r.getMessage() for r in caplog.records):
-            assert time.monotonic() < until, "not logged"
-            time.sleep(0.01)
+        took = store_time.now() - began
+        store_time.until(
+            lambda: any("reason='no_progress'" in r.getMessage() for r in caplog.records),
+            "not logged",
+        )
     assert 0.3 < took < 1.9  # far from the ttl's end
     assert term.reason is LossReason.NO_PROGRESS
     assert not term.held
@@ -82,43 +82,41 @@ def test_a_plain_function_that_hangs_loses_the_role_and_another_takes_over(
         assert again() is None  # skipped: somebody else leads, and the first call has not returned
     assert hanging.terms == [term]
     hanging.go_on.set()
-    thread.join(5)
+    ended()
     assert results == ["ended"]
 
 
 def test_this_process_does_not_claim_again_before_the_job_has_ended(
-    coordinator: Coordinator,
+    store_time: RealTime, coordinator: Coordinator
 ) -> None:
     hanging = Hanging()
     job = leader_only("job", coordinator=coordinator, ttl=0.6, at_most=0.2, otherwise="wait")(
         hanging
     )
-    thread = threading.Thread(target=job)
-    thread.start()
+    ended = store_time.start(job)
     assert hanging.began.wait(5)
     assert hanging.terms[0].lost.wait(5)
     lead = coordinator.shared_leadership("job", 0.6)
     assert not lead.wait(1.5)  # longer than the lease and the rest
     hanging.go_on.set()
-    thread.join(5)
+    ended()
     assert lead.wait(5)
     assert lead.term.token > hanging.terms[0].token
 
 
 @pytest.mark.parametrize("otherwise", ["skip", "raise", "wait"])
 def test_nor_does_another_call_when_each_call_claims(
-    coordinator: Coordinator, otherwise: Any
+    store_time: RealTime, coordinator: Coordinator, otherwise: Any
 ) -> None:
     hanging = Hanging()
-    thread = threading.Thread(
-        target=leader_only(
+    ended = store_time.start(
+        leader_only(
             "job", coordinator=coordinator, ttl=0.4, at_most=0.1, otherwise="wait", scope="call"
         )(hanging)
     )
-    thread.start()
     assert hanging.began.wait(5)
     assert hanging.terms[0].lost.wait(5)
-    time.sleep(0.5)  # the lease has run out
+    store_time.sleep(0.5)  # the lease has run out
     timeout = 0.3 if otherwise == "wait" else None
     quick = leader_only(
         "job", coordinator=coordinator, ttl=0.4, scope="call", otherwise=otherwise, timeout=timeout
@@ -129,7 +127,7 @@ def test_nor_does_another_call_when_each_call_claims(
         with pytest.raises(coord.NotLeader if otherwise == "raise" else coord.AcquireTimeout):
             quick()
     hanging.go_on.set()
-    thread.join(5)
+    ended()
     again = leader_only(
         "job", coordinator=coordinator, ttl=5, scope="call", otherwise="wait", timeout=5
     )(term_here)()
@@ -137,78 +135,76 @@ def test_nor_does_another_call_when_each_call_claims(
 
 
 def test_progress_keeps_the_role_and_the_end_of_the_call_ends_the_count(
-    coordinator: Coordinator,
+    store_time: RealTime, coordinator: Coordinator
 ) -> None:
     @leader_only("job", coordinator=coordinator, ttl=3, at_most=0.8, otherwise="wait")
     def steady() -> Term:
         for _ in range(8):
-            time.sleep(0.15)
+            store_time.sleep(0.15)
             term_here().progress()
         return term_here()
 
     term = steady()
     assert term.held
-    time.sleep(1.0)  # between calls nothing is counted
+    store_time.sleep(1.0)  # between calls nothing is counted
     assert term.held
     assert steady() is term
 
 
-def test_progress_of_one_call_does_not_speak_for_another(coordinator: Coordinator) -> None:
+def test_progress_of_one_call_does_not_speak_for_another(
+    store_time: RealTime, coordinator: Coordinator
+) -> None:
     hanging = Hanging()
-    thread = threading.Thread(
-        target=leader_only("job", coordinator=coordinator, ttl=3, at_most=0.4, otherwise="wait")(
-            hanging
-        )
+    ended = store_time.start(
+        leader_only("job", coordinator=coordinator, ttl=3, at_most=0.4, otherwise="wait")(hanging)
     )
-    thread.start()
     assert hanging.began.wait(5)
 
     @leader_only("job", coordinator=coordinator, ttl=3, at_most=5, otherwise="wait")
     def lively() -> None:
-        until = time.monotonic() + 3
-        while time.monotonic() < until:
+        until = store_time.now() + 3
+        while store_time.now() < until:
             term_here().progress()
-            time.sleep(0.02)
+            store_time.sleep(0.02)
 
     with pytest.raises(coord.LeadershipLost, match="no_progress"):
         lively()
     hanging.go_on.set()
-    thread.join(5)
+    ended()
 
 
-def test_a_thread_of_the_job_speaks_for_it_with_the_term_in_hand(coordinator: Coordinator) -> None:
+def test_a_thread_of_the_job_speaks_for_it_with_the_term_in_hand(
+    store_time: RealTime, coordinator: Coordinator
+) -> None:
     @leader_only("job", coordinator=coordinator, ttl=3, at_most=0.8, otherwise="wait")
     def by_threads() -> bool:
         term = term_here()
 
         def part() -> None:
             for _ in range(8):
-                time.sleep(0.15)
+                store_time.sleep(0.15)
                 term.progress()
 
-        thread = threading.Thread(target=part)
-        thread.start()
-        thread.join()
+        store_time.start(part)()
         return term.held
 
     assert by_threads()
 
 
-def test_run_and_leadership_take_it_too(two: Two) -> None:
+def test_run_and_leadership_take_it_too(store_time: RealTime, two: Two) -> None:
     reports: list[LossReason] = []
     hanging = Hanging()
     lead = two[0].leadership(
         "job", ttl=1, at_most=0.3, on_lost=lambda term, why: reports.append(why)
     )
-    thread = threading.Thread(target=lambda: lead.run(hanging))
-    thread.start()
+    ended = store_time.start(lambda: lead.run(hanging))
     assert hanging.began.wait(5)
     assert hanging.terms[0].lost.wait(5)
     assert hanging.terms[0].reason is LossReason.NO_PROGRESS
     with two[1].leadership("job", ttl=1) as rival:
         assert rival.wait(5)
     hanging.go_on.set()
-    thread.join(5)
+    ended()
     assert reports == [LossReason.NO_PROGRESS]
 
     with two[0].leadership(
@@ -217,7 +213,7 @@ def test_run_and_leadership_take_it_too(two: Two) -> None:
         assert held.wait(5)
         term = held.term
         for _ in range(8):
-            time.sleep(0.15)
+            store_time.sleep(0.15)
             term.progress()
         assert held.is_leader
         assert term.lost.wait(2)
@@ -233,13 +229,13 @@ def test_a_coroutine_that_stands_still_is_cancelled(coordinator: Coordinator) ->
         asyncio.run(stuck())
 
 
-def test_it_is_by_the_clock_however_late_the_loop_is() -> None:
+def test_it_is_by_the_clock_however_late_the_loop_is(store_time: RealTime) -> None:
     """The job blocks the very loop that would watch it: belief ends in time, and the reason is the
     right one."""
 
     async def main() -> None:
         reports: list[LossReason] = []
-        async with AsyncCoordinator(store=MemoryStore()) as c:
+        async with store_time.async_coordinator(store=MemoryStore(now=store_time.total)) as c:
             lead = c.leadership(
                 "r", ttl=1, at_most=0.3, on_lost=lambda term, why: reports.append(why)
             )
@@ -247,47 +243,47 @@ def test_it_is_by_the_clock_however_late_the_loop_is() -> None:
 
             def job() -> None:
                 term = term_here()
-                time.sleep(0.2)
+                store_time.block(0.2)
                 early = term.held
-                time.sleep(0.2)
+                store_time.block(0.2)
                 observations.append((early, term.held))
                 with pytest.raises(coord.LeadershipLost, match="no_progress"):
                     term.progress()  # too late: it does not bring the term back
-                time.sleep(1)  # the lease's own deadline passes as well
+                store_time.block(1)  # the lease's own deadline passes as well
 
             await lead.run(job)
             assert observations == [(True, False)]
             assert reports == [LossReason.NO_PROGRESS]
 
-    asyncio.run(main())
+    store_time.run(main)
 
 
 class Counting(MemoryStore):
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, now: Callable[[], float] = clock.total_seconds) -> None:
+        super().__init__(now)
         self.renewals: list[float] = []
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
-        self.renewals.append(time.monotonic())
+        self.renewals.append(self._now())
         return await super().renew(renewals, timeout)
 
 
-def test_a_late_loop_does_not_renew_first_and_look_afterwards() -> None:
+def test_a_late_loop_does_not_renew_first_and_look_afterwards(store_time: RealTime) -> None:
     async def main() -> None:
-        store = Counting()
-        async with AsyncCoordinator(store=store) as c:
+        store = Counting(store_time.total)
+        async with store_time.async_coordinator(store=store) as c:
             lead = c.leadership("r", ttl=3, renew_every=0.3, at_most=0.5)
             await lead.start()
             assert await lead.wait(2)
             term = lead.term
-            time.sleep(0.8)  # both the renewal and the look are overdue now  # noqa: ASYNC251
+            store_time.block(0.8)  # both the renewal and the look are overdue now
             before = len(store.renewals)
             await asyncio.wait_for(_lost(term), 2)
             await asyncio.sleep(0.5)
             assert term.reason is LossReason.NO_PROGRESS
             assert len(store.renewals) == before
 
-    asyncio.run(main())
+    store_time.run(main)
 
 
 def test_no_renewal_is_sent_for_a_job_that_stands_still_though_no_timer_has_said_so() -> None:
@@ -310,19 +306,16 @@ def test_no_renewal_is_sent_for_a_job_that_stands_still_though_no_timer_has_said
 
 
 def test_it_is_reported_soon_although_the_next_renewal_is_far_away(
-    coordinator: Coordinator,
+    store_time: RealTime, coordinator: Coordinator
 ) -> None:
     hanging = Hanging()
-    thread = threading.Thread(
-        target=leader_only("job", coordinator=coordinator, ttl=60, at_most=0.2, otherwise="wait")(
-            hanging
-        )
+    ended = store_time.start(
+        leader_only("job", coordinator=coordinator, ttl=60, at_most=0.2, otherwise="wait")(hanging)
     )
-    thread.start()
     assert hanging.began.wait(5)
     assert hanging.terms[0].lost.wait(3)
     hanging.go_on.set()
-    thread.join(5)
+    ended()
 
 
 async def _lost(term: Term) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
-import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
@@ -17,6 +15,7 @@ from coord import AsyncCoordinator, Coordinator, Lease, StoreUnavailable
 from coord.stores.memory.store import MemoryStore
 from coord.testing import Fault, FaultyStore
 from coord.testing.faulty_store import Name
+from tests.support.store_time import RealTime
 from tests.support.waits import soon
 
 Two = tuple[Coordinator, Coordinator]
@@ -62,16 +61,17 @@ def test_two_that_are_configured_alike_are_rivals(two: Two) -> None:
     assert first["holder"] == second["holder"]
 
 
-def test_the_role_passes_on_when_its_holder_falls_silent(two: Two) -> None:
+def test_the_role_passes_on_when_its_holder_falls_silent(store_time: RealTime, two: Two) -> None:
     assert two[0].unique_service("r", {"ttl": 2, "node": "a"})
-    until = time.monotonic() + 30
-    while True:
+    began = store_time.now()
+
+    def elected() -> dict[str, Any] | None:
         record = two[1].unique_service("r", {"ttl": 2, "node": "b"})
-        if record and record["mine"]:
-            break
-        assert time.monotonic() < until
-        time.sleep(0.05)
+        return record if record and record["mine"] else None
+
+    record = store_time.until(elected)
     assert record["token"] == 2
+    assert store_time.now() - began > 1.9
     late = two[0].unique_service("r", {"ttl": 2, "node": "a"})
     assert late is not None
     assert (late["mine"], late["node"]) == (False, "b")
@@ -121,32 +121,26 @@ def test_leader_and_leaders(two: Two) -> None:
     assert [lease.role for lease in two[1].leaders()] == ["a", "b", "c"]
 
 
-def test_watch_leader_reports_changes_and_nobody(two: Two) -> None:
+def test_watch_leader_reports_changes_and_nobody(store_time: RealTime, two: Two) -> None:
     reports: list[int | None] = []
-    ready = threading.Event()
 
     def watch() -> None:
         for lease in two[1].watch_leader("r"):
             reports.append(None if lease is None else lease.token)
-            ready.set()
             if len(reports) == 6:
                 return
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    assert ready.wait(5)
-
     def expect(*tokens: int | None) -> None:
-        until = time.monotonic() + 5
-        while tuple(reports) != tokens and time.monotonic() < until:
-            time.sleep(0.005)
-        assert tuple(reports) == tokens
+        store_time.until(lambda: tuple(reports) == tokens, reports)
+
+    ended = store_time.start(watch)
+    expect(None)
 
     lead = two[0].leadership("r", ttl=1)
     with lead:
         assert lead.wait(5)
         expect(None, 1)
-        time.sleep(1.2)  # renewals are no news
+        store_time.sleep(1.2)  # renewals are no news
         expect(None, 1)
         lead.stop()
         expect(None, 1, None)
@@ -154,8 +148,7 @@ def test_watch_leader_reports_changes_and_nobody(two: Two) -> None:
     expect(None, 1, None, 2)
     expect(None, 1, None, 2, None)  # it ran out, and nobody wrote anything
     assert two[0].unique_service("r", {"id": "a", "ttl": 5})
-    thread.join(5)
-    assert not thread.is_alive()
+    ended()
 
 
 def test_watch_leader_async(url: str) -> None:
@@ -199,11 +192,13 @@ def test_names_of_the_issue_async(url: str) -> None:
     asyncio.run(main())
 
 
-def test_the_leader_of_a_watched_role_is_known_without_asking(url: str) -> None:
+def test_the_leader_of_a_watched_role_is_known_without_asking(
+    store_time: RealTime, url: str
+) -> None:
     async def main() -> None:
         async with (
-            AsyncCoordinator(url) as c,
-            AsyncCoordinator(url) as other,
+            store_time.async_coordinator(url) as c,
+            store_time.async_coordinator(url) as other,
             other.leadership("r", ttl=2) as lead,
         ):
             assert await lead.wait(5)
@@ -237,7 +232,7 @@ def test_the_leader_of_a_watched_role_is_known_without_asking(url: str) -> None:
             assert await c.leader("r") is None
             assert reads == before + 1
 
-    asyncio.run(main())
+    store_time.run(main)
 
 
 @pytest.mark.parametrize("operation", ["claim", "renew", "read"])
