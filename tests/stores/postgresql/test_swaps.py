@@ -1,12 +1,10 @@
-"""The functions in the database: races, clocks, batches, tokens after a promotion."""
+"""The functions in the database: races, clocks, batches."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-import shutil
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +14,7 @@ from coord.core.operations import Answer, Claim, Release, Renew
 from coord.stores.postgresql import PostgreSQLStore
 from coord.stores.postgresql import store as store_module
 from tests.stores.postgresql.kit import answered, execute, failed, opened, run, schema_of
-from tests.support.postgresql_server import Server, binary
+from tests.support.postgresql_server import Server
 from tests.support.store_urls import new_schema
 
 
@@ -262,52 +260,6 @@ def test_rows_that_people_wrote(url: str) -> None:
             assert answered(await store.claim(again, 5)).applied
 
     run(release_and_claim)
-
-
-def test_a_promotion_gives_tokens_of_its_own(own_postgresql_server: Server) -> None:
-    """The standby never got the last claims. The tokens that they had are not issued again."""
-    url = new_schema(own_postgresql_server)
-    standby = Server()
-
-    async def claim(where: str, role: str, holder: str) -> Any:
-        async with opened(where) as store:
-            return answered(await store.claim(Claim(role, holder, 1, 30.0, takeover=True), 20))
-
-    try:
-        assert run(lambda: claim(url, "known", "a")).lease.token == 1
-        backup = binary("pg_basebackup")
-        assert backup is not None
-        standby.run(
-            backup, "-h", "127.0.0.1", "-p", str(own_postgresql_server.port), "-U", "postgres",
-            "-D", str(standby.data), "-X", "stream", "-c", "fast",
-        )  # fmt: skip
-        # A copy that replicates no more, as a standby that was cut off before the next claims.
-        (standby.data / "standby.signal").touch()
-        for role in ("known", "new"):
-            lost = run(lambda name=role: claim(url, name, "b"))
-            assert lost.lease.token == {"known": 2, "new": 1}[role]
-        own_postgresql_server.kill()
-        standby.start()
-        ctl = binary("pg_ctl")
-        assert ctl is not None
-        standby.run(ctl, "promote", "-D", str(standby.data), "-w")
-        promoted = url.replace(f":{own_postgresql_server.port}", f":{standby.port}")
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                tokens = [
-                    run(lambda name=role: claim(promoted, name, "c")).lease.token
-                    for role in ("known", "new")
-                ]
-                break
-            except AssertionError:  # It takes writes in a moment.
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
-        assert tokens == [2**32 + 1, 2**32 + 1]
-        assert run(lambda: claim(promoted, "new", "d")).lease.token == 2**32 + 2
-    finally:
-        standby.discard()
-        shutil.rmtree(Path(standby.directory), ignore_errors=True)
 
 
 def test_a_feed_hears_of_claims_releases_and_infos_at_once(url: str, monkeypatch: Any) -> None:
