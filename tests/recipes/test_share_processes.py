@@ -15,10 +15,10 @@ from tests.recipes.workers import Workers, moved, workers
 from tests.support import etcd_server, postgresql_server, redis_server, requirements
 from tests.support import rethinkdb_server as rethinkdb
 from tests.support.databases import Databases, new_sqlite_url
-from tests.support.levels import LONGEST, deepest, some
+from tests.support.levels import LONG, LONGEST, deepest, some
 
 SHARDS, WORKERS = (64, 8) if LONGEST else (16, 4)
-TTL = 6.0 if LONGEST else 3.0
+TTL = 6.0 if LONG else 3.0
 CHAOS = float(os.environ.get("COORD_CHAOS_SECONDS", "600"))
 
 

@@ -101,7 +101,7 @@ def _make(flags: tuple[str, ...], where: Path, *options: str) -> None:
         "pan",
         "pan.c",
     ]
-    subprocess.run(compile_it, cwd=where, check=True, capture_output=True, timeout=100)
+    subprocess.run(compile_it, cwd=where, check=True, capture_output=True, timeout=250)
 
 
 def _run(where: Path, seconds: float, *options: str) -> str:
