@@ -14,7 +14,7 @@ import pytest
 import coord
 from coord import Coordinator
 from coord.runtime.threads import Latch
-from tests.support.levels import by_level, deeper
+from tests.support.levels import by_level, deeper, some
 from tests.support.waits import eventually, soon
 
 SECONDS = by_level("1", "4", "4")
@@ -154,7 +154,13 @@ print("done")
 
 
 @deeper
-@pytest.mark.parametrize("what", ["is_leader", "leader", "progress", "stop", "new", "close"])
+@pytest.mark.parametrize(
+    "what",
+    some(
+        ["is_leader", "leader", "progress", "stop", "new", "close"],
+        lambda what: what in ("leader", "progress", "close"),
+    ),
+)
 def test_a_signal_handler_may_call_anything(what: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", HANDLERS, what, f"sqlite:///{tmp_path}/coord.db", SECONDS],

@@ -70,7 +70,7 @@ def migrate(runs: Runs, source: str, destination: str, *words: str) -> tuple[int
     return runs.answer("migrate", "--from", source, "--to", destination, *words, within=60)
 
 
-@pytest.mark.parametrize("pair", some(PAIRS, lambda pair: pair in AROUND, name=" to ".join))
+@pytest.mark.parametrize("pair", some(PAIRS, lambda pair: pair in AROUND[::2], name=" to ".join))
 def test_tokens_and_kept_texts_go_along(runs: Runs, new_url: NewURL, pair: tuple[str, str]) -> None:
     old, new = map(new_url, pair)
     text = KEPT if keeps(old) and keeps(new) else None

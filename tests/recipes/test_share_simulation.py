@@ -184,7 +184,7 @@ class Group(RuleBasedStateMachine):
 @deeper
 class TestGroup(Group.TestCase):  # type: ignore[misc, name-defined]
     settings = settings(
-        max_examples=by_level(12, 100, 300),
+        max_examples=by_level(6, 100, 300),
         stateful_step_count=by_level(12, 25, 25),
         deadline=None,
         phases=PHASES,

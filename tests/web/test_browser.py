@@ -14,6 +14,7 @@ import pytest
 from coord import Coordinator
 from tests.support import requirements
 from tests.support.chromium import Browser, Page
+from tests.support.levels import some
 from tests.support.running import running
 from tests.support.waits import WITHIN
 from tests.web.pictures import LIVE, PICTURES, SHOWN, take
@@ -62,10 +63,15 @@ def axe(page: Page) -> list[str]:
 PATHS = ("", "roles/press", f"roles/{quote(EVIL, safe='')}", "services", "roles/unknown")
 
 
+LOOKS = [(1100, False), (1100, True), (360, False), (360, True)]
+"""The width in pixels, and whether the colors are dark."""
+
+
 @pytest.mark.parametrize(
-    ("width", "dark"), [(1100, False), (1100, True), (360, False), (360, True)]
+    "look", some(LOOKS, lambda look: look in ((1100, True), (360, False)), name=str)
 )
-def test_axe_finds_nothing(width: int, dark: bool, browser: Browser, scene: Scene) -> None:
+def test_axe_finds_nothing(look: tuple[int, bool], browser: Browser, scene: Scene) -> None:
+    width, dark = look
     for path in PATHS:
         with browser.page(scene.page + path, width=width, dark=dark) as page:
             if path != "roles/unknown":
