@@ -285,7 +285,8 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
         roles = None if role is None else [validation.role(role)]
         self.session.check_usable("read the history")
         terms = await self.session.retry(lambda timeout: self.store.past(roles, timeout))
-        return sorted(terms, key=lambda term: (term.role, -term.token))
+        shown = (term for term in terms if not is_agreement(term))
+        return sorted(shown, key=lambda term: (term.role, -term.token))
 
     async def notes(self, role: str) -> dict[str, Any]:
         """Return the notes of `role`: what the holders of its terms wrote with `Term.note`.

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Union
 
+from coord.core.history import PastTerm
 from coord.core.lease import Lease
 
 SHARDS_ROW, SLOTS_ROW = "/", "#"
@@ -21,12 +22,13 @@ Owners = Sequence[Union[str, None]]
 """For each shard the member that holds it, or for which it is reserved; None if it is free."""
 
 
-def is_agreement(lease: Lease) -> bool:
-    """Return whether a row only says how many shards a group has, or how many slots a role.
+def is_agreement(row: Lease | PastTerm) -> bool:
+    """Return whether a row, or a term of it, only says how many shards a group has, or how many
+    slots a role.
 
     A role of that name whose leader says something else about itself is a role as any other.
     """
-    return set(lease.info) in _AGREED.get(lease.role[-1:], ())
+    return set(row.info) in _AGREED.get(row.role[-1:], ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import cast
 
 from coord.core.lease import Lease
@@ -12,6 +13,10 @@ from coord.election.session import Session
 from coord.errors import BadArgument
 from coord.stores.protocol import Retirable
 
+AGREEMENT_AGE = 86_400.0
+"""Seconds, at least, since the last write of an agreement that is retired. Each start of a member
+writes an agreement again that is older than half of this (`coord.recipes.agreement`), so nobody can
+have just begun with one that is retired, unless two clocks differ by half a day."""
 PER_REQUEST = 200
 """Roles in one request. While a store deletes them, renewals wait."""
 
@@ -38,7 +43,8 @@ async def unused_roles(session: Session, prefix: str, unused: float) -> list[Lea
 async def retire(session: Session, prefix: str, unused: float) -> list[str]:
     """Delete the rows of the roles that begin with `prefix` and that nobody has used for long.
 
-    A row that somebody changes meanwhile stays.
+    A row that somebody changes meanwhile stays. The row in which a group agrees on its shards or
+    slots is deleted silently, when the group has no other row left.
 
     Args:
         session: The session to use.
@@ -58,11 +64,28 @@ async def retire(session: Session, prefix: str, unused: float) -> list[str]:
     if not isinstance(store, Retirable):
         allowed = "must be a store that can delete rows (a method retire())"
         raise BadArgument("store", type(store).__name__, allowed)
-    before, deleted = time.time() - unused, list[str]()
     retirable = cast("Retirable", store)
+    deleted = await _retire(session, retirable, leases, prefix, time.time() - unused)
+    rows, before = await session.read(None), time.time() - max(unused, AGREEMENT_AGE)
+    agreements = [row for row in rows if is_agreement(row) and row.role.startswith(prefix)]
+    unneeded = [
+        row
+        for row in agreements
+        if row.vacant
+        and row.renewed_at < before
+        and not any(other.role.startswith(row.role) for other in rows if other is not row)
+    ]
+    await _retire(session, retirable, unneeded, prefix, before)
+    return deleted
+
+
+async def _retire(
+    session: Session, store: Retirable, leases: Sequence[Lease], prefix: str, before: float
+) -> list[str]:
+    deleted: list[str] = []
     for start in range(0, len(leases), PER_REQUEST):
         part = leases[start : start + PER_REQUEST]
         requests = [Retire(lease.role, prefix, lease.revision, before) for lease in part]
-        results = await retirable.retire(requests, session.timeout)
+        results = await store.retire(requests, session.timeout)
         deleted += [lease.role for lease, done in zip(part, results, strict=True) if done]
     return deleted

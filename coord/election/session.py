@@ -15,6 +15,7 @@ from coord.core.announcements import Announcement, Candidate, by_priority
 from coord.core.kept import Kept
 from coord.core.lease import Lease
 from coord.core.operations import Failure, Operation, Renew, Result
+from coord.core.sharing import is_agreement
 from coord.core.timing import Instant
 from coord.election.announcements import CandidateAnnouncer, RequestListener
 from coord.election.observations import Observations
@@ -339,7 +340,7 @@ class Session:
         rows = await self.read([validation.role(role)])
         for row in rows:
             self.leaders.refresh(row)
-        return next((row for row in rows if row.led), None)
+        return next((row for row in rows if row.led and not is_agreement(row)), None)
 
     async def retry(self, ask: Callable[[float], Awaitable[T]]) -> T:
         """Return what `ask(seconds left)` returns, retried within the timeout of the session.

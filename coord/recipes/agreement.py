@@ -6,6 +6,8 @@ releases it at once. A released row keeps its info.
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +15,7 @@ from coord.core.lease import Lease
 from coord.core.operations import Claim, Failure, Release
 from coord.core.timing import Timing
 from coord.election.candidate_options import new_candidate_id
+from coord.election.retirement import AGREEMENT_AGE
 from coord.election.session import Session
 from coord.errors import NotSetUp, StoreRefused, StoreUnavailable
 
@@ -31,6 +34,11 @@ async def agree(session: Session, role: str, value: Mapping[str, Any]) -> Mappin
     """
     row = await _row(session, role)
     if any(key in row.info for key in value):
+        if row.vacant and abs(time.time() - row.renewed_at) > AGREEMENT_AGE / 2:
+            # From now on nobody retires it as unused. If that cannot be written now, the roles
+            # cannot be claimed, either; then nothing is lost by going on.
+            with contextlib.suppress(StoreUnavailable):
+                return await _write(session, row, row.info)
         return row.info
     return await _write(session, row, value)
 

@@ -22,6 +22,7 @@ from coord.core import validation
 from coord.core.kept import Kept
 from coord.core.lease import Lease, LossReason
 from coord.core.operations import Answer, Claim, Failure, Release
+from coord.core.sharing import is_agreement
 from coord.errors import (
     AcquireTimeout,
     BadArgument,
@@ -337,7 +338,9 @@ class Migration:
 
 
 async def _leases(where: AsyncCoordinator, roles: Collection[str] | None) -> list[Lease]:
-    return await where.session.read(roles)
+    rows = await where.session.read(roles)
+    # The first member at the destination writes what a group agrees on.
+    return [row for row in rows if not is_agreement(row)]
 
 
 async def _each(roles: Iterable[str], do: Callable[[str], Awaitable[T]]) -> list[T]:

@@ -1,0 +1,104 @@
+"""The rows in which a group agrees on its shards or slots: no user sees them, and they are retired
+with their group."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from unittest import mock
+
+import pytest
+
+import coord
+from coord import Coordinator
+from coord.election import retirement
+from coord.recipes import agreement
+from tests.support.waits import eventually
+
+Two = tuple[Coordinator, Coordinator]
+
+
+@pytest.fixture
+def two(url: str) -> Iterator[Two]:
+    """Two coordinators on one store, as two processes would have."""
+    first, second = Coordinator(url), Coordinator(url)
+    yield first, second
+    first.close()
+    second.close()
+
+
+def test_no_user_sees_the_rows_in_which_groups_agree(two: Two) -> None:
+    """Neither while they are written nor later: in lists, in feeds, in the history, by name."""
+    shown: set[str] = set()
+
+    def watch() -> None:
+        shown.update(change.role for change in two[1].watch_leaders())
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    with two[0].leadership("first", ttl=5) as lead:
+        assert lead.wait(10)
+        assert eventually(lambda: "first" in shown)
+        with two[0].share("g", 2, ttl=5) as shares, two[0].slots("s", 2, ttl=5) as slot:
+            assert slot.wait(10)
+            assert shares.wait_settled(20)
+            roles = {"first", "g/000", "g/001", "s#0"}
+            assert eventually(lambda: shown >= roles - {"s#0"} and len(shown) >= 4)
+            assert {lease.role for lease in two[1].leaders()} - roles <= {"s#1"}
+            assert {term.role for term in two[1].history()} - roles <= {"s#1"}
+            for row in ("g/", "s#"):
+                assert two[1].leader(row) is None
+                assert two[1].history(row) == []
+                with pytest.raises(coord.NotLeader):
+                    two[1].evict(row)
+                with pytest.raises(coord.BadArgument, match="must be a role, and not the row"):
+                    two[1].pause(row)
+            assert {"g/", "s#"}.isdisjoint(shown)
+    two[1].close()
+    watching.join(20)
+
+
+def rows(c: Coordinator) -> set[str]:
+    return {row.role for row in c.portal.call(lambda: c.session.read(None))}
+
+
+def test_an_agreement_is_retired_when_nothing_of_its_group_is_left(two: Two) -> None:
+    c = two[0]
+    g, h = (c.share(group, 1, ttl=5) for group in "gh")
+    with g, h, c.slots("s", 1, ttl=5) as slot:
+        assert slot.wait(10)
+        assert g.wait_settled(20)
+        assert h.wait_settled(20)
+    assert eventually(lambda: c.leaders() == [])
+    assert rows(c) == {"g/", "g/000", "h/", "h/000", "s#", "s#0"}
+    assert c.retire("h/000", unused=0) == ["h/000"]
+    assert "h/" in rows(c)  # its name does not begin with the prefix
+    assert c.retire("g", unused=0) == ["g/000"]
+    assert "g/" in rows(c)  # it was written today
+    with mock.patch.object(retirement, "AGREEMENT_AGE", 0.0):
+        with c.slots("s", 1, ttl=5) as slot:
+            assert slot.wait(10)
+            assert c.retire(unused=0) == []
+            assert rows(c) == {"s#", "s#0"}
+        assert eventually(lambda: c.leaders() == [])
+        assert c.retire("s#", unused=0) == ["s#0"]
+    assert rows(c) == set()
+    with c.share("g", 3, ttl=5) as shares:  # another number than before
+        assert shares.wait_settled(20)
+
+
+def test_a_member_that_starts_writes_an_old_agreement_again(two: Two) -> None:
+    """So that it is not retired at this moment."""
+    c = two[0]
+    with c.share("g", 1, ttl=5):
+        pass
+    read = lambda: c.portal.call(lambda: c.session.read(["g/"]))[0]  # noqa: E731
+    before = read()
+    with c.share("g", 1, ttl=5):
+        assert read() == before
+    with mock.patch.object(agreement, "AGREEMENT_AGE", -1.0), c.share("g", 1, ttl=5):
+        after = read()
+        assert after.token > before.token
+        assert after.info == before.info
+    with pytest.raises(coord.SharesDiffer):
+        c.share("g", 2, ttl=5).start()
