@@ -26,12 +26,13 @@ from tests.support.waits import eventually
 
 Scope = Literal["process", "call"]
 Otherwise = Literal["skip", "wait", "raise"]
+pytestmark = pytest.mark.on_memory
 SCOPES = pytest.mark.parametrize("scope", ["process", "call"])
 
 
 @pytest.fixture
-def memory() -> Iterator[Coordinator]:
-    with Coordinator("memory://") as coordinator:
+def c(url: str) -> Iterator[Coordinator]:
+    with Coordinator(url) as coordinator:
         yield coordinator
 
 
@@ -79,29 +80,27 @@ ASYNC: list[Any] = [
 
 @SCOPES
 @pytest.mark.parametrize("function", [held, Call(), functools.partial(held), lambda: held()])
-def test_a_plain_callable_runs_under_the_term(
-    memory: Coordinator, scope: Scope, function: Any
-) -> None:
-    assert leader_only("r", coordinator=memory, scope=scope)(function)() is True
+def test_a_plain_callable_runs_under_the_term(c: Coordinator, scope: Scope, function: Any) -> None:
+    assert leader_only("r", coordinator=c, scope=scope)(function)() is True
 
 
 @SCOPES
 @pytest.mark.parametrize("function", [*ASYNC, lambda: held_later()])
-def test_a_coroutine_runs_under_the_term(memory: Coordinator, scope: Scope, function: Any) -> None:
-    job = leader_only("r", coordinator=memory, scope=scope)(function)
+def test_a_coroutine_runs_under_the_term(c: Coordinator, scope: Scope, function: Any) -> None:
+    job = leader_only("r", coordinator=c, scope=scope)(function)
 
     async def main() -> list[Any]:
         return [await job(), await job()]
 
     assert asyncio.run(main()) == [True, True]
-    assert (memory.leader("r") is not None) == (scope == "process")
+    assert (c.leader("r") is not None) == (scope == "process")
 
 
 @pytest.mark.parametrize("function", ASYNC)
-def test_a_coroutine_function_stays_one(memory: Coordinator, function: Any) -> None:
+def test_a_coroutine_function_stays_one(c: Coordinator, function: Any) -> None:
     import inspect
 
-    assert inspect.iscoroutinefunction(leader_only("r", coordinator=memory)(function))
+    assert inspect.iscoroutinefunction(leader_only("r", coordinator=c)(function))
 
 
 @pytest.mark.parametrize(
@@ -120,8 +119,8 @@ def test_a_generator_function_is_refused_when_it_is_decorated(function: Any) -> 
         leader_only("r")(function)
 
 
-def test_methods_of_every_kind_run_under_the_term(memory: Coordinator) -> None:
-    guard: Any = leader_only("r", coordinator=memory)
+def test_methods_of_every_kind_run_under_the_term(c: Coordinator) -> None:
+    guard: Any = leader_only("r", coordinator=c)
 
     class Job:
         @guard
@@ -150,50 +149,50 @@ def test_methods_of_every_kind_run_under_the_term(memory: Coordinator) -> None:
 
 @SCOPES
 def test_a_returned_coroutine_is_cancelled_when_its_term_is_lost(
-    memory: Coordinator, scope: Scope
+    c: Coordinator, scope: Scope
 ) -> None:
     async def endless() -> None:
         await asyncio.sleep(600)
 
-    job = leader_only("r", coordinator=memory, scope=scope)(lambda: endless())
+    job = leader_only("r", coordinator=c, scope=scope)(lambda: endless())
 
     async def main() -> None:
         running = asyncio.ensure_future(job())
         await asyncio.sleep(0)
-        await asyncio.to_thread(memory.request_step_down, "r", cooldown=0)
+        await asyncio.to_thread(c.request_step_down, "r", cooldown=0)
         with pytest.raises(coord.LeadershipLost):
             await running
         # One that begins after the loss does not run at all.
         if scope == "process":
             waiting = await asyncio.to_thread(late)
-            await asyncio.to_thread(memory.shared_leadership("r", 30).step_down, 60)
+            await asyncio.to_thread(c.shared_leadership("r", 30).step_down, 60)
             with pytest.raises(coord.LeadershipLost):
                 await waiting
 
     def late() -> Any:
-        assert memory.shared_leadership("r", 30).wait(60)
+        assert c.shared_leadership("r", 30).wait(60)
         return job()
 
     asyncio.run(main())
 
 
-def test_a_returned_coroutine_that_nobody_awaits_gives_the_role_back(memory: Coordinator) -> None:
-    job: Any = leader_only("r", coordinator=memory, scope="call")(lambda: held_later())
+def test_a_returned_coroutine_that_nobody_awaits_gives_the_role_back(c: Coordinator) -> None:
+    job: Any = leader_only("r", coordinator=c, scope="call")(lambda: held_later())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         dropped = job()
-        assert memory.leader("r") is not None
+        assert c.leader("r") is not None
         del dropped
         gc.collect()
-    eventually(lambda: memory.leader("r") is None)
+    eventually(lambda: c.leader("r") is None)
 
 
 @SCOPES
 @pytest.mark.parametrize("otherwise", ["skip", "wait", "raise"])
 def test_a_call_inside_of_another_runs_under_its_term(
-    memory: Coordinator, scope: Scope, otherwise: Otherwise
+    c: Coordinator, scope: Scope, otherwise: Otherwise
 ) -> None:
-    guard: Any = leader_only("r", coordinator=memory, scope=scope, otherwise=otherwise)
+    guard: Any = leader_only("r", coordinator=c, scope=scope, otherwise=otherwise)
 
     @guard
     def inner() -> int:
@@ -229,14 +228,14 @@ def test_a_call_inside_of_another_runs_under_its_term(
     assert factorial(5) == 120
 
 
-def test_a_call_inside_of_run_or_of_a_callback_runs_under_its_term(memory: Coordinator) -> None:
-    inner: Any = leader_only("r", coordinator=memory, scope="call", otherwise="raise")(
+def test_a_call_inside_of_run_or_of_a_callback_runs_under_its_term(c: Coordinator) -> None:
+    inner: Any = leader_only("r", coordinator=c, scope="call", otherwise="raise")(
         lambda: coord.require_term().token
     )
-    lead, reports = memory.leadership("r"), []
+    lead, reports = c.leadership("r"), []
     assert lead.run(lambda: [inner(), lead.run(inner), coord.require_term().held]) == [1, 1, True]
     assert not lead.started
-    with memory.leadership("r", on_elected=lambda _: reports.append(inner())):
+    with c.leadership("r", on_elected=lambda _: reports.append(inner())):
         eventually(lambda: reports == [2])
 
     async def main() -> list[Any]:
@@ -252,15 +251,13 @@ def test_a_call_inside_of_run_or_of_a_callback_runs_under_its_term(memory: Coord
 
 
 @SCOPES
-def test_a_call_inside_of_one_that_has_lost_its_term_raises(
-    memory: Coordinator, scope: Scope
-) -> None:
-    guard: Any = leader_only("r", coordinator=memory, scope=scope, otherwise="wait")
+def test_a_call_inside_of_one_that_has_lost_its_term_raises(c: Coordinator, scope: Scope) -> None:
+    guard: Any = leader_only("r", coordinator=c, scope=scope, otherwise="wait")
 
     @guard
     def outer() -> None:
         term = coord.require_term()
-        memory.request_step_down("r")
+        c.request_step_down("r")
         assert term.lost.wait(60)
         inner()
 
@@ -270,11 +267,11 @@ def test_a_call_inside_of_one_that_has_lost_its_term_raises(
 
     with pytest.raises(coord.LeadershipLost):
         outer()
-    lead = memory.leadership("s")
+    lead = c.leadership("s")
 
     def lose() -> None:
         term = coord.require_term()
-        memory.request_step_down("s")
+        c.request_step_down("s")
         assert term.lost.wait(60)
         lead.run(inner)
 
@@ -282,18 +279,18 @@ def test_a_call_inside_of_one_that_has_lost_its_term_raises(
         lead.run(lose)
 
 
-def test_another_role_or_coordinator_is_not_the_same_term(memory: Coordinator) -> None:
+def test_another_role_or_coordinator_is_not_the_same_term(c: Coordinator) -> None:
     with Coordinator("memory://") as other:
-        roles: Any = leader_only("s", coordinator=memory)(lambda: coord.require_term().role)
+        roles: Any = leader_only("s", coordinator=c)(lambda: coord.require_term().role)
         stores: Any = leader_only("r", coordinator=other, scope="call")(
-            lambda: other.leader("r") is not None and memory.leader("r") is not None
+            lambda: other.leader("r") is not None and c.leader("r") is not None
         )
-        outer: Any = leader_only("r", coordinator=memory)(lambda: [roles(), stores()])
+        outer: Any = leader_only("r", coordinator=c)(lambda: [roles(), stores()])
         assert outer() == ["s", True]
 
 
-def test_an_interrupted_call_gives_the_role_back(memory: Coordinator) -> None:
-    job: Any = leader_only("r", coordinator=memory, scope="call", otherwise="wait")(held_later)
+def test_an_interrupted_call_gives_the_role_back(c: Coordinator) -> None:
+    job: Any = leader_only("r", coordinator=c, scope="call", otherwise="wait")(held_later)
 
     async def main() -> None:
         for pause in range(60):
@@ -303,8 +300,8 @@ def test_an_interrupted_call_gives_the_role_back(memory: Coordinator) -> None:
             await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(main())
-    eventually(lambda: memory.leader("r") is None)
-    eventually(lambda: not memory.session.members)
+    eventually(lambda: c.leader("r") is None)
+    eventually(lambda: not c.session.members)
 
 
 # The functions that other processes get. They use the default coordinator.
@@ -389,11 +386,11 @@ def test_a_decorated_function_can_be_pickled_by_value(default_url: str) -> None:
     assert run(LOADED, run(BY_VALUE)) == b"ran\n"
 
 
-def test_a_thread_of_the_job_is_not_inside_of_it(memory: Coordinator) -> None:
-    inner: Any = leader_only("r", coordinator=memory, scope="call")(lambda: "ran")
+def test_a_thread_of_the_job_is_not_inside_of_it(c: Coordinator) -> None:
+    inner: Any = leader_only("r", coordinator=c, scope="call")(lambda: "ran")
     results: list[Any] = []
 
-    @leader_only("r", coordinator=memory, scope="call")
+    @leader_only("r", coordinator=c, scope="call")
     def outer() -> None:
         thread = threading.Thread(target=lambda: results.append(inner()))
         thread.start()

@@ -18,16 +18,19 @@ from coord import AsyncCoordinator, Coordinator, Once
 from coord.api.once import OnceCall
 from coord.core.kept import MAX_KEEP
 from coord.core.operations import Claim
-from coord.stores.memory.store import MemoryStore
+from coord.stores import urls
 from coord.testing import Fault, FaultyStore
 from tests.support.waits import eventually
 
 TWO = "2026-11-30T02:00"
 
 
+pytestmark = pytest.mark.on_memory
+
+
 @pytest.fixture
-def store() -> FaultyStore:
-    return FaultyStore(MemoryStore())
+def store(url: str) -> FaultyStore:
+    return FaultyStore(urls.open_url(url))
 
 
 @pytest.fixture

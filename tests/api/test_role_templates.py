@@ -26,9 +26,12 @@ class Color(enum.Enum):
     RED = "red"
 
 
+pytestmark = pytest.mark.on_memory
+
+
 @pytest.fixture
-def c() -> Iterator[Coordinator]:
-    with Coordinator("memory://") as coordinator:
+def c(url: str) -> Iterator[Coordinator]:
+    with Coordinator(url) as coordinator:
         yield coordinator
 
 

@@ -13,7 +13,9 @@ import pytest
 
 import coord
 from tests.support.processes import Runs, python_environment
+from tests.support.store_urls import shared_url
 
+url = shared_url
 pytestmark = pytest.mark.needs("bash")
 
 SCRIPT = """
@@ -56,6 +58,7 @@ def bash(tmp_path: Path, url: str) -> Bash:
     return Bash(tmp_path, url)
 
 
+@pytest.mark.stores("sqlite")
 def test_commands_and_options(bash: Bash) -> None:
     assert bash.offers("s") == ["services", "share", "slots", "status", "step-down"]
     assert bash.offers("status", "--a") == ["--all"]
@@ -81,6 +84,7 @@ def test_roles_and_candidates(bash: Bash, runs: Runs) -> None:
             lead.stop()
 
 
+@pytest.mark.stores("sqlite")
 def test_it_is_silent_when_the_store_is_not_there(bash: Bash, url: str) -> None:
     assert bash.offers("leader", "") == []
     assert not Path(url.removeprefix("sqlite://")).exists()
@@ -90,6 +94,7 @@ def test_it_is_silent_when_the_store_is_not_there(bash: Bash, url: str) -> None:
     assert bash.offers("leader", "") == []
 
 
+@pytest.mark.stores("sqlite")
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_scripts_are_what_their_shell_takes(runs: Runs, shell: str, tmp_path: Path) -> None:
     status, out, err = runs.answer("completion", shell)

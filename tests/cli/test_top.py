@@ -19,7 +19,9 @@ from coord.stores.memory.store import MemoryStore
 from coord.testing import FaultyStore
 from tests.support.cli_terminal import Terminal
 from tests.support.processes import Runs
+from tests.support.store_urls import shared_url
 
+url = shared_url
 live = importlib.import_module("coord.cli.commands.top")
 COORD = (sys.executable, "-m", "coord")
 LEAVES = "\x1b[?1049l"

@@ -68,6 +68,8 @@ def is_long(item: pytest.Item) -> bool:
     """Return whether a test runs on its store with COORD_LONG=1 only: it is another one's turn."""
     if (kind := store_of(item)) in (None, "memory"):
         return False
+    if item.get_closest_marker("on_memory") is not None:
+        return True
     stores, name = turns(item), item.nodeid.partition("[")[0].encode()
     return stores[zlib.crc32(name) % len(stores)] != kind
 

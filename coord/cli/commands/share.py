@@ -13,10 +13,10 @@ import click
 
 from coord.cli import exit_codes, options, output
 from coord.cli.run.command import (
-    SECRET_VARIABLES,
     JobCommand,
     check_command,
     grace_of,
+    secret_variables,
     store_url,
 )
 from coord.core import validation
@@ -93,7 +93,7 @@ def share(
     from coord.cli.run.command_host import CommandHost
 
     # This forks, so it must come before anything that may start a thread.
-    host = CommandHost(command, seconds, SECRET_VARIABLES if no_url else ())
+    host = CommandHost(command, seconds, secret_variables() if no_url else ())
 
     from coord.api.sync_coordinator import Coordinator
 

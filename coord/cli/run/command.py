@@ -15,8 +15,13 @@ from coord.core import validation
 from coord.core.timing import Timing
 from coord.errors import BadArgument
 
-SECRET_VARIABLES = ("COORD_URL", "COORD_RETHINKDB_PASSWORD")
-"""What --no-url keeps out of the environment of COMMAND."""
+
+def secret_variables() -> tuple[str, ...]:
+    """Return the variables of the environment that --no-url keeps from COMMAND."""
+    passwords = (
+        name for name in os.environ if name.startswith("COORD_") and name.endswith("_PASSWORD")
+    )
+    return ("COORD_URL", *passwords)
 
 
 class JobCommand(click.Command):
@@ -175,7 +180,7 @@ def run(
     from coord.cli.run import service_manager
     from coord.cli.run.guardian_client import GuardianClient
 
-    hidden = (*service_manager.VARIABLES, *(SECRET_VARIABLES if no_url else ()))
+    hidden = (*service_manager.VARIABLES, *(secret_variables() if no_url else ()))
 
     # This forks, so it must come before anything that may start a thread.
     guarded = GuardianClient(command, grace, nohup, hidden)

@@ -13,10 +13,10 @@ import click
 
 from coord.cli import exit_codes, options
 from coord.cli.run.command import (
-    SECRET_VARIABLES,
     JobCommand,
     check_command,
     grace_of,
+    secret_variables,
     set_up_log,
     store_url,
 )
@@ -144,7 +144,7 @@ def once(
     from coord.cli.run import service_manager
     from coord.cli.run.guardian_client import GuardianClient
 
-    hidden = (*service_manager.VARIABLES, *(SECRET_VARIABLES if no_url else ()))
+    hidden = (*service_manager.VARIABLES, *(secret_variables() if no_url else ()))
     # This forks, so it must come before anything that may start a thread.
     guarded = GuardianClient(command, grace, nohup, hidden)
 

@@ -136,12 +136,12 @@ class Standby:
 
     def _announce(self) -> None:
         try:
-            by = self._leader()
+            by: str | None = self._leader()
         except CoordError as err:
             by = str(err)
         except CancelledError:
             return  # The coordinator was closed, so nobody waits any more.
-        if not self.answered:
+        if by is not None and not self.answered:
             self.situation = f"waiting for {self.job.role!r}: {by}"
             messages.print(self.situation)
             self._notify()
@@ -163,10 +163,13 @@ class Standby:
             "unless the lease is renewed"
         )
 
-    def _leader(self) -> str:
+    def _leader(self) -> str | None:
+        """Return who leads; None if it is this process, whose claim was just applied."""
         if self.job.slots is not None:
             return self._slots_held(self.job.slots)
         lease = self._coordinator.leader(self.job.role)
+        if lease is not None and lease.holder == self._leadership.candidate:
+            return None
         if lease is not None:
             return f"the leader is {describe_leader(lease)}, token {lease.token}"
         held = self._coordinator.portal.call(

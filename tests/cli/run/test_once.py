@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import coord
-from tests.support.processes import WORKER, Runs
+from tests.support.processes import WORKER, Runs, without_status
 from tests.support.store_urls import shared_url
 from tests.support.waits import eventually
 
@@ -28,15 +28,6 @@ main()
 def once(runs: Runs, *words: str, within: float = 60.0) -> tuple[int, str, str]:
     status, out, err = runs.answer("once", "report", "--url", runs.url, *words, within=within)
     return status, out, without_status(err)
-
-
-def without_status(err: str) -> str:
-    """Return what was printed, but not that a claim took longer than usual.
-
-    Who waits may already be the leader by the store, and lack the answer to its claim.
-    """
-    lines = err.splitlines(keepends=True)
-    return "".join(line for line in lines if "waiting for 'report'" not in line)
 
 
 def test_a_command_is_run_once_for_a_tick(runs: Runs) -> None:

@@ -10,30 +10,40 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from coord import Coordinator
+from coord.cli.run.runner import RunOptions, Standby
 from tests.support.processes import (
     MARK,
     ROOT,
     WORKER,
+    Journal,
     Runs,
-    blocked,
+    Start,
     boottime,
     children,
     guardian_of,
     lives,
+    without_status,
 )
+from tests.support.stalls import StallingStore
+from tests.support.store_urls import shared_url
 from tests.support.waits import eventually
+
+url = shared_url
 
 
 def test_the_command_finds_role_token_and_url(runs: Runs) -> None:
     for token in ("1", "2"):
         process = runs.run("--", "sh", "-c", 'echo "$COORD_ROLE $COORD_TOKEN $COORD_URL"')
         out, err = process.communicate(timeout=20)
-        assert (process.returncode, out, err) == (0, f"job {token} {runs.url}\n", "")
+        assert (process.returncode, out) == (0, f"job {token} {runs.url}\n")
+        assert without_status(err) == ""
 
 
 def test_the_url_comes_from_the_environment(runs: Runs) -> None:
@@ -51,7 +61,7 @@ def test_the_exit_status_is_passed_through(runs: Runs, script: str, status: int)
     process = runs.run("--", "sh", "-c", script)
     assert process.wait(20) == status
     assert process.stderr is not None
-    assert process.stderr.read() == ""
+    assert without_status(process.stderr.read()) == ""
 
 
 def test_stdin_and_stdout_are_the_commands(runs: Runs) -> None:
@@ -59,6 +69,7 @@ def test_stdin_and_stdout_are_the_commands(runs: Runs) -> None:
     assert process.communicate("through\n", timeout=20)[0] == "through\n"
 
 
+@pytest.mark.stores("sqlite")
 def test_starts_quickly(runs: Runs) -> None:
     """Processor time, from start to end, by that of an interpreter which only imports what cannot
     be spared."""
@@ -211,6 +222,7 @@ def test_options_of_the_command_are_its_own(runs: Runs) -> None:
     assert process.communicate(timeout=20)[0] == "--url"
 
 
+@pytest.mark.stores("sqlite")
 @pytest.mark.parametrize(
     ("words", "status", "says"),
     [
@@ -289,6 +301,7 @@ def test_mistakes_are_reported_in_a_line(
     assert len(err.splitlines()) == 1 or err.startswith("Usage:")
 
 
+@pytest.mark.stores("sqlite")
 def test_a_path_that_cannot_be_written(runs: Runs, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for words in (["--no-wait"], ["--timeout", "5"], []):
@@ -326,23 +339,28 @@ def test_no_wait_and_timeout_when_another_leads(runs: Runs) -> None:
     assert (int(held[1]), held[2]) == (leader.pid, os.uname().nodename)
     assert 0 < float(held[3]) <= 30
     begun = time.monotonic()
-    status, _, err = runs.answer("run", "job", "--url", runs.url, "--timeout", "0.6", "--", "true")
+    status, _, err = runs.answer("run", "job", "--url", runs.url, "--timeout", "2.5", "--", "true")
     assert status == 76
-    assert 0.6 <= time.monotonic() - begun < 5
+    assert 2.5 <= time.monotonic() - begun < 15
     standing_by, gave_up = err.splitlines()
     assert standing_by.startswith("coord run: waiting for 'job': the leader is pid ")
-    assert gave_up == "coord run: did not become the leader of 'job' within 0.6 s"
+    assert gave_up == "coord run: did not become the leader of 'job' within 2.5 s"
 
 
-def test_no_wait_and_timeout_when_the_store_does_not_answer(runs: Runs) -> None:
-    runs.run("true").wait(20)
-    with contextlib.closing(blocked(runs.url)):
+def test_no_wait_and_timeout_when_the_store_does_not_answer(
+    start: Start, url: str, journal: Journal
+) -> None:
+    with contextlib.closing(StallingStore(url)) as store:
+        runs = Runs(start, store.url, journal)
+        assert runs.run("true").wait(20) == 0
+        unblock = store.block()
         for words in (["--no-wait"], ["--timeout", "1.2"]):
             status, out, err = runs.answer(
                 "run", "job", "--url", runs.url, "--ttl", "3", *words, "--", "echo", "ran"
             )
             assert (status, out) == (69, ""), err
             assert "Traceback" not in err
+        unblock()
 
 
 def test_the_leader_of_a_killed_group_is_not_left_alone(runs: Runs) -> None:
@@ -357,6 +375,7 @@ def test_the_leader_of_a_killed_group_is_not_left_alone(runs: Runs) -> None:
     eventually(lambda: not lives(child) and not lives(grandchild), within=3)
 
 
+@pytest.mark.stores("sqlite")
 def test_python_modules_that_run_does_not_need(runs: Runs) -> None:
     code = "import sys; import coord.cli.run.command, coord.cli.run.runner, coord.api.sync_coordinator; print(*sys.modules)"
     out = subprocess.run(
@@ -374,6 +393,7 @@ def test_inherited_descriptors_reach_the_command(runs: Runs) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.stores("sqlite")
 def test_a_relative_url_becomes_absolute(runs: Runs, tmp_path: Path) -> None:
     words = ("-m", "coord", "run", "job", "--url", "sqlite:coord.db", "--")
     process = runs.start(*words, "sh", "-c", "cd /; echo $COORD_URL", cwd=tmp_path)
@@ -381,10 +401,15 @@ def test_a_relative_url_becomes_absolute(runs: Runs, tmp_path: Path) -> None:
 
 
 def test_no_url_keeps_the_store_from_the_command(runs: Runs) -> None:
-    secrets = {"COORD_URL": runs.url, "COORD_RETHINKDB_PASSWORD": "secret"}
+    passwords = {
+        f"COORD_{store.upper()}_PASSWORD": "secret"
+        for store in ("rethinkdb", "redis", "etcd")
+        if not runs.url.startswith(store)  # these servers have no password
+    }
+    secrets = {"COORD_URL": runs.url, **passwords}
     words = ("-m", "coord", "run", "job")
     for options, names in (
-        ((), {"COORD_ROLE", "COORD_TOKEN", "COORD_URL", "COORD_RETHINKDB_PASSWORD"}),
+        ((), {"COORD_ROLE", "COORD_TOKEN", *secrets}),
         (("--no-url",), {"COORD_ROLE", "COORD_TOKEN"}),
     ):
         process = runs.start(*words, *options, "--", "env", env=secrets)
@@ -406,7 +431,9 @@ def test_at_least_keeps_the_role_after_a_short_command(runs: Runs) -> None:
     assert late.wait(20) == 75
     assert late.stderr is not None
     output = late.stderr.read()
-    assert "token 1, for 5" in output, output  # at least 50 of the 60 s
+    seconds = re.search(r"token 1, for (\d+\.\d) s", output)
+    assert seconds is not None, output
+    assert 50 < float(seconds[1]) <= 60
 
 
 def test_at_least_ends(runs: Runs) -> None:
@@ -472,3 +499,31 @@ def _in_shell(runs: Runs, script: str, *words: str) -> int:
     begin = "import os, sys; os.execvp('sh', ['sh', '-c', *sys.argv[1:]])"
     coord = (sys.executable, "-m", "coord", "run", "job", "--url", runs.url)
     return runs.start("-c", begin, line, "sh", *coord, *words).wait(20)
+
+
+@pytest.mark.stores("sqlite")
+def test_its_own_lease_is_no_reason_to_wait(url: str) -> None:
+    """The claim may be applied just before `coord run` says that it waits."""
+    job = RunOptions(
+        role="job",
+        ttl=30.0,
+        margin=1.0,
+        grace=1.0,
+        wait=False,
+        timeout=None,
+        info={},
+        priority=0,
+        min_tenure=0.0,
+        at_least=0.0,
+        slots=None,
+        command_url=None,
+    )
+    with Coordinator(url) as c:
+        lead = c.leadership("job", ttl=30)
+        answered = threading.Event()
+        standby = Standby(job, c, lead, answered.set)
+        assert answered.wait(30)
+        assert standby.term is not None
+        assert standby._leader() is None
+        other = Standby(job, c, c.leadership("job", ttl=30), lambda: None)
+        assert str(other._leader()).startswith("the leader is ")

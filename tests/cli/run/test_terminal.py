@@ -6,9 +6,13 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.support.cli_terminal import Terminal
+from tests.support.store_urls import shared_url
 from tests.support.waits import eventually
 
+url = shared_url
 COORD = (sys.executable, "-m", "coord", "run", "job")
 
 
@@ -35,6 +39,7 @@ def test_the_command_reads_the_terminal(terminals: list[Terminal], url: str) -> 
     assert terminal.status() == 0
 
 
+@pytest.mark.stores("sqlite")
 def test_the_terminal_is_given_back(terminals: list[Terminal], url: str) -> None:
     """Without job control the shell does not take it back by itself."""
     command = " ".join([*COORD, "--url", url, "--", "true"])
