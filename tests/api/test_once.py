@@ -282,6 +282,7 @@ INVALID: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.stores("memory")
 @pytest.mark.parametrize(("changed", "message"), INVALID)
 def test_what_is_invalid(c: Coordinator, changed: dict[str, Any], message: str) -> None:
     c.once("r", 1, lambda: 1)
