@@ -86,8 +86,9 @@ def test_roles_and_candidates(bash: Bash, runs: Runs) -> None:
 
 @pytest.mark.stores("sqlite")
 def test_it_is_silent_when_the_store_is_not_there(bash: Bash, url: str) -> None:
+    bash.environment["COORD_URL"] = f"{url}-other"
     assert bash.offers("leader", "") == []
-    assert not Path(url.removeprefix("sqlite://")).exists()
+    assert not Path(f"{url}-other".removeprefix("sqlite://")).exists()
     bash.environment["COORD_URL"] = "rethinkdb://127.0.0.1:1/db"
     assert bash.offers("leader", "") == []
     bash.environment["COORD_URL"] = "nonsense"
