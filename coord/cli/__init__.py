@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -151,6 +153,11 @@ def _run(argv: Sequence[str] | None) -> int:
     except (_NobodyReads, BrokenPipeError):
         streams.discard()
         return exit_codes.NOBODY_READS
+    except OSError as err:
+        if err.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        text = f"cannot run this command: {os.strerror(err.errno)}; raise the limit of open files"
+        return _say(f"{text} (ulimit -n)", exit_codes.UNAVAILABLE)
     return status if isinstance(status, int) else 0
 
 

@@ -185,3 +185,21 @@ def test_an_option_is_named_as_it_is_written(runs: Runs) -> None:
     status, out, err = runs.answer("purge", "--ttls", "0", "--yes", "--url", runs.url)
     assert (status, out) == (2, "")
     assert err == "coord: invalid --ttls 0: must be between 1 and 1,000,000 ttls\n"
+
+
+def test_a_process_without_free_descriptors(runs: Runs) -> None:
+    """Neither the pipes of `coord run` nor a module that is imported late can be opened."""
+    code = (
+        "import os, resource, sys; from coord.cli import main;"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20));"
+        "any(os.dup(2) is None for _ in range(20 - len(os.listdir('/proc/self/fd')) + 1));"
+        "main(sys.argv[1:])"
+    )
+    for words in (WORDS["run"], WORDS["leader"]):
+        process = runs.start("-c", code, *words, env={"COORD_URL": runs.url})
+        out, err = process.communicate(timeout=20)
+        assert (process.returncode, out) == (69, ""), err
+        assert err == (
+            "coord: cannot run this command: Too many open files; raise the limit of open files "
+            "(ulimit -n)\n"
+        )
