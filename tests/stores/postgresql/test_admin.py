@@ -18,6 +18,7 @@ from coord.stores.postgresql.errors import QueryError
 from coord.stores.protocol import Finding
 from tests.stores.postgresql.kit import answered, execute, failed, opened, run, schema_of
 from tests.support.postgresql_server import Server
+from tests.support.waits import eventually
 
 
 @pytest.fixture
@@ -236,3 +237,20 @@ def test_passwords_of_the_environment(
     monkeypatch.delenv("PGPASSFILE")
     monkeypatch.setenv("PGPASSWORD", "geheim")
     run(open_it)
+
+
+def test_a_dropped_table_is_named_and_used_again(fresh_url: str) -> None:
+    """A leader goes on by itself after `coord init`, with a greater token."""
+    set_up(fresh_url)
+    with coord.connect(fresh_url) as c:
+        lead = c.leadership("r", ttl=1)
+        lead.start()
+        assert lead.wait(20)
+        execute(fresh_url, f"DROP TABLE {schema_of(fresh_url)}.leases CASCADE")
+        eventually(lambda: not lead.is_leader)
+        with pytest.raises(NotSetUp, match="run `coord init --url"):
+            c.leader("r")
+        assert "is not set up" in coord.health(c).store_trouble
+        set_up(fresh_url)
+        assert lead.wait(60)
+        assert lead.term.token == 2
