@@ -357,8 +357,8 @@ class Election:
             linger: Seconds from `now` for which nobody gets the role.
             to: The id of the candidate that gets the role. The others get it if that candidate does
                 not claim it within `hold` seconds. None means any candidate.
-            hold: See `to`; None means `renew_every`, at most `MAX_DEFAULT_HOLD`. Whoever waits
-                hears of the handover within milliseconds, and whoever does not is dead or cut off.
+            hold: See `to`; None means `renew_every`, at most `MAX_DEFAULT_HOLD`. A candidate
+                that waits hears of the handover within milliseconds; another is dead or cut off.
             by: Who requested it, for the history.
         """
         self._expire(now)

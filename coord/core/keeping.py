@@ -26,7 +26,7 @@ class Keeping:
         unknown: The highest number that was sent and not acknowledged: the store may keep that
             text. A request that was not applied is one of them, because an earlier copy of it may
             have been.
-        refused: The highest number that the store refuses to keep, whoever sends it.
+        refused: The highest number that the store refuses to keep, from any candidate.
         refusal: Why it refuses it.
     """
 

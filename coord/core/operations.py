@@ -64,7 +64,7 @@ class Renew:
         beat: The number of this request.
         ttl: The duration of the lease after this renewal, in seconds.
         info: What the holder says about itself from now on; None keeps the info of the row.
-        keep: The text that the row keeps from now on, whoever holds the role later
+        keep: The text that the row keeps from now on, also under later holders
             (`coord/core/kept.py`); None leaves the kept text as it is.
     """
 

@@ -106,8 +106,8 @@ def release(row: Lease, operation: Release, wall: float) -> Lease | None:
 def override(row: Lease, operation: Override, wall: float) -> Lease | None:
     """Return the row after an override; None if it is refused. The arguments are those of `claim`.
 
-    A row that has a holder keeps its ttl and `remaining`: whoever was its leader may believe so for
-    as long as its last renewal allows, and a challenger must wait for the ttl.
+    A row that has a holder keeps its ttl and `remaining`: its former leader may believe that it
+    leads for as long as its last renewal allows, and a challenger must wait for the ttl.
     """
     if row.revision != operation.expected:
         return None

@@ -263,7 +263,7 @@ class ThreadDispatcher:
         self._take_thread()
 
     def _take_thread(self) -> None:
-        # Whoever gets this lock runs the jobs. Nobody waits for it.
+        # The thread that gets this lock runs the jobs. No thread waits for it.
         if not self._running.acquire(blocking=False):
             return
         try:

@@ -13,7 +13,7 @@ from coord.core.timing import Timing
 
 class CandidateOptions(NamedTuple):
     """The settings of a candidate, validated. All durations are in seconds; `AsyncLeadership`
-    explains each. `slot` is the slot that its role stands for; None if it is no slot."""
+    explains each. `slot` is the number of the slot whose role it is; None for another role."""
 
     timing: Timing
     info: Mapping[str, Any]

@@ -25,7 +25,7 @@ from coord.runtime import log
 from coord.runtime.retry import Backoff
 
 MAX_ROUNDS = 4
-"""Requests, besides reads, that one call sends at most. Two are enough unless others write to the
+"""Requests, without reads, that one call sends at most. Two are enough unless others write to the
 row between them."""
 MIN_TENURE_TTLS = 3.0
 """A term lasts this many ttls, at least, before a candidate with a higher priority ends it. It is
@@ -105,7 +105,7 @@ class Claimant:
 
     @property
     def stopped(self) -> bool:
-        """Whether it has given the role back, and claims no more."""
+        """Whether it has released the role, and has stopped claiming."""
         return not self.election.campaigning
 
     @property
@@ -145,7 +145,7 @@ class Claimant:
                 self._follow()
 
     async def give_back(self, patience: float) -> bool:
-        """Release the lease if this candidate holds it, and claim no more.
+        """Release the lease if this candidate holds it, and stop claiming.
 
         Args:
             patience: Seconds to repeat requests that fail; 0 means to send each request once.

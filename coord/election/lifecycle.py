@@ -94,7 +94,7 @@ class TermLifecycle:
             expire.
         at_most: Seconds that the work of a term may go without `Term.progress`, counted from its
             election; None means no limit. Calls of `@leader_only` have their own.
-        slot: The slot that the role stands for; None if it is no slot.
+        slot: The number of the slot whose role it is; None for another role.
 
     Attributes:
         term: The last term, held or over; None before the first.

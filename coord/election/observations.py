@@ -1,7 +1,7 @@
 """What the candidates of this machine have observed, kept for the candidates that come after them.
 
 An observation is a fact about a clock of this machine, not about one candidate: since a time on the
-awake clock, the lease of a role has been at one revision. Revisions never repeat. So whoever
+awake clock, the lease of a role has been at one revision. Revisions never repeat. So a process that
 receives the same revision again knows that nobody has written in between, and may count the ttl
 from that time (rule 4). Without this, a caller that does not wait never watches for a whole ttl.
 

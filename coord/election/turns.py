@@ -1,4 +1,4 @@
-"""Whoever gave a role back lets those who wait for it go first.
+"""A coordinator that released a role lets the candidates that wait for it go first.
 
 A store whose feed looks at the database now and then shows a release to its candidates a few
 milliseconds late. A coordinator that gives a role back and claims it again at once would therefore

@@ -24,8 +24,8 @@ MAX_WAITING = 256
 """Candidates without a lease that are remembered. The one that was not called for the longest time
 is forgotten first. What it observed is kept by the session, for a later candidate."""
 ANSWERED_FIELDS = ("role", "first_heartbeat", "last_heartbeat", "holder", "token", "mine")
-"""Fields of a record that coord fills in. A caller that passes a record back as its candidate
-thereby says nothing about itself."""
+"""Fields of a record that coord fills in. They do not describe a caller that passes a record
+back as its candidate."""
 ALLOWED = "must be a dict with string keys and at least ttl, in seconds"
 
 _SCALARS = frozenset((str, int, float, bool, type(None)))

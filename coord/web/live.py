@@ -30,7 +30,7 @@ on the event loop that renews leases, and with ten thousand roles it takes a sec
 HISTORIES_AT_A_TIME = 100
 """Roles in one query for histories, for the same reason."""
 MAX_HISTORIES = 1000
-"""Roles whose histories belong to a snapshot, besides those that open pages show."""
+"""Roles whose histories belong to a snapshot, in addition to those that open pages show."""
 
 Record = Mapping[str, Any]
 

@@ -123,8 +123,8 @@ class Authority:
     def may_see_store(self, connection: HTTPConnection) -> bool:
         """Return whether the request may see the URL of the store, and errors that name it.
 
-        They contain no password, but names of machines and paths. They are for whoever has the
-        token, and for browsers on this machine if no other host name is allowed.
+        They contain no password, but names of machines and paths. They are for clients that have
+        the token, and for browsers on this machine if no other host name is allowed.
         """
         if self.token_is_right(connection):
             return True

@@ -9,12 +9,12 @@ from coord.core.phases import HOLDING, TRANSITIONS, Cue, Phase
 PAGE = Path(__file__).parents[2] / "docs" / "election.md"
 
 MEANS = {
-    Phase.UNSEEN: "Stands for the role and has not yet seen its row. Its first claim is also its first look.",
+    Phase.UNSEEN: "Is a candidate for the role and has not yet seen its row. Its first claim is also its first look.",
     Phase.FOLLOWING: "Has seen the row, and waits until the role may be claimed, or until it may stop.",
     Phase.LEADING: "Holds the lease and believes it, until the deadline. The only phase that leads.",
     Phase.DRAINING: "Gives the role up: believes nothing, renews while the work ends.",
     Phase.RELEASING: "The work has ended; the lease is being given back.",
-    Phase.STOPPED: "Stands no more. There is no way on from here.",
+    Phase.STOPPED: "Is no longer a candidate. No transition leaves this phase.",
 }
 
 HEAD = """\

@@ -95,7 +95,7 @@ def test_an_address_for_others_needs_a_name_and_says_what_it_shows(url: str) -> 
     with running(open_to_all, url) as server:
         port = address(server).split(":")[2]
         assert server.said[0] == (
-            "coord web: whoever can reach 0.0.0.0 can read all roles, infos, histories and "
+            "coord web: everybody who can reach 0.0.0.0 can read all roles, infos, histories and "
             "services; they cannot change anything, without a token; put TLS in front"
         )
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WITHIN) as http:

@@ -83,9 +83,9 @@ def web(
 
 
 def _warn(host: str, *, has_token: bool) -> None:
-    text = f"whoever can reach {host} can read all roles, infos, histories and services"
+    text = f"everybody who can reach {host} can read all roles, infos, histories and services"
     orders = "can hand roles over" if has_token else "cannot change anything, without a token"
-    who = "whoever has the token" if has_token else "they"
+    who = "everybody who has the token" if has_token else "they"
     _say(f"{text}; {who} {orders}; put TLS in front")
 
 

@@ -73,7 +73,7 @@ class SignalInbox:
         return received
 
     def close(self) -> int:
-        """Receive no more signals, and return the exit status for those that arrived; 0 for none.
+        """Stop receiving signals, and return the exit status for those that arrived; 0 for none.
 
         From now on a signal that ends waiting ends this process at once, as it ends a program that
         does nothing about it. So none is lost.

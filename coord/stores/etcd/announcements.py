@@ -143,7 +143,8 @@ class EtcdAnnouncements:
             return None
         if remaining <= 0 and value["ttl"] < CLOCK_TTL:
             return None
-        # The clock of whoever posted it may be off. While the key exists, it has not expired.
+        # The clock of the process that posted it may be wrong. While the key exists, it has not
+        # expired.
         remaining = max(remaining, 0.001)
         return decode_announcement(key, role, kind, body, ttl, urgent, posted, remaining)
 

@@ -14,9 +14,9 @@ NOT_DONE = (
 )
 """Texts of a server that did nothing, and may do it at the next try."""
 DENIED = ("permission denied", "authentication failed", "user name is empty", "CommonName")
-"""Texts of a server that did nothing, and will not until somebody changes the rights."""
+"""Texts of a server that did nothing, and will refuse until somebody changes the rights."""
 REFUSED = ("request is too large", "too many operations")
-"""Texts of a server that did nothing, whoever asks."""
+"""Texts of a server that did nothing, and will refuse every client."""
 
 
 def from_server(text: str, server: str) -> RequestError:

@@ -3,9 +3,9 @@
 The first token of a role without a row is above three numbers: the floor that the claim knows, the
 floor of the timeline, and the floors of all prefixes of the role. `retire` raises the floor of a
 prefix in the transaction that deletes rows. A claim reads the floors *after* it has inserted the
-row of its role. Whoever deleted an earlier row of this role has committed by then, so the claim
-sees that floor; and a later deletion needs the row of this claim to be committed. So no lock is
-needed between claims and deletions.
+row of its role. A transaction that deleted an earlier row of this role has committed by then, so
+the claim sees that floor; and a later deletion needs the row of this claim to be committed. So no
+lock is needed between claims and deletions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""When a feed looks at its rows: soon after each renewal, and no more often than at a fixed pace.
+"""When a feed looks at its rows: soon after each renewal, and at most at a fixed rate.
 
 A renewal is not notified, so a feed sees it when it looks. A candidate counts the ttl from when it
 saw the last renewal (rule 4), so each second between a renewal and the look is a second without a

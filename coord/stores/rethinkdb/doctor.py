@@ -164,13 +164,13 @@ class _Checkup:
             )
 
     async def _admin(self) -> list[Finding]:
-        """Return a warning if everybody who reaches the port may do everything."""
+        """Return a warning if every client of the port may do everything."""
         if self.url.user != ADMIN or self.url.password:
             users = self.r.db("rethinkdb").table("users")
             # What the server shows of a password is whether there is one. Only an admin sees it.
             if await self._or_nothing(users.get(ADMIN)["password"].default(True)) is not False:
                 return []
-        detail = "the account admin has no password: whoever reaches the port may do everything"
+        detail = "the account admin has no password: every client of the port may do everything"
         advice = "set one: update its row in the table users of the database rethinkdb"
         return [Finding("warn", "accounts", detail, advice)]
 

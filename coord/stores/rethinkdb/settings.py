@@ -1,7 +1,7 @@
 """Whether the table of leases still keeps what it acknowledges.
 
-The guarantees need a table with majority acks and hard durability. Whoever may configure the table
-can change that at any time, so the settings are read before the first claim, and every
+The guarantees need a table with majority acks and hard durability. A user who may configure the
+table can change that at any time, so the settings are read before the first claim, and every
 `CHECK_INTERVAL` seconds after that, whether or not requests are sent.
 """
 
@@ -56,7 +56,7 @@ class TableSettings:
         self.forget()
 
     def forget(self) -> None:
-        """Forget what is known, and check no more by itself."""
+        """Forget what is known, and stop checking."""
         self.acceptable = False
         self._refusal = ""
         self._checked_at = 0.0
@@ -70,7 +70,7 @@ class TableSettings:
         self.forget()
 
     def close(self) -> None:
-        """Check no more, until the store is used again."""
+        """Stop checking until the store is used again."""
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None and self._loop is asyncio.get_running_loop():

@@ -100,8 +100,8 @@ async def _both(pool: Pool, made: Any, lifted: Any, timeout: float) -> tuple[int
 
 # The write hook, with which the server itself rejects deletes and falling tokens in the table of
 # leases. coord never asks for either (rule 3), so the hook only stops others: a slip in the data
-# explorer, a script, a restore that goes wrong. Whoever may configure the table can remove it. The
-# SQLite schema has triggers that do the same.
+# explorer, a script, a restore that goes wrong. A user who may configure the table can remove it.
+# The SQLite schema has triggers that do the same.
 
 ROWS_STAY = "coord: a lease keeps its token, so its row stays"
 NEVER_FALLS = "coord: a fencing token never falls"

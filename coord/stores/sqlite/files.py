@@ -108,9 +108,9 @@ def _check_directory(directory: str, path: str) -> None:
 def create_file(path: str) -> None:
     """Create an empty file that only its owner can use, unless the file exists.
 
-    The mode is 0o600 because whoever can write the file decides who leads, and even a reader can
-    hold its locks. SQLite gives its log the mode of the file. An existing file keeps its mode: to
-    share it between users, create it with the right mode beforehand.
+    The mode is 0o600 because every user who can write to the file decides who leads, and even a
+    reader can hold its locks. SQLite gives its log the mode of the file. An existing file keeps its
+    mode: to share it between users, create it with the right mode beforehand.
     """
     # An existing file is not opened here: closing it would drop every POSIX lock that this process
     # has on it through SQLite (sqlite.org/howtocorrupt.html, 2.2). The lock keeps the SQLite of

@@ -119,9 +119,10 @@ def wal_size_if_same(files: Files, paths: tuple[str, str, str]) -> int | None:
 class Directory:
     """The directory of a database. Its time of change tells whether its names are the same.
 
-    A commit looks once at the directory instead of at each of the three files. Whoever removes,
-    replaces or adds a name changes the directory, and nobody can set its time of change back. Only
-    a file that is mounted over a name does not change it: the names are read every second, too.
+    A commit looks once at the directory instead of at each of the three files. A process that
+    removes, replaces or adds a name changes the directory, and nobody can set its time of change
+    back. Only a file that is mounted over a name does not change it: the names are read every
+    second, too.
 
     Args:
         path: The path of the database.

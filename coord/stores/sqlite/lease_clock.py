@@ -5,12 +5,12 @@ unknown, and a lease whose end is unknown is not taken by its end: a challenger 
 whole ttl. Two names may differ without a restart, because a container can show its processes
 another boot id.
 
-A restart is proven by a lock that no process survives. Whoever writes rows keeps a shared lock on
-one byte of a file beside the database; the name of its clock chooses the byte. If no process on
-this kernel has a lock on the byte of another name, then nobody lives who wrote under that name.
-The locks are open-file-description locks: a POSIX lock would be dropped when any other descriptor
-of the file is closed. The file is not the database, whose descriptors must not be closed while
-SQLite has locks on it (sqlite.org/howtocorrupt.html, 2.2).
+A restart is proven by a lock that no process survives. A process that writes rows keeps a shared
+lock on one byte of a file beside the database; the name of its clock chooses the byte. If no
+process on this kernel has a lock on the byte of another name, then nobody lives who wrote under
+that name. The locks are open-file-description locks: a POSIX lock would be dropped when any other
+descriptor of the file is closed. The file is not the database, whose descriptors must not be closed
+while SQLite has locks on it (sqlite.org/howtocorrupt.html, 2.2).
 """
 
 from __future__ import annotations

@@ -40,10 +40,10 @@ Callback = Callable[[], None]
 class LoopWaker:
     """Calls functions on an event loop, from other threads.
 
-    `call_soon_threadsafe` sends a byte through a pair of sockets, which the loop reads twice to
-    see that there is no more. The thread of a store does that for every claim. An eventfd takes two
-    thirds of the time. A waker is created and closed on its loop; only `wake` may be called from
-    other threads.
+    `call_soon_threadsafe` sends a byte through a pair of sockets, which the loop reads twice to see
+    that there are no other bytes. The thread of a store does that for every claim. An eventfd takes
+    two thirds of the time. A waker is created and closed on its loop; only `wake` may be called
+    from other threads.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, file: bool = True) -> None:

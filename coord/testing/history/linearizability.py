@@ -106,7 +106,7 @@ def unexplained(
 def _best(
     configurations: set[tuple[State, frozenset[int]]], open_ended: frozenset[int]
 ) -> set[tuple[State, frozenset[int]]]:
-    """Drop each configuration that explains no more than another: one with the same state, in which
+    """Drop each configuration that another one makes superfluous: one with the same state, in which
     more unknown operations may still take effect."""
     groups: dict[tuple[State, frozenset[int]], list[frozenset[int]]] = {}
     for state, pending in configurations:
