@@ -107,8 +107,8 @@ def sections(where: Setting) -> list[Section]:
         roles = where.pick(ROLES, 200, 20)
         rows += figures(store, roles, measure(url, roles, ttl))
     note = (
-        f"At a ttl of {ttl:g} s, with a callback for each role. The first claims make the rows. Who takes over has "
-        "stood by for all roles in another process for a ttl. Most leases were last renewed some time before the kill, "
+        f"At a ttl of {ttl:g} s, with a callback for each role. The first claims make the rows. The other "
+        "process has been a candidate for all roles for a ttl. Most leases were last renewed some time before the kill, "
         "and run out earlier than a ttl after it."
     )
     return [Section("Many roles at once", rows, note)]
