@@ -363,7 +363,7 @@ def test_one_query_each(url: str) -> None:
             "sqlite": lambda: (store.database, "run"),
             "rethinkdb": lambda: (store.pool, "query"),
             "postgresql": lambda: (store.pool, "run"),
-            "redis": lambda: (store.client, "pipeline"),
+            "redis": lambda: (store.client, "pipeline_each"),
         }[url.partition(":")[0]]()
         really = getattr(place, name)
 

@@ -35,6 +35,8 @@ RETIRED_TIMEOUT = 5.0
 
 Word = Union[str, bytes, int]
 Reply = Any
+Call = tuple[str, Sequence[str], Sequence[Word]]
+"""A script, its keys and its arguments."""
 
 
 class Connection:
@@ -57,25 +59,27 @@ class Connection:
         """Whether the connection has ended."""
         return self._reader.done()
 
-    def send(self, *words: Word) -> asyncio.Future[Reply]:
-        """Send a command now, and return its answer.
+    def send(self, commands: Sequence[Sequence[Word]]) -> list[asyncio.Future[Reply]]:
+        """Send commands now, in one write, and return their answers.
 
-        The future raises the server's error as a `RedisError`, and `RequestError` if the connection
+        The futures raise the server's error as a `RedisError`, and `RequestError` if the connection
         ends before the answer.
         """
-        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answers: list[asyncio.Future[Reply]] = [loop.create_future() for _ in commands]
         if self.closed or not self._driver.is_connected:
-            answer.set_exception(failures.unreachable(self.server, "the connection was closed"))
-            return answer
-        self._pending.append(answer)
+            for answer in answers:
+                answer.set_exception(failures.unreachable(self.server, "the connection was closed"))
+            return answers
+        self._pending.extend(answers)
         sending = self._driver.send_packed_command(
-            self._driver.pack_command(*words), check_health=False
+            self._driver.pack_commands(commands), check_health=False
         )
         # The driver writes in the first step, in order; what may wait is a full buffer.
-        task = asyncio.get_running_loop().create_task(sending)
+        task = loop.create_task(sending)
         _background.add(task)
         task.add_done_callback(_forget)
-        return answer
+        return answers
 
     async def _read(self) -> None:
         from redis.exceptions import ResponseError
@@ -256,25 +260,45 @@ class Client:
         Raises:
             RequestError: One of them has no answer. The others may have been applied.
         """
+        replies = await self.pipeline_each(timeout, commands)
+        for reply in replies:
+            if isinstance(reply, RequestError):
+                raise reply
+        return replies
+
+    async def pipeline_each(
+        self, timeout: float, commands: Sequence[Sequence[Word]]
+    ) -> list[Reply]:
+        """Send commands together, and return their answers in order. In the place of a command
+        without an answer is a `RequestError`.
+
+        Those that were certainly not applied are sent again, as by `command`.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
+        replies: list[Reply] = [None] * len(commands)
+        numbers = list(range(len(commands)))
         failures = 0
         while True:
             try:
-                return await self._send(commands, deadline)
-            except RequestError as err:
-                failures += 1
-                if not err.retryable or failures > 3 or loop.time() + 0.05 * failures >= deadline:
-                    raise
-                if self._connection is not None:
-                    self._retire(self._connection)
-                await asyncio.sleep(0.02 * failures)
+                answers = await self._send([commands[number] for number in numbers], deadline)
+            except RequestError as err:  # there is no connection
+                answers = [err] * len(numbers)
+            for number, answer in zip(numbers, answers, strict=True):
+                replies[number] = answer
+            numbers = [number for number in numbers if _retryable(replies[number])]
+            failures += 1
+            if not numbers or failures > 3 or loop.time() + 0.05 * failures >= deadline:
+                return replies
+            if self._connection is not None:
+                self._retire(self._connection)
+            await asyncio.sleep(0.02 * failures)
 
     async def _send(self, commands: Sequence[Sequence[Word]], deadline: float) -> list[Reply]:
         from redis.exceptions import RedisError
 
         connection = await self.connection(deadline)
-        answers = [connection.send(*words) for words in commands]
+        answers = connection.send(commands)
         loop = asyncio.get_running_loop()
         try:
             _, late = await asyncio.wait(answers, timeout=max(0.0, deadline - loop.time()))
@@ -283,18 +307,20 @@ class Client:
                 answer.cancel()  # of a caller that was cancelled; nothing if there is an answer
         if late:
             self._retire(connection)
-            raise failures.lost(connection.server, "no answer in time")
         replies: list[Reply] = []
         for answer in answers:
+            if answer in late:
+                replies.append(failures.lost(connection.server, "no answer in time"))
+                continue
             try:
                 replies.append(answer.result())
+            except RequestError as err:
+                replies.append(err)
             except RedisError as err:
-                if errors.code_of(err) == "NOSCRIPT":
-                    replies.append(err)
-                    continue
                 if errors.code_of(err) == "MOVED":
                     self._moved_to = _moved(err)
-                raise errors.from_server(err, connection.server) from None
+                missing = errors.code_of(err) == "NOSCRIPT"
+                replies.append(err if missing else errors.from_server(err, connection.server))
         return replies
 
     async def connection(self, deadline: float) -> Connection:
@@ -348,10 +374,10 @@ class Client:
             except (RequestError, asyncio.TimeoutError):
                 continue
             try:
-                address = await within(
-                    connection.send("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.url.service),
-                    SENTINEL_TIMEOUT,
+                (answer,) = connection.send(
+                    [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.url.service)]
                 )
+                address = await within(answer, SENTINEL_TIMEOUT)
             except Exception as err:  # the next sentinel may know
                 problem = failures.unreachable(str(sentinel), type(err).__name__)
                 continue
@@ -390,6 +416,10 @@ class Client:
         self._connection, self._retired, self._connecting, self._loop = None, set(), None, None
 
 
+def _retryable(reply: Reply) -> bool:
+    return isinstance(reply, RequestError) and reply.retryable
+
+
 def _observe(task: asyncio.Task[Connection]) -> None:
     if not task.cancelled():
         task.exception()
@@ -414,29 +444,32 @@ class Scripts:
         Raises:
             RequestError: There is no answer.
         """
-        return (await self.run_all(script, [(keys, arguments)], timeout))[0]
+        (reply,) = await self.run_each([(script, keys, arguments)], timeout)
+        if isinstance(reply, RequestError):
+            raise reply
+        return reply
 
-    async def run_all(
-        self, script: str, calls: Sequence[tuple[Sequence[str], Sequence[Word]]], timeout: float
-    ) -> list[Reply]:
-        """Return the answers of one script with several keys and arguments, sent together.
-
-        Raises:
-            RequestError: One of them has no answer. The others may have been applied.
-        """
+    async def run_each(self, calls: Sequence[Call], timeout: float) -> list[Reply]:
+        """Return the answers of scripts that are sent together, in order. In the place of a script
+        without an answer is a `RequestError`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
-        digest = _digest(script)
-        commands = [("EVALSHA", digest, len(keys), *keys, *values) for keys, values in calls]
-        replies = await self.client.pipeline(timeout, commands)
+        commands = [
+            ("EVALSHA", _digest(script), len(keys), *keys, *values)
+            for script, keys, values in calls
+        ]
+        replies = await self.client.pipeline_each(timeout, commands)
         # NOSCRIPT: the server ran nothing.
-        missing = [number for number, reply in enumerate(replies) if isinstance(reply, Exception)]
+        missing = [
+            number
+            for number, reply in enumerate(replies)
+            if isinstance(reply, Exception) and not isinstance(reply, RequestError)
+        ]
         if missing:
-            again = [("EVAL", script, *commands[number][2:]) for number in missing]
+            again = [("EVAL", calls[number][0], *commands[number][2:]) for number in missing]
             remaining = max(deadline - loop.time(), 0.001)
-            for number, reply in zip(
-                missing, await self.client.pipeline(remaining, again), strict=True
-            ):
+            answers = await self.client.pipeline_each(remaining, again)
+            for number, reply in zip(missing, answers, strict=True):
                 replies[number] = reply
         return replies
 

@@ -15,7 +15,7 @@ from coord.core.operations import Claim, Override, Release, Renew, Result, Retir
 from coord.errors import StoreRefused
 from coord.stores.failures import RequestError
 from coord.stores.redis import errors, rows, scripts
-from coord.stores.redis.connection import Client, Scripts
+from coord.stores.redis.connection import Call, Client, Scripts
 from coord.stores.redis.feed import SUBSCRIBED, subscribe
 from coord.stores.redis.rows import Keys
 from coord.stores.redis.url import RedisURL, parse_url
@@ -94,17 +94,25 @@ class RedisStore:
         return [bool(deleted) for deleted in reply]
 
     async def _swap(self, swap: Claim | Override | Release, timeout: float) -> Result:
+        return (await self._swap_each([swap], timeout))[0]
+
+    async def _swap_each(
+        self, swaps: Sequence[Claim | Override | Release], timeout: float
+    ) -> list[Result]:
+        replies = await self.scripts.run_each([self._call(swap) for swap in swaps], timeout)
+        return [
+            reply.failure()
+            if isinstance(reply, RequestError)
+            else rows.result(self._url, swap.role, reply)
+            for swap, reply in zip(swaps, replies, strict=True)
+        ]
+
+    def _call(self, swap: Claim | Override | Release) -> Call:
         if isinstance(swap, Claim):
-            script, words = scripts.CLAIM, rows.claim_words(self._keys, swap)
-        elif isinstance(swap, Override):
-            script, words = scripts.OVERRIDE, rows.override_words(self._keys, swap)
-        else:
-            script, words = scripts.RELEASE, rows.release_words(self._keys, swap)
-        try:
-            reply = await self.scripts.run(script, *words, timeout)
-        except RequestError as err:
-            return err.failure()
-        return rows.result(self._url, swap.role, reply)
+            return scripts.CLAIM, *rows.claim_words(self._keys, swap)
+        if isinstance(swap, Override):
+            return scripts.OVERRIDE, *rows.override_words(self._keys, swap)
+        return scripts.RELEASE, *rows.release_words(self._keys, swap)
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
         """Apply renewals. See `protocol.Store.renew`."""
@@ -132,7 +140,7 @@ class RedisStore:
 
     async def swap_all(self, swaps: Sequence[Claim | Release], timeout: float) -> Sequence[Result]:
         """Apply claims and releases, sent together. See `protocol.Bulk`."""
-        return await asyncio.gather(*(self._swap(swap, timeout) for swap in swaps))
+        return await self._swap_each(swaps, timeout) if swaps else []
 
     async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
         """Return the leases of `roles` (None: of every role). See `protocol.Store.read`."""

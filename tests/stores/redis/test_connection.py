@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,8 @@ from coord.core.operations import Answer, Claim, Failure, Renew, Result
 from coord.errors import AccessDenied, BadArgument, StoreUnavailable
 from coord.stores.redis import RedisStore, admin, parse_url
 from coord.stores.redis import feed as redis_feed
-from coord.stores.redis.connection import Client
+from coord.stores.redis.connection import Client, Connection, Word
+from coord.stores.redis.rows import Keys
 from tests.support import redis_server as servers
 from tests.support.redis_server import Server
 
@@ -250,6 +253,36 @@ def test_a_damaged_row_is_refused_and_stops_no_other(own_redis_server: Server) -
             assert failed(results[0]).permanent
             assert isinstance(results[1], Answer)
             assert results[1].applied
+        finally:
+            await store.close()
+
+    asyncio.run(body())
+
+
+def test_each_swap_of_a_batch_has_its_own_result(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They leave in one write. What the server refuses costs the others nothing."""
+
+    async def body() -> None:
+        store = RedisStore(url)
+        try:
+            await store.claim(Claim("r0", "a", 1, 30.0), 5)  # the server knows the script now
+            await store.client.command(5, "LPUSH", Keys(parse_url(url)).lease("r2"), "no lease")
+            writes = list[int]()
+            send = Connection.send
+
+            def counted(
+                connection: Connection, commands: Sequence[Sequence[Word]]
+            ) -> list[asyncio.Future[Any]]:
+                writes.append(len(commands))
+                return send(connection, commands)
+
+            monkeypatch.setattr(Connection, "send", counted)
+            claims = [Claim(f"r{number}", "a", 1, 30.0) for number in range(1, 5)]
+            first, refused, *others = await store.swap_all(claims, 5)
+            assert writes == [4]
+            assert isinstance(refused, Failure), refused
+            assert all(isinstance(one, Answer) and one.applied for one in (first, *others))
+            assert await store.swap_all([], 5) == []
         finally:
             await store.close()
 
