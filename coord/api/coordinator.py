@@ -156,7 +156,7 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
                 (rule 8).
             StoreRefused: The store will go on refusing.
         """
-        self.session.check_usable(f"claim the role {role!r}")
+        self.session.check_usable("claim the role", role)
         return (await self.unique_services.call(role, candidate)).record
 
     async def release(self, role: str, candidate: Mapping[str, Any] | None = None) -> bool:

@@ -159,23 +159,27 @@ class Session:
         self._suspends = SuspendDetector(self.members, lambda: self.now())  # noqa: PLW0108 # tests replace `now` later
         self.__dict__.pop("announcements", None)  # the child of a fork makes its own
 
-    def check_usable(self, purpose: str) -> None:
+    def check_usable(self, purpose: str, role: str = "") -> None:
         """Check that the session is open and belongs to the running event loop.
 
         Args:
             purpose: What the caller is about to do, for the message: "cannot PURPOSE: …".
+            role: The role that follows the purpose in the message, if there is one.
 
         Raises:
             CoordinatorClosed: It was closed, or it belongs to another event loop.
         """
+        loop = asyncio.get_running_loop()
+        if loop is self._loop and not self.closing:
+            return  # each call of `unique_service` comes here
+        purpose = f"{purpose} {role!r}" if role else purpose
         if self.closing:
             raise CoordinatorClosed(
                 f"cannot {purpose}: the coordinator of {self.store.url} is closed; create a new one"
             )
-        loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
-        elif self._loop is not loop:
+        else:
             state = "has ended" if self._loop.is_closed() else "is another one"
             raise CoordinatorClosed(
                 f"cannot {purpose}: the coordinator of {self.store.url} belongs to the event loop "

@@ -72,13 +72,13 @@ class RenewalBatcher:
         self._waiting.append(queued)
         self._deadlines.add(queued)
         if self._task is None or self._task.done():
-            self._task = loop.create_task(self._send(), name="coord renewals")
+            self._task = loop.create_task(self._send(loop), name="coord renewals")
         return future
 
-    async def _send(self) -> None:
+    async def _send(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             while self._waiting:
-                await self._send_some()
+                await self._send_some(loop)
         except asyncio.CancelledError:
             self._fail(self._sent + self._waiting, "the coordinator was closed")
             self._waiting = []
@@ -86,8 +86,7 @@ class RenewalBatcher:
         finally:
             self._sent = []
 
-    async def _send_some(self) -> None:
-        loop = asyncio.get_running_loop()
+    async def _send_some(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._last_size >= WAIT_FROM_SIZE:
             remaining = min(queued.deadline for queued in self._waiting) - loop.time()
             await asyncio.sleep(max(0.0, min(remaining * WAIT_SHARE, MAX_WAIT)))
