@@ -58,6 +58,8 @@ BEGUN_TOGETHER = {"on_sqlite", "on_rethinkdb", "on_servers"}
 """Fixtures of a module that begin the runs of several tests at once."""
 FIRST = 3.0
 """Seconds from which on a test is among the first of a run."""
+TIMEOUT_OF_THE_LONGEST = 3_600
+"""Seconds that a test may take with COORD_LONG=2, also on a machine that does other work."""
 WITHOUT_REPRESENTATIVE = pytest.StashKey[list[str]]()
 """The collected test functions that only COORD_LONG=1 runs."""
 
@@ -138,6 +140,10 @@ def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
         marks = {mark.name for mark in item.iter_markers()}
         if item.nodeid in named_nodes:
             marks.clear()
+        if (
+            levels.LONGEST and "timeout" not in marks
+        ):  # some state machines take more than five minutes
+            item.add_marker(pytest.mark.timeout(TIMEOUT_OF_THE_LONGEST))
         (left_out if levels.left_out(marks) else kept_items).append(item)
         name = item.nodeid.partition("[")[0]
         functions[name] = functions.get(name, True) and "long" in marks

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import PAGES, ROOT
+from tests.verification.exhaustive.mutants import MUTANTS
+from tests.verification.mutation.mutants import MUTANTS as MUTANTS_OUTSIDE
 
 GUARANTEES = ROOT / "docs" / "guarantees.md"
 NAMING = ("guarantees.md", "testing.md", "model.md", "once.md")
@@ -28,6 +30,14 @@ FEATURES = {
     "retire": ("contract/retirement.py", "simulation/test_operators.py"),
 }
 """What each feature rests on: its model, its state machine, and its processes."""
+OUTSIDE_THE_CORE = {
+    9: (
+        "a forked child believes in its parent's term",
+        "a forked child keeps what its parent holds",
+    ),
+    10: ("a fence lets an older token pass", "a SQL write does not compare tokens"),
+}
+"""The mutants of the rules that the core has no part in, by rule."""
 
 
 def sections(text: str) -> dict[str, str]:
@@ -91,3 +101,17 @@ def test_each_feature_rests_on_a_model_and_a_state_machine(feature: str) -> None
     named = {path for path, _ in named_files(GUARANTEES.read_text(encoding="utf-8"))}
     for kind in FEATURES[feature]:
         assert any(path.endswith(kind) for path in named), f"{feature}: {kind} is not named"
+
+
+def test_each_rule_is_broken_by_a_mutant() -> None:
+    section = sections(GUARANTEES.read_text(encoding="utf-8"))["The rules"]
+    rules = [int(number) for number in re.findall(r"^(\d+)\. ", section, flags=re.MULTILINE)]
+    assert rules == [*range(1, len(rules) + 1)]
+    core = {mutant.rule for mutant in MUTANTS}
+    assert sorted(core | OUTSIDE_THE_CORE.keys()) == rules
+    assert core.isdisjoint(OUTSIDE_THE_CORE)
+    names = {mutant.name for mutant in MUTANTS_OUTSIDE}
+    assert names >= {name for mutants in OUTSIDE_THE_CORE.values() for name in mutants}
+    for number, mutants in OUTSIDE_THE_CORE.items():
+        for mutant in mutants:
+            assert mutant in section, f"rule {number}: the page does not name {mutant}"

@@ -62,12 +62,24 @@ class Caller(Claimant):
         )
 
     async def _loop(self, name: str) -> None:
-        while self.standing:
+        loop = asyncio.get_running_loop()
+        while self.standing and loop is self.machine.loop:
             await self.call(name)
             await asyncio.sleep(self.period)
 
     async def call(self, name: str) -> None:
-        """One pass of the caller's loop, as the how-to page describes it."""
+        """Make one pass of the caller's loop. What it raises beyond the errors of coord breaks a
+        promise."""
+        loop = asyncio.get_running_loop()
+        try:
+            await self._call(name)
+        except Exception as err:
+            # The tasks of the parent of a forked child end together with the scene.
+            if loop is self.machine.loop and not self.machine.dead:
+                self.scene.defects.append(f"{self.name}: a call raised {err!r}")
+
+    async def _call(self, name: str) -> None:
+        """Do what the how-to page describes."""
         timing, before = Timing.of(self.scene.timing.ttl), self.beliefs.get(name)
         self.beliefs[name] = None
         began = self.machine.now().total
@@ -85,6 +97,36 @@ class Caller(Claimant):
     def _works_under(self) -> int | None:
         belief = self.trusts()
         return None if belief is None else belief.token
+
+    def call_once_more(self, name: str) -> None:
+        """Call for a candidate although another call for it may be under way, as a second thread
+        of the program would."""
+        if self.coordinator is not None and self.standing:
+            self.machine.spawn(lambda: self.call(name))
+
+    def look_up(self) -> None:
+        """Call without a candidate."""
+
+        async def look_up() -> None:
+            with contextlib.suppress(CoordError):
+                record = await self.coordinator.unique_service(ROLE)
+                if record is not None and record["mine"]:
+                    self.scene.defects.append(f"{self.name}: a lookup says that the caller leads")
+
+        if self.coordinator is not None:
+            self.machine.spawn(look_up)
+
+    def close(self) -> None:
+        """End in good order: close the coordinator, while calls may be under way."""
+
+        async def close() -> None:
+            self.releasing += 1
+            self.beliefs.clear()
+            await self.coordinator.close()
+
+        if self.coordinator is not None:
+            self.standing = False
+            self.machine.spawn(close)
 
     def release(self) -> None:
         """Give the role back, between two passes."""
@@ -131,6 +173,20 @@ class Caller(Claimant):
         if any(candidate.candidate in parents for candidate in claimants.values()):
             raise Broken("a forked child has a candidate of its parent")
 
+    def go_on_as_a_child(self) -> None:
+        """The parent forks and dies, and its child calls for the same candidates with the same
+        coordinator. No task of the parent's runs in the child."""
+        self.fork()
+        if self.coordinator is None:
+            return
+        rate, self.scene.names = self.machine.rate, self.scene.names + 1
+        self.name = f"c{self.scene.names}"
+        self.machine = self.wire.machine = self.scene.world.machine(self.name, rate)
+        self.coordinator.session.now = self.machine.now
+        self.coordinator.store.process = self.name
+        self.beliefs, self.releasing = {}, 0
+        self.machine.spawn(self._stand)
+
 
 class MixedScene(Scene):
     """Claimants and callers of one role."""
@@ -140,6 +196,7 @@ class MixedScene(Scene):
     def __init__(self, claimants: int, seed: int, skew: float | None, ttl: float = 30.0) -> None:
         self._kinds = random.Random(seed + 2)
         self._holders: dict[int, str] = {}
+        self.defects: list[str] = []
         self.requests = 0
         super().__init__(claimants, seed, skew, ttl)
         if not self.callers():
@@ -170,6 +227,9 @@ class MixedScene(Scene):
         if row.holder is None:
             return
         ids = [claimant.candidate for caller in self.callers() for claimant in caller.candidates()]
+        ids += [lead.candidate for claimant in self.claimants if (lead := claimant.lead)]
+        ids += [row.holder for row in self.server.past[-5:]]  # some of them have died
+        ids = [name for name in ids if name]
         successor = self.random.choice(ids) if to and ids else None
         self.requests += 1
         key = f"request {self.requests}"
@@ -183,6 +243,8 @@ class MixedScene(Scene):
 
     def check(self) -> None:
         super().check()
+        if self.defects:
+            raise Broken(self.defects[0])
         if self.server.edits:
             return
         terms = {

@@ -53,6 +53,30 @@ class CallersAndClaimants(ConcurrentClaimants):
         if caller is not None:
             caller.patience = patience
 
+    @rule(who=WHO, name=st.sampled_from("xy"))
+    def a_second_thread_calls_for_the_same_candidate(self, who: int, name: str) -> None:
+        caller = self.caller(who)
+        if caller is not None:
+            caller.call_once_more(name)
+
+    @rule(who=WHO)
+    def a_caller_looks_up_the_leader(self, who: int) -> None:
+        caller = self.caller(who)
+        if caller is not None:
+            caller.look_up()
+
+    @rule(who=WHO)
+    def a_caller_closes_its_coordinator(self, who: int) -> None:
+        caller = self.caller(who)
+        if caller is not None:
+            caller.close()
+
+    @rule(who=WHO)
+    def a_caller_forks_and_the_child_goes_on(self, who: int) -> None:
+        caller = self.caller(who)
+        if caller is not None and caller.alive and caller.standing:
+            caller.go_on_as_a_child()
+
     @rule(to=st.booleans(), cooldown=st.sampled_from([None, 0.0, 60.0]))
     def an_operator_asks_for_a_handover(self, to: bool, cooldown: float | None) -> None:
         assert self.scene is not None
@@ -72,17 +96,26 @@ def drive(seed: int, steps: int = 25) -> MixedScene:
     with played(scene, seed):
         for _ in range(steps):
             caller = rnd.choice(scene.callers() or [None])
-            what = rnd.randrange(10)
+            what = rnd.randrange(14)
             if caller is not None and what == 0 and caller.coordinator is not None:
                 caller.release()
             elif caller is not None and what == 1:
                 caller.period = rnd.choice((0.02, 0.3, 0.9, 1.5)) * scene.timing.ttl
             elif caller is not None and what == 2:
                 caller.patience = rnd.choice((None, None, 0.0, 0.004, 1.0))
+            elif caller is not None and what == 10:
+                caller.call_once_more(rnd.choice("xy"))
+            elif caller is not None and what == 11:
+                caller.look_up()
+            elif caller is not None and what == 12:
+                caller.close()
+            elif caller is not None and what == 13 and caller.alive and caller.standing:
+                caller.go_on_as_a_child()
             elif what in (3, 4):
                 scene.ask(rnd.random() < 0.5, rnd.choice((None, 0.0, 60.0)))
             else:
                 happen(scene, rnd, True)
+                scene.server.weather.repeated = rnd.choice((0.0, 0.0, 0.3))
             scene.world.run(rnd.choice([0.01, 1.0, 7.0, 20.0, 45.0]))
         come_to_rest(scene)
     return scene
