@@ -19,6 +19,7 @@ import pytest
 from tests.support import levels, requirements, signals
 from tests.support import rethinkdb_server as servers
 from tests.support.databases import Databases
+from tests.support.postgresql_server import shared_files
 from tests.support.requirements import EXTERNAL
 from tests.support.store_urls import (
     PARAMETERS,
@@ -75,6 +76,9 @@ def state_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def pytest_configure(config: pytest.Config) -> None:
     requirements.required()  # an invalid name is an error at once
     signals.restore()
+    files = shared_files()
+    files.__enter__()
+    config.add_cleanup(lambda: files.__exit__(None, None, None))
     # Without compiled files each process of the run compiles all tests, and each process that a
     # test starts compiles coord.
     sys.dont_write_bytecode = False
