@@ -13,8 +13,9 @@ import pytest
 
 import coord
 from coord.stores.rethinkdb import driver, parse_url
-from tests.cli.test_errors import Failing, check
+from tests.cli.test_errors import FEW, Failing, check
 from tests.stores.rethinkdb.kit import ask
+from tests.support.levels import deeper
 from tests.support.processes import Journal, Runs, Start, boottime
 from tests.support.store_urls import any_server
 from tests.support.waits import eventually
@@ -113,12 +114,13 @@ def test_operators(on_server: Runs) -> None:
     assert tokens[0] == 1
 
 
+@deeper
 @pytest.mark.stores("rethinkdb")
 def test_no_rights(runs: Runs, rethinkdb_url: str) -> None:
     user = {"id": f"u{uuid.uuid4().hex[:8]}", "password": "geheim"}
     ask(rethinkdb_url, r.db("rethinkdb").table("users").insert(user))
     url = rethinkdb_url.replace("://", f"://{user['id']}:geheim@")
-    check(Failing(runs).all(url), 78, "permission")
+    check(Failing(runs).all(url, FEW), 78, "permission")
     wrong = rethinkdb_url.replace("://", f"://{user['id']}:geheim2@")
     check(Failing(runs).all(wrong, ["leader", "watch", "init"]), 78, "wrong user or password")
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from coord.cli import COMMANDS
+from tests.support.levels import by_level, deeper
 from tests.support.processes import Runs
 
 WORDS: dict[str, list[str]] = {
@@ -39,6 +40,10 @@ WORDS: dict[str, list[str]] = {
 }
 """All that ask a store once; `doctor` lists findings instead, `once` says that it waits, and `web` and
 `migrate` have tests of their own."""
+FEW = by_level(
+    ("run", "leader", "watch", "step-down", "services", "init"), tuple(WORDS), tuple(WORDS)
+)
+"""Commands for a test whose answer does not depend on the command; with COORD_LONG=1 all."""
 WITH_A_ROLE = (
     *("run", "leader", "watch ROLE", "history", "notes", "step-down", "transfer"),
     *("evict", "pause", "resume"),
@@ -106,8 +111,9 @@ def silent() -> Iterator[str]:
         yield f"rethinkdb://me:geheim@127.0.0.1:{server.getsockname()[1]}/db"
 
 
+@deeper
 def test_a_wrong_url(failing: Failing) -> None:
-    check(failing.all("rethinkdb://me:geheim@host:port/db"), 2, "a port must be a number")
+    check(failing.all("rethinkdb://me:geheim@host:port/db", FEW), 2, "a port must be a number")
     check(failing.all("mysql://me:geheim@host/db", ["leader", "init"]), 2, "mysql")
 
 
@@ -120,24 +126,27 @@ def test_nobody_answers(failing: Failing, silent: str) -> None:
     check(failing.all(silent, ["leader", "watch", "step-down"]), 69, "127.0.0.1")
 
 
+@deeper
 def test_no_rights(failing: Failing, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    check(failing.all(f"sqlite://{tmp_path}/file/leases.db"), 78, str(tmp_path))
+    check(failing.all(f"sqlite://{tmp_path}/file/leases.db", FEW), 78, str(tmp_path))
 
 
+@deeper
 def test_another_programs_file(failing: Failing, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no database at all\n" * 100)
-    check(failing.all(f"sqlite://{tmp_path}/notes.txt"), 78, "notes.txt")
+    check(failing.all(f"sqlite://{tmp_path}/notes.txt", FEW), 78, "notes.txt")
 
 
 def test_a_bad_role(failing: Failing, url: str) -> None:
-    for role in ("", "r" * 121):
-        check(failing.all(url, WITH_A_ROLE, role), 2, "must be a string of 1 to 120 bytes")
+    for role, names in (("", WITH_A_ROLE), ("r" * 121, FEW[:2])):
+        check(failing.all(url, names, role), 2, "must be a string of 1 to 120 bytes")
 
 
+@deeper
 def test_not_set_up(failing: Failing, rethinkdb_server: Any) -> None:
     url = rethinkdb_server.url(f"cli_{uuid.uuid4().hex[:8]}")
-    check(failing.all(url, {*WORDS} - {"init"}, at_once=2), 78, "coord init")
+    check(failing.all(url, {*FEW} - {"init"}, at_once=2), 78, "coord init")
 
 
 def test_usage(runs: Runs) -> None:
