@@ -91,9 +91,10 @@ class RethinkDBStore:
             AccessDenied: The password is wrong, or the user lacks a permission.
             StoreUnavailable: No server answered in time.
         """
+        queries = self._queries  # imports the driver, which is no time that the server takes
         deadline = Deadline(timeout)
         # No row has this key, so nothing is written. The right to write is needed all the same.
-        probe = self._queries.table.get(["coord", "open"]).replace(lambda row: row)
+        probe = queries.table.get(["coord", "open"]).replace(lambda row: row)
         await self.pool.read(probe, deadline.left())
         try:
             await self._settings.require(deadline.left(), fresh=True)
@@ -110,10 +111,10 @@ class RethinkDBStore:
 
     async def override(self, override: Override, timeout: float) -> Result:
         """Apply an operator's override; see `coord.stores.protocol.Overridable`."""
-        deadline = Deadline(timeout)
         try:
+            query = self._queries.override(override)  # before the deadline: see `open`
+            deadline = Deadline(timeout)
             await self._settings.require(timeout)
-            query = self._queries.override(override)
             outcome = await self.pool.query(query, deadline.left())
             with errors.decoding():
                 return query_results.swapped(override.role, outcome)

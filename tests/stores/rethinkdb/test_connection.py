@@ -18,13 +18,15 @@ from typing import Any
 
 import pytest
 
-from coord.core.lease import MAX_TOKEN, Revision
-from coord.core.operations import Claim, Read, Release, Renew
+from coord.core.lease import MAX_TOKEN, PAUSED, Revision
+from coord.core.operations import Claim, Failure, Override, Read, Release, Renew
 from coord.errors import StoreRefused, StoreUnavailable
 from coord.stores.requests import discard
 from coord.stores.rethinkdb import RethinkDBStore, driver, errors, parse_url
+from coord.stores.rethinkdb import store as store_module
 from coord.stores.rethinkdb.connection import Connection
 from coord.stores.rethinkdb.driver import InlineTemplate
+from coord.stores.rethinkdb.pool import Deadline
 from coord.stores.rethinkdb.setup import set_up
 from tests.stores.rethinkdb.kit import answered, ask, db, failed, opened, r, run
 from tests.support import requirements
@@ -36,6 +38,28 @@ from tests.support.rethinkdb_server import Cluster, Server, tls_options
 def server(own_server: Server) -> Server:
     run(lambda: set_up(own_server.url()))
     return own_server
+
+
+def test_the_import_of_the_driver_takes_no_time_of_a_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a busy machine the import took all of the five seconds in which `coord watch` connects."""
+    imported = []
+
+    class Watched(Deadline):
+        def __init__(self, timeout: float) -> None:
+            imported.append("_queries" in vars(store))
+            super().__init__(timeout)
+
+    monkeypatch.setattr(store_module, "Deadline", Watched)
+    url = parse_url("rethinkdb://127.0.0.1:1/db")
+    store = RethinkDBStore(url)
+    with pytest.raises(StoreUnavailable):
+        run(lambda: store.open(0.05))
+    store = RethinkDBStore(url)
+    pause = Override("job", Revision(None, 0, 0), PAUSED, 1, 5.0)
+    assert isinstance(run(lambda: store.override(pause, 0.05)), Failure)
+    assert imported == [True, True]
 
 
 async def until_applied(store: RethinkDBStore, claim: Claim) -> None:
