@@ -55,8 +55,9 @@ NEEDS_OTHER_SERVER = {
 }
 OTHER_SERVERS = {"postgresql", "redis", "etcd"}
 NOT_QUICK = {"slow", "rethinkdb", "cluster", "server", "chaos", "long", "longest"}
-BEGUN_TOGETHER = {"on_sqlite", "on_rethinkdb", "on_servers"}
-"""Fixtures of a module that begin the runs of several tests at once."""
+SHARED = {"on_sqlite", "on_rethinkdb", "on_servers", "browser", "distributions", "prometheus"}
+"""Fixtures of a module that are costly, or begin the runs of several tests at once: one process of
+the run has all tests with such a fixture."""
 FIRST = 3.0
 """Seconds from which on a test is among the first of a run."""
 TIMEOUT_OF_THE_LONGEST = 3_600
@@ -122,7 +123,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.xdist_group("cluster"))
         elif {"chaos", "longest"} <= marks:  # the machine has enough to do with one
             item.add_marker(pytest.mark.xdist_group("chaos"))
-        elif shared := fixtures & BEGUN_TOGETHER:
+        elif shared := fixtures & SHARED:
             item.add_marker(pytest.mark.xdist_group(shared.pop()))
         if not marks & NOT_QUICK:
             item.add_marker("quick")
