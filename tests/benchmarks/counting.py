@@ -2,7 +2,8 @@
 worker.
 
 Call `watch` before the first coordinator is made. Changefeeds are told apart ("feed of …"): they
-are asked for once and then only listened to. SQLite's feed reads `PRAGMA data_version` and takes no
+are asked for once and then only listened to. So is the check of a table's settings ("settings of
+…"): each process reads them every 20 s, and no row. SQLite's feed reads `PRAGMA data_version` and takes no
 lock; it is not counted."""
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from coord.runtime import clock
 
 TABLE = re.compile(rb'\[15,\[\[14,\["[^"]*"\]\],"([^"]+)"')
 """`r.db(…).table(name)` as it is sent: TABLE is term 15, DB is 14."""
+CONFIG = b"[1,[174,"
+"""How a query of a table's settings begins: CONFIG is term 174."""
 LEASES = "coord_leases"
 OF_MODULE = {
     "coord.stores.sqlite.store": LEASES,
@@ -64,7 +67,8 @@ def _watch_rethinkdb(reports: Report) -> Callable[[], None]:
     def table(term: Any) -> str:
         message = term if isinstance(term, bytes) else driver.start(term, {})
         match = TABLE.search(message)
-        return match[1].decode() if match else "no table"
+        name = match[1].decode() if match else "no table"
+        return f"settings of {name}" if message.startswith(CONFIG) else name
 
     async def counted_query(self: Pool, term: Any, *args: Any, **options: Any) -> Any:
         reports(table(term), clock.total_seconds())

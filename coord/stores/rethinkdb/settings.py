@@ -13,6 +13,7 @@ from typing import Any
 
 from coord.errors import AccessDenied, NotSetUp
 from coord.runtime import log
+from coord.runtime.retry import rng
 from coord.runtime.timers import within
 from coord.stores.rethinkdb import driver, errors
 from coord.stores.rethinkdb.errors import QueryError, not_set_up
@@ -20,7 +21,8 @@ from coord.stores.rethinkdb.pool import Pool
 from coord.stores.rethinkdb.url import REQUIRED_SETTINGS, RethinkURL
 
 CHECK_INTERVAL = 20.0
-"""Seconds between two checks of a table that is used."""
+"""Seconds between two checks of a table that is used, at most. Each interval is drawn at random, so
+that processes that start together do not check at the same time forever."""
 WEAK_CHECK_INTERVAL = 1.0
 """The fewest seconds between two checks of a table whose settings are weak."""
 CHECK_TIMEOUT = 10.0
@@ -143,7 +145,8 @@ class TableSettings:
         # A store that was dropped without `close` is not kept alive by its timer.
         check = weakref.WeakMethod(self._check_now)
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(CHECK_INTERVAL, _call, check)
+        seconds = CHECK_INTERVAL * rng.uniform(0.7, 1.0)
+        self._timer = loop.call_later(seconds, _call, check)
 
     def _check_now(self) -> None:
         if self._task is None or self._task.done():

@@ -12,6 +12,8 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -21,6 +23,9 @@ from coord.errors import NotSetUp, StoreRefused
 from coord.stores.rethinkdb import parse_url, settings
 from coord.stores.rethinkdb.setup import set_up
 from coord.stores.rethinkdb.store import RethinkDBStore
+from coord.stores.rethinkdb.url import REQUIRED_SETTINGS
+from coord.testing.clocks import Machine
+from coord.testing.clocks import run as virtual_time
 from tests.stores.rethinkdb.kit import answered, ask, db, failed, opened, r, run
 
 pytestmark = pytest.mark.rethinkdb
@@ -291,3 +296,33 @@ def test_a_user_who_may_not_read_the_settings_may_lead(rethinkdb_url: str) -> No
             assert answered(await store.claim(Claim("role", "a", 1, 30.0), 5)).applied
 
     run(body)
+
+
+def test_processes_that_start_together_check_at_different_times() -> None:
+    """All at once they would take the time of a server that a failover needs."""
+    checks: list[list[float]] = [[] for _ in range(8)]
+
+    class Strong:
+        def __init__(self, times: list[float]) -> None:
+            self._times = times
+
+        async def query(self, _term: object, _timeout: float) -> dict[str, object]:
+            self._times.append(asyncio.get_running_loop().time())
+            return dict(REQUIRED_SETTINGS)
+
+    async def main(_machine: Machine) -> None:
+        tables = []
+        for times in checks:
+            pool: Any = Strong(times)
+            tables.append(settings.TableSettings(pool, parse_url("rethinkdb://127.0.0.1/any")))
+            await tables[-1].require(1)
+        await asyncio.sleep(100)
+        for table in tables:
+            table.close()
+
+    virtual_time(main)
+    for times in checks:
+        gaps = [after - before for before, after in pairwise(times)]
+        assert len(gaps) >= 4
+        assert max(gaps) <= settings.CHECK_INTERVAL + 0.01
+    assert len({round(times[4]) for times in checks}) >= 3
