@@ -510,7 +510,7 @@ class Elector:
             self._announced = candidate = Candidate(
                 election.role, self.candidate, election.info, priority, since, resting
             )
-            withdraw = self._session.announce(candidate, ttl, self._draw_delays)
+            withdraw = self._session.announce(candidate, ttl, self._counted)
             unsubscribe = self._session.subscribe_candidate(candidate.role, self._row_seen)
             self._unsubscribes = (unsubscribe, withdraw)
         elif election.phase is Phase.LEADING:
@@ -521,6 +521,15 @@ class Elector:
         (None: unknown)."""
         election, self._waiting = self.election, waiting
         election.takeover_delay, election.release_delay = jitter.draw(election.timing.ttl, waiting)
+
+    def _counted(self, waiting: int) -> None:
+        """Draw the delays again if many more or fewer candidates wait than was known."""
+        known = self._waiting
+        if known is None or abs(waiting - known) * 4 > known:
+            with self._failures_to_task():
+                self._draw_delays(waiting)
+                if not self._send_due_now():  # the timer was set for the earlier delays
+                    self.wake()
 
     def _unfollow(self) -> None:
         unsubscribes, self._unsubscribes, self._announced = self._unsubscribes, (), None

@@ -126,6 +126,37 @@ def test_a_candidate_that_lets_others_go_first_sleeps_on() -> None:
     asyncio.run(body())
 
 
+def test_a_new_number_of_candidates_counts_for_the_lease_that_is_watched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise a candidate would claim at the later of two draws. With about the same number it
+    keeps what it has drawn."""
+
+    async def body() -> None:
+        store = Quick()
+        async with AsyncCoordinator(store=store) as first, AsyncCoordinator(store=store) as second:
+            old, new = first.leadership("r", ttl=60), second.leadership("r", ttl=60)
+            await old.acquire()
+            await new.first_outcome()
+            await asyncio.sleep(0.1)  # it follows
+            waits = new._elector
+            assert waits is not None
+            monkeypatch.setattr(jitter, "draw", lambda ttl, waiting: (0.0, 3600.0))
+            waits._counted(200)
+            await old.stop()
+            (row,) = await store.read(["r"], 1)
+            waits._row_seen(row)
+            monkeypatch.setattr(jitter, "draw", lambda ttl, waiting: (0.0, 0.0))
+            waits._counted(210)
+            await asyncio.sleep(0.05)
+            assert waits.election.release_delay == 3600.0
+            assert not new.is_leader
+            waits._counted(3)
+            assert await new.wait(10)
+
+    asyncio.run(body())
+
+
 @pytest.mark.parametrize("how", ["unable", "broken"])
 def test_a_store_that_cannot_gets_requests_as_any_other(how: str) -> None:
     async def body() -> None:

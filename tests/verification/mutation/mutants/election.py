@@ -279,6 +279,13 @@ MUTANTS = [
         (f"{REQUESTS}::test_a_candidate_that_lets_others_go_first_sleeps_on",),
     ),
     Mutant(
+        "a candidate sleeps for the delay that it drew before it knew how many wait",
+        "coord.election.elector:Elector._counted",
+        "if not self._send_due_now():",
+        "if False:",
+        (f"{REQUESTS}::test_a_new_number_of_candidates_counts_for_the_lease_that_is_watched",),
+    ),
+    Mutant(
         "a candidate that lets others go first sleeps as long as before",
         "coord.election.elector:Elector._send_due_now",
         "self._set_timer(action.seconds)",
