@@ -36,7 +36,7 @@ POOLED_INTERVAL = 0.25
 """Seconds between two looks at most where a pooler passes no notifications on."""
 LOOKS_PER_TTL = 4
 """Looks at all rows within the shortest ttl of them."""
-MIN_SLACK, MAX_SLACK = 0.02, 0.08
+MIN_SLACK, MAX_SLACK = 0.015, 0.04
 """Seconds between a renewal and the look that shows it. Each feed draws its own."""
 READ_TIMEOUT = 5.0
 """Seconds that a look may take. After that the server is taken for unreachable."""
