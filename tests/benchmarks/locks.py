@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -21,6 +21,7 @@ from tests.chaos.lifeline import die_with_parent
 
 SCHEME = "lock+"
 NAME = "bench"
+NOTIFIED = "two durable writes with NOTIFY between, raw driver"
 Tell = Callable[[str, int, float], None]
 
 
@@ -41,6 +42,58 @@ class AdvisoryLock:
 
     def release(self) -> None:
         self._loop.run_until_complete(self._connection.execute("SELECT pg_advisory_unlock(7)"))
+
+
+class NotifiedRow:
+    """A row of PostgreSQL that each candidate reads and takes when NOTIFY says that it changed. What
+    a handover takes of the store alone: two durable writes, with the notification and a read
+    between."""
+
+    def __init__(self, url: str, ttl: float) -> None:
+        import asyncpg
+
+        self._loop, self._notified = asyncio.new_event_loop(), asyncio.Event()
+        self._connection = self._run(asyncpg.connect(url.partition("?")[0]))
+        self._run(self._prepare())
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self._loop.run_until_complete(work)
+
+    async def _prepare(self) -> None:
+        async with self._connection.transaction():
+            await self._connection.execute("SELECT pg_advisory_xact_lock(8)")
+            await self._connection.execute(
+                f"CREATE TABLE IF NOT EXISTS {NAME} (id int PRIMARY KEY, holder int, token bigint);"
+                f"INSERT INTO {NAME} VALUES (1, NULL, 0) ON CONFLICT DO NOTHING;"
+                f"UPDATE {NAME} SET holder = NULL"  # a crowd before this one was killed
+                " WHERE holder NOT IN (SELECT pid FROM pg_stat_activity)"
+            )
+        await self._connection.add_listener(NAME, lambda *_: self._notified.set())
+
+    def acquire(self) -> None:
+        self._run(self._acquire())
+
+    async def _acquire(self) -> None:
+        read = f"SELECT holder IS NULL FROM {NAME}"
+        taken = "holder = pg_backend_pid(), token = token + 1"
+        take = f"UPDATE {NAME} SET {taken} WHERE holder IS NULL RETURNING 1"
+        while True:
+            self._notified.clear()
+            vacant = await self._connection.fetchval(read)
+            if vacant and await self._connection.fetchval(take):
+                return
+            await self._notified.wait()
+
+    def renew(self) -> None:
+        """It has no lease."""
+
+    def release(self) -> None:
+        free = f"UPDATE {NAME} SET holder = NULL RETURNING 1"
+        self._run(
+            self._connection.fetchval(
+                f"WITH freed AS ({free}) SELECT pg_notify('{NAME}', '') FROM freed"
+            )
+        )
 
 
 class RedisPyLock:
@@ -113,6 +166,7 @@ class EtcdctlElect:
 
 KINDS: dict[str, tuple[str, str, Callable[[str, float], Any], Callable[[], bool]]] = {
     "advisory": ("PostgreSQL", "pg_advisory_lock", AdvisoryLock, lambda: True),
+    "notified": ("PostgreSQL", NOTIFIED, NotifiedRow, lambda: True),
     "redispy": ("Redis", "redis-py's Lock", RedisPyLock, lambda: True),
     "pythonredislock": (
         "Redis",

@@ -28,7 +28,14 @@ RAW = {
     "the first of them soft": "soft",
 }
 """Handovers that are nothing but that (`relay`), by the durability of the write that gives back."""
-MOST = {"pg_advisory_lock": 8, "etcdctl elect": 8, **dict.fromkeys(RAW, 2)}
+LEASELESS = {*RAW, locks.NOTIFIED}
+"""Handovers without an election, of which nobody takes over after a crash."""
+MOST = {
+    "pg_advisory_lock": 8,
+    locks.NOTIFIED: 8,
+    "etcdctl elect": 8,
+    **dict.fromkeys(RAW, 2),
+}
 """Candidates at most: PostgreSQL has 200 connections in all, and each candidate of etcdctl is a
 process of its own. All others take part with each number."""
 HANDOVER_RATIO = 2.0
@@ -177,7 +184,7 @@ def measure(store: str, url: str, where: Setting) -> list[Result]:
             _try_fail_over(urls, results, times, ttl, count)
         if where.size != "smallest":
             for result in measured[1:]:
-                if result.size == 2 and result.name not in RAW:
+                if result.size == 2 and result.name not in LEASELESS:
                     times = 1 if result.name == "etcdctl elect" else where.pick(3, 1, 1)
                     _try_fail_over(urls, [result], times, ttl, count)
     return measured
@@ -225,6 +232,18 @@ def figures(store: str, results: Sequence[Result]) -> list[Figure]:
             Reference("2 candidates", two.handover),
         )
         for result in own_results[1:]
+    ]
+    raw = next((result for result in references if result.name == locks.NOTIFIED), None)
+    rows += [
+        Figure(
+            f"{store}: {result.name}, {result.size} candidates in {result.processes} processes",
+            result.handover,
+            "ms",
+            (),
+            Reference("2 candidates", raw.handover),
+        )
+        for result in results
+        if raw is not None and result.name == raw.name and result.size > 2 and result.handovers
     ]
     for result in own_results:
         if not result.failovers:
@@ -288,7 +307,7 @@ def picture(measured: Mapping[str, Sequence[Result]], ttl: float) -> Picture:
         (f"{COORD} on {store}" if result.name == COORD else result.name, result)
         for store, results in measured.items()
         for result in results
-        if result.size == 2 and result.name not in RAW
+        if result.size == 2 and result.name not in LEASELESS
     ]
     pairs.sort(key=lambda pair: not pair[0].startswith(COORD))
     handovers = [(name, result.handover) for name, result in pairs if result.handovers]
@@ -323,7 +342,8 @@ def sections(where: Setting) -> list[Section]:
         "and ends with its connection, not with a lease: a machine that loses power keeps it. A lock of redis-py is polled "
         "ten times a second. `etcdctl elect` starts a process for each term, and its lease has 60 s. kazoo has a session of "
         f"{ttl:g} s. A handover of coord makes two writes durable: the release, and the claim with its token. On RethinkDB "
-        "the raw driver shows how long that takes at least."
+        "the raw driver shows how long that takes at least, on PostgreSQL a row that every candidate reads and takes as soon "
+        "as NOTIFY wakes it."
     )
     failures = [result.failure for results in measured.values() for result in results]
     assert where.size != "smallest" or not any(failures), failures
