@@ -11,6 +11,7 @@ notifications on.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -193,7 +194,8 @@ class LeaseFeed(Feed[Lease]):
     def next_look(self, looked_at: float, longest: float) -> float:
         """Return when to look at all rows again: after the next renewal, or after a fraction of the
         shortest ttl."""
-        shortest = min((ttl for ttl in self._ttls.values() if ttl > 0), default=MAX_INTERVAL)
+        # A claim of a vacant role is notified. An early look would only delay it.
+        shortest = min((ttl for ttl in self._ttls.values() if ttl > 0), default=math.inf)
         interval = min(max(shortest / LOOKS_PER_TTL, MIN_INTERVAL), longest)
         if looked_at > self._looked_at:
             self._schedule.looked(looked_at, interval)

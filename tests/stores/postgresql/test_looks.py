@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from coord.core.lease import Lease
+from coord.stores.postgresql.feed import MAX_INTERVAL, LeaseFeed
 from coord.stores.postgresql.looks import BURST, LookSchedule
+from coord.stores.postgresql.url import parse_url
 
 SLACK = 0.05
 
@@ -116,3 +120,11 @@ def test_a_role_that_nobody_holds_is_looked_at_at_the_usual_pace() -> None:
     schedule.saw(Lease("r", None, 1, 2, 3.0), 10.5)
     schedule.looked(10.5, 0.75)
     assert schedule.next_look(0.75) == 11.25
+
+
+def test_a_vacant_role_is_looked_at_no_more_often_than_usual() -> None:
+    """Its next claim is notified. A look right after a release would compete with the claim."""
+    pool: Any = SimpleNamespace(url=parse_url("postgresql://host/database"))
+    feed = LeaseFeed(pool, ["r"])
+    feed._ttls["r"] = 0.0
+    assert feed.next_look(10.0, MAX_INTERVAL) == 10.0 + MAX_INTERVAL
