@@ -49,14 +49,13 @@ RETRY_THREAD = 0.25
 """Seconds until another try to start the thread of a dispatcher."""
 
 
-class Callbacks:
-    """The callbacks of a candidate. More are added at the end, from any thread."""
+class Callbacks(list[tuple[str, Callable[..., Any]]]):
+    """The callbacks of a candidate, each with its kind. More are added at the end, from any thread.
 
-    __slots__ = ("_added",)
+    One list for all kinds, because most candidates have one callback or none.
+    """
 
-    def __init__(self) -> None:
-        # One list with the kind of each, because most candidates have one callback or none.
-        self._added: list[tuple[str, Callable[..., Any]]] = []
+    __slots__ = ()
 
     @classmethod
     def of(cls, elected: object, lost: object, new_leader: object, info: object) -> Callbacks:
@@ -83,11 +82,11 @@ class Callbacks:
         Raises:
             BadArgument: It is no function, or cannot be called as its kind is.
         """
-        self._added.append((kind, validate_callback(function, kind)))
+        self.append((kind, validate_callback(function, kind)))
 
     def of_kind(self, kind: str) -> Functions:
         """Return the callbacks of a kind, in the order in which they were added."""
-        return [function for added, function in self._added if added == kind]
+        return [function for added, function in self if added == kind]
 
 
 PARAMETERS = {

@@ -33,11 +33,13 @@ from coord.election.term import Term, is_inside
 from coord.errors import LeadershipLost, NotLeader, OutcomeUnknown
 from coord.runtime import log
 from coord.runtime.retry import full_jitter, rng
-from coord.runtime.timers import within
+from coord.runtime.timers import Alarm, within
 from coord.stores.requests import PendingResult, discard
 
 RESTART_FIRST = 0.1
 """Seconds until the task of a candidate goes on after its first failure, at most."""
+NOT_SENT = Instant(0.0, 0.0)
+"""When a request was sent, while none is under way."""
 GIVE_UP_AFTER = 3
 """Tries without an answer after which the first claim counts as unanswered."""
 
@@ -136,9 +138,9 @@ class Elector:
         # A request that was sent by a feed callback, ahead of this elector's own task; the task
         # awaits it first.
         self._ahead: tuple[Action, PendingResult] | None = None
-        self._sent_at = session.now()
+        self._sent_at = NOT_SENT
         self._wake: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Alarm | None = None
         self._loop = asyncio.get_running_loop()
         self._waiters: asyncio.Future[None] | None = None
         self._check_later: asyncio.TimerHandle | None = None
@@ -340,7 +342,7 @@ class Elector:
         """Look at the clock again: the machine was suspended."""
         sleeping, timer, self._wake, self._timer = self._wake, self._timer, None, None
         if timer is not None:
-            timer.cancel()
+            self._session.timer.cancel(timer)
         if sleeping is not None and not sleeping.done():
             sleeping.set_result(None)
 
@@ -420,8 +422,10 @@ class Elector:
         return delay
 
     def _step(self) -> Action:
-        self._on_sent()
-        action = self.election.step(self._sent_at)
+        now = self._session.now()
+        action = self.election.step(now)
+        if isinstance(action, Send):
+            self._sent_at = now
         self.lifecycle.apply_events()
         return action
 
@@ -447,7 +451,8 @@ class Elector:
         refused = isinstance(result, Failure) and result.permanent
         self.refusal = result.detail if isinstance(result, Failure) and refused else None
         delay = retry_delay(result, self._failures + 1, self.election.timing.ttl)
-        sent_at, now = self._sent_at, self._session.now()
+        sent_at, self._sent_at = self._sent_at, NOT_SENT
+        now = self._session.now()
         applied = isinstance(result, Answer) and result.applied
         if applied and not isinstance(send.operation, Release):
             self.renewed_at = sent_at.awake
@@ -489,11 +494,10 @@ class Elector:
 
     def _set_timer(self, seconds: float) -> None:
         if self._timer is not None:
-            self._timer.cancel()
+            self._session.timer.cancel(self._timer)
             self._timer = None
         if seconds < math.inf:
-            context = self._session.context
-            self._timer = self._loop.call_later(seconds, self.wake, context=context)
+            self._timer = self._session.timer.wake_later(self, seconds)
 
     def _follow(self) -> None:
         """Subscribe to the feed and announce this candidate while it waits. A leader needs

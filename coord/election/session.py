@@ -26,7 +26,7 @@ from coord.errors import BadArgument, CoordError, CoordinatorClosed
 from coord.runtime import clock, process
 from coord.runtime.retry import retry_until
 from coord.runtime.threads import Latch, require_real_threads
-from coord.runtime.timers import LightSemaphore
+from coord.runtime.timers import LightSemaphore, SharedTimer
 from coord.stores import requests
 from coord.stores.batching import MAX_SINGLE_REQUESTS, RenewalBatcher, SwapBatcher
 from coord.stores.feeds import SharedFeed
@@ -109,6 +109,7 @@ class Session:
         on_close: Called before the members stop: heartbeats end, published leaders are withdrawn.
         context: Timers run in this context. Otherwise each of thousands of timers would copy its
         own.
+        timer: Wakes the candidates that sleep.
         closing: Set when somebody begins to close the session.
         closed: Set when the session has been closed.
     """
@@ -141,6 +142,7 @@ class Session:
         self._by_role: dict[str, tuple[Member, ...]] = {}
         self.on_close: set[Callable[[], Awaitable[None]]] = set()
         self.context = contextvars.copy_context()
+        self.timer = SharedTimer(self.context)
         self._renewals = RenewalBatcher(self.store.renew, self._on_result)
         self._immediate = ImmediateRequests(self._on_result)
         bulk = isinstance(self.store, Bulk)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import heapq
 import sys
 from collections import deque
 from collections.abc import Awaitable, Coroutine
@@ -106,6 +108,81 @@ class DeadlineTimer:
             self._schedule(min(waiting.deadline for waiting in self._waiting))
         for waiting in late:
             waiting.on_deadline()
+
+
+class Sleeper(Protocol):
+    """Something that sleeps until a time of its own."""
+
+    def wake(self) -> None:
+        """The time has come. Called on the loop; it must not raise."""
+
+
+Alarm = list[Any]
+"""When a sleeper is woken, a number that no other alarm of the timer has, and the sleeper; None if
+it is not woken any more. A list, because heapq compares lists without a call of Python code."""
+
+
+class SharedTimer:
+    """One timer of a loop for many sleepers.
+
+    A timer of the loop for each of ten thousand sleepers takes twice the memory.
+
+    Args:
+        context: The sleepers are woken in this context.
+    """
+
+    def __init__(self, context: contextvars.Context) -> None:
+        self._context = context
+        self._alarms: list[Alarm] = []
+        self._cancelled = 0
+        self._number = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def wake_later(self, sleeper: Sleeper, seconds: float) -> Alarm:
+        """Wake `sleeper` after so many seconds, on the running loop.
+
+        Returns:
+            What `cancel` takes.
+        """
+        loop = asyncio.get_running_loop()
+        self._number += 1
+        alarm: Alarm = [loop.time() + seconds, self._number, sleeper]
+        heapq.heappush(self._alarms, alarm)
+        if self._alarms[0] is alarm:
+            self._schedule(loop)
+        return alarm
+
+    def cancel(self, alarm: Alarm) -> None:
+        """Do not wake the sleeper of `alarm`; does nothing if it was woken."""
+        if alarm[2] is None:
+            return
+        alarm[2] = None
+        self._cancelled += 1
+        if self._cancelled > 100 and 2 * self._cancelled > len(self._alarms):
+            self._alarms = [alarm for alarm in self._alarms if alarm[2] is not None]
+            heapq.heapify(self._alarms)
+            self._cancelled = 0
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = loop.call_at(self._alarms[0][0], self._on_timer, context=self._context)
+
+    def _on_timer(self) -> None:
+        loop, timer, self._timer = asyncio.get_running_loop(), self._timer, None
+        # The loop calls it up to a resolution of its clock too early.
+        now = loop.time() if timer is None else max(loop.time(), timer.when())
+        try:
+            while self._alarms and self._alarms[0][0] <= now:
+                alarm = heapq.heappop(self._alarms)
+                sleeper, alarm[2] = alarm[2], None
+                if sleeper is None:
+                    self._cancelled -= 1
+                else:
+                    sleeper.wake()
+        finally:  # whatever is raised here, the others are woken
+            if self._alarms:
+                self._schedule(loop)
 
 
 class LightSemaphore:

@@ -281,7 +281,7 @@ def test_each_swap_of_a_batch_has_its_own_result(url: str, monkeypatch: pytest.M
             first, refused, *others = await store.swap_all(claims, 5)
             assert writes == [4]
             assert isinstance(refused, Failure), refused
-            assert all(isinstance(one, Answer) and one.applied for one in (first, *others))
+            assert all(isinstance(result, Answer) and result.applied for result in (first, *others))
             assert await store.swap_all([], 5) == []
         finally:
             await store.close()
