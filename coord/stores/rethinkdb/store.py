@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
 from functools import cached_property
 from typing import Any
@@ -363,10 +362,10 @@ class RethinkDBStore:
                             if error.unknown:
                                 return [error.failure()]
             if (batch := self._queries.renew_all(renewals)) is not None:
-                report = await self.pool.query(batch, timeout)
+                outcome = await self.pool.query(batch, timeout)
                 with errors.decoding():
-                    if report["replaced"] == len(renewals):
-                        return _unchanged(renewals, time.time())
+                    if outcome["written"]["replaced"] == len(renewals):
+                        return _unchanged(renewals, float(outcome["now"]))
             outcome = await self.pool.query(self._queries.renew(renewals), deadline.left())
             with errors.decoding():
                 return query_results.renewed(renewals, outcome, after_batch=batch is not None)

@@ -38,6 +38,24 @@ class Counted:
         return await self._run(*args, **options)
 
 
+@pytest.mark.parametrize("count", [1, len(ROLES)])
+def test_renewals_report_the_clock_of_the_server(
+    rethinkdb_url: str, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    async def body() -> None:
+        async with opened(rethinkdb_url) as store:
+            renewals = (await held(store))[:count]
+            with monkeypatch.context() as patch:
+                patch.setattr("time.time", lambda: 0.0)
+                results = await store.renew(renewals, 5)
+            stored = {lease.role: lease for lease in await store.read(ROLES[:count], 5)}
+            for result in results:
+                lease = answered(result).lease
+                assert lease.renewed_at == stored[lease.role].renewed_at
+
+    run(body)
+
+
 def test_all_as_left_is_one_query_and_renews_each(rethinkdb_url: str) -> None:
     async def body() -> None:
         async with opened(rethinkdb_url) as store:

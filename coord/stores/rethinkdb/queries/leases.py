@@ -113,7 +113,8 @@ class Queries:
     def renew_all(self, renewals: Sequence[Renew]) -> bytes | None:
         """Return one query that renews the rows that are as their holders left them.
 
-        Its answer contains no rows; `replaced` is how many were renewed. It leaves other rows
+        Its answer contains the server's report, without rows, and its clock: `replaced` in the
+        report is how many were renewed. It leaves other rows
         (another holder, another ttl, a clock that stepped back) to `renew`, which recognizes by its
         beat what this query has renewed.
 
@@ -304,7 +305,9 @@ class Queries:
             rows = params.map(
                 lambda values: {"id": values[4], "params": values, "never": self.r.minval}
             )
-            return self.table.insert(rows, conflict=on_conflict, durability="hard")
+            return self._with_clock(
+                self.table.insert(rows, conflict=on_conflict, durability="hard")
+            )
 
         return JsonTemplate(query)
 
