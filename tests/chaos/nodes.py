@@ -22,12 +22,16 @@ from tests.chaos.namespaces import Namespaces
 from tests.chaos.servers import NETWORK_KINDS, ServersStage
 from tests.chaos.stage import APART, WORKER_KINDS
 from tests.support.rethinkdb_server import Server
-from tests.support.server_process import free_ports
+from tests.support.server_process import free_ports, stands_still
 
 UP_WITHIN = 40.0
-"""Seconds in which a node listens. After a partition a RethinkDB node that is started may not find
-its peers, and hang; an operator starts it again then."""
+"""Seconds in which a node listens. A RethinkDB node that is started and does not find its peers
+hangs; an operator starts it again then."""
 START_ATTEMPTS = 4
+
+
+def is_running(node: Server) -> bool:
+    return node.started and not node.ended_by_itself
 
 
 async def ask(url: str, term: Any, timeout: float) -> Any:
@@ -76,7 +80,33 @@ class RethinkDBStage(ServersStage):
         for node in self.nodes:
             await self._knows(node, document.DATABASE)
 
+    async def kill(self, number: int) -> None:
+        """Kill a node while its peers stand still.
+
+        A process that dies closes its connections before its listening socket. A peer that runs
+        connects again in between, is accepted and refused, and RethinkDB 2.4.4 ends over that with
+        `Guarantee failed: [peer.ips().size() > 0]`.
+        """
+        peers = [node for n, node in enumerate(self.nodes) if n != number and is_running(node)]
+        still = [node for node in peers if not stands_still(node.pid)]
+        for node in still:
+            node.freeze()
+        try:
+            await super().kill(number)
+        finally:
+            for node in still:
+                node.thaw()
+
     async def restart(self, number: int) -> None:
+        for other, node in enumerate(self.nodes):
+            if other != number and node.ended_by_itself:
+                name = "nodes that ended by themselves and were started again"
+                self.facts[name] = self.facts.get(name, 0) + 1
+                await super().kill(other)
+                await self._start(other)
+        await self._start(number)
+
+    async def _start(self, number: int) -> None:
         shifted = self.clocks[number].environment if self.clocks else {}
         for attempt in range(START_ATTEMPTS):
             with environment(shifted):  # no await in here: nothing else is started meanwhile

@@ -70,6 +70,11 @@ class ServerProcess:
                 **options,
             )
 
+    @property
+    def ended_by_itself(self) -> bool:
+        """Whether it was started, was not ended by the test, and does not run."""
+        return self._process is not None and self._process.poll() is not None
+
     def check_it_runs(self) -> None:
         """Raise an exception with its output if it ended by itself."""
         assert self._process is not None
