@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from coord.core import validation
 from coord.core.lease import Lease
 from coord.errors import BadArgument, StoreUnavailable
-from coord.stores.etcd import rows
+from coord.stores.etcd import era, rows
 from coord.stores.etcd.floors import Floors, token_in
 from coord.stores.etcd.gateway import encode
-from coord.stores.etcd.store import RANGE, TXN, EtcdStore
+from coord.stores.etcd.store import PUT, RANGE, TXN, EtcdStore
 from coord.stores.etcd.url import EtcdURL, parse_url
 from coord.stores.failures import RequestError
 
@@ -86,6 +86,8 @@ class EtcdAdmin:
         new = {validation.role(role) for role in roles}
         store = EtcdStore(self._url)
         try:
+            # Before anything else: from now on no write rests on what was read before a restore.
+            await store.gateway.call(PUT, era.new(self._keys.era), timeout)
             existing = {lease.role for lease in await store.read(None, timeout)}
             await self._raise_floors(store, token, timeout)
             changed = 0

@@ -37,8 +37,8 @@ class Row:
     """A lease with the revision of its key; revision 0 means that the key does not exist.
 
     Attributes:
-        revision: The `mod_revision` of the key. No two writes leave the same one, so comparing it
-            is comparing holder, token and beat.
+        revision: The `mod_revision` of the key. No two writes of an era leave the same one, so
+            comparing it is comparing holder, token and beat.
         lease: The lease; `remaining` is from `expires_at`.
         expires_at: When the lease expires, in seconds since 1970 by the clock of the client that
             wrote it. For people, and for takeover only if the URL allows it.
@@ -66,6 +66,7 @@ class Keys:
         self._terms = f"{url.prefix}p/"
         self._kept = f"{url.prefix}k/"
         self.floors = f"{url.prefix}f/"
+        self.era = f"{url.prefix}e"
         self.announcements, self.candidates = f"{url.prefix}a/", f"{url.prefix}c/"
 
     def lease(self, role: str) -> str:
@@ -152,11 +153,13 @@ class Swap:
 
     Attributes:
         request: The transaction.
+        before: The row that it expects.
         after: The lease that it writes.
         expires_at: When that lease expires.
     """
 
     request: dict[str, Any]
+    before: Row
     after: Lease
     expires_at: float
 
@@ -196,7 +199,7 @@ def swap(
     if is_first:
         request["compare"].append(floors.unchanged())
         request["failure"].append({"request_range": floors.range()})
-    return Swap(request, after, expires_at)
+    return Swap(request, row, after, expires_at)
 
 
 def _history(

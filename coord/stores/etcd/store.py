@@ -15,7 +15,7 @@ from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Override, Release, Renew, Result, Retire
 from coord.errors import BadArgument, StoreRefused
 from coord.stores import failures
-from coord.stores.etcd import retirement, rows
+from coord.stores.etcd import era, retirement, rows
 from coord.stores.etcd.floors import Floors
 from coord.stores.etcd.gateway import Answer as GatewayAnswer
 from coord.stores.etcd.gateway import Gateway, decode, encode
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Operation = Union[Claim, Override, Renew, Release]
 
-TXN, RANGE, WATCH = "/v3/kv/txn", "/v3/kv/range", "/v3/watch"
+TXN, RANGE, PUT, WATCH = "/v3/kv/txn", "/v3/kv/range", "/v3/kv/put", "/v3/watch"
 MAX_NESTED = 120
 """Transactions in one: etcd takes 128 operations, those of the largest nested one included."""
 MAX_REQUEST = 700_000
@@ -62,7 +62,7 @@ class EtcdStore:
         self.gateway = Gateway(self._url)
         self._known: OrderedDict[str, Row] = OrderedDict()
         self._floors = Floors(self._keys.floors)
-        self._revision = 0
+        self._revision, self._era = 0, ""
         self._announcements: EtcdAnnouncements | None = None
 
     def __repr__(self) -> str:
@@ -80,7 +80,13 @@ class EtcdStore:
 
     async def open(self, timeout: float) -> None:
         """Connect, and check that the leases can be read. See `protocol.Store.open`."""
-        await self.read(["coord"], timeout)
+        lease = {"request_range": {"key": encode(self._keys.lease("coord"))}}
+        known_era, request = self._era, {"success": [era.look(self._keys.era), lease]}
+        try:
+            answer = await self.gateway.call(TXN, request, timeout)
+        except RequestError as err:
+            raise err.error() from None
+        self._learn_era(known_era, era.read(answer["responses"][0]))
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
         """Apply one claim. See `protocol.Store.claim`."""
@@ -148,10 +154,18 @@ class EtcdStore:
                 await self._fetch(role, remaining)
                 fetched = True
                 continue
-            answer, revision = await self._request(TXN, prepared.request, remaining)
+            known_era, compared = self._era, prepared.request
+            request = {
+                **compared,
+                "compare": [*compared["compare"], era.same(self._keys.era, known_era)],
+                "failure": [*compared["failure"], era.look(self._keys.era)],
+            }
+            answer, revision = await self._request(TXN, request, remaining)
             if answer.get("succeeded"):
                 return self._applied(prepared, revision)
-            self._learn_from_failure(role, answer["responses"], revision)
+            *responses, present = answer["responses"]
+            self._learn_era(known_era, era.read(present))
+            self._learn_from_failure(role, responses, revision, prepared.before)
             fetched = True
             if loop.time() >= deadline:
                 raise RequestError(
@@ -173,6 +187,12 @@ class EtcdStore:
         self._revision = max(self._revision, revision)
         return answer, revision
 
+    def _learn_era(self, known: str, present: str) -> None:
+        """Forget all rows and floors if a request that expected `known` has met another era."""
+        if present != known and present != self._era:
+            self._forget()
+            self._era = present
+
     def _forget(self) -> None:
         self._known, self._floors = OrderedDict(), Floors(self._keys.floors)
         self._revision = 0
@@ -183,10 +203,20 @@ class EtcdStore:
         return Answer(True, prepared.after)
 
     def _learn_from_failure(
-        self, role: str, responses: Sequence[dict[str, Any]], revision: int
+        self,
+        role: str,
+        responses: Sequence[dict[str, Any]],
+        revision: int,
+        refuted: Row | None = None,
     ) -> None:
-        """Remember the row, and the floors if the request has read them, too."""
+        """Remember the row, and the floors if the request has read them, too.
+
+        `refuted` is the row that the request expected. It is not in the store, so the row that is
+        replaces it although its revision may be lower, as after a backup was restored.
+        """
         pairs, *floors = [rows.pairs(response["response_range"]) for response in responses]
+        if refuted is not None and self._known.get(role) is refuted:
+            del self._known[role]
         self._learn(rows.decode_row(role, pairs[0]) if pairs else rows.absent(role))
         if floors and revision > self._floors.revision:
             self._floors = Floors.decode(self._keys.floors, floors[0], revision)
@@ -205,9 +235,9 @@ class EtcdStore:
                 self._known.popitem(last=False)
 
     async def _fetch(self, role: str, timeout: float) -> None:
-        key = {"key": encode(self._keys.lease(role))}
+        key, known = {"key": encode(self._keys.lease(role))}, self._known.get(role)
         answer, revision = await self._request(RANGE, key, timeout)
-        self._learn_from_failure(role, [{"response_range": answer}], revision)
+        self._learn_from_failure(role, [{"response_range": answer}], revision, known)
 
     async def _swap_many(self, operations: Sequence[Operation], timeout: float) -> list[Result]:
         """Apply operations on different roles, many to a request."""
@@ -246,11 +276,22 @@ class EtcdStore:
     async def _swap_batch(
         self, batch: Sequence[tuple[Operation, Swap]], timeout: float
     ) -> list[tuple[Operation, Result | None]]:
-        request = {"success": [{"request_txn": swap.request} for _, swap in batch]}
+        known_era, deadline = self._era, asyncio.get_running_loop().time() + timeout
+        request = {
+            "compare": [era.same(self._keys.era, known_era)],
+            "success": [{"request_txn": swap.request} for _, swap in batch],
+            "failure": [era.look(self._keys.era)],
+        }
         try:
             answer, revision = await self._request(TXN, request, timeout)
         except RequestError as err:
             return [(operation, err.failure()) for operation, _ in batch]
+        if not answer.get("succeeded"):
+            self._learn_era(known_era, era.read(answer["responses"][0]))
+            remaining = max(deadline - asyncio.get_running_loop().time(), 0.001)
+            swaps = (self._swap(operation, remaining) for operation, _ in batch)
+            results = await asyncio.gather(*swaps)
+            return [(item[0], result) for item, result in zip(batch, results, strict=True)]
         done: list[tuple[Operation, Result | None]] = []
         for (operation, swap), response in zip(batch, answer["responses"], strict=True):
             nested = response["response_txn"]
@@ -258,7 +299,7 @@ class EtcdStore:
                 done.append((operation, self._applied(swap, revision)))
                 continue
             try:
-                self._learn_from_failure(operation.role, nested["responses"], revision)
+                self._learn_from_failure(operation.role, nested["responses"], revision, swap.before)
             except RequestError as err:
                 done.append((operation, err.failure()))
             else:
