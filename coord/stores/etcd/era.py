@@ -15,7 +15,12 @@ from coord.stores.etcd.gateway import Answer, encode
 
 
 def same(key: str, era: str) -> dict[str, Any]:
-    """Return the comparison that fails in another era. `era` is empty if there was none."""
+    """Return the comparison that fails in another era.
+
+    Args:
+        key: The key of the era.
+        era: The era as `read` returned it; empty if there was none.
+    """
     if not era:
         return {"target": "VERSION", "key": encode(key), "version": "0"}
     return {"target": "VALUE", "key": encode(key), "value": era}
@@ -28,8 +33,8 @@ def look(key: str) -> dict[str, Any]:
 
 def read(response: Mapping[str, Any]) -> str:
     """Return the era in the answer to `look`, as the gateway encodes it."""
-    found: Answer = response["response_range"]
-    pairs = found.get("kvs", [])
+    answer: Answer = response["response_range"]
+    pairs = answer.get("kvs", [])
     return str(pairs[0].get("value", "")) if pairs else ""
 
 

@@ -81,12 +81,12 @@ class EtcdStore:
     async def open(self, timeout: float) -> None:
         """Connect, and check that the leases can be read. See `protocol.Store.open`."""
         lease = {"request_range": {"key": encode(self._keys.lease("coord"))}}
-        known_era, request = self._era, {"success": [era.look(self._keys.era), lease]}
+        expected_era, request = self._era, {"success": [era.look(self._keys.era), lease]}
         try:
             answer = await self.gateway.call(TXN, request, timeout)
         except RequestError as err:
             raise err.error() from None
-        self._learn_era(known_era, era.read(answer["responses"][0]))
+        self._learn_era(expected_era, era.read(answer["responses"][0]))
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
         """Apply one claim. See `protocol.Store.claim`."""
@@ -154,17 +154,17 @@ class EtcdStore:
                 await self._fetch(role, remaining)
                 fetched = True
                 continue
-            known_era, compared = self._era, prepared.request
+            expected_era, compared = self._era, prepared.request
             request = {
                 **compared,
-                "compare": [*compared["compare"], era.same(self._keys.era, known_era)],
+                "compare": [*compared["compare"], era.same(self._keys.era, expected_era)],
                 "failure": [*compared["failure"], era.look(self._keys.era)],
             }
             answer, revision = await self._request(TXN, request, remaining)
             if answer.get("succeeded"):
                 return self._applied(prepared, revision)
             *responses, present = answer["responses"]
-            self._learn_era(known_era, era.read(present))
+            self._learn_era(expected_era, era.read(present))
             self._learn_from_failure(role, responses, revision, prepared.before)
             fetched = True
             if loop.time() >= deadline:
@@ -187,9 +187,9 @@ class EtcdStore:
         self._revision = max(self._revision, revision)
         return answer, revision
 
-    def _learn_era(self, known: str, present: str) -> None:
-        """Forget all rows and floors if a request that expected `known` has met another era."""
-        if present != known and present != self._era:
+    def _learn_era(self, expected: str, present: str) -> None:
+        """Forget all rows and floors if a request that expected one era has met another."""
+        if present != expected and present != self._era:
             self._forget()
             self._era = present
 
@@ -235,9 +235,9 @@ class EtcdStore:
                 self._known.popitem(last=False)
 
     async def _fetch(self, role: str, timeout: float) -> None:
-        key, known = {"key": encode(self._keys.lease(role))}, self._known.get(role)
+        key, expected = {"key": encode(self._keys.lease(role))}, self._known.get(role)
         answer, revision = await self._request(RANGE, key, timeout)
-        self._learn_from_failure(role, [{"response_range": answer}], revision, known)
+        self._learn_from_failure(role, [{"response_range": answer}], revision, expected)
 
     async def _swap_many(self, operations: Sequence[Operation], timeout: float) -> list[Result]:
         """Apply operations on different roles, many to a request."""
@@ -276,9 +276,9 @@ class EtcdStore:
     async def _swap_batch(
         self, batch: Sequence[tuple[Operation, Swap]], timeout: float
     ) -> list[tuple[Operation, Result | None]]:
-        known_era, deadline = self._era, asyncio.get_running_loop().time() + timeout
+        expected_era, deadline = self._era, asyncio.get_running_loop().time() + timeout
         request = {
-            "compare": [era.same(self._keys.era, known_era)],
+            "compare": [era.same(self._keys.era, expected_era)],
             "success": [{"request_txn": swap.request} for _, swap in batch],
             "failure": [era.look(self._keys.era)],
         }
@@ -287,7 +287,7 @@ class EtcdStore:
         except RequestError as err:
             return [(operation, err.failure()) for operation, _ in batch]
         if not answer.get("succeeded"):
-            self._learn_era(known_era, era.read(answer["responses"][0]))
+            self._learn_era(expected_era, era.read(answer["responses"][0]))
             remaining = max(deadline - asyncio.get_running_loop().time(), 0.001)
             swaps = (self._swap(operation, remaining) for operation, _ in batch)
             results = await asyncio.gather(*swaps)

@@ -93,7 +93,7 @@ def test_processes_that_run_on_after_a_restore_write_over_nothing(
                     for store, role in ((leader, "job"), (behind, "quiet")):
                         (result,) = await store.renew([Renew(role, "a", 1, beat, 30.0)], 20)
                         assert answered(result).applied
-                known = await asyncio.to_thread(backup.revision)
+                last = await asyncio.to_thread(backup.revision)
                 # The revision of the row of job is before the last one.
                 assert await retired(other, "lost", await led(other, "lost", floor=80))
                 assert (await led(idle, "second")).token == 82
@@ -101,12 +101,12 @@ def test_processes_that_run_on_after_a_restore_write_over_nothing(
             await asyncio.to_thread(backup.restore)
             async with opened(url) as other:
                 assert answered(await other.claim(Claim("busy", "c", 1, 30.0), 20)).applied
-                await renewed_until(other, "busy", known - 20, backup)
+                await renewed_until(other, "busy", last - 20, backup)
                 assert await admin(url).raise_token_floor(FLOOR, ["lost"], 20) > 0
                 assert await retired(other, "new", await led(other, "new", floor=5_000), "new")
                 taken = answered(await other.claim(Claim("job", "c", 1, 30.0, takeover=True), 20))
                 assert (taken.applied, taken.lease.token) == (True, FLOOR + 1)
-                await renewed_until(other, "job", known - 1, backup)
+                await renewed_until(other, "job", last - 1, backup)
 
                 (refused,) = await leader.renew([Renew("job", "a", 1, 30, 30.0)], 20)
                 lease = answered(refused).lease
@@ -129,10 +129,10 @@ def test_a_row_with_a_lower_revision_than_before_is_used(member: Member, tmp_pat
             for beat in range(2, 9):
                 (result,) = await behind.renew([Renew("quiet", "a", 1, beat, 30.0)], 20)
                 assert answered(result).applied
-            known = await asyncio.to_thread(backup.revision)
+            last = await asyncio.to_thread(backup.revision)
             await asyncio.to_thread(backup.restore)
             async with opened(url) as new:
-                await renewed_until(new, "busy", known + 5, backup)
+                await renewed_until(new, "busy", last + 5, backup)
             (result,) = await behind.renew([Renew("quiet", "a", 1, 9, 30.0)], 5)
             assert answered(result).applied
 
