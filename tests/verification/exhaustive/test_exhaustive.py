@@ -136,7 +136,6 @@ LONG = {
     **{
         name: (setup, replace(bounds, ticks=bounds.ticks + 2))
         for name, (setup, bounds) in PROFILES.items()
-        if not name.startswith("any delay")
     },
     "two faults": (COARSE, TWO_FAULTS),
 }

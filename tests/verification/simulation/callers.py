@@ -10,6 +10,7 @@ from typing import Any
 from coord import CoordError, Term
 from coord.core.announcements import HandoverRequest
 from coord.core.timing import Timing
+from coord.errors import CoordinatorClosed
 from coord.stores.protocol import Announcements
 from coord.testing.history.checkers import BadHistory, fenced_resources
 from coord.testing.history.linearizability import Undecided
@@ -74,7 +75,7 @@ class Caller(Claimant):
         try:
             await self._call(name)
         except Exception as err:
-            # The tasks of the parent of a forked child end together with the scene.
+            # The tasks of a dead process end together with the scene.
             if loop is self.machine.loop and not self.machine.dead:
                 self.scene.defects.append(f"{self.name}: a call raised {err!r}")
 
@@ -86,7 +87,9 @@ class Caller(Claimant):
         try:
             call = self.coordinator.unique_service(ROLE, self.candidate(name))
             record = await asyncio.wait_for(call, self.patience)
-        except CoordError:
+        except CoordError as err:
+            if isinstance(err, CoordinatorClosed) and self.standing:
+                raise
             self.beliefs[name] = before  # an exception leaves the term as it was
             return
         except asyncio.TimeoutError:

@@ -14,6 +14,7 @@ from hypothesis.stateful import rule
 
 from coord.election import unique_service
 from coord.election.claimant import Claimant
+from coord.election.session import Session
 from coord.election.term import Term
 from coord.election.unique_service import UniqueServices
 from tests.support.levels import by_level, deeper
@@ -131,6 +132,17 @@ def forked_children_keep_the_candidates(patch: Patch) -> None:
     patch.setattr(UniqueServices, "after_fork", lambda self: None)
 
 
+def forked_children_keep_the_event_loop(patch: Patch) -> None:
+    after_fork = Session.after_fork
+
+    def keeping(self: Session) -> None:
+        loop = self._loop
+        after_fork(self)
+        self._loop = loop
+
+    patch.setattr(Session, "after_fork", keeping)
+
+
 def mine_ignores_the_clock(patch: Patch) -> None:
     patch.setattr(Term, "held", property(lambda self: not self._over))
 
@@ -151,6 +163,7 @@ def requests_are_obeyed_at_once(patch: Patch) -> None:
 
 MUTANTS: list[Callable[[Patch], None]] = [
     forked_children_keep_the_candidates,
+    forked_children_keep_the_event_loop,
     mine_ignores_the_clock,
     all_candidates_of_a_role_are_one,
     requests_are_obeyed_at_once,
@@ -176,4 +189,6 @@ def test_a_mutant_is_caught(mutant: Callable[[Patch], None], monkeypatch: Patch)
     finally:
         calm.close()
     violation = next(filter(None, map(broken, range(300))), "")
-    assert re.search("lead|work|believe|forked|token", violation), "no scene has caught it"
+    assert re.search("lead|work|believe|forked|token|a call raised", violation), (
+        "no scene has caught it"
+    )
