@@ -15,7 +15,7 @@ from coord.core.operations import Result, Retire
 from coord.stores.memory import MemoryStore
 from coord.stores.protocol import HasAnnouncements, Retirable
 from coord.stores.urls import open_admin
-from tests.support.waits import eventually
+from tests.support.store_time import RealTime
 
 
 def led(c: Coordinator, role: str, times: int = 1) -> int:
@@ -93,9 +93,9 @@ def test_an_info_of_its_own_does_not_keep_a_role() -> None:
         assert c.retire(unused=0) == ["a/", "jobs"]
 
 
-def test_rows_of_agreements_are_no_roles(url: str) -> None:
+def test_rows_of_agreements_are_no_roles(store_time: RealTime, url: str) -> None:
     """A group needs the row, and nobody leads it."""
-    with Coordinator(url) as c:
+    with store_time.coordinator(url) as c:
         changes = c.watch_leaders()
         shows_info = not url.startswith("redis")  # there the feed leaves out the info of a claim
         for kind, group, role in ((c.slots, "dock", "dock#0"), (c.share, "ingest", "ingest/000")):
@@ -107,7 +107,7 @@ def test_rows_of_agreements_are_no_roles(url: str) -> None:
                 assert change.role == role or not shows_info
         with c.slots("dock", 1), c.slots("dock", 1), c.share("ingest", 1):  # they wait, and meet
             if isinstance(c.store, HasAnnouncements):
-                assert eventually(lambda: {"dock#"} == {row.role for row in c.candidates()})
+                assert store_time.until(lambda: {"dock#"} == {row.role for row in c.candidates()})
             shown = c.portal.call(lambda: load_overview(c.inner, every=True))
         assert {lease.role for lease in shown.leases} == {"dock#0", "ingest/000"}
         rows = {lease.role for lease in c.portal.call(lambda: c.session.read(None))}

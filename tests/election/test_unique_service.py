@@ -16,7 +16,6 @@ from coord.stores.memory.store import MemoryStore
 from coord.testing import Fault, FaultyStore
 from coord.testing.faulty_store import Name
 from tests.support.store_time import RealTime
-from tests.support.waits import soon
 
 Two = tuple[Coordinator, Coordinator]
 
@@ -236,13 +235,15 @@ def test_the_leader_of_a_watched_role_is_known_without_asking(
 
 
 @pytest.mark.parametrize("operation", ["claim", "renew", "read"])
-def test_a_call_that_was_cancelled_is_followed_by_others(operation: Name) -> None:
+def test_a_call_that_was_cancelled_is_followed_by_others(
+    store_time: RealTime, operation: Name
+) -> None:
     """As by `asyncio.wait_for` around it. Its outcome is unknown, so a claim is looked after (rule
     8)."""
 
     async def main() -> None:
-        store = FaultyStore(MemoryStore())
-        c = AsyncCoordinator(store=store)
+        store = FaultyStore(MemoryStore(now=store_time.total))
+        c = store_time.async_coordinator(store=store)
         candidate = {"ttl": 6, "node": "a"}
         if operation == "renew":
             assert await c.unique_service("r", candidate)
@@ -252,7 +253,7 @@ def test_a_call_that_was_cancelled_is_followed_by_others(operation: Name) -> Non
                 await c.unique_service("r", candidate)
         store.fail(operation, Fault.HANG)
         call = asyncio.ensure_future(c.unique_service("r", candidate))
-        await soon(lambda: operation in store.calls[-1:])
+        await store_time.soon(lambda: operation in store.calls[-1:])
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
@@ -266,7 +267,7 @@ def test_a_call_that_was_cancelled_is_followed_by_others(operation: Name) -> Non
         await c.close()
         assert (await store.read(["r"], 5))[0].vacant
 
-    asyncio.run(main())
+    store_time.run(main)
 
 
 @pytest.mark.parametrize("answered", [True, False])
