@@ -144,11 +144,11 @@ def test_work_runs_in_a_thread_and_ends_before_the_shard_goes_on(two: Two) -> No
 
 @pytest.mark.parametrize("error", [RuntimeError, asyncio.CancelledError])
 def test_work_that_raises_gives_the_shard_up_for_a_ttl(error: type[BaseException]) -> None:
-    async def main() -> None:
-        store = MemoryStore()
+    async def main(machine: Machine) -> None:
+        store = MemoryStore(now=lambda: machine.now().total)
         begun: list[int] = []
         reasons: list[LossReason] = []
-        async with AsyncCoordinator(store=store) as c:
+        async with AsyncCoordinator(store=store, now=machine.now) as c:
             shares = c.share("g", 1, ttl=1, on_lost=lambda s, term, why: reasons.append(why))
 
             @shares.work
@@ -166,7 +166,7 @@ def test_work_that_raises_gives_the_shard_up_for_a_ttl(error: type[BaseException
                 await soon(lambda: shares.settled)
             assert reasons[1:] == [LossReason.RELEASED]
 
-    asyncio.run(main())
+    run(main)
 
 
 def test_a_member_that_was_asked_to_step_down_from_a_shard_does_not_take_it_again_at_once() -> None:

@@ -15,6 +15,7 @@ from coord.core.operations import Failure
 from coord.errors import StoreUnavailable
 from coord.recipes.slot_elector import change_slots
 from coord.stores.memory import MemoryStore
+from coord.testing.clocks import Machine, run
 from tests.support.waits import eventually, soon
 
 Two = tuple[Coordinator, Coordinator]
@@ -173,8 +174,9 @@ def test_an_unanswered_claim_is_settled_before_another_slot_is_claimed() -> None
 
 
 def test_a_callback_that_fails_rests_for_a_ttl() -> None:
-    async def main() -> None:
-        async with AsyncCoordinator("memory://") as c:
+    async def main(machine: Machine) -> None:
+        store = MemoryStore(now=lambda: machine.now().total)
+        async with AsyncCoordinator(store=store, now=machine.now) as c:
             begun: list[int] = []
 
             def begin(term: coord.Term) -> None:
@@ -188,7 +190,7 @@ def test_a_callback_that_fails_rests_for_a_ttl() -> None:
                 assert asyncio.get_running_loop().time() - began > 0.9
                 assert lead.is_leader
 
-    asyncio.run(main())
+    run(main)
 
 
 def test_a_slot_that_is_gone_is_left_after_an_outage() -> None:
@@ -202,12 +204,12 @@ def test_a_slot_that_is_gone_is_left_after_an_outage() -> None:
                 raise StoreUnavailable("no answer")
             return await super().read(roles, timeout)
 
-    async def main() -> None:
-        store, faulty = MemoryStore(), Faulty()
+    async def main(machine: Machine) -> None:
+        store, faulty = MemoryStore(now=lambda: machine.now().total), Faulty()
         faulty.__dict__.update(vars(store))  # another connection to the same rows
         async with (
-            AsyncCoordinator(store=store) as c,
-            AsyncCoordinator(store=faulty, timeout=0.1) as apart,
+            AsyncCoordinator(store=store, now=machine.now) as c,
+            AsyncCoordinator(store=faulty, timeout=0.1, now=machine.now) as apart,
         ):
             candidates = [apart.slots("r", 2), apart.slots("r", 2)]
             for candidate in candidates:
@@ -221,4 +223,4 @@ def test_a_slot_that_is_gone_is_left_after_an_outage() -> None:
             faulty.silent = False
             await soon(lambda: sum(candidate.is_leader for candidate in candidates) == 1)
 
-    asyncio.run(main())
+    run(main)
