@@ -1,7 +1,7 @@
 """Which tests are slow and which are quick, what becomes of those that need something that is not
 here, and real RethinkDB servers for those that need one.
 
-`pytest -m quick` is all that needs no server, no cluster, no chaos and no more than 0.3 seconds.
+`pytest -m quick` is all that needs no server, no cluster, no chaos and at most 0.3 seconds.
 A test that takes a fixture with a server is marked `rethinkdb`, `cluster` or `server` (PostgreSQL,
 Redis, etcd); one that starts a server itself has the mark in its file. Such tests are skipped where no server can be started.
 COORD_TEST_RETHINKDB may name a running server (`rethinkdb://host:port`); tests that kill, freeze or
@@ -227,7 +227,7 @@ def own_server() -> Iterator[servers.Server]:
 
 @pytest.fixture(scope="session")
 def rethinkdb_cluster() -> Iterator[servers.Cluster]:
-    """Three nodes. Whoever stops one starts it again."""
+    """Three nodes. A test that stops one starts it again."""
     with servers.Cluster(3) as cluster:
         yield cluster
 

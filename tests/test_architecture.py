@@ -71,7 +71,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "__main__": {"cli"},
 }
-"""What each package may import, besides itself, `errors`, the standard library and dependencies: a
+"""What each package may import, in addition to itself, `errors`, the standard library and dependencies: a
 package, or one module of it. `coord/__init__.py` hands on names from anywhere."""
 
 IMPURE = {

@@ -1,4 +1,4 @@
-"""The end of a coordinator: closed is closed, whoever closes it, from wherever, how often ever."""
+"""The end of a coordinator: it stays closed, from any thread or callback, and after any number of calls."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_the_first_call_runs_and_the_process_goes_on_holding(
     assert calls == ["a", "bb"]
     two[0].close()
     deadline = time.monotonic() + 3
-    while there() is None:  # it stood by, and takes over
+    while there() is None:  # it waited, and takes over
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert there() == 2

@@ -1,4 +1,4 @@
-"""A process that stands for many roles, and says when it leads all of them.
+"""A process that is a candidate for many roles, and says when it leads all of them.
 
 `python -m tests.benchmarks.host URL ROLES TTL`: each line that it prints is a word and the moment,
 in seconds by `clock.total_seconds` (one machine, one clock for all processes). `begins`; `stands`

@@ -167,7 +167,7 @@ class Thread:
             try:
                 work(number)
                 answer = functools.partial(future.set_result, None)
-            except Exception as err:  # whoever waits for it must not wait forever
+            except Exception as err:  # the caller must not wait forever
                 answer = functools.partial(future.set_exception, err)
             self._waker.wake(answer)
 

@@ -46,7 +46,7 @@ async def ask(url: str, term: Any, timeout: float) -> Any:
 class RethinkDBStage(ServersStage):
     """Servers of its own, and between each worker and each of them a proxy of its own.
 
-    The wall clocks of the servers are up to `APART` seconds apart, and coord is told no more than
+    The wall clocks of the servers are up to `APART` seconds apart, and coord is told at most
     that bound."""
 
     handshake_answers = 3

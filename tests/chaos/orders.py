@@ -172,7 +172,7 @@ async def _listed(scene: Scene, to: Member) -> None:
 async def _ask(
     scene: Scene, fault: Fault, asking: Callable[[AsyncCoordinator], Awaitable[Lease]]
 ) -> None:
-    """Of every node, for an order stands for two ttls by their clocks: where they are further
+    """Of every node, because a request is valid for two ttls by their clocks: where they are further
     apart, only the node that the leader listens to hears of it in time. What cannot be asked of
     any, because of another fault, has missed."""
     requests = await asyncio.gather(

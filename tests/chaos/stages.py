@@ -1,4 +1,4 @@
-"""The stores that the workers share, by name: made anew for a run."""
+"""The stores that the workers share, by name: new for each run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network among nodes loses the one that it is told to, whoever called whom, and no other."""
+"""The network among nodes loses the node that it is told to, in both directions, and no other."""
 
 from __future__ import annotations
 

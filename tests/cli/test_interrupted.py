@@ -100,7 +100,7 @@ def test_every_command_that_changes_a_store_is_here() -> None:
         *("run", "once", "share"),  # they end their command: see tests/cli/run
         *("leader", "status", "top", "web", "watch", "history", "notes", "candidates", "services"),
         *("completion", "doctor"),
-        "init",  # whoever runs it again gets what was asked for
+        "init",  # a repeated call completes it
         "migrate",  # see test_migrate
     }
     assert COMMANDS.keys() - others == CASES.keys()

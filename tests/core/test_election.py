@@ -327,7 +327,7 @@ def test_an_answer_that_comes_after_its_own_deadline_makes_no_leader() -> None:
     claim = sent(election, 0)
     election.reply(claim, Answer(True, lease("me", 1, 1)), at(0), at(27))
     assert election.phase is Phase.FOLLOWING
-    assert isinstance(sent(election, 27).operation, Claim)  # anew, for a new token
+    assert isinstance(sent(election, 27).operation, Claim)  # again, for a new token
 
 
 def test_the_deadline_never_moves_back() -> None:

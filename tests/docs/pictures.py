@@ -19,7 +19,7 @@ HELLO = "coord run hello --ttl 3 -- sh -c 'echo \"I lead, token $COORD_TOKEN\"; 
 
 
 def takeover(home: Path) -> list[Terminal]:
-    """The leader is killed as hard as can be; who stood by takes over once the lease has run
+    """The leader is killed with SIGKILL; the waiting candidate takes over when the lease has run
     out."""
     first, second = Terminal(home, "first terminal"), Terminal(home, "second terminal")
     try:

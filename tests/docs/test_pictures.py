@@ -32,5 +32,5 @@ def test_it_shows_what_is_printed_now(name: str, tmp_path: Path) -> None:
         r"https?://www\.(w3\.org/\S*|textualize\.io)", "", shown
     )  # nothing is fetched for it
     assert lasting(shown) == lasting(taken(name)), (
-        f"write it anew: python -m tests.docs.pictures {name}"
+        f"write it again: python -m tests.docs.pictures {name}"
     )

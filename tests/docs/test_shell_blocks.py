@@ -1,7 +1,7 @@
 """Every shell block in README.md and docs/ runs: in a directory of its own, on a store of its own.
 
 A `console` block must print what it shows, up to blanks, with `…` for whatever differs from run to
-run. Addresses of RethinkDB (`rethinkdb://…/database`, `db1:28015`) stand for a real server. What
+run. Addresses of RethinkDB (`rethinkdb://…/database`, `db1:28015`) are replaced by a real server. What
 lasts is made short (`SHORTER`), and a virtual environment that a block makes is the one of the
 tests: `.ci/run` makes real ones, by the same lines."""
 

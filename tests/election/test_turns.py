@@ -1,4 +1,4 @@
-"""Whoever gave a role back lets those who wait for it go first."""
+"""A coordinator that released a role lets the candidates that wait for it go first."""
 
 from __future__ import annotations
 

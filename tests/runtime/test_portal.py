@@ -129,7 +129,7 @@ def test_interrupted_it_is_cancelled_there(portal: Portal) -> None:
 
 def test_when_the_thread_ends_nobody_waits_forever(portal: Portal) -> None:
     """Of many that call while it ends, each gets an answer, or an error. Those that come later
-    start it anew."""
+    start it again."""
     outcomes: list[object] = []
 
     def caller() -> None:

@@ -134,7 +134,7 @@ def test_a_fork_drops_everything_and_the_parent_keeps_it(sqlite_url: str) -> Non
             )
 
         assert in_child(look) == "(False, False, 'forked', True, False, [])"
-        # The child can stand anew, through the same objects, with connections and an id of its own.
+        # The child can be a candidate, through the same objects, with connections and an id of its own.
         assert in_child(lambda: (lead.acquire(blocking=False), c.leader("r").token)) == "(None, 1)"  # type: ignore[union-attr]
         assert in_child(lambda: c.leadership("other", ttl=30).acquire(timeout=5).token) == "1"  # type: ignore[union-attr]
         assert lead.is_leader

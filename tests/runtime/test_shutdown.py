@@ -1,4 +1,4 @@
-"""`before_shutdown` is called first, whoever handles the signal, and leaves no handler behind."""
+"""`before_shutdown` is called first, whichever handler the signal has, and leaves no handler behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting with a bound: what comes of it, and a cancellation that comes at any moment is never
+"""Waiting with a bound: its result, and a cancellation that arrives at any moment is never
 swallowed."""
 
 from __future__ import annotations

@@ -410,7 +410,7 @@ def test_7_no_late_duplicate_revives_a_service(lossy: tuple[ServiceRegistry, Los
     for duplicate in duplicates:
         registry.portal.call(duplicate)
         assert count(registry) == 0
-    # It is no ban: a service that starts anew under that id is there again.
+    # It is no ban: a service that starts again under that id is there again.
     registry.heartbeat(output)
     assert count(registry) == 1
     for duplicate in keeper.duplicates[-1:]:

@@ -263,7 +263,7 @@ def test_bad_records_are_left_out_and_listed(registry: ServiceRegistry) -> None:
     assert "not a time" in listed["string heartbeat"][0]
     assert "future" in listed["from the future"][0]
     assert len(listed["nothing"]) == 2
-    # A service whose record somebody spoilt mends it with its next heartbeat.
+    # A service whose record somebody damaged repairs it with its next heartbeat.
     registry.heartbeat({"id": "no ttl", "role": "worker", "ttl": 60, "load": -9})
     assert (registry.healthy_service("worker") or {})["id"] == "no ttl"
 

@@ -96,7 +96,7 @@ def test_old_clients_find_a_published_leader(old: Any, new: ServiceRegistry) -> 
     assert old.healthy_service("sync")["node"] == "n1"
     # An old candidate is kept out while ours is fresh.
     assert old.unique_service("sync", {"node": "n2", "ttl": 30})["node"] == "n1"
-    # Whoever deletes the publication does not depose the leader, whose next call puts it back.
+    # Deleting the publication does not depose the leader, whose next call writes it again.
     old.unregister("sync")
     assert old.unique_service("sync") is None
     again = new.unique_service(

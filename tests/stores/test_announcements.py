@@ -260,10 +260,10 @@ def test_the_feed(url: str) -> None:
             await board.post([notice("more quiet"), notice("new", urgent=True)], WITHIN)
             assert (await reports()).key == "new"
             await board.withdraw(["new"], WITHIN)  # of which the feed says nothing
-            await board.post([notice("there", urgent=True, n=1)], WITHIN)  # the same, anew
-            anew = await reports()
-            assert anew.key == "there"
-            assert anew.remaining > 30
+            await board.post([notice("there", urgent=True, n=1)], WITHIN)  # the same once more
+            repeated = await reports()
+            assert repeated.key == "there"
+            assert repeated.remaining > 30
             await board.post([notice(f"many{n}", urgent=True) for n in range(50)], WITHIN)
             assert {(await reports()).key for _ in range(50)} == {f"many{n}" for n in range(50)}
 

@@ -18,7 +18,7 @@ from tests.support.store_urls import PARAMETERS, NewURL
 @pytest.mark.parametrize("kind", PARAMETERS)
 def test_each_renewal_is_seen(kind: str, new_url: NewURL) -> None:
     """So a candidate counts the ttl from the last one (rule 4). Without them, it would begin to
-    count anew with each of its refused claims."""
+    count again with each of its refused claims."""
     url = new_url(kind)
 
     async def body() -> None:

@@ -26,7 +26,7 @@ WIDTH = 240
 NARROWEST = 80
 ID = "xterm7"
 """Begins the names in a picture; not to be mistaken for anything that a command prints."""
-# Rich's own format fetches a font from elsewhere; whoever looks at the picture has a monospaced
+# Rich's own format fetches a font from elsewhere; every viewer of the picture has a monospaced
 # one.
 FORMAT = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace(
     "Fira Code,", ""

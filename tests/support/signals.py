@@ -11,7 +11,7 @@ ENDING = ("SIGHUP", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2")
 
 def restore() -> None:
     """A run under nohup or in the background of a script is begun with SIGHUP or SIGINT ignored,
-    which its children inherit; tests that send them would wait in vain. SIGHUP gets a handler that
+    which its children inherit; tests that send them would wait without end. SIGHUP gets a handler that
     does nothing, for exec puts that back to the default: programs that tests start end by it, and
     the run itself still outlives its terminal."""
     if signal.getsignal(signal.SIGINT) != signal.default_int_handler:

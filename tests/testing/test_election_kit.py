@@ -166,7 +166,7 @@ def test_the_plugin_is_registered() -> None:
     assert plugins in (
         set(),
         {"coord.testing.pytest_plugin"},
-    )  # none in a tree that was not installed anew
+    )  # none in a tree that was not installed again
 
 
 def test_the_example_passes() -> None:

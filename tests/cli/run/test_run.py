@@ -469,7 +469,7 @@ def test_full_streams_do_not_change_the_status(runs: Runs, words: list[str]) -> 
 
 
 def test_a_broken_pipe_does_not_change_the_status(runs: Runs) -> None:
-    """Whoever reads stderr has ended before coord run writes."""
+    """The reader of stderr has ended before coord run writes."""
     first = runs.worker()
     runs.journal.wait_for(1)
     waiting = runs.run("-v", "--timeout", "1", "--", "true")

@@ -283,7 +283,7 @@ def test_a_feed_hears_of_claims_releases_and_infos_at_once(url: str, monkeypatch
             pending = asyncio.ensure_future(anext(feed))
             assert answered(await other.release(Release("role", "a", 1, 3), 5)).applied
             assert (await asyncio.wait_for(pending, 20)).vacant
-            # What anybody may send is a hint to read, and no more.
+            # Anybody may send it, so it is only a hint to read.
             pending = asyncio.ensure_future(anext(feed))
             channel = f"coord_leases_{schema_of(url)}"
             for payload in ("", "{", "null", "[1]", '["role"]', '["other"]', "x" * 7000):

@@ -35,7 +35,7 @@ async def opened(url: str) -> AsyncIterator[RethinkDBStore]:
 
 
 def ask(url: str, *terms: Any) -> list[Any]:
-    """The answers to these queries, by an admin or whoever the URL names."""
+    """The answers to these queries, by an admin or the user that the URL names."""
 
     async def body() -> list[Any]:
         pool = Pool(parse_url(url))

@@ -237,7 +237,7 @@ def test_many_swaps_are_a_few_queries(rethinkdb_url: str) -> None:
 def test_a_row_that_was_written_by_hand_stops_no_other(
     rethinkdb_url: str, damage: dict[str, Any]
 ) -> None:
-    """What comes of it is what comes of it when it is asked for by itself."""
+    """It has the same result as when it is sent alone."""
 
     async def body() -> None:
         table = db(rethinkdb_url).table("coord_leases")

@@ -112,7 +112,7 @@ def test_a_connection_is_not_used_after_a_timeout(server: Server) -> None:
 def test_a_connection_that_is_used_after_a_timeout_gives_wrong_answers(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The mutant: as with the driver, the connection stays in use, and an answer is for whoever
+    """The mutant: as with the driver, the connection stays in use, and an answer is for the request that
     waits."""
     monkeypatch.setattr(Pool, "_discard", lambda pool, connection: None)
     begin = Connection.__init__

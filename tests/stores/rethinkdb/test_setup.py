@@ -138,7 +138,7 @@ def make_duplicates(url: str, name: str, count: int, full: str | None = None) ->
     """Tables of one name: so many empty ones and, if `full` is a role, one more with its record.
     The full one is first.
 
-    They are created, and the full one renamed, all at once. If this fails, RethinkDB has mended its
+    They are created, and the full one renamed, all at once. If this fails, RethinkDB has repaired its
     table_create, and all that this file tests is no longer needed."""
     table, kept = db(url).table, ""
     if full:

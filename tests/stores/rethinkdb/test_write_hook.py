@@ -108,7 +108,7 @@ def test_deletes_and_falling_tokens_are_refused(rethinkdb_url: str) -> None:
         row.update({"token": r.row["token"] + 1_000_000, "holder": None}),
     ):
         assert ask(rethinkdb_url, allowed["errors"]) == [0]  # what a restore is to do
-    # A row that somebody wrote before the guard came can be mended.
+    # A row that somebody wrote before the guard was installed can be corrected.
     ask(rethinkdb_url, table.insert({"id": "odd", "token": "x"}))
     assert ask(rethinkdb_url, table.get("odd").update({"token": 3})["errors"]) == [0]
 

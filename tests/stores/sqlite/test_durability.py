@@ -139,7 +139,7 @@ def test_a_power_cut_takes_no_token(library: Path, tmp_path: Path) -> None:
 def test_after_the_boot_the_role_can_be_had_at_once_under_a_new_token(
     library: Path, tmp_path: Path
 ) -> None:
-    """Whatever of renewals and releases is missing: whoever held the lease went down with the
+    """Whatever of renewals and releases is missing: the process that held the lease went down with the
     machine."""
     lost = [
         step for step in lead(library, tmp_path) if step.recovered[:2] != (step.token, step.beat)

@@ -124,7 +124,7 @@ def test_a_thread_that_hangs_before_commit(path: str, monkeypatch: pytest.Monkey
         behind = asyncio.ensure_future(store.read(None, 5))
         result = await stuck
         assert isinstance(result, Failure)
-        assert not result.unknown  # it had not come to COMMIT, and now it will not
+        assert not result.unknown  # it had not reached COMMIT, and now it never does
         assert await behind == []
         hang.set()
         assert isinstance(await store.claim(Claim("next", "a", 1, 30.0), 5), Answer)
@@ -256,7 +256,7 @@ def test_a_full_disk(path: str) -> None:
 
 
 def test_a_file_that_is_deleted_or_replaced_is_left(path: str) -> None:
-    """Others would elect a second leader in the new file: whoever held in the old one must learn
+    """Others would elect a second leader in the new file: the leader in the old one must learn
     it."""
 
     async def body(store: SQLiteStore) -> None:

@@ -16,7 +16,7 @@ from coord.core.phases import HOLDING, Phase
 from tests.verification.exhaustive.model import Candidate, Packet, World
 
 PHASES = {phase: number for number, phase in enumerate(Phase)}
-FAR = 99  # stands for "so long ago, or so far ahead, that it makes no difference"
+FAR = 99  # means "so long ago, or so far ahead, that it makes no difference"
 
 
 @functools.cache

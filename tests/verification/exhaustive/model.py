@@ -107,7 +107,7 @@ _copy_election = _copier(each.name for each in fields(Election))
 def _copied(election: Election) -> Election:
     new = object.__new__(type(election))
     _copy_election(election, new)
-    if more := getattr(election, "__dict__", None):  # what a mutant keeps besides
+    if more := getattr(election, "__dict__", None):  # what a mutant keeps in addition
         new.__dict__.update(more)
     return new
 
@@ -393,7 +393,7 @@ class World:
         self.tamper(self.older)
 
     def restore_carelessly(self) -> None:
-        """The same while candidates run. It ends no epoch: whoever leads should be the only one."""
+        """The same while candidates run. It ends no epoch: the leader should be the only one."""
         self.row, self.runs_out = self.older, self.clock + self.step + self.older.remaining
 
     # -- what operators do

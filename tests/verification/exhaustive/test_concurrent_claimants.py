@@ -96,7 +96,7 @@ class Claimants(RuleBasedStateMachine):
 
     @rule(seconds=spans)
     def time_passes(self, seconds: float) -> None:
-        """Whoever does not act meanwhile was paused."""
+        """A candidate that does not act meanwhile was paused."""
         self.world.pass_time(seconds)
 
     @rule(slot=seats)

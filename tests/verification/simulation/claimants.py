@@ -24,7 +24,7 @@ class Broken(AssertionError):
 
 
 class Claimant:
-    """One process that stands for the role. Killed and started anew it is another claimant on
+    """One process that is a candidate. Killed and started again, it is another claimant on
     another machine."""
 
     def __init__(self, scene: Scene, name: str, rate: float) -> None:

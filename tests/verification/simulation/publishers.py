@@ -59,7 +59,7 @@ class Follower:
 
 
 class Publisher(Claimant):
-    """One process that stands for the role, changes its info while it leads, and follows the
+    """One process that is a candidate for the role, changes its info while it leads, and follows the
     others."""
 
     scene: PublishingScene

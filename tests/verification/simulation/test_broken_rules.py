@@ -31,7 +31,7 @@ from tests.verification.simulation.drive import drive, quiet
 Patch = pytest.MonkeyPatch
 MUTANTS: dict[str, Callable[[Patch], None]] = {}
 RARE = {"a_deadline_from_the_reply": 150}
-"""Seen in one scene of two hundred: where to begin, so as to come upon one soon."""
+"""Seen in one scene of two hundred: the first scene to try, so that one is found soon."""
 
 
 def mutant(make: Callable[[Patch], None]) -> Callable[[Patch], None]:

@@ -169,7 +169,7 @@ def rows_are_retired_while_somebody_holds_them(patch: Patch) -> None:
 
 
 FIRST = {"overrides_do_not_compare": 28}
-"""Seen in few scenes: where to begin, so as to come upon one soon."""
+"""Seen in few scenes: the first scene to try, so that one is found soon."""
 MUTANTS: list[tuple[Callable[[Patch], None], str]] = [
     (evicted_leaders_renew, "an operator has ended"),
     (evicted_roles_pass_on_at_once, "all of these lead|both work|works under"),

@@ -150,7 +150,7 @@ def nobody_looks_again_after_a_failed_read(patch: Patch) -> None:
 
 
 FIRST = {"candidates_take_rows_in_any_order": 10, "a_late_answer_counts": 241}
-"""Seen in few scenes: where to begin, so as to come upon one soon."""
+"""Seen in few scenes: the first scene to try, so that one is found soon."""
 MUTANTS: list[tuple[Callable[[Patch], None], str]] = [
     (followers_take_rows_in_any_order, "watcher is told"),
     (candidates_take_rows_in_any_order, "on_info of .* is told"),

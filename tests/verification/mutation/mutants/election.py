@@ -44,7 +44,7 @@ MUTANTS = [
         (f"{OBSERVE}::test_a_short_lease_after_a_long_one_is_read_again_when_it_expires",),
     ),
     Mutant(
-        "a watcher believes for ever what a feed has shown",
+        "a watcher believes forever what a feed has shown",
         "coord.election.observe:LeaderTracker.replace",
         "self._observed = None",
         "pass",
@@ -86,7 +86,7 @@ MUTANTS = [
         (f"{RETIREMENT}::test_the_number_of_slots_is_not_forgotten",),
     ),
     Mutant(
-        "whoever gave a role back claims it again at once",
+        "a coordinator that released a role claims it again at once",
         "coord.election.turns:Turns.gave_back",
         "self._until[role] = now + self._pause",
         "self._until[role] = now",
@@ -230,7 +230,7 @@ MUTANTS = [
         (f"{OBSERVATIONS}::test_the_earlier_time_counts_for_one_revision",),
     ),
     Mutant(
-        "a session keeps all observations for ever",
+        "a session keeps all observations forever",
         "coord.election.observations:Observations.keep",
         "if len(self._kept) > MAX_ROLES:",
         "if False:",
