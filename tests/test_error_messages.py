@@ -51,6 +51,7 @@ COMMAND_LINES: list[tuple[str, int, str]] = [
     ('leader job --url redis://host/0?namespace=a*b', 2, "coord: invalid --url 'redis://host/0?…': must have a namespace of 1 to 100 letters, digits, _ . and -"),
     ('leader job --url redis://host?ca_certs=/nowhere', 2, "coord: invalid --url 'redis://host?…': must name a PEM file as ca_certs"),
     ('leader job --url redis+sentinel://h1,h2', 2, "coord: invalid --url 'redis+sentinel://h1,h2': must name the service of the sentinels, as in …/mymaster"),
+    ('leader job --url redis://host:port', 2, "coord: invalid --url 'redis://…': must have ports from 1 to 65535"),
     ('leader job --url rediss://host:0', 2, "coord: invalid --url 'rediss://host:0': must have ports from 1 to 65535"),
     ('leader job --url etcd://', 2, "coord: invalid --url 'etcd://': must have a host name, or an IPv6 address in brackets"),
     ('leader job --url etcd://host/name', 2, "coord: invalid --url 'etcd://host/name': must have no path; must have the form …"),

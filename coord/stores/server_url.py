@@ -18,6 +18,7 @@ from coord.core import validation
 from coord.errors import BadArgument
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_PORTS = "must have ports from 1 to 65535"
 _HOST = re.compile(
     r"\[(?P<v6>[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?)\](?::(?P<port6>\d+))?|(?P<host>[A-Za-z0-9_.-]+)(?::(?P<port>\d+))?"
 )
@@ -82,10 +83,12 @@ class ServerURL:
     def _address(self, text: str, default_port: int) -> Address:
         match = _HOST.fullmatch(text)
         if match is None:
+            if _HOST.fullmatch(text.rpartition(":")[0]):  # the text behind the colon is no port
+                raise self.reject(_PORTS)
             raise self.reject("must have a host name, or an IPv6 address in brackets")
         port = match["port6"] or match["port"]
         if port is not None and not 0 < int(port[:9]) < 65536:
-            raise self.reject("must have ports from 1 to 65535")
+            raise self.reject(_PORTS)
         return Address(match["v6"] or match["host"], int(port) if port else default_port)
 
     def namespace(self) -> str:
