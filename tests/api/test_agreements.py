@@ -4,7 +4,6 @@ with their group."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from unittest import mock
 
 import pytest
@@ -16,15 +15,6 @@ from coord.recipes import agreement
 from tests.support.waits import eventually
 
 Two = tuple[Coordinator, Coordinator]
-
-
-@pytest.fixture
-def two(url: str) -> Iterator[Two]:
-    """Two coordinators on one store, as two processes would have."""
-    first, second = Coordinator(url), Coordinator(url)
-    yield first, second
-    first.close()
-    second.close()
 
 
 def test_no_user_sees_the_rows_in_which_groups_agree(two: Two) -> None:

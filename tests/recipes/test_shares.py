@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,15 +15,6 @@ from coord.testing.clocks import Machine, run
 from tests.support.waits import eventually, soon
 
 Two = tuple[Coordinator, Coordinator]
-
-
-@pytest.fixture
-def two(url: str) -> Iterator[Two]:
-    """Two coordinators on one store, as two processes would have."""
-    first, second = Coordinator(url), Coordinator(url)
-    yield first, second
-    first.close()
-    second.close()
 
 
 def test_two_members_share_and_one_takes_what_the_other_leaves(two: Two) -> None:

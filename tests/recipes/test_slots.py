@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,15 +18,6 @@ from coord.testing.clocks import Machine, run
 from tests.support.waits import eventually, soon
 
 Two = tuple[Coordinator, Coordinator]
-
-
-@pytest.fixture
-def two(url: str) -> Iterator[Two]:
-    """Two coordinators on one store, as two processes would have."""
-    first, second = Coordinator(url), Coordinator(url)
-    yield first, second
-    first.close()
-    second.close()
 
 
 def test_so_many_hold_the_role_and_a_released_slot_goes_to_one_that_waits(two: Two) -> None:
