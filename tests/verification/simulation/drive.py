@@ -11,7 +11,7 @@ import random
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from hypothesis import HealthCheck, settings
@@ -79,6 +79,22 @@ def drive(seed: int, steps: int = 25, edits: bool = True) -> Scene:
             scene.world.run(rnd.choice([0.01, 1.0, 7.0, 20.0, 45.0]))
         come_to_rest(scene)
     return scene
+
+
+def first_violation(play: Callable[[int], object], first: int = 0, scenes: int = 300) -> str:
+    """Return the first promise that one of these random scenes breaks.
+
+    Args:
+        play: Plays the scene of a seed, and raises AssertionError if it breaks a promise.
+        first: The seed of the first scene.
+        scenes: How many scenes to play at most.
+    """
+    for seed in range(first, first + scenes):
+        try:
+            play(seed)
+        except AssertionError as err:
+            return str(err)
+    return "no scene has caught it"
 
 
 def happen(scene: Scene, rnd: random.Random, edits: bool) -> None:

@@ -17,7 +17,14 @@ from coord.core import swaps
 from coord.core.lease import Lease
 from coord.core.operations import Claim, Override, Renew, Retire
 from tests.support.levels import by_level, deeper
-from tests.verification.simulation.drive import come_to_rest, happen, played, quiet, run_machine
+from tests.verification.simulation.drive import (
+    come_to_rest,
+    first_violation,
+    happen,
+    played,
+    quiet,
+    run_machine,
+)
 from tests.verification.simulation.operators import PREFIXES, OperatedScene
 from tests.verification.simulation.test_callers import CallersAndClaimants
 
@@ -107,15 +114,6 @@ def test_random_scenes() -> None:
         assert sum(getattr(scene.server, count) for scene in scenes) > 0, count
 
 
-def broken(seed: int) -> str:
-    """Return the promise that a random scene breaks; "" if it breaks none."""
-    try:
-        drive(seed)
-    except AssertionError as err:
-        return str(err)
-    return ""
-
-
 def evicted_leaders_renew(patch: Patch) -> None:
     renew = swaps.renew
 
@@ -190,5 +188,5 @@ def test_a_mutant_is_caught(mutant: Callable[[Patch], None], why: str, monkeypat
     finally:
         calm.close()
     first = FIRST.get(mutant.__name__, 0)
-    violation = next(filter(None, map(broken, range(first, first + 300))), "no scene has caught it")
+    violation = first_violation(drive, first)
     assert re.search(why, violation), violation

@@ -22,7 +22,7 @@ from coord.core.operations import Renew
 from coord.election import observe
 from tests.support.levels import by_level, deeper
 from tests.verification.simulation.drive import LONG as PAUSES
-from tests.verification.simulation.drive import happen, played, quiet, run_machine
+from tests.verification.simulation.drive import first_violation, happen, played, quiet, run_machine
 from tests.verification.simulation.publishers import Publisher, PublishingScene
 from tests.verification.simulation.test_simulation import WHO, ConcurrentClaimants
 
@@ -161,15 +161,6 @@ MUTANTS: list[tuple[Callable[[Patch], None], str]] = [
 ]
 
 
-def broken(seed: int) -> str:
-    """Return the promise that a random scene breaks; "" if it breaks none."""
-    try:
-        drive(seed)
-    except AssertionError as err:
-        return str(err)
-    return ""
-
-
 @pytest.mark.parametrize(("mutant", "why"), MUTANTS, ids=lambda item: getattr(item, "__name__", ""))
 def test_a_mutant_is_caught(mutant: Callable[[Patch], None], why: str, monkeypatch: Patch) -> None:
     mutant(monkeypatch)
@@ -181,5 +172,5 @@ def test_a_mutant_is_caught(mutant: Callable[[Patch], None], why: str, monkeypat
     finally:
         calm.close()
     first = FIRST.get(mutant.__name__, 0)
-    violation = next(filter(None, map(broken, range(first, first + 300))), "no scene has caught it")
+    violation = first_violation(drive, first)
     assert re.search(why, violation), violation
