@@ -48,9 +48,9 @@ def test_closed_and_full_streams(runs: Runs, words: list[str]) -> None:
     runs.worker()
     runs.journal.wait_for(1)
     usual, *others = (shell(runs, script, *words) for script in ("true", *SCRIPTS))
-    usual.communicate(timeout=20)
+    usual.communicate(timeout=60)
     for script, process in zip(SCRIPTS, others, strict=True):
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
         assert process.returncode == usual.returncode, script
         assert "Traceback" not in err, script
         assert "Exception ignored" not in err, script
@@ -64,7 +64,7 @@ def test_watching_ends_when_its_output_is_lost(runs: Runs, words: list[str]) -> 
     runs.worker()
     runs.journal.wait_for(1)
     process = shell(runs, "exec >/dev/full", *words)
-    assert process.communicate(timeout=20) == (
+    assert process.communicate(timeout=60) == (
         "",
         "coord: cannot write to stdout: No space left on device\n",
     )
@@ -73,12 +73,12 @@ def test_watching_ends_when_its_output_is_lost(runs: Runs, words: list[str]) -> 
 
 @pytest.mark.parametrize("words", [["leader", "job"], ["leader", "nobody"]], ids=" ".join)
 def test_a_reader_that_has_ended(runs: Runs, words: list[str]) -> None:
-    assert runs.run("true").wait(20) == 0
+    assert runs.run("true").wait(60) == 0
     process = shell(runs, "sleep 0.3", *words)
     for stream in (process.stdout, process.stderr):
         assert stream is not None
         stream.close()
-    assert process.wait(20) == 1  # Nobody leads either role.
+    assert process.wait(60) == 1  # Nobody leads either role.
 
 
 def test_a_full_pipe_that_does_not_block(runs: Runs) -> None:
@@ -97,6 +97,6 @@ def test_a_full_pipe_that_does_not_block(runs: Runs) -> None:
     while more := os.read(reader, 65536):
         text += more
     os.close(reader)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert b"Usage: coord" in text[filled:]
     assert b"completion" in text[filled:]
