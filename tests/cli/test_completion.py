@@ -14,6 +14,7 @@ import pytest
 import coord
 from tests.support.processes import Runs, python_environment
 from tests.support.store_urls import shared_url
+from tests.support.waits import eventually
 
 url = shared_url
 pytestmark = pytest.mark.needs("bash")
@@ -66,19 +67,23 @@ def test_commands_and_options(bash: Bash) -> None:
 
 
 def test_roles_and_candidates(bash: Bash, runs: Runs) -> None:
+    def expect(offers: list[str], *words: str) -> None:
+        """Wait for them: on a busy machine the store may answer too late for one Tab."""
+        eventually(lambda: bash.offers(*words) == offers)
+
     with coord.connect(runs.url) as c, coord.connect(runs.url) as other:
         for role in ("sync", "sync-2", "report", "two words", "$(evil)", "new\nline", "-x"):
             assert c.unique_service(role, {"ttl": 60})
-        assert bash.offers("leader", "sy") == ["sync", "sync-2"]
-        assert bash.offers("step-down", "") == ["report", "sync", "sync-2"]
-        assert bash.offers("run", "re") == ["report"]
-        assert bash.offers("watch", "--json", "re") == ["report"]
+        expect(["sync", "sync-2"], "leader", "sy")
+        expect(["report", "sync", "sync-2"], "step-down", "")
+        expect(["report"], "run", "re")
+        expect(["report"], "watch", "--json", "re")
         lead = other.leadership("sync", ttl=1)
         lead.start()
         try:
             while not c.candidates("sync"):
                 pass
-            assert bash.offers("transfer", "sync", "--to", "") == [lead.candidate]
+            expect([lead.candidate], "transfer", "sync", "--to", "")
             assert bash.offers("transfer", "report", "--to", "") == []
         finally:
             lead.stop()

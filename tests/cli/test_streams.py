@@ -11,9 +11,6 @@ import pytest
 
 from tests.support.levels import some
 from tests.support.processes import Runs
-from tests.support.store_urls import shared_url
-
-url = shared_url
 
 WORDS = (
     ["leader", "job"],
