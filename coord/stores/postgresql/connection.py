@@ -68,12 +68,25 @@ def driver() -> Any:
     return asyncpg
 
 
-class _ConnectingLoop:
-    """The running loop as asyncpg sees it.
+class _QuietFuture(asyncio.Future[Any]):
+    """A future of asyncpg, which may be left behind when its connection is given up.
 
-    While a connection is made, nobody needs to look at the exceptions of the futures that asyncpg
-    creates. If the attempt is cancelled, asyncpg leaves one behind, and asyncio would report it.
+    Nobody needs to look at its exception then, and asyncpg may still set its result. asyncio would
+    report both, also if the loop has ended before a callback could look at the exception.
     """
+
+    def set_result(self, result: Any) -> None:
+        if not self.cancelled():
+            super().set_result(result)
+
+    def set_exception(self, exception: type | BaseException) -> None:
+        if not self.cancelled():
+            super().set_exception(exception)
+            self.exception()
+
+
+class _DriverLoop:
+    """The running loop as asyncpg sees it, with futures that leave nothing to report."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -82,13 +95,7 @@ class _ConnectingLoop:
         return getattr(self._loop, name)
 
     def create_future(self) -> asyncio.Future[Any]:
-        future = self._loop.create_future()
-        future.add_done_callback(retrieve)
-        return future
-
-    def connected(self) -> None:
-        """From now on it differs in nothing from the loop."""
-        self.__dict__["create_future"] = self._loop.create_future
+        return _QuietFuture(loop=self._loop)
 
 
 def retrieve(future: asyncio.Future[Any]) -> None:
@@ -370,9 +377,8 @@ class Pool:
                 "default_transaction_isolation": "read committed",
                 "statement_timeout": f"{STATEMENT_TIMEOUT}s",
             }
-        loop = _ConnectingLoop(asyncio.get_running_loop())
-        raw = await driver().connect(
-            loop=loop,
+        return await driver().connect(
+            loop=_DriverLoop(asyncio.get_running_loop()),
             dsn=f"postgresql://?{urlencode(chosen)}" if chosen else None,
             host=address.host if address else None,
             port=address.port if address else None,
@@ -384,8 +390,6 @@ class Pool:
             statement_cache_size=0 if pooled else 100,
             server_settings=settings,
         )
-        loop.connected()
-        return raw
 
     def _move_to_end(self, address: Address | None) -> None:
         if len(self._order) > 1 and address in self._order:

@@ -323,6 +323,35 @@ def test_an_attempt_to_connect_that_is_cancelled_leaves_nothing_to_report(url: s
     assert run(body) == []
 
 
+def test_a_future_of_the_driver_leaves_nothing_to_report_when_its_loop_has_ended(url: str) -> None:
+    """asyncpg sets the exception of its futures when a connection is terminated. The loop may end
+    before anybody looks at it, and then asyncio reported it when the future was deleted."""
+    reports: list[dict[str, Any]] = []
+
+    async def body() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
+        pool = Pool(parse_url(url))
+        raw = (await pool.open(10)).raw
+        lost, cancelled = raw._loop.create_future(), raw._loop.create_future()
+        cancelled.cancel()
+        cancelled.set_result(True)  # asyncpg 0.31 does so if an attempt to connect is cancelled
+        cancelled.set_exception(OSError())
+        await pool.close()
+        await asyncio.sleep(0.01)
+        lost.set_exception(ConnectionError("connection was closed in the middle of operation"))
+        asyncio.get_running_loop().stop()
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(body())
+    loop.run_forever()
+    loop.close()
+    assert task.done()
+    assert task.exception() is None
+    del task
+    gc.collect()
+    assert reports == []
+
+
 def test_an_old_attempt_that_succeeds_just_when_another_request_begins_is_used(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
