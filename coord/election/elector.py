@@ -528,8 +528,8 @@ class Elector:
 
     def _counted(self, waiting: int) -> None:
         """Draw the delays again if many more or fewer candidates wait than was known."""
-        known = self._waiting
-        if known is None or abs(waiting - known) * 4 > known:
+        count_before = self._waiting
+        if count_before is None or abs(waiting - count_before) * 4 > count_before:
             with self._failures_to_task():
                 self._draw_delays(waiting)
                 if not self._send_due_now():  # the timer was set for the earlier delays
