@@ -14,14 +14,14 @@ from typing import Any
 from coord.stores.etcd.gateway import Answer, encode
 
 
-def same(key: str, era: str) -> dict[str, Any]:
+def same(key: str, era: str | None) -> dict[str, Any]:
     """Return the comparison that fails in another era.
 
     Args:
         key: The key of the era.
-        era: The era as `read` returned it; empty if there was none.
+        era: The era as `read` returned it; None if the key did not exist.
     """
-    if not era:
+    if era is None:
         return {"target": "VERSION", "key": encode(key), "version": "0"}
     return {"target": "VALUE", "key": encode(key), "value": era}
 
@@ -31,11 +31,14 @@ def look(key: str) -> dict[str, Any]:
     return {"request_range": {"key": encode(key)}}
 
 
-def read(response: Mapping[str, Any]) -> str:
-    """Return the era in the answer to `look`, as the gateway encodes it."""
+def read(response: Mapping[str, Any]) -> str | None:
+    """Return the era in the answer to `look`, as the gateway encodes it; None if there is no key.
+
+    A key without a value is an era, too: a comparison that it does not exist would always fail.
+    """
     answer: Answer = response["response_range"]
     pairs = answer.get("kvs", [])
-    return str(pairs[0].get("value", "")) if pairs else ""
+    return str(pairs[0].get("value", "")) if pairs else None
 
 
 def new(key: str) -> dict[str, Any]:

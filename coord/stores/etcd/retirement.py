@@ -8,7 +8,7 @@ from typing import Any
 
 from coord.core import swaps
 from coord.core.operations import Retire
-from coord.stores.etcd import floors, rows
+from coord.stores.etcd import era, floors, rows
 from coord.stores.etcd.gateway import Answer, decode, encode
 from coord.stores.etcd.rows import Keys, Row
 
@@ -21,7 +21,8 @@ class Deletion:
     """A transaction that deletes the rows which are as they were read.
 
     Attributes:
-        request: The transaction. It fails if somebody else has written the floor since it was read.
+        request: The transaction. It fails if somebody else has written the floor since it was read,
+            or begun an era.
         requests: What it deletes, in the order of its answers.
     """
 
@@ -46,7 +47,8 @@ def look(keys: Keys, part: Sequence[Retire]) -> dict[str, Any]:
     names = [keys.floors + part[0].prefix]
     for request in part:
         names += [keys.lease(request.role), keys.kept(request.role)]
-    return {"success": [{"request_range": {"key": encode(name)}} for name in names]}
+    ranges = [{"request_range": {"key": encode(name)}} for name in names]
+    return {"success": [era.look(keys.era), *ranges]}
 
 
 def deletion(keys: Keys, part: Sequence[Retire], answer: Answer) -> Deletion | None:
@@ -60,9 +62,8 @@ def deletion(keys: Keys, part: Sequence[Retire], answer: Answer) -> Deletion | N
     Raises:
         RequestError: coord did not write a row or the floor.
     """
-    floor, *rows_of_part = [
-        rows.pairs(response["response_range"]) for response in answer["responses"]
-    ]
+    present_era, *responses = answer["responses"]
+    floor, *rows_of_part = [rows.pairs(response["response_range"]) for response in responses]
     unused = [
         (request, row)
         for request, lease, kept in zip(part, rows_of_part[::2], rows_of_part[1::2], strict=True)
@@ -78,7 +79,8 @@ def deletion(keys: Keys, part: Sequence[Retire], answer: Answer) -> Deletion | N
     token = max(before, *(row.lease.token for _, row in unused))
     request = {
         "compare": [
-            {"target": "MOD", "key": encode(key), "mod_revision": kept_floor["mod_revision"]}
+            {"target": "MOD", "key": encode(key), "mod_revision": kept_floor["mod_revision"]},
+            era.same(keys.era, era.read(present_era)),
         ],
         "success": [rows.put(key, str(token)), *(_delete(keys, row) for _, row in unused)],
     }

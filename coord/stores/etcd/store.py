@@ -62,7 +62,8 @@ class EtcdStore:
         self.gateway = Gateway(self._url)
         self._known: OrderedDict[str, Row] = OrderedDict()
         self._floors = Floors(self._keys.floors)
-        self._revision, self._era = 0, ""
+        self._revision = 0
+        self._era: str | None = None
         self._announcements: EtcdAnnouncements | None = None
 
     def __repr__(self) -> str:
@@ -123,7 +124,7 @@ class EtcdStore:
             answer = await self.gateway.call(TXN, deletion.request, remaining)
             if answer.get("succeeded"):
                 return retirement.deleted(deletion, answer)
-            # Somebody else retires roles with the same prefix at this moment.
+            # Somebody else retires roles with the same prefix at this moment, or began an era.
 
     async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
         """Apply renewals. See `protocol.Store.renew`."""
@@ -145,6 +146,8 @@ class EtcdStore:
         deadline = loop.time() + timeout
         role = operation.role
         while True:
+            if role not in self._known:  # or it was forgotten since it was read, with its era
+                fetched = False
             row = self._known.get(role) or rows.absent(role)
             prepared = rows.swap(self._keys, row, operation, self._floors)
             remaining = max(deadline - loop.time(), 0.001)
@@ -162,10 +165,11 @@ class EtcdStore:
             }
             answer, revision = await self._request(TXN, request, remaining)
             if answer.get("succeeded"):
-                return self._applied(prepared, revision)
-            *responses, present = answer["responses"]
-            self._learn_era(expected_era, era.read(present))
-            self._learn_from_failure(role, responses, revision, prepared.before)
+                return self._applied(prepared, revision, expected_era)
+            *responses, look = answer["responses"]
+            present_era = era.read(look)
+            self._learn_era(expected_era, present_era)
+            self._learn_from_failure(role, responses, revision, present_era, prepared.before)
             fetched = True
             if loop.time() >= deadline:
                 raise RequestError(
@@ -187,7 +191,7 @@ class EtcdStore:
         self._revision = max(self._revision, revision)
         return answer, revision
 
-    def _learn_era(self, expected: str, present: str) -> None:
+    def _learn_era(self, expected: str | None, present: str | None) -> None:
         """Forget all rows and floors if a request that expected one era has met another."""
         if present != expected and present != self._era:
             self._forget()
@@ -197,9 +201,9 @@ class EtcdStore:
         self._known, self._floors = OrderedDict(), Floors(self._keys.floors)
         self._revision = 0
 
-    def _applied(self, prepared: Swap, revision: int) -> Answer:
+    def _applied(self, prepared: Swap, revision: int, known_era: str | None) -> Answer:
         row = Row(revision, prepared.after, prepared.expires_at)
-        self._learn(row)
+        self._learn(row, known_era)
         return Answer(True, prepared.after)
 
     def _learn_from_failure(
@@ -207,9 +211,10 @@ class EtcdStore:
         role: str,
         responses: Sequence[dict[str, Any]],
         revision: int,
-        refuted: Row | None = None,
+        known_era: str | None,
+        refuted: Row | None,
     ) -> None:
-        """Remember the row, and the floors if the request has read them, too.
+        """Remember the row, and the floors if the request has read them, too; see `_learn`.
 
         `refuted` is the row that the request expected. It is not in the store, so the row that is
         replaces it although its revision may be lower, as after a backup was restored.
@@ -217,12 +222,19 @@ class EtcdStore:
         pairs, *floors = [rows.pairs(response["response_range"]) for response in responses]
         if refuted is not None and self._known.get(role) is refuted:
             del self._known[role]
-        self._learn(rows.decode_row(role, pairs[0]) if pairs else rows.absent(role))
-        if floors and revision > self._floors.revision:
+        row = rows.decode_row(role, pairs[0]) if pairs else rows.absent(role)
+        self._learn(row, known_era)
+        if floors and known_era == self._era and revision > self._floors.revision:
             self._floors = Floors.decode(self._keys.floors, floors[0], revision)
 
-    def _learn(self, row: Row) -> None:
-        """Remember a row, unless a later one is known."""
+    def _learn(self, row: Row, known_era: str | None) -> None:
+        """Remember a row, unless a later one is known.
+
+        `known_era` is the era that the store knew when it asked for the row. An answer that comes
+        after the store has learned another era tells nothing about the rows of that one.
+        """
+        if known_era != self._era:
+            return
         role = row.lease.role
         self._revision = max(self._revision, row.revision)
         lease = self._known.get(role)
@@ -235,9 +247,11 @@ class EtcdStore:
                 self._known.popitem(last=False)
 
     async def _fetch(self, role: str, timeout: float) -> None:
-        key, expected = {"key": encode(self._keys.lease(role))}, self._known.get(role)
+        expected, known_era = self._known.get(role), self._era
+        key = {"key": encode(self._keys.lease(role))}
         answer, revision = await self._request(RANGE, key, timeout)
-        self._learn_from_failure(role, [{"response_range": answer}], revision, expected)
+        responses = [{"response_range": answer}]
+        self._learn_from_failure(role, responses, revision, known_era, expected)
 
     async def _swap_many(self, operations: Sequence[Operation], timeout: float) -> list[Result]:
         """Apply operations on different roles, many to a request."""
@@ -246,6 +260,7 @@ class EtcdStore:
         results: dict[str, Result] = {}
         prepared: list[tuple[Operation, Swap]] = []
         alone: list[tuple[Operation, bool]] = []
+        known_era = self._era  # now, not when the batches begin: the swaps rest on its rows
         for operation in operations:
             row = self._known.get(operation.role) or rows.absent(operation.role)
             swap = rows.swap(self._keys, row, operation, self._floors)
@@ -254,7 +269,7 @@ class EtcdStore:
             else:
                 prepared.append((operation, swap))
         batches = await asyncio.gather(
-            *(self._swap_batch(batch, timeout) for batch in _batches(prepared))
+            *(self._swap_batch(batch, known_era, timeout) for batch in _batches(prepared))
         )
         for batch in batches:
             for operation, result in batch:
@@ -274,9 +289,9 @@ class EtcdStore:
         return [results[operation.role] for operation in operations]
 
     async def _swap_batch(
-        self, batch: Sequence[tuple[Operation, Swap]], timeout: float
+        self, batch: Sequence[tuple[Operation, Swap]], expected_era: str | None, timeout: float
     ) -> list[tuple[Operation, Result | None]]:
-        expected_era, deadline = self._era, asyncio.get_running_loop().time() + timeout
+        deadline = asyncio.get_running_loop().time() + timeout
         request = {
             "compare": [era.same(self._keys.era, expected_era)],
             "success": [{"request_txn": swap.request} for _, swap in batch],
@@ -296,10 +311,12 @@ class EtcdStore:
         for (operation, swap), response in zip(batch, answer["responses"], strict=True):
             nested = response["response_txn"]
             if nested.get("succeeded"):
-                done.append((operation, self._applied(swap, revision)))
+                done.append((operation, self._applied(swap, revision, expected_era)))
                 continue
             try:
-                self._learn_from_failure(operation.role, nested["responses"], revision, swap.before)
+                self._learn_from_failure(
+                    operation.role, nested["responses"], revision, expected_era, swap.before
+                )
             except RequestError as err:
                 done.append((operation, err.failure()))
             else:
@@ -315,6 +332,7 @@ class EtcdStore:
 
     async def _read(self, roles: Collection[str] | None, timeout: float) -> tuple[list[Row], int]:
         """Return the rows, and the revision of the whole store at which they were read."""
+        known_era = self._era
         if roles is None:
             answer = await self.gateway.call(RANGE, rows.all_with(self._keys.leases), timeout)
             pairs, revision = rows.pairs(answer), int(answer["header"]["revision"])
@@ -336,7 +354,7 @@ class EtcdStore:
             for pair in pairs
         ]
         for row in decoded:
-            self._learn(row)
+            self._learn(row, known_era)
         return decoded, revision
 
     async def past(self, roles: Collection[str] | None, timeout: float) -> list[PastTerm]:
@@ -391,7 +409,7 @@ class EtcdStore:
         else:
             keys = rows.all_with(self._keys.leases)
         body = {"create_request": {**keys, "start_revision": str(revision + 1)}}
-        stream = self.gateway.stream(WATCH, body)
+        stream, known_era = self.gateway.stream(WATCH, body), self._era
         async with contextlib.aclosing(stream):
             async for message in stream:
                 if message.get("canceled") or "compact_revision" in message:
@@ -403,7 +421,7 @@ class EtcdStore:
                     if event.get("type") == "DELETE" or (names is not None and role not in names):
                         continue
                     row = rows.decode_row(role, event["kv"])
-                    self._learn(row)
+                    self._learn(row, known_era)
                     yield row
 
     def announcements(self) -> EtcdAnnouncements:
