@@ -72,14 +72,17 @@ class Connection:
                 answer.set_exception(failures.unreachable(self.server, "the connection was closed"))
             return answers
         self._pending.extend(answers)
-        sending = self._driver.send_packed_command(
-            self._driver.pack_commands(commands), check_health=False
-        )
         # The driver writes in the first step, in order; what may wait is a full buffer.
-        task = loop.create_task(sending)
+        task = loop.create_task(self._write(self._driver.pack_commands(commands)))
         _background.add(task)
         task.add_done_callback(_forget)
         return answers
+
+    async def _write(self, packed: list[bytes]) -> None:
+        # If the connection has ended meanwhile, the driver would open another one, which nobody
+        # reads or closes, and send commands whose callers have been told that they are lost.
+        if self._driver.is_connected:
+            await self._driver.send_packed_command(packed, check_health=False)
 
     async def _read(self) -> None:
         from redis.exceptions import ResponseError

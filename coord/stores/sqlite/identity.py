@@ -132,8 +132,9 @@ class Directory:
 
     def __init__(self, path: str, real: str, mounts: str = MOUNTS) -> None:
         self._path = os.path.dirname(path)
-        # A symbolic link may be in another directory than the database.
-        same = os.path.realpath(self._path) == os.path.dirname(real)
+        # If the name is a symbolic link, another directory may decide where it leads. The directory
+        # itself may be reached by links: then it is another one once they lead elsewhere.
+        same = os.path.join(os.path.realpath(self._path), os.path.basename(path)) == real
         try:
             self._dated = same and file_system(real, mounts) in DATED_FILE_SYSTEMS
         except OSError:  # no descriptor is left to read the list of mounts

@@ -12,6 +12,7 @@ import pytest
 
 from coord.core.operations import Answer, Claim, Failure, Renew, Result
 from coord.errors import AccessDenied, BadArgument, StoreUnavailable
+from coord.stores.failures import RequestError
 from coord.stores.redis import RedisStore, admin, parse_url
 from coord.stores.redis import feed as redis_feed
 from coord.stores.redis.connection import Client, Connection, Word
@@ -91,6 +92,42 @@ def test_a_feed_that_is_cancelled_as_it_connects_ends(monkeypatch: pytest.Monkey
         feed.cancel()
         done, _ = await asyncio.wait({feed}, timeout=5)
         assert done, "the feed goes on, and its close waits for it"
+
+    asyncio.run(body())
+
+
+def test_nothing_is_sent_once_the_connection_has_ended() -> None:
+    """The server closes the connection at the moment at which a swap is sent."""
+
+    async def body() -> None:
+        received: list[bytes] = []
+        connections: list[asyncio.StreamWriter] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connections.append(writer)
+            while data := await reader.read(4096):
+                received.append(data)
+                writer.write(b"+OK\r\n")
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        client = Client(parse_url(f"redis://127.0.0.1:{port}"))
+        loop = asyncio.get_running_loop()
+        try:
+            connection = await client.connection(loop.time() + 20)
+            assert await asyncio.wait_for(connection.send([("PING",)])[0], 20) == b"OK"
+            connection._driver._reader.feed_eof()  # type: ignore[attr-defined]  # the driver's own
+            (answer,) = connection.send([("SWAP",)])
+            with pytest.raises(RequestError) as failure:
+                await asyncio.wait_for(answer, 20)
+            assert failure.value.unknown
+            await asyncio.sleep(0.05)  # a connection that is opened now arrives
+            assert len(connections) == 1
+            assert not any(b"SWAP" in data for data in received)
+        finally:
+            await client.close()
+            server.close()
 
     asyncio.run(body())
 

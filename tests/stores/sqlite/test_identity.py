@@ -275,11 +275,13 @@ def test_the_names_are_read_every_second(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_directory_that_proves_nothing(tmp_path: Path) -> None:
-    """Its file system is not known to date changes, or a link leads to the database."""
+    """Its file system is not known to date changes, or a link leads to the database. A link in the
+    same directory may lead there by way of another."""
     path, mounts = str(tmp_path / "coord.db"), tmp_path / "mounts"
     mounts.write_text("1 1 0:1 / / rw - vfat none rw\n")
-    linked = str(tmp_path / "elsewhere" / "coord.db")
-    for directory in (Directory(path, path, str(mounts)), Directory(linked, path)):
+    linked, beside = str(tmp_path / "elsewhere" / "coord.db"), str(tmp_path / "link.db")
+    links = Directory(linked, path), Directory(beside, path)
+    for directory in (Directory(path, path, str(mounts)), *links):
         assert directory.look() is None
         directory.remember(directory.look())
         assert not directory.is_unchanged()
