@@ -27,6 +27,8 @@ TURN = 0.02
 """Seconds for which one candidate of this process alone knows that a role is vacant."""
 SETTLED = 0.05
 """Seconds from the first row of the new leader until the other candidates hear of it."""
+LONGEST_TURN = 0.2
+"""Seconds after which all candidates hear, although the role changes again and again."""
 COALESCE_DELAY = 0.005
 """Seconds to wait for more roles before the feed is opened again with them."""
 
@@ -34,10 +36,10 @@ COALESCE_DELAY = 0.005
 class _Turn:
     """A vacant role, which some candidates of this process have heard of and others not yet."""
 
-    __slots__ = ("heard", "lease", "timer")
+    __slots__ = ("heard", "lease", "timer", "until")
 
-    def __init__(self, lease: Lease) -> None:
-        self.lease = lease
+    def __init__(self, lease: Lease, until: float) -> None:
+        self.lease, self.until = lease, until
         self.heard: list[CandidateListener] = []
         self.timer: asyncio.TimerHandle | None = None
 
@@ -157,9 +159,13 @@ class SharedFeed:
         if len(candidates) == 1 and turn is None:  # nearly all roles
             candidates[0](lease, 1)
         elif lease.vacant:
-            self._begin_turn(turn or _Turn(lease), lease)
+            until = asyncio.get_running_loop().time() + LONGEST_TURN
+            self._begin_turn(turn or _Turn(lease, until), lease)
         elif turn is not None and lease.led:
-            self._postpone(turn, lease, SETTLED)
+            if turn.lease.vacant:
+                self._postpone(turn, lease, SETTLED)
+            else:  # a renewal, which does not keep the others waiting
+                turn.lease = lease
             for candidate in turn.heard:
                 if candidate in candidates:
                     candidate(lease, 1)
@@ -186,7 +192,9 @@ class SharedFeed:
         self._turns[lease.role], turn.lease = turn, lease
         if turn.timer is not None:
             turn.timer.cancel()
-        turn.timer = asyncio.get_running_loop().call_later(seconds, self._turn_over, lease.role)
+        loop = asyncio.get_running_loop()
+        at = min(loop.time() + seconds, turn.until)
+        turn.timer = loop.call_at(at, self._turn_over, lease.role)
 
     def _turn_over(self, role: str) -> None:
         turn = self._end_turn(role)

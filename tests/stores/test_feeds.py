@@ -10,7 +10,7 @@ import pytest
 
 from coord.core.lease import Lease
 from coord.runtime.retry import rng
-from coord.stores.feeds import SETTLED, TURN, CandidateListener, SharedFeed
+from coord.stores.feeds import LONGEST_TURN, SETTLED, TURN, CandidateListener, SharedFeed
 from coord.stores.memory.store import MemoryStore
 from coord.testing.clocks import Machine
 from coord.testing.clocks import run as virtual_time
@@ -206,6 +206,30 @@ def test_a_candidate_that_cannot_claim_lets_the_next_one_go_first() -> None:
         crowd.leave[2]()
         await asyncio.sleep(1)
         assert crowd.heard[2] == []
+        await crowd.feed.close()
+
+    virtual_time(main)
+
+
+@pytest.mark.parametrize("terms", [1, 100])
+def test_the_others_hear_although_rows_come_without_a_pause(terms: int) -> None:
+    """One leader that renews often, or one leader after the other."""
+
+    async def main(machine: Machine) -> None:
+        crowd = Crowd()
+        began = machine.world.time
+        for number in range(100):
+            token = 1 + number % terms
+            if number < terms:
+                await crowd.show(Lease("r", None, token, 0, 5.0), TURN / 2)
+            led = Lease("r", "b", token + 1, 1 + number, 5.0, remaining=5.0)
+            await crowd.show(led, TURN / 2)
+            if crowd.heard[1]:
+                break
+        bound = SETTLED + TURN if terms == 1 else LONGEST_TURN + 2 * TURN
+        assert machine.world.time - began <= bound
+        assert crowd.heard[1] == crowd.heard[2]
+        assert {local for _, local in crowd.heard[1]} == {1}
         await crowd.feed.close()
 
     virtual_time(main)
