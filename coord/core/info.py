@@ -41,7 +41,7 @@ class InfoUpdates(NamedTuple):
         """A claim with `info` was applied, and resulted in this lease."""
         stored = shared_info(lease)
         row_info = info if stored == info else stored
-        return InfoUpdates(self.changes, self.sent, self.stored, self.unanswered, row_info)
+        return type(self)(self.changes, self.sent, self.stored, self.unanswered, row_info)
 
     def sending(self, info: Info) -> tuple[InfoUpdates, Info | None]:
         """A renewal is about to be sent while the candidate wants to say `info`.
