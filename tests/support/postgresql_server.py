@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.support.server_process import free_ports, stands_still
+from tests.support.server_process import free_ports, reaper, stands_still
 
 START_TIMEOUT = 120.0
 SHARED = "COORD_TEST_POSTGRESQL_FILES"
@@ -180,6 +180,7 @@ class Server:
                 start_new_session=True,
                 **self._as,
             )
+        reaper.started(self.pid)
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
@@ -263,4 +264,5 @@ class Server:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(20)
+        reaper.ended(process.pid)
         self._process = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -38,6 +39,62 @@ def free_ports(count: int) -> Iterator[list[int]]:
             item.close()
 
 
+_REAPER = """
+while read -r action pid; do
+  kept=
+  for other in $pids; do
+    [ "$other" = "$pid" ] || kept="$kept $other"
+  done
+  pids=$kept
+  [ "$action" = ended ] || pids="$pids $pid"
+done
+[ -z "$pids" ] || kill -KILL $pids
+"""
+
+
+class Reaper:
+    """Kills the servers of this process when it has ended, even if it was killed itself.
+
+    A shell reads the ids of the servers from a pipe, which closes with this process. Servers have
+    sessions of their own, so nothing else would end them.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def started(self, pid: int) -> None:
+        if self._process is None:
+            self._process = subprocess.Popen(
+                ["sh", "-c", _REAPER],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                start_new_session=True,
+            )
+            atexit.register(self.end)
+        self._write("started", pid)
+
+    def ended(self, pid: int) -> None:
+        self._write("ended", pid)
+
+    def end(self) -> None:
+        """Kill the servers that run, and end."""
+        process, self._process = self._process, None
+        if process is not None:
+            with contextlib.suppress(BrokenPipeError):
+                process.communicate()
+
+    def _write(self, action: str, pid: int) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):  # somebody has killed the shell
+                self._process.stdin.write(f"{action} {pid}\n")
+                self._process.stdin.flush()
+
+
+reaper = Reaper()
+
+
 class ServerProcess:
     """One server, which can be stopped, killed, frozen and started again."""
 
@@ -69,6 +126,7 @@ class ServerProcess:
                 start_new_session=True,
                 **options,
             )
+        reaper.started(self.pid)
 
     @property
     def ended_by_itself(self) -> bool:
@@ -127,3 +185,4 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(10)
+        reaper.ended(process.pid)
