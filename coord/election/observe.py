@@ -30,6 +30,9 @@ SOON = 1.0
 FAILED_AGAIN, VACANT_AGAIN = 2.0, 30.0
 """Seconds until a role is looked at again: after the store did not answer, and while it has no
 leader. A feed may leave renewals out, and may lose the row of a new leader."""
+MAX_OUTDATED = 100
+"""So many times at which leases of earlier leaders would have expired, and no more than there are
+roles, a watcher keeps."""
 
 
 class ObservedLease(NamedTuple):
@@ -327,6 +330,10 @@ class WatchedRoles:
         if at < self._read_at.get(role, math.inf):
             self._read_at[role] = at
             heapq.heappush(self._reads, (at, role))
+            # A role that changes hands often would leave one time behind for each term.
+            if len(self._reads) > 2 * len(self._read_at) + MAX_OUTDATED:
+                self._reads = [(at, role) for role, at in self._read_at.items()]
+                heapq.heapify(self._reads)
 
     def _expired(self, before: float) -> list[str]:
         """Take the roles from the heap that are to be read before a time, unless they were renewed

@@ -11,7 +11,7 @@ from typing import Any
 from coord import AsyncCoordinator, Coordinator, Lease
 from coord.core.lease import MAX_TOKEN
 from coord.core.operations import Answer, Claim, Release, Renew
-from coord.election.observe import LeaderTracker, latest
+from coord.election.observe import MAX_OUTDATED, LeaderTracker, WatchedRoles, latest
 from coord.stores.memory.store import MemoryStore
 from coord.testing import Fault, FaultyStore
 from coord.testing.clocks import Machine, run
@@ -387,3 +387,16 @@ def test_all_rows_are_read_only_now_and_then() -> None:
         assert store.inner.reads - before == 4  # type: ignore[attr-defined]
 
     on_virtual_time(story)
+
+
+def test_a_watcher_forgets_when_the_leases_of_earlier_leaders_would_have_expired() -> None:
+    watched, terms, ttl = WatchedRoles(None, 0.0), 1_000, 3_600.0
+    for term in range(1, terms + 1):
+        watched.received(Lease("r", "a", term, 1, ttl, remaining=ttl), term / 10)
+        watched.received(Lease("r", None, term, 2, ttl), term / 10)
+        assert len(watched._reads) <= MAX_OUTDATED + 2
+    watched.received(Lease("r", "a", terms + 1, 1, ttl, remaining=ttl), 200.0)
+    watched.read(None, [Lease("r", "a", terms + 1, 2, ttl, remaining=ttl)], ttl)  # all rows
+    assert watched.due(ttl + 1) == []
+    watched.read(None, [Lease("r", "a", terms + 1, 2, ttl, remaining=ttl)], 2 * ttl - 1)
+    assert watched.due(2 * ttl + 0.1) == ["r"]
