@@ -25,6 +25,7 @@ from coord.stores.sqlite.identity import (
     look,
     refuse_second_log,
 )
+from tests.support.waits import eventually
 
 needs_locks = pytest.mark.skipif(not Path(locks.LOCKS).exists(), reason="needs /proc/locks")
 REMOVALS = [("-wal",), ("-shm",), ("-wal", "-shm")]
@@ -274,6 +275,7 @@ def test_the_names_are_read_every_second(tmp_path: Path, monkeypatch: pytest.Mon
     assert not directory.is_unchanged()
 
 
+@pytest.mark.usefixtures("dated")
 def test_a_directory_that_proves_nothing(tmp_path: Path) -> None:
     """Its file system is not known to date changes, or a link leads to the database. A link in the
     same directory may lead there by way of another."""
@@ -281,6 +283,7 @@ def test_a_directory_that_proves_nothing(tmp_path: Path) -> None:
     mounts.write_text("1 1 0:1 / / rw - vfat none rw\n")
     linked, beside = str(tmp_path / "elsewhere" / "coord.db"), str(tmp_path / "link.db")
     links = Directory(linked, path), Directory(beside, path)
+    eventually(lambda: Directory(path, path).look() is not None)
     for directory in (Directory(path, path, str(mounts)), *links):
         assert directory.look() is None
         directory.remember(directory.look())
