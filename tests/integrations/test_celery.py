@@ -29,6 +29,8 @@ from tests.support.waits import eventually
 DATABASE = "django_celery_beat.schedulers:DatabaseScheduler"
 REDBEAT = "redbeat:RedBeatScheduler"
 ROLE = "celery-beat"
+START = 120.0
+"""Seconds that a beat has for its start, on a machine where other tests start programs, too."""
 
 pytestmark = [pytest.mark.needs("redis"), pytest.mark.server]
 
@@ -97,7 +99,7 @@ class Beats:
             return sum(pid == process.pid for _, _, pid in self.messages("often"))
 
         before = number()
-        eventually(lambda: number() >= before + 2 or process.poll() is not None)
+        eventually(lambda: number() >= before + 2 or process.poll() is not None, within=START)
         assert process.poll() is None, self.log()
 
     def log(self) -> str:

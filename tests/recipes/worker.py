@@ -16,7 +16,7 @@ def main(kind: str, url: str, resource: str, ttl: str, number: str) -> None:
     client = Client(resource)
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
-    with coord.connect(url) as coordinator:
+    with coord.connect(url, timeout=60) as coordinator:  # many begin at once
         if kind == "share":
             shares = coordinator.share("ingest", int(number), ttl=float(ttl))
 
