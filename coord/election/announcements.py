@@ -280,6 +280,10 @@ class RequestListener:
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
+    def forget_candidate(self, role: str, candidate: str) -> None:
+        """Forget a candidate until it is announced again."""
+        self._kept.get(role, {}).pop(Candidate(role, candidate).key, None)
+
     async def _withdraw(self, key: str) -> None:
         with contextlib.suppress(Exception):  # it expires by itself
             await self._announcements().withdraw([key], WITHDRAW_TIMEOUT)

@@ -343,8 +343,7 @@ class Claimant:
         )
         if not isinstance(decision, Handover):
             return False
-        if decision.withdrawn:
-            session.request_done(self.role, decision.key)
+        session.gave_way(self.role, decision)
         log.info(
             "leadership.gives_way",
             role=self.role,

@@ -276,8 +276,7 @@ class Elector:
         if isinstance(decision, float):
             self._check_later = self._loop.call_later(decision + 0.01, self.check_requests)
         elif decision is not None:
-            if decision.withdrawn:
-                self._session.request_done(election.role, decision.key)
+            self._session.gave_way(election.role, decision)
             cooldown = election.timing.ttl if decision.rest is None else decision.rest
             role, token, to, by = election.role, election.token, decision.to, decision.by
             log.info("leadership.gives_way", role=role, token=token, to=to, by=by)

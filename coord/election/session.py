@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import Any, Protocol, TypeVar, cast
 
 from coord.core import validation
-from coord.core.announcements import Announcement, Candidate, by_priority
+from coord.core.announcements import Announcement, Candidate, Handover, by_priority
 from coord.core.kept import Kept
 from coord.core.lease import Lease
 from coord.core.operations import Failure, Operation, Renew, Result
@@ -420,9 +420,14 @@ class Session:
         """Return the urgent announcements for `role` that this process has heard of."""
         return self._requests.pending(role)
 
-    def request_done(self, role: str, key: str) -> None:
-        """Withdraw the request `key`: it was carried out."""
-        self._requests.done(role, key)
+    def gave_way(self, role: str, handover: Handover) -> None:
+        """Note that a leader of this session carries out `handover`, so that the next one does not
+        do it again: a request is withdrawn, a preferred candidate counts when it announces itself
+        again. It may have died."""
+        if handover.withdrawn:
+            self._requests.done(role, handover.key)
+        elif handover.key == "" and handover.to is not None:
+            self._requests.forget_candidate(role, handover.to)
 
     def _request_arrived(self, role: str) -> None:
         for member in self._by_role.get(role, ()):

@@ -3,13 +3,17 @@ are preferred."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
 
-from coord import BadArgument, Coordinator, LossReason, NotLeader
+from coord import AsyncCoordinator, BadArgument, Coordinator, LossReason, NotLeader
 from coord.api.sync_leadership import Leadership
 from coord.election.term import Term
+from coord.stores.memory.store import MemoryStore
+from coord.testing.clocks import Machine
+from coord.testing.clocks import run as virtual_time
 from tests.support.store_time import RealTime
 
 Two = tuple[Coordinator, Coordinator]
@@ -194,6 +198,33 @@ def test_who_is_preferred_gets_the_role_and_not_before_the_term_has_lasted(
             assert high.is_leader  # no flapping: the other one does not ask for it back
             assert [term.token for term in two[0].history("r")] == [2, 1]
         assert low.wait(5)
+
+
+def test_leaders_give_way_once_to_a_preferred_candidate_that_does_not_come() -> None:
+    """Otherwise each new leader would hand the role to a dead candidate, for a second each time,
+    until the announcement of that candidate expires."""
+
+    async def main(machine: Machine) -> None:
+        store = MemoryStore(now=lambda: machine.now().total, wall=lambda: machine.now().total)
+        own, other = AsyncCoordinator(store=store), AsyncCoordinator(store=store)
+        own.session.now = other.session.now = machine.now
+        low = [own.leadership("r", ttl=30, min_tenure=tenure) for tenure in (5, 0)]
+        for lead in low:
+            await lead.start()
+        await asyncio.sleep(1)
+        high = other.leadership("r", ttl=30, priority=5)
+        await high.start()
+        await asyncio.sleep(2)
+        assert low[0].is_leader
+        await high.stop()
+        await asyncio.sleep(20)
+        (leader,) = (lead for lead in low if lead.is_leader)
+        assert leader.term.token == 2
+        assert [term.by for term in await own.history("r")][1:] == ["priority 5"]
+        await own.close()
+        await other.close()
+
+    virtual_time(main)
 
 
 @pytest.mark.parametrize("bad", [-1, float("nan"), "1", True])
