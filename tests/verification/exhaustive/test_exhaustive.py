@@ -138,6 +138,10 @@ LONG = {
         for name, (setup, bounds) in PROFILES.items()
     },
     "two faults": (COARSE, TWO_FAULTS),
+    "operators, two faults": (
+        COARSE,
+        replace(PROFILES["operators, with a fault"][1], faults=2, orders=1),
+    ),
 }
 """Searches that end: a search that is cut off has looked at few ticks, and a takeover needs two."""
 LONG_STATES = 1_500_000
