@@ -19,10 +19,24 @@ from coord.errors import BadArgument
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _PORTS = "must have ports from 1 to 65535"
+HOST_NAME = r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?"
+"""What a host name is. Python cannot even look up one with a part that is empty or longer."""
 _HOST = re.compile(
-    r"\[(?P<v6>[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?)\](?::(?P<port6>\d+))?|(?P<host>[A-Za-z0-9_.-]+)(?::(?P<port>\d+))?"
+    r"\[(?P<v6>[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?)\](?::(?P<port6>\d+))?|"
+    rf"(?P<host>{HOST_NAME})(?::(?P<port>\d+))?"
 )
 _PLACE = re.compile(r"[^:/#]*(?::\d{1,5})?(?:,[^:/#]*(?::\d{1,5})?)*(?:/[A-Za-z0-9_.-]*)*")
+
+
+def is_ipv6(text: str) -> bool:
+    """Return whether `text` is an IPv6 address."""
+    from ipaddress import AddressValueError, IPv6Address  # few URLs have one
+
+    try:
+        IPv6Address(text)
+    except AddressValueError:
+        return False
+    return True
 
 
 class Address(NamedTuple):
@@ -82,7 +96,7 @@ class ServerURL:
 
     def _address(self, text: str, default_port: int) -> Address:
         match = _HOST.fullmatch(text)
-        if match is None:
+        if match is None or (match["v6"] and not is_ipv6(match["v6"])):
             if _HOST.fullmatch(text.rpartition(":")[0]):  # the text behind the colon is no port
                 raise self.reject(_PORTS)
             raise self.reject("must have a host name, or an IPv6 address in brackets")

@@ -134,6 +134,19 @@ def test_an_unknown_url_is_refused_without_its_password(url: str) -> None:
             assert "secret" not in shown
 
 
+@pytest.mark.parametrize("host", ["a..b", ".a", ".", "a." + 64 * "b", "[...]", "[1:2]"])
+@pytest.mark.parametrize(
+    "place", ["redis://{}/0", "etcd://{}", "postgresql://{}/d", "rethinkdb://{}"]
+)
+def test_a_host_name_that_cannot_be_looked_up(host: str, place: str) -> None:
+    """The drivers raise UnicodeError for such a name."""
+    for open_it in (urls.open_url, urls.open_admin):
+        with pytest.raises(BadArgument, match=r"host name|an IPv6 address"):
+            open_it(place.format(host))
+        for valid in ("a." + 63 * "b" + ".", "[::1]:1", "[fe80::1%eth0]"):
+            open_it(place.format(valid))
+
+
 def test_a_path_is_no_url() -> None:
     with pytest.raises(BadArgument, match=r"write sqlite:///tmp/foo\.db"):
         urls.open_url("/tmp/foo.db")  # nothing is opened

@@ -241,12 +241,13 @@ def _decoded(text: str, shown: str, part: str) -> str:
 
 def _address(text: str, shown: str) -> Address:
     match = _HOST.fullmatch(text)
-    if match is None or (text.count(":") > 1 and not text.startswith("[")):
+    is_bare = text.count(":") > 1 and not text.startswith("[")
+    if match is None or is_bare or (match["v6"] and not server_url.is_ipv6(match["v6"])):
         raise BadArgument(
             "url", shown, f"an IPv6 address must be in brackets, as in [::1]:{DEFAULT_PORT}"
         )
     host, port = match["v6"] or match["host"], match["port6"] or match["port"]
-    if not host or not (match["v6"] or re.fullmatch(r"[A-Za-z0-9_.-]+", host)):
+    if not host or not (match["v6"] or re.fullmatch(server_url.HOST_NAME, host)):
         raise BadArgument(
             "url", shown, f"must have the form {FORM}, with a host name between commas"
         )
