@@ -42,7 +42,7 @@ COMMAND_LINES: list[tuple[str, int, str]] = [
     ('leader job --url rethinkdb://host/db?nope=1', 2, "coord: invalid --url 'rethinkdb://host/db?***': an option must have a value, occur once, and be one of ca_certs, max_clock_skew, password_file, table, tls"),
     ('leader job --url postgresql://', 2, "coord: invalid --url 'postgresql://': must name a database, and must not contain %00; must have the form …"),
     ('leader job --url postgresql://host', 2, "coord: invalid --url 'postgresql://host': must name a database, and must not contain %00; must have the form …"),
-    ('leader job --url postgresql://host:x/db', 2, "coord: invalid --url 'postgresql://…': must have a host name, or an IPv6 address in brackets"),
+    ('leader job --url postgresql://host:x/db', 2, "coord: invalid --url 'postgresql://…': must have ports from 1 to 65535"),
     ('leader job --url postgresql://host/db?sslmode=maybe', 2, "coord: invalid --url 'postgresql://host/db?…': must have an sslmode of disable, allow, prefer, require, verify-ca, verify-full"),
     ('leader job --url postgresql://host/db?application_name=x', 2, "coord: invalid --url 'postgresql://host/db?…': must give each option once, with a value; the options are max_clock_skew, password_file, schema, sslmode, sslrootcert"),
     ('leader job --url redis://', 2, "coord: invalid --url 'redis://': must have a host name, or an IPv6 address in brackets"),
