@@ -333,13 +333,15 @@ def test_a_future_of_the_driver_leaves_nothing_to_report_when_its_loop_has_ended
         pool = Pool(parse_url(url))
         raw = (await pool.open(10)).raw
         lost, cancelled = raw._loop.create_future(), raw._loop.create_future()
-        cancelled.cancel()
-        cancelled.set_result(True)  # asyncpg 0.31 does so if an attempt to connect is cancelled
-        cancelled.set_exception(OSError())
-        await pool.close()
-        await asyncio.sleep(0.01)
-        lost.set_exception(ConnectionError("connection was closed in the middle of operation"))
-        asyncio.get_running_loop().stop()
+        try:
+            cancelled.cancel()
+            cancelled.set_result(True)  # asyncpg 0.31 does so if an attempt to connect is cancelled
+            cancelled.set_exception(OSError())
+            await pool.close()
+            await asyncio.sleep(0.01)
+            lost.set_exception(ConnectionError("connection was closed in the middle of operation"))
+        finally:
+            asyncio.get_running_loop().stop()
 
     loop = asyncio.new_event_loop()
     task = loop.create_task(body())
