@@ -166,7 +166,7 @@ def leader_only(
     """
     templated = is_template(role)
     if not templated:
-        validation.role(role)
+        validation.elected_role(role)
     timing = Timing.of(ttl)
     if otherwise not in ("skip", "wait", "raise"):
         raise BadArgument("otherwise", otherwise, 'must be "skip", "wait" or "raise"')

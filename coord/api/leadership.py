@@ -118,7 +118,7 @@ class AsyncLeadership(
         dispatcher: Dispatcher | None = None,
         owner: object = None,
     ) -> None:
-        self.role = validation.role(role)
+        self.role = validation.elected_role(role)
         self.options = CandidateOptions.validated(
             Timing.of(ttl, renew_every, attempt_timeout, margin),
             info,

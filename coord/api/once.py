@@ -106,7 +106,7 @@ class OnceCall:
         timeout: float | None = None,
         lead: AsyncLeadership | None = None,
     ) -> None:
-        self.job, self.name = validation.role(job, "job"), tick_name(tick)
+        self.job, self.name = validation.elected_role(job, "job"), tick_name(tick)
         if not isinstance(retry, bool):
             raise BadArgument("retry", retry, "must be True or False")
         if isinstance(keep, bool) or not isinstance(keep, int) or not 1 <= keep <= MAX_KEEP:

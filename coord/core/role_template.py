@@ -89,6 +89,8 @@ class RoleTemplate:
                     pairs[-1] = (before, last, self._separator(template, text))
                 pairs.append((text, name, ""))
                 text = ""
+        if text.endswith(validation.AGREEMENT_SUFFIXES):
+            validation.elected_role(template)
         return [*pairs, (text, None, "")]
 
     def _separator(self, template: str, text: str) -> str:
@@ -122,12 +124,12 @@ class RoleTemplate:
         values = bound.arguments
         if callable(self._source):
             arguments = {name: values[name] for name in self._parameters}
-            return validation.role(self._source(**arguments))
+            return validation.elected_role(self._source(**arguments))
         text = "".join(
             literal + ("" if name is None else encode(name, values[name], separator))
             for literal, name, separator in self._parts
         )
-        return validation.role(text)
+        return validation.elected_role(text)
 
 
 def encode(name: str, value: object, separator: str = "") -> str:

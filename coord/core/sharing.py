@@ -13,22 +13,16 @@ from typing import Union
 
 from coord.core.history import PastTerm
 from coord.core.lease import Lease
+from coord.core.validation import AGREEMENT_SUFFIXES
 
-SHARDS_ROW, SLOTS_ROW = "/", "#"
-"""What follows the name of a group, or of a role with several slots, in the name of the row in
-which its users agree on the number of shards or slots. Nobody leads that row."""
-_AGREED = {SHARDS_ROW: ({"shards"}, {"shards", "names"}), SLOTS_ROW: ({"slots"},)}
 Owners = Sequence[Union[str, None]]
 """For each shard the member that holds it, or for which it is reserved; None if it is free."""
 
 
 def is_agreement(row: Lease | PastTerm) -> bool:
     """Return whether a row, or a term of it, only says how many shards a group has, or how many
-    slots a role.
-
-    A role of that name whose leader says something else about itself is a role as any other.
-    """
-    return set(row.info) in _AGREED.get(row.role[-1:], ())
+    slots a role. Its name shows that: nobody can be a candidate for such a name."""
+    return row.role.endswith(AGREEMENT_SUFFIXES)
 
 
 @dataclass(frozen=True, slots=True)

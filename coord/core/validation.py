@@ -15,6 +15,10 @@ MAX_SLOTS = 64
 """Slots of one role. Each is a row that every candidate follows."""
 MAX_ROLE_BYTES = 120
 """RethinkDB refuses primary keys above 127 bytes; coord reserves the others for itself."""
+SHARDS_ROW, SLOTS_ROW = "/", "#"
+"""What follows the name of a group, or of a role with several slots, in the name of the row in
+which its users agree on the number of shards or slots. Nobody leads that row."""
+AGREEMENT_SUFFIXES = (SHARDS_ROW, SLOTS_ROW)
 _ROLE_ALLOWED = f"must be a string of 1 to {MAX_ROLE_BYTES} bytes in UTF-8, without NUL"
 MAX_INFO_BYTES = 16_384
 """Bytes of JSON that the info of a candidate may have; it is in every row that a store returns."""
@@ -54,6 +58,21 @@ def role(value: object, argument: str = "role") -> str:
         BadArgument: It is not a role.
     """
     return name(value, argument, MAX_ROLE_BYTES, _ROLE_ALLOWED)
+
+
+def elected_role(value: object, argument: str = "role") -> str:
+    """Return `value` if it is a role that candidates can be elected for.
+
+    A name that ends with `/` or `#` is the row in which a group agrees on its shards or slots. A
+    candidate would overwrite what the group has agreed on.
+
+    Raises:
+        BadArgument: It is not a role, or the row of such an agreement.
+    """
+    if role(value, argument).endswith(AGREEMENT_SUFFIXES):
+        allowed = "must not end with '/' or '#', as the rows of groups do"
+        raise BadArgument(argument, value, allowed)
+    return str(value)
 
 
 def table(value: object, argument: str = "table") -> str:

@@ -14,10 +14,8 @@ from coord.core import validation
 from coord.core.announcements import HandoverRequest
 from coord.core.lease import PAUSED, REVOKED, Lease, LossReason
 from coord.core.operations import MAX_OVERRIDE_BEAT, Failure, Override
-from coord.core.sharing import is_agreement
 from coord.election.session import Session
 from coord.errors import (
-    BadArgument,
     CoordError,
     NotLeader,
     OutcomeUnknown,
@@ -136,10 +134,7 @@ async def pause(session: Session, role: str, by: str, timeout: float | None) -> 
         StoreUnavailable: The store did not answer within the timeout of the session.
         StoreRefused: The store refuses the request.
     """
-    led = await _row(session, role)
-    if is_agreement(led):
-        allowed = "must be a role, and not the row in which a group agrees on its shards or slots"
-        raise BadArgument("role", role, allowed)
+    led = await _row(session, validation.elected_role(role))
     overridable(session.store)
     if led.led and (timeout is None or timeout > 0) and isinstance(session.store, HasAnnouncements):
         await _ask_to_pause(session, led, by, led.ttl if timeout is None else timeout)

@@ -235,7 +235,12 @@ class Session:
             CoordinatorClosed: The session is closed, as for every other request.
         """
         self.check_usable("check the store")
-        await self.store.open(self.timeout if timeout is None else timeout)
+        try:
+            await self.store.open(self.timeout if timeout is None else timeout)
+        except CoordError:
+            if self.closing:
+                self.check_usable("check the store")
+            raise
 
     def submit(
         self, operation: Operation, timeout: float, on_sent: Callable[[], None] = lambda: None
@@ -355,10 +360,14 @@ class Session:
             StoreUnavailable: Every try raised it, until the time was over.
             CoordinatorClosed: The session was closed before, or meanwhile.
         """
-        if self.closed:
-            self.check_usable("use the store")
+
+        async def attempt(timeout: float) -> T:
+            if self.closed:  # a store that was closed would connect again, and nobody closes it
+                self.check_usable("use the store")
+            return await ask(timeout)
+
         try:
-            return await retry_until(ask, self.timeout)
+            return await retry_until(attempt, self.timeout)
         except CoordError:
             if self.closed:
                 self.check_usable("use the store")

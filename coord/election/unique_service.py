@@ -165,6 +165,7 @@ class UniqueServices:
         if candidate is None:
             lease = await self.session.leader(role)
             return Answer(None if lease is None else record_of(lease, lease.info), None)
+        validation.elected_role(role)
         while True:
             member = self._enter(role, candidate)
             member.owner, described = owner, member.described

@@ -112,7 +112,7 @@ class Lead:
             raise BadArgument("otherwise", otherwise, 'must be "refuse" or "redirect"')
         if not isinstance(retry_after, int) or isinstance(retry_after, bool) or retry_after < 1:
             raise BadArgument("retry_after", retry_after, "must be a whole number from 1 on")
-        self.role = validation.role(role)
+        self.role = validation.elected_role(role)
         self._coordinator, self._url = coordinator, url
         self._redirects, self._retry_after = otherwise == "redirect", retry_after
         self._options: dict[str, Any] = {

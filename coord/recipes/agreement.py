@@ -6,7 +6,6 @@ releases it at once. A released row keeps its info.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -32,15 +31,16 @@ async def agree(session: Session, role: str, value: Mapping[str, Any]) -> Mappin
         StoreUnavailable: The store did not answer within the timeout of the session.
         StoreRefused: The store will go on refusing.
     """
-    row = await _row(session, role)
-    if any(key in row.info for key in value):
-        if row.vacant and abs(time.time() - row.renewed_at) > AGREEMENT_AGE / 2:
-            # From now on nobody retires it as unused. If that cannot be written now, the roles
-            # cannot be claimed, either; then nothing is lost by going on.
-            with contextlib.suppress(StoreUnavailable):
-                return await _write(session, row, row.info)
-        return row.info
-    return await _write(session, row, value)
+    while True:
+        row = await _row(session, role)
+        agreed = any(key in row.info for key in value)
+        if agreed and not (row.vacant and abs(time.time() - row.renewed_at) > AGREEMENT_AGE / 2):
+            return row.info
+        # An old one is written again, so that from now on nobody retires it as unused.
+        written = await _write(session, row, row.info if agreed else value)
+        if written or not row.vacant:
+            return written
+        # It was retired between the read and the write, so nobody has agreed on anything.
 
 
 async def change(session: Session, role: str, value: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from coord.core import validation
-from coord.core.sharing import SHARDS_ROW
+from coord.core.validation import SHARDS_ROW
 from coord.errors import BadArgument
 from coord.recipes.shard_work import Shard
 

@@ -206,6 +206,7 @@ class AsyncShares(PublicDir, internal=("begin", "engine", "stop_soon")):
         there = await agree(self._session, names.role, names.agreement)
         if not names.agrees(there):
             raise SharesDiffer(self.group, names.describe(there), names.describe(names.agreement))
+        self._session.check_usable(f"join the group {self.group!r}")
         if self.engine is None:
             self._engine = ShareEngine(self._session, names, self._options, self._grace, self)
             self._session.join(self._engine)
@@ -416,6 +417,7 @@ class ShareEngine:
                 self._claim(shard, candidate)
         owners = [rows.owner(role) for role in names.roles]
         members, resting = self._membership.counted | {self.id}, self._membership.resting
+        present = self._membership.present  # a member that has left takes no shard, in no grace
         plan = sharing.plan(owners, members, self.id)
         claiming = sum(not holding.settled for holding in self._holdings.values())
         room = plan.missing - claiming
@@ -428,7 +430,7 @@ class ShareEngine:
         for position in (*plan.claims, *late):
             if room > 0 and self._claim(names.shards[position], candidate_of(self.id)):
                 room -= 1
-        for position in sharing.substitutes(owners, members, resting, self.id):
+        for position in sharing.substitutes(owners, present, resting, self.id):
             self._claim(names.shards[position], candidate_of(self.id))
         self._give(plan.gives[0] if plan.gives else None)
         quiet = all(item.settled and not item.giving for item in self._holdings.values())

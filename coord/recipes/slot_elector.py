@@ -16,7 +16,7 @@ from typing import Any
 from coord.core import validation
 from coord.core.announcements import Candidate
 from coord.core.lease import Lease, LossReason
-from coord.core.sharing import SLOTS_ROW
+from coord.core.validation import SLOTS_ROW
 from coord.election import jitter
 from coord.election.callbacks import Callbacks, Dispatcher, current_dispatcher
 from coord.election.candidate_options import CandidateOptions, new_candidate_id

@@ -285,9 +285,11 @@ class AsyncServiceRegistry:
     def watch_services(self, role: str) -> AsyncIterator[ServiceChange]:
         """Yield the services of `role` as "joined", then each that joins, leaves or expires.
 
-        It continues through outages of the store, and reports afterwards what changed meanwhile.
+        It continues through outages of the store, reports afterwards what changed meanwhile, and
+        ends when the coordinator is closed.
         """
-        return watch_services(self.records, validation.role(role), self.session.timeout)
+        changes = watch_services(self.records, validation.role(role), self.session.timeout)
+        return self.session.until_closed(changes)
 
     async def stale_services(self, ttls_until_deletion: float = 2) -> list[Record]:
         """Return the records that `purge_stale_services` would delete."""

@@ -10,13 +10,23 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import pytest
 
 import coord
-from coord import AsyncCoordinator, Coordinator, CoordinatorClosed, LossReason, Term
+from coord import (
+    AsyncCoordinator,
+    Coordinator,
+    CoordinatorClosed,
+    LossReason,
+    StoreUnavailable,
+    Term,
+)
+from coord.core.lease import Lease
+from coord.core.operations import Claim, Result
+from coord.stores.memory import MemoryStore
 from tests.support.waits import eventually, soon
 
 
@@ -352,3 +362,85 @@ def test_a_claim_of_unique_service_is_not_released_when_its_coordinator_is_dropp
         lease = other.leader("r")
         assert lease is not None
         assert lease.holder == record["holder"]
+
+
+class ClosesMeanwhile(MemoryStore):
+    """A store that is closed while requests wait, as a server's connections are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting, self.was_closed = asyncio.Event(), asyncio.Event()
+        self.late: list[str] = []
+
+    async def _wait(self, request: str) -> None:
+        if self.was_closed.is_set():
+            self.late.append(request)
+        self.waiting.set()
+        await self.was_closed.wait()
+        raise StoreUnavailable("the store was closed")
+
+    async def open(self, timeout: float) -> None:
+        await self._wait("open")
+
+    async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
+        await self._wait("read")
+        return []
+
+    async def close(self) -> None:
+        self.was_closed.set()
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("call", ["check", "leaders", "pause", "evict"])
+def test_a_call_that_is_under_way_sends_nothing_to_a_closed_store(call: str) -> None:
+    """A server's store would connect again, and nobody would close that connection."""
+
+    async def main() -> None:
+        store = ClosesMeanwhile()
+        c = AsyncCoordinator(store=store)
+        arguments = ["r"] if call in ("pause", "evict") else []
+        task = asyncio.ensure_future(getattr(c, call)(*arguments))
+        await store.waiting.wait()
+        await c.close()
+        with pytest.raises(CoordinatorClosed):
+            await task
+        assert store.late == []
+
+    asyncio.run(main())
+
+
+def test_who_joins_a_group_while_the_coordinator_closes_is_no_member() -> None:
+    class Slow(MemoryStore):
+        async def claim(self, claim: Claim, timeout: float) -> Result:
+            closing.append(asyncio.ensure_future(c.close()))
+            await asyncio.sleep(0)
+            return await super().claim(claim, timeout)
+
+    closing: list[asyncio.Future[None]] = []
+
+    async def main() -> None:
+        nonlocal c
+        c = AsyncCoordinator(store=Slow())
+        shares = c.share("g", 2)
+        with pytest.raises(CoordinatorClosed):
+            await shares.start()
+        await asyncio.gather(*closing)
+        assert shares.engine is None
+        assert not c.session.members
+
+    c: AsyncCoordinator
+    asyncio.run(main())
+
+
+def test_services_are_watched_until_the_coordinator_is_closed() -> None:
+    async def main() -> None:
+        c = AsyncCoordinator("memory://")
+        closing = asyncio.ensure_future(c.close())
+        async for _ in c.services.watch_services("r"):
+            raise AssertionError("there are no services")
+        await closing
+
+    async def within_half_a_minute() -> None:
+        await asyncio.wait_for(main(), 30)
+
+    asyncio.run(within_half_a_minute())

@@ -99,7 +99,7 @@ def test_values_that_differ_make_roles_that_differ() -> None:
     def job(x: str, y: str) -> None: ...
 
     template = RoleTemplate("{x}/{y}", job)
-    pairs = [(x, y) for x in ("a", "a/b", "a%2Fb", "", "#", "%23") for y in ("c", "b/c", "")]
+    pairs = [(x, y) for x in ("a", "a/b", "a%2Fb", "", "#", "%23") for y in ("c", "b/c", "%2F")]
     assert len({template.role(pair, {}) for pair in pairs}) == len(pairs)
 
 
@@ -133,7 +133,8 @@ def test_other_texts_make_another_role(
     if "{z}" not in template:
         first, two = (*first[:2], ""), (*two[:2], "")
     assume(first != two)
-    makes = RoleTemplate(f"role {template}", job)
+    # Without its last value, a role may be the name of the row of a group, which is refused.
+    makes = RoleTemplate(f"role {template}.", job)
     assert makes.role(first, {}) != makes.role(two, {})
 
 
@@ -154,6 +155,21 @@ def test_values_that_nothing_separates_are_refused_when_decorated(template: str)
 
         @leader_only(template)
         def job(x: str, y: str) -> None: ...
+
+
+@pytest.mark.parametrize("template", ["job-{x}/", "job-{x}#"])
+def test_a_template_of_rows_of_groups_is_refused_when_decorated(template: str) -> None:
+    with pytest.raises(coord.BadArgument, match="must not end with"):
+
+        @leader_only(template)
+        def job(x: str) -> None: ...
+
+
+def test_an_empty_value_makes_no_row_of_a_group() -> None:
+    def job(x: str) -> None: ...
+
+    with pytest.raises(coord.BadArgument, match="invalid role 'jobs/': must not end with"):
+        RoleTemplate("jobs/{x}", job).role(("",), {})
 
 
 @pytest.mark.parametrize("value", [None, True, 1.5, b"x", [1], object()])

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+import coord
 from coord import BadArgument, Coordinator, SlotsDiffer
 from coord.api.overview import load_overview
-from coord.core.operations import Result, Retire
+from coord.core.operations import Claim, Result, Retire
+from coord.integrations.asgi import Lead
+from coord.recipes import agreement
 from coord.stores.memory import MemoryStore
 from coord.stores.protocol import HasAnnouncements, Retirable
 from coord.stores.urls import open_admin
@@ -85,12 +90,47 @@ def test_the_number_of_slots_is_not_forgotten() -> None:
             lead.acquire(timeout=5)
 
 
-def test_an_info_of_its_own_does_not_keep_a_role() -> None:
+class RetiresFirst(MemoryStore):
+    """Somebody retires the row of the group when a member writes it again."""
+
+    async def claim(self, claim: Claim, timeout: float) -> Result:
+        rows = await self.read([claim.role], timeout)
+        if rows and not self._floors:
+            await self.retire([Retire(claim.role, "", rows[0].revision, time.time())], timeout)
+        return await super().claim(claim, timeout)
+
+
+def test_a_group_that_is_retired_while_a_member_starts_begins_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The member that has read its old row writes a new one, and nobody starts with others."""
+    monkeypatch.setattr(agreement, "AGREEMENT_AGE", 0.0)
+    with Coordinator(store=RetiresFirst()) as c:
+        c.portal.call(lambda: agreement.agree(c.session, "g/", {"shards": 2}))
+        there = c.portal.call(lambda: agreement.agree(c.session, "g/", {"shards": 3}))
+        assert there == {"shards": 3}
+        (row,) = c.portal.call(lambda: c.session.read(["g/"]))
+        assert (row.info, row.token) == ({"shards": 3}, 2)
+
+
+@pytest.mark.parametrize("role", ["dock#", "ingest/"])
+def test_nobody_is_a_candidate_for_the_row_of_a_group(role: str) -> None:
+    """A candidate would overwrite what the group has agreed on."""
+    calls: list[Callable[[Coordinator], object]] = [
+        lambda c: c.leadership(role),
+        lambda c: c.slots(role, 2),
+        lambda c: c.unique_service(role, {"ttl": 5}),
+        lambda c: c.once(role, 1, int),
+        lambda c: c.pause(role),
+        lambda c: coord.leader_only(role),
+        lambda c: Lead(role),
+    ]
     with Coordinator("memory://") as c:
-        for role, info in (("jobs", {"slots": 4}), ("a/", {"shards": 2, "name": "x"})):
-            with c.leadership(role, ttl=5, info=info) as lead:
-                assert lead.wait(10)
-        assert c.retire(unused=0) == ["a/", "jobs"]
+        for call in calls:
+            with pytest.raises(BadArgument, match=f"invalid (role|job) '{role}': must not end"):
+                call(c)
+        assert c.leader(role) is None
+        assert c.unique_service(role) is None
 
 
 def test_rows_of_agreements_are_no_roles(store_time: RealTime, url: str) -> None:

@@ -195,6 +195,26 @@ def test_a_member_that_was_asked_to_step_down_from_a_shard_does_not_take_it_agai
     run(main)
 
 
+def test_a_member_that_has_left_takes_no_shard_of_one_that_rests() -> None:
+    """It counts during its grace, and holds no shard, so it would be the first to take one."""
+
+    async def main(machine: Machine) -> None:
+        store = MemoryStore()
+        store._now = lambda: machine.now().total
+        async with AsyncCoordinator(store=store, now=machine.now) as c:
+            members = [c.share("g", 6, ttl=10, grace=600) for _ in range(3)]
+            for member in members:
+                await member.start()
+            await soon(lambda: all(member.settled for member in members))
+            await members.pop().stop()
+            await asyncio.sleep(2.0)
+            shard = min(members[0].mine)
+            await c.request_step_down(f"g/00{shard}", cooldown=100)
+            await soon(lambda: shard in members[1].mine)
+
+    run(main)
+
+
 def test_work_that_exits_its_thread_gives_the_shard_up() -> None:
     reasons: list[LossReason] = []
     with Coordinator(store=MemoryStore()) as c:

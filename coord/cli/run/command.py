@@ -158,7 +158,7 @@ def run(
     does not release the role. Only Linux has the means to find descendants that left the process
     group of COMMAND.
     """
-    validation.role(role)
+    validation.elected_role(role)
     timing = Timing.of(ttl)
     if timeout is not None:
         validation.number(timeout, "timeout", low=0)

@@ -127,7 +127,7 @@ def once(
     (the fencing token) and COORD_URL. If the lease is lost, coord once ends COMMAND and all its
     descendants, as coord run does.
     """
-    validation.role(job, "job")
+    validation.elected_role(job, "job")
     period = None if every is None else _seconds(every, "--every")
     name = _name(tick, period, _seconds(offset, "--offset"))
     timing = Timing.of(ttl)

@@ -410,6 +410,10 @@ class Pool:
             for connection in busy:
                 connection.terminate()
             await asyncio.gather(*(connection.close() for connection in self._idle))
+            for attempt in tuple(self._opening):  # of requests that came meanwhile
+                attempt.cancel()
+            for connection in self._all:
+                connection.terminate()
         self._reset()
 
     def abandon(self) -> None:
