@@ -58,7 +58,7 @@ MUTANTS = [
     Mutant(
         "nobody takes a shard that a member rests from",
         "coord.recipes.shares:ShareEngine._act",
-        "sharing.substitutes(owners, members, resting, self.id)",
+        "sharing.substitutes(owners, present, resting, self.id)",
         "()",
         STEPS_DOWN,
     ),
