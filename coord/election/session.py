@@ -7,8 +7,8 @@ import contextvars
 import functools
 import time
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
-from typing import Any, Protocol, TypeVar, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from typing import Any, Protocol, TypeVar
 
 from coord.core import validation
 from coord.core.announcements import Announcement, Candidate, Handover, by_priority
@@ -25,7 +25,7 @@ from coord.election.turns import Turns
 from coord.errors import BadArgument, CoordError, CoordinatorClosed
 from coord.runtime import clock, process
 from coord.runtime.retry import retry_until
-from coord.runtime.threads import Latch, require_real_threads
+from coord.runtime.threads import Latch, items_until, require_real_threads
 from coord.runtime.timers import LightSemaphore, SharedTimer
 from coord.stores import requests
 from coord.stores.batching import MAX_SINGLE_REQUESTS, RenewalBatcher, SwapBatcher
@@ -373,30 +373,9 @@ class Session:
                 self.check_usable("use the store")
             raise
 
-    async def until_closed(self, items: AsyncIterator[T]) -> AsyncIterator[T]:
+    def until_closed(self, items: AsyncIterator[T]) -> AsyncIterator[T]:
         """Yield what `items` yields, until the session is closed."""
-        loop = asyncio.get_running_loop()
-        closing = loop.create_task(_is_set(self.closing))
-        generator = cast("AsyncGenerator[T, None]", items)
-        try:
-            while True:
-                item = loop.create_task(_next(generator))
-                try:
-                    await asyncio.wait({item, closing}, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    if not item.done():
-                        item.cancel()
-                        await asyncio.gather(item, return_exceptions=True)
-                    elif not item.cancelled():
-                        # If this wait was cancelled, nobody looks at the exception, and asyncio
-                        # would report it.
-                        item.exception()
-                if item.cancelled() or not (outcome := item.result()):
-                    return
-                yield outcome[0]
-        finally:
-            closing.cancel()
-            await generator.aclose()
+        return items_until(self.closing, items)
 
     def subscribe(self, role: str, listener: Callable[[Lease], None]) -> Callable[[], None]:
         """Call `listener` with each row of `role` that the feed shows. Returns a function that
@@ -585,16 +564,6 @@ class Session:
         if self.closing:
             self.closed.set()
         self._start()
-
-
-async def _is_set(latch: Latch) -> None:
-    await latch
-
-
-async def _next(items: AsyncIterator[T]) -> tuple[T] | None:
-    async for item in items:
-        return (item,)
-    return None
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()

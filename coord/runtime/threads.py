@@ -12,12 +12,14 @@ import contextvars
 import queue
 import sys
 import threading
-from collections.abc import Callable, Generator
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from typing import Any, TypeVar, cast
 
 from coord.core import validation
 from coord.errors import CoordError
 from coord.runtime import process
+
+T = TypeVar("T")
 
 
 class Latch:
@@ -227,3 +229,39 @@ def _run(work: Work, name: str) -> None:
         threading.current_thread().name = "coord spare"
         _idle.append((generation, inbox))
         work, name = inbox.get()
+
+
+async def items_until(latch: Latch, items: AsyncIterator[T]) -> AsyncIterator[T]:
+    """Yield what `items` yields, until `latch` is set."""
+    loop = asyncio.get_running_loop()
+    end = loop.create_task(_is_set(latch))
+    generator = cast("AsyncGenerator[T, None]", items)
+    try:
+        while True:
+            item = loop.create_task(_next(generator))
+            try:
+                await asyncio.wait({item, end}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                if not item.done():
+                    item.cancel()
+                    await asyncio.gather(item, return_exceptions=True)
+                elif not item.cancelled():
+                    # If this wait was cancelled, nobody looks at the exception, and asyncio would
+                    # report it.
+                    item.exception()
+            if item.cancelled() or not (outcome := item.result()):
+                return
+            yield outcome[0]
+    finally:
+        end.cancel()
+        await generator.aclose()
+
+
+async def _is_set(latch: Latch) -> None:
+    await latch
+
+
+async def _next(items: AsyncIterator[T]) -> tuple[T] | None:
+    async for item in items:
+        return (item,)
+    return None
