@@ -24,9 +24,15 @@ SETTINGS = """SELECT current_setting('server_version') AS version,
     extract(epoch FROM clock_timestamp())::float8 AS clock,
     (SELECT relpersistence::text FROM pg_class WHERE oid = to_regclass($1)) AS kind,
     to_regproc($2) IS NOT NULL AS functions,
+    (SELECT array_agg(name) FROM unnest($3::text[]) AS name
+      WHERE to_regclass($4 || '.' || name) IS NULL) AS missing,
+    (SELECT count(*) FROM pg_proc WHERE pronamespace = to_regnamespace($4)
+      AND proname LIKE $5 AND NOT has_function_privilege(oid, 'EXECUTE')) AS denied,
     (SELECT count(*) FROM pg_prepared_xacts) AS prepared,
     (SELECT coalesce(max(extract(epoch FROM now() - xact_start)), 0)::float8
       FROM pg_stat_activity WHERE xact_start IS NOT NULL AND pid <> pg_backend_pid()) AS oldest"""
+OTHERS = ["announcements", "floors", "kept", "records"]
+"""The tables beside that of the leases."""
 LONG_TRANSACTION = 3600.0
 """Seconds after which an open transaction is reported."""
 
@@ -37,7 +43,8 @@ async def check(url: PostgreSQLURL, timeout: float) -> list[Finding]:
     what = "connection"
     try:
         began = time.time()
-        args = (f"{name}.leases", f"{name}.retire_{schema.VERSION}")
+        version = schema.VERSION
+        args = (f"{name}.leases", f"{name}.retire_{version}", OTHERS, name, rf"%\_{version}")
         (row,) = await pool.run(SETTINGS, args, timeout)
         ended = time.time()
     except (QueryError, StoreRefused) as err:
@@ -115,5 +122,11 @@ def _tables(row: Any, url: PostgreSQLURL) -> Iterator[Finding]:
     elif row["kind"] != "p":
         detail = "the table leases is not logged: it is empty after a crash"
         yield Finding("error", what, detail, f"ALTER TABLE {url.schema}.leases SET LOGGED")
+    elif row["missing"]:
+        names = ", ".join(row["missing"])
+        yield Finding("error", what, f"these tables do not exist: {names}", init)
+    elif row["denied"]:
+        grant = f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {url.schema} TO this user"
+        yield Finding("error", what, f"the user may not call {row['denied']} functions", grant)
     else:
-        yield Finding("ok", what, "has the table of leases and its functions")
+        yield Finding("ok", what, "has the tables and the functions, which this user may call")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import subprocess
 import sys
@@ -174,6 +175,25 @@ def test_tokens_after_a_restore(fresh_url: str) -> None:
     assert [run(lambda name=role: claim(name)) for role in ("known", "new")] == [41, 41]
     with pytest.raises(BadArgument):
         run(lambda: floor(-1, [], 20))
+
+
+def test_doctor_finds_a_missing_table_and_missing_rights(own_postgresql_server: Server) -> None:
+    server = own_postgresql_server
+    url = server.url()
+    set_up(url)
+    execute(url, "CREATE ROLE app LOGIN", "GRANT USAGE ON SCHEMA coord TO app")
+
+    def wrong(who: str) -> list[str]:
+        shown = findings(server.url(who=who))
+        return [finding.detail for finding in shown if finding.what == "schema coord"]
+
+    (detail,) = wrong("app")
+    assert re.fullmatch(r"the user may not call \d+ functions", detail)
+    execute(url, "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA coord TO app")
+    fine = ["has the tables and the functions, which this user may call"]
+    assert wrong("app") == wrong("postgres") == fine
+    execute(url, "DROP TABLE coord.kept CASCADE", "DROP TABLE coord.records CASCADE")
+    assert wrong("app") == ["these tables do not exist: kept, records"]
 
 
 def test_doctor_names_what_is_wrong(own_postgresql_server: Server) -> None:
