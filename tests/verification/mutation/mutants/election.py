@@ -195,6 +195,23 @@ MUTANTS = [
         (f"{HANDOVER}::test_who_is_preferred_gets_the_role_and_not_before_the_term_has_lasted",),
     ),
     Mutant(
+        "every leader gives way to a preferred candidate that has died",
+        "coord.election.session:Session.gave_way",
+        "self._requests.forget_candidate(role, handover.to)",
+        "pass",
+        (f"{HANDOVER}::test_leaders_give_way_once_to_a_preferred_candidate_that_does_not_come",),
+    ),
+    Mutant(
+        "a watcher keeps a time for each earlier term",
+        "coord.election.observe:WatchedRoles._schedule",
+        "len(self._reads) > 2 * len(self._read_at) + MAX_OUTDATED",
+        "False",
+        (
+            f"{OBSERVE}::"
+            "test_a_watcher_forgets_when_the_leases_of_earlier_leaders_would_have_expired",
+        ),
+    ),
+    Mutant(
         "a refused store is asked again at once",
         "coord.election.results:retry_delay",
         "full_jitter(failures, 0.05, min(5.0, ttl / 3))",

@@ -68,6 +68,13 @@ MUTANTS = [
         (f"{FEEDS}::test_the_others_hear_of_a_role_that_stays_vacant",),
     ),
     Mutant(
+        "a role that changes hands often keeps candidates waiting for ever",
+        "coord.stores.feeds:SharedFeed._postpone",
+        "min(loop.time() + seconds, turn.until)",
+        "loop.time() + seconds",
+        (f"{FEEDS}::test_the_others_hear_although_rows_come_without_a_pause",),
+    ),
+    Mutant(
         "a candidate for which a role is reserved waits for its turn",
         "coord.stores.feeds:SharedFeed._notify",
         "turn is not None and lease.led",
