@@ -18,7 +18,7 @@ HEARTBEATS = (
 )
 HANGS = Mutant(
     "the batch is never sent", "coord.stores.batching:RenewalBatcher._send",
-    "await self._send_some()", "await asyncio.sleep(86_400)",
+    "await self._send_some(loop)", "await asyncio.sleep(86_400)",
     ("stores/test_batching_in_turn.py::test_who_is_cancelled_leaves_the_others_alone",),
 )  # fmt: skip
 SWALLOWED = "coord.stores.batching:RenewalBatcher._send_some"
