@@ -179,6 +179,9 @@ LIFETIME_TTLS, MIN_LIFETIME = 2.0, 60.0
 A leader that lost its feed listens again within ten seconds, and the clocks of two database nodes
 may differ by half a minute. A request is for one term, so a long lifetime does no harm.
 """
+PAUSE_LIFETIME = 86_400.0
+"""Seconds that a request to leave the role paused lasts, at least. `resume` looks for it while the
+leader ends its work, which may take many ttls."""
 
 
 class HandoverRequest(NamedTuple):
@@ -212,9 +215,9 @@ class HandoverRequest(NamedTuple):
         body["cooldown"] = self.cooldown
         if self.hold is not None:
             body["hold"] = self.hold
-        return Announcement(
-            self.key, self.role, REQUEST, body, max(LIFETIME_TTLS * ttl, MIN_LIFETIME), urgent=True
-        )
+        least = PAUSE_LIFETIME if self.to == PAUSED else MIN_LIFETIME
+        lifetime = max(LIFETIME_TTLS * ttl, least)
+        return Announcement(self.key, self.role, REQUEST, body, lifetime, urgent=True)
 
     @classmethod
     def of(cls, announcement: Announcement) -> HandoverRequest | None:

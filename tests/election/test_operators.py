@@ -231,7 +231,7 @@ def test_a_pause_that_is_under_way_is_resumed_when_the_leader_has_ended_its_work
             await done.wait()
 
         async with AsyncCoordinator(store=store, now=machine.now) as c:
-            lead = c.leadership("a job", ttl=10, on_lost=work)
+            lead = c.leadership("a job", ttl=10, on_lost=work, drain_timeout=7200)
             await lead.acquire(timeout=5)
             pausing = asyncio.ensure_future(c.pause("a job", by="ann"))
             await asyncio.sleep(1)
@@ -248,6 +248,9 @@ def test_a_pause_that_is_under_way_is_resumed_when_the_leader_has_ended_its_work
             else:
                 with pytest.raises(coord.CoordError, match="cannot resume 'a job' yet: its leader"):
                     await resuming
+                await asyncio.sleep(600)  # the work takes many ttls
+                with pytest.raises(coord.CoordError, match="cannot resume 'a job' yet"):
+                    await c.resume("a job")
                 done.set()
 
     run(main)
