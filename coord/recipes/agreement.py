@@ -19,13 +19,17 @@ from coord.election.session import Session
 from coord.errors import NotSetUp, StoreRefused, StoreUnavailable
 
 
-async def agree(session: Session, role: str, value: Mapping[str, Any]) -> Mapping[str, Any]:
+async def agree(
+    session: Session, role: str, value: Mapping[str, Any], *, refresh: bool = True
+) -> Mapping[str, Any]:
     """Return what the users of `role` have agreed on: `value`, if this is the first of them.
 
     Args:
         session: The session.
         role: The row that keeps it.
         value: What this user says.
+        refresh: Whether an old row is written again. A user does that at its start only: if its
+            clock is half a day off, each row is an old one.
 
     Raises:
         StoreUnavailable: The store did not answer within the timeout of the session.
@@ -34,7 +38,8 @@ async def agree(session: Session, role: str, value: Mapping[str, Any]) -> Mappin
     while True:
         row = await _row(session, role)
         agreed = any(key in row.info for key in value)
-        if agreed and not (row.vacant and abs(time.time() - row.renewed_at) > AGREEMENT_AGE / 2):
+        old = row.vacant and abs(time.time() - row.renewed_at) > AGREEMENT_AGE / 2
+        if agreed and not (refresh and old):
             return row.info
         # An old one is written again, so that from now on nobody retires it as unused.
         written = await _write(session, row, row.info if agreed else value)

@@ -42,14 +42,16 @@ def slot_role(role: str, slot: int) -> str:
     return f"{role}#{slot}"
 
 
-async def agree_on_slots(session: Session, role: str, slots: int) -> int:
-    """Return how many slots `role` has: `slots`, if this is its first candidate.
+async def agree_on_slots(session: Session, role: str, slots: int, *, refresh: bool = True) -> int:
+    """Return how many slots `role` has: `slots`, if this is its first candidate. `refresh` is that
+    of `agree`.
 
     Raises:
         StoreUnavailable: The store did not answer within the timeout of the session.
         StoreRefused: The store will go on refusing.
     """
-    there = (await agree(session, role + SLOTS_ROW, {"slots": slots})).get("slots")
+    row = role + SLOTS_ROW
+    there = (await agree(session, row, {"slots": slots}, refresh=refresh)).get("slots")
     return validation.slots(there)
 
 
@@ -310,7 +312,9 @@ class SlotElector:
         news = self._news
         try:
             await self._session.observations.load()
-            slots = await agree_on_slots(self._session, self._name, self.slots)
+            slots = await agree_on_slots(
+                self._session, self._name, self.slots, refresh=not self._verified
+            )
             if self._verified or slots == self.slots:
                 await self._follow(slots)
                 self._agreed = news == self._news  # it may have been written meanwhile
@@ -347,7 +351,7 @@ class SlotElector:
         """Step down if the slot that is held is no longer one."""
         while not self._stopping:
             try:
-                slots = await agree_on_slots(self._session, self._name, self.slots)
+                slots = await agree_on_slots(self._session, self._name, self.slots, refresh=False)
             except CoordError:  # the store does not answer, and will be asked again
                 await asyncio.sleep(RETRY_AGREEMENT)
                 continue

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from coord import AsyncCoordinator, Term
+from coord.core.operations import Claim, Result
 from coord.core.timing import Timing
 from coord.stores.memory.store import MemoryStore
 from coord.testing.clocks import Machine, World, run
@@ -77,3 +78,25 @@ def test_the_slot_of_a_killed_holder_goes_to_one_that_waits() -> None:
         assert leads[1].term.token == 2
     finally:
         world.close()
+
+
+def test_a_clock_that_is_days_off_does_not_make_candidates_write_without_a_pause() -> None:
+    """An old row of the number is written again, and each write is news for the others."""
+
+    class Counting(MemoryStore):
+        claims = 0
+
+        async def claim(self, claim: Claim, timeout: float) -> Result:
+            self.claims += claim.role == "dock#"
+            assert self.claims < 100, "the number of slots is written again and again"
+            return await super().claim(claim, timeout)
+
+    async def main(machine: Machine) -> None:
+        store = Counting(now=lambda: machine.now().total, wall=lambda: 1_000.0)
+        async with AsyncCoordinator(store=store) as first, AsyncCoordinator(store=store) as second:
+            for coordinator in (first, second):
+                await coordinator.slots("dock", 2, ttl=3).start()
+            await asyncio.sleep(10)
+            assert store.claims <= 3
+
+    run(main)
