@@ -10,8 +10,8 @@ from coord.core.lease import Lease
 from coord.core.operations import Retire
 from coord.core.sharing import is_agreement
 from coord.election.session import Session
-from coord.errors import BadArgument
-from coord.stores.protocol import Retirable
+from coord.errors import BadArgument, StoreRefused
+from coord.stores.protocol import HasAnnouncements, Retirable
 
 AGREEMENT_AGE = 86_400.0
 """Seconds, at least, since the last write of an agreement that is retired. Each start of a member
@@ -75,8 +75,22 @@ async def retire(session: Session, prefix: str, unused: float) -> list[str]:
         and row.renewed_at < before
         and not any(other.role.startswith(row.role) for other in rows if other is not row)
     ]
+    present = await _announced(session, [row.role for row in unneeded])
+    unneeded = [row for row in unneeded if row.role not in present]
     await _retire(session, retirable, unneeded, prefix, before)
     return deleted
+
+
+async def _announced(session: Session, groups: Sequence[str]) -> set[str]:
+    """Return the groups that have members, which may all rest and then hold nothing."""
+    if not groups or not isinstance(session.store, HasAnnouncements):
+        return set()
+    store = session.announcements
+    try:
+        posted = await session.retry(lambda timeout: store.read(groups, timeout))
+    except StoreRefused:  # there is no table for announcements, and so no member
+        return set()
+    return {announcement.role for announcement in posted if announcement.remaining > 0}
 
 
 async def _retire(

@@ -15,12 +15,14 @@ import coord
 from coord import BadArgument, Coordinator, SlotsDiffer
 from coord.api.overview import load_overview
 from coord.core.operations import Claim, Result, Retire
+from coord.election import retirement
 from coord.integrations.asgi import Lead
 from coord.recipes import agreement
 from coord.stores.memory import MemoryStore
 from coord.stores.protocol import HasAnnouncements, Retirable
 from coord.stores.urls import open_admin
 from tests.support.store_time import RealTime
+from tests.support.waits import eventually
 
 
 def led(c: Coordinator, role: str, times: int = 1) -> int:
@@ -111,6 +113,23 @@ def test_a_group_that_is_retired_while_a_member_starts_begins_again(
         assert there == {"shards": 3}
         (row,) = c.portal.call(lambda: c.session.read(["g/"]))
         assert (row.info, row.token) == ({"shards": 3}, 2)
+
+
+def test_the_row_of_a_group_stays_while_it_has_a_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The member rests, so the group has no other row."""
+    monkeypatch.setattr(retirement, "AGREEMENT_AGE", 0.0)
+
+    def retired(c: Coordinator) -> set[str]:
+        c.retire(unused=0)
+        return {row.role for row in c.portal.call(lambda: c.session.read(None))}
+
+    with Coordinator("memory://") as c:
+        with c.share("g", 1, ttl=5) as shares:
+            assert shares.wait_settled(10)
+            c.request_step_down("g/000", cooldown=1e6)
+            eventually(lambda: not shares.mine and c.leader("g/000") is None)
+            eventually(lambda: retired(c) == {"g/"})
+        eventually(lambda: retired(c) == set())
 
 
 @pytest.mark.parametrize("role", ["dock#", "ingest/"])
