@@ -46,12 +46,17 @@ BY_DEFAULT = {"late and lost requests", "one term after another"}
 LONG = {
     "late and lost requests": replace(LATE, ticks=6),
     "late and lost requests, and a delay": replace(LATE, ticks=3, delays=1),
+    "one text, and a delay": replace(LATE, ticks=5, delays=1, keeps=1),
     "released and handed over": replace(HANDED, ticks=3, kinds=frozenset({"late", "twice"})),
     "released and handed over, two texts": replace(HANDED, keeps=2),
     "crashes": replace(CRASHES, ticks=6),
     "crashes, with two faults": replace(CRASHES, faults=2, keeps=1),
+    "crashes, and a delay": replace(CRASHES, delays=1, keeps=1),
     "one term after another": replace(ALONE, ticks=8, keeps=3),
     "one term after another, with a fault": replace(ALONE, ticks=8, delays=0, faults=1),
+    "one term after another, with a fault and a delay": replace(
+        ALONE, delays=1, faults=1, kinds=frozenset({"crash", "late", "twice"})
+    ),
 }
 
 
