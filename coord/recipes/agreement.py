@@ -71,7 +71,11 @@ async def _write(session: Session, row: Lease, value: Mapping[str, Any]) -> Mapp
         beat += 1
         # It expects the row that was read, also if there was none: a row that somebody else has
         # written meanwhile is the agreement.
-        claim = Claim(row.role, me, beat, ttl, row.revision, info=dict(value))
+        # Nobody leads it, so no lease is waited for: one that was not released, because its
+        # process died or the answer was lost, would otherwise prevent each later change.
+        claim = Claim(
+            row.role, me, beat, ttl, row.revision, takeover=not row.vacant, info=dict(value)
+        )
         result = await session.submit(claim, timeout)
         if isinstance(result, Failure):
             if result.permanent:

@@ -21,6 +21,8 @@ from tests.verification.simulation.drive import quiet
 
 SLOTS, TTL = 2, 10.0
 MOST = 5
+SETTLE = 60.0
+"""Seconds after which a change of the number that began is over, and its late requests arrived."""
 
 
 class Candidate(Peer):
@@ -52,6 +54,7 @@ class Crowd(RuleBasedStateMachine):
     def begin(self, skew: float | None, size: int) -> None:
         self.world, self.skew = World(), skew
         self.offset = 0.0
+        self.changed = False
         self.store = MemoryStore(now=lambda: self.world.time + self.offset)
         self.tokens: dict[tuple[int | None, int], Candidate] = {}
         self.candidates: list[Candidate] = []
@@ -137,6 +140,7 @@ class Crowd(RuleBasedStateMachine):
     def change_number(self, data: Any, slots: int) -> None:
         candidate = data.draw(st.sampled_from(self.candidates))
         session = candidate.coordinator.session
+        self.changed = True
 
         async def change() -> None:
             await change_slots(session, "r", slots)
@@ -144,6 +148,20 @@ class Crowd(RuleBasedStateMachine):
 
         candidate.machine.spawn(change)
         self.run(1.0)
+
+    def restore_number(self) -> None:
+        """Give the role its number again: a change without an answer may have been applied late,
+        and the change back after it never sent."""
+        self.run(SETTLE)
+        candidate = self.candidates[0]
+        session = candidate.coordinator.session
+        done: list[int | None] = []
+
+        async def change() -> None:
+            done.append(await change_slots(session, "r", SLOTS))
+
+        candidate.machine.spawn(change)
+        assert self.run(TTL, lambda: bool(done)), "the number of slots cannot be changed"
 
     def full(self) -> bool:
         return self.held() == list(range(SLOTS))[: len(self.candidates)] or (
@@ -157,6 +175,8 @@ class Crowd(RuleBasedStateMachine):
             for candidate in self.candidates:
                 candidate.calm()
                 candidate.drain = 0.0
+            if self.changed and self.candidates:
+                self.restore_number()
             assert self.run(6 * TTL, self.full), self.held()
             self.run(TTL)
             assert self.full(), "a holder has lost its slot without a reason"

@@ -10,9 +10,9 @@ import pytest
 import coord
 from coord import AsyncCoordinator, Coordinator, LossReason, SlotsDiffer
 from coord.core.lease import Lease
-from coord.core.operations import Failure
+from coord.core.operations import Answer, Claim, Failure
 from coord.errors import StoreUnavailable
-from coord.recipes.slot_elector import change_slots
+from coord.recipes.slot_elector import change_slots, read_slots
 from coord.stores.memory import MemoryStore
 from coord.testing.clocks import Machine, run
 from tests.support.waits import eventually, soon
@@ -65,6 +65,20 @@ def test_candidates_must_agree_on_the_number_until_it_is_changed(two: Two) -> No
             two[1].slots("r", 3).acquire(timeout=5)
     with pytest.raises(SlotsDiffer):
         two[1].slots("r", 3).start()
+
+
+def test_the_number_can_be_changed_after_a_process_died_while_it_changed_it() -> None:
+    """Its row is then held by nobody who renews it or releases it."""
+
+    async def main(machine: Machine) -> None:
+        store = MemoryStore(now=lambda: machine.now().total)
+        async with AsyncCoordinator(store=store, now=machine.now) as c:
+            claim = Claim("r#", "died", 1, 5.0, info={"slots": 1})
+            assert isinstance(await store.claim(claim, 1.0), Answer)
+            assert await change_slots(c.session, "r", 2) == 1
+            assert await read_slots(c.session, "r") == 2
+
+    run(main)
 
 
 def test_a_changed_number_reaches_the_candidates_and_fewer_slots_are_held(two: Two) -> None:
