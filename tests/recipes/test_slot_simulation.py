@@ -162,6 +162,9 @@ class Crowd(RuleBasedStateMachine):
 
         candidate.machine.spawn(change)
         assert self.run(TTL, lambda: bool(done)), "the number of slots cannot be changed"
+        # One that came, or that stopped to come again, under another number was refused.
+        for candidate in self.candidates:
+            candidate.machine.spawn(candidate.lead.start)
 
     def full(self) -> bool:
         return self.held() == list(range(SLOTS))[: len(self.candidates)] or (
