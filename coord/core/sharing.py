@@ -57,7 +57,7 @@ def targets(counts: Mapping[str, int], shards: int) -> dict[str, int]:
     return {member: each + (rank < more) for rank, member in enumerate(most_first)}
 
 
-def plan(owners: Owners, members: Collection[str], me: str) -> Plan:
+def plan(owners: Owners, members: Collection[str], me: str, departed: Collection[str] = ()) -> Plan:
     """Return what the member `me` should do.
 
     Free shards are matched with the members that have too few. So are the members that have too
@@ -67,8 +67,11 @@ def plan(owners: Owners, members: Collection[str], me: str) -> Plan:
     Args:
         owners: Who has each shard. An owner that is not in `members` is one that this member does
             not know, or no longer: its shards will become free.
-        members: The members that this member knows, with itself.
+        members: The members that this member knows, with itself, and those that have left and still
+            count.
         me: This member.
+        departed: The members among them that have left. Free shards wait for them, and nobody
+            hands them one.
     """
     counts = dict.fromkeys(sorted(members), 0)
     free: list[int] = []
@@ -84,7 +87,7 @@ def plan(owners: Owners, members: Collection[str], me: str) -> Plan:
     few = _too_few(counts, goals, len(owners) // len(counts))
     many = [m for m in counts for _ in range(counts[m] - goals[m])]
     claims = tuple(shard for shard, member in zip(free, few, strict=False) if member == me)
-    takers = few[len(free) + unknown :]
+    takers = [member for member in few[len(free) + unknown :] if member not in departed]
     gives = tuple(taker for giver, taker in zip(many, takers, strict=False) if giver == me)
     settled = not (free or unknown or few or many)
     return Plan(claims, max(goals[me] - counts[me], 0), gives, settled)

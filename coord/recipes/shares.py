@@ -418,7 +418,7 @@ class ShareEngine:
         owners = [rows.owner(role) for role in names.roles]
         members, resting = self._membership.counted | {self.id}, self._membership.resting
         present = self._membership.present  # a member that has left takes no shard, in no grace
-        plan = sharing.plan(owners, members, self.id)
+        plan = sharing.plan(owners, members, self.id, members - present.keys())
         claiming = sum(not holding.settled for holding in self._holdings.values())
         room = plan.missing - claiming
         patience = self._options.timing.renew_every

@@ -10,6 +10,7 @@ import pytest
 
 import coord
 from coord import AsyncCoordinator, Coordinator, LossReason, SharesDiffer, Term
+from coord.core import sharing
 from coord.stores.memory import MemoryStore
 from coord.testing.clocks import Machine, run
 from tests.support.waits import eventually, soon
@@ -193,6 +194,16 @@ def test_a_member_that_was_asked_to_step_down_from_a_shard_does_not_take_it_agai
                 assert sorted(second.mine) == held
 
     run(main)
+
+
+def test_nobody_hands_a_shard_to_a_member_that_has_left() -> None:
+    """It counts during its grace, so free shards wait for it, but it can take none."""
+    owners = ["a", "a", "a", "b", "b", "b"]
+    members = {"a", "b", "c"}
+    assert sharing.plan(owners, members, "a").gives == ("c",)
+    assert sharing.plan(owners, members, "a", departed={"c"}).gives == ()
+    # A free shard waits for it.
+    assert sharing.plan([*owners[:-1], None], members, "b", departed={"c"}).claims == ()
 
 
 def test_a_member_that_has_left_takes_no_shard_of_one_that_rests() -> None:

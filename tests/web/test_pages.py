@@ -105,7 +105,7 @@ def test_the_page_of_a_role_shows_candidates_terms_and_a_time_line() -> None:
 def test_a_role_with_slashes_and_one_that_is_unknown() -> None:
     async def main() -> None:
         async with serving() as (c, http, _):
-            for role in ("a/b c?%2F#", "straße", "a/leader"):
+            for role in ("a/b c?%2F#x", "straße", "a/leader"):
                 await led(c, role)
                 start = (await http.get("/")).text
                 links = [html.unescape(link) for link in re.findall('href="(roles/[^"]+)"', start)]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support import requirements
 from tests.support.levels import some
+from tests.support.processes import ROOT
 from tests.verification.mutation.mutant import Mutant
 from tests.verification.mutation.mutants import MUTANTS
 from tests.verification.mutation.runner import Outcome, Runner
@@ -41,6 +45,23 @@ def test_each_mutant_is_caught(mutant: Mutant, runner: Runner) -> None:
 def test_each_mutant_applies() -> None:
     for mutant in MUTANTS:
         mutant.check()
+
+
+def test_the_tests_of_each_mutant_exist() -> None:
+    """Also those of the mutants that only COORD_LONG=1 runs."""
+    ids = sorted({f"tests/{test}" for mutant in MUTANTS for test in mutant.tests})
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, "--collect-only", *ids],
+        cwd=ROOT,
+        env={**os.environ, "COORD_LONG": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    missing = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+    assert done.returncode == 0, missing or done.stdout[-2000:]
 
 
 def test_each_package_has_mutants() -> None:
