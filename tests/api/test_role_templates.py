@@ -54,8 +54,8 @@ def test_each_value_has_a_role_of_its_own(c: Coordinator) -> None:
     assert roles(c) == set()  # scope "call"
 
 
-def test_two_calls_for_different_values_run_at_the_same_time(c: Coordinator) -> None:
-    other = Coordinator(store=c.store)
+def test_two_calls_for_different_values_run_at_the_same_time(c: Coordinator, url: str) -> None:
+    other = Coordinator(url)
     inside = threading.Barrier(2)
 
     @leader_only("import-{tenant}", coordinator=c)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import coord
 from coord import AsyncCoordinator, Coordinator, LossReason, SharesDiffer, Term
 from coord.core import sharing
+from coord.core.operations import Claim, Result
 from coord.stores.memory import MemoryStore
 from coord.testing.clocks import Machine, run
 from tests.support.waits import eventually, soon
@@ -192,6 +194,32 @@ def test_a_member_that_was_asked_to_step_down_from_a_shard_does_not_take_it_agai
                 held = sorted(second.mine)
                 await asyncio.sleep(90.0)  # nothing moves when the cooldown is over
                 assert sorted(second.mine) == held
+
+    run(main)
+
+
+def test_a_shard_whose_claim_was_refused_is_claimed_again_soon() -> None:
+    """Somebody else takes it in the moment before the claim, and does not stay."""
+
+    class Overtaking(MemoryStore):
+        overtaken = False
+
+        async def claim(self, op: Claim, timeout: float) -> Result:
+            if op.role == "g/000" and not self.overtaken:
+                self.overtaken = True
+                await super().claim(replace(op, holder="somebody", ttl=0.5), timeout)
+            return await super().claim(op, timeout)
+
+    async def main(machine: Machine) -> None:
+        store = Overtaking()
+        store._now = lambda: machine.now().total
+        async with (
+            AsyncCoordinator(store=store, now=machine.now) as c,
+            c.share("g", 2, ttl=10) as shares,
+        ):
+            assert await shares.wait_settled(30)
+            assert store.overtaken
+            assert sorted(shares.mine) == [0, 1]
 
     run(main)
 

@@ -154,7 +154,7 @@ def test_a_short_outage_of_the_store_does_no_harm(runs: Runs, store: StallingSto
 def test_a_role_taken_by_force(runs: Runs) -> None:
     """Somebody raised the token in the store: COMMAND is ended at the next renewal, without
     any grace."""
-    first = runs.worker("--ttl", "3", "--grace", "0.7", flags=STUBBORN)
+    first = runs.worker("--ttl", "9", "--grace", "0.7", flags=STUBBORN)
     child = runs.journal.wait_for(1).pid
     _usurp(runs.url)
     assert first.wait(20) == 77

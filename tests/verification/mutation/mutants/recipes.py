@@ -39,7 +39,7 @@ MUTANTS = [
         "coord.recipes.shares:ShareEngine._rest",
         "self._loop.time() + seconds",
         "self._loop.time() + 1_000 * seconds",
-        SHARES,
+        ("recipes/test_shares.py::test_a_shard_whose_claim_was_refused_is_claimed_again_soon",),
     ),
     Mutant(
         "a member that was asked to step down from a shard claims it again at once",
