@@ -61,6 +61,7 @@ class Closing:
                 return
             session.closed.wait(CHECK_EVERY)
         else:
+            self._closed()  # the call that has closed it may have been interrupted before this
             return
         coordinator = self._coordinator()
         assert coordinator is not None  # its method calls this one

@@ -193,7 +193,8 @@ def test_closing_it_in_an_async_callback_does_not_wait_for_itself(url: str) -> N
     asyncio.run(main())
 
 
-def test_an_interrupted_close_can_be_repeated(url: str) -> None:
+@pytest.mark.parametrize("ended", [False, True])
+def test_an_interrupted_close_can_be_repeated(url: str, ended: bool) -> None:
     c, go_on, draining = Coordinator(url), threading.Event(), threading.Event()
 
     def on_lost(_: Term, __: LossReason) -> None:
@@ -215,6 +216,8 @@ def test_an_interrupted_close_can_be_repeated(url: str) -> None:
     with pytest.raises(CoordinatorClosed):
         c.leaders()
     go_on.set()
+    if ended:
+        eventually(lambda: c.session.closed)
     c.close()
     assert not c.portal.running
 
