@@ -43,6 +43,9 @@ class Caller(Claimant):
 
     scene: MixedScene
 
+    closing = False
+    """Whether it has closed its coordinator: it cannot go on with it."""
+
     def __init__(self, scene: Scene, name: str, rate: float) -> None:
         self.beliefs: dict[str, Belief | None] = {}
         self.period = scene.timing.ttl / 3
@@ -128,7 +131,7 @@ class Caller(Claimant):
             await self.coordinator.close()
 
         if self.coordinator is not None:
-            self.standing = False
+            self.standing, self.closing = False, True
             self.machine.spawn(close)
 
     def release(self) -> None:

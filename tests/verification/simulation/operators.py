@@ -190,7 +190,9 @@ class OperatedScene(MixedScene):
         """Who has left starts again: some in the same process, others as new candidates."""
         for index, claimant in enumerate(self.claimants):
             if claimant.alive and not claimant.standing:
-                if claimant.coordinator is not None and self.random.random() < 0.5:
+                closing = isinstance(claimant, Caller) and claimant.closing
+                usable = claimant.coordinator is not None and not closing
+                if usable and self.random.random() < 0.5:
                     claimant.standing = True
                     claimant.machine.spawn(_start_again(claimant))
                 else:
