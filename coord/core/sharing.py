@@ -7,6 +7,7 @@ members costs balance and never safety.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Union
@@ -108,11 +109,16 @@ def substitutes(
             down from them.
         me: This member.
     """
-    counts = {member: sum(owner == member for owner in owners) for member in sorted(members)}
+    if not any(resting.values()):  # nearly always
+        return ()
+    held = Counter(owners)
+    counts = {member: held[member] for member in sorted(members)}
     claims = []
     for shard, owner in enumerate(owners):
+        if owner is not None:
+            continue
         takers = [member for member in counts if shard not in resting.get(member, ())]
-        if owner is None and takers and len(takers) < len(counts):
+        if takers and len(takers) < len(counts):
             taker = min(takers, key=lambda member: (counts[member], member))
             counts[taker] += 1
             if taker == me:

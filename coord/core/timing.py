@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 from coord.core import validation
@@ -70,14 +69,10 @@ class Timing(NamedTuple):
         Raises:
             BadArgument: A duration is invalid, or they do not fit together.
         """
-        try:
-            return _checked(ttl, renew_every, attempt_timeout, margin)
-        except TypeError:  # a value that cannot be a key of the cache
-            return _checked.__wrapped__(ttl, renew_every, attempt_timeout, margin)
+        return _checked(ttl, renew_every, attempt_timeout, margin)
 
 
-# Ten thousand roles with the same durations share one object, and are checked once.
-@lru_cache(maxsize=64, typed=True)
+@validation.shared
 def _checked(
     ttl: float, renew_every: float | None, attempt_timeout: float | None, margin: float | None
 ) -> Timing:

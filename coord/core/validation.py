@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
-from typing import Any, TypeGuard
+from collections.abc import Callable, Mapping
+from functools import lru_cache, wraps
+from typing import Any, ParamSpec, TypeGuard, TypeVar
 
 from coord.core.lease import MAX_TOKEN, MIN_TTL
 from coord.errors import BadArgument
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MAX_SLOTS = 64
 """Slots of one role. Each is a row that every candidate follows."""
@@ -26,6 +30,23 @@ MAX_TTL = 31 * 86_400.0
 """Seconds that a lease may last at most."""
 MAX_SECONDS = 1e9
 """The largest duration in seconds, 31 years. A thread cannot wait for much longer."""
+
+
+def shared(check: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a check of settings so that calls with equal arguments share one result.
+
+    Ten thousand roles with the same settings are checked once, and keep one object.
+    """
+    cached = lru_cache(maxsize=64, typed=True)(check)
+
+    @wraps(check)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return cached(*args, **kwargs)  # type: ignore[arg-type] # the `except` is for them
+        except TypeError:  # an argument that cannot be a key of the cache
+            return check(*args, **kwargs)
+
+    return call
 
 
 def name(value: object, argument: str, most: int, allowed: str) -> str:

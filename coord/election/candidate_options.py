@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from coord.core import validation
@@ -41,15 +40,11 @@ class CandidateOptions(NamedTuple):
         Raises:
             BadArgument: A setting is invalid.
         """
-        settings = (timing, drain_timeout, at_most, token_floor, priority, min_tenure)
-        try:
-            options = _validated(*settings)
-        except TypeError:  # a value that cannot be a key of the cache
-            options = _validated.__wrapped__(*settings)
+        options = _validated(timing, drain_timeout, at_most, token_floor, priority, min_tenure)
         return options if info is None else options._replace(info=validation.info(info))
 
 
-@lru_cache(maxsize=64, typed=True)
+@validation.shared
 def _validated(
     timing: Timing,
     drain_timeout: float | None,

@@ -440,15 +440,12 @@ class ShareEngine:
 
     def _give(self, taker: str | None) -> None:
         """Give one shard after the other: first the work ends, then it is handed over."""
-        giving = next(
-            ((shard, item) for shard, item in self._holdings.items() if item.giving),
-            None,
-        )
+        giving = next((shard for shard, item in self._holdings.items() if item.giving), None)
         resting = self._membership.resting.get(taker or "", ())
         if giving is not None:
             # Who needs a shard may have changed while the work ends; if nobody does, it stays here.
-            to = self.id if taker is None or self._positions[giving[0]] in resting else taker
-            giving[1].elector.election.redirect(candidate_of(to))
+            to = self.id if taker is None or self._positions[giving] in resting else taker
+            self._holdings[giving].elector.election.redirect(candidate_of(to))
         elif taker is not None:
             for position, shard in enumerate(self._names.shards):
                 holding = self._holdings.get(shard)
