@@ -146,7 +146,7 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 @contextlib.contextmanager
-def said_if_interrupted(facts: str | Callable[[], str]) -> Iterator[None]:
+def interruption_notice(facts: str | Callable[[], str]) -> Iterator[None]:
     """Say on stderr what is known about a change if Ctrl-C interrupts the block, which sends it.
 
     Args:

@@ -24,7 +24,7 @@ from coord.election.callbacks import CallbackRunner, Dispatcher, RunningCallback
 from coord.election.kept import KeptText
 from coord.election.term import NEVER, Term, Watchdog
 from coord.runtime import log
-from coord.runtime.threads import Latch
+from coord.runtime.threads import Latch, until_set
 from coord.runtime.timers import within
 
 
@@ -284,7 +284,7 @@ class TermLifecycle:
                 self._leave_to_expire(term)
             remaining = NEVER if late else max(deadline - self.loop.time(), 0.0)
             with contextlib.suppress(asyncio.TimeoutError):
-                await within(_is_set(ended), min(remaining, IDLE_CHECK_EVERY))
+                await within(until_set(ended), min(remaining, IDLE_CHECK_EVERY))
             term._tell_if_idle()  # a job that was interrupted may have ended without that
         self.still_draining = None
         self._drain = None
@@ -333,7 +333,3 @@ class TermLifecycle:
             rest = self._election.timing.ttl
             self._election.resign(self._now(), LossReason.CALLBACK_FAILED, rest=rest)
             self._changed()
-
-
-async def _is_set(latch: Latch) -> None:
-    await latch

@@ -234,7 +234,7 @@ def _run(work: Work, name: str) -> None:
 async def items_until(latch: Latch, items: AsyncIterator[T]) -> AsyncIterator[T]:
     """Yield what `items` yields, until `latch` is set."""
     loop = asyncio.get_running_loop()
-    end = loop.create_task(_is_set(latch))
+    end = loop.create_task(until_set(latch))
     generator = cast("AsyncGenerator[T, None]", items)
     try:
         while True:
@@ -257,7 +257,8 @@ async def items_until(latch: Latch, items: AsyncIterator[T]) -> AsyncIterator[T]
         await generator.aclose()
 
 
-async def _is_set(latch: Latch) -> None:
+async def until_set(latch: Latch) -> None:
+    """Wait until `latch` is set, as a coroutine, which `within` and tasks need."""
     await latch
 
 

@@ -4,12 +4,13 @@ turn of the loop."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from coord import AsyncCoordinator
+from coord import AsyncCoordinator, AsyncLeadership
 from coord.core.lease import Lease
 from coord.core.operations import Claim, Failure, Operation, Release, Result
 from coord.election import jitter
@@ -43,6 +44,18 @@ class Quick(MemoryStore):
         return result
 
 
+@asynccontextmanager
+async def leader_and_follower(
+    store: Quick, ttl: float
+) -> AsyncIterator[tuple[AsyncLeadership, AsyncLeadership]]:
+    async with AsyncCoordinator(store=store) as first, AsyncCoordinator(store=store) as second:
+        old, new = first.leadership("r", ttl=ttl), second.leadership("r", ttl=ttl)
+        await old.acquire()
+        await new.first_outcome()
+        await asyncio.sleep(0.1)  # it follows
+        yield old, new
+
+
 def test_it_is_known_by_what_it_can() -> None:
     assert isinstance(Quick(), Immediate)
     assert not isinstance(MemoryStore(), Immediate)
@@ -51,11 +64,7 @@ def test_it_is_known_by_what_it_can() -> None:
 def test_a_lease_is_given_back_and_taken_in_the_turn_in_which_that_is_known() -> None:
     async def body() -> None:
         store = Quick()
-        async with AsyncCoordinator(store=store) as first, AsyncCoordinator(store=store) as second:
-            old, new = first.leadership("r", ttl=5), second.leadership("r", ttl=5)
-            await old.acquire()
-            await new.first_outcome()
-            await asyncio.sleep(0.1)  # it follows
+        async with leader_and_follower(store, 5) as (old, new):
             store.begun.clear()
             leads, waits = old._elector, new._elector
             assert leads is not None
@@ -106,11 +115,7 @@ def test_a_candidate_that_lets_others_go_first_sleeps_on() -> None:
 
     async def body() -> None:
         store = Quick()
-        async with AsyncCoordinator(store=store) as first, AsyncCoordinator(store=store) as second:
-            old, new = first.leadership("r", ttl=60), second.leadership("r", ttl=60)
-            await old.acquire()
-            await new.first_outcome()
-            await asyncio.sleep(0.1)  # it follows
+        async with leader_and_follower(store, 60) as (old, new):
             waits = new._elector
             assert waits is not None
             waits._draw_delays(1)  # the count that its announcement returns in a second is no news
@@ -135,11 +140,7 @@ def test_a_new_number_of_candidates_counts_for_the_lease_that_is_watched(
 
     async def body() -> None:
         store = Quick()
-        async with AsyncCoordinator(store=store) as first, AsyncCoordinator(store=store) as second:
-            old, new = first.leadership("r", ttl=60), second.leadership("r", ttl=60)
-            await old.acquire()
-            await new.first_outcome()
-            await asyncio.sleep(0.1)  # it follows
+        async with leader_and_follower(store, 60) as (old, new):
             waits = new._elector
             assert waits is not None
             monkeypatch.setattr(jitter, "draw", lambda ttl, waiting: (0.0, 3600.0))

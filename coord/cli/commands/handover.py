@@ -205,7 +205,7 @@ def _request(
             options.confirm(
                 f"Ask {_leader(coordinator, role)} to {what} {output.quote(role)}?", yes=yes
             )
-            with options.said_if_interrupted(_what_goes_on(role)):
+            with options.interruption_notice(_outcome_hint(role)):
                 lease = request(coordinator, by)
         except NotLeader:
             click.echo(f"coord: nobody leads {output.quote(role)}", err=True)
@@ -213,7 +213,7 @@ def _request(
         if no_wait:
             _print_outcome(lease, None, as_json)
             return
-        with options.said_if_interrupted(_what_goes_on(role)):
+        with options.interruption_notice(_outcome_hint(role)):
             result = coordinator.portal.call(
                 functools.partial(outcome, coordinator.inner, lease, timeout)
             )
@@ -224,7 +224,7 @@ def _request(
         sys.exit(exit_codes.FAILED)
 
 
-def _what_goes_on(role: str) -> str:
+def _outcome_hint(role: str) -> str:
     return (
         f"the leader of {output.quote(role)} may hand it over all the same; "
         f"`{command('history', role)}` shows that"

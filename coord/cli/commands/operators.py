@@ -49,7 +49,7 @@ def evict(role: str, url: str | None, as_json: bool, by: str, yes: bool) -> None
         try:
             # Only the term that was confirmed: another leader may have been elected meanwhile.
             token = None if lease is None else lease.token
-            with options.said_if_interrupted(
+            with options.interruption_notice(
                 f"the leader of {output.quote(role)} may have been evicted; "
                 f"`{command('history', role)}` and `coord status --all` show that"
             ):
@@ -92,7 +92,7 @@ def pause(
         lease = coordinator.leader(role)
         who = "which nobody leads" if lease is None else f"which {_leader(lease)} leads"
         options.confirm(f"Pause {output.quote(role)}, {who}?", yes=yes)
-        with options.said_if_interrupted(lambda: outcome_of_pause(coordinator, role)):
+        with options.interruption_notice(lambda: outcome_of_pause(coordinator, role)):
             ended = coordinator.pause(role, by=by, timeout=timeout)
     if as_json:
         term = None if ended is None else lease_as_dict(ended)
@@ -112,7 +112,7 @@ def resume(role: str, url: str | None, as_json: bool, by: str) -> None:
     validation.role(role)
     with (
         open_coordinator(url) as coordinator,
-        options.said_if_interrupted(
+        options.interruption_notice(
             f"{output.quote(role)} may have been resumed; `coord status --all` shows that"
         ),
     ):

@@ -60,7 +60,7 @@ def retire(unused: str, prefix: str, url: str | None, as_json: bool, yes: bool) 
                 functools.partial(unused_roles, coordinator.session, prefix, seconds)
             )
             options.confirm(f"Retire {_count(len(retirable))}{_of(prefix)}?", yes=False)
-        with options.said_if_interrupted(
+        with options.interruption_notice(
             "some of the roles may have been retired; run the command again for the others"
         ):
             retired = coordinator.retire(prefix, unused=seconds)

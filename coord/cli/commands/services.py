@@ -59,7 +59,7 @@ def purge(ttls: float, yes: bool, as_json: bool, url: str | None) -> None:
             _show(stale)
         options.confirm(f"Delete {_services(len(stale))} and the expired announcements?", yes=yes)
         inner, expired = coordinator.inner, None
-        with options.said_if_interrupted(
+        with options.interruption_notice(
             "some records may have been deleted; run the command again for the others"
         ):
             deleted = coordinator.services.purge_stale_services(ttls)["deleted"]

@@ -33,7 +33,7 @@ def slots(role: str, number: int | None, as_json: bool, url: str | None) -> None
                 functools.partial(slot_elector.read_slots, session, role)
             )
         else:
-            with options.said_if_interrupted(
+            with options.interruption_notice(
                 f"the number of slots of {output.quote(role)} may have been changed; "
                 f"`{command('slots', role)}` shows it"
             ):

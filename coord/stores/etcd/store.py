@@ -237,10 +237,10 @@ class EtcdStore:
             return
         role = row.lease.role
         self._revision = max(self._revision, row.revision)
-        lease = self._known.get(role)
+        earlier = self._known.get(role)
         # Without a key there is no revision to compare. If that is old news, the next swap fails
         # and reads the row again.
-        if lease is None or row.revision == 0 or row.revision >= lease.revision:
+        if earlier is None or row.revision == 0 or row.revision >= earlier.revision:
             self._known[role] = row
             self._known.move_to_end(role)
             if len(self._known) > MAX_KNOWN:
