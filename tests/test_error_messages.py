@@ -70,6 +70,8 @@ COMMAND_LINES: list[tuple[str, int, str]] = [
     ('run job --ttl nan -- true', 2, 'coord: invalid --ttl nan: must be between 0.1 and 2,678,400 seconds'),
     ('run job --ttl 1e9 -- true', 2, 'coord: invalid --ttl 1000000000: must be between 0.1 and 2,678,400 seconds'),
     ('run job --timeout -1 -- true', 2, 'coord: invalid --timeout -1: must be between 0 and 1,000,000,000 seconds'),
+    ('pause jobs/', 2, "coord: invalid role 'jobs/': must not end with '/' or '#', as the rows of groups do"),
+    ('run jobs/ -- true', 2, "coord: invalid role 'jobs/': must not end with '/' or '#', as the rows of groups do"),
     ('run job --no-wait --timeout 3 -- true', 2, 'coord: --no-wait and --timeout cannot be used together (see coord run --help)'),
     ('run job --grace 40 -- true', 2, 'coord: invalid --grace 40: must be between 0 and 12 seconds for a ttl of 30 seconds'),
     ('run job --grace -1 -- true', 2, 'coord: invalid --grace -1: must be between 0 and 1,000,000,000 seconds'),

@@ -86,7 +86,7 @@ def pause(
 
     The leader is asked to end its work and to release the role. Asks for confirmation.
     """
-    validation.role(role)
+    validation.elected_role(role)
     validation.timeout(timeout)
     with open_coordinator(url) as coordinator:
         lease = coordinator.leader(role)
