@@ -15,6 +15,24 @@ from coord.core.lease import Lease, shared_info
 Info = Mapping[str, Any]
 
 
+def same_info(first: Info, second: Info) -> bool:
+    """Return whether two infos are the same JSON, where `true` is not `1` as it is in Python."""
+    if first is second:
+        return True
+    if first != second:
+        return False
+    pairs: list[tuple[Any, Any]] = [(first, second)]
+    while pairs:  # no recursion: somebody may store a deeply nested info
+        part, counterpart = pairs.pop()
+        if isinstance(part, Mapping):
+            pairs.extend((value, counterpart[key]) for key, value in part.items())
+        elif isinstance(part, (list, tuple)):
+            pairs.extend(zip(part, counterpart, strict=True))
+        elif isinstance(part, bool) is not isinstance(counterpart, bool):
+            return False
+    return True
+
+
 class InfoUpdates(NamedTuple):
     """The changes of a candidate's info, numbered from 1, and how far the store has them.
 
@@ -40,7 +58,7 @@ class InfoUpdates(NamedTuple):
     def elected(self, info: Info, lease: Lease) -> InfoUpdates:
         """A claim with `info` was applied, and resulted in this lease."""
         stored = shared_info(lease)
-        row_info = info if stored == info else stored
+        row_info = info if same_info(stored, info) else stored
         return type(self)(self.changes, self.sent, self.stored, self.unanswered, row_info)
 
     def sending(self, info: Info) -> tuple[InfoUpdates, Info | None]:
@@ -50,7 +68,7 @@ class InfoUpdates(NamedTuple):
             The new state, and the info that the renewal must carry; None if the row says it
             already.
         """
-        if info == self.row_info:
+        if self.row_info is not None and same_info(info, self.row_info):
             return (self if self.sent == self.changes else self._replace(sent=self.changes)), None
         # Until the answer nobody knows what the row says. Without an answer, a later renewal
         # carries the info again, even if it is the one from before the change.
@@ -94,6 +112,6 @@ class ObservedInfo(NamedTuple):
         info = shared_info(lease)
         if not same_term:
             return ObservedInfo(info), False
-        if not info or info == self.info:
+        if not info or same_info(info, self.info):
             return self, False
         return ObservedInfo(info), bool(self.info)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
@@ -343,5 +344,25 @@ def test_what_was_given_last_is_not_taken_for_what_is_given_now(url: str) -> Non
                 kept = await answer({"id": "a", "ttl": 40, "up": 1})
                 assert (kept["ttl"], kept["up"], "tags" in kept) == (40, 1, False)
             assert (await answer({"id": "a", "ttl": 40, "up": 2}))["up"] == 2
+
+    asyncio.run(main())
+
+
+def test_true_is_stored_where_one_was_and_the_other_way_round(url: str) -> None:
+    """They are equal in Python, and differ for every reader of the row."""
+
+    async def main() -> None:
+        async with AsyncCoordinator(url) as c, AsyncCoordinator(url) as other:
+            for value in (1, True, False, 0, [{"x": 0}], [{"x": False}]):
+                await c.unique_service("r", {"id": "a", "ttl": 40, "up": value})
+                record = await other.unique_service("r")
+                assert json.dumps(record and record["up"]) == json.dumps(value)
+            assert await c.release("r")
+            lead = c.leadership("r", ttl=40, info={"up": [1]})
+            assert await lead.acquire(timeout=10)
+            for value in ([True], [1]):
+                await lead.update({"up": value})
+                row = await other.leader("r")
+                assert json.dumps(row and row.info["up"]) == json.dumps(value)
 
     asyncio.run(main())
