@@ -384,8 +384,8 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
         return await look_up(self.session, job, tick)
 
     async def candidates(self, role: str | None = None) -> list[Candidate]:
-        """Return the candidates that wait for `role`: the highest priority first, then the longest
-        wait.
+        """Return the candidates that wait for `role`, or for any of its slots: the highest priority
+        first, then the longest wait.
 
         This is for people: it may be a ttl old, and it never decides who leads. It takes one query.
 
@@ -432,6 +432,8 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
             The lease of the leader that was asked.
 
         Raises:
+            BadArgument: An argument is invalid, or the role has slots or shards, each of which is a
+                role of its own.
             NotLeader: Nobody leads the role.
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
@@ -459,7 +461,8 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
             The lease of the leader that was asked.
 
         Raises:
-            BadArgument: `to` names no candidate that waits, or several, or `hold` is invalid.
+            BadArgument: `to` names no candidate that waits, or several, `hold` is invalid, or the
+                role has slots or shards, each of which is a role of its own.
             NotLeader: Nobody leads the role.
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
@@ -487,7 +490,8 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
             The lease that was taken away.
 
         Raises:
-            BadArgument: An argument is invalid, or the store cannot do that.
+            BadArgument: An argument is invalid, the store cannot do that, or the role has slots or
+                shards, each of which is a role of its own.
             NotLeader: Nobody leads the role, or the term with this token is over.
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
@@ -513,7 +517,8 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
             The lease of the leader, whose term has ended by this; None if nobody led.
 
         Raises:
-            BadArgument: An argument is invalid, or the store cannot do that.
+            BadArgument: An argument is invalid, the store cannot do that, or the role has slots or
+                shards, each of which is a role of its own.
             StoreUnavailable: The store did not answer within the timeout of the coordinator. Call
                 it again: a role may be paused twice.
             StoreRefused: The store will go on refusing.
@@ -536,7 +541,8 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
             Whether the role was paused.
 
         Raises:
-            BadArgument: `by` is invalid, or the store cannot do that.
+            BadArgument: An argument is invalid, the store cannot do that, or the role has slots or
+                shards, each of which is a role of its own.
             CoordError: The leader that was asked has not ended its work in time.
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import sys
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from coord.cli import exit_codes
+from coord.cli import exit_codes, output
 from coord.core import validation
+from coord.core.sharing import parts_of, with_agreements
 from coord.errors import BadArgument
 
 if TYPE_CHECKING:
     from coord.api.sync_coordinator import Coordinator
+    from coord.core.lease import Lease
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -188,6 +191,30 @@ def resolve_url(url: str | None) -> str:
             "process's own: use sqlite:///path or postgresql://host/database",
         )
     return full
+
+
+def leader_of_role(coordinator: Coordinator, role: str) -> Lease | None:
+    """Return the lease of the leader of `role`, which the user wants to change.
+
+    Raises:
+        BadArgument: It is no role that candidates are elected for: it has slots or shards, each of
+            which is one.
+    """
+    from coord.election.operators import role_row
+
+    lease = coordinator.portal.call(functools.partial(role_row, coordinator.session, role))
+    return lease if lease.led else None
+
+
+def explain_parts(coordinator: Coordinator, role: str) -> None:
+    """Say on stderr that a role without a row consists of slots or shards, if it does."""
+    names = with_agreements(role)
+    parts = parts_of(role, coordinator.portal.call(lambda: coordinator.session.read(names)))
+    if parts is not None:
+        kind, roles = parts
+        click.echo(
+            f"coord: each {kind} of {output.quote(role)} is a role of its own: {roles}", err=True
+        )
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typing import Union
 
 from coord.core.history import PastTerm
 from coord.core.lease import Lease
-from coord.core.validation import AGREEMENT_SUFFIXES
+from coord.core.validation import AGREEMENT_SUFFIXES, MAX_ROLE_BYTES, SHARDS_ROW
 
 Owners = Sequence[Union[str, None]]
 """For each shard the member that holds it, or for which it is reserved; None if it is free."""
@@ -24,6 +24,45 @@ def is_agreement(row: Lease | PastTerm) -> bool:
     """Return whether a row, or a term of it, only says how many shards a group has, or how many
     slots a role. Its name shows that: nobody can be a candidate for such a name."""
     return row.role.endswith(AGREEMENT_SUFFIXES)
+
+
+def with_agreements(role: str) -> list[str]:
+    """Return `role`, and the names of the rows in which a group of that name agrees on its slots or
+    shards."""
+    names = (role + suffix for suffix in AGREEMENT_SUFFIXES)
+    return [role, *(name for name in names if len(name.encode()) <= MAX_ROLE_BYTES)]
+
+
+def parts_of(role: str, rows: Collection[Lease]) -> tuple[str, str] | None:
+    """Return what a role consists of, for people: "slot" or "shard", and the roles of these.
+
+    Args:
+        role: The role.
+        rows: Its row and those of `with_agreements`, as far as the store has them.
+
+    Returns:
+        None if it is a role by itself: it has a row of its own, or has no slots and shards.
+    """
+    if any(row.role == role for row in rows):
+        return None
+    for row in sorted(rows, key=lambda row: row.role):
+        if not is_agreement(row):
+            continue
+        kind, key = ("shard", "shards") if row.role.endswith(SHARDS_ROW) else ("slot", "slots")
+        number = row.info.get(key)
+        if not isinstance(number, int) or number < 1:
+            continue
+        if "names" in row.info:  # the row has only a digest of the names
+            return kind, f"{row.role + 'NAME'!r}"
+        width = shard_digits(number) if kind == "shard" else 1
+        last = "" if number == 1 else f" to {row.role + f'{number - 1:0{width}}'!r}"
+        return kind, f"{row.role + f'{0:0{width}}'!r}{last}"
+    return None
+
+
+def shard_digits(shards: int) -> int:
+    """Return how many digits the number of a shard has in the name of its role."""
+    return max(3, len(str(shards - 1)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,10 @@ from coord.core import validation
 from coord.core.announcements import HandoverRequest
 from coord.core.lease import PAUSED, REVOKED, Lease, LossReason
 from coord.core.operations import MAX_OVERRIDE_BEAT, Failure, Override
+from coord.core.sharing import parts_of, with_agreements
 from coord.election.session import Session
 from coord.errors import (
+    BadArgument,
     CoordError,
     NotLeader,
     OutcomeUnknown,
@@ -30,6 +32,23 @@ from coord.stores.requests import overridable, send_override
 
 POLL_EVERY = 1.0
 """Seconds between two reads, at most, while a leader ends its work: the feed is only a hint."""
+
+
+async def role_row(session: Session, role: str) -> Lease:
+    """Return the row of a role that candidates are elected for; a vacant one if there is none.
+
+    Raises:
+        BadArgument: The role has slots or shards, each of which is a role of its own.
+        StoreUnavailable: The store did not answer within the timeout of the session.
+        StoreRefused: The store will go on refusing.
+    """
+    rows = await session.read(with_agreements(validation.elected_role(role)))
+    parts = parts_of(role, rows)
+    if parts is not None:
+        kind, names = parts
+        allowed = f"must name one {kind}, {names}: each {kind} is a role of its own"
+        raise BadArgument("role", role, allowed)
+    return next((row for row in rows if row.role == role), Lease(role))
 
 
 async def request_handover(
@@ -52,12 +71,13 @@ async def request_handover(
         hold: Seconds for which the role is reserved for `to`; None means the default.
 
     Raises:
-        BadArgument: `to` names no candidate that waits, or several.
+        BadArgument: `to` names no candidate that waits, or several; or the role has slots or
+            shards.
         NotLeader: Nobody leads the role.
         StoreUnavailable: The store did not answer within the timeout of the session.
         StoreRefused: The store will go on refusing.
     """
-    lease = await _row(session, validation.role(role))
+    lease = await role_row(session, role)
     if not lease.led:
         raise NotLeader(role, "nobody leads it")
     successor = None if to is None else (await session.find_candidate(role, to)).id
@@ -92,12 +112,12 @@ async def evict(session: Session, role: str, by: str, token: int | None = None) 
         token: The token of the term to end; None means the present term.
 
     Raises:
-        BadArgument: The store cannot do that.
+        BadArgument: The store cannot do that, or the role has slots or shards.
         NotLeader: Nobody leads the role, or that term is over.
         StoreUnavailable: The store did not answer within the timeout of the session.
         StoreRefused: The store refuses the request.
     """
-    first = await _row(session, role)
+    first = await role_row(session, role)
     if first.vacant or first.withheld:
         reason = "its lease was revoked already" if first.revoked else "nobody leads it"
         raise NotLeader(role, "the role is paused" if first.paused else reason)
@@ -130,11 +150,11 @@ async def pause(session: Session, role: str, by: str, timeout: float | None) -> 
         The lease of the leader, whose term has ended by this; None if nobody led.
 
     Raises:
-        BadArgument: The store cannot do that.
+        BadArgument: The store cannot do that, or the role has slots or shards.
         StoreUnavailable: The store did not answer within the timeout of the session.
         StoreRefused: The store refuses the request.
     """
-    led = await _row(session, validation.elected_role(role))
+    led = await role_row(session, role)
     overridable(session.store)
     if led.led and (timeout is None or timeout > 0) and isinstance(session.store, HasAnnouncements):
         await _ask_to_pause(session, led, by, led.ttl if timeout is None else timeout)
@@ -157,12 +177,12 @@ async def resume(session: Session, role: str, by: str) -> bool:
     for that, for one ttl of its lease at most.
 
     Raises:
-        BadArgument: The store cannot do that.
+        BadArgument: The store cannot do that, or the role has slots or shards.
         CoordError: The leader did not end its work in time.
         StoreUnavailable: The store did not answer within the timeout of the session.
         StoreRefused: The store refuses the request.
     """
-    row = await _row(session, role)
+    row = await role_row(session, role)
     overridable(session.store)
     if await pause_requested(session, row):
         row = await _until_term_ends(session, row, row.ttl)

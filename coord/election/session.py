@@ -15,7 +15,7 @@ from coord.core.announcements import Announcement, Candidate, Handover, by_prior
 from coord.core.kept import Kept
 from coord.core.lease import Lease
 from coord.core.operations import Failure, Operation, Renew, Result
-from coord.core.sharing import is_agreement
+from coord.core.sharing import is_agreement, with_agreements
 from coord.core.timing import Instant
 from coord.election.announcements import CandidateAnnouncer, RequestListener
 from coord.election.observations import Observations
@@ -422,9 +422,9 @@ class Session:
             member.check_requests()
 
     async def candidates(self, role: str | None) -> list[Candidate]:
-        """Return the candidates that wait for `role` (None: for any role), by priority and waiting
-        time."""
-        roles = None if role is None else [role]
+        """Return the candidates that wait for `role` or one of its slots (None: for any role), by
+        priority and waiting time."""
+        roles = None if role is None else with_agreements(role)
         rows = await self.retry(lambda timeout: self.announcements.read(roles, timeout))
         return by_priority(rows)
 

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from coord.core import validation
+from coord.core.sharing import shard_digits
 from coord.core.validation import SHARDS_ROW
 from coord.errors import BadArgument
 from coord.recipes.shard_work import Shard
@@ -42,7 +43,7 @@ class ShardNames:
         self.group = validation.name(group, "group", MAX_GROUP_BYTES, allowed)
         self.role = group + SHARDS_ROW
         self.shards: Sequence[Shard] = _shards(shards)
-        width = max(3, len(str(len(self.shards) - 1)))
+        width = shard_digits(len(self.shards))
         self.roles = [
             validation.role(
                 f"{group}/{shard:0{width}}"

@@ -39,10 +39,9 @@ def test_no_user_sees_the_rows_in_which_groups_agree(two: Two) -> None:
             for row in ("g/", "s#"):
                 assert two[1].leader(row) is None
                 assert two[1].history(row) == []
-                with pytest.raises(coord.NotLeader):
-                    two[1].evict(row)
-                with pytest.raises(coord.BadArgument, match="must not end with"):
-                    two[1].pause(row)
+                for change in (two[1].evict, two[1].pause, two[1].resume):
+                    with pytest.raises(coord.BadArgument, match="must not end with"):
+                        change(row)
             assert {"g/", "s#"}.isdisjoint(shown)
     two[1].close()
     watching.join(20)
@@ -50,6 +49,40 @@ def test_no_user_sees_the_rows_in_which_groups_agree(two: Two) -> None:
 
 def rows(c: Coordinator) -> set[str]:
     return {row.role for row in c.portal.call(lambda: c.session.read(None))}
+
+
+def test_who_changes_a_role_with_slots_or_shards_must_name_one_of_them(two: Two) -> None:
+    """Nobody is a candidate for the name itself, so a pause of it would have no effect."""
+    a, b = two
+    with (
+        a.share("g", 2, ttl=5) as shares,
+        a.share("named", ["eu", "us"], ttl=5) as named,
+        a.slots("s", 1, ttl=5) as slot,
+    ):
+        assert slot.wait(10)
+        assert shares.wait_settled(20)
+        assert named.wait_settled(20)
+        for role, expected in (
+            ("g", "must name one shard, 'g/000' to 'g/001': each shard is a role of its own"),
+            ("named", "must name one shard, 'named/NAME': each shard is a role of its own"),
+            ("s", "must name one slot, 's#0': each slot is a role of its own"),
+        ):
+            for change in (
+                b.evict,
+                b.pause,
+                b.resume,
+                b.request_step_down,
+                lambda role: b.request_transfer(role, "abcd"),
+            ):
+                with pytest.raises(coord.BadArgument) as error:
+                    change(role)
+                assert str(error.value) == f"invalid role {role!r}: {expected}"
+        assert b.pause("s#0") is not None
+        assert b.resume("s#0")
+        with a.leadership("s", ttl=5) as lead:  # a role of its own, with a row
+            assert lead.wait(10)
+            assert b.pause("s") is not None
+            assert b.resume("s")
 
 
 def test_an_agreement_is_retired_when_nothing_of_its_group_is_left(two: Two) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 
 import pytest
 
 from coord import Coordinator
+from coord.cli import main
 from coord.stores.protocol import Overridable
 from tests.support.processes import Runs
 from tests.support.store_urls import shared_url
@@ -34,6 +36,37 @@ def test_the_number_is_shown_and_changed(held: Coordinator, runs: Runs, url: str
     status, _, error = runs.answer("slots", "job", "0", "--url", url)
     assert status == 2
     assert "must be a number from 1 to 64" in error
+
+
+def test_who_changes_a_role_with_slots_must_name_a_slot(
+    held: Coordinator, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = "must name one slot, 'job#0' to 'job#1': each slot is a role of its own"
+    for words in ("evict", "pause", "resume", "step-down", "transfer --to abcd"):
+        with pytest.raises(SystemExit) as ended:
+            main([*words.split(), "job", "--url", url])
+        assert ended.value.code == 2
+        assert capsys.readouterr() == ("", f"coord: invalid role 'job': {named}\n")
+
+
+def test_who_looks_up_a_role_with_slots_learns_of_them(
+    held: Coordinator, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def answer(*words: str) -> tuple[str, str]:
+        with contextlib.suppress(SystemExit):
+            main([*words, "--url", url])
+        out, err = capsys.readouterr()
+        return out, err
+
+    hint = "coord: each slot of 'job' is a role of its own: 'job#0' to 'job#1'\n"
+    assert answer("leader", "job") == ("", f"{hint}nobody leads 'job'\n")
+    assert answer("leader", "other") == ("", "nobody leads 'other'\n")
+    for command in ("history", "notes"):
+        assert answer(command, "job", "--json")[1] == hint
+    with held.slots("job", 2) as second, held.slots("job", 2) as third:
+        assert eventually(lambda: second.wait(0) or third.wait(0))
+        assert eventually(lambda: held.candidates("job"))
+        assert "job#" in answer("candidates", "job")[0]
 
 
 def test_a_command_runs_in_a_free_slot(held: Coordinator, runs: Runs, url: str) -> None:

@@ -197,7 +197,6 @@ def _request(
     as_json: bool,
     url: str | None,
 ) -> None:
-    validation.role(role)
     validation.number(timeout, "timeout", low=0)
     with open_coordinator(url) as coordinator:
         try:
@@ -232,7 +231,7 @@ def _outcome_hint(role: str) -> str:
 
 
 def _leader(coordinator: Coordinator, role: str) -> str:
-    lease = coordinator.leader(role)
+    lease = options.leader_of_role(coordinator, role)
     if lease is None:
         raise NotLeader(role)
     return f"{output.describe_candidate(lease.holder, lease.info)} (token {lease.token})"

@@ -37,9 +37,8 @@ def evict(role: str, url: str | None, as_json: bool, by: str, yes: bool) -> None
     The store refuses the leader's renewals from now on. Another candidate is elected when the lease
     that the leader was granted has run out, and not earlier. Asks for confirmation.
     """
-    validation.role(role)
     with open_coordinator(url) as coordinator:
-        lease = coordinator.leader(role)
+        lease = options.leader_of_role(coordinator, role)
         if lease is not None:
             options.confirm(
                 f"Evict {output.describe_candidate(lease.holder, lease.info)} "
@@ -86,10 +85,9 @@ def pause(
 
     The leader is asked to end its work and to release the role. Asks for confirmation.
     """
-    validation.elected_role(role)
     validation.timeout(timeout)
     with open_coordinator(url) as coordinator:
-        lease = coordinator.leader(role)
+        lease = options.leader_of_role(coordinator, role)
         who = "which nobody leads" if lease is None else f"which {_leader(lease)} leads"
         options.confirm(f"Pause {output.quote(role)}, {who}?", yes=yes)
         with options.interruption_notice(lambda: outcome_of_pause(coordinator, role)):
@@ -109,7 +107,7 @@ def pause(
 @options.by
 def resume(role: str, url: str | None, as_json: bool, by: str) -> None:
     """Let candidates be elected for ROLE again, after coord pause ROLE."""
-    validation.role(role)
+    validation.elected_role(role)
     with (
         open_coordinator(url) as coordinator,
         options.interruption_notice(

@@ -26,6 +26,8 @@ def leader(role: str, as_json: bool, url: str | None) -> None:
     validation.role(role)
     with open_coordinator(url) as coordinator:
         lease = coordinator.leader(role)
+        if lease is None:
+            options.explain_parts(coordinator, role)
     if as_json:
         click.echo(output.to_json(None if lease is None else lease_as_dict(lease)))
     elif lease is None:
@@ -79,7 +81,7 @@ CANDIDATE_COLUMNS = ("role", "candidate", "runs on", "priority", "waits for", "i
 @options.as_json
 @options.url
 def candidates(role: str | None, as_json: bool, url: str | None) -> None:
-    """Print the candidates that wait for ROLE, or for any role.
+    """Print the candidates that wait for ROLE or one of its slots, or for any role.
 
     The highest priority comes first, then the longest wait. The list may be up to one ttl old.
     """
@@ -139,6 +141,8 @@ def history(role: str, as_json: bool, url: str | None) -> None:
         terms = coordinator.history(role)
         lease = coordinator.leader(role)
         where = coordinator.url
+        if not terms:
+            options.explain_parts(coordinator, role)
     if as_json:
         click.echo(output.to_json([term_as_dict(term) for term in terms]))
         return
@@ -161,6 +165,8 @@ def notes(role: str, as_json: bool, url: str | None) -> None:
     with open_coordinator(url) as coordinator:
         notes_of_role = coordinator.notes(role)
         where = coordinator.url
+        if not notes_of_role:
+            options.explain_parts(coordinator, role)
     if as_json:
         click.echo(output.to_json(notes_of_role))
     elif not notes_of_role:
@@ -210,6 +216,7 @@ def watch(role: str | None, as_json: bool, url: str | None) -> None:
                 if streams.error():
                     break
         else:
+            options.explain_parts(coordinator, role)
             for lease in coordinator.watch_leader(role):
                 _print_change(role, lease, as_json, every=False)
                 if streams.error():
