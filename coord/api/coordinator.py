@@ -120,9 +120,10 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
     async def close(self) -> None:
         """Stop every leadership (drain, then release) and every heartbeat, then close the store.
 
-        A closed coordinator stays closed: every other call raises `CoordinatorClosed`. Called in a
-        callback or a job of a leadership, it returns before that, because it would wait for
-        itself.
+        A closed coordinator stays closed: every call but this one raises `CoordinatorClosed`, also
+        those that only return an object, such as `leadership`. `url` and `store` still say what
+        it used. Called in a callback or a job of a leadership, it returns before that, because it
+        would wait for itself.
         """
         await self.session.close()
 
@@ -178,7 +179,7 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
                 lease may run until its ttl is over.
             StoreRefused: The store refuses the request.
         """
-        self.session.check_usable(f"release the role {role!r}")
+        self.session.check_usable("release the role", role)
         return await self.unique_services.release(role, candidate)
 
     @contextlib.asynccontextmanager
@@ -195,6 +196,7 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
             BadArgument: The role is invalid.
         """
         validation.role(role)
+        self.session.check_open("claim the role", role)
         try:
             yield
         finally:
@@ -223,6 +225,7 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
 
         Raises:
             BadArgument: The role or a setting is invalid.
+            CoordinatorClosed: The coordinator was closed.
         """
         return AsyncLeadership(
             self,
@@ -406,7 +409,9 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
 
         It goes on through outages of the store, and ends when the coordinator is closed.
         """
-        return self.session.until_closed(watch_leader(self.session, validation.role(role)))
+        validation.role(role)
+        self.session.check_open("watch the leader of", role)
+        return self.session.until_closed(watch_leader(self.session, role))
 
     def watch_leaders(self) -> AsyncIterator[LeaderChange]:
         """Yield each role that has a leader now, then each change of any role's leader or of its
@@ -416,6 +421,7 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
         None if nobody leads. It goes on through outages of the store, and ends when the coordinator
         is closed.
         """
+        self.session.check_open("watch the leaders")
         return self.session.until_closed(watch_leaders(self.session))
 
     async def request_step_down(
@@ -441,6 +447,7 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
         by = validation.requester(by)
         if cooldown is not None:
             cooldown = validation.number(cooldown, "cooldown", low=0)
+        self.session.check_usable("ask the leader of", role)
         return await operators.request_handover(self.session, role, None, by, cooldown=cooldown)
 
     async def request_transfer(
@@ -469,6 +476,7 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
         """
         by, hold = validation.requester(by), validation.hold(hold)
         to = validation.candidate_name(to)
+        self.session.check_usable("ask the leader of", role)
         return await operators.request_handover(self.session, role, to, by, hold=hold)
 
     async def evict(self, role: str, *, by: str = "", token: int | None = None) -> Lease:
@@ -499,6 +507,7 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
         if token is not None and (isinstance(token, bool) or not isinstance(token, int)):
             raise BadArgument("token", token, "must be an int, or None")
         role, by = validation.role(role), validation.requester(by)
+        self.session.check_usable("evict the leader of", role)
         return await operators.evict(self.session, role, by, token)
 
     async def pause(self, role: str, *, by: str = "", timeout: float | None = None) -> Lease | None:
@@ -524,7 +533,8 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
             StoreRefused: The store will go on refusing.
         """
         timeout, by = validation.timeout(timeout), validation.requester(by)
-        return await operators.pause(self.session, validation.role(role), by, timeout)
+        self.session.check_usable("pause the role", validation.role(role))
+        return await operators.pause(self.session, role, by, timeout)
 
     async def resume(self, role: str, *, by: str = "") -> bool:
         """Let candidates be elected for `role` again, after `pause`.
@@ -547,7 +557,9 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
         """
-        return await operators.resume(self.session, validation.role(role), validation.requester(by))
+        role, by = validation.role(role), validation.requester(by)
+        self.session.check_usable("resume the role", role)
+        return await operators.resume(self.session, role, by)
 
     async def retire(self, prefix: str = "", *, unused: float) -> list[str]:
         """Delete the rows of roles that nobody needs any longer.
@@ -582,6 +594,7 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
 
         Raises:
             BadArgument: The store keeps no service records.
+            CoordinatorClosed: The coordinator was closed.
         """
         from coord.services.registry import AsyncServiceRegistry  # few programs use it
 

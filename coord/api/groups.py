@@ -38,6 +38,7 @@ class AsyncGroups:
 
         Raises:
             BadArgument: The role or a setting is invalid.
+            CoordinatorClosed: The coordinator was closed.
         """
         from coord.api.slots import AsyncSlots  # few programs use it
 
@@ -72,6 +73,7 @@ class AsyncGroups:
         Raises:
             BadArgument: The group, the shards or a setting is invalid, or the store keeps no
                 announcements.
+            CoordinatorClosed: The coordinator was closed.
         """
         from coord.recipes.shares import AsyncShares  # few programs use it
 
@@ -111,6 +113,7 @@ class Groups:
 
         Raises:
             BadArgument: The role or a setting is invalid.
+            CoordinatorClosed: The coordinator was closed.
         """
         from coord.api.slots import Slots  # few programs use it
 
@@ -145,6 +148,7 @@ class Groups:
         Raises:
             BadArgument: The group, the shards or a setting is invalid, or the store keeps no
                 announcements.
+            CoordinatorClosed: The coordinator was closed.
         """
         from coord.recipes.sync_shares import Shares  # few programs use it
 

@@ -82,6 +82,7 @@ class AsyncLeadership(
 
     Raises:
         BadArgument: The role or a setting is invalid.
+        CoordinatorClosed: The coordinator was closed.
     """
 
     __slots__ = (
@@ -130,6 +131,7 @@ class AsyncLeadership(
         )
         self.callbacks = Callbacks.of(on_elected, on_lost, on_new_leader, on_info)
         self._session = coordinator.session
+        self._session.check_open("be a candidate for", self.role)
         self._dispatcher = dispatcher or TaskDispatcher()
         self._owner = owner
         self._elector: Elector | SlotElector | None = None

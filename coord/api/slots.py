@@ -48,6 +48,7 @@ class AsyncSlots(AsyncLeadership, internal=()):
 
     Raises:
         BadArgument: The role or a setting is invalid.
+        CoordinatorClosed: The coordinator was closed.
     """
 
     __slots__ = ("_verified", "slots")
@@ -144,6 +145,7 @@ class Slots(Leadership, internal=()):
 
     Raises:
         BadArgument: The role or a setting is invalid.
+        CoordinatorClosed: The coordinator was closed.
     """
 
     def __init__(

@@ -170,6 +170,7 @@ class Coordinator(
     @contextlib.contextmanager
     def releasing(self, role: str, candidate: Mapping[str, Any] | None = None) -> Iterator[None]:
         validation.role(role)
+        self.session.check_open("claim the role", role)
         try:
             yield
         finally:
@@ -200,6 +201,7 @@ class Coordinator(
 
         Raises:
             BadArgument: The role or a setting is invalid.
+            CoordinatorClosed: The coordinator was closed.
         """
         return Leadership(
             self,
@@ -289,6 +291,7 @@ class Coordinator(
 
         Raises:
             BadArgument: The store keeps no service records.
+            CoordinatorClosed: The coordinator was closed.
         """
         from coord.services.registry import ServiceRegistry  # few programs use it
 
@@ -298,9 +301,10 @@ class Coordinator(
         """Stop every leadership (drain, then release) and every heartbeat, then close the store and
         the thread.
 
-        A closed coordinator stays closed: every other call raises `CoordinatorClosed`. Called in a
-        callback or a job of a leadership, it returns before that, because it would wait for
-        itself.
+        A closed coordinator stays closed: every call but this one raises `CoordinatorClosed`, also
+        those that only return an object, such as `leadership`. `url` and `store` still say what
+        it used. Called in a callback or a job of a leadership, it returns before that, because it
+        would wait for itself.
         """
         self._closing.close()
 

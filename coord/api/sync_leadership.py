@@ -68,6 +68,7 @@ class Leadership(PublicDir, internal=("abandon", "coordinator", "inner", "portal
 
     Raises:
         BadArgument: The role or a setting is invalid.
+        CoordinatorClosed: The coordinator was closed.
     """
 
     def __init__(

@@ -161,6 +161,22 @@ class Session:
         self._suspends = SuspendDetector(self.members, lambda: self.now())  # noqa: PLW0108 # tests replace `now` later
         self.__dict__.pop("announcements", None)  # the child of a fork makes its own
 
+    def check_open(self, purpose: str, role: str = "") -> None:
+        """Check that nobody has closed the session. From any thread, also without an event loop.
+
+        Args:
+            purpose: What the caller is about to do, for the message: "cannot PURPOSE: …".
+            role: The role that follows the purpose in the message, if there is one.
+
+        Raises:
+            CoordinatorClosed: It was closed.
+        """
+        if self.closing:
+            purpose = f"{purpose} {role!r}" if role else purpose
+            raise CoordinatorClosed(
+                f"cannot {purpose}: the coordinator of {self.store.url} is closed; create a new one"
+            )
+
     def check_usable(self, purpose: str, role: str = "") -> None:
         """Check that the session is open and belongs to the running event loop.
 
@@ -174,11 +190,8 @@ class Session:
         loop = asyncio.get_running_loop()
         if loop is self._loop and not self.closing:
             return  # each call of `unique_service` comes here
+        self.check_open(purpose, role)
         purpose = f"{purpose} {role!r}" if role else purpose
-        if self.closing:
-            raise CoordinatorClosed(
-                f"cannot {purpose}: the coordinator of {self.store.url} is closed; create a new one"
-            )
         if self._loop is None:
             self._loop = loop
         else:

@@ -93,6 +93,7 @@ class AsyncShares(PublicDir, internal=("begin", "engine", "stop_soon")):
     Raises:
         BadArgument: The group, the shards or a setting is invalid, or the store keeps no
             announcements.
+        CoordinatorClosed: The coordinator was closed.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class AsyncShares(PublicDir, internal=("begin", "engine", "stop_soon")):
         self._on_gained = [] if on_gained is None else [_callback(on_gained, "on_gained", 2)]
         self._on_lost = [] if on_lost is None else [_callback(on_lost, "on_lost", 3)]
         self._session = coordinator.session
+        self._session.check_open("be a member of the group", group)
         self._session.announcements  # noqa: B018 # raises if the store keeps none
         self._new_dispatcher = dispatcher or (lambda _: TaskDispatcher())
         self._work = run_work or TaskWork()

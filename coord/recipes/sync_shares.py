@@ -51,6 +51,7 @@ class Shares(PublicDir, internal=("coordinator", "inner", "portal")):
     Raises:
         BadArgument: The group, the shards or a setting is invalid, or the store keeps no
             announcements.
+        CoordinatorClosed: The coordinator was closed.
     """
 
     def __init__(

@@ -103,6 +103,7 @@ class AsyncServiceRegistry:
 
     Raises:
         BadArgument: An argument is invalid, or the store keeps no service records.
+        CoordinatorClosed: The coordinator was closed.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class AsyncServiceRegistry:
             raise BadArgument("coordinator", kind, "must be an AsyncCoordinator, a URL, or None")
         self.coordinator = None if self._own is not None else coordinator
         self.session, self._unique_services = host.session, host.unique_services
+        self.session.check_open(f"use the services of the table {table!r}")
         self.table = table
         self.records = self.session.records(table)
         self.publisher = (
@@ -288,7 +290,9 @@ class AsyncServiceRegistry:
         It continues through outages of the store, reports afterwards what changed meanwhile, and
         ends when the coordinator is closed.
         """
-        changes = watch_services(self.records, validation.role(role), self.session.timeout)
+        validation.role(role)
+        self.session.check_open("watch the services of", role)
+        changes = watch_services(self.records, role, self.session.timeout)
         return self.session.until_closed(changes)
 
     async def stale_services(self, ttls_until_deletion: float = 2) -> list[Record]:
@@ -371,6 +375,7 @@ class AsyncServiceRegistry:
                 over.
             StoreRefused: The store refuses the request.
         """
+        self.session.check_usable("release the role", role)
         held = await self._unique_services.release(role, candidate, owner=self)
         if held and self.publisher is not None:
             await self.publisher.withdraw(role)
@@ -390,6 +395,7 @@ class AsyncServiceRegistry:
             BadArgument: The role is invalid.
         """
         validation.role(role)
+        self.session.check_open("claim the role", role)
         try:
             yield
         finally:
@@ -440,6 +446,7 @@ class ServiceRegistry:
 
     Raises:
         BadArgument: An argument is invalid, or the store keeps no service records.
+        CoordinatorClosed: The coordinator was closed.
     """
 
     def __init__(
@@ -512,6 +519,7 @@ class ServiceRegistry:
     @contextlib.contextmanager
     def releasing(self, role: str, candidate: Mapping[str, Any] | None = None) -> Iterator[None]:
         validation.role(role)
+        self.inner.session.check_open("claim the role", role)
         try:
             yield
         finally:

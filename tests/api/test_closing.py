@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import os
 import signal
@@ -60,15 +61,86 @@ def test_a_closed_coordinator_refuses_every_call(url: str, used: bool) -> None:
     c = Coordinator(url)
     if used:
         assert c.leader("r") is None
+    refused = calls(c)
     c.close()
     c.close()
-    for call in calls(c):
+    for call in refused:
         with pytest.raises(CoordinatorClosed, match="is closed; create a new one"):
             call()
-    lead = c.leadership("r")
-    lead.stop()
-    assert not lead.started
     assert coord.health(c).status is coord.HealthStatus.IDLE
+
+
+ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "heartbeat": ({"role": "r", "ttl": 5, "load": 0},),
+    "once": ("job", 1, int),
+    "once_done": ("job", 1),
+    "request_transfer": ("r", "somebody"),
+    "share": ("g", 2),
+    "slots": ("r", 2),
+}
+"""The arguments of calls that take other ones than a role."""
+WITHOUT_ROLE = {
+    *("candidates", "check", "history", "leaders", "retire", "services", "watch_leaders"),
+    *("available_services", "bad_records", "healthy_services"),
+    *("purge_stale_services", "stale_services"),
+}
+USABLE = {
+    *("announcements", "close", "coordinator", "inner", "portal", "store", "table", "url"),
+    *("after_fork", "host", "publisher", "records", "session"),  # internal ones of registries
+}
+"""What works after the end of a coordinator: it sends nothing."""
+
+
+def public_calls(thing: object) -> dict[str, Callable[[], Any]]:
+    """Return every public call of an object, by its name. A context manager is entered."""
+
+    def call(name: str) -> Any:
+        value = getattr(thing, name)  # a property such as `services` raises here
+        arguments = ARGUMENTS.get(name, () if name in WITHOUT_ROLE else ("r",))
+        result = value(*arguments, **({"unused": 1} if name == "retire" else {}))
+        if name == "releasing":
+            is_async = hasattr(result, "__aenter__")
+            return result.__aenter__() if is_async else result.__enter__()
+        return result
+
+    names = {name for name in dir(thing) if not name.startswith("_")} - USABLE
+    return {name: functools.partial(call, name) for name in sorted(names)}
+
+
+CLOSED = r"cannot .*: (it|the coordinator of memory://) is closed; create a new one"
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_all_public_calls_of_a_closed_coordinator_raise_the_same_error(used: bool) -> None:
+    """Also those that only return an object: it could do nothing."""
+    c = Coordinator("memory://")
+    registry = coord.ServiceRegistry(c, publish=True)
+    if used:
+        assert c.leaders() == []
+    c.close()
+    calls = public_calls(c)
+    assert len(calls) > 20
+    for name, call in [*calls.items(), *public_calls(registry).items()]:
+        with pytest.raises(CoordinatorClosed, match=CLOSED):
+            pytest.fail(f"{name} returned {call()!r}")
+    c.close()
+    registry.close()
+    assert "memory://" in f"{c!r} {registry!r} {c.url}"
+
+
+def test_all_public_calls_of_a_closed_async_coordinator_raise_the_same_error() -> None:
+    async def main() -> None:
+        c = AsyncCoordinator("memory://")
+        registry = coord.AsyncServiceRegistry(c, publish=True)
+        assert await c.leaders() == []
+        await c.close()
+        for name, call in [*public_calls(c).items(), *public_calls(registry).items()]:
+            with pytest.raises(CoordinatorClosed, match=CLOSED):
+                pytest.fail(f"{name} returned {await call()!r}")
+        await c.close()
+        await registry.close()
+
+    asyncio.run(main())
 
 
 def test_a_closed_async_coordinator_refuses_every_call(url: str) -> None:
