@@ -438,8 +438,7 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
             The lease of the leader that was asked.
 
         Raises:
-            BadArgument: An argument is invalid, or the role has slots or shards, each of which is a
-                role of its own.
+            BadArgument: An argument is invalid, or the role has slots or shards.
             NotLeader: Nobody leads the role.
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
@@ -468,8 +467,8 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
             The lease of the leader that was asked.
 
         Raises:
-            BadArgument: `to` names no candidate that waits, or several, `hold` is invalid, or the
-                role has slots or shards, each of which is a role of its own.
+            BadArgument: An argument is invalid, `to` names no candidate that waits or several, or
+                the role has slots or shards.
             NotLeader: Nobody leads the role.
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
@@ -499,7 +498,7 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
 
         Raises:
             BadArgument: An argument is invalid, the store cannot do that, or the role has slots or
-                shards, each of which is a role of its own.
+                shards.
             NotLeader: Nobody leads the role, or the term with this token is over.
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
@@ -527,7 +526,7 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
 
         Raises:
             BadArgument: An argument is invalid, the store cannot do that, or the role has slots or
-                shards, each of which is a role of its own.
+                shards.
             StoreUnavailable: The store did not answer within the timeout of the coordinator. Call
                 it again: a role may be paused twice.
             StoreRefused: The store will go on refusing.
@@ -552,7 +551,7 @@ class AsyncCoordinator(AsyncGroups, PublicDir, internal=("session", "unique_serv
 
         Raises:
             BadArgument: An argument is invalid, the store cannot do that, or the role has slots or
-                shards, each of which is a role of its own.
+                shards.
             CoordError: The leader that was asked has not ended its work in time.
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
