@@ -74,26 +74,28 @@ MAY_IMPORT: dict[str, set[str]] = {
 """What each package may import, in addition to itself, `errors`, the standard library and dependencies: a
 package, or one module of it. `coord/__init__.py` hands on names from anywhere."""
 
-IMPURE = {
-    "asyncio",
-    "concurrent",
-    "logging",
-    "multiprocessing",
-    "os",
-    "random",
-    "secrets",
-    "select",
-    "selectors",
-    "signal",
-    "socket",
-    "sqlite3",
-    "structlog",
-    "subprocess",
-    "tenacity",
-    "threading",
-    "time",
-    "uuid",
+PURE = {
+    "__future__",
+    "base64",
+    "collections",
+    "dataclasses",
+    "datetime",
+    "enum",
+    "fractions",
+    "functools",
+    "hashlib",
+    "inspect",
+    "json",
+    "math",
+    "re",
+    "string",
+    "sys",
+    "types",
+    "typing",
 }
+"""All that the core may import outside of coord."""
+IMPURE_CALLS = {"input", "now", "open", "print", "today", "utcnow"}
+"""What needs no import, or is in a module of PURE."""
 NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}
 """Public for all their underscores."""
 
@@ -283,9 +285,14 @@ def only_urls_knows_the_backends(tree: Tree) -> Iterator[str]:
 @rule
 def the_core_is_pure(tree: Tree) -> Iterator[str]:
     for module in tree.modules.values():
+        if module.package != "core":
+            continue
         for item in tree.imports[module.name]:
-            if module.package == "core" and item.module.split(".")[0] in IMPURE:
+            if not is_ours(item) and not item.relative and item.module.split(".")[0] not in PURE:
                 yield f"{module}:{item.line} imports {item.module}"
+        for node in module.nodes:
+            if isinstance(node, ast.Call) and called(node) in IMPURE_CALLS:
+                yield f"{module}:{node.lineno} calls {called(node)}"
 
 
 @rule
@@ -461,6 +468,9 @@ BROKEN = [
     ("only_urls_knows_the_backends", "api/coordinator.py", "from coord.stores.sqlite import store"),
     ("the_core_is_pure", "core/lease.py", "from asyncio import sleep"),
     ("the_core_is_pure", "core/lease.py", "def f():\n    import os.path"),
+    ("the_core_is_pure", "core/lease.py", "import http.client"),
+    ("the_core_is_pure", "core/lease.py", "datetime.now(timezone.utc)"),
+    ("the_core_is_pure", "core/lease.py", "open('a file')"),
     ("private_names_are_not_imported", "cli/__init__.py", "from coord.core.lease import _MAX"),
     ("private_names_are_not_imported", "cli/__init__.py", "import coord.core._inner"),
     ("private_attributes_stay_in_their_package", "cli/__init__.py", "print(lease._MAX)"),
