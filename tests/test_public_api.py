@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import pydoc
+import re
+import rlcompleter
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import coord
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "coord").rglob("*.py"))
@@ -71,3 +76,39 @@ from coord import *
 assert leader_only and fencing.sql_write and errors.NotLeader
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
+
+
+def test_completion_and_help_of_objects_show_public_things() -> None:
+    """What is documented by the reference, and nothing that only coord itself calls."""
+    coordinator = coord.Coordinator("memory://")
+    registry = coord.ServiceRegistry("memory://")
+    objects = [
+        coordinator,
+        coordinator.leadership("r"),
+        coordinator.slots("r", 2),
+        coordinator.share("g", 2),
+        coordinator.inner.leadership("r"),
+        coordinator.inner,
+        registry,
+        registry.inner,
+        coord.Heartbeat(registry, {"role": "r", "ttl": 3, "load": 1}),
+    ]
+    internal = {
+        *("abandon", "after_fork", "begin", "begin_shared_call", "close_quickly", "elector"),
+        *("end_shared_call", "forget_shared", "halt", "host", "inner", "join", "options"),
+        *("portal", "records", "session", "shared_leadership", "stop_soon"),
+    }
+    for item in objects:
+        completer = rlcompleter.Completer({"item": item})
+        attributes = [completer.complete("item.", number) for number in range(99)]
+        offers = {text.removeprefix("item.").rstrip("()") for text in attributes if text}
+        assert offers & {"start", "leader", "healthy_service", "is_leader"}
+        assert offers & internal == set(), type(item)
+        names = {name for name in dir(type(item)) if not name.startswith("__")}
+        assert names <= offers
+        text = pydoc.render_doc(type(item), renderer=pydoc.plaintext)
+        shown = set(re.findall(r"^ \|  (?:async )?(\w+)(?:\(| =|$)", text, re.MULTILINE))
+        assert names <= shown
+        assert shown & internal == set(), type(item)
+    coordinator.close()
+    registry.close()

@@ -101,14 +101,14 @@ class Session:
         now: Reads the clocks.
         timeout: Seconds that a lookup may take, retries included.
         last_error: Why the last request failed, for messages to people; "" when the store answered
-        it.
+            it.
         leaders: What the feed last showed of the leaders that somebody watches.
         observations: What the candidates that have ended had observed.
         turns: The roles that candidates have just given back.
         members: The candidates that run on this session.
         on_close: Called before the members stop: heartbeats end, published leaders are withdrawn.
         context: Timers run in this context. Otherwise each of thousands of timers would copy its
-        own.
+            own.
         timer: Wakes the candidates that sleep.
         closing: Set when somebody begins to close the session.
         closed: Set when the session has been closed.
@@ -265,7 +265,7 @@ class Session:
             operation: What the store is to do.
             timeout: Seconds that the store may take once the operation was sent.
             on_sent: Called when the operation is sent. It may have waited in turn for longer than a
-            ttl before.
+                ttl before.
         """
         if isinstance(operation, Renew) and operation.keep is None:
             # No coroutine of its own: ten thousand renewals wait at a time.

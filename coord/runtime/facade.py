@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
+from abc import ABCMeta
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator
 from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from coord.runtime.portal import Portal
@@ -16,8 +17,21 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class PublicDir:
-    """Makes `dir()` of an instance list only what is public.
+class _PublicDirType(ABCMeta):
+    """Makes `dir()` of a class list only what is public: `help()` and the completion of the Python
+    prompt look there.
+
+    It is an `ABCMeta`, so that a subclass may be an abstract class as well.
+    """
+
+    _internal: frozenset[str]
+
+    def __dir__(cls) -> list[str]:
+        return _public(super().__dir__(), cls._internal)
+
+
+class PublicDir(metaclass=_PublicDirType):
+    """Makes `dir()` of a class and of its instances list only what is public.
 
     The packages of coord share more names than that, which a completion would offer to users. A
     class names them as it is defined: `class Coordinator(PublicDir, internal=("session",))`.
@@ -31,11 +45,15 @@ class PublicDir:
         cls._internal |= frozenset(internal)
 
     def __dir__(self) -> list[str]:
-        return [
-            name
-            for name in super().__dir__()
-            if name not in self._internal and (name.startswith("__") or not name.startswith("_"))
-        ]
+        return _public(super().__dir__(), self._internal)
+
+
+def _public(names: Iterable[str], internal: frozenset[str]) -> list[str]:
+    return [
+        name
+        for name in names
+        if name not in internal and (name.startswith("__") or not name.startswith("_"))
+    ]
 
 
 class ClosesInThread(Protocol):

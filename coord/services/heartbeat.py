@@ -17,6 +17,7 @@ from coord.core.records import Record
 from coord.core.validation import is_number
 from coord.errors import BadArgument, StoreRefused, StoreUnavailable
 from coord.runtime import log, process
+from coord.runtime.facade import PublicDir
 from coord.runtime.retry import Backoff
 from coord.runtime.timers import within
 
@@ -114,7 +115,7 @@ class HeartbeatState:
             )
 
 
-class _HasRecord:
+class _HasRecord(PublicDir):
     """What both kinds of heartbeat know of their record."""
 
     _state: HeartbeatState
@@ -135,7 +136,7 @@ class _HasRecord:
         return self._state.healthy
 
 
-class Heartbeat(_HasRecord):
+class Heartbeat(_HasRecord, internal=("halt", "join", "unregister")):
     """Sends the heartbeats of a service from a thread of its own, and unregisters it at the end.
 
     Use it as a context manager, or call `start` and `stop`. A service that is still registered when

@@ -24,7 +24,7 @@ from coord.election.session import Session
 from coord.election.unique_service import HasUniqueServices, UniqueServices
 from coord.errors import BadArgument, StoreRefused
 from coord.runtime import log, process
-from coord.runtime.facade import ClosesInThread, HasPortal, blocking, iterating
+from coord.runtime.facade import ClosesInThread, HasPortal, PublicDir, blocking, iterating
 from coord.runtime.portal import Portal
 from coord.services.leaders import LeaderPublisher
 from coord.services.watch import ServiceChange, watch_services
@@ -86,7 +86,7 @@ class _Registration:
         self.doubtful_until = 0.0
 
 
-class AsyncServiceRegistry:
+class AsyncServiceRegistry(PublicDir, internal=("after_fork", "publisher", "records", "session")):
     """The services in one table.
 
     Durations are in seconds. The query judges the health of services, by the clock of the store.
@@ -429,7 +429,7 @@ def _ttls(value: object) -> float:
     return validation.number(value, "ttls_until_deletion", low=1, high=MAX_TTLS, unit="ttls")
 
 
-class ServiceRegistry:
+class ServiceRegistry(PublicDir, internal=("host", "inner", "portal")):
     """The services of one table, for threaded programs; any number of threads may share one
     registry.
 
@@ -437,12 +437,11 @@ class ServiceRegistry:
 
     Args:
         coordinator: A `Coordinator` whose store it uses, or the URL of a store, which the registry
-        then opens and closes
-            itself. None means `COORD_URL`, and without that the SQLite file in the state directory
-            of the user.
+            opens and closes itself. None means the URL in `COORD_URL`, and without that the SQLite
+            file in the state directory of the user.
         table: The name of the table. On RethinkDB doublethink clients may use it at the same time.
-        publish: Write the leaders of `unique_service` into the table as well, for doublethink
-        clients.
+        publish: Whether `unique_service` also writes its leaders into the table, for doublethink
+            clients.
 
     Raises:
         BadArgument: An argument is invalid, or the store keeps no service records.
