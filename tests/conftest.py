@@ -55,7 +55,15 @@ NEEDS_OTHER_SERVER = {
 }
 OTHER_SERVERS = {"postgresql", "redis", "etcd"}
 NOT_QUICK = {"slow", "rethinkdb", "cluster", "server", "chaos", "long", "longest"}
-SHARED = {"on_sqlite", "on_rethinkdb", "on_servers", "browser", "distributions", "prometheus"}
+SHARED = {
+    "browser",
+    "distributions",
+    "mypy_errors",
+    "on_rethinkdb",
+    "on_servers",
+    "on_sqlite",
+    "prometheus",
+}
 """Fixtures of a module that are costly, or begin the runs of several tests at once: one process of
 the run has all tests with such a fixture."""
 FIRST = 3.0
