@@ -137,6 +137,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("quick")
     if hasattr(config, "workerinput"):  # the longest first: none is left over at the end
         items.sort(key=lambda item: -long if (long := seconds.get(item.nodeid, 0)) >= FIRST else 0)
+    if getattr(config.option, "loadgroup", False):
+        name_groups(items)
+
+
+def name_groups(items: list[pytest.Item]) -> None:
+    """Append its group to the id of each test, by which pytest-xdist distributes the tests.
+
+    pytest-xdist 3.8 assigns an attribute that pytest 9.2 has no longer, so that each test would be
+    a group of its own.
+    """
+    for item in items:
+        groups = {str(mark.args[0]) for mark in item.iter_markers("xdist_group")}
+        if groups and (node_id := getattr(item, "_id", None)) is not None:
+            grouped = type(node_id).parse(f"{item.nodeid}@{'_'.join(sorted(groups))}")
+            item._id = grouped  # type: ignore[attr-defined]
 
 
 def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:

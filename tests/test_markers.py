@@ -28,3 +28,12 @@ def test_the_slow_tests_are_there() -> None:
 def test_each_test_runs_by_default_in_one_variation(request: pytest.FixtureRequest) -> None:
     without_one = set(request.config.stash[WITHOUT_REPRESENTATIVE])
     assert without_one - WAITS_FOR_MINUTES == set()
+
+
+def test_one_process_runs_all_tests_of_a_group(request: pytest.FixtureRequest) -> None:
+    """pytest-xdist distributes by the end of the id."""
+    if not getattr(request.config.option, "loadgroup", False):
+        return  # this process runs all tests
+    for item in request.session.items:
+        groups = sorted({str(mark.args[0]) for mark in item.iter_markers("xdist_group")})
+        assert not groups or item.nodeid.endswith(f"@{'_'.join(groups)}"), item.nodeid
