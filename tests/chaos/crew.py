@@ -6,15 +6,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import random
 import shutil
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.forkserver import ForkServer, Process
 from tests.chaos.recorder import now
 from tests.chaos.worker import Settings
 
@@ -27,9 +26,8 @@ def snapshot(directory: Path) -> Path:
     """A copy of the code for a run's processes: they all run the same, whatever is edited
     meanwhile."""
     code = directory / "code"
-    unwanted = shutil.ignore_patterns("__pycache__")
-    for part in ("coord", "tests/chaos"):
-        shutil.copytree(ROOT / part, code / part, ignore=unwanted)
+    for part in ("coord", "tests/chaos"):  # with the compiled files, which are valid for copies
+        shutil.copytree(ROOT / part, code / part)
     (code / "tests" / "__init__.py").touch()
     return code
 
@@ -39,7 +37,7 @@ class Member:
 
     def __init__(self, crew: Crew, index: int) -> None:
         self.crew, self.index = crew, index
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: Process | None = None
         self.name = ""
         self.busy = False
         """A fault is at work on it."""
@@ -47,9 +45,9 @@ class Member:
         self._listener: asyncio.Task[None] | None = None
 
     @property
-    def pid(self) -> int:
-        assert self.process is not None
-        return self.process.pid
+    def runs(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self.process is not None and not self.process.ended.is_set()
 
     async def start(self) -> None:
         self._incarnation += 1
@@ -66,27 +64,21 @@ class Member:
             features=crew.features,
             index=self.index,
         )
-        with (crew.directory / f"stderr-{self.name}.txt").open("wb") as errors:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "tests.chaos.worker",
-                settings.argument(),
-                cwd=self.crew.code,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=errors,
-            )
+        self.process = await crew.forkserver.start(
+            "tests.chaos.worker",
+            settings.argument(),
+            errors=crew.directory / f"stderr-{self.name}.txt",
+        )
         self._listener = asyncio.create_task(self._listen(self.process))
 
-    async def _listen(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None
+    async def _listen(self, process: Process) -> None:
         while line := await process.stdout.readline():
             with contextlib.suppress(ValueError):  # half a line, of one that was killed
                 self.crew.record(json.loads(line))
 
     def send(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
+        assert self.process is not None
+        self.process.send(number)
 
     async def kill(self) -> None:
         """kill -9, and wait until it is gone."""
@@ -101,8 +93,7 @@ class Member:
 
     def tell(self, line: str) -> None:
         assert self.process is not None
-        assert self.process.stdin is not None
-        self.process.stdin.write(line.encode() + b"\n")
+        self.process.tell(line)
 
     async def ask(self, line: str, answers: tuple[str, ...], limit: float) -> str | None:
         """Tell it that, and wait at most `limit` seconds for one of these notes."""
@@ -118,9 +109,7 @@ class Member:
     async def stop(self) -> None:
         """In good order; with force after a while."""
         assert self.process is not None
-        assert self.process.stdin is not None
-        if self.process.returncode is None:
-            self.process.stdin.close()
+        self.process.close_stdin()
         until = now() + STOP_TIMEOUT + 3 * self.crew.ttl
         exit_task = asyncio.ensure_future(self.wait_for_exit())
         while now() < until and not (await asyncio.wait({exit_task}, timeout=0.5))[0]:
@@ -143,7 +132,8 @@ class Member:
 
     def _state(self) -> str:
         with contextlib.suppress(OSError):
-            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            assert self.process is not None
+            return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
         return "gone"
 
 
@@ -154,13 +144,15 @@ class Crew:
         size: int,
         ttl: float,
         url_of: Callable[[int], str],
+        example_url: str,
         chance: random.Random,
         broken: str,
         features: tuple[str, ...] = (),
     ) -> None:
         self.directory, self.ttl, self.url_of, self.chance = directory, ttl, url_of, chance
         self.broken, self.features = broken, features
-        self.code = snapshot(directory)
+        self._example_url = example_url
+        self._forkserver: ForkServer | None = None
         self.members = [Member(self, index) for index in range(size)]
         self.notes: list[dict[str, Any]] = []
         self.elections = 0
@@ -175,6 +167,13 @@ class Crew:
             self.elections += 1
             if note["token"] > self._leading[1]:
                 self._leading = (note["process"], note["token"])
+
+    @property
+    def forkserver(self) -> ForkServer:
+        """What starts the processes of the run; its own start is the first use of this."""
+        if self._forkserver is None:
+            self._forkserver = ForkServer(snapshot(self.directory), self._example_url)
+        return self._forkserver
 
     @property
     def leader(self) -> Member | None:
@@ -199,3 +198,8 @@ class Crew:
 
     async def stop(self) -> None:
         await asyncio.gather(*(member.stop() for member in self.members))
+
+    def close(self) -> None:
+        """End whatever still runs."""
+        if self._forkserver is not None:
+            self._forkserver.close()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import sys
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from coord.stores import urls
 from coord.stores.protocol import Retirable, Store
 from tests.chaos import faults
 from tests.chaos.crew import Crew
+from tests.chaos.forkserver import Process
 from tests.chaos.jobs import FAULTS, FULL
 from tests.chaos.recorder import Recorder, now, recording
 from tests.chaos.scene import Fault, NotNow, Scene
@@ -61,6 +62,7 @@ class Run:
             plan.workers,
             plan.ttl,
             self.stage.url_of,
+            self.stage.example_url,
             self.chance,
             plan.broken,
             plan.features,
@@ -77,13 +79,14 @@ class Run:
         """The same, until all seats of the features are held."""
         self.held: dict[str, list[int]] = {}
         """How many seats of each such feature the workers held at the end."""
-        self._resource: asyncio.subprocess.Process | None = None
+        self._resource: Process | None = None
 
     async def run(self) -> None:
         lag = asyncio.create_task(self._watch_lag())
         try:
-            await self._start_resource()
+            _ = self.crew.forkserver  # imports while the servers start
             await self.stage.start()
+            await self._start_resource()
             await self.crew.start()
             await self._until_led(60.0)
             self.began = now()
@@ -105,12 +108,13 @@ class Run:
         finally:
             lag.cancel()
             for member in self.crew.members:
-                if member.process is not None and member.process.returncode is None:
+                if member.runs:
                     with contextlib.suppress(ProcessLookupError):
                         await member.kill()
-            if self._resource is not None and self._resource.returncode is None:
-                self._resource.kill()
+            if self._resource is not None and not self._resource.ended.is_set():
+                self._resource.send(signal.SIGKILL)
                 await self._resource.wait()
+            self.crew.close()
             await self.stage.close()
 
     def _counted(self) -> list[str]:
@@ -146,14 +150,10 @@ class Run:
             await asyncio.sleep(0.02)
 
     async def _start_resource(self) -> None:
-        command = [sys.executable, "-m", "tests.chaos.resource", "resource.sock", "resource.db"]
-        command[3:] = [str(self.directory / name) for name in command[3:]]
+        arguments = [str(self.directory / name) for name in ("resource.sock", "resource.db")]
         if self.plan.broken == "fence":
-            command.append("--blind")
-        self._resource = await asyncio.create_subprocess_exec(
-            *command, cwd=self.crew.code, stdout=asyncio.subprocess.PIPE
-        )
-        assert self._resource.stdout is not None
+            arguments.append("--blind")
+        self._resource = await self.crew.forkserver.start("tests.chaos.resource", *arguments)
         if await self._resource.stdout.readline() != b"ready\n":
             raise RuntimeError("the resource did not start")
 

@@ -306,7 +306,7 @@ def test_a_worker_that_stops_itself_late_ends_in_good_order(tmp_path: Path) -> N
 
     async def body() -> None:
         url = f"sqlite://{tmp_path}/coord.db"
-        crew = Crew(tmp_path, 1, 1.0, lambda _: url, random.Random(0), "")
+        crew = Crew(tmp_path, 1, 1.0, lambda _: url, url, random.Random(0), "")
         await crew.start()
         try:
             while not crew.elections:  # noqa: ASYNC110  # pytest's timeout ends it
@@ -316,8 +316,7 @@ def test_a_worker_that_stops_itself_late_ends_in_good_order(tmp_path: Path) -> N
             crew.members[0].send(signal.SIGSTOP)
             await stopping
         finally:
-            if crew.members[0].process is not None and crew.members[0].process.returncode is None:
-                await crew.members[0].kill()
+            crew.close()
         assert [note["note"] for note in crew.notes][-1] == "stopped"
 
     asyncio.run(body())

@@ -1,7 +1,7 @@
 """One worker as a process: a candidate for the role, which writes to the resources under its token
 as long as it leads, and the jobs of the features of this run (jobs.py).
 
-`python -m tests.chaos.worker SETTINGS` with the settings as JSON. What it notices goes to standard
+`main` takes the settings as JSON (forkserver.py). What it notices goes to standard
 output, one JSON object a line; what it does goes to its history. A line "step_down" on standard
 input makes it hand over; "transfer NAME" does so to that candidate, and is answered by "handing
 over" or "not handing over"; "freeze" makes it stop itself between a check and an act, if it leads,
@@ -17,6 +17,7 @@ deadline; "fence" writes to the document whatever token is there."""
 from __future__ import annotations
 
 import faulthandler
+import importlib
 import json
 import os
 import random
@@ -30,7 +31,6 @@ from typing import Any
 
 from coord import CoordError, Coordinator, Leadership, LossReason, Term
 from coord.stores import urls
-from tests.chaos.document import DOCUMENT, Document, NotWritten
 from tests.chaos.jobs import FEATURES, ROLE, Calls, Job, Seat
 from tests.chaos.lifeline import die_with_parent
 from tests.chaos.recorder import Recorder, now, recording
@@ -171,6 +171,8 @@ class Worker:
 
     def _keep_document(self) -> None:
         """The same with the document: what hangs there, hangs here, and arrives late."""
+        from tests.chaos.document import DOCUMENT, Document, NotWritten
+
         document, chance = (
             Document(self.settings.url, self.settings.broken == "fence"),
             random.Random(),
@@ -226,16 +228,19 @@ def _believe_on() -> None:
     )  # type: ignore[method-assign, assignment]
 
 
-def main() -> None:
+def prepare(url: str) -> None:
+    """Import what a worker needs for such a store, and start nothing: workers are forked then."""
+    urls.open_url(url)
+    if url.startswith("rethinkdb:"):
+        importlib.import_module("tests.chaos.document")
+
+
+def main(text: str) -> None:
     die_with_parent()
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # where does it hang?
-    settings = Settings(**json.loads(sys.argv[1]))
+    settings = Settings(**json.loads(text))
     if settings.broken == "deadline":
         _believe_on()
     worker = Worker(settings)
     signal.signal(signal.SIGTERM, lambda *_: worker.stopped.set())
     worker.run()
-
-
-if __name__ == "__main__":
-    main()
