@@ -11,14 +11,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from rich.console import Console
-from rich.live import Live
-
 from tests.chaos import figures, report
 from tests.chaos.jobs import FEATURES
 from tests.chaos.namespaces import Namespaces
 from tests.chaos.run import Plan, Run
-from tests.chaos.stages import STAGES
+from tests.chaos.stages import STAGES, stage_class
 
 
 async def _watched(run: Run, store: str, seconds: float) -> None:
@@ -35,12 +32,14 @@ async def _watched(run: Run, store: str, seconds: float) -> None:
 
 
 async def _shown(run: Run, running: asyncio.Task[None], store: str, seconds: float) -> None:
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         while not (await asyncio.wait({running}, timeout=10))[0]:
             print(report.line(run.state(), seconds), file=sys.stderr, flush=True)
         return
-    with Live(console=console, refresh_per_second=4) as live:
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(stderr=True), refresh_per_second=4) as live:
         while not (await asyncio.wait({running}, timeout=0.25))[0]:
             live.update(report.display(run.state(), store, seconds))
 
@@ -107,7 +106,8 @@ def main() -> int:
         arguments.broken,
         features,
     )
-    if getattr(STAGES[arguments.store], "in_namespaces", False):
+    stage = stage_class(arguments.store)
+    if stage.in_namespaces:
         Namespaces.enter()  # before there is a second thread
     with tempfile.TemporaryDirectory(prefix="coord-chaos-") as temporary:
         directory = Path(temporary)
@@ -116,7 +116,7 @@ def main() -> int:
             directory = Path(
                 tempfile.mkdtemp(prefix=f"{arguments.store}-{seed}-", dir=arguments.keep)
             )
-        run = Run(plan, directory, STAGES[arguments.store])
+        run = Run(plan, directory, stage)
         try:
             asyncio.run(_watched(run, arguments.store, arguments.seconds))
         except asyncio.CancelledError:

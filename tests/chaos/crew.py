@@ -6,9 +6,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,10 +28,22 @@ def snapshot(directory: Path) -> Path:
     """A copy of the code for a run's processes: they all run the same, whatever is edited
     meanwhile."""
     code = directory / "code"
-    for part in ("coord", "tests/chaos"):  # with the compiled files, which are valid for copies
-        shutil.copytree(ROOT / part, code / part)
+    for part in ("coord", "tests/chaos"):
+        shutil.copytree(ROOT / part, code / part, ignore=_unused)
     (code / "tests" / "__init__.py").touch()
     return code
+
+
+def _unused(directory: str, names: list[str]) -> list[str]:
+    """Return what no worker imports. Compiled files are valid for copies, too, if they are those
+    of this interpreter."""
+    if os.path.basename(directory) == "__pycache__":
+        ending = f".{sys.implementation.cache_tag}.pyc"
+        return [name for name in names if not name.endswith(ending)]
+    unused = [name for name in names if name.startswith("test_")]
+    if directory == str(ROOT / "coord"):
+        unused += ["cli", "integrations", "testing", "web"]
+    return unused
 
 
 class Member:

@@ -8,15 +8,18 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import Group
 
 
 def display(state: dict[str, Any], store: str, seconds: float) -> Group:
-    """What is seen while a run goes on."""
+    """What is seen while a run goes on, on a terminal."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(
         title=f"chaos on {store}: {state['seconds']:.0f} of {seconds:.0f} s", title_justify="left"
     )

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
-from pathlib import Path
+from importlib import import_module
 
-from tests.chaos.backends import (
-    EtcdStage,
-    PostgreSQLStage,
-    RedisStage,
-    SentinelStage,
-    StandbyStage,
-)
-from tests.chaos.nodes import OneNode, PartitionedNodes, ThreeNodes
-from tests.chaos.stage import SQLiteStage, Stage
+from tests.chaos.stage import Stage
 
-STAGES: dict[str, Callable[[Path, int, random.Random], Stage]] = {
-    "sqlite": SQLiteStage,
-    "rethinkdb": OneNode,
-    "cluster": ThreeNodes,
-    "partitions": PartitionedNodes,
-    "postgresql": PostgreSQLStage,
-    "standby": StandbyStage,
-    "redis": RedisStage,
-    "sentinel": SentinelStage,
-    "etcd": EtcdStage,
+STAGES = {
+    "sqlite": "stage:SQLiteStage",
+    "rethinkdb": "nodes:OneNode",
+    "cluster": "nodes:ThreeNodes",
+    "partitions": "nodes:PartitionedNodes",
+    "postgresql": "backends:PostgreSQLStage",
+    "standby": "backends:StandbyStage",
+    "redis": "backends:RedisStage",
+    "sentinel": "backends:SentinelStage",
+    "etcd": "backends:EtcdStage",
 }
+"""Each with its module and class: a run imports what it needs of the stores."""
+
+
+def stage_class(name: str) -> type[Stage]:
+    """Return the class of a stage."""
+    module, _, kind = STAGES[name].partition(":")
+    stage = getattr(import_module(f"tests.chaos.{module}"), kind)
+    assert issubclass(stage, Stage)
+    return stage
