@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import random
 import signal
 import sys
@@ -69,6 +70,9 @@ def main() -> int:
         help="the chance of a long quiet time between two faults",
     )
     parser.add_argument(
+        "--longest", type=float, default=math.inf, help="the longest that a fault lasts, in ttls"
+    )
+    parser.add_argument(
         "--break",
         dest="broken",
         choices=["", "deadline", "fence"],
@@ -103,6 +107,7 @@ def main() -> int:
         kinds,
         calm,
         arguments.quiet,
+        arguments.longest,
         arguments.broken,
         features,
     )

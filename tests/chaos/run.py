@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import signal
 import time
@@ -25,6 +26,10 @@ from tests.chaos.recorder import Recorder, now, recording
 from tests.chaos.scene import Fault, NotNow, Scene
 from tests.chaos.stage import Stage
 
+ENOUGH = {"renew": 3, "write": 21}
+"""Answered operations without which a run shows nothing. On a busy machine it goes on until it has
+them."""
+
 
 @dataclass
 class Plan:
@@ -40,6 +45,8 @@ class Plan:
     """Between faults, in ttls."""
     quiet: float = 0.08
     """The chance of 6 to 15 s more between faults, in which a demotion would be a false one."""
+    longest: float = math.inf
+    """The longest that one fault lasts, in ttls, where nothing else ends it."""
     broken: str = ""
     """"deadline": workers that believe on; "fence": a resource that refuses nothing."""
     features: tuple[str, ...] = ()
@@ -102,6 +109,10 @@ class Run:
                 await asyncio.sleep(0.02)
                 if self.restored():
                     self.restored_in = now() - healed
+            while now() - healed < limit:
+                if self._has_enough():
+                    break
+                await asyncio.sleep(0.2)
             self.held = {feature: self.crew.held(feature) for feature in self._counted()}
             self.ended = now()
             await self.crew.stop()
@@ -129,6 +140,15 @@ class Run:
             if feature == "share" and max(held) - min(held) > 1:
                 return False
         return True
+
+    def _has_enough(self) -> bool:
+        """Whether the histories have what makes the run meaningful."""
+        texts = [path.read_text() for path in self.directory.glob("history-*.jsonl")]
+        lines = [line for text in texts for line in text.splitlines() if '"kind": "ok"' in line]
+        return all(
+            sum(f'"action": "{action}"' in line for line in lines) >= count
+            for action, count in ENOUGH.items()
+        )
 
     def _leads_now(self) -> bool:
         """Whether the last that was heard is that somebody leads, who is still there."""
@@ -177,7 +197,11 @@ class Run:
             for operator in operators:
                 stack.push_async_callback(operator.close)
                 await self._wait_for_store(operator)
-            await self._inject(Scene(self.crew, self.stage, self.plan.ttl, self.chance, operators))
+            plan = self.plan
+            scene = Scene(
+                self.crew, self.stage, plan.ttl, self.chance, operators, longest=plan.longest
+            )
+            await self._inject(scene)
 
     def _recording(self, url: str, number: int) -> Store:
         name = f"operator{number}"

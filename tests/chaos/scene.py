@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -71,10 +72,16 @@ class Scene:
     """For what operators ask, each of a node of its own (whose clock may be far off); no proxy is
     in the way."""
     store_busy: bool = False
+    longest: float = math.inf
+    """The longest that `lasting` returns, in ttls."""
 
     def between(self, low: float, high: float) -> float:
         """A duration between two shares of the ttl."""
         return self.chance.uniform(low, high) * self.ttl
+
+    def lasting(self, low: float, high: float) -> float:
+        """How long a fault lasts: the same, but at most `longest` ttls."""
+        return self.between(min(low, self.longest), min(high, self.longest))
 
     def victim(self, leader: float = 0.75) -> Member:
         """The leader, mostly."""
