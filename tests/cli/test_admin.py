@@ -116,13 +116,14 @@ def test_operators(on_server: Runs) -> None:
 
 @deeper
 @pytest.mark.stores("rethinkdb")
-def test_no_rights(runs: Runs, rethinkdb_url: str) -> None:
+def test_no_rights(start: Start, tmp_path: Path, rethinkdb_url: str) -> None:
+    failing = Failing(start, tmp_path)
     user = {"id": f"u{uuid.uuid4().hex[:8]}", "password": "geheim"}
     ask(rethinkdb_url, r.db("rethinkdb").table("users").insert(user))
     url = rethinkdb_url.replace("://", f"://{user['id']}:geheim@")
-    check(Failing(runs).all(url, FEW), 78, "permission")
+    check(failing.all(url, FEW), 78, "permission")
     wrong = rethinkdb_url.replace("://", f"://{user['id']}:geheim2@")
-    check(Failing(runs).all(wrong, ["leader", "watch", "init"]), 78, "wrong user or password")
+    check(failing.all(wrong, ["leader", "watch", "init"]), 78, "wrong user or password")
 
 
 @pytest.mark.stores("rethinkdb")
@@ -147,7 +148,7 @@ def test_a_password_from_a_file(runs: Runs, rethinkdb_url: str, tmp_path: Path) 
     assert runs.run("--url", url, "--", "true").wait(60) == 78
 
 
-def test_a_database_without_announcements(on_rethinkdb: Runs) -> None:
+def test_a_database_without_announcements(on_rethinkdb: Runs, tmp_path: Path) -> None:
     url = on_rethinkdb.url
     ask(url, r.db(parse_url(url).database).table_drop("coord_announcements"))
     with coord.connect(url) as c:
@@ -163,8 +164,5 @@ def test_a_database_without_announcements(on_rethinkdb: Runs) -> None:
         status, out, err = on_rethinkdb.answer("purge", "--yes", "--url", url)
         assert (status, out) == (0, "deleted 0 service records\n")
         assert "coord init" in err
-        check(
-            Failing(on_rethinkdb).all(url, ["candidates", "step-down", "transfer"]),
-            78,
-            "coord init",
-        )
+        failing = Failing(on_rethinkdb.start, tmp_path)
+        check(failing.all(url, ["candidates", "step-down", "transfer"]), 78, "coord init")

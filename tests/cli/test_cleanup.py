@@ -1,4 +1,5 @@
-"""The fixtures of these tests: a test that fails leaves no process behind."""
+"""The fixtures of these tests: a test that fails leaves no process behind, and no command forks or
+ends the process of the tests."""
 
 from __future__ import annotations
 
@@ -7,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.support.commands import run_here
 from tests.support.processes import ROOT, lives
 from tests.support.waits import eventually
 
@@ -52,3 +56,11 @@ def test_a_failing_test_leaves_no_process(tmp_path: Path) -> None:
     assert "1 failed" in done.stdout
     pids = json.loads((tmp_path / "pids").read_text())
     eventually(lambda: not [name for name, pid in pids.items() if lives(pid)], pids)
+
+
+@pytest.mark.parametrize(
+    "words", [("run", "job"), ("share", "job", "--shards", "2"), ("once", "job", "--tick", "1")]
+)
+def test_a_command_that_forks_needs_a_process_of_its_own(words: tuple[str, ...], url: str) -> None:
+    with pytest.raises(AssertionError, match="this command needs a process of its own"):
+        run_here(*words, "--url", url, "--", "true")

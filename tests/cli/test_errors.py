@@ -4,7 +4,6 @@ password."""
 from __future__ import annotations
 
 import socket
-import subprocess
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,7 +13,8 @@ import pytest
 
 from coord.cli import COMMANDS
 from tests.support.levels import by_level, deeper
-from tests.support.processes import Runs
+from tests.support.processes import Runs, Start
+from tests.support.side_by_side import run_side_by_side
 
 WORDS: dict[str, list[str]] = {
     "run": ["run", "job", "--no-wait", "--", "true"],
@@ -56,11 +56,11 @@ def test_none_is_left_out() -> None:
 
 
 class Failing:
-    """Runs a few commands at a time: of twenty that begin together on a busy machine, one may get no
-    connection in time."""
+    """Runs commands side by side, a few at a time: of twenty that begin together on a busy machine,
+    one may get no connection in time."""
 
-    def __init__(self, runs: Runs) -> None:
-        self._runs = runs
+    def __init__(self, start: Start, directory: Path) -> None:
+        self._start, self._directory = start, directory
 
     def all(
         self,
@@ -70,31 +70,29 @@ class Failing:
         at_once: int = 4,
     ) -> dict[str, tuple[int, str]]:
         """The status and the one line of each command. `at_once` of them run side by side."""
-        remaining, results = list(names), {}
-        while remaining:
-            begun = {name: self._begin(name, url, role) for name in remaining[:at_once]}
-            results |= {name: self._end(name, process) for name, process in begun.items()}
-            del remaining[:at_once]
-        return results
+        words = {name: self._words(name, url, role) for name in names}
+        answers = run_side_by_side(self._start, self._directory, list(words.values()), at_once)
+        return {
+            name: self._check(name, *answer) for name, answer in zip(words, answers, strict=True)
+        }
 
-    def _begin(self, name: str, url: str, role: str) -> subprocess.Popen[str]:
-        words = [role if word == "job" else word for word in WORDS[name]]
-        return self._runs.start("-m", "coord", words[0], "--url", url, *words[1:])
+    def _words(self, name: str, url: str, role: str) -> list[str]:
+        command, *more = (role if word == "job" else word for word in WORDS[name])
+        return [command, "--url", url, *more]
 
-    def _end(self, name: str, process: subprocess.Popen[str]) -> tuple[int, str]:
-        out, err = process.communicate("", timeout=60)
+    def _check(self, name: str, status: int, out: str, err: str) -> tuple[int, str]:
         assert out == "", name
         assert err.startswith("coord"), (name, err)
         assert err.count("\n") == 1, (name, err)
         assert err.rstrip("\n").isprintable(), (name, err)
         assert "Traceback" not in err, (name, err)
         assert "geheim" not in err, (name, err)
-        return process.returncode, err
+        return status, err
 
 
 @pytest.fixture
-def failing(runs: Runs) -> Failing:
-    return Failing(runs)
+def failing(start: Start, tmp_path: Path) -> Failing:
+    return Failing(start, tmp_path)
 
 
 def check(results: dict[str, tuple[int, str]], status: int, text: str) -> None:

@@ -15,7 +15,8 @@ import pytest
 import coord
 from coord.cli import COMMANDS
 from tests.cli.test_migrate import KEPT, terms
-from tests.support.processes import ROOT, WORKER, Journal, Start
+from tests.support.commands import Answer, run_here
+from tests.support.processes import ROOT, RUN_A_COMMAND, WORKER, Journal, Start
 from tests.support.waits import eventually
 
 BACKEND = '''
@@ -50,7 +51,6 @@ def admin(url):
     return sqlite.admin("sqlite:" + url.partition(":")[2])
 '''
 NAME = "coord_notes_for_cli_tests"
-Answer = tuple[int, str, str]
 
 
 class Foreign:
@@ -66,6 +66,8 @@ class Foreign:
         return self._start(*arguments, env={**self._environment, **more})
 
     def answer(self, *words: str) -> Answer:
+        if words[0] not in RUN_A_COMMAND:
+            return run_here(*words, env={"COORD_URL": self.url})
         process = self.python("-m", "coord", *words)
         out, err = process.communicate("", timeout=60)
         return process.returncode, out, err
@@ -77,7 +79,9 @@ class Foreign:
 
 
 @pytest.fixture
-def foreign(start: Start, tmp_path: Path) -> Callable[[str], Foreign]:
+def foreign(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Foreign]:
     """Commands with a URL scheme of an installed package."""
     packages = tmp_path / "packages"
     metadata = packages / f"{NAME}-1.0.dist-info"
@@ -86,17 +90,17 @@ def foreign(start: Start, tmp_path: Path) -> Callable[[str], Foreign]:
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {NAME}\nVersion: 1.0\n")
     schemes = "".join(f"{scheme} = {NAME}\n" for scheme in ("notes", "bare"))
     (metadata / "entry_points.txt").write_text(f"[coord.stores]\n{schemes}")
+    monkeypatch.syspath_prepend(str(packages))
+    monkeypatch.setitem(sys.modules, NAME, None)  # This removes the module at the end.
+    del sys.modules[NAME]
     return lambda scheme: Foreign(start, tmp_path, packages, scheme)
 
 
 @pytest.mark.parametrize("how", ["url", "variable"])
 def test_connect(
-    foreign: Callable[[str], Foreign], how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    foreign: Callable[[str], Foreign], how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes = foreign("notes")
-    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
-    monkeypatch.setitem(sys.modules, NAME, None)  # This removes the module at the end.
-    del sys.modules[NAME]
     monkeypatch.setenv("COORD_URL", notes.url)
     with coord.connect(notes.url) if how == "url" else coord.connect() as c:
         assert c.url == notes.url
@@ -164,20 +168,20 @@ def test_every_command(foreign: Callable[[str], Foreign], journal: Journal) -> N
     watched(None)
     assert use("pause", "job", "--yes") == "'job' is paused\n"
     assert use("resume", "job") == "'job' is resumed\n"
-    hold = "import coord, os; coord.unique_service('held', dict(ttl=60)); os._exit(0)"
-    notes.python("-c", hold).wait(60)
-    assert "(token 1) is evicted" in use("evict", "held", "--yes")
 
-    beat = "import coord; coord.ServiceRegistry().heartbeat({**dict(id='a', role='web', load=0), 'ttl': %s})"
-    notes.python("-c", beat % 60).wait(60)
+    services = coord.ServiceRegistry(notes.url)
+    services.heartbeat({"id": "a", "role": "web", "load": 0, "ttl": 60})
     assert use("services", "web").splitlines()[1].split()[:2] == ["web", "a"]
-    notes.python("-c", beat % 0.1).wait(60)
+    services.heartbeat({"id": "a", "role": "web", "load": 0, "ttl": 0.1})
     eventually(lambda: use("services", "web").startswith("no healthy services"))
     eventually(lambda: notes.json("purge", "--yes")["services"] == 1)
     assert "deleted 0 service records" in use("purge", "--yes")
     other = f"sqlite://{Path(notes.url.partition(':')[2]).parent}/other.db"
     use("init", "--url", other)
-    assert "carried 3 roles over" in use("migrate", "--from", notes.url, "--to", other)
+    assert "carried 2 roles over" in use("migrate", "--from", notes.url, "--to", other)
+    hold = "import coord, os; coord.unique_service('held', dict(ttl=60)); os._exit(0)"
+    assert notes.python("-c", hold).wait(60) == 0
+    assert "(token 1) is evicted" in use("evict", "held", "--yes")
     use("notes", "job")
     assert "retired" in use("retire", "--unused", "90d", "--yes")
     assert used == {*COMMANDS} - {"web", "slots", "share", "once"}  # these have tests of their own

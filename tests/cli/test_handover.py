@@ -116,9 +116,7 @@ def test_step_down_asks_first(pair: tuple[Runs, coord.Coordinator]) -> None:
     runs, c = pair
 
     def answered(reply: str, *more: str) -> tuple[int, str, str]:
-        process = runs.start("-m", "coord", "step-down", "job", "--url", runs.url, *more)
-        out, err = process.communicate(reply, timeout=20)
-        return process.returncode, out, err
+        return runs.answer("step-down", "job", "--url", runs.url, *more, stdin=reply)
 
     status, out, err = answered("n\n")
     assert (status, out) == (1, "")

@@ -32,9 +32,8 @@ def pair(runs: Runs) -> Iterator[tuple[Runs, coord.Coordinator]]:
 
 def test_evict(pair: tuple[Runs, coord.Coordinator]) -> None:
     runs, c = pair
-    process = runs.start("-m", "coord", "evict", "job", "--url", runs.url)
-    out, err = process.communicate("n\n", timeout=20)
-    assert (process.returncode, out) == (1, "")
+    status, out, err = runs.answer("evict", "job", "--url", runs.url, stdin="n\n")
+    assert (status, out) == (1, "")
     assert re.search(r"Evict one \(pid \d+ on .*\) \(token 1\) from 'job'\? \[y/N\]", err)
     assert c.leader("job").token == 1  # type: ignore[union-attr]
     status, out, err = runs.answer("evict", "job", "--yes", "--by", "ann", "--url", runs.url)

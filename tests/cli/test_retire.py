@@ -24,9 +24,8 @@ def test_retire(runs: Runs) -> None:
         0,
         "retired 0 roles whose names begin with 'report-'\n",
     )
-    process = runs.start("-m", "coord", *words, "--unused", "0s")
-    out, err = process.communicate("n\n", timeout=20)
-    assert (process.returncode, out) == (1, "")
+    status, out, err = runs.answer(*words, "--unused", "0s", stdin="n\n")
+    assert (status, out) == (1, "")
     assert "Retire 2 roles whose names begin with 'report-'? [y/N]" in err
     status, out, _ = runs.answer(*words, "--unused", "0s", "--yes", "--json")
     assert (status, json.loads(out)) == (0, {"retired": ["report-1", "report-2"]})

@@ -14,11 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.commands import Answer, run_here
 from tests.support.waits import eventually
 
 HERE = Path(__file__).parent.parent / "cli" / "run"
 ROOT = Path(__file__).parent.parent.parent
 WORKER = [sys.executable, "-S", "-E", str(HERE / "worker.py")]
+
+
+RUN_A_COMMAND = ("run", "once", "share")
+"""The commands of coord that start processes."""
 
 
 def python_environment() -> dict[str, str]:
@@ -28,6 +33,9 @@ def python_environment() -> dict[str, str]:
     environment = {"PYTHONPATH": os.pathsep.join(filter(None, [inherited, str(ROOT)]))}
     if (mutant := os.environ.get("COORD_MUTANT")) is not None:
         environment["COORD_MUTANT"] = mutant
+    if sys.version_info < (3, 12):
+        # The driver of RethinkDB imports distutils. That of setuptools takes as long as all of coord.
+        environment["SETUPTOOLS_USE_DISTUTILS"] = "stdlib"
     return environment
 
 
@@ -131,10 +139,15 @@ class Runs:
         """The same, with a worker for COMMAND."""
         return self.run(*coord_words, "--", *WORKER, str(self.journal.path), *flags, **options)
 
-    def answer(self, *words: str, within: float = 20.0) -> tuple[int, str, str]:
-        """Run `coord` to its end: status, stdout, stderr."""
+    def answer(self, *words: str, stdin: str = "", within: float = 20.0) -> Answer:
+        """Run `coord` to its end: status, stdout, stderr.
+
+        A command that runs COMMAND gets a process of its own. The others run in the test's process.
+        """
+        if words[0] not in RUN_A_COMMAND:
+            return run_here(*words, stdin=stdin)
         process = self.start("-m", "coord", *words)
-        out, err = process.communicate(timeout=within)
+        out, err = process.communicate(stdin, timeout=within)
         return process.returncode, out, err
 
 

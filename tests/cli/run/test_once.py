@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import coord
+from tests.support.commands import Answer, run_here
 from tests.support.processes import WORKER, Runs, without_status
 from tests.support.store_urls import shared_url
 from tests.support.waits import eventually
@@ -130,6 +131,9 @@ def test_a_store_that_is_not_there(runs: Runs) -> None:
 
 
 def test_what_is_invalid(runs: Runs) -> None:
+    def mistaken(*words: str) -> Answer:
+        return run_here("once", "report", "--url", runs.url, *words)
+
     for words, message in (
         ((), "name the tick"),
         (("--tick", "tomorrow"), "invalid --tick 'tomorrow': must be an int, a datetime"),
@@ -139,10 +143,10 @@ def test_what_is_invalid(runs: Runs) -> None:
         (("--every", "0"), "invalid --every '0': must be greater than 0"),
         (("--tick", "5", "--ttl", "0"), "invalid --ttl 0"),
     ):
-        status, out, err = once(runs, *words, "--", "echo", "ran")
+        status, out, err = mistaken(*words, "--", "echo", "ran")
         assert (status, out) == (2, ""), err
         assert message in err
-    assert once(runs, "--tick", "5", "--", "no-such-command")[0] == 127
+    assert mistaken("--tick", "5", "--", "no-such-command")[0] == 127
     late = ("--tick", "2020-01-01T00:00", "--within", "1h", "--", "echo", "ran")
     status, out, err = once(runs, *late)
     assert (status, out) == (65, "")

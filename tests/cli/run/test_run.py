@@ -18,6 +18,7 @@ import pytest
 
 from coord import Coordinator
 from coord.cli.run.runner import RunOptions, Standby
+from tests.support.commands import run_here
 from tests.support.processes import (
     MARK,
     ROOT,
@@ -290,10 +291,8 @@ def test_options_of_the_command_are_its_own(runs: Runs) -> None:
         ),
     ],
 )
-def test_mistakes_are_reported_in_a_line(
-    runs: Runs, words: list[str], status: int, says: str
-) -> None:
-    exit_status, out, err = runs.answer(*words)
+def test_mistakes_are_reported_in_a_line(words: list[str], status: int, says: str) -> None:
+    exit_status, out, err = run_here(*words)
     assert (exit_status, out) == (status, "")
     assert says in err
     assert "Traceback" not in err
