@@ -58,9 +58,7 @@ def test_a_failing_test_leaves_no_process(tmp_path: Path) -> None:
     eventually(lambda: not [name for name, pid in pids.items() if lives(pid)], pids)
 
 
-@pytest.mark.parametrize(
-    "words", [("run", "job"), ("share", "job", "--shards", "2"), ("once", "job", "--tick", "1")]
-)
+@pytest.mark.parametrize("words", [("run", "job"), ("once", "job", "--tick", "1")])
 def test_a_command_that_forks_needs_a_process_of_its_own(words: tuple[str, ...], url: str) -> None:
     with pytest.raises(AssertionError, match="this command needs a process of its own"):
         run_here(*words, "--url", url, "--", "true")
