@@ -57,6 +57,7 @@ OTHER_SERVERS = {"postgresql", "redis", "etcd"}
 NOT_QUICK = {"slow", "rethinkdb", "cluster", "server", "chaos", "long", "longest"}
 SHARED = {
     "browser",
+    "code_forks",
     "distributions",
     "mypy_errors",
     "on_rethinkdb",

@@ -1,32 +1,56 @@
-"""Every Python block in README.md and docs/ runs."""
+"""Every Python block in README.md and docs/ runs, in a process of its own."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.docs.blocks import Block, blocks
+from tests.support.forking import ELECTIONS, Forks
 
 BLOCKS = blocks({"python"})
+LIBRARIES = ("apscheduler.schedulers.background", "celery", "fastapi", "flask")
+"""What takes most of the time of the blocks that import it."""
+
+
+@pytest.fixture(scope="module")
+def code_forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Processes that have imported coord and the libraries; warnings are errors in them."""
+    forks = Forks(tmp_path_factory.mktemp("forks"), *ELECTIONS, *LIBRARIES, warnings="error")
+    yield forks
+    forks.close()
+
+
+def run(code: str, home: Path, forks: Forks) -> tuple[int, str]:
+    """The status of a block, and what it printed on both streams."""
+    environment = {**os.environ, "XDG_STATE_HOME": str(home), "COORD_URL": ""}
+    with (home / ".said").open("w+b") as output:
+        status = forks.run(code, home, environment, output)
+        output.seek(0)
+        return status, output.read().decode()
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.where)
-def test_it_runs(block: Block, tmp_path: Path) -> None:
-    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "COORD_URL": ""}
+def test_it_runs(block: Block, tmp_path: Path, code_forks: Forks) -> None:
     code = block.code.replace("sqlite:///tmp/", f"sqlite://{tmp_path}/")
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=environment,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
+    status, output = run(code, tmp_path, code_forks)
+    assert status == 0, output
+
+
+def test_a_wrong_block_is_found(tmp_path: Path, code_forks: Forks) -> None:
+    for code, reason in (
+        ("coord.connect('memory://')", "NameError: name 'coord' is not defined"),
+        ("import fastapi, warnings; warnings.warn('old')", "UserWarning: old"),
+        ("raise SystemExit('no')", "no\n"),
+    ):
+        status, output = run(code, tmp_path, code_forks)
+        assert status == 1
+        assert reason in output
+    status, output = run("print(__name__, __import__('os').getcwd())", tmp_path, code_forks)
+    assert (status, output) == (0, f"__main__ {tmp_path}\n")
 
 
 def test_there_are_blocks() -> None:
