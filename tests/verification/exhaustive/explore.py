@@ -245,6 +245,12 @@ def _candidate_moves(world: World, bounds: Bounds, slot: int, candidate: Candida
     return options
 
 
+ORDERS = frozenset(
+    ("resign", "stop", "abandon", "transfer", "pause_in_turn", "send_override", "send_retirement")
+)
+FAULTS = frozenset(("crash", "duplicate", "step_clock", "restore", "restore_carelessly"))
+
+
 def after(world: World, move: Move) -> World:
     """The world after that event. Raises `Violation`."""
     new = world.copied()
@@ -256,17 +262,9 @@ def after(world: World, move: Move) -> World:
         if lease is not None:
             new.whisper(move[1], lease)
         return new
-    if name in (
-        "resign",
-        "stop",
-        "abandon",
-        "transfer",
-        "pause_in_turn",
-        "send_override",
-        "send_retirement",
-    ):
+    if name in ORDERS:
         new.orders += 1
-    elif name in ("crash", "duplicate", "step_clock", "restore", "restore_carelessly"):
+    elif name in FAULTS:
         new.faults += 1
     elif name == "keep":
         new.keeps += 1
@@ -310,7 +308,7 @@ def _explore(setup: Setup, bounds: Bounds, seconds: float) -> Report:
     report = Report()
     first = World(setup, bounds.candidates)
     first.count_delays = bounds.delays < FAR
-    keys: set[int] = {hash(key(first))}
+    keys: set[int] = {key(first)}
     layer: list[tuple[World, Any]] = [(first, None)]
     for tick in range(bounds.ticks + 1):
         report.ticks = tick
@@ -326,10 +324,8 @@ def _explore(setup: Setup, bounds: Bounds, seconds: float) -> Report:
                     new = after(world, move)
                     if bounds.keeps:
                         new.check_texts()
-                    new.packets = tuple(
-                        p for p in new.packets if p.answer is None or _awaited(p, new)
-                    )
-                    name = hash(key(new))
+                    _drop_answers(new)
+                    name = key(new)
                     if name in keys:
                         continue
                     if name % 32 == 0 and not setup.leaders_only:
@@ -349,6 +345,16 @@ def _explore(setup: Setup, bounds: Bounds, seconds: float) -> Report:
     report.complete = True
     report.states, report.seconds = len(keys), time.perf_counter() - started
     return report
+
+
+def _drop_answers(world: World) -> None:
+    """Forget the answers that nobody waits for any more: they change nothing."""
+    for packet in world.packets:
+        if packet.answer is not None and not _awaited(packet, world):
+            world.packets = tuple(
+                p for p in world.packets if p.answer is None or _awaited(p, world)
+            )
+            return
 
 
 def _awaited(packet: Packet, world: World) -> bool:
@@ -374,7 +380,7 @@ def replay(setup: Setup, trace: list[Move], candidates: int = 2) -> Iterator[tup
     world = World(setup, candidates)
     for move in trace:
         world = after(world, move)
-        world.packets = tuple(p for p in world.packets if p.answer is None or _awaited(p, world))
+        _drop_answers(world)
         yield move, world
 
 

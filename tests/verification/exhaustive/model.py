@@ -11,12 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from coord.core import swaps
 from coord.core.actions import Elected, Lost, Send, Wait
 from coord.core.election import Election
-from coord.core.lease import PAUSED, Lease, LossReason, Observation, Revision
+from coord.core.lease import (
+    PAUSED,
+    Lease,
+    LossReason,
+    Observation,
+    Revision,
+    with_remaining,
+)
 from coord.core.operations import Answer, Claim, Failure, Override, Read, Release, Renew, Retire
 from coord.core.phases import HOLDING, Phase
 from coord.core.timing import Instant, Timing
@@ -80,7 +87,8 @@ class Setup:
     )
 
 
-class Packet(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Packet:
     """A request on its way, or the answer to it on its way back. A `copy` gets no answer."""
 
     slot: int
@@ -89,6 +97,8 @@ class Packet(NamedTuple):
     answer: Answer | None = None
     epoch: int = 0
     copy: bool = False
+    part: Any = field(default=None, init=False, repr=False)
+    """The explorer's: what it contributes to the key of a world."""
 
 
 def _copier(names: Iterable[str]) -> Callable[[Any, Any], None]:
@@ -118,7 +128,8 @@ class Candidate:
 
     __slots__ = (
         *("election", "now", "incarnation", "open", "ended", "working", "promise"),
-        *("epoch", "remembers", "sent_at", "revision", "sight_at", "unsure", "busy", "texts"),
+        *("epoch", "remembers", "sent_at", "revision", "sight_at", "unsure", "texts"),
+        *("busy", "part"),
     )
 
     def __init__(self, election: Election, now: Instant, incarnation: int = 0) -> None:
@@ -134,12 +145,14 @@ class Candidate:
         self.sight_at = now.awake
         self.unsure = False  # a claim's outcome is unknown, and nothing has been read since
         self.texts: tuple[int, ...] = ()  # the token of each text that it wanted to be kept
-        self.busy: bool | None = None  # the explorer's: whether it has something to do now
+        # The explorer's: whether it has something to do now, and what it contributes to the key.
+        self.busy: bool | None = None
+        self.part: Any = None
 
     def copied(self) -> Candidate:
         new = Candidate.__new__(Candidate)
         _copy_candidate(self, new)
-        new.busy = None
+        new.busy = new.part = None
         new.election = _copied(self.election)
         return new
 
@@ -181,6 +194,7 @@ class World:
         # The explorer's, used by it alone.
         self.tick = self.delays = self.faults = self.whispers = self.orders = self.keeps = 0
         self.count_delays = False
+        self.part: tuple[Lease | None, Lease | None, Any] = (None, None, None)
 
     def copied(self) -> World:
         new = object.__new__(type(self))
@@ -448,7 +462,7 @@ class World:
         return self._as_of_now(self.row, self.runs_out)
 
     def _as_of_now(self, row: Lease, runs_out: float) -> Lease:
-        return row if row.vacant else replace(row, remaining=runs_out - self.clock - self.step)
+        return row if row.vacant else with_remaining(row, runs_out - self.clock - self.step)
 
     def _swapped(self, row: Lease, operation: Any) -> Lease | None:
         r = self.setup.swaps
@@ -479,7 +493,9 @@ class World:
         awaited = self.candidates[packet.slot].election.in_flight is packet.send and not packet.copy
         rest = self.packets[:index] + self.packets[index + 1 :]
         self.packets = (
-            (*rest, packet._replace(answer=answer, epoch=self.epoch)) if awaited else rest
+            (*rest, Packet(packet.slot, packet.send, packet.sent_at, answer, self.epoch))
+            if awaited
+            else rest
         )
         self.check()
 
@@ -522,7 +538,7 @@ class World:
         self.kept = (token, number)
 
     def duplicate(self, index: int) -> None:
-        self.packets += (self.packets[index]._replace(copy=True),)
+        self.packets += (replace(self.packets[index], copy=True),)
 
     def drop(self, index: int) -> None:
         self.packets = self.packets[:index] + self.packets[index + 1 :]

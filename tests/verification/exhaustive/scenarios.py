@@ -102,7 +102,7 @@ def answer_to_an_earlier_request(setup: Setup) -> int:
     index = t.sent(0)
     sent_at = t.world.candidates[0].now
     t.world.packets = tuple(
-        p._replace(sent_at=sent_at.after(-0.5)) if i == index else p
+        replace(p, sent_at=sent_at.after(-0.5)) if i == index else p
         for i, p in enumerate(t.world.packets)
     )
     t.arrive(index)
