@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from coord.core import validation
 from coord.core.lease import LossReason, copy_info
@@ -28,7 +28,6 @@ from coord.errors import (
     AcquireTimeout,
     CoordError,
     NotLeader,
-    StoreRefused,
 )
 from coord.runtime import process
 from coord.runtime.facade import PublicDir
@@ -402,7 +401,7 @@ class AsyncLeadership(
                 fresh = False
                 return term
             if elector.refusal is not None:
-                await self._raise_refusal(elector.refusal)
+                raise elector.refusal.error()
             self._session.check_usable(f"acquire the role {self.role!r}")
             if blocking:
                 lease = elector.seen
@@ -432,12 +431,8 @@ class AsyncLeadership(
         assert elector is not None
         await elector.wait_until(lambda: self.is_leader or elector.first_result_seen, timeout)
         if self.held is None and elector.refusal is not None:
-            await self._raise_refusal(elector.refusal)
+            raise elector.refusal.error()
         return self.held
-
-    async def _raise_refusal(self, refusal: str) -> NoReturn:
-        await self._session.open()  # raises the more specific error, if the store still refuses
-        raise StoreRefused(refusal)
 
     async def release(self) -> None:
         """Do the same as `stop()`: the counterpart of `acquire`."""

@@ -27,7 +27,7 @@ class Keeping:
             text. A request that was not applied is one of them, because an earlier copy of it may
             have been.
         refused: The highest number that the store refuses to keep, from any candidate.
-        refusal: Why it refuses it.
+        refusal: Its refusal; None if there was none.
     """
 
     text: str | None = None
@@ -36,7 +36,7 @@ class Keeping:
     stored: int = 0
     unknown: int = 0
     refused: int = 0
-    refusal: str = ""
+    refusal: Failure | None = None
 
     def keep(self, text: str) -> Keeping:
         """The next request is to carry `text`."""
@@ -68,7 +68,7 @@ class Keeping:
             return replace(self, unknown=self.sent)
         if failure.permanent:
             text = None if self.sent == self.number else self.text
-            return replace(self, text=text, refused=self.sent, refusal=failure.detail)
+            return replace(self, text=text, refused=self.sent, refusal=failure)
         return self
 
     def ended(self) -> Keeping:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Union
 
 from coord.core.lease import MIN_TTL, Lease, Revision
+from coord.errors import StoreRefused, StoreUnavailable
 
 MAX_OVERRIDE_BEAT = 2**40
 """The largest beat of an override. Every store and every JSON parser keeps it exactly."""
@@ -190,13 +191,27 @@ class Failure(NamedTuple):
         unknown: Whether the request was sent: it may have been applied, or may be applied at any
             later time (rule 8).
         detail: The reason, for people, without secrets.
-        permanent: Whether the store was reached and refuses, because of rights or its setup. Trying
-            again does not help.
+        refusal: The exception to raise if the store was reached and refuses, because of rights or
+            its setup: `StoreRefused` or a subclass. Trying again does not help. None if it may.
     """
 
     unknown: bool
     detail: str = ""
-    permanent: bool = False
+    refusal: type[StoreRefused] | None = None
+
+    @classmethod
+    def of_refusal(cls, error: StoreRefused) -> Failure:
+        """Return the result of a request that was not applied, because the store refuses it."""
+        return cls(unknown=False, detail=str(error), refusal=type(error))
+
+    @property
+    def permanent(self) -> bool:
+        """Whether the store refuses, so that trying again does not help."""
+        return self.refusal is not None
+
+    def error(self) -> StoreRefused | StoreUnavailable:
+        """Return the exception for a caller who waits for the answer."""
+        return (self.refusal or StoreUnavailable)(self.detail)
 
 
 Result = Union[Answer, Failure]

@@ -170,7 +170,7 @@ class Claimant:
                     if not isinstance(result, Failure):
                         continue
                     if self._session.now().awake >= until or result.permanent:
-                        raise _error(result)
+                        raise result.error()
                     await asyncio.sleep(backoff.next())
             finally:
                 self._apply_events()
@@ -246,7 +246,7 @@ class Claimant:
             result, now = await self._send(action, now)
             if isinstance(result, Failure):
                 if over is None:
-                    raise _error(result)
+                    raise result.error()
                 if isinstance(action.operation, Release):
                     log.warning("leadership.not_released", role=self.role, because=result.detail)
                 return over
@@ -418,7 +418,3 @@ class Claimant:
             remaining = self.election.deadline - now.total
         loop, context = asyncio.get_running_loop(), self._session.context
         self._timer = loop.call_later(max(remaining, 0.001), self._check_clock, context=context)
-
-
-def _error(failure: Failure) -> StoreRefused | StoreUnavailable:
-    return (StoreRefused if failure.permanent else StoreUnavailable)(failure.detail)

@@ -65,7 +65,7 @@ class Elector:
         election: The state of the election.
         first_result_seen: Whether the first claim was answered, refused, or unanswered several
             times.
-        refusal: Why the store refuses its requests; None if it does not.
+        refusal: The refusal of the store, if it refuses the last request; None if it does not.
         failure: Why its task failed last; "" if it has done its work since.
         lifecycle: Its terms.
         renewed_at: When the last applied claim or renewal was sent, on the awake clock; None before
@@ -122,7 +122,7 @@ class Elector:
         )
         self._draw_delays(None)
         self.first_result_seen, self._failures = False, 0
-        self.refusal: str | None = None
+        self.refusal: Failure | None = None
         self.failure, self._restarts = "", 0
         self._error: Exception | None = None
         self.lifecycle = TermLifecycle(
@@ -447,8 +447,7 @@ class Elector:
         return False
 
     def _apply_result(self, send: Send, result: Result) -> None:
-        refused = isinstance(result, Failure) and result.permanent
-        self.refusal = result.detail if isinstance(result, Failure) and refused else None
+        self.refusal = result if isinstance(result, Failure) and result.permanent else None
         delay = retry_delay(result, self._failures + 1, self.election.timing.ttl)
         sent_at, self._sent_at = self._sent_at, NOT_SENT
         now = self._session.now()

@@ -19,7 +19,6 @@ from coord.errors import (
     LeadershipLost,
     OutcomeUnknown,
     StaleToken,
-    StoreRefused,
     StoreUnavailable,
 )
 
@@ -207,7 +206,8 @@ class KeptText:
             self._discarded, self._doubtful = keeping.refused, keeping.unknown > keeping.stored
             self._values = None  # it is read again before the next text
         if self._discarded >= number and not self._doubtful:
-            raise StoreRefused(keeping.refusal)
+            assert keeping.refusal is not None
+            raise keeping.refusal.error()
         if self._discarded < number and keeping.unknown < number:
             raise self._lost()
         role, url = self._term.role, self._session.store.url

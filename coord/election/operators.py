@@ -253,7 +253,7 @@ async def _swap(session: Session, role: str, decide: Callable[[Lease], Override 
             result = await send_override(store, override, remaining)
             if isinstance(result, Failure):
                 unknown = unknown or result.unknown
-                raise (StoreRefused if result.permanent else StoreUnavailable)(result.detail)
+                raise result.error()
             if result.applied:
                 return
             # Somebody wrote in between, such as the leader its renewal.

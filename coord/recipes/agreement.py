@@ -16,7 +16,7 @@ from coord.core.timing import Timing
 from coord.election.candidate_options import new_candidate_id
 from coord.election.retirement import AGREEMENT_AGE
 from coord.election.session import Session
-from coord.errors import NotSetUp, StoreRefused, StoreUnavailable
+from coord.errors import NotSetUp, StoreUnavailable
 
 
 async def agree(
@@ -78,9 +78,7 @@ async def _write(session: Session, row: Lease, value: Mapping[str, Any]) -> Mapp
         )
         result = await session.submit(claim, timeout)
         if isinstance(result, Failure):
-            if result.permanent:
-                raise StoreRefused(result.detail)
-            raise StoreUnavailable(result.detail)
+            raise result.error()
         return result.lease
 
     lease = await session.retry(claim)

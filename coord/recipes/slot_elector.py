@@ -16,6 +16,7 @@ from typing import Any
 from coord.core import validation
 from coord.core.announcements import Candidate
 from coord.core.lease import Lease, LossReason
+from coord.core.operations import Failure
 from coord.core.validation import SLOTS_ROW
 from coord.election import jitter
 from coord.election.callbacks import Callbacks, Dispatcher, current_dispatcher
@@ -103,7 +104,8 @@ class SlotElector:
         slots: How many slots the role has.
         candidate: Its id while it waits.
         first_result_seen: Whether it knows that no slot is free, or holds one.
-        refusal: Why the store refuses its requests; None if it does not.
+        refusal: The refusal of the store, if it refuses the last request, or of the role, if it
+            has another number of slots; None if nothing is refused.
         task: The task that runs it.
     """
 
@@ -124,7 +126,7 @@ class SlotElector:
         self.slots = slots
         self.candidate = new_candidate_id()
         self.first_result_seen = False
-        self.refusal: str | None = None
+        self.refusal: Failure | None = None
         self._inner: _SlotHolder | None = None
         self._last_term: Term | None = None
         self._stopping = False
@@ -319,9 +321,10 @@ class SlotElector:
                 await self._follow(slots)
                 self._agreed = news == self._news  # it may have been written meanwhile
                 return self._agreed
-            self.refusal = str(SlotsDiffer(self._name, slots, self.slots))
+            detail = str(SlotsDiffer(self._name, slots, self.slots))
+            self.refusal = Failure(unknown=False, detail=detail, refusal=StoreRefused)
         except StoreRefused as err:
-            self.refusal = str(err)
+            self.refusal = Failure.of_refusal(err)
         except CoordError:  # the store does not answer, and will be asked again
             pass
         self.first_result_seen = True

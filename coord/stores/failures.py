@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coord.core.operations import Failure
-from coord.errors import CoordError, StoreRefused, StoreUnavailable
+from coord.errors import StoreRefused, StoreUnavailable
 
 
 class RequestError(Exception):
@@ -12,7 +12,8 @@ class RequestError(Exception):
     Attributes:
         detail: What happened, for people, without secrets.
         unknown: Whether the request may have been applied, or may still be.
-        retryable: Whether it certainly was not applied, and another try may succeed at once.
+        retryable: Whether another try, on another connection or server, may succeed at once. A
+            change is repeated only if it is not `unknown`.
         refusal: The exception of a refusal that lasts until somebody fixes something; None if the
             server may answer at the next try.
     """
@@ -31,12 +32,11 @@ class RequestError(Exception):
 
     def failure(self) -> Failure:
         """Return the result of a swap."""
-        permanent = self.refusal is not None
-        return Failure(unknown=self.unknown, detail=self.detail, permanent=permanent)
+        return Failure(unknown=self.unknown, detail=self.detail, refusal=self.refusal)
 
-    def error(self) -> CoordError:
+    def error(self) -> StoreRefused | StoreUnavailable:
         """Return the exception of a read."""
-        return (self.refusal or StoreUnavailable)(self.detail)
+        return self.failure().error()
 
 
 def lost(server: str, reason: str) -> RequestError:

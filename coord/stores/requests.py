@@ -145,7 +145,8 @@ async def _read(store: Store, reads: Sequence[Read], timeout: float) -> Sequence
             remaining = max(deadline - loop.time(), 0.001)
             results = await asyncio.gather(*(_read(store, [read], remaining) for read in reads))
             return [result for (result,) in results]
-        rows = Failure(unknown=False, detail=str(err), permanent=isinstance(err, StoreRefused))
+        refusal = type(err) if isinstance(err, StoreRefused) else None
+        rows = Failure(unknown=False, detail=str(err), refusal=refusal)
     if isinstance(rows, Failure):
         return [rows] * len(reads)
     leases = {row.role: row for row in rows}

@@ -299,7 +299,7 @@ class FaultyStore:
     async def _raising(self, name: Name, perform: Callable[[], Awaitable[T]], timeout: float) -> T:
         outcome = await self._ask(name, perform, timeout)
         if isinstance(outcome, Failure):
-            raise (AccessDenied if outcome.permanent else StoreUnavailable)(outcome.detail)
+            raise outcome.error()
         return outcome
 
     async def _ask(
@@ -313,7 +313,7 @@ class FaultyStore:
         if instruction.fault is Fault.NOT_DONE:
             return Failure(unknown=False, detail="the test lets it fail")
         if instruction.fault is Fault.PERMANENT:
-            return Failure(unknown=False, detail="the test lets it refuse", permanent=True)
+            return Failure(unknown=False, detail="the test lets it refuse", refusal=AccessDenied)
         if instruction.fault is Fault.RAISES:
             raise RuntimeError("the test lets it raise")
         if instruction.fault is Fault.UNKNOWN_NOT_DONE:

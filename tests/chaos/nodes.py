@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from coord.stores.failures import RequestError
 from coord.stores.rethinkdb import parse_url
 from coord.stores.rethinkdb.driver import reql
-from coord.stores.rethinkdb.errors import QueryError
 from coord.stores.rethinkdb.pool import Pool
 from coord.stores.rethinkdb.setup import set_up
 from tests.chaos import document
@@ -35,7 +35,7 @@ def is_running(node: Server) -> bool:
 
 
 async def ask(url: str, term: Any, timeout: float) -> Any:
-    """One query, once. Raises `QueryError`."""
+    """One query, once. Raises `RequestError`."""
     pool = Pool(parse_url(url))
     try:
         return await pool.run(term, timeout)
@@ -148,7 +148,7 @@ class RethinkDBStage(ServersStage):
     async def _joined(self) -> None:
         """Wait until the nodes know each other."""
         for _ in range(100):
-            with contextlib.suppress(QueryError):
+            with contextlib.suppress(RequestError):
                 if await self._ask(
                     reql().db("rethinkdb").table("server_status").count(), 5.0
                 ) == len(self.nodes):
@@ -161,7 +161,7 @@ class RethinkDBStage(ServersStage):
         status = reql().db("coord").table("coord_leases").status()
         try:
             replicas = (await self._ask(status, 3.0))["shards"][0]["primary_replicas"]
-        except QueryError:
+        except RequestError:
             return None
         names = [node.name for node in self.nodes]
         return names.index(replicas[0]) if replicas else None

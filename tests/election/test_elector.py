@@ -15,6 +15,7 @@ from coord.core.lease import Lease
 from coord.core.operations import Claim, Failure, Release, Renew, Result
 from coord.core.timing import Instant
 from coord.election.term import Term
+from coord.errors import StoreRefused
 from coord.runtime import clock
 from coord.stores.memory.store import MemoryStore
 from tests.support.store_time import RealTime
@@ -40,7 +41,7 @@ class Moody(MemoryStore):
         if self.mood == "down":
             return Failure(unknown=False, detail="down")
         if self.mood == "refuses":
-            return Failure(unknown=False, detail="no rights", permanent=True)
+            return Failure(unknown=False, detail="no rights", refusal=StoreRefused)
         return None
 
     async def claim(self, claim: Claim, timeout: float) -> Result:

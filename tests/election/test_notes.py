@@ -13,6 +13,7 @@ import coord
 from coord import AsyncCoordinator, Coordinator, Term
 from coord.core.kept import MAX_NOTES_BYTES, Values
 from coord.core.operations import Answer, Claim, Failure, Renew, Result
+from coord.errors import StoreRefused
 from coord.runtime.clock import total_seconds
 from coord.stores.memory.store import MemoryStore
 from coord.testing import Fault, FaultyStore
@@ -216,7 +217,7 @@ def test_a_store_that_refuses_a_text_keeps_its_leader(store_time: RealTime) -> N
     class Small(MemoryStore):
         async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
             if any(len(renewal.keep or "") > 100 for renewal in renewals):
-                refusal = Failure(unknown=False, detail="no space", permanent=True)
+                refusal = Failure(unknown=False, detail="no space", refusal=StoreRefused)
                 return [refusal] * len(renewals)
             return await super().renew(renewals, timeout)
 
@@ -289,7 +290,7 @@ def test_a_refused_note_takes_no_later_one_with_it() -> None:
                 return await super().renew(renewals, timeout)
             self.refuses = False
             await asyncio.sleep(0.05)  # the second note is written meanwhile
-            return [Failure(unknown=False, detail="no space", permanent=True)]
+            return [Failure(unknown=False, detail="no space", refusal=StoreRefused)]
 
     async def main() -> None:
         async with AsyncCoordinator(store=Slow()) as c:
@@ -310,7 +311,7 @@ def test_notes_that_were_refused_together_are_not_taken_for_a_later_one() -> Non
             if '"no"' not in (renewals[0].keep or ""):
                 return await super().renew(renewals, timeout)
             await asyncio.sleep(0.05)
-            return [Failure(unknown=False, detail="no space", permanent=True)]
+            return [Failure(unknown=False, detail="no space", refusal=StoreRefused)]
 
     async def main() -> None:
         async with AsyncCoordinator(store=Full()) as c:

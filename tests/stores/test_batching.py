@@ -318,13 +318,14 @@ def test_swaps_and_looks_are_told_apart_and_answered_in_order() -> None:
             (False, "held too", None),
         ]
         assert answers == expected
-        for trouble, permanent in ((StoreUnavailable("gone"), False), (AccessDenied("no"), True)):
+        for trouble, refusal in (
+            (StoreUnavailable("gone"), None),
+            (AccessDenied("no"), AccessDenied),
+        ):
             store.trouble = trouble
             results = await send_all(store, requests, 5)  # type: ignore[arg-type]
             failures = [result for result in results if isinstance(result, Failure)]
-            assert (
-                failures == [Failure(unknown=False, detail=str(trouble), permanent=permanent)] * 2
-            )
+            assert failures == [Failure(unknown=False, detail=str(trouble), refusal=refusal)] * 2
         store.hangs = True
         results = await send_all(store, requests[1:2], 0.05)  # type: ignore[arg-type]
         assert [isinstance(result, Failure) and result.unknown for result in results] == [True]

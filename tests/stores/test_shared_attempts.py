@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
+from coord.stores.failures import RequestError
 from coord.stores.postgresql.connection import Pool as PostgreSQLPool
-from coord.stores.postgresql.errors import QueryError as PostgreSQLError
 from coord.stores.postgresql.url import parse_url as parse_postgresql_url
 from coord.stores.redis import connection as redis_connection
 from coord.stores.redis import parse_url as parse_redis_url
 from coord.stores.redis.connection import Client
 from coord.stores.rethinkdb import parse_url as parse_rethinkdb_url
-from coord.stores.rethinkdb.errors import QueryError as RethinkDBError
 from coord.stores.rethinkdb.pool import Deadline
 from coord.stores.rethinkdb.pool import Pool as RethinkDBPool
 
@@ -78,7 +77,7 @@ def test_redis_a_request_that_connects_is_not_cancelled_by_close(patch: Patch) -
         request = asyncio.ensure_future(client.connection(loop.time() + 9))
         await asyncio.sleep(0)
         await client.close()
-        with pytest.raises(redis_connection.RequestError, match="closed"):
+        with pytest.raises(RequestError, match="closed"):
             await request
 
     asyncio.run(body())
@@ -94,7 +93,7 @@ def test_rethinkdb_a_query_that_connects_is_not_cancelled_by_close(patch: Patch)
         query = asyncio.ensure_future(pool._connected(Deadline(9)))
         await asyncio.sleep(0)
         await pool.close()
-        with pytest.raises(RethinkDBError, match="closed"):
+        with pytest.raises(RequestError, match="closed"):
             await query
 
     asyncio.run(body())
@@ -122,7 +121,7 @@ def test_postgresql_requests_with_short_timeouts_get_a_connection_in_the_end(pat
         gate = asyncio.Event()
         pool, opened = postgresql_pool(patch, gate)
         for _ in range(3):
-            with pytest.raises(PostgreSQLError, match="in time"):
+            with pytest.raises(RequestError, match="in time"):
                 await pool._connected(0.01)
         gate.set()
         connection: Any = await pool._connected(5)
@@ -144,17 +143,17 @@ def test_postgresql_an_old_attempt_is_not_waited_for(patch: Patch) -> None:
         gate = asyncio.Event()
         pool, opened = postgresql_pool(patch, gate)
         patch.setattr("coord.stores.postgresql.connection.ATTEMPT_LIFETIME", 0.0)
-        with pytest.raises(PostgreSQLError, match="in time"):
+        with pytest.raises(RequestError, match="in time"):
             await pool._connected(0.01)
         (old,) = pool._opening
-        with pytest.raises(PostgreSQLError, match="in time"):
+        with pytest.raises(RequestError, match="in time"):
             await pool._connected(0.01)
         assert old.cancelled()
         assert len(pool._opening) == 1
         request = asyncio.ensure_future(pool._connected(5))
         await asyncio.sleep(0)
         await pool.close()
-        with pytest.raises(PostgreSQLError, match="closed"):
+        with pytest.raises(RequestError, match="closed"):
             await request
         assert opened == []
 

@@ -299,7 +299,7 @@ class NetStore:
         except (OSError, EOFError, asyncio.TimeoutError):
             failure = Failure(unknown=bool(sent), detail=f"{self.url}: no answer")
         except AccessDenied as err:
-            failure = Failure(unknown=False, detail=str(err), permanent=True)
+            failure = Failure.of_refusal(err)
         return [failure] * count
 
     async def _ask(self, method: str, arguments: object, timeout: float) -> Any:

@@ -321,8 +321,9 @@ class Migration:
                     return Carried(role, token, issued)
                 claimed = released
             if isinstance(claimed, Failure):
-                if claimed.permanent:
-                    raise StoreRefused(f"cannot migrate {output.quote(role)}: {claimed.detail}")
+                if claimed.refusal is not None:
+                    detail = f"cannot migrate {output.quote(role)}: {claimed.detail}"
+                    raise claimed.refusal(detail)
                 last = claimed.detail
             elif claimed.lease.led and claimed.lease.holder != holder:
                 raise SomebodyLeads([claimed.lease], self._destination.url, "stop their processes")

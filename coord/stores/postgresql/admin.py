@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from coord.core import validation
 from coord.errors import BadArgument, StoreRefused
 from coord.runtime.timers import within
+from coord.stores.failures import RequestError
 from coord.stores.postgresql import schema
 from coord.stores.postgresql.connection import Connection, Pool, from_exception
-from coord.stores.postgresql.errors import QueryError
 from coord.stores.postgresql.url import PostgreSQLURL, parse_url
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class PostgreSQLAdmin:
                 self._url, "SELECT to_regclass($1) IS NOT NULL AS found", (table,), timeout
             )
             await _execute(connection, self._url, work, timeout)
-        except QueryError as error:
+        except RequestError as error:
             raise error.error() from None
         finally:
             await pool.close()
@@ -116,7 +116,7 @@ class PostgreSQLAdmin:
         query = schema.calls(self._url.schema)["raise_token_floor"]
         try:
             rows = await pool.run(query, parameters, timeout)
-        except QueryError as error:
+        except RequestError as error:
             raise error.error() from None
         finally:
             await pool.close()
@@ -133,7 +133,8 @@ async def _execute(
     try:
         await within(connection.raw.execute(script), timeout)
     except asyncio.TimeoutError:
-        raise QueryError(f"setting up {url.redacted} did not end within {timeout:g} s") from None
+        detail = f"setting up {url.redacted} did not end within {timeout:g} s"
+        raise RequestError(detail, unknown=False) from None
     except StoreRefused:
         raise
     except Exception as err:

@@ -16,9 +16,9 @@ from coord.core.announcements import (
     decode_announcement,
     encode_body,
 )
+from coord.stores.failures import RequestError
 from coord.stores.postgresql import schema
 from coord.stores.postgresql.connection import Connection, Pool
-from coord.stores.postgresql.errors import QueryError
 from coord.stores.postgresql.feed import READ_TIMEOUT, Feed
 
 
@@ -84,7 +84,7 @@ class PostgreSQLAnnouncements:
     async def _run(self, name: str, parameters: Sequence[Any], timeout: float) -> Any:
         try:
             return await self._pool.run(self._calls[name], parameters, timeout)
-        except QueryError as error:
+        except RequestError as error:
             raise error.error() from None
 
 

@@ -22,8 +22,8 @@ from urllib.parse import urlencode
 from coord.errors import AccessDenied, StoreRefused
 from coord.runtime.timers import LightSemaphore, within
 from coord.stores.connecting import first_connection
+from coord.stores.failures import RequestError
 from coord.stores.postgresql import errors
-from coord.stores.postgresql.errors import QueryError
 from coord.stores.postgresql.url import PostgreSQLURL
 from coord.stores.server_url import Address
 
@@ -131,7 +131,7 @@ class Connection:
         """Return the rows that one statement answers with.
 
         Raises:
-            QueryError: There is no answer.
+            RequestError: There is no answer.
         """
         self.warned = False
         # A task of its own: if this coroutine were cancelled, asyncpg would send a cancel request.
@@ -203,7 +203,7 @@ class Connection:
         self.warned = self.warned or severity.upper() == "WARNING"
 
 
-def from_exception(err: BaseException, url: PostgreSQLURL) -> QueryError:
+def from_exception(err: BaseException, url: PostgreSQLURL) -> RequestError:
     """Return the error for an exception of the driver, after a request was sent."""
     asyncpg = driver()
     code = getattr(err, "sqlstate", None)
@@ -211,7 +211,9 @@ def from_exception(err: BaseException, url: PostgreSQLURL) -> QueryError:
         return errors.from_code(code, url)
     if isinstance(err, (ValueError, TypeError, OverflowError)) and not isinstance(err, OSError):
         # asyncpg.DataError and InterfaceError are ValueErrors or no PostgresErrors.
-        return QueryError(f"{url.redacted} cannot take these values", permanent=StoreRefused)
+        return RequestError(
+            f"{url.redacted} cannot take these values", unknown=False, refusal=StoreRefused
+        )
     return errors.lost(f"the connection to {url.redacted} broke off ({type(err).__name__})")
 
 
@@ -250,7 +252,7 @@ class Pool:
             timeout: Seconds for a connection and for the answer together.
 
         Raises:
-            QueryError: There is no answer.
+            RequestError: There is no answer.
         """
         self._on_this_loop()
         loop, turns = asyncio.get_running_loop(), self._turns
@@ -276,8 +278,8 @@ class Pool:
         try:
             rows = await connection.fetch(self.url, sql, args, timeout)
             keep = True
-        except QueryError as error:
-            keep = not error.lost
+        except RequestError as error:
+            keep = not isinstance(error, errors.ConnectionLost)
             raise
         finally:
             if keep and connection.usable and connection in self._all:
@@ -335,7 +337,7 @@ class Pool:
         """Open one more connection, to the server that takes writes.
 
         Raises:
-            QueryError: No server can be used.
+            RequestError: No server can be used.
         """
         self._on_this_loop()
         try:
@@ -451,18 +453,18 @@ async def _is_pooled(raw: Any) -> bool:
 
 
 def _is_final(error: BaseException) -> bool:
-    return not isinstance(error, QueryError) or error.permanent is not None
+    return not isinstance(error, RequestError) or error.refusal is not None
 
 
-def _from_connecting(err: BaseException, url: PostgreSQLURL, shown: str) -> QueryError:
+def _from_connecting(err: BaseException, url: PostgreSQLURL, shown: str) -> RequestError:
     asyncpg = driver()
     code = getattr(err, "sqlstate", None)
     if isinstance(err, asyncpg.PostgresError) and isinstance(code, str):
         if code in ("28000", "28P01"):
             detail = f"{shown} refuses the user: wrong user or password, or not allowed from here"
-            return QueryError(detail, permanent=AccessDenied)
+            return RequestError(detail, unknown=False, refusal=AccessDenied)
         error = errors.from_code(code, url)
-        return QueryError(error.detail, permanent=error.permanent, lost=True)
+        return errors.ConnectionLost(error.detail, unknown=False, refusal=error.refusal)
     if "SessionAttribute" in type(err).__name__ or "TargetServer" in type(err).__name__:
         return errors.unreachable(f"{shown} is a standby and cannot write")
     detail = err.strerror if isinstance(err, OSError) and err.strerror else type(err).__name__

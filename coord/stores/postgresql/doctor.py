@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from coord.errors import CoordError, StoreRefused, command
+from coord.stores.failures import RequestError
 from coord.stores.postgresql import schema
 from coord.stores.postgresql.connection import Pool
-from coord.stores.postgresql.errors import QueryError
 from coord.stores.postgresql.url import PostgreSQLURL
 from coord.stores.protocol import Finding
 
@@ -47,9 +47,9 @@ async def check(url: PostgreSQLURL, timeout: float) -> list[Finding]:
         args = (f"{name}.leases", f"{name}.retire_{version}", OTHERS, name, rf"%\_{version}")
         (row,) = await pool.run(SETTINGS, args, timeout)
         ended = time.time()
-    except (QueryError, StoreRefused) as err:
-        detail = err.detail if isinstance(err, QueryError) else str(err)
-        refused = isinstance(err, CoordError) or err.permanent is not None
+    except (RequestError, StoreRefused) as err:
+        detail = err.detail if isinstance(err, RequestError) else str(err)
+        refused = isinstance(err, CoordError) or err.refusal is not None
         advice = "check user, password and TLS" if refused else "check that the server runs"
         return [Finding("error", what, detail, advice)]
     finally:

@@ -6,8 +6,8 @@ texts of the server may hold whole rows, so only its codes (SQLSTATE) are passed
 
 from __future__ import annotations
 
-from coord.core.operations import Failure
-from coord.errors import AccessDenied, CoordError, NotSetUp, StoreRefused, StoreUnavailable, command
+from coord.errors import AccessDenied, NotSetUp, StoreRefused, command
+from coord.stores.failures import RequestError
 from coord.stores.postgresql.url import PostgreSQLURL
 
 _NOT_SET_UP = ("3D000", "3F000", "42P01", "42883", "42703", "42804")
@@ -19,67 +19,37 @@ _NOT_APPLIED = ("25006", "40001", "40P01", "55P03", "55006", "55000", "57014", "
 """A standby, a conflict, a lock, a timeout, or a server that starts: nothing was committed."""
 
 
-class QueryError(Exception):
-    """A request without an answer.
-
-    Attributes:
-        detail: What happened, for people. Holds no password and no data.
-        unknown: Whether the request may have been applied, or may still be (rule 8).
-        permanent: The exception if the server rejects the request for good; None if the same
-            request may succeed later.
-        lost: Whether the connection must not be used again.
-    """
-
-    def __init__(
-        self,
-        detail: str,
-        *,
-        unknown: bool = False,
-        permanent: type[StoreRefused] | None = None,
-        lost: bool = False,
-    ) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.unknown = unknown
-        self.permanent = permanent
-        self.lost = lost
-
-    def failure(self) -> Failure:
-        """Return the result of a swap that failed in this way."""
-        return Failure(
-            unknown=self.unknown, detail=self.detail, permanent=self.permanent is not None
-        )
-
-    def error(self) -> CoordError:
-        """Return the exception of a read that failed in this way."""
-        return (self.permanent or StoreUnavailable)(self.detail)
+class ConnectionLost(RequestError):
+    """A request without a usable answer, after which its connection must not be used again."""
 
 
-def unreachable(detail: str) -> QueryError:
+def unreachable(detail: str) -> RequestError:
     """Return the error for a request that was not sent."""
-    return QueryError(detail, lost=True)
+    return ConnectionLost(detail, unknown=False)
 
 
-def lost(detail: str) -> QueryError:
+def lost(detail: str) -> RequestError:
     """Return the error for a request that was sent and has no answer."""
-    return QueryError(detail, unknown=True, lost=True)
+    return ConnectionLost(detail, unknown=True)
 
 
-def from_code(code: str, url: PostgreSQLURL) -> QueryError:
+def from_code(code: str, url: PostgreSQLURL) -> RequestError:
     """Return the error for a SQLSTATE that the server reports."""
     where = url.redacted
     if code in _NOT_SET_UP:
         detail = (
             f"{where} is not set up for this version of coord: run `{command('init --url', where)}`"
         )
-        return QueryError(detail, permanent=NotSetUp)
+        return RequestError(detail, unknown=False, refusal=NotSetUp)
     if code in _DENIED:
         detail = f"{where} denies access (SQLSTATE {code}): check user, password and grants"
-        return QueryError(detail, permanent=AccessDenied)
+        return RequestError(detail, unknown=False, refusal=AccessDenied)
     if code == "25006":
-        return QueryError(f"{where}: this server is a standby and cannot write", lost=True)
+        return ConnectionLost(f"{where}: this server is a standby and cannot write", unknown=False)
     if code in _NOT_APPLIED or code.startswith("53"):
-        return QueryError(f"{where} cannot do this now (SQLSTATE {code})", lost=code == "57P03")
+        kind = ConnectionLost if code == "57P03" else RequestError
+        return kind(f"{where} cannot do this now (SQLSTATE {code})", unknown=False)
     if code in _LOST or code.startswith(("08", "58", "XX")):
         return lost(f"{where} ended the connection (SQLSTATE {code})")
-    return QueryError(f"{where} rejects the request (SQLSTATE {code})", permanent=StoreRefused)
+    detail = f"{where} rejects the request (SQLSTATE {code})"
+    return RequestError(detail, unknown=False, refusal=StoreRefused)

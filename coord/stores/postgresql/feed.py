@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 from coord.core.lease import Lease, Revision
 from coord.errors import StoreRefused, StoreUnavailable
 from coord.runtime.retry import rng
+from coord.stores.failures import RequestError
 from coord.stores.postgresql import rows, schema
 from coord.stores.postgresql.connection import (
     CONNECT_TIMEOUT,
@@ -26,7 +27,6 @@ from coord.stores.postgresql.connection import (
     from_exception,
     retrieve,
 )
-from coord.stores.postgresql.errors import QueryError
 from coord.stores.postgresql.looks import LookSchedule
 
 T = TypeVar("T")
@@ -87,7 +87,7 @@ class Feed(Generic[T]):
         """
         try:
             connection = await self.pool.open(CONNECT_TIMEOUT)
-        except QueryError as error:
+        except RequestError as error:
             raise self._error(error) from None
         try:
             await self._listen(connection)
@@ -107,14 +107,14 @@ class Feed(Generic[T]):
                         yield item
                     due = self.next_look(looked_at, longest)
                 await self._wait(max(due - loop.time(), 0.0))
-        except QueryError as error:
+        except RequestError as error:
             raise self._error(error) from None
         finally:
             self.pool.drop(connection)
 
-    def _error(self, error: QueryError) -> StoreUnavailable | StoreRefused:
-        if self._refusals and error.permanent is not None:
-            return error.permanent(error.detail)
+    def _error(self, error: RequestError) -> StoreUnavailable | StoreRefused:
+        if self._refusals and error.refusal is not None:
+            return error.refusal(error.detail)
         return StoreUnavailable(f"the feed broke off: {error.detail}")
 
     async def _listen(self, connection: Connection) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 from coord.core import records
 from coord.core.records import Record, RecordWithRemaining
 from coord.core.validation import is_number
+from coord.stores.failures import RequestError
 from coord.stores.postgresql import schema
 from coord.stores.postgresql.connection import Connection, Pool
-from coord.stores.postgresql.errors import QueryError
 from coord.stores.postgresql.feed import READ_TIMEOUT, Feed
 
 POLL_INTERVAL = 0.25
@@ -134,7 +134,7 @@ class PostgreSQLRecords:
     async def _run(self, name: str, parameters: Sequence[Any], timeout: float) -> Any:
         try:
             return await self._pool.run(self._calls[name], (self._registry, *parameters), timeout)
-        except QueryError as error:
+        except RequestError as error:
             raise error.error() from None
 
 

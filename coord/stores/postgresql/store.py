@@ -13,10 +13,10 @@ from coord.core.kept import Kept
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Failure, Override, Release, Renew, Result, Retire
 from coord.errors import StoreRefused
+from coord.stores.failures import RequestError
 from coord.stores.postgresql import rows, schema
 from coord.stores.postgresql.announcements import PostgreSQLAnnouncements
 from coord.stores.postgresql.connection import Pool
-from coord.stores.postgresql.errors import QueryError
 from coord.stores.postgresql.feed import LeaseFeed
 from coord.stores.postgresql.records import PostgreSQLRecords
 from coord.stores.postgresql.url import PostgreSQLURL, parse_url
@@ -92,7 +92,7 @@ class PostgreSQLStore:
         probe = rows.release_parameters(Release("", "", 0, 0))
         try:
             await self.pool.run(self._calls["release"], probe, timeout)
-        except QueryError as error:
+        except RequestError as error:
             raise error.error() from None
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
@@ -100,7 +100,7 @@ class PostgreSQLStore:
         try:
             parameters = rows.claim_parameters(claim)
             (row,) = await self.pool.run(self._calls["claim"], parameters, timeout)
-        except (QueryError, StoreRefused) as error:
+        except (RequestError, StoreRefused) as error:
             return _failure(error)
         return self._claimed(row, claim.role)
 
@@ -135,7 +135,7 @@ class PostgreSQLStore:
         try:
             parameters = rows.release_parameters(release)
             records = await self.pool.run(self._calls["release"], parameters, timeout)
-        except (QueryError, StoreRefused) as error:
+        except (RequestError, StoreRefused) as error:
             return _failure(error)
         if not records:
             return Answer(False, Lease(release.role))
@@ -147,7 +147,7 @@ class PostgreSQLStore:
         try:
             parameters = rows.override_parameters(override)
             records = await self.pool.run(self._calls["override"], parameters, timeout)
-        except (QueryError, StoreRefused) as error:
+        except (RequestError, StoreRefused) as error:
             return _failure(error)
         if not records:
             return Answer(False, Lease(override.role))
@@ -161,7 +161,7 @@ class PostgreSQLStore:
         try:
             parameters = rows.retire_parameters(requests)
             records = await self.pool.run(self._calls["retire"], parameters, timeout)
-        except QueryError as error:
+        except RequestError as error:
             raise error.error() from None
         deleted = {row["role"] for row in records}
         return [request.role in deleted for request in requests]
@@ -180,7 +180,7 @@ class PostgreSQLStore:
         """Return the text that the role keeps; see `coord.stores.protocol.HasKept`."""
         try:
             records = await self.pool.run(self._calls["kept"], (role,), timeout)
-        except QueryError as error:
+        except RequestError as error:
             raise error.error() from None
         return Kept(records[0]["token"], records[0]["content"]) if records else Kept(0, "")
 
@@ -213,7 +213,7 @@ class PostgreSQLStore:
         parameters = rows.in_columns([rows.claim_parameters(claim) for claim in claims])
         try:
             records = await self.pool.run(self._calls["claim_all"], parameters, timeout)
-        except (QueryError, StoreRefused) as error:
+        except (RequestError, StoreRefused) as error:
             return dict.fromkeys((claim.role for claim in claims), _failure(error))
         return {row["role"]: self._claimed(row, row["role"]) for row in records}
 
@@ -221,7 +221,7 @@ class PostgreSQLStore:
         parameters = rows.in_columns([rows.release_parameters(release) for release in releases])
         try:
             records = await self.pool.run(self._calls["release_all"], parameters, timeout)
-        except (QueryError, StoreRefused) as error:
+        except (RequestError, StoreRefused) as error:
             return dict.fromkeys((release.role for release in releases), _failure(error))
         results: dict[str, Result] = {
             release.role: Answer(False, Lease(release.role)) for release in releases
@@ -232,7 +232,7 @@ class PostgreSQLStore:
 
     def _claimed(self, row: Any, role: str) -> Result:
         if row["outcome"] == _NO_TOKEN:
-            return Failure(unknown=False, detail="the token is at its end", permanent=True)
+            return Failure(unknown=False, detail="the token is at its end", refusal=StoreRefused)
         if row["outcome"] == _APPLIED:
             self._notify(role)
         return Answer(row["outcome"] == _APPLIED, rows.lease(row, role))
@@ -243,14 +243,14 @@ class PostgreSQLStore:
             return []
         try:
             return await self.pool.run(self._calls[name], (names,), timeout)
-        except QueryError as error:
+        except RequestError as error:
             raise error.error() from None
 
     async def _renew(self, renewals: Sequence[Renew], timeout: float) -> list[Result]:
         try:
             parameters = rows.renew_parameters(renewals)
             records = await self.pool.run(self._calls["renew"], parameters, timeout)
-        except (QueryError, StoreRefused) as error:
+        except (RequestError, StoreRefused) as error:
             return [_failure(error)] * len(renewals)
         for renewal in renewals:
             if renewal.info is not None:
@@ -280,7 +280,7 @@ class PostgreSQLStore:
             changed, self._changed = self._changed, set()
             payload = schema.payload(sorted(changed) if len(changed) <= MAX_NOTIFIED else None)
             # A notification is a hint. Feeds also read their rows now and then.
-            with contextlib.suppress(QueryError, StoreRefused):
+            with contextlib.suppress(RequestError, StoreRefused):
                 channel = schema.channel(self._url.schema)
                 await self.pool.run("SELECT pg_notify($1, $2)", (channel, payload), 1.0)
 
@@ -289,10 +289,8 @@ def _parts(swaps: Sequence[T]) -> list[Sequence[T]]:
     return [swaps[start : start + MAX_SWAPS] for start in range(0, len(swaps), MAX_SWAPS)]
 
 
-def _failure(error: QueryError | StoreRefused) -> Failure:
-    if isinstance(error, QueryError):
-        return error.failure()
-    return Failure(unknown=False, detail=str(error), permanent=True)
+def _failure(error: RequestError | StoreRefused) -> Failure:
+    return error.failure() if isinstance(error, RequestError) else Failure.of_refusal(error)
 
 
 def open_url(url: str) -> PostgreSQLStore:

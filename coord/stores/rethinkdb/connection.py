@@ -21,8 +21,8 @@ from typing import Any, cast
 
 from coord.errors import AccessDenied
 from coord.runtime.timers import DeadlineTimer
+from coord.stores.failures import RequestError
 from coord.stores.rethinkdb import driver, errors, handshake
-from coord.stores.rethinkdb.errors import QueryError
 from coord.stores.rethinkdb.handshake import LoginRefused, MalformedGreeting
 from coord.stores.rethinkdb.url import Address, RethinkURL
 
@@ -48,13 +48,13 @@ def ssl_context(ca_certs: str | None) -> ssl.SSLContext:
         ca_certs: The PEM file of trusted certificates; None means those of the system.
 
     Raises:
-        QueryError: The file cannot be used.
+        RequestError: The file cannot be used.
     """
     try:
         return ssl.create_default_context(cafile=ca_certs)
     except (OSError, ssl.SSLError) as err:
-        raise QueryError(
-            f"ca_certs cannot be used: {describe(err)}", unknown=False, permanent=AccessDenied
+        raise RequestError(
+            f"ca_certs cannot be used: {describe(err)}", unknown=False, refusal=AccessDenied
         ) from None
 
 
@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
         """Connect and log in. It has no timeout: the caller sets a limit.
 
         Raises:
-            QueryError: The server cannot be reached, refuses the user, or is no RethinkDB server.
+            RequestError: The server cannot be reached, refuses the user, or is no RethinkDB server.
         """
         driver.reql()  # Without the driver there are no queries, so it is not worth connecting.
         connection = cls(address)
@@ -151,7 +151,7 @@ class Connection(asyncio.Protocol):
         """Return the whole answer to one query, a list for a sequence.
 
         Raises:
-            QueryError: The server reports an error, or the connection was lost.
+            RequestError: The server reports an error, or the connection was lost.
             TimeoutError: There is no answer after `timeout` seconds.
         """
         return await self.begin(url, message, timeout)
@@ -183,7 +183,7 @@ class Connection(asyncio.Protocol):
         """Yield the items of a changefeed as they arrive.
 
         Raises:
-            QueryError: The feed broke off.
+            RequestError: The feed broke off.
         """
         number = next(self._numbers)
         response = await self._answer(self._put(number, message))
@@ -273,7 +273,7 @@ class Connection(asyncio.Protocol):
             await handshake.log_in(self._exchange_greeting, url.user, url.password)
         except LoginRefused:
             detail = f"{address} refuses the user {url.user!r}: wrong user or password"
-            raise QueryError(detail, unknown=False, permanent=AccessDenied) from None
+            raise RequestError(detail, unknown=False, refusal=AccessDenied) from None
         except MalformedGreeting as err:
             detail = f"{address} does not answer like RethinkDB: {err}"
             raise errors.unreachable(detail) from None
@@ -325,7 +325,7 @@ class Connection(asyncio.Protocol):
             if self.retired and not self._waiting:
                 self.close()
 
-    def _fail(self, error: QueryError) -> None:
+    def _fail(self, error: RequestError) -> None:
         for query in self._waiting.values():
             if not query.answer.done():
                 query.answer.set_exception(error)

@@ -11,8 +11,8 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from coord.core.operations import Failure
-from coord.errors import AccessDenied, CoordError, NotSetUp, StoreRefused, StoreUnavailable, command
+from coord.errors import AccessDenied, CoordError, NotSetUp, StoreRefused, command
+from coord.stores.failures import RequestError
 from coord.stores.rethinkdb.url import RethinkURL
 
 # Numbers of ql2.proto, which never change: Response.ResponseType and Response.ErrorType.
@@ -33,57 +33,19 @@ _SIGNS_OF_LOST_CONTACT = (
 )
 
 
-class QueryError(Exception):
-    """A query without an answer.
-
-    Only swaps, and the set-up, see it. Everybody else gets one of coord's exceptions (`error`).
-
-    Attributes:
-        detail: What happened, for people. Holds no password and no data.
-        unknown: Whether the query may have been applied, or may still be (rule 8).
-        permanent: The exception if the server rejects the query for good; None if the same query
-            may succeed later.
-        retryable: Whether another server, or a new connection, may answer.
-    """
-
-    def __init__(
-        self,
-        detail: str,
-        *,
-        unknown: bool,
-        permanent: type[StoreRefused] | None = None,
-        retryable: bool = False,
-    ) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.unknown = unknown
-        self.permanent = permanent
-        self.retryable = retryable
-
-    def failure(self) -> Failure:
-        """Return the result of a swap that failed in this way."""
-        return Failure(
-            unknown=self.unknown, detail=self.detail, permanent=self.permanent is not None
-        )
-
-    def error(self) -> CoordError:
-        """Return the exception of a read, or of opening a store, that failed in this way."""
-        return (self.permanent or StoreUnavailable)(self.detail)
-
-
 def not_set_up(problem: str, url: RethinkURL) -> str:
     """Return a message that names the command that fixes the problem."""
     return f"{problem}: run `{command('init --url', url.redacted)}`"
 
 
-def unreachable(detail: str) -> QueryError:
+def unreachable(detail: str) -> RequestError:
     """Return the error for a query that was not sent."""
-    return QueryError(detail, unknown=False, retryable=True)
+    return RequestError(detail, unknown=False, retryable=True)
 
 
-def lost(detail: str) -> QueryError:
+def lost(detail: str) -> RequestError:
     """Return the error for a query that was sent and whose answer is missing."""
-    return QueryError(detail, unknown=True, retryable=True)
+    return RequestError(detail, unknown=True, retryable=True)
 
 
 _MALFORMED = (LookupError, TypeError, AttributeError, ArithmeticError, ValueError)
@@ -95,7 +57,7 @@ def decoding() -> Iterator[None]:
     """Decode an answer in this block. A malformed one is the same as none: the outcome is unknown.
 
     Raises:
-        QueryError: The answer is malformed.
+        RequestError: The answer is malformed.
     """
     try:
         yield
@@ -107,7 +69,7 @@ def decoding() -> Iterator[None]:
 
 @contextlib.contextmanager
 def decoding_read() -> Iterator[None]:
-    """Do the same as `decoding`, for answers whose callers know no `QueryError`.
+    """Do the same as `decoding`, for answers whose callers know no `RequestError`.
 
     Raises:
         StoreUnavailable: The answer is malformed.
@@ -115,15 +77,15 @@ def decoding_read() -> Iterator[None]:
     try:
         with decoding():
             yield
-    except QueryError as error:
+    except RequestError as error:
         raise error.error() from None
 
 
-def from_response(response: Mapping[str, Any], url: RethinkURL) -> QueryError:
+def from_response(response: Mapping[str, Any], url: RethinkURL) -> RequestError:
     """Return the error for a response of type CLIENT_ERROR, COMPILE_ERROR or RUNTIME_ERROR."""
     if response.get("t") in (CLIENT_ERROR, COMPILE_ERROR):
         detail = "the server does not understand this query"
-        return QueryError(detail, unknown=False, permanent=StoreRefused)
+        return RequestError(detail, unknown=False, refusal=StoreRefused)
     code = response.get("e")
     text = str((response.get("r") or [""])[0])
     if code == OP_FAILED:
@@ -133,11 +95,11 @@ def from_response(response: Mapping[str, Any], url: RethinkURL) -> QueryError:
             f"the user {url.user!r} lacks a permission on {url.redacted}: "
             f"grant it read and write on the tables"
         )
-        return QueryError(detail, unknown=False, permanent=AccessDenied)
+        return RequestError(detail, unknown=False, refusal=AccessDenied)
     if code in (QUERY_LOGIC, NON_EXISTENCE, USER):
         # Unknown as well: the part of the query that comes after its write may be what failed.
         detail = "the server cannot work with this query or row"
-        return QueryError(detail, unknown=True, permanent=StoreRefused)
+        return RequestError(detail, unknown=True, refusal=StoreRefused)
     if code == OP_INDETERMINATE:
         return lost(f"the server does not know the outcome: {_first_line(text)}")
     if code == RESOURCE_LIMIT:
@@ -145,38 +107,38 @@ def from_response(response: Mapping[str, Any], url: RethinkURL) -> QueryError:
     return lost("the server had an internal error")
 
 
-def from_row(first_error: str) -> QueryError:
+def from_row(first_error: str) -> RequestError:
     """Return the error for a row that could not be written.
 
     The server does not raise such errors. It puts the first of them into its report on the write.
     """
     if first_error.startswith(REFUSAL):
         detail = first_error.removeprefix(REFUSAL)
-        return QueryError(detail, unknown=False, permanent=StoreRefused)
+        return RequestError(detail, unknown=False, refusal=StoreRefused)
     lowered = first_error.lower()
     if any(sign in lowered for sign in _SIGNS_OF_LOST_CONTACT):
         return lost("the server lost contact with the table while it wrote")
     detail = (
         "the server rejected the row: a write hook refuses it, or the stored row cannot be changed"
     )
-    return QueryError(detail, unknown=False, permanent=StoreRefused)
+    return RequestError(detail, unknown=False, refusal=StoreRefused)
 
 
-def _not_done(text: str, url: RethinkURL) -> QueryError:
+def _not_done(text: str, url: RethinkURL) -> RequestError:
     """Return the error for an operation that the server did not do.
 
     The texts are those of RethinkDB 2.4. They name tables, databases and servers, and no data.
     """
     summary = _first_line(text)
     if "does not exist" in text and text.startswith(("Table", "Database", "Index")):
-        return QueryError(not_set_up(summary, url), unknown=False, permanent=NotSetUp)
+        return RequestError(not_set_up(summary, url), unknown=False, refusal=NotSetUp)
     if "ambiguous" in text and text.startswith("Database"):
         detail = f"{summary}: drop the one without tables, by its id in rethinkdb.db_config"
-        return QueryError(detail, unknown=False, permanent=NotSetUp)
+        return RequestError(detail, unknown=False, refusal=NotSetUp)
     if "ambiguous" in text:
-        return QueryError(not_set_up(summary, url), unknown=False, permanent=NotSetUp)
+        return RequestError(not_set_up(summary, url), unknown=False, refusal=NotSetUp)
     retryable = "already exists" not in text
-    return QueryError(f"not done: {summary}", unknown=False, retryable=retryable)
+    return RequestError(f"not done: {summary}", unknown=False, retryable=retryable)
 
 
 def _first_line(text: str) -> str:

@@ -17,9 +17,9 @@ from coord.errors import CoordError, StoreUnavailable
 from coord.runtime.retry import full_jitter, rng
 from coord.runtime.timers import within
 from coord.stores.connecting import first_connection
+from coord.stores.failures import RequestError
 from coord.stores.rethinkdb import driver, errors
 from coord.stores.rethinkdb.connection import Connection
-from coord.stores.rethinkdb.errors import QueryError
 from coord.stores.rethinkdb.url import Address, RethinkURL
 
 CONNECT_TIMEOUT = 10.0
@@ -86,7 +86,7 @@ class Pool:
         """
         try:
             return await self.query(term, timeout)
-        except QueryError as error:
+        except RequestError as error:
             raise error.error() from None
 
     async def read(self, term: Any, timeout: float) -> Any:
@@ -106,7 +106,7 @@ class Pool:
             return await self.query(term, deadline.left())
 
         def is_worth_another(error: BaseException) -> bool:
-            return isinstance(error, QueryError) and error.retryable and deadline.left() > 0.05
+            return isinstance(error, RequestError) and error.retryable and deadline.left() > 0.05
 
         async def pause(seconds: float) -> None:
             await asyncio.sleep(min(seconds, deadline.left()))
@@ -118,7 +118,7 @@ class Pool:
         retry = retry_if_exception(is_worth_another)
         try:
             return await AsyncRetrying(wait=wait, retry=retry, sleep=pause, reraise=True)(attempt)
-        except QueryError as error:
+        except RequestError as error:
             raise error.error() from None
 
     async def feed(self, term: Any, *, refusals: bool = False) -> AsyncGenerator[Any, None]:
@@ -137,8 +137,8 @@ class Pool:
             async with contextlib.aclosing(self._changes(term)) as changes:
                 async for change in changes:
                     yield change
-        except QueryError as error:
-            if refusals and error.permanent is not None:
+        except RequestError as error:
+            if refusals and error.refusal is not None:
                 raise error.error() from None
             raise StoreUnavailable(f"the feed broke off: {error.detail}") from None
         except asyncio.TimeoutError:
@@ -154,7 +154,7 @@ class Pool:
         These are the swaps of leases (rule 8) and the set-up.
 
         Raises:
-            QueryError: There is no answer.
+            RequestError: There is no answer.
         """
         deadline = Deadline(timeout)
         message = term if isinstance(term, bytes) else driver.start(term, {})
@@ -195,7 +195,7 @@ class Pool:
         except asyncio.CancelledError:
             self._discard(connection)
             raise
-        except QueryError as error:
+        except RequestError as error:
             if error.retryable:
                 self._discard(connection)
             raise
@@ -209,7 +209,7 @@ class Pool:
                 if change.get("error"):
                     raise errors.lost("the server lost part of the feed")
                 yield change
-        except QueryError as error:
+        except RequestError as error:
             if error.retryable:
                 self._move_to_end(connection.address)
             raise
@@ -274,7 +274,7 @@ class Pool:
         The servers that failed last are tried last.
 
         Raises:
-            QueryError: No server accepts a connection; or one refuses for good, as with a wrong
+            RequestError: No server accepts a connection; or one refuses for good, as with a wrong
                 password.
         """
         return await first_connection(self._order, self._open, self._drop, _is_final)
@@ -282,7 +282,7 @@ class Pool:
     async def _open(self, address: Address) -> Connection:
         try:
             connection = await Connection.open(self.url, address)
-        except QueryError:
+        except RequestError:
             self._move_to_end(address)
             raise
         self._forget_closed()
@@ -316,4 +316,4 @@ class Pool:
 
 
 def _is_final(error: BaseException) -> bool:
-    return not isinstance(error, QueryError) or error.permanent is not None
+    return not isinstance(error, RequestError) or error.refusal is not None

@@ -16,8 +16,8 @@ from typing import Any
 from coord.core import records
 from coord.core.records import Record, RecordWithRemaining
 from coord.errors import CoordError, NotSetUp, command
+from coord.stores.failures import RequestError
 from coord.stores.rethinkdb import driver, errors
-from coord.stores.rethinkdb.errors import QueryError
 from coord.stores.rethinkdb.pool import Deadline, Pool
 from coord.stores.rethinkdb.url import SERVICES_TABLE, RethinkURL
 
@@ -305,11 +305,11 @@ class RethinkDBRecords(_Terms):
             answer = await self._pool.query(term, timeout)
             with errors.decoding():
                 return records.decode(answer)
-        except QueryError as error:
+        except RequestError as error:
             raise self._explained(error) from None
 
-    def _explained(self, error: QueryError) -> CoordError:
-        is_missing = error.permanent is NotSetUp and "does not exist" in error.detail
+    def _explained(self, error: RequestError) -> CoordError:
+        is_missing = error.refusal is NotSetUp and "does not exist" in error.detail
         if is_missing and self._name != SERVICES_TABLE:
             return NotSetUp(
                 f"there is no table {self._name} in {self._url.redacted}: run "
@@ -324,7 +324,7 @@ class RethinkDBRecords(_Terms):
             answer = await self._pool.query(term, timeout)
             with errors.decoding():
                 return records.decode(answer)
-        except QueryError as error:
+        except RequestError as error:
             if "ndex" not in error.detail:
                 raise self._explained(error) from None
         await self._create_index(deadline)
@@ -339,7 +339,7 @@ class RethinkDBRecords(_Terms):
         )
         try:
             await self._pool.query(creation, deadline.left())
-        except QueryError as error:
+        except RequestError as error:
             # Only one `index_create` of a table succeeds.
             if "already exists" not in error.detail:
                 raise error.error() from None

@@ -15,8 +15,9 @@ from coord.errors import AccessDenied, NotSetUp
 from coord.runtime import log
 from coord.runtime.retry import rng
 from coord.runtime.timers import within
+from coord.stores.failures import RequestError
 from coord.stores.rethinkdb import driver, errors
-from coord.stores.rethinkdb.errors import QueryError, not_set_up
+from coord.stores.rethinkdb.errors import not_set_up
 from coord.stores.rethinkdb.pool import Pool
 from coord.stores.rethinkdb.url import REQUIRED_SETTINGS, RethinkURL
 
@@ -87,7 +88,7 @@ class TableSettings:
             fresh: Whether to ask the server in any case.
 
         Raises:
-            QueryError: The settings are weak (`NotSetUp`), or the server does not answer. Nothing
+            RequestError: The settings are weak (`NotSetUp`), or the server does not answer. Nothing
                 was changed, whatever else the query was to do.
         """
         loop = asyncio.get_running_loop()
@@ -112,23 +113,23 @@ class TableSettings:
         if self._refusal:
             raise self._known_refusal()
 
-    def _known_refusal(self) -> QueryError:
-        return QueryError(self._refusal, unknown=False, permanent=NotSetUp)
+    def _known_refusal(self) -> RequestError:
+        return RequestError(self._refusal, unknown=False, refusal=NotSetUp)
 
     async def _check(self, timeout: float) -> None:
         """Read the settings, and note what they mean.
 
         Raises:
-            QueryError: They could not be read, so nothing is known about them.
+            RequestError: They could not be read, so nothing is known about them.
         """
         table = driver.reql().db(self._url.database).table(self._url.table)
         try:
             with errors.decoding():
                 weak = weak_settings(await self._pool.query(table.config(), timeout))
-        except QueryError as error:
-            if error.permanent is not AccessDenied:
-                raise QueryError(
-                    error.detail, unknown=False, permanent=error.permanent, retryable=True
+        except RequestError as error:
+            if error.refusal is not AccessDenied:
+                raise RequestError(
+                    error.detail, unknown=False, refusal=error.refusal, retryable=True
                 ) from None
             weak = ""
         problem = f"the table {self._url.table} may lose what it has acknowledged ({weak})"
@@ -156,7 +157,7 @@ class TableSettings:
     async def _check_again(self) -> None:
         try:
             await self._check(CHECK_TIMEOUT)
-        except QueryError:
+        except RequestError:
             self._check_later()  # An outage says nothing about the settings.
 
 

@@ -18,8 +18,9 @@ from coord.core import validation
 from coord.errors import BadArgument, NotSetUp, StoreUnavailable
 from coord.runtime.retry import rng
 from coord.runtime.timers import within
+from coord.stores.failures import RequestError
 from coord.stores.rethinkdb import driver
-from coord.stores.rethinkdb.errors import QueryError, decoding, from_row
+from coord.stores.rethinkdb.errors import decoding, from_row
 from coord.stores.rethinkdb.pool import Pool
 from coord.stores.rethinkdb.queries import rows as row_views
 from coord.stores.rethinkdb.records import INDEX
@@ -79,7 +80,7 @@ async def raise_token_floor(
         raise StoreUnavailable(
             f"raising the tokens of {parsed.redacted} did not end within {timeout:g} s"
         ) from None
-    except QueryError as error:
+    except RequestError as error:
         raise error.error() from None
     finally:
         await pool.close()
@@ -170,7 +171,7 @@ class QueryRunner(Protocol):
     system: Any
 
     async def run_query(self, term: Any) -> Any:
-        """Return the answer to one query. Raises `QueryError`."""
+        """Return the answer to one query. Raises `RequestError`."""
 
 
 def duplicate_name(name: str, table_id: str) -> str:
@@ -183,7 +184,7 @@ async def merge_duplicate_tables(runner: QueryRunner, name: str) -> list[str]:
 
     Raises:
         NotSetUp: More than one of them holds records.
-        QueryError: A query failed.
+        RequestError: A query failed.
     """
     tables = runner.system.table("table_config")
     of_database = tables.filter({"db": runner.url.database})
@@ -234,10 +235,10 @@ async def _is_empty(runner: QueryRunner, name: str) -> bool:
                     runner.r.db(runner.url.database).table(name, read_mode="majority").is_empty()
                 )
             )
-        except QueryError as error:
+        except RequestError as error:
             if "does not exist" in error.detail:
                 return True
-            if error.permanent is not None or not error.retryable:
+            if error.refusal is not None or not error.retryable:
                 raise
             await asyncio.sleep(0.1)  # renamed a moment ago, not ready just yet
     return False
@@ -324,7 +325,7 @@ async def set_up(
         raise StoreUnavailable(
             f"setting up {parsed.redacted} did not end within {timeout:g} s"
         ) from None
-    except QueryError as error:
+    except RequestError as error:
         raise error.error() from None
     finally:
         await pool.close()
@@ -350,12 +351,12 @@ class _SetUp:
             for attempt in range(1, ATTEMPTS + 1):
                 try:
                     await self._complete()
-                except QueryError as error:
+                except RequestError as error:
                     # Another process made or removed a duplicate meanwhile, or a table is not ready
                     # just yet, or somebody made or renamed one between our look and our change.
                     again = (
                         error.retryable
-                        or error.permanent is NotSetUp
+                        or error.refusal is NotSetUp
                         or "already exists" in error.detail
                     )
                     if attempt == ATTEMPTS or not again:
@@ -441,8 +442,8 @@ class _SetUp:
             await self.run_query(
                 table.wait(wait_for="all_replicas_ready", timeout=int(min(self._left(), 10.0)))
             )
-        except QueryError as error:
-            if error.permanent is not None:
+        except RequestError as error:
+            if error.refusal is not None:
                 raise
             self.report.notes.append(f"not every replica of {name} is ready yet ({error.detail})")
 
@@ -458,7 +459,7 @@ class _SetUp:
         """Create something, and return whether it did not exist yet."""
         try:
             await self.run_query(term)
-        except QueryError as error:
+        except RequestError as error:
             if "already exists" in error.detail:
                 return False
             raise
@@ -485,5 +486,7 @@ class _SetUp:
             yield
         finally:
             for database_id in own_ids:
-                with contextlib.suppress(QueryError):  # then the next set-up finds that it is stale
+                with contextlib.suppress(
+                    RequestError
+                ):  # then the next set-up finds that it is stale
                     await self.pool.query(databases.get(database_id).delete(), 5.0)

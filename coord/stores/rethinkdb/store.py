@@ -14,9 +14,9 @@ from coord.core.kept import Kept
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Operation, Override, Release, Renew, Result, Retire
 from coord.errors import StoreRefused
+from coord.stores.failures import RequestError
 from coord.stores.rethinkdb import errors
 from coord.stores.rethinkdb.announcements import RethinkDBAnnouncements
-from coord.stores.rethinkdb.errors import QueryError
 from coord.stores.rethinkdb.pool import Deadline, Pool
 from coord.stores.rethinkdb.queries import bulk
 from coord.stores.rethinkdb.queries import results as query_results
@@ -97,7 +97,7 @@ class RethinkDBStore:
         await self.pool.read(probe, deadline.left())
         try:
             await self._settings.require(deadline.left(), fresh=True)
-        except QueryError as error:
+        except RequestError as error:
             raise error.error() from None
 
     async def claim(self, claim: Claim, timeout: float) -> Result:
@@ -117,7 +117,7 @@ class RethinkDBStore:
             outcome = await self.pool.query(query, deadline.left())
             with errors.decoding():
                 return query_results.swapped(override.role, outcome)
-        except (QueryError, StoreRefused) as error:
+        except (RequestError, StoreRefused) as error:
             return query_results.failure(error)
 
     async def retire(self, requests: Sequence[Retire], timeout: float) -> Sequence[bool]:
@@ -137,7 +137,7 @@ class RethinkDBStore:
                     retired = {*answer["roles"]}
                     if answer["error"] is not None:
                         raise errors.from_row(answer["error"])
-            except QueryError as error:
+            except RequestError as error:
                 raise error.error() from None
         return [request.role in retired for request in requests]
 
@@ -145,7 +145,7 @@ class RethinkDBStore:
         """Prolong leases; see `coord.core.operations.Renew`."""
         try:
             await self._settings.require(timeout)
-        except (QueryError, StoreRefused) as error:
+        except (RequestError, StoreRefused) as error:
             return [query_results.failure(error)] * len(renewals)
         batches = [
             renewals[start : start + MAX_RENEWALS]
@@ -257,7 +257,7 @@ class RethinkDBStore:
                 outcome = await self.pool.query(query, deadline.left())
             with errors.decoding():
                 result = query_results.swapped(claim.role, outcome)
-        except (QueryError, StoreRefused) as error:
+        except (RequestError, StoreRefused) as error:
             return query_results.failure(error)
         if not self._warmed_up:
             self._warmed_up = True
@@ -279,7 +279,7 @@ class RethinkDBStore:
                 outcome = await self.pool.query(query, deadline.left())
             with errors.decoding():
                 return query_results.swapped(release.role, outcome)
-        except (QueryError, StoreRefused) as error:
+        except (RequestError, StoreRefused) as error:
             return query_results.failure(error)
 
     async def _swap(self, swap: Claim | Release, timeout: float) -> Result:
@@ -314,8 +314,8 @@ class RethinkDBStore:
                     for swap in creations
                     if swap.role in created
                 }
-        except QueryError as error:
-            if error.permanent is not StoreRefused:
+        except RequestError as error:
+            if error.refusal is not StoreRefused:
                 failure = error.failure()
                 return [results.get(swap.role, failure) for swap in batch]
             # One of the swaps is refused, and the server does not say which.
@@ -369,7 +369,7 @@ class RethinkDBStore:
             outcome = await self.pool.query(self._queries.renew(renewals), deadline.left())
             with errors.decoding():
                 return query_results.renewed(renewals, outcome, after_batch=batch is not None)
-        except (QueryError, StoreRefused) as err:
+        except (RequestError, StoreRefused) as err:
             return [query_results.failure(err)] * len(renewals)
 
 

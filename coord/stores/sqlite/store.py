@@ -194,7 +194,7 @@ class SQLiteStore:
 def _failure(err: StoreUnavailable | StoreRefused) -> Failure:
     """Return the result of a swap that an error ended."""
     if isinstance(err, StoreRefused):
-        return Failure(unknown=False, detail=str(err), permanent=True)
+        return Failure.of_refusal(err)
     unknown = isinstance(err, CommitUnknown) or (
         isinstance(err, TooLate) and err.stage is Stage.COMMITTING
     )

@@ -141,10 +141,11 @@ def swap_all(
         try:
             results.append(_apply(conn, operation, now, wall, clock))
         except StoreRefused as err:
-            results.append(_permanent(err))
+            results.append(Failure.of_refusal(err))
         except sqlite3.IntegrityError as err:
             # SQLite undoes this statement only, and the transaction continues.
-            results.append(_permanent(classify(err, connection.path)))
+            detail = str(classify(err, connection.path))
+            results.append(Failure(unknown=False, detail=detail, refusal=StoreRefused))
     if any(isinstance(result, Answer) and result.applied for result in results):
         job.commit(connection)
     else:
@@ -256,11 +257,7 @@ def _decode(row: schema.Row, now: float, clock: LeaseClock) -> Lease | Failure:
     try:
         return schema.decode_lease(row, now, clock)
     except StoreRefused as err:
-        return _permanent(err)
-
-
-def _permanent(err: Exception) -> Failure:
-    return Failure(unknown=False, detail=str(err), permanent=True)
+        return Failure.of_refusal(err)
 
 
 def read(connection: Connection, clock: LeaseClock, roles: Collection[str] | None) -> list[Lease]:

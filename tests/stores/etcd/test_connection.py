@@ -16,6 +16,7 @@ from coord.errors import AccessDenied, BadArgument, NotSetUp, StoreUnavailable
 from coord.stores.etcd import EtcdStore, admin, rows
 from coord.stores.etcd.gateway import encode
 from tests.support.etcd_server import Cluster, Member, request
+from tests.support.refused_calls import check_refusals
 
 
 def answered(result: Result) -> Answer:
@@ -172,7 +173,8 @@ def test_users_and_rights(own_etcd_member: Member) -> None:
             assert answered(result).applied
         async with opened(own_etcd_member.url("other", f"app:{password}@")) as store:
             denied = failed(await store.claim(Claim("r", "a", 1, 30.0), 10))
-            assert (denied.unknown, denied.permanent) == (False, True)
+            assert (denied.unknown, denied.refusal) == (False, AccessDenied)
+        await check_refusals(own_etcd_member.url("other", f"app:{password}@"), records=False)
         async with opened(own_etcd_member.url("mine", "app:not-the-password@")) as store:
             with pytest.raises(AccessDenied) as error:
                 await store.read(["r"], 10)

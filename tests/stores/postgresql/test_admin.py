@@ -14,11 +14,12 @@ import pytest
 import coord
 from coord.core.operations import Claim, Release, Renew
 from coord.errors import AccessDenied, BadArgument, NotSetUp, StoreUnavailable
+from coord.stores.failures import RequestError
 from coord.stores.postgresql import admin
-from coord.stores.postgresql.errors import QueryError
 from coord.stores.protocol import Finding
 from tests.stores.postgresql.kit import answered, execute, failed, opened, run, schema_of
 from tests.support.postgresql_server import Server
+from tests.support.refused_calls import check_refusals
 from tests.support.waits import eventually
 
 
@@ -117,9 +118,10 @@ def test_a_user_with_few_rights(fresh_url: str) -> None:
         async with opened(url) as store:
             with pytest.raises(AccessDenied, match="grants"):
                 await store.open(5)
-            assert failed(await store.claim(Claim("role", "a", 1, 5.0), 5)).permanent
+            assert failed(await store.claim(Claim("role", "a", 1, 5.0), 5)).refusal is AccessDenied
 
     run(denied)
+    run(lambda: check_refusals(url))
     execute(fresh_url, f"GRANT USAGE ON SCHEMA {schema} TO {user}")
     run(denied)  # nobody else may call the functions, either
     execute(fresh_url, f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {user}")
@@ -143,7 +145,7 @@ def test_a_user_with_few_rights(fresh_url: str) -> None:
         f"SELECT * FROM {schema}.leases",
         f"SELECT {schema}.raise_token_floor_1(0, '{{}}')",
     ):
-        with pytest.raises(QueryError, match="denies access"):
+        with pytest.raises(RequestError, match="denies access"):
             execute(url, forbidden)
     # A table of the same name in the schema of temporary tables does not fool the functions.
 

@@ -15,9 +15,10 @@ import pytest
 
 from coord.core.operations import Claim, Renew
 from coord.errors import AccessDenied, StoreRefused, StoreUnavailable
+from coord.stores.failures import RequestError
 from coord.stores.postgresql import PostgreSQLStore, admin, connection, parse_url
 from coord.stores.postgresql.connection import Connection, Pool
-from coord.stores.postgresql.errors import QueryError
+from coord.stores.postgresql.errors import ConnectionLost
 from coord.stores.postgresql.feed import LeaseFeed
 from tests.stores.postgresql.kit import answered, execute, failed, opened, run, schema_of
 from tests.support.postgresql_server import Server
@@ -133,9 +134,9 @@ def test_a_warning_makes_an_answer_unknown(url: str) -> None:
 
     async def body() -> None:
         async with opened(url) as store:
-            with pytest.raises(QueryError) as caught:
+            with pytest.raises(RequestError) as caught:
                 await store.pool.run(warn, (), 5)
-            assert (caught.value.unknown, caught.value.lost) == (True, True)
+            assert (caught.value.unknown, type(caught.value)) == (True, ConnectionLost)
             await store.pool.run(warn.replace("WARNING", "NOTICE"), (), 5)
 
     run(body)
@@ -372,7 +373,7 @@ def test_an_old_attempt_that_succeeds_just_when_another_request_begins_is_used(
             return made
 
         monkeypatch.setattr(pool, "open", open_late)
-        with pytest.raises(QueryError, match="no connection"):
+        with pytest.raises(RequestError, match="no connection"):
             await pool.run("SELECT 1", (), 0.01)
         go_on.set()
         used = await (await taken)

@@ -9,9 +9,9 @@ import pytest
 
 from coord.core.lease import Revision
 from coord.core.operations import Claim, Release, Retire
+from coord.stores.failures import RequestError
 from coord.stores.postgresql import PostgreSQLStore, admin
 from coord.stores.postgresql import rows as pg_rows
-from coord.stores.postgresql.errors import QueryError
 from coord.stores.postgresql.schema import calls
 from tests.stores.postgresql.kit import answered, execute, opened, run, schema_of
 from tests.support.postgresql_server import Server
@@ -133,7 +133,7 @@ def test_the_guards_refuse_to_forget_a_token(url: str) -> None:
         f"UPDATE {name}.floors SET token = 0",
         f"UPDATE {name}.floors SET prefix = 'y'",
     ):
-        with pytest.raises(QueryError, match="P0001"):  # an exception of a trigger
+        with pytest.raises(RequestError, match="P0001"):  # an exception of a trigger
             execute(url, statement)
 
 

@@ -19,6 +19,7 @@ from coord.stores.redis.connection import Client, Connection, Word
 from coord.stores.redis.rows import Keys
 from tests.support import redis_server as servers
 from tests.support.redis_server import Server
+from tests.support.refused_calls import check_refusals
 
 
 def failed(result: Result) -> Failure:
@@ -257,10 +258,12 @@ def test_a_wrong_password_and_missing_rights(own_redis_server: Server) -> None:
         await feed.aclose()  # type: ignore[attr-defined] # it is a generator
         await with_rights.close()
 
-        elsewhere = RedisStore(own_redis_server.url("other", f"app:{password}@"))
+        elsewhere_url = own_redis_server.url("other", f"app:{password}@")
+        elsewhere = RedisStore(elsewhere_url)
         denied = failed(await elsewhere.claim(Claim("r", "a", 1, 30.0), 5))
-        assert denied.permanent
+        assert denied.refusal is AccessDenied
         await elsewhere.close()
+        await check_refusals(elsewhere_url)
 
         wrong = RedisStore(own_redis_server.url("connection", "app:not-the-password@"))
         with pytest.raises(AccessDenied) as error:

@@ -96,7 +96,7 @@ def test_announcements_are_stored_under_the_new_names(rethinkdb_url: str) -> Non
 
 
 def test_a_pool_raises_coords_exceptions(rethinkdb_url: str) -> None:
-    """Only `query` raises `QueryError`."""
+    """Only `query` raises `RequestError`."""
 
     async def body() -> None:
         pool = Pool(parse_url(f"{rethinkdb_url}?table=nowhere"))

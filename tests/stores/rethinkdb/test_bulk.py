@@ -10,6 +10,7 @@ import pytest
 
 from coord.core.operations import Answer, Claim, Failure, Release, Renew
 from coord.errors import StoreRefused
+from coord.stores.failures import RequestError
 from coord.stores.rethinkdb import RethinkDBStore, errors
 from coord.stores.rethinkdb.queries.rows import FIELDS
 from tests.stores.rethinkdb.kit import answered, ask, db, opened, r, run
@@ -313,7 +314,7 @@ def test_what_a_batch_may_have_done_is_not_denied(rethinkdb_url: str) -> None:
             async def broken(*args: Any, **options: Any) -> Any:
                 requests.append(args)
                 if len(requests) == 1:
-                    raise errors.QueryError("refused", unknown=True, permanent=StoreRefused)
+                    raise RequestError("refused", unknown=True, refusal=StoreRefused)
                 if len(requests) % 2:
                     raise errors.unreachable("gone")
                 return await real(*args, **options)

@@ -21,8 +21,9 @@ import pytest
 from coord.core.lease import MAX_TOKEN, PAUSED, Revision
 from coord.core.operations import Claim, Failure, Override, Read, Release, Renew
 from coord.errors import StoreRefused, StoreUnavailable
+from coord.stores.failures import RequestError
 from coord.stores.requests import discard
-from coord.stores.rethinkdb import RethinkDBStore, driver, errors, parse_url
+from coord.stores.rethinkdb import RethinkDBStore, driver, parse_url
 from coord.stores.rethinkdb import store as store_module
 from coord.stores.rethinkdb.connection import Connection
 from coord.stores.rethinkdb.driver import InlineTemplate
@@ -153,7 +154,7 @@ def test_one_slow_query_spoils_no_other(server: Server) -> None:
             )
             kept = asyncio.ensure_future(pool.query(slow, 20))
             given_up = asyncio.ensure_future(pool.query(slow, 0.1))
-            with pytest.raises(errors.QueryError) as caught:
+            with pytest.raises(RequestError) as caught:
                 await given_up
             assert caught.value.unknown
             assert pool._shared is None

@@ -19,6 +19,7 @@ import pytest
 from coord.core.announcements import Announcement
 from coord.core.operations import Claim, Release, Renew
 from coord.errors import CoordError, StoreUnavailable
+from coord.stores.failures import RequestError
 from coord.stores.rethinkdb import (
     RethinkDBStore,
     RethinkURL,
@@ -30,7 +31,6 @@ from coord.stores.rethinkdb import (
 )
 from coord.stores.rethinkdb.connection import Connection
 from coord.stores.rethinkdb.doctor import check
-from coord.stores.rethinkdb.errors import QueryError
 from tests.stores.rethinkdb.kit import failed, r, run
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -98,9 +98,9 @@ def open_against(talk: Talk) -> str:
 
     async def body(url: str) -> None:
         where = parse_url(url)
-        with pytest.raises(QueryError) as caught:
+        with pytest.raises(RequestError) as caught:
             await connect_and_ask(where)
-        assert caught.value.permanent is None
+        assert caught.value.refusal is None
         reports.append(caught.value.detail)
 
     run(lambda: against(talk, body))

@@ -23,6 +23,7 @@ from tests.conftest import External
 from tests.stores.rethinkdb.kit import answered, ask, db, failed, opened, r, run
 from tests.support import requirements
 from tests.support.databases import new_database
+from tests.support.refused_calls import check_refusals
 from tests.support.rethinkdb_server import Server
 
 TABLES = ("coord_leases", "coord_announcements", "services")
@@ -367,11 +368,12 @@ def test_a_user_with_rights_on_the_tables_alone(rethinkdb_url: str) -> None:
     async def denied() -> None:
         async with opened(url) as store:
             result = failed(await store.claim(Claim("role", "a", 1, 5.0), 5))
-            assert (result.unknown, result.permanent) == (False, True)
+            assert (result.unknown, result.refusal) == (False, AccessDenied)
             with pytest.raises(AccessDenied):
                 await store.read(None, 5)
 
     run(denied)
+    run(lambda: check_refusals(url))
     ask(
         rethinkdb_url,
         *(db(rethinkdb_url).table(t).grant(user, {"read": True, "write": True}) for t in TABLES),

@@ -145,7 +145,7 @@ def test_a_store_that_refuses_all_is_asked_once(tmp_path: Path) -> None:
 
         store.read = refused  # type: ignore[method-assign]
         results = await send_all(store, [Read(f"role {number}") for number in range(5)], 5)
-        assert results == [Failure(unknown=False, detail="no", permanent=True)] * 5
+        assert results == [Failure(unknown=False, detail="no", refusal=AccessDenied)] * 5
         assert request == [5]
 
     run(tmp_path, body)

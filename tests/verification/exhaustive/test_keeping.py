@@ -10,6 +10,7 @@ import pytest
 from coord.core.election import Election, Send
 from coord.core.keeping import Keeping
 from coord.core.operations import Claim, Failure, Operation, Release, Renew
+from coord.errors import StoreRefused
 from tests.support.levels import some
 from tests.verification.exhaustive import faults
 from tests.verification.exhaustive.explore import Bounds, explore
@@ -197,8 +198,9 @@ def test_the_newest_text_is_sent_although_an_older_one_was_acknowledged() -> Non
 
 def test_a_refused_text_is_not_sent_again() -> None:
     keeping = Keeping().keep("one").sending(Release("r", "a", 1, 2, keep="one"))
-    keeping = keeping.failed(Failure(unknown=False, detail="no space", permanent=True))
-    assert (keeping.text, keeping.refused, keeping.refusal) == (None, 1, "no space")
+    keeping = keeping.failed(Failure(unknown=False, detail="no space", refusal=StoreRefused))
+    assert keeping.refusal is not None
+    assert (keeping.text, keeping.refused, keeping.refusal.detail) == (None, 1, "no space")
 
 
 def test_a_claim_carries_no_text() -> None:

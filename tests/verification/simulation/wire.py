@@ -18,6 +18,7 @@ from coord.core.history import PastTerm
 from coord.core.kept import Kept
 from coord.core.lease import Lease
 from coord.core.operations import Claim, Failure, Operation, Release, Renew, Result
+from coord.errors import StoreRefused
 from coord.stores.memory.store import MemoryStore
 from coord.testing.clocks import Machine, World
 from coord.testing.history import History
@@ -258,7 +259,7 @@ class Wire:
         elif chance() < weather.not_done:
             send_back(Failure(unknown=False, detail="not done"))
         elif chance() < weather.permanent:
-            send_back(Failure(unknown=False, detail="refused", permanent=True))
+            send_back(Failure(unknown=False, detail="refused", refusal=StoreRefused))
         elif chance() >= weather.lost:
             server.under_way += 1
             world.after(weather.delay * (0.5 + chance()), arrive)

@@ -8,17 +8,13 @@ from typing import Any
 from coord.core.lease import MAX_TOKEN, Lease
 from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
 from coord.errors import StoreRefused
+from coord.stores.failures import RequestError
 from coord.stores.rethinkdb import errors
-from coord.stores.rethinkdb.errors import QueryError
 from coord.stores.rethinkdb.queries.rows import is_well_formed, lease
 
 
-def failure(err: QueryError | StoreRefused) -> Failure:
-    return (
-        err.failure()
-        if isinstance(err, QueryError)
-        else Failure(unknown=False, detail=str(err), permanent=True)
-    )
+def failure(err: RequestError | StoreRefused) -> Failure:
+    return err.failure() if isinstance(err, RequestError) else Failure.of_refusal(err)
 
 
 def hit_foreign_row(written: Mapping[str, Any]) -> bool:
