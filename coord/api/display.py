@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from coord.core.announcements import Candidate
-from coord.core.history import PastTerm
-from coord.core.lease import Lease
+if TYPE_CHECKING:
+    from coord.core.announcements import Candidate
+    from coord.core.history import PastTerm
+    from coord.core.lease import Lease
 
 MAX_LENGTH = 200
 """Characters that are shown of one value, unless the caller wants another limit."""

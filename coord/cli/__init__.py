@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 from click.exceptions import NoArgsIsHelpError
 
+from coord import __version__
 from coord.cli import exit_codes, output, streams, usage
 from coord.errors import BadArgument, CoordError, StoreUnavailable
 
@@ -98,7 +99,7 @@ class _Lazy(click.Group):
 @click.group(
     cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@click.version_option(package_name="coord", prog_name="coord")
+@click.version_option(__version__, prog_name="coord")
 def entry() -> None:
     """coord runs a job on exactly one of your machines at a time.
 

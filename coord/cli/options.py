@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
 from coord.cli import exit_codes, output
 from coord.core import validation
-from coord.core.sharing import parts_of, with_agreements
 from coord.errors import BadArgument
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from coord.api.sync_coordinator import Coordinator
     from coord.core.lease import Lease
 
@@ -208,6 +208,8 @@ def leader_of_role(coordinator: Coordinator, role: str) -> Lease | None:
 
 def explain_parts(coordinator: Coordinator, role: str) -> None:
     """Say on stderr that a role without a row consists of slots or shards, if it does."""
+    from coord.core.sharing import parts_of, with_agreements  # only a role without a row needs it
+
     names = with_agreements(role)
     parts = parts_of(role, coordinator.portal.call(lambda: coordinator.session.read(names)))
     if parts is not None:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
-from click.shell_completion import CompletionItem
 
 from coord.cli import exit_codes, options, output
 from coord.cli.options import open_coordinator
@@ -26,6 +25,8 @@ from coord.errors import NotLeader, command
 from coord.runtime.timers import within
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from coord.api.coordinator import AsyncCoordinator
     from coord.api.sync_coordinator import Coordinator
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import NamedTuple
 
 from coord.errors import BadArgument
@@ -12,6 +13,7 @@ LOCAL = "filesystem=local"
 """The only option of a URL: the user states that the file system of the file is local."""
 ALLOWED = f"use sqlite:///absolute/path or sqlite:relative/path, and ?{LOCAL} if necessary"
 IN_MEMORY = "must name a file (for a store in memory use memory://name)"
+_PLAIN = re.compile(r"[A-Za-z0-9_.~/-]*")  # what a URL contains as it is
 
 
 class Location(NamedTuple):
@@ -28,9 +30,11 @@ class Location(NamedTuple):
 
 def url_of(path: str, *, local: bool = False) -> str:
     """Return the URL of the file at the absolute `path`."""
-    from urllib.parse import quote  # slow to import, and rarely needed
+    if not _PLAIN.fullmatch(path):
+        from urllib.parse import quote  # slow to import, and rarely needed
 
-    return f"sqlite://{quote(path)}" if not local else f"sqlite://{quote(path)}?{LOCAL}"
+        path = quote(path)
+    return f"sqlite://{path}" if not local else f"sqlite://{path}?{LOCAL}"
 
 
 def default_url() -> str:

@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -374,13 +375,46 @@ def test_the_leader_of_a_killed_group_is_not_left_alone(runs: Runs) -> None:
     eventually(lambda: not lives(child) and not lives(grandchild), within=3)
 
 
-@pytest.mark.stores("sqlite")
-def test_python_modules_that_run_does_not_need(runs: Runs) -> None:
-    code = "import sys; import coord.cli.run.command, coord.cli.run.runner, coord.api.sync_coordinator; print(*sys.modules)"
+def test_python_modules_that_commands_do_not_need(tmp_path: Path) -> None:
+    """The help, --version and errors of usage import no election; a command imports what it does.
+
+    All in one process, from the command that needs the fewest modules to the one that needs most.
+    """
+    code = textwrap.dedent("""
+        import sys
+        from coord.cli import main
+        def modules(*words):
+            try:
+                main(words)
+            except SystemExit as end:
+                status = end.code
+            print("MODULES", status, *sys.modules)
+        modules("--help")
+        modules("--version")
+        modules("statu")
+        modules("init")
+        modules("leader", "job")
+        modules("status")
+        import coord.cli.run.command, coord.cli.run.runner
+        modules("candidates", "job")
+    """)
     out = subprocess.run(
-        [*WORKER[:1], "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+        [*WORKER[:1], "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "COORD_URL": f"sqlite://{tmp_path}/coord.db"},
     ).stdout
-    assert not {"rich", "rethinkdb"} & set(out.split())
+    lines = [line.split() for line in out.splitlines() if line.startswith("MODULES")]
+    assert [line[1] for line in lines] == ["0", "0", "2", "0", "1", "0", "0"], out
+    texts, commands = lines[:3], lines[3:]
+    election = {"asyncio", "logging", "dataclasses", "coord.core", "importlib.metadata"}
+    never = {"rich", "rethinkdb", "structlog", "tenacity", "urllib.parse", "importlib.metadata"}
+    for words in texts:
+        assert not {*election, *never} & set(words), words
+    for words in commands:
+        assert not never & set(words), words
 
 
 def test_inherited_descriptors_reach_the_command(runs: Runs) -> None:
