@@ -241,10 +241,13 @@ def imports_are_absolute(tree: Tree) -> Iterator[str]:
 
 @rule
 def nothing_inside_imports_the_public_face(tree: Tree) -> Iterator[str]:
-    """`import coord` and `from coord import Name`: names come from where they are defined."""
+    """`import coord` and `from coord import Name`: names come from where they are defined.
+
+    The version is defined there.
+    """
     for module in tree.modules.values():
         for item in tree.imports[module.name]:
-            if item.module == "coord":
+            if item.module == "coord" and [*item.names] != ["__version__"]:
                 yield f"{module}:{item.line} imports {', '.join(item.names) or 'coord'} from coord"
 
 
