@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import coord
+from tests.support.commands import run_here
 from tests.support.processes import Runs, python_environment
 from tests.support.store_urls import shared_url
 from tests.support.waits import eventually
@@ -20,7 +21,7 @@ url = shared_url
 pytestmark = pytest.mark.needs("bash")
 
 SCRIPT = """
-eval "$(coord completion bash)"
+source "{completion}"
 COMP_WORDS=({words}); COMP_CWORD={at}; COMP_LINE="{line}"
 _coord_completion coord
 printf '%s\\n' "${{COMPREPLY[@]}}"
@@ -35,13 +36,22 @@ class Bash:
         command.parent.mkdir()
         command.write_text(f'#!/bin/sh\nexec {sys.executable} -m coord "$@"\n')
         command.chmod(0o755)
+        self._completion = tmp_path / "completion"
+        status, script, _ = run_here("completion", "bash")
+        assert status == 0
+        self._completion.write_text(script)
         path = f"{command.parent}:{os.environ['PATH']}"
         self.environment = {**os.environ, "PATH": path, **python_environment(), "COORD_URL": url}
 
     def offers(self, *words: str) -> list[str]:
         """What Tab offers after these words; the last one is begun."""
         quoted = " ".join(f"'{word}'" for word in ("coord", *words))
-        script = SCRIPT.format(words=quoted, at=len(words), line=" ".join(("coord", *words)))
+        script = SCRIPT.format(
+            completion=self._completion,
+            words=quoted,
+            at=len(words),
+            line=" ".join(("coord", *words)),
+        )
         done = subprocess.run(
             ["bash", "--norc", "--noprofile", "-c", script],
             env=self.environment,
@@ -81,8 +91,7 @@ def test_roles_and_candidates(bash: Bash, runs: Runs) -> None:
         lead = other.leadership("sync", ttl=1)
         lead.start()
         try:
-            while not c.candidates("sync"):
-                pass
+            eventually(lambda: c.candidates("sync"))
             expect([lead.candidate], "transfer", "sync", "--to", "")
             assert bash.offers("transfer", "report", "--to", "") == []
         finally:
