@@ -36,6 +36,8 @@ from tests.chaos.lifeline import die_with_parent
 from tests.chaos.recorder import Recorder, now, recording
 from tests.chaos.resource import ResourceClient
 
+DRIVERS = {"rethinkdb": ("rethinkdb", "tests.chaos.document"), "postgresql": ("asyncpg",)}
+"""What the stores import when they connect, by the schemes of their URLs."""
 BELIEVES_ON = 4.0
 """Seconds for which a broken worker goes on believing."""
 
@@ -231,8 +233,8 @@ def _believe_on() -> None:
 def prepare(url: str) -> None:
     """Import what a worker needs for such a store, and start nothing: workers are forked then."""
     urls.open_url(url)
-    if url.startswith("rethinkdb:"):
-        importlib.import_module("tests.chaos.document")
+    for name in DRIVERS.get(url.partition(":")[0], ()):
+        importlib.import_module(name)
 
 
 def main(text: str) -> None:
