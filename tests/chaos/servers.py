@@ -77,8 +77,7 @@ class ServersStage(Stage):
         self.facts["pieces held back by blackholes and stalls"] = sum(proxy.held for proxy in every)
         for proxy in every:
             await proxy.close()
-        for node in self.nodes:
-            node.discard()
+        await asyncio.gather(*(asyncio.to_thread(node.discard) for node in self.nodes))
 
     def url_of(self, worker: int) -> str:
         return self.url([f"127.0.0.1:{proxy.port}" for proxy in self._proxies[worker]])

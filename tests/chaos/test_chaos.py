@@ -205,7 +205,7 @@ def on_rethinkdb(tmp_path_factory: pytest.TempPathFactory) -> Any:
     )
     runs = {
         "sound": Chaos(
-            directory, "sound", "rethinkdb", 8, "--ttl", "1.2", "--calm", "0.4", "--kinds", kinds
+            directory, "sound", "rethinkdb", 8, "--ttl", "1.2", "--calm", "0.3", "--kinds", kinds
         ),
         "fence": Chaos(directory, "fence", "rethinkdb", 3, *brief),
     }
@@ -235,7 +235,7 @@ def test_a_document_that_fences_nothing_is_caught(on_rethinkdb: dict[str, Chaos]
 
 SERVERS = {
     "postgresql": "stop in act,server killed,kill,stop in act,server stopped,reset",
-    "standby": "stop in act,promotion,stop in act,promotion",
+    "standby": "promotion,stop in act,promotion",
     "redis": "stop in act,server killed,kill,stop in act,server stopped",
     "etcd": "stop in act,primary killed,stop in act,node partitioned,primary stopped",
     "partitions": "stop in act,node partitioned,stop in act,node partitioned",
@@ -245,7 +245,7 @@ if LONG:
     SERVERS["sentinel"] = "stop in act,promotion"
 BY_DEFAULT = "standby"
 """The stage of a run without COORD_LONG: each crash is a promotion."""
-ON_CLUSTER = "stop in act,primary killed,clock stepped,stop in act,node cut off"
+ON_CLUSTER = "primary killed,clock stepped,stop in act,node cut off"
 
 
 def needs(store: str) -> None:
@@ -279,7 +279,7 @@ def on_servers(
             needs(store)
         except pytest.skip.Exception:
             continue
-        brief = ("--ttl", "1.5", "--calm", "0.5", "--kinds", kinds)
+        brief = ("--ttl", "1.5", "--calm", "0.3", "--kinds", kinds)
         runs[store] = Chaos(directory, store, store, LONG or 8.0, *(() if LONG else brief))
     yield runs
     for run in runs.values():
