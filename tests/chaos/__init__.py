@@ -25,7 +25,7 @@ blind.
 | orders.py | what operators do: requests to the leader, evictions, pauses, retired roles |
 | faults.py | the kinds of fault, and how each is injected and healed |
 | crew.py | the workers as processes: started, killed, started again; who leads |
-| forkserver.py | what starts the processes of a run: forks of one that has imported their code |
+| processes.py | a process of a run: a fork of one that has imported its code |
 | lifeline.py | no process outlives its run |
 | run.py | one run from start to end |
 | judges.py | what the features must keep beside what `coord.testing.history` judges |

@@ -15,9 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.forkserver import ForkServer, Process
+from tests.chaos.processes import Process
 from tests.chaos.recorder import now
-from tests.chaos.worker import Settings
+from tests.chaos.worker import IMPORTS, Settings
+from tests.support import forkserver
+from tests.support.forkserver import ForkServer
 
 STOP_TIMEOUT = 15.0
 """Seconds that a worker may take to stop beside three ttls: a busy machine needs some."""
@@ -30,7 +32,10 @@ def snapshot(directory: Path) -> Path:
     code = directory / "code"
     for part in ("coord", "tests/chaos"):
         shutil.copytree(ROOT / part, code / part, ignore=_unused)
-    (code / "tests" / "__init__.py").touch()
+    (code / "tests" / "support").mkdir()
+    shutil.copy(forkserver.__file__, code / "tests" / "support")
+    for package in (code / "tests", code / "tests" / "support"):
+        (package / "__init__.py").touch()
     return code
 
 
@@ -78,11 +83,10 @@ class Member:
             features=crew.features,
             index=self.index,
         )
-        self.process = await crew.forkserver.start(
-            "tests.chaos.worker",
-            settings.argument(),
-            errors=crew.directory / f"stderr-{self.name}.txt",
-        )
+        errors = crew.directory / f"stderr-{self.name}.txt"
+        words = ("tests.chaos.worker", settings.argument())
+        self.process = Process(crew.forkserver, *words, errors=errors)
+        await self.process.connect()
         self._listener = asyncio.create_task(self._listen(self.process))
 
     async def _listen(self, process: Process) -> None:
@@ -102,7 +106,7 @@ class Member:
     async def wait_for_exit(self) -> None:
         assert self.process is not None
         assert self._listener is not None
-        await self.process.wait()
+        await self.process.ended.wait()
         await self._listener
 
     def tell(self, line: str) -> None:
@@ -186,7 +190,8 @@ class Crew:
     def forkserver(self) -> ForkServer:
         """What starts the processes of the run; its own start is the first use of this."""
         if self._forkserver is None:
-            self._forkserver = ForkServer(snapshot(self.directory), self._example_url)
+            modules = IMPORTS[self._example_url.partition(":")[0]]
+            self._forkserver = ForkServer(*modules, cwd=snapshot(self.directory))
         return self._forkserver
 
     @property

@@ -2,8 +2,8 @@
 socket, in a process of its own.
 
 The journal is written in the transaction of the write itself, so its order is the order in which
-things happened. `main` takes SOCKET FILE [--blind] (forkserver.py); `--blind` (for the test of the
-judge) fences nothing."""
+things happened. `python -m tests.chaos.resource SOCKET FILE [--blind]`; `--blind` (for the test of
+the judge) fences nothing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import asyncio
 import json
 import socket
 import sqlite3
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,6 @@ async def _main(path: str, file: str, blind: bool) -> None:
     await server.serve_forever()
 
 
-def main(path: str, file: str, *more: str) -> None:
+if __name__ == "__main__":
     die_with_parent()
-    asyncio.run(_main(path, file, "--blind" in more))
+    asyncio.run(_main(sys.argv[1], sys.argv[2], "--blind" in sys.argv))

@@ -20,8 +20,8 @@ from coord.stores import urls
 from coord.stores.protocol import Retirable, Store
 from tests.chaos import faults
 from tests.chaos.crew import Crew
-from tests.chaos.forkserver import Process
 from tests.chaos.jobs import FAULTS, FULL
+from tests.chaos.processes import Process
 from tests.chaos.recorder import Recorder, now, recording
 from tests.chaos.scene import Fault, NotNow, Scene
 from tests.chaos.stage import Stage
@@ -124,7 +124,7 @@ class Run:
                         await member.kill()
             if self._resource is not None and not self._resource.ended.is_set():
                 self._resource.send(signal.SIGKILL)
-                await self._resource.wait()
+                await self._resource.ended.wait()
             self.crew.close()
             await self.stage.close()
 
@@ -173,7 +173,8 @@ class Run:
         arguments = [str(self.directory / name) for name in ("resource.sock", "resource.db")]
         if self.plan.broken == "fence":
             arguments.append("--blind")
-        self._resource = await self.crew.forkserver.start("tests.chaos.resource", *arguments)
+        self._resource = Process(self.crew.forkserver, "tests.chaos.resource", *arguments)
+        await self._resource.connect()
         if await self._resource.stdout.readline() != b"ready\n":
             raise RuntimeError("the resource did not start")
 

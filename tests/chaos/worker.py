@@ -1,7 +1,7 @@
 """One worker as a process: a candidate for the role, which writes to the resources under its token
 as long as it leads, and the jobs of the features of this run (jobs.py).
 
-`main` takes the settings as JSON (forkserver.py). What it notices goes to standard
+`python -m tests.chaos.worker SETTINGS` with the settings as JSON. What it notices goes to standard
 output, one JSON object a line; what it does goes to its history. A line "step_down" on standard
 input makes it hand over; "transfer NAME" does so to that candidate, and is answered by "handing
 over" or "not handing over"; "freeze" makes it stop itself between a check and an act, if it leads,
@@ -17,7 +17,6 @@ deadline; "fence" writes to the document whatever token is there."""
 from __future__ import annotations
 
 import faulthandler
-import importlib
 import json
 import os
 import random
@@ -36,8 +35,16 @@ from tests.chaos.lifeline import die_with_parent
 from tests.chaos.recorder import Recorder, now, recording
 from tests.chaos.resource import ResourceClient
 
-DRIVERS = {"rethinkdb": ("rethinkdb", "tests.chaos.document"), "postgresql": ("asyncpg",)}
-"""What the stores import when they connect, by the schemes of their URLs."""
+_ALWAYS = ("coord.api.coordinator", "coord.fencing", "sqlite3", "tests.chaos.jobs")
+IMPORTS = {
+    "sqlite": (*_ALWAYS, "coord.stores.sqlite"),
+    "rethinkdb": (*_ALWAYS, "coord.stores.rethinkdb", "rethinkdb", "tests.chaos.document"),
+    "postgresql": (*_ALWAYS, "coord.stores.postgresql", "asyncpg"),
+    "redis": (*_ALWAYS, "coord.stores.redis"),
+    "redis+sentinel": (*_ALWAYS, "coord.stores.redis"),
+    "etcd": (*_ALWAYS, "coord.stores.etcd"),
+}
+"""What a worker imports, with the drivers of the stores, by the schemes of their URLs."""
 BELIEVES_ON = 4.0
 """Seconds for which a broken worker goes on believing."""
 
@@ -230,19 +237,16 @@ def _believe_on() -> None:
     )  # type: ignore[method-assign, assignment]
 
 
-def prepare(url: str) -> None:
-    """Import what a worker needs for such a store, and start nothing: workers are forked then."""
-    urls.open_url(url)
-    for name in DRIVERS.get(url.partition(":")[0], ()):
-        importlib.import_module(name)
-
-
-def main(text: str) -> None:
+def main() -> None:
     die_with_parent()
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # where does it hang?
-    settings = Settings(**json.loads(text))
+    settings = Settings(**json.loads(sys.argv[1]))
     if settings.broken == "deadline":
         _believe_on()
     worker = Worker(settings)
     signal.signal(signal.SIGTERM, lambda *_: worker.stopped.set())
     worker.run()
+
+
+if __name__ == "__main__":
+    main()
