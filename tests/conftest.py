@@ -64,6 +64,7 @@ SHARED = {
     "on_servers",
     "on_sqlite",
     "prometheus",
+    "shell_forks",
 }
 """Fixtures of a module that are costly, or begin the runs of several tests at once: one process of
 the run has all tests with such a fixture."""

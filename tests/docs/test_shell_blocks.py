@@ -3,7 +3,8 @@
 A `console` block must print what it shows, up to blanks, with `…` for whatever differs from run to
 run. Addresses of RethinkDB (`rethinkdb://…/database`, `db1:28015`) are replaced by a real server. What
 lasts is made short (`SHORTER`), and a virtual environment that a block makes is the one of the
-tests: `.ci/run` makes real ones, by the same lines."""
+tests: `.ci/run` makes real ones, by the same lines. The commands of coord that start no other program
+run in forks of a process that has imported them."""
 
 from __future__ import annotations
 
@@ -13,11 +14,14 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from coord import cli
 from tests.docs.blocks import Block, blocks
+from tests.support.forking import ELECTIONS, Forks
 from tests.support.processes import python_environment
 
 SHORTER = {"sleep 60": "sleep 0.2", "-m pytest": "-m pytest --version"}
@@ -25,6 +29,10 @@ URL, ADDRESS = re.compile(r"rethinkdb://[^/\s'\"]+/\w+"), re.compile(r"\bdb1:280
 LANGUAGES = {"python", "sh", "bash", "console", "text", "mermaid"}
 COMMANDS = ("coord", "python", "python3", "pip", "rethinkdb-dump", "rethinkdb-restore", "git")
 SHELL = blocks({"sh", "bash", "console"})
+COORD = """#!/bin/sh
+case $1 in run|once|share|web|watch|top) exec {python} -m coord "$@" ;; esac
+exec {forked} "$@"
+"""
 VENV = """#!/bin/sh
 [ "$1 $2" = "-m venv" ] || exec {python} "$@"
 mkdir -p "$3/bin"
@@ -46,14 +54,23 @@ def parameters(with_rethinkdb: bool) -> list[object]:
     ]
 
 
-def run(script: str, home: Path) -> tuple[int, str]:
+@pytest.fixture(scope="module")
+def shell_forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Processes that have imported the commands of coord."""
+    commands = {module for module, _ in cli.COMMANDS.values() if ".commands." in module}
+    forks = Forks(tmp_path_factory.mktemp("forks"), *ELECTIONS, *sorted(commands))
+    yield forks
+    forks.close()
+
+
+def run(script: str, home: Path, forks: Forks) -> tuple[int, str]:
     """Its status, and what it printed on both streams."""
     tools = home / ".tools"
     tools.mkdir()
     for name, text in (
         ("python3", VENV.format(python=sys.executable)),
         ("python", f'#!/bin/sh\nexec {sys.executable} "$@"\n'),
-        ("coord", f'#!/bin/sh\nexec {sys.executable} -m coord "$@"\n'),
+        ("coord", COORD.format(python=sys.executable, forked=forks.command("coord"))),
     ):
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
@@ -98,16 +115,18 @@ def shows(shown: str, printed: str) -> bool:
     return re.fullmatch(rf"\s*{pattern}\s*", " ".join(printed.split()), re.DOTALL) is not None
 
 
-def check(block: Block, home: Path) -> None:
+def check(block: Block, home: Path, forks: Forks) -> None:
     code = block.code
     for long, short in SHORTER.items():
         code = code.replace(long, short)
     if block.language != "console":
-        status, output = run(f"set -euo pipefail\n{code}", home)
+        status, output = run(f"set -euo pipefail\n{code}", home, forks)
         assert status == 0, output
         return
     commands = steps(code)
-    status, output = run("\n".join(f"{command}\necho; echo -END-" for command, _ in commands), home)
+    status, output = run(
+        "\n".join(f"{command}\necho; echo -END-" for command, _ in commands), home, forks
+    )
     printed = output.split("-END-\n")
     assert len(printed) == len(commands) + 1, output
     for (command, shown), out in zip(commands, printed, strict=False):
@@ -115,19 +134,21 @@ def check(block: Block, home: Path) -> None:
 
 
 @pytest.mark.parametrize("block", parameters(with_rethinkdb=False))
-def test_it_runs(block: Block, tmp_path: Path) -> None:
-    check(block, tmp_path)
+def test_it_runs(block: Block, tmp_path: Path, shell_forks: Forks) -> None:
+    check(block, tmp_path, shell_forks)
 
 
 @pytest.mark.parametrize("block", parameters(with_rethinkdb=True))
-def test_it_runs_on_rethinkdb(block: Block, tmp_path: Path, rethinkdb_url: str) -> None:
+def test_it_runs_on_rethinkdb(
+    block: Block, tmp_path: Path, rethinkdb_url: str, shell_forks: Forks
+) -> None:
     server, database = re.fullmatch(
         r"rethinkdb://(?:[^@/]*@)?([^/]+)/(\w+)", rethinkdb_url
     ).groups()  # type: ignore[union-attr]
     code = ADDRESS.sub(server, URL.sub(rethinkdb_url, block.code)).replace(
         "-e coord", f"-e {database}"
     )
-    check(Block(block.language, code, block.where), tmp_path)
+    check(Block(block.language, code, block.where), tmp_path, shell_forks)
 
 
 def test_what_is_not_run_is_no_command() -> None:
@@ -140,15 +161,19 @@ def test_what_is_not_run_is_no_command() -> None:
             )
 
 
-def test_a_wrong_block_is_found(tmp_path: Path) -> None:
-    check(Block("console", "$ echo one two\none … \n$ echo b\n", "here"), tmp_path)
-    for number, (language, code) in enumerate(
-        (("sh", "false\ntrue\n"), ("console", "$ echo one\ntwo\n"))
-    ):
+def test_a_wrong_block_is_found(tmp_path: Path, shell_forks: Forks) -> None:
+    check(Block("console", "$ echo one two\none … \n$ echo b\n", "here"), tmp_path, shell_forks)
+    wrong = (
+        ("sh", "false\ntrue\n"),
+        ("console", "$ echo one\ntwo\n"),
+        ("sh", "coord leader nobody\n"),
+        ("console", "$ coord leader nobody\nsomebody\n"),
+    )
+    for number, (language, code) in enumerate(wrong):
         home = tmp_path / str(number)
         home.mkdir()
         with pytest.raises(AssertionError):
-            check(Block(language, code, "here"), home)
+            check(Block(language, code, "here"), home, shell_forks)
 
 
 def test_there_are_blocks() -> None:

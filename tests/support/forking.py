@@ -18,6 +18,7 @@ import marshal
 import os
 import runpy
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -101,6 +102,10 @@ class Forks:
             streams = [nothing.fileno(), output.fileno(), output.fileno()]
             socket.send_fds(connection, [request], streams)
             return int(connection.recv(16))
+
+    def command(self, module: str) -> str:
+        """Return the words, for a shell, that do the same as `python -m MODULE`, and more quickly."""
+        return shlex.join([sys.executable, "-I", "-S", "-c", CLIENT, self.path, module])
 
     def close(self) -> None:
         """End the server."""
