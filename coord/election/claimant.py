@@ -299,7 +299,7 @@ class Claimant:
 
         try:
             immediate = send_now(session, action)
-            result = await (immediate or session.submit(operation, action.timeout, on_sent))
+            result = await (immediate or session.submit_call(operation, action.timeout, on_sent))
         finally:
             now = session.now()
             election.reply(action, result, began, now)

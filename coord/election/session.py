@@ -278,6 +278,15 @@ class Session:
                 return queued
         return self._submit_alone(operation, timeout, on_sent)
 
+    def submit_call(
+        self, operation: Operation, timeout: float, on_sent: Callable[[], None]
+    ) -> Awaitable[Result]:
+        """Send one operation for a caller that awaits its result at once. It is as `submit`, but a
+        renewal does not wait for others while none is under way."""
+        if isinstance(operation, Renew) and operation.keep is None and self._renewals.idle:
+            return self._renewals.renew_alone(operation, timeout)
+        return self.submit(operation, timeout, on_sent)
+
     async def _submit_alone(
         self, operation: Operation, timeout: float, on_sent: Callable[[], None]
     ) -> Result:

@@ -21,7 +21,7 @@ from coord.core.operations import (
 )
 from coord.errors import BadArgument, StoreRefused, StoreUnavailable
 from coord.runtime.timers import within
-from coord.stores.batching import TOO_LATE
+from coord.stores.batching import LATE_MARGIN, TOO_LATE
 from coord.stores.protocol import Bulk, HasAnnouncements, HasKept, HasRecords, Overridable
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ T = TypeVar("T")
 async def within_timeout(work: Awaitable[T], timeout: float) -> T | Failure:
     """Return what the store answers. The limit here is for stores that exceed their timeout."""
     try:
-        return await within(work, timeout + 0.1)
+        return await within(work, timeout + LATE_MARGIN)
     except asyncio.TimeoutError:
         return TOO_LATE
 

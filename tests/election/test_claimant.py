@@ -8,7 +8,7 @@ import gc
 import logging
 import os
 import tracemalloc
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -19,6 +19,7 @@ import coord
 from coord import AsyncCoordinator, Coordinator, HealthStatus, StoreUnavailable
 from coord.api.default import default
 from coord.core.lease import LossReason
+from coord.core.operations import Renew, Result
 from coord.election.unique_service import MAX_WAITING, UniqueServices
 from coord.stores.memory.store import MemoryStore
 from coord.testing import Fault, FaultyStore
@@ -551,6 +552,32 @@ def test_a_preferred_leadership_gets_the_role_after_the_minimum_tenure() -> None
             assert term.until is not None
             assert 3 * TTL <= term.until - term.since <= 4 * TTL
             assert await preferred.wait(5)
+
+    on_virtual_time(test)
+
+
+def test_calls_that_come_together_do_not_renew_one_by_one() -> None:
+    """The first renewal leaves at once. Those that come meanwhile share one request."""
+
+    async def test(scene: Scene) -> None:
+        sizes: list[int] = []
+
+        class Counts(FaultyStore):
+            async def renew(self, renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
+                sizes.append(len(renewals))
+                await asyncio.sleep(0.01)
+                return await super().renew(renewals, timeout)
+
+        coordinator = AsyncCoordinator(store=Counts(scene.memory), now=scene.machine.now)
+        roles = [f"r{number}" for number in range(9)]
+        for expected in ([], [1, 8]):
+            records = await asyncio.gather(
+                *(coordinator.unique_service(role, candidate("b")) for role in roles)
+            )
+            assert all(record and record["mine"] for record in records)
+            assert sizes == expected
+        assert await coordinator.unique_service("r0", candidate("b"))
+        assert sizes == [1, 8, 1]
 
     on_virtual_time(test)
 

@@ -218,6 +218,41 @@ def test_a_store_that_answers_for_too_few_keeps_nobody_waiting(answers: list[Res
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("end", ["answer", "exception", "late", "cancelled"])
+def test_a_renewal_alone_occupies_the_batcher_until_its_end(end: str) -> None:
+    """However it ends: otherwise no later one would be sent alone."""
+
+    async def main() -> None:
+        go = asyncio.Event()
+
+        async def renew(renewals: Sequence[Renew], timeout: float) -> Sequence[Result]:
+            await go.wait()
+            if end == "exception":
+                raise OSError
+            return [Answer(True, Lease(renewal.role)) for renewal in renewals]
+
+        results: list[Result] = []
+        renewals = RenewalBatcher(renew, results.append)
+        assert renewals.idle
+        timeout = 0.01 if end == "late" else 5.0
+        alone = asyncio.ensure_future(renewals.renew_alone(Renew("one", "a", 1, 2, 30.0), timeout))
+        await asyncio.sleep(0)
+        assert not renewals.idle
+        if end == "cancelled":
+            alone.cancel()
+        elif end != "late":
+            go.set()
+        await asyncio.wait({alone}, timeout=20)
+        assert renewals.idle
+        if end == "cancelled":
+            assert alone.cancelled()
+            return
+        assert results == [alone.result()]
+        assert isinstance(alone.result(), Answer if end == "answer" else Failure)
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("company", [False, True])
 def test_a_loop_that_ends_leaves_nothing_to_the_next(company: bool) -> None:
     store = Answers()
