@@ -78,12 +78,23 @@ class Membership:
         self._news = False
         self._post_at = self._read_at = self._now()
         self._posted_at = -math.inf
+        self._announced_at = session.now().total
         self._failing = False
 
     @property
     def present(self) -> dict[str, GroupMember]:
         """The members that are there, by id; this one included."""
         return dict(self._known)
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether the announcement of this member has expired: the process was frozen, or did not
+        reach the store. Then the others may have left, and another group may have begun."""
+        return self._session.now().total - self._announced_at > self._timing.ttl
+
+    def confirmed(self) -> None:
+        """The group is still the one that this member has joined."""
+        self._announced_at = self._session.now().total
 
     @property
     def resting(self) -> dict[str, frozenset[int]]:
@@ -128,8 +139,11 @@ class Membership:
                 ttl = self._timing.ttl
                 urgent, self._news = self._news or now > self._posted_at + ttl, False
                 announcement = Announcement(self._key, self._role, MEMBER, body, ttl, urgent)
+                sent_at, forgotten = self._session.now().total, self.forgotten
                 await self._session.announcements.post([announcement], timeout)
                 self._posted_at, self._post_at = now, now + every
+                if not forgotten:  # otherwise `confirmed` comes first
+                    self._announced_at = sent_at
             if now >= self._read_at:
                 self._read_at = now + every / 3
                 entries = await self._session.announcements.read([self._role], timeout)

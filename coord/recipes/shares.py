@@ -23,7 +23,7 @@ from coord.recipes.membership import GroupMember, Membership, candidate_of, new_
 from coord.recipes.shard_rows import ShardRows
 from coord.recipes.shard_work import Shard, TaskWork, Work
 from coord.recipes.shards import ShardNames
-from coord.runtime import process
+from coord.runtime import log, process
 from coord.runtime.facade import PublicDir
 from coord.runtime.retry import restart_on_failure
 from coord.runtime.timers import within
@@ -367,6 +367,8 @@ class ShareEngine:
     async def _run(self) -> None:
         while not self._stopping:
             self._dirty.clear()
+            if self._membership.forgotten and not await self._confirm():
+                continue
             await self._membership.refresh()
             if not self._ready:
                 if not await self._look_first():
@@ -378,10 +380,34 @@ class ShareEngine:
                 self._ready = True
                 continue
             await self._rows.check_expired()
-            if not self._stopping:
+            if not self._stopping and not self._membership.forgotten:
                 self._act()
                 await self._pause()
         await self._leave()
+
+    async def _confirm(self) -> bool:
+        """Check what the group shares, as `start` does, and leave it if that has changed.
+
+        Without members the row of the group may have been retired, and others may have begun a
+        group of that name with other shards.
+        """
+        names = self._names
+        try:
+            there = await within(
+                agree(self._session, names.role, names.agreement),
+                self._options.timing.attempt_timeout,
+            )
+        except (CoordError, asyncio.TimeoutError):
+            with contextlib.suppress(asyncio.TimeoutError):
+                await within(self._until_stopping(), RETRY_FIRST_LOOK)
+            return False
+        if names.agrees(there):
+            self._membership.confirmed()
+            return True
+        differs = SharesDiffer(names.group, names.describe(there), names.describe(names.agreement))
+        log.error("group.left", role=names.role, because=str(differs))
+        self._stopping = True
+        return False
 
     async def _look_first(self) -> bool:
         try:

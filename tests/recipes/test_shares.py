@@ -13,6 +13,7 @@ import coord
 from coord import AsyncCoordinator, Coordinator, LossReason, SharesDiffer, Term
 from coord.core import sharing
 from coord.core.operations import Claim, Result
+from coord.recipes.agreement import change
 from coord.stores.memory import MemoryStore
 from coord.testing.clocks import Machine, run
 from tests.support.waits import eventually, soon
@@ -222,6 +223,39 @@ def test_a_shard_whose_claim_was_refused_is_claimed_again_soon() -> None:
             assert sorted(shares.mine) == [0, 1]
 
     run(main)
+
+
+@pytest.mark.parametrize("shards", [2, 3])
+def test_a_member_that_was_frozen_checks_what_the_group_shares(
+    shards: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Meanwhile the group may have been retired, and begun again with other shards."""
+
+    async def main(machine: Machine) -> None:
+        store = MemoryStore()
+        store._now = lambda: machine.now().total
+        async with AsyncCoordinator(store=store, now=machine.now) as c:
+            shares = c.share("g", 2, ttl=10)
+            await shares.start()
+            assert await shares.wait_settled(30)
+            await change(c.session, "g/", {"shards": shards})
+            await asyncio.sleep(15)
+            assert sorted(shares.mine) == [0, 1]  # it reads that only when it may have changed
+            machine.pause(2 * 86_400)
+            await asyncio.sleep(1)
+            await asyncio.sleep(30)
+            if shards == 2:
+                assert sorted(shares.mine) == [0, 1]
+            else:
+                assert (shares.mine, shares.members) == ({}, [])
+                assert await c.leaders() == []
+                assert await c.announcements.read(["g/"], 5) == []
+                with pytest.raises(SharesDiffer, match="its members share 3 shards"):
+                    await shares.start()
+            await shares.stop()
+
+    run(main, 3 * 86_400)
+    assert ("group.left" in caplog.text) is (shards == 3)
 
 
 def test_nobody_hands_a_shard_to_a_member_that_has_left() -> None:

@@ -116,6 +116,8 @@ def share(
         with member:
             while not (stop.is_set() or host.gone):
                 stop.wait(0.2)
+                if member.inner.engine is None:  # it has left the group
+                    member.start()
     finally:
         coordinator.close()
         host.close()
