@@ -1,5 +1,5 @@
 """What a machine can check of the architecture: which way imports go, that there are no cycles, who
-touches whose private names, and how large files are. docs/architecture.md explains the rules.
+touches whose private names, how large files are, and how functions are called. docs/architecture.md explains the rules.
 
 There is no list of exceptions. Each rule is a function from a tree of source files to what is wrong
 there, so that it can be shown on a small tree that breaks it. Imports inside functions and under
@@ -102,6 +102,7 @@ NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}
 MAX_LINES, MIN_LINES = 600, 40
 MAY_BE_SHORT = {"__init__.py", "__main__.py", "jitter.py", "pytest_plugin.py"}
 MAX_ENTRIES = 18
+MAX_POSITIONAL = 5
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,13 @@ class Tree:
 
 def called(node: ast.Call) -> str:
     return getattr(node.func, "attr", "") or getattr(node.func, "id", "")
+
+
+def decorated_with(name: str, node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any(
+        isinstance(decorator, ast.Call) and called(decorator) == name
+        for decorator in node.decorator_list
+    )
 
 
 def is_private(name: str) -> bool:
@@ -368,6 +376,29 @@ def timeouts_are_those_of_within(tree: Tree) -> Iterator[str]:
 
 
 @rule
+def calls_name_their_arguments(tree: Tree) -> Iterator[str]:
+    """Values take their fields in order, and click calls a command by keywords."""
+    for module in tree.modules.values():
+        values = {
+            id(method)
+            for node in module.nodes
+            if isinstance(node, ast.ClassDef) and decorated_with("dataclass", node)
+            for method in node.body
+        }
+        for node in module.nodes:
+            if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                continue
+            names = [item.arg for item in (*node.args.posonlyargs, *node.args.args)]
+            positional = [name for name in names if name not in ("self", "cls")]
+            if (
+                len(positional) > MAX_POSITIONAL
+                and id(node) not in values
+                and not decorated_with("command", node)
+            ):
+                yield f"{module}:{node.lineno} {node.name} takes {len(positional)} by position"
+
+
+@rule
 def the_top_is_small(tree: Tree) -> Iterator[str]:
     entries = sorted(path.name for path in tree.package.iterdir() if path.name != "__pycache__")
     if len(entries) > MAX_ENTRIES:
@@ -407,7 +438,7 @@ SOUND = {
     "errors.py": "class CoordError(Exception): ...",
     "core/__init__.py": "",
     "core/lease.py": "from coord.errors import CoordError\n_MAX = 1",
-    "core/timing.py": "import math",
+    "core/timing.py": "import math\n@dataclass(init=False)\nclass C:\n    def __init__(self, a, b, c, d, e, f): ...",
     "runtime/__init__.py": "",
     "runtime/clock.py": "import time\nfrom coord.core.timing import Instant",
     "stores/__init__.py": "",
@@ -432,7 +463,7 @@ SOUND = {
     "web/__init__.py": "import coord.metrics",
     "testing/__init__.py": "from coord.stores.memory.store import Store",
     "testing/pytest_plugin.py": "from coord import fencing",
-    "cli/__init__.py": "from coord.web import serve\nfrom coord.metrics import count",
+    "cli/__init__.py": "from coord.web import serve\nfrom coord.metrics import count\n@click.command()\ndef f(a, b, c, d, e, f): ...",
     "py.typed": "",
 }
 
@@ -482,6 +513,12 @@ BROKEN = [
     ("files_are_neither_long_nor_short", "core/lease.py", "x = 1\n" * 601),
     ("comments_are_sentences", "core/lease.py", "x = 1\n# -- values -----"),
     ("timeouts_are_those_of_within", "stores/protocol.py", "await asyncio.wait_for(work, 1)"),
+    ("calls_name_their_arguments", "core/lease.py", "def f(a, b, c, d, e, f): ..."),
+    (
+        "calls_name_their_arguments",
+        "core/lease.py",
+        "class C:\n    def f(self, a, b, c, d, e, f=1): ...",
+    ),
     ("files_are_neither_long_nor_short", "cli/__init__.py", "x = 1\n" * 601),
     ("files_are_neither_long_nor_short", "core/small.py", "x = 1\n# short"),
 ]

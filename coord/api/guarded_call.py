@@ -47,6 +47,7 @@ class GuardedCall:
         self,
         role: str,
         coordinator: Coordinator | None,
+        *,
         ttl: float,
         otherwise: str,
         scope: str,

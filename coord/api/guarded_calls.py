@@ -21,8 +21,6 @@ class GuardedCalls:
     Args:
         max_roles: How many roles the process keeps at a time, if they depend on the arguments.
         coordinator: The coordinator; None means the default one of the process.
-        ttl: The duration of the lease, in seconds.
-        otherwise: "skip", "wait" or "raise": what a call does if another candidate leads.
         scope: "process" or "call": how long a role is kept.
         settings: The other settings of `GuardedCall`.
     """
@@ -31,14 +29,13 @@ class GuardedCalls:
         self,
         max_roles: int,
         coordinator: Coordinator | None,
-        ttl: float,
-        otherwise: str,
+        *,
         scope: str,
-        *settings: Any,
+        **settings: Any,
     ) -> None:
         self._max_roles, self._coordinator = max_roles, coordinator
         self._keeps = scope == "process"
-        self._settings = (coordinator, ttl, otherwise, scope, *settings)
+        self._settings = {"scope": scope, **settings}
         self._plain: GuardedCall | None = None
         self._kept: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
@@ -46,7 +43,7 @@ class GuardedCalls:
     def plain(self, role: str) -> GuardedCall:
         """Return the calls of a function that has one role."""
         if self._plain is None:
-            self._plain = GuardedCall(role, *self._settings)
+            self._plain = GuardedCall(role, self._coordinator, **self._settings)
         return self._plain
 
     def templated(self, role: str) -> GuardedCall:
@@ -55,7 +52,7 @@ class GuardedCalls:
         Raises:
             TooManyRoles: The process keeps `max_roles` of them, and uses all.
         """
-        call = GuardedCall(role, *self._settings)
+        call = GuardedCall(role, self._coordinator, **self._settings)
         if self._keeps:
             with self._lock:
                 if role not in self._kept and len(self._kept) >= self._max_roles:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from coord.core import validation
@@ -189,7 +189,15 @@ def leader_only(
         if not plain or explicit_scope is not None:
             allowed = "must be left out with otherwise, scope, at_least, at_most or slots"
             raise BadArgument("once_per", once_per, allowed)
-    settings = (coordinator, timing.ttl, otherwise, scope, at_least, at_most, timeout, slots)
+    settings = {
+        "ttl": timing.ttl,
+        "otherwise": otherwise,
+        "scope": scope,
+        "at_least": at_least,
+        "at_most": at_most,
+        "timeout": timeout,
+        "slots": slots,
+    }
 
     def decorate(function: Any) -> Any:
         if isinstance(function, (staticmethod, classmethod)):
@@ -198,9 +206,17 @@ def leader_only(
         if _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function):
             raise BadArgument("function", function, NO_GENERATOR)
         if once_per is not None:
-            ticks = _TickGuard(role, function, once_per, coordinator, timing.ttl, retry, timeout)
+            ticks = _TickGuard(
+                role,
+                function,
+                once_per,
+                coordinator=coordinator,
+                ttl=timing.ttl,
+                retry=retry,
+                timeout=timeout,
+            )
             return ticks.decorate()
-        guard = _Guard(role, function if templated else None, max_roles, *settings)
+        guard = _Guard(role, function if templated else None, max_roles, coordinator, settings)
         if _is(inspect.iscoroutinefunction, function):
             guard.load()
 
@@ -231,9 +247,9 @@ class _Guard:
         function: Callable[..., Any] | None,
         max_roles: int,
         coordinator: Coordinator | None,
-        *settings: Any,
+        settings: Mapping[str, Any],
     ) -> None:
-        self._arguments = (role, function, max_roles, coordinator, *settings)
+        self._arguments = (role, function, max_roles, coordinator, settings)
         self._role, self._max_roles = role, max_roles
         self._template = None if function is None else RoleTemplate(role, function)
         self._coordinator, self._settings = coordinator, settings
@@ -243,7 +259,7 @@ class _Guard:
         if self._calls is None:
             from coord.api.guarded_calls import GuardedCalls
 
-            self._calls = GuardedCalls(self._max_roles, self._coordinator, *self._settings)
+            self._calls = GuardedCalls(self._max_roles, self._coordinator, **self._settings)
         return self._calls
 
     def get(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> GuardedCall:
@@ -266,6 +282,7 @@ class _TickGuard:
         role: RoleSource,
         function: Callable[..., Any],
         once_per: str | Callable[..., Tick],
+        *,
         coordinator: Coordinator | None,
         ttl: float,
         retry: bool,

@@ -121,12 +121,12 @@ class AsyncLeadership(
         self.role = validation.elected_role(role)
         self.options = CandidateOptions.validated(
             Timing.of(ttl, renew_every, attempt_timeout, margin),
-            info,
-            drain_timeout,
-            at_most,
-            token_floor,
-            priority,
-            min_tenure,
+            info=info,
+            drain_timeout=drain_timeout,
+            at_most=at_most,
+            token_floor=token_floor,
+            priority=priority,
+            min_tenure=min_tenure,
         )
         self.callbacks = Callbacks.of(on_elected, on_lost, on_new_leader, on_info)
         self._session = coordinator.session
@@ -241,7 +241,12 @@ class AsyncLeadership(
 
     def _new_elector(self) -> Elector | SlotElector:
         return Elector(
-            self._session, self.role, self.options, self.callbacks, self._dispatcher, self._owner
+            self._session,
+            self.role,
+            self.options,
+            callbacks=self.callbacks,
+            dispatcher=self._dispatcher,
+            owner=self._owner,
         )
 
     async def stop(self, *, linger: float = 0.0) -> None:

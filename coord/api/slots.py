@@ -116,11 +116,11 @@ class AsyncSlots(AsyncLeadership, internal=()):
             self._session,
             self.role,
             self.slots,
-            self.options,
-            self.callbacks,
-            self._dispatcher,
-            self._owner,
-            self._verified,
+            options=self.options,
+            callbacks=self.callbacks,
+            dispatcher=self._dispatcher,
+            owner=self._owner,
+            verified=self._verified,
         )
 
 

@@ -136,6 +136,7 @@ def decode_announcement(
     role: object,
     kind: object,
     body: object,
+    *,
     ttl: object,
     urgent: object,
     posted_at: object,
@@ -270,6 +271,7 @@ class Handover(NamedTuple):
 
 def decide_handover(
     announcements: Iterable[Announcement],
+    *,
     token: int,
     candidate: str,
     priority: int,

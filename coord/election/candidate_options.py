@@ -27,6 +27,7 @@ class CandidateOptions(NamedTuple):
     def validated(
         cls,
         timing: Timing,
+        *,
         info: Mapping[str, Any] | None,
         drain_timeout: float | None,
         at_most: float | None,
@@ -40,13 +41,21 @@ class CandidateOptions(NamedTuple):
         Raises:
             BadArgument: A setting is invalid.
         """
-        options = _validated(timing, drain_timeout, at_most, token_floor, priority, min_tenure)
+        options = _validated(
+            timing,
+            drain_timeout=drain_timeout,
+            at_most=at_most,
+            token_floor=token_floor,
+            priority=priority,
+            min_tenure=min_tenure,
+        )
         return options if info is None else options._replace(info=validation.info(info))
 
 
 @validation.shared
 def _validated(
     timing: Timing,
+    *,
     drain_timeout: float | None,
     at_most: float | None,
     token_floor: int,

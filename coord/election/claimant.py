@@ -335,11 +335,11 @@ class Claimant:
         now, ttl = session.now(), election.timing.ttl
         decision = decide_handover(
             announcements,
-            election.token,
-            self.candidate,
-            0,
-            now.awake - self._lifecycle.began_at,
-            MIN_TENURE_TTLS * ttl,
+            token=election.token,
+            candidate=self.candidate,
+            priority=0,
+            tenure=now.awake - self._lifecycle.began_at,
+            min_tenure=MIN_TENURE_TTLS * ttl,
         )
         if not isinstance(decision, Handover):
             return False
@@ -367,7 +367,12 @@ class Claimant:
                 return
             callbacks = CallbackRunner(self.role, Callbacks(), TaskDispatcher(), self._session.now)
             self._lifecycle = TermLifecycle(
-                self.election, callbacks, self._session.now, None, 0.0, None
+                self.election,
+                callbacks,
+                self._session.now,
+                owner=None,
+                drain_timeout=0.0,
+                at_most=None,
             )
         self._lifecycle.apply_and_continue()
 

@@ -105,6 +105,7 @@ class Elector:
         session: Session,
         role: str,
         options: CandidateOptions,
+        *,
         callbacks: Callbacks,
         dispatcher: Dispatcher,
         owner: object = None,
@@ -129,10 +130,10 @@ class Elector:
             self.election,
             CallbackRunner(role, callbacks, dispatcher, session.now),
             session.now,
-            self,
-            options.drain_timeout,
-            options.at_most,
-            options.slot,
+            owner=self,
+            drain_timeout=options.drain_timeout,
+            at_most=options.at_most,
+            slot=options.slot,
         )
         self.renewed_at: float | None = None
         # A request that was sent by a feed callback, ahead of this elector's own task; the task
@@ -267,11 +268,11 @@ class Elector:
         options, tenure = self._options, self._session.now().awake - self.lifecycle.began_at
         decision = decide_handover(
             announcements,
-            election.token,
-            self.candidate,
-            options.priority,
-            tenure,
-            options.min_tenure,
+            token=election.token,
+            candidate=self.candidate,
+            priority=options.priority,
+            tenure=tenure,
+            min_tenure=options.min_tenure,
         )
         if isinstance(decision, float):
             self._check_later = self._loop.call_later(decision + 0.01, self.check_requests)

@@ -129,6 +129,7 @@ class TermLifecycle:
         election: Election,
         callbacks: CallbackRunner,
         now: Callable[[], Instant],
+        *,
         owner: TermOwner | None,
         drain_timeout: float,
         at_most: float | None,

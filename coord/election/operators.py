@@ -81,7 +81,7 @@ async def request_handover(
     if not lease.led:
         raise NotLeader(role, "nobody leads it")
     successor = None if to is None else (await session.find_candidate(role, to)).id
-    await _post(session, lease, successor, by, cooldown, hold)
+    await _post(session, lease, successor, by, cooldown=cooldown, hold=hold)
     return lease
 
 
@@ -90,6 +90,7 @@ async def _post(
     lease: Lease,
     to: str | None,
     by: str,
+    *,
     cooldown: float | None = None,
     hold: float | None = None,
 ) -> None:

@@ -114,7 +114,13 @@ class AsyncShares(PublicDir, internal=("begin", "engine", "stop_soon")):
     ) -> None:
         self._names = ShardNames(group, shards)
         self._options = CandidateOptions.validated(
-            Timing.of(ttl), info, drain_timeout, None, 0, 0, None
+            Timing.of(ttl),
+            info=info,
+            drain_timeout=drain_timeout,
+            at_most=None,
+            token_floor=0,
+            priority=0,
+            min_tenure=None,
         )
         self._grace = validation.number(grace, "grace", low=0, high=validation.MAX_TTL)
         self._on_gained = [] if on_gained is None else [_callback(on_gained, "on_gained", 2)]
@@ -499,7 +505,13 @@ class ShareEngine:
 
         callbacks, dispatcher = self._shares.begin(shard, failed)
         elector = Elector(
-            self._session, role, self._options, callbacks, dispatcher, self._shares, candidate
+            self._session,
+            role,
+            self._options,
+            callbacks=callbacks,
+            dispatcher=dispatcher,
+            owner=self._shares,
+            candidate=candidate,
         )
         # The members have agreed who claims, so nobody needs to let others go first.
         elector.election.takeover_delay = elector.election.release_delay = 0.0

@@ -114,6 +114,7 @@ class SlotElector:
         session: Session,
         role: str,
         slots: int,
+        *,
         options: CandidateOptions,
         callbacks: Callbacks,
         dispatcher: Dispatcher,
@@ -409,7 +410,12 @@ class SlotElector:
         self._session.observations.keep(role, self._rows.observation(role))
         options = self._options._replace(slot=slot)
         inner = self._inner = _SlotHolder(
-            self._session, role, options, self._callbacks, self._dispatcher, self._owner
+            self._session,
+            role,
+            options,
+            callbacks=self._callbacks,
+            dispatcher=self._dispatcher,
+            owner=self._owner,
         )
         inner.slots = self
         inner.election.takeover_delay = inner.election.release_delay = 0.0

@@ -263,7 +263,16 @@ def test_a_process_keeps_at_most_so_many_roles() -> None:
 
 def test_a_call_has_room_for_its_role_before_it_begins() -> None:
     with Coordinator(store=MemoryStore()) as c:
-        calls = GuardedCalls(1, c, 30.0, "raise", "process", 0.0, None, None)
+        calls = GuardedCalls(
+            1,
+            c,
+            scope="process",
+            ttl=30.0,
+            otherwise="raise",
+            at_least=0.0,
+            at_most=None,
+            timeout=None,
+        )
         first = calls.templated("job-a")
         # As another thread does between the two steps of a call.
         with pytest.raises(TooManyRoles, match="job-b"):

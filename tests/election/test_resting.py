@@ -25,7 +25,9 @@ Two = tuple[Coordinator, Coordinator]
 
 def announced(*candidates: Candidate) -> object:
     announcements = [candidate.announcement(60) for candidate in candidates]
-    return decide_handover(announcements, 1, "leader", 0, 100.0, 10.0)
+    return decide_handover(
+        announcements, token=1, candidate="leader", priority=0, tenure=100.0, min_tenure=10.0
+    )
 
 
 def test_a_leader_gives_way_to_a_preferred_candidate_that_does_not_rest() -> None:

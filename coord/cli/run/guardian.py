@@ -75,6 +75,7 @@ class Guardian:
     def __init__(
         self,
         command: Sequence[str],
+        *,
         orders: int,
         reports: int,
         grace: float,

@@ -63,12 +63,12 @@ class GuardianClient:
             live(
                 Guardian(
                     command,
-                    their_orders,
-                    their_reports,
-                    grace,
-                    os.getpgrp(),
-                    ignored,
-                    environment,
+                    orders=their_orders,
+                    reports=their_reports,
+                    grace=grace,
+                    runner_group=os.getpgrp(),
+                    ignored=ignored,
+                    environment=environment,
                 )
             )
         os.close(their_orders)

@@ -75,13 +75,23 @@ class LeaderScheduler(BaseScheduler):  # type: ignore[misc] # APScheduler has no
         info: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        self._lead_with(role, coordinator, ttl, at_most, missed, look_every, drain_timeout, info)
+        self._lead_with(
+            role,
+            coordinator,
+            ttl=ttl,
+            at_most=at_most,
+            missed=missed,
+            look_every=look_every,
+            drain_timeout=drain_timeout,
+            info=info,
+        )
         super().__init__(gconfig or {}, **options)
 
     def _lead_with(
         self,
         role: str,
         coordinator: Coordinator | None,
+        *,
         ttl: float,
         at_most: float | None,
         missed: str,
@@ -326,7 +336,16 @@ def lead_scheduler(
     led: Any = scheduler
     led.__class__ = _leader_class(plain)
     try:
-        led._lead_with(role, coordinator, ttl, at_most, missed, look_every, drain_timeout, info)
+        led._lead_with(
+            role,
+            coordinator,
+            ttl=ttl,
+            at_most=at_most,
+            missed=missed,
+            look_every=look_every,
+            drain_timeout=drain_timeout,
+            info=info,
+        )
         executors = {alias: led._under_lead(inner) for alias, inner in led._executors.items()}
         stores = {alias: LeaderJobStore(inner) for alias, inner in led._jobstores.items()}
         for store in stores.values() if led.state != STATE_STOPPED else ():

@@ -146,7 +146,16 @@ class EtcdAnnouncements:
         # The clock of the process that posted it may be wrong. While the key exists, it has not
         # expired.
         remaining = max(remaining, 0.001)
-        return decode_announcement(key, role, kind, body, ttl, urgent, posted, remaining)
+        return decode_announcement(
+            key,
+            role,
+            kind,
+            body,
+            ttl=ttl,
+            urgent=urgent,
+            posted_at=posted,
+            seconds_left=remaining,
+        )
 
     async def watch(self) -> AsyncIterator[Announcement]:
         """Yield the urgent announcements, and again whenever one is posted."""

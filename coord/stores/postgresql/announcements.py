@@ -111,4 +111,13 @@ def _announcement(row: Mapping[str, Any]) -> Announcement | None:
         row[name]
         for name in ("key", "role", "kind", "body", "ttl", "urgent", "posted_at", "remaining")
     )
-    return decode_announcement(key, role, kind, body, ttl, urgent, posted_at, remaining)
+    return decode_announcement(
+        key,
+        role,
+        kind,
+        body,
+        ttl=ttl,
+        urgent=urgent,
+        posted_at=posted_at,
+        seconds_left=remaining,
+    )

@@ -200,13 +200,31 @@ def _decode(row: Sequence[Any]) -> Announcement | None:
         times = float(ttl), int(posted) / 1_000_000, int(remaining) / 1_000_000
     except (TypeError, ValueError):
         return None
-    return decode_announcement(key, role, kind, body, times[0], urgent == "1", *times[1:])
+    return decode_announcement(
+        key,
+        role,
+        kind,
+        body,
+        ttl=times[0],
+        urgent=urgent == "1",
+        posted_at=times[1],
+        seconds_left=times[2],
+    )
 
 
 def _message(payload: bytes) -> Announcement | None:
     try:
         posted, fields = json.loads(payload)
         key, role, kind, body, ttl = fields["a"]
-        return decode_announcement(key, role, kind, body, ttl, True, posted / 1_000_000, ttl)
+        return decode_announcement(
+            key,
+            role,
+            kind,
+            body,
+            ttl=ttl,
+            urgent=True,
+            posted_at=posted / 1_000_000,
+            seconds_left=ttl,
+        )
     except (ValueError, TypeError, KeyError):
         return None

@@ -180,5 +180,12 @@ def _announcement(row: Mapping[str, Any], remaining: float) -> Announcement | No
         row.get(name) for name in ("id", "role", "kind", "body", "ttl", "urgent")
     )
     return announcements.decode_announcement(
-        key, role, kind, body, ttl, urgent, posted_at, remaining
+        key,
+        role,
+        kind,
+        body,
+        ttl=ttl,
+        urgent=urgent,
+        posted_at=posted_at,
+        seconds_left=remaining,
     )

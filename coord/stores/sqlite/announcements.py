@@ -169,7 +169,16 @@ def _unexpired(rows: Sequence[Row], clock: LeaseClock) -> list[Announcement]:
         if row_clock != name and posted_at > wall + WALL_SKEW:
             continue
         if remaining > 0:
-            item = decode_announcement(key, role, kind, body, ttl, urgent, posted_at, remaining)
+            item = decode_announcement(
+                key,
+                role,
+                kind,
+                body,
+                ttl=ttl,
+                urgent=urgent,
+                posted_at=posted_at,
+                seconds_left=remaining,
+            )
             if item is not None:
                 result.append(item)
     return result
