@@ -190,8 +190,8 @@ MUTANTS = [
     Mutant(
         "a preferred candidate does not wait for min_tenure",
         "coord.election.elector:Elector.check_requests",
-        "            options.min_tenure,\n",
-        "            0.0,\n",
+        "            min_tenure=options.min_tenure,\n",
+        "            min_tenure=0.0,\n",
         (f"{HANDOVER}::test_who_is_preferred_gets_the_role_and_not_before_the_term_has_lasted",),
     ),
     Mutant(
