@@ -8,8 +8,6 @@ import os
 import re
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from base64 import b64decode
 from collections.abc import Iterator
@@ -22,8 +20,9 @@ import redis
 
 import coord
 from tests.support import redis_server, requirements
+from tests.support.forkserver import Forked, ForkServer
 from tests.support.levels import some
-from tests.support.processes import ROOT, python_environment
+from tests.support.processes import python_environment
 from tests.support.waits import eventually
 
 DATABASE = "django_celery_beat.schedulers:DatabaseScheduler"
@@ -32,7 +31,24 @@ ROLE = "celery-beat"
 START = 120.0
 """Seconds that a beat has for its start, on a machine where other tests start programs, too."""
 
-pytestmark = [pytest.mark.needs("redis"), pytest.mark.server]
+IMPORTED = (
+    "celery.apps.beat",
+    "celery.bin.celery",
+    "celery.fixups.django",
+    "coord.integrations.celery",
+    "coord.stores.sqlite",
+    "django.core.management.commands.migrate",
+    "kombu.transport.redis",
+    "redbeat",
+    "rich.console",
+)
+"""What beats import, whatever their scheduler is."""
+
+pytestmark = [
+    pytest.mark.needs("redis"),
+    pytest.mark.server,
+    pytest.mark.xdist_group("celery"),  # they share a broker and a fork server
+]
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +58,17 @@ def broker() -> Iterator[redis_server.Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def python() -> Iterator[ForkServer]:
+    with ForkServer(*IMPORTED) as server:
+        yield server
+
+
 class Beats:
     """Beat processes of one application, and what they have sent."""
 
-    def __init__(self, directory: Path, broker: redis_server.Server, **environment: str) -> None:
-        self.directory, self.due = directory, directory / "due"
+    def __init__(self, directory: Path, broker: redis_server.Server, python: ForkServer) -> None:
+        self.directory, self.due, self.python = directory, directory / "due", python
         self.url = f"sqlite://{directory}/coord.db"
         self.redis = redis.Redis(broker.host, broker.port)
         self.redis.flushall()
@@ -56,22 +78,20 @@ class Beats:
             "BROKER": f"redis://{broker.host}:{broker.port}/0",
             "COORD_URL": self.url,
             "DUE": str(self.due),
-            **environment,
         }
-        self.started: list[subprocess.Popen[bytes]] = []
+        self.started: list[Forked] = []
 
-    def start(self, name: str, **environment: str) -> subprocess.Popen[bytes]:
+    def start(self, name: str, **environment: str) -> Forked:
         """Start a beat. Beats of one name have the same file for run times, as on one machine."""
-        command = [sys.executable, "-m", "celery", "-A", "tests.integrations.celery_tasks", "beat"]
+        command = ["-m", "celery", "-A", "tests.integrations.celery_tasks", "beat"]
         command += ["-l", "info", "--pidfile=", "-s", str(self.directory / name)]
         command += ["--scheduler", "coord.integrations.celery:LeaderScheduler"]
         with (self.directory / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                command,
-                env={**self.environment, **environment},
-                stdout=log,
-                stderr=log,
-                cwd=ROOT,
+            process = self.python.start(
+                *command,
+                environment={**self.environment, **environment},
+                stdout=log.fileno(),
+                stderr=log.fileno(),
             )
         self.started.append(process)
         return process
@@ -92,7 +112,7 @@ class Beats:
         """The arguments of the messages in the order in which they were sent."""
         return [argument for argument, _, _ in self.messages(task)]
 
-    def works(self, process: subprocess.Popen[bytes]) -> None:
+    def works(self, process: Forked) -> None:
         """Wait until a beat has sent something twice after now: it has looked at each entry."""
 
         def number() -> int:
@@ -116,21 +136,19 @@ class Beats:
         with coord.Coordinator(self.url) as coordinator:
             return bool(coordinator.notes(ROLE).get("beat asked", 0.0) >= moment)
 
-    def kill(self, process: subprocess.Popen[bytes]) -> None:
+    def kill(self, process: Forked) -> None:
         process.kill()
         process.wait()
 
     def end(self) -> None:
         for process in self.started:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            process.wait()
+            self.kill(process)
         self.redis.close()
 
 
 @pytest.fixture
-def beats(tmp_path: Path, broker: redis_server.Server) -> Iterator[Beats]:
-    beats = Beats(tmp_path, broker)
+def beats(tmp_path: Path, broker: redis_server.Server, python: ForkServer) -> Iterator[Beats]:
+    beats = Beats(tmp_path, broker, python)
     yield beats
     beats.end()
 
@@ -245,8 +263,8 @@ def with_hourly_due(beats: Beats, inner: str) -> None:
     if inner == DATABASE:
         beats.environment["DJANGO_SETTINGS_MODULE"] = "tests.integrations.django_settings"
         beats.environment["BEAT_DATABASE"] = str(database)
-        migrate = [sys.executable, "-m", "django", "migrate", "-v", "0"]
-        subprocess.run(migrate, env=beats.environment, cwd=ROOT, check=True, timeout=60)
+        words = ("-m", "django", "migrate", "-v", "0")
+        assert beats.python.start(*words, environment=beats.environment).wait(60) == 0
     first = beats.start("a")
     beats.works(first)
     beats.kill(first)
