@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,10 +11,11 @@ import pytest
 
 import coord
 from coord.stores import urls
+from tests.support.forkserver import Forked, ForkServer
 from tests.support.processes import python_environment
 from tests.support.waits import eventually
 
-pytestmark = pytest.mark.needs("django")
+pytestmark = [pytest.mark.needs("django"), pytest.mark.xdist_group("django")]
 
 MANAGE = """\
 import os, sys
@@ -78,7 +77,24 @@ class Nightly(SimpleTestCase):
             self.assertEqual(caught.exception.returncode, 75)
 """
 
-Manage = Callable[..., "subprocess.Popen[str]"]
+Manage = Callable[..., "Managed"]
+IMPORTED = (
+    "coord.api.coordinator",
+    "coord.stores.sqlite",
+    "coord.integrations.django.apps",
+    "coord.integrations.django.management.commands.run_as_leader",
+    "django.core.checks.registry",
+    "django.core.management.commands.check",
+    "django.db.backends.sqlite3.base",
+    "django.db.models",
+)
+
+
+class Managed:
+    """A call of `manage.py`, and the files with what it says."""
+
+    def __init__(self, process: Forked, out: Path, err: Path) -> None:
+        self.process, self.out, self.err = process, out, err
 
 
 @pytest.fixture
@@ -86,8 +102,14 @@ def url(tmp_path: Path) -> str:
     return f"sqlite://{tmp_path}/coord.db"
 
 
+@pytest.fixture(scope="module")
+def python() -> Iterator[ForkServer]:
+    with ForkServer(*IMPORTED, options=("-W", "error")) as server:
+        yield server
+
+
 @pytest.fixture
-def manage(tmp_path: Path, url: str) -> Iterator[Manage]:
+def manage(tmp_path: Path, url: str, python: ForkServer) -> Iterator[Manage]:
     """Starts `manage.py` of a small project."""
     commands = tmp_path / "app/management/commands"
     commands.mkdir(parents=True)
@@ -97,30 +119,33 @@ def manage(tmp_path: Path, url: str) -> Iterator[Manage]:
     (tmp_path / "app/tests.py").write_text(TESTS)
     (tmp_path / "manage.py").write_text(MANAGE)
     (tmp_path / "settings.py").write_text(SETTINGS)
-    running: list[subprocess.Popen[str]] = []
+    started: list[Forked] = []
 
-    def start(*words: str, settings: str = "") -> subprocess.Popen[str]:
+    def start(*words: str, settings: str = "") -> Managed:
         (tmp_path / "settings.py").write_text(SETTINGS + settings)
-        process = subprocess.Popen(
-            [sys.executable, "-W", "error", "manage.py", *words],
-            cwd=tmp_path,
-            env={**os.environ, **python_environment(), "COORD_URL": url},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        running.append(process)
-        return process
+        number = len(started)
+        out, err = tmp_path / f"out-{number}", tmp_path / f"err-{number}"
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            process = python.start(
+                "manage.py",
+                *words,
+                cwd=tmp_path,
+                environment={**os.environ, **python_environment(), "COORD_URL": url},
+                stdout=stdout.fileno(),
+                stderr=stderr.fileno(),
+            )
+        started.append(process)
+        return Managed(process, out, err)
 
     yield start
-    for process in running:
+    for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
-def result(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
+def result(managed: Managed) -> tuple[int, str, str]:
+    status = managed.process.wait(60)
+    return status, managed.out.read_text(), managed.err.read_text()
 
 
 def test_the_command_runs_under_the_term_and_the_role_is_released(
@@ -134,7 +159,8 @@ def test_the_command_runs_under_the_term_and_the_role_is_released(
 
 
 def test_another_candidate_leads(manage: Manage, url: str, tmp_path: Path) -> None:
-    first = manage("run_as_leader", "--role", "nightly", "--", "work", "journal", "--for", "60")
+    managed = manage("run_as_leader", "--role", "nightly", "--", "work", "journal", "--for", "60")
+    first = managed.process
     eventually((tmp_path / "journal").exists)
     status, out, err = result(
         manage("run_as_leader", "--role", "nightly", "--no-wait", "--", "work", "journal")
