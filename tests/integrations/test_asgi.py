@@ -458,8 +458,15 @@ def test_without_starlette_it_says_what_to_install() -> None:
     assert "run: pip install 'coord[web]'" in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("path", ["slow", "stream"])
+@pytest.mark.parametrize(
+    ("path", "number"),
+    [
+        ("slow", signal.SIGTERM),
+        ("stream", signal.SIGINT),
+        pytest.param("slow", signal.SIGINT, marks=pytest.mark.long),
+        pytest.param("stream", signal.SIGTERM, marks=pytest.mark.long),
+    ],
+)
 def test_the_role_is_given_back_while_a_request_goes_on(
     path: str, number: signal.Signals, tmp_path: Path
 ) -> None:

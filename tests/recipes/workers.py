@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,8 +13,8 @@ from pathlib import Path
 from coord import Coordinator, Lease
 from coord.recipes.membership import member_of
 from tests.recipes.resource import FencedResource
+from tests.support.forkserver import Forked, ForkServer
 
-ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 90.0
 """Seconds. A busy machine may need them; what is promised is measured, and printed."""
 
@@ -30,43 +28,44 @@ class Workers:
         self.kind, self.url, self.resource = kind, url, resource
         self.ttl, self.number = ttl, number
         self.coordinator = Coordinator(url)
-        self.processes: list[subprocess.Popen[str]] = []
+        stores = f"coord.stores.{url.partition(':')[0]}"
+        self._python = ForkServer("coord.api.coordinator", stores, "tests.recipes.resource")
+        self.processes: list[Forked] = []
 
     def start(self, count: int = 1) -> None:
         for _ in range(count):
             arguments = (self.kind, self.url, self.resource.path, str(self.ttl), str(self.number))
             self.processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "tests.recipes.worker", *arguments],
+                self._python.start(
+                    "-m",
+                    "tests.recipes.worker",
+                    *arguments,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    text=True,
-                    cwd=ROOT,
-                    env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
                 )
             )
         for process in self.processes[-count:]:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
 
-    def kill(self, process: subprocess.Popen[str]) -> None:
+    def kill(self, process: Forked) -> None:
         process.kill()
         self._forget(process)
 
-    def leave(self, process: subprocess.Popen[str]) -> None:
+    def leave(self, process: Forked) -> None:
         """End it as a program ends: it stops its work and gives everything back."""
         assert process.stdin is not None
         process.stdin.close()
         assert process.wait(PATIENCE) == 0
         self._forget(process)
 
-    def freeze(self, process: subprocess.Popen[str]) -> None:
+    def freeze(self, process: Forked) -> None:
         process.send_signal(signal.SIGSTOP)
 
-    def thaw(self, process: subprocess.Popen[str]) -> None:
+    def thaw(self, process: Forked) -> None:
         process.send_signal(signal.SIGCONT)
 
-    def _forget(self, process: subprocess.Popen[str]) -> None:
+    def _forget(self, process: Forked) -> None:
         process.wait(PATIENCE)
         self.processes.remove(process)
         for stream in (process.stdin, process.stdout):
@@ -102,6 +101,7 @@ class Workers:
         for process in list(self.processes):
             self.thaw(process)
             self.kill(process)
+        self._python.close()
         self.coordinator.close()
 
 

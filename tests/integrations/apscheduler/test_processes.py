@@ -11,20 +11,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.integrations.apscheduler.worker import EVERY
+from tests.support.forkserver import Forked, ForkServer
 from tests.support.processes import ROOT, python_environment
 from tests.support.waits import eventually
 
 FIRE_TIMES = 28
 
 
+IMPORTED = ("coord.integrations.apscheduler", "coord.stores.sqlite", "sqlalchemy.dialects.sqlite")
+
+
 @contextmanager
-def worker(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "tests.integrations.apscheduler.worker", *arguments],
-        cwd=ROOT,
-        env={**os.environ, **python_environment()},
-        text=True,
-    )
+def worker(python: ForkServer, *arguments: str) -> Iterator[Forked]:
+    environment = {**os.environ, **python_environment()}
+    module = "tests.integrations.apscheduler.worker"
+    process = python.start("-m", module, *arguments, environment=environment)
     try:
         yield process
     finally:
@@ -41,18 +42,21 @@ def test_each_fire_time_is_run_once_although_leaders_are_killed(tmp_path: Path) 
             [line.split() for line in journal.read_text().splitlines()] if journal.exists() else []
         )
 
-    def standing(process: subprocess.Popen[str]) -> bool:
+    def standing(process: Forked) -> bool:
         return Path(f"{journal}.{process.pid}").exists()
 
-    with worker(*arguments, "5") as first:
+    with (
+        ForkServer(*IMPORTED, options=("-W", "error")) as python,
+        worker(python, *arguments, "5") as first,
+    ):
         eventually(lambda: standing(first) and lines())
-        with worker(*arguments, "18") as second:
+        with worker(python, *arguments, "18") as second:
             assert first.wait(120) == -signal.SIGKILL
             # It leads, and has run what was missed; the third may not lead before it.
             eventually(
                 lambda: standing(second) and len({token for _, token in lines()}) >= 2, within=60
             )
-            with worker(*arguments) as third:  # its start replaces the job of the leader
+            with worker(python, *arguments) as third:  # its start replaces the job of the leader
                 assert second.wait(120) == -signal.SIGKILL
                 eventually(lambda: len(lines()) >= FIRE_TIMES, within=60)
                 third.kill()
