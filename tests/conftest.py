@@ -94,6 +94,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # test starts compiles coord.
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    if sys.version_info < (3, 12):
+        # The driver of RethinkDB imports distutils. That of setuptools takes as long as all of coord.
+        os.environ["SETUPTOOLS_USE_DISTUTILS"] = "stdlib"
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -33,9 +33,6 @@ def python_environment() -> dict[str, str]:
     environment = {"PYTHONPATH": os.pathsep.join(filter(None, [inherited, str(ROOT)]))}
     if (mutant := os.environ.get("COORD_MUTANT")) is not None:
         environment["COORD_MUTANT"] = mutant
-    if sys.version_info < (3, 12):
-        # The driver of RethinkDB imports distutils. That of setuptools takes as long as all of coord.
-        environment["SETUPTOOLS_USE_DISTUTILS"] = "stdlib"
     return environment
 
 
