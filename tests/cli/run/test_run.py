@@ -230,7 +230,6 @@ def test_options_of_the_command_are_its_own(runs: Runs) -> None:
     assert process.communicate(timeout=20)[0] == "--url"
 
 
-@pytest.mark.stores("sqlite")
 @pytest.mark.parametrize(
     ("words", "status", "says"),
     [

@@ -120,6 +120,6 @@ MUTANTS = [
         "coord.cli.exit_codes:of",
         "(BadArgument, USAGE)",
         "(BadArgument, UNAVAILABLE)",
-        (f"{RUN}::test_mistakes_are_reported_in_a_line[sqlite-words0-2-coord: invalid role '': ]",),
+        (f"{RUN}::test_mistakes_are_reported_in_a_line[words0-2-coord: invalid role '': ]",),
     ),
 ]
