@@ -294,6 +294,8 @@ class WatchedRoles:
             changes += self._after(role, now, changed=changed)
             if row.led and not tracker.has_leader:  # it expires sooner by the clock of this process
                 self._schedule(role, now + FAILED_AGAIN)
+            if roles is None and role not in by_role:  # it was retired
+                del self._trackers[role]
         return changes
 
     def read_failed(self, roles: Collection[str] | None, now: float) -> list[LeaderChange]:

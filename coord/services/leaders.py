@@ -61,6 +61,7 @@ class LeaderPublisher:
         """Publish the leader of `role`, and return whether its record is there now."""
         lease = await self._session.leader(role)
         if lease is None:
+            self.published.pop(role, None)  # the record expires with the lease
             return False
         record = {
             **lease.info,

@@ -61,6 +61,11 @@ async def choose_service(records: Records, role: str, choose: str, timeout: floa
 
 UNANSWERED_WINDOW = 300.0
 """Seconds for which a registration without an answer may still arrive at the store."""
+FORGET_TTLS = 10
+"""A service that has sent no heartbeat for so many of its ttls is forgotten here, when there are
+many. If it sends another one, it registers again."""
+MANY = 1_000
+"""Services of one registry from which on those that have ended are looked for."""
 
 
 class BadRecord(NamedTuple):
@@ -84,6 +89,7 @@ class _Registration:
         self.nonce = uuid.uuid4().hex
         self.registered = False
         self.doubtful_until = 0.0
+        self.needed_until = 0.0
 
 
 class AsyncServiceRegistry(PublicDir, internal=("after_fork", "publisher", "records", "session")):
@@ -138,6 +144,7 @@ class AsyncServiceRegistry(PublicDir, internal=("after_fork", "publisher", "reco
     def _begin(self) -> None:
         self._entries: dict[str | int, _Registration] = {}
         self._unanswered: dict[str, list[str]] = {}
+        self._prune_at = MANY
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.table!r} on {self.session.store.url}>"
@@ -184,10 +191,15 @@ class AsyncServiceRegistry(PublicDir, internal=("after_fork", "publisher", "reco
         if made:
             waiting = self._unanswered.get(role)
             record["id"] = waiting.pop(0) if waiting else str(uuid.uuid4())
+            if not waiting:
+                self._unanswered.pop(role, None)
         key = record["id"]
         entry = self._entries.get(key)
         if entry is None:
+            self._forget_ended()
             entry = self._entries[key] = _Registration()
+        kept = max(FORGET_TTLS * record["ttl"], UNANSWERED_WINDOW)
+        entry.needed_until = time.monotonic() + kept
         async with entry.lock:
             # If it was unregistered while this waited, this registers it again.
             self._entries[key] = entry
@@ -199,6 +211,18 @@ class AsyncServiceRegistry(PublicDir, internal=("after_fork", "publisher", "reco
                     # answer leaves no second record.
                     self._unanswered.setdefault(role, []).append(key)
                 raise
+
+    def _forget_ended(self) -> None:
+        """Forget services that ended without `unregister`, if there are many."""
+        if len(self._entries) < self._prune_at:
+            return
+        now = time.monotonic()
+        self._entries = {
+            key: entry
+            for key, entry in self._entries.items()
+            if entry.needed_until > now or entry.lock.locked()
+        }
+        self._prune_at = max(MANY, 2 * len(self._entries))
 
     async def _beat(self, record: Record, entry: _Registration, timeout: float) -> Record:
         if entry.registered:

@@ -389,6 +389,23 @@ def test_all_rows_are_read_only_now_and_then() -> None:
     on_virtual_time(story)
 
 
+def test_a_watcher_of_all_roles_forgets_roles_that_were_retired() -> None:
+    watched = WatchedRoles(None, 0.0)
+    for number in range(1_000):
+        watched.received(Lease(f"r{number}", "a", 1, 1, 30.0, remaining=30.0), 1.0)
+        watched.received(Lease(f"r{number}", None, 1, 2, 30.0), 2.0)
+    watched.received(Lease("led", "a", 1, 1, 30.0, remaining=30.0), 2.0)
+    led = Lease("led", "a", 1, 2, 30.0, remaining=30.0)
+    assert watched.read(None, [led, Lease("r7", None, 1, 2, 30.0)], 30.0) == []
+    assert set(watched._trackers) == {"led", "r7"}
+    ((role, leader),) = watched.read(None, [], 60.0)
+    assert (role, leader) == ("led", None)
+    assert watched._trackers == {}
+    assert watched.due(70.0) == []
+    changes = watched.received(Lease("r7", "b", 2, 1, 30.0, remaining=30.0), 61.0)
+    assert [change.role for change in changes] == ["r7"]
+
+
 def test_a_watcher_forgets_when_the_leases_of_earlier_leaders_would_have_expired() -> None:
     watched, terms, ttl = WatchedRoles(None, 0.0), 1_000, 3_600.0
     for term in range(1, terms + 1):

@@ -100,6 +100,11 @@ def test_a_leader_by_its_lease_is_published(
         assert term is not None
         assert (service["node"], service["ttl"], service["token"]) == ("n3", 30, term.token)
         leadership.stop()
+        publisher = publishing.inner.publisher
+        assert publisher is not None
+        assert publisher.published == {"sync": term.token}
+        assert publishing.publish_leader("sync") is False
+        assert publisher.published == {}
 
 
 def test_the_record_of_an_older_client_is_respected(publishing: ServiceRegistry, url: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from coord import AsyncCoordinator, AsyncServiceRegistry, Coordinator, ServiceRegistry
+from coord.services import registry as services_registry
 
 STATUS = {"id": "a", "role": "worker", "ttl": 60, "load": 1}
 
@@ -82,3 +83,22 @@ def test_a_role_is_released_when_the_process_ends(
             process.kill()
     with Coordinator(url) as second:
         assert second.leader("sync") is None
+
+
+def test_a_registry_forgets_services_that_ended_without_saying_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(services_registry, "MANY", 10)
+    monkeypatch.setattr(services_registry, "UNANSWERED_WINDOW", 0.0)
+    monkeypatch.setattr(services_registry, "FORGET_TTLS", 0)
+    with Coordinator("memory://") as coordinator:
+        registry = coordinator.services
+        for number in range(100):
+            registry.heartbeat({**STATUS, "id": f"a{number}"})
+            assert len(registry.inner._entries) <= 10
+        assert registry.heartbeat({**STATUS, "id": "a0"})["id"] == "a0"
+        assert len(registry.healthy_services()) == 100
+        monkeypatch.setattr(services_registry, "FORGET_TTLS", 10)
+        for number in range(100):
+            registry.heartbeat({**STATUS, "id": f"b{number}"})
+        assert {f"b{number}" for number in range(100)} <= registry.inner._entries.keys()

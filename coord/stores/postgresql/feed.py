@@ -189,6 +189,10 @@ class LeaseFeed(Feed[Lease]):
                 self._known[lease.role] = lease.revision
                 changed.append(lease)
             self._ttls[lease.role] = 0.0 if lease.vacant else lease.ttl
+        if hints is None and len(self._known) > len(records):  # roles were retired
+            for role in self._known.keys() - {row["role"] for row in records}:
+                del self._known[role], self._ttls[role]
+                self._schedule.forget(role)
         return changed
 
     def next_look(self, looked_at: float, longest: float) -> float:

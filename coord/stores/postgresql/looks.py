@@ -77,6 +77,10 @@ class LookSchedule:
             period = min(max(period, MIN_PERIOD), lease.ttl)
             self._rows[lease.role] = _Row(lease.revision, written, period)
 
+    def forget(self, role: str) -> None:
+        """The row of a role was deleted."""
+        self._rows.pop(role, None)
+
     def looked(self, now: float, interval: float) -> None:
         """Count a look at all rows at `now`; on average there may be one in each `interval`."""
         refilled = self._budget + max(now - self._looked_at, 0.0) / interval

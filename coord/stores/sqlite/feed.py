@@ -196,4 +196,7 @@ class LeaseFeed(Feed[Lease]):
         for row, lease in schema.decode_readable(news, now, self._clock, path):
             self._known[row[0]] = lease.revision
             changed[row[0]] = lease
+        if len(self._known) > len(rows):  # roles were retired
+            present = {row[0] for row in rows}
+            self._known = {role: last for role, last in self._known.items() if role in present}
         return changed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 
 from coord.core.lease import Lease
+from coord.stores.postgresql import feed as feed_module
+from coord.stores.postgresql.connection import Pool
 from coord.stores.postgresql.feed import MAX_INTERVAL, LeaseFeed
 from coord.stores.postgresql.looks import BURST, LookSchedule
 from coord.stores.postgresql.url import parse_url
@@ -128,3 +131,33 @@ def test_a_vacant_role_is_looked_at_no_more_often_than_usual() -> None:
     feed = LeaseFeed(pool, ["r"])
     feed._ttls["r"] = 0.0
     assert feed.next_look(10.0, MAX_INTERVAL) == 10.0 + MAX_INTERVAL
+
+
+def test_a_look_at_all_rows_forgets_roles_that_were_retired(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A role whose release was not seen is in the schedule, too."""
+    monkeypatch.setattr(feed_module.rows, "lease", lambda row, _role: row["lease"])
+
+    class Server:
+        present: tuple[str, ...] = ()
+
+        async def fetch(self, *_: object) -> list[dict[str, object]]:
+            return [
+                {"role": role, "lease": Lease(role, "a", 1, 1, 30.0, remaining=30.0)}
+                for role in self.present
+            ]
+
+    async def main() -> None:
+        feed, server = LeaseFeed(Pool(parse_url("postgresql://localhost/x")), None), Server()
+        for number in range(20):
+            server.present = ("led", f"r{number}")
+            shown = await feed.look(server, None)  # type: ignore[arg-type]
+            assert f"r{number}" in {lease.role for lease in shown}
+        assert set(feed._known) == set(feed._ttls) == {"led", "r19"}
+        assert set(feed._schedule._rows) == {"led", "r19"}
+        server.present = ()
+        assert await feed.look(server, {"led"}) == []  # type: ignore[arg-type]
+        assert set(feed._known) == {"led", "r19"}  # only some rows were read
+
+    asyncio.run(main())

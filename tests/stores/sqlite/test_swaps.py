@@ -7,17 +7,20 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result
+from coord.core.lease import Lease
+from coord.core.operations import Answer, Claim, Failure, Release, Renew, Result, Retire
 from coord.stores.sqlite import SQLiteStore, StoreClock, swaps
+from coord.stores.sqlite.feed import LeaseFeed
 from coord.stores.sqlite.lease_clock import LeaseClock
 from tests.stores.lockstep import ManualClock
+from tests.support.waits import soon
 
 
 def run(path: Path, body: Callable[[SQLiteStore], Awaitable[None]]) -> None:
@@ -211,3 +214,30 @@ def test_a_thread_that_computes_does_not_hold_a_thousand_renewals_up(tmp_path: P
         assert min(taken) < 1.5
 
     run(tmp_path, body)
+
+
+def test_a_feed_of_all_roles_forgets_those_that_were_retired(tmp_path: Path) -> None:
+    async def body(store: SQLiteStore) -> None:
+        feed = store.watch(None)
+        following = asyncio.ensure_future(_follow(feed))
+        for number in range(20):
+            role = f"r{number}"
+            lease = answered(await store.claim(Claim(role, "a", 1, 30.0), 5)).lease
+            await store.release(Release(role, "a", lease.token, 2), 5)
+            await soon(lambda: any(_known(store)))
+            (row,) = await store.read([role], 5)
+            assert await store.retire([Retire(role, "", row.revision, row.renewed_at + 1)], 5)
+        await soon(lambda: not any(_known(store)))
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+    run(tmp_path, body)
+
+
+def _known(store: SQLiteStore) -> list[dict[str, Any]]:
+    return [feed._known for feed in store.database._feeds if isinstance(feed, LeaseFeed)]
+
+
+async def _follow(feed: AsyncIterator[Lease]) -> None:
+    async for _ in feed:
+        pass
