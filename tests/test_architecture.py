@@ -101,6 +101,8 @@ NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}
 
 MAX_LINES, MIN_LINES = 600, 40
 MAY_BE_SHORT = {"__init__.py", "__main__.py", "jitter.py", "pytest_plugin.py"}
+SEPARATORS = ("# --", "#--", "# ==", "####")
+"""How a comment begins that separates the parts of a file."""
 MAX_ENTRIES = 18
 MAX_POSITIONAL = 5
 
@@ -361,7 +363,7 @@ def comments_are_sentences(tree: Tree) -> Iterator[str]:
     """No lines that separate the parts of a file: a file is one concept."""
     for module in tree.modules.values():
         for number, line in enumerate(module.text.splitlines(), 1):
-            if line.lstrip().startswith(("# --", "#--", "# ==", "####")):
+            if line.lstrip().startswith(SEPARATORS):
                 yield f"{module}:{number} is a separator"
 
 
@@ -408,6 +410,17 @@ def the_top_is_small(tree: Tree) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def coord_tree() -> Tree:
     return Tree(ROOT)
+
+
+def test_tests_and_examples_have_no_separators_either() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for folder in ("tests", "examples")
+        for path in (ROOT / folder).rglob("*.py")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if line.lstrip().startswith(SEPARATORS)
+    ]
+    assert found == []
 
 
 @pytest.mark.parametrize("check", RULES, ids=lambda check: check.__name__)

@@ -1,4 +1,5 @@
-"""The rules of the core, one by one, as short stories of a single candidate."""
+"""The rules of the core, in their order, as short stories of a single candidate; then the table of its
+phases."""
 
 from __future__ import annotations
 
@@ -63,10 +64,6 @@ def refused(election: Election, now: float, row: Lease) -> None:
     election.reply(sent(election, now), Answer(False, row), at(now), at(now))
 
 
-# -- rule 1: a claim is one swap
-# -----------------------------------------------------------------------------------
-
-
 def test_a_first_claim_expects_nothing_and_takes_nothing_over() -> None:
     claim = sent(candidate(max_clock_skew=2.0), 0).operation
     assert isinstance(claim, Claim)
@@ -99,10 +96,6 @@ def test_the_floor_stays_below_the_highest_token() -> None:
     assert following(lease("you", MAX_TOKEN, 1)).token_floor == MAX_TOKEN - 1
 
 
-# -- rule 2: renewals
-# ----------------------------------------------------------------------------------------------
-
-
 def test_a_leader_renews_after_renew_every_counted_from_the_request() -> None:
     election = elected()
     assert waits(election, 4) == 6
@@ -120,10 +113,6 @@ def test_no_renewal_is_sent_for_a_term_that_has_ended() -> None:
     election = elected()
     assert waits(election, 27) == math.inf  # not drained yet
     assert election.take_events() == (Lost(1, LossReason.EXPIRED),)
-
-
-# -- rule 3: the work ends first
-# -----------------------------------------------------------------------------------
 
 
 def test_a_lease_is_released_when_the_work_has_ended() -> None:
@@ -271,10 +260,6 @@ def test_a_claim_that_came_through_when_nobody_wants_it_is_given_back_unbelieved
     assert [type(event) for event in election.take_events()] == [LeaderObserved]
 
 
-# -- rule 4: takeover
-# ----------------------------------------------------------------------------------------------
-
-
 def test_takeover_is_due_when_one_sight_was_seen_for_the_rows_whole_ttl() -> None:
     election = following(lease("you", 7, 3, ttl=12.0), max_clock_skew=None, takeover_delay=0.5)
     assert waits(election, 11.9) == pytest.approx(0.6)
@@ -309,10 +294,6 @@ def test_the_stores_clock_tells_when_to_ask_and_the_store_decides() -> None:
     claim = sent(election, 3).operation
     assert isinstance(claim, Claim)
     assert (claim.takeover, claim.skew) == (False, 1.0)
-
-
-# -- rules 5 and 6: the deadline
-# -----------------------------------------------------------------------------------
 
 
 def test_a_leader_counts_from_before_its_request() -> None:
@@ -357,10 +338,6 @@ def test_a_term_that_was_reported_to_be_over_is_over() -> None:
     assert not election.leads(at(5))
 
 
-# -- rule 7: two clocks
-# --------------------------------------------------------------------------------------------
-
-
 def test_a_leader_that_slept_past_its_deadline_has_lost() -> None:
     election = elected()
     assert election.leads(at(26, asleep=20))
@@ -372,10 +349,6 @@ def test_a_leader_that_slept_past_its_deadline_has_lost() -> None:
 def test_a_challenger_that_slept_has_not_waited() -> None:
     election = following(lease("you", 7, 3), max_clock_skew=None)
     assert waits(election, 100, asleep=95) == TTL - 5
-
-
-# -- rule 8: unknown outcomes
-# --------------------------------------------------------------------------------------
 
 
 def test_after_an_unknown_claim_comes_a_look_and_a_row_of_mine_is_claimed_again() -> None:
@@ -434,10 +407,6 @@ def test_a_stopped_candidate_reads_once_after_an_unknown_claim_and_releases_what
     assert isinstance(other.step(at(6)), Done)
 
 
-# -- rule 13: beats
-# -------------------------------------------------------------------------------------------------
-
-
 def test_every_attempt_has_a_beat_of_its_own() -> None:
     election = elected()
     beats = []
@@ -452,10 +421,6 @@ def test_the_second_attempt_is_in_time_whatever_the_shell_asks() -> None:
     election = elected()
     election.reply(sent(election, 10), Failure(unknown=True), at(10), at(15), retry_in=60)
     assert waits(election, 15) == pytest.approx(1.5)
-
-
-# -- the table
-# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("phase", Phase)

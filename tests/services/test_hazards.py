@@ -2,7 +2,9 @@
 RethinkDB.
 
 A test named `..._of_doublethink` does it in the way of doublethink and sees the harm; those after it do
-the same by coord."""
+the same by coord. The tests are in the order of the hazards: whose clock decides, several queries that change
+what another one holds, who the holder is, who may depose a leader, malformed rows, failures of the store,
+ghosts that are unregistered and come back, set-up by several at once, many clients, and replicas."""
 
 from __future__ import annotations
 
@@ -42,9 +44,6 @@ def role() -> str:
     return f"role {time.monotonic_ns()}"
 
 
-# -- 1: whose clock --------------------------------------------------------------------------------
-
-
 def test_1_of_doublethink_a_fast_claimant_steals_and_a_slow_holder_is_displaced(
     old: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,9 +73,6 @@ def test_1_no_wall_clock_of_a_client_matters(
     assert (record["node"], record["token"]) == ("holder", claimed["token"])
     holder.heartbeat({"id": "a", "role": name, "ttl": 30, "load": 1})
     assert thief.healthy_service(name) is not None
-
-
-# -- 2: one query, and only the holder's -----------------------------------------------------------
 
 
 class Paused:
@@ -166,9 +162,6 @@ def test_2_every_call_is_one_query(three: Three, monkeypatch: pytest.MonkeyPatch
         assert len(requests) == 1
 
 
-# -- 3: who the holder is --------------------------------------------------------------------------
-
-
 def test_3_of_doublethink_a_tuple_is_never_renewed_and_twins_renew_each_other(old: Any) -> None:
     first = old.unique_service("tuple", {"node": "a", "ports": (1, 2), "ttl": 30})
     time.sleep(0.01)
@@ -198,9 +191,6 @@ def test_3_a_holder_is_known_by_an_id_of_its_own(three: Three) -> None:
     assert (renewed["mine"], renewed["token"], twin["mine"]) == (True, first["token"], False)
     a.close()  # a restart: its successor does not wait for a ttl
     assert (c.unique_service(name, candidate) or {})["mine"]
-
-
-# -- 4: who may depose -----------------------------------------------------------------------------
 
 
 def test_4_of_doublethink_anybody_deposes(old: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,9 +229,6 @@ def test_4_a_leader_has_a_token_and_only_it_releases(
     ] + 1
 
 
-# -- 5: malformed rows -----------------------------------------------------------------------------
-
-
 def test_5_of_doublethink_a_row_without_ttl_wedges(old: Any) -> None:
     old.rr.table("services").insert({"id": "sync"}).run()
     for _ in range(3):
@@ -268,9 +255,6 @@ def test_5_malformed_rows_wedge_nothing(three: Three, database: str) -> None:
         assert (publishing.unique_service(name, {"id": "a", "ttl": 30}) or {})["mine"]
         assert ancestor(database).unique_service(name) is not None
     assert [bad.record["id"] for bad in registry.bad_records()] == ["x"]
-
-
-# -- 6: failures -----------------------------------------------------------------------------------
 
 
 def test_6_of_doublethink_failures_are_swallowed_or_last_forever(own_server: Server) -> None:
@@ -331,9 +315,6 @@ def test_6_a_failed_heartbeat_raises_in_time_and_changes_nothing(
                 registry.healthy_service("worker")
             with pytest.raises(StoreUnavailable):
                 registry.unregister("x")
-
-
-# -- 7: ghosts -------------------------------------------------------------------------------------
 
 
 def test_7_of_doublethink_late_and_lost_answers_make_ghosts(old: Any) -> None:
@@ -458,9 +439,6 @@ def test_7_an_unregistering_whose_answer_is_lost_warns_of_nothing(
     assert "unknown_id" not in caplog.text
 
 
-# -- 8: setting up ---------------------------------------------------------------------------------
-
-
 def test_8_of_doublethink_a_table_without_its_index_is_broken_for_good(old: Any) -> None:
     old.rr.table("services").index_drop("role").run()
     again = ancestor_like(old)
@@ -539,9 +517,6 @@ def test_8_a_missing_index_is_made_by_whoever_looks_first(three: Three, database
     assert raw_records.run(registry, table.index_list()) == ["role"]
 
 
-# -- 9: the crowd ----------------------------------------------------------------------------------
-
-
 def test_9_of_doublethink_all_land_on_one(old: Any, three: Three) -> None:
     for number in range(10):
         old.heartbeat({"id": f"s{number}", "role": "worker", "ttl": 60, "load": number})
@@ -549,9 +524,6 @@ def test_9_of_doublethink_all_land_on_one(old: Any, three: Three) -> None:
     spread = {(three[0].healthy_service("worker", choose="spread") or {})["id"] for _ in range(60)}
     assert len(spread) > 3
     assert "s9" not in spread, "of two the better, so never the worst"
-
-
-# -- 10: replicas ----------------------------------------------------------------------------------
 
 
 def test_10_of_doublethink_replicas_follow_the_list_of_seeds(own_server: Server) -> None:

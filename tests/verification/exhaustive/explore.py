@@ -288,10 +288,6 @@ def after(world: World, move: Move) -> World:
     return new
 
 
-# -- the search
-# --------------------------------------------------------------------------------------------------
-
-
 def explore(setup: Setup, bounds: Bounds, *, seconds: float = 600.0) -> Report:
     """Go through all of it; stop at the first violation, whose trace is the way there."""
     collects = gc.isenabled()

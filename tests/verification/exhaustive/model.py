@@ -218,9 +218,6 @@ class World:
         self.candidates[slot] = candidate = self.candidates[slot].copied()
         return candidate
 
-    # -- time
-    # ----------------------------------------------------------------------------------------------
-
     def pass_time(self, true: float, asleep: tuple[int, ...] = ()) -> None:
         """True time goes on. A machine that is asleep counts it on its total clock alone (rule
         7)."""
@@ -238,9 +235,6 @@ class World:
         """The store's clock is off by so much from here on: within its bound, in whatever
         direction."""
         self.step = step
-
-    # -- what a candidate's shell does
-    # --------------------------------------------------------------------------
 
     def act(self, slot: int) -> Any:
         candidate = self._own(slot)
@@ -410,9 +404,6 @@ class World:
         """The same while candidates run. It ends no epoch: the leader should be the only one."""
         self.row, self.runs_out = self.older, self.clock + self.step + self.older.remaining
 
-    # -- what operators do
-    # ----------------------------------------------------------------------------------------------
-
     def send_override(self, holder: str) -> None:
         """An operator reads the row, and asks for a swap of exactly that row. It travels."""
         self.overrides += 1
@@ -453,9 +444,6 @@ class World:
             self.floor = max(self.floor, row.token)
             self.older, self.row, self.runs_out = row, Lease(ROLE), 0
         self.check()
-
-    # -- what the store and the net do
-    # --------------------------------------------------------------------------
 
     def shown(self) -> Lease:
         """The row, as the store would show it now."""
@@ -560,9 +548,6 @@ class World:
         self.row, self.runs_out = row, self.clock + self.step + row.remaining
         self.epoch += 1
         self.last_token = 0
-
-    # -- what must hold
-    # -----------------------------------------------------------------------------------------
 
     def _call(self, candidate: Candidate, method: Any, *arguments: Any) -> Any:
         election = candidate.election

@@ -68,9 +68,6 @@ class Claimants(RuleBasedStateMachine):
         ]
         return packets[number % len(packets)] if packets else None
 
-    # -- what goes well
-    # -----------------------------------------------------------------------------------------
-
     @rule(slot=seats)
     def acts(self, slot: int) -> None:
         self.world.act(self.seat(slot))
@@ -111,9 +108,6 @@ class Claimants(RuleBasedStateMachine):
             for slot in range(len(self.world.candidates)):
                 self.noted(lambda s=slot: self.turn(s))
             self.world.pass_time(seconds)
-
-    # -- what goes wrong
-    # ----------------------------------------------------------------------------------------
 
     @rule(slot=seats, unknown=st.booleans(), stays=st.booleans(), retry_in=retries)
     def fails(self, slot: int, unknown: bool, stays: bool, retry_in: float) -> None:
@@ -169,9 +163,6 @@ class Claimants(RuleBasedStateMachine):
         if lease is not None:
             self.world.whisper(self.seat(slot), lease)
 
-    # -- what people do
-    # -----------------------------------------------------------------------------------------
-
     @rule(slot=seats, rest=spans, linger=st.sampled_from((0.0, 0.0, 3.0, 40.0)))
     def steps_down(self, slot: int, rest: float, linger: float) -> None:
         self.world.resign(self.seat(slot), rest, linger)
@@ -198,9 +189,6 @@ class Claimants(RuleBasedStateMachine):
         row = self.world.shown()
         self.world.tamper(replace(row, token=max(0, row.token - back)))
         self.tampered = True
-
-    # -- what must hold
-    # -----------------------------------------------------------------------------------------
 
     def noted(self, happens: Any) -> None:
         """Rule 9, over the whole history: no write leaves a sight that was there before."""

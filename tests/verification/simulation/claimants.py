@@ -168,9 +168,6 @@ class Scene:
         claimant.standing = True
         self.claimants[index] = claimant
 
-    # -- what must hold
-    # ------------------------------------------------------------------------------------------
-
     def check(self) -> None:
         now: dict[str, Term] = {}
         for claimant in self.claimants:
@@ -228,9 +225,6 @@ class Scene:
             violations = judge(self.history)
         if violations:
             raise BadHistory(violations)
-
-    # -- liveness
-    # ----------------------------------------------------------------------------------------------
 
     def calm(self) -> None:
         """No fault any more: the net is well, everybody runs and stands, and what was delayed has
