@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -17,12 +18,16 @@ ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
 
 
+@functools.cache
 def in_the_code() -> dict[str, tuple[set[str], set[str]]]:
     """Event -> its levels and its fields, from every call of coord.runtime.log."""
     events: dict[str, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
     for path in sorted((ROOT / "coord").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.Call) or path.name == "log.py":
+        text = path.read_text(encoding="utf-8")
+        if path.name == "log.py" or not re.search(r"\blog\b", text):
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.Call):
                 continue
             levels = {
                 item.attr

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import ROOT
+from tests.support.levels import by_level, deeper
 from tests.support.processes import python_environment
 
 pytestmark = pytest.mark.needs("mkdocs")
 
 
+@deeper
 def test_it_builds(tmp_path: Path) -> None:
     command = [
         sys.executable,
@@ -29,7 +31,9 @@ def test_it_builds(tmp_path: Path) -> None:
         "-d",
         str(tmp_path),
     ]
+    search = by_level("false", "true", "true")  # a fifth of the time goes into its index
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", **python_environment()}
+    environment["SITE_SEARCH"] = search
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=100, env=environment, cwd=ROOT
     )
@@ -49,4 +53,5 @@ def test_it_builds(tmp_path: Path) -> None:
             r"<(?:link|script|img|iframe)[^>]+(?:src|href)=\"?(https?:[^\" >]+)", text
         )
         assert fetched == [], page
+    assert (tmp_path / "search/search_index.json").exists() is (search == "true")
     assert (tmp_path / "source/examples/fenced_writes.py").is_file()

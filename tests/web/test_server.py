@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 
 from coord import BadArgument, Coordinator
 from coord.web.server import Address, BelowPrefix, read_token, validate_prefix
+from tests.support.commands import run_here
 from tests.support.running import running
 from tests.support.waits import WITHIN, eventually
 from tests.web.conftest import client, serving
@@ -119,16 +119,10 @@ def test_an_address_for_others_needs_a_name_and_says_what_it_shows(url: str) -> 
 def test_mistakes_are_reported_in_a_line(
     words: list[str], status: int, message: str, url: str
 ) -> None:
-    done = subprocess.run(
-        command(*words),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "COORD_URL": url},
-    )
-    assert (done.returncode, done.stdout) == (status, "")
-    assert done.stderr.startswith(f"coord: {message}")
-    assert done.stderr.count("\n") == 1
+    ended, out, err = run_here("web", *words, env={"COORD_URL": url})
+    assert (ended, out) == (status, "")
+    assert err.startswith(f"coord: {message}")
+    assert err.count("\n") == 1
 
 
 def test_an_address_in_use(url: str) -> None:
