@@ -216,7 +216,14 @@ def test_of_two_beats_with_the_scheduler_of_coord_one_sends(url: str, tmp_path: 
 
 def test_a_paused_old_leader_is_refused_by_a_document(rethinkdb_url: str) -> None:
     done = subprocess.run(
-        [*PYTHON, str(EXAMPLES / "fenced_rethinkdb.py"), rethinkdb_url],
+        # The driver imports distutils, up to Python 3.11.
+        [
+            *PYTHON,
+            "-W",
+            "ignore:The distutils package is deprecated:DeprecationWarning",
+            str(EXAMPLES / "fenced_rethinkdb.py"),
+            rethinkdb_url,
+        ],
         capture_output=True,
         text=True,
         timeout=60,
