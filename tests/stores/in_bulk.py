@@ -1,5 +1,5 @@
 """A store whose every claim and release travels with others: whatever holds it to a promise, holds
-`swap_all` to it."""
+`swap_all` to it. And the part of the contract that claims and releases."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import os
 from typing import Any
 
 from coord.core.operations import Answer, Claim, Release, Result
+from coord.testing import StoreContract
+from coord.testing.contract.announcements import AnnouncementContract
+from coord.testing.contract.records import RecordContract
 
 ROLES = 128
 """Roles of the accompanying requests. It must exceed the requests that any test has in flight
@@ -48,3 +51,15 @@ def in_bulk(kind: type[Any]) -> type[Any]:
             return result  # type: ignore[no-any-return] # of a class that is given
 
     return InBulk
+
+
+WITHOUT_SWAPS = (AnnouncementContract, RecordContract)
+
+
+def without_other_tests(contract: type[StoreContract]) -> type[StoreContract]:
+    """Remove the tests that claim and release nothing: the store alone passes the same ones."""
+    for part in WITHOUT_SWAPS:
+        for name in vars(part):
+            if name.startswith("test_"):
+                setattr(contract, name, None)
+    return contract

@@ -13,7 +13,7 @@ from coord.stores.memory.store import MemoryStore
 from coord.stores.protocol import Store
 from coord.stores.sqlite import SQLiteStore
 from coord.testing import StoreContract
-from tests.stores.in_bulk import in_bulk
+from tests.stores.in_bulk import in_bulk, without_other_tests
 from tests.support.databases import new_sqlite_url
 
 
@@ -28,9 +28,9 @@ class TestMemory(StoreContract):
 
 class TestSQLite(StoreContract):
     @pytest.fixture(autouse=True)
-    def _path(self, tmp_path: Path) -> None:
-        self.path = str(tmp_path / "new" / "coord.db")
-        new_sqlite_url(tmp_path / "new" / "coord.db")
+    def _path(self, memory_path: Path) -> None:
+        self.path = str(memory_path / "new" / "coord.db")
+        new_sqlite_url(memory_path / "new" / "coord.db")
 
     def make_store(self) -> Store:
         return SQLiteStore(self.path)
@@ -45,6 +45,7 @@ class TestSQLite(StoreContract):
             conn.close()
 
 
+@without_other_tests
 class TestSQLiteInBulk(TestSQLite):
     def make_store(self) -> Store:
         return in_bulk(SQLiteStore)(self.path)  # type: ignore[no-any-return] # of a class that is made there

@@ -20,7 +20,7 @@ from coord.stores.rethinkdb.announcements import RethinkDBAnnouncements
 from coord.stores.rethinkdb.pool import Deadline, Pool
 from coord.stores.rethinkdb.queries import bulk
 from coord.stores.rethinkdb.queries import results as query_results
-from coord.stores.rethinkdb.queries.leases import Queries
+from coord.stores.rethinkdb.queries.leases import Queries, shared_queries
 from coord.stores.rethinkdb.queries.rows import is_retired, kept, lease
 from coord.stores.rethinkdb.queries.swaps import ClaimShape
 from coord.stores.rethinkdb.records import RethinkDBRecords
@@ -74,7 +74,7 @@ class RethinkDBStore:
 
     @cached_property
     def _queries(self) -> Queries:
-        return Queries(self._url)
+        return shared_queries(self._url.database, self._url.table)
 
     async def open(self, timeout: float) -> None:
         """Check that the table of leases exists, is usable and keeps what it acknowledges.

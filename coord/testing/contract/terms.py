@@ -8,7 +8,8 @@ import time
 from typing import Any
 
 from coord.core.lease import Lease, Revision
-from coord.core.operations import Answer, Renew
+from coord.core.operations import Answer, Claim, Renew
+from coord.stores.protocol import Bulk
 from coord.testing.contract.harness import (
     ContractHarness,
     StoreDriver,
@@ -183,11 +184,17 @@ class TermContract(ContractHarness):
     def test_a_large_batch(self) -> None:
         async def body(at: StoreDriver) -> None:
             roles = [at.fresh_role() for _ in range(1200)]
-            for start in range(0, 1200, 100):
+            # Single claims take longer than all else here, so a store with batches gets one.
+            single = 100 if isinstance(at.store, Bulk) else len(roles)
+            for start in range(0, single, 100):
                 chunk = roles[start : start + 100]
                 for result in await asyncio.gather(
                     *(at.claim("a", 1, role=role) for role in chunk)
                 ):
+                    applied(result)
+            if isinstance(at.store, Bulk):
+                claims = [Claim(role, "a", 1, 30.0) for role in roles[single:]]
+                for result in await at.store.swap_all(claims, self.timeout):
                     applied(result)
             results = await at.renew_all([Renew(role, "a", 1, 2, 30.0) for role in roles])
             same([applied(result).role for result in results], roles, "all of them, in order")

@@ -220,8 +220,9 @@ def exchange(module: ModuleType, source: str, patch: pytest.MonkeyPatch) -> None
     for name, value in namespace.items():
         if isinstance(value, FunctionType) and value.__module__ == module.__name__:
             patch.setattr(module, name, value)
-    if module is leases:
-        patch.setattr(store_module, "Queries", namespace["Queries"])
+    queries = namespace["Queries"] if module is leases else leases.Queries
+    # Stores share the queries of a table, but not faulty ones.
+    patch.setattr(store_module, "shared_queries", queries)
 
 
 @QUIETLY
