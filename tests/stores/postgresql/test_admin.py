@@ -18,6 +18,7 @@ from coord.stores.failures import RequestError
 from coord.stores.postgresql import admin
 from coord.stores.protocol import Finding
 from tests.stores.postgresql.kit import answered, execute, failed, opened, run, schema_of
+from tests.support.forked import at_once
 from tests.support.postgresql_server import Server
 from tests.support.refused_calls import check_refusals
 from tests.support.waits import eventually
@@ -70,18 +71,8 @@ def test_options_that_are_refused(options: dict[str, object]) -> None:
 
 
 def test_eight_processes_at_once(fresh_url: str) -> None:
-    code = (
-        "import asyncio, sys; from coord.stores.postgresql import admin;"
-        "asyncio.run(admin(sys.argv[1]).setup({}, 60))"
-    )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", code, fresh_url], stderr=subprocess.PIPE
-        )
-        for _ in range(8)
-    ]
-    output = [process.communicate(timeout=100)[1].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0] * 8, output
+    imports = "import asyncio, asyncpg; from coord.stores.postgresql import admin"
+    at_once(8, imports, "asyncio.run(admin(sys.argv[1]).setup({}, 60))", fresh_url)
     with coord.connect(fresh_url):
         pass
 

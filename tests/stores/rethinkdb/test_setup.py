@@ -4,8 +4,6 @@ the rights."""
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +21,7 @@ from tests.conftest import External
 from tests.stores.rethinkdb.kit import answered, ask, db, failed, opened, r, run
 from tests.support import requirements
 from tests.support.databases import new_database
+from tests.support.forked import at_once
 from tests.support.refused_calls import check_refusals
 from tests.support.rethinkdb_server import Server
 
@@ -76,19 +75,17 @@ def test_fresh_and_again(fresh_url: str) -> None:
     assert make_ready(fresh_url).done == []
 
 
-PROCESS = (
-    "import asyncio, sys; from coord.stores.rethinkdb.setup import set_up; "
-    "asyncio.run(set_up(sys.argv[1]))"
-)
+IMPORTS = """
+import asyncio
+from contextlib import nullcontext
+from coord.stores.rethinkdb.driver import reql
+from coord.stores.rethinkdb.setup import _SetUp, set_up
+reql()
+"""
 
 
-def eight_at_once(url: str, code: str = PROCESS) -> None:
-    processes = [
-        subprocess.Popen([sys.executable, "-W", "error", "-c", code, url], stderr=subprocess.PIPE)
-        for _ in range(8)
-    ]
-    output = [process.communicate(timeout=60)[1].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0] * 8, output
+def eight_at_once(url: str, work: str = "asyncio.run(set_up(sys.argv[1]))") -> None:
+    at_once(8, IMPORTS, work, url)
 
 
 def test_eight_processes_on_a_fresh_database(fresh_url: str) -> None:
@@ -98,8 +95,7 @@ def test_eight_processes_on_a_fresh_database(fresh_url: str) -> None:
 
 
 def test_eight_processes_that_want_another_table_of_services(fresh_url: str) -> None:
-    script = PROCESS.replace("sys.argv[1])", "sys.argv[1], service_tables=['workers', 'jobs'])")
-    eight_at_once(fresh_url, script)
+    eight_at_once(fresh_url, "asyncio.run(set_up(sys.argv[1], service_tables=['workers', 'jobs']))")
     made = tables(fresh_url)
     assert set(made) == {"coord_announcements", "coord_leases", "services", "workers", "jobs"}
     assert made["workers"]["indexes"] == made["jobs"]["indexes"] == ["role"]
@@ -125,11 +121,7 @@ def test_a_table_of_services_that_is_refused(name: Any) -> None:
 def test_eight_processes_without_the_lock(fresh_url: str) -> None:
     """Servers that are cut off from each other would both grant it: merging alone has to do
     then."""
-    unlocked = PROCESS.replace(
-        "import set_up;",
-        "import set_up, _SetUp; from contextlib import nullcontext; "
-        "_SetUp._lock = lambda self: nullcontext();",
-    )
+    unlocked = "_SetUp._lock = lambda self: nullcontext(); asyncio.run(set_up(sys.argv[1]))"
     eight_at_once(fresh_url, unlocked)
     assert set(tables(fresh_url)) == {"coord_announcements", "coord_leases", "services"}
     make_ready(fresh_url)

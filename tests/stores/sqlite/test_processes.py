@@ -19,6 +19,7 @@ import pytest
 
 from coord.core.operations import Answer, Claim, Release
 from coord.stores.sqlite import SQLiteStore, schema
+from tests.support.forked import at_once
 
 
 @pytest.fixture
@@ -42,11 +43,13 @@ def finish(process: subprocess.Popen[str], timeout: float = 60) -> str:
     return out
 
 
-HAMMER = """
-    import asyncio, json, os, sys
-    from coord.core.operations import Claim, Release, Answer
+IMPORTS = """
+    import asyncio, json
+    from coord.core.operations import Answer, Claim
     from coord.errors import NotSetUp
     from coord.stores.sqlite import SQLiteStore
+"""
+HAMMER = """
     async def main(path, me, turns):
         store, won, failed, beat = SQLiteStore(path), [], 0, 0
         for _ in range(turns):
@@ -64,14 +67,13 @@ HAMMER = """
                 won.append(result.lease.token)
         await store.close()
         print(json.dumps([won, failed]))
-    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    asyncio.run(main(sys.argv[1], f"p{number}", 60))
 """
 
 
 def test_no_two_processes_get_one_token(path: str) -> None:
     """They start on a file that is not there: making the table is part of the race."""
-    processes = [start(HAMMER, path, f"p{number}", "60") for number in range(6)]
-    results = [json.loads(finish(process)) for process in processes]
+    results = [json.loads(line) for line in at_once(6, IMPORTS, HAMMER, path)]
     assert [failed for _, failed in results] == [0] * 6
     won = sorted(token for tokens, _ in results for token in tokens)
     assert won == list(range(1, len(won) + 1))  # none twice, none left out
@@ -84,25 +86,7 @@ def test_many_open_the_file_at_once(path: str, exists: bool) -> None:
     if exists:
         schema.connect(path).close()
         assert not Path(path + "-wal").exists()
-    code = """
-        import asyncio, sys
-        from coord.stores.sqlite import SQLiteStore
-        sys.stdin.read()
-        asyncio.run(SQLiteStore(sys.argv[1]).database.create(30))
-    """
-    command = [sys.executable, "-c", textwrap.dedent(code), path]
-    processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(8)
-    ]
-    time.sleep(0.5)
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.stdin = None
-    for process in processes:
-        _, err = process.communicate(timeout=60)
-        assert (process.returncode, err) == (0, "")
+    at_once(8, IMPORTS, "asyncio.run(SQLiteStore(sys.argv[1]).database.create(30))", path)
 
 
 def test_kill_in_the_midst_of_commits_leaves_a_good_file(path: str) -> None:
