@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -18,8 +20,9 @@ import pytest
 
 import coord
 from tests.support.levels import LONGEST, deepest
-from tests.support.processes import python_environment
+from tests.support.processes import lives, python_environment
 from tests.support.store_urls import shared_url
+from tests.support.waits import eventually
 
 __all__ = ["shared_url"]
 
@@ -38,10 +41,12 @@ with coord.Coordinator(url, timeout=30) as c:
     print(json.dumps([done.result, done.ran]), flush=True)
 """
 
-# It runs each tick since the one before, with a number of its own for each run.
-WORKER = """
-import coord, json, os, sys, time
-url, path, offset, ttl = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
+# It runs each tick since the one before, with a number of its own for each run. The program forks a
+# worker for each clock offset that it reads, and prints the worker's process id.
+WORKERS = """
+import coord, json, os, signal, sys, time, traceback
+url, path, ttl, first = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system removes what was killed
 journal = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 def write(*entry):
@@ -54,16 +59,28 @@ def work(tick):
     write("end", tick, run, time.monotonic_ns())
     return run
 
-with coord.Coordinator(url, timeout=60) as c:
-    tick = int(sys.argv[5])
-    while True:
-        while tick <= (time.time() + offset) * 4:
-            try:
-                c.once("job", tick, work, tick, ttl=ttl)
-            except (coord.LeadershipLost, coord.StaleToken, coord.OutcomeUnknown):
-                continue
-            tick += 1
-        time.sleep(0.02)
+def run_ticks(offset):
+    with coord.Coordinator(url, timeout=60) as c:
+        tick = first
+        while True:
+            while tick <= (time.time() + offset) * 4:
+                try:
+                    c.once("job", tick, work, tick, ttl=ttl)
+                except (coord.LeadershipLost, coord.StaleToken, coord.OutcomeUnknown):
+                    continue
+                tick += 1
+            time.sleep(0.02)
+
+for line in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            run_ticks(float(line))
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    print(pid, flush=True)
 """
 
 
@@ -72,7 +89,8 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
     processes: list[subprocess.Popen[str]] = []
     yield processes
     for process in processes:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with the workers that it forked
         process.communicate()
 
 
@@ -83,6 +101,7 @@ def start(started: list[Any], code: str, *arguments: object) -> subprocess.Popen
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     started.append(process)
     return process
@@ -108,15 +127,20 @@ def test_killed_processes_leave_no_tick_out_and_run_none_after_its_record(
     first = int(time.time() * 4)
     chance = random.Random(1)
 
-    def worker(offset: float) -> tuple[float, subprocess.Popen[str]]:
-        return offset, start(started, WORKER, url, path, offset, TTL, first)
+    parent = start(started, WORKERS, url, path, TTL, first)
+
+    def worker(offset: float) -> tuple[float, int]:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        print(offset, file=parent.stdin, flush=True)
+        return offset, int(parent.stdout.readline())
 
     workers = [worker(offset) for offset in (-0.1, 0.0, 0.1)]
     until, kills = time.monotonic() + SECONDS, 0
     while time.monotonic() < until:
         time.sleep(chance.uniform(0.3, 0.9))
-        offset, process = workers.pop(chance.randrange(3))
-        process.kill()
+        offset, pid = workers.pop(chance.randrange(3))
+        os.kill(pid, signal.SIGKILL)
         kills += 1
         workers.append(worker(offset))
     last = int(time.time() * 4)
@@ -125,9 +149,9 @@ def test_killed_processes_leave_no_tick_out_and_run_none_after_its_record(
         while c.once_done("job", last) is None:
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        for _, process in workers:
-            process.kill()
-            process.wait()
+        for _, pid in workers:
+            os.kill(pid, signal.SIGKILL)
+            eventually(lambda pid=pid: not lives(pid))
         runs: dict[int, list[str]] = defaultdict(list)
         spans: list[tuple[int, int]] = []
         begun: dict[str, int] = {}

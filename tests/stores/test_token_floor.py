@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import shutil
 import sqlite3
@@ -19,6 +20,7 @@ from typing import Union
 import pytest
 
 import coord
+from coord.cli import main
 from coord.errors import BadArgument
 from coord.stores import urls
 from tests.stores.rethinkdb.kit import ask, db, r
@@ -35,14 +37,11 @@ def token(url: str, role: str = "job", **settings: int) -> int:
 
 
 def init(url: str, *words: str) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "coord", "init", "--url", url, *words],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), pytest.raises(SystemExit) as ended:
+        main(["init", "--url", url, *words])
+    assert ended.value.code in (0, None)
+    return output.getvalue().splitlines()
 
 
 class OnSQLite:
