@@ -11,8 +11,6 @@ import contextlib
 from collections.abc import AsyncGenerator, Coroutine
 from typing import Any
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
-
 from coord.errors import CoordError, StoreUnavailable
 from coord.runtime.retry import full_jitter, rng
 from coord.runtime.timers import within
@@ -24,6 +22,10 @@ from coord.stores.rethinkdb.url import Address, RethinkURL
 
 CONNECT_TIMEOUT = 10.0
 """Seconds after which an attempt to connect is given up, whether or not a query waits for it."""
+RETRY_FIRST, RETRY_MAX = 0.02, 0.5
+"""Longest wait in seconds after the first failure of a read, and after any."""
+MIN_RETRY_TIMEOUT = 0.05
+"""Seconds that must be left for another attempt to read."""
 MIN_TIMEOUT = 0.001
 """The least number of seconds that a query gets, so that a timeout is never 0 or negative."""
 
@@ -100,26 +102,16 @@ class Pool:
             StoreUnavailable: No server answered in time.
             StoreRefused: The server rejects this query.
         """
-        deadline = Deadline(timeout)
-
-        async def attempt() -> Any:
-            return await self.query(term, deadline.left())
-
-        def is_worth_another(error: BaseException) -> bool:
-            return isinstance(error, RequestError) and error.retryable and deadline.left() > 0.05
-
-        async def pause(seconds: float) -> None:
-            await asyncio.sleep(min(seconds, deadline.left()))
-
-        def wait(state: RetryCallState) -> float:
-            # Not one of tenacity's: those draw from the generator of the program.
-            return full_jitter(state.attempt_number, 0.02, 0.5)
-
-        retry = retry_if_exception(is_worth_another)
-        try:
-            return await AsyncRetrying(wait=wait, retry=retry, sleep=pause, reraise=True)(attempt)
-        except RequestError as error:
-            raise error.error() from None
+        deadline, failures = Deadline(timeout), 0
+        while True:
+            try:
+                return await self.query(term, deadline.left())
+            except RequestError as error:
+                if not error.retryable or deadline.left() <= MIN_RETRY_TIMEOUT:
+                    raise error.error() from None
+            failures += 1
+            pause = full_jitter(failures, RETRY_FIRST, RETRY_MAX)
+            await asyncio.sleep(min(pause, deadline.left()))
 
     async def feed(self, term: Any, *, refusals: bool = False) -> AsyncGenerator[Any, None]:
         """Yield the changes of a changefeed. The feed has a connection of its own.
