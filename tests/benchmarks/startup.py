@@ -71,7 +71,7 @@ def sections(where: Setting) -> list[Section]:
     codes = {"bare": "pass", "imported": "import coord", "used": USED, "asyncio": "import asyncio"}
     works = {name: lambda code=code: starts.python(code) for name, code in codes.items()}
     works |= {"leads": starts.leader, "run": starts.command}
-    took = medians(works, where.pick(15, 3, 1), warm_up=1)
+    took = medians(works, where.pick(15, 3, 1), warm_up=where.pick(1, 1, 0))
     bare = Reference("a bare interpreter", took["bare"])
     aim = (Aim("≤", 60, "difference"),)
     return [

@@ -400,7 +400,7 @@ def test_processes_that_end_get_the_role_of_a_killed_one(rethinkdb_url: str) -> 
         match = re.search(r"for (\d+\.\d) s more", result.stderr)
         assert match is not None, result.stderr
         skipped.append(float(match[1]))
-        time.sleep(0.2)
+        time.sleep(0.8)
     assert result.returncode == 0
     assert skipped
     assert all(0 <= seconds <= 3.0 for seconds in skipped)
