@@ -64,6 +64,7 @@ SHARED = {
     "on_rethinkdb",
     "on_servers",
     "on_sqlite",
+    "picture_forks",
     "prometheus",
     "shell_forks",
 }

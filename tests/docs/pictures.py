@@ -12,7 +12,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.docs_terminal import ID, Terminal, words
+from tests.support.docs_terminal import ID, TOOLS, Terminal, words
+from tests.support.forking import Forks
 
 PICTURES = Path(__file__).parent.parent.parent / "docs" / "pictures"
 HELLO = "coord run hello --ttl 3 -- sh -c 'echo \"I lead, token $COORD_TOKEN\"; exec sleep 60'"
@@ -90,10 +91,18 @@ SCENES: dict[str, Callable[[Path], list[Terminal]]] = {
 }
 
 
-def taken(name: str) -> str:
-    """A picture of that scene, as it is now."""
+def taken(name: str, forks: Forks | None = None) -> str:
+    """A picture of that scene, as it is now.
+
+    Args:
+        name: The name of the scene.
+        forks: Where commands other than `coord run` run; None: each starts a Python of its own.
+    """
     home = Path(tempfile.mkdtemp(prefix="coord-picture-"))
     try:
+        if forks is not None:
+            (home / TOOLS).mkdir()
+            forks.write_coord(home / TOOLS, "run")
         return below_each_other([item.picture() for item in SCENES[name](home)])
     finally:
         shutil.rmtree(home, ignore_errors=True)

@@ -3,7 +3,7 @@
 A `console` block must print what it shows, up to blanks, with `…` for whatever differs from run to
 run. Addresses of RethinkDB (`rethinkdb://…/database`, `db1:28015`) are replaced by a real server. What
 lasts is made short (`SHORTER`), and a virtual environment that a block makes is the one of the
-tests: `.ci/run` makes real ones, by the same lines. The commands of coord that start no other program
+tests: `.ci/run` makes real ones, by the same lines. Most commands of coord
 run in forks of a process that has imported them."""
 
 from __future__ import annotations
@@ -29,10 +29,8 @@ URL, ADDRESS = re.compile(r"rethinkdb://[^/\s'\"]+/\w+"), re.compile(r"\bdb1:280
 LANGUAGES = {"python", "sh", "bash", "console", "text", "mermaid"}
 COMMANDS = ("coord", "python", "python3", "pip", "rethinkdb-dump", "rethinkdb-restore", "git")
 SHELL = blocks({"sh", "bash", "console"})
-COORD = """#!/bin/sh
-case $1 in run|once|share|web|watch|top) exec {python} -m coord "$@" ;; esac
-exec {forked} "$@"
-"""
+SIGNALED = ("share", "web", "watch", "top")
+"""The commands that last until a signal ends them: they start a Python of their own."""
 VENV = """#!/bin/sh
 [ "$1 $2" = "-m venv" ] || exec {python} "$@"
 mkdir -p "$3/bin"
@@ -57,7 +55,7 @@ def parameters(with_rethinkdb: bool) -> list[object]:
 @pytest.fixture(scope="module")
 def shell_forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
     """Processes that have imported the commands of coord."""
-    commands = {module for module, _ in cli.COMMANDS.values() if ".commands." in module}
+    commands = {module for name, (module, _) in cli.COMMANDS.items() if name not in SIGNALED}
     forks = Forks(tmp_path_factory.mktemp("forks"), *ELECTIONS, *sorted(commands))
     yield forks
     forks.close()
@@ -70,10 +68,10 @@ def run(script: str, home: Path, forks: Forks) -> tuple[int, str]:
     for name, text in (
         ("python3", VENV.format(python=sys.executable)),
         ("python", f'#!/bin/sh\nexec {sys.executable} "$@"\n'),
-        ("coord", COORD.format(python=sys.executable, forked=forks.command("coord"))),
     ):
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
+    forks.write_coord(tools, *SIGNALED)
     path = os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ["PATH"]])
     inherited = {name: value for name, value in os.environ.items() if name[:6] != "COORD_"}
     environment = {**inherited, "PATH": path, **python_environment(), "HOME": str(home)}

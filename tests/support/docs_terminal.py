@@ -34,6 +34,10 @@ FORMAT = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.D
 FORMAT = re.sub(r"font-family: Fira Code", "font-family: monospace", FORMAT)
 
 
+TOOLS = ".tools"
+"""The directory in the home, whose programs come before all others."""
+
+
 class Terminal:
     """Commands typed one after another into one terminal, each run by bash in a pty of its own.
 
@@ -56,7 +60,8 @@ class Terminal:
             "XDG_STATE_HOME": str(self._home / ".local/state"),
             "COORD_URL": "",
         }
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        tools = (str(self._home / TOOLS), str(Path(sys.executable).parent))
+        path = os.pathsep.join([*tools, os.environ["PATH"]])
         environment = {
             **os.environ,
             **state,

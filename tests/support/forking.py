@@ -56,6 +56,12 @@ posix._exit(int(connection.recv(16) or 70))
 """`python -I -S -c CLIENT PATH MODULE ARGUMENT…` is `python -m MODULE ARGUMENT…` for its caller. It
 imports next to nothing."""
 
+COORD = """\
+#!/bin/sh
+case $1 in {words}) exec {python} -m coord "$@" ;; esac
+exec {forked} "$@"
+"""
+
 
 class Forks:
     """A running server.
@@ -103,9 +109,18 @@ class Forks:
             socket.send_fds(connection, [request], streams)
             return int(connection.recv(16))
 
-    def command(self, module: str) -> str:
-        """Return the words, for a shell, that do the same as `python -m MODULE`, and more quickly."""
-        return shlex.join([sys.executable, "-I", "-S", "-c", CLIENT, self.path, module])
+    def write_coord(self, directory: Path, *started: str) -> None:
+        """Write a program `coord` into a directory, that runs the command line in a fork.
+
+        Args:
+            directory: An existing directory.
+            started: The commands that start a Python of their own, as for a user. A signal to one of
+                the others kills it.
+        """
+        forked = shlex.join([sys.executable, "-I", "-S", "-c", CLIENT, self.path, "coord"])
+        file = directory / "coord"
+        file.write_text(COORD.format(words="|".join(started), python=sys.executable, forked=forked))
+        file.chmod(0o755)
 
     def close(self) -> None:
         """End the server."""
