@@ -114,7 +114,7 @@ def test_pause_and_resume(pair: tuple[Runs, coord.Coordinator]) -> None:
         ),
         (
             ("step-down", "job", "--by", "ann"),
-            "coord: interrupted: the leader of 'job' may hand it over all the same; "
+            "coord: interrupted: the leader of 'job' may still hand it over; "
             "`coord history job` shows that",
             False,
         ),

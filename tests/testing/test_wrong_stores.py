@@ -391,7 +391,7 @@ class FloorOfTheLast(NetStore):
 
 
 class KeepsHistoryOfRetired(NetStore):
-    """It deletes the row, and shows its last terms all the same."""
+    """It deletes the row, and still shows its last terms."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(host, port)

@@ -226,7 +226,7 @@ def _request(
 
 def _outcome_hint(role: str) -> str:
     return (
-        f"the leader of {output.quote(role)} may hand it over all the same; "
+        f"the leader of {output.quote(role)} may still hand it over; "
         f"`{command('history', role)}` shows that"
     )
 

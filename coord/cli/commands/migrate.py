@@ -83,7 +83,7 @@ class Carried:
         {
             exit_codes.FAILED: "nothing was carried over: a role has a leader",
             exit_codes.TIMED_OUT: "a role did not become free before --timeout",
-            exit_codes.LOST: "lost a role at the source, which may have elected somebody else",
+            exit_codes.LOST: "a role was lost at the source; another candidate may lead it there",
         }
     )
 )

@@ -42,7 +42,7 @@ class OverrideContract(ContractHarness):
             refused(await at.claim("b", 1, skew=0.0 if at.has_clock else None))
             refused(await at.claim("b", 1, expected=row.revision))
             if at.has_clock:
-                expect(row.remaining > 0, f"it has not run out yet: {row.remaining}")
+                expect(row.remaining > 0, f"the revoked lease has not expired yet: {row.remaining}")
                 await at.run_out(1.0)
                 same(applied(await at.claim("b", 2, skew=0.0)).token, 2, "token")
             else:
@@ -127,7 +127,10 @@ class OverrideContract(ContractHarness):
                 "the row of a resumed role: the lease of its leader may still run",
             )
             if at.has_clock:
-                expect(10 < row.remaining <= 20, f"so long it may run: {row.remaining}")
+                expect(
+                    10 < row.remaining <= 20,
+                    f"the lease of the former leader may still run: {row.remaining}",
+                )
             refused(await at.claim("b", 1, skew=0.0 if at.has_clock else None))
             lease = applied(await at.claim("b", 1, expected=row.revision, takeover=True))
             same(lease.token, 2, "token")
@@ -148,7 +151,7 @@ class OverrideContract(ContractHarness):
             row = applied(await self._override(at, vacant.revision, PAUSED, 5))
             same((row.revision, row.ttl), (Revision(PAUSED, 1, 5), MIN_TTL), "of a vacant role")
             if at.has_clock:
-                expect(row.remaining <= MIN_TTL, f"it runs out soon: {row.remaining}")
+                expect(row.remaining <= MIN_TTL, f"the lease expires soon: {row.remaining}")
                 row = applied(await self._override(at, row.revision, REVOKED, 6))
                 await at.run_out(MIN_TTL)
                 same(applied(await at.claim("a", 3, skew=0.0)).token, 2, "the next token")

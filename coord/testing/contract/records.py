@@ -136,10 +136,19 @@ class RecordContract(ContractHarness):
             (healthy,) = await second.healthy(role, self.timeout)
             same((healthy["id"], healthy["token"]), (role, 5), "its id is the role")
             older = {**leader, "token": 4, "holder": "b"}
-            expect(not await second.publish(older, 20.0, self.timeout), "an older one is refused")
-            expect(not await second.withdraw(role, 4, self.timeout), "nor does it withdraw")
+            expect(
+                not await second.publish(older, 20.0, self.timeout),
+                "a leader with an older token is refused",
+            )
+            expect(
+                not await second.withdraw(role, 4, self.timeout),
+                "a withdrawal under an older token changes nothing",
+            )
             newer = {**leader, "token": 6, "holder": "c"}
-            expect(await second.publish(newer, 20.0, self.timeout), "a newer one replaces it")
+            expect(
+                await second.publish(newer, 20.0, self.timeout),
+                "a leader with a newer token replaces it",
+            )
             (healthy,) = await first.healthy(role, self.timeout)
             same(healthy["holder"], "c", "the holder")
             expect(await first.withdraw(role, 6, self.timeout), "it is withdrawn")

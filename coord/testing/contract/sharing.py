@@ -64,7 +64,7 @@ class SharingContract(ContractHarness):
                 "the rows",
             )
             everything = {lease.role for lease in await at.store.read(None, self.timeout)}
-            expect(everything >= set(roles), "all of them are among all rows")
+            expect(everything >= set(roles), "a read of all roles returns each role")
 
         self.run(body)
 
@@ -88,7 +88,9 @@ class SharingContract(ContractHarness):
                 )
                 same(dict((await other.row()).info), info, "info as another reads it")
                 same(
-                    dict(refused(await other.claim("b", 1)).info), info, "info in a loser's answer"
+                    dict(refused(await other.claim("b", 1)).info),
+                    info,
+                    "info in the answer to a refused claim",
                 )
 
         self.run(body)
@@ -132,14 +134,14 @@ class SharingContract(ContractHarness):
             other = await at.another()
             applied(await at.claim("a", ttl=0.4))
             if not at.has_clock:
-                expect(0 <= (await other.row()).remaining <= 0.4, "it is at most the ttl")
+                expect(0 <= (await other.row()).remaining <= 0.4, "remaining is at most the ttl")
                 return
             first = (await other.row()).remaining
             await asyncio.sleep(0.1)
             second = (await other.row()).remaining
             expect(0.4 >= first > second + 0.05, f"{first} then {second}")
             await at.run_out(0.4)
-            expect((await other.row()).remaining <= 0, "it has run out")
+            expect((await other.row()).remaining <= 0, "the lease has expired")
 
         self.run(body)
 
@@ -165,7 +167,7 @@ class SharingContract(ContractHarness):
                 for result in results:
                     expect(isinstance(result, Answer), f"an answer, not {result!r}")
                 same((await hands[1].row()).revision, won[0].revision, "the row is the winner's")
-                same(won[0].token, turn + 1, "one token a turn")
+                same(won[0].token, turn + 1, "each round issues one token")
                 revision = won[0].revision
 
         self.run(body)
@@ -174,7 +176,11 @@ class SharingContract(ContractHarness):
         async def body(at: StoreDriver) -> None:
             roles = [at.fresh_role() for _ in range(40)]
             claims = await asyncio.gather(*(at.claim(role, 3, role=role) for role in roles))
-            same([applied(result).holder for result in claims], roles, "each gets its own answer")
+            same(
+                [applied(result).holder for result in claims],
+                roles,
+                "each request gets its own answer",
+            )
 
         self.run(body)
 

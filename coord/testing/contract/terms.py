@@ -30,7 +30,10 @@ class TermContract(ContractHarness):
                 expect((await at.row()).remaining < 9.9, "remaining falls")
             row = applied(await at.renew("a", 1, 2, ttl=10.0))
             same((row.revision, row.ttl), (Revision("a", 1, 2), 10.0), "the renewed row")
-            expect(9.9 < row.remaining <= 10, f"it runs its whole ttl again: {row.remaining}")
+            expect(
+                9.9 < row.remaining <= 10,
+                f"a renewal prolongs the lease by its whole ttl: {row.remaining}",
+            )
             expect(row.renewed_at >= first.renewed_at, "renewed_at does not fall")
             read = await at.row()
             same((read.revision, dict(read.info)), (row.revision, {"kept": [1]}), "the row as read")
@@ -108,9 +111,15 @@ class TermContract(ContractHarness):
                 (Revision("a", 1, 2), 40.0),
                 "the ttl that challengers wait for",
             )
-            expect(row.remaining > 35, f"what was promised still holds: {row.remaining}")
+            expect(
+                row.remaining > 35,
+                f"a renewal for a shorter time does not shorten the lease: {row.remaining}",
+            )
             row = applied(await at.renew("a", 1, 3, ttl=60.0))
-            expect(row.ttl == 60.0 and row.remaining > 55, "a longer one prolongs")
+            expect(
+                row.ttl == 60.0 and row.remaining > 55,
+                "a renewal for a longer time prolongs the lease",
+            )
 
         self.run(body)
 
@@ -118,7 +127,10 @@ class TermContract(ContractHarness):
         async def body(at: StoreDriver) -> None:
             applied(await at.claim("a", 1, ttl=0.2))
             await at.run_out(0.2)
-            expect(applied(await at.renew("a", 1, 2, ttl=10.0)).remaining > 9, "it runs again")
+            expect(
+                applied(await at.renew("a", 1, 2, ttl=10.0)).remaining > 9,
+                "a renewal of an expired lease prolongs it",
+            )
             refused(await at.claim("b", skew=0.0))
 
         self.run(body)
@@ -131,7 +143,7 @@ class TermContract(ContractHarness):
             same(
                 refused(await at.renew("a", 2, 2)).revision,
                 taken,
-                "with the new token, which is another's",
+                "after a renewal with the token of another holder",
             )
             released = applied(await at.release("b", 2, 2)).revision
             same(refused(await at.renew("b", 2, 3)).revision, released, "after a release")
@@ -159,7 +171,7 @@ class TermContract(ContractHarness):
                 for renewal, result in zip(renewals, results, strict=True)
                 if answered(result).applied
             }
-            same(done, {roles[0], roles[3]}, "those that were applied")
+            same(done, {roles[0], roles[3]}, "the renewals that were applied")
             for renewal, result in zip(renewals, results, strict=True):
                 lease = answered(result).lease
                 if renewal.role in (roles[2], roles[5]):
@@ -171,11 +183,11 @@ class TermContract(ContractHarness):
                         f"the row for {renewal}",
                     )
             rows = await at.read(*roles)
-            same(len(rows), 5, "rows: a renewal makes none")
+            same(len(rows), 5, "the number of rows: a renewal creates none")
             same(
                 {role for role, row in rows.items() if row.beat == 2},
                 done,
-                "those that were renewed",
+                "the renewed rows",
             )
             same(list(await at.renew_all([])), [], "an empty batch")
 
@@ -197,7 +209,11 @@ class TermContract(ContractHarness):
                 for result in await at.store.swap_all(claims, self.timeout):
                     applied(result)
             results = await at.renew_all([Renew(role, "a", 1, 2, 30.0) for role in roles])
-            same([applied(result).role for result in results], roles, "all of them, in order")
+            same(
+                [applied(result).role for result in results],
+                roles,
+                "the results in the order of the requests",
+            )
 
         self.run(body)
 
@@ -206,12 +222,12 @@ class TermContract(ContractHarness):
             applied(await at.claim("a", 1, floor=9))
             row = applied(await at.release("a", 10, 2))
             same((row.revision, row.remaining), (Revision(None, 10, 2), 0), "the released row")
-            expect(row.vacant and (await at.row()).vacant, "it is vacant")
-            same((await at.row()).remaining, 0, "a vacant lease has nothing remaining")
+            expect(row.vacant and (await at.row()).vacant, "the released role is vacant")
+            same((await at.row()).remaining, 0, "remaining of a vacant lease")
             same(
                 applied(await at.claim("b", 1, skew=None)).revision,
                 Revision("b", 11, 1),
-                "anyone may have it at once",
+                "a claim of a vacant role",
             )
 
         self.run(body)
@@ -223,7 +239,7 @@ class TermContract(ContractHarness):
                 Revision(None, 0, 0),
                 "an absent role",
             )
-            same(await at.read(), {}, "a release makes no row")
+            same(await at.read(), {}, "the rows after a release of an absent role")
             applied(await at.claim("a", 5, floor=2))
             for holder, token, beat in (("b", 3, 9), ("a", 2, 9), ("a", 4, 9), ("a", 3, 5)):
                 refused(await at.release(holder, token, beat))
@@ -243,7 +259,9 @@ class TermContract(ContractHarness):
             began = time.monotonic()
             row = applied(await at.release("a", 1, 2, linger=0.3))
             same(
-                (row.revision, row.ttl), (Revision("a", 1, 2), 0.3), "the holder stays, for so long"
+                (row.revision, row.ttl),
+                (Revision("a", 1, 2), 0.3),
+                "the row of a lease that lingers",
             )
             expect(0 < row.remaining <= 0.3, f"remaining: {row.remaining}")
             answer = await at.claim("b", 1, skew=0.0)
@@ -255,7 +273,11 @@ class TermContract(ContractHarness):
             if not (isinstance(answer, Answer) and answer.applied):
                 await at.run_out(0.3)
                 answer = await at.claim("b", 1, skew=0.0)
-            same(applied(answer).revision, Revision("b", 2, 1), "then it passes on")
+            same(
+                applied(answer).revision,
+                Revision("b", 2, 1),
+                "a claim after the lingering lease has expired",
+            )
 
         self.run(body)
 
