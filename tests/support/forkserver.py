@@ -89,12 +89,12 @@ class ForkServer:
     """
 
     def __init__(self, *modules: str, options: tuple[str, ...] = (), cwd: Path = ROOT) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.settimeout(START_TIMEOUT)
-        with theirs:
-            words = ["-m", "tests.support.forkserver", str(theirs.fileno()), *modules]
+        with remote:
+            words = ["-m", "tests.support.forkserver", str(remote.fileno()), *modules]
             self._process = subprocess.Popen(
-                [sys.executable, *options, *words], cwd=cwd, pass_fds=[theirs.fileno()]
+                [sys.executable, *options, *words], cwd=cwd, pass_fds=[remote.fileno()]
             )
 
     def start(
@@ -121,22 +121,22 @@ class ForkServer:
             "environment": dict(os.environ if environment is None else environment),
             "cwd": None if cwd is None else str(cwd),
         }
-        with contextlib.ExitStack() as theirs:
+        with contextlib.ExitStack() as descriptors:
 
             def opened(descriptor: int) -> int:
-                theirs.callback(os.close, descriptor)
+                descriptors.callback(os.close, descriptor)
                 return descriptor
 
-            ours: dict[str, IO[str]] = {}
+            files: dict[str, IO[str]] = {}
             if stdin is None:
                 stdin = opened(os.open(os.devnull, os.O_RDONLY))
             elif stdin == subprocess.PIPE:
                 stdin, end = os.pipe()
-                ours["stdin"] = os.fdopen(end, "w")
+                files["stdin"] = os.fdopen(end, "w")
                 opened(stdin)
             if stdout == subprocess.PIPE:
                 end, stdout = os.pipe()
-                ours["stdout"] = os.fdopen(end)
+                files["stdout"] = os.fdopen(end)
                 opened(stdout)
             status, their_status = os.pipe()
             opened(their_status)
@@ -146,7 +146,7 @@ class ForkServer:
         if not answer:
             raise RuntimeError("the fork server has ended")
         forked = Forked(int(answer), status)
-        forked.stdin, forked.stdout = ours.get("stdin"), ours.get("stdout")
+        forked.stdin, forked.stdout = files.get("stdin"), files.get("stdout")
         return forked
 
     def close(self) -> None:
