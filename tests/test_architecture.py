@@ -413,14 +413,14 @@ def coord_tree() -> Tree:
 
 
 def test_tests_and_examples_have_no_separators_either() -> None:
-    found = [
+    separators = [
         f"{path.relative_to(ROOT)}:{number}"
         for folder in ("tests", "examples")
         for path in (ROOT / folder).rglob("*.py")
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if line.lstrip().startswith(SEPARATORS)
     ]
-    assert found == []
+    assert separators == []
 
 
 @pytest.mark.parametrize("check", RULES, ids=lambda check: check.__name__)
