@@ -7,7 +7,7 @@ import asyncio
 import itertools
 import json
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 
@@ -71,6 +71,14 @@ class Lockstep(RuleBasedStateMachine):
     def wait(self, request: Awaitable[T]) -> T:
         return self.loop.run_until_complete(asyncio.wait_for(request, 30))
 
+    def ask_both(self, request: Callable[[Store], Awaitable[T]]) -> tuple[T, T]:
+        """Return the answers of the tested store and of the oracle, in one run of the loop."""
+
+        async def answers() -> tuple[T, T]:
+            return await request(self.tested), await request(self.oracle)
+
+        return self.wait(answers())
+
     def view(self, lease: Lease) -> tuple[object, ...]:
         remaining = lease.remaining if self.clock is not None else None
         info = json.dumps(dict(lease.info), sort_keys=True)  # RethinkDB sorts the keys
@@ -125,11 +133,7 @@ class Lockstep(RuleBasedStateMachine):
             "something wrong": there._replace(beat=there.beat + 1),
         }[expects]
         request = Claim(role, holder, beat, ttl, expected, takeover, skew, floor, info, lost)
-        self.compare(
-            request,
-            self.wait(self.tested.claim(request, 10)),
-            self.wait(self.oracle.claim(request, 10)),
-        )
+        self.compare(request, *self.ask_both(lambda store: store.claim(request, 10)))
 
     @rule(
         batch=st.lists(
@@ -164,10 +168,7 @@ class Lockstep(RuleBasedStateMachine):
                     text if self.keeps else None,
                 )
             )
-        tested, oracle = (
-            self.wait(self.tested.renew(requests, 10)),
-            self.wait(self.oracle.renew(requests, 10)),
-        )
+        tested, oracle = self.ask_both(lambda store: store.renew(requests, 10))
         assert len(tested) == len(requests)
         for item, first, second in zip(requests, tested, oracle, strict=True):
             self.compare(item, first, second)
@@ -204,11 +205,7 @@ class Lockstep(RuleBasedStateMachine):
             by=by,
             keep=text if self.keeps else None,
         )
-        self.compare(
-            request,
-            self.wait(self.tested.release(request, 10)),
-            self.wait(self.oracle.release(request, 10)),
-        )
+        self.compare(request, *self.ask_both(lambda store: store.release(request, 10)))
 
     @rule(
         name=roles,
@@ -241,11 +238,7 @@ class Lockstep(RuleBasedStateMachine):
             "another beat": there._replace(beat=there.beat + 1),
         }[expects]
         request = Override(role, expected, holder, there.beat + ahead, ttl, info, by=by)
-        self.compare(
-            request,
-            self.wait(self.tested.override(request, 10)),
-            self.wait(self.oracle.override(request, 10)),
-        )
+        self.compare(request, *self.ask_both(lambda store: store.override(request, 10)))
 
     @rule(seconds=st.sampled_from((0.1, 0.5, 1.0, 2.5, 3.0, 31.0)))
     def time_passes(self, seconds: float) -> None:
@@ -255,10 +248,7 @@ class Lockstep(RuleBasedStateMachine):
     @invariant()
     def the_rows_are_the_same(self) -> None:
         roles = [name + self.tail for name in ROLES]
-        tested, oracle = (
-            self.wait(self.tested.read(roles, 10)),
-            self.wait(self.oracle.read(roles, 10)),
-        )
+        tested, oracle = self.ask_both(lambda store: store.read(roles, 10))
         assert sorted(map(repr, map(self.view, tested))) == sorted(
             map(repr, map(self.view, oracle))
         )
@@ -266,19 +256,21 @@ class Lockstep(RuleBasedStateMachine):
     @invariant()
     def they_remember_the_same(self) -> None:
         roles = [name + self.tail for name in ROLES]
-        tested, oracle = (
-            self.wait(self.tested.past(roles, 10)),
-            self.wait(self.oracle.past(roles, 10)),
-        )
+        tested, oracle = self.ask_both(lambda store: store.past(roles, 10))
         assert sorted(map(self.comparable, tested)) == sorted(map(self.comparable, oracle))
 
     @invariant()
     def they_keep_the_same(self) -> None:
-        if isinstance(self.tested, HasKept):
-            for name in ROLES:
-                role = name + self.tail
-                tested = self.wait(self.tested.kept(role, 10))
-                assert tested == self.wait(self.oracle.kept(role, 10))
+        if not isinstance(self.tested, HasKept):
+            return
+        roles = [name + self.tail for name in ROLES]
+
+        async def texts(store: Store) -> list[object]:
+            assert isinstance(store, HasKept)
+            return [await store.kept(role, 10) for role in roles]
+
+        tested, oracle = self.ask_both(texts)
+        assert tested == oracle
 
     @staticmethod
     def comparable(term: PastTerm) -> tuple[object, ...]:
