@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import coord
+from coord.cli import main
 from coord.core.operations import Claim, Release, Renew
 from coord.errors import AccessDenied, BadArgument, NotSetUp, StoreUnavailable
 from coord.stores.failures import RequestError
@@ -77,26 +76,22 @@ def test_eight_processes_at_once(fresh_url: str) -> None:
         pass
 
 
-def test_init_and_doctor_by_the_command_line(fresh_url: str) -> None:
-    def command(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "coord", *words, "--url", fresh_url],
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
+def test_init_and_doctor_by_the_command_line(
+    fresh_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(*words: str) -> tuple[object, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([*words, "--url", fresh_url])
+        return ended.value.code or 0, capsys.readouterr().out
 
-    before = command("doctor")
-    assert before.returncode == 1
-    assert "coord init" in before.stdout
-    made = command("init")
-    assert (made.returncode, "is ready" in made.stdout) == (0, True), made.stderr
-    assert command("doctor").returncode == 0
-    ran = command("run", "role")
-    assert ran.returncode != 0  # it needs a COMMAND
-    status = command("status")
-    assert status.returncode == 0, status.stderr
+    status, printed = command("doctor")
+    assert status == 1
+    assert "coord init" in printed
+    status, printed = command("init")
+    assert (status, "is ready" in printed) == (0, True)
+    assert command("doctor")[0] == 0
+    assert command("run", "role")[0] != 0  # it needs a COMMAND
+    assert command("status")[0] == 0
 
 
 def test_a_user_with_few_rights(fresh_url: str) -> None:
