@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from tests.support.server_process import free_ports
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
@@ -81,7 +82,5 @@ def running(command: list[str], url: str, **environment: str) -> Iterator[Runnin
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
+    with free_ports(1) as ports:
+        return ports[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -25,14 +26,37 @@ def stands_still(pid: int) -> bool:
     return all(state in "TtZX" for state in states)
 
 
+FIRST_PORT = 10_000
+PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
+def _bound() -> socket.socket:
+    """Return a socket that is bound to a free port.
+
+    A server is started a moment later. Connections that begin meanwhile get ports of the range of
+    the system, so the port is below that range.
+    """
+    last = int(PORT_RANGE.read_text().split()[0]) if PORT_RANGE.exists() else 0
+    for _ in range(100):
+        port = random.SystemRandom().randrange(FIRST_PORT, last) if last > FIRST_PORT else 0
+        item = socket.socket()
+        item.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            item.bind(("127.0.0.1", port))
+        except OSError:  # somebody has it
+            item.close()
+        else:
+            return item
+    raise RuntimeError("found no free port")
+
+
 @contextmanager
 def free_ports(count: int) -> Iterator[list[int]]:
     """Ports that nobody listens on; all are held together for a moment, so that they differ."""
-    held = [socket.socket() for _ in range(count)]
+    held: list[socket.socket] = []
     try:
-        for item in held:
-            item.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            item.bind(("127.0.0.1", 0))
+        for _ in range(count):
+            held.append(_bound())
         yield [item.getsockname()[1] for item in held]
     finally:
         for item in held:
