@@ -13,11 +13,12 @@ import gc
 import os
 import sys
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.support import levels, requirements, signals
+from tests.support import levels, requirements, scratch, signals
 from tests.support import rethinkdb_server as servers
 from tests.support.databases import Databases
 from tests.support.postgresql_server import shared_files
@@ -89,9 +90,10 @@ def state_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def pytest_configure(config: pytest.Config) -> None:
     requirements.required()  # an invalid name is an error at once
     signals.restore()
-    files = shared_files()
-    files.__enter__()
-    config.add_cleanup(lambda: files.__exit__(None, None, None))
+    contexts = ExitStack()
+    contexts.enter_context(scratch.directory_in_memory())
+    contexts.enter_context(shared_files())
+    config.add_cleanup(contexts.close)
     # Without compiled files each process of the run compiles all tests, and each process that a
     # test starts compiles coord.
     sys.dont_write_bytecode = False

@@ -136,6 +136,7 @@ class Server:
             "--no-sync",
             "-E",
             "UTF8",
+            "--wal-segsize=1",  # megabytes: each server copies these files
         )
 
     def run(self, *command: str) -> None:
@@ -163,6 +164,8 @@ class Server:
             f"listen_addresses={self.host}",
             f"unix_socket_directories={self.directory}",
             "shared_buffers=16MB",
+            # Of the data directory, so that nothing of a server that was killed remains.
+            "dynamic_shared_memory_type=mmap",
             "max_connections=200",
             *self._settings,
         ]
