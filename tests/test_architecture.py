@@ -423,6 +423,7 @@ def test_tests_and_examples_have_no_separators_either() -> None:
     assert separators == []
 
 
+@pytest.mark.xdist_group("architecture")  # one process parses coord, and not each of them
 @pytest.mark.parametrize("check", RULES, ids=lambda check: check.__name__)
 def test_coord_keeps(check: Rule, coord_tree: Tree) -> None:
     wrong = list(check(coord_tree))

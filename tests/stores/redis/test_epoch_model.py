@@ -11,19 +11,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import pytest
 
+from tests.support.levels import by_level, deeper
+
 TTL = 2
-END = 5
+END = by_level(4, 5, 5)
 """Ticks of a run."""
 STEP = 8
 """Tokens between the epochs: more than may be lost between two copies in this world."""
 PER_EPOCH = 100
 """More tokens than an epoch gives. In the scripts this is time: a role has fewer terms than
 microseconds go by, and a later epoch begins later."""
-MAX_FAILURES, MAX_CLAIMS = 2, 5
+MAX_FAILURES, MAX_CLAIMS = 2, by_level(4, 5, 5)
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,7 @@ class Rules:
     refusals_begin_epochs: bool = True
 
 
-@dataclass(frozen=True)
-class Data:
+class Data(NamedTuple):
     """What one server holds: the lease, and the hash `meta`."""
 
     holder: int = -1
@@ -58,8 +60,7 @@ class Data:
     quiet: int = 0
 
 
-@dataclass(frozen=True)
-class World:
+class World(NamedTuple):
     now: int = 0
     data: Data = Data()
     copy: Data = Data()
@@ -87,7 +88,7 @@ def in_epoch(world: World, rules: Rules) -> Data:
         floor = max(floor, data.high + STEP)
     if rules.clock:
         floor = max(floor, world.replid * PER_EPOCH)
-    return replace(data, id=world.replid, quiet=quiet, floor=floor)
+    return data._replace(id=world.replid, quiet=quiet, floor=floor)
 
 
 def claims(world: World, rules: Rules) -> Iterator[tuple[World, int | None]]:
@@ -98,16 +99,15 @@ def claims(world: World, rules: Rules) -> Iterator[tuple[World, int | None]]:
         is_quiet = world.now < data.quiet and not (rules.own_claims and data.holder == me)
         if not (data.holder in (-1, me) or expired) or is_quiet:
             if rules.refusals_begin_epochs:
-                yield replace(world, data=data), None
+                yield world._replace(data=data), None
             continue
         if rules.settle and data.longest < TTL:
-            yield replace(world, data=replace(data, longest=TTL)), None
+            yield world._replace(data=data._replace(longest=TTL)), None
             continue
         if rules.settle and world.copy.longest < TTL:
             continue  # the model of "two seconds later": copies do not lag for longer
         token = max(data.token, data.floor) + 1
-        data = replace(
-            data,
+        data = data._replace(
             holder=me,
             token=token,
             expires=world.now + TTL,
@@ -118,7 +118,7 @@ def claims(world: World, rules: Rules) -> Iterator[tuple[World, int | None]]:
             world.now + TTL if candidate == me else until
             for candidate, until in enumerate(world.believed)
         )
-        yield replace(world, data=data, believed=believed), token
+        yield world._replace(data=data, believed=believed), token
 
 
 def releases(world: World, rules: Rules) -> Iterator[World]:
@@ -126,19 +126,18 @@ def releases(world: World, rules: Rules) -> Iterator[World]:
         data = in_epoch(world, rules)
         if data.holder == me and world.believed[me] > world.now:
             believed = tuple(0 if c == me else until for c, until in enumerate(world.believed))
-            yield replace(world, data=replace(data, holder=-1, expires=0), believed=believed)
+            yield world._replace(data=data._replace(holder=-1, expires=0), believed=believed)
 
 
 def steps(world: World, rules: Rules) -> Iterator[tuple[World, int | None]]:
     yield from claims(world, rules)
     yield from ((after, None) for after in releases(world, rules))
-    yield replace(world, copy=world.data), None
+    yield world._replace(copy=world.data), None
     if world.now < END:
-        yield replace(world, now=world.now + 1), None
+        yield world._replace(now=world.now + 1), None
     if world.failures < MAX_FAILURES:
         yield (
-            replace(
-                world,
+            world._replace(
                 data=world.copy,
                 failures=world.failures + 1,
                 replid=world.replid + 1,
@@ -159,7 +158,7 @@ def search(rules: Rules, failures: int = 0) -> tuple[int, str]:
             if token is not None:
                 if token <= world.greatest:
                     return len(states), f"token {token} after {world.greatest}"
-                after = replace(after, greatest=token, births=world.births + 1)
+                after = after._replace(greatest=token, births=world.births + 1)
                 if all(until > after.now for until in after.believed):
                     return len(states), f"two leaders at {after.now}: {after.believed}"
             if after not in states:
@@ -168,6 +167,7 @@ def search(rules: Rules, failures: int = 0) -> tuple[int, str]:
     return len(states), ""
 
 
+@deeper
 def test_nothing_goes_wrong_whatever_is_lost() -> None:
     states, wrong = search(Rules())
     assert wrong == ""
@@ -198,6 +198,7 @@ def test_without_a_rule_it_goes_wrong(rules: Rules, expected: str) -> None:
     assert wrong.startswith(expected)
 
 
+@deeper
 def test_one_failure_needs_no_clock() -> None:
     """The clock of the next server may be wrong; then tokens still do not fall, unless an epoch is
     lost as well."""
@@ -205,6 +206,7 @@ def test_one_failure_needs_no_clock() -> None:
     assert wrong == ""
 
 
+@deeper
 def test_refusals_need_not_begin_epochs_to_be_safe() -> None:
     """They begin one so that the quiet time begins soon after the failure, and not with the first
     claim that could be applied, which would then wait for it."""

@@ -129,14 +129,14 @@ MUTANTS = [
         "an observation that goes on over new beats",
         4,
         faults.BeatsDoNotReset,
-        _net("true", faults=0, whispers=2),
+        _net("true", faults=0, whispers=2, delays=0),
         FINE,
     ),
     Mutant(
         "a takeover by the store's clock without the skew",
         4,
         Rules(claim=faults.claim_without_skew),
-        _net("clock", "ask", whispers=1),
+        _net("clock", "ask", whispers=1, delays=1),
         FINE,
     ),
     Mutant(
@@ -219,7 +219,7 @@ MUTANTS = [
         "an override that shortens the ttl of the leader",
         11,
         Rules(override=faults.override_shortens),
-        _operators(orders=1),
+        _operators(orders=1, delays=0),
     ),
     Mutant(
         "an override that does not compare before it swaps",
@@ -234,18 +234,23 @@ MUTANTS = [
         scenarios.override_shown_then_lost,
         FINE,
     ),
-    Mutant("a paused role that a candidate claims", 11, faults.ClaimsPaused, _operators(orders=1)),
+    Mutant(
+        "a paused role that a candidate claims",
+        11,
+        faults.ClaimsPaused,
+        _operators(orders=1, delays=0),
+    ),
     Mutant(
         "a paused role that the store gives away",
         11,
         Rules(claim=faults.claim_of_paused),
-        _operators("crash", orders=1, faults=1),
+        _operators("crash", orders=1, faults=1, delays=0),
     ),
     Mutant(
         "a retired role whose tokens begin at 1 again",
         12,
         Rules(born=faults.born_without_floor),
-        _retires("crash", orders=2, faults=1),
+        _retires("crash", orders=2, faults=1, delays=0),
     ),
     Mutant(
         "a row that is retired while somebody holds it",

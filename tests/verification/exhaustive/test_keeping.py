@@ -11,7 +11,7 @@ from coord.core.election import Election, Send
 from coord.core.keeping import Keeping
 from coord.core.operations import Claim, Failure, Operation, Release, Renew
 from coord.errors import StoreRefused
-from tests.support.levels import some
+from tests.support import levels
 from tests.verification.exhaustive import faults
 from tests.verification.exhaustive.explore import Bounds, explore
 from tests.verification.exhaustive.model import Rules, Setup
@@ -36,6 +36,7 @@ HANDED = Bounds(
     transfers=True,
 )
 CRASHES = replace(LATE, kinds=frozenset({"crash", "late"}))
+COPIES = replace(LATE, ticks=3, delays=1, keeps=1, kinds=frozenset({"twice"}))
 ALONE = Bounds(candidates=1, ticks=6, delays=2, faults=0, whispers=0, keeps=2, prompt=True)
 BOUNDS = {
     "late and lost requests": LATE,
@@ -43,7 +44,11 @@ BOUNDS = {
     "crashes": CRASHES,
     "one term after another": ALONE,
 }
-BY_DEFAULT = {"late and lost requests", "one term after another"}
+BY_DEFAULT = {
+    "late and lost requests": replace(LATE, ticks=2),
+    "one term after another": replace(ALONE, delays=1),
+}
+"""The searches of a run without COORD_LONG, with smaller bounds."""
 LONG = {
     "late and lost requests": replace(LATE, ticks=6),
     "late and lost requests, and a delay": replace(LATE, ticks=3, delays=1),
@@ -61,10 +66,12 @@ LONG = {
 }
 
 
-@pytest.mark.parametrize("name", some(BOUNDS, lambda name: name in BY_DEFAULT))
+@levels.deeper
+@pytest.mark.parametrize("name", levels.some(BOUNDS, lambda name: name in BY_DEFAULT))
 def test_a_kept_text_is_that_of_the_newest_term_that_wrote(name: str) -> None:
-    report = explore(COARSE, BOUNDS[name])
-    print_report(name, COARSE, BOUNDS[name], report)
+    bounds = BOUNDS[name] if levels.LONG else BY_DEFAULT.get(name, BOUNDS[name])
+    report = explore(COARSE, bounds)
+    print_report(name, COARSE, bounds, report)
     assert report.complete
     assert report.states >= 5_000, "the bounds leave too little to search"
 
@@ -133,8 +140,8 @@ class BeliefOfAnotherTerm(Election):
 @dataclass(frozen=True)
 class Mutant:
     setup: Setup
-    within: str = "late and lost requests, and a delay"
-    """The search of LONG that finds it. Three of the mutants need the delay."""
+    within: Bounds = LONG["late and lost requests, and a delay"]
+    """The search that finds it. Three of the mutants need the delay."""
 
 
 def rules(**named: object) -> Setup:
@@ -146,35 +153,40 @@ MUTANTS = {
     "a late duplicate of a renewal writes": Mutant(rules(renew=faults.renew_with_old_beat)),
     "a release writes the text whatever is there": Mutant(
         rules(keeps=lambda operation, applied: applied or isinstance(operation, Release)),
-        "released and handed over",
+        HANDED,
     ),
     "a store acknowledges a text and does not write it": Mutant(
         rules(keeps=lambda operation, applied: False)
     ),
     "a release forgets the text": Mutant(
         rules(keeps=lambda operation, applied: applied and isinstance(operation, Renew)),
-        "released and handed over",
+        HANDED,
     ),
     "the next term sends a text of the last": Mutant(
-        replace(COARSE, election=with_keeping(AnotherTermSendsIt)), "one term after another"
+        replace(COARSE, election=with_keeping(AnotherTermSendsIt)),
+        HANDED,
     ),
     "an answer counts for a text that came later": Mutant(
         replace(COARSE, election=with_keeping(TakesTheNewestForStored))
     ),
     "an answer counts for a request without a text": Mutant(
-        replace(COARSE, election=with_keeping(CountsRequestsWithoutIt))
+        replace(COARSE, election=with_keeping(CountsRequestsWithoutIt)),
+        LONG["one text, and a delay"],
     ),
     "no answer counts as not written": Mutant(
-        replace(COARSE, election=with_keeping(TakesNoAnswerForARefusal))
+        replace(COARSE, election=with_keeping(TakesNoAnswerForARefusal)),
+        LONG["one text, and a delay"],
     ),
     "a refusal counts as not written, although a copy was applied": Mutant(
-        replace(COARSE, election=with_keeping(TakesARefusalForNotWritten))
+        replace(COARSE, election=with_keeping(TakesARefusalForNotWritten)),
+        COPIES,
     ),
     "no answer counts as written": Mutant(
         replace(COARSE, election=with_keeping(TakesNoAnswerForAnAnswer))
     ),
     "renewals carry the text of the last term": Mutant(
-        replace(COARSE, election=BeliefOfAnotherTerm)
+        replace(COARSE, election=BeliefOfAnotherTerm),
+        replace(ALONE, delays=1),
     ),
 }
 
@@ -182,7 +194,7 @@ MUTANTS = {
 @pytest.mark.parametrize("name", MUTANTS)
 def test_each_rule_is_needed(name: str) -> None:
     mutant = MUTANTS[name]
-    report = explore(mutant.setup, replace(LONG[mutant.within], states=150_000))
+    report = explore(mutant.setup, replace(mutant.within, states=150_000))
     print(f"{name}: {report}")
     assert report.violation is not None, f"survived {report}"
 
