@@ -89,6 +89,14 @@ def net_server() -> Iterator[NetServer]:
     server.stop()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def only_new_garbage() -> Iterator[None]:
+    """Let the many collections here look only through what these tests create."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 class NoClockStore(NetStore):
     """A right store without a clock: `remaining` is the ttl, and no claim goes by it."""
 

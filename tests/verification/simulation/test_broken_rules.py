@@ -30,8 +30,15 @@ from tests.verification.simulation.drive import drive, quiet
 
 Patch = pytest.MonkeyPatch
 MUTANTS: dict[str, Callable[[Patch], None]] = {}
-RARE = {"a_deadline_from_the_reply": 150}
-"""Seen in one scene of two hundred: the first scene to try, so that one is found soon."""
+FIRST = {
+    "a_candidate_that_stops_trying_after_a_refusal": 3,
+    "a_deadline_from_the_reply": 178,
+    "a_deadline_on_the_clock_that_sleeps": 3,
+    "a_renewal_that_names_no_token": 26,
+    "a_term_that_does_not_read_the_clock": 3,
+    "an_unknown_outcome_taken_for_success": 2,
+}
+"""The first scene to try, so that one that shows the fault is found soon."""
 
 
 def mutant(make: Callable[[Patch], None]) -> Callable[[Patch], None]:
@@ -150,10 +157,12 @@ def no_task_dies(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
     asyncio reports such a task when it is collected. It is collected here, and not at some later
     moment: inside `ast.parse`, Python 3.11 raises SystemError when the report, which shows a
-    traceback, calls `ast.parse` once more.
+    traceback, calls `ast.parse` once more. What was there before need not be looked through.
     """
+    gc.freeze()
     yield
     gc.collect()
+    gc.unfreeze()
     records = [*caplog.get_records("call"), *caplog.get_records("teardown")]
     assert [record.getMessage() for record in records if record.name == "asyncio"] == []
 
@@ -175,7 +184,7 @@ def test_each_mutant_elects_a_leader_where_nothing_fails(
 @pytest.mark.parametrize("name", MUTANTS)
 def test_each_mutant_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     MUTANTS[name](monkeypatch)
-    first = RARE.get(name, 0)
+    first = FIRST.get(name, 0)
     for seed in range(first, first + 120):
         try:
             drive(seed, edits=seed % 2 == 1)

@@ -17,7 +17,7 @@ from coord.election.claimant import Claimant
 from coord.election.session import Session
 from coord.election.term import Term
 from coord.election.unique_service import UniqueServices
-from tests.support.levels import by_level, deeper
+from tests.support.levels import by_level, deeper, some
 from tests.verification.simulation.callers import Caller, MixedScene
 from tests.verification.simulation.drive import (
     come_to_rest,
@@ -129,7 +129,7 @@ def drive(seed: int, steps: int = 25) -> MixedScene:
     return scene
 
 
-@pytest.mark.parametrize("first", [0, 1_000])
+@pytest.mark.parametrize("first", some([0, 1_000], lambda first: first == 0))
 def test_random_scenes(first: int) -> None:
     terms = sum(drive(seed).terms for seed in range(first, first + 8))
     assert terms > 8
@@ -168,13 +168,14 @@ def requests_are_obeyed_at_once(patch: Patch) -> None:
     patch.setattr(Claimant, "check_requests", obey)
 
 
-MUTANTS: list[Callable[[Patch], None]] = [
-    forked_children_keep_the_candidates,
-    forked_children_keep_the_event_loop,
-    mine_ignores_the_clock,
-    all_candidates_of_a_role_are_one,
-    requests_are_obeyed_at_once,
-]
+MUTANTS: dict[Callable[[Patch], None], int] = {
+    forked_children_keep_the_candidates: 0,
+    forked_children_keep_the_event_loop: 0,
+    mine_ignores_the_clock: 3,
+    all_candidates_of_a_role_are_one: 1,
+    requests_are_obeyed_at_once: 5,
+}
+"""The first scene to try, so that one that shows the fault is found soon."""
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
@@ -186,5 +187,5 @@ def test_a_mutant_is_caught(mutant: Callable[[Patch], None], monkeypatch: Patch)
             assert calm.world.run(300, until=calm.leads), "nobody leads, with no fault at all"
     finally:
         calm.close()
-    violation = first_violation(drive)
+    violation = first_violation(drive, MUTANTS[mutant])
     assert re.search("lead|work|believe|forked|token|a call raised", violation), violation
