@@ -13,7 +13,7 @@ import sys
 import textwrap
 
 PARENT = """
-import os, sys, traceback
+import io, os, sys, traceback
 
 count, imports, work = int(sys.argv[1]), sys.argv[2], compile(sys.argv[3], "<work>", "exec")
 del sys.argv[1:4]
@@ -25,7 +25,7 @@ for number in range(count):
     if pid:
         pids.append(pid)
         continue
-    status = 1
+    status, sys.stdout = 1, io.StringIO()
     try:
         os.close(opening)
         os.read(gate, 1)  # until the parent has started all
@@ -34,7 +34,7 @@ for number in range(count):
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
+        os.write(1, sys.stdout.getvalue().encode())  # at once, so that lines are not mixed
         os._exit(status)
 os.close(opening)
 sys.exit(sum(os.waitpid(pid, 0)[1] != 0 for pid in pids))
@@ -70,5 +70,5 @@ def at_once(
         os.killpg(parent.pid, signal.SIGKILL)
         parent.communicate()
         raise
-    assert (parent.returncode, err) == (0, "")
+    assert (parent.returncode, err) == (0, ""), err
     return out.splitlines()

@@ -167,6 +167,7 @@ class Server:
             # Of the data directory, so that nothing of a server that was killed remains.
             "dynamic_shared_memory_type=mmap",
             "max_connections=200",
+            "dynamic_shared_memory_type=mmap",  # in its directory: /dev/shm keeps what was killed
             *self._settings,
         ]
         command = [postgres, "-D", str(self.data)]

@@ -73,11 +73,14 @@ class ServerContract(ContractHarness):
         server: The server.
         late: Seconds after its timeout until a request counts as one that ignores it.
         soon: Seconds until a store must work again, or a feed must notice a lost connection.
+        ttl: Seconds of the leases. A store that elects nobody for the longest ttl after a restart
+            needs less time with a shorter one.
     """
 
     server: ContractServer
     late = 4.0
     soon = 20.0
+    ttl = 30.0
 
     def make_store(self) -> Store:
         """Return a store that talks to the server without a proxy."""
@@ -115,7 +118,8 @@ class ServerContract(ContractHarness):
                     role = self.fresh_role()
                     at.proxy.set(mode)
                     result = await at.in_time(
-                        at.store.claim(Claim(role, "a", 1, 30.0), SHORT), f"a claim during {mode}"
+                        at.store.claim(Claim(role, "a", 1, self.ttl), SHORT),
+                        f"a claim during {mode}",
                     )
                     at.proxy.set(Link.PASS)
                     rows = await at.direct.read([role], self.timeout)
@@ -138,7 +142,7 @@ class ServerContract(ContractHarness):
             at.proxy.set(Link.DELAY, delay=0.2)
             late = [self.fresh_role() for _ in range(5)]
             tasks = [
-                asyncio.ensure_future(at.store.claim(Claim(role, role, 1, 30.0), SHORT))
+                asyncio.ensure_future(at.store.claim(Claim(role, role, 1, self.ttl), SHORT))
                 for role in late
             ]
             await asyncio.sleep(0.1)
@@ -146,7 +150,7 @@ class ServerContract(ContractHarness):
                 task.cancel()
             roles = [self.fresh_role() for _ in range(10)]
             results = await asyncio.gather(
-                *(at.store.claim(Claim(role, role, 1, 30.0), self.timeout) for role in roles)
+                *(at.store.claim(Claim(role, role, 1, self.ttl), self.timeout) for role in roles)
             )
             same([applied(result).holder for result in results], roles, "each its own answer")
             for role, result in zip(late[3:], await asyncio.gather(*tasks[3:]), strict=True):
@@ -167,7 +171,7 @@ class ServerContract(ContractHarness):
             else:
                 raise AssertionError("open succeeds although the server refuses connections")
             result = await at.in_time(
-                at.store.claim(Claim(self.fresh_role(), "a", 1, 30.0), SHORT), "a claim"
+                at.store.claim(Claim(self.fresh_role(), "a", 1, self.ttl), SHORT), "a claim"
             )
             expect(isinstance(result, Failure), f"a failure, not {result!r}")
             assert isinstance(result, Failure)
@@ -185,7 +189,7 @@ class ServerContract(ContractHarness):
     def test_a_feed_notices_that_its_connection_is_lost(self) -> None:
         async def body(at: Faults) -> None:
             role = self.fresh_role()
-            applied(await at.direct.claim(Claim(role, "a", 1, 30.0), self.timeout))
+            applied(await at.direct.claim(Claim(role, "a", 1, self.ttl), self.timeout))
             feed = at.store.watch([role])
             try:
                 same(
@@ -194,7 +198,7 @@ class ServerContract(ContractHarness):
                     "the first",
                 )
                 at.proxy.break_connections()
-                (renewed,) = await at.direct.renew([Renew(role, "a", 1, 2, 30.0)], self.timeout)
+                (renewed,) = await at.direct.renew([Renew(role, "a", 1, 2, self.ttl)], self.timeout)
                 applied(renewed)
 
                 async def until_news() -> Lease:
@@ -218,7 +222,7 @@ class ServerContract(ContractHarness):
     def test_after_a_restart_of_the_server(self) -> None:
         async def body(at: Faults) -> None:
             role = self.fresh_role()
-            token = applied(await at.store.claim(Claim(role, "a", 1, 30.0, floor=6), 10)).token
+            token = applied(await at.store.claim(Claim(role, "a", 1, self.ttl, floor=6), 10)).token
             if not await asyncio.to_thread(self.server.restart):
                 return
             await at.until_it_works()
@@ -233,7 +237,9 @@ class ServerContract(ContractHarness):
             if not await asyncio.to_thread(self.server.take_rights_away):
                 return
             try:
-                result = await at.store.claim(Claim(self.fresh_role(), "a", 1, 30.0), self.timeout)
+                result = await at.store.claim(
+                    Claim(self.fresh_role(), "a", 1, self.ttl), self.timeout
+                )
                 expect(isinstance(result, Failure), f"a failure, not {result!r}")
                 assert isinstance(result, Failure)
                 expect(result.permanent, f"nothing changes until somebody helps: {result!r}")
@@ -246,7 +252,7 @@ class ServerContract(ContractHarness):
 
     async def _all_fail_in_time(self, at: Faults) -> None:
         role = self.fresh_role()
-        claim, renewal = Claim(role, "a", 1, 30.0), Renew(role, "a", 1, 2, 30.0)
+        claim, renewal = Claim(role, "a", 1, self.ttl), Renew(role, "a", 1, 2, self.ttl)
         release = Release(role, "a", 1, 2)
         store = at.store
         requests: dict[str, Awaitable[Result]] = {
@@ -303,7 +309,7 @@ class Faults:
     async def warm(self) -> None:
         """Open the store, and send a request that is answered."""
         await self.store.open(self._harness.timeout)
-        claim = Claim(self._harness.fresh_role(), "a", 1, 30.0)
+        claim = Claim(self._harness.fresh_role(), "a", 1, self._harness.ttl)
         applied(await self.store.claim(claim, self._harness.timeout))
 
     async def until_it_works(self) -> None:
@@ -311,7 +317,7 @@ class Faults:
         loop = asyncio.get_running_loop()
         deadline, result = loop.time() + self._harness.soon, None
         while loop.time() < deadline:
-            claim = Claim(self._harness.fresh_role(), "a", 1, 30.0)
+            claim = Claim(self._harness.fresh_role(), "a", 1, self._harness.ttl)
             result = await self.in_time(self.store.claim(claim, 2.0), "a claim", 2.0)
             if isinstance(result, Answer) and result.applied:
                 return

@@ -15,6 +15,7 @@ from tests.support.redis_server import Server, set_up
 
 PASSWORD = "a-password-of-the-tests"
 NAMESPACE = "contract"
+TTL = 6.0
 
 
 class RedisServer(ContractServer):
@@ -25,7 +26,7 @@ class RedisServer(ContractServer):
     def __init__(self, server: Server) -> None:
         self._server = server
         self.host, self.port = server.host, server.port
-        set_up(server.url(NAMESPACE), 30.0)
+        set_up(server.url(NAMESPACE), TTL)
         self._users("app", "on", f">{PASSWORD}", "~*", "&*", "+@all")
 
     def make_store(self, host: str, port: int) -> Store:
@@ -71,8 +72,8 @@ def contract_server() -> Iterator[RedisServer]:
 
 
 class TestRedisServer(ServerContract):
-    # After a restart nobody new is elected for the longest ttl, which is 30 s in these tests.
     soon = 60.0
+    ttl = TTL  # After a restart nobody new is elected for the longest ttl.
 
     @pytest.fixture(autouse=True)
     def _server(self, contract_server: RedisServer) -> None:
