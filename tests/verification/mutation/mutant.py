@@ -95,20 +95,37 @@ class Mutant:
             after = ast.parse(self.source)
         except SyntaxError as err:
             raise BadMutant(f"the mutated source does not compile: {err}") from None
-        if ast.dump(before) == ast.dump(after):
+        kept, replaced, new = self._compared(before, after)
+        if ast.dump(replaced) == ast.dump(new):
             raise BadMutant("the change has no effect")
-        if signatures(before) != signatures(after):
+        if signatures(replaced) != signatures(new):
             raise BadMutant("the mutated source has other functions or signatures")
-        if unknown := names(after) - names(before) - bound(after) - set(dir(builtins)):
+        defined_there = set(dir(builtins)).union(bound(new), *map(bound, kept))
+        if unknown := names(new) - names(before) - defined_there:
             raise BadMutant(f"the mutated source uses unknown names: {', '.join(sorted(unknown))}")
         if not self.tests:
             raise BadMutant("no tests are named")
+
+    def _compared(
+        self, before: ast.Module, after: ast.Module
+    ) -> tuple[list[ast.stmt], ast.Module, ast.Module]:
+        """Return the statements of the module that the change leaves as they are; and what it
+        replaces, and by what."""
+        first, last = self.lines
+        end = first + self.old.count("\n")
+        (head, replaced, tail), (head_after, new, tail_after) = (
+            parted(before, first, end),
+            parted(after, first, last),
+        )
+        if (len(head), len(tail)) != (len(head_after), len(tail_after)):
+            return [], before, after
+        return head + tail, ast.Module(replaced, []), ast.Module(new, [])
 
     def _bounds(self) -> tuple[int, int]:
         _, _, inside = self.place.partition(":")
         if not inside:
             return 0, len(self.original)
-        nodes = [node for name, node in definitions(parsed(self.original)) if name == inside]
+        nodes = [node for name, node in defined(self.original) if name == inside]
         if len(nodes) != 1:
             raise BadMutant(f"{self.module} has {len(nodes)} definitions of {inside}, not one")
         node = nodes[0]
@@ -139,6 +156,25 @@ def definitions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, Definiti
             yield from definitions(node, prefix)
 
 
+@functools.cache
+def defined(source: str) -> list[tuple[str, Definition]]:
+    """The definitions of a module that several mutants change."""
+    return list(definitions(parsed(source)))
+
+
+def parted(
+    tree: ast.Module, first: int, last: int
+) -> tuple[list[ast.stmt], list[ast.stmt], list[ast.stmt]]:
+    """The statements of a module before, at and after the lines `first` to `last`."""
+    head, at, tail = [], [], []
+    for node in tree.body:
+        decorators = getattr(node, "decorator_list", [])
+        begin = min([node.lineno, *(part.lineno for part in decorators)])
+        end = node.end_lineno or begin
+        (head if end < first else tail if begin > last else at).append(node)
+    return head, at, tail
+
+
 def signatures(tree: ast.AST) -> list[tuple[str, str]]:
     """Each function with its kind, parameters and decorators."""
     return [
@@ -153,12 +189,14 @@ def signatures(tree: ast.AST) -> list[tuple[str, str]]:
     ]
 
 
-def names(tree: ast.AST) -> set[str]:
+@functools.cache
+def names(tree: ast.AST) -> frozenset[str]:
     """The names that a module reads or writes."""
-    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
 
 
-def bound(tree: ast.AST) -> set[str]:
+@functools.cache
+def bound(tree: ast.AST) -> frozenset[str]:
     """The names that a module defines: imports, functions, classes, parameters, variables."""
     names: set[str] = set()
     for node in ast.walk(tree):
@@ -170,4 +208,4 @@ def bound(tree: ast.AST) -> set[str]:
             names.add((node.asname or node.name).partition(".")[0])
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
-    return names
+    return frozenset(names)
