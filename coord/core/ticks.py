@@ -36,9 +36,12 @@ def tick_name(tick: object, argument: str = "tick") -> TickName:
     """Return the name of a tick, the same for each way of writing it.
 
     Raises:
-        BadArgument: It is neither an int, nor a datetime with a time zone, nor an ISO text.
+        BadArgument: It is neither an int, nor a datetime with a time zone, nor an ISO text, or is
+            out of range.
     """
-    if isinstance(tick, int) and not isinstance(tick, bool) and abs(tick) <= MAX_TOKEN:
+    if isinstance(tick, int) and not isinstance(tick, bool):
+        if abs(tick) > MAX_TOKEN:
+            raise BadArgument(argument, tick, f"must be from {-MAX_TOKEN:,} to {MAX_TOKEN:,}")
         return tick
     if isinstance(tick, datetime) and tick.tzinfo is not None:
         return _time_name(tick)
