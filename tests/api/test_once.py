@@ -270,7 +270,7 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"tick": "tomorrow"}, "invalid tick 'tomorrow'"),
     ({"tick": ""}, "invalid tick ''"),
     ({"tick": datetime(2026, 1, 1)}, "invalid tick"),
-    ({"tick": 2**60}, "must be from -9,007,199,254,740,991 to 9,007,199,254,740,991"),
+    ({"tick": 2**60}, "must be from -9,007,199,254,740,992 to 9,007,199,254,740,992"),
     ({"tick": TWO}, "invalid tick '2026-11-30T02:00:00Z': must be an int, like the other"),
     ({"function": 3}, "invalid function 3"),
     ({"ttl": 0}, "invalid ttl 0"),
