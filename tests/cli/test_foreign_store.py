@@ -137,7 +137,9 @@ def test_every_command(foreign: Callable[[str], Foreign], journal: Journal) -> N
     leads = notes.python(*run, "name=one", "--", *WORKER, str(journal.path))
     journal.wait_for(1)
     waits = notes.python(*run, "name=two", "--", *WORKER, str(journal.path))
-    eventually(lambda: notes.json("candidates", "job"))
+    with coord.connect(notes.url) as c:
+        eventually(lambda: c.candidates("job"))
+    assert notes.json("candidates", "job")
     assert use("candidates").splitlines()[1].split()[:2] == ["job", "two"]
     assert use("leader", "job").split()[:3] == ["one", "token", "1"]
     (row,) = notes.json("status")
@@ -173,7 +175,8 @@ def test_every_command(foreign: Callable[[str], Foreign], journal: Journal) -> N
     services.heartbeat({"id": "a", "role": "web", "load": 0, "ttl": 60})
     assert use("services", "web").splitlines()[1].split()[:2] == ["web", "a"]
     services.heartbeat({"id": "a", "role": "web", "load": 0, "ttl": 0.1})
-    eventually(lambda: use("services", "web").startswith("no healthy services"))
+    eventually(lambda: services.healthy_services("web") == [])
+    assert use("services", "web").startswith("no healthy services")
     eventually(lambda: notes.json("purge", "--yes")["services"] == 1)
     assert "deleted 0 service records" in use("purge", "--yes")
     other = f"sqlite://{Path(notes.url.partition(':')[2]).parent}/other.db"

@@ -68,30 +68,38 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._read = 0
+        self._stretches: dict[int, Stretch] = {}
+        self._terminated: dict[int, float] = {}
 
     def stretches(self) -> list[Stretch]:
         """In order of first sight."""
-        by_token: dict[int, Stretch] = {}
-        for token, pid, moment, name in self._entries():
-            if name == TERMINATED:
-                continue
-            first = by_token[int(pid)].first if int(pid) in by_token else float(moment)
-            by_token[int(pid)] = Stretch(token, int(pid), name, first, float(moment))
-        return list(by_token.values())
+        self._read_on()
+        return list(self._stretches.values())
 
     def terminated(self, pid: int) -> float | None:
         """When a worker got SIGTERM and ignored it; None if that is not known."""
-        moments = (
-            float(moment)
-            for _, writer, moment, name in self._entries()
-            if (int(writer), name) == (pid, TERMINATED)
-        )
-        return next(moments, None)
+        self._read_on()
+        return self._terminated.get(pid)
 
-    def _entries(self) -> list[list[str]]:
-        text = self.path.read_text() if self.path.exists() else ""
-        # The last line may not be complete.
-        return [line.split() for line in text.rpartition("\n")[0].splitlines()]
+    def _read_on(self) -> None:
+        """Read what was written since the last time. Who waits for an entry reads very often."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self._read)
+            # The last line may not be complete.
+            text, newline, _ = file.read().rpartition(b"\n")
+        self._read += len(text + newline)
+        for line in text.decode().splitlines():
+            token, writer, time_of, name = line.split()
+            pid, moment = int(writer), float(time_of)
+            if name == TERMINATED:
+                self._terminated.setdefault(pid, moment)
+                continue
+            before = self._stretches.get(pid)
+            first = moment if before is None else before.first
+            self._stretches[pid] = Stretch(token, pid, name, first, moment)
 
     def of(self, token: int, name: str = "worker") -> Stretch | None:
         return next(

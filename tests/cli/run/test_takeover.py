@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import coord
 from coord.cli.run import descendants
 from coord.stores import urls
 from tests.support.processes import WORKER, Journal, Runs, Start, boottime, children, lives
@@ -183,7 +184,8 @@ def test_a_job_below_gnu_timeout_ends_before_the_next_begins(runs: Runs) -> None
     runs.run("--ttl", "30", "--grace", "0.5", "--", "sh", "-c", script)
     runs.journal.wait_for(1)
     runs.worker("--ttl", "30")
-    eventually(lambda: runs.answer("candidates", "job", "--url", runs.url, "--json")[1] != "[]\n")
+    with coord.connect(runs.url) as c:
+        eventually(lambda: c.candidates("job"))
     status, _, err = runs.answer("step-down", "job", "--url", runs.url, "--yes")
     assert status == 0, err
     runs.journal.wait_for(2)
