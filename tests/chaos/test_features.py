@@ -19,7 +19,7 @@ WRITTEN = {"once": "ticks run", "info": "changes of the info"}
 
 
 def test_all_features_keep_every_promise(tmp_path: Path) -> None:
-    words = ("--features", "all", "--ttl", "1.5", "--calm", "0.5", "--kinds", BRIEF)
+    words = ("--features", "all", "--ttl", "1.5", "--calm", "0.3", "--kinds", BRIEF)
     chaos = Chaos(tmp_path, "all", "sqlite", 8, *words)
     try:
         result = kept(chaos)
