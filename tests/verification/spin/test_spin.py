@@ -11,7 +11,7 @@ import pytest
 from tests.support.levels import some
 from tests.verification.spin import spin
 
-FEW = ("M_HANDED_OVER_LEADS", "M_NO_FENCE", "M_NO_MARGIN")
+FEW = ("M_HANDED_OVER_LEADS", "M_NO_FENCE")
 """The mutants of a run without COORD_LONG: each is compiled by itself, which takes longer than to
 find its fault. The mutants of the core itself run always."""
 
