@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -227,8 +228,17 @@ def test_the_application_answers_the_probes_and_hands_over_at_sigterm(tmp_path: 
             process.wait()
 
 
+@pytest.fixture
+def socket_directory() -> Iterator[str]:
+    """A directory with a brief name: the path of a socket has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="coord-", dir="/tmp") as directory:
+        yield directory
+
+
 @pytest.mark.needs("supervisord")
-def test_supervisord_runs_it_and_a_stop_releases_the_role(tmp_path: Path) -> None:
+def test_supervisord_runs_it_and_a_stop_releases_the_role(
+    tmp_path: Path, socket_directory: str
+) -> None:
     config = configparser.RawConfigParser(inline_comment_prefixes=())
     config.read(DEPLOY / "supervisord/scheduler.conf")
     url = f"sqlite://{tmp_path}/coord.db"
@@ -241,7 +251,7 @@ def test_supervisord_runs_it_and_a_stop_releases_the_role(tmp_path: Path) -> Non
     program["environment"] = f'COORD_URL="{url}"'
     program["stdout_logfile"] = f"{tmp_path}/scheduler.log"
     del program["user"]
-    control_socket = f"{tmp_path}/supervisor.sock"
+    control_socket = f"{socket_directory}/supervisor.sock"
     config["supervisord"] = {
         "nodaemon": "true",
         "logfile": f"{tmp_path}/supervisord.log",

@@ -164,9 +164,6 @@ class Server:
             f"listen_addresses={self.host}",
             f"unix_socket_directories={self.directory}",
             "shared_buffers=16MB",
-            # Of the data directory, so that nothing of a server that was killed remains.
-            "dynamic_shared_memory_type=mmap",
-            "max_connections=200",
             "dynamic_shared_memory_type=mmap",  # in its directory: /dev/shm keeps what was killed
             *self._settings,
         ]

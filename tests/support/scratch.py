@@ -49,7 +49,7 @@ def directory_in_memory() -> Iterator[Path | None]:
     if "TMPDIR" in os.environ or not fits():
         yield None
         return
-    directory = tempfile.mkdtemp(prefix="coord-tests-", dir=IN_MEMORY)
+    directory = tempfile.mkdtemp(prefix="coord-", dir=IN_MEMORY)
     Path(directory).chmod(0o755)  # PostgreSQL runs as another user
     remover = subprocess.Popen(
         ["sh", "-c", _REMOVER, "sh", directory],
