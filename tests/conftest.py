@@ -118,9 +118,10 @@ def pytest_collection() -> Generator[None, object, object]:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Return how many processes run the tests.
 
-    Quick tests compute, and each process first imports them all. The others mostly wait.
+    Quick tests compute, and each process first imports them all. The others wait for half of their
+    time: with six processes two cores are idle for a fifth of it, with ten they only do more.
     """
-    return 4 if config.option.markexpr == "quick" else 6
+    return 4 if config.option.markexpr == "quick" else 8
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -178,7 +179,7 @@ def name_groups(items: list[pytest.Item]) -> None:
 def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect what does not run at this level (tests/support/levels.py), and note the functions of
     which nothing runs without COORD_LONG. A variant that the command line names runs always."""
-    named_nodes = {argument for argument in config.args if argument.endswith("]")}
+    named_nodes = {argument for argument in config.args if "::" in argument}
     items[:] = [item for item in items if makes_sense(item)]
     kept_items: list[pytest.Item] = []
     left_out: list[pytest.Item] = []
@@ -194,12 +195,19 @@ def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
         ):  # some state machines take more than five minutes
             item.add_marker(pytest.mark.timeout(TIMEOUT_OF_THE_LONGEST))
         (left_out if levels.left_out(marks) else kept_items).append(item)
-        name = item.nodeid.partition("[")[0]
+        name = name_of_function(item)
         functions[name] = functions.get(name, True) and "long" in marks
     config.stash[WITHOUT_REPRESENTATIVE] = [name for name, long in functions.items() if long]
     if left_out:
         items[:] = kept_items
         config.hook.pytest_deselected(items=left_out)
+
+
+def name_of_function(item: pytest.Item) -> str:
+    """Return what identifies a test function: classes of a file that inherit a test share it."""
+    defined_in, _, name = getattr(item, "function", item).__qualname__.rpartition(".")
+    inherited = defined_in and item.cls is not None and defined_in != item.cls.__qualname__  # type: ignore[attr-defined] # of functions
+    return f"{item.path}::{name}" if inherited else item.nodeid.partition("[")[0]
 
 
 def on_virtual_time(item: pytest.Item) -> bool:

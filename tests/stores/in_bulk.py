@@ -1,11 +1,15 @@
 """A store whose every claim and release travels with others: whatever holds it to a promise, holds
-`swap_all` to it. And the part of the contract that claims and releases."""
+`swap_all` to it. And which of the two ways a test of the contract takes by default."""
 
 from __future__ import annotations
 
 import itertools
 import os
+import zlib
+from types import FunctionType
 from typing import Any
+
+import pytest
 
 from coord.core.operations import Answer, Claim, Release, Result
 from coord.testing import StoreContract
@@ -56,10 +60,36 @@ def in_bulk(kind: type[Any]) -> type[Any]:
 WITHOUT_SWAPS = (AnnouncementContract, RecordContract)
 
 
-def without_other_tests(contract: type[StoreContract]) -> type[StoreContract]:
-    """Remove the tests that claim and release nothing: the store alone passes the same ones."""
-    for part in WITHOUT_SWAPS:
-        for name in vars(part):
-            if name.startswith("test_"):
-                setattr(contract, name, None)
-    return contract
+def take_turns(alone: type[StoreContract], in_bulk: type[StoreContract]) -> None:
+    """Let each test of the contract run in one of these classes, and in the other with COORD_LONG
+    only.
+
+    Tests that claim and release nothing run in the first only: they are the same in the second.
+    """
+    without_swaps = {name for part in WITHOUT_SWAPS for name in vars(part)}
+    for name in dir(StoreContract):
+        if not name.startswith("test_"):
+            continue
+        test = getattr(StoreContract, name)
+        if name in without_swaps:
+            setattr(in_bulk, name, None)
+            continue
+        classes = [alone, in_bulk]
+        chosen = classes.pop(zlib.crc32(name.encode()) % 2)
+        setattr(chosen, name, test)
+        setattr(classes[0], name, pytest.mark.long(copy_of(test)))
+
+
+def copy_of(function: FunctionType) -> FunctionType:
+    """Return an equal function with marks of its own."""
+    copy = FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__dict__.update(function.__dict__)
+    copy.__kwdefaults__, copy.__qualname__ = function.__kwdefaults__, function.__qualname__
+    copy.__annotations__, copy.__doc__ = function.__annotations__, function.__doc__
+    return copy

@@ -13,7 +13,7 @@ from coord.stores.memory.store import MemoryStore
 from coord.stores.protocol import Store
 from coord.stores.sqlite import SQLiteStore
 from coord.testing import StoreContract
-from tests.stores.in_bulk import in_bulk, without_other_tests
+from tests.stores.in_bulk import in_bulk, take_turns
 from tests.support.databases import new_sqlite_url
 
 
@@ -45,7 +45,9 @@ class TestSQLite(StoreContract):
             conn.close()
 
 
-@without_other_tests
 class TestSQLiteInBulk(TestSQLite):
     def make_store(self) -> Store:
         return in_bulk(SQLiteStore)(self.path)  # type: ignore[no-any-return] # of a class that is made there
+
+
+take_turns(TestSQLite, TestSQLiteInBulk)

@@ -12,7 +12,7 @@ from coord.stores.postgresql import PostgreSQLStore, parse_url
 from coord.stores.postgresql.connection import Pool
 from coord.stores.protocol import Store
 from coord.testing import StoreContract
-from tests.stores.in_bulk import in_bulk, without_other_tests
+from tests.stores.in_bulk import in_bulk, take_turns
 from tests.stores.lockstep import run_on_server
 from tests.support.levels import by_level, deeper
 
@@ -39,10 +39,12 @@ class TestPostgreSQLContract(StoreContract):
             await pool.close()
 
 
-@without_other_tests
 class TestPostgreSQLContractInBulk(TestPostgreSQLContract):
     def make_store(self) -> Store:
         return in_bulk(PostgreSQLStore)(self.store_url)  # type: ignore[no-any-return] # it is made there
+
+
+take_turns(TestPostgreSQLContract, TestPostgreSQLContractInBulk)
 
 
 @deeper

@@ -9,7 +9,7 @@ import pytest
 from coord.stores.protocol import Store
 from coord.stores.redis import RedisStore
 from coord.testing import StoreContract
-from tests.stores.in_bulk import in_bulk, without_other_tests
+from tests.stores.in_bulk import in_bulk, take_turns
 from tests.stores.lockstep import run_on_server
 from tests.support.levels import by_level, deeper
 
@@ -23,10 +23,12 @@ class TestRedis(StoreContract):
         return RedisStore(self.url)
 
 
-@without_other_tests
 class TestRedisInBulk(TestRedis):
     def make_store(self) -> Store:
         return in_bulk(RedisStore)(self.url)  # type: ignore[no-any-return] # of a class that is made there
+
+
+take_turns(TestRedis, TestRedisInBulk)
 
 
 @deeper

@@ -9,7 +9,7 @@ import pytest
 from coord.stores.protocol import Store
 from coord.stores.rethinkdb import RethinkDBStore, parse_url
 from coord.testing import StoreContract
-from tests.stores.in_bulk import in_bulk, without_other_tests
+from tests.stores.in_bulk import in_bulk, take_turns
 from tests.stores.lockstep import run_on_server
 from tests.support.levels import by_level, deeper
 
@@ -23,10 +23,12 @@ class TestRethinkDBContract(StoreContract):
         return RethinkDBStore(parse_url(self.store_url))
 
 
-@without_other_tests
 class TestRethinkDBContractInBulk(TestRethinkDBContract):
     def make_store(self) -> Store:
         return in_bulk(RethinkDBStore)(parse_url(self.store_url))  # type: ignore[no-any-return] # it is made there
+
+
+take_turns(TestRethinkDBContract, TestRethinkDBContractInBulk)
 
 
 @deeper
