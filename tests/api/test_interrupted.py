@@ -85,7 +85,10 @@ print("done")
 """
 
 
-@pytest.mark.parametrize("way", ["call", "process", "run", "progress"])
+@pytest.mark.parametrize(
+    "way",
+    some(["call", "process", "run", "progress"], lambda way: way in ("process", "progress")),
+)
 def test_an_exception_out_of_a_signal_handler_leaves_no_role_without_an_owner(
     way: str, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from tests.support.server_process import ServerProcess, free_ports
 BINARY = "rethinkdb"
 IN_USE = "perhaps another instance of rethinkdb is using it."
 START_TIMEOUT = 30.0
+DISK = "/var/tmp"
 SMALL_CACHE = 64
 """Megabytes. Many servers run in the tests, and most of them hold a few rows."""
 
@@ -28,7 +29,8 @@ def available() -> bool:
 class Server(ServerProcess):
     """One node. `options` are added to its command line; `join` are the cluster ports of others.
 
-    `cache` is the size of its cache in megabytes, or `auto`, the server's own choice.
+    `cache` is the size of its cache in megabytes, or `auto`, the server's own choice. `on_disk`: its
+    files are on a disk, not where temporary files are.
     """
 
     host = "127.0.0.1"
@@ -39,10 +41,12 @@ class Server(ServerProcess):
         name: str = "one",
         join: Sequence[int] = (),
         cache: int | Literal["auto"] = SMALL_CACHE,
+        on_disk: bool = False,
     ) -> None:
         self.name, self._options, self._join = name, options, tuple(join)
         self._cache = cache
-        self._dir = Path(tempfile.mkdtemp(prefix="coord-rethinkdb-"))
+        parent = DISK if on_disk else None
+        self._dir = Path(tempfile.mkdtemp(prefix="coord-rethinkdb-", dir=parent))
         self._bind, self._launcher = self.host, tuple[str, ...]()
         with free_ports(2) as ports:
             self.port, self.cluster_port = ports

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -18,16 +18,21 @@ from coord.stores.rethinkdb.pool import Pool
 from tests.stores.rethinkdb.kit import ask, db, opened, r, run
 from tests.support.rethinkdb_server import Server
 
+pytestmark = pytest.mark.rethinkdb
+
 ROLES = [f"role {number}" for number in range(800)]
 beats = itertools.count(1)
 
 
 @pytest.fixture
-def server(own_server: Server) -> Server:
+def server() -> Iterator[Server]:
+    """A server that is set up, with its files on a disk: in memory they are written so soon that a
+    killed server loses nothing."""
     from coord.stores.rethinkdb.setup import set_up
 
-    asyncio.run(set_up(own_server.url()))
-    return own_server
+    with Server(on_disk=True) as started:
+        asyncio.run(set_up(started.url()))
+        yield started
 
 
 def tokens_lost(server: Server, answers: int, roles: Sequence[str] = ROLES) -> int:

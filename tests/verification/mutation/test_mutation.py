@@ -19,9 +19,9 @@ from tests.verification.mutation.runner import Outcome, Runner
 FEWEST = 50
 PACKAGES = {"runtime", "stores", "election", "services", "api", "cli"}
 FIRST_OF_PACKAGE = list(
-    {mutant.module.rpartition(".")[0]: mutant for mutant in reversed(MUTANTS)}.values()
+    {mutant.module.split(".")[1]: mutant for mutant in reversed(MUTANTS)}.values()
 )
-"""The mutants of a run without COORD_LONG: the first of each package."""
+"""The mutants of a run without COORD_LONG: the first of each package of coord."""
 
 
 @pytest.fixture(scope="module")
