@@ -7,7 +7,9 @@ import re
 import rlcompleter
 import subprocess
 import sys
+from abc import ABC
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -112,3 +114,23 @@ def test_completion_and_help_of_objects_show_public_things() -> None:
         assert shown & internal == set(), type(item)
     coordinator.close()
     registry.close()
+
+
+@pytest.mark.parametrize(
+    "public",
+    [coord.Coordinator, coord.Leadership, coord.AsyncLeadership, coord.Shares, coord.Heartbeat],
+)
+def test_a_subclass_may_implement_a_protocol_and_be_abstract(public: type) -> None:
+    """Python refuses a class whose bases have metaclasses that do not fit together."""
+
+    class Role(Protocol):
+        def start(self) -> object: ...
+
+    for base in (Role, ABC):
+        subclass = type(base)("Subclass", (base,), {})
+        both = type(public)("Both", (public, subclass), {})
+        assert issubclass(both, public)
+        assert issubclass(both, subclass)
+        assert isinstance(both.__new__(both), public)
+    assert not isinstance(5, public)
+    assert not issubclass(int, public)

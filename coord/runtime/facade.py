@@ -7,7 +7,7 @@ import functools
 import inspect
 from abc import ABCMeta
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator
-from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from coord.runtime.portal import Portal
 
@@ -17,16 +17,27 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _PublicDirType(ABCMeta):
+if TYPE_CHECKING:
+    _ProtocolType = ABCMeta  # that is how type checkers see the metaclass of protocols
+else:
+    _ProtocolType = type(Protocol)
+
+
+class _PublicDirType(_ProtocolType):
     """Makes `dir()` of a class list only what is public: `help()` and the completion of the Python
     prompt look there.
 
-    It is an `ABCMeta`, so that a subclass may be an abstract class as well.
+    It is the type of protocols, which is an `ABCMeta`, so that a subclass may implement protocols
+    and be an abstract class as well. Python allows no class with two metaclasses of which none
+    inherits from the other.
     """
 
     _internal: frozenset[str]
+    # Those of protocols are slower, and before Python 3.12 fail for classes that inherit from none.
+    __instancecheck__ = ABCMeta.__instancecheck__
+    __subclasscheck__ = ABCMeta.__subclasscheck__
 
-    def __dir__(cls) -> list[str]:
+    def __dir__(cls) -> list[str]:  # noqa: N805 # ruff does not see that it is a metaclass
         return _public(super().__dir__(), cls._internal)
 
 
