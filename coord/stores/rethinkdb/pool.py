@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from typing import Any
 
 from coord.errors import CoordError, StoreUnavailable
-from coord.runtime.retry import full_jitter, rng
+from coord.runtime.retry import retry_until, rng
 from coord.runtime.timers import within
 from coord.stores.connecting import first_connection
 from coord.stores.failures import RequestError
@@ -22,10 +22,6 @@ from coord.stores.rethinkdb.url import Address, RethinkURL
 
 CONNECT_TIMEOUT = 10.0
 """Seconds after which an attempt to connect is given up, whether or not a query waits for it."""
-RETRY_FIRST, RETRY_MAX = 0.02, 0.5
-"""Longest wait in seconds after the first failure of a read, and after any."""
-MIN_RETRY_TIMEOUT = 0.05
-"""Seconds that must be left for another attempt to read."""
 MIN_TIMEOUT = 0.001
 """The least number of seconds that a query gets, so that a timeout is never 0 or negative."""
 
@@ -102,16 +98,19 @@ class Pool:
             StoreUnavailable: No server answered in time.
             StoreRefused: The server rejects this query.
         """
-        deadline, failures = Deadline(timeout), 0
-        while True:
+
+        async def attempt(remaining: float) -> Any:
             try:
-                return await self.query(term, deadline.left())
+                return await self.query(term, remaining)
             except RequestError as error:
-                if not error.retryable or deadline.left() <= MIN_RETRY_TIMEOUT:
+                if error.retryable:
                     raise error.error() from None
-            failures += 1
-            pause = full_jitter(failures, RETRY_FIRST, RETRY_MAX)
-            await asyncio.sleep(min(pause, deadline.left()))
+                raise  # no other attempt
+
+        try:
+            return await retry_until(attempt, timeout)
+        except RequestError as error:
+            raise error.error() from None
 
     async def feed(self, term: Any, *, refusals: bool = False) -> AsyncGenerator[Any, None]:
         """Yield the changes of a changefeed. The feed has a connection of its own.
