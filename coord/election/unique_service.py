@@ -103,7 +103,8 @@ class _Call(NamedTuple):
         """Return whether a caller passes the same again."""
         return (
             type(candidate) is dict
-            and [*map(type, candidate.values())] == self.types
+            # In the order of `passed`: the caller's dict may have another one.
+            and [*map(type, map(candidate.get, self.passed))] == self.types
             and candidate == self.passed
         )
 

@@ -357,6 +357,10 @@ def test_true_is_stored_where_one_was_and_the_other_way_round(url: str) -> None:
                 await c.unique_service("r", {"id": "a", "ttl": 40, "up": value})
                 record = await other.unique_service("r")
                 assert json.dumps(record and record["up"]) == json.dumps(value)
+            for fields in ({"up": 1, "new": True}, {"new": 1, "up": True}):  # in another order
+                await c.unique_service("r", {"id": "a", "ttl": 40, **fields})
+                record = await other.unique_service("r")
+                assert json.dumps(record and record["up"]) == json.dumps(fields["up"])
             assert await c.release("r")
             lead = c.leadership("r", ttl=40, info={"up": [1]})
             assert await lead.acquire(timeout=10)
