@@ -3,10 +3,16 @@ and each test has a variation that runs by default."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.conftest import HERE, WITHOUT_REPRESENTATIVE, slow_tests
 from tests.support import levels
+from tests.support.processes import ROOT
 
 WAITS_FOR_MINUTES = {
     "tests/integrations/test_celery.py::test_a_crontab_entry_that_was_due_in_the_gap_is_sent_once"
@@ -37,3 +43,33 @@ def test_one_process_runs_all_tests_of_a_group(request: pytest.FixtureRequest) -
     for item in request.session.items:
         groups = sorted({str(mark.args[0]) for mark in item.iter_markers("xdist_group")})
         assert not groups or item.nodeid.endswith(f"@{'_'.join(groups)}"), item.nodeid
+
+
+def test_the_ci_runs_each_failed_test_once_more_also_those_of_a_group(tmp_path: Path) -> None:
+    """What --last-failed would leave out would count as passed."""
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\n[ "$1" = -m ] || exec {sys.executable} "$@"\nprintf "%s\\n" "$@"\n'
+    )
+    python.chmod(0o755)
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    function = script[script.index("failed_once_more() {") :].partition("\n}\n")[0]
+    command = (
+        f"set -euo pipefail; step() {{ :; }}\n{function}\n}}\nfalse || failed_once_more ./python"
+    )
+
+    def run() -> tuple[int, list[str]]:
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        return done.returncode, done.stdout.splitlines()
+
+    assert run() == (1, [])
+    cache = tmp_path / ".pytest_cache/v/cache/lastfailed"
+    cache.parent.mkdir(parents=True)
+    failed = ["t/a.py::test_b@cluster", "t/a.py::test_c[x y@z]", "t/a.py::test_c[@z]@on_sqlite"]
+    cache.write_text(json.dumps(dict.fromkeys([*failed, "t/d.py"], True)))
+    names = ["t/a.py::test_b", "t/a.py::test_c[x y@z]", "t/a.py::test_c[@z]", "t/d.py"]
+    assert run() == (0, ["-m", "pytest", "-n", "2", *names])
+    cache.write_text("{}")
+    assert run() == (1, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -57,7 +58,26 @@ def test_a_directory_of_the_user_or_too_little_memory_changes_nothing(
     with scratch.directory_in_memory() as directory:
         assert directory is None
     monkeypatch.setattr(scratch, "NEEDED", 0)
+    monkeypatch.setattr(scratch, "free_memory", lambda: 1)
+    assert scratch.fits(tmp_path)
+    no_programs = os.statvfs_result((*os.statvfs(tmp_path)[:8], os.ST_NOEXEC, 255))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "statvfs", lambda path: no_programs)
+        assert not scratch.fits(tmp_path)
     monkeypatch.setenv("TMPDIR", "/var/tmp")
     with scratch.directory_in_memory() as directory:
         assert directory is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_small_files_are_in_memory_and_in_the_directory_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scratch, "IN_MEMORY", tmp_path)
+    run = tmp_path / "run"
+    run.mkdir()
+    for temporary, parent in (("/var/tmp", tmp_path), (str(run), run)):
+        monkeypatch.setattr("tempfile.tempdir", temporary)
+        with scratch.small_directory_in_memory() as directory:
+            assert directory.parent == parent
+        assert not directory.exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.databases import memory_directory
+from tests.support.scratch import small_directory_in_memory
 
 
 @pytest.fixture
@@ -19,5 +19,5 @@ def database(rethinkdb_module_url: str) -> str:
 def memory_path() -> Iterator[Path]:
     """A directory in memory, where there is one: for tests that compare thousands of answers of a
     SQLite file and would otherwise wait for the disk most of the time."""
-    with memory_directory() as directory:
+    with small_directory_in_memory() as directory:
         yield directory

@@ -7,9 +7,6 @@ One that comes back is emptied. Where a test has changed more than rows, it is d
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import tempfile
 import uuid
 from collections import deque
 from collections.abc import Iterator
@@ -25,17 +22,6 @@ from coord.stores.rethinkdb.url import parse_url
 REST = 3
 """So many lie idle before one is lent again: what a test left running has come to its end by
 then."""
-
-
-IN_MEMORY = Path("/dev/shm")
-
-
-@contextlib.contextmanager
-def memory_directory() -> Iterator[Path]:
-    """Provide a directory in memory, where there is one, so that SQLite does not wait for the disk."""
-    directory = IN_MEMORY if os.access(IN_MEMORY, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="coord-tests-", dir=directory) as path:
-        yield Path(path)
 
 
 class AnyServer(Protocol):

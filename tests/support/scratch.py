@@ -2,7 +2,8 @@
 for no disk halve the time of their tests, and a quarter of their processor time.
 
 With TMPDIR in the environment they are there instead, for a disk (`TMPDIR=/var/tmp pytest`) or to
-look at the files of a test that failed: the directory in memory is removed when the run ends.
+look at the files of a test that failed: the directory in memory is removed when the run ends. Only
+the small files of `small_directory_in_memory` are in memory always.
 """
 
 from __future__ import annotations
@@ -31,10 +32,15 @@ def free_memory() -> int:
 
 
 def fits(directory: Path = IN_MEMORY) -> bool:
-    """Return whether the files of a whole run fit into this directory in memory."""
+    """Return whether the files of a whole run fit into this directory in memory.
+
+    Some of them are programs. Containers often allow none there.
+    """
     if not os.access(directory, os.W_OK):
         return False
     volume = os.statvfs(directory)
+    if volume.f_flag & os.ST_NOEXEC:
+        return False
     return min(volume.f_bavail * volume.f_frsize, free_memory()) >= NEEDED
 
 
@@ -63,3 +69,13 @@ def directory_in_memory() -> Iterator[Path | None]:
         del os.environ["TMPDIR"]
         tempfile.tempdir = None
         remover.communicate()
+
+
+@contextlib.contextmanager
+def small_directory_in_memory() -> Iterator[Path]:
+    """Provide a directory for a few megabytes: in memory, if there is any, whatever TMPDIR says."""
+    here = Path(tempfile.gettempdir())  # what is in the directory of the run is removed with it
+    elsewhere = os.access(IN_MEMORY, os.W_OK) and not here.is_relative_to(IN_MEMORY)
+    directory = IN_MEMORY if elsewhere else here
+    with tempfile.TemporaryDirectory(prefix="coord-tests-", dir=directory) as path:
+        yield Path(path)
