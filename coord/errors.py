@@ -11,7 +11,9 @@ text of a driver's exception, which may contain the whole query, is never passed
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
+
+E = TypeVar("E", bound="CoordError")
 
 MAX_VALUE_LENGTH = 80
 """Characters of an invalid value that a message shows."""
@@ -52,7 +54,13 @@ class CoordError(Exception):
         return _restore, (type(self), self.args), self.__dict__
 
 
-def _restore(kind: type[CoordError], args: tuple[Any, ...]) -> CoordError:
+def with_message(kind: type[E], message: str) -> E:
+    """Return an exception of this kind, whose constructor may take other arguments: a store may
+    raise its own subclasses."""
+    return _restore(kind, (message,))
+
+
+def _restore(kind: type[E], args: tuple[Any, ...]) -> E:
     """Create an exception with this message, without a call of its constructor."""
     error = kind.__new__(kind, *args)
     error.args = args  # `OSError.__new__` leaves this to the constructor

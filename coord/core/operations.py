@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Union
 
 from coord.core.lease import MIN_TTL, Lease, Revision
-from coord.errors import StoreRefused, StoreUnavailable
+from coord.errors import StoreRefused, StoreUnavailable, with_message
 
 MAX_OVERRIDE_BEAT = 2**40
 """The largest beat of an override. Every store and every JSON parser keeps it exactly."""
@@ -211,7 +211,9 @@ class Failure(NamedTuple):
 
     def error(self) -> StoreRefused | StoreUnavailable:
         """Return the exception for a caller who waits for the answer."""
-        return (self.refusal or StoreUnavailable)(self.detail)
+        if self.refusal is None:
+            return StoreUnavailable(self.detail)
+        return with_message(self.refusal, self.detail)
 
 
 Result = Union[Answer, Failure]

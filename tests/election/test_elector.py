@@ -67,6 +67,28 @@ class Moody(MemoryStore):
             yield lease
 
 
+class Sealed(StoreRefused):
+    """A refusal that a store of a user defines, with other arguments than a message."""
+
+    def __init__(self, place: str, *, opens_at: float) -> None:
+        super().__init__(f"{place} is sealed until {opens_at:g}")
+
+
+def test_a_refusal_of_its_own_that_a_store_returns_is_what_callers_get() -> None:
+    class Vault(MemoryStore):
+        async def claim(self, claim: Claim, timeout: float) -> Result:
+            return Failure.of_refusal(Sealed("the vault", opens_at=9))
+
+    async def main() -> None:
+        async with AsyncCoordinator(store=Vault()) as c:
+            with pytest.raises(Sealed, match=r"^the vault is sealed until 9$"):
+                await c.leadership("r").acquire(timeout=10)
+            with pytest.raises(Sealed, match=r"^the vault is sealed until 9$"):
+                await c.unique_service("r", {"ttl": 5})
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("mood", ["down", "raises", "hangs", "refuses"])
 def test_a_leader_that_cannot_renew_stops_believing_before_its_lease_runs_out(
     store_time: RealTime, mood: str

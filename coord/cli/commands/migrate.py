@@ -30,6 +30,7 @@ from coord.errors import (
     StoreRefused,
     StoreUnavailable,
     command,
+    with_message,
 )
 from coord.stores.protocol import HasKept
 
@@ -323,7 +324,7 @@ class Migration:
             if isinstance(claimed, Failure):
                 if claimed.refusal is not None:
                     detail = f"cannot migrate {output.quote(role)}: {claimed.detail}"
-                    raise claimed.refusal(detail)
+                    raise with_message(claimed.refusal, detail)
                 last = claimed.detail
             elif claimed.lease.led and claimed.lease.holder != holder:
                 raise SomebodyLeads([claimed.lease], self._destination.url, "stop their processes")
