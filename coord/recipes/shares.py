@@ -298,6 +298,7 @@ class ShareEngine:
         self._stopping = False
         self._began_at = self._loop.time()
         self._ready = False
+        self._unconfirmed = False
         self.settled = False
         work = restart_on_failure(self._run, "share")
         self.task: asyncio.Task[None] = self._loop.create_task(work, name=f"coord {names.role}")
@@ -403,10 +404,15 @@ class ShareEngine:
                 agree(self._session, names.role, names.agreement),
                 self._options.timing.attempt_timeout,
             )
-        except (CoordError, asyncio.TimeoutError):
+        except (CoordError, asyncio.TimeoutError) as err:
+            if not (self._unconfirmed or self._stopping):
+                because = str(err) or "the store does not answer"
+                log.warning("group.not_confirmed", role=names.role, because=because)
+            self._unconfirmed = True
             with contextlib.suppress(asyncio.TimeoutError):
                 await within(self._until_stopping(), RETRY_FIRST_LOOK)
             return False
+        self._unconfirmed = False
         if names.agrees(there):
             self._membership.confirmed()
             return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import coord
 from coord import AsyncCoordinator, Coordinator, LossReason, SharesDiffer, Term
 from coord.core import sharing
+from coord.core.lease import Lease
 from coord.core.operations import Claim, Result
 from coord.recipes.agreement import change
 from coord.stores.memory import MemoryStore
@@ -256,6 +258,40 @@ def test_a_member_that_was_frozen_checks_what_the_group_shares(
 
     run(main, 3 * 86_400)
     assert ("group.left" in caplog.text) is (shards == 3)
+
+
+def test_a_member_that_cannot_check_what_the_group_shares_says_so_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It claims no shard meanwhile, and nobody would know why."""
+
+    class Store(MemoryStore):
+        readable = True
+
+        async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
+            if not self.readable:
+                raise coord.AccessDenied("no right to read")
+            return await super().read(roles, timeout)
+
+    async def main(machine: Machine) -> None:
+        store = Store()
+        store._now = lambda: machine.now().total
+        async with AsyncCoordinator(store=store, now=machine.now) as c:
+            shares = c.share("g", 2, ttl=10)
+            await shares.start()
+            assert await shares.wait_settled(30)
+            for count in (1, 2):
+                store.readable = False
+                machine.pause(100)
+                await asyncio.sleep(60)
+                assert shares.mine == {}
+                assert caplog.text.count("group.not_confirmed") == count
+                assert "no right to read" in caplog.text
+                store.readable = True
+                await asyncio.sleep(30)
+                assert sorted(shares.mine) == [0, 1]
+
+    run(main, 86_400)
 
 
 def test_nobody_hands_a_shard_to_a_member_that_has_left() -> None:
