@@ -45,7 +45,7 @@ def test_the_files_in_memory_are_removed(tmp_path: Path, killed: bool) -> None:
         assert list(directory.iterdir()) != []
         if killed:
             holder.send_signal(signal.SIGKILL)
-    eventually(lambda: not directory.exists(), 30)
+    eventually(lambda: not directory.exists())
     assert holder.returncode == (-signal.SIGKILL if killed else 0)
 
 

@@ -42,7 +42,7 @@ def test_a_server_ends_with_the_process_that_was_killed(tmp_path: Path) -> None:
         assert lives(running)
         assert not lives(ended)
         owner.send_signal(signal.SIGKILL)
-    eventually(lambda: not lives(running), 30)
+    eventually(lambda: not lives(running))
 
 
 PROGRAM = """
@@ -105,4 +105,4 @@ def test_forked_processes_end_with_the_process_that_was_killed() -> None:
         running = int(owner.stdout.readline())
         assert lives(running)
         owner.send_signal(signal.SIGKILL)
-    eventually(lambda: not lives(running), 30)
+    eventually(lambda: not lives(running))

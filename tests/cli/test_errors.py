@@ -3,6 +3,7 @@ password."""
 
 from __future__ import annotations
 
+import os
 import socket
 import uuid
 from collections.abc import Iterable, Iterator
@@ -12,9 +13,9 @@ from typing import Any
 import pytest
 
 from coord.cli import COMMANDS
+from tests.support.forkserver import Forked, ForkServer
 from tests.support.levels import by_level, deeper
-from tests.support.processes import Runs, Start
-from tests.support.side_by_side import run_side_by_side
+from tests.support.processes import MARK, Runs, end_marked, python_environment
 
 WORDS: dict[str, list[str]] = {
     "run": ["run", "job", "--no-wait", "--", "true"],
@@ -59,8 +60,8 @@ class Failing:
     """Runs commands side by side, a few at a time: of twenty that begin together on a busy machine,
     one may get no connection in time."""
 
-    def __init__(self, start: Start, directory: Path) -> None:
-        self._start, self._directory = start, directory
+    def __init__(self, python: ForkServer, directory: Path) -> None:
+        self._python, self._directory = python, directory
 
     def all(
         self,
@@ -70,11 +71,31 @@ class Failing:
         at_once: int = 4,
     ) -> dict[str, tuple[int, str]]:
         """The status and the one line of each command. `at_once` of them run side by side."""
-        words = {name: self._words(name, url, role) for name in names}
-        answers = run_side_by_side(self._start, self._directory, list(words.values()), at_once)
-        return {
-            name: self._check(name, *answer) for name, answer in zip(words, answers, strict=True)
-        }
+        remaining, results = list(names), {}
+        while group := remaining[:at_once]:
+            begun = [(name, self._begin(name, self._words(name, url, role))) for name in group]
+            results |= {name: self._end(name, process) for name, process in begun}
+            del remaining[:at_once]
+        return results
+
+    def _begin(self, name: str, words: list[str]) -> Forked:
+        out, err = self._files(name)
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            return self._python.start(
+                "-m",
+                "coord",
+                *words,
+                stdout=stdout.fileno(),
+                stderr=stderr.fileno(),
+                environment={**os.environ, **python_environment(), **MARK},
+            )
+
+    def _end(self, name: str, process: Forked) -> tuple[int, str]:
+        status = process.wait(90)
+        return self._check(name, status, *(path.read_text() for path in self._files(name)))
+
+    def _files(self, name: str) -> tuple[Path, Path]:
+        return self._directory / f"{name}.out", self._directory / f"{name}.err"
 
     def _words(self, name: str, url: str, role: str) -> list[str]:
         command, *more = (role if word == "job" else word for word in WORDS[name])
@@ -90,9 +111,18 @@ class Failing:
         return status, err
 
 
+@pytest.fixture(scope="module")
+def python() -> Iterator[ForkServer]:
+    """Processes that have imported all commands, and the driver that takes longest."""
+    commands = {module for module, _ in COMMANDS.values()}
+    with ForkServer("coord.api.sync_coordinator", *commands, "rethinkdb") as server:
+        yield server
+
+
 @pytest.fixture
-def failing(start: Start, tmp_path: Path) -> Failing:
-    return Failing(start, tmp_path)
+def failing(python: ForkServer, tmp_path: Path) -> Iterator[Failing]:
+    yield Failing(python, tmp_path)
+    end_marked()
 
 
 def check(results: dict[str, tuple[int, str]], status: int, text: str) -> None:

@@ -1,8 +1,9 @@
 """A process that has imported coord, and forks itself for each program of a test.
 
 Most of the time of a short program goes into the start of Python and into its imports. Here each
-program still has a process of its own, with its own arguments, environment, directory, standard
-streams and end of the interpreter.
+program still has a process of its own, with its own arguments, environment, directory and standard
+streams. At its end, threads are joined and exit handlers run, but its memory is left to the system:
+Python does not report what is still open then.
 
 `python -m tests.support.forking PATH MODULE...` imports the modules and serves at a socket, until its
 standard input ends. Each packet with a request carries the three standard streams; the answer is
