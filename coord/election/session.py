@@ -462,7 +462,7 @@ class Session:
             BadArgument: No candidate has that name, or several have it.
         """
         validation.candidate_name(name)
-        waiting = await self.candidates(role)
+        waiting = [item for item in await self.candidates(role) if item.role == role]  # no slots
         named = [candidate for candidate in waiting if candidate.id == name] or [
             candidate
             for candidate in waiting

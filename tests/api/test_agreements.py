@@ -125,3 +125,17 @@ def test_a_member_that_starts_writes_an_old_agreement_again(two: Two) -> None:
         assert after.info == before.info
     with pytest.raises(coord.SharesDiffer):
         c.share("g", 2, ttl=5).start()
+
+
+def test_a_role_goes_to_nobody_who_waits_for_a_slot_of_its_name(two: Two) -> None:
+    """Such a candidate never claims the role, which would be reserved for it."""
+    a, b = two
+    with a.slots("s", 1, ttl=5) as slots, a.leadership("s", ttl=5) as lead:
+        assert slots.wait(10)
+        assert lead.wait(10)
+        with b.slots("s", 1, ttl=5, info={"name": "bee"}):
+            eventually(lambda: [item.role for item in a.candidates("s")] == ["s#"])
+            for transfer in (lambda: b.request_transfer("s", "bee"), lambda: lead.transfer("bee")):
+                with pytest.raises(coord.BadArgument, match=r"waiting now: nobody"):
+                    transfer()
+        assert lead.is_leader
