@@ -154,7 +154,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         elif {"chaos", "longest"} <= marks:  # the machine has enough to do with one
             item.add_marker(pytest.mark.xdist_group("chaos"))
         elif shared := fixtures & SHARED:
-            item.add_marker(pytest.mark.xdist_group(shared.pop()))
+            item.add_marker(pytest.mark.xdist_group(min(shared)))  # the same in each process
         if not marks & NOT_QUICK:
             item.add_marker("quick")
     if hasattr(config, "workerinput"):  # the longest first: none is left over at the end

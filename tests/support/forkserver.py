@@ -22,6 +22,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -248,6 +249,7 @@ def _run(words: list[str]) -> None:
 def _main() -> None:
     for name in sys.argv[2:]:
         importlib.import_module(name)
+    assert threading.active_count() == 1, "a fork would have no copy of the other threads"
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as requests:
