@@ -40,7 +40,12 @@ class ShareCommand(JobCommand):
 
 @click.command(
     cls=ShareCommand,
-    epilog=exit_codes.help_of({exit_codes.FAILED: "the process that runs the commands was killed"}),
+    epilog=exit_codes.help_of(
+        {
+            exit_codes.FAILED: "the process that runs the commands was killed, or the group shares "
+            "other shards"
+        }
+    ),
 )
 @click.argument("group")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
