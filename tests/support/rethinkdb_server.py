@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 from tests.support.certificates import Authority
+from tests.support.scratch import directory_on_disk
 from tests.support.server_process import ServerProcess, free_ports
 
 BINARY = "rethinkdb"
 IN_USE = "perhaps another instance of rethinkdb is using it."
 START_TIMEOUT = 30.0
-DISK = "/var/tmp"
 SMALL_CACHE = 64
 """Megabytes. Many servers run in the tests, and most of them hold a few rows."""
 
@@ -29,8 +29,9 @@ def available() -> bool:
 class Server(ServerProcess):
     """One node. `options` are added to its command line; `join` are the cluster ports of others.
 
-    `cache` is the size of its cache in megabytes, or `auto`, the server's own choice. `on_disk`: its
-    files are on a disk, not where temporary files are.
+    `cache` is the size of its cache in megabytes, or `auto`, the server's own choice. Its files are
+    on a disk: in memory they are written so soon that a killed server loses nothing, and that
+    requests which overlap on a disk come one after the other.
     """
 
     host = "127.0.0.1"
@@ -41,12 +42,10 @@ class Server(ServerProcess):
         name: str = "one",
         join: Sequence[int] = (),
         cache: int | Literal["auto"] = SMALL_CACHE,
-        on_disk: bool = False,
     ) -> None:
         self.name, self._options, self._join = name, options, tuple(join)
         self._cache = cache
-        parent = DISK if on_disk else None
-        self._dir = Path(tempfile.mkdtemp(prefix="coord-rethinkdb-", dir=parent))
+        self._dir = Path(tempfile.mkdtemp(prefix="coord-rethinkdb-", dir=directory_on_disk()))
         self._bind, self._launcher = self.host, tuple[str, ...]()
         with free_ports(2) as ports:
             self.port, self.cluster_port = ports

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 IN_MEMORY = Path("/dev/shm")
+ON_DISK = "/var/tmp"
 NEEDED = 6 << 30
 """Bytes that must be free in that directory, and in memory. The whole run takes about a third."""
 _REMOVER = 'read -r line; rm -rf "$1"'
@@ -42,6 +43,12 @@ def fits(directory: Path = IN_MEMORY) -> bool:
     if volume.f_flag & os.ST_NOEXEC:
         return False
     return min(volume.f_bavail * volume.f_frsize, free_memory()) >= NEEDED
+
+
+def directory_on_disk() -> str:
+    """Return where temporary files are that a test wants on a disk: in TMPDIR if the user set it."""
+    directory = tempfile.gettempdir()
+    return ON_DISK if Path(directory).is_relative_to(IN_MEMORY) else directory
 
 
 @contextlib.contextmanager

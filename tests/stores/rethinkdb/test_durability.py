@@ -26,11 +26,10 @@ beats = itertools.count(1)
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """A server that is set up, with its files on a disk: in memory they are written so soon that a
-    killed server loses nothing."""
+    """A server that is set up."""
     from coord.stores.rethinkdb.setup import set_up
 
-    with Server(on_disk=True) as started:
+    with Server() as started:
         asyncio.run(set_up(started.url()))
         yield started
 
