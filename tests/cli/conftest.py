@@ -13,13 +13,23 @@ from typing import Any
 
 import pytest
 
+from coord.cli import COMMANDS
 from tests.support.cli_terminal import Terminal
+from tests.support.forkserver import ForkServer
 from tests.support.processes import MARK, Journal, Runs, Start, end_marked, python_environment
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
     return Journal(tmp_path / "journal")
+
+
+@pytest.fixture(scope="module")
+def command_forks() -> Iterator[ForkServer]:
+    """Processes that have imported all commands, and the driver that takes longest."""
+    commands = {module for module, _ in COMMANDS.values()}
+    with ForkServer("coord.api.sync_coordinator", *commands, "rethinkdb") as server:
+        yield server
 
 
 @pytest.fixture

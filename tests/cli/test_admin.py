@@ -15,6 +15,7 @@ import coord
 from coord.stores.rethinkdb import driver, parse_url
 from tests.cli.test_errors import FEW, Failing, check
 from tests.stores.rethinkdb.kit import ask
+from tests.support.forkserver import ForkServer
 from tests.support.levels import deeper
 from tests.support.processes import Journal, Runs, Start, boottime
 from tests.support.store_urls import any_server
@@ -116,8 +117,8 @@ def test_operators(on_server: Runs) -> None:
 
 @deeper
 @pytest.mark.stores("rethinkdb")
-def test_no_rights(start: Start, tmp_path: Path, rethinkdb_url: str) -> None:
-    failing = Failing(start, tmp_path)
+def test_no_rights(command_forks: ForkServer, tmp_path: Path, rethinkdb_url: str) -> None:
+    failing = Failing(command_forks, tmp_path)
     user = {"id": f"u{uuid.uuid4().hex[:8]}", "password": "geheim"}
     ask(rethinkdb_url, r.db("rethinkdb").table("users").insert(user))
     url = rethinkdb_url.replace("://", f"://{user['id']}:geheim@")
@@ -148,7 +149,9 @@ def test_a_password_from_a_file(runs: Runs, rethinkdb_url: str, tmp_path: Path) 
     assert runs.run("--url", url, "--", "true").wait(60) == 78
 
 
-def test_a_database_without_announcements(on_rethinkdb: Runs, tmp_path: Path) -> None:
+def test_a_database_without_announcements(
+    on_rethinkdb: Runs, command_forks: ForkServer, tmp_path: Path
+) -> None:
     url = on_rethinkdb.url
     ask(url, r.db(parse_url(url).database).table_drop("coord_announcements"))
     with coord.connect(url) as c:
@@ -164,5 +167,5 @@ def test_a_database_without_announcements(on_rethinkdb: Runs, tmp_path: Path) ->
         status, out, err = on_rethinkdb.answer("purge", "--yes", "--url", url)
         assert (status, out) == (0, "deleted 0 service records\n")
         assert "coord init" in err
-        failing = Failing(on_rethinkdb.start, tmp_path)
+        failing = Failing(command_forks, tmp_path)
         check(failing.all(url, ["candidates", "step-down", "transfer"]), 78, "coord init")

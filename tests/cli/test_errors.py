@@ -111,17 +111,9 @@ class Failing:
         return status, err
 
 
-@pytest.fixture(scope="module")
-def python() -> Iterator[ForkServer]:
-    """Processes that have imported all commands, and the driver that takes longest."""
-    commands = {module for module, _ in COMMANDS.values()}
-    with ForkServer("coord.api.sync_coordinator", *commands, "rethinkdb") as server:
-        yield server
-
-
 @pytest.fixture
-def failing(python: ForkServer, tmp_path: Path) -> Iterator[Failing]:
-    yield Failing(python, tmp_path)
+def failing(command_forks: ForkServer, tmp_path: Path) -> Iterator[Failing]:
+    yield Failing(command_forks, tmp_path)
     end_marked()
 
 
