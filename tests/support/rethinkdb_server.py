@@ -3,13 +3,17 @@ their process ids."""
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
+from coord.stores.rethinkdb.driver import reql
+from coord.stores.rethinkdb.pool import Pool
+from coord.stores.rethinkdb.url import parse_url
 from tests.support.certificates import Authority
 from tests.support.scratch import directory_on_disk
 from tests.support.server_process import ServerProcess, free_ports
@@ -138,6 +142,8 @@ class Cluster:
         try:
             for node in self.nodes:
                 node.start()
+            for node in self.nodes:
+                self._wait_until_it_sees_all(node)
         except BaseException:
             self.discard()
             raise
@@ -145,6 +151,23 @@ class Cluster:
 
     def __exit__(self, *exc: object) -> None:
         self.discard()
+
+    def _wait_until_it_sees_all(self, node: Server) -> None:
+        """Wait until a node is connected to all others, so that tables get a replica on each."""
+
+        async def count() -> int:
+            pool = Pool(parse_url(node.url()))
+            try:
+                status = reql().db("rethinkdb").table("server_status")
+                return cast(int, await pool.run(status.count(), START_TIMEOUT))
+            finally:
+                await pool.close()
+
+        deadline = time.monotonic() + START_TIMEOUT
+        while (seen := asyncio.run(count())) < len(self.nodes):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{node.name} sees {seen} of {len(self.nodes)} nodes")
+            time.sleep(0.05)
 
     def url(self, database: str = "coord", options: str = "") -> str:
         return f"rethinkdb://{','.join(node.address for node in self.nodes)}/{database}{options}"
