@@ -283,7 +283,7 @@ def test_a_member_that_cannot_check_what_the_group_shares_says_so_once(
             for count in (1, 2):
                 store.readable = False
                 machine.pause(100)
-                await asyncio.sleep(60)
+                await asyncio.sleep(160)  # 60 seconds after the pause
                 assert shares.mine == {}
                 assert caplog.text.count("group.not_confirmed") == count
                 assert "no right to read" in caplog.text
