@@ -164,9 +164,9 @@ class Cluster:
                 await pool.close()
 
         deadline = time.monotonic() + START_TIMEOUT
-        while (seen := asyncio.run(count())) < len(self.nodes):
+        while (nodes := asyncio.run(count())) < len(self.nodes):
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{node.name} sees {seen} of {len(self.nodes)} nodes")
+                raise RuntimeError(f"{node.name} sees {nodes} of {len(self.nodes)} nodes")
             time.sleep(0.05)
 
     def url(self, database: str = "coord", options: str = "") -> str:
