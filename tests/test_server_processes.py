@@ -28,15 +28,23 @@ sys.stdin.read()
 """
 
 
-def test_a_server_ends_with_the_process_that_was_killed(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(tmp_path / "output")],
+def owner_of_processes(
+    program: str, *arguments: str, stderr: int | None = None
+) -> subprocess.Popen[str]:
+    """Start a program that starts others and prints their ids."""
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         cwd=ROOT,
         env=python_environment(),
-    ) as owner:
+    )
+
+
+def test_a_server_ends_with_the_process_that_was_killed(tmp_path: Path) -> None:
+    with owner_of_processes(OWNER, str(tmp_path / "output")) as owner:
         assert owner.stdout is not None
         running, ended = map(int, owner.stdout.readline().split())
         assert lives(running)
@@ -92,15 +100,7 @@ with ForkServer("json") as python:
 
 
 def test_forked_processes_end_with_the_process_that_was_killed() -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", FORKS],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=ROOT,
-        env=python_environment(),
-    ) as owner:
+    with owner_of_processes(FORKS, stderr=subprocess.DEVNULL) as owner:
         assert owner.stdout is not None
         running = int(owner.stdout.readline())
         assert lives(running)
