@@ -12,8 +12,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.docs.forks import write_coord
 from tests.support.docs_terminal import ID, TOOLS, Terminal, words
-from tests.support.forking import Forks
+from tests.support.forkserver import ForkServer
 
 PICTURES = Path(__file__).parent.parent.parent / "docs" / "pictures"
 HELLO = "coord run hello --ttl 3 -- sh -c 'echo \"I lead, token $COORD_TOKEN\"; exec sleep 60'"
@@ -91,7 +92,7 @@ SCENES: dict[str, Callable[[Path], list[Terminal]]] = {
 }
 
 
-def taken(name: str, forks: Forks | None = None) -> str:
+def taken(name: str, forks: ForkServer | None = None) -> str:
     """A picture of that scene, as it is now.
 
     Args:
@@ -102,7 +103,7 @@ def taken(name: str, forks: Forks | None = None) -> str:
     try:
         if forks is not None:
             (home / TOOLS).mkdir()
-            forks.write_coord(home / TOOLS, "run")
+            write_coord(forks, home / TOOLS, "run")
         return below_each_other([item.picture() for item in SCENES[name](home)])
     finally:
         shutil.rmtree(home, ignore_errors=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import Block, blocks
-from tests.support.forking import ELECTIONS, Forks
+from tests.docs.forks import start_forks
+from tests.support.forkserver import ForkServer
 
 BLOCKS = blocks({"python"})
 LIBRARIES = ("apscheduler.schedulers.background", "celery", "fastapi", "flask")
@@ -17,30 +18,36 @@ LIBRARIES = ("apscheduler.schedulers.background", "celery", "fastapi", "flask")
 
 
 @pytest.fixture(scope="module")
-def code_forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+def code_forks() -> Iterator[ForkServer]:
     """Processes that have imported coord and the libraries; warnings are errors in them."""
-    forks = Forks(tmp_path_factory.mktemp("forks"), *ELECTIONS, *LIBRARIES, warnings="error")
-    yield forks
-    forks.close()
+    with start_forks(*LIBRARIES, warnings="error") as forks:
+        yield forks
 
 
-def run(code: str, home: Path, forks: Forks) -> tuple[int, str]:
+def run(code: str, home: Path, forks: ForkServer) -> tuple[int, str]:
     """The status of a block, and what it printed on both streams."""
     environment = {**os.environ, "XDG_STATE_HOME": str(home), "COORD_URL": ""}
     with (home / ".said").open("w+b") as output:
-        status = forks.run(code, home, environment, output)
+        stream = output.fileno()
+        program = forks.start(
+            "-c", code, stdout=stream, stderr=stream, environment=environment, cwd=home
+        )
+        try:
+            status = program.wait(60)
+        finally:
+            program.kill()
         output.seek(0)
         return status, output.read().decode()
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.where)
-def test_it_runs(block: Block, tmp_path: Path, code_forks: Forks) -> None:
+def test_it_runs(block: Block, tmp_path: Path, code_forks: ForkServer) -> None:
     code = block.code.replace("sqlite:///tmp/", f"sqlite://{tmp_path}/")
     status, output = run(code, tmp_path, code_forks)
     assert status == 0, output
 
 
-def test_a_wrong_block_is_found(tmp_path: Path, code_forks: Forks) -> None:
+def test_a_wrong_block_is_found(tmp_path: Path, code_forks: ForkServer) -> None:
     for code, reason in (
         ("coord.connect('memory://')", "NameError: name 'coord' is not defined"),
         ("import fastapi, warnings; warnings.warn('old')", "UserWarning: old"),

@@ -10,9 +10,10 @@ import pytest
 
 from coord import cli
 from tests.docs.blocks import PAGES
+from tests.docs.forks import start_forks
 from tests.docs.pictures import PICTURES, SCENES, lasting, taken
 from tests.support.docs_terminal import words
-from tests.support.forking import ELECTIONS, Forks
+from tests.support.forkserver import ForkServer
 
 
 def test_each_scene_has_its_picture_and_each_picture_a_place() -> None:
@@ -23,16 +24,15 @@ def test_each_scene_has_its_picture_and_each_picture_a_place() -> None:
 
 
 @pytest.fixture(scope="module")
-def picture_forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+def picture_forks() -> Iterator[ForkServer]:
     """Processes that have imported the commands in the pictures; warnings are errors in them."""
     modules = [cli.COMMANDS[name][0] for name in ("status", "transfer")]
-    forks = Forks(tmp_path_factory.mktemp("forks"), *ELECTIONS, *modules, warnings="error")
-    yield forks
-    forks.close()
+    with start_forks(*modules, warnings="error") as forks:
+        yield forks
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_it_shows_what_is_printed_now(name: str, picture_forks: Forks) -> None:
+def test_it_shows_what_is_printed_now(name: str, picture_forks: ForkServer) -> None:
     shown = (PICTURES / f"{name}.svg").read_text(encoding="utf-8")
     ElementTree.fromstring(shown)  # well formed
     used = re.findall(r"^\$ coord (\w+)", "\n".join(words(shown)), re.MULTILINE)

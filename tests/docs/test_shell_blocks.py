@@ -21,7 +21,8 @@ import pytest
 
 from coord import cli
 from tests.docs.blocks import Block, blocks
-from tests.support.forking import ELECTIONS, Forks
+from tests.docs.forks import start_forks, write_coord
+from tests.support.forkserver import ForkServer
 from tests.support.processes import python_environment
 
 SHORTER = {"sleep 60": "sleep 0.2", "-m pytest": "-m pytest --version"}
@@ -53,15 +54,14 @@ def parameters(with_rethinkdb: bool) -> list[object]:
 
 
 @pytest.fixture(scope="module")
-def shell_forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+def shell_forks() -> Iterator[ForkServer]:
     """Processes that have imported the commands of coord."""
     commands = {module for name, (module, _) in cli.COMMANDS.items() if name not in SIGNALED}
-    forks = Forks(tmp_path_factory.mktemp("forks"), *ELECTIONS, *sorted(commands))
-    yield forks
-    forks.close()
+    with start_forks(*sorted(commands)) as forks:
+        yield forks
 
 
-def run(script: str, home: Path, forks: Forks) -> tuple[int, str]:
+def run(script: str, home: Path, forks: ForkServer) -> tuple[int, str]:
     """Its status, and what it printed on both streams."""
     tools = home / ".tools"
     tools.mkdir()
@@ -71,7 +71,7 @@ def run(script: str, home: Path, forks: Forks) -> tuple[int, str]:
     ):
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
-    forks.write_coord(tools, *SIGNALED)
+    write_coord(forks, tools, *SIGNALED)
     path = os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ["PATH"]])
     inherited = {name: value for name, value in os.environ.items() if name[:6] != "COORD_"}
     environment = {**inherited, "PATH": path, **python_environment(), "HOME": str(home)}
@@ -113,7 +113,7 @@ def shows(shown: str, printed: str) -> bool:
     return re.fullmatch(rf"\s*{pattern}\s*", " ".join(printed.split()), re.DOTALL) is not None
 
 
-def check(block: Block, home: Path, forks: Forks) -> None:
+def check(block: Block, home: Path, forks: ForkServer) -> None:
     code = block.code
     for long, short in SHORTER.items():
         code = code.replace(long, short)
@@ -132,13 +132,13 @@ def check(block: Block, home: Path, forks: Forks) -> None:
 
 
 @pytest.mark.parametrize("block", parameters(with_rethinkdb=False))
-def test_it_runs(block: Block, tmp_path: Path, shell_forks: Forks) -> None:
+def test_it_runs(block: Block, tmp_path: Path, shell_forks: ForkServer) -> None:
     check(block, tmp_path, shell_forks)
 
 
 @pytest.mark.parametrize("block", parameters(with_rethinkdb=True))
 def test_it_runs_on_rethinkdb(
-    block: Block, tmp_path: Path, rethinkdb_url: str, shell_forks: Forks
+    block: Block, tmp_path: Path, rethinkdb_url: str, shell_forks: ForkServer
 ) -> None:
     server, database = re.fullmatch(
         r"rethinkdb://(?:[^@/]*@)?([^/]+)/(\w+)", rethinkdb_url
@@ -159,7 +159,7 @@ def test_what_is_not_run_is_no_command() -> None:
             )
 
 
-def test_a_wrong_block_is_found(tmp_path: Path, shell_forks: Forks) -> None:
+def test_a_wrong_block_is_found(tmp_path: Path, shell_forks: ForkServer) -> None:
     check(Block("console", "$ echo one two\none … \n$ echo b\n", "here"), tmp_path, shell_forks)
     wrong = (
         ("sh", "false\ntrue\n"),

@@ -4,17 +4,19 @@
 a test starts many processes, importing takes most of their time. A forked process has its own
 standard streams, environment and working directory, gets signals and exits as any other.
 
-The server, `python -m tests.support.forkserver FD MODULE...`, gets requests on the socket FD, each
-with the streams of the new process and a pipe for its exit status, and answers with the process
-id. What it has started ends with it, and it ends with the socket.
+The server, `python -m tests.support.forkserver FD FINALIZES MODULE...`, accepts connections at the
+socket FD. A connection sends one request, with the streams of the new process, and gets the process
+id and, at the end of the process, its exit status. The process is killed when its connection ends
+before, and all are when the standard input of the server ends. The server needs Linux.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import importlib
-import json
+import marshal
 import os
 import runpy
 import select
@@ -22,29 +24,45 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from types import ModuleType
+from typing import IO, Any, NoReturn
 
 ROOT = Path(__file__).parent.parent.parent
 REQUEST_BYTES = 200_000
 START_TIMEOUT = 120.0
 """Seconds in which the server surely has imported everything."""
+CLIENT = """\
+import _socket, marshal, posix, struct, sys
+path, *words = sys.argv[1:]
+connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+connection.connect(path)
+request = marshal.dumps((words, posix.environ, posix.getcwd()))
+streams = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("3i", 0, 1, 2))]
+connection.sendmsg([request], streams)
+connection.recv(16)
+status = int(connection.recv(16) or 70)
+posix._exit(status if status >= 0 else 128 - status)
+"""
+"""A program that imports next to nothing, and is `python WORDS` for its caller. What kills it also
+kills the forked process."""
 
 
 class Forked:
     """A process of a fork server, with what tests use of `subprocess.Popen`."""
 
-    def __init__(self, pid: int, status: int) -> None:
-        self.pid, self._status = pid, status
+    def __init__(self, pid: int, connection: socket.socket) -> None:
+        self.pid, self._connection = pid, connection
         self.returncode: int | None = None
         self.stdin: IO[str] | None = None
         self.stdout: IO[str] | None = None
 
     def fileno(self) -> int:
         """A descriptor that can be read once it has ended, until somebody has waited for that."""
-        return self._status
+        return self._connection.fileno()
 
     def poll(self) -> int | None:
         """Return the exit code, or None while it runs."""
@@ -59,10 +77,10 @@ class Forked:
             subprocess.TimeoutExpired: It has not ended after so many seconds.
         """
         if self.returncode is None:
-            if not select.select([self._status], [], [], timeout)[0]:
+            if not select.select([self._connection], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
-            answer = os.read(self._status, 20)
-            os.close(self._status)
+            with self._connection:
+                answer = self._connection.recv(16)
             # A server that was killed says nothing, and its processes end, too.
             self.returncode = int(answer) if answer else -signal.SIGKILL
         return self.returncode
@@ -87,15 +105,28 @@ class ForkServer:
         modules: What the server imports before. It must not start a thread.
         options: Options of Python, as `-W error`.
         cwd: The directory from which modules are imported first.
+        finalizes: Whether a process frees its memory at its end, so that Python reports what is
+            still open. That takes longer than most short programs.
     """
 
-    def __init__(self, *modules: str, options: tuple[str, ...] = (), cwd: Path = ROOT) -> None:
-        self._socket, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.settimeout(START_TIMEOUT)
-        with remote:
-            words = ["-m", "tests.support.forkserver", str(remote.fileno()), *modules]
+    def __init__(
+        self,
+        *modules: str,
+        options: tuple[str, ...] = (),
+        cwd: Path = ROOT,
+        finalizes: bool = True,
+    ) -> None:
+        self._started: list[Forked] = []
+        self._path = os.path.join(tempfile.mkdtemp(prefix="forks-"), "socket")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(self._path)
+            listener.listen(64)
+            words = [str(listener.fileno()), str(int(finalizes)), *modules]
             self._process = subprocess.Popen(
-                [sys.executable, *options, *words], cwd=cwd, pass_fds=[remote.fileno()]
+                [sys.executable, *options, "-m", "tests.support.forkserver", *words],
+                stdin=subprocess.PIPE,
+                cwd=cwd,
+                pass_fds=[listener.fileno()],
             )
 
     def start(
@@ -107,7 +138,7 @@ class ForkServer:
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> Forked:
-        """Start `python WORDS`; the first word is `-m` or a script.
+        """Start `python WORDS`; the first word is `-m`, `-c` or a script.
 
         Args:
             words: What follows `python` on a command line.
@@ -117,18 +148,16 @@ class ForkServer:
             environment: All its variables; None: those of this process.
             cwd: Its working directory; None: that of the server.
         """
-        request = {
-            "words": words,
-            "environment": dict(os.environ if environment is None else environment),
-            "cwd": None if cwd is None else str(cwd),
-        }
-        with contextlib.ExitStack() as descriptors:
+        variables = os.environ if environment is None else environment
+        encoded = {os.fsencode(name): os.fsencode(value) for name, value in variables.items()}
+        request = marshal.dumps((words, encoded, None if cwd is None else str(cwd)))
+        files: dict[str, IO[str]] = {}
+        with contextlib.ExitStack() as cleanup:
 
             def opened(descriptor: int) -> int:
-                descriptors.callback(os.close, descriptor)
+                cleanup.callback(os.close, descriptor)
                 return descriptor
 
-            files: dict[str, IO[str]] = {}
             if stdin is None:
                 stdin = opened(os.open(os.devnull, os.O_RDONLY))
             elif stdin == subprocess.PIPE:
@@ -139,21 +168,34 @@ class ForkServer:
                 end, stdout = os.pipe()
                 files["stdout"] = os.fdopen(end)
                 opened(stdout)
-            status, their_status = os.pipe()
-            opened(their_status)
             streams = [stdin, 1 if stdout is None else stdout, 2 if stderr is None else stderr]
-            socket.send_fds(self._socket, [json.dumps(request).encode()], [*streams, their_status])
-            answer = self._socket.recv(100)
-        if not answer:
-            raise RuntimeError("the fork server has ended")
-        forked = Forked(int(answer), status)
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            closing = cleanup.enter_context(contextlib.ExitStack())
+            closing.enter_context(connection)
+            connection.settimeout(START_TIMEOUT)
+            connection.connect(self._path)
+            socket.send_fds(connection, [request], streams)
+            answer = connection.recv(16)
+            if not answer:
+                raise RuntimeError("the fork server has ended")
+            closing.pop_all()
+        connection.settimeout(None)
+        forked = Forked(int(answer), connection)
         forked.stdin, forked.stdout = files.get("stdin"), files.get("stdout")
+        self._started.append(forked)
         return forked
+
+    def client(self, *words: str) -> list[str]:
+        """Return a command for a shell that does what `python WORDS` does, in a forked process."""
+        return [sys.executable, "-I", "-S", "-c", CLIENT, self._path, *words]
 
     def close(self) -> None:
         """End it, and what it started."""
-        self._socket.close()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         self._process.wait()
+        for forked in self._started:
+            forked.wait()
 
     def __enter__(self) -> ForkServer:
         return self
@@ -165,98 +207,126 @@ class ForkServer:
 class _Server:
     """The server itself."""
 
-    def __init__(self, requests: socket.socket) -> None:
-        self._requests = requests
-        self._statuses: dict[int, int] = {}
-        """Where the exit status of each child is written."""
-        self._woken, self._wakes = os.pipe()
-        os.set_blocking(self._wakes, False)
-        signal.set_wakeup_fd(self._wakes, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: who started it decides what ends
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._children: dict[socket.socket, tuple[int, int]] = {}
+        """The process of each connection, and a descriptor that can be read once it has ended."""
 
     def serve(self) -> list[str] | None:
         """Fork for each request. Return the words of a command in a child, and None in the server
         when it is to end."""
         while True:
-            ready, _, _ = select.select([self._requests, self._woken], [], [])
-            if self._woken in ready:
-                os.read(self._woken, 1000)
-                self._reap()
-            if self._requests not in ready:
-                continue
-            message, descriptors, _, _ = socket.recv_fds(self._requests, REQUEST_BYTES, 4)
-            if not message:
-                for pid in self._statuses:
-                    os.kill(pid, signal.SIGKILL)
-                while self._statuses:
-                    self._reap(os.waitpid(-1, 0))
+            ended = {descriptor for _, descriptor in self._children.values()}
+            ready, _, _ = select.select([0, self._listener, *self._children, *ended], [], [])
+            for connection, (_, descriptor) in list(self._children.items()):
+                if connection in ready or descriptor in ready:
+                    self._end(connection)
+            if 0 in ready:
+                for connection in list(self._children):
+                    self._end(connection)
+                path = self._listener.getsockname()
+                os.unlink(path)
+                os.rmdir(os.path.dirname(path))
                 return None
-            *streams, status = descriptors
-            pid = os.fork()
-            if pid == 0:
-                return self._become(json.loads(message), streams, status)
-            self._statuses[pid] = status
-            for descriptor in streams:
-                os.close(descriptor)
-            self._requests.send(str(pid).encode())
+            if self._listener in ready and (words := self._fork()) is not None:
+                return words
 
-    def _reap(self, ended: tuple[int, int] = (0, 0)) -> None:
-        while True:
-            pid, status = ended
-            if pid:
-                where = self._statuses.pop(pid)
-                with contextlib.suppress(BrokenPipeError):
-                    os.write(where, str(os.waitstatus_to_exitcode(status)).encode())
-                os.close(where)
-            try:
-                ended = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if not ended[0]:
-                return
+    def _fork(self) -> list[str] | None:
+        """Start a process for the next connection, and return its words in that process only."""
+        connection, _ = self._listener.accept()
+        request, streams, _, _ = socket.recv_fds(connection, REQUEST_BYTES, 3)
+        if not request:
+            connection.close()
+            return None
+        pid = os.fork()
+        if pid == 0:
+            connection.close()
+            return self._become(marshal.loads(request), streams)
+        for stream in streams:
+            os.close(stream)
+        self._children[connection] = pid, os.pidfd_open(pid)
+        with contextlib.suppress(OSError):  # the next turn sees that nobody waits
+            connection.send(str(pid).encode())
+        return None
 
-    def _become(self, request: dict[str, object], streams: list[int], status: int) -> list[str]:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    def _end(self, connection: socket.socket) -> None:
+        """Kill the process of a connection if it has not ended, and send its exit status."""
+        pid, descriptor = self._children.pop(connection)
+        if not select.select([descriptor], [], [], 0)[0]:
+            os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        os.close(descriptor)
+        with connection, contextlib.suppress(OSError):  # nobody may wait for it
+            connection.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+    def _become(self, request: Any, streams: list[int]) -> list[str]:
+        """Make this process what the request describes."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        self._requests.close()
-        for number, descriptor in enumerate(streams):
-            os.dup2(descriptor, number)
-        for descriptor in (*streams, status, self._woken, self._wakes, *self._statuses.values()):
+        self._listener.close()
+        for connection, (_, descriptor) in self._children.items():
+            connection.close()
             os.close(descriptor)
-        words, environment, cwd = request["words"], request["environment"], request["cwd"]
-        assert isinstance(words, list)
-        assert isinstance(environment, dict)
-        os.environ.clear()
-        os.environ.update(environment)
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        words, environment, cwd = request
+        os.environb.clear()
+        os.environb.update(environment)
         if cwd is not None:
-            os.chdir(str(cwd))
-        return [str(word) for word in words]
+            os.chdir(cwd)
+        return list(words)
 
 
 def _run(words: list[str]) -> None:
     """Do what `python WORDS` does."""
+    sys.argv = words[1:] if words[0] == "-m" else words
     if words[0] == "-m":
-        sys.argv = words[1:]
+        sys.path[0] = os.getcwd()
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    elif words[0] == "-c":
+        sys.path[0] = ""
+        sys.argv = ["-c", *words[2:]]
+        program = sys.modules["__main__"] = ModuleType("__main__")
+        exec(compile(words[1], "<string>", "exec"), program.__dict__)
     else:
-        sys.argv = words
         sys.path[0] = str(Path(words[0]).resolve().parent)
         runpy.run_path(words[0], run_name="__main__")
 
 
-def _main() -> None:
-    for name in sys.argv[2:]:
+def _run_and_leave_memory(words: list[str]) -> NoReturn:
+    """Do what `python WORDS` does, and end as the interpreter does without freeing its memory."""
+    status: object = None
+    try:
+        _run(words)
+    except SystemExit as err:
+        status = err.code
+        if status is not None and not isinstance(status, int):
+            print(status, file=sys.stderr)
+            status = 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        status = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(int(status or 0))  # type: ignore[call-overload]
+
+
+def _main(listener: int, finalizes: bool, modules: list[str]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: who started it decides what ends
+    for name in modules:
         importlib.import_module(name)
     assert threading.active_count() == 1, "a fork would have no copy of the other threads"
     gc.collect()
-    gc.freeze()
-    with socket.socket(fileno=int(sys.argv[1])) as requests:
-        words = _Server(requests).serve()
-    if words is not None:
+    gc.freeze()  # else the collector would copy the memory that all processes share
+    with socket.socket(fileno=listener) as server_socket:
+        words = _Server(server_socket).serve()
+    if words is not None and finalizes:
         _run(words)
+    elif words is not None:
+        _run_and_leave_memory(words)
 
 
 if __name__ == "__main__":
-    _main()
+    _main(int(sys.argv[1]), sys.argv[2] == "1", sys.argv[3:])

@@ -90,11 +90,10 @@ def net_server() -> Iterator[NetServer]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def only_new_garbage() -> Iterator[None]:
+def only_new_garbage() -> None:
     """Let the many collections here look only through what these tests create."""
+    gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 class NoClockStore(NetStore):

@@ -162,7 +162,6 @@ def no_task_dies(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     gc.freeze()
     yield
     gc.collect()
-    gc.unfreeze()
     records = [*caplog.get_records("call"), *caplog.get_records("teardown")]
     assert [record.getMessage() for record in records if record.name == "asyncio"] == []
 
