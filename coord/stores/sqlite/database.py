@@ -162,6 +162,8 @@ class Database:
             return job.result()
         if stage is not Stage.QUEUED:
             self._replace(worker)
+        if stage is Stage.RUNNING and (reason := job.lock_error(self.path)) is not None:
+            raise reason
         raise TooLate(self.path, timeout, stage)
 
     async def write(

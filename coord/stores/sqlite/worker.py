@@ -155,9 +155,11 @@ class Job(Generic[T]):
 
     __slots__ = (
         "_abandoned",
+        "_busy",
         "_error",
         "_lock",
         "_stage",
+        "_started",
         "_value",
         "_waker",
         "_work",
@@ -176,6 +178,8 @@ class Job(Generic[T]):
         self._lock = threading.Lock()
         self._stage = Stage.QUEUED
         self._abandoned = False
+        self._busy: Busy | None = None
+        self._started = 0.0
         self._value: T | None = None
         self._error: BaseException | None = None
 
@@ -194,6 +198,13 @@ class Job(Generic[T]):
         """End the caller's wait. Called on the loop, with the result or when the time is over."""
         if not self.finished.done():
             self.finished.set_result(None)
+
+    def lock_error(self, path: str) -> Busy | None:
+        """Return why the last attempt of a job that has no result was refused; None if it was not.
+
+        The thread may be late: it sleeps between two attempts.
+        """
+        return self._busy and _explained(self._busy, path, self._started)
 
     def result(self) -> T:
         """Return the result of a job that is done, or raise its error."""
@@ -228,24 +239,21 @@ class Job(Generic[T]):
             self._finish(value, None)
 
     def _attempts(self, connection: Connection) -> T:
-        busy: Busy | None = None
-        began = time.monotonic()
+        self._started = time.monotonic()
         while True:
             try:
                 self._enter(Stage.RUNNING)
-            except Abandoned:
-                if busy is None:
-                    raise
+            except Abandoned as err:
                 # After a sleep that took too long, the caller gets the reason for the sleep.
-                raise _explained(busy, connection.path, began) from None
+                raise self.lock_error(connection.path) or err from None
             try:
                 with connection:
                     return self._attempt(connection)
             except Busy as err:
-                busy = err
+                self._busy = err
                 pause = rng.uniform(*err.pause)
                 if time.monotonic() + pause >= self.work_deadline:
-                    raise _explained(busy, connection.path, began) from None
+                    raise _explained(err, connection.path, self._started) from None
                 time.sleep(pause)
 
     def _attempt(self, connection: Connection) -> T:

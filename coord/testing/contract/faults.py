@@ -255,25 +255,27 @@ class ServerContract(ContractHarness):
         claim, renewal = Claim(role, "a", 1, self.ttl), Renew(role, "a", 1, 2, self.ttl)
         release = Release(role, "a", 1, 2)
         store = at.store
-        requests: dict[str, Awaitable[Result]] = {
-            "a claim": store.claim(claim, SHORT),
-            "a release": store.release(release, SHORT),
-            "a renewal": _first(store.renew([renewal], SHORT)),
+        requests: dict[str, Callable[[], Awaitable[Result]]] = {
+            "a claim": lambda: store.claim(claim, SHORT),
+            "a release": lambda: store.release(release, SHORT),
+            "a renewal": lambda: _first(store.renew([renewal], SHORT)),
         }
         if isinstance(store, Bulk):
-            requests["a batch"] = _first(store.swap_all([claim], SHORT))
-        for name, request in requests.items():
-            result = await at.in_time(request, name)
+            batch = store.swap_all
+            requests["a batch"] = lambda: _first(batch([claim], SHORT))
+        for name, send in requests.items():
+            result = await at.in_time(send(), name)
             expect(isinstance(result, Failure), f"{name} fails: {result!r}")
         if isinstance(store, Immediate) and (answer := store.begin(claim, SHORT)) is not None:
             expect(isinstance(await at.in_time(answer, "begin"), Failure), "begin fails")
-        for name, look in (
-            ("open", store.open(SHORT)),
-            ("read", store.read([role], SHORT)),
-            ("past", store.past([role], SHORT)),
-        ):
+        reads: dict[str, Callable[[], Awaitable[object]]] = {
+            "open": lambda: store.open(SHORT),
+            "read": lambda: store.read([role], SHORT),
+            "past": lambda: store.past([role], SHORT),
+        }
+        for name, read in reads.items():
             try:
-                await at.in_time(look, name)
+                await at.in_time(read(), name)
             except (StoreUnavailable, StoreRefused):
                 continue
             raise AssertionError(f"{name} succeeds although nothing gets through")

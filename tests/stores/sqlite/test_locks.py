@@ -18,7 +18,7 @@ import coord
 from coord.core.operations import Answer, Claim, Failure, Renew
 from coord.stores import urls
 from coord.stores.protocol import Finding
-from coord.stores.sqlite import SQLiteStore, doctor, growth, identity, locks, schema
+from coord.stores.sqlite import SQLiteStore, doctor, growth, identity, locks, schema, worker
 from tests.support.databases import new_sqlite_url
 from tests.support.waits import eventually
 
@@ -173,6 +173,22 @@ def test_a_stopped_process_that_has_the_write_lock_is_named(path: str, program: 
         assert ", stopped)" not in result.detail
         end(writer)
         assert isinstance(await store.claim(Claim("r", "a", 1, 30.0), 20), Answer)
+
+    run(path, body)
+
+
+def test_a_thread_that_is_late_leaves_the_reason(
+    path: str, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine it sleeps longer between two attempts than its caller waits."""
+    monkeypatch.setattr(worker, "ANSWER_MARGIN", -5.0)
+
+    async def body(store: SQLiteStore) -> None:
+        writer = program(WRITES)
+        result = await store.claim(Claim("r", "a", 1, 30.0), 0.5)
+        assert isinstance(result, Failure)
+        assert (result.permanent, result.unknown) == (False, False)
+        assert f"{path} is locked: pid {writer.pid} (python" in result.detail
 
     run(path, body)
 
