@@ -159,8 +159,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("quick")
     if hasattr(config, "workerinput"):  # the longest first: none is left over at the end
         items.sort(key=lambda item: -long if (long := seconds.get(item.nodeid, 0)) >= FIRST else 0)
-    if getattr(config.option, "loadgroup", False):
-        name_groups(items)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if getattr(session.config.option, "loadgroup", False):
+        name_groups(session.items)
 
 
 def name_groups(items: list[pytest.Item]) -> None:
@@ -235,8 +239,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     requirements.skip("rethinkdb")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     requirements.note(report)
+    # In the process that starts the others: --last-failed knows tests by their own ids.
+    name, at, group = report.nodeid.rpartition("@")
+    if at and "]" not in group and hasattr(report, "node"):
+        report.nodeid = name
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -4,6 +4,7 @@ and each test has a variation that runs by default."""
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from tests.conftest import HERE, WITHOUT_REPRESENTATIVE, slow_tests
 from tests.support import levels
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, python_environment
 
 WAITS_FOR_MINUTES = {
     "tests/integrations/test_celery.py::test_a_crontab_entry_that_was_due_in_the_gap_is_sent_once"
@@ -45,8 +46,45 @@ def test_one_process_runs_all_tests_of_a_group(request: pytest.FixtureRequest) -
         assert not groups or item.nodeid.endswith(f"@{'_'.join(groups)}"), item.nodeid
 
 
-def test_the_ci_runs_each_failed_test_once_more_also_those_of_a_group(tmp_path: Path) -> None:
-    """What --last-failed would leave out would count as passed."""
+GROUP = """
+import os, pytest
+
+@pytest.mark.xdist_group("alone")
+@pytest.mark.parametrize("word", ["a@b", "c"])
+def test_group(word):
+    assert os.path.exists("repaired") or word == "c"
+
+@pytest.mark.parametrize("word", ["a@b", "c"])
+def test_other(word):
+    assert os.path.exists("repaired")
+"""
+
+
+def test_the_failed_tests_of_a_group_run_again(tmp_path: Path) -> None:
+    """With --last-failed, also where their file has others."""
+    hooks = "name_groups, pytest_collection_finish, pytest_runtest_logreport"
+    (tmp_path / "conftest.py").write_text(f"from tests.conftest import {hooks}")
+    (tmp_path / "test_group.py").write_text(GROUP)
+    pytest_alone = [sys.executable, "-m", "pytest", "-p", "no:coord", "-p", "no:hypothesispytest"]
+
+    def run() -> str:
+        done = subprocess.run(
+            [*pytest_alone, "-n", "1", "--dist", "loadgroup", "--last-failed"],
+            cwd=tmp_path,
+            env={**os.environ, **python_environment()},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout.splitlines()[-1]
+
+    assert "3 failed, 1 passed" in run()
+    (tmp_path / "repaired").touch()
+    assert "= 3 passed in" in run()
+    assert "= 4 passed in" in run()  # none is left
+
+
+def test_the_ci_runs_each_failed_test_once_more(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text(
         f'#!/bin/sh\n[ "$1" = -m ] || exec {sys.executable} "$@"\nprintf "%s\\n" "$@"\n'
@@ -67,9 +105,8 @@ def test_the_ci_runs_each_failed_test_once_more_also_those_of_a_group(tmp_path: 
     assert run() == (1, [])
     cache = tmp_path / ".pytest_cache/v/cache/lastfailed"
     cache.parent.mkdir(parents=True)
-    failed = ["t/a.py::test_b@cluster", "t/a.py::test_c[x y@z]", "t/a.py::test_c[@z]@on_sqlite"]
-    cache.write_text(json.dumps(dict.fromkeys([*failed, "t/d.py"], True)))
-    names = ["t/a.py::test_b", "t/a.py::test_c[x y@z]", "t/a.py::test_c[@z]", "t/d.py"]
+    names = ["t/a.py::test_b", "t/a.py::test_c[x y@z]", "t/d.py"]
+    cache.write_text(json.dumps(dict.fromkeys(names, True)))
     assert run() == (0, ["-m", "pytest", "-n", "2", *names])
     cache.write_text("{}")
     assert run() == (1, [])
