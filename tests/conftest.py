@@ -9,6 +9,7 @@ secure a server need the binary nevertheless. Each process of a run starts a ser
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import sys
@@ -130,14 +131,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     slow = slow_tests()
     seconds: dict[str, float] = {}
     for item in items:
-        if not item.path.is_relative_to(HERE):
+        file = file_in_tests(item.path)
+        if file is None:
             continue
-        whole = item.path.relative_to(HERE).as_posix() + item.nodeid[item.nodeid.find("::") :]
+        whole = file + item.nodeid[item.nodeid.find("::") :]
         took = slow.get(whole.partition("[")[0])
         if took is not None and not on_virtual_time(item):
             seconds[item.nodeid] = took
             item.add_marker("slow")
-        if "chaos" in item.path.relative_to(HERE).parts:
+        if "chaos" in file.split("/"):
             item.add_marker("chaos")
         fixtures = set(getattr(item, "fixturenames", ()))
         if "rethinkdb_cluster" in fixtures:
@@ -205,6 +207,12 @@ def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
     if left_out:
         items[:] = kept_items
         config.hook.pytest_deselected(items=left_out)
+
+
+@functools.cache
+def file_in_tests(path: Path) -> str | None:
+    """Return the path of a file below this directory; None if it is elsewhere."""
+    return path.relative_to(HERE).as_posix() if path.is_relative_to(HERE) else None
 
 
 def name_of_function(item: pytest.Item) -> str:
