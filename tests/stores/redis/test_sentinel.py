@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Failure, Renew
 from coord.stores.redis import RedisStore
 from tests.support import requirements
@@ -29,8 +30,9 @@ def servers(tmp_path: Path) -> Iterator[tuple[Server, Server, Sentinel]]:
         Server() as primary,
         Server("--replicaof", f"127.0.0.1 {primary.port}") as replica,
     ):
-        # Connecting the replica begins an epoch, so the namespace is created afterwards.
-        sentinel = Sentinel(primary, tmp_path).start()
+        # On a busy machine a primary that runs may be silent for a while: nothing is promoted
+        # before the test wants it.
+        sentinel = Sentinel(primary, tmp_path, down_after=600).start()
         try:
             yield primary, replica, sentinel
         finally:
@@ -48,14 +50,16 @@ async def until_replicated(store: RedisStore, sentinel: RedisStore) -> None:
     raise AssertionError("the replica is not connected")
 
 
-async def elected(store: RedisStore, holder: str, beats: Iterator[int], refusals: set[str]) -> int:
-    """Claim until the claim is applied, and return the token. Why it was refused is collected."""
+async def elected(
+    store: RedisStore, role: str, holder: str, beats: Iterator[int], refusals: set[str]
+) -> Lease:
+    """Claim until the claim is applied, and return the lease. Why it was refused is collected."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + DEADLINE
     while loop.time() < deadline:
-        result = await store.claim(Claim("role", holder, next(beats), TTL, skew=0.0), 5)
+        result = await store.claim(Claim(role, holder, next(beats), TTL, skew=0.0), 20)
         if isinstance(result, Answer) and result.applied:
-            return result.lease.token
+            return result.lease
         refusals.add(result.detail if isinstance(result, Failure) else str(result.lease))
         await asyncio.sleep(0.1)
     raise AssertionError(f"nobody was elected: {refusals}")
@@ -74,17 +78,24 @@ def test_the_replica_elects_once_a_lost_lease_has_expired(
         store = RedisStore(f"redis+sentinel://127.0.0.1:{sentinel.port}/billing?namespace=epochs")
         try:
             await until_replicated(direct, watcher)
-            token = await elected(store, "a", beats, set())
+            token = (await elected(store, "role", "a", beats, set())).token
             (renewed,) = await store.renew([Renew("role", "a", token, next(beats), TTL)], 5)
             assert isinstance(renewed, Answer)
             assert renewed.applied
             refusals = set[str]()
             await asyncio.to_thread(primary.kill)
-            later = await elected(store, "b", beats, refusals)
-            # The new primary begins an epoch: above every token of the old one, and not before the
-            # longest lease that the old one can have granted has expired.
-            assert later > token + 2**20
+            setting = ("down-after-milliseconds", 500)
+            await watcher.client.command(5, "SENTINEL", "SET", "billing", *setting)
+            # Nobody holds this role, so the first claim that reaches the new primary begins its
+            # epoch, and nothing but the epoch can refuse it.
+            other = await elected(store, "other", "b", beats, refusals)
             assert any("elects nobody for another" in refusal for refusal in refusals)
+            later = await elected(store, "role", "b", beats, set())
+            # Above every token of the old primary, and not before the longest lease that it can
+            # have granted has expired.
+            for lease in (other, later):
+                assert lease.token > token + 2**20
+                assert lease.renewed_at >= renewed.lease.renewed_at + TTL
             assert (await store.client.primary()).port == replica.port
         finally:
             for opened in (direct, watcher, store):
