@@ -16,7 +16,12 @@ class AsyncOperators:
     __slots__ = ()
 
     async def request_step_down(
-        self: HasSession, role: str, *, by: str = "", cooldown: float | None = None
+        self: HasSession,
+        role: str,
+        *,
+        by: str = "",
+        cooldown: float | None = None,
+        token: int | None = None,
     ) -> Lease:
         """Ask the leader of `role` to step down. Returns before it has done so.
 
@@ -24,24 +29,35 @@ class AsyncOperators:
             role: The role.
             by: Who asks, for the history of the role; at most 200 bytes.
             cooldown: Seconds for which the leader is no candidate afterwards; None means its ttl.
+            token: The fencing token of the term to end, if another term must not be ended; None
+                means the present term.
 
         Returns:
             The lease of the leader that was asked.
 
         Raises:
-            BadArgument: An argument is invalid, or the role has slots or shards.
-            NotLeader: Nobody leads the role.
+            BadArgument: An argument is invalid, the role has slots or shards, or it is a slot or
+                shard that does not exist.
+            NotLeader: Nobody leads the role, or the term with this token is over.
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
         """
-        by = validation.requester(by)
+        by, token = validation.requester(by), _checked(token)
         if cooldown is not None:
             cooldown = validation.number(cooldown, "cooldown", low=0)
         self.session.check_usable("ask the leader of", role)
-        return await operators.request_handover(self.session, role, None, by, cooldown=cooldown)
+        return await operators.request_handover(
+            self.session, role, None, by, cooldown=cooldown, token=token
+        )
 
     async def request_transfer(
-        self: HasSession, role: str, to: str, *, by: str = "", hold: float | None = None
+        self: HasSession,
+        role: str,
+        to: str,
+        *,
+        by: str = "",
+        hold: float | None = None,
+        token: int | None = None,
     ) -> Lease:
         """Ask the leader of `role` to hand it to a candidate that waits. Returns before it has done
         so.
@@ -53,21 +69,23 @@ class AsyncOperators:
             by: Who asks, for the history of the role; at most 200 bytes.
             hold: Seconds for which the role is reserved for it, from 0.1 on; None means the
                 `renew_every` of the leader, at most 1 second.
+            token: The fencing token of the term to end, if another term must not be ended; None
+                means the present term.
 
         Returns:
             The lease of the leader that was asked.
 
         Raises:
             BadArgument: An argument is invalid, `to` names no candidate that waits or several, or
-                the role has slots or shards.
-            NotLeader: Nobody leads the role.
+                the role has slots or shards or is one of them, which cannot be transferred.
+            NotLeader: Nobody leads the role, or the term with this token is over.
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
         """
         by, hold = validation.requester(by), validation.hold(hold)
-        to = validation.candidate_name(to)
+        to, token = validation.candidate_name(to), _checked(token)
         self.session.check_usable("ask the leader of", role)
-        return await operators.request_handover(self.session, role, to, by, hold=hold)
+        return await operators.request_handover(self.session, role, to, by, hold=hold, token=token)
 
     async def evict(
         self: HasSession, role: str, *, by: str = "", token: int | None = None
@@ -90,20 +108,24 @@ class AsyncOperators:
             The lease that was taken away.
 
         Raises:
-            BadArgument: An argument is invalid, the store cannot do that, or the role has slots or
-                shards.
+            BadArgument: An argument is invalid, the store cannot do that, the role has slots or
+                shards, or it is a slot or shard that does not exist.
             NotLeader: Nobody leads the role, or the term with this token is over.
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
         """
-        if token is not None and (isinstance(token, bool) or not isinstance(token, int)):
-            raise BadArgument("token", token, "must be an int, or None")
+        token = _checked(token)
         role, by = validation.role(role), validation.requester(by)
         self.session.check_usable("evict the leader of", role)
         return await operators.evict(self.session, role, by, token)
 
     async def pause(
-        self: HasSession, role: str, *, by: str = "", timeout: float | None = None
+        self: HasSession,
+        role: str,
+        *,
+        by: str = "",
+        timeout: float | None = None,
+        token: int | None = None,
     ) -> Lease | None:
         """Let nobody be elected for `role` until `resume`. Returns when the role is paused.
 
@@ -115,20 +137,24 @@ class AsyncOperators:
             by: Who requests it, for the history and the status of the role; at most 200 bytes.
             timeout: Seconds that the leader may take to end its work; None means the ttl of its
                 lease, and 0 means that it is not asked.
+            token: The fencing token of the last term that you know of, if a later term must not be
+                ended; None means any term.
 
         Returns:
             The lease of the leader, whose term has ended by this; None if nobody led.
 
         Raises:
-            BadArgument: An argument is invalid, the store cannot do that, or the role has slots or
-                shards.
+            BadArgument: An argument is invalid, the store cannot do that, the role has slots or
+                shards, or it is a slot or shard that does not exist.
+            NotLeader: Somebody leads the role in a later term than that with this token.
             StoreUnavailable: The store did not answer within the timeout of the coordinator. Call
                 it again: a role may be paused twice.
             StoreRefused: The store will go on refusing.
         """
         timeout, by = validation.timeout(timeout), validation.requester(by)
+        token = _checked(token)
         self.session.check_usable("pause the role", validation.role(role))
-        return await operators.pause(self.session, role, by, timeout)
+        return await operators.pause(self.session, role, by, timeout, token)
 
     async def resume(self: HasSession, role: str, *, by: str = "") -> bool:
         """Let candidates be elected for `role` again, after `pause`.
@@ -145,8 +171,8 @@ class AsyncOperators:
             Whether the role was paused.
 
         Raises:
-            BadArgument: An argument is invalid, the store cannot do that, or the role has slots or
-                shards.
+            BadArgument: An argument is invalid, the store cannot do that, the role has slots or
+                shards, or it is a slot or shard that does not exist.
             CoordError: The leader that was asked has not ended its work in time.
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
@@ -180,3 +206,14 @@ class AsyncOperators:
             validation.role(prefix, "prefix")
         self.session.check_usable("retire roles")
         return await retirement.retire(self.session, prefix, unused)
+
+
+def _checked(token: object) -> int | None:
+    """Return the token of a term, or None.
+
+    Raises:
+        BadArgument: It is neither None nor an int.
+    """
+    if token is not None and (isinstance(token, bool) or not isinstance(token, int)):
+        raise BadArgument("token", token, "must be an int, or None")
+    return token

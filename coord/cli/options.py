@@ -193,17 +193,24 @@ def resolve_url(url: str | None) -> str:
     return full
 
 
-def leader_of_role(coordinator: Coordinator, role: str) -> Lease | None:
-    """Return the lease of the leader of `role`, which the user wants to change.
+def row_to_change(coordinator: Coordinator, role: str, *, to_transfer: bool = False) -> Lease:
+    """Return the row of `role`, which the user wants to change; a vacant one if there is none.
+
+    Pass its token with the change: another leader may be elected before the user has confirmed it.
+
+    Args:
+        coordinator: The coordinator to use.
+        role: The role.
+        to_transfer: Whether the role shall go to a candidate that the user names.
 
     Raises:
         BadArgument: It is no role that candidates are elected for: it has slots or shards, each of
-            which is one.
+            which is one, or it is a slot or shard that does not exist; or it cannot be transferred.
     """
     from coord.election.operators import role_row
 
-    lease = coordinator.portal.call(functools.partial(role_row, coordinator.session, role))
-    return lease if lease.led else None
+    look = functools.partial(role_row, coordinator.session, role, to_transfer=to_transfer)
+    return coordinator.portal.call(look)
 
 
 def explain_parts(coordinator: Coordinator, role: str) -> None:
@@ -213,9 +220,9 @@ def explain_parts(coordinator: Coordinator, role: str) -> None:
     names = with_agreements(role)
     parts = parts_of(role, coordinator.portal.call(lambda: coordinator.session.read(names)))
     if parts is not None:
-        kind, roles = parts
         click.echo(
-            f"coord: each {kind} of {output.quote(role)} is a role of its own: {roles}", err=True
+            f"coord: each {parts.kind} of {output.quote(role)} is a role of its own: {parts}",
+            err=True,
         )
 
 

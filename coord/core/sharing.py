@@ -33,8 +33,72 @@ def with_agreements(role: str) -> list[str]:
     return [role, *(name for name in names if len(name.encode()) <= MAX_ROLE_BYTES)]
 
 
-def parts_of(role: str, rows: Collection[Lease]) -> tuple[str, str] | None:
-    """Return what a role consists of, for people: "slot" or "shard", and the roles of these.
+def agreement_above(role: str) -> str | None:
+    """Return the name of the row of the agreement under which `role` is a slot or a shard, if the
+    store has that row; None if the name has no such part."""
+    end = max(role.rfind(suffix) for suffix in AGREEMENT_SUFFIXES)
+    return role[: end + 1] if end > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The slots of a role or the shards of a group, as their agreement says.
+
+    Attributes:
+        kind: "slot" or "shard".
+        row: The name of the row of the agreement.
+        number: How many there are.
+        named: Whether they have names, of which the row has only a digest.
+    """
+
+    kind: str
+    row: str
+    number: int
+    named: bool
+
+    @classmethod
+    def of(cls, row: Lease) -> Parts | None:
+        """Return what the row of an agreement says; None if it says nothing."""
+        kind, key = ("shard", "shards") if row.role.endswith(SHARDS_ROW) else ("slot", "slots")
+        number = row.info.get(key)
+        if not is_agreement(row) or not isinstance(number, int) or number < 1:
+            return None
+        return cls(kind, row.role, number, "names" in row.info)
+
+    @property
+    def whole(self) -> str:
+        """The role that has these slots, or the group."""
+        return self.row[:-1]
+
+    def role(self, number: int) -> str:
+        """Return the role of the slot or the shard with this number, from 0."""
+        width = shard_digits(self.number) if self.kind == "shard" else 1
+        return f"{self.row}{number:0{width}}"
+
+    def __str__(self) -> str:
+        """Return the roles of all, for people."""
+        if self.named:
+            return f"{self.row + 'NAME'!r}"
+        last = "" if self.number == 1 else f" to {self.role(self.number - 1)!r}"
+        return f"{self.role(0)!r}{last}"
+
+    def has(self, role: str) -> bool:
+        """Return whether `role` is one of them. It is False for shards with names, which nobody
+        can tell from roles like `orders/cleanup`, which may have nothing to do with the group."""
+        number = role.removeprefix(self.row)
+        if self.named or not number.isdecimal() or int(number) >= self.number:
+            return False
+        return role == self.role(int(number))
+
+    def lacks(self, role: str) -> bool:
+        """Return whether `role` is named like one of them, and is none."""
+        part = role.removeprefix(self.row)
+        numbered = self.kind == "slot" or (part.isdecimal() and not self.named)
+        return numbered and not self.has(role)
+
+
+def parts_of(role: str, rows: Collection[Lease]) -> Parts | None:
+    """Return what a role consists of.
 
     Args:
         role: The role.
@@ -45,19 +109,9 @@ def parts_of(role: str, rows: Collection[Lease]) -> tuple[str, str] | None:
     """
     if any(row.role == role for row in rows):
         return None
-    for row in sorted(rows, key=lambda row: row.role):
-        if not is_agreement(row):
-            continue
-        kind, key = ("shard", "shards") if row.role.endswith(SHARDS_ROW) else ("slot", "slots")
-        number = row.info.get(key)
-        if not isinstance(number, int) or number < 1:
-            continue
-        if "names" in row.info:  # the row has only a digest of the names
-            return kind, f"{row.role + 'NAME'!r}"
-        width = shard_digits(number) if kind == "shard" else 1
-        last = "" if number == 1 else f" to {row.role + f'{number - 1:0{width}}'!r}"
-        return kind, f"{row.role + f'{0:0{width}}'!r}{last}"
-    return None
+    names = with_agreements(role)
+    found = (Parts.of(row) for row in sorted(rows, key=lambda row: row.role) if row.role in names)
+    return next((parts for parts in found if parts is not None), None)
 
 
 def shard_digits(shards: int) -> int:

@@ -14,7 +14,7 @@ from coord.core import validation
 from coord.core.announcements import HandoverRequest
 from coord.core.lease import PAUSED, REVOKED, Lease, LossReason
 from coord.core.operations import MAX_OVERRIDE_BEAT, Failure, Override
-from coord.core.sharing import parts_of, with_agreements
+from coord.core.sharing import Parts, agreement_above, parts_of, with_agreements
 from coord.election.session import Session
 from coord.errors import (
     BadArgument,
@@ -30,25 +30,70 @@ from coord.runtime.timers import within
 from coord.stores.protocol import HasAnnouncements
 from coord.stores.requests import overridable, send_override
 
+MAX_SHOWN = 5
+"""Names of shards that a message shows."""
 POLL_EVERY = 1.0
 """Seconds between two reads, at most, while a leader ends its work: the feed is only a hint."""
 
 
-async def role_row(session: Session, role: str) -> Lease:
+async def role_row(session: Session, role: str, *, to_transfer: bool = False) -> Lease:
     """Return the row of a role that candidates are elected for; a vacant one if there is none.
 
+    Args:
+        session: The session to use.
+        role: The role.
+        to_transfer: Whether the role shall go to a candidate that the user names, which no slot and
+            no shard does.
+
     Raises:
-        BadArgument: The role has slots or shards, each of which is a role of its own.
+        BadArgument: The role has slots or shards, each of which is a role of its own; it is the
+            name of a slot or shard that does not exist; or it cannot be transferred.
         StoreUnavailable: The store did not answer within the timeout of the session.
         StoreRefused: The store will go on refusing.
     """
-    rows = await session.read(with_agreements(validation.elected_role(role)))
+    names, above = with_agreements(validation.elected_role(role)), agreement_above(role)
+    rows = await session.read(names if above is None else [*names, above])
+    row = next((row for row in rows if row.role == role), Lease(role))
+    group = next((Parts.of(row) for row in rows if row.role == above), None)
+    # The holder of a slot or shard that was removed may hang, and a pause of it may be ended.
+    if group is not None and not (row.led or row.paused):
+        await _check_part(session, group, row)
     parts = parts_of(role, rows)
+    if to_transfer and parts is not None:
+        example = f"{parts.row}NAME" if parts.named else parts.role(0)
+        raise BadArgument("role", role, _no_transfer(parts.kind, example))
+    if to_transfer and group is not None and group.has(role):
+        raise BadArgument("role", role, _no_transfer(group.kind, role))
     if parts is not None:
-        kind, names = parts
-        allowed = f"must name one {kind}, {names}: each {kind} is a role of its own"
+        allowed = f"must name one {parts.kind}, {parts}: each {parts.kind} is a role of its own"
         raise BadArgument("role", role, allowed)
-    return next((row for row in rows if row.role == role), Lease(role))
+    return row
+
+
+async def _check_part(session: Session, group: Parts, row: Lease) -> None:
+    """Raise `BadArgument` if `row` is that of a slot or shard of `group` that does not exist."""
+    names = str(group) if group.lacks(row.role) else None
+    if group.named and not row.token:
+        # Members of the group claim each shard when they start, so that all have rows.
+        there = [item.role for item in await session.read(None) if item.role != group.row]
+        shards = sorted(name for name in there if agreement_above(name) == group.row)
+        if len(shards) >= group.number:
+            more = len(shards) - MAX_SHOWN
+            names = ", ".join(map(repr, shards[:MAX_SHOWN]))
+            names += f" and {more:,} more" if more > 0 else ""
+    if names is not None:
+        allowed = f"must name a {group.kind} of {group.whole!r} that exists: {names}"
+        raise BadArgument("role", row.role, allowed)
+
+
+def _no_transfer(kind: str, example: str) -> str:
+    """Return why a role with slots or shards, or one of these, such as `example`, cannot be
+    transferred."""
+    who = "nobody chooses who gets it" if kind == "slot" else "the group decides who gets it"
+    return (
+        f"must not be a {kind} or have {kind}s: a {kind} cannot be transferred, because {who}; "
+        f"`{command('step-down', example)}` gives it to another candidate"
+    )
 
 
 async def request_handover(
@@ -59,6 +104,7 @@ async def request_handover(
     *,
     cooldown: float | None = None,
     hold: float | None = None,
+    token: int | None = None,
 ) -> Lease:
     """Ask the leader of `role` to hand it over, and return its lease.
 
@@ -69,17 +115,19 @@ async def request_handover(
         by: Who requests it.
         cooldown: Seconds for which the leader is no candidate afterwards; None means its default.
         hold: Seconds for which the role is reserved for `to`; None means the default.
+        token: The token of the term to end; None means the present term.
 
     Raises:
         BadArgument: `to` names no candidate that waits, or several; or the role has slots or
-            shards.
-        NotLeader: Nobody leads the role.
+            shards, or is one that does not exist or cannot be transferred.
+        NotLeader: Nobody leads the role, or that term is over.
         StoreUnavailable: The store did not answer within the timeout of the session.
         StoreRefused: The store will go on refusing.
     """
-    lease = await role_row(session, role)
+    lease = await role_row(session, role, to_transfer=to is not None)
     if not lease.led:
         raise NotLeader(role, "nobody leads it")
+    _check_term(lease, token)
     successor = None if to is None else (await session.find_candidate(role, to)).id
     await _post(session, lease, successor, by, cooldown=cooldown, hold=hold)
     return lease
@@ -122,8 +170,7 @@ async def evict(session: Session, role: str, by: str, token: int | None = None) 
     if first.vacant or first.withheld:
         reason = "its lease was revoked already" if first.revoked else "nobody leads it"
         raise NotLeader(role, "the role is paused" if first.paused else reason)
-    if token is not None and first.token != token:
-        raise NotLeader(role, f"the term with token {token} has ended, and another one has begun")
+    _check_term(first, token)
     term = (first.holder, first.token)
 
     def decide(row: Lease) -> Override | None:
@@ -135,7 +182,15 @@ async def evict(session: Session, role: str, by: str, token: int | None = None) 
     return first
 
 
-async def pause(session: Session, role: str, by: str, timeout: float | None) -> Lease | None:
+def _check_term(row: Lease, token: int | None) -> None:
+    if token is not None and row.token != token:
+        detail = f"the term with token {token} has ended, and another one has begun"
+        raise NotLeader(row.role, detail)
+
+
+async def pause(
+    session: Session, role: str, by: str, timeout: float | None, token: int | None = None
+) -> Lease | None:
     """Keep every candidate from `role` until `resume`.
 
     A leader is asked to end its work and to release the role. If it has not done so in time, its
@@ -146,17 +201,21 @@ async def pause(session: Session, role: str, by: str, timeout: float | None) -> 
         role: The role.
         by: Who requests it.
         timeout: Seconds that the leader may take; None means the ttl of its lease.
+        token: The token of the last term that the caller knows of; None means any.
 
     Returns:
         The lease of the leader, whose term has ended by this; None if nobody led.
 
     Raises:
         BadArgument: The store cannot do that, or the role has slots or shards.
+        NotLeader: Another term than that has begun, and is not over.
         StoreUnavailable: The store did not answer within the timeout of the session.
         StoreRefused: The store refuses the request.
     """
     led = await role_row(session, role)
     overridable(session.store)
+    if led.led:
+        _check_term(led, token)
     if led.led and (timeout is None or timeout > 0) and isinstance(session.store, HasAnnouncements):
         await _ask_to_pause(session, led, by, led.ttl if timeout is None else timeout)
 

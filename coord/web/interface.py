@@ -72,24 +72,28 @@ class Interface:
         return to_json(await self._site.source.ask(lambda c: c.services.healthy_services(role)))
 
     async def step_down(self, request: Request) -> Response:
-        """Ask the leader of a role to step down. The body may hold `by` and `cooldown`."""
+        """Ask the leader of a role to step down. The body may hold `by`, `cooldown` and `token`:
+        the term to end."""
 
         async def ask(role: str, body: dict[str, Any], by: str) -> Lease:
-            cooldown = body.get("cooldown")
+            cooldown, token = body.get("cooldown"), body.get("token")
             return await self._site.source.ask(
-                lambda c: c.request_step_down(role, by=by, cooldown=cooldown)
+                lambda c: c.request_step_down(role, by=by, cooldown=cooldown, token=token)
             )
 
-        return await self._order(request, ask, {"by", "cooldown"})
+        return await self._order(request, ask, {"by", "cooldown", "token"})
 
     async def transfer(self, request: Request) -> Response:
-        """Ask the leader of a role to hand it to the candidate `to`. The body may hold `by`."""
+        """Ask the leader of a role to hand it to the candidate `to`. The body may hold `by` and
+        `token`: the term to end."""
 
         async def ask(role: str, body: dict[str, Any], by: str) -> Lease:
-            to = body.get("to", "")
-            return await self._site.source.ask(lambda c: c.request_transfer(role, to, by=by))
+            to, token = body.get("to", ""), body.get("token")
+            return await self._site.source.ask(
+                lambda c: c.request_transfer(role, to, by=by, token=token)
+            )
 
-        return await self._order(request, ask, {"by", "to"})
+        return await self._order(request, ask, {"by", "to", "token"})
 
     async def _order(
         self,

@@ -4,6 +4,7 @@ with their group."""
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from unittest import mock
 
 import pytest
@@ -12,6 +13,7 @@ import coord
 from coord import Coordinator
 from coord.election import retirement
 from coord.recipes import agreement
+from coord.recipes.slot_elector import change_slots
 from tests.support.waits import eventually
 
 Two = tuple[Coordinator, Coordinator]
@@ -67,13 +69,7 @@ def test_who_changes_a_role_with_slots_or_shards_must_name_one_of_them(two: Two)
             ("named", "must name one shard, 'named/NAME': each shard is a role of its own"),
             ("s", "must name one slot, 's#0': each slot is a role of its own"),
         ):
-            for change in (
-                b.evict,
-                b.pause,
-                b.resume,
-                b.request_step_down,
-                lambda role: b.request_transfer(role, "abcd"),
-            ):
+            for change in (b.evict, b.pause, b.resume, b.request_step_down):
                 with pytest.raises(coord.BadArgument) as error:
                     change(role)
                 assert str(error.value) == f"invalid role {role!r}: {expected}"
@@ -83,6 +79,53 @@ def test_who_changes_a_role_with_slots_or_shards_must_name_one_of_them(two: Two)
             assert lead.wait(10)
             assert b.pause("s") is not None
             assert b.resume("s")
+
+
+def test_who_changes_a_slot_or_a_shard_must_name_one_that_exists(two: Two) -> None:
+    a, b = two
+
+    def message(change: Callable[[str], object], role: str) -> str:
+        with pytest.raises(coord.BadArgument) as error:
+            change(role)
+        return str(error.value)
+
+    with (
+        a.share("g", 2, ttl=5) as shares,
+        a.share("named", ["eu", "us"], ttl=5) as named,
+        a.slots("s", 2, ttl=5) as slot,
+    ):
+        assert slot.wait(10)
+        assert shares.wait_settled(20)
+        assert named.wait_settled(20)
+        for change in (
+            b.evict,
+            b.pause,
+            b.resume,
+            b.request_step_down,
+            lambda role: b.request_transfer(role, "abcd"),
+        ):
+            for role, expected in (
+                ("g/002", "a shard of 'g' that exists: 'g/000' to 'g/001'"),
+                ("g/1", "a shard of 'g' that exists: 'g/000' to 'g/001'"),
+                ("named/uk", "a shard of 'named' that exists: 'named/eu', 'named/us'"),
+                ("s#2", "a slot of 's' that exists: 's#0' to 's#1'"),
+            ):
+                assert message(change, role) == f"invalid role {role!r}: must name {expected}"
+        for role, way in (
+            ("g", "g/000"), ("g/000", "g/000"), ("named", "named/NAME"), ("s", "'s#0'"),
+            ("s#1", "'s#1'"),
+        ):  # fmt: skip
+            text = message(lambda role: b.request_transfer(role, "abcd"), role)
+            assert "cannot be transferred, because" in text
+            assert f"`coord step-down {way}` gives it to another candidate" in text
+        assert b.pause("g/cleanup") is None  # a role that the group has nothing to do with
+        assert b.resume("g/cleanup")
+        # A slot that was removed may still have a holder, and may be paused.
+        b.pause("s#1", timeout=0)
+        number = b.portal.call(lambda: change_slots(b.session, "s", 1))
+        assert number == 2
+        assert b.resume("s#1")
+        assert "must name a slot of 's' that exists: 's#0'" in message(b.pause, "s#1")
 
 
 def test_an_agreement_is_retired_when_nothing_of_its_group_is_left(two: Two) -> None:

@@ -7,11 +7,14 @@ import re
 import signal
 import threading
 from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 
 import coord
+from coord.cli import options
 from coord.cli.commands.operators import outcome_of_pause
+from tests.support.commands import run_here
 from tests.support.processes import Runs
 from tests.support.store_urls import shared_url
 from tests.support.waits import eventually
@@ -71,6 +74,53 @@ def test_evict_ends_only_the_term_that_was_confirmed(runs: Runs) -> None:
         with pytest.raises(coord.BadArgument, match="invalid token '2': must be an int"):
             c.evict("job", token="2")  # type: ignore[arg-type]
         assert c.evict("job", token=2).token == 2
+        second.stop()
+
+
+@pytest.mark.parametrize(
+    ("words", "led"),
+    [
+        ("step-down job", True),
+        ("transfer job --to three", True),
+        ("pause job", True),
+        ("pause job", False),
+        ("evict job", True),
+    ],
+)
+def test_a_leader_that_was_elected_after_the_question_is_left_alone(
+    url: str, words: str, led: bool
+) -> None:
+    """The user has confirmed another state of the role than the one that is there now."""
+    with coord.connect(url) as c:
+        first, second, third = (
+            c.leadership("job", ttl=30, info={"name": name}) for name in ("one", "two", "three")
+        )
+        if led:
+            assert first.acquire(timeout=10)
+            third.start()
+        two: list[coord.Term | None] = []
+
+        def confirm(question: str, *, yes: bool) -> None:
+            assert not yes
+            assert ("one (pid" if led else "which nobody leads") in question
+            third.stop()
+            first.stop()
+            two.append(second.acquire(timeout=10))
+
+        if led:
+            eventually(lambda: c.candidates("job"))
+        with mock.patch.object(options, "confirm", confirm):
+            status, out, err = run_here(*words.split(), "--url", url)
+        last = 1 if led else 0
+        assert (status, out) == (1, "")
+        assert err.startswith(
+            f"coord: not the leader of 'job': the term with token {last} has ended, and another "
+            "one has begun"
+        )
+        assert two[0] is not None
+        assert two[0].held
+        assert c.leader("job").token == last + 1  # type: ignore[union-attr]
+        assert c.resume("job") is False
         second.stop()
 
 

@@ -11,6 +11,7 @@ import pytest
 from coord import Coordinator
 from coord.cli import main
 from coord.stores.protocol import Overridable
+from tests.support.commands import run_here
 from tests.support.processes import Runs
 from tests.support.store_urls import shared_url
 from tests.support.waits import eventually
@@ -42,11 +43,34 @@ def test_who_changes_a_role_with_slots_must_name_a_slot(
     held: Coordinator, url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     named = "must name one slot, 'job#0' to 'job#1': each slot is a role of its own"
+    for words in ("evict", "pause", "resume", "step-down"):
+        assert run_here(words, "job", "--url", url) == (
+            2,
+            "",
+            f"coord: invalid role 'job': {named}\n",
+        )
+
+
+def test_who_changes_a_slot_must_name_one_that_exists(held: Coordinator, url: str) -> None:
+    named = "must name a slot of 'job' that exists: 'job#0' to 'job#1'"
     for words in ("evict", "pause", "resume", "step-down", "transfer --to abcd"):
-        with pytest.raises(SystemExit) as ended:
-            main([*words.split(), "job", "--url", url])
-        assert ended.value.code == 2
-        assert capsys.readouterr() == ("", f"coord: invalid role 'job': {named}\n")
+        for role in ("job#2", "job#00", "job#x"):
+            assert run_here(*words.split(), role, "--url", url) == (
+                2,
+                "",
+                f"coord: invalid role '{role}': {named}\n",
+            )
+
+
+def test_slots_cannot_be_transferred(held: Coordinator, url: str) -> None:
+    for role in ("job", "job#0"):
+        assert run_here("transfer", "--to", "abcd", role, "--url", url) == (
+            2,
+            "",
+            f"coord: invalid role '{role}': must not be a slot or have slots: a slot cannot be "
+            "transferred, because nobody chooses who gets it; `coord step-down 'job#0'` gives it "
+            "to another candidate\n",
+        )
 
 
 def test_who_looks_up_a_role_with_slots_learns_of_them(

@@ -251,6 +251,12 @@ def test_a_request_with_the_token_hands_the_role_over(token: str) -> None:
             assert (await http.post(path, headers=headers, content="{")).status_code == 400
             long = await http.post(path, headers=headers, content=" " * 20_000)
             assert (long.status_code, "at most 16384" in long.json()["error"]) == (400, True)
+            for order in ORDERS:
+                answer = await http.post(order, headers=headers, json={"to": "two", "token": 7})
+                assert answer.status_code == (400 if order.endswith("step-down") else 409)
+            answer = await http.post(ORDERS[0], headers=headers, json={"token": 7})
+            assert answer.status_code == 409
+            assert "the term with token 7 has ended" in answer.json()["error"]
             answer = await http.post(path, headers=headers, json={"to": "two", "by": "me"})
             assert answer.status_code == 202
             assert answer.json()["term"]["token"] == 1

@@ -94,7 +94,8 @@ async def _until(
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 STEP_DOWN_STATUSES = {
-    exit_codes.FAILED: "nothing was changed: nobody leads, or you said no",
+    exit_codes.FAILED: "nothing was changed: nobody leads, another leader was elected, or you said "
+    "no",
     exit_codes.TIMED_OUT: "the leader did not step down before --timeout",
 }
 TRANSFER_STATUSES = {
@@ -147,8 +148,8 @@ def step_down(role: str, cooldown: float | None, **settings: Any) -> None:
     if cooldown is not None:
         validation.number(cooldown, "cooldown", low=0)
 
-    def request(coordinator: Coordinator, by: str) -> Lease:
-        return coordinator.request_step_down(role, by=by, cooldown=cooldown)
+    def request(coordinator: Coordinator, by: str, token: int, _successor: str | None) -> Lease:
+        return coordinator.request_step_down(role, by=by, cooldown=cooldown, token=token)
 
     _request(role, "step down from", request, **settings)
 
@@ -179,8 +180,8 @@ def transfer(role: str, to: str, hold: float | None, **settings: Any) -> None:
     validation.candidate_name(to)
     validation.hold(hold)
 
-    def request(coordinator: Coordinator, by: str) -> Lease:
-        return coordinator.request_transfer(role, to, by=by, hold=hold)
+    def request(coordinator: Coordinator, by: str, token: int, successor: str | None) -> Lease:
+        return coordinator.request_transfer(role, successor or to, by=by, hold=hold, token=token)
 
     _request(role, f"hand {output.quote(to)} the role", request, to, **settings)
 
@@ -188,7 +189,7 @@ def transfer(role: str, to: str, hold: float | None, **settings: Any) -> None:
 def _request(
     role: str,
     what: str,
-    request: Callable[[Coordinator, str], Lease],
+    request: Callable[[Coordinator, str, int, str | None], Lease],
     to: str | None = None,
     *,
     yes: bool,
@@ -201,14 +202,20 @@ def _request(
     validation.number(timeout, "timeout", low=0)
     with open_coordinator(url) as coordinator:
         try:
+            lease = options.row_to_change(coordinator, role, to_transfer=to is not None)
+            if not lease.led:
+                click.echo(f"coord: nobody leads {output.quote(role)}", err=True)
+                sys.exit(exit_codes.FAILED)
             successor = _successor_id(coordinator, role, to)
+            leader = output.describe_candidate(lease.holder, lease.info)
             options.confirm(
-                f"Ask {_leader(coordinator, role)} to {what} {output.quote(role)}?", yes=yes
+                f"Ask {leader} (token {lease.token}) to {what} {output.quote(role)}?", yes=yes
             )
+            # Only the term that was confirmed: another leader may have been elected meanwhile.
             with options.interruption_notice(_outcome_hint(role)):
-                lease = request(coordinator, by)
-        except NotLeader:
-            click.echo(f"coord: nobody leads {output.quote(role)}", err=True)
+                lease = request(coordinator, by, lease.token, successor)
+        except NotLeader as err:
+            click.echo(f"coord: {err}", err=True)
             sys.exit(exit_codes.FAILED)
         if no_wait:
             _print_outcome(lease, None, as_json)
@@ -231,23 +238,14 @@ def _outcome_hint(role: str) -> str:
     )
 
 
-def _leader(coordinator: Coordinator, role: str) -> str:
-    lease = options.leader_of_role(coordinator, role)
-    if lease is None:
-        raise NotLeader(role)
-    return f"{output.describe_candidate(lease.holder, lease.info)} (token {lease.token})"
-
-
 def _successor_id(coordinator: Coordinator, role: str, to: str | None) -> str | None:
     """Return the id of the candidate that `to` names; None if `to` is None.
 
     Raises:
         BadArgument: `to` names no candidate, or several.
-        NotLeader: Nobody leads the role.
     """
     if to is None:
         return None
-    _leader(coordinator, role)
     candidate = coordinator.portal.call(
         functools.partial(coordinator.session.find_candidate, role, to)
     )

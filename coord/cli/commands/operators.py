@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog=exit_codes.help_of(
-        {exit_codes.FAILED: "nothing was changed: nobody leads, or you said no"}
+        {
+            exit_codes.FAILED: "nothing was changed: nobody leads, another leader was elected, or "
+            "you said no"
+        }
     )
 )
 @options.role
@@ -38,8 +41,8 @@ def evict(role: str, url: str | None, as_json: bool, by: str, yes: bool) -> None
     that the leader was granted has run out, and not earlier. Asks for confirmation.
     """
     with open_coordinator(url) as coordinator:
-        lease = options.leader_of_role(coordinator, role)
-        if lease is not None:
+        lease = options.row_to_change(coordinator, role)
+        if lease.led:
             options.confirm(
                 f"Evict {output.describe_candidate(lease.holder, lease.info)} "
                 f"(token {lease.token}) from {output.quote(role)}?",
@@ -47,12 +50,11 @@ def evict(role: str, url: str | None, as_json: bool, by: str, yes: bool) -> None
             )
         try:
             # Only the term that was confirmed: another leader may have been elected meanwhile.
-            token = None if lease is None else lease.token
             with options.interruption_notice(
                 f"the leader of {output.quote(role)} may have been evicted; "
                 f"`{command('history', role)}` and `coord status --all` show that"
             ):
-                lease = coordinator.evict(role, by=by, token=token)
+                lease = coordinator.evict(role, by=by, token=lease.token)
         except NotLeader as err:
             click.echo(f"coord: {err}", err=True)
             sys.exit(exit_codes.FAILED)
@@ -65,7 +67,11 @@ def evict(role: str, url: str | None, as_json: bool, by: str, yes: bool) -> None
     )
 
 
-@click.command(epilog=exit_codes.help_of({exit_codes.FAILED: "nothing was changed: you said no"}))
+@click.command(
+    epilog=exit_codes.help_of(
+        {exit_codes.FAILED: "nothing was changed: you said no, or another leader was elected"}
+    )
+)
 @options.role
 @click.option(
     "--timeout",
@@ -87,11 +93,17 @@ def pause(
     """
     validation.timeout(timeout)
     with open_coordinator(url) as coordinator:
-        lease = options.leader_of_role(coordinator, role)
-        who = "which nobody leads" if lease is None else f"which {_leader(lease)} leads"
+        lease = options.row_to_change(coordinator, role)
+        who = f"which {_leader(lease)} leads" if lease.led else "which nobody leads"
         options.confirm(f"Pause {output.quote(role)}, {who}?", yes=yes)
-        with options.interruption_notice(lambda: outcome_of_pause(coordinator, role)):
-            ended = coordinator.pause(role, by=by, timeout=timeout)
+        # With --yes the user has agreed to whoever leads.
+        token = None if yes else lease.token
+        try:
+            with options.interruption_notice(lambda: outcome_of_pause(coordinator, role)):
+                ended = coordinator.pause(role, by=by, timeout=timeout, token=token)
+        except NotLeader as err:
+            click.echo(f"coord: {err}; nothing was changed", err=True)
+            sys.exit(exit_codes.FAILED)
     if as_json:
         term = None if ended is None else lease_as_dict(ended)
         click.echo(output.to_json({"role": role, "paused": True, "term": term}))
