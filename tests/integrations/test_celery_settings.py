@@ -65,7 +65,7 @@ def app(tmp_path: Path) -> Iterator[Any]:
     app = Celery("test", broker="memory://", set_as_current=False)
     app.conf.update(
         coord_url=f"sqlite://{tmp_path}/coord.db",
-        coord_beat_ttl=2,
+        coord_beat_ttl=60,
         coord_beat_scheduler=Recording,
     )
     app.send_task = Sent()
@@ -178,7 +178,7 @@ def test_the_banner_connects_to_nothing(app: Any, tmp_path: Path) -> None:
     service = Service(app, scheduler_cls="coord.integrations.celery:LeaderScheduler")
     lazy = service.get_scheduler(lazy=True)
     assert lazy.lock_key is None
-    assert "role -> celery-beat (ttl 2 s)" in lazy.info
+    assert "role -> celery-beat (ttl 60 s)" in lazy.info
     assert f"run by the leader -> {__name__}:Recording" in lazy.info
     lazy.close()
     assert Recording.made == []
