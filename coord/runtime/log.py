@@ -4,17 +4,31 @@ them).
 Events go to structlog when the application has configured it, else to the logger `coord` of the
 standard library. coord configures neither: without handlers the standard library shows warnings and
 errors only. No event raises, because a log never decides anything: if the application's logging
-fails, the event goes to stderr.
+fails, the event goes to stderr. A thread that must not wait for the application's logging hands its
+events over to another (`hand_over`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import sys
+import threading
+from collections.abc import Callable
 from typing import Any
 
 _standard = logging.getLogger("coord")
+_this_thread = threading.local()
+
+
+def hand_over(put: Callable[[Callable[[], None]], None]) -> None:
+    """Let the events of this thread be written by another, from now on.
+
+    Args:
+        put: Called with a function that writes one event and never raises an `Exception`.
+    """
+    _this_thread.put = put
 
 
 def emit(level: int, event: str, *, exception: BaseException | None = None, **fields: Any) -> None:
@@ -31,12 +45,42 @@ def emit(level: int, event: str, *, exception: BaseException | None = None, **fi
         structlog = sys.modules.get("structlog")
         if structlog is not None and structlog.is_configured():
             more = {} if exception is None else {"exc_info": exception}
-            structlog.get_logger("coord").log(level, event, **fields, **more)
+            logger = structlog.get_logger("coord")
+            write = functools.partial(logger.log, level, event, **fields, **more)
         elif _standard.isEnabledFor(level):
-            text = _rendered(fields)
-            _standard.log(level, "%s %s", event, text, exc_info=exception, extra={"coord": fields})
+            write = functools.partial(_standard.handle, _record(level, event, exception, fields))
+        else:
+            return
+    except Exception as err:
+        write = functools.partial(_raise, err)
+    put = getattr(_this_thread, "put", None)
+    guarded = functools.partial(_guarded, write, level, event, fields)
+    if put is None:
+        guarded()
+    else:
+        put(guarded)
+
+
+def _record(
+    level: int, event: str, exception: BaseException | None, fields: dict[str, Any]
+) -> logging.LogRecord:
+    """Return a record with the time and the thread of now, whoever writes it when."""
+    exc_info = None if exception is None else (type(exception), exception, exception.__traceback__)
+    arguments, extra = (event, _rendered(fields)), {"coord": fields}
+    return _standard.makeRecord(
+        _standard.name, level, __file__, 0, "%s %s", arguments, exc_info, extra=extra
+    )
+
+
+def _guarded(write: Callable[[], object], level: int, event: str, fields: dict[str, Any]) -> None:
+    try:
+        write()
     except Exception as err:  # a filter, a processor or a broken pipe of the application
         _emit_to_stderr(level, event, fields, err)
+
+
+def _raise(err: Exception) -> None:
+    raise err
 
 
 def _emit_to_stderr(level: int, event: str, fields: dict[str, Any], failed: Exception) -> None:

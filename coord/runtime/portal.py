@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
 from coord.errors import CoordError, CoordinatorClosed
+from coord.runtime import log
+from coord.runtime.log_writer import LogWriter
 from coord.runtime.threads import CannotStartThread, start_thread
 
 T = TypeVar("T")
@@ -28,7 +30,7 @@ class Portal:
     """An event loop in a daemon thread, which the first call starts.
 
     The thread runs until the portal is stopped, so that leases can be released when the process
-    ends.
+    ends. It never waits for the application's logging: another thread writes its events.
 
     Args:
         name: The name of the thread.
@@ -38,6 +40,7 @@ class Portal:
         self._name = name
         # At most one entry: adding to a dict, and taking from it, are atomic.
         self._engines: dict[str, _Engine] = {}
+        self._log = LogWriter()
         self._closed: str | None = None
 
     @property
@@ -80,6 +83,7 @@ class Portal:
             return call.outcome()
         finally:
             engine.pending.discard(call)
+            self._log.flush()  # what the call has logged precedes what its caller logs
 
     async def submit(self, work: Work[T]) -> T:
         """Run a coroutine on the portal's loop and await it on the caller's own loop. If the wait
@@ -129,6 +133,8 @@ class Portal:
         engine = self._engines.pop(self._name, None)
         if engine is not None:
             engine.stop()
+            if threading.get_ident() != engine.thread_id:
+                self._log.flush()
 
     def close(self, reason: str) -> None:
         """End the thread for good: later calls raise `CoordinatorClosed` with this reason."""
@@ -137,7 +143,7 @@ class Portal:
 
     def forget(self) -> None:
         """In a forked child: the thread is not here."""
-        self._engines = {}
+        self._engines, self._log = {}, LogWriter()
 
     def _engine(self) -> _Engine:
         if self._closed is not None:
@@ -145,7 +151,7 @@ class Portal:
         engine = self._engines.get(self._name)
         if engine is None:
             try:
-                new = _Engine(self._name)
+                new = _Engine(self._name, self._log)
             except OSError as err:
                 raise CoordError(
                     f"cannot start coord's background thread: {err.strerror or err}; raise the "
@@ -168,13 +174,13 @@ class _Pending(Protocol):
 class _Engine:
     """One loop and its thread."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, log_writer: LogWriter) -> None:
         self.loop = asyncio.new_event_loop()
         self.started = False
         self.ending = False
         self.thread_id: int | None = None
         self.pending: set[_Pending] = set()
-        self._name = name
+        self._name, self._log = name, log_writer
         self._thread: threading.Thread | None = None
         self._runs = threading.Lock()
 
@@ -210,6 +216,7 @@ class _Engine:
         if not self._runs.acquire(blocking=False):
             return
         self._thread, self.thread_id = threading.current_thread(), threading.get_ident()
+        log.hand_over(self._log.put)
         loop = self.loop
         asyncio.set_event_loop(loop)
         try:

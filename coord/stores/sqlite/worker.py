@@ -20,6 +20,8 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from coord.errors import CoordError, StoreRefused, StoreUnavailable
+from coord.runtime import log
+from coord.runtime.log_writer import LogWriter
 from coord.runtime.retry import rng
 from coord.runtime.timers import DeadlineTimer
 from coord.stores.sqlite import locks
@@ -250,7 +252,8 @@ class Job(Generic[T]):
                 with connection:
                     return self._attempt(connection)
             except Busy as err:
-                self._busy = err
+                with self._lock:
+                    self._busy, self._stage = err, Stage.RUNNING  # also a COMMIT was rolled back
                 pause = rng.uniform(*err.pause)
                 if time.monotonic() + pause >= self.work_deadline:
                     raise _explained(err, connection.path, self._started) from None
@@ -342,6 +345,7 @@ class Worker:
 
     @staticmethod
     def _run(connection: Connection, jobs: queue.SimpleQueue[Job[Any] | None]) -> None:
+        log.hand_over(LogWriter().put)
         while True:
             try:
                 job = jobs.get(timeout=IDLE_CHECK_INTERVAL if connection.is_open else None)

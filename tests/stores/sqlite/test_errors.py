@@ -20,7 +20,7 @@ import pytest
 
 from coord.core.operations import Answer, Claim, Failure, Renew
 from coord.errors import StoreUnavailable
-from coord.stores.sqlite import SQLiteStore
+from coord.stores.sqlite import SQLiteStore, errors, worker
 from coord.stores.sqlite.connection import Connection
 from coord.stores.sqlite.errors import Abandoned
 from coord.stores.sqlite.worker import Job, LoopWaker, Stage
@@ -193,6 +193,26 @@ def test_an_error_out_of_commit(
         grudging.on_commit = None
         assert isinstance(await store.claim(Claim("r", "a", 1, 30.0), 5), Answer)
         assert tokens(path) == {"r": 1}
+
+    run(path, body)
+
+
+def test_a_busy_commit_is_known_to_have_failed_when_the_thread_is_late(
+    path: str, grudging: type[Grudging], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caller gives up while it sleeps before the next attempt."""
+    monkeypatch.setattr(worker, "ANSWER_MARGIN", -5.0)
+    monkeypatch.setattr(errors.Busy, "pause", (1.0, 1.0))
+
+    def fail(conn: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    async def body(store: SQLiteStore) -> None:
+        grudging.on_commit = fail
+        result = await store.claim(Claim("r", "a", 1, 30.0), 0.5)
+        assert isinstance(result, Failure)
+        assert (result.unknown, result.permanent) == (False, False)
+        assert f"{path} is locked" in result.detail
 
     run(path, body)
 

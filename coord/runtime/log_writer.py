@@ -1,0 +1,101 @@
+"""A thread that writes what another thread logs.
+
+A handler of the application's log may block: on a slow disk, on a terminal that is stopped, or on
+its own lock, which a thread has that a signal handler interrupted. The thread that renews leases
+must go on meanwhile, so it hands its events over.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+
+from coord.runtime import process
+from coord.runtime.threads import CannotStartThread, start_thread_soon
+
+Write = Callable[[], None]
+FLUSH_TIMEOUT = 1.0
+"""Seconds that `flush` waits at most."""
+
+
+class LogWriter:
+    """Writes events in their order, on a thread that runs while there are any.
+
+    Nothing in here waits for a lock that a signal handler could meet.
+
+    Attributes:
+        fork_generation: The process that it belongs to: a forked child has no thread of it.
+    """
+
+    def __init__(self) -> None:
+        self._writes: deque[Write] = deque()
+        self._runs = threading.Lock()
+        self._thread_id: int | None = None
+        self._number = 0
+        self._blocked_at: int | None = None
+        self.fork_generation = process.fork_generation
+        _writers.add(self)
+
+    def put(self, write: Write) -> None:
+        """Write an event soon. It is written here if no thread can be started.
+
+        Args:
+            write: Writes the event. It must not raise.
+        """
+        self._writes.append(write)
+        if self._runs.acquire(blocking=False):
+            try:
+                start_thread_soon(self._run, "coord log")
+            except CannotStartThread:
+                self._run()
+
+    def flush(self, timeout: float = FLUSH_TIMEOUT) -> None:
+        """Wait until the events so far are written, but not for one that blocks.
+
+        Args:
+            timeout: Seconds to wait at most. Nobody waits again for an event for which somebody
+                has waited so long.
+        """
+        if not (self._writes or self._runs.locked()) or threading.get_ident() == self._thread_id:
+            return
+        number = self._number
+        if self._blocked_at == number:
+            return
+        written = threading.Lock()
+        written.acquire()
+        self.put(written.release)
+        if not written.acquire(timeout=timeout):
+            self._blocked_at = number
+
+    def flush_at_exit(self) -> None:
+        """Wait once more, also for an event that has blocked: nothing is written later."""
+        self._blocked_at = None
+        self.flush()
+
+    def _run(self) -> None:
+        while True:
+            self._thread_id = threading.get_ident()
+            while self._writes:
+                self._writes.popleft()()
+                self._number += 1
+            self._thread_id = None
+            self._runs.release()
+            # Who has added an event just now has seen a thread that runs.
+            if not self._writes or not self._runs.acquire(blocking=False):
+                return
+
+
+_writers: weakref.WeakSet[LogWriter] = weakref.WeakSet()
+
+
+def _flush_at_exit() -> None:
+    """Write what is left, before the standard library closes the handlers."""
+    for writer in list(_writers):
+        if writer.fork_generation == process.fork_generation:
+            writer.flush_at_exit()
+
+
+atexit.register(_flush_at_exit)
