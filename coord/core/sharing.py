@@ -110,8 +110,10 @@ def parts_of(role: str, rows: Collection[Lease]) -> Parts | None:
     if any(row.role == role for row in rows):
         return None
     names = with_agreements(role)
-    found = (Parts.of(row) for row in sorted(rows, key=lambda row: row.role) if row.role in names)
-    return next((parts for parts in found if parts is not None), None)
+    agreements = (
+        Parts.of(row) for row in sorted(rows, key=lambda row: row.role) if row.role in names
+    )
+    return next((parts for parts in agreements if parts is not None), None)
 
 
 def shard_digits(shards: int) -> int:
