@@ -7,6 +7,7 @@ message changes its row.
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 import coord
@@ -68,7 +70,7 @@ COMMAND_LINES: list[tuple[str, int, str]] = [
     ('run job --ttl 0 -- true', 2, 'coord: invalid --ttl 0: must be between 0.1 and 2,678,400 seconds'),
     ('run job --ttl abc -- true', 2, "coord: invalid --ttl 'abc': must be a number"),
     ('run job --ttl nan -- true', 2, 'coord: invalid --ttl nan: must be between 0.1 and 2,678,400 seconds'),
-    ('run job --ttl 1e9 -- true', 2, 'coord: invalid --ttl 1000000000: must be between 0.1 and 2,678,400 seconds'),
+    ('run job --ttl 1e9 -- true', 2, 'coord: invalid --ttl 1e9: must be between 0.1 and 2,678,400 seconds'),
     ('run job --timeout -1 -- true', 2, 'coord: invalid --timeout -1: must be between 0 and 1,000,000,000 seconds'),
     ('pause jobs/', 2, "coord: invalid role 'jobs/': must not end with '/' or '#', as the rows of groups do"),
     ('run jobs/ -- true', 2, "coord: invalid role 'jobs/': must not end with '/' or '#', as the rows of groups do"),
@@ -83,7 +85,7 @@ COMMAND_LINES: list[tuple[str, int, str]] = [
     ('run job --priority high -- true', 2, "coord: invalid --priority 'high': must be a whole number"),
     ('run job --min-tenure -1 -- true', 2, 'coord: invalid --min-tenure -1: must be between 0 and 1,000,000,000 seconds'),
     ('run job --at-least -1 -- true', 2, 'coord: invalid --at-least -1: must be between 0 and 2,678,400 seconds'),
-    ('run job --at-least 1e9 -- true', 2, 'coord: invalid --at-least 1000000000: must be between 0 and 2,678,400 seconds'),
+    ('run job --at-least 1e9 -- true', 2, 'coord: invalid --at-least 1e9: must be between 0 and 2,678,400 seconds'),
     ('run job -- /no/such/program', 127, "coord run: cannot execute COMMAND '/no/such/program': there is no such program; use a path, or the name of a program on PATH"),
     ('run job -- no-such-program', 127, "coord run: cannot execute COMMAND 'no-such-program': there is no such program; use a path, or the name of a program on PATH"),
     ('run job -- /etc', 126, "coord run: cannot execute COMMAND '/etc': it is not an executable file; name a program, or run chmod +x on this one"),
@@ -128,7 +130,7 @@ COMMAND_LINES: list[tuple[str, int, str]] = [
     ('once', 2, "coord: Missing argument 'JOB'. (see coord once --help)"),
     ('once job -- true', 2, 'coord: name the tick: --tick TICK, or --every DURATION (see coord once --help)'),
     ("once '' --tick 1 -- true", 2, "coord: invalid job '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
-    ('once job --tick tomorrow -- true', 2, "coord: invalid --tick 'tomorrow': must be an int, a datetime with a time zone, or a text in ISO format such as 2026-11-30T02:00 (UTC if it names no offset)"),
+    ('once job --tick tomorrow -- true', 2, "coord: invalid --tick 'tomorrow': must be a whole number, or a time in ISO format such as 2026-11-30T02:00 (UTC if it names no offset)"),
     ('once job --tick 5 --every 1h -- true', 2, "coord: invalid --tick '5': must be a time with --every, such as 2026-11-30T02:00"),
     ('once job --tick 5 --within 1h -- true', 2, "coord: invalid --within '1h': must be left out if the tick is a number"),
     ('once job --every hourly -- true', 2, "coord: invalid --every 'hourly': must be a duration: a number of seconds, or with a unit: 90, 15m, 1h, 1d"),
@@ -153,16 +155,30 @@ COMMAND_LINES: list[tuple[str, int, str]] = [
     ('slots', 2, "coord: Missing argument 'ROLE'. (see coord slots --help)"),
     ("slots ''", 2, "coord: invalid role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
     ('run job --slots 0 -- true', 2, 'coord: invalid --slots 0: must be a number from 1 to 64'),
-    ("web --allow-host ''", 2, "coord: invalid --allow-host ('127.0.0.1', 'localhost', '::1', ''): must be a sequence of host names without ports, such as ('coord.example',)"),
+    ("web --allow-host ''", 2, "coord: invalid --allow-host '': must be a host name without a port, such as coord.example"),
+    ('web --allow-host a --allow-host b:80', 2, "coord: invalid --allow-host 'b:80': must be a host name without a port, such as coord.example"),
+    ('slots job 0', 2, 'coord: invalid NUMBER 0: must be a number from 1 to 64'),
+    ('share job --shards 0 -- true', 2, 'coord: invalid --shards 0: must be a whole number from 1 to 4,096'),
+    ("share '' --shards 1 -- true", 2, "coord: invalid group '': must be a string of 1 to 100 bytes in UTF-8, without NUL"),
+    ("retire --unused 1d --prefix '' --yes", 2, "coord: invalid --prefix '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('once job --every 0 -- true', 2, "coord: invalid --every '0': must be greater than 0"),
+    ('once job --every 40000d -- true', 2, "coord: invalid --every '40000d': must be at most 1,000,000,000 seconds"),
+    ('once job --tick 1 --offset 40000d -- true', 2, "coord: invalid --offset '40000d': must be at most 1,000,000,000 seconds"),
+    ('run job --ttl 1e12 -- true', 2, 'coord: invalid --ttl 1e12: must be between 0.1 and 2,678,400 seconds'),
+    ('run 1e1 --ttl=1 --timeout=-10 -- 1e1', 2, 'coord: invalid --timeout -10: must be between 0 and 1,000,000,000 seconds'),
+    ('purge --ttls 99999999999999999999', 2, 'coord: invalid --ttls 99999999999999999999: must be between 1 and 1,000,000 ttls'),
     ('web --root-path x', 2, "coord: invalid --root-path 'x': must be a plain path such as /coord"),
     ('web extra', 2, 'coord: Got unexpected extra argument (extra) (see coord web --help)'),
     ('migrate', 2, "coord: Missing option '--from'. (see coord migrate --help)"),
     ('migrate --from sqlite:a.db', 2, "coord: Missing option '--to'. (see coord migrate --help)"),
-    ('migrate --from nothing --to memory://', 2, "coord: invalid --to 'memory://': must not be a store in memory: it ends with its process"),
+    ('migrate --from nothing --to sqlite:a.db', 2, "coord: invalid --from '…': must be a URL: …"),
+    ("migrate --from sqlite:a.db --to ''", 2, "coord: invalid --to '': must be a URL: …"),
+    ("migrate --from sqlite:a.db --to sqlite:b.db --role ''", 2, "coord: invalid --role '': must be a string of 1 to 120 bytes in UTF-8, without NUL"),
+    ('migrate --from sqlite:a.db --to memory://', 2, "coord: invalid --to 'memory://': must not be a store in memory: it ends with its process"),
     ('migrate --from sqlite:a.db --to sqlite:a.db', 78, 'coord: no such database: …/a.db. Check the URL. The first candidate or service creates the file, and so does coord init'),
     ('migrate --to mysql://x/y', 2, "coord: Missing option '--from'. (see coord migrate --help)"),
     ('doctor --jsn', 2, "coord: No such option…--jsn…(see coord doctor --help)"),
-    ('purge --ttls 1e9 --yes', 2, 'coord: invalid --ttls 1000000000: must be between 1 and 1,000,000 ttls'),
+    ('purge --ttls 1e9 --yes', 2, 'coord: invalid --ttls 1e9: must be between 1 and 1,000,000 ttls'),
     ('candidates job extra', 2, 'coord: Got unexpected extra argument (extra) (see coord candidates --help)'),
     ('watch --url etcd://host/name', 2, "coord: invalid --url 'etcd://host/name': must have no path; must have the form …"),
     ('top --url redis://', 2, "coord: invalid --url 'redis://': must have a host name, or an IPv6 address in brackets"),
@@ -402,6 +418,45 @@ def test_a_wrong_command_line(
     exit_status, line = answer_of(shlex.split(words), capsys)
     assert exit_status == status
     check(line, expected)
+
+
+NEEDED = {
+    "run": "job -- true", "once": "job --tick 1 -- true", "share": "job -- true",
+    "leader": "job", "history": "job", "step-down": "job", "transfer": "job --to x", "evict": "job",
+    "pause": "job", "resume": "job", "slots": "job", "retire": "--unused 1d", "notes": "job",
+    "completion": "bash", "migrate": "--from sqlite:a.db --to sqlite:b.db",
+}  # fmt: skip
+"""What each command needs to be called at all."""
+FLOATS = ("nan", "inf", "-1e300", "1e300", "", " ", "x")
+WHOLE = ("-99999999999999999999", "1.5", "inf", "", " ", "x")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_wrong_number_is_named_as_it_was_written(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the option: its name, the value, and the rule."""
+    command = importlib.import_module(COMMANDS[name][0])
+    params = getattr(command, name.replace("-", "_")).params
+    for param in params:
+        if isinstance(param.type, click.types.FloatParamType):
+            values = FLOATS
+        elif isinstance(param.type, click.types.IntParamType):
+            values = WHOLE
+        else:
+            continue
+        for value in values:
+            if isinstance(param, click.Option):
+                shown = max(param.opts, key=len)
+                before = ["--shards=2"] if name == "share" else []
+                words = [name, *before, f"{shown}={value}", *shlex.split(NEEDED.get(name, ""))]
+            else:
+                shown = str(param.name).upper()
+                words = [name, *shlex.split(NEEDED.get(name, "")), "--", value]
+            status, line = answer_of(words, capsys)
+            as_written = rf"('{re.escape(value)}'|{re.escape(value)})"
+            assert status == 2, words
+            assert re.fullmatch(rf"coord: invalid {shown} {as_written}: must be .*", line), line
 
 
 @pytest.mark.parametrize(("call", "expected"), CALLS, ids=[call for call, _ in CALLS])

@@ -6,6 +6,7 @@ an invalid value of the environment variable COORD_URL is reported under that na
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 from collections.abc import Sequence
@@ -66,17 +67,35 @@ def name_option(error: BadArgument, command: click.Command, words: Sequence[str]
         command: The command that was called.
         words: The words of the command line.
     """
-    name = error.argument
+    name, value = error.argument, error.value
     if name == "url" and not any(word.partition("=")[0] == "--url" for word in words):
         name = "COORD_URL"
-    else:
-        for param in command.params:
-            if isinstance(param, click.Option) and param.name == name:
-                name = _name(param)
-    value = error.value
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # the user wrote no fraction
+    for param in command.params:
+        if isinstance(param, click.Option) and name in (param.name, _name(param)):
+            name, value = _name(param), _as_written(value, param.opts, words)
     return BadArgument(name, value, error.allowed)
+
+
+class _Written(str):
+    """A number as the user wrote it, which a message shows without quotes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _as_written(value: object, opts: Sequence[str], words: Sequence[str]) -> object:
+    """Return a number as the user wrote it after one of `opts`: 1e12, and not 1000000000000.0."""
+    if not isinstance(value, float):
+        return value
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        opt, separator, text = word.partition("=")
+        text = text if separator else following
+        with contextlib.suppress(ValueError):
+            if opt in opts and repr(float(text)) == repr(value):
+                return _Written(text.strip())
+    return value
 
 
 def _name(param: click.Parameter) -> str:

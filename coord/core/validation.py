@@ -236,14 +236,14 @@ def priority(value: object) -> int:
     return value
 
 
-def slots(value: object) -> int:
+def slots(value: object, argument: str = "slots") -> int:
     """Return `value` if it is a number of slots: 1 to 64.
 
     Raises:
         BadArgument: It is not.
     """
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_SLOTS:
-        raise BadArgument("slots", value, f"must be a number from 1 to {MAX_SLOTS}")
+        raise BadArgument(argument, value, f"must be a number from 1 to {MAX_SLOTS}")
     return value
 
 

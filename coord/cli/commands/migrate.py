@@ -32,6 +32,7 @@ from coord.errors import (
     command,
     with_message,
 )
+from coord.stores import urls
 from coord.stores.protocol import HasKept
 
 if TYPE_CHECKING:
@@ -126,10 +127,14 @@ def migrate(
     """
     validation.number(timeout, "--timeout", low=0)
     for name in names:
-        validation.role(name)
+        validation.role(name, "--role")
     for name, url in (("--from", source), ("--to", destination)):
         if url.startswith("memory:"):
             raise BadArgument(name, url, "must not be a store in memory: it ends with its process")
+        try:
+            urls.open_url(urls.resolve(url))
+        except BadArgument as err:
+            raise BadArgument(name, err.value, err.allowed) from None
     asyncio.run(_migrate(source, destination, names, hold=hold, timeout=timeout, as_json=as_json))
 
 

@@ -36,13 +36,11 @@ def duration(text: str, argument: str) -> float:
     metavar="DURATION",
     help="Retire roles that nobody has led for this long, such as 90d, 12h, 30min or 45s.",
 )
-@click.option(
-    "--prefix", default="", metavar="TEXT", help="Retire only roles whose names begin with TEXT."
-)
+@click.option("--prefix", metavar="TEXT", help="Retire only roles whose names begin with TEXT.")
 @options.url
 @options.as_json
 @options.yes
-def retire(unused: str, prefix: str, url: str | None, as_json: bool, yes: bool) -> None:
+def retire(unused: str, prefix: str | None, url: str | None, as_json: bool, yes: bool) -> None:
     """Delete the rows of roles that nobody needs any longer, with their history.
 
     A role with a leader, a paused role and a role with notes stay. So does a role whose last leader
@@ -52,8 +50,8 @@ def retire(unused: str, prefix: str, url: str | None, as_json: bool, yes: bool) 
     from coord.election.retirement import unused_roles
 
     seconds = duration(unused, "unused")
-    if prefix:
-        validation.role(prefix, "prefix")
+    # An empty TEXT, as of a variable that is not set, would be all roles.
+    prefix = "" if prefix is None else validation.role(prefix, "prefix")
     with open_coordinator(url) as coordinator:
         if not yes:
             retirable = coordinator.portal.call(

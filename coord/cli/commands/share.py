@@ -21,6 +21,8 @@ from coord.cli.run.command import (
 )
 from coord.core import validation
 from coord.core.timing import Timing
+from coord.errors import BadArgument
+from coord.recipes.shards import MAX_SHARDS, ShardNames
 from coord.runtime.clock import total_seconds
 
 if TYPE_CHECKING:
@@ -93,6 +95,9 @@ def share(
     timing = Timing.of(validation.ttl(ttl))
     seconds = grace_of(grace, timing)
     check_command(command[0], "coord share")
+    if not 1 <= shards <= MAX_SHARDS:
+        raise BadArgument("shards", shards, f"must be a whole number from 1 to {MAX_SHARDS:,}")
+    ShardNames(group, shards)
     store = store_url(url, None)
 
     from coord.cli.run.command_host import CommandHost

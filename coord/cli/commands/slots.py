@@ -26,6 +26,8 @@ def slots(role: str, number: int | None, as_json: bool, url: str | None) -> None
     from coord.recipes import slot_elector
 
     validation.role(role)
+    if number is not None:
+        validation.slots(number, "NUMBER")
     with open_coordinator(url) as coordinator:
         session = coordinator.session
         if number is None:

@@ -64,6 +64,8 @@ def web(
     except ImportError as err:
         raise missing(err) from None
     address = server.Address.parse(bind)
+    for name in allowed_hosts:
+        _check_host(name)
     token = None if token_file is None else server.read_token(token_file, _say)
     if not address.is_loopback:
         if not allowed_hosts:
@@ -80,6 +82,16 @@ def web(
     asyncio.run(
         server.serve(full, address, token=token, hosts=hosts, root_path=root_path, started=started)
     )
+
+
+def _check_host(name: str) -> None:
+    from coord.web.security import validate_hosts
+
+    try:
+        validate_hosts([name])
+    except BadArgument:
+        allowed = "must be a host name without a port, such as coord.example"
+        raise BadArgument("--allow-host", name, allowed) from None
 
 
 def _warn(host: str, *, has_token: bool) -> None:

@@ -30,6 +30,11 @@ DIRECTORY = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 """Seconds of each unit of a duration."""
 
+TICK_ALLOWED = (
+    "must be a whole number, or a time in ISO format such as 2026-11-30T02:00 (UTC if it names no "
+    "offset)"
+)
+
 _AGAIN = """\
 import sys
 sys.path = [path for path in sys.path if path] + [sys.argv.pop(1)]
@@ -129,6 +134,8 @@ def once(
     """
     validation.elected_role(job, "job")
     period = None if every is None else _seconds(every, "--every")
+    if period == 0:
+        raise BadArgument("--every", every, "must be greater than 0")
     name = _name(tick, period, _seconds(offset, "--offset"))
     timing = Timing.of(ttl)
     if timeout is not None:
@@ -214,18 +221,25 @@ def _seconds(text: str, option: str) -> float:
     if match is None:
         allowed = "must be a duration: a number of seconds, or with a unit: 90, 15m, 1h, 1d"
         raise BadArgument(option, text, allowed)
-    return float(match[1]) * UNITS[match[2]]
+    seconds = float(match[1]) * UNITS[match[2]]
+    if seconds > validation.MAX_SECONDS:
+        most = f"must be at most {validation.MAX_SECONDS:,.0f} seconds"
+        raise BadArgument(option, text, most)
+    return seconds
 
 
 def _name(tick: str | None, every: float | None, offset: float) -> TickName:
-    if every is not None and not 0 < every <= validation.MAX_SECONDS:
-        raise BadArgument("--every", f"{every:g}", "must be greater than 0")
     if tick is not None:
         number = re.fullmatch(r"-?[0-9]+", tick)
         if number is not None and every is not None:
             allowed = "must be a time with --every, such as 2026-11-30T02:00"
             raise BadArgument("--tick", tick, allowed)
-        return tick_name(tick if number is None else int(tick), "--tick")
+        if number is not None:
+            return tick_name(int(tick), "--tick")
+        try:
+            return tick_name(tick)
+        except BadArgument:
+            raise BadArgument("--tick", tick, TICK_ALLOWED) from None
     if every is None:
         raise click.UsageError("name the tick: --tick TICK, or --every DURATION")
     import time

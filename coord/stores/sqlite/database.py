@@ -77,7 +77,7 @@ class Database:
             raise BadArgument("path", path, "must be the path of a file")
         if os.path.basename(path) == ":memory:":
             raise BadArgument("path", path, IN_MEMORY)
-        self.path = os.path.abspath(path)
+        self.path = files.absolute_path(path)
         self._local = local
         self.clock = LeaseClock(self.path, clock)
         self._mounts = mounts

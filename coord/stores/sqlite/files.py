@@ -21,6 +21,15 @@ def default_path() -> str:
     return os.path.join(state_directory(), "coord.db")
 
 
+def absolute_path(path: str) -> str:
+    """Return the absolute path of a file, as people write it.
+
+    POSIX lets a path begin with two slashes, which mean one on the systems that coord runs on.
+    """
+    absolute = os.path.abspath(path)
+    return absolute[1:] if os.name == "posix" and absolute.startswith("//") else absolute
+
+
 def prepare(path: str, mounts: str = MOUNTS, *, local: bool = False, create: bool = False) -> None:
     """Check that `path` is a local file that this process may write.
 

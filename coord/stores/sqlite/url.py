@@ -7,7 +7,7 @@ import re
 from typing import NamedTuple
 
 from coord.errors import BadArgument
-from coord.stores.sqlite.files import default_path
+from coord.stores.sqlite.files import absolute_path, default_path
 
 LOCAL = "filesystem=local"
 """The only option of a URL: the user states that the file system of the file is local."""
@@ -98,7 +98,7 @@ def absolute_url(url: str) -> str:
     location = parse_url(url)
     if url.startswith("sqlite:///"):
         return url
-    return url_of(os.path.abspath(location.path), local=location.local)
+    return url_of(absolute_path(location.path), local=location.local)
 
 
 def _shown(url: str) -> str:

@@ -228,9 +228,10 @@ def test_a_store_on_a_network_file_system_is_refused(tmp_path: Path) -> None:
     mounts.write_text(f"27 1 0:5 / {os.path.realpath(tmp_path)} rw - nfs server:/x rw\n")
     path = tmp_path / "coord.db"
     (tmp_path / "link").symlink_to(tmp_path)
-    for name in (path, tmp_path / "link" / "coord.db"):
+    for name in (path, tmp_path / "link" / "coord.db", f"/{path}", f"//{path}"):
         error = str(open_error(SQLiteStore(str(name), mounts=str(mounts))))
         assert "(nfs)" in error
+        assert f"cannot use {os.path.normpath(name).replace('//', '/')}: " in error
         assert "filesystem=local" in error
     assert not path.exists()
     store = SQLiteStore(str(path), local=True, mounts=str(mounts))
