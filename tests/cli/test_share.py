@@ -107,4 +107,4 @@ def test_members_with_other_shards_are_refused(runs: Runs, shards: Shards) -> No
     assert "its members share 4 shards, and this one 5 shards" in error
     status, _, error = runs.answer("share", "ingest", "--shards", "0", "--", "true")
     assert status == 2
-    assert "must be a number from 1 to 4,096" in error
+    assert "must be a whole number from 1 to 4,096" in error

@@ -142,7 +142,7 @@ def test_what_is_invalid(runs: Runs) -> None:
 
     for words, message in (
         ((), "name the tick"),
-        (("--tick", "tomorrow"), "invalid --tick 'tomorrow': must be an int, a datetime"),
+        (("--tick", "tomorrow"), "invalid --tick 'tomorrow': must be a whole number, or a time"),
         (("--tick", "5", "--every", "1h"), "invalid --tick '5': must be a time with --every"),
         (("--tick", "5", "--within", "1h"), "invalid --within '1h'"),
         (("--every", "hourly"), "invalid --every 'hourly': must be a duration"),
