@@ -17,7 +17,7 @@ from coord.core.phases import Phase
 from coord.core.timing import Instant
 from coord.election.claimant import Claimant
 from coord.election.elector import Elector
-from coord.election.session import Session, sessions
+from coord.election.session import Member, Session, sessions
 from coord.election.suspend import SUSPEND_CHECK_EVERY
 from coord.errors import BadArgument
 
@@ -122,6 +122,8 @@ def health(
     - the task of a candidate failed, and has not recovered;
     - an event loop of coord is late by more than `max_lag`, which is checked twice a second.
 
+    A candidate of `unique_service` does not count once its event loop was closed.
+
     Args:
         coordinator: A coordinator; None means all of this process.
         max_lag: How late a loop may be, in seconds.
@@ -143,7 +145,7 @@ def health(
     roles: list[RoleHealth] = []
     troubles, lag = [], 0.0
     for session in observed:
-        members = [member for member in tuple(session.members) if not member.task.done()]
+        members = [member for member in tuple(session.members) if not _ended(member)]
         electors = [member for member in members if isinstance(member, Elector)]
         claimants = [member for member in members if isinstance(member, Claimant)]
         now = session.now()
@@ -172,6 +174,12 @@ def _status(roles: list[RoleHealth], trouble: str, problems: list[str]) -> Healt
     if not roles:
         return HealthStatus.IDLE
     return HealthStatus.OK if any(role.leads for role in roles) else HealthStatus.STANDBY
+
+
+def _ended(member: Member) -> bool:
+    # The caller of a claimant is on its loop. An elector ends with its loop, if asyncio ends it.
+    task = member.task
+    return task.done() or (isinstance(member, Claimant) and task.get_loop().is_closed())
 
 
 def _lag(session: Session, now: Instant) -> float:

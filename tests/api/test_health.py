@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 import coord
-from coord import Coordinator, Health, HealthStatus, leader_only
+from coord import (
+    AsyncCoordinator,
+    Coordinator,
+    Health,
+    HealthStatus,
+    StoreUnavailable,
+    leader_only,
+)
 from coord.core.operations import Claim, Failure, Renew, Result
 from coord.election.elector import Elector
 from coord.runtime.threads import Latch
@@ -286,6 +293,24 @@ def test_on_the_applications_own_loop(store_time: RealTime) -> None:
             assert coord.health(c).loop_lag == 0
 
     store_time.run(main)
+
+
+def test_a_candidate_of_a_call_is_none_once_its_loop_was_closed() -> None:
+    coordinators: list[AsyncCoordinator] = []
+
+    async def main() -> None:
+        coordinator = AsyncCoordinator(store=(store := Moody()))
+        coordinators.append(coordinator)
+        await coordinator.unique_service("a", {"id": "x", "ttl": 60})
+        store.down = True
+        with pytest.raises(StoreUnavailable):
+            await coordinator.unique_service("b", {"id": "x", "ttl": 60})
+        health = coord.health(coordinator)
+        assert (health.status, len(health.roles)) == (HealthStatus.TROUBLE, 2)
+
+    asyncio.run(main())  # it ends without a `close`
+    health = coord.health(coordinators[0])
+    assert (health.status, health.roles) == (HealthStatus.IDLE, ())
 
 
 def test_bad_arguments(c: Coordinator) -> None:
