@@ -13,10 +13,12 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 
-from coord.runtime import process
+from coord.runtime import log, process
 from coord.runtime.threads import CannotStartThread, start_thread_soon
 
 Write = Callable[[], None]
+MAX_PENDING = 1_000
+"""Events that may wait to be written. More are dropped, and counted."""
 FLUSH_TIMEOUT = 1.0
 """Seconds that `flush` waits at most."""
 
@@ -34,7 +36,7 @@ class LogWriter:
         self._writes: deque[Write] = deque()
         self._runs = threading.Lock()
         self._thread_id: int | None = None
-        self._number = 0
+        self._number = self._dropped = 0
         self._blocked_at: int | None = None
         self.fork_generation = process.fork_generation
         _writers.add(self)
@@ -45,12 +47,10 @@ class LogWriter:
         Args:
             write: Writes the event. It must not raise.
         """
-        self._writes.append(write)
-        if self._runs.acquire(blocking=False):
-            try:
-                start_thread_soon(self._run, "coord log")
-            except CannotStartThread:
-                self._run()
+        if len(self._writes) < MAX_PENDING:
+            self._append(write)
+        else:
+            self._dropped += 1
 
     def flush(self, timeout: float = FLUSH_TIMEOUT) -> None:
         """Wait until the events so far are written, but not for one that blocks.
@@ -66,7 +66,7 @@ class LogWriter:
             return
         written = threading.Lock()
         written.acquire()
-        self.put(written.release)
+        self._append(written.release)
         if not written.acquire(timeout=timeout):
             self._blocked_at = number
 
@@ -75,12 +75,23 @@ class LogWriter:
         self._blocked_at = None
         self.flush()
 
+    def _append(self, write: Write) -> None:
+        self._writes.append(write)
+        if self._runs.acquire(blocking=False):
+            try:
+                start_thread_soon(self._run, "coord log")
+            except CannotStartThread:
+                self._run()
+
     def _run(self) -> None:
         while True:
             self._thread_id = threading.get_ident()
             while self._writes:
                 self._writes.popleft()()
                 self._number += 1
+                dropped, self._dropped = self._dropped, 0
+                if dropped:
+                    log.warning("log.dropped", events=dropped)
             self._thread_id = None
             self._runs.release()
             # Who has added an event just now has seen a thread that runs.

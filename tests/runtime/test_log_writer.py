@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 import coord
 from coord.runtime import log
-from coord.runtime.log_writer import LogWriter
+from coord.runtime.log_writer import MAX_PENDING, LogWriter
 from coord.runtime.portal import Portal
 from coord.stores.memory.store import MemoryStore
 from coord.stores.sqlite import SQLiteStore
@@ -138,6 +139,20 @@ def test_flush_does_not_wait_for_itself_or_for_long() -> None:
     assert "second" not in order
     opened.set()
     eventually(lambda: order == ["first", "second"])
+
+
+def test_what_waits_is_bounded_and_what_is_dropped_is_counted(handler: Handler) -> None:
+    writer, opened = LogWriter(), threading.Event()
+    numbers: list[int] = []
+    writer.put(functools.partial(opened.wait, 60))  # type: ignore[arg-type] # what it returns
+    for number in range(MAX_PENDING + 5):
+        writer.put(functools.partial(numbers.append, number))
+    opened.set()
+    writer.flush(60)
+    assert numbers == list(range(len(numbers)))
+    (record,) = handler.events
+    assert record.__dict__["coord"] == {"events": MAX_PENDING + 5 - len(numbers)}
+    assert len(numbers) in (MAX_PENDING, MAX_PENDING - 1)  # the first may not have begun
 
 
 STOPS_IN_A_HANDLER = """
