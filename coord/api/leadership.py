@@ -289,9 +289,11 @@ class AsyncLeadership(
             NotLeader: This candidate does not lead. Nothing changes.
             LeadershipLost: The term ended before the store answered.
             OutcomeUnknown: The store did not answer. The next renewal carries the info again.
+            CoordinatorClosed: The coordinator was closed.
         """
         checked = validation.info(info)
         elector = self.elector
+        self._check_open("change the info of")
         if elector is None or self.held is None:
             raise NotLeader(self.role)
         self.options = self.options._replace(info=checked)
@@ -302,11 +304,15 @@ class AsyncLeadership(
 
         Args:
             cooldown: Seconds for which it is no candidate afterwards; None means one ttl.
+
+        Raises:
+            CoordinatorClosed: The coordinator was closed.
         """
         if cooldown is None:
             cooldown = self.timing.ttl
         else:
             cooldown = validation.number(cooldown, "cooldown", low=0)
+        self._check_open("step down from")
         await self._resign(cooldown)
 
     async def transfer(self, to: str, *, hold: float | None = None) -> None:
@@ -325,13 +331,21 @@ class AsyncLeadership(
             NotLeader: This candidate does not lead.
             StoreUnavailable: The store did not answer within the timeout of the coordinator.
             StoreRefused: The store will go on refusing.
+            CoordinatorClosed: The coordinator was closed.
         """
         to, hold = validation.candidate_name(to), validation.hold(hold)
+        self._check_open("transfer")
         term = self.term
         successor = await self._session.find_candidate(self.role, to)
         if self.held is not term:
             raise NotLeader(self.role)
         await self._resign(0.0, successor.id, hold)
+
+    def _check_open(self, purpose: str) -> None:
+        """Check that nobody has closed the coordinator, if this is no candidate: one that still
+        ends its work may use its methods."""
+        if self.elector is None:
+            self._session.check_open(purpose, self.role)
 
     async def _resign(
         self, cooldown: float, to: str | None = None, hold: float | None = None
@@ -360,8 +374,10 @@ class AsyncLeadership(
 
         Raises:
             CoordError: It was never started.
+            CoordinatorClosed: The coordinator was closed.
         """
         timeout = validation.timeout(timeout)
+        self._check_open("wait for")
         elector = self._elector
         if elector is None or self._fork_generation != process.fork_generation:
             raise CoordError(

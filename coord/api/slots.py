@@ -108,7 +108,9 @@ class AsyncSlots(AsyncLeadership, internal=()):
 
         Raises:
             CoordError: Always.
+            CoordinatorClosed: The coordinator was closed.
         """
+        self._check_open("transfer a slot of")
         raise CoordError(NO_TRANSFER.format(self.role))
 
     def _new_elector(self) -> SlotElector:

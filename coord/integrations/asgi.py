@@ -41,13 +41,15 @@ from coord.errors import (
     StoreUnavailable,
 )
 from coord.runtime import log
+from coord.runtime.retry import Backoff
 from coord.runtime.shutdown import before_shutdown
 from coord.runtime.timers import finished, within
 
 VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
 """The visible ASCII characters."""
-RETRY_EVERY = 1.0
-"""Seconds until the watch of the leader is opened again after the store failed."""
+RETRY_FIRST, RETRY_MAX = 1.0, 5.0
+"""Seconds, at most, until the watch of the leader is opened again after the store failed: after the
+first failure, and after any."""
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 Job = Callable[[], Awaitable[object]]
@@ -326,10 +328,12 @@ class Lead:
 
     async def _follow(self, coordinator: AsyncCoordinator) -> None:
         """Keep `leader` up to date, so that no request waits for the store."""
+        backoff = Backoff(RETRY_FIRST, RETRY_MAX)
         while True:
             try:
                 async for lease in coordinator.watch_leader(self.role):
                     self._leader = lease
+                    backoff.reset()
                     if lease is not None and not lease.info:  # the feed of RethinkDB carries none
                         rows = await coordinator.session.read([self.role])
                         self._leader = next((row for row in rows if row.led), None)
@@ -337,7 +341,7 @@ class Lead:
                 return
             except CoordError:
                 self._leader = None
-            await asyncio.sleep(RETRY_EVERY)
+            await asyncio.sleep(backoff.next())
 
     def _begin_jobs(self, term: Term) -> None:
         # Tasks of their own: `on_lost` would wait for a callback that goes on.

@@ -29,13 +29,14 @@ from coord.errors import CoordError, NotLeader, SlotsDiffer, StoreRefused
 from coord.recipes.agreement import agree, change
 from coord.recipes.shard_rows import ShardRows
 from coord.runtime import process
-from coord.runtime.retry import restart_on_failure, rng
+from coord.runtime.retry import Backoff, restart_on_failure, rng
 from coord.runtime.timers import within
 
 REFUSED_PAUSE = 0.2
 """Seconds until a slot is claimed again whose claim was refused though it seemed to be free."""
-RETRY_AGREEMENT = 1.0
-"""Seconds until the number of slots is read again, if the store did not answer."""
+RETRY_FIRST, RETRY_MAX = 1.0, 2.0
+"""Seconds, at most, until the number of slots is read again if the store did not answer: after the
+first failure, and after any."""
 
 
 def slot_role(role: str, slot: int) -> str:
@@ -133,6 +134,7 @@ class SlotElector:
         self._stopping = False
         self._linger = 0.0
         self._agreed, self._verified = False, verified
+        self._backoff = Backoff(RETRY_FIRST, RETRY_MAX)
         self._news = 0
         self._rest_until = 0.0
         self._refused_until: dict[int, float] = {}
@@ -331,7 +333,7 @@ class SlotElector:
         self.first_result_seen = True
         self._changed()
         self._dirty.clear()
-        await self._pause(RETRY_AGREEMENT)
+        await self._pause(self._backoff.next())
         return False
 
     async def _follow(self, slots: int) -> None:
@@ -342,6 +344,7 @@ class SlotElector:
             self._rows = self._new_rows()
         await self._rows.open()
         self._verified, self.refusal = True, None
+        self._backoff.reset()
 
     def _number_changed(self, row: Lease) -> None:
         """The row that keeps the number was written, or a feed has shown it first."""
@@ -353,11 +356,12 @@ class SlotElector:
 
     async def _check_slot(self) -> None:
         """Step down if the slot that is held is no longer one."""
+        backoff = Backoff(RETRY_FIRST, RETRY_MAX)
         while not self._stopping:
             try:
                 slots = await agree_on_slots(self._session, self._name, self.slots, refresh=False)
             except CoordError:  # the store does not answer, and will be asked again
-                await asyncio.sleep(RETRY_AGREEMENT)
+                await asyncio.sleep(backoff.next())
                 continue
             term = self.term
             if term is not None and term.held and term.slot is not None and term.slot >= slots:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import gc
+import inspect
 import os
 import signal
 import threading
@@ -141,6 +142,75 @@ def test_all_public_calls_of_a_closed_async_coordinator_raise_the_same_error() -
         await registry.close()
 
     asyncio.run(main())
+
+
+def candidates_of(c: Any, *, work: Callable[..., Any]) -> dict[str, Any]:
+    share = c.share("g", 2)
+    share.work(work)
+    return {"leadership": c.leadership("r"), "slots": c.slots("s", 2), "share": share}
+
+
+OF_CANDIDATES: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("on_elected", "on_info", "on_lost", "on_new_leader", "work"), (print,)),
+    "run": (print,),
+    "transfer": ("somebody",),
+    "update": ({},),
+}
+
+
+def public_methods(thing: object) -> set[str]:
+    names = {name for name in dir(thing) if not name.startswith("_")}
+    return {name for name in names if callable(getattr(type(thing), name, None))}
+
+
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize("kind", ["leadership", "slots", "share"])
+def test_the_methods_of_candidates_of_a_closed_coordinator_raise_alike(
+    kind: str, started: bool
+) -> None:
+    """The sync and the async class: each either returns the same, or raises the same error."""
+    sync, asynchronous = dict[str, object](), dict[str, object]()
+
+    async def coroutine(*_: object) -> None:
+        pass
+
+    c = Coordinator("memory://")
+    candidate = candidates_of(c, work=print)[kind]
+    if started:
+        candidate.start()
+    c.close()
+    names = public_methods(candidate) - {"work"}
+    for name in (*names, "__enter__"):
+        try:
+            sync[name] = getattr(candidate, name)(*OF_CANDIDATES.get(name, ()))
+        except coord.CoordError as err:
+            sync[name] = type(err)
+
+    async def main() -> None:
+        c = AsyncCoordinator("memory://")
+        candidate = candidates_of(c, work=coroutine)[kind]
+        if started:
+            await candidate.start()
+        await c.close()
+        assert public_methods(candidate) - {"work"} == names
+        for name in (*names, "__aenter__"):
+            arguments = (coroutine,) if name == "run" else OF_CANDIDATES.get(name, ())
+            try:
+                result = getattr(candidate, name)(*arguments)
+                if inspect.isawaitable(result):
+                    result = await asyncio.wait_for(result, 20)
+            except coord.CoordError as err:
+                result = type(err)
+            asynchronous[name.replace("aenter", "enter")] = result
+
+    asyncio.run(main())
+    assert asynchronous == sync
+    assert sync["start"] is sync["__enter__"] is CoordinatorClosed
+    closed = {name for name, result in sync.items() if result is CoordinatorClosed}
+    if kind == "share":
+        assert closed >= {"wait_settled"}
+    else:
+        assert closed >= {"acquire", "run", "step_down", "transfer", "update", "wait"}
 
 
 def test_a_closed_async_coordinator_refuses_every_call(url: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Collection
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -265,11 +266,15 @@ def test_a_member_that_cannot_check_what_the_group_shares_says_so_once(
 ) -> None:
     """It claims no shard meanwhile, and nobody would know why."""
 
+    reads: list[float] = []
+
     class Store(MemoryStore):
         readable = True
 
         async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
             if not self.readable:
+                if roles is not None and "g/" in roles:
+                    reads.append(asyncio.get_running_loop().time())
                 raise coord.AccessDenied("no right to read")
             return await super().read(roles, timeout)
 
@@ -292,6 +297,10 @@ def test_a_member_that_cannot_check_what_the_group_shares_says_so_once(
                 assert sorted(shares.mine) == [0, 1]
 
     run(main, 86_400)
+    # With jitter, so that the members of a group do not read the row at the same moments.
+    pauses = [after - before for before, after in pairwise(reads) if after - before < 10]
+    assert len({round(pause, 3) for pause in pauses}) > 20
+    assert 0.6 < max(pauses) < 2.1
 
 
 def test_nobody_hands_a_shard_to_a_member_that_has_left() -> None:

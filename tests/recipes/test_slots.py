@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ import coord
 from coord import AsyncCoordinator, Coordinator, LossReason, SlotsDiffer
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Failure
-from coord.errors import StoreUnavailable
+from coord.errors import AccessDenied, CoordError, StoreUnavailable
 from coord.recipes.slot_elector import change_slots, read_slots
 from coord.stores.memory import MemoryStore
 from coord.testing.clocks import Machine, run
@@ -228,3 +230,37 @@ def test_a_slot_that_is_gone_is_left_after_an_outage() -> None:
             await soon(lambda: sum(candidate.is_leader for candidate in candidates) == 1)
 
     run(main)
+
+
+def test_a_candidate_that_cannot_read_the_number_of_slots_waits_with_jitter() -> None:
+    """So that the candidates for a role do not read it at the same moments."""
+    reads: list[float] = []
+
+    class Store(MemoryStore):
+        error: CoordError | None = None
+
+        async def read(self, roles: Collection[str] | None, timeout: float) -> list[Lease]:
+            if self.error is not None:
+                if roles is not None and "r#" in roles:
+                    reads.append(asyncio.get_running_loop().time())
+                raise self.error
+            return await super().read(roles, timeout)
+
+    async def main(machine: Machine) -> None:
+        store = Store()
+        store._now = lambda: machine.now().total
+        async with AsyncCoordinator(store=store, now=machine.now) as c:
+            lead = c.slots("r", 2, ttl=10)
+            store.error = StoreUnavailable("silent")
+            await lead.start()
+            store.error = AccessDenied("no right to read")
+            await asyncio.sleep(5)
+            reads.clear()
+            await asyncio.sleep(60)
+            store.error = None
+            assert await lead.wait(30)
+
+    run(main, 86_400)
+    pauses = [after - before for before, after in pairwise(reads)]
+    assert len({round(pause, 3) for pause in pauses}) > 20
+    assert 1.05 < max(pauses) < 2.1
