@@ -32,9 +32,17 @@ def command_forks() -> Iterator[ForkServer]:
         yield server
 
 
+def show(command: object, status: int, stderr: int) -> None:
+    """Print what a process that has ended wrote and the test has not read."""
+    os.set_blocking(stderr, False)
+    with contextlib.suppress(BlockingIOError):  # some other process has it open, and wrote nothing
+        print(f"{command} ended with {status}: {os.read(stderr, 65536).decode(errors='replace')}")
+
+
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts a Python program of the tests or of coord; none outlives the test."""
+    """Starts a Python program of the tests or of coord; none outlives the test. pytest shows what
+    they printed where a test fails."""
     running: list[subprocess.Popen[str]] = []
 
     def begin(*arguments: str, **options: Any) -> subprocess.Popen[str]:
@@ -59,9 +67,11 @@ def start() -> Iterator[Start]:
     yield begin
     end_marked()
     for process in running:
-        process.wait()
+        status = process.wait()
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
+                if pipe is process.stderr and not pipe.closed:
+                    show(process.args, status, pipe.fileno())
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
 
