@@ -46,6 +46,8 @@ class MissedRuns:
         self._late: set[tuple[str, str]] = set()
         self._new: set[tuple[str, str]] = set()
         self._last_runs: dict[str, float] = {}
+        """What the notes say. Those of removed jobs stay until the notes have no more room: other
+        processes may still have such a job, and the next leader would repeat its run."""
 
     def added_while_leading(self, alias: str, job_id: str) -> None:
         """Leave the fire times of a job alone: it was added after the election, of which the

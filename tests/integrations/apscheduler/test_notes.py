@@ -178,6 +178,24 @@ def test_old_notes_make_room(kit: ElectionKit, make: Make, monkeypatch: pytest.M
     assert len(hashed) == 1
 
 
+def test_what_a_leader_remembers_of_jobs_that_are_gone_is_bounded(
+    kit: ElectionKit, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coord.core.kept.MAX_NOTES_BYTES", 400)
+    scheduler = make(missed="once")
+    ends = Ends(scheduler)
+    scheduler.start()
+    names = [f"one-time {number}" for number in range(40)]
+    for name in names:
+        scheduler.add_job(work, "date", id=name)
+        eventually(lambda: ends.of(name) == ["executed"])  # noqa: B023 # it is called at once
+    assert scheduler.get_jobs() == []
+    notes, remembered = kit.coordinator.notes(ROLE), scheduler._missed_runs._last_runs
+    assert remembered == notes
+    assert 2 <= len(notes) <= 12
+    assert f"job default/{names[-1]}" in notes
+
+
 def test_a_note_that_is_no_time_keeps_nobody_from_leading(
     kit: ElectionKit, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
