@@ -68,6 +68,8 @@ def name_option(error: BadArgument, command: click.Command, words: Sequence[str]
         words: The words of the command line.
     """
     name, value = error.argument, error.value
+    if name == "store":  # the command line names it by its URL
+        name = "url"
     if name == "url" and not any(word.partition("=")[0] == "--url" for word in words):
         name = "COORD_URL"
     for param in command.params:

@@ -124,6 +124,7 @@ async def request_handover(
         StoreUnavailable: The store did not answer within the timeout of the session.
         StoreRefused: The store will go on refusing.
     """
+    session.announcements  # noqa: B018 # raises if the store keeps none
     lease = await role_row(session, role, to_transfer=to is not None)
     if not lease.led:
         raise NotLeader(role, "nobody leads it")
@@ -166,6 +167,7 @@ async def evict(session: Session, role: str, by: str, token: int | None = None) 
         StoreUnavailable: The store did not answer within the timeout of the session.
         StoreRefused: The store refuses the request.
     """
+    overridable(session.store)
     first = await role_row(session, role)
     if first.vacant or first.withheld:
         reason = "its lease was revoked already" if first.revoked else "nobody leads it"
@@ -212,8 +214,8 @@ async def pause(
         StoreUnavailable: The store did not answer within the timeout of the session.
         StoreRefused: The store refuses the request.
     """
-    led = await role_row(session, role)
     overridable(session.store)
+    led = await role_row(session, role)
     if led.led:
         _check_term(led, token)
     if led.led and (timeout is None or timeout > 0) and isinstance(session.store, HasAnnouncements):
@@ -242,8 +244,8 @@ async def resume(session: Session, role: str, by: str) -> bool:
         StoreUnavailable: The store did not answer within the timeout of the session.
         StoreRefused: The store refuses the request.
     """
-    row = await role_row(session, role)
     overridable(session.store)
+    row = await role_row(session, role)
     if await pause_requested(session, row):
         row = await _until_term_ends(session, row, row.ttl)
         if await pause_requested(session, row):

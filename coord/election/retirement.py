@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import cast
 
 from coord.core.lease import Lease
 from coord.core.operations import Retire
 from coord.core.sharing import is_agreement
 from coord.election.session import Session
-from coord.errors import BadArgument, StoreRefused
+from coord.errors import StoreRefused
 from coord.stores.protocol import HasAnnouncements, Retirable
+from coord.stores.requests import retirable
 
 AGREEMENT_AGE = 86_400.0
 """Seconds, at least, since the last write of an agreement that is retired. Each start of a member
@@ -59,13 +59,9 @@ async def retire(session: Session, prefix: str, unused: float) -> list[str]:
         StoreUnavailable: The store did not answer in time. Rows may have been deleted.
         StoreRefused: The store will go on refusing.
     """
+    store = retirable(session.store)
     leases = await unused_roles(session, prefix, unused)
-    store = session.store
-    if not isinstance(store, Retirable):
-        allowed = "must be a store that can delete rows (a method retire())"
-        raise BadArgument("store", type(store).__name__, allowed)
-    retirable = cast("Retirable", store)
-    deleted = await _retire(session, retirable, leases, prefix, time.time() - unused)
+    deleted = await _retire(session, store, leases, prefix, time.time() - unused)
     rows, before = await session.read(None), time.time() - max(unused, AGREEMENT_AGE)
     agreements = [row for row in rows if is_agreement(row) and row.role.startswith(prefix)]
     unneeded = [
@@ -77,7 +73,7 @@ async def retire(session: Session, prefix: str, unused: float) -> list[str]:
     ]
     present = await _announced(session, [row.role for row in unneeded])
     unneeded = [row for row in unneeded if row.role not in present]
-    await _retire(session, retirable, unneeded, prefix, before)
+    await _retire(session, store, unneeded, prefix, before)
     return deleted
 
 

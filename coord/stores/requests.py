@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, Union
+from typing import TYPE_CHECKING, Any, TypeVar, Union, cast
 
 from coord.core.lease import Lease
 from coord.core.operations import (
@@ -22,7 +22,14 @@ from coord.core.operations import (
 from coord.errors import BadArgument, StoreRefused, StoreUnavailable
 from coord.runtime.timers import within
 from coord.stores.batching import LATE_MARGIN, TOO_LATE
-from coord.stores.protocol import Bulk, HasAnnouncements, HasKept, HasRecords, Overridable
+from coord.stores.protocol import (
+    Bulk,
+    HasAnnouncements,
+    HasKept,
+    HasRecords,
+    Overridable,
+    Retirable,
+)
 
 if TYPE_CHECKING:
     from coord.stores.batching import Batchable
@@ -64,8 +71,7 @@ def announcements_of(store: Store) -> Announcements:
         BadArgument: The store keeps no announcements.
     """
     if not isinstance(store, HasAnnouncements):
-        allowed = "must be a store with announcements (a method announcements())"
-        raise BadArgument("store", type(store).__name__, allowed)
+        raise _lacks(store, "announcements (a method announcements())")
     return store.announcements()
 
 
@@ -76,8 +82,7 @@ def overridable(store: Store) -> Overridable:
         BadArgument: The store cannot do that.
     """
     if not isinstance(store, Overridable):
-        allowed = "must be a store with leases that operators can revoke (a method override())"
-        raise BadArgument("store", type(store).__name__, allowed)
+        raise _lacks(store, "leases that operators can revoke (a method override())")
     return store
 
 
@@ -88,8 +93,7 @@ def records_of(store: Store, table: str) -> Records:
         BadArgument: The store keeps no service records.
     """
     if not isinstance(store, HasRecords):
-        allowed = "must be a store with service records (a method records(table))"
-        raise BadArgument("store", type(store).__name__, allowed)
+        raise _lacks(store, "service records (a method records(table))")
     return store.records(table)
 
 
@@ -100,9 +104,27 @@ def kept_of(store: object) -> HasKept:
         BadArgument: The store keeps no texts.
     """
     if not isinstance(store, HasKept):
-        allowed = "must be a store that keeps notes and ticks (a method kept(role, timeout))"
-        raise BadArgument("store", type(store).__name__, allowed)
+        raise _lacks(store, "notes and ticks (a method kept(role, timeout))")
     return store
+
+
+def retirable(store: Store) -> Retirable:
+    """Return a store as one that can delete the rows of roles.
+
+    Raises:
+        BadArgument: The store cannot do that.
+    """
+    if not isinstance(store, Retirable):
+        raise _lacks(store, "rows that can be deleted (a method retire())")
+    return cast("Retirable", store)
+
+
+def _lacks(store: object, what: str) -> BadArgument:
+    url = getattr(store, "url", type(store).__name__)
+    allowed = (
+        f"must be a store with {what}; use another store, to which `coord migrate` moves roles"
+    )
+    return BadArgument("store", url, allowed)
 
 
 async def send_all(

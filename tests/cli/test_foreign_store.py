@@ -203,28 +203,45 @@ def test_a_store_with_leases_only(foreign: Callable[[str], Foreign], journal: Jo
     for words in (("status",), ("top",)):
         status, out, err = bare.answer(*words)
         assert (status, out.splitlines()[1].split()[0]) == (0, "job")
-        assert err == (
-            "coord: cannot list the waiting candidates: invalid store 'BareStore': must be a store "
-            "with announcements (a method announcements())\n"
+        needed = "must be a store with announcements (a method announcements()); use another store"
+        wrong = coord.BadArgument(
+            "store", bare.url, f"{needed}, to which `coord migrate` moves roles"
         )
+        assert err == f"coord: cannot list the waiting candidates: {wrong}\n"
     assert bare.json("history", "job")[0]["token"] == 1
     needs = {
         "announcements (a method announcements())": (
             ("candidates",),
-            ("step-down", "job", "--yes"),
-            ("transfer", "job", "--to", "x", "--yes"),
+            ("share", "group", "--shards", "2", "--", "true"),
+            # The error comes before the question, and also if nobody leads.
+            ("step-down", "job"),
+            ("step-down", "nobody"),
+            ("transfer", "job", "--to", "x"),
         ),
         "leases that operators can revoke (a method override())": (
-            ("pause", "job", "--yes"),
+            ("pause", "job"),
             ("resume", "job"),
-            ("evict", "job", "--yes"),
+            ("evict", "job"),
+            ("evict", "nobody"),
         ),
-        "service records (a method records(table))": (("services",), ("purge", "--yes")),
+        "service records (a method records(table))": (("services",), ("purge",)),
+        "notes and ticks (a method kept(role, timeout))": (
+            ("notes", "job"),
+            ("once", "job", "--tick", "1", "--", "true"),
+        ),
+        "rows that can be deleted (a method retire())": (("retire", "--unused", "1d"),),
     }
     for what, commands in needs.items():
         for words in commands:
-            expected = f"coord: invalid store 'BareStore': must be a store with {what}\n"
-            assert bare.answer(*words) == (2, "", expected), words
+            message = (
+                f"must be a store with {what}; use another store, to which `coord migrate` moves "
+                "roles"
+            )
+            for option in ((), ("--url", bare.url)):
+                name = "--url" if option else "COORD_URL"
+                expected = f"coord: {coord.BadArgument(name, bare.url, message)}\n"
+                answer = bare.answer(words[0], *option, *words[1:])
+                assert answer == (2, "", expected), words
     assert bare.json("leader", "job")["token"] == 1
 
 

@@ -407,7 +407,7 @@ def test_a_store_without_notes_says_so() -> None:
     with Coordinator(store=Without()) as c, c.leadership("r", ttl=5) as lead:
         assert lead.wait(5)
         for call in (lead.term.notes, lambda: lead.term.note("k", 1), lambda: c.notes("r")):
-            with pytest.raises(coord.BadArgument, match="must be a store that keeps notes"):
+            with pytest.raises(coord.BadArgument, match="must be a store with notes and ticks"):
                 call()
         assert lead.is_leader
 

@@ -183,7 +183,10 @@ def test_arguments() -> None:
             c.retire(unused=-1)
         with pytest.raises(BadArgument, match="invalid prefix"):
             c.retire("x" * 121, unused=1)
-    with Coordinator(store=Without()) as c, pytest.raises(BadArgument, match="delete rows"):
+    with (
+        Coordinator(store=Without()) as c,
+        pytest.raises(BadArgument, match="rows that can be deleted"),
+    ):
         c.retire(unused=1)
 
 

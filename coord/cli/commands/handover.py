@@ -199,8 +199,11 @@ def _request(
     as_json: bool,
     url: str | None,
 ) -> None:
+    from coord.stores.requests import announcements_of
+
     validation.number(timeout, "timeout", low=0)
     with open_coordinator(url) as coordinator:
+        announcements_of(coordinator.store)
         try:
             lease = options.row_to_change(coordinator, role, to_transfer=to is not None)
             if not lease.led:

@@ -41,6 +41,7 @@ def evict(role: str, url: str | None, as_json: bool, by: str, yes: bool) -> None
     that the leader was granted has run out, and not earlier. Asks for confirmation.
     """
     with open_coordinator(url) as coordinator:
+        _check_store(coordinator)
         lease = options.row_to_change(coordinator, role)
         if lease.led:
             options.confirm(
@@ -93,6 +94,7 @@ def pause(
     """
     validation.timeout(timeout)
     with open_coordinator(url) as coordinator:
+        _check_store(coordinator)
         lease = options.row_to_change(coordinator, role)
         who = f"which {_leader(lease)} leads" if lease.led else "which nobody leads"
         options.confirm(f"Pause {output.quote(role)}, {who}?", yes=yes)
@@ -134,6 +136,17 @@ def resume(role: str, url: str | None, as_json: bool, by: str) -> None:
     else:
         click.echo(f"coord: {output.quote(role)} is not paused", err=True)
     sys.exit(0 if resumed else exit_codes.FAILED)
+
+
+def _check_store(coordinator: Coordinator) -> None:
+    """Check that the store can do that, before the user is asked.
+
+    Raises:
+        BadArgument: It cannot.
+    """
+    from coord.stores.requests import overridable
+
+    overridable(coordinator.store)
 
 
 def outcome_of_pause(coordinator: Coordinator, role: str) -> str:

@@ -48,16 +48,18 @@ def retire(unused: str, prefix: str | None, url: str | None, as_json: bool, yes:
     it is claimed again, its token is above its last one. Asks for confirmation.
     """
     from coord.election.retirement import unused_roles
+    from coord.stores.requests import retirable
 
     seconds = duration(unused, "unused")
     # An empty TEXT, as of a variable that is not set, would be all roles.
     prefix = "" if prefix is None else validation.role(prefix, "prefix")
     with open_coordinator(url) as coordinator:
+        retirable(coordinator.store)
         if not yes:
-            retirable = coordinator.portal.call(
+            unneeded = coordinator.portal.call(
                 functools.partial(unused_roles, coordinator.session, prefix, seconds)
             )
-            options.confirm(f"Retire {_count(len(retirable))}{_of(prefix)}?", yes=False)
+            options.confirm(f"Retire {_count(len(unneeded))}{_of(prefix)}?", yes=False)
         with options.interruption_notice(
             "some of the roles may have been retired; run the command again for the others"
         ):

@@ -22,7 +22,6 @@ from coord.cli.run.command import (
 from coord.core import validation
 from coord.core.timing import Timing
 from coord.errors import BadArgument
-from coord.recipes.shards import MAX_SHARDS, ShardNames
 from coord.runtime.clock import total_seconds
 
 if TYPE_CHECKING:
@@ -92,6 +91,8 @@ def share(
     ends by itself is started again, after 1 second at first and 30 seconds at most. SIGINT, SIGTERM
     and SIGHUP end all commands and give all shards to the other members.
     """
+    from coord.recipes.shards import MAX_SHARDS, ShardNames
+
     timing = Timing.of(validation.ttl(ttl))
     seconds = grace_of(grace, timing)
     check_command(command[0], "coord share")

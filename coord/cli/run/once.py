@@ -159,6 +159,7 @@ def once(
     from coord.cli.run.messages import messages
     from coord.cli.run.runner import Runner, RunOptions
     from coord.cli.run.tick import TickOptions
+    from coord.stores.requests import kept_of
 
     messages.program = "coord once"
     set_up_log(verbose)
@@ -178,6 +179,7 @@ def once(
         tick=TickOptions(name, period, not no_retry, late),
     )
     coordinator = Coordinator(store)
+    kept_of(coordinator.store)
     manager = service_manager.from_environment(
         os.environ, os.getpid(), functools.partial(service_manager.is_healthy, coordinator)
     )
