@@ -59,11 +59,42 @@ ANNOUNCE_AFTER = 0.3
 """Seconds of waiting before the message about it: a free role is acquired sooner."""
 
 
+class ChosenTerm:
+    """The term under which COMMAND is started; at most one.
+
+    A process that was stopped for a ttl may lose a term before it has seen it. COMMAND is never
+    started under such a term, so nobody sets `ended` for it.
+
+    Attributes:
+        ended: Set when COMMAND has ended, or when it is certain that it is not started.
+    """
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+        self._term: Term | None = None
+        self._lock = threading.Lock()
+
+    def take(self, term: Term) -> bool:
+        """Choose this term. Return False if it is over already."""
+        with self._lock:
+            if not term.held:
+                return False
+            self._term = term
+            return True
+
+    def until_ended(self, term: Term, reason: LossReason) -> None:
+        """Block `on_lost` until COMMAND has ended: only then is the lease released (rule 3)."""
+        with self._lock:
+            chosen = self._term is term
+        if chosen:
+            self.ended.wait()
+
+
 class Standby:
     """Waits for the role on a thread of its own, from its creation on.
 
     It calls `notify` when it has set `answered`. Then `term` is set, or `why_not()` prints the
-    reason.
+    reason. A term that `take` refuses is over, and it waits for the next one.
     """
 
     def __init__(
@@ -73,8 +104,9 @@ class Standby:
         leadership: Leadership,
         notify: Callable[[], None],
         tick: CommandTick | None = None,
+        take: Callable[[Term], bool] = lambda term: term.held,
     ) -> None:
-        self._tick = tick
+        self._tick, self._take = tick, take
         self.job, self._coordinator, self._leadership, self._notify = (
             job,
             coordinator,
@@ -91,14 +123,10 @@ class Standby:
         start_daemon_thread(self._acquire)
 
     def _acquire(self) -> None:
-        job, tick = self.job, self._tick
+        tick = self._tick
         try:
             if tick is None or tick.look():
-                term = self._leadership.acquire(
-                    blocking=job.wait, timeout=job.timeout if job.wait else None
-                )
-                if term is None or tick is None or tick.claimed(term):
-                    self.term = term
+                self.term = self._acquired()
             self._store_error = self._coordinator.session.last_error
             if self.term is None and tick is None and not self._store_error:
                 self._led_by = self._held_by()
@@ -107,6 +135,19 @@ class Standby:
             self._error = err
         self.answered = True
         self._notify()
+
+    def _acquired(self) -> Term | None:
+        """Return the term under which COMMAND is started; None if it is not started."""
+        job, tick, began = self.job, self._tick, clock.total_seconds()
+        timeout = job.timeout if job.wait else None
+        while True:
+            term = self._leadership.acquire(blocking=job.wait, timeout=timeout)
+            if term is None or (tick is not None and not tick.claimed(term)):
+                return None
+            if self._take(term):
+                return term
+            if timeout is not None and job.timeout is not None:
+                timeout = max(0.0, began + job.timeout - clock.total_seconds())
 
     def why_not(self) -> int:
         """Print why this process is not the leader, and return the exit status."""
@@ -220,7 +261,7 @@ class Runner:
         self.inbox = SignalInbox(guarded)
         self._backstop: float | None = None
         self._started_at = -float("inf")
-        self._ended = threading.Event()
+        self._chosen = ChosenTerm()
         self._tick: CommandTick | None = None
         self._not_recorded = 0  # the exit status, if the run of a tick could not be recorded
         self._end_signal = 0  # the last signal that is to end this program, and not only COMMAND
@@ -243,17 +284,20 @@ class Runner:
             from coord.cli.run.tick import CommandTick
 
             self._tick = CommandTick(self.job.tick, role, self.coordinator, leadership)
-        standby = Standby(self.job, self.coordinator, leadership, self.inbox.wake, self._tick)
+        standby = Standby(
+            self.job, self.coordinator, leadership, self.inbox.wake, self._tick, self._chosen.take
+        )
         self.manager.ready()
         status = self._stand_by(standby)
         if status is not None:
-            self._ended.set()
+            self._chosen.ended.set()
             self._leave(leadership, RELEASE_TIMEOUT)
             return status
         term = standby.term
         assert term is not None
         status = self._work(term)
-        if not self._ended.is_set():  # no release, because a descendant of COMMAND still runs
+        if not self._chosen.ended.is_set():
+            # A descendant of COMMAND still runs, so the lease is not released.
             if self._tick is None or status != 0:
                 return status
             messages.print(f"tick {self._tick.name} of {self.job.role!r} is not recorded")
@@ -280,7 +324,7 @@ class Runner:
         job = self.job
         if job.slots is not None:
             return self.coordinator.slots(
-                job.role, job.slots, ttl=job.ttl, info=job.info, on_lost=self._until_ended
+                job.role, job.slots, ttl=job.ttl, info=job.info, on_lost=self._chosen.until_ended
             )
         return self.coordinator.leadership(
             job.role,
@@ -288,7 +332,7 @@ class Runner:
             info=job.info,
             priority=job.priority,
             min_tenure=job.min_tenure,
-            on_lost=self._until_ended,
+            on_lost=self._chosen.until_ended,
         )
 
     def _linger(self) -> float:
@@ -321,7 +365,7 @@ class Runner:
     def _work(self, term: Term) -> int:
         """Run COMMAND while this process leads, and return the exit status.
 
-        COMMAND and its descendants have ended by then, unless `_ended` is not set.
+        COMMAND and its descendants have ended by then, unless `ended` is not set.
         """
         guarded = self.guarded
         deadline = term.deadline
@@ -427,14 +471,10 @@ class Runner:
                 f"yourself; {self.job.role!r} is not released: {self._free_later()}"
             )
         else:
-            self._ended.set()
+            self._chosen.ended.set()
         if child is not None:
             process.hand_over(child, to=os.getpgrp())
         return status
-
-    def _until_ended(self, term: Term, reason: LossReason) -> None:
-        """Block `on_lost` until COMMAND has ended: only then is the lease released (rule 3)."""
-        self._ended.wait()
 
     def _leave(
         self,

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from coord import Coordinator
-from coord.cli.run.runner import RunOptions, Standby
+from coord import Coordinator, Term
+from coord.cli.run.runner import ChosenTerm, RunOptions, Standby
 from tests.support.commands import run_here
 from tests.support.levels import some
 from tests.support.processes import (
@@ -545,15 +545,13 @@ def _in_shell(runs: Runs, script: str, *words: str) -> int:
     return runs.start("-c", begin, line, "sh", *coord, *words).wait(20)
 
 
-@pytest.mark.stores("sqlite")
-def test_its_own_lease_is_no_reason_to_wait(url: str) -> None:
-    """The claim may be applied just before `coord run` says that it waits."""
-    job = RunOptions(
+def job_options(*, wait: bool) -> RunOptions:
+    return RunOptions(
         role="job",
         ttl=30.0,
         margin=1.0,
         grace=1.0,
-        wait=False,
+        wait=wait,
         timeout=None,
         info={},
         priority=0,
@@ -562,6 +560,12 @@ def test_its_own_lease_is_no_reason_to_wait(url: str) -> None:
         slots=None,
         command_url=None,
     )
+
+
+@pytest.mark.stores("sqlite")
+def test_its_own_lease_is_no_reason_to_wait(url: str) -> None:
+    """The claim may be applied just before `coord run` says that it waits."""
+    job = job_options(wait=False)
     with Coordinator(url) as c:
         lead = c.leadership("job", ttl=30)
         answered = threading.Event()
@@ -571,3 +575,39 @@ def test_its_own_lease_is_no_reason_to_wait(url: str) -> None:
         assert standby._leader() is None
         other = Standby(job, c, c.leadership("job", ttl=30), lambda: None)
         assert str(other._leader()).startswith("the leader is ")
+
+
+@pytest.mark.stores("sqlite")
+def test_a_term_that_was_lost_before_it_was_seen_is_followed_by_the_next(url: str) -> None:
+    """As in a process that was stopped for a ttl at that moment."""
+    with Coordinator(url) as c:
+        chosen, answered, released = ChosenTerm(), threading.Event(), threading.Event()
+        lead = c.leadership("job", ttl=30, on_lost=chosen.until_ended)
+        lost: list[Term] = []
+
+        def take(term: Term) -> bool:
+            if not lost:
+                lost.append(term)
+                lead.step_down(cooldown=0)
+            return chosen.take(term)
+
+        def stop() -> None:
+            lead.stop()
+            released.set()
+
+        standby = Standby(job_options(wait=True), c, lead, answered.set, None, take)
+        try:
+            assert answered.wait(30)
+            assert standby.term is not None
+            assert (lost[0].token, standby.term.token) == (1, 2)
+            stopping = threading.Thread(target=stop)
+            stopping.start()
+            assert standby.term.lost.wait(30)
+            assert not released.wait(0.2), "it was released while COMMAND ran"
+            leader = c.leader("job")
+            assert leader is not None
+            assert leader.token == 2
+        finally:
+            chosen.ended.set()
+        stopping.join(30)
+        assert c.leader("job") is None
