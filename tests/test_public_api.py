@@ -17,6 +17,10 @@ import coord
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "coord").rglob("*.py"))
+MOST_MODULES = 80
+"""Modules of coord that the first candidate on SQLite may import."""
+MOST_DATACLASSES = 11
+"""Dataclasses that those modules may define."""
 
 
 @pytest.mark.parametrize(
@@ -41,6 +45,50 @@ def test_what_a_program_names_at_its_top_costs_it_no_asyncio() -> None:
     # then.
     soon = "@coord.leader_only('r')\nasync def job(): pass\nassert 'coord.api.guarded_call' in sys.modules"
     subprocess.run([sys.executable, "-c", f"{names}; {late}\n{soon}"], check=True, timeout=30)
+
+
+def test_the_first_candidate_needs_few_modules_and_dataclasses() -> None:
+    # To build a dataclass, Python generates and compiles its methods, which takes several times as
+    # long as a NamedTuple.
+    code = """
+import sys, tempfile, coord
+with coord.connect(f"sqlite://{tempfile.mkdtemp()}/x.db") as c:
+    assert c.leadership("r", ttl=5).acquire(timeout=5)
+modules = [module for name, module in sys.modules.items() if name.startswith("coord.")]
+classes = {
+    f"{part.__module__}.{part.__qualname__}"
+    for module in modules
+    for part in vars(module).values()
+    if isinstance(part, type) and "__dataclass_fields__" in vars(part)
+}
+print(len(modules), *sorted(classes))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    modules, *classes = done.stdout.split()
+    assert int(modules) <= MOST_MODULES, modules
+    assert len(classes) <= MOST_DATACLASSES, classes
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["a process of its own", "a call of main"])
+def test_a_command_searches_for_garbage_less_often(own: bool) -> None:
+    code = """
+import atexit, gc, sys
+from coord.cli import main
+before, frozen = gc.get_threshold(), gc.get_freeze_count()
+atexit.register(lambda: print(gc.get_threshold() == before, gc.get_freeze_count() > frozen))
+sys.argv = ["coord", "--version"]
+main(None if OWN else sys.argv[1:])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace("OWN", str(own))],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.splitlines()[-1] == f"{not own} {own}"
 
 
 def test_public_names_are_there() -> None:

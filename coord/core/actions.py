@@ -28,9 +28,10 @@ class Wait(NamedTuple):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
 class Done:
     """The candidate is stopped: nothing is left to do."""
+
+    __slots__ = ()
 
 
 Action = Union[Send, Wait, Done]

@@ -6,13 +6,12 @@ copy of an election has its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from coord.core.operations import Failure, Operation, Release, Renew
 
 
-@dataclass(frozen=True, slots=True)
-class Keeping:
+class Keeping(NamedTuple):
     """The texts of a candidate, by number: each text that it wants to be kept has the next one.
 
     A text is whole: it replaces the one before. So a text with a higher number contains what the
@@ -40,22 +39,22 @@ class Keeping:
 
     def keep(self, text: str) -> Keeping:
         """The next request is to carry `text`."""
-        return replace(self, text=text, number=self.number + 1)
+        return self._replace(text=text, number=self.number + 1)
 
     def sending(self, operation: Operation) -> Keeping:
         """A request is sent, with the newest text or with none."""
         carries = isinstance(operation, (Renew, Release)) and operation.keep is not None
         sent = self.number if carries else 0
-        return self if sent == self.sent else replace(self, sent=sent)
+        return self if sent == self.sent else self._replace(sent=sent)
 
     def answered(self, applied: bool) -> Keeping:
         """The request was answered: it was applied, or not."""
         if not self.sent:
             return self
         if not applied:
-            return replace(self, unknown=self.sent)
+            return self._replace(unknown=self.sent)
         text = None if self.sent == self.number else self.text
-        return replace(self, text=text, stored=self.sent)
+        return self._replace(text=text, stored=self.sent)
 
     def failed(self, failure: Failure) -> Keeping:
         """The request had no answer, or the store refuses it.
@@ -65,12 +64,12 @@ class Keeping:
         if not self.sent:
             return self
         if failure.unknown:
-            return replace(self, unknown=self.sent)
+            return self._replace(unknown=self.sent)
         if failure.permanent:
             text = None if self.sent == self.number else self.text
-            return replace(self, text=text, refused=self.sent, refusal=failure)
+            return self._replace(text=text, refused=self.sent, refusal=failure)
         return self
 
     def ended(self) -> Keeping:
         """The term is over: no request of another term may carry its text."""
-        return self if self.text is None else replace(self, text=None)
+        return self if self.text is None else self._replace(text=None)

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from coord.core import validation
 from coord.errors import BadArgument, StoreRefused
@@ -45,8 +45,7 @@ class Kept:
     text: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Values:
+class Values(NamedTuple):
     """The content of a kept text.
 
     Attributes:
@@ -54,8 +53,8 @@ class Values:
         ticks: Which ticks of a job were run (`coord/core/ticks.py`).
     """
 
-    notes: Mapping[str, Any] = field(default_factory=dict)
-    ticks: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any]
+    ticks: Mapping[str, Any]
 
     @classmethod
     def decode(cls, role: str, text: str) -> Values:
@@ -66,7 +65,7 @@ class Values:
                 before a person has looked, because a tick might run twice.
         """
         if not text:
-            return cls()
+            return cls({}, {})
         try:
             content = json.loads(text)
         except (ValueError, RecursionError):

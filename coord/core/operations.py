@@ -140,8 +140,7 @@ class Override:
     by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Retire:
+class Retire(NamedTuple):
     """Delete the row of a role that nobody needs any longer (rule 12).
 
     The store applies it if the row is vacant, is at `expected`, was written before `before` and

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Union
+from typing import NamedTuple, Union
 
 from coord.core.history import PastTerm
 from coord.core.lease import Lease
@@ -40,8 +39,7 @@ def agreement_above(role: str) -> str | None:
     return role[: end + 1] if end > 0 else None
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(NamedTuple):
     """The slots of a role or the shards of a group, as their agreement says.
 
     Attributes:
@@ -121,8 +119,7 @@ def shard_digits(shards: int) -> int:
     return max(3, len(str(shards - 1)))
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What one member should do now.
 
     Attributes:

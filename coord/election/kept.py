@@ -95,7 +95,7 @@ class KeptText:
     def __init__(self, session: Session, writer: Writer, term: HeldTerm) -> None:
         self._session, self._writer, self._term = session, writer, term
         self._values: Values | None = None
-        self._stored = Values()
+        self._stored = Values({}, {})
         # The highest number of a text that was refused, so that later texts do not contain it; and
         # whether an earlier request may have written it all the same.
         self._discarded, self._doubtful = 0, False

@@ -16,8 +16,7 @@ in one query (`Bulk`), and let operators revoke leases and pause roles (`Overrid
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from coord.core.announcements import Announcement
 from coord.core.history import PastTerm
@@ -370,8 +369,7 @@ class HasKept(Protocol):
 Level = Literal["ok", "warn", "error"]
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One thing that `coord doctor` checked.
 
     Attributes:

@@ -250,7 +250,7 @@ class Overtaken(MemoryStore):
         if renewals[0].keep is None or not (isinstance(first, Answer) and first.applied):
             return results
         await self.claim(Claim("r", "other", 1, 60.0, takeover=True), 1)
-        text = Values({"k": 1, "other": 1}).encode()
+        text = Values({"k": 1, "other": 1}, {}).encode()
         await super().renew([Renew("r", "other", 2, 2, 60.0, keep=text)], 1)
         return [Failure(unknown=True, detail="lost")] * len(renewals)
 

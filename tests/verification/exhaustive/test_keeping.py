@@ -105,7 +105,7 @@ class AnotherTermSendsIt(Keeping):
 class TakesTheNewestForStored(Keeping):
     def answered(self, applied: bool) -> Keeping:
         new = super().answered(applied)
-        return replace(new, stored=self.number) if self.sent and applied else new
+        return new._replace(stored=self.number) if self.sent and applied else new
 
 
 class TakesARefusalForNotWritten(Keeping):
@@ -125,7 +125,7 @@ class TakesNoAnswerForAnAnswer(Keeping):
 
 class CountsRequestsWithoutIt(Keeping):
     def sending(self, operation: Operation) -> Keeping:
-        return replace(self, sent=self.number)
+        return self._replace(sent=self.number)
 
 
 class BeliefOfAnotherTerm(Election):

@@ -267,7 +267,7 @@ def despite_free(owners: sharing.Owners, members: frozenset[str], me: str) -> sh
     few = [member for member in counts for _ in range(target_counts[member] - counts[member])]
     many = [member for member in counts for _ in range(counts[member] - target_counts[member])]
     gives = tuple(taker for giver, taker in zip(many, few, strict=False) if giver == me)
-    return replace(sharing.plan(owners, members, me), gives=gives)
+    return sharing.plan(owners, members, me)._replace(gives=gives)
 
 
 @pytest.mark.parametrize(
