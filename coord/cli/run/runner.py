@@ -103,6 +103,7 @@ class Standby:
         coordinator: Coordinator,
         leadership: Leadership,
         notify: Callable[[], None],
+        *,
         tick: CommandTick | None = None,
         take: Callable[[Term], bool] = lambda term: term.held,
     ) -> None:
@@ -285,7 +286,12 @@ class Runner:
 
             self._tick = CommandTick(self.job.tick, role, self.coordinator, leadership)
         standby = Standby(
-            self.job, self.coordinator, leadership, self.inbox.wake, self._tick, self._chosen.take
+            self.job,
+            self.coordinator,
+            leadership,
+            self.inbox.wake,
+            tick=self._tick,
+            take=self._chosen.take,
         )
         self.manager.ready()
         status = self._stand_by(standby)
