@@ -62,6 +62,7 @@ SHARED = {
     "browser",
     "code_forks",
     "distributions",
+    "mutant_runner",
     "mypy_errors",
     "on_rethinkdb",
     "on_servers",

@@ -4,6 +4,7 @@ process ids."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import ssl
 import tempfile
@@ -87,7 +88,10 @@ class Member(ServerProcess):
         command += ["--initial-advertise-peer-urls", self.peer_url]
         command += ["--initial-cluster", self.initial_cluster]
         command += ["--initial-cluster-state", "new", "--initial-cluster-token", "coord"]
-        self.run([*command, "--log-level", "error", *self._options], self.directory / "output")
+        command += ["--log-level", "error", *self._options]
+        # One thread for the goroutines, else threads wake each other up for each small request.
+        environment = {**os.environ, "GOMAXPROCS": "1"}
+        self.run(command, self.directory / "output", env=environment)
         if wait:
             self.wait_until_up()
         return self

@@ -152,7 +152,7 @@ def definitions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, Definiti
         if isinstance(node, (*Function, ast.ClassDef)):
             yield prefix + node.name, node
             yield from definitions(node, f"{prefix}{node.name}.")
-        else:
+        elif not isinstance(node, ast.expr):  # which has none inside
             yield from definitions(node, prefix)
 
 

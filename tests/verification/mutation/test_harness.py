@@ -29,7 +29,7 @@ BATCHES = (
 
 
 @pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
+def mutant_runner() -> Iterator[Runner]:
     with Runner() as started:
         yield started
 
@@ -56,17 +56,17 @@ def test_a_mutant_that_does_not_apply_fails(change: dict[str, str], message: str
         replace(GOOD, **change).check()  # type: ignore[arg-type]
 
 
-def test_a_fault_that_a_test_notices_is_caught(runner: Runner) -> None:
-    verdict = runner.run(GOOD)
+def test_a_fault_that_a_test_notices_is_caught(mutant_runner: Runner) -> None:
+    verdict = mutant_runner.run(GOOD)
     assert verdict.outcome is Outcome.CAUGHT, verdict
     assert "test_the_wait_before_a_new_feed" in verdict.detail
 
 
-def test_a_fault_that_no_test_notices_survives(runner: Runner) -> None:
+def test_a_fault_that_no_test_notices_survives(mutant_runner: Runner) -> None:
     unrelated = (
         "services/test_heartbeat_timing.py::test_the_ttl_counts_from_the_request_and_not_from_the_answer",
     )
-    assert runner.run(replace(GOOD, tests=unrelated)).outcome is Outcome.SURVIVED
+    assert mutant_runner.run(replace(GOOD, tests=unrelated)).outcome is Outcome.SURVIVED
 
 
 @pytest.mark.parametrize(
@@ -83,29 +83,29 @@ def test_a_fault_that_no_test_notices_survives(runner: Runner) -> None:
     ids=["TypeError", "AttributeError", "swallowed", "in the caller"],
 )
 def test_a_crash_of_the_mutant_itself_does_not_count(
-    runner: Runner, place: str, old: str, new: str, tests: tuple[str, ...]
+    mutant_runner: Runner, place: str, old: str, new: str, tests: tuple[str, ...]
 ) -> None:
     mutant = Mutant("crashes", place, old, new, tests)
-    verdict = runner.run(mutant)
+    verdict = mutant_runner.run(mutant)
     assert verdict.outcome is Outcome.CRASHED, verdict
 
 
 def test_a_test_that_does_not_end_does_not_count(
-    runner: Runner, monkeypatch: pytest.MonkeyPatch
+    mutant_runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.verification.mutation.runner.TEST_LIMIT", 2)
-    assert runner.run(HANGS).outcome is Outcome.HUNG
+    assert mutant_runner.run(HANGS).outcome is Outcome.HUNG
 
 
 @pytest.mark.parametrize("test", ["stores/test_gone.py", "stores/test_feeds.py::test_gone"])
-def test_tests_that_are_not_there_do_not_count(runner: Runner, test: str) -> None:
-    assert runner.run(replace(GOOD, tests=(test,))).outcome is Outcome.NOT_RUN
+def test_tests_that_are_not_there_do_not_count(mutant_runner: Runner, test: str) -> None:
+    assert mutant_runner.run(replace(GOOD, tests=(test,))).outcome is Outcome.NOT_RUN
 
 
-def test_a_process_that_a_test_starts_has_the_mutant(runner: Runner) -> None:
+def test_a_process_that_a_test_starts_has_the_mutant(mutant_runner: Runner) -> None:
     test = "services/test_registry_lifetime.py::test_a_role_is_released_when_the_process_ends[exit-own]"
     mutant = Mutant(
         "nothing is closed at exit", "coord.runtime.process:close_at_exit",
         "_closed_at_exit.add(thing)", "pass", (test,),
     )  # fmt: skip
-    assert runner.run(mutant).outcome is Outcome.CAUGHT
+    assert mutant_runner.run(mutant).outcome is Outcome.CAUGHT

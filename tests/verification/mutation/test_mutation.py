@@ -25,7 +25,7 @@ FIRST_OF_PACKAGE = list(
 
 
 @pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
+def mutant_runner() -> Iterator[Runner]:
     with Runner() as started:
         yield started
 
@@ -34,10 +34,10 @@ def runner() -> Iterator[Runner]:
     "mutant",
     some(MUTANTS, lambda mutant: mutant in FIRST_OF_PACKAGE, name=lambda mutant: mutant.id),
 )
-def test_each_mutant_is_caught(mutant: Mutant, runner: Runner) -> None:
+def test_each_mutant_is_caught(mutant: Mutant, mutant_runner: Runner) -> None:
     for tool in mutant.needs:
         requirements.need(tool)
-    verdict = runner.run(mutant)
+    verdict = mutant_runner.run(mutant)
     print(verdict)
     assert verdict.outcome is Outcome.CAUGHT, f"{mutant.id}: {verdict}"
 

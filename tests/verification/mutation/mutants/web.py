@@ -111,13 +111,6 @@ MUTANTS = [
         (f"{SHUTDOWN}::test_it_is_called_before_the_server",),
     ),
     Mutant(
-        "the role is kept until the server has ended",
-        "coord.integrations.asgi:Lead._started_candidate",
-        "loop.call_soon_threadsafe(leadership.stop_soon)",
-        "loop.call_soon_threadsafe(lambda: None)",
-        (f"{ASGI}::test_the_role_is_given_back_while_a_request_goes_on[slow-15]",),
-    ),
-    Mutant(
         "a request is redirected to its own server",
         "coord.integrations.asgi:Lead.required",
         "if self._redirects and _is_base(base) and base != own:",
@@ -130,5 +123,12 @@ MUTANTS = [
         'log.error("asgi.job_failed", err, role=self.role, token=term.token, job=name)',
         "return",
         (f"{ASGI}::test_periodic_jobs_run_on_the_leader_under_its_term",),
+    ),
+    Mutant(
+        "the role is kept until the server has ended",
+        "coord.integrations.asgi:Lead._started_candidate",
+        "loop.call_soon_threadsafe(leadership.stop_soon)",
+        "loop.call_soon_threadsafe(lambda: None)",
+        (f"{ASGI}::test_the_role_is_given_back_while_a_request_goes_on[slow-15]",),
     ),
 ]
