@@ -52,6 +52,7 @@ class Link:
         cut: Whether requests arrive no longer.
         deaf: Whether requests arrive and answers do not.
         net: What else may happen to requests and rows.
+        last_arrival: The true time at which the last late or repeated request arrives.
     """
 
     url = "memory://linked"
@@ -61,6 +62,7 @@ class Link:
         self.max_clock_skew = skew
         self.cut = self.deaf = False
         self.net = Net()
+        self.last_arrival = 0.0
         self._random = random.Random(len(world.machines))
 
     async def open(self, timeout: float) -> None:
@@ -114,24 +116,28 @@ class Link:
         if self.cut or chance() < net.lost:
             pass
         elif chance() < net.late:
-            self._world.after(timeout * (1 + 3 * chance()), lambda: perform(work()))
+            self._perform_after(timeout * (1 + 3 * chance()), work)
         else:
             answer = await work()
             if chance() < net.repeated:
-                self._world.after(5 * chance(), lambda: perform(work()))
+                self._perform_after(5 * chance(), work)
             await asyncio.sleep(DELAY)
             if not self.deaf and chance() >= net.answer_lost:
                 return answer
         await asyncio.sleep(timeout)
         raise StoreUnavailable("no answer")
 
+    def _perform_after(self, seconds: float, work: Callable[[], Any]) -> None:
+        self.last_arrival = max(self.last_arrival, self._world.time + seconds)
+        self._world.after(seconds, lambda: perform(work()))
 
-def perform(work: Coroutine[Any, Any, Any]) -> None:
-    """Let a store in memory do something now, for nobody."""
+
+def perform(work: Coroutine[Any, Any, T]) -> T:
+    """Let a store in memory do something now, on no machine, and return the result."""
     try:
         work.send(None)
-    except StopIteration:
-        return
+    except StopIteration as result:
+        return result.value  # type: ignore[no-any-return]
     raise AssertionError("the memory store waited")
 
 
