@@ -214,16 +214,22 @@ def row_to_change(coordinator: Coordinator, role: str, *, to_transfer: bool = Fa
 
 
 def explain_parts(coordinator: Coordinator, role: str) -> None:
-    """Say on stderr that a role without a row consists of slots or shards, if it does."""
-    from coord.core.sharing import parts_of, with_agreements  # only a role without a row needs it
+    """Say on stderr that a role without a row consists of slots or shards, or that it is named like
+    a slot or shard that does not exist, if that is so."""
+    # Only a role without a row needs it.
+    from coord.core.sharing import Parts, agreement_above, parts_of, with_agreements
 
-    names = with_agreements(role)
-    parts = parts_of(role, coordinator.portal.call(lambda: coordinator.session.read(names)))
+    names, above = with_agreements(role), agreement_above(role)
+    names += [] if above is None else [above]
+    rows = coordinator.portal.call(lambda: coordinator.session.read(names))
+    parts = parts_of(role, rows)
+    group = next((Parts.of(row) for row in rows if row.role == above), None)
     if parts is not None:
-        click.echo(
-            f"coord: each {parts.kind} of {output.quote(role)} is a role of its own: {parts}",
-            err=True,
-        )
+        whole = output.quote(role)
+        click.echo(f"coord: each {parts.kind} of {whole} is a role of its own: {parts}", err=True)
+    elif group is not None and group.lacks(role):
+        whole = output.quote(group.whole)
+        click.echo(f"coord: {whole} has no such {group.kind}; it has {group}", err=True)
 
 
 @contextlib.contextmanager

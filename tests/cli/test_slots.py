@@ -85,8 +85,12 @@ def test_who_looks_up_a_role_with_slots_learns_of_them(
     hint = "coord: each slot of 'job' is a role of its own: 'job#0' to 'job#1'\n"
     assert answer("leader", "job") == ("", f"{hint}nobody leads 'job'\n")
     assert answer("leader", "other") == ("", "nobody leads 'other'\n")
+    missing = "coord: 'job' has no such slot; it has 'job#0' to 'job#1'\n"
+    assert answer("leader", "job#2") == ("", f"{missing}nobody leads 'job#2'\n")
     for command in ("history", "notes"):
         assert answer(command, "job", "--json")[1] == hint
+        assert answer(command, "job#2", "--json")[1] == missing
+        assert answer(command, "job/2", "--json")[1] == ""
     with held.slots("job", 2) as second, held.slots("job", 2) as third:
         assert eventually(lambda: second.wait(0) or third.wait(0))
         assert eventually(lambda: held.candidates("job"))

@@ -72,6 +72,20 @@ MUTANTS = [
         (f"{OPERATORS}::test_an_eviction_that_is_repeated_ends_no_later_term",),
     ),
     Mutant(
+        "an operator ends a term that began after the question",
+        "coord.election.operators:_check_term",
+        "token is not None and row.token != token",
+        "False",
+        ("cli/test_operators.py::test_a_leader_that_was_elected_after_the_question_is_left_alone",),
+    ),
+    Mutant(
+        "an operator pauses a slot that does not exist",
+        "coord.election.operators:role_row",
+        "group is not None and not (row.led or row.paused)",
+        "False",
+        ("cli/test_slots.py::test_who_changes_a_slot_must_name_one_that_exists",),
+    ),
+    Mutant(
         "a role that was claimed after it was found unused is retired",
         "coord.core.swaps:retire",
         "return unused and not text and row.revision == operation.expected",

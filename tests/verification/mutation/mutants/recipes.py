@@ -28,6 +28,16 @@ MUTANTS = [
         ("recipes/test_slots.py",),
     ),
     Mutant(
+        "the candidates for slots that cannot read how many there are read at the same moments",
+        "coord.recipes.slot_elector:SlotElector._agree",
+        "self._backoff.next()",
+        "RETRY_FIRST",
+        (
+            "recipes/test_slots.py::"
+            "test_a_candidate_that_cannot_read_the_number_of_slots_waits_with_jitter",
+        ),
+    ),
+    Mutant(
         "every member takes one shard more than its share",
         "coord.core.sharing:targets",
         "each + (rank < more)",
