@@ -595,7 +595,7 @@ def test_a_term_that_was_lost_before_it_was_seen_is_followed_by_the_next(url: st
             lead.stop()
             released.set()
 
-        standby = Standby(job_options(wait=True), c, lead, answered.set, None, take)
+        standby = Standby(job_options(wait=True), c, lead, answered.set, take=take)
         try:
             assert answered.wait(30)
             assert standby.term is not None
