@@ -34,7 +34,7 @@ take_turns(TestEtcd, TestEtcdInBulk)
 @deeper
 @pytest.mark.parametrize(
     ("kind", "examples"),
-    [(EtcdStore, by_level(10, 50, 300)), (in_bulk(EtcdStore), by_level(5, 25, 150))],
+    [(EtcdStore, by_level(6, 50, 300)), (in_bulk(EtcdStore), by_level(4, 25, 150))],
     ids=["alone", "in bulk"],
 )
 def test_etcd_answers_as_memory_does(url: str, kind: Any, examples: int) -> None:

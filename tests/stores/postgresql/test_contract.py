@@ -51,8 +51,8 @@ take_turns(TestPostgreSQLContract, TestPostgreSQLContractInBulk)
 @pytest.mark.parametrize(
     ("kind", "examples"),
     [
-        (PostgreSQLStore, by_level(10, 50, 300)),
-        (in_bulk(PostgreSQLStore), by_level(5, 25, 150)),
+        (PostgreSQLStore, by_level(6, 50, 300)),
+        (in_bulk(PostgreSQLStore), by_level(4, 25, 150)),
     ],  # in bulk each step is several requests
     ids=["alone", "in bulk"],
 )

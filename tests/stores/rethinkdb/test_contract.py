@@ -35,8 +35,8 @@ take_turns(TestRethinkDBContract, TestRethinkDBContractInBulk)
 @pytest.mark.parametrize(
     ("kind", "examples"),
     [
-        (RethinkDBStore, by_level(10, 50, 300)),
-        (in_bulk(RethinkDBStore), by_level(5, 25, 150)),
+        (RethinkDBStore, by_level(6, 50, 300)),
+        (in_bulk(RethinkDBStore), by_level(4, 25, 150)),
     ],  # in bulk each step is several requests
     ids=["alone", "in bulk"],
 )

@@ -271,7 +271,7 @@ class Claimants(RuleBasedStateMachine):
 
 
 SEED = int(os.environ.get("COORD_SEED", random.randrange(2**32)))
-EXAMPLES = by_level(120, 1_000, 4_000)
+EXAMPLES = by_level(60, 1_000, 4_000)
 PROFILE = settings(
     max_examples=EXAMPLES,
     stateful_step_count=60,

@@ -93,7 +93,7 @@ class CallersAndClaimants(ConcurrentClaimants):
 
 @deeper
 def test_callers_and_claimants() -> None:
-    examples = int(os.environ.get("COORD_PROOF_EXAMPLES", by_level(30, 300, 2_000)))
+    examples = int(os.environ.get("COORD_PROOF_EXAMPLES", by_level(20, 300, 2_000)))
     run_machine(CallersAndClaimants, examples)
 
 
@@ -129,9 +129,10 @@ def drive(seed: int, steps: int = 25) -> MixedScene:
     return scene
 
 
+@deeper
 @pytest.mark.parametrize("first", some([0, 1_000], lambda first: first == 0))
 def test_random_scenes(first: int) -> None:
-    terms = sum(drive(seed).terms for seed in range(first, first + 8))
+    terms = sum(drive(seed).terms for seed in range(first, first + by_level(5, 8, 8)))
     assert terms > 8
 
 

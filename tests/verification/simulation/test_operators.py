@@ -74,7 +74,7 @@ class OperatorsAndCandidates(CallersAndClaimants):
 
 @deeper
 def test_operators_and_candidates() -> None:
-    run_machine(OperatorsAndCandidates, by_level(20, 300, 2_000))
+    run_machine(OperatorsAndCandidates, by_level(12, 300, 2_000))
 
 
 def drive(seed: int, steps: int = 25) -> OperatedScene:
@@ -108,7 +108,7 @@ def drive(seed: int, steps: int = 25) -> OperatedScene:
 
 @deeper
 def test_random_scenes() -> None:
-    scenes = [drive(seed) for seed in range(by_level(8, 60, 200))]
+    scenes = [drive(seed) for seed in range(by_level(6, 60, 200))]
     assert sum(scene.terms for scene in scenes) > 20
     for count in ("evictions", "pauses", "retirements"):
         assert sum(getattr(scene.server, count) for scene in scenes) > 0, count

@@ -73,7 +73,7 @@ def publish(scene: PublishingScene) -> None:
 
 @deeper
 def test_publishers() -> None:
-    run_machine(Publishers, by_level(20, 300, 2_000))
+    run_machine(Publishers, by_level(12, 300, 2_000))
 
 
 def drive(seed: int, steps: int = 25) -> PublishingScene:

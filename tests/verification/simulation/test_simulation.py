@@ -161,7 +161,7 @@ class ConcurrentClaimants(RuleBasedStateMachine):
 
 @deeper
 def test_concurrent_claimants() -> None:
-    examples = int(os.environ.get("COORD_PROOF_EXAMPLES", by_level(50, 500, 2_000)))
+    examples = int(os.environ.get("COORD_PROOF_EXAMPLES", by_level(30, 500, 2_000)))
     run_machine(ConcurrentClaimants, examples)
 
 
@@ -181,9 +181,10 @@ def test_an_edit_after_a_turn_at_the_very_end_of_a_run_is_not_earlier_than_the_t
     assert times == sorted(times)
 
 
+@deeper
 @pytest.mark.parametrize("first", some([0, 1_000], lambda first: first == 0))
 def test_random_scenes(first: int) -> None:
-    for seed in range(first, first + 12):
+    for seed in range(first, first + by_level(8, 12, 12)):
         drive(seed)
 
 
