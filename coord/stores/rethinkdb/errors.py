@@ -124,6 +124,15 @@ def from_row(first_error: str) -> RequestError:
     return RequestError(detail, unknown=False, refusal=StoreRefused)
 
 
+def from_system_row(first_error: str) -> RequestError:
+    """Return the error for a row of a system table that the server did not change.
+
+    It does not raise such errors either. Another process may have changed what was in the way, so
+    another try may succeed.
+    """
+    return RequestError(f"not done: {_first_line(first_error)}", unknown=False, retryable=True)
+
+
 def _not_done(text: str, url: RethinkURL) -> RequestError:
     """Return the error for an operation that the server did not do.
 

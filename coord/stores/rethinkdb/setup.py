@@ -20,7 +20,7 @@ from coord.runtime.retry import rng
 from coord.runtime.timers import within
 from coord.stores.failures import RequestError
 from coord.stores.rethinkdb import driver
-from coord.stores.rethinkdb.errors import decoding, from_row
+from coord.stores.rethinkdb.errors import decoding, from_row, from_system_row
 from coord.stores.rethinkdb.pool import Pool
 from coord.stores.rethinkdb.queries import rows as row_views
 from coord.stores.rethinkdb.records import INDEX
@@ -378,8 +378,15 @@ class _SetUp:
             await self._index(name)
 
     async def run_query(self, term: Any) -> Any:
-        """Return the answer to one query, within what is left of the time."""
-        return await self.pool.query(term, max(self._deadline - time.monotonic(), 0.05))
+        """Return the answer to one query, within what is left of the time.
+
+        Raises:
+            RequestError: There is no answer, or the server did not change a row of a system table.
+        """
+        reply = await self.pool.query(term, max(self._deadline - time.monotonic(), 0.05))
+        if isinstance(reply, dict) and reply.get("errors"):
+            raise from_system_row(str(reply.get("first_error")))
+        return reply
 
     async def _table(self, name: str, replicas: int) -> None:
         leases = name == self.url.table

@@ -236,6 +236,33 @@ def test_a_merge_that_was_killed_half_way(fresh_url: str) -> None:
     assert tables(fresh_url)["coord_leases"]["id"] == leases
 
 
+def test_a_table_that_is_created_while_a_duplicate_gets_its_name(
+    fresh_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process, on a server that granted it the lock, too, finds no table of the name. The
+    server only counts the rename that it refuses then."""
+    make_ready(fresh_url)
+    ask(fresh_url, db(fresh_url).table("coord_leases").insert({"id": "role", "token": 7}))
+    leases = tables(fresh_url)["coord_leases"]["id"]
+    assert isinstance(leases, str)
+    ask(fresh_url, config.get(leases).update({"name": duplicate_name("coord_leases", leases)}))
+    renaming = str(config.get(leases).update({"name": "coord_leases"}))
+    query, refused = Pool.query, []
+
+    async def late(pool: Pool, term: Any, timeout: float) -> Any:
+        if refused or str(term) != renaming:
+            return await query(pool, term, timeout)
+        await query(pool, db(fresh_url).table_create("coord_leases"), timeout)
+        refused.append(await query(pool, term, timeout))
+        return refused[0]
+
+    monkeypatch.setattr(Pool, "query", late)
+    make_ready(fresh_url)
+    assert refused[0]["errors"] == 1
+    assert tables(fresh_url)["coord_leases"]["id"] == leases
+    assert ask(fresh_url, db(fresh_url).table("coord_leases").get("role")["token"]) == [7]
+
+
 def test_half_made(fresh_url: str) -> None:
     ask(fresh_url, r.db_create(db_name(fresh_url)))
     make_ready(fresh_url)
