@@ -175,7 +175,7 @@ class Group(RuleBasedStateMachine):
             return False
         announced = perform(self.store.announcements().read(["g/"], 1.0))
         lists = [[item.body["id"] for item in announced if item.kind == MEMBER]]
-        lists += [[known.id for known in member.shares.members] for member in self.members]
+        lists += [[other.id for other in member.shares.members] for member in self.members]
         # Each member knows itself, so equal lists of this length have no other member.
         return all(len(ids) == len(self.members) and set(ids) == set(lists[0]) for ids in lists)
 
