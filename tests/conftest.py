@@ -306,7 +306,8 @@ def rethinkdb_cluster() -> Iterator[servers.Cluster]:
 def rethinkdb_databases(rethinkdb_server: servers.Server | External) -> Iterator[Databases]:
     databases = Databases(rethinkdb_server)
     yield databases
-    databases.drop_all()
+    if isinstance(rethinkdb_server, External):  # else they end with the server
+        databases.drop_all()
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ One that comes back is emptied. Where a test has changed more than rows, it is d
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,8 @@ from coord.stores.rethinkdb.pool import Pool
 from coord.stores.rethinkdb.setup import set_up
 from coord.stores.rethinkdb.url import parse_url
 
+TIMEOUT = 20.0
+"""Seconds for each query."""
 REST = 3
 """So many lie idle before one is lent again: what a test left running has come to its end by
 then."""
@@ -63,39 +66,49 @@ class Databases:
     def drop_all(self) -> None:
         async def drop() -> None:
             for url in self._idle:
-                await _ask(url, reql().db_drop(parse_url(url).database))
+                async with _connected(url) as pool:
+                    await pool.run(reql().db_drop(parse_url(url).database), TIMEOUT)
 
         asyncio.run(drop())
 
     async def _as_made(self, url: str) -> bool:
         """Empty it, and say whether it is as good as new; drop it otherwise."""
         r, name, made = reql(), parse_url(url).database, self._made[url]
-        if await self._look(url) != made:
-            if name in await _ask(url, r.db_list()):
-                await _ask(url, r.db_drop(name))
-            return False
-        tables = [r.db(name).table(item["name"]) for item in made["tables"]]
-        for _ in range(2):  # the second: what came while the first was under way
-            await _ask(url, r.expr([table.delete(durability="soft") for table in tables]))
-        return True
+        async with _connected(url) as pool:
+            if await pool.run(_appearance(name), TIMEOUT) != made:
+                if name in await pool.run(r.db_list(), TIMEOUT):
+                    await pool.run(r.db_drop(name), TIMEOUT)
+                return False
+            tables = [r.db(name).table(item["name"]) for item in made["tables"]]
+            for _ in range(2):  # the second: what came while the first was under way
+                deletions = [table.delete(durability="soft") for table in tables]
+                await pool.run(r.expr(deletions), TIMEOUT)
+            return True
 
     async def _look(self, url: str) -> Any:
-        r, name = reql(), parse_url(url).database
-        system = r.db("rethinkdb")
-        tables = (
-            system.table("table_config")
-            .filter({"db": name})
-            .order_by("name")
-            .without("id")
-            .coerce_to("array")
-        )
-        rights = system.table("permissions").filter({"database": name}).count()
-        return await _ask(url, r.expr({"tables": tables, "rights": rights}))
+        async with _connected(url) as pool:
+            return await pool.run(_appearance(parse_url(url).database), TIMEOUT)
 
 
-async def _ask(url: str, term: Any) -> Any:
+def _appearance(database: str) -> Any:
+    """The query for what a test may change besides rows."""
+    r = reql()
+    system = r.db("rethinkdb")
+    tables = (
+        system.table("table_config")
+        .filter({"db": database})
+        .order_by("name")
+        .without("id")
+        .coerce_to("array")
+    )
+    rights = system.table("permissions").filter({"database": database}).count()
+    return r.expr({"tables": tables, "rights": rights})
+
+
+@contextlib.asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[Pool]:
     pool = Pool(parse_url(url))
     try:
-        return await pool.run(term, 20)
+        yield pool
     finally:
         await pool.close()
