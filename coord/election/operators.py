@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable
 
 from coord.core import validation
-from coord.core.announcements import HandoverRequest
+from coord.core.announcements import Candidate, HandoverRequest
 from coord.core.lease import PAUSED, REVOKED, Lease, LossReason
 from coord.core.operations import MAX_OVERRIDE_BEAT, Failure, Override
 from coord.core.sharing import Parts, agreement_above, parts_of, with_agreements
@@ -42,12 +42,11 @@ async def role_row(session: Session, role: str, *, to_transfer: bool = False) ->
     Args:
         session: The session to use.
         role: The role.
-        to_transfer: Whether the role shall go to a candidate that the user names, which no slot and
-            no shard does.
+        to_transfer: Whether the role shall go to a candidate that the user names.
 
     Raises:
         BadArgument: The role has slots or shards, each of which is a role of its own; it is the
-            name of a slot or shard that does not exist; or it cannot be transferred.
+            name of a slot or shard that does not exist.
         StoreUnavailable: The store did not answer within the timeout of the session.
         StoreRefused: The store will go on refusing.
     """
@@ -62,12 +61,30 @@ async def role_row(session: Session, role: str, *, to_transfer: bool = False) ->
     if to_transfer and parts is not None:
         example = f"{parts.row}NAME" if parts.named else parts.role(0)
         raise BadArgument("role", role, _no_transfer(parts.kind, example))
-    if to_transfer and group is not None and group.has(role):
-        raise BadArgument("role", role, _no_transfer(group.kind, role))
     if parts is not None:
         allowed = f"must name one {parts.kind}, {parts}: each {parts.kind} is a role of its own"
         raise BadArgument("role", role, allowed)
     return row
+
+
+async def find_successor(session: Session, role: str, to: str) -> Candidate:
+    """Return the candidate that `to` names, for a transfer of the role to it.
+
+    Raises:
+        BadArgument: No candidate has that name, or several have it. Those that wait for a slot or a
+            shard wait for any of them.
+        StoreUnavailable: The store did not answer within the timeout of the session.
+        StoreRefused: The store will go on refusing.
+    """
+    try:
+        return await session.find_candidate(role, to)
+    except BadArgument:
+        above = agreement_above(role)
+        rows = [] if above is None else await session.read([above])
+        group = next((Parts.of(row) for row in rows), None)
+        if group is None or not group.has(role):
+            raise
+        raise BadArgument("role", role, _no_transfer(group.kind, role)) from None
 
 
 async def _check_part(session: Session, group: Parts, row: Lease) -> None:
@@ -129,7 +146,7 @@ async def request_handover(
     if not lease.led:
         raise NotLeader(role, "nobody leads it")
     _check_term(lease, token)
-    successor = None if to is None else (await session.find_candidate(role, to)).id
+    successor = None if to is None else (await find_successor(session, role, to)).id
     await _post(session, lease, successor, by, cooldown=cooldown, hold=hold)
     return lease
 

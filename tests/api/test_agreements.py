@@ -113,13 +113,20 @@ def test_who_changes_a_slot_or_a_shard_must_name_one_that_exists(two: Two) -> No
                 assert message(change, role) == f"invalid role {role!r}: must name {expected}"
         for role, way in (
             ("g", "g/000"), ("g/000", "g/000"), ("named", "named/NAME"), ("s", "'s#0'"),
-            ("s#1", "'s#1'"),
+            (slot.term.role, f"'{slot.term.role}'"),
         ):  # fmt: skip
             text = message(lambda role: b.request_transfer(role, "abcd"), role)
             assert "cannot be transferred, because" in text
             assert f"`coord step-down {way}` gives it to another candidate" in text
         assert b.pause("g/cleanup") is None  # a role that the group has nothing to do with
         assert b.resume("g/cleanup")
+        # As `coord migrate --hold` does: a candidate for the role of the slot itself.
+        with b.leadership(slot.term.role, ttl=5) as other:
+            assert eventually(
+                lambda: other.candidate in [item.id for item in b.candidates(slot.term.role)]
+            )
+            b.request_transfer(slot.term.role, str(other.candidate))
+            assert other.wait(20)
         # A slot that was removed may still have a holder, and may be paused.
         b.pause("s#1", timeout=0)
         number = b.portal.call(lambda: change_slots(b.session, "s", 1))

@@ -249,10 +249,10 @@ def _successor_id(coordinator: Coordinator, role: str, to: str | None) -> str | 
     """
     if to is None:
         return None
-    candidate = coordinator.portal.call(
-        functools.partial(coordinator.session.find_candidate, role, to)
-    )
-    return candidate.id
+    from coord.election.operators import find_successor
+
+    look = functools.partial(find_successor, coordinator.session, role, to)
+    return coordinator.portal.call(look).id
 
 
 def _print_outcome(lease: Lease, result: Outcome | None, as_json: bool) -> None:
