@@ -80,6 +80,10 @@ class Gateway:
         Raises:
             RequestError: There is no answer.
         """
+        # The first request imports it, which takes seconds on a busy machine. No server is late
+        # because of that.
+        import aiohttp  # noqa: F401
+
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         failures = 0

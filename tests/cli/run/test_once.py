@@ -70,15 +70,15 @@ def test_without_retry_a_command_that_failed_is_left_for_people(runs: Runs) -> N
 
 def test_ticks_that_were_left_out_are_run_first(runs: Runs) -> None:
     show = ("--", "sh", "-c", 'echo "$COORD_TICK"')
-    once(runs, "--tick", TWO, "--every", "1h", *show)
-    status, out, _ = once(runs, "--tick", "2026-11-30T05:00", "--every", "1h", *show)
-    assert status == 0
+    assert once(runs, "--tick", TWO, "--every", "1h", *show) == (0, f"{TWO}:00Z\n", "")
+    status, out, err = once(runs, "--tick", "2026-11-30T05:00", "--every", "1h", *show)
+    assert (status, err) == (0, "")
     assert out.split() == [f"2026-11-30T0{hour}:00:00Z" for hour in (3, 4, 5)]
     fails = ("--", "sh", "-c", 'echo "$COORD_TICK"; exit 3')
-    status, out, _ = once(runs, "--tick", "2026-11-30T08:00", "--every", "1h", *fails)
-    assert (status, out) == (3, "2026-11-30T06:00:00Z\n")
-    status, out, _ = once(runs, "--tick", "2026-11-30T08:00", *show)
-    assert out == "2026-11-30T08:00:00Z\n"
+    answer = once(runs, "--tick", "2026-11-30T08:00", "--every", "1h", *fails)
+    assert answer == (3, "2026-11-30T06:00:00Z\n", "")
+    answer = once(runs, "--tick", "2026-11-30T08:00", *show)
+    assert answer == (0, "2026-11-30T08:00:00Z\n", "")
 
 
 def test_the_nearest_tick_is_the_default(runs: Runs) -> None:
