@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import coord
+from tests.support.commands import run_here
 from tests.support.processes import Runs, blocked
 
 
@@ -21,7 +22,7 @@ def findings(runs: Runs) -> tuple[int, dict[str, dict[str, str]]]:
 
 def test_version_and_help(runs: Runs) -> None:
     assert runs.answer("--version") == (0, f"coord, version {coord.__version__}\n", "")
-    status, out, _ = runs.answer("run", "--help")
+    status, out, _ = run_here("run", "--help")
     assert status == 0
     for code in ("2", "69", "70", "75", "76", "77", "78", "126", "127", "128+n"):
         assert any(line.split()[:1] == [code] for line in out.splitlines()), (

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from coord import Coordinator
+from tests.support.commands import run_here
 from tests.support.processes import Runs, Start, lives
 from tests.support.store_urls import shared_url
 from tests.support.waits import eventually
@@ -105,6 +106,6 @@ def test_members_with_other_shards_are_refused(runs: Runs, shards: Shards) -> No
     status, _, error = runs.answer(*words)
     assert status != 0
     assert "its members share 4 shards, and this one 5 shards" in error
-    status, _, error = runs.answer("share", "ingest", "--shards", "0", "--", "true")
+    status, _, error = run_here("share", "ingest", "--shards", "0", "--", "true")
     assert status == 2
     assert "must be a whole number from 1 to 4,096" in error

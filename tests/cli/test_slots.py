@@ -113,7 +113,7 @@ def test_a_command_runs_in_a_free_slot(held: Coordinator, runs: Runs, url: str) 
     assert status != 0
     assert "the role has 2" in error
     both = ("--slots", "2", "--priority", "3")
-    status, _, error = runs.answer("run", "job", "--url", url, *both, *command)
+    status, _, error = run_here("run", "job", "--url", url, *both, *command)
     assert status == 2
     assert "--slots cannot be used with --priority" in error
 

@@ -252,7 +252,7 @@ def override_with_one_beat(row: Lease, request: Override, wall: float) -> Lease 
 
 def retire_what_is_held(row: Lease, request: Retire, text: str) -> bool:
     revision = request.expected._replace(holder=None)
-    return swaps.retire(replace(row, holder=None), replace(request, expected=revision), text)
+    return swaps.retire(replace(row, holder=None), request._replace(expected=revision), text)
 
 
 def born_without_floor(after: Lease, request: Claim | Override, floor: int) -> Lease:
