@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import levels, requirements, scratch, signals
+from tests.support import compiled, levels, requirements, scratch, signals
 from tests.support import rethinkdb_server as servers
 from tests.support.databases import Databases
 from tests.support.postgresql_server import shared_files
@@ -103,6 +103,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if sys.version_info < (3, 12):
         # The driver of RethinkDB imports distutils. That of setuptools takes as long as all of coord.
         os.environ["SETUPTOOLS_USE_DISTUTILS"] = "stdlib"
+    compiled.compile_once(config, HERE)
 
 
 @pytest.hookimpl(wrapper=True)
