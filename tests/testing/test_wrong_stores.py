@@ -366,7 +366,7 @@ class RetiresWithoutFloor(NetStore):
     """It deletes rows under a prefix that no role has, so that tokens begin at 1 again."""
 
     async def retire(self, requests: Sequence[Retire], timeout: float) -> Sequence[bool]:
-        return await super().retire([replace(item, prefix="?") for item in requests], timeout)
+        return await super().retire([item._replace(prefix="?") for item in requests], timeout)
 
 
 class RetiresWhatIsHeld(NetStore):
@@ -380,7 +380,7 @@ class RetiresAnyRevision(NetStore):
     async def retire(self, requests: Sequence[Retire], timeout: float) -> Sequence[bool]:
         revisions = {lease.role: lease.revision for lease in await self.read(None, timeout)}
         return await super().retire(
-            [replace(item, expected=revisions.get(item.role, item.expected)) for item in requests],
+            [item._replace(expected=revisions.get(item.role, item.expected)) for item in requests],
             timeout,
         )
 
@@ -395,7 +395,7 @@ class FloorOfTheLast(NetStore):
 
     async def retire(self, requests: Sequence[Retire], timeout: float) -> Sequence[bool]:
         self.last = requests[-1].expected.token
-        return await super().retire([replace(item, prefix="?") for item in requests], timeout)
+        return await super().retire([item._replace(prefix="?") for item in requests], timeout)
 
 
 class KeepsHistoryOfRetired(NetStore):
