@@ -111,6 +111,8 @@ class FaultProxy:
             )
         except OSError:
             pass  # the server refuses connections, and so does the proxy
+        except asyncio.CancelledError:
+            pass  # at the end of the proxy; Python 3.11 logs an error for a cancelled connection
         finally:
             for each in writers:
                 _break(each)
