@@ -14,8 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from coord import LossReason, StoreUnavailable, Term
 from coord.recipes.membership import MEMBER
 from coord.stores.memory.store import MemoryStore
-from coord.testing.clocks import World
-from tests.recipes.worlds import NETS, PHASES, Link, Net, Peer, perform
+from tests.recipes.worlds import NETS, PHASES, SEEDS, Link, Net, Peer, SeededWorld, perform
 from tests.support.levels import by_level, deeper
 from tests.verification.simulation.drive import quiet
 
@@ -59,14 +58,15 @@ class Member(Peer):
 
 class Group(RuleBasedStateMachine):
     @initialize(
+        seed=SEEDS,
         skew=st.sampled_from([0.0, None, 30.0]),
         grace=st.sampled_from([0.0, 3.0]),
         size=st.integers(1, 3),
     )
-    def begin(self, skew: float | None, grace: float, size: int) -> None:
-        self.world, self.grace, self.skew = World(), grace, skew
+    def begin(self, seed: int, skew: float | None, grace: float, size: int) -> None:
+        self.world, self.grace, self.skew = SeededWorld(seed), grace, skew
         self.offset = 0.0
-        self.store = MemoryStore(now=lambda: self.world.time + self.offset)
+        self.store = MemoryStore(now=lambda: self.world.time + self.offset, wall=self.world.wall)
         self.tokens: dict[tuple[int, int], Member] = {}
         self.members: list[Member] = []
         self.links: list[Link] = []  # of all members, also of those that were killed

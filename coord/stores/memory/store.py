@@ -129,7 +129,7 @@ class MemoryStore:
 
     def watch(self, roles: Collection[str] | None) -> AsyncIterator[Lease]:
         """Yield the leases of `roles` (None: of every role), and again whenever one changes."""
-        watched = None if roles is None else frozenset(roles)
+        watched = None if roles is None else dict.fromkeys(roles)  # it keeps the order
         return self._feeds.open(
             lambda: self._present(watched), lambda lease: watched is None or lease.role in watched
         )
