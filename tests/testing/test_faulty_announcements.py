@@ -57,9 +57,9 @@ def test_a_wrapper_hands_on_what_the_inner_store_keeps(wrap: Wrap) -> None:
 @WRAPPERS
 def test_a_wrapper_of_a_store_without_them_says_which_store_lacks_what(wrap: Wrap) -> None:
     store = wrap(LeasesOnly())
-    with pytest.raises(BadArgument, match=r"'LeasesOnly': .*announcements"):
+    with pytest.raises(BadArgument, match=r"'leases://': .*announcements"):
         store.announcements()
-    with pytest.raises(BadArgument, match=r"'LeasesOnly': .*service records"):
+    with pytest.raises(BadArgument, match=r"'leases://': .*service records"):
         store.records("t")
 
 

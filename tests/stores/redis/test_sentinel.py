@@ -89,7 +89,7 @@ def test_the_replica_elects_once_a_lost_lease_has_expired(
             # Nobody holds this role, so the first claim that reaches the new primary begins its
             # epoch, and nothing but the epoch can refuse it.
             other = await elected(store, "other", "b", beats, refusals)
-            assert any("elects nobody for another" in refusal for refusal in refusals)
+            assert any("elects nobody for another" in refusal for refusal in refusals), refusals
             later = await elected(store, "role", "b", beats, set())
             # Above every token of the old primary, and not before the longest lease that it can
             # have granted has expired.
