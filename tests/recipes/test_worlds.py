@@ -106,7 +106,7 @@ def test_the_same_steps_cause_the_same_requests() -> None:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        for seed in by_level((1,), (1, 2, 3), (1, 2, 3))
+        for seed in by_level((1, 2), (1, 2, 3, 4), (1, 2, 3, 4))
     ]
     assert digest() == first
     for other in others:
