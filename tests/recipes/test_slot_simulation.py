@@ -12,14 +12,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from coord import LossReason, Term
+from coord.core.timing import Timing
 from coord.recipes.slot_elector import change_slots
 from coord.stores.memory.store import MemoryStore
-from tests.recipes.worlds import NETS, PHASES, SEEDS, Net, Peer, SeededWorld
+from tests.recipes.worlds import NETS, PHASES, SEEDS, Link, Net, Peer, SeededWorld
 from tests.support.levels import by_level, deeper
 from tests.verification.simulation.drive import quiet
 
 SLOTS, TTL = 2, 10.0
 MOST = 5
+LASTS = TTL - Timing.of(TTL).margin
+"""Seconds for which a candidate holds a slot after it has sent a renewal that is answered."""
 SETTLE = 60.0
 """Seconds after which a change of the number that began is over, and its late requests arrived."""
 
@@ -49,6 +52,17 @@ class Candidate(Peer):
         held = self.lead.held if self.alive else None
         return None if held is None else held.slot
 
+    def calm(self) -> None:
+        super().calm()
+        self.drain = 0.0
+        self._calm_at = self.machine.now().total
+
+    @property
+    def renewed(self) -> bool:
+        """Whether a renewal that it sent after the faults was answered, if it holds a slot."""
+        held = self.lead.held
+        return held is None or held.deadline > self._calm_at + LASTS
+
 
 class Crowd(RuleBasedStateMachine):
     @initialize(seed=SEEDS, skew=st.sampled_from([0.0, None, 30.0]), size=st.integers(1, 4))
@@ -60,6 +74,7 @@ class Crowd(RuleBasedStateMachine):
         self.tokens: dict[tuple[int | None, int], Candidate] = {}
         self.twice: list[tuple[int | None, int]] = []
         self.candidates: list[Candidate] = []
+        self.links: list[Link] = []  # of all candidates, also of those that were killed
         self.world.watchers.append(self.judge)
         for _ in range(size):
             self.come(1.0)
@@ -82,6 +97,7 @@ class Crowd(RuleBasedStateMachine):
     def come(self, rate: float) -> None:
         candidate = Candidate(self, rate)
         self.candidates.append(candidate)
+        self.links.append(candidate.link)
         candidate.machine.spawn(candidate.lead.start)
 
     @rule(seconds=st.sampled_from([0.05, 0.5, 3.0, 12.0]))
@@ -170,9 +186,27 @@ class Crowd(RuleBasedStateMachine):
             candidate.machine.spawn(candidate.lead.start)
 
     def full(self) -> bool:
-        return self.held() == list(range(SLOTS))[: len(self.candidates)] or (
-            len(self.candidates) < SLOTS and len(self.held()) == len(self.candidates)
+        """Whether each candidate holds a slot, or each slot is held."""
+        held = self.held()
+        return len(held) == min(len(self.candidates), SLOTS) and all(slot < SLOTS for slot in held)
+
+    def settled(self) -> bool:
+        """Whether all that the faults can still do is over, and the slots are full.
+
+        The slots may be full before that, and a holder loses its slot with reason: a fault lost the
+        answers to its last renewals, so its term ends although the next renewals are answered too
+        late or not at all. A late request of the past may then renew its lease, so that nobody
+        gets the slot for another ttl.
+        """
+        return (
+            self.full()
+            and all(candidate.renewed for candidate in self.candidates)
+            and all(link.last_arrival <= self.world.time for link in self.links)
         )
+
+    def holdings(self) -> list[tuple[int | None, int] | None]:
+        terms = [candidate.lead.held for candidate in self.candidates]
+        return [None if term is None else (term.slot, term.token) for term in terms]
 
     def teardown(self) -> None:
         if not hasattr(self, "world"):
@@ -180,12 +214,14 @@ class Crowd(RuleBasedStateMachine):
         try:
             for candidate in self.candidates:
                 candidate.calm()
-                candidate.drain = 0.0
             if self.changed and self.candidates:
                 self.restore_number()
-            assert self.run(6 * TTL, self.full), self.held()
-            self.run(TTL)
-            assert self.full(), "a holder has lost its slot without a reason"
+            assert self.run(6 * TTL, self.settled), self.holdings()
+            before = self.holdings()
+            moved = self.run(TTL, lambda: self.holdings() != before)
+            reason = f"a holder has lost its slot without a reason: {before}, {self.holdings()}"
+            assert not moved, reason
+            assert self.settled(), "the slots do not stay full"
         finally:
             self.world.close()
 
