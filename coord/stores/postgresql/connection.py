@@ -253,7 +253,11 @@ class Pool:
 
         Raises:
             RequestError: There is no answer.
+            StoreRefused: asyncpg is not installed.
         """
+        # The first request imports it, which takes seconds on a busy machine. No server is late
+        # because of that.
+        driver()
         self._on_this_loop()
         loop, turns = asyncio.get_running_loop(), self._turns
         deadline = loop.time() + timeout
@@ -338,7 +342,9 @@ class Pool:
 
         Raises:
             RequestError: No server can be used.
+            StoreRefused: asyncpg is not installed.
         """
+        driver()  # as in `run`
         self._on_this_loop()
         try:
             connection = await within(self._open_any(), min(timeout, CONNECT_TIMEOUT))

@@ -145,6 +145,12 @@ def _forget(task: asyncio.Task[None]) -> None:
         task.exception()  # the reader sees what is wrong with the connection, too
 
 
+def import_driver() -> None:
+    """Import redis-py. That takes seconds on a busy machine, so the first request does it before
+    its timeout begins: no server is late because of that."""
+    import redis.asyncio.connection  # noqa: F401
+
+
 async def connect(url: RedisURL, address: Address, *, sentinel: bool = False) -> Connection:
     """Connect to one server and log in.
 
@@ -277,6 +283,7 @@ class Client:
 
         Those that were certainly not applied are sent again, as by `command`.
         """
+        import_driver()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         replies: list[Reply] = [None] * len(commands)
@@ -455,6 +462,7 @@ class Scripts:
     async def run_each(self, calls: Sequence[Call], timeout: float) -> list[Reply]:
         """Return the answers of scripts that are sent together, in order. In the place of a script
         without an answer is a `RequestError`."""
+        import_driver()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         commands = [

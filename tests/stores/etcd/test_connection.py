@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import re
 import secrets
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -304,31 +302,3 @@ def test_no_error_shows_a_password(url: str) -> None:
 def test_the_url_is_shown_without_its_password() -> None:
     shown = "etcd://u:***@a:2379,[::1]:5?namespace=n&tls=1&max_clock_skew=2"
     assert EtcdStore(shown.replace("***", "PW")).url == shown
-
-
-IMPORTS_FOR_AN_HOUR = """\
-import asyncio, sys
-from coord import AsyncCoordinator
-
-class Finder:
-    def find_spec(self, name, path=None, target=None):
-        if name == "aiohttp" and not late:
-            late.append(3600.0)
-
-async def main():
-    loop = asyncio.get_running_loop()
-    now = loop.time
-    loop.time = lambda: now() + sum(late)
-    async with AsyncCoordinator(sys.argv[1], timeout=60) as coordinator:
-        print(await coordinator.leaders(), sum(late))
-
-late = []
-sys.meta_path.insert(0, Finder())
-asyncio.run(main())
-"""
-
-
-def test_no_server_is_late_because_its_client_is_imported(url: str) -> None:
-    command = [sys.executable, "-c", IMPORTS_FOR_AN_HOUR, url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (done.stdout, done.stderr) == ("[] 3600.0\n", "")
