@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +13,7 @@ import coord
 from coord import AsyncCoordinator, Coordinator, LossReason, SlotsDiffer
 from coord.core.lease import Lease
 from coord.core.operations import Answer, Claim, Failure
+from coord.election.elector import GIVE_UP_AFTER
 from coord.errors import AccessDenied, CoordError, StoreUnavailable
 from coord.recipes.slot_elector import change_slots, read_slots
 from coord.stores.memory import MemoryStore
@@ -157,26 +158,43 @@ def test_a_request_to_step_down_costs_one_term_and_the_holder_rests() -> None:
 
 def test_an_unanswered_claim_is_settled_before_another_slot_is_claimed() -> None:
     class LosesAnswers(MemoryStore):
-        lose = 0
+        """Applies the first claim for a slot without an answer, and then receives no release for a
+        while, so that the candidate gives that slot up."""
+
+        def __init__(self, now: Callable[[], float]) -> None:
+            super().__init__(now=now)
+            self.silent = 2 * GIVE_UP_AFTER
+            self.claimed: list[str] = []
+            self.unsettled: list[str] = []
 
         async def claim(self, claim: Any, timeout: float) -> Any:
+            if claim.role == "r#":
+                return await super().claim(claim, timeout)
+            rows = await self.read(None, timeout)
+            self.unsettled += [row.role for row in rows if row.led and row.role != claim.role]
+            self.claimed.append(claim.role)
             result = await super().claim(claim, timeout)
-            if "#" in claim.role and not claim.role.endswith("#") and self.lose:
-                type(self).lose -= 1
-                return Failure(unknown=True, detail="no answer")
-            return result
+            first = len(self.claimed) == 1
+            return Failure(unknown=True, detail="no answer") if first else result
 
-    async def main() -> None:
-        store = LosesAnswers()
-        async with AsyncCoordinator(store=store) as c:
-            LosesAnswers.lose = 3
-            lead = c.slots("r", 4, ttl=1.5)
-            async with lead:
+        async def release(self, release: Any, timeout: float) -> Any:
+            if release.role != "r#" and self.silent:
+                self.silent -= 1
+                return Failure(unknown=True, detail="not received")
+            return await super().release(release, timeout)
+
+    async def main(machine: Machine) -> None:
+        store = LosesAnswers(now=lambda: machine.now().total)
+        async with AsyncCoordinator(store=store, now=machine.now) as c:
+            async with c.slots("r", 4, ttl=10) as lead:
                 await soon(lambda: lead.is_leader)
                 assert len([lease for lease in await c.leaders() if "#" in lease.role]) == 1
             assert len(await c.leaders()) == 0
+        assert not store.silent
+        assert len(store.claimed) > 1
+        assert not store.unsettled
 
-    asyncio.run(main())
+    run(main)
 
 
 def test_a_callback_that_fails_rests_for_a_ttl() -> None:

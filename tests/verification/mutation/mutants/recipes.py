@@ -25,7 +25,17 @@ MUTANTS = [
         "coord.recipes.slot_elector:SlotElector._try",
         "await asyncio.wait({inner.task})",
         "await asyncio.sleep(0)",
-        ("recipes/test_slots.py",),
+        (
+            "recipes/test_slots.py::"
+            "test_an_unanswered_claim_is_settled_before_another_slot_is_claimed",
+        ),
+    ),
+    Mutant(
+        "a holder gives up its slot after a while",
+        "coord.recipes.slot_elector:SlotElector._try",
+        "await inner.term.lost",
+        "await asyncio.sleep(33)",
+        SLOTS,
     ),
     Mutant(
         "the candidates for slots that cannot read how many there are read at the same moments",
