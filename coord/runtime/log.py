@@ -11,6 +11,7 @@ events over to another (`hand_over`).
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import logging
 import sys
@@ -26,7 +27,7 @@ def hand_over(put: Callable[[Callable[[], None]], None]) -> None:
     """Let the events of this thread be written by another, from now on.
 
     Args:
-        put: Called with a function that writes one event and never raises an `Exception`.
+        put: Called with a function that writes one event and never raises.
     """
     _this_thread.put = put
 
@@ -54,11 +55,13 @@ def emit(level: int, event: str, *, exception: BaseException | None = None, **fi
     except Exception as err:
         write = functools.partial(_raise, err)
     put = getattr(_this_thread, "put", None)
-    guarded = functools.partial(_guarded, write, level, event, fields)
     if put is None:
-        guarded()
+        _guarded(write, level, event, fields, Exception)
     else:
-        put(guarded)
+        # Of another thread, even SystemExit would only end that thread, silently.
+        guarded = functools.partial(_guarded, write, level, event, fields, BaseException)
+        # Processors and filters see the context variables of this task.
+        put(functools.partial(contextvars.copy_context().run, guarded))
 
 
 def _record(
@@ -72,10 +75,16 @@ def _record(
     )
 
 
-def _guarded(write: Callable[[], object], level: int, event: str, fields: dict[str, Any]) -> None:
+def _guarded(
+    write: Callable[[], object],
+    level: int,
+    event: str,
+    fields: dict[str, Any],
+    caught: type[BaseException],
+) -> None:
     try:
         write()
-    except Exception as err:  # a filter, a processor or a broken pipe of the application
+    except caught as err:  # a filter, a processor or a broken pipe of the application
         _emit_to_stderr(level, event, fields, err)
 
 
@@ -83,7 +92,7 @@ def _raise(err: Exception) -> None:
     raise err
 
 
-def _emit_to_stderr(level: int, event: str, fields: dict[str, Any], failed: Exception) -> None:
+def _emit_to_stderr(level: int, event: str, fields: dict[str, Any], failed: BaseException) -> None:
     with contextlib.suppress(Exception):  # stderr may be closed, too
         if level >= logging.WARNING:
             text = f"{event} {_rendered(fields)} (not logged: {type(failed).__name__})\n"

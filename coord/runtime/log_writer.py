@@ -36,6 +36,7 @@ class LogWriter:
         self._writes: deque[Write] = deque()
         self._runs = threading.Lock()
         self._thread_id: int | None = None
+        self._starts_in: int | None = None
         self._number = self._dropped = 0
         self._blocked_at: int | None = None
         self.fork_generation = process.fork_generation
@@ -77,26 +78,38 @@ class LogWriter:
 
     def _append(self, write: Write) -> None:
         self._writes.append(write)
-        if self._runs.acquire(blocking=False):
-            try:
-                start_thread_soon(self._run, "coord log")
-            except CannotStartThread:
-                self._run()
+        here = threading.get_ident()
+        # Who starts the thread may be interrupted meanwhile by a signal handler that comes here. It
+        # cannot wait for that, so it starts another; only one of them writes at a time.
+        if self._runs.locked() or self._starts_in not in (None, here):
+            return
+        try:
+            self._starts_in = here
+            start_thread_soon(self._run, "coord log")
+        except CannotStartThread:
+            self._run()
+        except BaseException:  # Ctrl-C, for example: the next event or flush starts it
+            self._starts_in = None
+            raise
 
     def _run(self) -> None:
-        while True:
-            self._thread_id = threading.get_ident()
-            while self._writes:
-                self._writes.popleft()()
-                self._number += 1
-                dropped, self._dropped = self._dropped, 0
-                if dropped:
-                    log.warning("log.dropped", events=dropped)
-            self._thread_id = None
-            self._runs.release()
-            # Who has added an event just now has seen a thread that runs.
-            if not self._writes or not self._runs.acquire(blocking=False):
-                return
+        self._starts_in = None
+        # Who adds an event after the last look at them sees that no thread runs.
+        while self._writes and self._runs.acquire(blocking=False):
+            try:
+                self._thread_id = threading.get_ident()
+                self._write_all()
+            finally:
+                self._thread_id = None
+                self._runs.release()
+
+    def _write_all(self) -> None:
+        while self._writes:
+            self._writes.popleft()()
+            self._number += 1
+            dropped, self._dropped = self._dropped, 0
+            if dropped:
+                log.warning("log.dropped", events=dropped)
 
 
 _writers: weakref.WeakSet[LogWriter] = weakref.WeakSet()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import logging
 import subprocess
@@ -11,11 +12,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 import coord
-from coord.runtime import log
+from coord.runtime import log, log_writer
 from coord.runtime.log_writer import MAX_PENDING, LogWriter
 from coord.runtime.portal import Portal
 from coord.stores.memory.store import MemoryStore
@@ -153,6 +155,84 @@ def test_what_waits_is_bounded_and_what_is_dropped_is_counted(handler: Handler) 
     (record,) = handler.events
     assert record.__dict__["coord"] == {"events": MAX_PENDING + 5 - len(numbers)}
     assert len(numbers) in (MAX_PENDING, MAX_PENDING - 1)  # the first may not have begun
+
+
+@pytest.mark.parametrize("handler", ["event number=0"], indirect=True)
+def test_a_handler_that_raises_system_exit_loses_its_own_event_only(
+    handler: Handler, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def leave(_timeout: float) -> bool:
+        raise SystemExit(3)
+
+    monkeypatch.setattr(handler.opened, "wait", leave)
+    writer = LogWriter()
+
+    def work() -> None:
+        log.hand_over(writer.put)
+        for number in range(3):
+            log.warning("event", number=number)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    writer.flush(60)
+    assert [record.__dict__["coord"]["number"] for record in handler.events] == [1, 2]
+    assert capsys.readouterr().err == "event number=0 (not logged: SystemExit)\n"
+
+
+def test_filters_see_the_context_variables_of_the_caller(handler: Handler) -> None:
+    request = contextvars.ContextVar("request", default=0)
+    seen: list[int] = []
+    handler.addFilter(lambda _record: seen.append(request.get()) or True)  # type: ignore[func-returns-value]
+    portal = Portal("test")
+
+    async def logs() -> None:
+        log.info("event")
+
+    try:
+        for number in (7, 8):
+            contextvars.copy_context().run(
+                lambda number=number: (request.set(number), portal.call(logs))
+            )  # type: ignore[misc]
+    finally:
+        portal.stop()
+    assert seen == [7, 8]
+
+
+def test_no_event_is_lost_if_the_start_of_the_thread_is_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    writer = LogWriter()
+    order: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(log_writer, "start_thread_soon", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            writer.put(lambda: order.append("first"))
+    writer.put(lambda: order.append("second"))
+    writer.flush(60)
+    assert order == ["first", "second"]
+
+
+def test_a_signal_handler_does_not_wait_for_the_start_that_it_interrupts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    writer, start = LogWriter(), log_writer.start_thread_soon
+    order: list[str] = []
+    seen: list[list[str]] = []
+
+    def interrupted(*args: Any) -> None:
+        monkeypatch.setattr(log_writer, "start_thread_soon", start)
+        writer.put(lambda: order.append("of the signal handler"))
+        writer.flush(60)
+        seen.append(order.copy())
+        start(*args)
+
+    monkeypatch.setattr(log_writer, "start_thread_soon", interrupted)
+    writer.put(lambda: order.append("first"))
+    writer.put(lambda: order.append("last"))
+    writer.flush(60)
+    assert seen == [["first", "of the signal handler"]]
+    assert order == ["first", "of the signal handler", "last"]
 
 
 STOPS_IN_A_HANDLER = """
