@@ -207,7 +207,7 @@ class AcquireTimeout(CoordError, TimeoutError):
     """
 
     def __init__(self, role: str, seconds: float, detail: str = "") -> None:
-        self.role, self.seconds = role, seconds
+        self.role, self.seconds, self.detail = role, seconds, detail
         super().__init__(
             f"did not become the leader of {role!r} within {seconds:g} s"
             f"{': ' + detail if detail else ''}"

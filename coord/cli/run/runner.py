@@ -139,16 +139,29 @@ class Standby:
 
     def _acquired(self) -> Term | None:
         """Return the term under which COMMAND is started; None if it is not started."""
-        job, tick, began = self.job, self._tick, clock.total_seconds()
-        timeout = job.timeout if job.wait else None
+        job, began = self.job, clock.total_seconds()
+        timeout = whole = job.timeout if job.wait else None
         while True:
-            term = self._leadership.acquire(blocking=job.wait, timeout=timeout)
-            if term is None or (tick is not None and not tick.claimed(term)):
+            try:
+                term = self._leadership.acquire(blocking=job.wait, timeout=timeout)
+            except AcquireTimeout as err:
+                # Only the last part of the time may have been left for this attempt.
+                raise AcquireTimeout(job.role, whole or 0.0, err.detail) from None
+            if term is None or not self._is_to_run(term):
                 return None
             if self._take(term):
                 return term
-            if timeout is not None and job.timeout is not None:
-                timeout = max(0.0, began + job.timeout - clock.total_seconds())
+            if whole is not None:
+                timeout = max(0.0, began + whole - clock.total_seconds())
+
+    def _is_to_run(self, term: Term) -> bool:
+        """Return whether COMMAND is to be run, if the term is not over."""
+        try:
+            return self._tick is None or self._tick.claimed(term)
+        except CoordError:
+            if term.held:
+                raise
+            return True  # it was lost before it was seen, and `take` refuses it
 
     def why_not(self) -> int:
         """Print why this process is not the leader, and return the exit status."""

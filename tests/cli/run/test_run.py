@@ -14,11 +14,15 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from coord import Coordinator, Term
+from coord.cli import exit_codes
+from coord.cli.run.messages import messages
 from coord.cli.run.runner import ChosenTerm, RunOptions, Standby
+from coord.cli.run.tick import CommandTick, TickOptions
 from tests.support.commands import run_here
 from tests.support.levels import some
 from tests.support.processes import (
@@ -545,14 +549,14 @@ def _in_shell(runs: Runs, script: str, *words: str) -> int:
     return runs.start("-c", begin, line, "sh", *coord, *words).wait(20)
 
 
-def job_options(*, wait: bool) -> RunOptions:
+def job_options(*, wait: bool, timeout: float | None = None) -> RunOptions:
     return RunOptions(
         role="job",
         ttl=30.0,
         margin=1.0,
         grace=1.0,
         wait=wait,
-        timeout=None,
+        timeout=timeout,
         info={},
         priority=0,
         min_tenure=0.0,
@@ -611,3 +615,52 @@ def test_a_term_that_was_lost_before_it_was_seen_is_followed_by_the_next(url: st
             chosen.ended.set()
         stopping.join(30)
         assert c.leader("job") is None
+
+
+@pytest.mark.stores("sqlite")
+def test_a_timeout_counts_from_the_first_claim_also_after_a_lost_term(
+    url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Coordinator(url) as c, Coordinator(url) as other:
+        answered = threading.Event()
+        lead, successor = c.leadership("job", ttl=30), other.leadership("job", ttl=30)
+
+        def take(term: Term) -> bool:
+            lead.step_down()
+            assert successor.acquire(timeout=20)
+            return term.held
+
+        options = job_options(wait=True, timeout=2.0)
+        standby = Standby(options, c, lead, answered.set, take=take)
+        assert answered.wait(30)
+        assert standby.why_not() == exit_codes.TIMED_OUT
+        messages.flush()
+        assert "did not become the leader of 'job' within 2 s" in capfd.readouterr().err
+        successor.stop()
+
+
+@pytest.mark.stores("sqlite")
+def test_a_tick_is_run_under_the_next_term_if_another_process_had_the_role_meanwhile(
+    url: str,
+) -> None:
+    """As `coord once` that was stopped for a ttl before it had looked again what was run."""
+    with Coordinator(url) as c, Coordinator(url) as other:
+        answered = threading.Event()
+        lead, successor = c.leadership("job", ttl=30), other.leadership("job", ttl=30)
+        tick = CommandTick(TickOptions(5, None, True, None), "job", c, lead)
+        claimed = tick.claimed
+
+        def late(term: Term) -> bool:
+            if term.token == 1:
+                successor.start()
+                assert eventually(lambda: c.candidates("job"))
+                c.request_transfer("job", str(successor.candidate), hold=20)
+                assert successor.wait(20)
+                successor.stop()
+            return claimed(term)
+
+        with mock.patch.object(tick, "claimed", late):
+            standby = Standby(job_options(wait=True), c, lead, answered.set, tick=tick)
+            assert answered.wait(30)
+        assert standby.term is not None
+        assert standby.term.token == 3
