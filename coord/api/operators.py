@@ -138,7 +138,7 @@ class AsyncOperators:
             timeout: Seconds that the leader may take to end its work; None means the ttl of its
                 lease, and 0 means that it is not asked.
             token: The fencing token of the last term that you know of, if a later term must not be
-                ended; None means any term.
+                ended, and 0 if you know of none; None means any term.
 
         Returns:
             The lease of the leader, whose term has ended by this; None if nobody led.
@@ -212,8 +212,10 @@ def _checked(token: object) -> int | None:
     """Return the token of a term, or None.
 
     Raises:
-        BadArgument: It is neither None nor an int.
+        BadArgument: It is neither None nor an int of at least 0.
     """
-    if token is not None and (isinstance(token, bool) or not isinstance(token, int)):
-        raise BadArgument("token", token, "must be an int, or None")
+    if token is None:
+        return None
+    if isinstance(token, bool) or not isinstance(token, int) or token < 0:
+        raise BadArgument("token", token, "must be an int of at least 0, or None")
     return token

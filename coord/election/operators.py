@@ -78,13 +78,20 @@ async def find_successor(session: Session, role: str, to: str) -> Candidate:
     """
     try:
         return await session.find_candidate(role, to)
-    except BadArgument:
+    except BadArgument as err:
         above = agreement_above(role)
         rows = [] if above is None else await session.read([above])
         group = next((Parts.of(row) for row in rows), None)
-        if group is None or not group.has(role):
-            raise
-        raise BadArgument("role", role, _no_transfer(group.kind, role)) from None
+        if group is not None and group.has(role):
+            raise BadArgument("role", role, _no_transfer(group.kind, role)) from None
+        if group is not None and group.named:
+            # Nobody can tell a shard with a name from a role like `orders/cleanup`.
+            because = _no_transfer_because(group.kind, role)
+            allowed = (
+                f"{err.allowed}; if {role!r} is a {group.kind} of {group.whole!r}, it {because}"
+            )
+            raise BadArgument(err.argument, err.value, allowed) from None
+        raise
 
 
 async def _check_part(session: Session, group: Parts, row: Lease) -> None:
@@ -98,6 +105,7 @@ async def _check_part(session: Session, group: Parts, row: Lease) -> None:
             more = len(shards) - MAX_SHOWN
             names = ", ".join(map(repr, shards[:MAX_SHOWN]))
             names += f" and {more:,} more" if more > 0 else ""
+            names += ", or a role of another purpose that has had a leader"
     if names is not None:
         allowed = f"must name a {group.kind} of {group.whole!r} that exists: {names}"
         raise BadArgument("role", row.role, allowed)
@@ -106,10 +114,15 @@ async def _check_part(session: Session, group: Parts, row: Lease) -> None:
 def _no_transfer(kind: str, example: str) -> str:
     """Return why a role with slots or shards, or one of these, such as `example`, cannot be
     transferred."""
+    because = _no_transfer_because(kind, example)
+    return f"must not be a {kind} or have {kind}s: a {kind} {because}"
+
+
+def _no_transfer_because(kind: str, example: str) -> str:
     who = "nobody chooses who gets it" if kind == "slot" else "the group decides who gets it"
     return (
-        f"must not be a {kind} or have {kind}s: a {kind} cannot be transferred, because {who}; "
-        f"`{command('step-down', example)}` gives it to another candidate"
+        f"cannot be transferred, because {who}; `{command('step-down', example)}` gives it to "
+        "another candidate"
     )
 
 
@@ -202,9 +215,13 @@ async def evict(session: Session, role: str, by: str, token: int | None = None) 
 
 
 def _check_term(row: Lease, token: int | None) -> None:
-    if token is not None and row.token != token:
+    """Raise `NotLeader` if a term with another token is the present one. None is any token."""
+    if token is None or row.token == token:
+        return
+    detail = f"its present term has token {row.token}, not {token}"
+    if 0 < token < row.token:
         detail = f"the term with token {token} has ended, and another one has begun"
-        raise NotLeader(row.role, detail)
+    raise NotLeader(row.role, detail)
 
 
 async def pause(
@@ -239,6 +256,8 @@ async def pause(
         await _ask_to_pause(session, led, by, led.ttl if timeout is None else timeout)
 
     def decide(row: Lease) -> Override | None:
+        if row.led:  # another leader may have been elected since the first look
+            _check_term(row, token)
         # A leader that has released the role to nobody leaves beat 0: the row does not say yet who
         # paused it.
         paused = row.paused and row.beat > 0

@@ -107,7 +107,11 @@ def test_who_changes_a_slot_or_a_shard_must_name_one_that_exists(two: Two) -> No
             for role, expected in (
                 ("g/002", "a shard of 'g' that exists: 'g/000' to 'g/001'"),
                 ("g/1", "a shard of 'g' that exists: 'g/000' to 'g/001'"),
-                ("named/uk", "a shard of 'named' that exists: 'named/eu', 'named/us'"),
+                (
+                    "named/uk",
+                    "a shard of 'named' that exists: 'named/eu', 'named/us', or a role of another "
+                    "purpose that has had a leader",
+                ),
                 ("s#2", "a slot of 's' that exists: 's#0' to 's#1'"),
             ):
                 assert message(change, role) == f"invalid role {role!r}: must name {expected}"
@@ -118,6 +122,12 @@ def test_who_changes_a_slot_or_a_shard_must_name_one_that_exists(two: Two) -> No
             text = message(lambda role: b.request_transfer(role, "abcd"), role)
             assert "cannot be transferred, because" in text
             assert f"`coord step-down {way}` gives it to another candidate" in text
+        text = message(lambda role: b.request_transfer(role, "abcd"), "named/eu")
+        assert text == (
+            "invalid to 'abcd': must name one candidate that waits for 'named/eu' (waiting now: "
+            "nobody); if 'named/eu' is a shard of 'named', it cannot be transferred, because the "
+            "group decides who gets it; `coord step-down named/eu` gives it to another candidate"
+        )
         assert b.pause("g/cleanup") is None  # a role that the group has nothing to do with
         assert b.resume("g/cleanup")
         # As `coord migrate --hold` does: a candidate for the role of the slot itself.

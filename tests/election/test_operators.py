@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -17,8 +17,10 @@ from coord import (
     NotLeader,
     OutcomeUnknown,
 )
+from coord.api.leadership import AsyncLeadership
 from coord.api.overview import load_overview
 from coord.api.sync_leadership import Leadership
+from coord.core.lease import Lease
 from coord.core.operations import Claim, Failure, Override, Result
 from coord.stores.memory import MemoryStore
 from coord.stores.protocol import Overridable
@@ -145,8 +147,31 @@ def test_arguments_of_operators() -> None:
                 call("r", by="x" * 201)  # type: ignore[operator]
             with pytest.raises(BadArgument, match="invalid role"):
                 call("")  # type: ignore[operator]
+            if call != c.resume:
+                with pytest.raises(BadArgument, match="token -1: must be an int of at least 0"):
+                    call("r", token=-1)  # type: ignore[operator]
         with pytest.raises(BadArgument, match="invalid timeout"):
             c.pause("r", timeout=-1)
+
+
+@pytest.mark.parametrize(
+    ("token", "detail"),
+    [
+        (0, "its present term has token 2, not 0"),
+        (1, "the term with token 1 has ended, and another one has begun"),
+        (3, "its present term has token 2, not 3"),
+    ],
+)
+def test_a_token_that_is_not_that_of_the_present_term(token: int, detail: str) -> None:
+    with Coordinator("memory://") as c, c.leadership("r", ttl=TTL) as lead:
+        lead.acquire(timeout=5)
+        lead.step_down(cooldown=0)
+        assert lead.acquire(timeout=5).token == 2
+        for call in (c.evict, c.pause, c.request_step_down):
+            with pytest.raises(NotLeader) as error:
+                call("r", token=token)  # type: ignore[operator]
+            assert str(error.value) == f"not the leader of 'r': {detail}"
+        assert lead.is_leader
 
 
 class WithoutOverride(MemoryStore):
@@ -160,6 +185,34 @@ def test_a_store_that_cannot_do_it() -> None:
             with pytest.raises(BadArgument, match="leases that operators can revoke"):
                 call("r")  # type: ignore[operator]
         assert lead.is_leader
+
+
+class ElectsMeanwhile(MemoryStore):
+    """Lets a candidate be elected between the two looks of `pause`."""
+
+    candidate: AsyncLeadership | None = None
+
+    async def read(self, roles: Sequence[str] | None, timeout: float) -> list[Lease]:
+        candidate, alone = self.candidate, roles is not None and list(roles) == ["r"]
+        if candidate is not None and alone:
+            self.candidate = None
+            await candidate.acquire(timeout=5)
+        return await super().read(roles, timeout)
+
+
+def test_a_pause_with_a_token_ends_no_term_that_begins_meanwhile() -> None:
+    async def main() -> None:
+        store = ElectsMeanwhile()
+        async with AsyncCoordinator(store=store) as a, AsyncCoordinator(store=store) as b:
+            store.candidate = lead = a.leadership("r", ttl=TTL)
+            with pytest.raises(NotLeader, match="its present term has token 1, not 0"):
+                await b.pause("r", token=0)
+            assert store.candidate is None
+            assert lead.is_leader
+            assert await b.resume("r") is False
+            assert await b.pause("r", token=1) is not None
+
+    asyncio.run(main())
 
 
 class CountsOverrides(MemoryStore):
