@@ -74,9 +74,16 @@ MUTANTS = [
     Mutant(
         "an operator ends a term that began after the question",
         "coord.election.operators:_check_term",
-        "token is not None and row.token != token",
-        "False",
+        "token is None or row.token == token",
+        "True",
         ("cli/test_operators.py::test_a_leader_that_was_elected_after_the_question_is_left_alone",),
+    ),
+    Mutant(
+        "a pause ends a term that began after its first look",
+        "coord.election.operators:pause",
+        "if row.led:",
+        "if False:",
+        (f"{OPERATORS}::test_a_pause_with_a_token_ends_no_term_that_begins_meanwhile",),
     ),
     Mutant(
         "an operator pauses a slot that does not exist",
