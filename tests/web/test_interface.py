@@ -256,7 +256,11 @@ def test_a_request_with_the_token_hands_the_role_over(token: str) -> None:
                 assert answer.status_code == (400 if order.endswith("step-down") else 409)
             answer = await http.post(ORDERS[0], headers=headers, json={"token": 7})
             assert answer.status_code == 409
-            assert "the term with token 7 has ended" in answer.json()["error"]
+            assert "its present term has token 1, not 7" in answer.json()["error"]
+            for wrong in (-1, "1", True, 1.0):
+                answer = await http.post(ORDERS[0], headers=headers, json={"token": wrong})
+                assert answer.status_code == 400
+                assert "invalid token" in answer.json()["error"]
             answer = await http.post(path, headers=headers, json={"to": "two", "by": "me"})
             assert answer.status_code == 202
             assert answer.json()["term"]["token"] == 1
