@@ -89,6 +89,40 @@ def test_a_forked_process_is_like_one_that_was_started(tmp_path: Path) -> None:
         assert killed.wait(30) == -signal.SIGKILL
 
 
+TALKS = """
+import os, sys
+own = os.getsid(0) == os.getpgrp() == os.getpid()
+print(own, list(os.environ), flush=True)
+print(sys.stdin.read(), file=sys.stderr)
+os.execv("/bin/sh", ["sh", "-c", "echo executed; kill -TERM $$"])
+"""
+
+
+@pytest.mark.parametrize("new_session", [True, False])
+def test_a_forked_process_shows_its_environment_and_talks(new_session: bool) -> None:
+    """Whoever looks for processes in /proc finds it by its variables."""
+    variables = {"COLOR": "red", "LC_ALL": "C.UTF-8"}
+    shown = {f"{name}={value}".encode() for name, value in variables.items()}
+    with ForkServer("json") as python:
+        process = python.start(
+            *("-c", TALKS),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            environment=variables,
+            new_session=new_session,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"{new_session} {list(variables)}\n"
+        environ = Path(f"/proc/{process.pid}/environ").read_bytes()
+        assert set(environ.split(b"\0")) - {b""} == shown
+        assert process.communicate("heard", timeout=30) == ("executed\n", "heard\n")
+        assert process.returncode == -signal.SIGTERM
+        silent = python.start("-c", "import time; time.sleep(600)", stdout=subprocess.PIPE)
+        with pytest.raises(subprocess.TimeoutExpired):
+            silent.communicate(timeout=0.01)
+
+
 FORKS = """
 import sys
 from tests.support.forkserver import ForkServer

@@ -5,18 +5,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from coord.cli import COMMANDS
 from tests.support.cli_terminal import Terminal
 from tests.support.forkserver import ForkServer
-from tests.support.processes import MARK, Journal, Runs, Start, end_marked, python_environment
+from tests.support.processes import Journal, Runs, Start, end_marked
+
+COORDINATOR = ("coord.api.sync_coordinator", "coord.cli.run.runner", "coord.cli.run.command_host")
+STORES = ("sqlite", "rethinkdb", "postgresql", "redis", "etcd")
 
 
 @pytest.fixture
@@ -24,56 +24,22 @@ def journal(tmp_path: Path) -> Journal:
     return Journal(tmp_path / "journal")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def command_forks() -> Iterator[ForkServer]:
-    """Processes that have imported all commands, and the driver that takes longest."""
+    """Processes that have imported all commands, the stores, and the driver that takes longest."""
     commands = {module for module, _ in COMMANDS.values()}
-    with ForkServer("coord.api.sync_coordinator", *commands, "rethinkdb") as server:
+    stores = [f"coord.stores.{name}.store" for name in STORES]
+    with ForkServer(*COORDINATOR, *commands, *stores, "rethinkdb") as server:
         yield server
 
 
-def show(command: object, status: int, stderr: int) -> None:
-    """Print what a process that has ended wrote and the test has not read."""
-    os.set_blocking(stderr, False)
-    with contextlib.suppress(BlockingIOError):  # some other process has it open, and wrote nothing
-        print(f"{command} ended with {status}: {os.read(stderr, 65536).decode(errors='replace')}")
-
-
 @pytest.fixture
-def start() -> Iterator[Start]:
-    """Starts a Python program of the tests or of coord; none outlives the test. pytest shows what
-    they printed where a test fails."""
-    running: list[subprocess.Popen[str]] = []
-
-    def begin(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-        environment = {
-            **os.environ,
-            **python_environment(),
-            "PYTHONDONTWRITEBYTECODE": "",
-            **MARK,
-            **options.pop("env", {}),
-        }
-        options = {
-            "stdout": subprocess.PIPE,
-            "stderr": subprocess.PIPE,
-            "stdin": subprocess.PIPE,
-        } | options
-        process = subprocess.Popen(
-            [sys.executable, *arguments], env=environment, text=True, **options
-        )
-        running.append(process)
-        return process
-
-    yield begin
-    end_marked()
-    for process in running:
-        status = process.wait()
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            if pipe is not None:
-                if pipe is process.stderr and not pipe.closed:
-                    show(process.args, status, pipe.fileno())
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
+def start(request: pytest.FixtureRequest) -> Iterator[Start]:
+    """Starts a Python program of the tests or of coord; none outlives the test."""
+    # Most tests fork nothing: the server starts with the first that does.
+    starting = Start(lambda: request.getfixturevalue("command_forks"))
+    yield starting
+    starting.end()
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def test_run_and_takeover(on_server: Runs) -> None:
 
 def test_operators(on_server: Runs) -> None:
     runs = on_server
-    watching = runs.start("-m", "coord", "watch", "--json", "--url", runs.url)
+    watching = runs.start.fork("-m", "coord", "watch", "--json", "--url", runs.url)
     runs.worker("--ttl", "3", "--info", "name=one")
     runs.journal.wait_for(1)
     runs.worker("--ttl", "3", "--info", "name=two")

@@ -17,7 +17,7 @@ from tests.support.waits import eventually
 FAILS = '''
 import json, os, signal
 from pathlib import Path
-from tests.cli.conftest import journal, runs, start, terminals, url
+from tests.cli.conftest import command_forks, journal, runs, start, terminals, url
 from tests.support.cli_terminal import Terminal
 from tests.support.processes import Runs, guardian_of
 

@@ -191,7 +191,7 @@ def test_a_pipe_that_is_closed(runs: Runs) -> None:
     assert process.stderr is not None
     process.stdout.readline()
     process.stdout.close()
-    other = runs.start("-m", "coord", "run", "job", "--url", runs.url, "--", "sleep", "1")
+    other = runs.run("--", "sleep", "1")
     assert other.wait(20) == 0
     assert process.wait(20) == 141
     assert process.stderr.read() == ""

@@ -6,10 +6,8 @@ from __future__ import annotations
 import itertools
 import json
 import signal
-import subprocess
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ import coord
 from coord.core.operations import Answer, Claim, Release, Result
 from coord.stores.protocol import HasKept
 from tests.support.levels import some
-from tests.support.processes import Runs
+from tests.support.processes import Runs, Start
 from tests.support.store_urls import STORES, NewURL
 from tests.support.waits import eventually
 
@@ -111,7 +109,7 @@ def test_nobody_may_lead(runs: Runs, new_url: NewURL) -> None:
 
 
 def test_a_running_leader_is_replaced_without_a_second_one(
-    runs: Runs, start: Callable[..., subprocess.Popen[str]], new_url: NewURL
+    runs: Runs, start: Start, new_url: NewURL
 ) -> None:
     """The procedure of the documentation: processes move to the new store one after another."""
     old, new = new_url("sqlite"), new_url("sqlite")
@@ -139,7 +137,7 @@ def test_a_running_leader_is_replaced_without_a_second_one(
 
 
 def test_a_migration_that_is_interrupted_says_that_it_can_be_repeated(
-    runs: Runs, start: Callable[..., subprocess.Popen[str]], new_url: NewURL
+    runs: Runs, start: Start, new_url: NewURL
 ) -> None:
     old, new = new_url("sqlite"), new_url("sqlite")
     with coord.connect(old) as before:
@@ -147,7 +145,7 @@ def test_a_migration_that_is_interrupted_says_that_it_can_be_repeated(
         released = threading.Event()
         lead = before.leadership("job", ttl=30, on_lost=lambda *_: released.wait(30))
         term = lead.acquire(timeout=10)
-        moving = start("-m", "coord", "migrate", "--from", old, "--to", new, "--hold")
+        moving = start.fork("-m", "coord", "migrate", "--from", old, "--to", new, "--hold")
         assert term.lost.wait(20)
         moving.send_signal(signal.SIGINT)
         _, err = moving.communicate(timeout=20)
@@ -160,11 +158,11 @@ def test_a_migration_that_is_interrupted_says_that_it_can_be_repeated(
 
 
 def test_a_source_that_elects_another_meanwhile_is_reported(
-    runs: Runs, start: Callable[..., subprocess.Popen[str]], new_url: NewURL
+    runs: Runs, start: Start, new_url: NewURL
 ) -> None:
     old, new = new_url("sqlite"), new_url("sqlite")
     terms(old, "job", 1)
-    moving = start("-m", "coord", "migrate", "--from", old, "--to", new, "--hold", "--json")
+    moving = start.fork("-m", "coord", "migrate", "--from", old, "--to", new, "--hold", "--json")
     assert moving.stdout is not None
     assert json.loads(moving.stdout.readline())["roles"]
     with coord.connect(old) as c:

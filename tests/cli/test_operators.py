@@ -59,7 +59,7 @@ def test_evict_ends_only_the_term_that_was_confirmed(runs: Runs) -> None:
     with coord.connect(runs.url) as c:
         first, second = (c.leadership("job", ttl=30) for _ in range(2))
         assert first.acquire(timeout=10)
-        process = runs.start("-m", "coord", "evict", "job", "--url", runs.url)
+        process = runs.start.fork("-m", "coord", "evict", "job", "--url", runs.url)
         assert process.stderr is not None
         shown = ""
         while not shown.endswith("[y/N]: "):
@@ -179,7 +179,7 @@ def test_a_command_that_is_interrupted_says_what_goes_on(
         )
         term = lead.acquire(timeout=10)
         assert term is not None
-        process = runs.start("-m", "coord", *words, "--yes", "--url", runs.url)
+        process = runs.start.fork("-m", "coord", *words, "--yes", "--url", runs.url)
         assert term.lost.wait(20)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)

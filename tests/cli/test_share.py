@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from coord import Coordinator
 from tests.support.commands import run_here
-from tests.support.processes import Runs, Start, lives
+from tests.support.processes import Process, Runs, Start, lives
 from tests.support.store_urls import shared_url
 from tests.support.waits import eventually
 
@@ -31,10 +30,10 @@ class Shards:
         self.journal = directory / "shards"
         self._script = SCRIPT.format(journal=self.journal)
 
-    def share(self, *words: str) -> subprocess.Popen[str]:
+    def share(self, *words: str) -> Process:
         options = ("--shards", "4", "--ttl", "3", "--url", self.url, *words)
         command = ("sh", "-c", self._script)
-        return self._start("-m", "coord", "share", "ingest", *options, "--", *command)
+        return self._start.fork("-m", "coord", "share", "ingest", *options, "--", *command)
 
     def lines(self) -> list[tuple[str, int, int, int]]:
         text = self.journal.read_text() if self.journal.exists() else ""

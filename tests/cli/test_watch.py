@@ -46,7 +46,7 @@ def test_watch_for_people(runs: Runs) -> None:
     with coord.connect(runs.url) as c:
         lead = c.leadership("job", ttl=5, info={"node": "a"})
         assert lead.acquire(timeout=10)
-        watching = runs.start(
+        watching = runs.start.fork(
             "-m", "coord", "watch", "job", "--url", runs.url, stdout=subprocess.PIPE
         )
         assert watching.stdout is not None
@@ -78,8 +78,10 @@ def test_services(runs: Runs) -> None:
 def test_watch_every_role(runs: Runs) -> None:
     with coord.connect(runs.url) as c:
         assert c.unique_service("there", {"ttl": 30})
-        watching = runs.start("-m", "coord", "watch", "--url", runs.url, stdout=subprocess.PIPE)
-        as_json = runs.start(
+        watching = runs.start.fork(
+            "-m", "coord", "watch", "--url", runs.url, stdout=subprocess.PIPE
+        )
+        as_json = runs.start.fork(
             "-m", "coord", "watch", "--url", runs.url, "--json", stdout=subprocess.PIPE
         )
         assert watching.stdout is not None
@@ -112,7 +114,7 @@ def test_ctrl_c_is_quiet(runs: Runs) -> None:
     with coord.connect(runs.url) as c:
         assert c.unique_service("there", {"ttl": 30})
         for words in (("watch",), ("watch", "there")):
-            watching = runs.start("-m", "coord", *words, "--url", runs.url)
+            watching = runs.start.fork("-m", "coord", *words, "--url", runs.url)
             assert watching.stdout is not None
             line = watching.stdout.readline()
             watching.send_signal(signal.SIGINT)

@@ -2,7 +2,8 @@
 
 `ForkServer("celery").start("-m", "celery", "beat")` starts what `python -m celery beat` does. Where
 a test starts many processes, importing takes most of their time. A forked process has its own
-standard streams, environment and working directory, gets signals and exits as any other.
+standard streams, environment and working directory, gets signals and exits as any other. Its
+/proc/PID/environ shows its environment; its /proc/PID/cmdline is that of the server.
 
 The server, `python -m tests.support.forkserver FD FINALIZES MODULE...`, accepts connections at the
 socket FD. A connection sends one request, with the streams of the new process, and gets the process
@@ -26,12 +27,16 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any, NoReturn
 
 ROOT = Path(__file__).parent.parent.parent
+ROOM = "FORKSERVER_ROOM"
+"""A variable of the server that only makes its memory for the environment longer."""
+ROOM_BYTES = 8192
 REQUEST_BYTES = 200_000
 START_TIMEOUT = 120.0
 """Seconds in which the server surely has imported everything."""
@@ -40,7 +45,7 @@ import _socket, marshal, posix, struct, sys
 path, *words = sys.argv[1:]
 connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
 connection.connect(path)
-request = marshal.dumps((words, posix.environ, posix.getcwd()))
+request = marshal.dumps((words, posix.environ, posix.getcwd(), False))
 streams = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("3i", 0, 1, 2))]
 connection.sendmsg([request], streams)
 connection.recv(16)
@@ -54,11 +59,16 @@ kills the forked process."""
 class Forked:
     """A process of a fork server, with what tests use of `subprocess.Popen`."""
 
-    def __init__(self, pid: int, connection: socket.socket) -> None:
-        self.pid, self._connection = pid, connection
+    def __init__(
+        self,
+        args: tuple[str, ...],
+        pid: int,
+        connection: socket.socket,
+        streams: Mapping[str, IO[str]],
+    ) -> None:
+        self.args, self.pid, self._connection = args, pid, connection
         self.returncode: int | None = None
-        self.stdin: IO[str] | None = None
-        self.stdout: IO[str] | None = None
+        self.stdin, self.stdout, self.stderr = map(streams.get, ("stdin", "stdout", "stderr"))
 
     def fileno(self) -> int:
         """A descriptor that can be read once it has ended, until somebody has waited for that."""
@@ -84,6 +94,39 @@ class Forked:
             # A server that was killed says nothing, and its processes end, too.
             self.returncode = int(answer) if answer else -signal.SIGKILL
         return self.returncode
+
+    def communicate(self, text: str = "", timeout: float | None = None) -> tuple[str, str]:
+        """Write to stdin and close it, wait for the end, and return what stdout and stderr had.
+
+        Raises:
+            subprocess.TimeoutExpired: It has not ended, or not closed its streams, after so many
+                seconds. The streams cannot be used again.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        texts = {"stdout": "", "stderr": ""}
+
+        def read(name: str, stream: IO[str]) -> None:
+            with stream:
+                texts[name] = stream.read()
+
+        def write(stream: IO[str]) -> None:
+            with contextlib.suppress(BrokenPipeError), stream:
+                stream.write(text)
+
+        threads = []
+        if self.stdin is not None and not self.stdin.closed:
+            threads.append(threading.Thread(target=write, args=(self.stdin,), daemon=True))
+        for name, stream in (("stdout", self.stdout), ("stderr", self.stderr)):
+            if stream is not None and not stream.closed:
+                threads.append(threading.Thread(target=read, args=(name, stream), daemon=True))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+        self.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        return texts["stdout"], texts["stderr"]
 
     def send_signal(self, number: int) -> None:
         """Send a signal, if it runs."""
@@ -126,6 +169,7 @@ class ForkServer:
                 [sys.executable, *options, "-m", "tests.support.forkserver", *words],
                 stdin=subprocess.PIPE,
                 cwd=cwd,
+                env={**os.environ, ROOM: "x" * ROOM_BYTES},
                 pass_fds=[listener.fileno()],
             )
 
@@ -137,6 +181,7 @@ class ForkServer:
         stderr: int | None = None,
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        new_session: bool = False,
     ) -> Forked:
         """Start `python WORDS`; the first word is `-m`, `-c` or a script.
 
@@ -144,13 +189,15 @@ class ForkServer:
             words: What follows `python` on a command line.
             stdin: A file descriptor, or subprocess.PIPE; None: nothing can be read.
             stdout: A file descriptor, or subprocess.PIPE; None: that of this process.
-            stderr: A file descriptor; None: that of this process.
+            stderr: A file descriptor, or subprocess.PIPE; None: that of this process.
             environment: All its variables; None: those of this process.
             cwd: Its working directory; None: that of the server.
+            new_session: Whether it leads a session and a process group of its own.
         """
         variables = os.environ if environment is None else environment
         encoded = {os.fsencode(name): os.fsencode(value) for name, value in variables.items()}
-        request = marshal.dumps((words, encoded, None if cwd is None else str(cwd)))
+        directory = None if cwd is None else str(cwd)
+        request = marshal.dumps((words, encoded, directory, new_session))
         files: dict[str, IO[str]] = {}
         with contextlib.ExitStack() as cleanup:
 
@@ -168,6 +215,10 @@ class ForkServer:
                 end, stdout = os.pipe()
                 files["stdout"] = os.fdopen(end)
                 opened(stdout)
+            if stderr == subprocess.PIPE:
+                end, stderr = os.pipe()
+                files["stderr"] = os.fdopen(end)
+                opened(stderr)
             streams = [stdin, 1 if stdout is None else stdout, 2 if stderr is None else stderr]
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             closing = cleanup.enter_context(contextlib.ExitStack())
@@ -180,8 +231,7 @@ class ForkServer:
                 raise RuntimeError("the fork server has ended")
             closing.pop_all()
         connection.settimeout(None)
-        forked = Forked(int(answer), connection)
-        forked.stdin, forked.stdout = files.get("stdin"), files.get("stdout")
+        forked = Forked(words, int(answer), connection, files)
         self._started.append(forked)
         return forked
 
@@ -269,12 +319,30 @@ class _Server:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
-        words, environment, cwd = request
+        words, environment, cwd, new_session = request
         os.environb.clear()
         os.environb.update(environment)
+        _show(environment)
         if cwd is not None:
             os.chdir(cwd)
+        if new_session:
+            os.setsid()
         return list(words)
+
+
+def _show(environment: Mapping[bytes, bytes]) -> None:
+    """Let /proc/PID/environ show these variables.
+
+    The kernel shows the memory where the variables of the server were at its start. Nothing uses
+    that memory once they are removed: libc copies each variable that is set later.
+    """
+    first, end = map(int, Path("/proc/self/stat").read_text().rpartition(")")[2].split()[47:49])
+    text = b"".join(b"%s=%s\0" % pair for pair in environment.items())
+    if len(text) > end - first:
+        raise ValueError(f"the environment has {len(text)} bytes: there is room for {end - first}")
+    with open("/proc/self/mem", "r+b", buffering=0) as memory:
+        memory.seek(first)
+        memory.write(text.ljust(end - first, b"\0"))
 
 
 def _run(words: list[str]) -> None:

@@ -9,12 +9,13 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from tests.support.commands import Answer, run_here
+from tests.support.forkserver import Forked, ForkServer
 from tests.support.waits import eventually
 
 HERE = Path(__file__).parent.parent / "cli" / "run"
@@ -34,6 +35,9 @@ def python_environment() -> dict[str, str]:
     if (mutant := os.environ.get("COORD_MUTANT")) is not None:
         environment["COORD_MUTANT"] = mutant
     return environment
+
+
+PIPES = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
 
 
 def boottime() -> float:
@@ -125,22 +129,94 @@ class Journal:
                     assert stretch.last < other.first, f"{stretch} still ran when {other} had begun"
 
 
-Start = Callable[..., "subprocess.Popen[str]"]
+Process: TypeAlias = "subprocess.Popen[str] | Forked"
+
+
+class Start:
+    """Starts Python programs of the tests or of coord, with pipes for their standard streams.
+
+    Args:
+        forks: Returns the server for `fork`, which has imported what `coord` needs.
+    """
+
+    def __init__(self, forks: Callable[[], ForkServer]) -> None:
+        self._forks = forks
+        self._started: list[Process] = []
+
+    def __call__(self, *words: str, **options: Any) -> subprocess.Popen[str]:
+        """Start `python WORDS` with options of Popen; `env` is what is added to the environment."""
+        environment = self._environment(options.pop("env", {}))
+        process = subprocess.Popen(
+            [sys.executable, *words], env=environment, text=True, **(PIPES | options)
+        )
+        self._started.append(process)
+        return process
+
+    def fork(
+        self,
+        *words: str,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        start_new_session: bool = False,
+        **streams: int,
+    ) -> Process:
+        """Start the same in a forked process, which takes much less time.
+
+        The start of Python, what is imported, and the command line in /proc are not those of a
+        process of its own.
+        """
+        if "COORD_MUTANT" in os.environ:  # the server has imported what a mutant replaces
+            return self(
+                *words, env=env or {}, cwd=cwd, start_new_session=start_new_session, **streams
+            )
+        forked = self._forks().start(
+            *words,
+            environment=self._environment(env or {}),
+            cwd=cwd or Path.cwd(),
+            new_session=start_new_session,
+            **(PIPES | streams),
+        )
+        self._started.append(forked)
+        return forked
+
+    def end(self) -> None:
+        """End everything, and print what the processes wrote to stderr and the test has not read:
+        pytest shows it where a test fails."""
+        end_marked()
+        for process in self._started:
+            status = process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    if pipe is process.stderr and not pipe.closed:
+                        _show(process.args, status, pipe.fileno())
+                    with contextlib.suppress(BrokenPipeError):
+                        pipe.close()
+
+    def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
+        own = {**python_environment(), "PYTHONDONTWRITEBYTECODE": "", **MARK}
+        return {**os.environ, **own, **more}
+
+
+def _show(command: object, status: int, stderr: int) -> None:
+    os.set_blocking(stderr, False)
+    with contextlib.suppress(BlockingIOError):  # some other process has it open, and wrote nothing
+        print(f"{command} ended with {status}: {os.read(stderr, 65536).decode(errors='replace')}")
 
 
 class Runs:
-    """`coord run` on one store, with workers that write one journal."""
+    """`coord run` on one store, with workers that write one journal.
+
+    Its processes are forked. A test that needs a process of its own uses `start`.
+    """
 
     def __init__(self, start: Start, url: str, journal: Journal) -> None:
         self.start, self.url, self.journal = start, url, journal
 
-    def run(self, *words: str, role: str = "job", **options: Any) -> subprocess.Popen[str]:
+    def run(self, *words: str, role: str = "job", **options: Any) -> Process:
         """`coord run job --url URL` and what is given."""
-        return self.start("-m", "coord", "run", role, "--url", self.url, *words, **options)
+        return self.start.fork("-m", "coord", "run", role, "--url", self.url, *words, **options)
 
-    def worker(
-        self, *coord_words: str, flags: Sequence[str] = (), **options: Any
-    ) -> subprocess.Popen[str]:
+    def worker(self, *coord_words: str, flags: Sequence[str] = (), **options: Any) -> Process:
         """The same, with a worker for COMMAND."""
         return self.run(*coord_words, "--", *WORKER, str(self.journal.path), *flags, **options)
 
@@ -151,9 +227,9 @@ class Runs:
         """
         if words[0] not in RUN_A_COMMAND:
             return run_here(*words, stdin=stdin)
-        process = self.start("-m", "coord", *words)
+        process = self.start.fork("-m", "coord", *words)
         out, err = process.communicate(stdin, timeout=within)
-        return process.returncode, out, err
+        return process.wait(), out, err
 
 
 def without_status(err: str) -> str:

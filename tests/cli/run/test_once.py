@@ -106,7 +106,7 @@ def test_a_killed_call_is_repeated_by_another(runs: Runs, tmp_path: Path) -> Non
         runs.url,
         "--",
     )
-    process = runs.start(*words, "sh", "-c", f"touch {ready}; sleep 60")
+    process = runs.start.fork(*words, "sh", "-c", f"touch {ready}; sleep 60")
     eventually(ready.exists)
     process.send_signal(signal.SIGKILL)
     process.wait(10)
@@ -182,7 +182,7 @@ def test_a_signal_keeps_the_next_tick_from_being_run(runs: Runs) -> None:
     record(runs, TWO)
     gently = "trap 'exit 0' TERM; echo $COORD_TICK; while :; do sleep 0.1; done"
     words = ("--tick", "2026-11-30T05:00", "--every", "1h", "--", "sh", "-c", gently)
-    process = runs.start("-m", "coord", "once", "report", "--url", runs.url, *words)
+    process = runs.start.fork("-m", "coord", "once", "report", "--url", runs.url, *words)
     assert process.stdout is not None
     assert process.stdout.readline() == "2026-11-30T03:00:00Z\n"
     process.send_signal(signal.SIGTERM)

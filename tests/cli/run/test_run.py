@@ -98,9 +98,10 @@ def test_starts_quickly(runs: Runs) -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    runs.run("true").wait(20)  # the file is there, the bytecode too
+    run = ("-m", "coord", "run", "job", "--url", runs.url, "true")
+    runs.start(*run).wait(20)  # the file is there, the bytecode too
     rounds = [
-        (took(runs.run("true")), took(runs.start("-c", "import asyncio, sqlite3, click")))
+        (took(runs.start(*run)), took(runs.start("-c", "import asyncio, sqlite3, click")))
         for _ in range(5)
     ]
     coord_time, bare = (min(column) for column in zip(*rounds, strict=True))
@@ -228,7 +229,7 @@ def test_the_guardian_killed_while_the_runner_waits(runs: Runs) -> None:
 def test_options_of_the_command_are_its_own(runs: Runs) -> None:
     process = runs.run("echo", "--ttl", "--", "-x")
     assert process.communicate(timeout=20)[0] == "--ttl -- -x\n"
-    process = runs.start(
+    process = runs.start.fork(
         "-m", "coord", "run", "--url", runs.url, "--ttl=9", "job", "--", "printf", "%s", "--url"
     )
     assert process.communicate(timeout=20)[0] == "--url"
@@ -438,7 +439,7 @@ def test_inherited_descriptors_reach_the_command(runs: Runs) -> None:
 @pytest.mark.stores("sqlite")
 def test_a_relative_url_becomes_absolute(runs: Runs, tmp_path: Path) -> None:
     words = ("-m", "coord", "run", "job", "--url", "sqlite:coord.db", "--")
-    process = runs.start(*words, "sh", "-c", "cd /; echo $COORD_URL", cwd=tmp_path)
+    process = runs.start.fork(*words, "sh", "-c", "cd /; echo $COORD_URL", cwd=tmp_path)
     assert process.communicate(timeout=20)[0] == f"sqlite://{tmp_path}/coord.db\n"
 
 
@@ -454,7 +455,7 @@ def test_no_url_keeps_the_store_from_the_command(runs: Runs) -> None:
         ((), {"COORD_ROLE", "COORD_TOKEN", *secrets}),
         (("--no-url",), {"COORD_ROLE", "COORD_TOKEN"}),
     ):
-        process = runs.start(*words, *options, "--", "env", env=secrets)
+        process = runs.start.fork(*words, *options, "--", "env", env=secrets)
         out, _ = process.communicate(timeout=20)
         variables = {
             line.partition("=")[0] for line in out.splitlines() if line.startswith("COORD_")
