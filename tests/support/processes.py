@@ -182,6 +182,8 @@ class Start:
     def end(self) -> None:
         """End everything, and print what the processes wrote to stderr and the test has not read:
         pytest shows it where a test fails."""
+        for process in self._started:  # a fork that has just begun may not have its variables
+            process.kill()
         end_marked()
         for process in self._started:
             status = process.wait()
