@@ -364,7 +364,7 @@ def test_no_wait_and_timeout_when_the_store_does_not_answer(
         runs = Runs(start, store.url, journal)
         assert runs.run("true").wait(20) == 0
         unblock = store.block()
-        for words in (["--no-wait"], ["--timeout", "1.2"]):
+        for words in (["--no-wait"], ["--timeout", "4"]):
             status, out, err = runs.answer(
                 "run", "job", "--url", runs.url, "--ttl", "3", *words, "--", "echo", "ran"
             )
