@@ -138,7 +138,7 @@ class Session:
         self._identity = process.identity()
         self.leaders = LeaderCache()
         self.observations = Observations(self.store.url, lambda: self.now is clock.system_now)
-        self.members: set[Member] = set()
+        self.members: dict[Member, None] = {}  # in the order in which they joined
         self._by_role: dict[str, tuple[Member, ...]] = {}
         self.on_close: set[Callable[[], Awaitable[None]]] = set()
         self.context = contextvars.copy_context()
@@ -492,7 +492,7 @@ class Session:
         # `async with` and a cancelled loop release leases; SIGTERM alone would skip both.
         if not self.members:
             process.exit_on_signals()
-        self.members.add(member)
+        self.members[member] = None
         # Most roles have one member here, and a tuple takes a fifth of the memory of a set.
         others = self._by_role.get(member.role, ())
         if member not in others:
@@ -502,7 +502,7 @@ class Session:
 
     def leave(self, member: Member) -> None:
         """The candidate `member` is done."""
-        self.members.discard(member)
+        self.members.pop(member, None)
         others = tuple(other for other in self._by_role.get(member.role, ()) if other is not member)
         if others:
             self._by_role[member.role] = others

@@ -82,18 +82,18 @@ class DeadlineTimer:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: set[HasDeadline] = set()
+        self._waiting: dict[HasDeadline, None] = {}  # a set would have no order
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, waiting: HasDeadline) -> None:
         """Call `waiting.on_deadline()` at its deadline, unless it is removed before."""
-        self._waiting.add(waiting)
+        self._waiting[waiting] = None
         if self._timer is None or waiting.deadline < self._timer.when():
             self._schedule(waiting.deadline)
 
     def remove(self, waiting: HasDeadline) -> None:
         """Undo `add`; does nothing if its deadline has passed."""
-        self._waiting.discard(waiting)
+        self._waiting.pop(waiting, None)
 
     def _schedule(self, deadline: float) -> None:
         if self._timer is not None:
@@ -103,7 +103,8 @@ class DeadlineTimer:
     def _on_timer(self) -> None:
         self._timer, now = None, self._loop.time()
         late = [waiting for waiting in self._waiting if waiting.deadline <= now]
-        self._waiting.difference_update(late)
+        for waiting in late:
+            del self._waiting[waiting]
         if self._waiting:
             self._schedule(min(waiting.deadline for waiting in self._waiting))
         for waiting in late:

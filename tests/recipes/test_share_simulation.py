@@ -45,8 +45,10 @@ class Member(Peer):
     def gained(self, shard: int, term: Term) -> None:
         if self.fails:
             raise RuntimeError("cannot begin")
-        tokens = self._group.tokens.setdefault((shard, term.token), self)
-        assert tokens is self, f"token {term.token} of shard {shard} came twice"
+        # An exception that is raised here would only be logged: `judge` raises it.
+        key = (shard, term.token)
+        if self._group.tokens.setdefault(key, self) is not self:
+            self._group.twice.append(key)
 
     async def lost(self, shard: int, term: Term, reason: LossReason) -> None:
         await asyncio.sleep(self.drain)
@@ -68,6 +70,7 @@ class Group(RuleBasedStateMachine):
         self.offset = 0.0
         self.store = MemoryStore(now=lambda: self.world.time + self.offset, wall=self.world.wall)
         self.tokens: dict[tuple[int, int], Member] = {}
+        self.twice: list[tuple[int, int]] = []
         self.members: list[Member] = []
         self.links: list[Link] = []  # of all members, also of those that were killed
         self.world.watchers.append(self.judge)
@@ -75,7 +78,8 @@ class Group(RuleBasedStateMachine):
             self.join(1.0)
 
     def judge(self) -> None:
-        """No shard has two at any moment."""
+        """No shard has two at any moment, and no token comes twice."""
+        assert not self.twice, self.twice
         held = [shard for member in self.members for shard in member.held]
         assert len(held) == len(set(held)), sorted(held)
 
