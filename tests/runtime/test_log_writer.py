@@ -182,8 +182,8 @@ def test_a_handler_that_raises_system_exit_loses_its_own_event_only(
 
 def test_filters_see_the_context_variables_of_the_caller(handler: Handler) -> None:
     request = contextvars.ContextVar("request", default=0)
-    seen: list[int] = []
-    handler.addFilter(lambda _record: seen.append(request.get()) or True)  # type: ignore[func-returns-value]
+    values: list[int] = []
+    handler.addFilter(lambda _record: values.append(request.get()) or True)  # type: ignore[func-returns-value]
     portal = Portal("test")
 
     async def logs() -> None:
@@ -196,7 +196,7 @@ def test_filters_see_the_context_variables_of_the_caller(handler: Handler) -> No
             )  # type: ignore[misc]
     finally:
         portal.stop()
-    assert seen == [7, 8]
+    assert values == [7, 8]
 
 
 def test_no_event_is_lost_if_the_start_of_the_thread_is_interrupted(
@@ -218,20 +218,20 @@ def test_a_signal_handler_does_not_wait_for_the_start_that_it_interrupts(
 ) -> None:
     writer, start = LogWriter(), log_writer.start_thread_soon
     order: list[str] = []
-    seen: list[list[str]] = []
+    values: list[list[str]] = []
 
     def interrupted(*args: Any) -> None:
         monkeypatch.setattr(log_writer, "start_thread_soon", start)
         writer.put(lambda: order.append("of the signal handler"))
         writer.flush(60)
-        seen.append(order.copy())
+        values.append(order.copy())
         start(*args)
 
     monkeypatch.setattr(log_writer, "start_thread_soon", interrupted)
     writer.put(lambda: order.append("first"))
     writer.put(lambda: order.append("last"))
     writer.flush(60)
-    assert seen == [["first", "of the signal handler"]]
+    assert values == [["first", "of the signal handler"]]
     assert order == ["first", "of the signal handler", "last"]
 
 
