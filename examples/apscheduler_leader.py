@@ -40,8 +40,8 @@ def main(url: str | None, seconds: float) -> None:
         print(f"lost ({why}): paused", flush=True)
 
     scheduler.add_job(tick, "interval", seconds=0.3, id="tick")
-    scheduler.start()
     with contextlib.suppress(KeyboardInterrupt):
+        scheduler.start()
         time.sleep(seconds)
     scheduler.shutdown()
     coordinator.close()

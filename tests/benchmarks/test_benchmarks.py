@@ -142,10 +142,11 @@ def test_a_point_of_growth(where: Setting, store: str) -> None:
 
 @pytest.mark.parametrize("store", STORES)
 def test_many_roles_at_once(where: Setting, store: str) -> None:
-    times = crowded.measure(where.stores("crowded")[store], 40, 1.0)
+    ttl = 3.0  # a busy machine gives all leases back within it
+    times = crowded.measure(where.stores("crowded")[store], 40, ttl)
     assert 0 < times.started < 20
     assert 0 < times.stopped < 20
-    assert -1.0 < times.taken_over < 20
+    assert -ttl < times.taken_over < 20
 
 
 @pytest.mark.parametrize("store", STORES)

@@ -115,17 +115,17 @@ def test_2_of_doublethink_a_paused_holder_overwrites_and_two_lead(old: Any, data
 def test_2_a_paused_holder_changes_nothing(three: Three) -> None:
     a, b, watcher = three
     name = role()
-    first = a.unique_service(name, {"id": "a", "node": "a", "ttl": 0.4})
+    first = a.unique_service(name, {"id": "a", "node": "a", "ttl": 2})
     # The pause: longer than the lease and than what its own server's clock may be off by.
     second = None
-    until = time.monotonic() + 15
+    until = time.monotonic() + 60
     while not (second and second["mine"]) and time.monotonic() < until:
         second = b.unique_service(name, {"id": "b", "node": "b", "ttl": 30})
         time.sleep(0.05)
     assert first is not None
     assert second is not None
     assert second["token"] > first["token"]
-    late = a.unique_service(name, {"id": "a", "node": "a", "ttl": 0.4})
+    late = a.unique_service(name, {"id": "a", "node": "a", "ttl": 2})
     assert late is not None
     assert (late["node"], late["mine"], late["token"]) == ("b", False, second["token"])
     assert (watcher.unique_service(name) or {})["node"] == "b"
