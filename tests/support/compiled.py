@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,8 @@ from pathlib import Path
 import pytest
 
 PROCESSES = 2
+TIMEOUT = 120
+"""Seconds after which an import hangs. Its test says so where it is collected."""
 FEW = 8
 """As many files without compiled code are left to the processes of the run."""
 
@@ -60,6 +63,8 @@ def without_compiled_code(folder: Path) -> list[Path]:
 def import_all(files: list[Path], root: Path) -> None:
     """Import files below a directory, silently, and end this process."""
     try:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # else an import takes Ctrl-C for its failure
+        signal.alarm(TIMEOUT)
         silence = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
             os.dup2(silence, descriptor)
