@@ -143,6 +143,10 @@ class Portal:
 
     def forget(self) -> None:
         """In a forked child: the thread is not here."""
+        for engine in self._engines.values():
+            for task in asyncio.all_tasks(engine.loop):
+                # asyncio would report that nobody has ended it. That is done in the parent.
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
         self._engines, self._log = {}, LogWriter()
 
     def _engine(self) -> _Engine:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from coord.errors import CoordError, StoreRefused, StoreUnavailable
 from coord.runtime import log, process
@@ -158,7 +158,7 @@ async def reconnecting(
     backoff: Backoff,
     on_broken: Callable[[], None] = lambda: None,
     refused_pause: float = 0.0,
-) -> NoReturn:
+) -> None:
     """Read a feed until the calling task is cancelled, and open it again whenever it ends.
 
     An outage is logged as `feed.broken`, for debugging. Any other exception is a defect of the
@@ -172,6 +172,7 @@ async def reconnecting(
         on_broken: Called when the feed ended, before the wait.
         refused_pause: Seconds to wait at least after `StoreRefused`, which seldom changes soon.
     """
+    generation = process.fork_generation
     while True:
         pause = 0.0
         error: Exception
@@ -185,6 +186,8 @@ async def reconnecting(
             error, pause = refusal, refused_pause
         except Exception as failure:
             error = failure
+        if generation != process.fork_generation:
+            break  # Python ends the copies of coroutines that a forked child has
         if isinstance(error, CoordError):
             log.debug("feed.broken", error=type(error).__name__)
         else:

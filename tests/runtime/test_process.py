@@ -185,6 +185,32 @@ def test_pre_forked_workers_of_which_one_leads(sqlite_url: str) -> None:
     c.close()
 
 
+FORKS = """
+import logging, os, sys, time, coord
+logging.basicConfig(level=logging.WARNING)
+with coord.connect(sys.argv[1]) as c:
+    leadership = c.leadership("r", ttl=60)
+    assert leadership.acquire(timeout=10)
+    c.services.heartbeat({"id": "a", "role": "web", "ttl": 60, "load": 1})
+    c.services.healthy_service("web")
+    time.sleep(0.3)  # the feeds wait
+    child = os.fork()
+    if child == 0:
+        sys.exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.parametrize("scheme", ["memory", "sqlite"])
+def test_the_end_of_a_forked_child_reports_nothing_of_its_parent(
+    scheme: str, sqlite_url: str
+) -> None:
+    url = "memory://" if scheme == "memory" else sqlite_url
+    command = [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", FORKS, url]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_multiprocessing_children_release_at_their_end(sqlite_url: str) -> None:
     code = """
 import multiprocessing, sys, coord
