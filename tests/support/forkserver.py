@@ -20,7 +20,6 @@ import importlib
 import marshal
 import os
 import runpy
-import select
 import signal
 import socket
 import subprocess
@@ -29,6 +28,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from multiprocessing.connection import wait
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any, NoReturn
@@ -87,7 +87,7 @@ class Forked:
             subprocess.TimeoutExpired: It has not ended after so many seconds.
         """
         if self.returncode is None:
-            if not select.select([self._connection], [], [], timeout)[0]:
+            if not wait([self._connection], timeout):
                 raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
             with self._connection:
                 answer = self._connection.recv(16)
@@ -267,7 +267,7 @@ class _Server:
         when it is to end."""
         while True:
             ended = {descriptor for _, descriptor in self._children.values()}
-            ready, _, _ = select.select([0, self._listener, *self._children, *ended], [], [])
+            ready = wait([0, self._listener, *self._children, *ended])
             for connection, (_, descriptor) in list(self._children.items()):
                 if connection in ready or descriptor in ready:
                     self._end(connection)
@@ -302,7 +302,7 @@ class _Server:
     def _end(self, connection: socket.socket) -> None:
         """Kill the process of a connection if it has not ended, and send its exit status."""
         pid, descriptor = self._children.pop(connection)
-        if not select.select([descriptor], [], [], 0)[0]:
+        if not wait([descriptor], 0):
             os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         os.close(descriptor)
