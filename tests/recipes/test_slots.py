@@ -156,6 +156,22 @@ def test_a_request_to_step_down_costs_one_term_and_the_holder_rests() -> None:
         assert c.leaders() == []
 
 
+def test_each_free_slot_is_taken_and_kept() -> None:
+    async def main(machine: Machine) -> None:
+        store = MemoryStore(now=lambda: machine.now().total)
+        async with AsyncCoordinator(store=store, now=machine.now) as c:
+            candidates = [c.slots("r", 3, ttl=10) for _ in range(3)]
+            for candidate in candidates:
+                await candidate.start()
+            await soon(lambda: all(candidate.is_leader for candidate in candidates))
+            terms = [candidate.term for candidate in candidates]
+            assert sorted(str(term.slot) for term in terms) == ["0", "1", "2"]
+            await asyncio.sleep(100)
+            assert [candidate.held for candidate in candidates] == terms
+
+    run(main)
+
+
 def test_an_unanswered_claim_is_settled_before_another_slot_is_claimed() -> None:
     class LosesAnswers(MemoryStore):
         """Applies the first claim for a slot without an answer, and then receives no release for a

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.verification.mutation.mutant import Mutant
 
 SHARES = ("recipes/test_share_simulation.py",)
-SLOTS = ("recipes/test_slot_simulation.py",)
+SLOTS = ("recipes/test_slots.py::test_each_free_slot_is_taken_and_kept",)
 TURNS = ("recipes/test_turns.py",)
 STEPS_DOWN = (
     "recipes/test_shares.py::"
