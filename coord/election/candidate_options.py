@@ -23,6 +23,11 @@ class CandidateOptions(NamedTuple):
     min_tenure: float
     slot: int | None = None
 
+    @property
+    def stop_timeout_of_several(self) -> float:
+        """Seconds that a candidate for several leases may take from `stop` until it is done."""
+        return self.drain_timeout + 3 * self.timing.attempt_timeout
+
     @classmethod
     def validated(
         cls,

@@ -165,7 +165,7 @@ class SlotElector:
     @property
     def stop_timeout(self) -> float:
         """Seconds that it may take from `stop` until it is done."""
-        return self._options.drain_timeout + 3 * self._options.timing.attempt_timeout
+        return self._options.stop_timeout_of_several
 
     @property
     def stopping(self) -> bool:
